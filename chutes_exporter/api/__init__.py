@@ -1,0 +1,12 @@
+"""A typed client for the Chutes miner API, usable on its own.
+
+async with ChutesClient() as client:
+    answer = await client.metagraph()
+"""
+
+from chutes_exporter.api.client import Answer, ChutesClient, Exchange
+from chutes_exporter.api.endpoints import ENDPOINTS, Endpoint
+from chutes_exporter.api.errors import ApiError
+from chutes_exporter.api.keys import Hotkey, HotkeyError
+
+__all__ = ["ENDPOINTS", "Answer", "ApiError", "ChutesClient", "Endpoint", "Exchange", "Hotkey", "HotkeyError"]

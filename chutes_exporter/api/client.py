@@ -1,0 +1,452 @@
+"""The client: asks an endpoint, signs where it must, and turns what goes wrong into errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from chutes_exporter import __version__
+from chutes_exporter.api import endpoints as e
+from chutes_exporter.api.decoding import MAX_BODY_BYTES, Shape, StreamShape, Tally
+from chutes_exporter.api.errors import (
+    ApiError,
+    BadRequestError,
+    CutOffError,
+    ForbiddenError,
+    NotFoundError,
+    NotRegisteredError,
+    RateLimitedError,
+    RedirectedError,
+    SignatureRefusedError,
+    TimedOutError,
+    TooLargeError,
+    UnavailableError,
+    UndecodableError,
+)
+from chutes_exporter.duration import human_duration
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from chutes_exporter.api import records as r
+    from chutes_exporter.api.keys import Hotkey
+
+T = TypeVar("T")
+
+NONCE_TOLERANCE = 600.0
+"""Seconds that a nonce may differ from the service's clock."""
+
+_MAX_CONNECTIONS = 8
+_MAX_ERROR_BYTES = 64 * 1024
+_DETAIL_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """What an endpoint said.
+
+    Attributes:
+        value: The records.
+        count: How many records they are.
+        rejected: How many records could not be read and were left out.
+        first_error: Why the first of those could not be read.
+        received_at: Unix time at which the answer was complete.
+        seconds: How long it took.
+        size: Bytes of the body, decompressed.
+    """
+
+    value: T
+    count: int
+    rejected: int
+    first_error: str
+    received_at: float
+    seconds: float
+    size: int
+
+
+@dataclass
+class Exchange:
+    """One request and how it went, for whoever watches the client.
+
+    Attributes:
+        endpoint: The endpoint's name.
+        code: The HTTP status, or the error's reason where no whole answer came.
+        seconds: From the first byte sent to the end.
+        size: Bytes of the body, decompressed.
+        rejected: Records that could not be read.
+        clock_offset: Local clock less the API's, in seconds, or None where the answer has no date.
+    """
+
+    endpoint: str
+    code: str = ""
+    seconds: float = 0.0
+    size: int = 0
+    rejected: int = 0
+    clock_offset: float | None = None
+
+
+class Watcher(Protocol):
+    """Is told of every exchange once it is over."""
+
+    def __call__(self, exchange: Exchange, /) -> None:
+        """Take note of an exchange."""
+
+
+@dataclass
+class _Opened:
+    """A response whose body is still to be read."""
+
+    response: httpx.Response
+    exchange: Exchange
+    tally: Tally = field(default_factory=Tally)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self.response.aiter_bytes():
+            self.exchange.size += len(chunk)
+            yield chunk
+
+
+class ChutesClient:
+    """A client for one Chutes API.
+
+    Args:
+        base_url: The API's address; signatures go there and nowhere else.
+        timeout: Seconds without a byte after which a request is given up.
+        total_timeout: Seconds after which it is given up in any case.
+        clock: Unix time in seconds.
+        watcher: Is told of every exchange.
+
+    Use it as an asynchronous context manager, or call :meth:`aclose`. All methods raise :class:`ApiError`.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "https://api.chutes.ai",
+        *,
+        timeout: float = 20.0,
+        total_timeout: float = 120.0,
+        clock: Callable[[], float] = time.time,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.clock_offset: float | None = None
+        self._clock = clock
+        self._total_timeout = total_timeout
+        self._watcher = watcher
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            headers={"User-Agent": f"chutes-exporter/{__version__}"},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=total_timeout),
+            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
+            follow_redirects=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def fetch(
+        self,
+        endpoint: e.Endpoint[T],
+        *,
+        key: Hotkey | None = None,
+        params: Mapping[str, str] | None = None,
+        **path: str,
+    ) -> Answer[T]:
+        """Ask an endpoint and wait for the whole answer.
+
+        Args:
+            endpoint: Any of :mod:`chutes_exporter.api.endpoints`.
+            key: Signs the request where the endpoint wants it; otherwise it is not used.
+            params: Query parameters.
+            path: What goes into the path.
+        """
+        async with self._opened(endpoint, key, params, path) as opened:
+            started = time.monotonic()
+            value: Any
+            if isinstance(endpoint.shape, StreamShape):
+                value = [record async for record in endpoint.shape.decode(opened.chunks(), opened.tally)]
+            elif isinstance(endpoint.shape, Shape):
+                value = await _decode(endpoint.shape, await _body(opened), opened.tally)
+            else:
+                value = None
+            return Answer(
+                value=value,
+                count=opened.tally.accepted,
+                rejected=opened.tally.rejected,
+                first_error=opened.tally.first_error,
+                received_at=self._clock(),
+                seconds=opened.exchange.seconds + time.monotonic() - started,
+                size=opened.exchange.size,
+            )
+
+    async def stream(self, endpoint: e.Endpoint[list[T]], *, key: Hotkey | None = None) -> AsyncIterator[T]:
+        """Ask a streaming endpoint and yield each record as it arrives.
+
+        A stream that fails on the way raises after the records that came before.
+        """
+        if not isinstance(endpoint.shape, StreamShape):
+            raise TypeError(f"{endpoint.name} is not a stream")
+        async with self._opened(endpoint, key, None, {}) as opened:
+            async for record in endpoint.shape.decode(opened.chunks(), opened.tally):
+                yield record
+
+    async def chutes(self, key: Hotkey) -> Answer[list[r.Chute]]:
+        """Return all chutes of the platform."""
+        return await self.fetch(e.CHUTES, key=key)
+
+    async def chute(self, chute_id: str, version: str, key: Hotkey) -> Answer[r.Chute]:
+        """Return one version of a chute."""
+        return await self.fetch(e.CHUTE, key=key, chute_id=chute_id, version=version)
+
+    async def images(self, key: Hotkey) -> Answer[list[r.Image]]:
+        """Return all images of the platform."""
+        return await self.fetch(e.IMAGES, key=key)
+
+    async def nodes(self, key: Hotkey) -> Answer[list[r.Node]]:
+        """Return the signing miner's GPUs."""
+        return await self.fetch(e.NODES, key=key)
+
+    async def servers(self, key: Hotkey) -> Answer[list[r.Server]]:
+        """Return the signing miner's servers."""
+        return await self.fetch(e.SERVERS, key=key)
+
+    async def instances(self, key: Hotkey) -> Answer[list[r.Instance]]:
+        """Return the signing miner's instances."""
+        return await self.fetch(e.INSTANCES, key=key)
+
+    async def jobs(self, key: Hotkey) -> Answer[list[r.Job]]:
+        """Return the jobs that no instance has claimed."""
+        return await self.fetch(e.JOBS, key=key)
+
+    async def release_job(self, job_id: str, key: Hotkey) -> None:
+        """Release a job. The only method that changes anything upstream."""
+        await self.fetch(e.RELEASE_JOB, key=key, job_id=job_id)
+
+    async def inventory(self, key: Hotkey) -> Answer[list[r.InventoryItem]]:
+        """Return the signing miner's GPUs in use."""
+        return await self.fetch(e.INVENTORY, key=key)
+
+    async def metrics(self) -> Answer[list[r.ChuteMetrics]]:
+        """Return each chute's demand over the past hour."""
+        return await self.fetch(e.METRICS)
+
+    async def active_instances(self, key: Hotkey) -> Answer[list[r.ActiveInstance]]:
+        """Return the active instances of all miners."""
+        return await self.fetch(e.ACTIVE_INSTANCES, key=key)
+
+    async def stats(self, hotkey: str | None = None, *, per_chute: bool = False) -> Answer[r.Stats]:
+        """Return what miners computed, of all miners or one."""
+        params = {"miner_hotkey": hotkey} if hotkey else {}
+        if per_chute:
+            params["per_chute"] = "true"
+        return await self.fetch(e.STATS, params=params)
+
+    async def scores(self, hotkey: str | None = None) -> Answer[r.Scores]:
+        """Return the scores of all miners or one."""
+        return await self.fetch(e.SCORES, params={"hotkey": hotkey} if hotkey else None)
+
+    async def unique_chute_history(self, hotkey: str) -> Answer[list[r.HistoryPoint]]:
+        """Return a miner's past 7 days, hour by hour, oldest first."""
+        return await self.fetch(e.UNIQUE_CHUTE_HISTORY, hotkey=hotkey)
+
+    async def thrash_cooldowns(self, key: Hotkey) -> Answer[list[r.ThrashCooldown]]:
+        """Return the chutes that the signing miner may not deploy for now."""
+        return await self.fetch(e.THRASH_COOLDOWNS, key=key)
+
+    async def metagraph(self) -> Answer[list[r.MetagraphNode]]:
+        """Return the seats of the subnet."""
+        return await self.fetch(e.METAGRAPH)
+
+    @asynccontextmanager
+    async def _opened(
+        self,
+        endpoint: e.Endpoint[Any],
+        key: Hotkey | None,
+        params: Mapping[str, str] | None,
+        path: Mapping[str, str],
+    ) -> AsyncIterator[_Opened]:
+        """Send a request, check its status, and map whatever fails until its body is read."""
+        if endpoint.signed and key is None:
+            raise TypeError(f"{endpoint.name} must be signed: a key is needed")
+        # Each argument is one segment of the path: nothing in it may climb out.
+        url = endpoint.path.format_map({name: quote(value, safe="") for name, value in path.items()})
+        # Signed here, not earlier: the signature covers the time, and an old one is refused.
+        headers = key.headers(int(self._clock())) if endpoint.signed and key is not None else {}
+        exchange = Exchange(endpoint.name)
+        started = time.monotonic()
+        try:
+            async with (
+                _mapped_errors(),
+                asyncio.timeout(self._total_timeout),
+                self._http.stream(
+                    endpoint.method,
+                    url,
+                    params={**(endpoint.query or {}), **(params or {})},
+                    headers=headers,
+                ) as response,
+            ):
+                exchange.code = str(response.status_code)
+                self._note_clock(response, exchange)
+                await self._require_ok(response, headers.get("X-Chutes-Signature", ""))
+                opened = _Opened(response, exchange)
+                exchange.seconds = time.monotonic() - started
+                try:
+                    yield opened
+                finally:
+                    exchange.rejected = opened.tally.rejected
+        except ApiError as error:
+            if error.status is None or error.status == httpx.codes.OK:
+                exchange.code = error.reason
+            raise
+        except BaseException:
+            exchange.code = "abandoned"
+            raise
+        finally:
+            exchange.seconds = time.monotonic() - started
+            if self._watcher is not None:
+                self._watcher(exchange)
+
+    def _note_clock(self, response: httpx.Response, exchange: Exchange) -> None:
+        try:
+            date = email.utils.parsedate_to_datetime(response.headers["date"]).timestamp()
+        except (KeyError, ValueError, TypeError):
+            return
+        # The header has whole seconds, cut off: half a second is its expected error.
+        self.clock_offset = exchange.clock_offset = self._clock() - (date + 0.5)
+
+    async def _require_ok(self, response: httpx.Response, signature: str) -> None:
+        """Raise what a status other than 200 means."""
+        if response.status_code != httpx.codes.OK:
+            raise await self._refusal(response, signature)
+
+    async def _refusal(self, response: httpx.Response, signature: str) -> ApiError:
+        status = response.status_code
+        detail = await _error_detail(response)
+        if signature:
+            # A server that echoes what it was sent must not bring it into logs and pages.
+            detail = detail.replace(signature, "[signature]")
+        if response.is_redirect or response.has_redirect_location:
+            return RedirectedError(f"{status} redirect, not followed", status=status)
+        said = f"{status} {detail}".strip()
+        wait = _retry_after(response, self._clock())
+        error: ApiError
+        match status:
+            case 401 if "not registered" in detail.lower():
+                error = NotRegisteredError(said, status=status)
+            case 401:
+                error = SignatureRefusedError(said, status=status, advice=self._clock_advice(detail))
+            case 403:
+                error = ForbiddenError(said, status=status)
+            case 404:
+                error = NotFoundError(said, status=status)
+            case 429:
+                error = RateLimitedError(said, status=status, retry_after=wait)
+            case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+                error = UnavailableError(
+                    said,
+                    status=status,
+                    retry_after=wait,
+                    advice="The API has a problem or restarts: it is asked again.",
+                )
+            case _ if status >= httpx.codes.BAD_REQUEST:
+                error = BadRequestError(said, status=status)
+            case _:
+                error = UndecodableError(f"unexpected status {said}", status=status)
+        return error
+
+    def _clock_advice(self, detail: str) -> str | None:
+        """Say that the clock is off, where it is and explains a refusal."""
+        offset = self.clock_offset
+        if offset is not None and abs(offset) > NONCE_TOLERANCE:
+            side = "ahead of" if offset > 0 else "behind"
+            return (
+                f"The local clock is {human_duration(offset)} {side} the API's: "
+                "set it right (NTP); signatures carry the time and more than 10 minutes are refused."
+            )
+        if "nonce" in detail.lower():
+            return "The API refuses the time in the signature: check the local clock (NTP)."
+        return None
+
+
+async def _error_detail(response: httpx.Response) -> str:
+    """Return the start of what an error's body says, on one line."""
+    body = b""
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_ERROR_BYTES:
+            break
+    text = body[:_MAX_ERROR_BYTES].decode(errors="replace")
+    try:
+        text = str(msgspec.json.decode(text, type=dict[str, Any])["detail"])
+    except (msgspec.DecodeError, KeyError, RecursionError):
+        if text.lstrip().startswith("<"):
+            return "(an HTML page)"
+    return " ".join(text.split())[:_DETAIL_CHARACTERS]
+
+
+def _retry_after(response: httpx.Response, now: float) -> float | None:
+    """Read ``Retry-After``, in seconds or as a date."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, TypeError):
+        return None
+
+
+async def _body(opened: _Opened) -> bytes:
+    body = bytearray()
+    async for chunk in opened.chunks():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise TooLargeError(f"the answer is longer than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+async def _decode(shape: Shape[T], body: bytes, tally: Tally) -> T:
+    # Ten thousand records take longer than other requests should wait.
+    if len(body) > 256 * 1024:
+        return await asyncio.to_thread(shape.decode, body, tally)
+    return shape.decode(body, tally)
+
+
+@asynccontextmanager
+async def _mapped_errors() -> AsyncIterator[None]:
+    """Turn the errors of the HTTP library into the client's own."""
+    try:
+        yield
+    except TimeoutError:
+        raise TimedOutError("no whole answer in time") from None
+    except httpx.TimeoutException as error:
+        raise TimedOutError(_words(error, "no answer in time")) from None
+    except httpx.RemoteProtocolError as error:
+        raise CutOffError(_words(error, "the connection was cut")) from None
+    except (httpx.ReadError, httpx.WriteError) as error:
+        raise CutOffError(_words(error, "the connection was cut")) from None
+    except httpx.DecodingError as error:
+        raise UndecodableError(_words(error, "the compressed body cannot be read")) from None
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise UnavailableError(_words(error, "cannot connect")) from None
+
+
+def _words(error: Exception, otherwise: str) -> str:
+    return " ".join(str(error).split())[:_DETAIL_CHARACTERS] or otherwise

@@ -1,0 +1,325 @@
+"""From bytes to records, losing as little as possible.
+
+One record that cannot be read is dropped and counted, the rest kept. An answer of another shape, or one of which no
+record can be read, fails as a whole: it is not the API that is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
+from chutes_exporter.api.records import (
+    MinerStats,
+    RawScore,
+    Record,
+    Scores,
+    Server,
+    ServerGpu,
+    Stats,
+    StatsWindow,
+    decode_hook,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""The longest record of a stream: a chute carries its whole code and readme, tens of KB."""
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""The largest JSON answer: 30,000 stats records are about 10 MB."""
+MAX_STREAM_BYTES = 1024 * 1024 * 1024
+MAX_STREAM_RECORDS = 200_000
+
+# RecursionError: msgspec's answer to JSON nested deeper than any record.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+@dataclass
+class Tally:
+    """What became of an answer's records."""
+
+    accepted: int = 0
+    rejected: int = 0
+    first_error: str = ""
+
+    def reject(self, error: Exception) -> None:
+        """Count a record that cannot be read."""
+        self.rejected += 1
+        self.first_error = self.first_error or str(error)[:200]
+
+    def require_some(self) -> None:
+        """Fail when there were records and none could be read."""
+        if self.rejected and not self.accepted:
+            raise UndecodableError(f"none of {self.rejected} records can be read: {self.first_error}")
+
+
+class Shape(Generic[T]):
+    """How a JSON answer is read.
+
+    Args:
+        read: Makes the value from the body, counting records in the tally; raises msgspec's errors for an answer
+            of another shape.
+    """
+
+    def __init__(self, read: Callable[[bytes, Tally], T]) -> None:
+        self._read = read
+
+    def decode(self, body: bytes, tally: Tally) -> T:
+        """Read a whole body.
+
+        Raises:
+            CutOffError: The body is empty.
+            UndecodableError: The body has another shape, or none of its records can be read.
+        """
+        if not body.strip():
+            raise CutOffError("the answer is empty", status=200)
+        try:
+            value = self._read(body, tally)
+        except _UNREADABLE as error:
+            raise UndecodableError(f"not the JSON that is due: {str(error)[:200]}", status=200) from None
+        tally.require_some()
+        return value
+
+
+class ListReader(Generic[R]):
+    """Reads a JSON list of records, record by record where some cannot be read."""
+
+    def __init__(self, record: type[R]) -> None:
+        self._all = msgspec.json.Decoder(list[record], dec_hook=decode_hook)  # type: ignore[valid-type]
+        self._each: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
+
+    def __call__(self, body: bytes | msgspec.Raw, tally: Tally) -> list[R]:
+        """Return the records that can be read."""
+        try:
+            records: list[R] = self._all.decode(body)
+        except _UNREADABLE:
+            records = []
+            for raw in msgspec.json.decode(body, type=list[msgspec.Raw]):
+                try:
+                    records.append(self._each.decode(raw))
+                except _UNREADABLE as error:
+                    tally.reject(error)
+        tally.accepted += len(records)
+        return records
+
+
+def list_of(record: type[R]) -> Shape[list[R]]:
+    """Make the shape of a JSON list of records."""
+    return Shape(ListReader(record))
+
+
+def one(record: type[R]) -> Shape[R]:
+    """Make the shape of a single JSON object."""
+    decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
+
+    def read(body: bytes, tally: Tally) -> R:
+        value = decoder.decode(body)
+        tally.accepted += 1
+        return value
+
+    return Shape(read)
+
+
+class _ServersBody(msgspec.Struct):
+    servers: msgspec.Raw
+
+
+_NULL = msgspec.Raw(b"null")
+
+
+class _RawGpus(msgspec.Struct):
+    """A server's GPUs, still to be read: one bad GPU shall not cost the server."""
+
+    gpus: msgspec.Raw = _NULL
+
+
+_read_servers = ListReader(Server)
+_read_server_gpus = ListReader(ServerGpu)
+
+
+def _servers(body: bytes, tally: Tally) -> list[Server]:
+    raw_servers = msgspec.json.decode(body, type=_ServersBody).servers
+    attempt = Tally()
+    servers = _read_servers(raw_servers, attempt)
+    if not attempt.rejected:
+        tally.accepted += attempt.accepted
+        return servers
+    # Some server cannot be read as a whole: read each with its GPUs one by one.
+    servers = []
+    for raw in msgspec.json.decode(raw_servers, type=list[msgspec.Raw]):
+        try:
+            gpus = msgspec.json.decode(raw, type=_RawGpus).gpus
+            fields = msgspec.json.decode(raw, type=dict[str, Any])
+            fields.pop("gpus", None)
+            server = msgspec.convert(fields, Server, dec_hook=decode_hook)
+            if not _is_null(gpus):
+                server = msgspec.structs.replace(server, gpus=_read_server_gpus(gpus, tally))
+        except _UNREADABLE as error:
+            tally.reject(error)
+        else:
+            tally.accepted += 1
+            servers.append(server)
+    return servers
+
+
+def servers_body() -> Shape[list[Server]]:
+    """Make the shape of ``{"servers": [...]}``."""
+    return Shape(_servers)
+
+
+class _WindowBody(msgspec.Struct):
+    instance_stats: msgspec.Raw = _NULL
+    compute_units: msgspec.Raw = _NULL
+
+
+class _StatsBody(msgspec.Struct):
+    past_hour: _WindowBody | None = None
+    past_day: _WindowBody | None = None
+    all: _WindowBody | None = None
+
+
+_read_miner_stats = ListReader(MinerStats)
+
+
+def _is_null(raw: msgspec.Raw) -> bool:
+    return bytes(raw) == b"null"
+
+
+def _window(body: _WindowBody | None, tally: Tally) -> StatsWindow | None:
+    if body is None:
+        return None
+    if not _is_null(body.instance_stats):
+        return StatsWindow(_read_miner_stats(body.instance_stats, tally), complete=True)
+    if not _is_null(body.compute_units):
+        # The shape of 2025. Its invocation_count and total_bounty mean something else than today's instances
+        # and bounty_count: only what is the same is taken.
+        records = _read_miner_stats(body.compute_units, tally)
+        kept = [MinerStats(r.miner_hotkey, r.chute_id, compute_units=r.compute_units) for r in records]
+        return StatsWindow(kept, complete=False)
+    return None
+
+
+def _stats(body: bytes, tally: Tally) -> Stats:
+    parsed = msgspec.json.decode(body, type=_StatsBody)
+    stats = Stats(
+        hour=_window(parsed.past_hour, tally),
+        day=_window(parsed.past_day, tally),
+        week=_window(parsed.all, tally),
+    )
+    if stats.hour is None and stats.day is None and stats.week is None:
+        raise msgspec.ValidationError("no window of stats in it")
+    return stats
+
+
+def stats_body() -> Shape[Stats]:
+    """Make the shape of the stats, those of 2025 included."""
+    return Shape(_stats)
+
+
+class _ScoresBody(msgspec.Struct):
+    final_scores: dict[str, msgspec.Raw]
+    raw_values: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+
+
+def _values(raw: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, Any]:
+    values = {}
+    for hotkey, text in raw.items():
+        try:
+            values[hotkey] = msgspec.json.decode(text, type=kind)
+        except _UNREADABLE as error:
+            tally.reject(error)
+    return values
+
+
+def _scores(body: bytes, tally: Tally) -> Scores:
+    parsed = msgspec.json.decode(body, type=_ScoresBody)
+    scores = Scores(
+        raw=_values(parsed.raw_values, RawScore | None, tally),
+        shares=_values(parsed.final_scores, float | None, tally),
+    )
+    tally.accepted += len(scores.shares)
+    return scores
+
+
+def scores_body() -> Shape[Scores]:
+    """Make the shape of the scores."""
+    return Shape(_scores)
+
+
+class StreamShape(Generic[R]):
+    """How a stream of ``data: {json}`` lines is read.
+
+    Args:
+        record: The type of one line.
+        empty_is_none: Whether an answer without a line can mean that there is nothing. On the platform-wide
+            streams, and where ``NO_ITEMS`` says so explicitly, it is a failure instead.
+    """
+
+    def __init__(self, record: type[R], *, empty_is_none: bool) -> None:
+        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
+        self._empty_is_none = empty_is_none
+
+    async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
+        """Yield records as their lines arrive.
+
+        Raises:
+            CutOffError: The stream is empty where that is a failure, or ends inside a record.
+            UndecodableError: No line of it can be read.
+            TooLargeError: A line, or the stream, is larger than any honest one.
+        """
+        explicitly_none = False
+        async for line, terminated in _lines(chunks):
+            if line.startswith(b":"):  # a comment, in the grammar of event streams
+                continue
+            payload = line.removeprefix(b"data:").strip()
+            if payload == b"NO_ITEMS":
+                explicitly_none = True
+                continue
+            try:
+                record = self._decoder.decode(payload)
+            except _UNREADABLE as error:
+                if not terminated:
+                    raise CutOffError("the stream ends inside a record", status=200) from None
+                tally.reject(error)
+                continue
+            tally.accepted += 1
+            if tally.accepted > MAX_STREAM_RECORDS:
+                raise TooLargeError(f"the stream has more than {MAX_STREAM_RECORDS} records")
+            yield record
+        tally.require_some()
+        if not (tally.accepted or explicitly_none or self._empty_is_none):
+            raise CutOffError("the stream is empty", status=200)
+
+
+async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
+    """Split into non-empty lines, each with whether its end was seen."""
+    # A bytearray grows in place: a long line in small chunks stays linear, and no chunk is kept.
+    pending = bytearray()
+    total = 0
+    async for chunk in chunks:
+        total += len(chunk)
+        if total > MAX_STREAM_BYTES:
+            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes")
+        pending += chunk
+        if b"\n" in chunk:
+            *complete, rest = pending.split(b"\n")
+            pending = rest
+            for line in complete:
+                if stripped := bytes(line).strip():
+                    _check_length(line)
+                    yield stripped, True
+        _check_length(pending)
+    if stripped := bytes(pending).strip():
+        yield stripped, False
+
+
+def _check_length(line: bytearray) -> None:
+    if len(line) > MAX_LINE_BYTES:
+        raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")

@@ -1,0 +1,117 @@
+"""The sixteen endpoints of the Miner API Reference, one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from chutes_exporter.api import records as r
+from chutes_exporter.api.decoding import (
+    Shape,
+    StreamShape,
+    list_of,
+    one,
+    scores_body,
+    servers_body,
+    stats_body,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+R = TypeVar("R", bound=r.Record)
+
+
+@dataclass(frozen=True, eq=False)
+class Endpoint(Generic[T]):
+    """One endpoint of the API.
+
+    Attributes:
+        name: Its short name, as labels, flags and commands have it.
+        path: The path, with ``{...}`` where arguments go.
+        shape: How its answer is read; None where there is none to read.
+        signed: Whether a request must be signed. Where not, nothing is ever signed.
+        scope: Whose data it answers: the whole platform's, the signing miner's, or a named miner's.
+        method: The HTTP method.
+        query: Query parameters that every request carries.
+    """
+
+    name: str
+    path: str
+    shape: Shape[T] | StreamShape[Any] | None
+    signed: bool
+    scope: Literal["platform", "signer", "miner"]
+    method: Literal["GET", "DELETE"] = "GET"
+    query: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.method} {self.path}>"
+
+    @property
+    def streams(self) -> bool:
+        """Whether records arrive line by line."""
+        return isinstance(self.shape, StreamShape)
+
+
+def _stream(
+    name: str,
+    record: type[R],
+    *,
+    scope: Literal["platform", "signer"],
+    signed: bool = True,
+    empty_is_none: bool = False,
+    query: Mapping[str, str] | None = None,
+) -> Endpoint[list[R]]:
+    shape: StreamShape[R] = StreamShape(record, empty_is_none=empty_is_none)
+    return Endpoint(name, f"/miner/{name}/", shape, signed, scope, query=query)
+
+
+CHUTES = _stream("chutes", r.Chute, scope="platform")
+IMAGES = _stream("images", r.Image, scope="platform")
+NODES = _stream("nodes", r.Node, scope="signer", empty_is_none=True)
+SERVERS = Endpoint("servers", "/miner/servers/", servers_body(), signed=True, scope="signer")
+INSTANCES = _stream("instances", r.Instance, scope="signer", query={"explicit_null": "true"})
+# Jobs are platform-wide, but none waiting is the usual case: an empty stream is an answer.
+JOBS = _stream("jobs", r.Job, scope="platform", empty_is_none=True)
+RELEASE_JOB: Endpoint[None] = Endpoint(
+    "release_job", "/miner/jobs/{job_id}", None, signed=True, scope="signer", method="DELETE"
+)
+INVENTORY = Endpoint("inventory", "/miner/inventory", list_of(r.InventoryItem), signed=True, scope="signer")
+METRICS = _stream("metrics", r.ChuteMetrics, scope="platform", signed=False)
+ACTIVE_INSTANCES = Endpoint(
+    "active_instances", "/miner/active_instances/", list_of(r.ActiveInstance), signed=True, scope="platform"
+)
+CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", one(r.Chute), signed=True, scope="platform")
+STATS = Endpoint("stats", "/miner/stats", stats_body(), signed=False, scope="platform")
+SCORES = Endpoint("scores", "/miner/scores", scores_body(), signed=False, scope="platform")
+UNIQUE_CHUTE_HISTORY = Endpoint(
+    "unique_chute_history",
+    "/miner/unique_chute_history/{hotkey}",
+    list_of(r.HistoryPoint),
+    signed=False,
+    scope="miner",
+)
+THRASH_COOLDOWNS = Endpoint(
+    "thrash_cooldowns", "/miner/thrash_cooldowns", list_of(r.ThrashCooldown), signed=True, scope="signer"
+)
+METAGRAPH = Endpoint("metagraph", "/miner/metagraph", list_of(r.MetagraphNode), signed=False, scope="platform")
+
+ENDPOINTS: tuple[Endpoint[Any], ...] = (
+    CHUTES,
+    CHUTE,
+    IMAGES,
+    NODES,
+    SERVERS,
+    INSTANCES,
+    JOBS,
+    RELEASE_JOB,
+    INVENTORY,
+    METRICS,
+    ACTIVE_INSTANCES,
+    STATS,
+    SCORES,
+    UNIQUE_CHUTE_HISTORY,
+    THRASH_COOLDOWNS,
+    METAGRAPH,
+)

@@ -1,0 +1,135 @@
+"""What can go wrong between the exporter and the Chutes API, and what a person can do about it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from chutes_exporter.duration import human_duration
+
+
+class ApiError(Exception):
+    """A request to the Chutes API that gave no usable answer.
+
+    Args:
+        detail: What happened, in a few words, without secrets.
+        status: The HTTP status, where there was one.
+        advice: Overrides the class's own advice.
+    """
+
+    reason: ClassVar[str] = "error"
+    """A short stable word for metrics and machine-readable output."""
+    advice: str = "Look at the exporter's log."
+
+    def __init__(self, detail: str, *, status: int | None = None, advice: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.status = status
+        if advice is not None:
+            self.advice = advice
+
+
+class SignatureRefusedError(ApiError):
+    """401: the service does not accept the signature."""
+
+    reason = "signature_refused"
+    advice = "Check that the seed belongs to the hotkey and that the local clock is right."
+
+
+class NotRegisteredError(ApiError):
+    """401: the hotkey has no seat on the subnet."""
+
+    reason = "not_registered"
+    advice = "Register the hotkey on subnet 64, or configure another; deregistered miners lose access."
+
+
+class ForbiddenError(ApiError):
+    """403: the proxy in front of the service refuses this client."""
+
+    reason = "forbidden"
+    advice = "The proxy in front of the API refuses this address: check --api.url, wait, or ask the operators."
+
+
+class BadRequestError(ApiError):
+    """400 or 422: the service does not accept the question."""
+
+    reason = "bad_request"
+    advice = "Check that the hotkey is a valid SS58 address; otherwise report a bug."
+
+
+class NotFoundError(ApiError):
+    """404: what was asked for is not known, or not yet."""
+
+    reason = "not_found"
+    advice = "The API does not know it (yet): check the id, and that --api.url is a Chutes API."
+
+
+class RateLimitedError(ApiError):
+    """429: too many requests.
+
+    Attributes:
+        retry_after: Seconds to wait as the service asks, or None where it does not say.
+    """
+
+    reason = "rate_limited"
+
+    def __init__(self, detail: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        wait = "a while" if retry_after is None else human_duration(retry_after)
+        super().__init__(detail, status=status, advice=f"Wait {wait}; if it goes on, lower the scrape rate.")
+        self.retry_after = retry_after
+
+
+class UnavailableError(ApiError):
+    """The service cannot be reached or says 5xx.
+
+    Attributes:
+        retry_after: Seconds to wait as the service asks, or None where it does not say.
+    """
+
+    reason = "unavailable"
+    advice = "The API is down, or this machine cannot reach it: check the network and --api.url."
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int | None = None,
+        advice: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(detail, status=status, advice=advice)
+        self.retry_after = retry_after
+
+
+class TimedOutError(ApiError):
+    """No answer, or no end of it, in time."""
+
+    reason = "timed_out"
+    advice = "The API or the network is slow: try again, or raise --api.timeout."
+
+
+class CutOffError(ApiError):
+    """The answer ended too early: a connection cut in mid-stream, or an empty 200 where data is due."""
+
+    reason = "cut_off"
+    advice = "The API failed while sending; it is asked again. If it goes on, the API has a problem."
+
+
+class UndecodableError(ApiError):
+    """The answer is not what the API's reference says."""
+
+    reason = "undecodable"
+    advice = "Check that --api.url is a Chutes API; if it is, its format has changed: update the exporter."
+
+
+class TooLargeError(ApiError):
+    """The answer, or one record of it, is larger than any honest one."""
+
+    reason = "too_large"
+    advice = "Check that --api.url is a Chutes API; if it is, report the size."
+
+
+class RedirectedError(ApiError):
+    """3xx: never followed, because a signature goes to the configured host only."""
+
+    reason = "redirected"
+    advice = "Set --api.url to the API's own address: redirects are not followed."

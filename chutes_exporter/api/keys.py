@@ -1,0 +1,171 @@
+"""Hotkeys: addresses, the files that hold them, and signing with them.
+
+A seed lives in one object, is never shown, and leaves it only as signatures.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+import sr25519
+from base58_bech32.exceptions import Base58Bech32Exception
+from base58_bech32.ss58 import ss58_decode, ss58_encode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+SS58_PREFIX = 42
+"""The network number in the addresses of Bittensor: the generic Substrate one."""
+
+_PURPOSE = "miner"
+_PUBLIC_KEY_BYTES = 32
+_MAX_FILE_BYTES = 64 * 1024
+_SEED = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
+_COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
+
+
+class HotkeyError(ValueError):
+    """A key that cannot be used, with the reason in a sentence. Never holds key material."""
+
+
+def public_key(address: str) -> bytes:
+    """Return the 32 bytes behind an SS58 address.
+
+    Args:
+        address: An SS58 address of a hotkey, network prefix 42.
+
+    Raises:
+        HotkeyError: The text is no such address.
+    """
+    try:
+        prefix, payload = ss58_decode(address)
+    except (Base58Bech32Exception, UnicodeError) as error:
+        raise HotkeyError(f"{address[:64]!r} is not an SS58 address: {error}") from None
+    if prefix != SS58_PREFIX or len(payload) != _PUBLIC_KEY_BYTES:
+        raise HotkeyError(
+            f"{address!r} is an address of another network (prefix {prefix}): a Bittensor hotkey starts with 5"
+        )
+    return payload
+
+
+def address_of(public: bytes) -> str:
+    """Return the SS58 address of a 32-byte public key on Bittensor."""
+    return ss58_encode(SS58_PREFIX, public).decode("ascii")
+
+
+class _HotkeyFile(msgspec.Struct):
+    ss58Address: str | None = None  # noqa: N815 - the file's own spelling
+    secretSeed: str | None = None  # noqa: N815
+
+
+class Hotkey:
+    """A key pair that signs requests.
+
+    Attributes:
+        address: Its SS58 address.
+        source: Where it came from, for messages: a path or the names of environment variables.
+    """
+
+    __slots__ = ("_pair", "address", "source")
+
+    def __init__(self, pair: tuple[bytes, bytes], source: str) -> None:
+        self._pair = pair
+        self.address = address_of(pair[0])
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"Hotkey({self.address})"
+
+    def __reduce__(self) -> str:
+        # Pickling would write the secret wherever the pickle goes.
+        raise TypeError("a Hotkey cannot be pickled")
+
+    @classmethod
+    def from_seed(cls, seed: str, *, address: str | None = None, source: str = "seed") -> Self:
+        """Make the key of a secret seed.
+
+        Args:
+            seed: 64 hexadecimal digits, with or without ``0x``.
+            address: The SS58 address that the seed must belong to; not checked when None.
+            source: Where the seed came from, for messages.
+
+        Raises:
+            HotkeyError: The seed has another form, or belongs to another address.
+        """
+        match = _SEED.fullmatch(seed.strip())
+        if match is None:
+            raise HotkeyError(f"{source}: the seed is not 64 hexadecimal digits (with or without 0x)")
+        key = cls(sr25519.pair_from_seed(bytes.fromhex(match[1])), source)
+        if address is not None:
+            public_key(address)
+            if key.address != address:
+                raise HotkeyError(
+                    f"{source}: the seed does not belong to {address}, but to {key.address}: "
+                    "one of the two is from another hotkey"
+                )
+        return key
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Read a Bittensor hotkey file (``~/.bittensor/wallets/<wallet>/hotkeys/<name>``).
+
+        Raises:
+            HotkeyError: The file is missing or unreadable, a cold key, encrypted, without a seed, or has a seed
+                that does not belong to its address.
+        """
+        source = str(path)
+        if {path.name, path.resolve().name} & _COLD_NAMES:
+            raise HotkeyError(f"{source} is a cold key: it is never needed here. Give the hotkey's file instead")
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MAX_FILE_BYTES)
+        except OSError as error:
+            raise HotkeyError(f"cannot read the hotkey file {source}: {error.strerror or error}") from None
+        if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
+            raise HotkeyError(f"{source} is encrypted, as cold keys are: a hotkey file is plain JSON with secretSeed")
+        try:
+            parsed = msgspec.json.decode(content, type=_HotkeyFile)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # The decoder's own message is left out: it may quote the file.
+            raise HotkeyError(f"{source} is not a hotkey file: JSON with ss58Address and secretSeed is due") from None
+        if not parsed.secretSeed:
+            raise HotkeyError(f"{source} has no secretSeed: it holds no hotkey that can sign")
+        if not parsed.ss58Address:
+            raise HotkeyError(f"{source} has no ss58Address: the seed cannot be checked against it")
+        return cls.from_seed(parsed.secretSeed, address=parsed.ss58Address, source=source)
+
+    def headers(self, nonce: int) -> dict[str, str]:
+        """Sign a request.
+
+        Args:
+            nonce: Unix time in whole seconds; the service refuses one more than 600 s from its own clock.
+        """
+        message = f"{self.address}:{nonce}:{_PURPOSE}".encode()
+        return {
+            "X-Chutes-Hotkey": self.address,
+            "X-Chutes-Nonce": str(nonce),
+            "X-Chutes-Signature": sr25519.sign(self._pair, message).hex(),
+        }
+
+
+def verify_headers(address: str, nonce: str, signature: str) -> bool:
+    """Tell whether a request was signed by the address it names.
+
+    Args:
+        address: ``X-Chutes-Hotkey``.
+        nonce: ``X-Chutes-Nonce``.
+        signature: ``X-Chutes-Signature``.
+    """
+    try:
+        raw = bytes.fromhex(signature)
+        return sr25519.verify(raw, f"{address}:{nonce}:{_PURPOSE}".encode(), public_key(address))
+    except (ValueError, TypeError):
+        return False
+
+
+def readable_by_others(path: Path) -> bool:
+    """Tell whether users other than the owner may read a file."""
+    return bool(path.stat().st_mode & 0o044)

@@ -1,0 +1,291 @@
+"""The command line: thin. What a command does stands in a module of its name, imported when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chutes_exporter import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chutes_exporter.config import Settings
+
+    Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+ENV_PREFIX = "CHUTES_EXPORTER_"
+
+# Importing the collectors takes as long as everything else of --help: their names stand here too, held equal to
+# chutes_exporter.collectors.COLLECTORS by a test.
+COLLECTOR_NAMES = {
+    "metagraph": "seats on the subnet: registration, blacklist, incentive, stake",
+    "scores": "each miner's score share, rank and what they are made of",
+    "stats": "what each miner computed in the past hour, day and week, and all of them together",
+    "stats_per_chute": "what each miner computed on each chute in the past hour, day and week",
+    "metrics": "demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price",
+    "chutes": "every chute's name, requirements, compute multiplier and bounty",
+    "servers": "the miner's servers: names, GPUs, maintenance, duplicates",
+    "nodes": "the miner's GPUs: model, memory, verification",
+    "fleet": "which of the miner's GPUs earn, start, idle or are unverified, and what runs on them",
+    "instances": "the miner's instances: state, verification, failures, multiplier, pay",
+}
+
+
+def _option(flag: str, *aliases: str, **settings: Any) -> Decorator:
+    """Declare a flag with its environment variable, and those that the miners' own tools use."""
+    name = flag.partition("/")[0].removeprefix("--")
+    variable = ENV_PREFIX + name.translate(str.maketrans(".-", "__")).upper()
+    parameter = name.translate(str.maketrans(".-", "__"))
+    return click.option(flag, parameter, envvar=[variable, *aliases], show_envvar=True, **settings)
+
+
+def _options(*decorators: Decorator) -> Decorator:
+    """Put several flags into one decorator."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+_hotkeys = _options(
+    _option(
+        "--hotkey",
+        multiple=True,
+        metavar="SS58",
+        help="Watch this miner's public data (repeatable). With none, the whole subnet is watched.",
+    ),
+    _option(
+        "--hotkey-file",
+        "HOTKEY",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Watch this Bittensor hotkey file's miner, private data included (repeatable). "
+        "Or set MINER_SS58 and MINER_SEED. A seed is never a flag.",
+    ),
+)
+_api = _options(
+    _option(
+        "--api.url",
+        "VALIDATOR_API",
+        default="https://api.chutes.ai",
+        show_default=True,
+        metavar="URL",
+        help="Base address of the Chutes API.",
+    ),
+    _option(
+        "--api.timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=20.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Give up a request to it after so many seconds without a byte.",
+    ),
+)
+_log = _options(
+    _option(
+        "--log.level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        show_default=True,
+        help="Least level that is logged.",
+    ),
+    _option(
+        "--log.format",
+        type=click.Choice(["logfmt", "json"]),
+        default="logfmt",
+        show_default=True,
+        help="How a line of the log is written.",
+    ),
+)
+_web = _options(
+    _option(
+        "--web.listen-address",
+        multiple=True,
+        default=[":10064"],
+        show_default=True,
+        metavar="[HOST]:PORT",
+        help="Where to listen (repeatable).",
+    ),
+    _option(
+        "--web.telemetry-path",
+        default="/metrics",
+        show_default=True,
+        metavar="PATH",
+        help="Path of the metrics.",
+    ),
+    _option(
+        "--scrape.timeout-offset",
+        type=click.FloatRange(min=0),
+        default=0.5,
+        show_default=True,
+        metavar="SECONDS",
+        help="Answer so many seconds before the scraper's timeout.",
+    ),
+)
+_collectors = _options(
+    *(
+        _option(f"--collector.{name}/--no-collector.{name}", default=None, help=f"Export {summary}.")
+        for name, summary in COLLECTOR_NAMES.items()
+    )
+)
+
+
+class _DefaultToServe(click.Group):
+    """Runs ``serve`` where no command is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        # The flags that most users look for are those of the command that runs without being named.
+        serve = self.commands["serve"]
+        with formatter.section("Options of serve, the default command"):
+            formatter.write_dl(
+                [
+                    record
+                    for parameter in serve.params
+                    if (record := parameter.get_help_record(ctx)) is not None and parameter.name != "help"
+                ]
+            )
+
+
+@click.group(cls=_DefaultToServe, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="chutes-exporter", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Prometheus exporter for the Chutes miner API (Bittensor subnet 64).
+
+    Without a command and without flags it listens on :10064 and exports the whole subnet from the public endpoints.
+    Every flag can be set by the environment variable named beside it.
+    """
+
+
+@cli.command()
+@_hotkeys
+@_api
+@_web
+@_collectors
+@_log
+def serve(**flags: Any) -> None:
+    """Serve metrics; this is also what runs without a command."""
+    from chutes_exporter import log
+    from chutes_exporter.serve import run_serve
+
+    settings = _settings(flags)
+    log.configure(flags["log_level"], flags["log_format"])
+    _exit_on_config_error(run_serve, settings)
+
+
+@cli.command()
+@_option(
+    "--simulator.listen-address",
+    default="127.0.0.1:10065",
+    show_default=True,
+    metavar="[HOST]:PORT",
+    help="Where the simulated API listens.",
+)
+@_option(
+    "--simulator.seed",
+    type=int,
+    default=64,
+    show_default=True,
+    help="Makes another world for each value.",
+)
+@_option(
+    "--simulator.fault",
+    multiple=True,
+    metavar="ENDPOINT=FAULT",
+    help="Let an endpoint misbehave (repeatable): scores=status:503, chutes=cut:1000, metrics=latency:5, "
+    "metagraph=empty, stats=garbage.",
+)
+@_web
+@_collectors
+@_log
+def demo(**flags: Any) -> None:
+    """Serve metrics of a simulated Chutes API: nothing is needed from outside."""
+    from chutes_exporter import log
+    from chutes_exporter.demo import run_demo
+
+    log.configure(flags["log_level"], flags["log_format"])
+    _exit_on_config_error(run_demo, flags, _collector_choices(flags))
+
+
+@cli.command()
+@_hotkeys
+@_api
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+def check(**flags: Any) -> None:
+    """Ask each endpoint once, and say what works and what to do about what does not.
+
+    The exit status is 0 when all that should work does, and 1 otherwise.
+    """
+    from chutes_exporter.check import run_check
+
+    credentials = _credentials(flags)
+    settings = _settings(flags, keep_going=True)
+    sys.exit(_exit_on_config_error(run_check, settings, credentials, flags["as_json"]))
+
+
+def _credentials(flags: dict[str, Any]) -> Any:
+    from chutes_exporter.config import find_credentials
+
+    return find_credentials([path.expanduser() for path in flags["hotkey_file"]], os.environ)
+
+
+def _settings(flags: dict[str, Any], *, keep_going: bool = False) -> Settings:
+    """Validate the flags. With ``keep_going``, keys that cannot be used are left out rather than refused."""
+    from dataclasses import replace
+
+    from chutes_exporter.config import ConfigError, make_settings
+
+    credentials = _credentials(flags)
+    if keep_going:
+        credentials = replace(credentials, errors=())
+    try:
+        return make_settings(
+            api_url=flags["api_url"],
+            api_timeout=flags["api_timeout"],
+            hotkeys=flags["hotkey"],
+            credentials=credentials,
+            miner_ss58=os.environ.get("MINER_SS58", ""),
+            listen=flags.get("web_listen_address", ()),
+            telemetry_path=flags.get("web_telemetry_path", "/metrics"),
+            timeout_offset=flags.get("scrape_timeout_offset", 0.5),
+            collectors=_collector_choices(flags),
+        )
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:
+    return {name: choice for name in COLLECTOR_NAMES if (choice := flags.get(f"collector_{name}")) is not None}
+
+
+def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a command; what the user can put right is a sentence, not a trace."""
+    import asyncio
+
+    from chutes_exporter.config import ConfigError
+
+    try:
+        return asyncio.run(run(*arguments))
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        return None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    cli(arguments, prog_name="chutes-exporter")

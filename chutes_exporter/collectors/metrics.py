@@ -1,0 +1,100 @@
+"""Demand for each chute over the past hour."""
+
+from __future__ import annotations
+
+from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.metric import Metric, Samples
+from chutes_exporter.sources import METRICS
+
+_SOURCE = "GET /miner/metrics/"
+_CHUTE = ("chute_id",)
+_WINDOWED = ("chute_id", "window")
+_HOUR = "1h"
+
+INVOCATIONS = Metric(
+    "chutes_chute_window_invocations",
+    "Invocations of the chute in the window.",
+    _WINDOWED,
+    f"{_SOURCE}: total_invocations (1h); GET /miner/chutes/: invocation_count (1d)",
+)
+COMPUTE_SECONDS = Metric(
+    "chutes_chute_window_compute_seconds",
+    "Seconds the chute computed in the window, on all miners.",
+    _WINDOWED,
+    f"{_SOURCE}: total_compute_time",
+)
+ERRORS = Metric(
+    "chutes_chute_window_errors",
+    "Invocations of the chute that failed in the window.",
+    _WINDOWED,
+    f"{_SOURCE}: error_count",
+)
+RATE_LIMITS = Metric(
+    "chutes_chute_window_rate_limits",
+    "Invocations of the chute refused in the window for want of capacity: unmet demand.",
+    _WINDOWED,
+    f"{_SOURCE}: rate_limit_count",
+)
+USAGE = Metric(
+    "chutes_chute_window_usage_usd",
+    "What users spent on the chute in the window, in US dollars.",
+    _WINDOWED,
+    f"{_SOURCE}: total_usage_usd",
+)
+UTILIZATION = Metric(
+    "chutes_chute_utilization_ratio",
+    "How much of the chute's capacity is used; above 1 there is more demand than capacity.",
+    _CHUTE,
+    f"{_SOURCE}: utilization",
+)
+INSTANCES = Metric(
+    "chutes_chute_instances",
+    "Instances of the chute on all miners now.",
+    _CHUTE,
+    f"{_SOURCE}: instance_count",
+)
+COMPUTE_MULTIPLIER = Metric(
+    "chutes_chute_compute_multiplier",
+    "The chute's own compute multiplier, before boosts.",
+    _CHUTE,
+    f"{_SOURCE}: compute_multiplier",
+)
+PRICE = Metric(
+    "chutes_chute_price_usd_per_second",
+    "What a second of the chute costs its users, in US dollars.",
+    _CHUTE,
+    f"{_SOURCE}: per_second_price_usd",
+)
+
+
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Translate the metrics of all chutes."""
+    for chute in answers[METRICS]:
+        out.add(INVOCATIONS, chute.total_invocations, chute.chute_id, _HOUR)
+        out.add(COMPUTE_SECONDS, chute.total_compute_time, chute.chute_id, _HOUR)
+        out.add(ERRORS, chute.error_count, chute.chute_id, _HOUR)
+        out.add(RATE_LIMITS, chute.rate_limit_count, chute.chute_id, _HOUR)
+        out.add(USAGE, chute.total_usage_usd, chute.chute_id, _HOUR)
+        out.add(UTILIZATION, chute.utilization, chute.chute_id)
+        out.add(INSTANCES, chute.instance_count, chute.chute_id)
+        out.add(COMPUTE_MULTIPLIER, chute.compute_multiplier, chute.chute_id)
+        out.add(PRICE, chute.per_second_price_usd, chute.chute_id)
+
+
+COLLECTOR = Collector(
+    name="metrics",
+    summary="demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price",
+    sources=(METRICS,),
+    metrics=(
+        INVOCATIONS,
+        COMPUTE_SECONDS,
+        ERRORS,
+        RATE_LIMITS,
+        USAGE,
+        UTILIZATION,
+        INSTANCES,
+        COMPUTE_MULTIPLIER,
+        PRICE,
+    ),
+    collect=collect,
+)

@@ -1,0 +1,77 @@
+"""The signing miner's GPUs (the API calls a GPU a node): what they are and whether they are verified."""
+
+from __future__ import annotations
+
+from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.metric import Metric, Samples, info
+from chutes_exporter.sources import NODES
+
+_SOURCE = "GET /miner/nodes/"
+_GPU = ("hotkey", "gpu_id")
+
+INFO = info(
+    "chutes_gpu_info",
+    "The GPU's model and place.",
+    ("hotkey", "gpu_id", "server_id", "gpu", "name", "device_index", "verification_host"),
+    f"{_SOURCE}: uuid, server_id, gpu_identifier, name, device_index, verification_host",
+)
+VERIFIED = Metric(
+    "chutes_gpu_verified",
+    "Whether the GPU is verified (1): a time of verification and no error. Unverified GPUs earn nothing.",
+    _GPU,
+    f"{_SOURCE}: verified_at and verification_error",
+)
+VERIFIED_AT = Metric(
+    "chutes_gpu_verified_timestamp_seconds",
+    "When the GPU was last verified.",
+    _GPU,
+    f"{_SOURCE}: verified_at",
+)
+ERROR_INFO = info(
+    "chutes_gpu_verification_error_info",
+    "Why the GPU's verification failed; only for GPUs with an error.",
+    ("hotkey", "gpu_id", "error"),
+    f"{_SOURCE}: verification_error",
+)
+MEMORY = Metric("chutes_gpu_memory_bytes", "The GPU's memory.", _GPU, f"{_SOURCE}: memory")
+CLOCK_RATE = Metric("chutes_gpu_clock_rate_hertz", "The GPU's clock rate.", _GPU, f"{_SOURCE}: clock_rate (MHz there)")
+PROCESSORS = Metric("chutes_gpu_processors", "The GPU's streaming multiprocessors.", _GPU, f"{_SOURCE}: processors")
+CREATED = Metric("chutes_gpu_created_timestamp_seconds", "When the GPU was added.", _GPU, f"{_SOURCE}: created_at")
+
+_HERTZ_PER_MEGAHERTZ = 1e6
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Translate the miner's GPUs."""
+    hotkey = scope.signer
+    for gpu in {gpu.uuid: gpu for gpu in answers[NODES]}.values():
+        key = gpu.uuid
+        out.add(
+            INFO,
+            1,
+            hotkey,
+            key,
+            gpu.server_id,
+            gpu.gpu_identifier,
+            gpu.name,
+            gpu.device_index,
+            gpu.verification_host,
+        )
+        out.add(VERIFIED, gpu.verified_at is not None and not gpu.verification_error, hotkey, key)
+        out.add(VERIFIED_AT, gpu.verified_at, hotkey, key)
+        if gpu.verification_error:
+            out.add(ERROR_INFO, 1, hotkey, key, gpu.verification_error)
+        out.add(MEMORY, gpu.memory, hotkey, key)
+        if gpu.clock_rate is not None:
+            out.add(CLOCK_RATE, gpu.clock_rate * _HERTZ_PER_MEGAHERTZ, hotkey, key)
+        out.add(PROCESSORS, gpu.processors, hotkey, key)
+        out.add(CREATED, gpu.created_at, hotkey, key)
+
+
+COLLECTOR = Collector(
+    name="nodes",
+    summary="the miner's GPUs: model, memory, verification",
+    sources=(NODES,),
+    metrics=(INFO, VERIFIED, VERIFIED_AT, ERROR_INFO, MEMORY, CLOCK_RATE, PROCESSORS, CREATED),
+    collect=collect,
+)

@@ -1,0 +1,103 @@
+"""The signing miner's servers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.metric import Metric, Samples, info
+from chutes_exporter.sources import SERVERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SOURCE = "GET /miner/servers/"
+_SERVER = ("hotkey", "server_id")
+_FLEET = ("hotkey",)
+
+INFO = info(
+    "chutes_server_info",
+    "The server's name and address; neither need be unique.",
+    ("hotkey", "server_id", "name", "ip", "tee", "version"),
+    f"{_SOURCE}: name, ip, is_tee, version",
+)
+GPUS = Metric("chutes_server_gpus", "GPUs of the server.", _SERVER, f"{_SOURCE}: gpus")
+MAINTENANCE = Metric(
+    "chutes_server_maintenance_pending",
+    "Whether the server waits for maintenance (1).",
+    _SERVER,
+    f"{_SOURCE}: maintenance_pending",
+)
+CREATED = Metric(
+    "chutes_server_created_timestamp_seconds",
+    "When the server was added.",
+    _SERVER,
+    f"{_SOURCE}: created_at",
+)
+UPDATED = Metric(
+    "chutes_server_updated_timestamp_seconds",
+    "When the server's record last changed.",
+    _SERVER,
+    f"{_SOURCE}: updated_at",
+)
+SERVER_COUNT = Metric("chutes_fleet_servers", "Servers of the miner.", _FLEET, _SOURCE)
+WITHOUT_GPUS = Metric(
+    "chutes_fleet_servers_without_gpus",
+    "Servers of the miner that have no GPU: they cost and earn nothing.",
+    _FLEET,
+    f"{_SOURCE}: gpus that are empty",
+)
+DUPLICATE_IPS = Metric(
+    "chutes_fleet_duplicate_server_ips",
+    "Addresses that more than one server of the miner has.",
+    _FLEET,
+    f"{_SOURCE}: ip",
+)
+DUPLICATE_NAMES = Metric(
+    "chutes_fleet_duplicate_server_names",
+    "Names that more than one server of the miner has.",
+    _FLEET,
+    f"{_SOURCE}: name",
+)
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Translate the miner's servers."""
+    hotkey = scope.signer
+    servers = list({server.server_id: server for server in answers[SERVERS]}.values())
+    for server in servers:
+        key = server.server_id
+        out.add(INFO, 1, hotkey, key, server.name, server.ip, server.is_tee, server.version)
+        if server.gpus is not None:
+            out.add(GPUS, len({gpu.uuid for gpu in server.gpus}), hotkey, key)
+        out.add(MAINTENANCE, server.maintenance_pending, hotkey, key)
+        out.add(CREATED, server.created_at, hotkey, key)
+        out.add(UPDATED, server.updated_at, hotkey, key)
+    out.add(SERVER_COUNT, len(servers), hotkey)
+    out.add(WITHOUT_GPUS, sum(1 for server in servers if server.gpus == []), hotkey)
+    out.add(DUPLICATE_IPS, _repeated(server.ip for server in servers), hotkey)
+    out.add(DUPLICATE_NAMES, _repeated(server.name for server in servers), hotkey)
+
+
+def _repeated(values: Iterable[str | None]) -> int:
+    return sum(1 for value, count in Counter(values).items() if value is not None and count > 1)
+
+
+COLLECTOR = Collector(
+    name="servers",
+    summary="the miner's servers: names, GPUs, maintenance, duplicates",
+    sources=(SERVERS,),
+    metrics=(
+        INFO,
+        GPUS,
+        MAINTENANCE,
+        CREATED,
+        UPDATED,
+        SERVER_COUNT,
+        WITHOUT_GPUS,
+        DUPLICATE_IPS,
+        DUPLICATE_NAMES,
+    ),
+    collect=collect,
+)

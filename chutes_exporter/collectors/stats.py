@@ -1,0 +1,127 @@
+"""Stats: what each miner computed in the past hour, day and week."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.metric import Metric, Samples
+from chutes_exporter.sources import STATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chutes_exporter.api.records import Stats, StatsWindow
+
+_SOURCE = "GET /miner/stats"
+_WINDOWS = "past_hour, past_day, all"
+
+INSTANCES = Metric(
+    "chutes_miner_window_instances",
+    "Instances billed in the window, those that ended included.",
+    ("hotkey", "window"),
+    f"{_SOURCE}: {_WINDOWS}.instance_stats.total_instances",
+)
+BOUNTIES = Metric(
+    "chutes_miner_window_bounties",
+    "Bounties earned in the window.",
+    ("hotkey", "window"),
+    f"{_SOURCE}: {_WINDOWS}.instance_stats.bounty_count",
+)
+COMPUTE_SECONDS = Metric(
+    "chutes_miner_window_compute_seconds",
+    "Seconds computed in the window.",
+    ("hotkey", "window"),
+    f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_seconds",
+)
+COMPUTE_UNITS = Metric(
+    "chutes_miner_window_compute_units",
+    "Compute units (seconds weighted by compute multiplier) in the window: what earnings follow.",
+    ("hotkey", "window"),
+    f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_units (in 2025: compute_units.compute_units)",
+)
+PLATFORM_INSTANCES = Metric(
+    "chutes_platform_window_instances",
+    "Instances of all miners billed in the window.",
+    ("window",),
+    f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.total_instances",
+)
+PLATFORM_BOUNTIES = Metric(
+    "chutes_platform_window_bounties",
+    "Bounties earned by all miners in the window.",
+    ("window",),
+    f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.bounty_count",
+)
+PLATFORM_COMPUTE_SECONDS = Metric(
+    "chutes_platform_window_compute_seconds",
+    "Seconds computed by all miners in the window.",
+    ("window",),
+    f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_seconds",
+)
+PLATFORM_COMPUTE_UNITS = Metric(
+    "chutes_platform_window_compute_units",
+    "Compute units of all miners in the window: what a miner's share is a share of.",
+    ("window",),
+    f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_units",
+)
+PLATFORM_MINERS = Metric(
+    "chutes_platform_window_miners",
+    "Miners that computed anything in the window.",
+    ("window",),
+    f"{_SOURCE}: records of {_WINDOWS}.instance_stats",
+)
+
+
+def windows(stats: Stats) -> Iterator[tuple[str, StatsWindow]]:
+    """Return the windows that an answer has, under their true lengths."""
+    for name, window in (("1h", stats.hour), ("1d", stats.day), ("7d", stats.week)):
+        if window is not None:
+            yield name, window
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Translate the stats of all miners."""
+    for name, window in windows(answers[STATS]):
+        records = list({record.miner_hotkey: record for record in window.records}.values())
+        for record in records:
+            if scope.exports(record.miner_hotkey):
+                out.add(INSTANCES, record.total_instances, record.miner_hotkey, name)
+                out.add(BOUNTIES, record.bounty_count, record.miner_hotkey, name)
+                out.add(COMPUTE_SECONDS, record.compute_seconds, record.miner_hotkey, name)
+                out.add(COMPUTE_UNITS, record.compute_units, record.miner_hotkey, name)
+        # The answer has everybody who computed anything: a watched miner that is not in it computed nothing.
+        for hotkey in sorted(scope.watched - {record.miner_hotkey for record in records}):
+            out.add(COMPUTE_UNITS, 0, hotkey, name)
+            if window.complete:
+                out.add(INSTANCES, 0, hotkey, name)
+                out.add(BOUNTIES, 0, hotkey, name)
+                out.add(COMPUTE_SECONDS, 0, hotkey, name)
+        out.add(PLATFORM_MINERS, len(records), name)
+        out.add(PLATFORM_COMPUTE_UNITS, _total(record.compute_units for record in records), name)
+        if window.complete:
+            out.add(PLATFORM_INSTANCES, _total(record.total_instances for record in records), name)
+            out.add(PLATFORM_BOUNTIES, _total(record.bounty_count for record in records), name)
+            out.add(PLATFORM_COMPUTE_SECONDS, _total(record.compute_seconds for record in records), name)
+
+
+def _total(values: Iterator[float | None]) -> float:
+    return sum(value for value in values if value is not None)
+
+
+COLLECTOR = Collector(
+    name="stats",
+    summary="what each miner computed in the past hour, day and week, and all of them together",
+    sources=(STATS,),
+    metrics=(
+        INSTANCES,
+        BOUNTIES,
+        COMPUTE_SECONDS,
+        COMPUTE_UNITS,
+        PLATFORM_INSTANCES,
+        PLATFORM_BOUNTIES,
+        PLATFORM_COMPUTE_SECONDS,
+        PLATFORM_COMPUTE_UNITS,
+        PLATFORM_MINERS,
+    ),
+    collect=collect,
+)

@@ -1,0 +1,60 @@
+"""Stats per chute: on which chutes a miner earned in the past hour, day and week."""
+
+from __future__ import annotations
+
+from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.stats import windows
+from chutes_exporter.metric import Metric, Samples
+from chutes_exporter.sources import STATS_PER_CHUTE
+
+_LABELS = ("hotkey", "chute_id", "window")
+_SOURCE = "GET /miner/stats?per_chute=true: past_hour, past_day, all.instance_stats"
+
+INSTANCES = Metric(
+    "chutes_miner_chute_window_instances",
+    "Instances of the miner on the chute billed in the window, those that ended included.",
+    _LABELS,
+    f"{_SOURCE}.total_instances",
+)
+BOUNTIES = Metric(
+    "chutes_miner_chute_window_bounties",
+    "Bounties the miner earned with the chute in the window.",
+    _LABELS,
+    f"{_SOURCE}.bounty_count",
+)
+COMPUTE_SECONDS = Metric(
+    "chutes_miner_chute_window_compute_seconds",
+    "Seconds the miner computed on the chute in the window.",
+    _LABELS,
+    f"{_SOURCE}.compute_seconds",
+)
+COMPUTE_UNITS = Metric(
+    "chutes_miner_chute_window_compute_units",
+    "Compute units (seconds weighted by compute multiplier) of the miner on the chute in the window.",
+    _LABELS,
+    f"{_SOURCE}.compute_units (in 2025: compute_units.compute_units)",
+)
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Translate the stats per chute."""
+    for name, window in windows(answers[STATS_PER_CHUTE]):
+        for record in window.records:
+            # A record without a chute is a sum: an older deployment that does not know per_chute.
+            if record.chute_id is None or not scope.exports(record.miner_hotkey):
+                continue
+            labels = (record.miner_hotkey, record.chute_id, name)
+            out.add(INSTANCES, record.total_instances, *labels)
+            out.add(BOUNTIES, record.bounty_count, *labels)
+            out.add(COMPUTE_SECONDS, record.compute_seconds, *labels)
+            out.add(COMPUTE_UNITS, record.compute_units, *labels)
+
+
+COLLECTOR = Collector(
+    name="stats_per_chute",
+    summary="what each miner computed on each chute in the past hour, day and week",
+    sources=(STATS_PER_CHUTE,),
+    metrics=(INSTANCES, BOUNTIES, COMPUTE_SECONDS, COMPUTE_UNITS),
+    collect=collect,
+    watched_only=True,
+)

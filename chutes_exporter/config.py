@@ -1,0 +1,221 @@
+"""One settings object, validated once."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+DEFAULT_API_URL = "https://api.chutes.ai"
+DEFAULT_LISTEN_ADDRESS = ":10064"
+DEFAULT_TELEMETRY_PATH = "/metrics"
+DEFAULT_TIMEOUT_OFFSET = 0.5
+DEFAULT_API_TIMEOUT = 20.0
+_RESERVED_PATHS = ("/", "/-/healthy", "/-/ready")
+_MAX_PORT = 65535
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used, with the reason in a sentence."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen.
+
+    Attributes:
+        host: An address or host name; empty for every address, of IPv4 and IPv6.
+        port: The port; 0 for any that is free.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``:10064``, ``127.0.0.1:10064`` or ``[::1]:10064``.
+
+        Raises:
+            ConfigError: The text is none of these.
+        """
+        host, colon, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+            bracketed = True
+        else:
+            bracketed = False
+        valid_port = port.isascii() and port.isdigit() and int(port) <= _MAX_PORT
+        if not colon or not valid_port or (":" in host and not bracketed) or "/" in host:
+            raise ConfigError(f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064 or [::1]:10064")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run of the exporter depends on.
+
+    Attributes:
+        api_url: Base address of the Chutes API.
+        api_timeout: Seconds without a byte after which a request to it is given up.
+        watched: Hotkeys whose public data is exported; empty for the whole subnet.
+        keys: Hotkeys with their seeds, whose private data is exported too; all are in ``watched``.
+        listen: Where to listen.
+        telemetry_path: Path of the metrics page.
+        timeout_offset: Seconds by which an answer comes before the scraper's timeout.
+        collectors: Whether a collector is on, by name, where the user said so.
+        warnings: What the user should know about these settings.
+    """
+
+    api_url: str = DEFAULT_API_URL
+    api_timeout: float = DEFAULT_API_TIMEOUT
+    watched: frozenset[str] = frozenset()
+    keys: tuple[Hotkey, ...] = ()
+    listen: tuple[Address, ...] = (Address("", 10064),)
+    telemetry_path: str = DEFAULT_TELEMETRY_PATH
+    timeout_offset: float = DEFAULT_TIMEOUT_OFFSET
+    collectors: Mapping[str, bool] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def all_miners(self) -> bool:
+        """Whether every miner's public data is exported."""
+        return not self.watched
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The keys that were found, and what is wrong with those that cannot be used.
+
+    Attributes:
+        keys: Usable keys, one an address.
+        errors: A sentence for each that is not usable.
+        warnings: A sentence for each file that others can read.
+    """
+
+    keys: tuple[Hotkey, ...]
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> Credentials:
+    """Read hotkey files, and ``MINER_SEED`` with ``MINER_SS58``.
+
+    Args:
+        files: Paths of hotkey files.
+        environment: The environment variables.
+    """
+    keys: dict[str, Hotkey] = {}
+    errors: list[str] = []
+    warnings: list[str] = []
+    for path in files:
+        try:
+            key = Hotkey.from_file(path)
+        except HotkeyError as error:
+            errors.append(str(error))
+            continue
+        keys.setdefault(key.address, key)
+        if readable_by_others(path):
+            warnings.append(f"other users of this machine can read {path}: chmod 600 it")
+    seed, address = environment.get("MINER_SEED", ""), environment.get("MINER_SS58", "")
+    if seed and not address:
+        errors.append("MINER_SEED is set without MINER_SS58, the address that it must belong to")
+    elif seed:
+        try:
+            key = Hotkey.from_seed(seed, address=address, source="MINER_SEED and MINER_SS58")
+            keys.setdefault(key.address, key)
+        except HotkeyError as error:
+            errors.append(str(error))
+    return Credentials(tuple(keys.values()), tuple(errors), tuple(warnings))
+
+
+def make_settings(  # noqa: PLR0913 - one argument a flag
+    *,
+    api_url: str = DEFAULT_API_URL,
+    api_timeout: float = DEFAULT_API_TIMEOUT,
+    hotkeys: Iterable[str] = (),
+    credentials: Credentials | None = None,
+    miner_ss58: str = "",
+    listen: Iterable[str] = (DEFAULT_LISTEN_ADDRESS,),
+    telemetry_path: str = DEFAULT_TELEMETRY_PATH,
+    timeout_offset: float = DEFAULT_TIMEOUT_OFFSET,
+    collectors: Mapping[str, bool] | None = None,
+) -> Settings:
+    """Validate what the user configured.
+
+    Args:
+        api_url: Base address of the Chutes API.
+        api_timeout: Seconds without a byte after which a request to it is given up.
+        hotkeys: Addresses to watch.
+        credentials: The keys that were found.
+        miner_ss58: ``MINER_SS58``: watched too, with or without a seed.
+        listen: Addresses to listen on.
+        telemetry_path: Path of the metrics page.
+        timeout_offset: Seconds by which an answer comes before the scraper's timeout.
+        collectors: Whether a collector is on, by name.
+
+    Raises:
+        ConfigError: Something of it cannot be used; the message says what and why.
+    """
+    credentials = credentials or Credentials((), (), ())
+    if credentials.errors:
+        raise ConfigError("; ".join(credentials.errors))
+    warnings = list(credentials.warnings)
+    watched = set(hotkeys) | ({miner_ss58} if miner_ss58 else set())
+    for hotkey in watched:
+        try:
+            public_key(hotkey)
+        except HotkeyError as error:
+            raise ConfigError(str(error)) from None
+    watched |= {key.address for key in credentials.keys}
+    url = _validated_url(api_url)
+    if url.startswith("http:") and credentials.keys and not _is_loopback(url):
+        warnings.append(f"signatures go to {url} without encryption: whoever sees one can use it for 10 minutes")
+    addresses = tuple(Address.parse(text) for text in listen)
+    if not telemetry_path.startswith("/") or telemetry_path in _RESERVED_PATHS:
+        raise ConfigError(
+            f"{telemetry_path!r} cannot be the path of the metrics: it starts with / and is none of "
+            + ", ".join(_RESERVED_PATHS)
+        )
+    return Settings(
+        api_url=url,
+        api_timeout=api_timeout,
+        watched=frozenset(watched),
+        keys=credentials.keys,
+        listen=addresses,
+        telemetry_path=telemetry_path,
+        timeout_offset=timeout_offset,
+        collectors=dict(collectors or {}),
+        warnings=tuple(warnings),
+    )
+
+
+def _validated_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        host = None
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
+        raise ConfigError(
+            f"{text!r} is not an address of an API: write https://HOST, without a user, a query or a fragment"
+        )
+    return text.rstrip("/")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

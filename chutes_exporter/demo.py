@@ -1,0 +1,58 @@
+"""The command ``demo``: the exporter and a simulated Chutes API together."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chutes_exporter.config import Address, ConfigError, Credentials, make_settings
+from chutes_exporter.serve import start_exporter
+from chutes_exporter.simulator import Simulator, World, parse_fault
+from chutes_exporter.web.server import until_told_to_stop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> None:
+    """Simulate and serve until SIGTERM or SIGINT.
+
+    Args:
+        flags: The command's flags.
+        collectors: Whether a collector is on, by name.
+
+    Raises:
+        ConfigError: An address cannot be listened on, or a fault is not known.
+    """
+    simulator = Simulator(
+        World(seed=flags["simulator_seed"], start=time.time()),
+        listen=Address.parse(flags["simulator_listen_address"]),
+    )
+    for text in flags["simulator_fault"]:
+        try:
+            endpoint, fault = parse_fault(text)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        simulator.faults[endpoint] = fault
+    key = simulator.world.miners[0].key
+    settings = make_settings(
+        api_url=simulator.url,
+        credentials=Credentials((key,), (), ()),
+        listen=flags["web_listen_address"],
+        telemetry_path=flags["web_telemetry_path"],
+        timeout_offset=flags["scrape_timeout_offset"],
+        collectors=collectors,
+    )
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(simulator)
+        address, *_ = await start_exporter(stack, settings)
+        base = f"http://{address if address.host else f'localhost:{address.port}'}"
+        click.echo(
+            f"A simulated miner with {len(simulator.world.miners[0].gpus)} GPUs, among "
+            f"{len(simulator.world.miners)}, on a simulated API at {simulator.url}.\n"
+            f"Look at {base}{settings.telemetry_path} (metrics) or {base}/ (status). Ctrl-C ends it."
+        )
+        await until_told_to_stop()

@@ -1,0 +1,259 @@
+"""The exporter: for each scrape, reads the feeds that the collectors need and makes the page."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import structlog
+
+from chutes_exporter import exposition, telemetry
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.errors import ApiError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.collectors import COLLECTORS, Answers, Collector, Scope
+from chutes_exporter.feeds import Feed, Feeds, Reading
+from chutes_exporter.metric import Samples
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+    from typing import Self
+
+    from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.config import Settings
+    from chutes_exporter.exposition import Family, Format
+    from chutes_exporter.sources import AnySource
+
+_log = structlog.get_logger("exporter")
+
+ORDER = (
+    *dict.fromkeys(metric for collector in COLLECTORS for metric in collector.metrics),
+    *telemetry.METRICS,
+)
+"""Every metric that a page may have, in the order of the page."""
+
+
+class FeedKey(NamedTuple):
+    """Which feed: a source, and the hotkey whose answer it is (empty for platform-wide answers)."""
+
+    source: AnySource
+    hotkey: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A collector and whose data it is for (a hotkey, or empty)."""
+
+    collector: Collector
+    hotkey: str
+
+    def feeds(self) -> list[FeedKey]:
+        return [FeedKey(source, self.hotkey if source.of_signer else "") for source in self.collector.sources]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What a run made of certain answers."""
+
+    versions: tuple[int, ...]
+    families: list[Family]
+    duplicates: int
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    reading: Reading[Any]
+    seconds: float
+
+
+class Exporter:
+    """Answers scrapes.
+
+    Args:
+        settings: What to watch and whom to ask.
+
+    Use it as an asynchronous context manager, or call :meth:`aclose`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.telemetry = telemetry.Telemetry()
+        self.client = ChutesClient(settings.api_url, timeout=settings.api_timeout, watcher=self.telemetry.observe)
+        self.feeds = Feeds(on_change=_log_change)
+        self._keys: Mapping[str, Hotkey] = {key.address: key for key in settings.keys}
+        self._runs = tuple(_plan(settings))
+        self._blocks: dict[_Run, _Block] = {}
+        self._building = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give up what is under way and close all connections."""
+        await self.feeds.aclose()
+        await self.client.aclose()
+
+    @property
+    def collectors(self) -> list[Collector]:
+        """The collectors that are on."""
+        return list(dict.fromkeys(run.collector for run in self._runs))
+
+    def feed_states(self) -> list[tuple[FeedKey, Feed]]:
+        """Return every feed that was read so far."""
+        return [(key, feed) for key, feed in self.feeds.items() if isinstance(key, FeedKey)]
+
+    async def page(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
+        """Answer a scrape.
+
+        Args:
+            form: The format of the page.
+            timeout: Seconds to wait for the API at most; what has not come by then is older, or left out.
+            gzipped: Whether to compress the page.
+        """
+        keys = dict.fromkeys(key for run in self._runs for key in run.feeds())
+        reads = dict(zip(keys, await asyncio.gather(*(self._read(key, timeout) for key in keys)), strict=True))
+        # One page is made at a time, in a thread: scrapes that come together share the rendered blocks, and
+        # requests go on being answered meanwhile.
+        async with self._building:
+            return await asyncio.to_thread(self._page, reads, form, gzipped)
+
+    async def _read(self, key: FeedKey, timeout: float) -> _Read:
+        started = time.monotonic()
+        source = key.source
+
+        async def ask() -> Any:
+            return await self._ask(key)
+
+        reading: Reading[Any] = await self.feeds.read(key, ask, source.policy, timeout=timeout)
+        return _Read(reading, time.monotonic() - started)
+
+    async def _ask(self, key: FeedKey) -> Any:
+        source = key.source
+        if not source.endpoint.signed:
+            answer = await self.client.fetch(source.endpoint, params=self._params(source))
+        elif key.hotkey:
+            answer = await self.client.fetch(source.endpoint, key=self._keys[key.hotkey])
+        else:
+            answer = await self._ask_with_any_key(source)
+        if answer.rejected:
+            _log.warning(
+                "records left out",
+                feed=source.name,
+                rejected=answer.rejected,
+                kept=answer.count,
+                first_error=answer.first_error,
+            )
+        return answer.value
+
+    async def _ask_with_any_key(self, source: AnySource) -> Any:
+        """Ask for what is the same for every miner: a key that is refused must not hide it from the others."""
+        *others, last = self._keys.values()
+        for key in others:
+            try:
+                return await self.client.fetch(source.endpoint, key=key)
+            except (NotRegisteredError, SignatureRefusedError):
+                continue
+        return await self.client.fetch(source.endpoint, key=last)
+
+    def _params(self, source: AnySource) -> dict[str, str]:
+        if not source.per_chute:
+            return {}
+        params = {"per_chute": "true"}
+        if len(self.settings.watched) == 1:
+            # For one miner a small answer; for more, one large answer is still one request.
+            params["miner_hotkey"] = next(iter(self.settings.watched))
+        return params
+
+    def _page(self, reads: Mapping[FeedKey, _Read], form: Format, gzipped: bool) -> bytes:  # noqa: FBT001
+        own = Samples()
+        families: list[Family] = []
+        own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
+        for run in self._runs:
+            started = time.perf_counter()
+            feeds = [reads[key] for key in run.feeds()]
+            block = self._block(run, [feed.reading for feed in feeds])
+            labels = (run.collector.name, run.hotkey)
+            fresh = all(feed.reading.error is None for feed in feeds)
+            if block is not None:
+                families.extend(block.families)
+                own.add(telemetry.COLLECTOR_DUPLICATES, block.duplicates, *labels)
+            own.add(telemetry.COLLECTOR_SUCCESS, fresh and block is not None and not block.failed, *labels)
+            own.add(
+                telemetry.COLLECTOR_DURATION,
+                max((feed.seconds for feed in feeds), default=0) + time.perf_counter() - started,
+                *labels,
+            )
+        self._report_feeds(own)
+        families.extend(exposition.render(own))
+        page = exposition.assemble(families, self.telemetry.families(), ORDER, form)
+        return exposition.compress(page) if gzipped else page
+
+    def _block(self, run: _Run, readings: list[Reading[Any]]) -> _Block | None:
+        """Return what a collector makes of its answers, or None where one is missing."""
+        snapshots = [reading.snapshot for reading in readings if reading.snapshot is not None]
+        if len(snapshots) < len(readings):
+            self._blocks.pop(run, None)
+            return None
+        versions = tuple(snapshot.version for snapshot in snapshots)
+        known = self._blocks.get(run)
+        if known is not None and known.versions == versions:
+            return known
+        sources = run.collector.sources
+        answers = Answers({s: snapshot.value for s, snapshot in zip(sources, snapshots, strict=True)})
+        scope = Scope(self.settings.watched, self.settings.all_miners, run.hotkey)
+        samples = Samples()
+        failed = False
+        try:
+            run.collector.collect(answers, scope, samples)
+        except Exception:  # noqa: BLE001 - whatever it is, the other collectors go on
+            # A bug, or an answer that nobody thought of: it must not cost the other collectors.
+            _log.exception("collector failed", collector=run.collector.name, hotkey=run.hotkey)
+            samples, failed = Samples(), True
+        block = _Block(versions, exposition.render(samples), samples.duplicates, failed)
+        self._blocks[run] = block
+        return block
+
+    def _report_feeds(self, own: Samples) -> None:
+        for key, feed in self.feed_states():
+            labels = (key.source.name, key.hotkey)
+            own.add(telemetry.FEED_UP, feed.up, *labels)
+            own.add(telemetry.FEED_LAST_SUCCESS, feed.last_success, *labels)
+            own.add(telemetry.FEED_TTL, feed.policy.ttl, *labels)
+            own.add(telemetry.FEED_MAX_AGE, feed.policy.max_age, *labels)
+            for result, count in feed.results.items():
+                own.add(telemetry.FEED_REQUESTS, count, *labels, result)
+
+
+def enabled(collector: Collector, settings: Settings) -> bool:
+    """Tell whether a collector is on: as the user said, or by default where it can work."""
+    if collector.needs_key and not settings.keys:
+        return False
+    default = collector.default and not (collector.watched_only and settings.all_miners)
+    return settings.collectors.get(collector.name, default)
+
+
+def _plan(settings: Settings) -> Iterable[_Run]:
+    for collector in COLLECTORS:
+        if enabled(collector, settings):
+            hotkeys = [key.address for key in settings.keys] if collector.of_signer else [""]
+            for hotkey in hotkeys:
+                yield _Run(collector, hotkey)
+
+
+def _log_change(key: Hashable, feed: Feed) -> None:
+    """Log that a feed went down, in a sentence with what to do, or that it is back."""
+    source, hotkey = cast("FeedKey", key)
+    context = {"feed": source.name} | ({"hotkey": hotkey} if hotkey else {})
+    error = feed.last_error
+    if isinstance(error, ApiError):
+        _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
+    elif error is not None:
+        # No error of the API: a bug, which needs its trace.
+        _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
+    else:
+        _log.info("feed is back", **context)

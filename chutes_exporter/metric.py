@@ -1,0 +1,101 @@
+"""Metrics as declarations, and the samples made of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MAX_LABEL_CHARACTERS = 200
+"""Longer text is cut: it is there to be recognised, not to be read in full."""
+
+Stability = Literal["stable", "experimental"]
+LabelValue = str | int | bool | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """The declaration of a metric: its name, meaning and origin, once.
+
+    Attributes:
+        name: The full name of its samples, suffixes included.
+        help: What it means, in a sentence.
+        labels: Label names, in the order of the values that samples bring.
+        source: The endpoint and field that it comes from.
+        kind: ``gauge``, ``counter``, or ``info`` (text in labels; the value is always 1).
+        stability: Whether name, labels and meaning are promised to stay.
+    """
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    source: str = ""
+    kind: Literal["gauge", "counter", "info"] = "gauge"
+    stability: Stability = "stable"
+
+    @property
+    def unit(self) -> str:
+        """The base unit that ends the name, or the empty string."""
+        stem = self.name.removesuffix("_total") if self.kind == "counter" else self.name
+        return next((unit for unit in ("seconds", "bytes", "ratio") if stem.endswith(f"_{unit}")), "")
+
+
+def info(name: str, help: str, labels: tuple[str, ...], source: str, **more: Stability) -> Metric:  # noqa: A002
+    """Declare a metric whose labels are the message."""
+    return Metric(name, help, labels, source, kind="info", **more)
+
+
+class Samples:
+    """Collects samples, in such a way that any page made of them is valid.
+
+    Unknown values (None, or not finite) make no sample; a second sample of one series is dropped and counted.
+
+    Attributes:
+        duplicates: Samples dropped because their series had one already.
+    """
+
+    def __init__(self) -> None:
+        self._families: dict[Metric, dict[tuple[str, ...], float]] = {}
+        self.duplicates = 0
+
+    def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
+        """Add a sample, unless its value is unknown.
+
+        Args:
+            metric: What it is a sample of.
+            value: Its value; booleans are 1 and 0.
+            labels: The label values, in the declared order. None is unknown: an empty label.
+        """
+        if value is None:
+            return
+        number = float(value)
+        if not math.isfinite(number):
+            return
+        if len(labels) != len(metric.labels):
+            raise ValueError(f"{metric.name} has the labels {metric.labels}, not {len(labels)} values")
+        values = tuple([_label(label) for label in labels])
+        family = self._families.setdefault(metric, {})
+        if values in family:
+            self.duplicates += 1
+        else:
+            family[values] = number
+
+    def families(self) -> Iterator[tuple[Metric, Mapping[tuple[str, ...], float]]]:
+        """Return the samples of each metric that has any."""
+        return iter(self._families.items())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._families.values()))
+
+
+def _label(value: LabelValue) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = str(value)[:MAX_LABEL_CHARACTERS]
+    # Prometheus' parser takes NUL for the end of the page.
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text
