@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,7 +116,7 @@ class _Check:
         _, line = await self._ask(e.STATS, "stats (per chute)", params=self._per_chute())
         yield line
         for hotkey in self._watched or [node.hotkey for node in (nodes or [])[:1]]:
-            _, line = await self._ask(e.UNIQUE_CHUTE_HISTORY, hotkey=hotkey)
+            _, line = await self._ask(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": hotkey})
             yield line
         if not self._watched and not nodes:
             yield Line(e.UNIQUE_CHUTE_HISTORY.name, "none", "not asked", note="needs a hotkey: give --hotkey")
@@ -169,7 +170,7 @@ class _Check:
                 chute = next((one for one in answer.value if one.version), None)
         if chute is not None:
             path = {"chute_id": chute.chute_id, "version": chute.version}
-            _, line = await self._ask(e.CHUTE, key=self._keys[0], **path)
+            _, line = await self._ask(e.CHUTE, key=self._keys[0], path=path)
             yield line
         else:
             yield Line(e.CHUTE.name, "none", "not asked", note="chutes named none to ask for")
@@ -185,13 +186,13 @@ class _Check:
         *,
         key: Hotkey | None = None,
         params: dict[str, str] | None = None,
-        **path: str,
+        path: dict[str, str] | None = None,
     ) -> tuple[Answer[Any] | None, Line]:
         credentials = _short(key.address) if key is not None else "none"
         name = name or endpoint.name
         started = time.monotonic()
         try:
-            answer = await self._client.fetch(endpoint, key=key, params=params, **path)
+            answer = await self._client.fetch(endpoint, key=key, params=params, path=path)
         except ApiError as error:
             # A miner that is new, or never ran anything, has no history: nothing is wrong with that.
             harmless = endpoint is e.UNIQUE_CHUTE_HISTORY and isinstance(error, NotFoundError)
@@ -240,10 +241,8 @@ def _short(hotkey: str) -> str:
 
 
 def _print_table(settings: Settings, lines: list[Line]) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A file has no edge to fold at.
-        console = Console(highlight=False, width=200)
+    # A file has no edge to fold at.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in _COLUMNS:
         right = column in ("records", "time", "age")

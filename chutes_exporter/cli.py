@@ -282,8 +282,6 @@ def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:
         return asyncio.run(run(*arguments))
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

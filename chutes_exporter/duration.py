@@ -13,8 +13,8 @@ def human_duration(seconds: float) -> str:
     """
     seconds = abs(seconds)
     for size, name in _UNITS:
-        # From one and a half units on: "90 minutes" reads truer than "2 hours".
-        if seconds >= size * 1.5 or round(seconds) == size:
+        # Above one and a half units: "90 minutes" reads truer than "2 hours".
+        if seconds > size * 1.5 or round(seconds) == size:
             count = round(seconds / size)
             return f"{count} {name}{'s' if count != 1 else ''}"
     if seconds >= 10:  # noqa: PLR2004 - below ten seconds a decimal matters

@@ -17,7 +17,7 @@ from chutes_exporter.feeds import Feed, Feeds, Reading
 from chutes_exporter.metric import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from typing import Self
 
     from chutes_exporter.api.keys import Hotkey
@@ -73,15 +73,18 @@ class Exporter:
 
     Args:
         settings: What to watch and whom to ask.
+        clock: Unix time in seconds.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self.telemetry = telemetry.Telemetry()
-        self.client = ChutesClient(settings.api_url, timeout=settings.api_timeout, watcher=self.telemetry.observe)
-        self.feeds = Feeds(on_change=_log_change)
+        self.client = ChutesClient(
+            settings.api_url, timeout=settings.api_timeout, watcher=self.telemetry.observe, clock=clock
+        )
+        self.feeds = Feeds(on_change=_log_change, clock=clock)
         self._keys: Mapping[str, Hotkey] = {key.address: key for key in settings.keys}
         self._runs = tuple(_plan(settings))
         self._blocks: dict[_Run, _Block] = {}

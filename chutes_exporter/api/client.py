@@ -168,7 +168,7 @@ class ChutesClient:
         *,
         key: Hotkey | None = None,
         params: Mapping[str, str] | None = None,
-        **path: str,
+        path: Mapping[str, str] | None = None,
     ) -> Answer[T]:
         """Ask an endpoint and wait for the whole answer.
 
@@ -176,9 +176,9 @@ class ChutesClient:
             endpoint: Any of :mod:`chutes_exporter.api.endpoints`.
             key: Signs the request where the endpoint wants it; otherwise it is not used.
             params: Query parameters.
-            path: What goes into the path.
+            path: What goes into the braces of its path.
         """
-        async with self._opened(endpoint, key, params, path) as opened:
+        async with self._opened(endpoint, key, params, path or {}) as opened:
             started = time.monotonic()
             value: Any
             if isinstance(endpoint.shape, StreamShape):
@@ -214,7 +214,7 @@ class ChutesClient:
 
     async def chute(self, chute_id: str, version: str, key: Hotkey) -> Answer[r.Chute]:
         """Return one version of a chute."""
-        return await self.fetch(e.CHUTE, key=key, chute_id=chute_id, version=version)
+        return await self.fetch(e.CHUTE, key=key, path={"chute_id": chute_id, "version": version})
 
     async def images(self, key: Hotkey) -> Answer[list[r.Image]]:
         """Return all images of the platform."""
@@ -238,7 +238,7 @@ class ChutesClient:
 
     async def release_job(self, job_id: str, key: Hotkey) -> None:
         """Release a job. The only method that changes anything upstream."""
-        await self.fetch(e.RELEASE_JOB, key=key, job_id=job_id)
+        await self.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
 
     async def inventory(self, key: Hotkey) -> Answer[list[r.InventoryItem]]:
         """Return the signing miner's GPUs in use."""
@@ -265,7 +265,7 @@ class ChutesClient:
 
     async def unique_chute_history(self, hotkey: str) -> Answer[list[r.HistoryPoint]]:
         """Return a miner's past 7 days, hour by hour, oldest first."""
-        return await self.fetch(e.UNIQUE_CHUTE_HISTORY, hotkey=hotkey)
+        return await self.fetch(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": hotkey})
 
     async def thrash_cooldowns(self, key: Hotkey) -> Answer[list[r.ThrashCooldown]]:
         """Return the chutes that the signing miner may not deploy for now."""
@@ -438,9 +438,7 @@ async def _mapped_errors() -> AsyncIterator[None]:
         raise TimedOutError("no whole answer in time") from None
     except httpx.TimeoutException as error:
         raise TimedOutError(_words(error, "no answer in time")) from None
-    except httpx.RemoteProtocolError as error:
-        raise CutOffError(_words(error, "the connection was cut")) from None
-    except (httpx.ReadError, httpx.WriteError) as error:
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
         raise CutOffError(_words(error, "the connection was cut")) from None
     except httpx.DecodingError as error:
         raise UndecodableError(_words(error, "the compressed body cannot be read")) from None

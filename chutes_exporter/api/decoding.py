@@ -285,7 +285,7 @@ class StreamShape(Generic[R]):
             try:
                 record = self._decoder.decode(payload)
             except _UNREADABLE as error:
-                if not terminated:
+                if not terminated and b"data:".startswith(line[:5]):
                     raise CutOffError("the stream ends inside a record", status=200) from None
                 tally.reject(error)
                 continue

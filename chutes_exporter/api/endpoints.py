@@ -48,11 +48,6 @@ class Endpoint(Generic[T]):
     def __repr__(self) -> str:
         return f"<{self.method} {self.path}>"
 
-    @property
-    def streams(self) -> bool:
-        """Whether records arrive line by line."""
-        return isinstance(self.shape, StreamShape)
-
 
 def _stream(
     name: str,

@@ -24,13 +24,10 @@ class UnixTime(float):
         Raises:
             ValueError: The text is no time.
         """
-        try:
-            moment = datetime.fromisoformat(text)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=UTC)
-            return cls(moment.timestamp())
-        except OverflowError as error:
-            raise ValueError(str(error)) from None
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return cls(moment.timestamp())
 
 
 def decode_hook(kind: type, value: Any) -> Any:

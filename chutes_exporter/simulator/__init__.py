@@ -51,8 +51,8 @@ class Simulator:
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        # The answers carry the simulated clock's date, not the server's.
-        await self._stack.enter_async_context(serving(self.api.app, [self._socket], date_header=False))
+        # The answers carry the simulated clock's date, not the server's; requests that a fault holds up end with it.
+        await self._stack.enter_async_context(serving(self.api.app, [self._socket], date_header=False, grace=1))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -74,11 +74,11 @@ class SimulatedApi:
         self.asked: list[Asked] = []
         self.app = Starlette(
             routes=[Route(endpoint.path, self._route(endpoint), methods=[endpoint.method]) for endpoint in ENDPOINTS],
-            exception_handlers={HTTPException: _detail},
         )
 
     def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
-        answer: Callable[[Request, Miner | None], Response] = getattr(self, f"_{endpoint.name}")
+        # The signed ones get the miner that signed, the others None.
+        answer: Callable[[Request, Any], Response] = getattr(self, f"_{endpoint.name}")
 
         async def route(request: Request) -> Response:
             fault = self._take_fault(endpoint.name)
@@ -96,7 +96,7 @@ class SimulatedApi:
                 try:
                     response = answer(request, self._authenticate(request) if endpoint.signed else None)
                 except HTTPException as error:
-                    response = _detail(request, error)
+                    response = _detail(error)
             if fault is not None:
                 response.headers.update(fault.headers)
                 if fault.cut_after is not None:
@@ -213,11 +213,11 @@ class SimulatedApi:
             for index in range(8)
         )
 
-    def _nodes(self, _request: Request, signer: Miner | None) -> Response:
+    def _nodes(self, _request: Request, signer: Miner) -> Response:
         now = self.clock()
 
         def rows() -> Iterator[Row]:
-            for server in _present(signer).servers:
+            for server in signer.servers:
                 for gpu in server.gpus:
                     name, memory = gpu_details(gpu.model)
                     yield {
@@ -226,7 +226,7 @@ class SimulatedApi:
                         "memory": memory * 2**30,
                         "processors": 132,
                         "clock_rate": 1980.0,
-                        "miner_hotkey": _present(signer).hotkey,
+                        "miner_hotkey": signer.hotkey,
                         "gpu_identifier": gpu.model,
                         "device_index": gpu.device_index,
                         "server_id": gpu.server_id,
@@ -239,7 +239,7 @@ class SimulatedApi:
 
         return _stream(rows())
 
-    def _servers(self, _request: Request, signer: Miner | None) -> Response:
+    def _servers(self, _request: Request, signer: Miner) -> Response:
         now = self.clock()
         servers = [
             {
@@ -262,24 +262,23 @@ class SimulatedApi:
                     for gpu in server.gpus
                 ],
             }
-            for server in _present(signer).servers
+            for server in signer.servers
         ]
         return JSONResponse({"servers": servers})
 
-    def _instances(self, request: Request, signer: Miner | None) -> Response:
+    def _instances(self, request: Request, signer: Miner) -> Response:
         now = self.clock()
-        miner = _present(signer)
 
         def rows() -> Iterator[Row]:
-            for instance in self.world.instances(now, miner.hotkey):
+            for instance in self.world.instances(now, signer.hotkey):
                 active = instance.active(now)
                 verified = instance.verified_at is not None and instance.verified_at <= now
                 yield {
                     "instance_id": instance.instance_id,
                     "chute_id": instance.chute.chute_id,
                     "version": instance.chute.version,
-                    "miner_uid": miner.uid,
-                    "miner_hotkey": miner.hotkey,
+                    "miner_uid": signer.uid,
+                    "miner_hotkey": signer.hotkey,
                     "region": "n/a",
                     "active": active,
                     "verified": verified,
@@ -310,7 +309,7 @@ class SimulatedApi:
         self.world.released_jobs.add(job_id)
         return Response()
 
-    def _inventory(self, _request: Request, signer: Miner | None) -> Response:
+    def _inventory(self, _request: Request, signer: Miner) -> Response:
         now = self.clock()
         return JSONResponse(
             [
@@ -322,7 +321,7 @@ class SimulatedApi:
                     "chute_id": instance.chute.chute_id,
                     "chute_name": instance.chute.name,
                 }
-                for instance in self.world.instances(now, _present(signer).hotkey)
+                for instance in self.world.instances(now, signer.hotkey)
                 for gpu in instance.gpus
             ]
         )
@@ -443,11 +442,9 @@ class SimulatedApi:
             )
         return JSONResponse(points)
 
-    def _thrash_cooldowns(self, _request: Request, signer: Miner | None) -> Response:
+    def _thrash_cooldowns(self, _request: Request, signer: Miner) -> Response:
         now = self.clock()
-        ended = [
-            one for one in self.world.all_instances(now, _present(signer).hotkey) if now - HOUR < one.ended_at <= now
-        ]
+        ended = [one for one in self.world.all_instances(now, signer.hotkey) if now - HOUR < one.ended_at <= now]
         return JSONResponse(
             [
                 {
@@ -530,16 +527,8 @@ def _stream(rows: Iterable[Row], *, none: str | None = None) -> Response:
     return StreamingResponse(lines())
 
 
-def _detail(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
+def _detail(error: HTTPException) -> Response:
     return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
-
-
-def _present(signer: Miner | None) -> Miner:
-    if signer is None:
-        raise HTTPException(401, "Invalid BT Auth.")
-    return signer
 
 
 def _job_row(job: Job) -> Row:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from chutes_exporter.api.endpoints import ENDPOINTS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -42,6 +44,8 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     """
     endpoint, _, fault = text.partition("=")
     kind, _, value = fault.partition(":")
+    if endpoint not in {known.name for known in ENDPOINTS}:
+        kind = "unknown"
     try:
         match kind:
             case "status":

@@ -57,8 +57,17 @@ def bound_address(opened: socket.socket) -> Address:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, sockets: Sequence[socket.socket], *, date_header: bool = True) -> AsyncIterator[None]:
-    """Serve an application on open sockets for as long as the context lasts, then end gracefully."""
+async def serving(
+    app: ASGIApp, sockets: Sequence[socket.socket], *, date_header: bool = True, grace: int = _GRACE_SECONDS
+) -> AsyncIterator[None]:
+    """Serve an application on open sockets for as long as the context lasts, then end gracefully.
+
+    Args:
+        app: The application.
+        sockets: Listening sockets.
+        date_header: Whether to add a Date header to responses.
+        grace: Seconds that requests under way have to finish.
+    """
     server = _Server(
         uvicorn.Config(
             app,
@@ -66,8 +75,9 @@ async def serving(app: ASGIApp, sockets: Sequence[socket.socket], *, date_header
             access_log=False,
             lifespan="off",
             server_header=False,
+            proxy_headers=False,
             date_header=date_header,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_graceful_shutdown=grace,
         )
     )
     running = asyncio.create_task(server.serve(sockets=list(sockets)))

@@ -1,0 +1,24 @@
+# Build: exactly the locked dependencies, and the package, in a virtual environment that has no installer of its own.
+FROM python:3.13-slim-trixie AS build
+WORKDIR /src
+RUN python -m venv --without-pip /opt/chutes-exporter
+COPY requirements.lock ./
+RUN python -m pip --python /opt/chutes-exporter/bin/python install \
+        --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY chutes_exporter ./chutes_exporter
+RUN python -m pip --python /opt/chutes-exporter/bin/python install \
+        --no-cache-dir --disable-pip-version-check --no-deps .
+
+FROM python:3.13-slim-trixie
+# The base image's installer is of no use here.
+RUN rm -rf /usr/local/lib/python3.13/site-packages/pip* /usr/local/bin/pip* /usr/local/lib/python3.13/ensurepip
+COPY --from=build /opt/chutes-exporter /opt/chutes-exporter
+# Nothing is written: the root file system can be read-only.
+ENV PATH="/opt/chutes-exporter/bin:$PATH" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 65532:65532
+EXPOSE 10064
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('CHUTES_EXPORTER_WEB_LISTEN_ADDRESS', ':10064').split()[0].rpartition(':')[2] + '/-/healthy', timeout=4)"]
+ENTRYPOINT ["chutes-exporter"]

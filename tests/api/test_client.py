@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from chutes_exporter.api import endpoints as e
+from chutes_exporter.api.client import ChutesClient, Exchange
+from chutes_exporter.api.errors import (
+    ApiError,
+    BadRequestError,
+    CutOffError,
+    ForbiddenError,
+    NotFoundError,
+    NotRegisteredError,
+    RateLimitedError,
+    RedirectedError,
+    SignatureRefusedError,
+    TimedOutError,
+    TooLargeError,
+    UnavailableError,
+    UndecodableError,
+)
+from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.simulator import Fault, Simulator, Size, World
+from tests.support import HOTKEY, KEY, NOON, Clock, served
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+STRANGER = Hotkey.from_seed("11" * 32)
+
+
+@pytest.fixture
+async def client(simulator: Simulator, clock: Clock) -> AsyncIterator[ChutesClient]:
+    async with ChutesClient(simulator.url, clock=clock, timeout=5) as running:
+        yield running
+
+
+async def test_all_sixteen_endpoints_answer(client: ChutesClient, simulator: Simulator) -> None:
+    world = simulator.world
+    chutes = (await client.chutes(KEY)).value
+    assert len(chutes) == 30
+    chute = chutes[3]
+    assert (await client.chute(chute.chute_id, chute.version or "", KEY)).value == chute
+    assert len((await client.images(KEY)).value) == 8
+    assert len((await client.nodes(KEY)).value) == len(world.miners[0].gpus)
+    assert len((await client.servers(KEY)).value) == len(world.miners[0].servers)
+    assert len((await client.instances(KEY)).value) == len(world.instances(NOON, HOTKEY))
+    jobs = (await client.jobs(KEY)).value
+    assert {job.job_id for job in jobs} == {job.job_id for job in world.jobs(NOON)}
+    in_use = sum(len(instance.gpus) for instance in world.instances(NOON, HOTKEY))
+    assert len((await client.inventory(KEY)).value) == in_use
+    assert len((await client.metrics()).value) == 30
+    active = [instance for instance in world.instances(NOON) if instance.active(NOON)]
+    assert len((await client.active_instances(KEY)).value) == len(active)
+    stats = (await client.stats()).value
+    assert stats.week is not None
+    assert len(stats.week.records) == len(world.work(NOON, 7 * 86400))
+    one = (await client.stats(HOTKEY, per_chute=True)).value
+    assert one.hour is not None
+    assert {record.miner_hotkey for record in one.hour.records} == {HOTKEY}
+    assert all(record.chute_id for record in one.hour.records)
+    assert (await client.scores()).value.shares == world.shares(NOON)
+    assert (await client.scores(STRANGER.address)).value.shares == {STRANGER.address: None}
+    assert len((await client.unique_chute_history(HOTKEY)).value) == 168
+    assert (await client.thrash_cooldowns(KEY)).value is not None
+    assert len((await client.metagraph()).value) == 12
+    await client.release_job(jobs[0].job_id, KEY)
+    assert jobs[0].job_id not in {job.job_id for job in (await client.jobs(KEY)).value}
+    assert {asked.endpoint for asked in simulator.asked} == {endpoint.name for endpoint in e.ENDPOINTS}
+    assert len(e.ENDPOINTS) == 16
+    assert repr(e.CHUTE) == "<GET /miner/chutes/{chute_id}/{version}>"
+
+
+async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulator: Simulator) -> None:
+    for endpoint in e.ENDPOINTS:
+        path = {"chute_id": "x", "version": "y", "job_id": "z", "hotkey": HOTKEY}
+        needed = {name: value for name, value in path.items() if f"{{{name}}}" in endpoint.path}
+        try:
+            await client.fetch(endpoint, key=KEY, path=needed)
+        except NotFoundError:
+            assert endpoint in (e.CHUTE, e.RELEASE_JOB)
+    signed = {asked.endpoint for asked in simulator.asked if asked.signed or asked.hotkey}
+    public = {"metrics", "stats", "scores", "metagraph", "unique_chute_history"}
+    assert signed == {endpoint.name for endpoint in e.ENDPOINTS} - public
+
+
+async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient, simulator: Simulator) -> None:
+    with pytest.raises(TypeError, match="must be signed"):
+        await client.fetch(e.NODES)
+    assert simulator.asked == []
+
+
+async def test_a_stream_yields_records_as_they_arrive(client: ChutesClient, simulator: Simulator) -> None:
+    assert [chute.chute_id async for chute in client.stream(e.CHUTES, key=KEY)] == [
+        chute.chute_id for chute in simulator.world.chutes
+    ]
+    # 64 KB hold some of the chutes, not all: the records before the cut have come.
+    simulator.faults["chutes"] = Fault(cut_after=65_536)
+    came = []
+
+    async def read() -> None:
+        async for chute in client.stream(e.CHUTES, key=KEY):
+            came.append(chute)  # noqa: PERF401 - a comprehension would lose what came before the error
+
+    with pytest.raises(CutOffError):
+        await read()
+    assert 0 < len(came) < 30
+    with pytest.raises(TypeError, match="not a stream"):
+        [_ async for _ in client.stream(e.SERVERS, key=KEY)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (Fault(status=401), SignatureRefusedError, "seed belongs to the hotkey"),
+        (Fault(status=403, body=b"<html>denied</html>"), ForbiddenError, "address"),
+        (Fault(status=400), BadRequestError, "SS58"),
+        (Fault(status=422), BadRequestError, "SS58"),
+        (Fault(status=404), NotFoundError, "not know"),
+        (Fault(status=429, headers={"retry-after": "90"}), RateLimitedError, "Wait 90 seconds"),
+        (Fault(status=429), RateLimitedError, "Wait a while"),
+        (Fault(status=503, headers={"retry-after": "Tue, 24 Nov 2026 12:02:00 GMT"}), UnavailableError, "asked again"),
+        (Fault(status=500, body=b"\xff" * 100_000), UnavailableError, "asked again"),
+        (Fault(status=204, body=b""), UndecodableError, "--api.url"),
+        (Fault(body=b""), CutOffError, "asked again"),
+        (Fault(body=b"<html>"), UndecodableError, "--api.url"),
+        (Fault(cut_after=0), CutOffError, "asked again"),
+        (Fault(cut_after=100), CutOffError, "asked again"),
+        (Fault(latency=30), TimedOutError, "--api.timeout"),
+    ],
+)
+@pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.METRICS])
+async def test_errors_are_told_apart_and_say_what_to_do(
+    simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[ApiError], words: str
+) -> None:
+    simulator.faults[endpoint.name] = fault
+    seen: list[Exchange] = []
+    async with ChutesClient(simulator.url, clock=clock, timeout=0.5, watcher=seen.append) as client:
+        with pytest.raises(kind) as error:
+            await client.fetch(endpoint)
+    assert type(error.value) is kind
+    assert words in error.value.advice
+    expected = str(fault.status) if fault.status else kind.reason
+    assert [exchange.code for exchange in seen] == [expected]
+
+
+async def test_the_wait_that_the_api_asks_for_is_known_in_seconds(client: ChutesClient, simulator: Simulator) -> None:
+    for header, seconds in (("90", 90.0), ("Tue, 24 Nov 2026 12:02:00 GMT", 120.0), ("soon", None)):
+        simulator.faults["scores"] = Fault(status=429, headers={"retry-after": header})
+        with pytest.raises(RateLimitedError) as error:
+            await client.scores()
+        assert error.value.retry_after == seconds
+
+
+async def test_an_unregistered_hotkey_is_told_apart_from_a_bad_signature(client: ChutesClient) -> None:
+    with pytest.raises(NotRegisteredError, match="not registered") as error:
+        await client.nodes(STRANGER)
+    assert "subnet 64" in error.value.advice
+
+
+@pytest.mark.parametrize(("offset", "words"), [(720, "12 minutes ahead of"), (-720, "12 minutes behind")])
+async def test_a_wrong_clock_is_named_with_how_wrong_it_is(simulator: Simulator, offset: float, words: str) -> None:
+    async with ChutesClient(simulator.url, clock=Clock(NOON + offset)) as client:
+        with pytest.raises(SignatureRefusedError, match="nonce") as error:
+            await client.nodes(KEY)
+        assert words in error.value.advice
+        assert client.clock_offset == pytest.approx(offset, abs=1)
+
+
+async def test_a_clock_that_is_a_little_off_still_works(simulator: Simulator) -> None:
+    async with ChutesClient(simulator.url, clock=Clock(NOON + 590)) as client:
+        assert (await client.nodes(KEY)).count > 0
+
+
+async def test_a_nonce_refused_without_a_date_still_points_at_the_clock() -> None:
+    async def nodes(_request: Request) -> Response:
+        return Response(b'{"detail":"Invalid nonce!"}', 401, headers={"date": "never"})
+
+    async with served(Starlette(routes=[Route("/miner/nodes/", nodes)])) as url, ChutesClient(url) as client:
+        client.clock_offset = None
+        with pytest.raises(SignatureRefusedError) as error:
+            await client.nodes(KEY)
+    assert "clock" in error.value.advice
+
+
+async def test_each_request_is_signed_afresh(client: ChutesClient, clock: Clock, simulator: Simulator) -> None:
+    await client.nodes(KEY)
+    clock.now += 3600
+    await client.nodes(KEY)
+    assert [asked.status for asked in simulator.asked] == [200, 200]
+
+
+async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> None:
+    elsewhere: list[str] = []
+
+    async def other(request: Request) -> Response:
+        elsewhere.append(request.url.path)
+        return PlainTextResponse("data: NO_ITEMS\n\n")
+
+    async with served(Starlette(routes=[Route("/miner/instances/", other)])) as target:
+
+        async def redirect(request: Request) -> Response:
+            return RedirectResponse(f"{target}{request.url.path}")
+
+        async with (
+            served(Starlette(routes=[Route("/miner/instances/", redirect)])) as url,
+            ChutesClient(url) as client,
+        ):
+            with pytest.raises(RedirectedError, match="not followed"):
+                await client.instances(KEY)
+    assert elsewhere == []
+
+
+async def test_what_the_server_echoes_of_a_signature_is_not_repeated() -> None:
+    async def echo(request: Request) -> Response:
+        return PlainTextResponse(f"bad: {request.headers['x-chutes-signature']}", 500)
+
+    async with served(Starlette(routes=[Route("/miner/nodes/", echo)])) as url, ChutesClient(url) as client:
+        with pytest.raises(UnavailableError) as error:
+            await client.nodes(KEY)
+    assert str(error.value) == "500 bad: [signature]"
+
+
+async def test_path_arguments_stay_one_segment(client: ChutesClient, simulator: Simulator) -> None:
+    with pytest.raises(NotFoundError):
+        await client.unique_chute_history("../metagraph?x=1#y")
+    with pytest.raises(NotFoundError):
+        await client.release_job("../../miner/nodes/", KEY)
+    assert all(asked.endpoint == "unique_chute_history" for asked in simulator.asked)
+
+
+async def test_nobody_listening_is_unavailable() -> None:
+    async with ChutesClient("http://127.0.0.1:9") as client:
+        with pytest.raises(UnavailableError) as error:
+            await client.scores()
+    assert "--api.url" in error.value.advice
+
+
+async def test_broken_compression_is_undecodable() -> None:
+    async def scores(_request: Request) -> Response:
+        return Response(b"not gzip", headers={"content-encoding": "gzip"})
+
+    async with served(Starlette(routes=[Route("/miner/scores", scores)])) as url, ChutesClient(url) as client:
+        with pytest.raises(UndecodableError):
+            await client.scores()
+
+
+async def test_a_slow_drip_ends_at_the_total_timeout(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=30)
+    async with ChutesClient(simulator.url, timeout=20, total_timeout=0.3) as client:
+        with pytest.raises(TimedOutError):
+            await client.scores()
+
+
+async def test_a_body_larger_than_any_honest_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch, simulator: Simulator
+) -> None:
+    monkeypatch.setattr("chutes_exporter.api.client.MAX_BODY_BYTES", 1000)
+    async with ChutesClient(simulator.url) as client:
+        with pytest.raises(TooLargeError):
+            await client.metagraph()
+
+
+async def test_large_answers_are_read_beside_the_event_loop(client: ChutesClient, simulator: Simulator) -> None:
+    points = [{"time": "2026-11-17 13:00:00+00", "count": index, "total_count": 1.0} for index in range(8000)]
+    simulator.faults["unique_chute_history"] = Fault(body=json.dumps(points).encode())
+    answer = await client.unique_chute_history(HOTKEY)
+    assert [point.count for point in answer.value] == list(range(8000))
+
+
+async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=30)
+    seen: list[Exchange] = []
+    async with ChutesClient(simulator.url, watcher=seen.append) as client:
+        task = asyncio.create_task(client.scores())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert [exchange.code for exchange in seen] == ["abandoned"]
+
+
+_MEASURE = """
+import asyncio, resource, sys
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.keys import Hotkey
+
+async def main():
+    async with ChutesClient(sys.argv[1], clock=lambda: float(sys.argv[3])) as client:
+        await client.metagraph()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answer = await client.chutes(Hotkey.from_seed(sys.argv[2]))
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(answer.size, after - before, answer.count)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_stream_of_100_megabytes_takes_less_than_60_more() -> None:
+    world = World(start=NOON, size=Size(miners=1, active_miners=1, chutes=1000, source_bytes=100_000))
+    async with Simulator(world, clock=Clock()) as simulator:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            _MEASURE,
+            simulator.url,
+            "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3",
+            str(NOON),
+            stdout=subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+    size, kilobytes, count = map(int, output.split())
+    assert size > 100_000_000
+    assert count == 1000
+    assert kilobytes < 60 * 1024

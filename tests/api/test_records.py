@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from chutes_exporter.api.records import UnixTime, decode_hook
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-24T13:31:01.479547+00:00", 1795527061.479547),
+        ("2026-11-24T14:31:01.479547+01:00", 1795527061.479547),
+        ("2026-11-24T13:31:01.479547", 1795527061.479547),
+        ("2026-11-17 13:00:00+00", 1794920400.0),
+        ("1970-01-01T00:00:00Z", 0.0),
+    ],
+)
+def test_all_three_ways_to_write_a_time_are_read(text: str, seconds: float) -> None:
+    assert UnixTime.parse(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01T00:00:00", "0001-01-01T00:00:00+23:59x"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        UnixTime.parse(text)
+
+
+def test_a_time_must_be_text() -> None:
+    with pytest.raises(ValueError, match="UnixTime"):
+        decode_hook(UnixTime, 5)

@@ -1,0 +1,227 @@
+"""What many tests need: clocks, pages, and real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.config import Address, Settings
+from chutes_exporter.exporter import Exporter
+from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.web.app import make_app
+from chutes_exporter.web.server import bound_address, open_socket, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+    from typing import Self
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
+"""The address that the test seed belongs to, as the API's notes have it."""
+KEY = Hotkey.from_seed(TEST_SEED, source="test")
+NOON = 1_795_521_600.0
+"""2026-11-24 12:00:00 UTC."""
+RECORDINGS = Path(__file__).parent / "recordings"
+
+Labels = frozenset[tuple[str, str]]
+Page = dict[tuple[str, Labels], float]
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def series(name: str, /, **labels: str) -> tuple[str, Labels]:
+    """Return the identity of a series."""
+    return name, frozenset((label, value) for label, value in labels.items() if value)
+
+
+def parse_page(text: str) -> Page:
+    """Read a text page with the reference parser; a series that stands twice fails."""
+    page: Page = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = series(sample.name, **sample.labels)
+            assert key not in page, f"{key} stands twice"
+            page[key] = sample.value
+    return page
+
+
+def count_openmetrics(text: str) -> int:
+    """Return how many samples the reference parser finds in an OpenMetrics page."""
+    families = parse_openmetrics(text)  # type: ignore[no-untyped-call]
+    return sum(len(family.samples) for family in families)
+
+
+def data_of(page: Page) -> Page:
+    """Return the part of a page that tells of the API's data, not of the exporter itself."""
+    own = ("process_", "python_", "chutes_api_", "chutes_feed_", "chutes_scrape_", "chutes_exporter_")
+    return {key: value for key, value in page.items() if not key[0].startswith(own)}
+
+
+@contextlib.asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[str]:
+    """Serve an application on a free port; yields its base address."""
+    with open_socket(Address("127.0.0.1", 0)) as socket:
+        async with serving(app, [socket]):
+            yield f"http://{bound_address(socket)}"
+
+
+@contextlib.asynccontextmanager
+async def served_exporter(settings: Settings, clock: Clock | None = None) -> AsyncIterator[tuple[str, Exporter]]:
+    """Serve an exporter on a free port, its time standing still at noon; yields its base address and itself."""
+    async with Exporter(settings, clock=clock or Clock()) as exporter, served(make_app(exporter)) as url:
+        yield url, exporter
+
+
+async def get(url: str, **headers: str) -> httpx.Response:
+    """Ask once."""
+    async with httpx.AsyncClient(timeout=30) as client:
+        return await client.get(url, headers=headers)
+
+
+async def scrape(settings: Settings) -> Page:
+    """Scrape a new exporter once, over a socket."""
+    async with served_exporter(settings) as (url, _):
+        response = await get(f"{url}/metrics")
+    assert response.status_code == 200
+    return parse_page(response.text)
+
+
+def watching(url: str, **more: Any) -> Settings:
+    """Return the settings of an exporter that watches the test key's miner."""
+    return Settings(api_url=url, watched=frozenset({HOTKEY}), keys=(KEY,), **more)
+
+
+def recording(directory: Path, name: str) -> bytes:
+    """Return a recorded answer."""
+    (path,) = (directory / f"{name}{end}" for end in (".json", ".stream") if (directory / f"{name}{end}").exists())
+    return path.read_bytes()
+
+
+def replay(answers: Mapping[str, bytes]) -> Starlette:
+    """Make an API that gives recorded answers, whoever asks.
+
+    Args:
+        answers: Bodies by name: an endpoint's, or ``stats_per_chute``.
+    """
+
+    def route(name: str) -> Any:
+        async def answer(request: Request) -> Response:
+            per_chute = name == "stats" and "per_chute" in request.query_params
+            return Response(answers["stats_per_chute" if per_chute else name])
+
+        return answer
+
+    plain = ("stats", "scores", "metagraph", "inventory")
+    slashed = ("chutes", "metrics", "nodes", "servers", "instances")
+    return Starlette(
+        routes=[Route(f"/miner/{name}", route(name)) for name in plain]
+        + [Route(f"/miner/{name}/", route(name)) for name in slashed]
+    )
+
+
+def promtool_complaints(page: bytes) -> str:
+    """Return what promtool finds wrong with a text page."""
+    result = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)  # noqa: S607
+    return (result.stdout + result.stderr).decode() + ("" if result.returncode == 0 else f"status {result.returncode}")
+
+
+@dataclass
+class Prometheus:
+    """Debian's Prometheus, scraping every second.
+
+    Args:
+        directory: For its configuration, data and log.
+        targets: ``host:port`` of each target.
+    """
+
+    directory: Path
+    targets: Iterable[str]
+    url: str = ""
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return (self.directory / "log").read_text()
+
+    def __enter__(self) -> Self:
+        (self.directory / "prometheus.yml").write_text(
+            json.dumps(
+                {
+                    "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+                    "scrape_configs": [{"job_name": "chutes", "static_configs": [{"targets": list(self.targets)}]}],
+                }
+            )
+        )
+        log = (self.directory / "log").open("wb")
+        self._process = subprocess.Popen(
+            [  # noqa: S607 - Debian's, from the path
+                "prometheus",
+                f"--config.file={self.directory / 'prometheus.yml'}",
+                f"--storage.tsdb.path={self.directory / 'data'}",
+                "--web.listen-address=127.0.0.1:0",
+                "--log.level=debug",
+            ],
+            stderr=log,
+            stdout=log,
+        )
+        log.close()
+        deadline = time.monotonic() + 30
+        while not (found := re.search(r'msg="Listening on" address=(\S+)', self.log)):
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+        self.url = f"http://{found[1]}"
+        # It listens before it can answer.
+        while "Server is ready to receive web requests" not in self.log:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(timeout=30)
+
+    def query(self, expression: str) -> dict[Labels, float]:
+        """Return the result of an instant query, without metric names."""
+        query = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=10) as response:
+            answer = json.load(response)
+        return {
+            series("", **{k: v for k, v in row["metric"].items() if k != "__name__"})[1]: float(row["value"][1])
+            for row in answer["data"]["result"]
+        }
+
+    def wait_for(self, expression: str, seconds: float = 30) -> dict[Labels, float]:
+        """Return the result of a query as soon as it has one."""
+        deadline = time.monotonic() + seconds
+        while not (result := self.query(expression)):
+            assert time.monotonic() < deadline, f"no result of {expression}\n{self.log}"
+            time.sleep(0.1)
+        return result

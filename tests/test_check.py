@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.simulator import Fault, Simulator, World
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.support import HOTKEY, Clock
+from tests.test_cli import OTHER, environment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
+
+
+@pytest.fixture
+async def simulator(small_world: World) -> AsyncIterator[Simulator]:
+    """A simulator on the machine's own clock, which the command sees too."""
+    async with Simulator(small_world) as running:
+        yield running
+
+
+async def check(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, str]:
+    command = Path(sys.executable).parent / "chutes-exporter"
+    process = await asyncio.create_subprocess_exec(
+        command,
+        "check",
+        "--api.url",
+        simulator.url,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(**variables),
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def check_json(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    status, output = await check(simulator, "--json", *arguments, **variables)
+    report = json.loads(output)
+    assert report["ok"] is (status == 0)
+    return status, {line["endpoint"]: line for line in report["checks"]}
+
+
+async def test_with_a_key_every_endpoint_is_asked_and_works(simulator: Simulator) -> None:
+    status, lines = await check_json(simulator, **MINE)
+    assert status == 0
+    assert {endpoint.name for endpoint in ENDPOINTS} <= lines.keys()
+    for name, line in lines.items():
+        assert line["verdict"] == ("not asked" if name == "release_job" else "ok")
+    assert lines["metagraph"]["records"] == 12
+    assert lines["metagraph"]["age"] <= 300
+    assert lines["metagraph"]["credentials"] == "none"
+    assert lines["unique_chute_history"]["age"] <= 3600
+    assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
+    assert lines["nodes"]["credentials"] == "5GNocj…1Wti"
+    assert [asked.endpoint for asked in simulator.asked].count("release_job") == 0
+
+
+async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> None:
+    status, output = await check(simulator, **MINE)
+    assert status == 0
+    head, *rows = output.splitlines()[1:]
+    for column in ("endpoint", "credentials", "status", "records", "time", "age"):
+        assert column in head
+    assert any(row.startswith("registration") and "registered as UID 0" in row for row in rows)
+    assert rows[-1] == "All that should work does; 1 not asked."
+    assert TEST_SEED[2:] not in output
+
+
+async def test_without_a_key_what_needs_one_is_not_asked_and_nothing_is_wrong(simulator: Simulator) -> None:
+    status, lines = await check_json(simulator)
+    assert status == 0
+    for endpoint in ENDPOINTS:
+        assert lines[endpoint.name]["verdict"] == ("not asked" if endpoint.signed else "ok")
+    assert "--hotkey-file" in lines["nodes"]["note"]
+
+
+async def test_a_clock_off_by_12_minutes_is_said_with_what_to_do(small_world: World) -> None:
+    clock = Clock(time.time() + 720)
+    async with Simulator(small_world, clock=clock) as simulator:
+        status, lines = await check_json(simulator, **MINE)
+    assert status == 1
+    assert lines["nodes"]["verdict"] == "failed"
+    assert "12 minutes behind" in lines["nodes"]["advice"]
+    assert "NTP" in lines["nodes"]["advice"]
+    assert lines["clock"]["verdict"] == "failed"
+    assert lines["scores"]["verdict"] == "ok"
+
+
+async def test_a_clock_off_by_a_minute_is_said_but_no_failure(small_world: World) -> None:
+    clock = Clock(time.time() - 60)
+    async with Simulator(small_world, clock=clock) as simulator:
+        status, lines = await check_json(simulator, **MINE)
+    assert status == 0
+    assert "ahead" in lines["clock"]["note"]
+
+
+async def test_a_hotkey_that_is_not_registered_is_said_with_what_to_do(simulator: Simulator) -> None:
+    stranger = "44" * 32
+    address = Hotkey.from_seed(stranger).address
+    status, lines = await check_json(simulator, MINER_SEED=stranger, MINER_SS58=address)
+    assert status == 1
+    assert "hotkey not registered" in lines["registration"]["note"]
+    assert "subnet 64" in lines["nodes"]["advice"]
+    assert lines["nodes"]["status"] == 401
+    # A miner that the API does not know has no history: that alone is no failure.
+    assert lines["unique_chute_history"]["verdict"] == "ok"
+    assert lines["unique_chute_history"]["status"] == 404
+
+
+async def test_a_cold_key_given_as_a_hotkey_is_recognised(simulator: Simulator) -> None:
+    _, lines = await check_json(simulator, "--hotkey", simulator.world.miners[0].coldkey)
+    assert "cold key of a miner" in lines["registration"]["note"]
+
+
+async def test_a_blacklisted_miner_is_told_why(simulator: Simulator) -> None:
+    status, lines = await check_json(simulator, "--hotkey", simulator.world.miners[-1].hotkey)
+    assert status == 1
+    assert 'abuse: "spoofed" GPUs' in lines["registration"]["note"]
+
+
+async def test_a_seed_of_another_address_is_said_and_the_rest_still_asked(simulator: Simulator) -> None:
+    status, lines = await check_json(simulator, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
+    assert status == 1
+    assert "does not belong" in lines["credentials"]["note"]
+    assert lines["credentials"]["advice"]
+    assert lines["nodes"]["verdict"] == "not asked"
+    assert lines["scores"]["verdict"] == "ok"
+
+
+async def test_a_readable_file_is_warned_of(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    path.chmod(0o644)
+    status, lines = await check_json(simulator, "--hotkey-file", str(path))
+    assert status == 0
+    assert "chmod 600" in lines["credentials"]["note"]
+
+
+async def test_failures_of_the_api_are_told_apart(simulator: Simulator) -> None:
+    simulator.faults.update(
+        scores=Fault(status=503),
+        metagraph=Fault(body=b"[]"),
+        stats=Fault(body=b"<html>"),
+        chutes=Fault(cut_after=100),
+        metrics=Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a"}\n\n'),
+        inventory=Fault(status=429, headers={"retry-after": "120"}),
+    )
+    status, output = await check(simulator, **MINE)
+    assert status == 1
+    for words in (
+        "503 simulated fault",
+        "its format has changed",
+        "The API failed while sending",
+        "1 records cannot be read",
+        "Wait 2 minutes",
+        "hotkey not registered",
+        "chutes named none to ask for",
+        "6 failed",
+    ):
+        assert words in " ".join(output.split())
+
+
+async def test_without_a_metagraph_and_a_hotkey_there_is_no_history_to_ask_for(simulator: Simulator) -> None:
+    simulator.faults["metagraph"] = Fault(status=500)
+    _, lines = await check_json(simulator)
+    assert lines["unique_chute_history"]["verdict"] == "not asked"

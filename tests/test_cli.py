@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from chutes_exporter.cli import COLLECTOR_NAMES, cli
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.support import HOTKEY, parse_page, series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import click
+
+COMMAND = str(Path(sys.executable).parent / "chutes-exporter")
+LISTEN = ("--web.listen-address", "127.0.0.1:0")
+OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this environment without what the exporter reads, and with the given variables."""
+    ours = ("CHUTES_EXPORTER_", "MINER_", "HOTKEY", "VALIDATOR_API")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *arguments], capture_output=True, text=True, env=environment(**variables), check=False, timeout=60
+    )
+
+
+@contextlib.contextmanager
+def running(*arguments: str, variables: Mapping[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Start the command; yields the address that it listens on, and the process."""
+    process = subprocess.Popen(
+        [COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**(variables or {})),
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if found := re.search(r"addresses=(\S+)", line):
+                yield f"http://{found[1]}", process
+                return
+        pytest.fail(f"it ended with {process.wait()}")
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_help_answers_fast() -> None:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        assert run("--help").returncode == 0
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.3
+
+
+def test_help_shows_the_commands_and_the_flags_of_the_main_job() -> None:
+    text = run("--help").stdout
+    for word in ("serve", "demo", "check", "--hotkey-file", "--api.url", "--web.listen-address", "VALIDATOR_API"):
+        assert word in text
+    assert "Usage: chutes-exporter serve" in run("serve", "--help").stdout
+    assert run("--version").stdout.startswith("chutes-exporter 0.")
+
+
+def test_the_flags_know_exactly_the_collectors_that_there_are() -> None:
+    assert {collector.name: collector.summary for collector in COLLECTORS} == COLLECTOR_NAMES
+
+
+def parameters(command: click.Command) -> dict[str, click.Parameter]:
+    return {option: parameter for parameter in command.params for option in parameter.opts}
+
+
+def test_every_flag_has_an_environment_variable_of_its_name() -> None:
+    for option, parameter in parameters(cli.commands["serve"]).items():
+        if option not in ("--help", "-h"):
+            variable = "CHUTES_EXPORTER_" + re.sub(r"[.-]", "_", option.removeprefix("--")).upper()
+            assert parameter.envvar[0] == variable  # type: ignore[index]
+
+
+def test_a_seed_is_never_a_flag() -> None:
+    for command in cli.commands.values():
+        assert not [option for option in parameters(command) if re.fullmatch(r"--.*(?<!simulator\.)seed", option)]
+
+
+@pytest.mark.parametrize("command", [(), ("serve",)])
+def test_it_serves_with_and_without_naming_the_command_and_ends_cleanly(command: tuple[str, ...]) -> None:
+    with running(*command, *LISTEN, "--api.url", "http://127.0.0.1:9") as (url, process):
+        page = parse_page(httpx.get(f"{url}/metrics").text)
+        assert page[series("chutes_feed_up", feed="metagraph")] == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def test_everything_can_come_from_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    variables = {
+        "HOTKEY": str(path),
+        "CHUTES_EXPORTER_HOTKEY": f"{OTHER}",
+        "VALIDATOR_API": "http://127.0.0.1:9",
+        "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": "127.0.0.1:0",
+        "CHUTES_EXPORTER_WEB_TELEMETRY_PATH": "/other",
+        "CHUTES_EXPORTER_COLLECTOR_SCORES": "false",
+        "CHUTES_EXPORTER_LOG_FORMAT": "logfmt",
+    }
+    with running(variables=variables) as (url, _):
+        page = parse_page(httpx.get(f"{url}/other").text)
+    collectors = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
+    assert collectors == set(COLLECTOR_NAMES) - {"scores"}
+
+
+def test_the_miners_own_variables_bring_the_key() -> None:
+    variables = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY, "VALIDATOR_API": "http://127.0.0.1:9"}
+    with running(*LISTEN, variables=variables) as (url, _):
+        page = parse_page(httpx.get(f"{url}/metrics").text)
+    assert series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY) in page
+
+
+def test_the_log_can_be_json() -> None:
+    process = subprocess.Popen(
+        [COMMAND, *LISTEN, "--log.format", "json"], stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stderr is not None
+    first = json.loads(process.stderr.readline())
+    process.terminate()
+    process.communicate(timeout=20)
+    assert (first["msg"], first["level"]) == ("listening", "info")
+
+
+def cold_key(directory: Path) -> str:
+    path = directory / "coldkey"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (("--hotkey", "nonsense"), {}, "not an SS58 address"),
+        (("--hotkey-file", "/nowhere/hot"), {}, "cannot read the hotkey file"),
+        ((), {"MINER_SEED": TEST_SEED, "MINER_SS58": OTHER}, "does not belong"),
+        ((), {"MINER_SEED": TEST_SEED}, "without MINER_SS58"),
+        (("--api.url", "nonsense"), {}, "not an address of an API"),
+        (("--web.listen-address", "nonsense"), {}, "not an address to listen on"),
+        (("--web.listen-address", "192.0.2.1:1"), {}, "cannot listen on"),
+        (("--collector.nonsense",), {}, "No such option"),
+        (("nonsense",), {}, "No such command"),
+        (("demo", "--simulator.listen-address", "127.0.0.1:0", "--simulator.fault", "nonsense"), {}, "write one like"),
+        (("demo", "--simulator.listen-address", "nonsense"), {}, "not an address to listen on"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_sentence_without_a_trace(
+    arguments: tuple[str, ...], variables: dict[str, str], words: str
+) -> None:
+    result = run(*arguments, **variables)
+    assert result.returncode in (1, 2)
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert TEST_SEED[2:] not in result.stderr
+
+
+def test_a_cold_key_is_refused(tmp_path: Path) -> None:
+    result = run("--hotkey-file", cold_key(tmp_path))
+    assert result.returncode == 1
+    assert "cold key" in result.stderr
+
+
+def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    path.chmod(0o644)
+    process = subprocess.Popen(
+        [COMMAND, *LISTEN, "--hotkey-file", str(path)], stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    process.terminate()
+    process.communicate(timeout=20)
+    assert "level=warning" in line
+    assert "chmod 600" in line
+
+
+def test_the_demo_says_where_to_look_and_what_it_says_is_there() -> None:
+    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as (_, process):
+        assert process.stdout is not None
+        text = process.stdout.readline() + process.stdout.readline()
+        found = re.search(r"http://\S+/metrics", text)
+        assert found is not None
+        page = parse_page(httpx.get(found[0]).text)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
+    success = {value for (name, _), value in page.items() if name == "chutes_scrape_collector_success"}
+    assert success == {1.0}
+
+
+def test_the_package_runs_as_a_module() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "chutes_exporter", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.startswith("chutes-exporter 0.")
+
+
+def test_the_demo_can_misbehave() -> None:
+    fault = ("--simulator.fault", "scores=status:503")
+    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault) as (url, _):
+        page = parse_page(httpx.get(f"{url}/metrics").text)
+    assert page[series("chutes_feed_up", feed="scores")] == 0
+    assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.config import Address, ConfigError, Credentials, find_credentials, make_settings
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.support import HOTKEY, KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+WITH_KEY = Credentials((KEY,), (), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":10064", Address("", 10064)),
+        ("127.0.0.1:0", Address("127.0.0.1", 0)),
+        ("[::1]:80", Address("::1", 80)),
+        ("localhost:65535", Address("localhost", 65535)),
+    ],
+)
+def test_addresses_are_read_as_prometheus_writes_them(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert Address.parse(str(address)) == address
+
+
+@pytest.mark.parametrize("text", ["", "10064", "::1:80", ":65536", ":-1", ":x", "http://x:80", "[::1]", ":²"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="address to listen on"):
+        Address.parse(text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.chutes.ai",
+        "ftp://x",
+        "https://",
+        "https://u:p@x",
+        "https://x?y",
+        "https://x#y",
+        "http://[",
+        "http://x:y",
+    ],
+)
+def test_what_is_no_address_of_an_api_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="not an address of an API"):
+        make_settings(api_url=url)
+
+
+def test_a_trailing_slash_does_not_matter() -> None:
+    assert make_settings(api_url="https://x/y/").api_url == "https://x/y"
+
+
+@pytest.mark.parametrize("path", ["", "metrics", "/", "/-/healthy", "/-/ready"])
+def test_the_metrics_need_a_path_of_their_own(path: str) -> None:
+    with pytest.raises(ConfigError, match="path of the metrics"):
+        make_settings(telemetry_path=path)
+
+
+def test_a_malformed_hotkey_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not an SS58 address"):
+        make_settings(hotkeys=["nonsense"])
+
+
+def test_what_is_watched_is_what_was_named_in_any_way() -> None:
+    assert make_settings().all_miners
+    assert make_settings(hotkeys=[HOTKEY]).watched == {HOTKEY}
+    assert make_settings(miner_ss58=HOTKEY).watched == {HOTKEY}
+    settings = make_settings(hotkeys=[OTHER], credentials=WITH_KEY)
+    assert settings.watched == {HOTKEY, OTHER}
+    assert settings.keys == (KEY,)
+    assert not settings.all_miners
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://api.example", True),
+        ("http://10.0.0.1", True),
+        ("http://localhost:1", False),
+        ("http://[::1]:1", False),
+        ("http://127.0.0.1:1", False),
+        ("https://api.example", False),
+    ],
+)
+def test_signing_over_an_open_network_is_warned_of(url: str, warned: bool) -> None:  # noqa: FBT001
+    assert bool(make_settings(api_url=url, credentials=WITH_KEY).warnings) is warned
+    assert not make_settings(api_url=url).warnings
+
+
+def test_the_environments_seed_is_found() -> None:
+    found = find_credentials([], {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY})
+    assert [key.address for key in found.keys] == [HOTKEY]
+    assert find_credentials([], {"MINER_SS58": HOTKEY}) == Credentials((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"MINER_SEED": TEST_SEED}, "without MINER_SS58"),
+        ({"MINER_SEED": TEST_SEED, "MINER_SS58": OTHER}, "does not belong"),
+        ({"MINER_SEED": "0x12", "MINER_SS58": HOTKEY}, "64 hexadecimal"),
+    ],
+)
+def test_a_wrong_seed_in_the_environment_is_refused_with_the_reason(environment: dict[str, str], reason: str) -> None:
+    found = find_credentials([], environment)
+    assert reason in found.errors[0]
+    assert TEST_SEED[2:] not in found.errors[0]
+    with pytest.raises(ConfigError, match=reason):
+        make_settings(credentials=found)
+
+
+def test_files_are_read_and_the_open_ones_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    path.chmod(0o600)
+    assert find_credentials([path, path], {}).warnings == ()
+    path.chmod(0o644)
+    found = find_credentials([path, tmp_path / "missing"], {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY})
+    assert [key.address for key in found.keys] == [HOTKEY]
+    assert "chmod 600" in found.warnings[0]
+    assert "missing" in found.errors[0]

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from chutes_exporter import exporter as module
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import Settings
+from chutes_exporter.exporter import ORDER, Exporter, enabled
+from chutes_exporter.exposition import Format
+from chutes_exporter.simulator import Fault, Simulator
+from tests.support import (
+    HOTKEY,
+    KEY,
+    Clock,
+    Page,
+    data_of,
+    get,
+    parse_page,
+    promtool_complaints,
+    scrape,
+    series,
+    watching,
+)
+from tests.support import served_exporter as serve
+
+if TYPE_CHECKING:
+    from chutes_exporter.collectors import Answers, Scope
+    from chutes_exporter.collectors.base import Collector
+    from chutes_exporter.metric import Samples
+
+FEEDS = {
+    "metagraph": "chutes_metagraph_miners",
+    "scores": "chutes_scored_miners",
+    "stats": "chutes_platform_window_miners",
+    "metrics": "chutes_chute_utilization_ratio",
+    "chutes": "chutes_chute_info",
+    "servers": "chutes_server_info",
+    "nodes": "chutes_gpu_info",
+    "inventory": "chutes_fleet_gpus",
+    "instances": "chutes_instance_info",
+}
+
+
+async def page_of(exporter: Exporter, timeout: float = 5) -> Page:
+    return parse_page((await exporter.page(Format.TEXT, timeout=timeout)).decode())
+
+
+def names(page: Page) -> set[str]:
+    return {name for name, _ in page}
+
+
+def success(page: Page) -> dict[str, float]:
+    return {
+        dict(labels)["collector"]: value
+        for (name, labels), value in page.items()
+        if name == "chutes_scrape_collector_success"
+    }
+
+
+async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(simulator: Simulator) -> None:
+    page = await scrape(Settings(api_url=simulator.url))
+    registered = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"}
+    assert registered == set(simulator.world.by_hotkey)
+    assert set(success(page)) == {"metagraph", "scores", "stats", "metrics"}
+    assert set(success(page).values()) == {1.0}
+    assert not [asked for asked in simulator.asked if asked.signed or asked.hotkey]
+
+
+async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
+    page = await scrape(Settings(api_url=simulator.url, watched=frozenset({HOTKEY})))
+    assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
+    assert "stats_per_chute" in success(page)
+    assert not [asked for asked in simulator.asked if asked.signed]
+
+
+async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url))
+    assert set(success(page)) == {collector.name for collector in COLLECTORS}
+    assert set(success(page).values()) == {1.0}
+    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == len(simulator.world.miners[0].servers)
+
+
+async def test_a_watched_hotkey_without_a_seat_is_not_registered_and_did_nothing(simulator: Simulator) -> None:
+    stranger = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+    page = await scrape(Settings(api_url=simulator.url, watched=frozenset({stranger})))
+    assert page[series("chutes_miner_registered", hotkey=stranger)] == 0
+    assert series("chutes_miner_blacklisted", hotkey=stranger) not in page
+    assert page[series("chutes_miner_window_compute_units", hotkey=stranger, window="1h")] == 0
+    assert series("chutes_miner_score_ratio", hotkey=stranger) not in page
+
+
+async def test_many_hotkeys_share_the_platforms_answers(simulator: Simulator) -> None:
+    watched = frozenset(simulator.world.by_hotkey)
+    await scrape(Settings(api_url=simulator.url, watched=watched))
+    assert sorted(asked.endpoint for asked in simulator.asked) == ["metagraph", "metrics", "scores", "stats", "stats"]
+
+
+async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
+    keys = tuple(miner.key for miner in simulator.world.miners[:3])
+    settings = Settings(api_url=simulator.url, watched=frozenset(key.address for key in keys), keys=keys)
+    async with serve(settings) as (url, _):
+        text = (await get(f"{url}/metrics")).text
+    page = parse_page(text)
+    for miner in simulator.world.miners[:3]:
+        assert page[series("chutes_fleet_servers", hotkey=miner.hotkey)] == len(miner.servers)
+    assert text.count("# TYPE chutes_server_info ") == 1
+    assert [asked.endpoint for asked in simulator.asked].count("chutes") == 1
+
+
+async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator) -> None:
+    stranger = type(KEY).from_seed("22" * 32)
+    keys = (stranger, KEY)
+    page = await scrape(Settings(api_url=simulator.url, watched=frozenset({HOTKEY, stranger.address}), keys=keys))
+    assert "chutes_chute_info" in names(page)
+    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
+    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
+    assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
+
+
+@pytest.mark.parametrize("failing", [*itertools.combinations(FEEDS, 1), *itertools.combinations(FEEDS, 8)])
+async def test_whichever_endpoints_fail_the_others_metrics_stay(simulator: Simulator, failing: tuple[str, ...]) -> None:
+    for name in failing:
+        simulator.faults[name] = Fault(status=500)
+    page = await scrape(watching(simulator.url))
+    present = names(page)
+    for name, metric in FEEDS.items():
+        needs = {"servers", "nodes", "inventory"} if name == "inventory" else {name}
+        assert (metric in present) is not bool(needs & set(failing)), metric
+        hotkey = HOTKEY if name in ("servers", "nodes", "inventory", "instances") else ""
+        assert page[series("chutes_feed_up", feed=name, hotkey=hotkey)] == float(name not in failing)
+
+
+async def test_a_hanging_api_costs_no_scrape(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=30)
+    async with serve(watching(simulator.url)) as (url, _):
+        response = await asyncio.wait_for(
+            get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "1.5"}), timeout=10
+        )
+    page = parse_page(response.text)
+    assert success(page)["scores"] == 0
+    assert success(page)["metagraph"] == 1
+    assert "chutes_miner_score_ratio" not in names(page)
+
+
+async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        first = await page_of(exporter)
+        asked = len(simulator.asked)
+        second = await page_of(exporter)
+        assert len(simulator.asked) == asked
+    assert data_of(first) == data_of(second)
+    assert second[series("chutes_feed_requests_total", feed="scores", result="hit")] == 1
+    assert second[series("chutes_feed_requests_total", feed="scores", result="miss")] == 1
+
+
+async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
+    simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n')
+    with structlog.testing.capture_logs() as logs:
+        page = await scrape(Settings(api_url=simulator.url))
+    assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
+    assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
+
+
+async def test_a_record_that_comes_twice_makes_one_series(simulator: Simulator) -> None:
+    simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": "a", "utilization": 2}\n\n' * 2)
+    page = await scrape(Settings(api_url=simulator.url))
+    assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
+    assert page[series("chutes_scrape_collector_duplicate_samples", collector="metrics")] == 1
+
+
+async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_answers: Answers, _scope: Scope, _out: Samples) -> None:
+        raise ZeroDivisionError
+
+    broken_scores = [replace(c, collect=broken) if c.name == "scores" else c for c in COLLECTORS]
+    monkeypatch.setattr(module, "COLLECTORS", broken_scores)
+    with structlog.testing.capture_logs() as logs:
+        page = await scrape(Settings(api_url=simulator.url))
+    assert success(page) == {"metagraph": 1, "scores": 0, "stats": 1, "metrics": 1}
+    assert [log["collector"] for log in logs if log["event"] == "collector failed"] == ["scores"]
+
+
+async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(status=503)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            await page_of(exporter)
+            await page_of(exporter)
+    (log,) = [log for log in logs if log["event"] == "feed failed"]
+    assert (log["feed"], log["reason"], log["detail"]) == ("scores", "unavailable", "503 simulated fault")
+    assert log["advice"]
+
+
+async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(status=503, times=1)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            await page_of(exporter)
+            for _, feed in exporter.feed_states():
+                feed.closed_until = 0
+            page = await page_of(exporter)
+    assert [(log["event"], log["feed"]) for log in logs] == [("feed failed", "scores"), ("feed is back", "scores")]
+    assert page[series("chutes_feed_up", feed="scores")] == 1
+
+
+async def test_what_is_no_error_of_the_api_is_logged_with_its_trace(simulator: Simulator) -> None:
+    async def bug(*_: object, **__: object) -> Any:
+        raise ZeroDivisionError
+
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            exporter.client.fetch = bug  # type: ignore[method-assign]
+            await page_of(exporter)
+    assert {log["reason"] for log in logs} == {"ZeroDivisionError"}
+    assert all(log["exc_info"] for log in logs)
+
+
+@pytest.mark.parametrize("mode", ["nothing", "hotkey", "key"])
+async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mode: str) -> None:
+    settings = {
+        "nothing": Settings(api_url=simulator.url),
+        "hotkey": Settings(api_url=simulator.url, watched=frozenset({HOTKEY})),
+        "key": watching(simulator.url),
+    }[mode]
+    async with Exporter(settings, clock=Clock()) as exporter:
+        assert promtool_complaints(await exporter.page(Format.TEXT, timeout=5)) == ""
+
+
+def by_name(name: str) -> Collector:
+    return next(collector for collector in COLLECTORS if collector.name == name)
+
+
+def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> None:
+    everybody, one, mine = Settings(), Settings(watched=frozenset({HOTKEY})), watching("http://x")
+    assert enabled(by_name("scores"), everybody)
+    assert not enabled(by_name("scores"), replace(everybody, collectors={"scores": False}))
+    assert not enabled(by_name("stats_per_chute"), everybody)
+    assert enabled(by_name("stats_per_chute"), replace(everybody, collectors={"stats_per_chute": True}))
+    assert enabled(by_name("stats_per_chute"), one)
+    assert not enabled(by_name("servers"), one)
+    assert not enabled(by_name("servers"), replace(one, collectors={"servers": True}))
+    assert enabled(by_name("servers"), mine)
+
+
+def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
+    assert len({metric.name for metric in ORDER}) == len(ORDER)
+    for metric in ORDER:
+        assert metric.name.startswith("chutes_")
+        assert metric.help.endswith(".")
+        assert metric.source
+        assert (metric.kind == "info") == metric.name.endswith("_info")
+        assert (metric.kind == "counter") == metric.name.endswith("_total")
+        assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(metric.labels)
+        assert ("_window_" in metric.name) == ("window" in metric.labels)
+
+
+async def test_no_collector_makes_a_metric_that_it_does_not_declare(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url))
+    assert {name for name, _ in data_of(page)} <= {metric.name for c in COLLECTORS for metric in c.metrics}
