@@ -33,6 +33,14 @@ COLLECTOR_NAMES = {
     "nodes": "the miner's GPUs: model, memory, verification",
     "fleet": "which of the miner's GPUs earn, start, idle or are unverified, and what runs on them",
     "instances": "the miner's instances: state, verification, failures, multiplier, pay",
+    "thrash_cooldowns": "chutes that the miner may not deploy for now",
+    "unique_chute_history": "chutes and GPUs that each watched miner ran in the newest hour of its history",
+    "jobs": "jobs that wait for an instance, and which of them the miner has tried",
+    "images": "how many images are built, wait, or failed to build",
+    "active_instances": "active instances of the whole platform, by miner and by chute",
+    "job_details": "each job that waits for an instance",
+    "image_details": "each image's name, status and times",
+    "chute_gpus": "the models of GPU that each chute runs on",
 }
 
 
@@ -132,10 +140,25 @@ _web = _options(
     ),
 )
 _collectors = _options(
+    _option(
+        "--miners",
+        type=click.Choice(["watched", "active", "all"]),
+        default=None,
+        help="Which miners' public data is exported: that of the watched ones, of all that earn too, or of all. "
+        "[default: watched where hotkeys are named, else all]",
+    ),
+    _option(
+        "--max-series",
+        type=click.IntRange(min=0),
+        default=100_000,
+        show_default=True,
+        metavar="NUMBER",
+        help="Leave out whole collectors, the least important first, where all would have more series.",
+    ),
     *(
         _option(f"--collector.{name}/--no-collector.{name}", default=None, help=f"Export {summary}.")
         for name, summary in COLLECTOR_NAMES.items()
-    )
+    ),
 )
 
 
@@ -262,6 +285,8 @@ def _settings(flags: dict[str, Any], *, keep_going: bool = False) -> Settings:
             listen=flags.get("web_listen_address", ()),
             telemetry_path=flags.get("web_telemetry_path", "/metrics"),
             timeout_offset=flags.get("scrape_timeout_offset", 0.5),
+            miners=flags.get("miners"),
+            max_series=flags.get("max_series", 100_000),
             collectors=_collector_choices(flags),
         )
     except ConfigError as error:

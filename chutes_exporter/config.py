@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from chutes_exporter.collectors import MinersChoice
+
 DEFAULT_API_URL = "https://api.chutes.ai"
 DEFAULT_LISTEN_ADDRESS = ":10064"
 DEFAULT_TELEMETRY_PATH = "/metrics"
 DEFAULT_TIMEOUT_OFFSET = 0.5
 DEFAULT_API_TIMEOUT = 20.0
+DEFAULT_MAX_SERIES = 100_000
 _RESERVED_PATHS = ("/", "/-/healthy", "/-/ready")
 _MAX_PORT = 65535
 
@@ -72,6 +75,8 @@ class Settings:
         listen: Where to listen.
         telemetry_path: Path of the metrics page.
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
+        miners: Which miners' public data is exported besides the watched ones'.
+        max_series: Most series that the collectors may have together.
         collectors: Whether a collector is on, by name, where the user said so.
         warnings: What the user should know about these settings.
     """
@@ -83,13 +88,10 @@ class Settings:
     listen: tuple[Address, ...] = (Address("", 10064),)
     telemetry_path: str = DEFAULT_TELEMETRY_PATH
     timeout_offset: float = DEFAULT_TIMEOUT_OFFSET
+    miners: MinersChoice = "all"
+    max_series: int = DEFAULT_MAX_SERIES
     collectors: Mapping[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-    @property
-    def all_miners(self) -> bool:
-        """Whether every miner's public data is exported."""
-        return not self.watched
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     listen: Iterable[str] = (DEFAULT_LISTEN_ADDRESS,),
     telemetry_path: str = DEFAULT_TELEMETRY_PATH,
     timeout_offset: float = DEFAULT_TIMEOUT_OFFSET,
+    miners: MinersChoice | None = None,
+    max_series: int = DEFAULT_MAX_SERIES,
     collectors: Mapping[str, bool] | None = None,
 ) -> Settings:
     """Validate what the user configured.
@@ -161,6 +165,9 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         listen: Addresses to listen on.
         telemetry_path: Path of the metrics page.
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
+        miners: Which miners' public data is exported besides the watched ones'; when None, everybody's where no
+            hotkey is named, and nobody's otherwise.
+        max_series: Most series that the collectors may have together.
         collectors: Whether a collector is on, by name.
 
     Raises:
@@ -177,6 +184,8 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         except HotkeyError as error:
             raise ConfigError(str(error)) from None
     watched |= {key.address for key in credentials.keys}
+    if miners == "watched" and not watched:
+        raise ConfigError("--miners watched needs somebody to watch: give --hotkey or --hotkey-file")
     url = _validated_url(api_url)
     if url.startswith("http:") and credentials.keys and not _is_loopback(url):
         warnings.append(f"signatures go to {url} without encryption: whoever sees one can use it for 10 minutes")
@@ -194,6 +203,8 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         listen=addresses,
         telemetry_path=telemetry_path,
         timeout_offset=timeout_offset,
+        miners=miners or ("watched" if watched else "all"),
+        max_series=max_series,
         collectors=dict(collectors or {}),
         warnings=tuple(warnings),
     )

@@ -44,6 +44,8 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         listen=flags["web_listen_address"],
         telemetry_path=flags["web_telemetry_path"],
         timeout_offset=flags["scrape_timeout_offset"],
+        miners=flags["miners"],
+        max_series=flags["max_series"],
         collectors=collectors,
     )
     async with AsyncExitStack() as stack:

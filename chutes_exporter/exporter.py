@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import structlog
 
-from chutes_exporter import exposition, telemetry
+from chutes_exporter import exposition, observed, sources, telemetry
 from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.errors import ApiError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.api.errors import ApiError, NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.collectors import COLLECTORS, Answers, Collector, Scope
 from chutes_exporter.feeds import Feed, Feeds, Reading
 from chutes_exporter.metric import Samples
@@ -29,9 +29,13 @@ _log = structlog.get_logger("exporter")
 
 ORDER = (
     *dict.fromkeys(metric for collector in COLLECTORS for metric in collector.metrics),
+    *observed.METRICS,
     *telemetry.METRICS,
 )
 """Every metric that a page may have, in the order of the page."""
+
+_FEW = 16
+"""Most watched hotkeys for which collectors that ask for each of them are on by default."""
 
 
 class FeedKey(NamedTuple):
@@ -49,7 +53,10 @@ class _Run:
     hotkey: str
 
     def feeds(self) -> list[FeedKey]:
-        return [FeedKey(source, self.hotkey if source.of_signer else "") for source in self.collector.sources]
+        return [
+            FeedKey(source, "" if source.endpoint.scope == "platform" else self.hotkey)
+            for source in self.collector.sources
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,10 @@ class _Block:
     families: list[Family]
     duplicates: int
     failed: bool
+
+    @property
+    def samples(self) -> int:
+        return sum(family.samples for family in self.families)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,9 @@ class Exporter:
         self._keys: Mapping[str, Hotkey] = {key.address: key for key in settings.keys}
         self._runs = tuple(_plan(settings))
         self._blocks: dict[_Run, _Block] = {}
+        self._started = clock()
+        self._cut: frozenset[str] = frozenset()
+        self._observations = observed.Observations()
         self._building = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -136,13 +150,19 @@ class Exporter:
         return _Read(reading, time.monotonic() - started)
 
     async def _ask(self, key: FeedKey) -> Any:
-        source = key.source
-        if not source.endpoint.signed:
-            answer = await self.client.fetch(source.endpoint, params=self._params(source))
-        elif key.hotkey:
-            answer = await self.client.fetch(source.endpoint, key=self._keys[key.hotkey])
-        else:
-            answer = await self._ask_with_any_key(source)
+        source, hotkey = key
+        try:
+            if not source.endpoint.signed:
+                path = {"hotkey": hotkey} if source.endpoint.scope == "miner" else None
+                answer = await self.client.fetch(source.endpoint, params=self._params(source), path=path)
+            elif hotkey:
+                answer = await self.client.fetch(source.endpoint, key=self._keys[hotkey])
+            else:
+                answer = await self._ask_with_any_key(source)
+        except NotFoundError:
+            if source.none is None:
+                raise
+            return source.none
         if answer.rejected:
             _log.warning(
                 "records left out",
@@ -151,6 +171,11 @@ class Exporter:
                 kept=answer.count,
                 first_error=answer.first_error,
             )
+        # Here every good answer passes once, in order.
+        if source is sources.INSTANCES:
+            self._observations.see_instances(hotkey, answer.value, answer.received_at)
+        elif source is sources.NODES:
+            self._observations.see_gpus(hotkey, answer.value, answer.received_at)
         return answer.value
 
     async def _ask_with_any_key(self, source: AnySource) -> Any:
@@ -174,8 +199,8 @@ class Exporter:
 
     def _page(self, reads: Mapping[FeedKey, _Read], form: Format, gzipped: bool) -> bytes:  # noqa: FBT001
         own = Samples()
-        families: list[Family] = []
         own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
+        blocks: dict[_Run, _Block] = {}
         for run in self._runs:
             started = time.perf_counter()
             feeds = [reads[key] for key in run.feeds()]
@@ -183,7 +208,7 @@ class Exporter:
             labels = (run.collector.name, run.hotkey)
             fresh = all(feed.reading.error is None for feed in feeds)
             if block is not None:
-                families.extend(block.families)
+                blocks[run] = block
                 own.add(telemetry.COLLECTOR_DUPLICATES, block.duplicates, *labels)
             own.add(telemetry.COLLECTOR_SUCCESS, fresh and block is not None and not block.failed, *labels)
             own.add(
@@ -191,10 +216,42 @@ class Exporter:
                 max((feed.seconds for feed in feeds), default=0) + time.perf_counter() - started,
                 *labels,
             )
+        cut = self._choose_cut(blocks, own)
+        families = [
+            family for run, block in blocks.items() if run.collector.name not in cut for family in block.families
+        ]
+        self._observations.collect(own)
         self._report_feeds(own)
         families.extend(exposition.render(own))
         page = exposition.assemble(families, self.telemetry.families(), ORDER, form)
         return exposition.compress(page) if gzipped else page
+
+    def _choose_cut(self, blocks: Mapping[_Run, _Block], own: Samples) -> frozenset[str]:
+        """Return the collectors to leave out so that the page stays below its limit: whole ones, the least first."""
+        sizes = {collector.name: 0 for collector in self.collectors}
+        for run, block in blocks.items():
+            sizes[run.collector.name] += block.samples
+        total = left = sum(sizes.values())
+        cut: set[str] = set()
+        for name in reversed(sizes):
+            if left <= self.settings.max_series:
+                break
+            if sizes[name]:
+                cut.add(name)
+                left -= sizes[name]
+        own.add(telemetry.SERIES, total)
+        own.add(telemetry.SERIES_LIMIT, self.settings.max_series)
+        for name in sizes:
+            own.add(telemetry.COLLECTOR_CUT, name in cut, name)
+        if cut != self._cut:
+            self._cut = frozenset(cut)
+            _log.warning(
+                "collectors left out, to stay below --max-series" if cut else "no collector is left out any more",
+                collectors=" ".join(sorted(cut)),
+                series=total,
+                max_series=self.settings.max_series,
+            )
+        return self._cut
 
     def _block(self, run: _Run, readings: list[Reading[Any]]) -> _Block | None:
         """Return what a collector makes of its answers, or None where one is missing."""
@@ -208,7 +265,7 @@ class Exporter:
             return known
         sources = run.collector.sources
         answers = Answers({s: snapshot.value for s, snapshot in zip(sources, snapshots, strict=True)})
-        scope = Scope(self.settings.watched, self.settings.all_miners, run.hotkey)
+        scope = Scope(self.settings.watched, self.settings.miners, run.hotkey)
         samples = Samples()
         failed = False
         try:
@@ -229,22 +286,31 @@ class Exporter:
             own.add(telemetry.FEED_TTL, feed.policy.ttl, *labels)
             own.add(telemetry.FEED_MAX_AGE, feed.policy.max_age, *labels)
             for result, count in feed.results.items():
-                own.add(telemetry.FEED_REQUESTS, count, *labels, result)
+                own.add(telemetry.FEED_REQUESTS, count, *labels, result, created=self._started)
 
 
 def enabled(collector: Collector, settings: Settings) -> bool:
-    """Tell whether a collector is on: as the user said, or by default where it can work."""
-    if collector.needs_key and not settings.keys:
+    """Tell whether a collector is on: as the user said, or by default, where it can work."""
+    if (collector.needs_key and not settings.keys) or (collector.scope == "miner" and not settings.watched):
         return False
-    default = collector.default and not (collector.watched_only and settings.all_miners)
-    return settings.collectors.get(collector.name, default)
+    default = {
+        "on": True,
+        "off": False,
+        "watched": settings.miners == "watched",
+        "few": len(settings.watched) <= _FEW,
+    }
+    return settings.collectors.get(collector.name, default[collector.default])
 
 
 def _plan(settings: Settings) -> Iterable[_Run]:
+    hotkeys = {
+        "platform": [""],
+        "signer": [key.address for key in settings.keys],
+        "miner": sorted(settings.watched),
+    }
     for collector in COLLECTORS:
         if enabled(collector, settings):
-            hotkeys = [key.address for key in settings.keys] if collector.of_signer else [""]
-            for hotkey in hotkeys:
+            for hotkey in hotkeys[collector.scope]:
                 yield _Run(collector, hotkey)
 
 

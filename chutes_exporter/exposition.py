@@ -40,11 +40,17 @@ class Family:
         metric: Which metric.
         lines: Its lines, each ended by a newline.
         samples: How many they are.
+        openmetrics: Its lines for OpenMetrics where these differ, which is where counters have created timestamps.
     """
 
     metric: Metric
     lines: bytes
     samples: int
+    openmetrics: bytes | None = None
+
+    def lines_for(self, form: Format) -> bytes:
+        """Return the lines in a format."""
+        return self.openmetrics if form is Format.OPENMETRICS and self.openmetrics is not None else self.lines
 
 
 def negotiate(accept: str) -> Format:
@@ -95,15 +101,30 @@ def render(samples: Samples) -> list[Family]:
     for metric, family in samples.families():
         pattern = _pattern(metric)
         lines = [pattern % (*map(_escape, labels), _number(value)) for labels, value in family.items()]
-        rendered.append(Family(metric, "".join(lines).encode("utf-8", "replace"), len(lines)))
+        openmetrics = None
+        if metric.kind == "counter":
+            # OpenMetrics wants each series' own lines side by side.
+            created = _pattern(metric, f"{metric.name.removesuffix('_total')}_created")
+            openmetrics = _encode(
+                line + (created % (*map(_escape, labels), _number(since)) if since is not None else "")
+                for line, labels, since in zip(
+                    lines, family, (samples.created.get((metric, labels)) for labels in family), strict=True
+                )
+            )
+        rendered.append(Family(metric, _encode(lines), len(lines), openmetrics))
     return rendered
 
 
-def _pattern(metric: Metric) -> str:
+def _encode(lines: Iterable[str]) -> bytes:
+    return "".join(lines).encode("utf-8", "replace")
+
+
+def _pattern(metric: Metric, name: str = "") -> str:
+    name = name or metric.name
     if not metric.labels:
-        return f"{metric.name} %s\n"
+        return f"{name} %s\n"
     labels = ",".join(f'{label}="%s"' for label in metric.labels)
-    return f"{metric.name}{{{labels}}} %s\n"
+    return f"{name}{{{labels}}} %s\n"
 
 
 def _escape(value: str) -> str:
@@ -130,7 +151,7 @@ def assemble(
     """
     groups: dict[Metric, list[bytes]] = {metric: [] for metric in order}
     for family in families:
-        groups[family.metric].append(family.lines)
+        groups[family.metric].append(family.lines_for(form))
     parts: list[bytes] = []
     for metric, lines in groups.items():
         if lines:

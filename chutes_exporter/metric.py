@@ -55,19 +55,22 @@ class Samples:
 
     Attributes:
         duplicates: Samples dropped because their series had one already.
+        created: Unix time from which on counters count, by metric and label values, where it is known.
     """
 
     def __init__(self) -> None:
         self._families: dict[Metric, dict[tuple[str, ...], float]] = {}
         self.duplicates = 0
+        self.created: dict[tuple[Metric, tuple[str, ...]], float] = {}
 
-    def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
+    def add(self, metric: Metric, value: float | None, *labels: LabelValue, created: float | None = None) -> None:
         """Add a sample, unless its value is unknown.
 
         Args:
             metric: What it is a sample of.
             value: Its value; booleans are 1 and 0.
             labels: The label values, in the declared order. None is unknown: an empty label.
+            created: Of a counter, the Unix time from which on it counts.
         """
         if value is None:
             return
@@ -82,6 +85,8 @@ class Samples:
             self.duplicates += 1
         else:
             family[values] = number
+            if created is not None:
+                self.created[metric, values] = created
 
     def families(self) -> Iterator[tuple[Metric, Mapping[tuple[str, ...], float]]]:
         """Return the samples of each metric that has any."""

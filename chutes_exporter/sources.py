@@ -21,17 +21,14 @@ class Source(Generic[T]):
         endpoint: What is asked.
         policy: How fresh the answer is kept.
         per_chute: Whether stats are asked for each chute.
+        none: What the answer is where the API knows none (404); an error when None.
     """
 
     name: str
     endpoint: e.Endpoint[T]
     policy: Policy
     per_chute: bool = False
-
-    @property
-    def of_signer(self) -> bool:
-        """Whether each watched hotkey with a key has an answer of its own."""
-        return self.endpoint.scope == "signer"
+    none: T | None = None
 
 
 # Times to live stay below a minute for what a miner acts on, so that every scrape of the usual one-minute interval
@@ -40,6 +37,7 @@ _OWN = Policy(ttl=45, max_age=600)
 _EARNINGS = Policy(ttl=55, max_age=900)
 _CACHED_UPSTREAM = Policy(ttl=115, max_age=900)  # /miner/metrics/ itself is cached for 120 s
 _SLOW = Policy(ttl=240, max_age=3600)  # the metagraph is synced every few minutes; chutes are many MB
+_HOURLY = Policy(ttl=900, max_age=7200)  # a point an hour
 
 METAGRAPH: Source[list[r.MetagraphNode]] = Source("metagraph", e.METAGRAPH, _SLOW)
 SCORES: Source[r.Scores] = Source("scores", e.SCORES, _EARNINGS)
@@ -51,5 +49,13 @@ SERVERS: Source[list[r.Server]] = Source("servers", e.SERVERS, _OWN)
 NODES: Source[list[r.Node]] = Source("nodes", e.NODES, _OWN)
 INVENTORY: Source[list[r.InventoryItem]] = Source("inventory", e.INVENTORY, _OWN)
 INSTANCES: Source[list[r.Instance]] = Source("instances", e.INSTANCES, _OWN)
+IMAGES: Source[list[r.Image]] = Source("images", e.IMAGES, _SLOW)
+JOBS: Source[list[r.Job]] = Source("jobs", e.JOBS, _OWN)
+ACTIVE_INSTANCES: Source[list[r.ActiveInstance]] = Source("active_instances", e.ACTIVE_INSTANCES, _EARNINGS)
+THRASH_COOLDOWNS: Source[list[r.ThrashCooldown]] = Source("thrash_cooldowns", e.THRASH_COOLDOWNS, _OWN)
+# A miner that is new has no history yet, which is no failure.
+UNIQUE_CHUTE_HISTORY: Source[list[r.HistoryPoint]] = Source(
+    "unique_chute_history", e.UNIQUE_CHUTE_HISTORY, _HOURLY, none=[]
+)
 
 AnySource = Source[Any]

@@ -66,8 +66,21 @@ FEED_REQUESTS = Metric(
     "exporter",
     kind="counter",
 )
+COLLECTOR_CUT = Metric(
+    "chutes_scrape_collector_cut",
+    "Whether the collector's samples are left out because the page would have more series than --max-series (1).",
+    ("collector",),
+    "exporter",
+)
+SERIES = Metric("chutes_scrape_series", "Series of all collectors, those that are left out included.", (), "exporter")
+SERIES_LIMIT = Metric(
+    "chutes_scrape_series_limit", "Most series that collectors may have together (--max-series).", (), "exporter"
+)
 METRICS = (
     BUILD_INFO,
+    COLLECTOR_CUT,
+    SERIES,
+    SERIES_LIMIT,
     COLLECTOR_SUCCESS,
     COLLECTOR_DURATION,
     COLLECTOR_DUPLICATES,

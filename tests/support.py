@@ -20,8 +20,9 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.config import Address, Settings
+from chutes_exporter.config import Address, Credentials, Settings, make_settings
 from chutes_exporter.exporter import Exporter
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
@@ -114,7 +115,7 @@ async def scrape(settings: Settings) -> Page:
 
 def watching(url: str, **more: Any) -> Settings:
     """Return the settings of an exporter that watches the test key's miner."""
-    return Settings(api_url=url, watched=frozenset({HOTKEY}), keys=(KEY,), **more)
+    return make_settings(api_url=url, credentials=Credentials((KEY,), (), ()), **more)
 
 
 def recording(directory: Path, name: str) -> bytes:
@@ -137,12 +138,7 @@ def replay(answers: Mapping[str, bytes]) -> Starlette:
 
         return answer
 
-    plain = ("stats", "scores", "metagraph", "inventory")
-    slashed = ("chutes", "metrics", "nodes", "servers", "instances")
-    return Starlette(
-        routes=[Route(f"/miner/{name}", route(name)) for name in plain]
-        + [Route(f"/miner/{name}/", route(name)) for name in slashed]
-    )
+    return Starlette(routes=[Route(endpoint.path, route(endpoint.name)) for endpoint in ENDPOINTS])
 
 
 def promtool_complaints(page: bytes) -> str:

@@ -119,12 +119,14 @@ def test_everything_can_come_from_the_environment(tmp_path: Path) -> None:
         "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": "127.0.0.1:0",
         "CHUTES_EXPORTER_WEB_TELEMETRY_PATH": "/other",
         "CHUTES_EXPORTER_COLLECTOR_SCORES": "false",
+        "CHUTES_EXPORTER_COLLECTOR_CHUTE_GPUS": "true",
         "CHUTES_EXPORTER_LOG_FORMAT": "logfmt",
     }
     with running(variables=variables) as (url, _):
         page = parse_page(httpx.get(f"{url}/other").text)
     collectors = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
-    assert collectors == set(COLLECTOR_NAMES) - {"scores"}
+    on = {collector.name for collector in COLLECTORS if collector.default != "off"}
+    assert collectors == on - {"scores"} | {"chute_gpus"}
 
 
 def test_the_miners_own_variables_bring_the_key() -> None:

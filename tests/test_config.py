@@ -71,13 +71,19 @@ def test_a_malformed_hotkey_is_refused() -> None:
 
 
 def test_what_is_watched_is_what_was_named_in_any_way() -> None:
-    assert make_settings().all_miners
+    assert make_settings().miners == "all"
     assert make_settings(hotkeys=[HOTKEY]).watched == {HOTKEY}
     assert make_settings(miner_ss58=HOTKEY).watched == {HOTKEY}
     settings = make_settings(hotkeys=[OTHER], credentials=WITH_KEY)
     assert settings.watched == {HOTKEY, OTHER}
     assert settings.keys == (KEY,)
-    assert not settings.all_miners
+    assert settings.miners == "watched"
+    assert make_settings(hotkeys=[OTHER], miners="active").miners == "active"
+
+
+def test_watching_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs somebody to watch"):
+        make_settings(miners="watched")
 
 
 @pytest.mark.parametrize(

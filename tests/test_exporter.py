@@ -9,14 +9,17 @@ import pytest
 import structlog
 
 from chutes_exporter import exporter as module
+from chutes_exporter import observed
+from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import Settings
+from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.exporter import ORDER, Exporter, enabled
 from chutes_exporter.exposition import Format
-from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
     HOTKEY,
     KEY,
+    NOON,
     Clock,
     Page,
     data_of,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors.base import Collector
     from chutes_exporter.metric import Samples
 
+INVOCATIONS = "chutes_chute_window_invocations"
 FEEDS = {
     "metagraph": "chutes_metagraph_miners",
     "scores": "chutes_scored_miners",
@@ -44,7 +48,13 @@ FEEDS = {
     "nodes": "chutes_gpu_info",
     "inventory": "chutes_fleet_gpus",
     "instances": "chutes_instance_info",
+    "thrash_cooldowns": "chutes_miner_thrash_cooldowns",
+    "unique_chute_history": "chutes_miner_active_gpus",
+    "jobs": "chutes_jobs_waiting",
+    "images": "chutes_images",
+    "active_instances": "chutes_platform_active_instances",
 }
+OF_A_HOTKEY = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
 
 
 async def page_of(exporter: Exporter, timeout: float = 5) -> Page:
@@ -73,7 +83,7 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
 
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
-    page = await scrape(Settings(api_url=simulator.url, watched=frozenset({HOTKEY})))
+    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]))
     assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
     assert "stats_per_chute" in success(page)
     assert not [asked for asked in simulator.asked if asked.signed]
@@ -81,29 +91,30 @@ async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulat
 
 async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
     page = await scrape(watching(simulator.url))
-    assert set(success(page)) == {collector.name for collector in COLLECTORS}
+    assert set(success(page)) == {collector.name for collector in COLLECTORS if collector.default != "off"}
     assert set(success(page).values()) == {1.0}
     assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == len(simulator.world.miners[0].servers)
 
 
 async def test_a_watched_hotkey_without_a_seat_is_not_registered_and_did_nothing(simulator: Simulator) -> None:
     stranger = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
-    page = await scrape(Settings(api_url=simulator.url, watched=frozenset({stranger})))
+    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[stranger]))
     assert page[series("chutes_miner_registered", hotkey=stranger)] == 0
     assert series("chutes_miner_blacklisted", hotkey=stranger) not in page
     assert page[series("chutes_miner_window_compute_units", hotkey=stranger, window="1h")] == 0
     assert series("chutes_miner_score_ratio", hotkey=stranger) not in page
 
 
-async def test_many_hotkeys_share_the_platforms_answers(simulator: Simulator) -> None:
-    watched = frozenset(simulator.world.by_hotkey)
-    await scrape(Settings(api_url=simulator.url, watched=watched))
+async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
+    world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
+    async with Simulator(world, clock=clock) as simulator:
+        await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
     assert sorted(asked.endpoint for asked in simulator.asked) == ["metagraph", "metrics", "scores", "stats", "stats"]
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
     keys = tuple(miner.key for miner in simulator.world.miners[:3])
-    settings = Settings(api_url=simulator.url, watched=frozenset(key.address for key in keys), keys=keys)
+    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
     async with serve(settings) as (url, _):
         text = (await get(f"{url}/metrics")).text
     page = parse_page(text)
@@ -116,14 +127,14 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
 async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator) -> None:
     stranger = type(KEY).from_seed("22" * 32)
     keys = (stranger, KEY)
-    page = await scrape(Settings(api_url=simulator.url, watched=frozenset({HOTKEY, stranger.address}), keys=keys))
+    page = await scrape(make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ())))
     assert "chutes_chute_info" in names(page)
     assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
     assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
     assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
 
 
-@pytest.mark.parametrize("failing", [*itertools.combinations(FEEDS, 1), *itertools.combinations(FEEDS, 8)])
+@pytest.mark.parametrize("failing", [*itertools.combinations(FEEDS, 1), *itertools.combinations(FEEDS, len(FEEDS) - 1)])
 async def test_whichever_endpoints_fail_the_others_metrics_stay(simulator: Simulator, failing: tuple[str, ...]) -> None:
     for name in failing:
         simulator.faults[name] = Fault(status=500)
@@ -132,7 +143,7 @@ async def test_whichever_endpoints_fail_the_others_metrics_stay(simulator: Simul
     for name, metric in FEEDS.items():
         needs = {"servers", "nodes", "inventory"} if name == "inventory" else {name}
         assert (metric in present) is not bool(needs & set(failing)), metric
-        hotkey = HOTKEY if name in ("servers", "nodes", "inventory", "instances") else ""
+        hotkey = HOTKEY if name in OF_A_HOTKEY else ""
         assert page[series("chutes_feed_up", feed=name, hotkey=hotkey)] == float(name not in failing)
 
 
@@ -173,6 +184,70 @@ async def test_a_record_that_comes_twice_makes_one_series(simulator: Simulator) 
     page = await scrape(Settings(api_url=simulator.url))
     assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
     assert page[series("chutes_scrape_collector_duplicate_samples", collector="metrics")] == 1
+
+
+async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        whole = await page_of(exporter)
+    size = whole[series("chutes_scrape_series")]
+    assert size == len(data_of(whole)) - len(observed.METRICS)
+    chutes = [key for key in whole if key[0] in {m.name for m in by_name("chutes").metrics if m.name != INVOCATIONS}]
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url, max_series=int(size) - 1), clock=Clock()) as exporter:
+            page = await page_of(exporter)
+            await page_of(exporter)
+    cut = {dict(labels)["collector"]: value for (name, labels), value in page.items() if name.endswith("_cut")}
+    assert [name for name, value in cut.items() if value] == ["chutes"]
+    # The chutes' invocations of the day go with them; those of the hour belong to another collector and stay.
+    gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
+    assert gone == {*chutes, *(k for k in whole if k[0] == INVOCATIONS and ("window", "1d") in k[1])}
+    assert page[series("chutes_scrape_series")] == size
+    assert page[series("chutes_scrape_series_limit")] == size - 1
+    assert [log["collectors"] for log in logs if "left out" in log["event"]] == ["chutes"]
+
+
+async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Simulator) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url, max_series=0), clock=Clock()) as exporter:
+            page = await page_of(exporter)
+            assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
+            exporter.settings = watching(simulator.url)
+            assert "chutes_miner_registered" in names(await page_of(exporter))
+    assert [log["event"] for log in logs if "left out" in log["event"]] == [
+        "collectors left out, to stay below --max-series",
+        "no collector is left out any more",
+    ]
+
+
+@pytest.mark.parametrize(
+    "size", [Size(miners=3, active_miners=3, chutes=40), Size(miners=40, active_miners=20, chutes=200)]
+)
+async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) -> None:
+    world = World(start=NOON, size=size)
+    async with Simulator(world, clock=clock) as simulator:
+        on = {collector.name: True for collector in COLLECTORS}
+        settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
+        async with Exporter(settings, clock=clock) as exporter:
+            page = await page_of(exporter)
+    counts = {
+        "miner": size.miners,
+        "chute": size.chutes,
+        "miner_chute": len(world.work(NOON, 7 * 86400, per_chute=True)),
+        "server": len(world.miners[0].servers),
+        "gpu": len(world.miners[0].gpus),
+        "instance": len(world.instances(NOON, HOTKEY)),
+        "item": 8 + len(world.jobs(NOON)),
+    }
+    for collector in COLLECTORS:
+        names_of = {metric.name for metric in collector.metrics}
+        # Invocations of the hour and of the day come from two collectors.
+        other = ("window", "1h" if collector.name == "chutes" else "1d")
+        made = len([k for k in page if k[0] in names_of and not (k[0] == INVOCATIONS and other in k[1])])
+        stated = collector.cost.series(**counts, fixed=size.miners if collector.scope == "miner" else 1)
+        assert made <= stated, collector.name
+        # Stated costs are worst cases, not fantasies.
+        assert stated <= 7 * made + 30, collector.name
+        assert str(collector.cost)
 
 
 async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,11 +297,23 @@ async def test_what_is_no_error_of_the_api_is_logged_with_its_trace(simulator: S
     assert all(log["exc_info"] for log in logs)
 
 
+async def test_the_active_miners_are_those_that_earn(simulator: Simulator) -> None:
+    page = await scrape(
+        make_settings(api_url=simulator.url, hotkeys=[simulator.world.miners[-1].hotkey], miners="active")
+    )
+    earning = simulator.world.shares(NOON)
+    watched = {simulator.world.miners[-1].hotkey}
+    for metric, idle_too in (("registered", True), ("score_ratio", False), ("window_compute_units", True)):
+        found = {dict(labels)["hotkey"] for name, labels in page if name == f"chutes_miner_{metric}"}
+        assert found == set(earning) | (watched if idle_too else set())
+    assert len(earning) < len(simulator.world.miners)
+
+
 @pytest.mark.parametrize("mode", ["nothing", "hotkey", "key"])
 async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mode: str) -> None:
     settings = {
         "nothing": Settings(api_url=simulator.url),
-        "hotkey": Settings(api_url=simulator.url, watched=frozenset({HOTKEY})),
+        "hotkey": make_settings(api_url=simulator.url, hotkeys=[HOTKEY]),
         "key": watching(simulator.url),
     }[mode]
     async with Exporter(settings, clock=Clock()) as exporter:
@@ -237,8 +324,13 @@ def by_name(name: str) -> Collector:
     return next(collector for collector in COLLECTORS if collector.name == name)
 
 
+def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
+    sources = {source.name for collector in COLLECTORS for source in collector.sources}
+    assert sources == FEEDS.keys() | {"stats_per_chute"}
+
+
 def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> None:
-    everybody, one, mine = Settings(), Settings(watched=frozenset({HOTKEY})), watching("http://x")
+    everybody, one, mine = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
     assert enabled(by_name("scores"), everybody)
     assert not enabled(by_name("scores"), replace(everybody, collectors={"scores": False}))
     assert not enabled(by_name("stats_per_chute"), everybody)
@@ -247,6 +339,13 @@ def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> N
     assert not enabled(by_name("servers"), one)
     assert not enabled(by_name("servers"), replace(one, collectors={"servers": True}))
     assert enabled(by_name("servers"), mine)
+    assert not enabled(by_name("job_details"), mine)
+    assert enabled(by_name("job_details"), replace(mine, collectors={"job_details": True}))
+    many = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in range(17)])
+    assert enabled(by_name("unique_chute_history"), one)
+    assert not enabled(by_name("unique_chute_history"), everybody)
+    assert not enabled(by_name("unique_chute_history"), many)
+    assert enabled(by_name("unique_chute_history"), replace(many, collectors={"unique_chute_history": True}))
 
 
 def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
@@ -263,4 +362,5 @@ def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
 
 async def test_no_collector_makes_a_metric_that_it_does_not_declare(simulator: Simulator) -> None:
     page = await scrape(watching(simulator.url))
-    assert {name for name, _ in data_of(page)} <= {metric.name for c in COLLECTORS for metric in c.metrics}
+    declared = {metric.name for metric in (*observed.METRICS, *(m for c in COLLECTORS for m in c.metrics))}
+    assert {name for name, _ in data_of(page)} <= declared

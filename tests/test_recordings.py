@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from chutes_exporter.collectors import COLLECTORS
 from tests.support import (
     HOTKEY,
     RECORDINGS,
@@ -46,7 +47,13 @@ NAMES = (
     "nodes",
     "inventory",
     "instances",
+    "images",
+    "jobs",
+    "active_instances",
+    "thrash_cooldowns",
+    "unique_chute_history",
 )
+ALL_ON = {collector.name: True for collector in COLLECTORS}
 _TIME = re.compile(r"(\d+)-(\d+)-(\d+)[T ](\d+):(\d+):(\d+)(\.\d+)?(?:([+-])(\d\d)(?::?(\d\d))?)?")
 
 
@@ -101,6 +108,8 @@ def expect_platform(want: Expected, raw: dict[str, Any]) -> None:
         "last_update_block": "last_updated",
     }.items():
         want.put(f"chutes_miner_{metric}", seat[field], hotkey=HOTKEY)
+    better = [n for n in metagraph if n["incentive"] is not None and n["incentive"] > seat["incentive"]]
+    want.put("chutes_miner_incentive_rank", 1 + len(better), hotkey=HOTKEY)
     want.put("chutes_miner_registered", 1, hotkey=HOTKEY)
     want.put("chutes_miner_blacklisted", 0, hotkey=HOTKEY)
     want.put("chutes_miner_info", 1, hotkey=HOTKEY, coldkey=seat["coldkey"], uid=seat["node_id"])
@@ -110,6 +119,9 @@ def expect_platform(want: Expected, raw: dict[str, Any]) -> None:
     want.put("chutes_scored_miners", len(scored))
     want.put("chutes_miner_score_ratio", final[HOTKEY], hotkey=HOTKEY)
     want.put("chutes_miner_score_rank", 1 + len([1 for share in scored if share > final[HOTKEY]]), hotkey=HOTKEY)
+    higher, lower = ([s for s in scored if s > final[HOTKEY]], [s for s in scored if s < final[HOTKEY]])
+    want.put("chutes_miner_score_next_better_ratio", min(higher, default=None), hotkey=HOTKEY)
+    want.put("chutes_miner_score_next_worse_ratio", max(lower, default=None), hotkey=HOTKEY)
     mine = raw["scores"]["raw_values"][HOTKEY]
     want.put("chutes_miner_score_instances", mine["total_instances"], hotkey=HOTKEY)
     want.put("chutes_miner_score_bounties", mine["bounty_score"], hotkey=HOTKEY)
@@ -198,6 +210,8 @@ def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
         }.items():
             want.put(f"chutes_chute_{metric}", row[field], chute_id=chute)
         want.put("chutes_chute_window_invocations", row["invocation_count"], chute_id=chute, window="1d")
+        for gpu in selector.get("supported_gpus") or []:
+            want.put("chutes_chute_supported_gpu_info", 1, chute_id=chute, gpu=gpu)
         for factor, value in (row["compute_multiplier_factors"] or {}).items():
             want.put("chutes_chute_compute_multiplier_factor", value, chute_id=chute, factor=factor)
 
@@ -287,6 +301,80 @@ def expect_instances(want: Expected, raw: dict[str, Any]) -> None:
         want.put("chutes_fleet_instances", states.count(state), hotkey=HOTKEY, state=state)
 
 
+def expect_active_instances(want: Expected, raw: dict[str, Any]) -> None:
+    rows_of = raw["active_instances"]
+    mine = [row for row in rows_of if row["miner_hotkey"] == HOTKEY]
+    want.put("chutes_platform_active_instances", len(rows_of))
+    want.put("chutes_platform_active_compute_multiplier", sum(row["compute_multiplier"] for row in rows_of))
+    for chute_id in {row["chute_id"] for row in rows_of}:
+        count = len([1 for row in rows_of if row["chute_id"] == chute_id])
+        want.put("chutes_chute_active_instances", count, chute_id=chute_id)
+    want.put("chutes_miner_active_instances", len(mine), hotkey=HOTKEY)
+    total = sum(row["compute_multiplier"] for row in mine)
+    want.put("chutes_miner_active_compute_multiplier", total, hotkey=HOTKEY)
+    newest = max((seconds(row["activated_at"]) or 0 for row in mine), default=0)
+    want.put("chutes_miner_last_activation_timestamp_seconds", newest or None, hotkey=HOTKEY)
+
+
+def expect_images(want: Expected, raw: dict[str, Any]) -> None:
+    texts = {"pending build": "pending", "building": "building", "built and pushed": "built"}
+    found = []
+    for row in raw["images"]:
+        image, status = row["image_id"], row["status"]
+        failed = status.startswith("error")
+        found.append("error" if failed else texts[status])
+        named = ("username", "name", "tag", "patch_version", "chutes_version")
+        labels = {name: row[name] for name in named} | {"public": flag(row["public"]), "status": found[-1]}
+        want.put("chutes_image_info", 1, image_id=image, error=status if failed else "", **labels)
+        for metric, field in {
+            "created": "created_at",
+            "build_started": "build_started_at",
+            "build_completed": "build_completed_at",
+        }.items():
+            want.put(f"chutes_image_{metric}_timestamp_seconds", seconds(row[field]), image_id=image)
+    for status in ("pending", "building", "built", "error", "other"):
+        want.put("chutes_images", found.count(status), status=status)
+
+
+def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
+    methods = [row["method"] or "" for row in raw["jobs"]]
+    want.put("chutes_jobs_waiting", len(methods))
+    for method in set(methods):
+        want.put("chutes_jobs_available", methods.count(method), method=method)
+    oldest = min(row["created_at"] for row in raw["jobs"])
+    want.put("chutes_jobs_oldest_created_timestamp_seconds", seconds(oldest))
+    tried = [row for row in raw["jobs"] if HOTKEY in (row["miner_history"] or [])]
+    want.put("chutes_jobs_tried", len(tried), hotkey=HOTKEY)
+    for row in raw["jobs"]:
+        job = row["job_id"]
+        labels = {name: row[name] for name in ("chute_id", "method", "status")}
+        want.put("chutes_job_info", 1, job_id=job, **labels)
+        want.put("chutes_job_created_timestamp_seconds", seconds(row["created_at"]), job_id=job)
+        want.put("chutes_job_compute_multiplier", row["compute_multiplier"], job_id=job)
+        if row["miner_history"] is not None:
+            want.put("chutes_job_tries", len(row["miner_history"]), job_id=job)
+
+
+def expect_history_and_cooldowns(want: Expected, raw: dict[str, Any]) -> None:
+    # The answer is oldest first.
+    newest = raw["unique_chute_history"][-1]
+    want.put("chutes_miner_unique_chute_gpus", newest["count"], hotkey=HOTKEY)
+    want.put("chutes_miner_active_gpus", newest["total_count"], hotkey=HOTKEY)
+    want.put("chutes_miner_history_timestamp_seconds", seconds(newest["time"]), hotkey=HOTKEY)
+    want.put("chutes_miner_thrash_cooldowns", len(raw["thrash_cooldowns"]), hotkey=HOTKEY)
+    for row in raw["thrash_cooldowns"]:
+        for metric, field in {"deleted": "deleted_at", "expires": "cooldown_expires_at"}.items():
+            name = f"chutes_thrash_cooldown_{metric}_timestamp_seconds"
+            want.put(name, seconds(row[field]), hotkey=HOTKEY, chute_id=row["chute_id"])
+
+
+def expect_observed(want: Expected) -> None:
+    # The first answer is where counting starts.
+    for event in ("instances_started", "instances_stopped", "instance_verification_failures"):
+        want.put(f"chutes_observed_{event}_total", 0, hotkey=HOTKEY)
+    want.put("chutes_observed_gpu_verification_failures_total", 0, hotkey=HOTKEY)
+
+
 def load(directory: Path, **other: str) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return recorded bodies, and what plain JSON makes of them."""
     bodies = {name: recording(directory, other.get(name, name)) for name in NAMES}
@@ -296,8 +384,20 @@ def load(directory: Path, **other: str) -> tuple[dict[str, bytes], dict[str, Any
 
 def expected(raw: dict[str, Any]) -> Page:
     want = Expected()
-    for expect in (expect_platform, expect_stats, expect_chutes, expect_servers, expect_gpus, expect_instances):
+    for expect in (
+        expect_platform,
+        expect_stats,
+        expect_chutes,
+        expect_servers,
+        expect_gpus,
+        expect_instances,
+        expect_active_instances,
+        expect_images,
+        expect_jobs,
+        expect_history_and_cooldowns,
+    ):
         expect(want, raw)
+    expect_observed(want)
     return want.page
 
 
@@ -305,7 +405,7 @@ def expected(raw: dict[str, Any]) -> Page:
 async def test_recorded_answers_give_exactly_the_metrics_that_their_json_says(directory: Path) -> None:
     bodies, raw = load(directory)
     async with served(replay(bodies)) as url:
-        page = data_of(await scrape(watching(url)))
+        page = data_of(await scrape(watching(url, collectors=ALL_ON)))
     want = expected(raw)
     assert page.keys() == want.keys()
     assert {key: value for key, value in page.items() if value != pytest.approx(want[key], rel=1e-12)} == {}
@@ -315,7 +415,7 @@ async def test_a_window_that_the_stats_leave_out_is_unknown_not_zero() -> None:
     bodies, raw = load(RECORDINGS)
     bodies["stats"] = json.dumps({**raw["stats"], "past_day": None}).encode()
     async with served(replay(bodies)) as url:
-        page = await scrape(watching(url))
+        page = await scrape(watching(url, collectors=ALL_ON))
     windows = {dict(labels)["window"] for name, labels in page if name == "chutes_platform_window_miners"}
     assert windows == {"1h", "7d"}
     assert series("chutes_miner_window_compute_units", hotkey=HOTKEY, window="1d") not in page
@@ -325,7 +425,7 @@ async def test_chutes_may_lack_what_they_ask_for() -> None:
     bodies, _ = load(RECORDINGS)
     bodies["chutes"] = b'data: {"chute_id":"a","node_selector":{"gpu_count":2}}\n\n'
     async with served(replay(bodies)) as url:
-        page = await scrape(watching(url))
+        page = await scrape(watching(url, collectors=ALL_ON))
     assert page[series("chutes_chute_gpus", chute_id="a")] == 2
     assert series("chutes_chute_min_vram_bytes", chute_id="a") not in page
 
@@ -333,7 +433,7 @@ async def test_chutes_may_lack_what_they_ask_for() -> None:
 async def test_the_stats_of_2025_give_what_they_have_and_invent_nothing() -> None:
     bodies, raw = load(RECORDINGS, stats="stats_2025")
     async with served(replay(bodies)) as url:
-        page = data_of(await scrape(watching(url)))
+        page = data_of(await scrape(watching(url, collectors=ALL_ON)))
     want = expected(raw)
     assert page.keys() == want.keys()
     assert {key: value for key, value in page.items() if value != pytest.approx(want[key], rel=1e-12)} == {}
@@ -343,7 +443,7 @@ async def test_the_stats_of_2025_give_what_they_have_and_invent_nothing() -> Non
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 async def test_promtool_has_nothing_to_say_about_a_page_of_recorded_answers(directory: Path) -> None:
     bodies, _ = load(directory)
-    async with served(replay(bodies)) as url, served_exporter(watching(url)) as (exporter_url, _):
+    async with served(replay(bodies)) as url, served_exporter(watching(url, collectors=ALL_ON)) as (exporter_url, _):
         page = (await ask(f"{exporter_url}/metrics")).content
     assert promtool_complaints(page) == ""
 
@@ -355,6 +455,11 @@ NULLABLE = {
     "nodes": ("uuid",),
     "inventory": ("gpu_id",),
     "instances": ("instance_id",),
+    "images": ("image_id",),
+    "jobs": ("job_id",),
+    "active_instances": ("instance_id",),
+    "thrash_cooldowns": ("chute_id",),
+    "unique_chute_history": ("time",),
 }
 
 
@@ -368,7 +473,7 @@ def all_null() -> dict[str, bytes]:
     bodies, raw = load(RECORDINGS)
     for name, identity in NULLABLE.items():
         rows_of = nulled(raw[name], *identity)
-        if name in ("metagraph", "inventory"):
+        if bodies[name].startswith(b"["):
             bodies[name] = json.dumps(rows_of).encode()
         else:
             bodies[name] = b"".join(f"data: {json.dumps(row)}\n\n".encode() for row in rows_of)
@@ -385,7 +490,7 @@ def all_null() -> dict[str, bytes]:
 
 async def test_null_in_every_field_that_can_be_null_makes_no_sample_of_it() -> None:
     async with served(replay(all_null())) as url:
-        page = await scrape(watching(url))
+        page = await scrape(watching(url, collectors=ALL_ON))
     success = {value for (name, _), value in page.items() if name == "chutes_scrape_collector_success"}
     assert success == {1.0}
     # What is known without any field: that something is there, and how many.
@@ -402,8 +507,26 @@ async def test_null_in_every_field_that_can_be_null_makes_no_sample_of_it() -> N
         "chutes_gpu_verified": 0,
         "chutes_gpu_allocation_info": 1,
         "chutes_instance_info": 1,
+        "chutes_platform_active_instances": 8,
+        "chutes_platform_active_compute_multiplier": 0,
+        "chutes_miner_active_instances": 0,
+        "chutes_miner_active_compute_multiplier": 0,
+        "chutes_image_info": 1,
+        "chutes_job_info": 1,
+        "chutes_jobs_waiting": 3,
+        "chutes_jobs_available": 3,
+        "chutes_jobs_tried": 0,
+        "chutes_miner_history_timestamp_seconds": 1795323600,
+        "chutes_miner_thrash_cooldowns": 2,
     }
-    counted = ("chutes_fleet_", "chutes_gpu_in_use", "chutes_gpu_active", "chutes_platform_window_")
+    counted = (
+        "chutes_observed_",
+        "chutes_images",
+        "chutes_fleet_",
+        "chutes_gpu_in_use",
+        "chutes_gpu_active",
+        "chutes_platform_window_",
+    )
     for (name, labels), value in data_of(page).items():
         if name.startswith("chutes_miner_window_"):
             # The miner has no record in the past hour at all, which says that it did nothing.

@@ -1,9 +1,15 @@
 """The collectors, one module a topic."""
 
 from chutes_exporter.collectors import (
+    active_instances,
+    chute_gpus,
     chutes,
     fleet,
+    image_details,
+    images,
     instances,
+    job_details,
+    jobs,
     metagraph,
     metrics,
     nodes,
@@ -11,20 +17,31 @@ from chutes_exporter.collectors import (
     servers,
     stats,
     stats_per_chute,
+    thrash_cooldowns,
+    unique_chute_history,
 )
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, MinersChoice, Scope
 
 COLLECTORS: tuple[Collector, ...] = (
     metagraph.COLLECTOR,
     scores.COLLECTOR,
     stats.COLLECTOR,
+    fleet.COLLECTOR,
+    servers.COLLECTOR,
+    nodes.COLLECTOR,
+    instances.COLLECTOR,
+    thrash_cooldowns.COLLECTOR,
+    unique_chute_history.COLLECTOR,
+    jobs.COLLECTOR,
+    images.COLLECTOR,
+    active_instances.COLLECTOR,
     stats_per_chute.COLLECTOR,
     metrics.COLLECTOR,
     chutes.COLLECTOR,
-    servers.COLLECTOR,
-    nodes.COLLECTOR,
-    fleet.COLLECTOR,
-    instances.COLLECTOR,
+    job_details.COLLECTOR,
+    image_details.COLLECTOR,
+    chute_gpus.COLLECTOR,
 )
+"""All collectors, the most important first: a page that would be too large loses them from the end."""
 
-__all__ = ["COLLECTORS", "Answers", "Collector", "Scope"]
+__all__ = ["COLLECTORS", "Answers", "Collector", "Cost", "MinersChoice", "Scope"]

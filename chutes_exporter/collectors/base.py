@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,23 +14,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+MinersChoice = Literal["watched", "active", "all"]
+"""Whose public data is exported: the named hotkeys', theirs and that of all miners that earn, or everybody's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Whose data a collector shall export.
 
     Attributes:
         watched: The hotkeys that the user named.
-        all_miners: Whether every miner's public data is exported, not only the watched ones'.
-        signer: The hotkey whose private data the answers hold; empty for platform-wide answers.
+        miners: Which other miners' public data is exported.
+        hotkey: The miner that the answers are about; empty for platform-wide answers.
     """
 
     watched: frozenset[str]
-    all_miners: bool
-    signer: str = ""
+    miners: MinersChoice
+    hotkey: str = ""
 
-    def exports(self, hotkey: str) -> bool:
-        """Tell whether a miner's public data is exported."""
-        return self.all_miners or hotkey in self.watched
+    def exports(self, hotkey: str, *, active: bool) -> bool:
+        """Tell whether a miner's public data is exported.
+
+        Args:
+            hotkey: The miner.
+            active: Whether it earns, by what the collector at hand knows.
+        """
+        return self.miners == "all" or hotkey in self.watched or (active and self.miners == "active")
 
 
 class Answers:
@@ -44,6 +53,41 @@ class Answers:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """How many series a collector makes at most, by what they grow with.
+
+    Attributes:
+        fixed: Series that are there in any case, once for each hotkey where the answers are a hotkey's own.
+        miner: Series for each exported miner.
+        chute: Series for each chute of the platform.
+        miner_chute: Series for each chute that an exported miner computed on within a week.
+        server: Series for each server of a hotkey with a key.
+        gpu: Series for each GPU of a hotkey with a key.
+        instance: Series for each instance of a hotkey with a key.
+        item: Series for each of what the collector lists besides (jobs, images, cooldowns).
+    """
+
+    fixed: int = 0
+    miner: int = 0
+    chute: int = 0
+    miner_chute: int = 0
+    server: int = 0
+    gpu: int = 0
+    instance: int = 0
+    item: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{getattr(self, field.name)} a {field.name}" for field in fields(self) if getattr(self, field.name)]
+        return ", ".join(parts).replace(" a fixed", "").replace("a miner_chute", "a miner and chute")
+
+    def series(self, **counts: int) -> int:
+        """Return the series for given counts (of ``miner``, ``chute`` and so on)."""
+        return self.fixed * counts.get("fixed", 1) + sum(
+            count * int(getattr(self, name)) for name, count in counts.items() if name != "fixed"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Collector:
     """A topic of metrics.
@@ -54,8 +98,9 @@ class Collector:
         sources: What it needs; it runs when all of them have an answer.
         metrics: What it makes.
         collect: Makes samples of answers. Pure: same answers, same samples.
-        default: Whether it is on unless said otherwise.
-        watched_only: Whether, unless said otherwise, it is on only where hotkeys are named (too large for all).
+        cost: How many series it makes.
+        default: Whether it is on unless said otherwise: ``on``, ``off``, ``watched`` (where hotkeys are named: for
+            all miners it is large) or ``few`` (where a few hotkeys are named: it asks for each).
     """
 
     name: str
@@ -63,8 +108,8 @@ class Collector:
     sources: tuple[AnySource, ...]
     metrics: tuple[Metric, ...]
     collect: Callable[[Answers, Scope, Samples], None]
-    default: bool = True
-    watched_only: bool = False
+    cost: Cost
+    default: Literal["on", "off", "watched", "few"] = "on"
 
     @property
     def needs_key(self) -> bool:
@@ -72,6 +117,7 @@ class Collector:
         return any(source.endpoint.signed for source in self.sources)
 
     @property
-    def of_signer(self) -> bool:
-        """Whether it runs once for each hotkey with a seed, rather than once."""
-        return any(source.of_signer for source in self.sources)
+    def scope(self) -> Literal["platform", "signer", "miner"]:
+        """Whether it runs once, once for each hotkey with a seed, or once for each watched hotkey."""
+        scopes = {source.endpoint.scope for source in self.sources}
+        return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"

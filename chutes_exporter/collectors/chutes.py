@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.collectors.metrics import INVOCATIONS
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import CHUTES
@@ -124,4 +124,5 @@ COLLECTOR = Collector(
         INVOCATIONS,
     ),
     collect=collect,
+    cost=Cost(chute=16),
 )

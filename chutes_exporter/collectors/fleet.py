@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, get_args
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import INVENTORY, NODES, SERVERS
 
@@ -50,7 +50,7 @@ UNKNOWN_MODEL = "unknown"
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Tell each GPU's state from the three endpoints that know a part of it."""
-    hotkey = scope.signer
+    hotkey = scope.hotkey
     known: dict[str, Node | ServerGpu] = {gpu.uuid: gpu for server in answers[SERVERS] for gpu in server.gpus or ()}
     # The same GPUs come from both endpoints; what /miner/nodes/ says of one wins.
     known.update({gpu.uuid: gpu for gpu in answers[NODES]})
@@ -86,4 +86,5 @@ COLLECTOR = Collector(
     sources=(SERVERS, NODES, INVENTORY),
     metrics=(GPUS, IN_USE, ACTIVE, ALLOCATION),
     collect=collect,
+    cost=Cost(gpu=7),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, get_args
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import INSTANCES
 
@@ -98,7 +98,7 @@ ERROR_INFO = info(
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the miner's instances."""
-    hotkey = scope.signer
+    hotkey = scope.hotkey
     count: Counter[State] = Counter()
     for instance in {instance.instance_id: instance for instance in answers[INSTANCES]}.values():
         count[_state(instance)] += 1
@@ -158,4 +158,5 @@ COLLECTOR = Collector(
         ERROR_INFO,
     ),
     collect=collect,
+    cost=Cost(fixed=3, instance=13),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.scores import places
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import METAGRAPH
 
@@ -43,6 +44,13 @@ INCENTIVE = Metric(
     "The miner's share of the subnet's emission to miners.",
     _MINER,
     f"{_SOURCE}: incentive",
+)
+INCENTIVE_RANK = Metric(
+    "chutes_miner_incentive_rank",
+    "The miner's place by incentive among all seats, 1 being the best; who is last when a newcomer registers "
+    "loses the seat.",
+    _MINER,
+    f"{_SOURCE}: the order of incentive",
 )
 TRUST = Metric("chutes_miner_trust_ratio", "The miner's trust on the subnet.", _MINER, f"{_SOURCE}: trust")
 VALIDATOR_TRUST = Metric(
@@ -88,11 +96,13 @@ SYNCED = Metric(
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the metagraph."""
     nodes = {node.hotkey: node for node in answers[METAGRAPH]}
+    ranks = places({node.hotkey: node.incentive for node in nodes.values()})
     for hotkey in sorted(scope.watched - nodes.keys()):
         out.add(REGISTERED, 0, hotkey)
     for node in nodes.values():
-        if scope.exports(node.hotkey):
+        if scope.exports(node.hotkey, active=bool(node.incentive)):
             _seat(node, out)
+            out.add(INCENTIVE_RANK, ranks.get(node.hotkey), node.hotkey)
     out.add(MINERS, len(nodes))
     out.add(BLACKLISTED_MINERS, sum(1 for node in nodes.values() if node.blacklist_reason))
     out.add(SYNCED, max((node.synced_at for node in nodes.values() if node.synced_at is not None), default=None))
@@ -124,6 +134,7 @@ COLLECTOR = Collector(
         INFO,
         BLACKLIST_INFO,
         INCENTIVE,
+        INCENTIVE_RANK,
         TRUST,
         VALIDATOR_TRUST,
         STAKE,
@@ -135,4 +146,5 @@ COLLECTOR = Collector(
         SYNCED,
     ),
     collect=collect,
+    cost=Cost(fixed=3, miner=12),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import METRICS
 
@@ -97,4 +97,5 @@ COLLECTOR = Collector(
         PRICE,
     ),
     collect=collect,
+    cost=Cost(chute=9),
 )

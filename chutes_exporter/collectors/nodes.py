@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import NODES
 
@@ -43,7 +43,7 @@ _HERTZ_PER_MEGAHERTZ = 1e6
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the miner's GPUs."""
-    hotkey = scope.signer
+    hotkey = scope.hotkey
     for gpu in {gpu.uuid: gpu for gpu in answers[NODES]}.values():
         key = gpu.uuid
         out.add(
@@ -74,4 +74,5 @@ COLLECTOR = Collector(
     sources=(NODES,),
     metrics=(INFO, VERIFIED, VERIFIED_AT, ERROR_INFO, MEMORY, CLOCK_RATE, PROCESSORS, CREATED),
     collect=collect,
+    cost=Cost(gpu=8),
 )

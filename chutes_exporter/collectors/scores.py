@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+import bisect
+from typing import TYPE_CHECKING
+
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import SCORES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SOURCE = "GET /miner/scores"
 _MINER = ("hotkey",)
@@ -18,6 +24,18 @@ SHARE = Metric(
 RANK = Metric(
     "chutes_miner_score_rank",
     "The miner's place by share, 1 being the best; equal shares have equal places.",
+    _MINER,
+    f"{_SOURCE}: the order of final_scores",
+)
+NEXT_BETTER = Metric(
+    "chutes_miner_score_next_better_ratio",
+    "The share of the next better miner: what the miner must pass to gain a place; absent for the best.",
+    _MINER,
+    f"{_SOURCE}: the order of final_scores",
+)
+NEXT_WORSE = Metric(
+    "chutes_miner_score_next_worse_ratio",
+    "The share of the next worse miner: what would take the miner's place; absent for the last.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
 )
@@ -48,20 +66,29 @@ COMPUTE_UNITS = Metric(
 SCORED = Metric("chutes_scored_miners", "Miners that have a score.", (), f"{_SOURCE}: final_scores that are not null")
 
 
+def places(values: Mapping[str, float | None]) -> dict[str, int]:
+    """Rank by value, the highest first; equal values share a place, unknown ones have none."""
+    ordered = sorted((value for value in values.values() if value is not None), reverse=True)
+    place = {value: position for position, value in reversed(list(enumerate(ordered, start=1)))}
+    return {key: place[value] for key, value in values.items() if value is not None}
+
+
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the scores."""
     scores = answers[SCORES]
     shares = {hotkey: share for hotkey, share in scores.shares.items() if share is not None}
-    place = 0
-    previous: float | None = None
-    for position, (hotkey, share) in enumerate(sorted(shares.items(), key=lambda item: item[1], reverse=True), start=1):
-        if share != previous:
-            place, previous = position, share
-        if scope.exports(hotkey):
+    exported = {hotkey for hotkey in scores.shares if scope.exports(hotkey, active=bool(shares.get(hotkey)))}
+    ladder = sorted(set(shares.values()))
+    rank = places(shares)
+    for hotkey, share in shares.items():
+        if hotkey in exported:
             out.add(SHARE, share, hotkey)
-            out.add(RANK, place, hotkey)
+            out.add(RANK, rank[hotkey], hotkey)
+            step = bisect.bisect_left(ladder, share)
+            out.add(NEXT_BETTER, ladder[step + 1] if step + 1 < len(ladder) else None, hotkey)
+            out.add(NEXT_WORSE, ladder[step - 1] if step > 0 else None, hotkey)
     for hotkey, raw in scores.raw.items():
-        if raw is not None and scope.exports(hotkey):
+        if raw is not None and hotkey in exported:
             out.add(INSTANCES, raw.total_instances, hotkey)
             out.add(BOUNTIES, raw.bounty_score, hotkey)
             out.add(INSTANCE_SECONDS, raw.instance_seconds, hotkey)
@@ -73,6 +100,7 @@ COLLECTOR = Collector(
     name="scores",
     summary="each miner's score share, rank and what they are made of",
     sources=(SCORES,),
-    metrics=(SHARE, RANK, INSTANCES, BOUNTIES, INSTANCE_SECONDS, COMPUTE_UNITS, SCORED),
+    metrics=(SHARE, RANK, NEXT_BETTER, NEXT_WORSE, INSTANCES, BOUNTIES, INSTANCE_SECONDS, COMPUTE_UNITS, SCORED),
     collect=collect,
+    cost=Cost(fixed=1, miner=8),
 )

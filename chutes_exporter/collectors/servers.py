@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import SERVERS
 
@@ -64,7 +64,7 @@ DUPLICATE_NAMES = Metric(
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the miner's servers."""
-    hotkey = scope.signer
+    hotkey = scope.hotkey
     servers = list({server.server_id: server for server in answers[SERVERS]}.values())
     for server in servers:
         key = server.server_id
@@ -100,4 +100,5 @@ COLLECTOR = Collector(
         DUPLICATE_NAMES,
     ),
     collect=collect,
+    cost=Cost(fixed=4, server=5),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import STATS
 
@@ -84,7 +84,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     for name, window in windows(answers[STATS]):
         records = list({record.miner_hotkey: record for record in window.records}.values())
         for record in records:
-            if scope.exports(record.miner_hotkey):
+            if scope.exports(record.miner_hotkey, active=bool(record.compute_units)):
                 out.add(INSTANCES, record.total_instances, record.miner_hotkey, name)
                 out.add(BOUNTIES, record.bounty_count, record.miner_hotkey, name)
                 out.add(COMPUTE_SECONDS, record.compute_seconds, record.miner_hotkey, name)
@@ -124,4 +124,5 @@ COLLECTOR = Collector(
         PLATFORM_MINERS,
     ),
     collect=collect,
+    cost=Cost(fixed=15, miner=12),
 )

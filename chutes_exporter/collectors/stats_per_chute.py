@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.collectors.stats import windows
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import STATS_PER_CHUTE
@@ -41,7 +41,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     for name, window in windows(answers[STATS_PER_CHUTE]):
         for record in window.records:
             # A record without a chute is a sum: an older deployment that does not know per_chute.
-            if record.chute_id is None or not scope.exports(record.miner_hotkey):
+            exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
+            if record.chute_id is None or not exported:
                 continue
             labels = (record.miner_hotkey, record.chute_id, name)
             out.add(INSTANCES, record.total_instances, *labels)
@@ -56,5 +57,6 @@ COLLECTOR = Collector(
     sources=(STATS_PER_CHUTE,),
     metrics=(INSTANCES, BOUNTIES, COMPUTE_SECONDS, COMPUTE_UNITS),
     collect=collect,
-    watched_only=True,
+    cost=Cost(miner_chute=12),
+    default="watched",
 )

@@ -27,7 +27,7 @@ def landing_page(exporter: Exporter) -> str:
     settings = exporter.settings
     watched = (
         "the whole subnet"
-        if settings.all_miners
+        if not settings.watched
         else "".join(f"<br><code>{escape(hotkey)}</code>" for hotkey in sorted(settings.watched))
     )
     rows = "".join(

@@ -1,0 +1,33 @@
+"""Which models of GPU each chute runs on: for joins with free GPUs. Large, so off unless wanted."""
+
+from __future__ import annotations
+
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.metric import Samples, info
+from chutes_exporter.sources import CHUTES
+
+SUPPORTED = info(
+    "chutes_chute_supported_gpu_info",
+    "A model of GPU that the chute runs on.",
+    ("chute_id", "gpu"),
+    "GET /miner/chutes/: node_selector.supported_gpus",
+)
+
+
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Translate the chutes' selectors."""
+    for chute in answers[CHUTES]:
+        if chute.node_selector is not None:
+            for gpu in dict.fromkeys(chute.node_selector.supported_gpus or ()):
+                out.add(SUPPORTED, 1, chute.chute_id, gpu)
+
+
+COLLECTOR = Collector(
+    name="chute_gpus",
+    summary="the models of GPU that each chute runs on",
+    sources=(CHUTES,),
+    metrics=(SUPPORTED,),
+    collect=collect,
+    cost=Cost(chute=20),
+    default="off",
+)

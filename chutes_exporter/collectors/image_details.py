@@ -1,0 +1,66 @@
+"""Each image. Many, and of interest to few, so off unless wanted."""
+
+from __future__ import annotations
+
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.images import status_of
+from chutes_exporter.metric import Metric, Samples, info
+from chutes_exporter.sources import IMAGES
+
+_SOURCE = "GET /miner/images/"
+_IMAGE = ("image_id",)
+
+INFO = info(
+    "chutes_image_info",
+    "The image's name and status, and why its build failed where it did.",
+    ("image_id", "username", "name", "tag", "patch_version", "chutes_version", "public", "status", "error"),
+    f"{_SOURCE}: username, name, tag, patch_version, chutes_version, public, status",
+)
+CREATED = Metric(
+    "chutes_image_created_timestamp_seconds", "When the image was created.", _IMAGE, f"{_SOURCE}: created_at"
+)
+BUILD_STARTED = Metric(
+    "chutes_image_build_started_timestamp_seconds",
+    "When the image's build started.",
+    _IMAGE,
+    f"{_SOURCE}: build_started_at",
+)
+BUILD_COMPLETED = Metric(
+    "chutes_image_build_completed_timestamp_seconds",
+    "When the image's build was completed.",
+    _IMAGE,
+    f"{_SOURCE}: build_completed_at",
+)
+
+
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Translate the images."""
+    for image in {one.image_id: one for one in answers[IMAGES]}.values():
+        key = image.image_id
+        out.add(
+            INFO,
+            1,
+            key,
+            image.username,
+            image.name,
+            image.tag,
+            image.patch_version,
+            image.chutes_version,
+            image.public,
+            status_of(image.status),
+            image.status if status_of(image.status) == "error" else "",
+        )
+        out.add(CREATED, image.created_at, key)
+        out.add(BUILD_STARTED, image.build_started_at, key)
+        out.add(BUILD_COMPLETED, image.build_completed_at, key)
+
+
+COLLECTOR = Collector(
+    name="image_details",
+    summary="each image's name, status and times",
+    sources=(IMAGES,),
+    metrics=(INFO, CREATED, BUILD_STARTED, BUILD_COMPLETED),
+    collect=collect,
+    cost=Cost(item=4),
+    default="off",
+)

@@ -1,0 +1,50 @@
+"""Images: how many are built, wait, or failed to build."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal, get_args
+
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.metric import Metric, Samples
+from chutes_exporter.sources import IMAGES
+
+Status = Literal["pending", "building", "built", "error", "other"]
+"""The API's status texts, errors' free text folded into ``error`` and unknown ones into ``other``."""
+STATUSES: tuple[Status, ...] = get_args(Status)
+_STATUS_OF_TEXT: dict[str, Status] = {
+    "pending build": "pending",
+    "building": "building",
+    "built and pushed": "built",
+}
+
+COUNT = Metric(
+    "chutes_images",
+    "Images by status: pending, building, built, error (whatever the error), other.",
+    ("status",),
+    "GET /miner/images/: status",
+)
+
+
+def status_of(text: str | None) -> Status:
+    """Return the status that a text of the API means."""
+    if text is not None and text.startswith("error"):
+        return "error"
+    return _STATUS_OF_TEXT.get(text or "", "other")
+
+
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Count the images."""
+    count = Counter(status_of(image.status) for image in {one.image_id: one for one in answers[IMAGES]}.values())
+    for status in STATUSES:
+        out.add(COUNT, count[status], status)
+
+
+COLLECTOR = Collector(
+    name="images",
+    summary="how many images are built, wait, or failed to build",
+    sources=(IMAGES,),
+    metrics=(COUNT,),
+    collect=collect,
+    cost=Cost(fixed=len(STATUSES)),
+)

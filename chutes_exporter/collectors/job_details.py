@@ -1,0 +1,48 @@
+"""Each job that waits. Their ids change all the time, so off unless wanted."""
+
+from __future__ import annotations
+
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.metric import Metric, Samples, info
+from chutes_exporter.sources import JOBS
+
+_SOURCE = "GET /miner/jobs/"
+_JOB = ("job_id",)
+
+INFO = info(
+    "chutes_job_info",
+    "The chute and method of a job that waits.",
+    ("job_id", "chute_id", "method", "status"),
+    f"{_SOURCE}: chute_id, method, status",
+)
+CREATED = Metric(
+    "chutes_job_created_timestamp_seconds", "When the waiting job was created.", _JOB, f"{_SOURCE}: created_at"
+)
+MULTIPLIER = Metric(
+    "chutes_job_compute_multiplier",
+    "The compute multiplier that the waiting job earns by.",
+    _JOB,
+    f"{_SOURCE}: compute_multiplier",
+)
+TRIES = Metric("chutes_job_tries", "Miners that have tried the waiting job.", _JOB, f"{_SOURCE}: miner_history")
+
+
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Translate the jobs that wait."""
+    for job in {one.job_id: one for one in answers[JOBS]}.values():
+        out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
+        out.add(CREATED, job.created_at, job.job_id)
+        out.add(MULTIPLIER, job.compute_multiplier, job.job_id)
+        if job.miner_history is not None:
+            out.add(TRIES, len(job.miner_history), job.job_id)
+
+
+COLLECTOR = Collector(
+    name="job_details",
+    summary="each job that waits for an instance",
+    sources=(JOBS,),
+    metrics=(INFO, CREATED, MULTIPLIER, TRIES),
+    collect=collect,
+    cost=Cost(item=4),
+    default="off",
+)

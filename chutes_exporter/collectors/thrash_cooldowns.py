@@ -1,0 +1,43 @@
+"""Chutes that the signing miner may not deploy for now."""
+
+from __future__ import annotations
+
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.metric import Metric, Samples
+from chutes_exporter.sources import THRASH_COOLDOWNS
+
+_SOURCE = "GET /miner/thrash_cooldowns"
+
+COUNT = Metric("chutes_miner_thrash_cooldowns", "Cooldowns of the miner.", ("hotkey",), _SOURCE)
+EXPIRES = Metric(
+    "chutes_thrash_cooldown_expires_timestamp_seconds",
+    "When the miner may deploy the chute again.",
+    ("hotkey", "chute_id"),
+    f"{_SOURCE}: cooldown_expires_at",
+)
+DELETED = Metric(
+    "chutes_thrash_cooldown_deleted_timestamp_seconds",
+    "When the miner deleted the instance that brought the cooldown.",
+    ("hotkey", "chute_id"),
+    f"{_SOURCE}: deleted_at",
+)
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Translate the cooldowns; of several for one chute, the one that lasts longest."""
+    cooldowns = answers[THRASH_COOLDOWNS]
+    out.add(COUNT, len(cooldowns), scope.hotkey)
+    longest = {one.chute_id: one for one in sorted(cooldowns, key=lambda one: one.cooldown_expires_at or 0)}
+    for one in longest.values():
+        out.add(EXPIRES, one.cooldown_expires_at, scope.hotkey, one.chute_id)
+        out.add(DELETED, one.deleted_at, scope.hotkey, one.chute_id)
+
+
+COLLECTOR = Collector(
+    name="thrash_cooldowns",
+    summary="chutes that the miner may not deploy for now",
+    sources=(THRASH_COOLDOWNS,),
+    metrics=(COUNT, EXPIRES, DELETED),
+    collect=collect,
+    cost=Cost(fixed=1, item=2),
+)

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.api.records import Instance, Node, UnixTime
+from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.exporter import Exporter
+from chutes_exporter.exposition import Format
+from chutes_exporter.metric import Samples
+from chutes_exporter.observed import Observations
+from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.simulator.world import HOUR
+from tests.support import HOTKEY, NOON, Clock, parse_page, series, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MINER = "5miner"
+
+
+@pytest.fixture
+def seen() -> Observations:
+    return Observations()
+
+
+def counts(seen: Observations) -> dict[str, float]:
+    out = Samples()
+    seen.collect(out)
+    return {
+        metric.name.removeprefix("chutes_observed_").removesuffix("_total"): value
+        for metric, family in out.families()
+        for value in family.values()
+    }
+
+
+def instances(
+    ids: str, *, failures: float | None = 0, error: str | None = None, created: float = NOON
+) -> list[Instance]:
+    return [
+        Instance(one, consecutive_failures=failures, verification_error=error, created_at=UnixTime(created))
+        for one in ids
+    ]
+
+
+def watch(seen: Observations, answers: Iterable[list[Instance]]) -> dict[str, float]:
+    for number, answer in enumerate(answers):
+        seen.see_instances(MINER, answer, NOON + 60 * number)
+    return counts(seen)
+
+
+def test_the_first_answer_is_only_where_counting_starts(seen: Observations) -> None:
+    assert watch(seen, [instances("ab", failures=2, error="x")]) == {
+        "instances_started": 0,
+        "instances_stopped": 0,
+        "instance_verification_failures": 0,
+    }
+
+
+def test_what_is_new_has_started_and_what_stays_gone_has_stopped(seen: Observations) -> None:
+    found = watch(seen, [instances("ab"), instances("bcd"), instances("cd"), instances("cd"), instances("cd")])
+    assert (found["instances_started"], found["instances_stopped"]) == (2, 2)
+
+
+def test_a_stream_that_stopped_early_once_counts_nothing(seen: Observations) -> None:
+    found = watch(seen, [instances("abc"), instances("a"), instances("abc"), [], instances("abc")])
+    assert (found["instances_started"], found["instances_stopped"]) == (0, 0)
+
+
+def test_a_first_answer_that_stopped_early_makes_no_starts_of_what_was_there(seen: Observations) -> None:
+    found = watch(seen, [instances("a", created=NOON - 5000), instances("abc", created=NOON - 5000)])
+    assert found["instances_started"] == 0
+
+
+def test_what_is_back_after_it_stopped_has_started_again(seen: Observations) -> None:
+    found = watch(seen, [instances("a"), [], [], instances("a")])
+    assert (found["instances_started"], found["instances_stopped"]) == (1, 1)
+
+
+def test_what_is_gone_for_long_is_forgotten(seen: Observations) -> None:
+    found = watch(seen, [instances("ab"), *[instances("a")] * 150])
+    assert found["instances_stopped"] == 1
+    assert len(seen._instances[MINER].seen) == 1  # noqa: SLF001 - memory is what this is about
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "count"),
+    [
+        ((0, None), (1, None), 1),
+        ((0, None), (2, "x"), 2),
+        ((1, "x"), (1, "x"), 0),
+        ((2, "x"), (1, "x"), 1),  # it went well once in between
+        ((2, "x"), (0, None), 0),
+        ((0, None), (0, "x"), 1),
+        ((0, "x"), (0, "y"), 0),
+        ((None, None), (None, None), 0),
+        ((None, None), (None, "x"), 1),
+    ],
+)
+def test_failed_verifications_are_counted_as_far_as_they_show(
+    seen: Observations, before: tuple[float | None, str | None], after: tuple[float | None, str | None], count: int
+) -> None:
+    answers = [instances("a", failures=failures, error=error) for failures, error in (before, after)]
+    assert watch(seen, answers)["instance_verification_failures"] == count
+
+
+def test_an_instance_that_starts_with_failures_brings_them(seen: Observations) -> None:
+    found = watch(seen, [[], instances("a", failures=2), instances("ab", failures=0, error="x")])
+    assert found["instance_verification_failures"] == 2 + 1 + 1
+
+
+def test_gpus_fail_when_their_error_is_new(seen: Observations) -> None:
+    def gpus(**errors: str | None) -> list[Node]:
+        return [Node(uuid, verification_error=error) for uuid, error in errors.items()]
+
+    for answer in (
+        gpus(a="x", b=None),  # where counting starts
+        gpus(a="x", b="x"),  # b fails
+        gpus(a=None, b="y", c="x"),  # c was never seen without its error
+        gpus(a="z"),  # a fails again
+        gpus(a="z", b="y", c="x"),  # b and c were only left out
+    ):
+        seen.see_gpus(MINER, answer, NOON)
+    assert counts(seen) == {"gpu_verification_failures": 2}
+
+
+async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clock: Clock) -> None:
+    world = World(start=NOON, size=Size(miners=2, active_miners=2, chutes=40))
+    async with Simulator(world, clock=clock) as simulator, Exporter(watching(simulator.url), clock=clock) as exporter:
+        there: list[set[str]] = []
+        for quarter in range(2 * 24 * 4):
+            clock.now = NOON + quarter * HOUR / 4
+            # One fetch in five fails, in all ways.
+            fault = [Fault(status=500), Fault(body=b""), Fault(cut_after=300), Fault(body=b"<")][quarter // 5 % 4]
+            simulator.faults.update({"instances": fault, "nodes": fault} if quarter % 5 == 3 else {})
+            if quarter % 5 != 3:
+                simulator.faults.clear()
+                there.append({one.instance_id for one in world.instances(clock.now, HOTKEY)})
+            for _, feed in exporter.feed_states():
+                feed.fresh_until = feed.closed_until = 0
+            page = parse_page((await exporter.page(Format.TEXT, timeout=5)).decode())
+    first, *rest = there
+    started = set().union(*rest) - first
+    # The last answer's absences are not confirmed yet.
+    stopped = {one for before, after in zip(there, rest, strict=False) for one in before - after} - (
+        there[-2] - there[-1]
+    )
+    assert page[series("chutes_observed_instances_started_total", hotkey=HOTKEY)] == len(started) > 20
+    assert page[series("chutes_observed_instances_stopped_total", hotkey=HOTKEY)] == len(stopped) > 20
+    assert page[series("chutes_observed_instance_verification_failures_total", hotkey=HOTKEY)] > 0
+    assert page[series("chutes_observed_gpu_verification_failures_total", hotkey=HOTKEY)] > 0
+
+
+async def test_openmetrics_says_since_when_each_counter_counts(simulator: Simulator, clock: Clock) -> None:
+    keys = tuple(miner.key for miner in simulator.world.miners[:2])
+    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+    async with Exporter(settings, clock=clock) as exporter:
+        text = (await exporter.page(Format.OPENMETRICS, timeout=5)).decode()
+    for name in ("instances_started", "gpu_verification_failures"):
+        lines = [line for line in text.splitlines() if line.startswith(f"chutes_observed_{name}")]
+        first, second = (f'hotkey="{key.address}"' for key in keys)
+        assert lines == [
+            f"chutes_observed_{name}_total{{{first}}} 0",
+            f"chutes_observed_{name}_created{{{first}}} {NOON:.0f}",
+            f"chutes_observed_{name}_total{{{second}}} 0",
+            f"chutes_observed_{name}_created{{{second}}} {NOON:.0f}",
+        ]
