@@ -2,13 +2,16 @@
 FROM python:3.13-slim-trixie AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/chutes-exporter
-COPY requirements.lock ./
+COPY requirements.lock requirements-build.lock ./
+RUN python -m pip install --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes \
+        -r requirements-build.lock
 RUN python -m pip --python /opt/chutes-exporter/bin/python install \
         --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY chutes_exporter ./chutes_exporter
-RUN python -m pip --python /opt/chutes-exporter/bin/python install \
-        --no-cache-dir --disable-pip-version-check --no-deps .
+RUN python -m pip wheel --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir /dist . && \
+    python -m pip --python /opt/chutes-exporter/bin/python install \
+        --no-cache-dir --disable-pip-version-check --no-index --no-deps /dist/*.whl
 
 FROM python:3.13-slim-trixie
 # The base image's installer is of no use here.
@@ -20,5 +23,5 @@ ENV PATH="/opt/chutes-exporter/bin:$PATH" \
     PYTHONUNBUFFERED=1
 USER 65532:65532
 EXPOSE 10064
-HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('CHUTES_EXPORTER_WEB_LISTEN_ADDRESS', ':10064').split()[0].rpartition(':')[2] + '/-/healthy', timeout=4)"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["python", "-c", "import os, urllib.request as r; h, _, p = os.environ.get('CHUTES_EXPORTER_WEB_LISTEN_ADDRESS', ':10064').split()[0].rpartition(':'); r.urlopen(f'http://{h or \"127.0.0.1\"}:{p}/-/healthy', timeout=4)"]
 ENTRYPOINT ["chutes-exporter"]

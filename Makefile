@@ -1,29 +1,41 @@
 # Everything that a fresh machine needs is set up by the targets themselves; see README.md.
-PYTHON ?= $(shell scripts/find-python)
+ifndef PYTHON
+PYTHON := $(shell scripts/find-python)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
+# Stamps of what is installed, with the version in their names: another PYTHON makes another environment.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+RUNTIME := $(VENV)/.runtime-$(VERSION)
+DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock image clean
+.PHONY: help demo test check format docs golden lock image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.runtime ## Run the exporter on a simulated Chutes API
+demo: $(RUNTIME) ## Run the exporter on a simulated Chutes API
 	@$(BIN)/chutes-exporter demo $(ARGS)
 
-test: $(VENV)/.dev ## Run all tests, with formatting, lint, types and coverage
+test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 	@scripts/system-packages
 	@scripts/test $(ARGS)
 
-check: $(VENV)/.dev ## Only formatting, lint and types
+check: $(DEV) ## Only formatting, lint and types
 	@scripts/check
 
-format: $(VENV)/.dev ## Format the code
+format: $(DEV) ## Format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-lock: $(VENV)/.dev ## Renew the lock files
+docs: $(DEV) ## Write the metric reference, docs/metrics.md
+	@$(BIN)/python -m chutes_exporter.reference > docs/metrics.md
+
+golden: $(DEV) ## Write the golden pages that tests compare with
+	@$(BIN)/python -m tests.golden
+
+lock: $(DEV) ## Renew the lock files
 	@scripts/lock
 
 image: ## Build the container image
@@ -32,10 +44,10 @@ image: ## Build the container image
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
-$(VENV)/.runtime: requirements.lock pyproject.toml scripts/venv
+$(RUNTIME): requirements.lock requirements-build.lock pyproject.toml scripts/venv
 	@scripts/venv "$(PYTHON)" requirements.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+$(DEV): requirements-dev.lock $(RUNTIME)
 	@scripts/venv "$(PYTHON)" requirements-dev.lock
 	@touch $@

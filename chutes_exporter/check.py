@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,11 +25,21 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.config import Credentials, Settings
 
 Verdict = Literal["ok", "failed", "not asked"]
 _NOTABLE_OFFSET = 30.0
-_COLUMNS = ("endpoint", "credentials", "status", "records", "time", "age", "what to know and do")
+_COLUMNS = {
+    "endpoint": False,
+    "credentials": False,
+    "about": False,
+    "status": False,
+    "records": True,
+    "time": True,
+    "age": True,
+}
+"""The table's columns, and whether they are flush right."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +48,9 @@ class Line:
 
     Attributes:
         endpoint: Its name.
-        credentials: The hotkey that signed, or ``none``.
         verdict: ``ok``, ``failed`` or ``not asked``.
+        credentials: The hotkey that signed, or ``none``.
+        about: The hotkey that it asked about, or None for what is the same for everybody.
         status: The HTTP status, or None without one.
         records: How many records came, or None without an answer.
         seconds: How long it took, or None.
@@ -47,8 +60,9 @@ class Line:
     """
 
     endpoint: str
-    credentials: str
     verdict: Verdict
+    credentials: str = "none"
+    about: str | None = None
     status: int | None = None
     records: int | None = None
     seconds: float | None = None
@@ -60,14 +74,14 @@ class Line:
 async def run_check(settings: Settings, credentials: Credentials, as_json: bool) -> int:  # noqa: FBT001
     """Ask, print, and return the exit status: 0 when all that should work does."""
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        lines = [line async for line in _Check(settings, credentials, client).lines()]
+        lines = await _Check(settings, credentials, client).lines()
         offset = client.clock_offset
     lines = [*_credential_lines(credentials), *lines, *_clock_line(offset)]
     if as_json:
         report = {"api": settings.api_url, "ok": _all_ok(lines), "checks": [asdict(line) for line in lines]}
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        _print_table(settings, lines)
+        _print_report(settings, lines)
     return 0 if _all_ok(lines) else 1
 
 
@@ -78,9 +92,9 @@ def _all_ok(lines: list[Line]) -> bool:
 def _credential_lines(credentials: Credentials) -> Iterator[Line]:
     for error in credentials.errors:
         advice = "Fix it or leave it out: without it the miner's private data is not exported."
-        yield Line("credentials", "unusable", "failed", note=error, advice=advice)
+        yield Line("credentials", "failed", note=error, advice=advice)
     for warning in credentials.warnings:
-        yield Line("credentials", "readable by others", "ok", note=warning)
+        yield Line("credentials", "ok", note=warning)
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
@@ -88,7 +102,6 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
         side = "ahead of" if offset > 0 else "behind"
         yield Line(
             "clock",
-            "none",
             "failed" if abs(offset) > NONCE_TOLERANCE else "ok",
             note=f"the local clock is {human_duration(offset)} {side} the API's",
             advice="Set it right (NTP); beyond 10 minutes every signature is refused.",
@@ -102,33 +115,34 @@ class _Check:
         self._unusable = bool(credentials.errors)
         self._client = client
 
-    async def lines(self) -> Any:
-        """Ask every endpoint, and yield a line for each."""
-        answer, line = await self._ask(e.METAGRAPH)
-        yield line
-        nodes = answer.value if answer is not None else None
-        if nodes is not None:
-            for line in self._seats(nodes):
-                yield line
-        for public in (e.SCORES, e.STATS, e.METRICS):
-            _, line = await self._ask(public)
-            yield line
-        _, line = await self._ask(e.STATS, "stats (per chute)", params=self._per_chute())
-        yield line
-        for hotkey in self._watched or [node.hotkey for node in (nodes or [])[:1]]:
-            _, line = await self._ask(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": hotkey})
-            yield line
-        if not self._watched and not nodes:
-            yield Line(e.UNIQUE_CHUTE_HISTORY.name, "none", "not asked", note="needs a hotkey: give --hotkey")
-        async for line in self._signed():
-            yield line
-        yield Line(e.RELEASE_JOB.name, "none", "not asked", note="it changes something: never asked by a check")
+    async def lines(self) -> list[Line]:
+        """Ask every endpoint, those at once that depend on nothing, and return a line for each."""
+        about = self._watched[0] if self._watched else None
+        (metagraph, seats_line), *public = await asyncio.gather(
+            self._ask(e.METAGRAPH),
+            self._ask(e.SCORES),
+            self._ask(e.STATS),
+            self._ask(e.METRICS),
+            self._ask(e.STATS, "stats (per chute)", params=e.stats_params(about, per_chute=True), about=about),
+        )
+        lines = [seats_line, *self._seats(metagraph), *(line for _, line in public)]
+        hotkeys = self._watched or [node.hotkey for node in (metagraph.value if metagraph is not None else [])[:1]]
+        histories = await asyncio.gather(
+            *(self._ask(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": hotkey}, about=hotkey) for hotkey in hotkeys)
+        )
+        lines.extend(line for _, line in histories)
+        if not hotkeys:
+            note = "no hotkey is given, and the metagraph named none to ask about"
+            lines.append(Line(e.UNIQUE_CHUTE_HISTORY.name, "not asked", note=note))
+        lines.extend(await self._signed())
+        lines.append(Line(e.RELEASE_JOB.name, "not asked", note="it changes something: never asked by a check"))
+        return lines
 
-    def _per_chute(self) -> dict[str, str]:
-        return {"per_chute": "true"} | ({"miner_hotkey": self._watched[0]} if self._watched else {})
-
-    def _seats(self, nodes: list[Any]) -> Iterator[Line]:
-        """Say what the metagraph tells of the watched miners."""
+    def _seats(self, metagraph: Answer[list[MetagraphNode]] | None) -> Iterator[Line]:
+        """Say what the metagraph tells of the watched miners; nothing where it does not say all."""
+        if metagraph is None or metagraph.rejected:
+            return
+        nodes = metagraph.value
         seats = {node.hotkey: node for node in nodes}
         coldkeys = {node.coldkey for node in nodes}
         for hotkey in self._watched:
@@ -137,47 +151,46 @@ class _Check:
                 cold = " It is the cold key of a miner: give the hotkey." if hotkey in coldkeys else ""
                 yield Line(
                     "registration",
-                    _short(hotkey),
                     "failed",
+                    about=hotkey,
                     note=f"hotkey not registered: {hotkey} has no seat on the subnet.{cold}",
                     advice="Register it on subnet 64, or watch another.",
                 )
             elif node.blacklist_reason:
                 yield Line(
                     "registration",
-                    _short(hotkey),
                     "failed",
+                    about=hotkey,
                     note=f"blacklisted: {node.blacklist_reason}",
                     advice="It earns nothing: ask the operators of Chutes.",
                 )
             else:
-                yield Line("registration", _short(hotkey), "ok", note=f"registered as UID {node.node_id}")
+                yield Line("registration", "ok", about=hotkey, note=f"registered as UID {node.node_id}")
 
-    async def _signed(self) -> Any:
+    async def _signed(self) -> list[Line]:
         """Ask what must be signed: what is a miner's own with each key, the rest with the first."""
         platform = [x for x in e.ENDPOINTS if x.signed and x.scope == "platform" and x is not e.CHUTE]
         own = [x for x in e.ENDPOINTS if x.signed and x.scope == "signer" and x is not e.RELEASE_JOB]
         if not self._keys:
-            why = "no usable key: see above" if self._unusable else "needs --hotkey-file, or MINER_SEED and MINER_SS58"
-            for endpoint in (*platform, e.CHUTE, *own):
-                yield Line(endpoint.name, "none", "not asked", note=why)
-            return
-        chute = None
-        for endpoint in platform:
-            answer, line = await self._ask(endpoint, key=self._keys[0])
-            yield line
-            if endpoint is e.CHUTES and answer is not None:
-                chute = next((one for one in answer.value if one.version), None)
+            why = "the key cannot be used" if self._unusable else "needs --hotkey-file, or MINER_SEED and MINER_SS58"
+            return [Line(endpoint.name, "not asked", note=why) for endpoint in (*platform, e.CHUTE, *own)]
+        first = self._keys[0]
+        answers = dict(
+            zip(platform, await asyncio.gather(*(self._ask(one, key=first) for one in platform)), strict=True)
+        )
+        lines = [line for _, line in answers.values()]
+        chutes, _ = answers[e.CHUTES]
+        chute = next((one for one in (chutes.value if chutes is not None else ()) if one.version), None)
         if chute is not None:
             path = {"chute_id": chute.chute_id, "version": chute.version}
-            _, line = await self._ask(e.CHUTE, key=self._keys[0], path=path)
-            yield line
+            lines.append((await self._ask(e.CHUTE, key=first, path=path))[1])
         else:
-            yield Line(e.CHUTE.name, "none", "not asked", note="chutes named none to ask for")
+            note = "chutes brought no chute that could be asked for"
+            lines.append(Line(e.CHUTE.name, "not asked", note=note))
         for key in self._keys:
-            for endpoint in own:
-                _, line = await self._ask(endpoint, key=key)
-                yield line
+            asked = await asyncio.gather(*(self._ask(one, key=key, about=key.address) for one in own))
+            lines.extend(line for _, line in asked)
+        return lines
 
     async def _ask(
         self,
@@ -187,8 +200,9 @@ class _Check:
         key: Hotkey | None = None,
         params: dict[str, str] | None = None,
         path: dict[str, str] | None = None,
+        about: str | None = None,
     ) -> tuple[Answer[Any] | None, Line]:
-        credentials = _short(key.address) if key is not None else "none"
+        credentials = key.address if key is not None else "none"
         name = name or endpoint.name
         started = time.monotonic()
         try:
@@ -198,28 +212,26 @@ class _Check:
             harmless = endpoint is e.UNIQUE_CHUTE_HISTORY and isinstance(error, NotFoundError)
             return None, Line(
                 name,
-                credentials,
                 "ok" if harmless else "failed",
+                credentials,
+                about,
                 status=error.status,
                 seconds=time.monotonic() - started,
                 note="the API has no history of this miner (yet)" if harmless else str(error),
                 advice="" if harmless else error.advice,
             )
-        rejected = (
-            f"{answer.rejected} records cannot be read and are left out: {answer.first_error}"
-            if answer.rejected
-            else ""
-        )
+        rejected = f"records that cannot be read and are left out: {answer.rejected} ({answer.first_error})"
         return answer, Line(
             name,
-            credentials,
             "ok",
+            credentials,
+            about,
             status=200,
             records=answer.count,
             seconds=answer.seconds,
             age=_age(answer),
-            note=rejected,
-            advice="Update the exporter, or report it." if rejected else "",
+            note=rejected if answer.rejected else "",
+            advice="Update the exporter, or report it." if answer.rejected else "",
         )
 
 
@@ -237,34 +249,55 @@ def _age(answer: Answer[Any]) -> float | None:
 
 
 def _short(hotkey: str) -> str:
-    return f"{hotkey[:6]}…{hotkey[-4:]}"
+    return hotkey if hotkey == "none" else f"{hotkey[:4]}…{hotkey[-4:]}"
 
 
-def _print_table(settings: Settings, lines: list[Line]) -> None:
-    # A file has no edge to fold at.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in _COLUMNS:
-        right = column in ("records", "time", "age")
-        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=right)
-    styles = {"ok": "green", "failed": "bold red", "not asked": "dim"}
+_STYLES: dict[Verdict, str] = {"ok": "green", "failed": "bold red", "not asked": "dim"}
+
+
+def _print_report(settings: Settings, lines: list[Line]) -> None:
+    """Print a table, and below it, once each, what there is to know and do."""
+    # A file has no edge to fold at. The table fits 80 columns.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column, right in _COLUMNS.items():
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for line in lines:
-        style = styles[line.verdict]
-        status = line.verdict if line.status is None else f"{line.verdict} {line.status}"
-        told = " → ".join(part for part in (line.note, line.advice) if part)
         table.add_row(
             Text(line.endpoint),
-            Text(line.credentials),
-            Text(status, style=style),
+            Text(_short(line.credentials)),
+            Text(_short(line.about) if line.about else ""),
+            Text(f"{line.verdict} {line.status or ''}".rstrip(), style=_STYLES[line.verdict]),
             "" if line.records is None else str(line.records),
             "" if line.seconds is None else f"{line.seconds:.2f} s",
             "" if line.age is None else human_duration(line.age),
-            Text(told),
         )
-    console.print(Text(f"Chutes API at {settings.api_url}"))
-    console.print(table)
-    failed = sum(1 for line in lines if line.verdict == "failed")
-    skipped = sum(1 for line in lines if line.verdict == "not asked")
-    good = Text("All that should work does", style="green")
-    summary = Text(f"{failed} failed", style="bold red") if failed else good
-    console.print(summary + Text(f"; {skipped} not asked." if skipped else "."))
+    with console.capture() as capture:
+        console.print(Text(f"Chutes API at {settings.api_url}"))
+        console.print(table)
+        for (verdict, note, advice), endpoints in _grouped(lines).items():
+            console.print()
+            console.print(Text(f"{', '.join(endpoints)}: {verdict}", style=_STYLES[verdict]))
+            console.print(Padding(Text(_printable(note)), (0, 0, 0, 2)))
+            if advice:
+                console.print(Padding(Text(f"→ {advice}"), (0, 0, 0, 2)))
+        failed = sum(1 for line in lines if line.verdict == "failed")
+        console.print()
+        good = Text("All that should work does.", style="green")
+        console.print(Text(f"{failed} failed.", style="bold red") if failed else good)
+    for text in capture.get().splitlines():
+        click.echo(text.rstrip())
+
+
+def _printable(text: str) -> str:
+    """Return text without what would steer the terminal: it may come from the API."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _grouped(lines: list[Line]) -> dict[tuple[Verdict, str, str], list[str]]:
+    """Put together what there is the same to say about: an outage is told once, not once an endpoint."""
+    groups: dict[tuple[Verdict, str, str], list[str]] = {}
+    for line in lines:
+        if line.note:
+            groups.setdefault((line.verdict, line.note, line.advice), []).append(line.endpoint)
+    return {key: list(dict.fromkeys(endpoints)) for key, endpoints in groups.items()}

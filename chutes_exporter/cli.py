@@ -9,38 +9,47 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter import __version__
+from chutes_exporter import __version__, defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from chutes_exporter.config import Settings
+    from chutes_exporter.config import Credentials, Settings
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 ENV_PREFIX = "CHUTES_EXPORTER_"
 
-# Importing the collectors takes as long as everything else of --help: their names stand here too, held equal to
-# chutes_exporter.collectors.COLLECTORS by a test.
-COLLECTOR_NAMES = {
-    "metagraph": "seats on the subnet: registration, blacklist, incentive, stake",
-    "scores": "each miner's score share, rank and what they are made of",
-    "stats": "what each miner computed in the past hour, day and week, and all of them together",
-    "stats_per_chute": "what each miner computed on each chute in the past hour, day and week",
-    "metrics": "demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price",
-    "chutes": "every chute's name, requirements, compute multiplier and bounty",
-    "servers": "the miner's servers: names, GPUs, maintenance, duplicates",
-    "nodes": "the miner's GPUs: model, memory, verification",
-    "fleet": "which of the miner's GPUs earn, start, idle or are unverified, and what runs on them",
-    "instances": "the miner's instances: state, verification, failures, multiplier, pay",
-    "thrash_cooldowns": "chutes that the miner may not deploy for now",
-    "unique_chute_history": "chutes and GPUs that each watched miner ran in the newest hour of its history",
-    "jobs": "jobs that wait for an instance, and which of them the miner has tried",
-    "images": "how many images are built, wait, or failed to build",
-    "active_instances": "active instances of the whole platform, by miner and by chute",
-    "job_details": "each job that waits for an instance",
-    "image_details": "each image's name, status and times",
-    "chute_gpus": "the models of GPU that each chute runs on",
+# Importing the collectors takes as long as everything else of --help: what they are about and when they are on
+# stands here too, held equal by a test.
+COLLECTORS = {
+    "metagraph": ("seats on the subnet: registration, blacklist, incentive, stake", "on"),
+    "scores": ("each miner's score share, rank and what they are made of", "on"),
+    "stats": ("what each miner computed in the past hour, day and week, and all of them together", "on"),
+    "fleet": (
+        "which of the miner's GPUs earn, start, idle or are unverified, and what runs on them",
+        "on, with a hotkey's seed",
+    ),
+    "servers": ("the miner's servers: names, GPUs, maintenance, duplicates", "on, with a hotkey's seed"),
+    "nodes": ("the miner's GPUs: model, memory, verification", "on, with a hotkey's seed"),
+    "instances": ("the miner's instances: state, verification, failures, multiplier, pay", "on, with a hotkey's seed"),
+    "thrash_cooldowns": ("chutes that the miner may not deploy for now", "on, with a hotkey's seed"),
+    "unique_chute_history": (
+        "chutes and GPUs that each watched miner ran in the newest hour of its history",
+        "on where 1 to 16 hotkeys are named",
+    ),
+    "jobs": ("jobs that wait for an instance, and which of them the miner has tried", "on, with a hotkey's seed"),
+    "images": ("how many images are built, wait, or failed to build", "on, with a hotkey's seed"),
+    "active_instances": ("active instances of the whole platform, by miner and by chute", "on, with a hotkey's seed"),
+    "stats_per_chute": (
+        "what each miner computed on each chute in the past hour, day and week",
+        "on where only named hotkeys are watched",
+    ),
+    "metrics": ("demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price", "on"),
+    "chutes": ("every chute's name, requirements, compute multiplier and bounty", "on, with a hotkey's seed"),
+    "job_details": ("each job that waits for an instance", "off, with a hotkey's seed"),
+    "image_details": ("each image's name, status and times", "off, with a hotkey's seed"),
+    "chute_gpus": ("the models of GPU that each chute runs on", "off, with a hotkey's seed"),
 }
 
 
@@ -84,7 +93,7 @@ _api = _options(
     _option(
         "--api.url",
         "VALIDATOR_API",
-        default="https://api.chutes.ai",
+        default=defaults.API_URL,
         show_default=True,
         metavar="URL",
         help="Base address of the Chutes API.",
@@ -92,7 +101,7 @@ _api = _options(
     _option(
         "--api.timeout",
         type=click.FloatRange(min=0, min_open=True),
-        default=20.0,
+        default=defaults.API_TIMEOUT,
         show_default=True,
         metavar="SECONDS",
         help="Give up a request to it after so many seconds without a byte.",
@@ -118,14 +127,14 @@ _web = _options(
     _option(
         "--web.listen-address",
         multiple=True,
-        default=[":10064"],
+        default=[defaults.LISTEN_ADDRESS],
         show_default=True,
         metavar="[HOST]:PORT",
         help="Where to listen (repeatable).",
     ),
     _option(
         "--web.telemetry-path",
-        default="/metrics",
+        default=defaults.TELEMETRY_PATH,
         show_default=True,
         metavar="PATH",
         help="Path of the metrics.",
@@ -133,7 +142,7 @@ _web = _options(
     _option(
         "--scrape.timeout-offset",
         type=click.FloatRange(min=0),
-        default=0.5,
+        default=defaults.TIMEOUT_OFFSET,
         show_default=True,
         metavar="SECONDS",
         help="Answer so many seconds before the scraper's timeout.",
@@ -150,14 +159,14 @@ _collectors = _options(
     _option(
         "--max-series",
         type=click.IntRange(min=0),
-        default=100_000,
+        default=defaults.MAX_SERIES,
         show_default=True,
         metavar="NUMBER",
         help="Leave out whole collectors, the least important first, where all would have more series.",
     ),
     *(
-        _option(f"--collector.{name}/--no-collector.{name}", default=None, help=f"Export {summary}.")
-        for name, summary in COLLECTOR_NAMES.items()
+        _option(f"--collector.{name}/--no-collector.{name}", default=None, help=f"Export {summary} [default: {when}]")
+        for name, (summary, when) in COLLECTORS.items()
     ),
 )
 
@@ -167,6 +176,8 @@ class _DefaultToServe(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
+            if named := [word for word in args if word in self.commands]:
+                raise click.UsageError(f"the command goes first: chutes-exporter {named[0]} [OPTIONS]", ctx)
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
@@ -205,7 +216,7 @@ def serve(**flags: Any) -> None:
     from chutes_exporter import log
     from chutes_exporter.serve import run_serve
 
-    settings = _settings(flags)
+    settings = _settings(flags, _credentials(flags))
     log.configure(flags["log_level"], flags["log_format"])
     _exit_on_config_error(run_serve, settings)
 
@@ -247,34 +258,35 @@ def demo(**flags: Any) -> None:
 @cli.command()
 @_hotkeys
 @_api
+@_web
+@_collectors
+@_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def check(**flags: Any) -> None:
     """Ask each endpoint once, and say what works and what to do about what does not.
 
-    The exit status is 0 when all that should work does, and 1 otherwise.
+    Takes the flags of serve, so that a command line can be checked as it is; those that do not matter here are
+    ignored. The exit status is 0 when all that should work does, and 1 otherwise.
     """
+    from dataclasses import replace
+
     from chutes_exporter.check import run_check
 
     credentials = _credentials(flags)
-    settings = _settings(flags, keep_going=True)
+    # What needs no key is asked even where a key cannot be used.
+    settings = _settings(flags, replace(credentials, errors=()))
     sys.exit(_exit_on_config_error(run_check, settings, credentials, flags["as_json"]))
 
 
-def _credentials(flags: dict[str, Any]) -> Any:
+def _credentials(flags: dict[str, Any]) -> Credentials:
     from chutes_exporter.config import find_credentials
 
-    return find_credentials([path.expanduser() for path in flags["hotkey_file"]], os.environ)
+    return find_credentials(flags["hotkey_file"], os.environ)
 
 
-def _settings(flags: dict[str, Any], *, keep_going: bool = False) -> Settings:
-    """Validate the flags. With ``keep_going``, keys that cannot be used are left out rather than refused."""
-    from dataclasses import replace
-
+def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     from chutes_exporter.config import ConfigError, make_settings
 
-    credentials = _credentials(flags)
-    if keep_going:
-        credentials = replace(credentials, errors=())
     try:
         return make_settings(
             api_url=flags["api_url"],
@@ -282,11 +294,11 @@ def _settings(flags: dict[str, Any], *, keep_going: bool = False) -> Settings:
             hotkeys=flags["hotkey"],
             credentials=credentials,
             miner_ss58=os.environ.get("MINER_SS58", ""),
-            listen=flags.get("web_listen_address", ()),
-            telemetry_path=flags.get("web_telemetry_path", "/metrics"),
-            timeout_offset=flags.get("scrape_timeout_offset", 0.5),
-            miners=flags.get("miners"),
-            max_series=flags.get("max_series", 100_000),
+            listen=flags["web_listen_address"],
+            telemetry_path=flags["web_telemetry_path"],
+            timeout_offset=flags["scrape_timeout_offset"],
+            miners=flags["miners"],
+            max_series=flags["max_series"],
             collectors=_collector_choices(flags),
         )
     except ConfigError as error:
@@ -294,18 +306,19 @@ def _settings(flags: dict[str, Any], *, keep_going: bool = False) -> Settings:
 
 
 def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:
-    return {name: choice for name in COLLECTOR_NAMES if (choice := flags.get(f"collector_{name}")) is not None}
+    return {name: choice for name in COLLECTORS if (choice := flags.get(f"collector_{name}")) is not None}
 
 
 def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:
     """Run a command; what the user can put right is a sentence, not a trace."""
     import asyncio
 
+    from chutes_exporter.api import ClientSetupError
     from chutes_exporter.config import ConfigError
 
     try:
         return asyncio.run(run(*arguments))
-    except ConfigError as error:
+    except (ConfigError, ClientSetupError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from chutes_exporter import defaults
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
+from chutes_exporter.collectors import COLLECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,13 +19,9 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import MinersChoice
 
-DEFAULT_API_URL = "https://api.chutes.ai"
-DEFAULT_LISTEN_ADDRESS = ":10064"
-DEFAULT_TELEMETRY_PATH = "/metrics"
-DEFAULT_TIMEOUT_OFFSET = 0.5
-DEFAULT_API_TIMEOUT = 20.0
-DEFAULT_MAX_SERIES = 100_000
 _RESERVED_PATHS = ("/", "/-/healthy", "/-/ready")
+_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 _MAX_PORT = 65535
 
 
@@ -81,15 +81,15 @@ class Settings:
         warnings: What the user should know about these settings.
     """
 
-    api_url: str = DEFAULT_API_URL
-    api_timeout: float = DEFAULT_API_TIMEOUT
+    api_url: str = defaults.API_URL
+    api_timeout: float = defaults.API_TIMEOUT
     watched: frozenset[str] = frozenset()
     keys: tuple[Hotkey, ...] = ()
     listen: tuple[Address, ...] = (Address("", 10064),)
-    telemetry_path: str = DEFAULT_TELEMETRY_PATH
-    timeout_offset: float = DEFAULT_TIMEOUT_OFFSET
+    telemetry_path: str = defaults.TELEMETRY_PATH
+    timeout_offset: float = defaults.TIMEOUT_OFFSET
     miners: MinersChoice = "all"
-    max_series: int = DEFAULT_MAX_SERIES
+    max_series: int = defaults.MAX_SERIES
     collectors: Mapping[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -128,7 +128,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
         keys.setdefault(key.address, key)
         if readable_by_others(path):
             warnings.append(f"other users of this machine can read {path}: chmod 600 it")
-    seed, address = environment.get("MINER_SEED", ""), environment.get("MINER_SS58", "")
+    seed, address = environment.get("MINER_SEED", "").strip(), environment.get("MINER_SS58", "").strip()
     if seed and not address:
         errors.append("MINER_SEED is set without MINER_SS58, the address that it must belong to")
     elif seed:
@@ -137,21 +137,23 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
             keys.setdefault(key.address, key)
         except HotkeyError as error:
             errors.append(str(error))
+    elif "MINER_SEED" in environment:
+        warnings.append("MINER_SEED is empty: without it only public data is exported")
     return Credentials(tuple(keys.values()), tuple(errors), tuple(warnings))
 
 
 def make_settings(  # noqa: PLR0913 - one argument a flag
     *,
-    api_url: str = DEFAULT_API_URL,
-    api_timeout: float = DEFAULT_API_TIMEOUT,
+    api_url: str = defaults.API_URL,
+    api_timeout: float = defaults.API_TIMEOUT,
     hotkeys: Iterable[str] = (),
     credentials: Credentials | None = None,
     miner_ss58: str = "",
-    listen: Iterable[str] = (DEFAULT_LISTEN_ADDRESS,),
-    telemetry_path: str = DEFAULT_TELEMETRY_PATH,
-    timeout_offset: float = DEFAULT_TIMEOUT_OFFSET,
+    listen: Iterable[str] = (defaults.LISTEN_ADDRESS,),
+    telemetry_path: str = defaults.TELEMETRY_PATH,
+    timeout_offset: float = defaults.TIMEOUT_OFFSET,
     miners: MinersChoice | None = None,
-    max_series: int = DEFAULT_MAX_SERIES,
+    max_series: int = defaults.MAX_SERIES,
     collectors: Mapping[str, bool] | None = None,
 ) -> Settings:
     """Validate what the user configured.
@@ -177,7 +179,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
     warnings = list(credentials.warnings)
-    watched = set(hotkeys) | ({miner_ss58} if miner_ss58 else set())
+    watched = {hotkey.strip() for hotkey in (*hotkeys, miner_ss58) if hotkey.strip()}
     for hotkey in watched:
         try:
             public_key(hotkey)
@@ -189,12 +191,15 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     url = _validated_url(api_url)
     if url.startswith("http:") and credentials.keys and not _is_loopback(url):
         warnings.append(f"signatures go to {url} without encryption: whoever sees one can use it for 10 minutes")
+    _require_usable(collectors or {}, credentials, watched)
     addresses = tuple(Address.parse(text) for text in listen)
-    if not telemetry_path.startswith("/") or telemetry_path in _RESERVED_PATHS:
+    if not _PATH.fullmatch(telemetry_path) or telemetry_path in _RESERVED_PATHS:
         raise ConfigError(
-            f"{telemetry_path!r} cannot be the path of the metrics: it starts with / and is none of "
-            + ", ".join(_RESERVED_PATHS)
+            f"{telemetry_path!r} cannot be the path of the metrics: it starts with /, has letters, digits and -._~/ "
+            f"and is none of {', '.join(_RESERVED_PATHS)}"
         )
+    if not (math.isfinite(api_timeout) and math.isfinite(timeout_offset)):
+        raise ConfigError("--api.timeout and --scrape.timeout-offset must be finite numbers of seconds")
     return Settings(
         api_url=url,
         api_timeout=api_timeout,
@@ -210,17 +215,33 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     )
 
 
+def _require_usable(collectors: Mapping[str, bool], credentials: Credentials, watched: set[str]) -> None:
+    """Refuse collectors that the user wants and that could bring nothing."""
+    for collector in COLLECTORS:
+        if collectors.get(collector.name):
+            if collector.needs_key and not credentials.keys:
+                raise ConfigError(
+                    f"--collector.{collector.name} needs a hotkey's seed: "
+                    "give --hotkey-file, or MINER_SS58 and MINER_SEED"
+                )
+            if collector.scope == "miner" and not watched:
+                raise ConfigError(
+                    f"--collector.{collector.name} needs somebody to watch: give --hotkey or --hotkey-file"
+                )
+
+
 def _validated_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        host, _port = parts.hostname, parts.port
+        host, _port = parts.hostname or "", parts.port
     except ValueError:
-        host = None
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
-        raise ConfigError(
-            f"{text!r} is not an address of an API: write https://HOST, without a user, a query or a fragment"
-        )
+        parts, host = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or parts.query or parts.fragment:
+        # What may hold a password is not repeated.
+        shown = "the API's address" if "@" in text else repr(text)
+        raise ConfigError(f"{shown} is not an address of an API: write https://HOST, without a query or a fragment")
+    if "@" in parts.netloc:
+        raise ConfigError("the API's address has a user or a password in it: write https://HOST alone")
     return text.rstrip("/")
 
 

@@ -27,16 +27,15 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
     Raises:
         ConfigError: An address cannot be listened on, or a fault is not known.
     """
+    try:
+        faults = dict(parse_fault(text) for text in flags["simulator_fault"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     simulator = Simulator(
         World(seed=flags["simulator_seed"], start=time.time()),
         listen=Address.parse(flags["simulator_listen_address"]),
     )
-    for text in flags["simulator_fault"]:
-        try:
-            endpoint, fault = parse_fault(text)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        simulator.faults[endpoint] = fault
+    simulator.faults.update(faults)
     key = simulator.world.miners[0].key
     settings = make_settings(
         api_url=simulator.url,
@@ -53,7 +52,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         address, *_ = await start_exporter(stack, settings)
         base = f"http://{address if address.host else f'localhost:{address.port}'}"
         click.echo(
-            f"A simulated miner with {len(simulator.world.miners[0].gpus)} GPUs, among "
+            f"A simulated miner with {len(simulator.world.miners[0].gpus)} GPUs, one of "
             f"{len(simulator.world.miners)}, on a simulated API at {simulator.url}.\n"
             f"Look at {base}{settings.telemetry_path} (metrics) or {base}/ (status). Ctrl-C ends it."
         )

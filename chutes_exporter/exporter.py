@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import structlog
 
 from chutes_exporter import exposition, observed, sources, telemetry
-from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.errors import ApiError, NotFoundError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.api.client import Answer, ChutesClient
+from chutes_exporter.api.endpoints import stats_params
+from chutes_exporter.api.errors import ApiError, CutOffError, NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.collectors import COLLECTORS, Answers, Collector, Scope
 from chutes_exporter.feeds import Feed, Feeds, Reading
 from chutes_exporter.metric import Samples
@@ -149,7 +150,7 @@ class Exporter:
         reading: Reading[Any] = await self.feeds.read(key, ask, source.policy, timeout=timeout)
         return _Read(reading, time.monotonic() - started)
 
-    async def _ask(self, key: FeedKey) -> Any:
+    async def _ask(self, key: FeedKey) -> Answer[Any]:
         source, hotkey = key
         try:
             if not source.endpoint.signed:
@@ -162,7 +163,9 @@ class Exporter:
         except NotFoundError:
             if source.none is None:
                 raise
-            return source.none
+            return Answer.nothing(source.none)
+        if source is sources.NODES and not answer.value:
+            await self._doubt_that_there_are_no_gpus(hotkey)
         if answer.rejected:
             _log.warning(
                 "records left out",
@@ -171,12 +174,24 @@ class Exporter:
                 kept=answer.count,
                 first_error=answer.first_error,
             )
-        # Here every good answer passes once, in order.
-        if source is sources.INSTANCES:
-            self._observations.see_instances(hotkey, answer.value, answer.received_at)
-        elif source is sources.NODES:
-            self._observations.see_gpus(hotkey, answer.value, answer.received_at)
-        return answer.value
+        else:
+            self._observe(key, answer)
+        return answer
+
+    def _observe(self, key: FeedKey, answer: Answer[Any]) -> None:
+        # Every good answer passes here once, in order.
+        if key.source is sources.INSTANCES:
+            self._observations.see_instances(key.hotkey, answer.value, answer.received_at)
+        elif key.source is sources.NODES:
+            self._observations.see_gpus(key.hotkey, answer.value, answer.received_at)
+
+    async def _doubt_that_there_are_no_gpus(self, hotkey: str) -> None:
+        """An empty stream of GPUs is what a failure in mid-stream looks like too: ask the servers."""
+        key = FeedKey(sources.SERVERS, hotkey)
+        servers = await self._read(key, self.settings.api_timeout)
+        snapshot = servers.reading.snapshot
+        if snapshot is not None and any(server.gpus for server in snapshot.value.value):
+            raise CutOffError("the stream is empty, while /miner/servers/ lists GPUs", status=200)
 
     async def _ask_with_any_key(self, source: AnySource) -> Any:
         """Ask for what is the same for every miner: a key that is refused must not hide it from the others."""
@@ -191,11 +206,9 @@ class Exporter:
     def _params(self, source: AnySource) -> dict[str, str]:
         if not source.per_chute:
             return {}
-        params = {"per_chute": "true"}
-        if len(self.settings.watched) == 1:
-            # For one miner a small answer; for more, one large answer is still one request.
-            params["miner_hotkey"] = next(iter(self.settings.watched))
-        return params
+        # For one miner a small answer; for more, one large answer is still one request.
+        single = next(iter(self.settings.watched)) if len(self.settings.watched) == 1 else None
+        return stats_params(single if self.settings.miners == "watched" else None, per_chute=True)
 
     def _page(self, reads: Mapping[FeedKey, _Read], form: Format, gzipped: bool) -> bytes:  # noqa: FBT001
         own = Samples()
@@ -222,6 +235,9 @@ class Exporter:
         ]
         self._observations.collect(own)
         self._report_feeds(own)
+        for key, read in reads.items():
+            if read.reading.snapshot is not None:
+                own.add(telemetry.FEED_REJECTED, read.reading.snapshot.value.rejected, key.source.name, key.hotkey)
         families.extend(exposition.render(own))
         page = exposition.assemble(families, self.telemetry.families(), ORDER, form)
         return exposition.compress(page) if gzipped else page

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
 Level = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["logfmt", "json"]
+
+
+_FIRST = ("ts", "level", "msg")
+
+
+def _first_things_first(_logger: object, _name: str, event: EventDict) -> EventDict:
+    return {**{key: event[key] for key in _FIRST if key in event}, **event}
 
 
 def configure(level: Level, form: LogFormat) -> None:
@@ -29,7 +36,7 @@ def configure(level: Level, form: LogFormat) -> None:
     render: Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], drop_missing=True)
+        else structlog.processors.LogfmtRenderer(key_order=_FIRST, drop_missing=True)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -39,6 +46,7 @@ def configure(level: Level, form: LogFormat) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 structlog.processors.EventRenamer("msg"),
+                _first_things_first,
                 render,
             ],
         )

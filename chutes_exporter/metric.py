@@ -6,11 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from chutes_exporter.api.errors import scrub
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_LABEL_CHARACTERS = 200
 """Longer text is cut: it is there to be recognised, not to be read in full."""
+
+_LONG = 64
 
 Stability = Literal["stable", "experimental"]
 LabelValue = str | int | bool | None
@@ -25,7 +29,7 @@ class Metric:
         help: What it means, in a sentence.
         labels: Label names, in the order of the values that samples bring.
         source: The endpoint and field that it comes from.
-        kind: ``gauge``, ``counter``, or ``info`` (text in labels; the value is always 1).
+        kind: ``gauge``, ``counter``, ``histogram``, or ``info`` (text in labels; the value is always 1).
         stability: Whether name, labels and meaning are promised to stay.
     """
 
@@ -33,7 +37,7 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     source: str = ""
-    kind: Literal["gauge", "counter", "info"] = "gauge"
+    kind: Literal["gauge", "counter", "info", "histogram"] = "gauge"
     stability: Stability = "stable"
 
     @property
@@ -101,6 +105,9 @@ def _label(value: LabelValue) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = str(value)[:MAX_LABEL_CHARACTERS]
+    text = str(value)
+    if len(text) >= _LONG:
+        # An API that echoes a signature must not bring it onto the page.
+        text = scrub(text)[:MAX_LABEL_CHARACTERS]
     # Prometheus' parser takes NUL for the end of the page.
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text

@@ -30,6 +30,8 @@ async def start_exporter(stack: AsyncExitStack, settings: Settings) -> list[Addr
     sockets = [stack.enter_context(open_socket(address)) for address in settings.listen]
     exporter = await stack.enter_async_context(Exporter(settings))
     await stack.enter_async_context(serving(make_app(exporter), sockets))
+    if not exporter.collectors:
+        _log.warning("no collector is on: the page has nothing but the exporter's own metrics")
     addresses = [bound_address(socket) for socket in sockets]
     for warning in settings.warnings:
         _log.warning(warning)
@@ -50,4 +52,3 @@ async def run_serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         await start_exporter(stack, settings)
         await until_told_to_stop()
-        _log.info("stopping")

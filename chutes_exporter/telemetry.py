@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import prometheus_client as prom
 
@@ -50,7 +52,14 @@ FEED_UP = Metric(
 )
 FEED_LAST_SUCCESS = Metric(
     "chutes_feed_last_success_timestamp_seconds",
-    "When the newest good answer came: the age of all data built on it.",
+    "When the newest good answer came; time() less this is the age of all that is made of it.",
+    _FEED,
+    "exporter",
+)
+FEED_REJECTED = Metric(
+    "chutes_feed_rejected_records",
+    "Records of the newest answer that could not be read and are missing from the metrics. Where there are any, "
+    "counts, ranks and zeros that they could make false are absent.",
     _FEED,
     "exporter",
 )
@@ -86,10 +95,60 @@ METRICS = (
     COLLECTOR_DUPLICATES,
     FEED_UP,
     FEED_LAST_SUCCESS,
+    FEED_REJECTED,
     FEED_TTL,
     FEED_MAX_AGE,
     FEED_REQUESTS,
 )
+
+_ENDPOINT = ("endpoint",)
+_CLOCK_MAX_AGE = 600.0
+_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+API_REQUESTS = Metric(
+    "chutes_api_requests_total",
+    "Requests to the Chutes API by HTTP status, or by the reason where there was no whole answer.",
+    ("endpoint", "code"),
+    "exporter",
+    kind="counter",
+)
+API_DURATION = Metric(
+    "chutes_api_request_duration_seconds",
+    "Time from asking the Chutes API to the end of its answer.",
+    _ENDPOINT,
+    "exporter",
+    kind="histogram",
+)
+API_BYTES = Metric(
+    "chutes_api_response_bytes_total",
+    "Bytes of the Chutes API's answers, decompressed.",
+    _ENDPOINT,
+    "exporter",
+    kind="counter",
+)
+API_REJECTED = Metric(
+    "chutes_api_rejected_records_total",
+    "Records of answers that could not be read and were left out.",
+    _ENDPOINT,
+    "exporter",
+    kind="counter",
+)
+API_CLOCK_OFFSET = Metric(
+    "chutes_api_clock_offset_seconds",
+    "Local clock less the Chutes API's, to half a second; beyond 600 either way signatures are refused.",
+    (),
+    "exporter: the answers' Date",
+)
+API_METRICS = (API_REQUESTS, API_DURATION, API_BYTES, API_REJECTED, API_CLOCK_OFFSET)
+"""What prometheus-client counts for us, as exchanges with the API come and go."""
+
+_Instrument = TypeVar("_Instrument", bound=prom.metrics.MetricWrapperBase)
+
+
+def _instrument(
+    kind: type[_Instrument], metric: Metric, registry: prom.CollectorRegistry, **options: Any
+) -> _Instrument:
+    return kind(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=registry, **options)
 
 
 def python_version() -> str:
@@ -105,37 +164,12 @@ class Telemetry:
         prom.ProcessCollector(registry=self._registry)
         prom.PlatformCollector(registry=self._registry)
         prom.GCCollector(registry=self._registry)
-        self._requests = prom.Counter(
-            "chutes_api_requests",
-            "Requests to the Chutes API by HTTP status, or by the reason where there was no whole answer.",
-            ("endpoint", "code"),
-            registry=self._registry,
-        )
-        self._duration = prom.Histogram(
-            "chutes_api_request_duration_seconds",
-            "Time from asking the Chutes API to the end of its answer.",
-            ("endpoint",),
-            registry=self._registry,
-            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
-        )
-        self._bytes = prom.Counter(
-            "chutes_api_response_bytes",
-            "Bytes of the Chutes API's answers, decompressed.",
-            ("endpoint",),
-            registry=self._registry,
-        )
-        self._rejected = prom.Counter(
-            "chutes_api_rejected_records",
-            "Records of answers that could not be read and were left out.",
-            ("endpoint",),
-            registry=self._registry,
-        )
-        self._offset = prom.Gauge(
-            "chutes_api_clock_offset_seconds",
-            "Local clock less the Chutes API's, to half a second; beyond 600 either way signatures are refused.",
-            registry=self._registry,
-        )
-        self._clock_known = False
+        self._requests = _instrument(prom.Counter, API_REQUESTS, self._registry)
+        self._duration = _instrument(prom.Histogram, API_DURATION, self._registry, buckets=_BUCKETS)
+        self._bytes = _instrument(prom.Counter, API_BYTES, self._registry)
+        self._rejected = _instrument(prom.Counter, API_REJECTED, self._registry)
+        self._offset = _instrument(prom.Gauge, API_CLOCK_OFFSET, self._registry)
+        self._clock_seen = -math.inf
 
     def observe(self, exchange: Exchange) -> None:
         """Count an exchange with the API."""
@@ -145,15 +179,16 @@ class Telemetry:
         self._rejected.labels(exchange.endpoint).inc(exchange.rejected)
         if exchange.clock_offset is not None:
             self._offset.set(exchange.clock_offset)
-            self._clock_known = True
+            self._clock_seen = time.monotonic()
 
     def families(self) -> list[prom.Metric]:
         """Return what was counted, and the metrics of the process and its Python."""
+        clock_known = time.monotonic() - self._clock_seen < _CLOCK_MAX_AGE
         return [
             family
             for family in self._registry.collect()
-            # Before the first answer the offset is unknown, which is not zero.
-            if family.samples and (self._clock_known or family.name != "chutes_api_clock_offset_seconds")
+            # Without a recent answer the offset is unknown, which is not zero.
+            if family.samples and (clock_known or family.name != API_CLOCK_OFFSET.name)
         ]
 
 

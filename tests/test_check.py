@@ -64,7 +64,8 @@ async def test_with_a_key_every_endpoint_is_asked_and_works(simulator: Simulator
     assert lines["metagraph"]["credentials"] == "none"
     assert lines["unique_chute_history"]["age"] <= 3600
     assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
-    assert lines["nodes"]["credentials"] == "5GNocj…1Wti"
+    assert lines["nodes"]["credentials"] == lines["nodes"]["about"] == HOTKEY
+    assert lines["unique_chute_history"]["about"] == HOTKEY
     assert [asked.endpoint for asked in simulator.asked].count("release_job") == 0
 
 
@@ -74,8 +75,10 @@ async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> 
     head, *rows = output.splitlines()[1:]
     for column in ("endpoint", "credentials", "status", "records", "time", "age"):
         assert column in head
-    assert any(row.startswith("registration") and "registered as UID 0" in row for row in rows)
-    assert rows[-1] == "All that should work does; 1 not asked."
+    assert any(row.split()[:3] == ["nodes", "5GNo…1Wti", "5GNo…1Wti"] for row in rows)
+    assert "  registered as UID 0" in rows
+    assert rows[-1] == "All that should work does."
+    assert all(len(row) <= 80 and row == row.rstrip() for row in rows)
     assert TEST_SEED[2:] not in output
 
 
@@ -131,6 +134,23 @@ async def test_a_blacklisted_miner_is_told_why(simulator: Simulator) -> None:
     assert 'abuse: "spoofed" GPUs' in lines["registration"]["note"]
 
 
+async def test_text_of_the_api_cannot_steer_the_terminal(simulator: Simulator) -> None:
+    nodes = [{"hotkey": HOTKEY, "blacklist_reason": "\x1b[2Jcleared\x9b"}]
+    simulator.faults["metagraph"] = Fault(body=json.dumps(nodes).encode())
+    _, output = await check(simulator, "--hotkey", HOTKEY)
+    assert "cleared" in output
+    assert not {"\x1b", "\x9b"} & set(output)
+
+
+async def test_where_the_metagraph_is_not_whole_nobody_is_said_to_be_missing_from_it(simulator: Simulator) -> None:
+    simulator.faults["metagraph"] = Fault(
+        body=json.dumps([{"hotkey": OTHER}, {"hotkey": HOTKEY, "port": "x"}]).encode()
+    )
+    _, lines = await check_json(simulator, "--hotkey", HOTKEY)
+    assert "registration" not in lines
+    assert "cannot be read" in lines["metagraph"]["note"]
+
+
 async def test_a_seed_of_another_address_is_said_and_the_rest_still_asked(simulator: Simulator) -> None:
     status, lines = await check_json(simulator, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
     assert status == 1
@@ -164,13 +184,27 @@ async def test_failures_of_the_api_are_told_apart(simulator: Simulator) -> None:
         "503 simulated fault",
         "its format has changed",
         "The API failed while sending",
-        "1 records cannot be read",
+        "records that cannot be read and are left out: 1",
         "Wait 2 minutes",
-        "hotkey not registered",
-        "chutes named none to ask for",
+        "the list is empty",
+        "chutes brought no chute that could be asked for",
         "6 failed",
     ):
         assert words in " ".join(output.split())
+
+
+async def test_an_outage_is_told_once_for_all_endpoints(simulator: Simulator) -> None:
+    simulator.faults.update({endpoint.name: Fault(status=502) for endpoint in ENDPOINTS})
+    status, output = await check(simulator, **MINE)
+    assert status == 1
+    assert output.count("502 simulated fault") == 1
+
+
+async def test_the_flags_of_serve_are_taken_so_that_a_command_line_can_be_checked_as_it_is(
+    simulator: Simulator,
+) -> None:
+    flags = ("--web.listen-address", ":1", "--no-collector.scores", "--log.level", "debug", "--max-series", "5")
+    assert (await check(simulator, *flags))[0] == 0
 
 
 async def test_without_a_metagraph_and_a_hotkey_there_is_no_history_to_ask_for(simulator: Simulator) -> None:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from chutes_exporter.cli import COLLECTOR_NAMES, cli
+from chutes_exporter import cli as cli_module
+from chutes_exporter.cli import cli
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.reference import default_of
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, parse_page, series
 
@@ -81,7 +83,7 @@ def test_help_shows_the_commands_and_the_flags_of_the_main_job() -> None:
 
 
 def test_the_flags_know_exactly_the_collectors_that_there_are() -> None:
-    assert {collector.name: collector.summary for collector in COLLECTORS} == COLLECTOR_NAMES
+    assert {one.name: (one.summary, default_of(one)) for one in COLLECTORS} == cli_module.COLLECTORS
 
 
 def parameters(command: click.Command) -> dict[str, click.Parameter]:
@@ -160,11 +162,22 @@ def cold_key(directory: Path) -> str:
         (("--hotkey-file", "/nowhere/hot"), {}, "cannot read the hotkey file"),
         ((), {"MINER_SEED": TEST_SEED, "MINER_SS58": OTHER}, "does not belong"),
         ((), {"MINER_SEED": TEST_SEED}, "without MINER_SS58"),
+        ((), {"MINER_SS58": TEST_SEED}, "looks like a seed"),
+        ((), {"MINER_SS58": TEST_SEED, "MINER_SEED": HOTKEY}, "64 hexadecimal digits"),
+        (("--hotkey", TEST_SEED[2:]), {}, "looks like a seed"),
+        ((), {"HOTKEY": TEST_SEED}, "looks like a seed"),
+        (("--hotkey-file", "~nosuchuser/hot"), {}, "cannot read the hotkey file"),
+        (("--api.timeout", "nan"), {}, "finite"),
+        ((), {"HTTPS_PROXY": "garbage://x"}, "HTTPS_PROXY"),
         (("--api.url", "nonsense"), {}, "not an address of an API"),
         (("--web.listen-address", "nonsense"), {}, "not an address to listen on"),
         (("--web.listen-address", "192.0.2.1:1"), {}, "cannot listen on"),
         (("--collector.nonsense",), {}, "No such option"),
         (("nonsense",), {}, "No such command"),
+        (("--api.url", "http://127.0.0.1:9", "check"), {}, "the command goes first: chutes-exporter check"),
+        (("--collector.nodes",), {}, "--collector.nodes needs a hotkey's seed"),
+        (("--collector.unique_chute_history",), {}, "needs somebody to watch"),
+        (("--miners", "watched"), {}, "needs somebody to watch"),
         (("demo", "--simulator.listen-address", "127.0.0.1:0", "--simulator.fault", "nonsense"), {}, "write one like"),
         (("demo", "--simulator.listen-address", "nonsense"), {}, "not an address to listen on"),
     ],

@@ -43,11 +43,12 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         "api.chutes.ai",
         "ftp://x",
         "https://",
-        "https://u:p@x",
         "https://x?y",
         "https://x#y",
         "http://[",
         "http://x:y",
+        "http://exa mple",
+        "http://a..b",
     ],
 )
 def test_what_is_no_address_of_an_api_is_refused(url: str) -> None:
@@ -55,11 +56,38 @@ def test_what_is_no_address_of_an_api_is_refused(url: str) -> None:
         make_settings(api_url=url)
 
 
+@pytest.mark.parametrize(
+    "url", ["https://user:password@x", "https://:password@x", "https://password@", "x://password@y"]
+)
+def test_a_password_in_the_address_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError, match="the API's address") as refusal:
+        make_settings(api_url=url)
+    assert "password@" not in str(refusal.value)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="finite"):
+        make_settings(api_timeout=float("nan"))
+    with pytest.raises(ConfigError, match="finite"):
+        make_settings(timeout_offset=float("inf"))
+
+
+def test_white_space_around_what_a_secret_holds_does_not_matter() -> None:
+    found = find_credentials([], {"MINER_SEED": f"{TEST_SEED}\n", "MINER_SS58": f"{HOTKEY}\n"})
+    assert [key.address for key in found.keys] == [HOTKEY]
+    assert make_settings(hotkeys=[f" {HOTKEY} "], miner_ss58=f"{HOTKEY}\n").watched == {HOTKEY}
+    assert make_settings(miner_ss58="\n").watched == frozenset()
+
+
+def test_an_empty_seed_is_warned_of() -> None:
+    assert "MINER_SEED is empty" in find_credentials([], {"MINER_SEED": "", "MINER_SS58": HOTKEY}).warnings[0]
+
+
 def test_a_trailing_slash_does_not_matter() -> None:
     assert make_settings(api_url="https://x/y/").api_url == "https://x/y"
 
 
-@pytest.mark.parametrize("path", ["", "metrics", "/", "/-/healthy", "/-/ready"])
+@pytest.mark.parametrize("path", ["", "metrics", "/", "/-/healthy", "/-/ready", "/{x:path}", "/a b", "/a?b"])
 def test_the_metrics_need_a_path_of_their_own(path: str) -> None:
     with pytest.raises(ConfigError, match="path of the metrics"):
         make_settings(telemetry_path=path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors.base import Collector
     from chutes_exporter.metric import Samples
 
+OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 INVOCATIONS = "chutes_chute_window_invocations"
 FEEDS = {
     "metagraph": "chutes_metagraph_miners",
@@ -176,7 +178,105 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Sim
         page = await scrape(Settings(api_url=simulator.url))
     assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
     assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
+    assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
+    assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
     assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
+
+
+def body_of(*records: dict[str, Any], broken: int = 0) -> bytes:
+    """Return a JSON list of records, and some that cannot be read."""
+    return json.dumps([*records, *[{"hotkey": 5, "gpu_id": 5, "instance_id": 5, "chute_id": 5}] * broken]).encode()
+
+
+def stream_of(*records: dict[str, Any]) -> bytes:
+    return b"".join(b"data: " + json.dumps(record).encode() + b"\n\n" for record in records)
+
+
+ROWS = [{"miner_hotkey": OTHER, "compute_units": 7, "total_instances": 1, "bounty_count": 0, "compute_seconds": None}]
+
+
+async def test_from_what_is_missing_nothing_is_concluded_where_a_record_could_not_be_read(simulator: Simulator) -> None:
+    gpu = {"uuid": "g1", "gpu_identifier": "h100", "verified_at": "2026-11-24T11:00:00"}
+    window = {"instance_stats": [*ROWS, {"miner_hotkey": 5}]}
+    simulator.faults.update(
+        metagraph=Fault(body=body_of({"hotkey": OTHER, "incentive": 0.5}, broken=1)),
+        stats=Fault(body=json.dumps({"past_hour": window, "past_day": window, "all": window}).encode()),
+        scores=Fault(body=json.dumps({"final_scores": {HOTKEY: 0.25, OTHER: "0.5"}}).encode()),
+        inventory=Fault(body=body_of({"gpu_id": "g2", "active": True}, broken=1)),
+        servers=Fault(body=json.dumps({"servers": [{"server_id": "s", "gpus": [gpu]}, {"name": "x"}]}).encode()),
+        nodes=Fault(body=stream_of(gpu, {"uuid": 5})),
+        instances=Fault(body=stream_of({"instance_id": "i", "active": True}, {"instance_id": 5})),
+        active_instances=Fault(body=body_of({"instance_id": "i", "miner_hotkey": OTHER}, broken=1)),
+        jobs=Fault(body=stream_of({"job_id": "j"}, {"job_id": 5})),
+        images=Fault(body=stream_of({"image_id": "j"}, {"image_id": 5})),
+        thrash_cooldowns=Fault(body=body_of({"chute_id": "c"}, broken=1)),
+    )
+    page = await scrape(watching(simulator.url))
+    assert page[series("chutes_miner_score_ratio", hotkey=HOTKEY)] == 0.25
+    assert page[series("chutes_gpu_in_use", hotkey=HOTKEY, gpu_id="g2")] == 1
+    assert page[series("chutes_instance_active", hotkey=HOTKEY, instance_id="i")] == 1
+    concluded = {
+        "chutes_miner_registered",
+        "chutes_miner_incentive_rank",
+        "chutes_metagraph_miners",
+        "chutes_metagraph_blacklisted_miners",
+        "chutes_miner_window_compute_units",
+        "chutes_platform_window_compute_units",
+        "chutes_platform_window_miners",
+        "chutes_miner_score_rank",
+        "chutes_scored_miners",
+        "chutes_fleet_gpus",
+        "chutes_fleet_servers",
+        "chutes_server_gpus",
+        "chutes_fleet_instances",
+        "chutes_miner_active_instances",
+        "chutes_platform_active_instances",
+        "chutes_jobs_waiting",
+        "chutes_jobs_tried",
+        "chutes_images",
+        "chutes_miner_thrash_cooldowns",
+        "chutes_observed_instances_started_total",
+        "chutes_observed_gpu_verification_failures_total",
+    }
+    assert concluded & names(page) == set()
+    assert series("chutes_gpu_in_use", hotkey=HOTKEY, gpu_id="g1") not in page
+    for feed in ("metagraph", "stats", "scores"):
+        assert page[series("chutes_feed_rejected_records", feed=feed)] >= 1
+
+
+async def test_a_sum_with_an_unknown_part_is_unknown(simulator: Simulator) -> None:
+    window = {"instance_stats": ROWS}
+    simulator.faults["stats"] = Fault(body=json.dumps({"past_hour": window}).encode())
+    page = await scrape(make_settings(api_url=simulator.url))
+    assert page[series("chutes_platform_window_compute_units", window="1h")] == 7
+    assert "chutes_platform_window_compute_seconds" not in names(page)
+
+
+async def test_no_gpus_are_only_believed_where_the_servers_have_none_either(simulator: Simulator) -> None:
+    simulator.faults["nodes"] = Fault(body=b"")
+    page = await scrape(watching(simulator.url))
+    assert page[series("chutes_feed_up", feed="nodes", hotkey=HOTKEY)] == 0
+    assert "chutes_fleet_gpus" not in names(page)
+    simulator.faults["servers"] = Fault(body=b'{"servers": []}')
+    page = await scrape(watching(simulator.url))
+    assert page[series("chutes_feed_up", feed="nodes", hotkey=HOTKEY)] == 1
+    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == 0
+    assert [asked.endpoint for asked in simulator.asked].count("servers") == 2
+
+
+async def test_what_the_api_says_twice_stands_once_and_is_counted(simulator: Simulator) -> None:
+    twice = [{"hotkey": OTHER, "incentive": 0.5}, {"hotkey": OTHER, "incentive": 0.75}]
+    simulator.faults["metagraph"] = Fault(body=body_of(*twice))
+    page = await scrape(make_settings(api_url=simulator.url))
+    assert page[series("chutes_miner_incentive_ratio", hotkey=OTHER)] == 0.5
+    assert page[series("chutes_metagraph_miners")] == 1
+    assert page[series("chutes_scrape_collector_duplicate_samples", collector="metagraph")] == 1
+
+
+async def test_a_miner_without_history_is_no_failure(simulator: Simulator) -> None:
+    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[OTHER]))
+    assert page[series("chutes_feed_up", feed="unique_chute_history", hotkey=OTHER)] == 1
+    assert "chutes_miner_active_gpus" not in names(page)
 
 
 async def test_a_record_that_comes_twice_makes_one_series(simulator: Simulator) -> None:

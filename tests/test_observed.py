@@ -12,7 +12,7 @@ from chutes_exporter.metric import Samples
 from chutes_exporter.observed import Observations
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import HOUR
-from tests.support import HOTKEY, NOON, Clock, parse_page, series, watching
+from tests.support import HOTKEY, NOON, Clock, Page, parse_page, series, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,6 +129,7 @@ async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clo
     world = World(start=NOON, size=Size(miners=2, active_miners=2, chutes=40))
     async with Simulator(world, clock=clock) as simulator, Exporter(watching(simulator.url), clock=clock) as exporter:
         there: list[set[str]] = []
+        page: Page = {}
         for quarter in range(2 * 24 * 4):
             clock.now = NOON + quarter * HOUR / 4
             # One fetch in five fails, in all ways.

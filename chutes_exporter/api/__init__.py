@@ -4,9 +4,19 @@ async with ChutesClient() as client:
     answer = await client.metagraph()
 """
 
-from chutes_exporter.api.client import Answer, ChutesClient, Exchange
+from chutes_exporter.api.client import Answer, ChutesClient, ClientSetupError, Exchange
 from chutes_exporter.api.endpoints import ENDPOINTS, Endpoint
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.api.keys import Hotkey, HotkeyError
 
-__all__ = ["ENDPOINTS", "Answer", "ApiError", "ChutesClient", "Endpoint", "Exchange", "Hotkey", "HotkeyError"]
+__all__ = [
+    "ENDPOINTS",
+    "Answer",
+    "ApiError",
+    "ChutesClient",
+    "ClientSetupError",
+    "Endpoint",
+    "Exchange",
+    "Hotkey",
+    "HotkeyError",
+]

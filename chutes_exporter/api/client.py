@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import re
 import time
+import zlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -30,6 +33,8 @@ from chutes_exporter.api.errors import (
     TooLargeError,
     UnavailableError,
     UndecodableError,
+    UnexpectedStatusError,
+    scrub,
 )
 from chutes_exporter.duration import human_duration
 
@@ -49,6 +54,9 @@ NONCE_TOLERANCE = 600.0
 _MAX_CONNECTIONS = 8
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
+_PIECE_BYTES = 64 * 1024
+_GZIP = 31  # zlib's word for: the gzip format
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,11 @@ class Answer(Generic[T]):
     seconds: float
     size: int
 
+    @classmethod
+    def nothing(cls, value: T) -> Self:
+        """Return the answer that there is nothing."""
+        return cls(value, count=0, rejected=0, first_error="", received_at=0.0, seconds=0.0, size=0)
+
 
 @dataclass
 class Exchange:
@@ -95,6 +108,10 @@ class Exchange:
     clock_offset: float | None = None
 
 
+class ClientSetupError(ValueError):
+    """The environment's proxies or certificates cannot be used; the message says which to look at."""
+
+
 class Watcher(Protocol):
     """Is told of every exchange once it is over."""
 
@@ -111,7 +128,7 @@ class _Opened:
     tally: Tally = field(default_factory=Tally)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in self.response.aiter_bytes():
+        async for chunk in _inflated(self.response):
             self.exchange.size += len(chunk)
             yield chunk
 
@@ -127,6 +144,9 @@ class ChutesClient:
         watcher: Is told of every exchange.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`. All methods raise :class:`ApiError`.
+
+    Raises:
+        ClientSetupError: The environment's proxies or certificates cannot be used.
     """
 
     def __init__(
@@ -142,13 +162,22 @@ class ChutesClient:
         self._clock = clock
         self._total_timeout = total_timeout
         self._watcher = watcher
-        self._http = httpx.AsyncClient(
-            base_url=base_url,
-            headers={"User-Agent": f"chutes-exporter/{__version__}"},
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=total_timeout),
-            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
-            follow_redirects=False,
-        )
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=base_url,
+                headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
+                timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=total_timeout),
+                limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
+                follow_redirects=False,
+                # The environment's proxies and certificates are for encrypted connections, which pass a proxy
+                # unread: without encryption it would see signatures.
+                trust_env=base_url.startswith("https:"),
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            )
+        except (ValueError, ImportError, OSError) as error:
+            raise ClientSetupError(
+                f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+            ) from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -254,10 +283,7 @@ class ChutesClient:
 
     async def stats(self, hotkey: str | None = None, *, per_chute: bool = False) -> Answer[r.Stats]:
         """Return what miners computed, of all miners or one."""
-        params = {"miner_hotkey": hotkey} if hotkey else {}
-        if per_chute:
-            params["per_chute"] = "true"
-        return await self.fetch(e.STATS, params=params)
+        return await self.fetch(e.STATS, params=e.stats_params(hotkey, per_chute=per_chute))
 
     async def scores(self, hotkey: str | None = None) -> Answer[r.Scores]:
         """Return the scores of all miners or one."""
@@ -294,7 +320,7 @@ class ChutesClient:
         started = time.monotonic()
         try:
             async with (
-                _mapped_errors(),
+                _mapped_errors(self._http.base_url.host),
                 asyncio.timeout(self._total_timeout),
                 self._http.stream(
                     endpoint.method,
@@ -305,7 +331,7 @@ class ChutesClient:
             ):
                 exchange.code = str(response.status_code)
                 self._note_clock(response, exchange)
-                await self._require_ok(response, headers.get("X-Chutes-Signature", ""))
+                await self._require_ok(response)
                 opened = _Opened(response, exchange)
                 exchange.seconds = time.monotonic() - started
                 try:
@@ -325,25 +351,21 @@ class ChutesClient:
                 self._watcher(exchange)
 
     def _note_clock(self, response: httpx.Response, exchange: Exchange) -> None:
-        try:
-            date = email.utils.parsedate_to_datetime(response.headers["date"]).timestamp()
-        except (KeyError, ValueError, TypeError):
+        date = _http_date(response.headers.get("date", ""))
+        if date is None:
             return
         # The header has whole seconds, cut off: half a second is its expected error.
         self.clock_offset = exchange.clock_offset = self._clock() - (date + 0.5)
 
-    async def _require_ok(self, response: httpx.Response, signature: str) -> None:
+    async def _require_ok(self, response: httpx.Response) -> None:
         """Raise what a status other than 200 means."""
         if response.status_code != httpx.codes.OK:
-            raise await self._refusal(response, signature)
+            raise await self._refusal(response)
 
-    async def _refusal(self, response: httpx.Response, signature: str) -> ApiError:
+    async def _refusal(self, response: httpx.Response) -> ApiError:
         status = response.status_code
         detail = await _error_detail(response)
-        if signature:
-            # A server that echoes what it was sent must not bring it into logs and pages.
-            detail = detail.replace(signature, "[signature]")
-        if response.is_redirect or response.has_redirect_location:
+        if response.has_redirect_location:
             return RedirectedError(f"{status} redirect, not followed", status=status)
         said = f"{status} {detail}".strip()
         wait = _retry_after(response, self._clock())
@@ -366,10 +388,10 @@ class ChutesClient:
                     retry_after=wait,
                     advice="The API has a problem or restarts: it is asked again.",
                 )
-            case _ if status >= httpx.codes.BAD_REQUEST:
+            case 400 | 422:
                 error = BadRequestError(said, status=status)
             case _:
-                error = UndecodableError(f"unexpected status {said}", status=status)
+                error = UnexpectedStatusError(said, status=status)
         return error
 
     def _clock_advice(self, detail: str) -> str | None:
@@ -389,7 +411,7 @@ class ChutesClient:
 async def _error_detail(response: httpx.Response) -> str:
     """Return the start of what an error's body says, on one line."""
     body = b""
-    async for chunk in response.aiter_bytes():
+    async for chunk in _inflated(response):
         body += chunk
         if len(body) > _MAX_ERROR_BYTES:
             break
@@ -399,7 +421,44 @@ async def _error_detail(response: httpx.Response) -> str:
     except (msgspec.DecodeError, KeyError, RecursionError):
         if text.lstrip().startswith("<"):
             return "(an HTML page)"
-    return " ".join(text.split())[:_DETAIL_CHARACTERS]
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    # Scrubbed before it is cut: half a signature would not be found.
+    return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
+
+
+async def _inflated(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the body, decompressed in small pieces: a small body that stands for a huge one stays harmless."""
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity", "gzip"):
+        raise UndecodableError("the answer is compressed in a way that was not asked for")
+    if coding != "gzip":
+        async for chunk in response.aiter_raw():
+            yield chunk
+        return
+    stream = zlib.decompressobj(wbits=_GZIP)
+    async for chunk in response.aiter_raw():
+        while chunk and not stream.eof:
+            try:
+                piece = stream.decompress(chunk, _PIECE_BYTES)
+            except zlib.error:
+                raise UndecodableError("the compressed body cannot be read") from None
+            chunk = stream.unconsumed_tail  # noqa: PLW2901 - what is left of it
+            yield piece
+            # A chunk may stand for a thousand pieces: others must not wait for all of them.
+            await asyncio.sleep(0)
+    if not stream.eof:
+        raise CutOffError("the compressed body ends too early")
+
+
+def _http_date(value: str) -> float | None:
+    """Read a date of an HTTP header as Unix time, or None where it is none."""
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _retry_after(response: httpx.Response, now: float) -> float | None:
@@ -407,10 +466,8 @@ def _retry_after(response: httpx.Response, now: float) -> float | None:
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, TypeError):
-        return None
+    date = _http_date(value)
+    return None if date is None else max(0.0, date - now)
 
 
 async def _body(opened: _Opened) -> bytes:
@@ -430,7 +487,7 @@ async def _decode(shape: Shape[T], body: bytes, tally: Tally) -> T:
 
 
 @asynccontextmanager
-async def _mapped_errors() -> AsyncIterator[None]:
+async def _mapped_errors(host: str) -> AsyncIterator[None]:
     """Turn the errors of the HTTP library into the client's own."""
     try:
         yield
@@ -440,11 +497,10 @@ async def _mapped_errors() -> AsyncIterator[None]:
         raise TimedOutError(_words(error, "no answer in time")) from None
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
         raise CutOffError(_words(error, "the connection was cut")) from None
-    except httpx.DecodingError as error:
-        raise UndecodableError(_words(error, "the compressed body cannot be read")) from None
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise UnavailableError(_words(error, "cannot connect")) from None
+        reason = _ERRNO.sub("", _words(error, "no reason given"))
+        raise UnavailableError(f"cannot connect to {host}: {reason}") from None
 
 
 def _words(error: Exception, otherwise: str) -> str:
-    return " ".join(str(error).split())[:_DETAIL_CHARACTERS] or otherwise
+    return _shortened(str(error)) or otherwise

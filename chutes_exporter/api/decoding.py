@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
+from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.records import (
     MinerStats,
     RawScore,
@@ -34,8 +34,11 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 """The longest record of a stream: a chute carries its whole code and readme, tens of KB."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """The largest JSON answer: 30,000 stats records are about 10 MB."""
-MAX_STREAM_BYTES = 1024 * 1024 * 1024
+MAX_STREAM_BYTES = 512 * 1024 * 1024
+"""The longest stream: 2,000 chutes are about 100 MB."""
+MAX_STREAM_LINES = 1_000_000
 MAX_STREAM_RECORDS = 200_000
+MAX_REJECTED = 10_000
 
 # RecursionError: msgspec's answer to JSON nested deeper than any record.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -52,12 +55,17 @@ class Tally:
     def reject(self, error: Exception) -> None:
         """Count a record that cannot be read."""
         self.rejected += 1
-        self.first_error = self.first_error or str(error)[:200]
+        self.first_error = self.first_error or scrub(str(error))[:200]
+        if self.rejected > MAX_REJECTED:
+            raise UndecodableError(f"more than {MAX_REJECTED} records cannot be read: {self.first_error}", status=200)
 
-    def require_some(self) -> None:
-        """Fail when there were records and none could be read."""
-        if self.rejected and not self.accepted:
-            raise UndecodableError(f"none of {self.rejected} records can be read: {self.first_error}")
+    def require_most(self) -> None:
+        """Fail when more records could not be read than could: that is another API, or an error page amid a stream."""
+        if self.rejected > self.accepted:
+            raise UndecodableError(
+                f"{self.rejected} of {self.rejected + self.accepted} records cannot be read: {self.first_error}",
+                status=200,
+            )
 
 
 class Shape(Generic[T]):
@@ -84,7 +92,7 @@ class Shape(Generic[T]):
             value = self._read(body, tally)
         except _UNREADABLE as error:
             raise UndecodableError(f"not the JSON that is due: {str(error)[:200]}", status=200) from None
-        tally.require_some()
+        tally.require_most()
         return value
 
 
@@ -110,9 +118,22 @@ class ListReader(Generic[R]):
         return records
 
 
-def list_of(record: type[R]) -> Shape[list[R]]:
-    """Make the shape of a JSON list of records."""
-    return Shape(ListReader(record))
+def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
+    """Make the shape of a JSON list of records.
+
+    Args:
+        record: The type of one.
+        never_empty: Whether a list without any is a failure.
+    """
+    reader = ListReader(record)
+
+    def read(body: bytes, tally: Tally) -> list[R]:
+        records = reader(body, tally)
+        if never_empty and not (records or tally.rejected):
+            raise CutOffError("the list is empty", status=200)
+        return records
+
+    return Shape(read)
 
 
 def one(record: type[R]) -> Shape[R]:
@@ -225,7 +246,7 @@ def stats_body() -> Shape[Stats]:
 
 class _ScoresBody(msgspec.Struct):
     final_scores: dict[str, msgspec.Raw]
-    raw_values: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+    raw_values: dict[str, msgspec.Raw] | None = None
 
 
 def _values(raw: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, Any]:
@@ -241,7 +262,7 @@ def _values(raw: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, A
 def _scores(body: bytes, tally: Tally) -> Scores:
     parsed = msgspec.json.decode(body, type=_ScoresBody)
     scores = Scores(
-        raw=_values(parsed.raw_values, RawScore | None, tally),
+        raw=_values(parsed.raw_values or {}, RawScore | None, tally),
         shares=_values(parsed.final_scores, float | None, tally),
     )
     tally.accepted += len(scores.shares)
@@ -293,7 +314,7 @@ class StreamShape(Generic[R]):
             if tally.accepted > MAX_STREAM_RECORDS:
                 raise TooLargeError(f"the stream has more than {MAX_STREAM_RECORDS} records")
             yield record
-        tally.require_some()
+        tally.require_most()
         if not (tally.accepted or explicitly_none or self._empty_is_none):
             raise CutOffError("the stream is empty", status=200)
 
@@ -302,20 +323,19 @@ async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, boo
     """Split into non-empty lines, each with whether its end was seen."""
     # A bytearray grows in place: a long line in small chunks stays linear, and no chunk is kept.
     pending = bytearray()
-    total = 0
+    total = count = 0
     async for chunk in chunks:
         total += len(chunk)
-        if total > MAX_STREAM_BYTES:
-            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes")
-        pending += chunk
-        if b"\n" in chunk:
-            *complete, rest = pending.split(b"\n")
-            pending = rest
-            for line in complete:
-                if stripped := bytes(line).strip():
-                    _check_length(line)
-                    yield stripped, True
+        first, *more = chunk.split(b"\n")
+        count += len(more)
+        if total > MAX_STREAM_BYTES or count > MAX_STREAM_LINES:
+            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes or {MAX_STREAM_LINES} lines")
+        pending += first
         _check_length(pending)
+        for line in more:
+            if stripped := bytes(pending).strip():
+                yield stripped, True
+            pending = bytearray(line)
     if stripped := bytes(pending).strip():
         yield stripped, False
 

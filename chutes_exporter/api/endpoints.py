@@ -90,7 +90,15 @@ UNIQUE_CHUTE_HISTORY = Endpoint(
 THRASH_COOLDOWNS = Endpoint(
     "thrash_cooldowns", "/miner/thrash_cooldowns", list_of(r.ThrashCooldown), signed=True, scope="signer"
 )
-METAGRAPH = Endpoint("metagraph", "/miner/metagraph", list_of(r.MetagraphNode), signed=False, scope="platform")
+METAGRAPH = Endpoint(
+    "metagraph", "/miner/metagraph", list_of(r.MetagraphNode, never_empty=True), signed=False, scope="platform"
+)
+
+
+def stats_params(hotkey: str | None = None, *, per_chute: bool = False) -> dict[str, str]:
+    """Return the query of :data:`STATS` for all miners or one, in all or for each chute."""
+    return ({"miner_hotkey": hotkey} if hotkey else {}) | ({"per_chute": "true"} if per_chute else {})
+
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = (
     CHUTES,

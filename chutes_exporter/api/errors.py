@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from chutes_exporter.duration import human_duration
+
+_LONG_HEX = re.compile(r"[0-9a-fA-F]{64,}")
+
+
+def scrub(text: str) -> str:
+    """Take out of an upstream's text whatever could be a signature that it echoes.
+
+    A signature is 128 hexadecimal digits; nothing that helps a person has 64 in a row.
+    """
+    return _LONG_HEX.sub("[hex]", text)
 
 
 class ApiError(Exception):
@@ -21,8 +32,7 @@ class ApiError(Exception):
     advice: str = "Look at the exporter's log."
 
     def __init__(self, detail: str, *, status: int | None = None, advice: str | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        super().__init__(scrub(detail))
         self.status = status
         if advice is not None:
             self.advice = advice
@@ -126,6 +136,13 @@ class TooLargeError(ApiError):
 
     reason = "too_large"
     advice = "Check that --api.url is a Chutes API; if it is, report the size."
+
+
+class UnexpectedStatusError(ApiError):
+    """A status that the API's reference does not know."""
+
+    reason = "unexpected_status"
+    advice = "Check that --api.url is a Chutes API, and what stands between here and there."
 
 
 class RedirectedError(ApiError):

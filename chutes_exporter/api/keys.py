@@ -24,11 +24,21 @@ _PURPOSE = "miner"
 _PUBLIC_KEY_BYTES = 32
 _MAX_FILE_BYTES = 64 * 1024
 _SEED = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
+_ADDRESS_SHAPE = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,52}")
 _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
 
 
 class HotkeyError(ValueError):
     """A key that cannot be used, with the reason in a sentence. Never holds key material."""
+
+
+def _shown(text: str, what: str) -> str:
+    """Quote what the user gave, unless it could be a secret that was put into the wrong place."""
+    if _SEED.fullmatch(text.strip()):
+        return f"what is given as {what} (not shown: it looks like a seed)"
+    if _ADDRESS_SHAPE.fullmatch(text):
+        return repr(text)
+    return f"what is given as {what} (not shown, {len(text)} characters)"
 
 
 def public_key(address: str) -> bytes:
@@ -42,11 +52,11 @@ def public_key(address: str) -> bytes:
     """
     try:
         prefix, payload = ss58_decode(address)
-    except (Base58Bech32Exception, UnicodeError) as error:
-        raise HotkeyError(f"{address[:64]!r} is not an SS58 address: {error}") from None
+    except (Base58Bech32Exception, UnicodeError):
+        raise HotkeyError(f"{_shown(address, 'an address')} is not an SS58 address") from None
     if prefix != SS58_PREFIX or len(payload) != _PUBLIC_KEY_BYTES:
         raise HotkeyError(
-            f"{address!r} is an address of another network (prefix {prefix}): a Bittensor hotkey starts with 5"
+            f"{_shown(address, 'an address')} is of another network (prefix {prefix}): a Bittensor hotkey starts with 5"
         )
     return payload
 
@@ -117,13 +127,18 @@ class Hotkey:
                 that does not belong to its address.
         """
         source = str(path)
-        if {path.name, path.resolve().name} & _COLD_NAMES:
-            raise HotkeyError(f"{source} is a cold key: it is never needed here. Give the hotkey's file instead")
+        if _SEED.fullmatch(path.name):
+            raise HotkeyError("the path of a hotkey file is due, and this looks like a seed (not shown)")
         try:
+            path = path.expanduser()
+            if {path.name, path.resolve().name} & _COLD_NAMES:
+                raise HotkeyError(f"{source} is a cold key: it is never needed here. Give the hotkey's file instead")
             with path.open("rb") as file:
                 content = file.read(_MAX_FILE_BYTES)
-        except OSError as error:
-            raise HotkeyError(f"cannot read the hotkey file {source}: {error.strerror or error}") from None
+        except (OSError, RuntimeError) as error:
+            # RuntimeError: a loop of links, or the home of a user that does not exist.
+            reason = getattr(error, "strerror", None) or error
+            raise HotkeyError(f"cannot read the hotkey file {source}: {reason}") from None
         if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
             raise HotkeyError(f"{source} is encrypted, as cold keys are: a hotkey file is plain JSON with secretSeed")
         try:

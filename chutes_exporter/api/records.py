@@ -24,7 +24,11 @@ class UnixTime(float):
         Raises:
             ValueError: The text is no time.
         """
-        moment = datetime.fromisoformat(text)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            # Python's message would quote the text.
+            raise ValueError("not a time") from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return cls(moment.timestamp())

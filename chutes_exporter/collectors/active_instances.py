@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import ACTIVE_INSTANCES
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.records import ActiveInstance
 
 _SOURCE = "GET /miner/active_instances/"
 
@@ -44,28 +48,26 @@ NEWEST = Metric(
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the active instances."""
-    instances = {one.instance_id: one for one in answers[ACTIVE_INSTANCES]}.values()
-    chutes = Counter(one.chute_id for one in instances if one.chute_id is not None)
-    miners = Counter(one.miner_hotkey for one in instances if one.miner_hotkey is not None)
-    multipliers: Counter[str] = Counter()
-    newest: dict[str, float] = {}
+    """Translate the active instances: counts and sums, which a record that cannot be read would make false."""
+    if not answers.complete():
+        return
+    instances = distinct(answers[ACTIVE_INSTANCES], lambda one: one.instance_id, out)
+    for chute_id, count in Counter(one.chute_id for one in instances if one.chute_id is not None).items():
+        out.add(BY_CHUTE, count, chute_id)
+    by_miner: dict[str, list[ActiveInstance]] = {hotkey: [] for hotkey in sorted(scope.watched)}
     for one in instances:
         if one.miner_hotkey is not None:
-            # Counter's values are declared as int, but add up any number.
-            multipliers[one.miner_hotkey] += one.compute_multiplier or 0  # type: ignore[assignment]
-            if one.activated_at is not None:
-                newest[one.miner_hotkey] = max(newest.get(one.miner_hotkey, 0.0), one.activated_at)
-    for chute_id, count in chutes.items():
-        out.add(BY_CHUTE, count, chute_id)
+            by_miner.setdefault(one.miner_hotkey, []).append(one)
     # The answer has every miner's: a watched one that is not in it runs nothing.
-    for hotkey in [*miners, *sorted(scope.watched - miners.keys())]:
+    for hotkey, own in by_miner.items():
         if scope.exports(hotkey, active=True):
-            out.add(BY_MINER, miners[hotkey], hotkey)
-            out.add(MULTIPLIER, multipliers[hotkey], hotkey)
-            out.add(NEWEST, newest.get(hotkey), hotkey)
+            out.add(BY_MINER, len(own), hotkey)
+            out.add(MULTIPLIER, total([one.compute_multiplier for one in own]), hotkey)
+            out.add(
+                NEWEST, max((one.activated_at for one in own if one.activated_at is not None), default=None), hotkey
+            )
     out.add(PLATFORM, len(instances))
-    out.add(PLATFORM_MULTIPLIER, sum(one.compute_multiplier or 0 for one in instances))
+    out.add(PLATFORM_MULTIPLIER, total([one.compute_multiplier for one in instances]))
 
 
 COLLECTOR = Collector(

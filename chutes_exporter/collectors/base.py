@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from chutes_exporter.api.client import Answer
     from chutes_exporter.metric import Metric, Samples
     from chutes_exporter.sources import AnySource, Source
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 MinersChoice = Literal["watched", "active", "all"]
@@ -45,12 +47,34 @@ class Scope:
 class Answers:
     """The answers to a collector's sources, typed by source."""
 
-    def __init__(self, values: Mapping[AnySource, Any]) -> None:
-        self._values = values
+    def __init__(self, answers: Mapping[AnySource, Answer[Any]]) -> None:
+        self._answers = answers
 
     def __getitem__(self, source: Source[T]) -> T:
-        value: T = self._values[source]
+        value: T = self._answers[source].value
         return value
+
+    def complete(self, *among: AnySource) -> bool:
+        """Tell whether every record could be read, of the named sources or of all.
+
+        Where not, nothing may be concluded from what is missing: no count, no rank, no zero.
+        """
+        return not any(self._answers[source].rejected for source in among or self._answers)
+
+
+def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
+    """Return the first record of each identity; the others describe the same thing again and are counted."""
+    found: dict[object, R] = {}
+    for record in records:
+        if found.setdefault(identity(record), record) is not record:
+            out.duplicates += 1
+    return list(found.values())
+
+
+def total(values: Sequence[float | None]) -> float | None:
+    """Add up, unless a part is unknown: then the sum is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +102,14 @@ class Cost:
     item: int = 0
 
     def __str__(self) -> str:
-        parts = [f"{getattr(self, field.name)} a {field.name}" for field in fields(self) if getattr(self, field.name)]
-        return ", ".join(parts).replace(" a fixed", "").replace("a miner_chute", "a miner and chute")
+        words = {
+            "fixed": "",
+            "miner_chute": " for each chute of each miner",
+            "gpu": " for each GPU",
+        }
+        return ", ".join(
+            f"{count}{words.get(name, f' for each {name}')}" for name, count in asdict(self).items() if count
+        )
 
     def series(self, **counts: int) -> int:
         """Return the series for given counts (of ``miner``, ``chute`` and so on)."""

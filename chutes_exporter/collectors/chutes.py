@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.metrics import INVOCATIONS
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import CHUTES
@@ -37,13 +37,14 @@ EFFECTIVE_MULTIPLIER = Metric(
 )
 MULTIPLIER_FACTOR = Metric(
     "chutes_chute_compute_multiplier_factor",
-    "A factor of the effective compute multiplier.",
+    "What the effective compute multiplier is the product of: base (what the GPUs earn), urgency_boost, bounty_boost, "
+    "tee, private, manual_boost and others, as the API names them.",
     ("chute_id", "factor"),
     f"{_SOURCE}: compute_multiplier_factors",
 )
 BOUNTY = Metric(
     "chutes_chute_bounty",
-    "Bounty offered for the chute's next instance; absent where there is none.",
+    "Amount of the bounty offered for the chute's next instance, in the API's own points; absent where there is none.",
     _CHUTE,
     f"{_SOURCE}: bounty",
 )
@@ -73,7 +74,7 @@ SHUTDOWN_AFTER = Metric(
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate all chutes."""
-    for chute in {chute.chute_id: chute for chute in answers[CHUTES]}.values():
+    for chute in distinct(answers[CHUTES], lambda chute: chute.chute_id, out):
         key = chute.chute_id
         out.add(
             INFO,

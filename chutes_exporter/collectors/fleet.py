@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, get_args
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import INVENTORY, NODES, SERVERS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from chutes_exporter.api.records import Node, ServerGpu
 
 _INVENTORY = "GET /miner/inventory"
@@ -23,7 +25,8 @@ STATES: tuple[State, ...] = get_args(State)
 GPUS = Metric(
     "chutes_fleet_gpus",
     "GPUs of the miner by model and state, each in exactly one: earning (an active instance runs on it), starting "
-    "(an instance holds it that is not active), idle (nothing does), unverified (it earns nothing whatever runs).",
+    "(an instance holds it that is not known to be active), idle (nothing does), "
+    "unverified (it earns nothing whatever runs).",
     ("hotkey", "gpu", "state"),
     f"{_INVENTORY}, GET /miner/nodes/, GET /miner/servers/",
 )
@@ -35,7 +38,7 @@ IN_USE = Metric(
 )
 ACTIVE = Metric(
     "chutes_gpu_active",
-    "Whether an active instance runs on the GPU (1).",
+    "Whether an active instance runs on the GPU (1); absent where the API does not say whether the one on it is.",
     _GPU,
     f"{_INVENTORY}: active",
 )
@@ -54,30 +57,30 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     known: dict[str, Node | ServerGpu] = {gpu.uuid: gpu for server in answers[SERVERS] for gpu in server.gpus or ()}
     # The same GPUs come from both endpoints; what /miner/nodes/ says of one wins.
     known.update({gpu.uuid: gpu for gpu in answers[NODES]})
-    in_use: set[str] = set()
-    active: set[str] = set()
-    for item in answers[INVENTORY]:
-        in_use.add(item.gpu_id)
-        if item.active:
-            active.add(item.gpu_id)
+    active: dict[str, bool | None] = {}
+    for item in distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out):
+        # Should several instances hold a GPU, one that is active decides.
+        active[item.gpu_id] = active.get(item.gpu_id) or item.active
         out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
-    count: Counter[tuple[str, State]] = Counter()
-    for key, gpu in known.items():
-        out.add(IN_USE, key in in_use, hotkey, key)
-        out.add(ACTIVE, key in active, hotkey, key)
-        state: State
-        if gpu.verified_at is None or gpu.verification_error:
-            state = "unverified"
-        elif key in active:
-            state = "earning"
-        elif key in in_use:
-            state = "starting"
-        else:
-            state = "idle"
-        count[gpu.gpu_identifier or UNKNOWN_MODEL, state] += 1
+    all_listed = answers.complete(INVENTORY)
+    for key in dict.fromkeys([*known, *active]):
+        if key in active or all_listed:
+            out.add(IN_USE, key in active, hotkey, key)
+            out.add(ACTIVE, active.get(key, False), hotkey, key)
+    if not answers.complete():
+        return
+    count = Counter((gpu.gpu_identifier or UNKNOWN_MODEL, _state(gpu, active)) for gpu in known.values())
     for model in sorted({model for model, _ in count}):
         for state in STATES:
             out.add(GPUS, count[model, state], hotkey, model, state)
+
+
+def _state(gpu: Node | ServerGpu, active: Mapping[str, bool | None]) -> State:
+    if gpu.verified_at is None or gpu.verification_error:
+        return "unverified"
+    if gpu.uuid not in active:
+        return "idle"
+    return "earning" if active[gpu.uuid] else "starting"
 
 
 COLLECTOR = Collector(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.images import status_of
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import IMAGES
@@ -35,7 +35,7 @@ BUILD_COMPLETED = Metric(
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate the images."""
-    for image in {one.image_id: one for one in answers[IMAGES]}.values():
+    for image in distinct(answers[IMAGES], lambda one: one.image_id, out):
         key = image.image_id
         out.add(
             INFO,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal, get_args
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import IMAGES
 
@@ -35,9 +35,10 @@ def status_of(text: str | None) -> Status:
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Count the images."""
-    count = Counter(status_of(image.status) for image in {one.image_id: one for one in answers[IMAGES]}.values())
-    for status in STATUSES:
-        out.add(COUNT, count[status], status)
+    count = Counter(status_of(image.status) for image in distinct(answers[IMAGES], lambda one: one.image_id, out))
+    if answers.complete():
+        for status in STATUSES:
+            out.add(COUNT, count[status], status)
 
 
 COLLECTOR = Collector(

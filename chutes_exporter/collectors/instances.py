@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, get_args
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import INSTANCES
 
@@ -21,8 +21,8 @@ STATES: tuple[State, ...] = get_args(State)
 
 COUNT = Metric(
     "chutes_fleet_instances",
-    "Instances of the miner by state, each in exactly one: active, starting (not active yet), failed (not active, "
-    "with a verification error).",
+    "Instances of the miner by state, each in exactly one: active, starting (not known to be active), failed "
+    "(starting, with a verification error).",
     ("hotkey", "state"),
     f"{_SOURCE}: active, verification_error",
 )
@@ -100,7 +100,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the miner's instances."""
     hotkey = scope.hotkey
     count: Counter[State] = Counter()
-    for instance in {instance.instance_id: instance for instance in answers[INSTANCES]}.values():
+    for instance in distinct(answers[INSTANCES], lambda instance: instance.instance_id, out):
         count[_state(instance)] += 1
         key = instance.instance_id
         out.add(
@@ -127,8 +127,9 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         out.add(BOUNTY, instance.bounty, hotkey, key)
         if instance.verification_error:
             out.add(ERROR_INFO, 1, hotkey, key, instance.verification_error)
-    for state in STATES:
-        out.add(COUNT, count[state], hotkey, state)
+    if answers.complete():
+        for state in STATES:
+            out.add(COUNT, count[state], hotkey, state)
 
 
 def _state(instance: Instance) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import JOBS
 
@@ -29,7 +29,7 @@ TRIES = Metric("chutes_job_tries", "Miners that have tried the waiting job.", _J
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate the jobs that wait."""
-    for job in {one.job_id: one for one in answers[JOBS]}.values():
+    for job in distinct(answers[JOBS], lambda one: one.job_id, out):
         out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
         out.add(CREATED, job.created_at, job.job_id)
         out.add(MULTIPLIER, job.compute_multiplier, job.job_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import JOBS
 
@@ -33,7 +33,9 @@ TRIED = Metric(
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Count the jobs that wait."""
-    jobs = {job.job_id: job for job in answers[JOBS]}.values()
+    jobs = distinct(answers[JOBS], lambda job: job.job_id, out)
+    if not answers.complete():
+        return
     out.add(WAITING, len(jobs))
     for method, count in Counter(job.method or "" for job in jobs).items():
         out.add(AVAILABLE, count, method)

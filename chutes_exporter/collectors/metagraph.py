@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.scores import places
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import METAGRAPH
@@ -52,7 +52,12 @@ INCENTIVE_RANK = Metric(
     _MINER,
     f"{_SOURCE}: the order of incentive",
 )
-TRUST = Metric("chutes_miner_trust_ratio", "The miner's trust on the subnet.", _MINER, f"{_SOURCE}: trust")
+TRUST = Metric(
+    "chutes_miner_trust_ratio",
+    "Trust as the chain counts it: how far validators agree about the miner, 0 to 1.",
+    _MINER,
+    f"{_SOURCE}: trust",
+)
 VALIDATOR_TRUST = Metric(
     "chutes_miner_validator_trust_ratio",
     "The seat's validator trust; 0 for seats that do not validate.",
@@ -61,7 +66,7 @@ VALIDATOR_TRUST = Metric(
 )
 STAKE = Metric(
     "chutes_miner_stake",
-    "Total stake weight behind the seat, of TAO and alpha together.",
+    "Stake weight behind the seat as the chain counts it, TAO and alpha together, in its own unit.",
     _MINER,
     f"{_SOURCE}: stake",
 )
@@ -95,17 +100,21 @@ SYNCED = Metric(
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the metagraph."""
-    nodes = {node.hotkey: node for node in answers[METAGRAPH]}
-    ranks = places({node.hotkey: node.incentive for node in nodes.values()})
-    for hotkey in sorted(scope.watched - nodes.keys()):
-        out.add(REGISTERED, 0, hotkey)
-    for node in nodes.values():
+    nodes = distinct(answers[METAGRAPH], lambda node: node.hotkey, out)
+    for node in nodes:
         if scope.exports(node.hotkey, active=bool(node.incentive)):
             _seat(node, out)
+    out.add(SYNCED, max((node.synced_at for node in nodes if node.synced_at is not None), default=None))
+    if not answers.complete():
+        return
+    for hotkey in sorted(scope.watched - {node.hotkey for node in nodes}):
+        out.add(REGISTERED, 0, hotkey)
+    ranks = places({node.hotkey: node.incentive for node in nodes})
+    for node in nodes:
+        if scope.exports(node.hotkey, active=bool(node.incentive)):
             out.add(INCENTIVE_RANK, ranks.get(node.hotkey), node.hotkey)
     out.add(MINERS, len(nodes))
-    out.add(BLACKLISTED_MINERS, sum(1 for node in nodes.values() if node.blacklist_reason))
-    out.add(SYNCED, max((node.synced_at for node in nodes.values() if node.synced_at is not None), default=None))
+    out.add(BLACKLISTED_MINERS, sum(1 for node in nodes if node.blacklist_reason))
 
 
 def _seat(node: MetagraphNode, out: Samples) -> None:

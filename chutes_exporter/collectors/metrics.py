@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import METRICS
 
@@ -69,7 +69,7 @@ PRICE = Metric(
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate the metrics of all chutes."""
-    for chute in answers[METRICS]:
+    for chute in distinct(answers[METRICS], lambda chute: chute.chute_id, out):
         out.add(INVOCATIONS, chute.total_invocations, chute.chute_id, _HOUR)
         out.add(COMPUTE_SECONDS, chute.total_compute_time, chute.chute_id, _HOUR)
         out.add(ERRORS, chute.error_count, chute.chute_id, _HOUR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import NODES
 
@@ -44,7 +44,7 @@ _HERTZ_PER_MEGAHERTZ = 1e6
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the miner's GPUs."""
     hotkey = scope.hotkey
-    for gpu in {gpu.uuid: gpu for gpu in answers[NODES]}.values():
+    for gpu in distinct(answers[NODES], lambda gpu: gpu.uuid, out):
         key = gpu.uuid
         out.add(
             INFO,

@@ -11,6 +11,7 @@ from chutes_exporter.sources import SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
 _SOURCE = "GET /miner/scores"
 _MINER = ("hotkey",)
@@ -78,22 +79,29 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     scores = answers[SCORES]
     shares = {hotkey: share for hotkey, share in scores.shares.items() if share is not None}
     exported = {hotkey for hotkey in scores.shares if scope.exports(hotkey, active=bool(shares.get(hotkey)))}
-    ladder = sorted(set(shares.values()))
-    rank = places(shares)
     for hotkey, share in shares.items():
         if hotkey in exported:
             out.add(SHARE, share, hotkey)
-            out.add(RANK, rank[hotkey], hotkey)
-            step = bisect.bisect_left(ladder, share)
-            out.add(NEXT_BETTER, ladder[step + 1] if step + 1 < len(ladder) else None, hotkey)
-            out.add(NEXT_WORSE, ladder[step - 1] if step > 0 else None, hotkey)
     for hotkey, raw in scores.raw.items():
         if raw is not None and hotkey in exported:
             out.add(INSTANCES, raw.total_instances, hotkey)
             out.add(BOUNTIES, raw.bounty_score, hotkey)
             out.add(INSTANCE_SECONDS, raw.instance_seconds, hotkey)
             out.add(COMPUTE_UNITS, raw.instance_compute_units, hotkey)
-    out.add(SCORED, len(shares))
+    if answers.complete():
+        _ladder(shares, exported, out)
+        out.add(SCORED, len(shares))
+
+
+def _ladder(shares: Mapping[str, float], exported: AbstractSet[str], out: Samples) -> None:
+    """Say where each miner stands among the others."""
+    steps = sorted(set(shares.values()))
+    rank = places(shares)
+    for hotkey in sorted(shares.keys() & exported):
+        step = bisect.bisect_left(steps, shares[hotkey])
+        out.add(RANK, rank[hotkey], hotkey)
+        out.add(NEXT_BETTER, steps[step + 1] if step + 1 < len(steps) else None, hotkey)
+        out.add(NEXT_WORSE, steps[step - 1] if step > 0 else None, hotkey)
 
 
 COLLECTOR = Collector(

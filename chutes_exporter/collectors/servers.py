@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import SERVERS
 
@@ -65,15 +65,17 @@ DUPLICATE_NAMES = Metric(
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the miner's servers."""
     hotkey = scope.hotkey
-    servers = list({server.server_id: server for server in answers[SERVERS]}.values())
+    servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
     for server in servers:
         key = server.server_id
         out.add(INFO, 1, hotkey, key, server.name, server.ip, server.is_tee, server.version)
-        if server.gpus is not None:
+        if server.gpus is not None and answers.complete():
             out.add(GPUS, len({gpu.uuid for gpu in server.gpus}), hotkey, key)
         out.add(MAINTENANCE, server.maintenance_pending, hotkey, key)
         out.add(CREATED, server.created_at, hotkey, key)
         out.add(UPDATED, server.updated_at, hotkey, key)
+    if not answers.complete():
+        return
     out.add(SERVER_COUNT, len(servers), hotkey)
     out.add(WITHOUT_GPUS, sum(1 for server in servers if server.gpus == []), hotkey)
     out.add(DUPLICATE_IPS, _repeated(server.ip for server in servers), hotkey)

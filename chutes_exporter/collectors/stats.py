@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import STATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import Stats, StatsWindow
+    from chutes_exporter.api.records import MinerStats, Stats, StatsWindow
 
 _SOURCE = "GET /miner/stats"
 _WINDOWS = "past_hour, past_day, all"
@@ -66,7 +67,7 @@ PLATFORM_COMPUTE_UNITS = Metric(
 )
 PLATFORM_MINERS = Metric(
     "chutes_platform_window_miners",
-    "Miners that computed anything in the window.",
+    "Miners that the stats list for the window: those with an instance that was billed in it.",
     ("window",),
     f"{_SOURCE}: records of {_WINDOWS}.instance_stats",
 )
@@ -81,31 +82,36 @@ def windows(stats: Stats) -> Iterator[tuple[str, StatsWindow]]:
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the stats of all miners."""
+    complete = answers.complete()
     for name, window in windows(answers[STATS]):
-        records = list({record.miner_hotkey: record for record in window.records}.values())
+        records = distinct(window.records, lambda record: record.miner_hotkey, out)
         for record in records:
             if scope.exports(record.miner_hotkey, active=bool(record.compute_units)):
                 out.add(INSTANCES, record.total_instances, record.miner_hotkey, name)
                 out.add(BOUNTIES, record.bounty_count, record.miner_hotkey, name)
                 out.add(COMPUTE_SECONDS, record.compute_seconds, record.miner_hotkey, name)
                 out.add(COMPUTE_UNITS, record.compute_units, record.miner_hotkey, name)
-        # The answer has everybody who computed anything: a watched miner that is not in it computed nothing.
-        for hotkey in sorted(scope.watched - {record.miner_hotkey for record in records}):
-            out.add(COMPUTE_UNITS, 0, hotkey, name)
-            if window.complete:
-                out.add(INSTANCES, 0, hotkey, name)
-                out.add(BOUNTIES, 0, hotkey, name)
-                out.add(COMPUTE_SECONDS, 0, hotkey, name)
-        out.add(PLATFORM_MINERS, len(records), name)
-        out.add(PLATFORM_COMPUTE_UNITS, _total(record.compute_units for record in records), name)
+        if complete:
+            _nothing(scope.watched - {record.miner_hotkey for record in records}, name, window, out)
+            _platform(records, name, out)
+
+
+def _nothing(hotkeys: AbstractSet[str], name: str, window: StatsWindow, out: Samples) -> None:
+    """The answer has everybody who computed anything: a watched miner that is not in it computed nothing."""
+    for hotkey in sorted(hotkeys):
+        out.add(COMPUTE_UNITS, 0, hotkey, name)
         if window.complete:
-            out.add(PLATFORM_INSTANCES, _total(record.total_instances for record in records), name)
-            out.add(PLATFORM_BOUNTIES, _total(record.bounty_count for record in records), name)
-            out.add(PLATFORM_COMPUTE_SECONDS, _total(record.compute_seconds for record in records), name)
+            out.add(INSTANCES, 0, hotkey, name)
+            out.add(BOUNTIES, 0, hotkey, name)
+            out.add(COMPUTE_SECONDS, 0, hotkey, name)
 
 
-def _total(values: Iterator[float | None]) -> float:
-    return sum(value for value in values if value is not None)
+def _platform(records: list[MinerStats], name: str, out: Samples) -> None:
+    out.add(PLATFORM_MINERS, len(records), name)
+    out.add(PLATFORM_INSTANCES, total([record.total_instances for record in records]), name)
+    out.add(PLATFORM_BOUNTIES, total([record.bounty_count for record in records]), name)
+    out.add(PLATFORM_COMPUTE_SECONDS, total([record.compute_seconds for record in records]), name)
+    out.add(PLATFORM_COMPUTE_UNITS, total([record.compute_units for record in records]), name)
 
 
 COLLECTOR = Collector(

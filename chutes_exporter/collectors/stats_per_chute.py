@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.stats import windows
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import STATS_PER_CHUTE
@@ -39,7 +39,8 @@ COMPUTE_UNITS = Metric(
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the stats per chute."""
     for name, window in windows(answers[STATS_PER_CHUTE]):
-        for record in window.records:
+        records = distinct(window.records, lambda record: (record.miner_hotkey, record.chute_id), out)
+        for record in records:
             # A record without a chute is a sum: an older deployment that does not know per_chute.
             exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
             if record.chute_id is None or not exported:

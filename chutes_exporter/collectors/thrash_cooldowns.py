@@ -26,7 +26,7 @@ DELETED = Metric(
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the cooldowns; of several for one chute, the one that lasts longest."""
     cooldowns = answers[THRASH_COOLDOWNS]
-    out.add(COUNT, len(cooldowns), scope.hotkey)
+    out.add(COUNT, len(cooldowns) if answers.complete() else None, scope.hotkey)
     longest = {one.chute_id: one for one in sorted(cooldowns, key=lambda one: one.cooldown_expires_at or 0)}
     for one in longest.values():
         out.add(EXPIRES, one.cooldown_expires_at, scope.hotkey, one.chute_id)

@@ -7,6 +7,7 @@ async with Simulator() as simulator:
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,12 @@ from chutes_exporter.web.server import bound_address, open_socket, serving
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
+
+
+def _about_cut_answers(record: logging.LogRecord) -> bool:
+    """Keep from the log that the server was left with half an answer: that is what a fault wants."""
+    return "without completing response" not in record.getMessage()
+
 
 __all__ = ["Asked", "Fault", "Simulator", "Size", "World", "parse_fault"]
 
@@ -51,6 +58,9 @@ class Simulator:
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        logger = logging.getLogger("uvicorn.error")
+        logger.addFilter(_about_cut_answers)
+        self._stack.callback(logger.removeFilter, _about_cut_answers)
         # The answers carry the simulated clock's date, not the server's; requests that a fault holds up end with it.
         await self._stack.enter_async_context(serving(self.api.app, [self._socket], date_header=False, grace=1))
         return self
@@ -65,5 +75,5 @@ class Simulator:
 
     @property
     def asked(self) -> list[Asked]:
-        """Every request so far."""
-        return self.api.asked
+        """The newest requests, oldest first."""
+        return list(self.api.asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+from collections import deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ _NONCE_TOLERANCE: Final = 600
 _CHUNK: Final = 32 * 1024
 _SYNC_PERIOD: Final = 300.0
 _BLOCK_SECONDS: Final = 12
+_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,14 @@ class SimulatedApi:
 
     Attributes:
         faults: How endpoints misbehave, by name; change it at any time.
-        asked: Every request so far.
+        asked: The newest requests.
     """
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
         self.world = world
         self.clock = clock
         self.faults: dict[str, Fault] = {}
-        self.asked: list[Asked] = []
+        self.asked: deque[Asked] = deque(maxlen=_REMEMBERED)
         self.app = Starlette(
             routes=[Route(endpoint.path, self._route(endpoint), methods=[endpoint.method]) for endpoint in ENDPOINTS],
         )
@@ -83,7 +85,11 @@ class SimulatedApi:
         async def route(request: Request) -> Response:
             fault = self._take_fault(endpoint.name)
             if fault is not None and fault.latency:
-                await asyncio.sleep(fault.latency)
+                try:
+                    await asyncio.sleep(fault.latency)
+                except asyncio.CancelledError:
+                    # The server ends, or the client has left: nobody waits for an answer.
+                    return Response(status_code=503)
             response: Response
             if fault is not None and fault.status is not None:
                 detail = {"detail": "simulated fault"}

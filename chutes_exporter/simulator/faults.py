@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.endpoints import ENDPOINTS
@@ -44,15 +45,16 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     """
     endpoint, _, fault = text.partition("=")
     kind, _, value = fault.partition(":")
-    if endpoint not in {known.name for known in ENDPOINTS}:
-        kind = "unknown"
+    names = [known.name for known in ENDPOINTS]
+    if endpoint not in names:
+        raise ValueError(f"{endpoint!r} is no endpoint; there are {', '.join(names)}: write one like {_EXAMPLES}")
     try:
         match kind:
-            case "status":
+            case "status" if HTTPStatus(int(value)):
                 return endpoint, Fault(status=int(value))
-            case "latency":
+            case "latency" if 0 <= float(value) < float("inf"):
                 return endpoint, Fault(latency=float(value))
-            case "cut":
+            case "cut" if int(value) >= 0:
                 return endpoint, Fault(cut_after=int(value))
             case "empty":
                 return endpoint, Fault(body=b"")

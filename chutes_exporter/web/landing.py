@@ -31,7 +31,7 @@ def landing_page(exporter: Exporter) -> str:
         else "".join(f"<br><code>{escape(hotkey)}</code>" for hotkey in sorted(settings.watched))
     )
     rows = "".join(
-        f"<tr><td>{escape(key.source.name)}</td><td><code>{escape(key.hotkey[:8])}</code></td>{_state_cells(feed)}</tr>"
+        f"<tr><td>{escape(key.source.name)}</td><td>{escape(key.hotkey) or 'all miners'}</td>{_state_cells(feed)}</tr>"
         for key, feed in exporter.feed_states()
     )
     feeds = (

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from typing import TYPE_CHECKING
 
+import structlog
 import uvicorn
 
 from chutes_exporter.config import Address, ConfigError
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from starlette.types import ASGIApp
+
+_log = structlog.get_logger("server")
 
 _BACKLOG = 128
 _GRACE_SECONDS = 15
@@ -47,7 +51,8 @@ def open_socket(address: Address) -> socket.socket:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {error.strerror or error}") from None
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise ConfigError(f"cannot listen on {address}: {reason}. Choose another address") from None
 
 
 def bound_address(opened: socket.socket) -> Address:
@@ -97,6 +102,7 @@ async def until_told_to_stop() -> None:
         loop.add_signal_handler(number, stop.set)
     try:
         await stop.wait()
+        _log.info("stopping")
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import resource
 import subprocess
 import sys
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.client import ChutesClient, Exchange
+from chutes_exporter.api.client import ChutesClient, ClientSetupError, Exchange
 from chutes_exporter.api.errors import (
     ApiError,
     BadRequestError,
@@ -27,6 +30,7 @@ from chutes_exporter.api.errors import (
     TooLargeError,
     UnavailableError,
     UndecodableError,
+    UnexpectedStatusError,
 )
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.simulator import Fault, Simulator, Size, World
@@ -132,7 +136,9 @@ async def test_a_stream_yields_records_as_they_arrive(client: ChutesClient, simu
         (Fault(status=429), RateLimitedError, "Wait a while"),
         (Fault(status=503, headers={"retry-after": "Tue, 24 Nov 2026 12:02:00 GMT"}), UnavailableError, "asked again"),
         (Fault(status=500, body=b"\xff" * 100_000), UnavailableError, "asked again"),
-        (Fault(status=204, body=b""), UndecodableError, "--api.url"),
+        (Fault(status=204, body=b""), UnexpectedStatusError, "--api.url"),
+        (Fault(status=418), UnexpectedStatusError, "--api.url"),
+        (Fault(status=304, body=b""), UnexpectedStatusError, "--api.url"),
         (Fault(body=b""), CutOffError, "asked again"),
         (Fault(body=b"<html>"), UndecodableError, "--api.url"),
         (Fault(cut_after=0), CutOffError, "asked again"),
@@ -224,12 +230,126 @@ async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_confi
 
 async def test_what_the_server_echoes_of_a_signature_is_not_repeated() -> None:
     async def echo(request: Request) -> Response:
-        return PlainTextResponse(f"bad: {request.headers['x-chutes-signature']}", 500)
+        return PlainTextResponse(f"bad: {request.headers['x-chutes-signature'].upper()}", 500)
 
     async with served(Starlette(routes=[Route("/miner/nodes/", echo)])) as url, ChutesClient(url) as client:
         with pytest.raises(UnavailableError) as error:
             await client.nodes(KEY)
-    assert str(error.value) == "500 bad: [signature]"
+    assert str(error.value) == "500 bad: [hex]"
+
+
+async def test_nor_is_half_of_it_where_the_text_is_cut() -> None:
+    async def echo(request: Request) -> Response:
+        return PlainTextResponse(f"{'bad ' * 45}{request.headers['x-chutes-signature']}", 500)
+
+    async with served(Starlette(routes=[Route("/miner/nodes/", echo)])) as url, ChutesClient(url) as client:
+        with pytest.raises(UnavailableError) as error:
+            await client.nodes(KEY)
+    assert str(error.value).endswith("bad [hex]")
+
+
+async def test_dates_beyond_all_time_are_no_dates() -> None:
+    far = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+
+    async def scores(_request: Request) -> Response:
+        return Response(b"{}", 429, headers={"date": far, "retry-after": far})
+
+    async with served(Starlette(routes=[Route("/miner/scores", scores)])) as url, ChutesClient(url) as client:
+        with pytest.raises(RateLimitedError) as error:
+            await client.scores()
+        assert error.value.retry_after is None
+
+
+async def test_the_api_cannot_make_the_client_carry_cookies() -> None:
+    brought: list[str | None] = []
+
+    async def scores(request: Request) -> Response:
+        brought.append(request.headers.get("cookie"))
+        return Response(b'{"final_scores": {}}', headers={"set-cookie": "a=b; Path=/"})
+
+    async with served(Starlette(routes=[Route("/miner/scores", scores)])) as url, ChutesClient(url) as client:
+        await client.scores()
+        await client.scores()
+    assert brought == [None, None]
+
+
+async def test_without_encryption_no_proxy_sees_a_signature(
+    monkeypatch: pytest.MonkeyPatch, simulator: Simulator, clock: Clock
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with ChutesClient(simulator.url, clock=clock) as client:
+        assert (await client.nodes(KEY)).count > 0
+
+
+def test_proxies_and_certificates_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "garbage://x")
+    with pytest.raises(ClientSetupError, match="HTTPS_PROXY"):
+        ChutesClient("https://api.example")
+
+
+async def test_an_empty_metagraph_is_a_failure_not_a_subnet_without_miners(simulator: Simulator) -> None:
+    simulator.faults["metagraph"] = Fault(body=b"[]")
+    async with ChutesClient(simulator.url) as client:
+        with pytest.raises(CutOffError):
+            await client.metagraph()
+
+
+BOMBS = {
+    "newlines": (b"\n" * 1024, 200_000),
+    "letters": (b"a\n" * 512, 100_000),
+    "one line": (b"data: " + b"x" * 1018, 200_000),
+    "records": (b'data: {"chute_id":"abc","x":"%s"}\n' % (b"y" * 988), 2_000_000),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+async def test_a_small_body_that_stands_for_a_huge_one_stays_harmless(kind: str) -> None:
+    block, count = BOMBS[kind]
+
+    async def metrics(_request: Request) -> Response:
+        stream = zlib.compressobj(wbits=31)
+
+        async def body() -> AsyncIterator[bytes]:
+            for _ in range(count // 1000):
+                if part := stream.compress(block * 1000):
+                    yield part
+            yield stream.flush()
+
+        return StreamingResponse(body(), headers={"content-encoding": "gzip"})
+
+    async with served(Starlette(routes=[Route("/miner/metrics/", metrics)])) as url, ChutesClient(url) as client:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises((TooLargeError, UndecodableError)):
+            await asyncio.wait_for(client.metrics(), 60)
+        # In kilobytes; the bodies stand for 100 MB to 2 GB.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "br", "deflate", "x"])
+async def test_only_the_compression_that_was_asked_for_is_read(coding: str) -> None:
+    async def scores(_request: Request) -> Response:
+        return Response(gzip.compress(gzip.compress(b"{}")), headers={"content-encoding": coding})
+
+    async with served(Starlette(routes=[Route("/miner/scores", scores)])) as url, ChutesClient(url) as client:
+        with pytest.raises(UndecodableError, match="not asked for"):
+            await client.scores()
+
+
+async def test_compressed_answers_are_read_whole_and_short_ones_noticed() -> None:
+    body = gzip.compress(json.dumps({"final_scores": {str(number): number / 7 for number in range(50_000)}}).encode())
+
+    async def scores(request: Request) -> Response:
+        assert request.headers["accept-encoding"] == "gzip"
+        sent = body[:-20] if "hotkey" in request.query_params else body
+        return Response(sent, headers={"content-encoding": "gzip"})
+
+    async with served(Starlette(routes=[Route("/miner/scores", scores)])) as url, ChutesClient(url) as client:
+        assert (await client.scores()).count == 50_000
+        with pytest.raises(CutOffError, match="ends too early"):
+            await client.scores("x")
 
 
 async def test_path_arguments_stay_one_segment(client: ChutesClient, simulator: Simulator) -> None:

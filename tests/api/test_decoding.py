@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chutes_exporter.api import decoding
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
-from chutes_exporter.api.endpoints import ENDPOINTS, INSTANCES, METRICS, NODES, SCORES, SERVERS, STATS
+from chutes_exporter.api.endpoints import ENDPOINTS, INSTANCES, METAGRAPH, METRICS, NODES, SCORES, SERVERS, STATS
 from chutes_exporter.api.errors import ApiError, CutOffError, TooLargeError, UndecodableError
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ async def test_line_ends_and_comments_of_event_streams_are_understood() -> None:
 
 
 async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> None:
-    body = b'data: {"chute_id":5}\n\ndata: {"chute_id":"a"}\n\n<html>\n\ndata: {"chute_id":"b","utilization":NaN}\n\n'
-    records, tally = await read_stream(METRICS, body)
-    assert [r.chute_id for r in records] == ["a"]
+    good = b'data: {"chute_id":"a"}\n\n' * 3
+    body = b'data: {"chute_id":5}\n\n<html>\n\ndata: {"chute_id":"b","utilization":NaN}\n\n'
+    records, tally = await read_stream(METRICS, body + good)
+    assert [r.chute_id for r in records] == ["a"] * 3
     assert tally.rejected == 3
     assert "chute_id" in tally.first_error
 
@@ -62,6 +63,17 @@ async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> No
 async def test_a_stream_of_nothing_readable_fails(body: bytes) -> None:
     with pytest.raises(UndecodableError):
         await read_stream(METRICS, body, 4096)
+
+
+async def test_a_stream_of_more_garbage_than_records_fails() -> None:
+    with pytest.raises(UndecodableError, match="2 of 3 records"):
+        await read_stream(METRICS, b'data: {"chute_id":"a"}\n\n<html>\n502\n')
+
+
+async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_REJECTED", 3)
+    with pytest.raises(UndecodableError, match="more than 3"):
+        await read_stream(METRICS, b"x\n" * 100)
 
 
 async def test_an_empty_stream_is_a_failure_where_there_is_always_something() -> None:
@@ -95,7 +107,10 @@ async def test_limits_hold_for_lines_records_and_streams(monkeypatch: pytest.Mon
         await read_stream(METRICS, b'data: {"chute_id":"a"}\n' * 3)
     monkeypatch.setattr(decoding, "MAX_STREAM_BYTES", 50)
     with pytest.raises(TooLargeError):
-        await read_stream(METRICS, b"\n" * 100)
+        await read_stream(METRICS, b" " * 100)
+    monkeypatch.setattr(decoding, "MAX_STREAM_LINES", 10)
+    with pytest.raises(TooLargeError):
+        await read_stream(METRICS, b"\n" * 20)
 
 
 def test_one_bad_gpu_costs_neither_its_server_nor_the_others() -> None:
@@ -106,6 +121,7 @@ def test_one_bad_gpu_costs_neither_its_server_nor_the_others() -> None:
                 {"server_id": "s1", "name": "one", "gpus": [{"uuid": 1}, {"uuid": "g2"}]},
                 {"server_id": "s2", "gpus": [{"uuid": "g3"}]},
                 {"server_id": "s3"},
+                {"server_id": "s5", "gpus": None},
                 {"server_id": "s4", "gpus": "none"},
                 "rubbish",
                 {"name": "no id"},
@@ -116,8 +132,9 @@ def test_one_bad_gpu_costs_neither_its_server_nor_the_others() -> None:
         ("s1", "one", ["g2"]),
         ("s2", None, ["g3"]),
         ("s3", None, None),
+        ("s5", None, None),
     ]
-    assert (tally.accepted, tally.rejected) == (5, 4)
+    assert (tally.accepted, tally.rejected) == (6, 4)
 
 
 def test_stats_know_the_shape_of_2025_and_take_only_what_still_means_the_same() -> None:
@@ -147,6 +164,7 @@ def test_scores_may_be_null_and_bad_ones_are_counted() -> None:
     assert scores.shares == {"a": None, "b": 0.5}
     assert scores.raw == {"a": None}
     assert tally.rejected == 1
+    assert read(SCORES, {"raw_values": None, "final_scores": {"a": 1}})[0].shares == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +183,13 @@ def test_scores_may_be_null_and_bad_ones_are_counted() -> None:
 def test_another_shape_fails_as_a_whole(endpoint: Endpoint[Any], value: object) -> None:
     with pytest.raises(UndecodableError):
         read(endpoint, value)
+
+
+def test_no_error_quotes_what_could_be_an_echoed_signature() -> None:
+    rows = [{"hotkey": "a"}, {"hotkey": "b", "synced_at": "ab" * 64}]
+    _, tally = read(METAGRAPH, rows)
+    assert tally.rejected == 1
+    assert "abab" not in tally.first_error
 
 
 def test_an_empty_body_is_a_failure_not_an_empty_answer() -> None:

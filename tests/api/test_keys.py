@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +16,6 @@ from chutes_exporter.api.keys import (
 )
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, KEY
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
@@ -64,6 +61,27 @@ def test_a_seed_of_another_address_is_refused() -> None:
 def test_what_is_no_bittensor_address_is_refused(address: str) -> None:
     with pytest.raises(HotkeyError):
         public_key(address)
+
+
+@pytest.mark.parametrize("seed", [TEST_SEED, TEST_SEED[2:], f" {TEST_SEED}\n", "twelve words of a phrase"])
+def test_a_secret_in_the_place_of_an_address_or_a_path_is_not_shown(seed: str, tmp_path: Path) -> None:
+    for attempt in (
+        lambda: public_key(seed),
+        lambda: Hotkey.from_seed(TEST_SEED, address=seed),
+        lambda: Hotkey.from_file(write(tmp_path / "hot", ss58Address=seed, secretSeed=TEST_SEED)),
+        lambda: Hotkey.from_file(Path(TEST_SEED)),
+    ):
+        with pytest.raises(HotkeyError) as refusal:
+            attempt()
+        assert seed.strip() not in str(refusal.value)
+        assert TEST_SEED[2:20] not in str(refusal.value)
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/hot", "loop"])
+def test_paths_that_lead_nowhere_are_refused(path: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(HotkeyError, match="cannot read"):
+        Hotkey.from_file(tmp_path / path if path == "loop" else Path(path))
 
 
 def test_an_address_survives_the_way_to_its_key_and_back() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.simulator import Simulator, World
+from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import DAY, HOUR
 from tests.support import (
     HOTKEY,
@@ -84,7 +84,7 @@ async def test_promql_gives_the_simulators_own_numbers(world: World, tmp_path: P
         held = {gpu.uuid for instance in world.instances(NOON, HOTKEY) for gpu in instance.gpus}
         idle = [gpu for gpu in world.miners[0].gpus if gpu.uuid not in held and gpu.error(NOON) is None]
         assert idle
-        answer = await asyncio.to_thread(ask, "chutes_gpu_verified == 1 unless on(gpu_id) chutes_gpu_in_use == 1")
+        answer = await asyncio.to_thread(ask, IDLE)
         assert {dict(found)["gpu_id"] for found in answer} == {gpu.uuid for gpu in idle}
         answer = await asyncio.to_thread(ask, 'sum by (gpu) (chutes_fleet_gpus{state="idle"}) > 0')
         assert answer == {labels(gpu=model): count for model, count in Counter(gpu.model for gpu in idle).items()}
@@ -114,6 +114,17 @@ async def test_promql_gives_the_simulators_own_numbers(world: World, tmp_path: P
         )
         assert answer == {labels(name=name): pytest.approx(value) for name, value in units.items() if value}
         assert len(answer) > 5
+
+
+IDLE = "chutes_gpu_in_use == 0 and on(gpu_id) chutes_gpu_verified == 1"
+
+
+async def test_no_gpu_is_idle_while_nobody_knows(world: World, tmp_path: Path) -> None:
+    async with Simulator(world, clock=Clock()) as simulator:
+        simulator.faults["inventory"] = Fault(status=503)
+        async with scraped(None, simulator, tmp_path) as prometheus:
+            assert await asyncio.to_thread(prometheus.query, "chutes_gpu_verified == 1")
+            assert await asyncio.to_thread(prometheus.query, IDLE) == {}
 
 
 def texts() -> dict[str, list[str]]:

@@ -105,7 +105,20 @@ def test_faults_can_be_written_on_the_command_line(text: str, fault: Fault) -> N
     assert parse_fault(text) == ("scores", fault)
 
 
-@pytest.mark.parametrize("text", ["", "scores", "scores=", "scores=status:x", "scores=explode", "nothing=status:500"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "scores",
+        "scores=",
+        "scores=status:x",
+        "scores=status:99",
+        "scores=latency:-1",
+        "scores=cut:-1",
+        "scores=explode",
+        "nothing=status:500",
+    ],
+)
 def test_what_is_no_fault_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="write one like scores=status:503"):
         parse_fault(text)

@@ -1,0 +1,8 @@
+"""Default settings, apart from all else so that ``--help`` can show them without importing what they configure."""
+
+API_URL = "https://api.chutes.ai"
+API_TIMEOUT = 20.0
+LISTEN_ADDRESS = ":10064"
+TELEMETRY_PATH = "/metrics"
+TIMEOUT_OFFSET = 0.5
+MAX_SERIES = 100_000

@@ -1,0 +1,108 @@
+"""The metric reference, docs/metrics.md, made of the declarations: ``python -m chutes_exporter.reference``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from chutes_exporter import observed, telemetry
+from chutes_exporter.collectors import COLLECTORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from chutes_exporter.collectors import Collector
+    from chutes_exporter.metric import Metric
+
+_DEFAULTS = {
+    "on": "on",
+    "off": "off",
+    "watched": "on where only named hotkeys are watched",
+    "few": "on where 1 to 16 hotkeys are named",
+}
+_INTRODUCTION = """\
+# Metrics
+
+Made from the declarations in the code by `make docs`; do not edit. Types: a gauge rises and falls, a counter only
+rises while the process lives, an info's value is always 1 and its labels are the message. A metric whose value is not
+known has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`, `7d`): no `rate()` on
+them. Ids identify series; names are on info metrics, to be joined with
+`* on(chute_id) group_left(name) chutes_chute_info`.
+
+**Stability**: the name, labels and meaning of a *stable* metric change only with a new major version; those of an
+*experimental* one may change with any version, said in the changelog.
+
+**Cost** is the number of series at most. Collectors are listed by importance: where all together would have more
+series than `--max-series`, whole collectors are left out from the end of this list (`chutes_scrape_collector_cut`).
+[sizes.md](sizes.md) has measured pages.
+"""
+
+
+def reference() -> str:
+    """Return the reference as Markdown."""
+    parts = [_INTRODUCTION, _overview()]
+    parts.extend(_section(collector) for collector in COLLECTORS)
+    parts.append(
+        "## Observed events\n\nCounted by the exporter itself, from one good answer to the next, with the collectors "
+        "`instances` and `nodes`. "
+        "A restart starts from zero (OpenMetrics' created timestamps say when). "
+        f"Cost: {len(observed.METRICS)} for each hotkey with a key.\n\n" + _table(observed.METRICS)
+    )
+    parts.append(
+        "## The exporter itself\n\n"
+        "Never left out. Feeds are the questions that the exporter asks; collectors turn their answers into metrics. "
+        "Besides these there are the usual `process_` and `python_` metrics.\n\n"
+        + _table([*telemetry.METRICS, *telemetry.API_METRICS])
+    )
+    return "\n".join(parts)
+
+
+def default_of(collector: Collector) -> str:
+    """Say when a collector is on by itself."""
+    return _DEFAULTS[collector.default] + (", with a hotkey's seed" if collector.needs_key else "")
+
+
+def _overview() -> str:
+    rows = ["| collector | what it is about | needs a key | default | cost |", "|---|---|---|---|---|"]
+    rows.extend(
+        f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | "
+        f"{default_of(one)} | {_cost(one)} |"
+        for one in COLLECTORS
+    )
+    return "\n".join(rows) + "\n"
+
+
+def _cost(collector: Collector) -> str:
+    each = {"signer": " for each hotkey with a key", "miner": " for each watched hotkey", "platform": ""}
+    fixed = f"{collector.cost.fixed}" if collector.cost.fixed else ""
+    variable = str(collector.cost).removeprefix(fixed).removeprefix(", ")
+    return ", ".join(part for part in (fixed and fixed + each[collector.scope], variable) if part)
+
+
+def _section(collector: Collector) -> str:
+    sources = ", ".join(
+        f"`{source.name}` (fresh for {source.policy.ttl:.0f} s, dropped after {source.policy.max_age:.0f} s)"
+        for source in collector.sources
+    )
+    return (
+        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {sources}. "
+        f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {default_of(collector)}. "
+        f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics)}"
+    )
+
+
+def _table(metrics: Iterable[Metric]) -> str:
+    return "\n".join(_rows(metrics)) + "\n"
+
+
+def _rows(metrics: Iterable[Metric]) -> Iterator[str]:
+    yield "| metric | type | unit | labels | meaning | source | stability |"
+    yield "|---|---|---|---|---|---|---|"
+    for metric in metrics:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        cells = (f"`{metric.name}`", metric.kind, metric.unit, labels, metric.help, metric.source, metric.stability)
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

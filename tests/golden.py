@@ -1,0 +1,70 @@
+"""The golden pages: the whole exposition of a fixed world at a fixed time, so that every change shows in review.
+
+``make golden`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.exporter import Exporter
+from chutes_exporter.exposition import Format
+from chutes_exporter.simulator import Simulator, Size, World
+from tests.support import KEY, NOON, Clock
+
+DIRECTORY = Path(__file__).parent / "golden_pages"
+FILES = {Format.TEXT: DIRECTORY / "page.txt", Format.OPENMETRICS: DIRECTORY / "page.openmetrics"}
+
+# What differs from run to run: times that pass, the process, its Python, and what prometheus-client dates itself.
+_VARYING = re.compile(
+    r"^((?:chutes_scrape_collector_duration_seconds|chutes_api_request_duration_seconds_(?:bucket|sum)"
+    r"|chutes_api_clock_offset_seconds|chutes_api_response_bytes_total|chutes_api_\w+_created"
+    r"|process_\w+|python_gc_\w+)(?:\{.*\})?) \S+$",
+    re.MULTILINE,
+)
+_VERSIONS = re.compile(r"^(chutes_exporter_build_info|python_info)\{.*$", re.MULTILINE)
+
+
+def _family(line: str) -> str:
+    return re.sub(r"_(total|created|bucket|sum|count)$", "", line.partition("{")[0])
+
+
+def _endpoint(line: str) -> str:
+    return line.partition('endpoint="')[2].partition('"')[0]
+
+
+def steady(page: str) -> str:
+    """Return a page with what differs from run to run taken out, requests in the order of their endpoints."""
+    lines = page.splitlines(keepends=True)
+    own = [number for number, line in enumerate(lines) if line.startswith("chutes_api_")]
+    # Sorting is stable: each request's own lines keep their order.
+    ordered = sorted(own, key=lambda number: (_family(lines[number]), _endpoint(lines[number])))
+    for number, line in zip(own, [lines[number] for number in ordered], strict=True):
+        lines[number] = line
+    page = "".join(lines)
+    return _VERSIONS.sub(r"\1 (varies)", _VARYING.sub(r"\1 (varies)", page))
+
+
+async def pages() -> dict[Format, str]:
+    """Return the pages as they are now."""
+    clock = Clock()
+    world = World(start=NOON, size=Size(miners=4, active_miners=3, chutes=8, servers=7))
+    async with Simulator(world, clock=clock) as simulator:
+        settings = make_settings(
+            api_url=simulator.url,
+            credentials=Credentials((KEY,), (), ()),
+            miners="all",
+            collectors={collector.name: True for collector in COLLECTORS},
+        )
+        async with Exporter(settings, clock=clock) as exporter:
+            await exporter.page(Format.TEXT, timeout=10)
+            return {form: steady((await exporter.page(form, timeout=10)).decode()) for form in Format}
+
+
+if __name__ == "__main__":
+    for form, text in asyncio.run(pages()).items():
+        FILES[form].write_text(text)
