@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs golden lock image clean
+.PHONY: help demo test check format docs golden sizes lock image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ docs: $(DEV) ## Write the metric reference, docs/metrics.md
 
 golden: $(DEV) ## Write the golden pages that tests compare with
 	@$(BIN)/python -m tests.golden
+
+sizes: $(DEV) ## Measure how large pages get, for docs/sizes.md
+	@$(BIN)/python benchmarks/sizes.py
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock

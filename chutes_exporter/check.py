@@ -278,7 +278,7 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
         for (verdict, note, advice), endpoints in _grouped(lines).items():
             console.print()
             console.print(Text(f"{', '.join(endpoints)}: {verdict}", style=_STYLES[verdict]))
-            console.print(Padding(Text(_printable(note)), (0, 0, 0, 2)))
+            console.print(Padding(Text(printable(note)), (0, 0, 0, 2)))
             if advice:
                 console.print(Padding(Text(f"→ {advice}"), (0, 0, 0, 2)))
         failed = sum(1 for line in lines if line.verdict == "failed")
@@ -289,7 +289,7 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
         click.echo(text.rstrip())
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return text without what would steer the terminal: it may come from the API."""
     return "".join(character if character.isprintable() else " " for character in text)
 

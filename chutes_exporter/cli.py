@@ -278,6 +278,82 @@ def check(**flags: Any) -> None:
     sys.exit(_exit_on_config_error(run_check, settings, credentials, flags["as_json"]))
 
 
+_ENDPOINTS = (
+    "chutes",
+    "chute",
+    "images",
+    "nodes",
+    "servers",
+    "instances",
+    "jobs",
+    "inventory",
+    "metrics",
+    "active_instances",
+    "stats",
+    "scores",
+    "unique_chute_history",
+    "thrash_cooldowns",
+    "metagraph",
+)
+
+
+@cli.command()
+@click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
+@_hotkeys
+@_api
+@click.option("--per-chute", is_flag=True, help="Of stats: for each chute.")
+@click.option("--chute-id", metavar="ID", help="Of chute: which one.")
+@click.option("--chute-version", metavar="VERSION", help="Of chute: which version of it.")
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+def query(endpoint: str, **flags: Any) -> None:
+    """Ask an endpoint and print its answer as a table.
+
+    ENDPOINT is one of chutes, chute, images, nodes, servers, instances, jobs, inventory, metrics, active_instances,
+    stats, scores, unique_chute_history, thrash_cooldowns, metagraph. The table has what a person looks for; --json and
+    --csv have everything.
+    """
+    from chutes_exporter.query import run_query
+
+    arguments = {"chute_id": flags["chute_id"], "version": flags["chute_version"], "per_chute": flags["per_chute"]}
+    given = {name: str(value) for name, value in arguments.items() if value}
+    settings = _settings(flags, _credentials(flags))
+    _exit_on_config_error(run_query, settings, endpoint, given, flags["form"] or "table")
+
+
+@cli.command("release-job")
+@click.argument("job_id")
+@_hotkeys
+@_api
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+def release_job(job_id: str, **flags: Any) -> None:
+    """Release a job of the signing miner. The only command that changes something at the API."""
+    from chutes_exporter.release_job import run_release_job
+
+    _exit_on_config_error(run_release_job, _settings(flags, _credentials(flags)), job_id, flags["yes"])
+
+
+@cli.command()
+@_hotkeys
+@_api
+@click.option("--output", required=True, metavar="FILE", help="Where to write; - is standard output.")
+@click.option(
+    "--label",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Add a label to every series (repeatable): job=chutes and instance=HOST:PORT continue the scraped ones.",
+)
+def backfill(**flags: Any) -> None:
+    """Write the past 7 days of the watched miners as OpenMetrics, for promtool to make blocks of.
+
+    Then: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
+    """
+    from chutes_exporter.backfill import run_backfill
+
+    settings = _settings(flags, _credentials(flags))
+    _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"])
+
+
 def _credentials(flags: dict[str, Any]) -> Credentials:
     from chutes_exporter.config import find_credentials
 
@@ -287,6 +363,14 @@ def _credentials(flags: dict[str, Any]) -> Credentials:
 def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     from chutes_exporter.config import ConfigError, make_settings
 
+    # Not every command has every flag.
+    optional = {
+        "listen": "web_listen_address",
+        "telemetry_path": "web_telemetry_path",
+        "timeout_offset": "scrape_timeout_offset",
+        "miners": "miners",
+        "max_series": "max_series",
+    }
     try:
         return make_settings(
             api_url=flags["api_url"],
@@ -294,12 +378,8 @@ def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
             hotkeys=flags["hotkey"],
             credentials=credentials,
             miner_ss58=os.environ.get("MINER_SS58", ""),
-            listen=flags["web_listen_address"],
-            telemetry_path=flags["web_telemetry_path"],
-            timeout_offset=flags["scrape_timeout_offset"],
-            miners=flags["miners"],
-            max_series=flags["max_series"],
             collectors=_collector_choices(flags),
+            **{setting: flags[flag] for setting, flag in optional.items() if flag in flags},
         )
     except ConfigError as error:
         raise click.ClickException(str(error)) from None

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import prometheus_client
 
@@ -155,7 +155,7 @@ def assemble(
     parts: list[bytes] = []
     for metric, lines in groups.items():
         if lines:
-            parts.append(_header(metric.name, metric.kind, metric.help, metric.unit, form))
+            parts.append(header(metric, form).encode())
             parts.extend(lines)
     parts.extend(_own(metric, form) for metric in own)
     if form is Format.OPENMETRICS:
@@ -163,29 +163,40 @@ def assemble(
     return b"".join(parts)
 
 
-def _header(name: str, kind: str, text: str, unit: str, form: Format) -> bytes:
+def header(metric: Metric, form: Format) -> str:
+    """Render what stands above the samples of a metric."""
+    return _header(metric.name, metric.kind, metric.help, metric.unit, form)
+
+
+def series(name: str, labels: Mapping[str, str]) -> str:
+    """Render the identity of a series."""
+    if not labels:
+        return name
+    pairs = ",".join(f'{label}="{_escape(value)}"' for label, value in labels.items())
+    return f"{name}{{{pairs}}}"
+
+
+def _header(name: str, kind: str, text: str, unit: str, form: Format) -> str:
     """Render what stands above the samples of a metric, given the full name of its samples."""
     text = text.replace("\\", r"\\").replace("\n", r"\n")
     if form is Format.TEXT:
         kind = "gauge" if kind == "info" else kind
-        return f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode()
+        return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
     # OpenMetrics names the family without the suffix that its kind implies, and escapes quotes too.
     name = name.removesuffix({"counter": "_total", "info": "_info"}.get(kind, ""))
     text = text.replace('"', r"\"")
     unit_line = f"# UNIT {name} {unit}\n" if unit else ""
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n{unit_line}".encode()
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n{unit_line}"
 
 
 def _own(metric: prometheus_client.Metric, form: Format) -> bytes:
     full_name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-    parts = [_header(full_name, metric.type, metric.documentation, metric.unit, form)]
+    lines = [_header(full_name, metric.type, metric.documentation, metric.unit, form)]
     for sample in metric.samples:
         if sample.name.endswith("_created") and form is Format.TEXT:
             continue  # text has no such thing: it would be a gauge of its own
-        labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sample.labels.items())
-        braces = f"{{{labels}}}" if labels else ""
-        parts.append(f"{sample.name}{braces} {_number(float(sample.value))}\n".encode("utf-8", "replace"))
-    return b"".join(parts)
+        lines.append(f"{series(sample.name, sample.labels)} {_number(float(sample.value))}\n")
+    return _encode(lines)
 
 
 def compress(page: bytes) -> bytes:

@@ -181,6 +181,7 @@ class Prometheus:
                 "prometheus",
                 f"--config.file={self.directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={self.directory / 'data'}",
+                "--storage.tsdb.retention.time=100y",
                 "--web.listen-address=127.0.0.1:0",
                 "--log.level=debug",
             ],

@@ -198,6 +198,7 @@ class ChutesClient:
         key: Hotkey | None = None,
         params: Mapping[str, str] | None = None,
         path: Mapping[str, str] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Answer[T]:
         """Ask an endpoint and wait for the whole answer.
 
@@ -206,12 +207,17 @@ class ChutesClient:
             key: Signs the request where the endpoint wants it; otherwise it is not used.
             params: Query parameters.
             path: What goes into the braces of its path.
+            progress: Is told, as a stream's records arrive, how many bytes have come.
         """
         async with self._opened(endpoint, key, params, path or {}) as opened:
             started = time.monotonic()
             value: Any
             if isinstance(endpoint.shape, StreamShape):
-                value = [record async for record in endpoint.shape.decode(opened.chunks(), opened.tally)]
+                value = []
+                async for record in endpoint.shape.decode(opened.chunks(), opened.tally):
+                    value.append(record)
+                    if progress is not None:
+                        progress(opened.exchange.size)
             elif isinstance(endpoint.shape, Shape):
                 value = await _decode(endpoint.shape, await _body(opened), opened.tally)
             else:

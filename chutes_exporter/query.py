@@ -1,0 +1,210 @@
+"""The command ``query``: any endpoint's answer as a table, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from chutes_exporter.api import ApiError, ChutesClient, Hotkey
+from chutes_exporter.api import endpoints as e
+from chutes_exporter.api.records import Scores, Stats, StatsWindow, UnixTime
+from chutes_exporter.check import printable
+from chutes_exporter.collectors.stats import windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from chutes_exporter.config import Settings
+
+Row = dict[str, Any]
+Form = Literal["table", "json", "csv"]
+
+# What a person looks for first; JSON and CSV have everything.
+_TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
+    "chutes": ("chute_id", "name", "effective_compute_multiplier", "bounty", "max_instances", "tee", "disabled"),
+    "images": ("image_id", "name", "tag", "status", "created_at"),
+    "nodes": ("uuid", "gpu_identifier", "server_id", "device_index", "verified_at", "verification_error"),
+    "servers": ("server_id", "name", "ip", "is_tee", "maintenance_pending", "gpus"),
+    "instances": ("instance_id", "chute_id", "active", "verified", "created_at", "consecutive_failures"),
+    "jobs": ("job_id", "chute_id", "method", "status", "created_at", "compute_multiplier"),
+    "metrics": ("chute_id", "utilization", "instance_count", "total_invocations", "rate_limit_count"),
+    "metagraph": ("node_id", "hotkey", "incentive", "tao_stake", "alpha_stake", "blacklist_reason"),
+}
+
+
+async def run_query(settings: Settings, name: str, arguments: dict[str, str], form: Form) -> None:
+    """Ask an endpoint and print its answer.
+
+    Args:
+        settings: Whom to ask, and with which keys.
+        name: The endpoint's name.
+        arguments: ``chute_id``, ``version`` and ``per_chute`` where they are given.
+        form: How to print.
+
+    Raises:
+        ClickException: Something needed is not given, or the API does not answer; the message says what to do.
+    """
+    endpoint = next(one for one in e.ENDPOINTS if one.name == name)
+    key, params, path = _question(endpoint, settings, arguments)
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        try:
+            with _progress(name) as progress:
+                answer = await client.fetch(endpoint, key=key, params=params, path=path, progress=progress)
+        except ApiError as error:
+            raise click.ClickException(f"{name}: {error}\n→ {error.advice}") from None
+    if answer.rejected:
+        click.echo(f"Left out: {answer.rejected} records that cannot be read ({answer.first_error})", err=True)
+    rows = list(rows_of(answer.value))
+    if form == "json":
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif form == "csv":
+        click.echo(_csv(rows), nl=False)
+    else:
+        _print_table(name, rows)
+
+
+def first_key(settings: Settings) -> Hotkey:
+    """Return the key to sign with.
+
+    Raises:
+        ClickException: There is none.
+    """
+    if not settings.keys:
+        raise click.ClickException("this must be signed: give --hotkey-file, or set MINER_SS58 and MINER_SEED")
+    return settings.keys[0]
+
+
+def _question(
+    endpoint: e.Endpoint[Any], settings: Settings, arguments: dict[str, str]
+) -> tuple[Hotkey | None, dict[str, str], dict[str, str]]:
+    key = first_key(settings) if endpoint.signed else None
+    hotkey = next(iter(sorted(settings.watched)), None)
+    params: dict[str, str] = {}
+    path: dict[str, str] = {}
+    if endpoint is e.UNIQUE_CHUTE_HISTORY:
+        if hotkey is None:
+            raise click.ClickException("whose history? Give --hotkey")
+        path = {"hotkey": hotkey}
+    elif endpoint is e.CHUTE:
+        path = {name: arguments[name] for name in ("chute_id", "version") if name in arguments}
+        if len(path) < 2:  # noqa: PLR2004 - both
+            raise click.ClickException("which chute? Give --chute-id and --chute-version")
+    elif endpoint is e.STATS:
+        params = e.stats_params(hotkey, per_chute="per_chute" in arguments)
+    elif endpoint is e.SCORES and hotkey is not None:
+        params = {"hotkey": hotkey}
+    return key, params, path
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int], None] | None]:
+    """Show on a terminal how much of a stream has come."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(
+        SpinnerColumn(), TextColumn(name), DownloadColumn(binary_units=True), console=console, transient=True
+    ) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda size: progress.update(task, completed=size)
+
+
+def rows_of(value: Any) -> Iterator[Row]:
+    """Return an answer as flat rows: times as ISO 8601 text, everything else as JSON has it."""
+    match value:
+        case Scores():
+            for hotkey, share in value.shares.items():
+                raw = value.raw.get(hotkey)
+                yield {"hotkey": hotkey, "share": share} | (_plain(raw) if raw is not None else {})
+        case Stats():
+            for name, window in windows(value):
+                yield from _window_rows(name, window)
+        case list():
+            for record in value:
+                yield _plain(record)
+        case _:
+            yield _plain(value)
+
+
+def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
+    for record in window.records:
+        yield {"window": name} | _plain(record)
+
+
+def _plain(record: msgspec.Struct) -> Row:
+    row: Row = {}
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        if isinstance(value, UnixTime):
+            row[name] = datetime.fromtimestamp(value, UTC).isoformat()
+        elif isinstance(value, msgspec.Struct):
+            row[name] = _plain(value)
+        elif isinstance(value, list):
+            row[name] = [_plain(one) if isinstance(one, msgspec.Struct) else one for one in value]
+        else:
+            row[name] = value
+    return row
+
+
+def _columns(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.10g}"
+        case bool():
+            return "yes" if value else "no"
+        case list() | dict():
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return str(value)
+
+
+def _csv(rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = _columns(rows)
+    writer.writerow(columns)
+    for row in rows:
+        cells = (row.get(name) for name in columns)
+        writer.writerow([json.dumps(cell) if isinstance(cell, bool | list | dict) else cell for cell in cells])
+    return text.getvalue()
+
+
+def _print_table(name: str, rows: list[Row]) -> None:
+    columns = _TABLE_COLUMNS.get(name) or [column for column in _columns(rows) if not _always_empty(column, rows)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        numbers = any(isinstance(row.get(column), int | float) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        # A server's GPUs are many words; how many they are says more in a table.
+        cells = (len(row[c]) if c == "gpus" and isinstance(row[c], list) else row.get(c) for c in columns)
+        table.add_row(*(Text(printable(_cell(value))) for value in cells))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines() if rows else ():
+        click.echo(line.rstrip())
+    click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}", err=True)
+
+
+def _always_empty(column: str, rows: list[Row]) -> bool:
+    return all(row.get(column) is None for row in rows)

@@ -1,0 +1,95 @@
+"""A new user's week of history: fetched, turned into blocks by promtool, read back through a real Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from click import ClickException
+
+from chutes_exporter.api.records import HistoryPoint, UnixTime
+from chutes_exporter.backfill import openmetrics, run_backfill
+from chutes_exporter.config import make_settings
+from chutes_exporter.simulator import Fault, Simulator, World
+from chutes_exporter.simulator.world import HOUR
+from tests.support import HOTKEY, NOON, Clock, Prometheus, count_openmetrics, series
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOURS = [NOON - number * HOUR for number in range(168)]
+
+
+async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, tmp_path: Path) -> None:
+    hotkeys = [miner.hotkey for miner in small_world.miners[:2]]
+    path = tmp_path / "history.om"
+    async with Simulator(small_world, clock=Clock()) as simulator:
+        settings = make_settings(api_url=simulator.url, hotkeys=hotkeys)
+        await run_backfill(settings, str(path), ("job=chutes", "instance=localhost:10064"))
+    assert path.stat().st_mode & 0o777 == 0o644
+    # In a thread: the program runs for a while.
+    await asyncio.to_thread(
+        subprocess.run,
+        ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(path), str(tmp_path / "data")],
+        check=True,
+        capture_output=True,
+    )
+    with Prometheus(tmp_path, []) as prometheus:
+        for hotkey in hotkeys:
+            for time in HOURS:
+                active = [one for one in small_world.all_instances(time, hotkey) if one.active(time)]
+                labels = {"hotkey": hotkey, "job": "chutes", "instance": "localhost:10064"}
+                answer = await asyncio.to_thread(
+                    prometheus.query, f'chutes_miner_active_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
+                )
+                assert answer == {series("", **labels)[1]: sum(len(one.gpus) for one in active)}
+                unique = {one.chute.chute_id: len(one.gpus) for one in active}
+                answer = await asyncio.to_thread(
+                    prometheus.query, f'chutes_miner_unique_chute_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
+                )
+                assert list(answer.values()) == [sum(unique.values())]
+
+
+def test_points_are_in_order_once_each_and_unknown_ones_left_out() -> None:
+    def point(hour: int, count: float | None) -> HistoryPoint:
+        return HistoryPoint(UnixTime(hour * 3600), count=count, total_count=1.5)
+
+    text = openmetrics({'a"\n': [point(2, 5), point(1, None), point(2, 6)]}, {})
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [
+        'chutes_miner_unique_chute_gpus{hotkey="a\\"\\n"} 6 7200',
+        'chutes_miner_active_gpus{hotkey="a\\"\\n"} 1.5 3600',
+        'chutes_miner_active_gpus{hotkey="a\\"\\n"} 1.5 7200',
+    ]
+    assert count_openmetrics(text) == 3
+
+
+async def test_standard_output_gets_the_page_alone(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
+    await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", ())
+    assert count_openmetrics(capsys.readouterr().out) == 2 * 168
+
+
+async def test_a_file_is_written_whole_or_not_at_all(simulator: Simulator, tmp_path: Path) -> None:
+    settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
+    with pytest.raises(ClickException, match="No such file"):
+        await run_backfill(settings, str(tmp_path / "nowhere" / "file"), ())
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ClickException, match="cannot write"):
+        await run_backfill(settings, str(tmp_path / "taken"), ())
+    simulator.faults["unique_chute_history"] = Fault(status=503)
+    with pytest.raises(ClickException, match="503"):
+        await run_backfill(settings, str(tmp_path / "file"), ())
+    assert os.listdir(tmp_path) == ["taken"]  # noqa: PTH208 - pathlib's way is not for async functions
+
+
+@pytest.mark.parametrize("label", ["job", "1=x", "__name__=x", "hotkey=x", "a-b=c"])
+async def test_labels_that_cannot_be_are_refused(simulator: Simulator, label: str) -> None:
+    with pytest.raises(ClickException, match="NAME=VALUE"):
+        await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", (label,))
+
+
+async def test_somebody_must_be_watched(simulator: Simulator) -> None:
+    with pytest.raises(ClickException, match="--hotkey"):
+        await run_backfill(make_settings(api_url=simulator.url), "-", ())

@@ -1,0 +1,252 @@
+"""docs/queries.md: every query runs on a real Prometheus, and says what the simulated world knows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter.simulator import Simulator, World
+from chutes_exporter.simulator.world import DAY, HOUR
+from tests.support import HOTKEY, NOON, Clock, Labels, Prometheus, served_exporter, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from chutes_exporter.simulator.world import Instance
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "queries.md"
+QUERIES: dict[str, str] = dict(re.findall(r"```promql name=(\S+)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
+Known = dict[str, float]
+
+
+def by(label: str, answer: dict[Labels, float]) -> Known:
+    return {dict(labels).get(label, ""): value for labels, value in answer.items()}
+
+
+class Truth:
+    """What each query must say, from the world itself. A method for each query."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.miner = world.miners[0]
+        self.instances = world.instances(NOON, HOTKEY)
+        self.held = {gpu.uuid: one for one in self.instances for gpu in one.gpus}
+
+    def share_of_compute(self) -> tuple[str, Known]:
+        shares = {}
+        for window, seconds in (("1h", HOUR), ("1d", DAY), ("7d", 7 * DAY)):
+            work = self.world.work(NOON, seconds)
+            shares[window] = work[HOTKEY, ""].units / sum(entry.units for entry in work.values())
+        return "window", shares
+
+    def score_change(self) -> tuple[str, Known]:
+        return "", {}  # nothing is six hours old yet
+
+    def earning_now(self) -> tuple[str, Known]:
+        active = [one for one in self.world.instances(NOON) if one.active(NOON)]
+        mine = sum(one.multiplier for one in active if one.hotkey == HOTKEY)
+        return "hotkey", {HOTKEY: mine / sum(one.multiplier for one in active)}
+
+    def by_chute(self) -> tuple[str, Known]:
+        units: dict[str, float] = {}
+        for one in self.world.all_instances(NOON, HOTKEY):
+            seconds = one.seconds_within(NOON - HOUR, NOON)
+            if seconds:
+                units[one.chute.name] = units.get(one.chute.name, 0) + seconds * one.multiplier
+        return "name", units
+
+    def _ladder(self) -> tuple[list[float], float]:
+        shares = self.world.shares(NOON)
+        return sorted(shares.values(), reverse=True), shares[HOTKEY]
+
+    def rank(self) -> tuple[str, Known]:
+        ladder, mine = self._ladder()
+        return "hotkey", {HOTKEY: ladder.index(mine) + 1}
+
+    def to_the_next_better(self) -> tuple[str, Known]:
+        ladder, mine = self._ladder()
+        better = [share for share in ladder if share > mine]
+        return "hotkey", {HOTKEY: min(better) - mine} if better else {}
+
+    def to_the_next_worse(self) -> tuple[str, Known]:
+        ladder, mine = self._ladder()
+        return "hotkey", {HOTKEY: mine - max(share for share in ladder if share < mine)}
+
+    def idle_gpus(self) -> tuple[str, Known]:
+        return "gpu_id", {gpu.uuid: 1 for gpu in self.miner.gpus if gpu.uuid not in self.held and not gpu.error(NOON)}
+
+    def unverified_gpus(self) -> tuple[str, Known]:
+        return "gpu_id", {gpu.uuid: 0 for gpu in self.miner.gpus if gpu.error(NOON)}
+
+    def gpus_by_state(self) -> tuple[str, Known]:
+        def state(uuid: str, error: str | None) -> str:
+            if error:
+                return "unverified"
+            one = self.held.get(uuid)
+            return "idle" if one is None else "earning" if one.active(NOON) else "starting"
+
+        count = Counter((gpu.model, state(gpu.uuid, gpu.error(NOON))) for gpu in self.miner.gpus)
+        return "gpu+state", {f"{model}+{name}": number for (model, name), number in count.items()}
+
+    def not_earning_since(self) -> tuple[str, Known]:
+        return "", {}  # time stands still: what does not earn never did
+
+    def empty_servers(self) -> tuple[str, Known]:
+        return "server_id", {server.server_id: 1 for server in self.miner.servers if not server.gpus}
+
+    def _waiting(self) -> Iterator[Instance]:
+        return (one for one in self.instances if not one.active(NOON))
+
+    def stuck_instances(self) -> tuple[str, Known]:
+        ages = {one.instance_id: NOON - one.created_at for one in self._waiting()}
+        return "instance_id", {key: age for key, age in ages.items() if age > 1800}
+
+    def instance_errors(self) -> tuple[str, Known]:
+        return "instance_id", {one.instance_id: 1 for one in self.instances if one.error}
+
+    def best_paying(self) -> tuple[str, Known]:
+        _, idle = self.idle_gpus()
+        best: Known = {}
+        for model in {gpu.model for gpu in self.miner.gpus if gpu.uuid in idle}:
+            pay = {
+                chute.chute_id: chute.base_multiplier
+                * chute.boost(NOON)
+                * (1.1 if chute.bounty(NOON) is not None else 1)
+                / chute.gpu_count
+                for chute in self.world.chutes
+                if model in chute.models
+            }
+            # Which of several that pay the same is among the five is not decided: the pay is.
+            for place, value in enumerate(sorted(pay.values(), reverse=True)[:5]):
+                best[f"{model}/{place}"] = value
+        return "best", best
+
+    def bounties(self) -> tuple[str, Known]:
+        offers = {chute.chute_id: chute.bounty(NOON) for chute in self.world.chutes}
+        return "chute_id", {key: offer for key, offer in offers.items() if offer is not None}
+
+    def overloaded_chutes(self) -> tuple[str, Known]:
+        loads = {chute.chute_id: chute.utilization(NOON) for chute in self.world.chutes}
+        return "chute_id", {key: load for key, load in loads.items() if load > 1}
+
+    def blacklisted(self) -> tuple[str, Known]:
+        return "hotkey", {}
+
+    def deregistered(self) -> tuple[str, Known]:
+        return "hotkey", {}
+
+    def seats_behind_me(self) -> tuple[str, Known]:
+        ladder, mine = self._ladder()
+        return "hotkey", {HOTKEY: len(self.world.miners) - (ladder.index(mine) + 1)}
+
+    def failing_instances(self) -> tuple[str, Known]:
+        failures = {one.instance_id: self.world.failures(one, NOON) for one in self.instances}
+        return "instance_id", {key: count for key, count in failures.items() if count >= 2}
+
+    def age(self) -> tuple[str, Known]:
+        return "feed", dict.fromkeys(FEEDS, 0)
+
+
+FEEDS = [
+    "metagraph",
+    "scores",
+    "stats",
+    "servers",
+    "nodes",
+    "inventory",
+    "instances",
+    "thrash_cooldowns",
+    "unique_chute_history",
+    "jobs",
+    "images",
+    "active_instances",
+    "stats_per_chute",
+    "metrics",
+    "chutes",
+]
+
+
+def told(label: str, answer: dict[Labels, float]) -> Known:
+    """Return a query's answer by the label that tells its rows apart."""
+    if label == "gpu+state":
+        return {f"{dict(row)['gpu']}+{dict(row)['state']}": value for row, value in answer.items()}
+    if label == "best":
+        models: dict[str, list[float]] = {}
+        for row, value in answer.items():
+            models.setdefault(dict(row)["gpu"], []).append(value)
+        return {
+            f"{model}/{place}": value
+            for model, values in models.items()
+            for place, value in enumerate(sorted(values, reverse=True))
+        }
+    return by(label, answer)
+
+
+async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
+    # A world in which every trouble is there at noon.
+    world = World(seed=35, start=NOON)
+    truth: Any = Truth(world)
+    answers: dict[str, dict[Labels, float]] = {}
+    async with (
+        Simulator(world, clock=Clock()) as simulator,
+        served_exporter(watching(simulator.url, collectors={"chute_gpus": True})) as (url, _),
+    ):
+        with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
+            await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 2 and up == 1")
+            for name, query in QUERIES.items():
+                # The simulated time stands still at noon, Prometheus' own goes on.
+                asked = query.replace("$hotkey", HOTKEY).replace("time()", f"{NOON:.0f}")
+                answers[name] = await asyncio.to_thread(prometheus.query, asked)
+    empty = set()
+    for name, answer in answers.items():
+        method: Callable[[], tuple[str, Known]] = getattr(truth, name.replace("-", "_"))
+        label, expected = method()
+        assert told(label, answer) == pytest.approx(expected), name
+        if not expected:
+            empty.add(name)
+    # What this world has none of must not be most of it.
+    assert empty <= {"score-change", "not-earning-since", "blacklisted", "deregistered", "to-the-next-better"}
+
+
+async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:
+    world = World(start=NOON)
+    blacklisted, gone = world.miners[-1].hotkey, "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+    clock = Clock(NOON - HOUR)
+    async with (
+        Simulator(world, clock=clock) as simulator,
+        served_exporter(watching(simulator.url, hotkeys=[blacklisted, gone]), clock) as (url, exporter),
+    ):
+        with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
+
+            async def ask(name: str) -> dict[Labels, float]:
+                return await asyncio.to_thread(prometheus.query, QUERIES[name].replace("$hotkey", HOTKEY))
+
+            await asyncio.to_thread(prometheus.wait_for, "up == 1")
+            earning = {
+                gpu.uuid for one in world.instances(clock.now, HOTKEY) if one.active(clock.now) for gpu in one.gpus
+            }
+            assert by("hotkey", await ask("blacklisted")) == {blacklisted: 1}
+            assert by("hotkey", await ask("deregistered")) == {gone: 0}
+            # A day later some GPUs earn no longer: Prometheus remembers that they did.
+            clock.now += DAY
+            for _, feed in exporter.feed_states():
+                feed.fresh_until = 0
+            still = {
+                gpu.uuid for one in world.instances(clock.now, HOTKEY) if one.active(clock.now) for gpu in one.gpus
+            }
+            name = "not-earning-since"
+            subquery = QUERIES[name].replace("1d:1m", "1d:1s").replace("$hotkey", HOTKEY)
+            answer = await asyncio.to_thread(prometheus.wait_for, subquery)
+            assert set(by("gpu_id", answer)) == earning - still != set()
+            assert all(0 < seconds < 120 for seconds in answer.values())
+
+
+def test_the_document_has_a_truth_for_each_query_and_none_besides() -> None:
+    methods = {name.replace("_", "-") for name in vars(Truth) if not name.startswith("_")}
+    assert methods == QUERIES.keys()
+    assert "```promql\n" not in DOCUMENT.read_text()
