@@ -189,6 +189,26 @@ def _csv(rows: list[Row]) -> str:
 
 
 def _print_table(name: str, rows: list[Row]) -> None:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    with console.capture() as capture:
+        if rows:
+            # One chute has more fields than a line has room for.
+            console.print(_sheet(rows[0]) if name == e.CHUTE.name else _table(name, rows))
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
+    click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}", err=True)
+
+
+def _sheet(row: Row) -> Table:
+    """Lay out a record, a line a field."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for column, value in row.items():
+        table.add_row(Text(column, style="bold"), Text(printable(_cell(value))))
+    return table
+
+
+def _table(name: str, rows: list[Row]) -> Table:
+    """Lay out records, a line a record."""
     columns = _TABLE_COLUMNS.get(name) or [column for column in _columns(rows) if not _always_empty(column, rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -198,12 +218,7 @@ def _print_table(name: str, rows: list[Row]) -> None:
         # A server's GPUs are many words; how many they are says more in a table.
         cells = (len(row[c]) if c == "gpus" and isinstance(row[c], list) else row.get(c) for c in columns)
         table.add_row(*(Text(printable(_cell(value))) for value in cells))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    with console.capture() as capture:
-        console.print(table)
-    for line in capture.get().splitlines() if rows else ():
-        click.echo(line.rstrip())
-    click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}", err=True)
+    return table
 
 
 def _always_empty(column: str, rows: list[Row]) -> bool:

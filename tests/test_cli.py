@@ -198,6 +198,16 @@ def test_a_cold_key_is_refused(tmp_path: Path) -> None:
     assert "cold key" in result.stderr
 
 
+def test_a_page_of_nothing_is_warned_of() -> None:
+    off = [f"--no-collector.{name}" for name in ("metagraph", "scores", "stats", "metrics")]
+    process = subprocess.Popen([COMMAND, *LISTEN, *off], stderr=subprocess.PIPE, text=True, env=environment())
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    process.terminate()
+    process.communicate(timeout=20)
+    assert "no collector is on" in line
+
+
 def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "hot"
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))

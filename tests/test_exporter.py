@@ -306,6 +306,15 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
     assert [log["collectors"] for log in logs if "left out" in log["event"]] == ["chutes"]
 
 
+async def test_what_the_api_does_not_know_where_it_must_is_a_failure(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(status=404)
+    page = await scrape(watching(simulator.url, max_series=0))
+    assert page[series("chutes_feed_up", feed="scores")] == 0
+    # There is nothing of it to leave out.
+    assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
+    assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1
+
+
 async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Simulator) -> None:
     with structlog.testing.capture_logs() as logs:
         async with Exporter(watching(simulator.url, max_series=0), clock=Clock()) as exporter:

@@ -90,6 +90,8 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     ask = ("query", "chute", "--json", "--chute-id", chute.chute_id)
     status, text, _ = await run(simulator, *ask, "--chute-version", chute.version)
     assert (status, json.loads(text)[0]["name"]) == (0, chute.name)
+    status, table, _ = await run(simulator, *ask[:2], *ask[3:], "--chute-version", chute.version)
+    assert (status, '"gpu_count"' in table) == (0, True)
     status, _, errors = await run(simulator, *ask)
     assert status == 1
     assert "--chute-version" in errors
@@ -141,6 +143,13 @@ async def test_on_a_terminal_a_long_stream_shows_its_progress(simulator: Simulat
     assert process.returncode == 0
     assert b"/? kB" in output or b"/? bytes" in output or b"/? KiB" in output
     assert output.count(b"\n") > 30
+
+
+async def test_history_can_be_backfilled_from_the_command_line(simulator: Simulator, tmp_path: Path) -> None:
+    status, _, errors = await run(simulator, "backfill", "--output", str(tmp_path / "week.om"), "--label", "job=chutes")
+    assert status == 0
+    assert "168 hours of 1 miners" in errors
+    assert 'job="chutes"' in (tmp_path / "week.om").read_text()
 
 
 async def test_releasing_a_job_asks_first(simulator: Simulator) -> None:
