@@ -6,7 +6,6 @@ import asyncio
 import email.utils
 import re
 import time
-import zlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -18,7 +17,7 @@ import msgspec
 
 from chutes_exporter import __version__
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.decoding import MAX_BODY_BYTES, Shape, StreamShape, Tally
+from chutes_exporter.api.decoding import MAX_BODY_BYTES, Shape, StreamShape, Tally, inflated
 from chutes_exporter.api.errors import (
     ApiError,
     BadRequestError,
@@ -32,7 +31,6 @@ from chutes_exporter.api.errors import (
     TimedOutError,
     TooLargeError,
     UnavailableError,
-    UndecodableError,
     UnexpectedStatusError,
     scrub,
 )
@@ -54,8 +52,6 @@ NONCE_TOLERANCE = 600.0
 _MAX_CONNECTIONS = 8
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
-_PIECE_BYTES = 64 * 1024
-_GZIP = 31  # zlib's word for: the gzip format
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
@@ -435,28 +431,8 @@ def _shortened(text: str) -> str:
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
 
 
-async def _inflated(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the body, decompressed in small pieces: a small body that stands for a huge one stays harmless."""
-    coding = response.headers.get("content-encoding", "").strip().lower()
-    if coding not in ("", "identity", "gzip"):
-        raise UndecodableError("the answer is compressed in a way that was not asked for")
-    if coding != "gzip":
-        async for chunk in response.aiter_raw():
-            yield chunk
-        return
-    stream = zlib.decompressobj(wbits=_GZIP)
-    async for chunk in response.aiter_raw():
-        while chunk and not stream.eof:
-            try:
-                piece = stream.decompress(chunk, _PIECE_BYTES)
-            except zlib.error:
-                raise UndecodableError("the compressed body cannot be read") from None
-            chunk = stream.unconsumed_tail  # noqa: PLW2901 - what is left of it
-            yield piece
-            # A chunk may stand for a thousand pieces: others must not wait for all of them.
-            await asyncio.sleep(0)
-    if not stream.eof:
-        raise CutOffError("the compressed body ends too early")
+def _inflated(response: httpx.Response) -> AsyncIterator[bytes]:
+    return inflated(response.aiter_raw(), response.headers.get("content-encoding", ""))
 
 
 def _http_date(value: str) -> float | None:

@@ -6,6 +6,8 @@ record can be read, fails as a whole: it is not the API that is known.
 
 from __future__ import annotations
 
+import asyncio
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -40,8 +42,45 @@ MAX_STREAM_LINES = 1_000_000
 MAX_STREAM_RECORDS = 200_000
 MAX_REJECTED = 10_000
 
+MAX_PIECE_BYTES = 64 * 1024
+_GZIP = 31  # zlib's word for: the gzip format
+
 # RecursionError: msgspec's answer to JSON nested deeper than any record.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:
+    """Yield a body, decompressed in small pieces: a small body that stands for a huge one stays harmless.
+
+    Args:
+        chunks: The body as it came.
+        coding: Its ``Content-Encoding``.
+
+    Raises:
+        UndecodableError: It is compressed in another way than gzip, or not as it says.
+        CutOffError: It ends too early.
+    """
+    coding = coding.strip().lower()
+    if coding not in ("", "identity", "gzip"):
+        raise UndecodableError("the answer is compressed in a way that was not asked for")
+    if coding != "gzip":
+        async for chunk in chunks:
+            yield chunk
+        return
+    stream = zlib.decompressobj(wbits=_GZIP)
+    async for chunk in chunks:
+        left = chunk
+        while left and not stream.eof:
+            try:
+                piece = stream.decompress(left, MAX_PIECE_BYTES)
+            except zlib.error:
+                raise UndecodableError("the compressed body cannot be read") from None
+            left = stream.unconsumed_tail
+            yield piece
+            # A chunk may stand for a thousand pieces: others must not wait for all of them.
+            await asyncio.sleep(0)
+    if not stream.eof:
+        raise CutOffError("the compressed body ends too early")
 
 
 @dataclass

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,14 @@ async def test_records_come_whole_however_the_stream_is_cut_into_chunks(size: in
     records, tally = await read_stream(METRICS, body, size)
     assert [(r.chute_id, r.utilization) for r in records] == [("ä", 0.5), ("b", None)]
     assert (tally.accepted, tally.rejected) == (2, 0)
+
+
+async def test_compressed_bodies_are_inflated_in_small_pieces() -> None:
+    body = gzip.compress(b"\n" * 30_000_000)
+    assert len(body) < 64 * 1024
+    pieces = [len(piece) async for piece in decoding.inflated(chunks(body, len(body)), " GZIP ")]
+    assert sum(pieces) == 30_000_000
+    assert max(pieces) <= 64 * 1024
 
 
 async def test_line_ends_and_comments_of_event_streams_are_understood() -> None:
