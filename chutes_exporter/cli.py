@@ -164,6 +164,18 @@ _collectors = _options(
         metavar="NUMBER",
         help="Leave out whole collectors, the least important first, where all would have more series.",
     ),
+    _option(
+        "--feed.ttl",
+        multiple=True,
+        metavar="FEED=SECONDS",
+        help="How long an answer counts as fresh (repeatable); the feeds and their defaults are in docs/metrics.md.",
+    ),
+    _option(
+        "--feed.max-age",
+        multiple=True,
+        metavar="FEED=SECONDS",
+        help="Age at which an answer is dropped, where the API brings no newer one (repeatable).",
+    ),
     *(
         _option(f"--collector.{name}/--no-collector.{name}", default=None, help=f"Export {summary} [default: {when}]")
         for name, (summary, when) in COLLECTORS.items()
@@ -370,6 +382,8 @@ def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         "timeout_offset": "scrape_timeout_offset",
         "miners": "miners",
         "max_series": "max_series",
+        "ttl": "feed_ttl",
+        "max_age": "feed_max_age",
     }
     try:
         return make_settings(

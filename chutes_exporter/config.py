@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from chutes_exporter import defaults
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.feeds import Policy
+from chutes_exporter.sources import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -77,6 +79,7 @@ class Settings:
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
         miners: Which miners' public data is exported besides the watched ones'.
         max_series: Most series that the collectors may have together.
+        policies: How fresh each feed is kept, by name.
         collectors: Whether a collector is on, by name, where the user said so.
         warnings: What the user should know about these settings.
     """
@@ -90,6 +93,7 @@ class Settings:
     timeout_offset: float = defaults.TIMEOUT_OFFSET
     miners: MinersChoice = "all"
     max_series: int = defaults.MAX_SERIES
+    policies: Mapping[str, Policy] = field(default_factory=lambda: {one.name: one.policy for one in SOURCES})
     collectors: Mapping[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -154,6 +158,8 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     timeout_offset: float = defaults.TIMEOUT_OFFSET,
     miners: MinersChoice | None = None,
     max_series: int = defaults.MAX_SERIES,
+    ttl: Iterable[str] = (),
+    max_age: Iterable[str] = (),
     collectors: Mapping[str, bool] | None = None,
 ) -> Settings:
     """Validate what the user configured.
@@ -170,6 +176,8 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         miners: Which miners' public data is exported besides the watched ones'; when None, everybody's where no
             hotkey is named, and nobody's otherwise.
         max_series: Most series that the collectors may have together.
+        ttl: ``FEED=SECONDS``: how long an answer of the feed counts as fresh.
+        max_age: ``FEED=SECONDS``: the age at which an answer of the feed is dropped.
         collectors: Whether a collector is on, by name.
 
     Raises:
@@ -210,6 +218,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         timeout_offset=timeout_offset,
         miners=miners or ("watched" if watched else "all"),
         max_series=max_series,
+        policies=_policies(ttl, max_age),
         collectors=dict(collectors or {}),
         warnings=tuple(warnings),
     )
@@ -228,6 +237,38 @@ def _require_usable(collectors: Mapping[str, bool], credentials: Credentials, wa
                 raise ConfigError(
                     f"--collector.{collector.name} needs somebody to watch: give --hotkey or --hotkey-file"
                 )
+
+
+def _policies(ttl: Iterable[str], max_age: Iterable[str]) -> dict[str, Policy]:
+    """Apply what the user said of single feeds to their defaults."""
+    fresh, kept = _by_feed("--feed.ttl", ttl), _by_feed("--feed.max-age", max_age)
+    policies = {}
+    for source in SOURCES:
+        seconds = fresh.get(source.name, source.policy.ttl)
+        # Who wants answers to be fresh for longer than they were kept wants them kept for that long, too.
+        bound = kept.get(source.name, max(source.policy.max_age, seconds))
+        if bound < seconds:
+            raise ConfigError(
+                f"--feed.max-age {source.name}={bound:g} is less than its time to live, {seconds:g} s: "
+                "answers would be dropped while they are fresh"
+            )
+        policies[source.name] = Policy(seconds, bound)
+    return policies
+
+
+def _by_feed(flag: str, texts: Iterable[str]) -> dict[str, float]:
+    names = {source.name for source in SOURCES}
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            seconds = float(number)
+        except ValueError:
+            seconds = math.nan
+        if name not in names or not 0 <= seconds < math.inf:
+            raise ConfigError(f"{flag} {text!r}: write FEED=SECONDS, with a feed of {', '.join(sorted(names))}")
+        found[name] = seconds
+    return found
 
 
 def _validated_url(text: str) -> str:

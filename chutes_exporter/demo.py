@@ -45,6 +45,8 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         timeout_offset=flags["scrape_timeout_offset"],
         miners=flags["miners"],
         max_series=flags["max_series"],
+        ttl=flags["feed_ttl"],
+        max_age=flags["feed_max_age"],
         collectors=collectors,
     )
     async with AsyncExitStack() as stack:

@@ -147,7 +147,7 @@ class Exporter:
         async def ask() -> Any:
             return await self._ask(key)
 
-        reading: Reading[Any] = await self.feeds.read(key, ask, source.policy, timeout=timeout)
+        reading: Reading[Any] = await self.feeds.read(key, ask, self.settings.policies[source.name], timeout=timeout)
         return _Read(reading, time.monotonic() - started)
 
     async def _ask(self, key: FeedKey) -> Answer[Any]:

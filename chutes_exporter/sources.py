@@ -58,4 +58,22 @@ UNIQUE_CHUTE_HISTORY: Source[list[r.HistoryPoint]] = Source(
     "unique_chute_history", e.UNIQUE_CHUTE_HISTORY, _HOURLY, none=[]
 )
 
+SOURCES: tuple[Source[Any], ...] = (
+    METAGRAPH,
+    SCORES,
+    STATS,
+    STATS_PER_CHUTE,
+    METRICS,
+    CHUTES,
+    SERVERS,
+    NODES,
+    INVENTORY,
+    INSTANCES,
+    IMAGES,
+    JOBS,
+    ACTIVE_INSTANCES,
+    THRASH_COOLDOWNS,
+    UNIQUE_CHUTE_HISTORY,
+)
+
 AnySource = Source[Any]

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.config import Address, ConfigError, Credentials, find_credentials, make_settings
+from chutes_exporter.feeds import Policy
 from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.sources import STATS
 from tests.support import HOTKEY, KEY
 
 if TYPE_CHECKING:
@@ -81,6 +83,26 @@ def test_white_space_around_what_a_secret_holds_does_not_matter() -> None:
 
 def test_an_empty_seed_is_warned_of() -> None:
     assert "MINER_SEED is empty" in find_credentials([], {"MINER_SEED": "", "MINER_SS58": HOTKEY}).warnings[0]
+
+
+def test_the_freshness_of_single_feeds_can_be_set() -> None:
+    policies = make_settings(ttl=["scores=10", "chutes=9000"], max_age=["scores=20"]).policies
+    assert policies["scores"] == Policy(ttl=10, max_age=20)
+    assert policies["chutes"] == Policy(ttl=9000, max_age=9000)
+    assert policies["stats"] == STATS.policy
+
+
+@pytest.mark.parametrize("text", ["", "scores", "scores=", "scores=x", "scores=-1", "scores=inf", "nothing=1"])
+def test_what_says_nothing_of_a_feeds_freshness_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="FEED=SECONDS"):
+        make_settings(ttl=[text])
+    with pytest.raises(ConfigError, match="FEED=SECONDS"):
+        make_settings(max_age=[text])
+
+
+def test_an_answer_cannot_be_dropped_while_it_is_fresh() -> None:
+    with pytest.raises(ConfigError, match="less than its time to live"):
+        make_settings(max_age=["scores=5"])
 
 
 def test_a_trailing_slash_does_not_matter() -> None:

@@ -161,6 +161,28 @@ async def test_a_hanging_api_costs_no_scrape(simulator: Simulator) -> None:
     assert "chutes_miner_score_ratio" not in names(page)
 
 
+async def test_more_requests_than_connections_wait_their_turn(clock: Clock) -> None:
+    world = World(start=NOON, size=Size(miners=12, active_miners=12, chutes=20))
+    keys = tuple(miner.key for miner in world.miners)
+    async with Simulator(world, clock=clock) as simulator:
+        simulator.faults.update({name: Fault(latency=0.1) for name in ("nodes", "servers", "instances", "inventory")})
+        async with Exporter(
+            make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ())), clock=clock
+        ) as exporter:
+            page = await page_of(exporter, timeout=30)
+    assert set(success(page).values()) == {1.0}
+    assert 8 < simulator.api.most_at_once <= 16
+
+
+async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
+        await page_of(exporter)
+        page = await page_of(exporter)
+    assert [asked.endpoint for asked in simulator.asked].count("scores") == 2
+    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+    assert page[series("chutes_feed_ttl_seconds", feed="scores")] == 0
+
+
 async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         first = await page_of(exporter)

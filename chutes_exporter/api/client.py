@@ -49,7 +49,8 @@ T = TypeVar("T")
 NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
 
-_MAX_CONNECTIONS = 8
+# One more than all feeds of a miner: a first scrape takes as long as the slowest of them, not longer.
+_MAX_CONNECTIONS = 16
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")

@@ -67,12 +67,14 @@ class SimulatedApi:
     Attributes:
         faults: How endpoints misbehave, by name; change it at any time.
         asked: The newest requests.
+        most_at_once: Most requests that were ever under way together.
     """
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
         self.world = world
         self.clock = clock
         self.faults: dict[str, Fault] = {}
+        self.most_at_once = self._under_way = 0
         self.asked: deque[Asked] = deque(maxlen=_REMEMBERED)
         self.app = Starlette(
             routes=[Route(endpoint.path, self._route(endpoint), methods=[endpoint.method]) for endpoint in ENDPOINTS],
@@ -83,6 +85,14 @@ class SimulatedApi:
         answer: Callable[[Request, Any], Response] = getattr(self, f"_{endpoint.name}")
 
         async def route(request: Request) -> Response:
+            self._under_way += 1
+            self.most_at_once = max(self.most_at_once, self._under_way)
+            try:
+                return await respond(request)
+            finally:
+                self._under_way -= 1
+
+        async def respond(request: Request) -> Response:
             fault = self._take_fault(endpoint.name)
             if fault is not None and fault.latency:
                 try:

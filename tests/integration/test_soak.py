@@ -1,0 +1,149 @@
+"""The exporter as a process, for minutes, against an API that moves and misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from chutes_exporter.exporter import Exporter
+from chutes_exporter.exposition import Format
+from chutes_exporter.simulator import Fault, Simulator, World
+from chutes_exporter.simulator.faults import GARBAGE
+from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.sources import SOURCES
+from tests.support import HOTKEY, Clock, parse_page, watching
+from tests.test_cli import environment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SECONDS = 100
+FAULTS = (
+    Fault(status=500),
+    Fault(status=429, headers={"retry-after": "1"}),
+    Fault(status=503, body=b"<html>"),
+    Fault(body=b""),
+    Fault(body=GARBAGE),
+    Fault(cut_after=200),
+    Fault(latency=0.3),
+    Fault(latency=3),
+)
+
+
+@contextlib.asynccontextmanager
+async def exporting(simulator: Simulator) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """Run the command; yields its address and itself."""
+    command = Path(sys.executable).parent / "chutes-exporter"
+    # Answers are old at once, so that every scrape asks for everything.
+    fresh = [part for source in SOURCES for part in ("--feed.ttl", f"{source.name}=0")]
+    process = await asyncio.create_subprocess_exec(
+        command,
+        *("--api.url", simulator.url, "--api.timeout", "1", "--web.listen-address", "127.0.0.1:0"),
+        *("--log.level", "error", *fresh),
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
+    )
+    try:
+        yield await _address(process.pid), process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _address(pid: int) -> str:
+    """Find the port that a process listens on, as its quiet log does not say."""
+    for _ in range(200):
+        inodes = {found[1] for link in _links(pid) if (found := re.fullmatch(r"socket:\[(\d+)\]", link)) is not None}
+        for line in _read(f"/proc/{pid}/net/tcp").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                return f"http://127.0.0.1:{int(fields[1].partition(':')[2], 16)}"
+        await asyncio.sleep(0.05)
+    raise AssertionError("it does not listen")
+
+
+def _links(pid: int) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return []
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text()
+
+
+def memory(pid: int) -> int:
+    """Return a process's resident memory in kilobytes."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", _read(f"/proc/{pid}/status"))
+    assert found is not None
+    return int(found[1])
+
+
+async def test_memory_and_files_do_not_grow(small_world: World) -> None:
+    draw = random.Random(4)
+    samples: list[tuple[int, int]] = []
+    scrapes = 0
+    limits = httpx.Limits(max_keepalive_connections=4)
+    async with (
+        Simulator(small_world) as simulator,
+        exporting(simulator) as (url, process),
+        httpx.AsyncClient(timeout=10, limits=limits) as client,
+    ):
+        started = time.monotonic()
+        while (passed := time.monotonic() - started) < SECONDS:
+            simulator.faults.clear()
+            for source in SOURCES:
+                if draw.random() < 0.25:
+                    simulator.faults[source.endpoint.name] = draw.choice(FAULTS)
+            headers = {"X-Prometheus-Scrape-Timeout-Seconds": draw.choice(("0.6", "1", "2"))}
+            answers = await asyncio.gather(
+                *(client.get(f"{url}/metrics", headers=headers) for _ in range(draw.randint(1, 4)))
+            )
+            scrapes += len(answers)
+            assert {answer.status_code for answer in answers} == {200}
+            parse_page(answers[0].text)
+            if passed > SECONDS / 4:
+                samples.append((memory(process.pid), len(_links(process.pid))))
+    third = len(samples) // 3
+    early, late = samples[:third], samples[-third:]
+    assert scrapes > 100
+    # The least of each stretch is what stays; what comes and goes with requests lies on top.
+    assert min(kilobytes for kilobytes, _ in late) < 1.1 * min(kilobytes for kilobytes, _ in early)
+    assert min(files for _, files in late) <= min(files for _, files in early) + 2
+
+
+async def test_tasks_do_not_grow(small_world: World, clock: Clock) -> None:
+    ttl = [f"{source.name}=0" for source in SOURCES]
+    async with (
+        Simulator(small_world, clock=clock) as simulator,
+        Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter,
+    ):
+        simulator.faults["scores"] = Fault(latency=0.2)
+        counts = []
+        for _ in range(60):
+            await exporter.page(Format.TEXT, timeout=0.05)
+            counts.append(len(asyncio.all_tasks()))
+    assert max(counts[-20:]) <= max(counts[:20]) + 2
+
+
+async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) -> None:
+    async with Simulator(small_world) as simulator, exporting(simulator) as (url, process):
+        simulator.faults["scores"] = Fault(latency=0.9)
+        async with httpx.AsyncClient(timeout=10) as client:
+            scrape = asyncio.create_task(client.get(f"{url}/metrics"))
+            await asyncio.sleep(0.4)
+            process.send_signal(signal.SIGTERM)
+            response = await scrape
+        assert response.status_code == 200
+        assert "chutes_miner_score_ratio" in response.text
+        assert await asyncio.wait_for(process.wait(), 20) == 0

@@ -1,0 +1,203 @@
+"""No answer of the upstream, however broken, makes the page invalid or brings the process down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import typing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from chutes_exporter.api import records as r
+from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.exporter import Exporter
+from chutes_exporter.exposition import Format
+from tests.support import (
+    HOTKEY,
+    Clock,
+    count_openmetrics,
+    parse_page,
+    promtool_complaints,
+    series,
+    served,
+    watching,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+# Few and often the same, so that they collide.
+_IDS = st.sampled_from(["a", "b", HOTKEY, "", "\x00", '"', "\\", "\n", "x" * 300]) | st.text(max_size=5)
+_TIMES = st.sampled_from(["2026-11-24T12:00:00", "2026-11-17 13:00:00+00", "0001-01-01T00:00:00", "never"])
+_NUMBERS = st.floats() | st.integers(-(10**30), 10**30) | st.sampled_from([0, 1, -1, 1e308, 5e-324])
+_RECORDS: dict[str, type[r.Record]] = {
+    "chutes": r.Chute,
+    "images": r.Image,
+    "nodes": r.Node,
+    "instances": r.Instance,
+    "jobs": r.Job,
+    "metrics": r.ChuteMetrics,
+    "inventory": r.InventoryItem,
+    "active_instances": r.ActiveInstance,
+    "metagraph": r.MetagraphNode,
+    "thrash_cooldowns": r.ThrashCooldown,
+    "unique_chute_history": r.HistoryPoint,
+}
+_STREAMS = {"chutes", "images", "nodes", "instances", "jobs", "metrics"}
+
+
+_PLAIN: dict[Any, st.SearchStrategy[Any]] = {
+    r.UnixTime: _TIMES,
+    str: _IDS,
+    bool: st.booleans(),
+    int: _NUMBERS,
+    float: _NUMBERS,
+    type(None): st.none(),
+}
+
+
+def _value(kind: Any) -> st.SearchStrategy[Any]:
+    """Make values of a field's type, by its annotation."""
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is list:
+        return st.lists(_value(arguments[0]), max_size=3)
+    if typing.get_origin(kind) is dict:
+        return st.dictionaries(_IDS, _value(arguments[1]), max_size=3)
+    return st.one_of(*map(_value, arguments)) if arguments else _record(kind)
+
+
+def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
+    """Make records of the right shape, now and then with a field of a wrong one."""
+    fields = {name: _value(hint) for name, hint in typing.get_type_hints(kind).items()}
+    good = st.fixed_dictionaries({}, optional=fields)
+    bad = st.builds(lambda row, name, value: {**row, name: value}, good, st.sampled_from(list(fields)), _anything)
+    return st.one_of(good, good, good, bad)
+
+
+_anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def _stream(rows: list[Any]) -> bytes:
+    return b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows)
+
+
+def _list(rows: list[Any]) -> bytes:
+    return json.dumps(rows).encode()
+
+
+_window = st.fixed_dictionaries({}, optional={"instance_stats": st.lists(_record(r.MinerStats), max_size=4)})
+_stats = st.fixed_dictionaries({}, optional={"past_hour": _window, "past_day": _window, "all": _window})
+_share = _NUMBERS | st.none() | st.text(max_size=2)
+_scores = st.fixed_dictionaries(
+    {"final_scores": st.dictionaries(_IDS, _share, max_size=5)},
+    optional={"raw_values": st.dictionaries(_IDS, _record(r.RawScore) | st.none(), max_size=5)},
+)
+_shaped: dict[str, st.SearchStrategy[bytes]] = {
+    **{
+        name: st.lists(_record(kind), max_size=5).map(_stream if name in _STREAMS else _list)
+        for name, kind in _RECORDS.items()
+    },
+    "servers": st.lists(_record(r.Server), max_size=5).map(lambda rows: json.dumps({"servers": rows}).encode()),
+    "stats": _stats.map(lambda value: json.dumps(value).encode()),
+    "scores": _scores.map(lambda value: json.dumps(value).encode()),
+}
+_garbage = st.binary(max_size=60) | _anything.map(lambda value: json.dumps(value).encode())
+
+
+def _body(name: str) -> st.SearchStrategy[bytes]:
+    shaped = _shaped[name]
+    cut = st.builds(lambda body, share: body[: int(len(body) * share)], shaped, st.floats(0, 1))
+    return st.one_of(shaped, shaped, shaped, cut, _garbage)
+
+
+_ANSWERS = st.fixed_dictionaries({name: _body(name) for name in _shaped})
+
+
+async def pages_of(url: str) -> tuple[bytes, str]:
+    """Return the page in both formats, of everything that there is, asked twice."""
+    on = {collector.name: True for collector in COLLECTORS}
+    ttl = [f"{name}=0" for name in ("instances", "nodes")]
+    async with Exporter(watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()) as exporter:
+        text = await exporter.page(Format.TEXT, timeout=20)
+        return text, (await exporter.page(Format.OPENMETRICS, timeout=20)).decode()
+
+
+@given(answers=_ANSWERS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+async def test_whatever_the_api_answers_the_page_is_valid(answers: dict[str, bytes]) -> None:
+    def route(name: str) -> Any:
+        async def answer(_request: Request) -> Response:
+            return Response(answers.get(name, b""))
+
+        return answer
+
+    app = Starlette(routes=[Route(endpoint.path, route(endpoint.name)) for endpoint in ENDPOINTS])
+    async with served(app) as url:
+        text, openmetrics = await pages_of(url)
+    page = parse_page(text.decode())
+    assert promtool_complaints(text) == ""
+    assert count_openmetrics(openmetrics) > 0
+    # No collector may have come upon something that it did not expect: that is logged as a bug.
+    for (name, labels), value in page.items():
+        if name == "chutes_scrape_collector_success" and value == 0:
+            collector = next(one for one in COLLECTORS if one.name == dict(labels)["collector"])
+            down = [
+                source.name
+                for source in collector.sources
+                if not any(
+                    page.get(series("chutes_feed_up", feed=source.name, hotkey=hotkey)) for hotkey in ("", HOTKEY)
+                )
+            ]
+            assert down, collector.name
+
+
+async def endless_lines() -> AsyncIterator[bytes]:
+    while True:
+        yield b'data: {"chute_id": "a", "utilization": 1}\n\n' * 500
+        await asyncio.sleep(0)  # or nobody notices that the client has left
+
+
+async def endless_line() -> AsyncIterator[bytes]:
+    while True:
+        yield b"x" * 65_536
+        await asyncio.sleep(0)
+
+
+async def one_long_record() -> AsyncIterator[bytes]:
+    yield b'data: {"chute_id": "'
+    for _ in range(100_000_000 // 65_536):
+        yield b"x" * 65_536
+    yield b'"}\n\n'
+
+
+async def deep() -> AsyncIterator[bytes]:
+    yield b"data: " + b"[" * 1_000_000 + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(endless_lines, "too_large"), (endless_line, "too_large"), (one_long_record, "too_large"), (deep, "undecodable")],
+)
+async def test_what_is_too_much_is_refused_at_a_limit(body: Any, reason: str) -> None:
+    async def metrics(_request: Request) -> Response:
+        return StreamingResponse(body())
+
+    app = Starlette(routes=[Route("/miner/metrics/", metrics)])
+    async with served(app) as url, Exporter(watching(url), clock=Clock()) as exporter:
+        page = parse_page((await asyncio.wait_for(exporter.page(Format.TEXT, timeout=60), 60)).decode())
+    assert page[series("chutes_api_requests_total", endpoint="metrics", code=reason)] == 1
