@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs golden sizes lock image clean
+.PHONY: help demo test check format docs golden sizes bench lock image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,7 +36,10 @@ golden: $(DEV) ## Write the golden pages that tests compare with
 	@$(BIN)/python -m tests.golden
 
 sizes: $(DEV) ## Measure how large pages get, for docs/sizes.md
-	@$(BIN)/python benchmarks/sizes.py
+	@$(BIN)/python -m benchmarks.sizes
+
+bench: $(DEV) ## Measure what is promised of speed and size, for docs/performance.md
+	@$(BIN)/python -m benchmarks.bench
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock

@@ -1,0 +1,311 @@
+"""``make bench``: what the exporter promises of its speed and size, measured, as a table.
+
+All figures are ratios within one run, or sizes: machines differ, ratios less so. Servers run in processes of their own,
+as they do in production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+from prometheus_client import CollectorRegistry, generate_latest
+
+from benchmarks.plain import PlainCollector
+from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.config import Address, Credentials, make_settings
+from chutes_exporter.exporter import Exporter
+from chutes_exporter.exposition import Format
+from chutes_exporter.simulator import Simulator, Size, World
+from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.web.app import make_app
+from chutes_exporter.web.server import bound_address, open_socket, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
+MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
+HERE = Path(__file__).parent
+_FLOOR = """
+import sys, uvicorn
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+body = b"x" * int(sys.argv[2])
+async def page(_request): return Response(body, media_type="text/plain")
+uvicorn.run(Starlette(routes=[Route("/metrics", page)]), port=int(sys.argv[1]), log_level="error")
+"""
+_STREAM = """
+import asyncio, resource, sys, time
+from chutes_exporter.api import ChutesClient, Hotkey
+async def main():
+    async with ChutesClient(sys.argv[1]) as client:
+        answer = await client.chutes(Hotkey.from_seed(sys.argv[2]))
+        print(answer.size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+asyncio.run(main())
+"""
+
+
+class Table:
+    """The figures, printed as they come."""
+
+    def __init__(self) -> None:
+        print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+        print("| what | bound | measured | holds |\n|---|---|---|---|")
+
+    def row(self, what: str, bound: str, measured: str, *, holds: bool) -> None:
+        """Print a figure."""
+        print(f"| {what} | {bound} | {measured} | {'yes' if holds else '**no**'} |", flush=True)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        return bound_address(opened).port
+
+
+@contextlib.contextmanager
+def process(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run a program until the context ends."""
+    running = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+@contextlib.contextmanager
+def upstream(chutes: int, servers: int, *, source_bytes: int = 4096, latency: float = 0) -> Iterator[str]:
+    """Run a simulated API; yields its address."""
+    script = str(HERE / "upstream.py")
+    with process(sys.executable, script, str(chutes), str(servers), str(source_bytes), str(latency)) as running:
+        assert running.stdout is not None
+        yield running.stdout.readline().strip()
+
+
+@contextlib.contextmanager
+def exporter(url: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
+    """Run the exporter; yields its address, itself, and how long it took to be ready."""
+    port = free_port()
+    command = str(Path(sys.executable).parent / "chutes-exporter")
+    started = time.perf_counter()
+    listen = ("--web.listen-address", f"127.0.0.1:{port}")
+    with process(command, "--api.url", url, *listen, *flags, environment=MINE) as running:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/-/ready")
+        yield address, running, time.perf_counter() - started
+
+
+def wait_for(url: str) -> None:
+    """Wait until something answers."""
+    for _ in range(2000):
+        try:
+            httpx.get(url)
+        except httpx.TransportError:
+            time.sleep(0.005)
+        else:
+            return
+    raise TimeoutError(url)
+
+
+def timed(client: httpx.Client, url: str, count: int) -> list[float]:
+    """Return how long each of some requests took."""
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        client.get(url, headers={"Accept-Encoding": "identity", "X-Prometheus-Scrape-Timeout-Seconds": "60"})
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def bench_cold(table: Table) -> None:
+    """A first scrape takes as long as the slowest endpoint."""
+    with upstream(300, 14, latency=1) as api, exporter(api) as (url, _, _), httpx.Client(timeout=60) as client:
+        slowest = max(
+            timed(client, f"{api}/miner/{name}", 1)[0] for name in ("stats", "scores", "metagraph", "metrics/")
+        )
+        (cold,) = timed(client, f"{url}/metrics", 1)
+    ratio = cold / slowest
+    table.row("cold scrape, each endpoint answering in 1 s", "1.15 x slowest", f"{ratio:.2f} x", holds=ratio <= 1.15)
+
+
+def bench_warm(table: Table) -> None:
+    """A page from what is known costs little more than its bytes."""
+    with upstream(700, 20) as api, exporter(api, "--miners", "all") as (url, _, _), httpx.Client(timeout=60) as client:
+        timed(client, f"{url}/metrics", 3)
+        page = client.get(f"{url}/metrics").content
+        series = sum(1 for line in page.splitlines() if not line.startswith(b"#"))
+        port = free_port()
+        with process(sys.executable, "-c", _FLOOR, str(port), str(len(page))):
+            floor_url = f"http://127.0.0.1:{port}/metrics"
+            wait_for(floor_url)
+            # Turn about, so that both meet the same noise.
+            warm, floor = [], []
+            for _ in range(150):
+                warm += timed(client, f"{url}/metrics", 1)
+                floor += timed(client, floor_url, 1)
+        plain = PlainCollector(api, Hotkey.from_seed(TEST_SEED))
+        plain.fetch()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(plain)
+    lines = [line for line in generate_latest(registry).splitlines() if not line.startswith(b"#")]
+    started = time.perf_counter()
+    generate_latest(registry)
+    rendering = (time.perf_counter() - started) / len(lines) * series
+    against_floor = statistics.median(warm) / statistics.median(floor)
+    against_plain = rendering / statistics.median(warm)
+    what = f"warm scrape of {series:,} series"
+    table.row(what, "2 x floor", f"{against_floor:.2f} x", holds=against_floor <= 2)
+    table.row(
+        f"{what}, against the plain script's rendering",
+        "10 x faster",
+        f"{against_plain:.1f} x",
+        holds=against_plain >= 10,
+    )
+
+
+async def bench_loop(table: Table) -> None:
+    """Not even a huge page holds up the event loop."""
+    gaps: list[float] = []
+
+    async def heartbeat() -> None:
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    with upstream(2000, 100) as api:
+        settings = make_settings(
+            api_url=api,
+            credentials=Credentials((Hotkey.from_seed(TEST_SEED),), (), ()),
+            miners="all",
+            collectors={"stats_per_chute": True},
+            max_series=10**9,
+        )
+        opened = open_socket(Address("127.0.0.1", 0))
+        async with Exporter(settings) as running, serving(make_app(running), [opened]):
+            url = f"http://{bound_address(opened)}/metrics"
+            # The scraper is another process: reading the page must not hold this loop.
+            beating = asyncio.create_task(heartbeat())
+            for _ in range(3):
+                scraper = await asyncio.create_subprocess_exec(
+                    "curl", "-s", "-o", "/dev/null", "-H", "X-Prometheus-Scrape-Timeout-Seconds: 60", url
+                )
+                await scraper.wait()
+            beating.cancel()
+            page = await running.page(Format.TEXT, timeout=60)
+    series = sum(1 for line in page.splitlines() if not line.startswith(b"#"))
+    longest = max(gaps) * 1000
+    table.row(f"event loop held by a page of {series:,} series", "50 ms", f"{longest:.0f} ms", holds=longest <= 50)
+
+
+async def bench_crowd(table: Table, seconds: float) -> None:
+    """Many scrapers cost the API nothing."""
+    times: list[float] = []
+    with upstream(300, 14) as api, exporter(api) as (url, _, _):
+        ends = time.monotonic() + seconds
+
+        async def scrape_on() -> None:
+            async with httpx.AsyncClient(timeout=60) as client:
+                while time.monotonic() < ends:
+                    started = time.perf_counter()
+                    await client.get(f"{url}/metrics")
+                    times.append(time.perf_counter() - started)
+
+        await asyncio.gather(*(scrape_on() for _ in range(50)))
+        page = httpx.get(f"{url}/metrics").text
+    asked = [
+        float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith("chutes_api_requests_total{")
+    ]
+    # The shortest time to live is 45 s, and stats are asked in two ways.
+    allowed = 2 * (1 + seconds // 45)
+    most = max(asked)
+    what = f"50 scrapers for {seconds:.0f} s ({len(times):,} scrapes)"
+    table.row(f"{what}: requests an endpoint", f"{allowed:.0f}", f"{most:.0f}", holds=most <= allowed)
+    ratio = statistics.quantiles(times, n=100)[98] / statistics.median(times)
+    table.row(f"{what}: p99 against the median", "5 x", f"{ratio:.1f} x", holds=ratio <= 5)
+
+
+def bench_stream(table: Table) -> None:
+    """A long stream takes hardly more memory than a short one."""
+    peaks = []
+    for chutes, source_bytes in ((100, 10_000), (1000, 100_000)):
+        with upstream(chutes, 1, source_bytes=source_bytes) as api:
+            output = subprocess.run(
+                [sys.executable, "-c", _STREAM, api, TEST_SEED], capture_output=True, text=True, check=True
+            ).stdout
+        size, peak = map(int, output.split())
+        peaks.append((size, peak))
+    (small, low), (large, high) = peaks
+    ratio = high / low
+    what = f"peak memory of a stream of {large / 1e6:.0f} MB against {small / 1e6:.1f} MB"
+    table.row(what, "1.3 x", f"{ratio:.2f} x", holds=ratio <= 1.3)
+
+
+async def bench_hotkeys(table: Table) -> None:
+    """Watching everybody asks no more than watching one."""
+    counts = []
+    world = World(start=time.time(), size=Size(chutes=100))
+    for hotkeys in (1, 256):
+        async with Simulator(world) as simulator:
+            collectors = {"unique_chute_history": False}
+            settings = make_settings(
+                api_url=simulator.url, hotkeys=list(world.by_hotkey)[:hotkeys], collectors=collectors
+            )
+            async with Exporter(settings) as running:
+                await running.page(Format.TEXT, timeout=60)
+            counts.append(len(simulator.asked))
+    table.row(
+        "requests for 256 hotkeys against one", "the same", f"{counts[1]} and {counts[0]}", holds=counts[0] == counts[1]
+    )
+
+
+def bench_process(table: Table) -> None:
+    """The process is small and starts fast."""
+    readiness: list[float] = []
+    status = ""
+    for _ in range(5):
+        with upstream(300, 14) as api, exporter(api) as (_, running, ready):
+            readiness.append(ready)
+            time.sleep(1)
+            status = Path(f"/proc/{running.pid}/status").read_text()
+    resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    table.row("resident memory at rest", "60 MB", f"{resident:.0f} MB", holds=resident < 60)
+    best = min(readiness)
+    table.row("ready after the start", "0.5 s", f"{best:.2f} s", holds=best <= 0.5)
+
+
+def main() -> None:
+    """Measure everything."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
+    table = Table()
+    bench_process(table)
+    bench_cold(table)
+    bench_warm(table)
+    bench_stream(table)
+    asyncio.run(bench_hotkeys(table))
+    asyncio.run(bench_loop(table))
+    asyncio.run(bench_crowd(table, seconds))
+
+
+if __name__ == "__main__":
+    main()

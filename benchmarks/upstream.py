@@ -1,0 +1,30 @@
+"""A simulated API in a process of its own, for benchmarks: prints its address and serves until it is killed.
+
+Arguments: chutes, servers, bytes of code a chute, seconds of latency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.simulator import Fault, Simulator, Size, World
+
+
+async def main() -> None:
+    """Serve."""
+    chutes, servers, source_bytes = map(int, sys.argv[1:4])
+    latency = float(sys.argv[4])
+    world = World(start=time.time(), size=Size(chutes=chutes, servers=servers, source_bytes=source_bytes))
+    async with Simulator(world) as simulator:
+        if latency:
+            simulator.faults.update({endpoint.name: Fault(latency=latency) for endpoint in ENDPOINTS})
+        world.work(time.time(), 3600)
+        print(simulator.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
