@@ -13,6 +13,8 @@ import click
 
 from chutes_exporter import exposition
 from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api.errors import NotFoundError
+from chutes_exporter.check import printable
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
 
 if TYPE_CHECKING:
@@ -42,9 +44,17 @@ async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...])
         for hotkey in sorted(settings.watched):
             try:
                 answer = await client.unique_chute_history(hotkey)
+            except NotFoundError:
+                click.echo(f"The API has no history of {hotkey} (yet).", err=True)
+                continue
             except ApiError as error:
-                raise click.ClickException(f"history of {hotkey}: {error}\n→ {error.advice}") from None
+                text = f"history of {hotkey}: {printable(str(error))}\n→ {error.advice}"
+                raise click.ClickException(text) from None
+            if answer.rejected:
+                click.echo(f"Left out of {hotkey}: {answer.rejected} hours that cannot be read.", err=True)
             histories[hotkey] = answer.value
+    if not histories:
+        raise click.ClickException("there is no history to write")
     text = openmetrics(histories, _parsed(labels))
     if output == "-":
         click.echo(text, nl=False)
@@ -56,7 +66,8 @@ async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...])
     points = sum(map(len, histories.values()))
     click.echo(
         f"{points} hours of {len(histories)} miners in {output}. Turn them into blocks with:\n"
-        f"  promtool tsdb create-blocks-from openmetrics {output} PATH-OF-PROMETHEUS-DATA",
+        f"  promtool tsdb create-blocks-from openmetrics {output} PATH-OF-PROMETHEUS-DATA\n"
+        "There is a point an hour: look at them with last_over_time(chutes_miner_active_gpus[1h]).",
         err=True,
     )
 
@@ -86,19 +97,28 @@ def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str
             # Within a series time only rises, and no moment comes twice.
             by_time = {point.time: getattr(point, field) for point in points}
             parts.extend(
-                f"{series} {value:g} {time:.0f}\n" for time, value in sorted(by_time.items()) if value is not None
+                f"{series} {exposition.number(float(value))} {time:.0f}\n"
+                for time, value in sorted(by_time.items())
+                if value is not None
             )
     return "".join(parts) + "# EOF\n"
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; what is no file (a pipe, a device) is written to as it is."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    # A new file is readable as the user's umask has it, an old one stays as it is.
+    umask = os.umask(0)
+    os.umask(umask)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        # What mkstemp makes is for its owner alone; this is no secret, and promtool may run as another user.
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

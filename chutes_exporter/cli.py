@@ -162,7 +162,7 @@ _collectors = _options(
         default=defaults.MAX_SERIES,
         show_default=True,
         metavar="NUMBER",
-        help="Leave out whole collectors, the least important first, where all would have more series.",
+        help="Leave out whole collectors, the least important first, where all of them would have more series.",
     ),
     _option(
         "--feed.ttl",
@@ -323,14 +323,13 @@ def query(endpoint: str, **flags: Any) -> None:
 
     ENDPOINT is one of chutes, chute, images, nodes, servers, instances, jobs, inventory, metrics, active_instances,
     stats, scores, unique_chute_history, thrash_cooldowns, metagraph. The table has what a person looks for; --json and
-    --csv have everything.
+    --csv have everything that the exporter reads.
     """
-    from chutes_exporter.query import run_query
+    from chutes_exporter.query import Wanted, run_query
 
-    arguments = {"chute_id": flags["chute_id"], "version": flags["chute_version"], "per_chute": flags["per_chute"]}
-    given = {name: str(value) for name, value in arguments.items() if value}
+    wanted = Wanted(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
     settings = _settings(flags, _credentials(flags))
-    _exit_on_config_error(run_query, settings, endpoint, given, flags["form"] or "table")
+    _exit_on_config_error(run_query, settings, endpoint, wanted, flags["form"] or "table")
 
 
 @cli.command("release-job")

@@ -98,6 +98,7 @@ class Exporter:
         )
         self.feeds = Feeds(on_change=_log_change, clock=clock)
         self._keys: Mapping[str, Hotkey] = {key.address: key for key in settings.keys}
+        self._platform_keys = list(settings.keys)
         self._runs = tuple(_plan(settings))
         self._blocks: dict[_Run, _Block] = {}
         self._started = clock()
@@ -180,27 +181,33 @@ class Exporter:
 
     def _observe(self, key: FeedKey, answer: Answer[Any]) -> None:
         # Every good answer passes here once, in order.
+        now, offset = answer.received_at, self.client.clock_offset or 0.0
         if key.source is sources.INSTANCES:
-            self._observations.see_instances(key.hotkey, answer.value, answer.received_at)
+            active = self.feeds.peek(FeedKey(sources.ACTIVE_INSTANCES, ""))
+            still_active = {one.instance_id for one in active.value.value} if active is not None else set()
+            self._observations.see_instances(key.hotkey, answer.value, now, still_active, offset)
         elif key.source is sources.NODES:
-            self._observations.see_gpus(key.hotkey, answer.value, answer.received_at)
+            self._observations.see_gpus(key.hotkey, answer.value, now)
 
     async def _doubt_that_there_are_no_gpus(self, hotkey: str) -> None:
         """An empty stream of GPUs is what a failure in mid-stream looks like too: ask the servers."""
         key = FeedKey(sources.SERVERS, hotkey)
         servers = await self._read(key, self.settings.api_timeout)
         snapshot = servers.reading.snapshot
-        if snapshot is not None and any(server.gpus for server in snapshot.value.value):
-            raise CutOffError("the stream is empty, while /miner/servers/ lists GPUs", status=200)
+        if snapshot is None or any(server.gpus for server in snapshot.value.value):
+            raise CutOffError(
+                "the stream is empty, and /miner/servers/ does not say that there are no GPUs", status=200
+            )
 
     async def _ask_with_any_key(self, source: AnySource) -> Any:
         """Ask for what is the same for every miner: a key that is refused must not hide it from the others."""
-        *others, last = self._keys.values()
+        *others, last = self._platform_keys
         for key in others:
             try:
                 return await self.client.fetch(source.endpoint, key=key)
             except (NotRegisteredError, SignatureRefusedError):
-                continue
+                # The next time another comes first.
+                self._platform_keys = [*(one for one in self._platform_keys if one is not key), key]
         return await self.client.fetch(source.endpoint, key=last)
 
     def _params(self, source: AnySource) -> dict[str, str]:
@@ -247,14 +254,15 @@ class Exporter:
         sizes = {collector.name: 0 for collector in self.collectors}
         for run, block in blocks.items():
             sizes[run.collector.name] += block.samples
-        total = left = sum(sizes.values())
+        # The most important first, each that still fits: one that is too large must not take the others with it.
+        room = self.settings.max_series
         cut: set[str] = set()
-        for name in reversed(sizes):
-            if left <= self.settings.max_series:
-                break
-            if sizes[name]:
+        for name, size in sizes.items():
+            if size <= room:
+                room -= size
+            else:
                 cut.add(name)
-                left -= sizes[name]
+        total = sum(sizes.values())
         own.add(telemetry.SERIES, total)
         own.add(telemetry.SERIES_LIMIT, self.settings.max_series)
         for name in sizes:

@@ -100,13 +100,13 @@ def render(samples: Samples) -> list[Family]:
     rendered = []
     for metric, family in samples.families():
         pattern = _pattern(metric)
-        lines = [pattern % (*map(_escape, labels), _number(value)) for labels, value in family.items()]
+        lines = [pattern % (*map(_escape, labels), number(value)) for labels, value in family.items()]
         openmetrics = None
         if metric.kind == "counter":
             # OpenMetrics wants each series' own lines side by side.
             created = _pattern(metric, f"{metric.name.removesuffix('_total')}_created")
             openmetrics = _encode(
-                line + (created % (*map(_escape, labels), _number(since)) if since is not None else "")
+                line + (created % (*map(_escape, labels), number(since)) if since is not None else "")
                 for line, labels, since in zip(
                     lines, family, (samples.created.get((metric, labels)) for labels in family), strict=True
                 )
@@ -133,7 +133,8 @@ def _escape(value: str) -> str:
     return value
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Render a number."""
     # repr is the shortest text that reads back as the same number.
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)  # noqa: PLR2004
 
@@ -195,7 +196,7 @@ def _own(metric: prometheus_client.Metric, form: Format) -> bytes:
     for sample in metric.samples:
         if sample.name.endswith("_created") and form is Format.TEXT:
             continue  # text has no such thing: it would be a gauge of its own
-        lines.append(f"{series(sample.name, sample.labels)} {_number(float(sample.value))}\n")
+        lines.append(f"{series(sample.name, sample.labels)} {number(float(sample.value))}\n")
     return _encode(lines)
 
 

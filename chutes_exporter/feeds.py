@@ -139,6 +139,10 @@ class Feeds:
         """Return every feed that was ever read, by its key."""
         return iter(list(self._feeds.items()))
 
+    def peek(self, key: Hashable) -> Snapshot[Any] | None:
+        """Return a feed's newest good answer inside its bound of staleness, without asking for anything."""
+        return self._snapshots.get(key)
+
     async def read(
         self, key: Hashable, ask: Callable[[], Awaitable[T]], policy: Policy, *, timeout: float
     ) -> Reading[T]:

@@ -44,7 +44,9 @@ class Metric:
     def unit(self) -> str:
         """The base unit that ends the name, or the empty string."""
         stem = self.name.removesuffix("_total") if self.kind == "counter" else self.name
-        return next((unit for unit in ("seconds", "bytes", "ratio") if stem.endswith(f"_{unit}")), "")
+        return next(
+            (unit for unit in ("seconds", "bytes", "ratio", "hertz", "usd", "tao") if stem.endswith(f"_{unit}")), ""
+        )
 
 
 def info(name: str, help: str, labels: tuple[str, ...], source: str, **more: Stability) -> Metric:  # noqa: A002

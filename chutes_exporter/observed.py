@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from chutes_exporter.metric import Metric, Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterator
 
     from chutes_exporter.api.records import Instance, Node
 
@@ -28,13 +28,16 @@ INSTANCES_STARTED = Metric(
     _MINER,
     f"{_INSTANCES}: instance_id that is new",
     kind="counter",
+    stability="experimental",
 )
 INSTANCES_STOPPED = Metric(
     "chutes_observed_instances_stopped_total",
-    "Instances of the miner that ended while the exporter watched: gone from two answers in a row.",
+    "Instances of the miner that ended while the exporter watched: gone from two answers in a row, and not among the "
+    "platform's active instances.",
     _MINER,
     f"{_INSTANCES}: instance_id that is gone",
     kind="counter",
+    stability="experimental",
 )
 INSTANCE_FAILURES = Metric(
     "chutes_observed_instance_verification_failures_total",
@@ -43,6 +46,7 @@ INSTANCE_FAILURES = Metric(
     _MINER,
     f"{_INSTANCES}: consecutive_failures that rise, verification_error that is new",
     kind="counter",
+    stability="experimental",
 )
 GPU_FAILURES = Metric(
     "chutes_observed_gpu_verification_failures_total",
@@ -50,11 +54,13 @@ GPU_FAILURES = Metric(
     _MINER,
     "GET /miner/nodes/, from one good answer to the next: verification_error that is new",
     kind="counter",
+    stability="experimental",
 )
 METRICS = (INSTANCES_STARTED, INSTANCES_STOPPED, INSTANCE_FAILURES, GPU_FAILURES)
 
-_CLOCK_TOLERANCE = 600.0
-"""Seconds that the service's clock may differ from ours: beyond that it refuses signatures, and nothing is seen."""
+_SLACK = 60.0
+"""Seconds between an instance's creation and its being listed: one that is older than the answer before by more was
+there already, and only missing from it."""
 _MISSES_TO_STOP = 2
 _MISSES_TO_FORGET = 100
 
@@ -66,6 +72,7 @@ class _Seen:
     failures: float = 0.0
     error: bool = False
     misses: int = 0
+    stopped: bool = False
 
 
 @dataclass(slots=True)
@@ -74,22 +81,22 @@ class _Watch:
 
     Attributes:
         since: Unix time of the first answer.
+        last: Unix time of the newest answer, by the service's clock.
         seen: By id, those gone lately included.
     """
 
     since: float
+    last: float = 0.0
     seen: dict[str, _Seen] = field(default_factory=dict)
 
-    def miss(self, present: Iterable[str]) -> int:
-        """Note who is absent; return how many are so for good since this answer."""
-        gone = 0
-        for key in self.seen.keys() - set(present):
-            known = self.seen[key]
+    def absent(self, present: Container[str]) -> Iterator[tuple[str, _Seen]]:
+        """Note who is absent, forget who has long been, and return those that are absent more than once."""
+        for key, known in [item for item in self.seen.items() if item[0] not in present]:
             known.misses += 1
-            gone += known.misses == _MISSES_TO_STOP
             if known.misses > _MISSES_TO_FORGET:
                 del self.seen[key]
-        return gone
+            elif known.misses >= _MISSES_TO_STOP:
+                yield key, known
 
 
 class Observations:
@@ -100,34 +107,48 @@ class Observations:
         self._instances: dict[str, _Watch] = {}
         self._gpus: dict[str, _Watch] = {}
 
-    def see_instances(self, hotkey: str, instances: list[Instance], now: float) -> None:
+    def see_instances(
+        self,
+        hotkey: str,
+        instances: list[Instance],
+        now: float,
+        still_active: Container[str] = (),
+        clock_offset: float = 0.0,
+    ) -> None:
         """Compare a miner's instances with those of the answer before.
 
         Args:
             hotkey: The miner.
             instances: The answer.
             now: Unix time of the answer.
+            still_active: Ids of instances that another endpoint says are active: they have not stopped.
+            clock_offset: Seconds by which our clock is ahead of the service's, which dates the instances.
         """
         first = hotkey not in self._instances
         watch = self._instances.setdefault(hotkey, _Watch(now))
+        listed: dict[str, Instance] = {}
         for instance in instances:
-            failures, error = instance.consecutive_failures or 0.0, bool(instance.verification_error)
-            known = watch.seen.get(instance.instance_id)
+            listed.setdefault(instance.instance_id, instance)
+        for key, instance in listed.items():
+            known = watch.seen.get(key)
             if known is None:
-                watch.seen[instance.instance_id] = _Seen(failures, error)
+                known = watch.seen[key] = _Seen()
                 created = instance.created_at
-                # One that is older than the first answer was there already, and only missing from it.
-                if not first and (created is None or created > watch.since - _CLOCK_TOLERANCE):
+                # The first answer is where counting starts; and an id is created once, so whatever was seen before
+                # and is back has only been missing.
+                if not first and created is not None and created > watch.last - _SLACK:
                     self._counts[INSTANCES_STARTED, hotkey] += 1
-                    self._counts[INSTANCE_FAILURES, hotkey] += int(failures) or error
-                continue
-            if known.misses >= _MISSES_TO_STOP:
-                # It was counted as stopped, and is here: it has started again.
-                self._counts[INSTANCES_STARTED, hotkey] += 1
-            risen = failures - known.failures if failures >= known.failures else failures
-            self._counts[INSTANCE_FAILURES, hotkey] += int(risen) or (error and not known.error)
-            known.failures, known.error, known.misses = failures, error, 0
-        self._counts[INSTANCES_STOPPED, hotkey] += watch.miss(instance.instance_id for instance in instances)
+                    self._counts[INSTANCE_FAILURES, hotkey] += _failures(instance, known)
+            else:
+                self._counts[INSTANCE_FAILURES, hotkey] += _failures(instance, known)
+            if instance.consecutive_failures is not None:
+                known.failures = instance.consecutive_failures
+            known.error, known.misses = bool(instance.verification_error), 0
+        for key, known in watch.absent(listed):
+            if not known.stopped and key not in still_active:
+                known.stopped = True
+                self._counts[INSTANCES_STOPPED, hotkey] += 1
+        watch.last = now - clock_offset
 
     def see_gpus(self, hotkey: str, nodes: list[Node], now: float) -> None:
         """Compare a miner's GPUs with those of the answer before.
@@ -138,13 +159,15 @@ class Observations:
             now: Unix time of the answer.
         """
         watch = self._gpus.setdefault(hotkey, _Watch(now))
+        present = {node.uuid for node in nodes}
         for node in nodes:
             error = bool(node.verification_error)
             # One that is new with an error was never seen without.
             known = watch.seen.setdefault(node.uuid, _Seen(error=error))
             self._counts[GPU_FAILURES, hotkey] += error and not known.error
             known.error, known.misses = error, 0
-        watch.miss(node.uuid for node in nodes)
+        for _ in watch.absent(present):
+            pass  # a GPU that is gone is no event; only its memory is dropped in time
 
     def collect(self, out: Samples) -> None:
         """Add what was counted, each with the time since which it was."""
@@ -155,3 +178,14 @@ class Observations:
             for hotkey, watch in watches.items():
                 for metric in metrics:
                     out.add(metric, self._counts[metric, hotkey], hotkey, created=watch.since)
+
+
+def _failures(instance: Instance, known: _Seen) -> int:
+    """Return how many verifications must have failed since an instance was last seen; at least."""
+    failures = instance.consecutive_failures
+    if failures is not None:
+        # Fewer than before: it went well once, and has failed so often since.
+        risen = failures - known.failures if failures >= known.failures else failures
+        if risen >= 1:
+            return int(risen)
+    return int(bool(instance.verification_error) and not known.error)

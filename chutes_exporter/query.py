@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,33 +45,51 @@ _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
-async def run_query(settings: Settings, name: str, arguments: dict[str, str], form: Form) -> None:
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for, besides the endpoint.
+
+    Attributes:
+        hotkeys: Whose stats, scores or history; empty for everybody's.
+        per_chute: Whether stats are wanted for each chute.
+        chute_id: Which chute.
+        chute_version: Which version of it.
+    """
+
+    hotkeys: tuple[str, ...] = ()
+    per_chute: bool = False
+    chute_id: str = ""
+    chute_version: str = ""
+
+
+async def run_query(settings: Settings, name: str, wanted: Wanted, form: Form) -> None:
     """Ask an endpoint and print its answer.
 
     Args:
         settings: Whom to ask, and with which keys.
         name: The endpoint's name.
-        arguments: ``chute_id``, ``version`` and ``per_chute`` where they are given.
+        wanted: What else is asked for.
         form: How to print.
 
     Raises:
         ClickException: Something needed is not given, or the API does not answer; the message says what to do.
     """
     endpoint = next(one for one in e.ENDPOINTS if one.name == name)
-    key, params, path = _question(endpoint, settings, arguments)
+    key, params, path = _question(endpoint, settings, wanted)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         try:
             with _progress(name) as progress:
                 answer = await client.fetch(endpoint, key=key, params=params, path=path, progress=progress)
         except ApiError as error:
-            raise click.ClickException(f"{name}: {error}\n→ {error.advice}") from None
+            raise click.ClickException(f"{name}: {printable(str(error))}\n→ {error.advice}") from None
     if answer.rejected:
-        click.echo(f"Left out: {answer.rejected} records that cannot be read ({answer.first_error})", err=True)
+        reason = printable(answer.first_error)
+        click.echo(f"Left out: {answer.rejected} records that cannot be read ({reason})", err=True)
     rows = list(rows_of(answer.value))
     if form == "json":
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        _show(json.dumps(rows, indent=2, ensure_ascii=False))
     elif form == "csv":
-        click.echo(_csv(rows), nl=False)
+        _show(_csv(rows))
     else:
         _print_table(name, rows)
 
@@ -87,25 +106,38 @@ def first_key(settings: Settings) -> Hotkey:
 
 
 def _question(
-    endpoint: e.Endpoint[Any], settings: Settings, arguments: dict[str, str]
+    endpoint: e.Endpoint[Any], settings: Settings, wanted: Wanted
 ) -> tuple[Hotkey | None, dict[str, str], dict[str, str]]:
+    """Return the key, the query parameters and the path of a request."""
     key = first_key(settings) if endpoint.signed else None
-    hotkey = next(iter(sorted(settings.watched)), None)
+    if wanted.per_chute and endpoint is not e.STATS:
+        raise click.ClickException("--per-chute goes with stats")
+    if len(wanted.hotkeys) > 1:
+        raise click.ClickException("one answer is about one miner: give one --hotkey")
+    hotkey = wanted.hotkeys[0] if wanted.hotkeys else None
     params: dict[str, str] = {}
     path: dict[str, str] = {}
     if endpoint is e.UNIQUE_CHUTE_HISTORY:
-        if hotkey is None:
+        # Without --hotkey it is about whoever else was named, where that is one.
+        only = hotkey or (next(iter(settings.watched)) if len(settings.watched) == 1 else None)
+        if only is None:
             raise click.ClickException("whose history? Give --hotkey")
-        path = {"hotkey": hotkey}
+        path = {"hotkey": only}
     elif endpoint is e.CHUTE:
-        path = {name: arguments[name] for name in ("chute_id", "version") if name in arguments}
-        if len(path) < 2:  # noqa: PLR2004 - both
+        if not (wanted.chute_id and wanted.chute_version):
             raise click.ClickException("which chute? Give --chute-id and --chute-version")
+        path = {"chute_id": wanted.chute_id, "version": wanted.chute_version}
     elif endpoint is e.STATS:
-        params = e.stats_params(hotkey, per_chute="per_chute" in arguments)
+        params = e.stats_params(hotkey, per_chute=wanted.per_chute)
     elif endpoint is e.SCORES and hotkey is not None:
         params = {"hotkey": hotkey}
     return key, params, path
+
+
+def _show(text: str) -> None:
+    """Print text; on a terminal without what would steer it."""
+    for line in text.splitlines():
+        click.echo(printable(line) if sys.stdout.isatty() else line)
 
 
 @contextmanager

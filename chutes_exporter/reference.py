@@ -33,7 +33,8 @@ them. Ids identify series; names are on info metrics, to be joined with
 *experimental* one may change with any version, said in the changelog.
 
 **Cost** is the number of series at most. Collectors are listed by importance: where all together would have more
-series than `--max-series`, whole collectors are left out from the end of this list (`chutes_scrape_collector_cut`).
+series than `--max-series`, each is kept, in this order, that still fits, and the others are left out whole
+(`chutes_scrape_collector_cut`).
 [sizes.md](sizes.md) has measured pages.
 """
 

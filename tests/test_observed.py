@@ -37,18 +37,27 @@ def counts(seen: Observations) -> dict[str, float]:
 
 
 def instances(
-    ids: str, *, failures: float | None = 0, error: str | None = None, created: float = NOON
+    ids: str, *, failures: float | None = 0, error: str | None = None, created: float | None = NOON
 ) -> list[Instance]:
     return [
-        Instance(one, consecutive_failures=failures, verification_error=error, created_at=UnixTime(created))
+        Instance(
+            one,
+            consecutive_failures=failures,
+            verification_error=error,
+            created_at=None if created is None else UnixTime(created),
+        )
         for one in ids
     ]
 
 
-def watch(seen: Observations, answers: Iterable[list[Instance]]) -> dict[str, float]:
+def watch(seen: Observations, answers: Iterable[list[Instance]], still_active: str = "") -> dict[str, float]:
+    """Tell of answers a minute apart, the first of them at noon."""
     for number, answer in enumerate(answers):
-        seen.see_instances(MINER, answer, NOON + 60 * number)
+        seen.see_instances(MINER, answer, NOON + 60 * number, still_active)
     return counts(seen)
+
+
+LATER = NOON + 3600
 
 
 def test_the_first_answer_is_only_where_counting_starts(seen: Observations) -> None:
@@ -60,29 +69,63 @@ def test_the_first_answer_is_only_where_counting_starts(seen: Observations) -> N
 
 
 def test_what_is_new_has_started_and_what_stays_gone_has_stopped(seen: Observations) -> None:
-    found = watch(seen, [instances("ab"), instances("bcd"), instances("cd"), instances("cd"), instances("cd")])
+    new = instances("cd", created=LATER)
+    found = watch(seen, [instances("ab"), instances("b") + new, new, new, new])
     assert (found["instances_started"], found["instances_stopped"]) == (2, 2)
 
 
 def test_a_stream_that_stopped_early_once_counts_nothing(seen: Observations) -> None:
-    found = watch(seen, [instances("abc"), instances("a"), instances("abc"), [], instances("abc")])
+    whole = instances("abc", created=LATER)
+    found = watch(seen, [whole, whole[:1], whole, [], whole])
     assert (found["instances_started"], found["instances_stopped"]) == (0, 0)
 
 
+def test_streams_that_stop_early_again_and_again_count_nothing_that_another_endpoint_contradicts(
+    seen: Observations,
+) -> None:
+    whole = instances("abc", created=LATER)
+    found = watch(seen, [whole, [], [], whole, [], [], [], whole], still_active="abc")
+    assert (found["instances_started"], found["instances_stopped"]) == (0, 0)
+
+
+def test_what_stopped_by_all_accounts_is_counted_once_even_if_it_comes_back(seen: Observations) -> None:
+    whole = instances("a", created=LATER)
+    found = watch(seen, [whole, [], [], [], whole, [], [], whole])
+    assert (found["instances_started"], found["instances_stopped"]) == (0, 1)
+
+
 def test_a_first_answer_that_stopped_early_makes_no_starts_of_what_was_there(seen: Observations) -> None:
-    found = watch(seen, [instances("a", created=NOON - 5000), instances("abc", created=NOON - 5000)])
+    found = watch(seen, [instances("a"), instances("abc", created=NOON - 61)])
     assert found["instances_started"] == 0
 
 
-def test_what_is_back_after_it_stopped_has_started_again(seen: Observations) -> None:
-    found = watch(seen, [instances("a"), [], [], instances("a")])
-    assert (found["instances_started"], found["instances_stopped"]) == (1, 1)
+def test_what_does_not_say_when_it_was_created_is_not_taken_for_new(seen: Observations) -> None:
+    assert watch(seen, [[], instances("a", created=None)])["instances_started"] == 0
 
 
-def test_what_is_gone_for_long_is_forgotten(seen: Observations) -> None:
-    found = watch(seen, [instances("ab"), *[instances("a")] * 150])
+def test_what_started_while_fetches_failed_counts(seen: Observations) -> None:
+    seen.see_instances(MINER, [], NOON)
+    seen.see_instances(MINER, instances("a", created=NOON + 60), NOON + 1800)
+    assert counts(seen)["instances_started"] == 1
+
+
+def test_what_is_gone_for_long_is_forgotten_and_not_taken_for_new(seen: Observations) -> None:
+    both = instances("ab")
+    found = watch(seen, [both, *[both[:1]] * 150])
     assert found["instances_stopped"] == 1
     assert len(seen._instances[MINER].seen) == 1  # noqa: SLF001 - memory is what this is about
+    seen.see_instances(MINER, both, NOON + 60 * 151)
+    assert counts(seen)["instances_started"] == 0
+
+
+def test_an_instance_that_is_listed_twice_counts_once(seen: Observations) -> None:
+    twice = instances("a", failures=0) + instances("a", failures=2)
+    assert watch(seen, [twice, twice, twice])["instance_verification_failures"] == 0
+
+
+def test_unknown_failures_are_not_none(seen: Observations) -> None:
+    answers = [instances("a", failures=failures) for failures in (2, None, 2, None, 3)]
+    assert watch(seen, answers)["instance_verification_failures"] == 1
 
 
 @pytest.mark.parametrize(
@@ -107,8 +150,9 @@ def test_failed_verifications_are_counted_as_far_as_they_show(
 
 
 def test_an_instance_that_starts_with_failures_brings_them(seen: Observations) -> None:
-    found = watch(seen, [[], instances("a", failures=2), instances("ab", failures=0, error="x")])
-    assert found["instance_verification_failures"] == 2 + 1 + 1
+    first = instances("a", failures=2, created=LATER)
+    found = watch(seen, [[], first, first + instances("b", error="x", created=LATER)])
+    assert found["instance_verification_failures"] == 2 + 1
 
 
 def test_gpus_fail_when_their_error_is_new(seen: Observations) -> None:

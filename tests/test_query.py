@@ -12,6 +12,7 @@ import pytest
 
 from chutes_exporter import sources
 from chutes_exporter.api.endpoints import ENDPOINTS, RELEASE_JOB
+from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.cli import _ENDPOINTS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
@@ -77,7 +78,7 @@ async def test_rows_say_what_the_world_knows(simulator: Simulator) -> None:
     assert [(row["server_id"], row["name"], len(row["gpus"])) for row in rows] == [
         (server.server_id, server.name, len(server.gpus)) for server in simulator.world.miners[0].servers
     ]
-    _, text, _ = await run(simulator, "query", "stats", "--per-chute", "--json")
+    _, text, _ = await run(simulator, "query", "stats", "--per-chute", "--json", "--hotkey", HOTKEY)
     assert {row["miner_hotkey"] for row in json.loads(text)} == {HOTKEY}
     assert {row["window"] for row in json.loads(text)} == {"1h", "1d", "7d"}
     assert all(row["chute_id"] for row in json.loads(text))
@@ -115,6 +116,14 @@ async def test_what_is_missing_is_asked_for(simulator: Simulator) -> None:
     status, _, errors = await run(simulator, "query", "unique_chute_history", variables={})
     assert status == 1
     assert "--hotkey" in errors
+
+
+async def test_what_does_not_go_together_is_refused(simulator: Simulator) -> None:
+    other = simulator.world.miners[1].hotkey
+    status, _, errors = await run(simulator, "query", "stats", "--hotkey", HOTKEY, "--hotkey", other)
+    assert (status, "give one --hotkey" in errors) == (1, True)
+    status, _, errors = await run(simulator, "query", "scores", "--per-chute")
+    assert (status, "goes with stats" in errors) == (1, True)
 
 
 async def test_what_cannot_be_read_is_said(simulator: Simulator) -> None:
@@ -171,6 +180,30 @@ async def test_releasing_a_job_asks_first(simulator: Simulator) -> None:
     status, _, errors = await run(simulator, "release-job", job, "--yes", variables={})
     assert status == 1
     assert "--hotkey-file" in errors
+
+
+@pytest.mark.parametrize("job", ["..", "", "a/b", "x y", TEST_SEED])
+async def test_what_is_no_id_of_a_job_is_refused_and_not_repeated(simulator: Simulator, job: str) -> None:
+    status, output, errors = await run(simulator, "release-job", job, "--yes")
+    assert status == 1
+    assert "no id of a job" in errors
+    assert TEST_SEED not in output + errors
+    assert simulator.asked == []
+
+
+async def test_where_the_answer_is_lost_it_is_not_known_whether_the_job_is_released(simulator: Simulator) -> None:
+    simulator.faults["release_job"] = Fault(latency=30)
+    status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--api.timeout", "0.3")
+    assert status == 1
+    assert "not known whether" in errors
+
+
+async def test_of_several_keys_none_is_guessed(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    other = "55" * 32
+    path.write_text(json.dumps({"ss58Address": Hotkey.from_seed(other).address, "secretSeed": other}))
+    status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--hotkey-file", str(path))
+    assert (status, "several keys" in errors) == (1, True)
 
 
 def test_nothing_that_a_scrape_asks_changes_anything() -> None:

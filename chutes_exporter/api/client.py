@@ -315,7 +315,10 @@ class ChutesClient:
         """Send a request, check its status, and map whatever fails until its body is read."""
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
-        # Each argument is one segment of the path: nothing in it may climb out.
+        # Each argument is one segment of the path: nothing in it may climb out. Dots are not quoted, and a segment of
+        # them alone would be taken for a way up.
+        if any(value in ("", ".", "..") for value in path.values()):
+            raise BadRequestError("what is asked for is no id", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in path.items()})
         # Signed here, not earlier: the signature covers the time, and an old one is refused.
         headers = key.headers(int(self._clock())) if endpoint.signed and key is not None else {}
@@ -389,7 +392,7 @@ class ChutesClient:
                     said,
                     status=status,
                     retry_after=wait,
-                    advice="The API has a problem or restarts: it is asked again.",
+                    advice="The API has a problem or restarts: try again later; the exporter does so by itself.",
                 )
             case 400 | 422:
                 error = BadRequestError(said, status=status)

@@ -121,7 +121,7 @@ class CutOffError(ApiError):
     """The answer ended too early: a connection cut in mid-stream, or an empty 200 where data is due."""
 
     reason = "cut_off"
-    advice = "The API failed while sending; it is asked again. If it goes on, the API has a problem."
+    advice = "The API failed while sending: try again; the exporter does so by itself."
 
 
 class UndecodableError(ApiError):

@@ -35,13 +35,13 @@ COLLECTORS: tuple[Collector, ...] = (
     jobs.COLLECTOR,
     images.COLLECTOR,
     active_instances.COLLECTOR,
-    stats_per_chute.COLLECTOR,
-    metrics.COLLECTOR,
     chutes.COLLECTOR,
+    metrics.COLLECTOR,
+    stats_per_chute.COLLECTOR,
     job_details.COLLECTOR,
     image_details.COLLECTOR,
     chute_gpus.COLLECTOR,
 )
-"""All collectors, the most important first: a page that would be too large loses them from the end."""
+"""All collectors, the most important first: of a page that would be too large each is kept that still fits."""
 
 __all__ = ["COLLECTORS", "Answers", "Collector", "Cost", "MinersChoice", "Scope"]

@@ -28,6 +28,6 @@ COLLECTOR = Collector(
     sources=(CHUTES,),
     metrics=(SUPPORTED,),
     collect=collect,
-    cost=Cost(chute=20),
+    cost=Cost(chute=40),
     default="off",
 )

@@ -125,5 +125,5 @@ COLLECTOR = Collector(
         INVOCATIONS,
     ),
     collect=collect,
-    cost=Cost(chute=16),
+    cost=Cost(chute=20),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
@@ -47,10 +48,18 @@ INCENTIVE = Metric(
 )
 INCENTIVE_RANK = Metric(
     "chutes_miner_incentive_rank",
-    "The miner's place by incentive among all seats, 1 being the best; who is last when a newcomer registers "
-    "loses the seat.",
+    "The miner's place by incentive among all seats, 1 being the best; equal incentives have equal places.",
     _MINER,
     f"{_SOURCE}: the order of incentive",
+    stability="experimental",
+)
+SEATS_BEHIND = Metric(
+    "chutes_miner_seats_behind",
+    "Seats with a lower incentive than the miner's. At 0 nobody is worse: where no seat is free, a newcomer may take "
+    "this one. Seats are safe for a time after registration, of which the API does not tell.",
+    _MINER,
+    f"{_SOURCE}: the order of incentive",
+    stability="experimental",
 )
 TRUST = Metric(
     "chutes_miner_trust_ratio",
@@ -109,10 +118,13 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         return
     for hotkey in sorted(scope.watched - {node.hotkey for node in nodes}):
         out.add(REGISTERED, 0, hotkey)
+    ladder = sorted(node.incentive for node in nodes if node.incentive is not None)
     ranks = places({node.hotkey: node.incentive for node in nodes})
     for node in nodes:
         if scope.exports(node.hotkey, active=bool(node.incentive)):
             out.add(INCENTIVE_RANK, ranks.get(node.hotkey), node.hotkey)
+            if node.incentive is not None:
+                out.add(SEATS_BEHIND, bisect.bisect_left(ladder, node.incentive), node.hotkey)
     out.add(MINERS, len(nodes))
     out.add(BLACKLISTED_MINERS, sum(1 for node in nodes if node.blacklist_reason))
 
@@ -144,6 +156,7 @@ COLLECTOR = Collector(
         BLACKLIST_INFO,
         INCENTIVE,
         INCENTIVE_RANK,
+        SEATS_BEHIND,
         TRUST,
         VALIDATOR_TRUST,
         STAKE,
@@ -155,5 +168,5 @@ COLLECTOR = Collector(
         SYNCED,
     ),
     collect=collect,
-    cost=Cost(fixed=3, miner=12),
+    cost=Cost(fixed=3, miner=13),
 )

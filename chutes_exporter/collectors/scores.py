@@ -33,12 +33,14 @@ NEXT_BETTER = Metric(
     "The share of the next better miner: what the miner must pass to gain a place; absent for the best.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
+    stability="experimental",
 )
 NEXT_WORSE = Metric(
     "chutes_miner_score_next_worse_ratio",
     "The share of the next worse miner: what would take the miner's place; absent for the last.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
+    stability="experimental",
 )
 INSTANCES = Metric(
     "chutes_miner_score_instances",

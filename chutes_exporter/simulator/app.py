@@ -201,7 +201,7 @@ class SimulatedApi:
             "scaling_threshold": 0.75,
             "shutdown_after_seconds": None if chute.preemptible else 300,
             "tee": chute.tee,
-            "disabled": False,
+            "disabled": chute.disabled,
             "invocation_count": int(24 * 500 * chute.popularity),
             "preemptible": chute.preemptible,
             "image": "chutes/sglang:0.5.3",

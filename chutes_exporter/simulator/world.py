@@ -91,6 +91,7 @@ class Chute:
     tee: bool
     preemptible: bool
     bounty_period: float
+    disabled: bool
 
     def utilization(self, now: float) -> float:
         """Return the used share of the capacity, following the day; it may exceed 1."""
@@ -318,6 +319,7 @@ class World:
             tee=draw.random() < 0.1,  # noqa: PLR2004 - one in ten
             preemptible=draw.random() < 0.7,  # noqa: PLR2004
             bounty_period=draw.uniform(4, 30) * HOUR,
+            disabled=draw.random() < 0.08,  # noqa: PLR2004 - one in twelve
         )
 
     @cached_property

@@ -134,15 +134,15 @@ async def test_a_stream_yields_records_as_they_arrive(client: ChutesClient, simu
         (Fault(status=404), NotFoundError, "not know"),
         (Fault(status=429, headers={"retry-after": "90"}), RateLimitedError, "Wait 90 seconds"),
         (Fault(status=429), RateLimitedError, "Wait a while"),
-        (Fault(status=503, headers={"retry-after": "Tue, 24 Nov 2026 12:02:00 GMT"}), UnavailableError, "asked again"),
-        (Fault(status=500, body=b"\xff" * 100_000), UnavailableError, "asked again"),
+        (Fault(status=503, headers={"retry-after": "Tue, 24 Nov 2026 12:02:00 GMT"}), UnavailableError, "by itself"),
+        (Fault(status=500, body=b"\xff" * 100_000), UnavailableError, "by itself"),
         (Fault(status=204, body=b""), UnexpectedStatusError, "--api.url"),
         (Fault(status=418), UnexpectedStatusError, "--api.url"),
         (Fault(status=304, body=b""), UnexpectedStatusError, "--api.url"),
-        (Fault(body=b""), CutOffError, "asked again"),
+        (Fault(body=b""), CutOffError, "by itself"),
         (Fault(body=b"<html>"), UndecodableError, "--api.url"),
-        (Fault(cut_after=0), CutOffError, "asked again"),
-        (Fault(cut_after=100), CutOffError, "asked again"),
+        (Fault(cut_after=0), CutOffError, "by itself"),
+        (Fault(cut_after=100), CutOffError, "by itself"),
         (Fault(latency=30), TimedOutError, "--api.timeout"),
     ],
 )
@@ -358,6 +358,17 @@ async def test_path_arguments_stay_one_segment(client: ChutesClient, simulator: 
     with pytest.raises(NotFoundError):
         await client.release_job("../../miner/nodes/", KEY)
     assert all(asked.endpoint == "unique_chute_history" for asked in simulator.asked)
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+async def test_what_would_climb_out_of_the_path_is_not_asked(
+    client: ChutesClient, simulator: Simulator, value: str
+) -> None:
+    with pytest.raises(BadRequestError, match="no id"):
+        await client.release_job(value, KEY)
+    with pytest.raises(BadRequestError, match="no id"):
+        await client.chute("x", value, KEY)
+    assert simulator.asked == []
 
 
 async def test_nobody_listening_is_unavailable() -> None:

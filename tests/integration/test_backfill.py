@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from click import ClickException
 
 from chutes_exporter.api.records import HistoryPoint, UnixTime
-from chutes_exporter.backfill import openmetrics, run_backfill
+from chutes_exporter.backfill import _write, openmetrics, run_backfill
 from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import HOUR
 from tests.support import HOTKEY, NOON, Clock, Prometheus, count_openmetrics, series
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HOURS = [NOON - number * HOUR for number in range(168)]
 
@@ -29,7 +26,6 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
     async with Simulator(small_world, clock=Clock()) as simulator:
         settings = make_settings(api_url=simulator.url, hotkeys=hotkeys)
         await run_backfill(settings, str(path), ("job=chutes", "instance=localhost:10064"))
-    assert path.stat().st_mode & 0o777 == 0o644
     # In a thread: the program runs for a while.
     await asyncio.to_thread(
         subprocess.run,
@@ -71,17 +67,63 @@ async def test_standard_output_gets_the_page_alone(simulator: Simulator, capsys:
     assert count_openmetrics(capsys.readouterr().out) == 2 * 168
 
 
-async def test_a_file_is_written_whole_or_not_at_all(simulator: Simulator, tmp_path: Path) -> None:
+def fail(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+async def test_a_file_is_written_whole_or_not_at_all(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
     with pytest.raises(ClickException, match="No such file"):
         await run_backfill(settings, str(tmp_path / "nowhere" / "file"), ())
     (tmp_path / "taken").mkdir()
     with pytest.raises(ClickException, match="cannot write"):
         await run_backfill(settings, str(tmp_path / "taken"), ())
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(ClickException, match="cannot write"):
+        await run_backfill(settings, str(tmp_path / "file"), ())
+    monkeypatch.undo()
     simulator.faults["unique_chute_history"] = Fault(status=503)
     with pytest.raises(ClickException, match="503"):
         await run_backfill(settings, str(tmp_path / "file"), ())
     assert os.listdir(tmp_path) == ["taken"]  # noqa: PTH208 - pathlib's way is not for async functions
+
+
+async def test_what_is_there_stays_what_it_is(simulator: Simulator, tmp_path: Path) -> None:
+    settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
+    private, link, pipe = tmp_path / "private", tmp_path / "link", tmp_path / "pipe"
+    await run_backfill(settings, str(private), ())
+    page = private.read_text()
+    assert private.stat().st_mode & 0o077 == 0o044
+    private.chmod(0o600)
+    link.symlink_to(private)
+    await run_backfill(settings, str(link), ())
+    assert link.is_symlink()
+    assert private.stat().st_mode & 0o777 == 0o600
+    os.mkfifo(pipe)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
+    # In a thread: the other end is read in this process.
+    await asyncio.to_thread(_write, pipe, page)
+    assert await reading == page
+    assert pipe.is_fifo()
+
+
+async def test_miners_without_history_are_left_out_and_said(
+    simulator: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+    await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY, new]), str(tmp_path / "file"), ())
+    assert f"no history of {new}" in capsys.readouterr().err
+    with pytest.raises(ClickException, match="no history to write"):
+        await run_backfill(make_settings(api_url=simulator.url, hotkeys=[new]), "-", ())
+    simulator.faults["unique_chute_history"] = Fault(
+        body=b'[{"time":"2026-11-24 11:00:00+00","count":1234567.5},{"time":5},{"time":"2026-11-24 12:00:00+00"}]'
+    )
+    await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", ())
+    shown = capsys.readouterr()
+    assert "1 hours that cannot be read" in shown.err
+    assert "1234567.5" in shown.out
 
 
 @pytest.mark.parametrize("label", ["job", "1=x", "__name__=x", "hotkey=x", "a-b=c"])

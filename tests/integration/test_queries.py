@@ -113,13 +113,14 @@ class Truth:
         _, idle = self.idle_gpus()
         best: Known = {}
         for model in {gpu.model for gpu in self.miner.gpus if gpu.uuid in idle}:
+            free = len([gpu for gpu in self.miner.gpus if gpu.model == model and gpu.uuid in idle])
             pay = {
                 chute.chute_id: chute.base_multiplier
                 * chute.boost(NOON)
                 * (1.1 if chute.bounty(NOON) is not None else 1)
                 / chute.gpu_count
                 for chute in self.world.chutes
-                if model in chute.models
+                if model in chute.models and not chute.disabled and chute.gpu_count <= free
             }
             # Which of several that pay the same is among the five is not decided: the pay is.
             for place, value in enumerate(sorted(pay.values(), reverse=True)[:5]):
@@ -141,8 +142,13 @@ class Truth:
         return "hotkey", {}
 
     def seats_behind_me(self) -> tuple[str, Known]:
-        ladder, mine = self._ladder()
-        return "hotkey", {HOTKEY: len(self.world.miners) - (ladder.index(mine) + 1)}
+        shares = self.world.shares(NOON)
+        worse = [one for one in self.world.miners if shares.get(one.hotkey, 0) < shares[HOTKEY]]
+        return "hotkey", {HOTKEY: len(worse)}
+
+    def active_gpus(self) -> tuple[str, Known]:
+        active = [one for one in self.instances if one.active(NOON)]
+        return "hotkey", {HOTKEY: sum(len(one.gpus) for one in active)}
 
     def failing_instances(self) -> tuple[str, Known]:
         failures = {one.instance_id: self.world.failures(one, NOON) for one in self.instances}
@@ -232,6 +238,8 @@ async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:
             }
             assert by("hotkey", await ask("blacklisted")) == {blacklisted: 1}
             assert by("hotkey", await ask("deregistered")) == {gone: 0}
+            behind = QUERIES["seats-behind-me"].replace("$hotkey", blacklisted)
+            assert by("hotkey", await asyncio.to_thread(prometheus.query, behind)) == {blacklisted: 0}
             # A day later some GPUs earn no longer: Prometheus remembers that they did.
             clock.now += DAY
             for _, feed in exporter.feed_states():
