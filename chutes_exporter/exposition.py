@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def _encode(lines: Iterable[str]) -> bytes:
     return "".join(lines).encode("utf-8", "replace")
 
 
+@lru_cache(maxsize=1024)
 def _pattern(metric: Metric, name: str = "") -> str:
     name = name or metric.name
     if not metric.labels:
@@ -177,6 +179,7 @@ def series(name: str, labels: Mapping[str, str]) -> str:
     return f"{name}{{{pairs}}}"
 
 
+@lru_cache(maxsize=1024)
 def _header(name: str, kind: str, text: str, unit: str, form: Format) -> str:
     """Render what stands above the samples of a metric, given the full name of its samples."""
     text = text.replace("\\", r"\\").replace("\n", r"\n")

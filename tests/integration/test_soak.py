@@ -26,7 +26,7 @@ from tests.test_cli import environment
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SECONDS = 100
+SECONDS = 120
 FAULTS = (
     Fault(status=500),
     Fault(status=429, headers={"retry-after": "1"}),
@@ -99,6 +99,7 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
         exporting(simulator) as (url, process),
         httpx.AsyncClient(timeout=10, limits=limits) as client,
     ):
+        idle = len(_links(process.pid))
         started = time.monotonic()
         while (passed := time.monotonic() - started) < SECONDS:
             simulator.faults.clear()
@@ -119,7 +120,9 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
     assert scrapes > 100
     # The least of each stretch is what stays; what comes and goes with requests lies on top.
     assert min(kilobytes for kilobytes, _ in late) < 1.1 * min(kilobytes for kilobytes, _ in early)
-    assert min(files for _, files in late) <= min(files for _, files in early) + 2
+    # Sixteen connections to the API at most, and the scrapers': hundreds of scrapes that lost one now and then would
+    # be far beyond.
+    assert max(files for _, files in late) <= idle + 16 + 8
 
 
 async def test_tasks_do_not_grow(small_world: World, clock: Clock) -> None:
