@@ -14,7 +14,7 @@ from chutes_exporter.api.client import Answer, ChutesClient
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.errors import ApiError, CutOffError, NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.collectors import COLLECTORS, Answers, Collector, Scope
-from chutes_exporter.feeds import Feed, Feeds, Reading
+from chutes_exporter.feeds import DeadlineError, Feed, Feeds, Reading
 from chutes_exporter.metric import Samples
 
 if TYPE_CHECKING:
@@ -139,7 +139,22 @@ class Exporter:
         # One page is made at a time, in a thread: scrapes that come together share the rendered blocks, and
         # requests go on being answered meanwhile.
         async with self._building:
-            return await asyncio.to_thread(self._page, reads, form, gzipped)
+            # Another scrape may have brought newer answers meanwhile, and old ones may have gone: what the page shows
+            # and what it says of its freshness are taken at one moment, here on the loop, where nothing else moves.
+            reads = {key: self._as_of_now(key, read) for key, read in reads.items()}
+            own = Samples()
+            own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
+            self._observations.collect(own)
+            self._report_feeds(own, reads)
+            return await asyncio.to_thread(self._page, reads, own, form, gzipped)
+
+    def _as_of_now(self, key: FeedKey, read: _Read) -> _Read:
+        snapshot, old = self.feeds.peek(key), read.reading
+        if snapshot is old.snapshot:
+            return read
+        if snapshot is None:
+            return _Read(Reading(None, "failed", old.error or DeadlineError("it is too old by now")), read.seconds)
+        return _Read(Reading(snapshot, old.result), read.seconds)
 
     async def _read(self, key: FeedKey, timeout: float) -> _Read:
         started = time.monotonic()
@@ -194,7 +209,7 @@ class Exporter:
         key = FeedKey(sources.SERVERS, hotkey)
         servers = await self._read(key, self.settings.api_timeout)
         snapshot = servers.reading.snapshot
-        if snapshot is None or any(server.gpus for server in snapshot.value.value):
+        if snapshot is None or servers.reading.error is not None or any(server.gpus for server in snapshot.value.value):
             raise CutOffError(
                 "the stream is empty, and /miner/servers/ does not say that there are no GPUs", status=200
             )
@@ -217,9 +232,7 @@ class Exporter:
         single = next(iter(self.settings.watched)) if len(self.settings.watched) == 1 else None
         return stats_params(single if self.settings.miners == "watched" else None, per_chute=True)
 
-    def _page(self, reads: Mapping[FeedKey, _Read], form: Format, gzipped: bool) -> bytes:  # noqa: FBT001
-        own = Samples()
-        own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
+    def _page(self, reads: Mapping[FeedKey, _Read], own: Samples, form: Format, gzipped: bool) -> bytes:  # noqa: FBT001
         blocks: dict[_Run, _Block] = {}
         for run in self._runs:
             started = time.perf_counter()
@@ -240,11 +253,6 @@ class Exporter:
         families = [
             family for run, block in blocks.items() if run.collector.name not in cut for family in block.families
         ]
-        self._observations.collect(own)
-        self._report_feeds(own)
-        for key, read in reads.items():
-            if read.reading.snapshot is not None:
-                own.add(telemetry.FEED_REJECTED, read.reading.snapshot.value.rejected, key.source.name, key.hotkey)
         families.extend(exposition.render(own))
         page = exposition.assemble(families, self.telemetry.families(), ORDER, form)
         return exposition.compress(page) if gzipped else page
@@ -302,7 +310,10 @@ class Exporter:
         self._blocks[run] = block
         return block
 
-    def _report_feeds(self, own: Samples) -> None:
+    def _report_feeds(self, own: Samples, reads: Mapping[FeedKey, _Read]) -> None:
+        for key, read in reads.items():
+            if read.reading.snapshot is not None:
+                own.add(telemetry.FEED_REJECTED, read.reading.snapshot.value.rejected, key.source.name, key.hotkey)
         for key, feed in self.feed_states():
             labels = (key.source.name, key.hotkey)
             own.add(telemetry.FEED_UP, feed.up, *labels)

@@ -182,6 +182,8 @@ class Feeds:
         await asyncio.wait({flight}, timeout=timeout)
         if not flight.done():
             return self._old(key, DeadlineError("no answer yet"))
+        if flight.cancelled():
+            return self._old(key, DeadlineError("the request was given up"))
         snapshot = self._snapshots.get(key)
         if snapshot is None or feed.last_error is not None:
             return self._old(key, feed.last_error)

@@ -197,6 +197,31 @@ async def test_more_requests_than_connections_wait_their_turn(clock: Clock) -> N
     assert 8 < simulator.api.most_at_once <= 16
 
 
+async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
+    ttl = ["metagraph=0.2", "scores=0"]
+    async with Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter:
+        await page_of(exporter)
+        simulator.faults["scores"] = Fault(latency=3)
+        # One scrape has the metagraph and waits for the scores; another brings a newer metagraph meanwhile.
+        waiting = asyncio.create_task(page_of(exporter, timeout=1))
+        await asyncio.sleep(0.4)
+        clock.now += 400
+        await page_of(exporter, timeout=0.3)
+        page = await waiting
+    synced = page[series("chutes_metagraph_synced_timestamp_seconds")]
+    assert page[series("chutes_feed_last_success_timestamp_seconds", feed="metagraph")] == NOON + 400
+    assert synced == NOON + 300
+
+
+async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(simulator: Simulator) -> None:
+    limits = {"ttl": ["metagraph=0.1", "scores=0"], "max_age": ["metagraph=0.3"]}
+    async with Exporter(watching(simulator.url, **limits), clock=Clock()) as exporter:
+        simulator.faults["scores"] = Fault(latency=3)
+        page = await page_of(exporter, timeout=1)
+    assert "chutes_metagraph_miners" not in names(page)
+    assert success(page)["metagraph"] == 0
+
+
 async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) -> None:
     async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
         await page_of(exporter)

@@ -186,6 +186,17 @@ async def test_going_down_and_coming_back_are_told_once_each(
     assert changes == [("feed", False), ("feed", True)]
 
 
+async def test_a_request_that_is_given_up_leaves_old_data_old(feeds: Feeds, upstream: Upstream, time: Time) -> None:
+    await read(feeds, upstream)
+    time.now += 100
+    upstream.open.clear()
+    reading = asyncio.create_task(read(feeds, upstream))
+    await asyncio.sleep(0)
+    await feeds.aclose()
+    assert (await reading).result == "stale"
+    assert (await reading).error is not None
+
+
 async def test_closing_gives_up_what_is_under_way(feeds: Feeds, upstream: Upstream) -> None:
     upstream.open.clear()
     await read(feeds, upstream, timeout=0.01)

@@ -36,6 +36,8 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 """The longest record of a stream: a chute carries its whole code and readme, tens of KB."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """The largest JSON answer: 30,000 stats records are about 10 MB."""
+MAX_LIST_COMMAS = 1_000_000
+"""The most commas of a list that is read record by record: 30,000 stats records have 240,000."""
 MAX_STREAM_BYTES = 512 * 1024 * 1024
 """The longest stream: 2,000 chutes are about 100 MB."""
 MAX_STREAM_LINES = 1_000_000
@@ -135,6 +137,13 @@ class Shape(Generic[T]):
         return value
 
 
+def _raw_list(body: bytes | msgspec.Raw) -> list[msgspec.Raw]:
+    """Split a JSON list, unless it has so many parts that a small body would take much memory."""
+    if bytes(body).count(b",") > MAX_LIST_COMMAS:
+        raise TooLargeError("the list has more parts than any honest one, and not all can be read", status=200)
+    return msgspec.json.decode(body, type=list[msgspec.Raw])
+
+
 class ListReader(Generic[R]):
     """Reads a JSON list of records, record by record where some cannot be read."""
 
@@ -148,7 +157,7 @@ class ListReader(Generic[R]):
             records: list[R] = self._all.decode(body)
         except _UNREADABLE:
             records = []
-            for raw in msgspec.json.decode(body, type=list[msgspec.Raw]):
+            for raw in _raw_list(body):
                 try:
                     records.append(self._each.decode(raw))
                 except _UNREADABLE as error:
@@ -213,7 +222,7 @@ def _servers(body: bytes, tally: Tally) -> list[Server]:
         return servers
     # Some server cannot be read as a whole: read each with its GPUs one by one.
     servers = []
-    for raw in msgspec.json.decode(raw_servers, type=list[msgspec.Raw]):
+    for raw in _raw_list(raw_servers):
         try:
             gpus = msgspec.json.decode(raw, type=_RawGpus).gpus
             fields = msgspec.json.decode(raw, type=dict[str, Any])

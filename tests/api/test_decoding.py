@@ -201,6 +201,14 @@ def test_no_error_quotes_what_could_be_an_echoed_signature() -> None:
     assert "abab" not in tally.first_error
 
 
+@pytest.mark.parametrize("body", [b"[%s]", b'{"servers":[%s]}', b'{"past_hour":{"instance_stats":[%s]}}'])
+def test_a_list_of_countless_parts_is_refused_before_they_take_memory(body: bytes) -> None:
+    endpoint = METAGRAPH if body.startswith(b"[") else SERVERS if b"servers" in body else STATS
+    assert isinstance(endpoint.shape, Shape)
+    with pytest.raises(TooLargeError):
+        endpoint.shape.decode(body % (b"0," * 1_000_001 + b"0"), Tally())
+
+
 def test_an_empty_body_is_a_failure_not_an_empty_answer() -> None:
     assert isinstance(STATS.shape, Shape)
     with pytest.raises(CutOffError):
