@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from chutes_exporter.metric import Metric, Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container
 
     from chutes_exporter.api.records import Instance, Node
 
@@ -89,14 +89,12 @@ class _Watch:
     last: float = 0.0
     seen: dict[str, _Seen] = field(default_factory=dict)
 
-    def absent(self, present: Container[str]) -> Iterator[tuple[str, _Seen]]:
+    def absent(self, present: Container[str]) -> list[tuple[str, _Seen]]:
         """Note who is absent, forget who has long been, and return those that are absent more than once."""
-        for key, known in [item for item in self.seen.items() if item[0] not in present]:
+        for known in (known for key, known in self.seen.items() if key not in present):
             known.misses += 1
-            if known.misses > _MISSES_TO_FORGET:
-                del self.seen[key]
-            elif known.misses >= _MISSES_TO_STOP:
-                yield key, known
+        self.seen = {key: known for key, known in self.seen.items() if known.misses <= _MISSES_TO_FORGET}
+        return [(key, known) for key, known in self.seen.items() if known.misses >= _MISSES_TO_STOP]
 
 
 class Observations:
@@ -166,8 +164,8 @@ class Observations:
             known = watch.seen.setdefault(node.uuid, _Seen(error=error))
             self._counts[GPU_FAILURES, hotkey] += error and not known.error
             known.error, known.misses = error, 0
-        for _ in watch.absent(present):
-            pass  # a GPU that is gone is no event; only its memory is dropped in time
+        # A GPU that is gone is no event: it is only forgotten in time.
+        watch.absent(present)
 
     def collect(self, out: Samples) -> None:
         """Add what was counted, each with the time since which it was."""
