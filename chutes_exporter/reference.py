@@ -75,9 +75,7 @@ def _overview() -> str:
 
 def _cost(collector: Collector) -> str:
     each = {"signer": " for each hotkey with a key", "miner": " for each watched hotkey", "platform": ""}
-    fixed = f"{collector.cost.fixed}" if collector.cost.fixed else ""
-    variable = str(collector.cost).removeprefix(fixed).removeprefix(", ")
-    return ", ".join(part for part in (fixed and fixed + each[collector.scope], variable) if part)
+    return collector.cost.in_words(each[collector.scope])
 
 
 def _section(collector: Collector) -> str:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,22 +15,21 @@ from chutes_exporter import sources
 from chutes_exporter.api.endpoints import ENDPOINTS, RELEASE_JOB
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.cli import _ENDPOINTS
-from chutes_exporter.simulator import Fault, Simulator, World
+from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY
 from tests.test_cli import environment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
 MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 
 
 @pytest.fixture
-async def simulator(small_world: World) -> AsyncIterator[Simulator]:
-    """A simulator on the machine's own clock, which the command sees too."""
-    async with Simulator(small_world) as running:
-        yield running
+def clock() -> Callable[[], float]:
+    """The machine's own clock: the command sees it too."""
+    return time.time
 
 
 async def run(

@@ -101,9 +101,14 @@ class Cost:
     instance: int = 0
     item: int = 0
 
-    def __str__(self) -> str:
+    def in_words(self, each: str = "") -> str:
+        """Say the cost in words.
+
+        Args:
+            each: What the fixed part is there once for.
+        """
         words = {
-            "fixed": "",
+            "fixed": each,
             "miner_chute": " for each chute of each miner",
             "gpu": " for each GPU",
         }

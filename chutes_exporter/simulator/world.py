@@ -100,12 +100,12 @@ class Chute:
 
     def boost(self, now: float) -> float:
         """Return the urgency boost: more than 1 while demand is higher than capacity likes."""
-        return 1.5 if self.utilization(now) > 0.75 else 1.0  # noqa: PLR2004 - the world's own law
+        return 1.5 if self.utilization(now) > 0.75 else 1.0
 
     def bounty(self, now: float) -> float | None:
         """Return the bounty on offer, or None: there is one in the last tenth of every period."""
         passed = (now / self.bounty_period + self.phase) % 1
-        return round(100 * passed) if passed > 0.9 else None  # noqa: PLR2004
+        return round(100 * passed) if passed > 0.9 else None
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Gpu:
     def error(self, now: float) -> str | None:
         """Return why its verification fails now, or None."""
         draw = random.Random(f"{self.seed}/{now // _VERIFICATION_BLOCK}")
-        return draw.choice(_GPU_ERRORS) if draw.random() < 0.04 else None  # noqa: PLR2004
+        return draw.choice(_GPU_ERRORS) if draw.random() < 0.04 else None
 
     def verified_at(self, now: float) -> float | None:
         """Return when it was last verified, or None while it is not."""
@@ -146,7 +146,7 @@ class Server:
 
     def maintenance_pending(self, now: float) -> bool:
         """Return whether it waits for maintenance: one server in twenty, changing every six hours."""
-        return random.Random(f"{self.seed}/{now // _VERIFICATION_BLOCK}").random() < 0.05  # noqa: PLR2004
+        return random.Random(f"{self.seed}/{now // _VERIFICATION_BLOCK}").random() < 0.05
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class _Slot:
         draw = self._random
         chute = draw.choice(self._chutes)
         verified = created + draw.uniform(60, 300)
-        error = draw.choice(_INSTANCE_ERRORS) if draw.random() < 0.06 else None  # noqa: PLR2004
+        error = draw.choice(_INSTANCE_ERRORS) if draw.random() < 0.06 else None
         if error is None:
             activated: float | None = verified + draw.uniform(120, 900)
             ended = verified + 900 + draw.expovariate(1 / (30 * HOUR))
@@ -211,7 +211,7 @@ class _Slot:
             activated = None
             ended = created + draw.uniform(1200, 5400)
         # Now and then nothing comes for a while: the GPUs idle.
-        gap = draw.expovariate(1 / (8 * HOUR)) if draw.random() < 0.35 else draw.uniform(30, 600)  # noqa: PLR2004
+        gap = draw.expovariate(1 / (8 * HOUR)) if draw.random() < 0.35 else draw.uniform(30, 600)
         self._next = ended + gap
         return Instance(
             instance_id=_uuid(f"{self._seed}/{len(self._made)}"),
@@ -316,10 +316,10 @@ class World:
             base_multiplier=round(gpu_count * max(_GPU_MODELS[model][2] for model in models), 6),
             phase=draw.random(),
             popularity=draw.uniform(0.1, 1.3),
-            tee=draw.random() < 0.1,  # noqa: PLR2004 - one in ten
-            preemptible=draw.random() < 0.7,  # noqa: PLR2004
+            tee=draw.random() < 0.1,
+            preemptible=draw.random() < 0.7,
             bounty_period=draw.uniform(4, 30) * HOUR,
-            disabled=draw.random() < 0.08,  # noqa: PLR2004 - one in twelve
+            disabled=draw.random() < 0.08,
         )
 
     @cached_property
@@ -363,7 +363,7 @@ class World:
             server_id=server_id,
             name=name,
             ip=ip,
-            is_tee=draw.random() < 0.2,  # noqa: PLR2004 - one in five
+            is_tee=draw.random() < 0.2,
             version=draw.choice((None, "0.3.1", "0.4.0")),
             created_at=created,
             gpus=tuple(
@@ -385,11 +385,11 @@ class World:
         """Give the first miner's servers what real ones were seen with: repeats, nothing, and odd text."""
         if index == 1:
             ip = "198.51.100.0"  # also the first server's
-        elif index == 2:  # noqa: PLR2004 - the third server
+        elif index == 2:
             gpu_count = 0
         elif index in (3, 4):
             name = "rack-7"
-        elif index == 5:  # noqa: PLR2004
+        elif index == 5:
             name = 'h100 "rack\\7"\nünï'
         return name, ip, gpu_count
 
@@ -402,7 +402,7 @@ class World:
                 gpus = server.gpus[position : position + width]
                 position += width
                 fitting = [chute for chute in self.chutes if chute.gpu_count == width]
-                idle_forever = draw.random() < 0.08  # noqa: PLR2004 - one in twelve
+                idle_forever = draw.random() < 0.08
                 if fitting and not idle_forever:
                     slot = f"{self._seed}/slot/{uid}/{server.server_id}/{position}"
                     yield _Slot(slot, hotkey, gpus, fitting, self._start - _PAST)
@@ -421,7 +421,7 @@ class World:
         if instance.error is not None:
             return min(3, int((now - instance.created_at) / 900))
         draw = random.Random(f"{instance.instance_id}/{now // 1800}")
-        return 1 if draw.random() < 0.03 else 0  # noqa: PLR2004
+        return 1 if draw.random() < 0.03 else 0
 
     def work(
         self, now: float, seconds: float, *, hotkey: str | None = None, per_chute: bool = False
