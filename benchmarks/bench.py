@@ -27,6 +27,7 @@ from chutes_exporter.exporter import Exporter
 from chutes_exporter.exposition import Format
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.sources import SOURCES
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
@@ -57,15 +58,38 @@ asyncio.run(main())
 
 
 class Table:
-    """The figures, printed as they come."""
+    """The figures, printed as they come.
+
+    Attributes:
+        missed: How many are outside their bounds.
+    """
 
     def __init__(self) -> None:
-        print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+        self.missed = 0
+        print(f"Measured {time.strftime('%Y-%m-%d')} on {machine()}.\n")
         print("| what | bound | measured | holds |\n|---|---|---|---|")
 
     def row(self, what: str, bound: str, measured: str, *, holds: bool) -> None:
         """Print a figure."""
+        self.missed += not holds
         print(f"| {what} | {bound} | {measured} | {'yes' if holds else '**no**'} |", flush=True)
+
+
+def machine() -> str:
+    """Say what this machine is."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} cores of {cpu}, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}"
+    )
 
 
 def free_port() -> int:
@@ -183,6 +207,16 @@ def bench_warm(table: Table) -> None:
 
 async def bench_loop(table: Table) -> None:
     """Not even a huge page holds up the event loop."""
+    # What else runs on the machine holds the loop too, now and then: of three rounds the quietest tells.
+    with upstream(2000, 100) as api:
+        rounds = [await longest_gap(api) for _ in range(3)]
+    longest, series = min(rounds)
+    what = f"event loop held by a page of {series:,} series, quietest of 3 rounds"
+    table.row(what, "50 ms", f"{longest:.0f} ms", holds=longest <= 50)
+
+
+async def longest_gap(api: str) -> tuple[float, int]:
+    """Return how many milliseconds the loop was held at most while a new exporter was scraped, and its series."""
     gaps: list[float] = []
 
     async def heartbeat() -> None:
@@ -193,36 +227,34 @@ async def bench_loop(table: Table) -> None:
             gaps.append(now - last)
             last = now
 
-    with upstream(2000, 100) as api:
-        settings = make_settings(
-            api_url=api,
-            credentials=Credentials((Hotkey.from_seed(TEST_SEED),), (), ()),
-            miners="all",
-            collectors={"stats_per_chute": True},
-            max_series=10**9,
-        )
-        opened = open_socket(Address("127.0.0.1", 0))
-        async with Exporter(settings) as running, serving(make_app(running), [opened]):
-            url = f"http://{bound_address(opened)}/metrics"
-            # The scraper is another process: reading the page must not hold this loop.
-            beating = asyncio.create_task(heartbeat())
-            for _ in range(3):
-                scraper = await asyncio.create_subprocess_exec(
-                    "curl", "-s", "-o", "/dev/null", "-H", "X-Prometheus-Scrape-Timeout-Seconds: 60", url
-                )
-                await scraper.wait()
-            beating.cancel()
-            page = await running.page(Format.TEXT, timeout=60)
-    series = sum(1 for line in page.splitlines() if not line.startswith(b"#"))
-    longest = max(gaps) * 1000
-    table.row(f"event loop held by a page of {series:,} series", "50 ms", f"{longest:.0f} ms", holds=longest <= 50)
+    settings = make_settings(
+        api_url=api,
+        credentials=Credentials((Hotkey.from_seed(TEST_SEED),), (), ()),
+        miners="all",
+        collectors={"stats_per_chute": True},
+        max_series=10**9,
+    )
+    opened = open_socket(Address("127.0.0.1", 0))
+    async with Exporter(settings) as running, serving(make_app(running), [opened]):
+        url = f"http://{bound_address(opened)}/metrics"
+        # The scraper is another process: reading the page must not hold this loop.
+        beating = asyncio.create_task(heartbeat())
+        for _ in range(3):
+            scraper = await asyncio.create_subprocess_exec(
+                "curl", "-s", "-o", "/dev/null", "-H", "X-Prometheus-Scrape-Timeout-Seconds: 60", url
+            )
+            await scraper.wait()
+        beating.cancel()
+        page = await running.page(Format.TEXT, timeout=60)
+    return max(gaps) * 1000, sum(1 for line in page.splitlines() if not line.startswith(b"#"))
 
 
 async def bench_crowd(table: Table, seconds: float) -> None:
     """Many scrapers cost the API nothing."""
     times: list[float] = []
     with upstream(300, 14) as api, exporter(api) as (url, _, _):
-        ends = time.monotonic() + seconds
+        began = time.monotonic()
+        ends = began + seconds
 
         async def scrape_on() -> None:
             async with httpx.AsyncClient(timeout=60) as client:
@@ -233,14 +265,24 @@ async def bench_crowd(table: Table, seconds: float) -> None:
 
         await asyncio.gather(*(scrape_on() for _ in range(50)))
         page = httpx.get(f"{url}/metrics").text
-    asked = [
-        float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith("chutes_api_requests_total{")
-    ]
-    # The shortest time to live is 45 s, and stats are asked in two ways.
-    allowed = 2 * (1 + seconds // 45)
-    most = max(asked)
+    asked = {
+        line.split('"')[1]: float(line.rpartition(" ")[2])
+        for line in page.splitlines()
+        if line.startswith("chutes_api_requests_total{")
+    }
+    ttls: dict[str, list[float]] = {}
+    for source in SOURCES:
+        ttls.setdefault(source.endpoint.name, []).append(source.policy.ttl)
+    # Stats are asked in two ways; each is asked once, and once more for each time to live that passed.
+    excess = {name: count - sum(1 + (ends - began) // ttl for ttl in ttls[name]) for name, count in asked.items()}
+    worst = max(excess, key=lambda name: excess[name])
     what = f"50 scrapers for {seconds:.0f} s ({len(times):,} scrapes)"
-    table.row(f"{what}: requests an endpoint", f"{allowed:.0f}", f"{most:.0f}", holds=most <= allowed)
+    table.row(
+        f"{what}: requests beyond one an endpoint and time to live",
+        "0",
+        f"{max(excess[worst], 0):.0f} ({sum(asked.values()):.0f} requests to {len(asked)} endpoints)",
+        holds=excess[worst] <= 0,
+    )
     ratio = statistics.quantiles(times, n=100)[98] / statistics.median(times)
     table.row(f"{what}: p99 against the median", "5 x", f"{ratio:.1f} x", holds=ratio <= 5)
 
@@ -262,14 +304,16 @@ def bench_stream(table: Table) -> None:
 
 
 async def bench_hotkeys(table: Table) -> None:
-    """Watching everybody asks no more than watching one."""
+    """Watching everybody asks no more than watching one, but for what the API has only miner by miner."""
     counts = []
     world = World(start=time.time(), size=Size(chutes=100))
     for hotkeys in (1, 256):
         async with Simulator(world) as simulator:
-            collectors = {"unique_chute_history": False}
+            # The history is asked for each miner; beyond 16 hotkeys it is off anyway.
             settings = make_settings(
-                api_url=simulator.url, hotkeys=list(world.by_hotkey)[:hotkeys], collectors=collectors
+                api_url=simulator.url,
+                hotkeys=list(world.by_hotkey)[:hotkeys],
+                collectors={"unique_chute_history": False} if hotkeys == 1 else {},
             )
             async with Exporter(settings) as running:
                 await running.page(Format.TEXT, timeout=60)
@@ -284,14 +328,28 @@ def bench_process(table: Table) -> None:
     readiness: list[float] = []
     status = ""
     for _ in range(5):
-        with upstream(300, 14) as api, exporter(api) as (_, running, ready):
+        with upstream(300, 14) as api, exporter(api) as (url, running, ready):
             readiness.append(ready)
+            httpx.get(f"{url}/metrics", timeout=60)
             time.sleep(1)
             status = Path(f"/proc/{running.pid}/status").read_text()
     resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
-    table.row("resident memory at rest", "60 MB", f"{resident:.0f} MB", holds=resident < 60)
-    best = min(readiness)
-    table.row("ready after the start", "0.5 s", f"{best:.2f} s", holds=best <= 0.5)
+    table.row("resident memory at rest, after a scrape", "60 MB", f"{resident:.0f} MB", holds=resident < 60)
+    typical = statistics.median(readiness)
+    table.row("ready after the start, median of 5", "0.5 s", f"{typical:.2f} s", holds=typical <= 0.5)
+
+
+def bench_large(table: Table) -> None:
+    """How much memory the largest subnet that is planned for takes: what a limit must leave room for."""
+    flags = ("--miners", "all", "--collector.stats_per_chute", "--max-series", "1000000")
+    with upstream(2000, 100, source_bytes=48_000) as api, exporter(api, *flags) as (url, running, _):
+        for _ in range(3):
+            page = httpx.get(f"{url}/metrics", timeout=100, headers={"X-Prometheus-Scrape-Timeout-Seconds": "100"})
+        status = Path(f"/proc/{running.pid}/status").read_text()
+    series = sum(1 for line in page.text.splitlines() if not line.startswith("#"))
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    what = f"peak of resident memory for a page of {series:,} series, of answers of 100 MB"
+    table.row(what, "512 MB", f"{peak:.0f} MB", holds=peak < 512)
 
 
 def main() -> None:
@@ -299,12 +357,14 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
     table = Table()
     bench_process(table)
+    bench_large(table)
     bench_cold(table)
     bench_warm(table)
     bench_stream(table)
     asyncio.run(bench_hotkeys(table))
     asyncio.run(bench_loop(table))
     asyncio.run(bench_crowd(table, seconds))
+    sys.exit(bool(table.missed))
 
 
 if __name__ == "__main__":

@@ -141,14 +141,12 @@ def number(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)  # noqa: PLR2004
 
 
-def assemble(
-    families: Iterable[Family], own: Iterable[prometheus_client.Metric], order: Sequence[Metric], form: Format
-) -> bytes:
+def assemble(families: Iterable[Family], own: bytes, order: Sequence[Metric], form: Format) -> bytes:
     """Put a page together.
 
     Args:
         families: Rendered families; those of one metric are put into one group, as both formats demand.
-        own: The process's own metrics, from prometheus-client.
+        own: What stands below them, rendered.
         order: Every metric that may come, in the order in which they shall stand.
         form: The format.
     """
@@ -160,7 +158,7 @@ def assemble(
         if lines:
             parts.append(header(metric, form).encode())
             parts.extend(lines)
-    parts.extend(_own(metric, form) for metric in own)
+    parts.append(own)
     if form is Format.OPENMETRICS:
         parts.append(b"# EOF\n")
     return b"".join(parts)
@@ -193,13 +191,18 @@ def _header(name: str, kind: str, text: str, unit: str, form: Format) -> str:
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n{unit_line}"
 
 
-def _own(metric: prometheus_client.Metric, form: Format) -> bytes:
-    full_name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-    lines = [_header(full_name, metric.type, metric.documentation, metric.unit, form)]
-    for sample in metric.samples:
-        if sample.name.endswith("_created") and form is Format.TEXT:
-            continue  # text has no such thing: it would be a gauge of its own
-        lines.append(f"{series(sample.name, sample.labels)} {number(float(sample.value))}\n")
+def render_own(families: Iterable[prometheus_client.Metric], form: Format) -> bytes:
+    """Render what prometheus-client counts for us; families without a sample are left out."""
+    lines: list[str] = []
+    for metric in families:
+        if not metric.samples:
+            continue
+        full_name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        lines.append(_header(full_name, metric.type, metric.documentation, metric.unit, form))
+        for sample in metric.samples:
+            if sample.name.endswith("_created") and form is Format.TEXT:
+                continue  # text has no such thing: it would be a gauge of its own
+            lines.append(f"{series(sample.name, sample.labels)} {number(float(sample.value))}\n")
     return _encode(lines)
 
 

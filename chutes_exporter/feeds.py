@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import cachetools
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterator
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -28,8 +28,8 @@ RESULTS: tuple[Result, ...] = ("hit", "miss", "joined", "stale", "failed")
 
 _FIRST_BACKOFF = 5.0
 _MAX_BACKOFF = 120.0
-_MAX_RETRY_AFTER = 3600.0
-_MAX_FEEDS = 4096
+_MAX_RETRY_AFTER = 24 * 3600.0
+_MAX_FEEDS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,19 @@ class Policy:
 class Snapshot(Generic[T]):
     """A good answer.
 
+    Its age counts from when it was asked for: nothing in it is older, while its end may have come much later.
+
     Attributes:
         value: What was answered.
         version: Differs for every answer of the process: what is derived from it can be kept under it.
-        at: Unix time at which it was complete.
+        at: Unix time at which it was asked for.
+        asked: The same on the monotonic clock.
     """
 
     value: T
     version: int
     at: float
+    asked: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Feed:
     Attributes:
         policy: How fresh it is kept.
         up: Whether its last request succeeded; None before any ended.
-        last_success: Unix time of the newest good answer, or None.
+        last_success: Unix time at which the newest good answer was asked for, or None.
         last_error: Why the last request failed, or None where it did not.
         results: How often each way of reading it happened.
         failures: Requests that failed in a row.
@@ -102,6 +106,13 @@ class DeadlineError(Exception):
     """The answer did not come by the time the caller had to go on; the request itself does."""
 
 
+def steady() -> float:
+    """Return the seconds since some fixed moment, on a clock that never jumps and goes on while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()  # pragma: no cover - not on Linux
+
+
 class Feeds:
     """All feeds of the process.
 
@@ -115,7 +126,7 @@ class Feeds:
     def __init__(
         self,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
         on_change: Callable[[Hashable, Feed], None] | None = None,
@@ -131,9 +142,13 @@ class Feeds:
             _MAX_FEEDS, ttu=self._expiry, timer=monotonic
         )
         self._flights: dict[Hashable, asyncio.Task[None]] = {}
+        self._closed_groups: cachetools.TLRUCache[Hashable, tuple[float, Exception]] = cachetools.TLRUCache(
+            _MAX_FEEDS, ttu=lambda _group, closed, _now: closed[0], timer=monotonic
+        )
+        self._hurried: asyncio.Future[None] | None = None
 
-    def _expiry(self, key: Hashable, _snapshot: Snapshot[Any], now: float) -> float:
-        return now + self._feeds[key].policy.max_age
+    def _expiry(self, key: Hashable, snapshot: Snapshot[Any], _now: float) -> float:
+        return snapshot.asked + self._feeds[key].policy.max_age
 
     def items(self) -> Iterator[tuple[Hashable, Feed]]:
         """Return every feed that was ever read, by its key."""
@@ -143,8 +158,43 @@ class Feeds:
         """Return a feed's newest good answer inside its bound of staleness, without asking for anything."""
         return self._snapshots.get(key)
 
+    def hit(self, key: Hashable) -> Reading[Any] | None:
+        """Read a feed whose answer is fresh; None where somebody must be asked."""
+        feed, snapshot = self._feeds.get(key), self._snapshots.get(key)
+        if feed is None or snapshot is None or self._monotonic() >= feed.fresh_until:
+            return None
+        feed.results["hit"] += 1
+        return Reading(snapshot, "hit")
+
+    def under_way(self, key: Hashable) -> bool:
+        """Tell whether a request for the feed is under way."""
+        return key in self._flights
+
+    def opens_at(self, feed: Feed) -> float:
+        """Return in how many seconds a reading would ask again; 0 or less when the next one does."""
+        return max(feed.fresh_until, feed.closed_until) - self._monotonic()
+
+    def forget(self, keys: Iterable[Hashable]) -> None:
+        """Forget feeds that nobody will read again; a request under way ends unseen."""
+        for key in keys:
+            self._feeds.pop(key, None)
+            self._snapshots.pop(key, None)
+
+    def hurry(self) -> None:
+        """Let nobody wait any longer, now or later: every reading is what is known already."""
+        if self._hurried is None:
+            self._hurried = asyncio.get_running_loop().create_future()
+        if not self._hurried.done():
+            self._hurried.set_result(None)
+
     async def read(
-        self, key: Hashable, ask: Callable[[], Awaitable[T]], policy: Policy, *, timeout: float
+        self,
+        key: Hashable,
+        ask: Callable[[], Awaitable[T]],
+        policy: Policy,
+        *,
+        timeout: float,
+        group: Hashable = None,
     ) -> Reading[T]:
         """Return the feed's answer, asking for it where it is not fresh.
 
@@ -156,72 +206,84 @@ class Feeds:
                 is obeyed.
             policy: How fresh the feed is kept.
             timeout: Seconds to wait at most.
+            group: Feeds that the upstream takes for one: where it asks one of them to wait, all of them do.
         """
+        if (known := self.hit(key)) is not None:
+            return known
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(policy)
         feed.policy = policy
-        reading = await self._read(key, feed, ask, timeout)
+        reading = await self._read(key, feed, ask, timeout, group)
         feed.results[reading.result] += 1
         return reading
 
-    async def _read(self, key: Hashable, feed: Feed, ask: Callable[[], Awaitable[T]], timeout: float) -> Reading[T]:
-        now = self._monotonic()
-        snapshot: Snapshot[T] | None = self._snapshots.get(key)
-        if snapshot is not None and now < feed.fresh_until:
-            return Reading(snapshot, "hit")
+    async def _read(
+        self, key: Hashable, feed: Feed, ask: Callable[[], Awaitable[T]], timeout: float, group: Hashable
+    ) -> Reading[T]:
         flight = self._flights.get(key)
         result: Result = "joined"
         if flight is None:
-            if now < feed.closed_until:
-                return self._old(key, feed.last_error)
+            if (closed := self._closed(feed, group)) is not None:
+                return self._old(key, closed)
             result = "miss"
-            flight = asyncio.create_task(self._fly(key, feed, ask))
+            flight = asyncio.create_task(self._fly(key, feed, ask, group))
             self._flights[key] = flight
+        if self._hurried is None:
+            self._hurried = asyncio.get_running_loop().create_future()
         # Unlike wait_for, wait cancels nothing when it times out or is itself cancelled.
-        await asyncio.wait({flight}, timeout=timeout)
-        if not flight.done():
+        await asyncio.wait({flight, self._hurried}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not flight.done() or flight.cancelled():
             return self._old(key, DeadlineError("no answer yet"))
-        if flight.cancelled():
-            return self._old(key, DeadlineError("the request was given up"))
-        snapshot = self._snapshots.get(key)
+        snapshot: Snapshot[T] | None = self._snapshots.get(key)
         if snapshot is None or feed.last_error is not None:
             return self._old(key, feed.last_error)
         return Reading(snapshot, result)
+
+    def _closed(self, feed: Feed, group: Hashable) -> BaseException | None:
+        """Say why the upstream is not asked now, or nothing where it may be."""
+        if self._monotonic() < feed.closed_until:
+            return feed.last_error
+        if self._hurried is not None and self._hurried.done():
+            return DeadlineError("nothing is asked any more")
+        closed = self._closed_groups.get(group)
+        return None if closed is None else closed[1]
 
     def _old(self, key: Hashable, error: BaseException | None) -> Reading[Any]:
         snapshot = self._snapshots.get(key)
         return Reading(snapshot, "failed" if snapshot is None else "stale", error)
 
-    async def _fly(self, key: Hashable, feed: Feed, ask: Callable[[], Awaitable[T]]) -> None:
+    async def _fly(self, key: Hashable, feed: Feed, ask: Callable[[], Awaitable[T]], group: Hashable) -> None:
         before = feed.up
+        at, asked = self._clock(), self._monotonic()
         try:
             value = await ask()
         except Exception as error:  # noqa: BLE001 - whatever it is, the feed failed and says so
             feed.up = False
             feed.last_error = error
             feed.failures += 1
-            feed.closed_until = self._monotonic() + self._backoff(feed.failures, error)
+            wait = getattr(error, "retry_after", None) or 0.0
+            feed.closed_until = self._monotonic() + max(self._backoff(feed.failures), min(wait, _MAX_RETRY_AFTER))
+            if wait and group is not None:
+                self._closed_groups[group] = feed.closed_until, error
         else:
             self._version += 1
             feed.up = True
             feed.last_error = None
             feed.failures = 0
-            feed.last_success = self._clock()
-            feed.fresh_until = self._monotonic() + feed.policy.ttl
-            self._feeds[key] = feed
-            self._snapshots[key] = Snapshot(value, self._version, feed.last_success)
+            feed.last_success = at
+            feed.fresh_until = asked + feed.policy.ttl
+            if self._feeds.get(key) is feed:
+                self._snapshots[key] = Snapshot(value, self._version, at, asked)
         finally:
             del self._flights[key]
         if self._on_change is not None and feed.up is not before and not (before is None and feed.up):
             self._on_change(key, feed)
 
-    def _backoff(self, failures: int, error: Exception) -> float:
-        """Return the seconds to leave the upstream alone: doubling, spread, and never less than it asks for."""
+    def _backoff(self, failures: int) -> float:
+        """Return the seconds to leave the upstream alone: doubling, and spread."""
         delay: float = min(_FIRST_BACKOFF * 2.0 ** min(failures - 1, 10), _MAX_BACKOFF)
-        delay *= 0.5 + self._jitter() / 2
-        asked: float = getattr(error, "retry_after", None) or 0.0
-        return max(delay, min(asked, _MAX_RETRY_AFTER))
+        return delay * (0.5 + self._jitter() / 2)
 
     async def aclose(self) -> None:
         """Give up the requests under way."""

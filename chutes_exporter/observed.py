@@ -167,6 +167,13 @@ class Observations:
         # A GPU that is gone is no event: it is only forgotten in time.
         watch.absent(present)
 
+    def forget(self, hotkey: str) -> None:
+        """Forget a miner that is not watched any more: its counters would stand still."""
+        self._instances.pop(hotkey, None)
+        self._gpus.pop(hotkey, None)
+        for metric in METRICS:
+            self._counts.pop((metric, hotkey), None)
+
     def collect(self, out: Samples) -> None:
         """Add what was counted, each with the time since which it was."""
         for watches, metrics in (

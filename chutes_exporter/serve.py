@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ async def start_exporter(stack: AsyncExitStack, settings: Settings) -> list[Addr
     """
     sockets = [stack.enter_context(open_socket(address)) for address in settings.listen]
     exporter = await stack.enter_async_context(Exporter(settings))
-    await stack.enter_async_context(serving(make_app(exporter), sockets))
+    await stack.enter_async_context(serving(make_app(exporter), sockets, hurry=exporter.feeds.hurry))
     if not exporter.collectors:
         _log.warning("no collector is on: the page has nothing but the exporter's own metrics")
     addresses = [bound_address(socket) for socket in sockets]
@@ -51,4 +52,7 @@ async def run_serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     async with AsyncExitStack() as stack:
         await start_exporter(stack, settings)
+        # What is there from the start stays: the collector of garbage, which stops everything while it looks, need
+        # not look at it again.
+        gc.freeze()
         await until_told_to_stop()

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import prometheus_client as prom
 
 from chutes_exporter import __version__
+from chutes_exporter.exposition import render_own
 from chutes_exporter.metric import Metric, info
 
 if TYPE_CHECKING:
     from chutes_exporter.api.client import Exchange
+    from chutes_exporter.exposition import Format
 
 _COLLECTOR = ("collector", "hotkey")
 _FEED = ("feed", "hotkey")
@@ -52,7 +54,7 @@ FEED_UP = Metric(
 )
 FEED_LAST_SUCCESS = Metric(
     "chutes_feed_last_success_timestamp_seconds",
-    "When the newest good answer came; time() less this is the age of all that is made of it.",
+    "When the newest good answer was asked for; nothing that is made of it is older than time() less this.",
     _FEED,
     "exporter",
 )
@@ -160,10 +162,12 @@ class Telemetry:
     """Counts the exporter's exchanges with the API. Pass :meth:`observe` to the client as its watcher."""
 
     def __init__(self) -> None:
+        self._process = prom.CollectorRegistry()
+        prom.ProcessCollector(registry=self._process)
+        prom.PlatformCollector(registry=self._process)
+        prom.GCCollector(registry=self._process)
         self._registry = prom.CollectorRegistry()
-        prom.ProcessCollector(registry=self._registry)
-        prom.PlatformCollector(registry=self._registry)
-        prom.GCCollector(registry=self._registry)
+        self._rendered: dict[tuple[Format, bool], bytes] = {}
         self._requests = _instrument(prom.Counter, API_REQUESTS, self._registry)
         self._duration = _instrument(prom.Histogram, API_DURATION, self._registry, buckets=_BUCKETS)
         self._bytes = _instrument(prom.Counter, API_BYTES, self._registry)
@@ -173,6 +177,7 @@ class Telemetry:
 
     def observe(self, exchange: Exchange) -> None:
         """Count an exchange with the API."""
+        self._rendered = {}
         self._requests.labels(exchange.endpoint, exchange.code).inc()
         self._duration.labels(exchange.endpoint).observe(exchange.seconds)
         self._bytes.labels(exchange.endpoint).inc(exchange.size)
@@ -181,15 +186,18 @@ class Telemetry:
             self._offset.set(exchange.clock_offset)
             self._clock_seen = time.monotonic()
 
-    def families(self) -> list[prom.Metric]:
-        """Return what was counted, and the metrics of the process and its Python."""
+    def render(self, form: Format) -> bytes:
+        """Return what was counted, and the metrics of the process and its Python, as the end of a page."""
+        # Without a recent answer the offset is unknown, which is not zero.
         clock_known = time.monotonic() - self._clock_seen < _CLOCK_MAX_AGE
-        return [
-            family
-            for family in self._registry.collect()
-            # Without a recent answer the offset is unknown, which is not zero.
-            if family.samples and (clock_known or family.name != API_CLOCK_OFFSET.name)
-        ]
+        rendered = self._rendered
+        ours = rendered.get((form, clock_known))
+        if ours is None:
+            # Most scrapes come between two exchanges, and histograms have many lines.
+            ours = rendered[form, clock_known] = render_own(
+                (one for one in self._registry.collect() if clock_known or one.name != API_CLOCK_OFFSET.name), form
+            )
+        return render_own(self._process.collect(), form) + ours
 
 
 def build_labels() -> tuple[str, str]:

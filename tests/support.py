@@ -29,7 +29,7 @@ from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from typing import Self
 
     from starlette.requests import Request
@@ -93,9 +93,11 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def served_exporter(settings: Settings, clock: Clock | None = None) -> AsyncIterator[tuple[str, Exporter]]:
+async def served_exporter(
+    settings: Settings, clock: Clock | None = None, **more: Callable[[], float]
+) -> AsyncIterator[tuple[str, Exporter]]:
     """Serve an exporter on a free port, its time standing still at noon; yields its base address and itself."""
-    async with Exporter(settings, clock=clock or Clock()) as exporter, served(make_app(exporter)) as url:
+    async with Exporter(settings, clock=clock or Clock(), **more) as exporter, served(make_app(exporter)) as url:
         yield url, exporter
 
 

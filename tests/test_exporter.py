@@ -3,20 +3,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import httpx
+import hypothesis
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
-from chutes_exporter import exporter as module
 from chutes_exporter import observed
+from chutes_exporter import view as module
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, Settings, make_settings
-from chutes_exporter.exporter import ORDER, Exporter, enabled
+from chutes_exporter.exporter import ORDER, Exporter
 from chutes_exporter.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.view import enabled
 from tests.support import (
     HOTKEY,
     KEY,
@@ -34,6 +40,8 @@ from tests.support import (
 from tests.support import served_exporter as serve
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.base import Collector
     from chutes_exporter.metric import Samples
@@ -172,6 +180,140 @@ async def test_whichever_endpoints_fail_the_others_metrics_stay(simulator: Simul
         assert page[series("chutes_feed_up", feed=name, hotkey=hotkey)] == float(name not in failing)
 
 
+FAILURES = (Fault(status=500), Fault(body=b""), Fault(body=b"<html>"), Fault(cut_after=1), Fault(status=429))
+
+
+@given(faults=st.dictionaries(st.sampled_from(sorted(FEEDS)), st.sampled_from(FAILURES), min_size=1))
+@hypothesis.settings(max_examples=25, deadline=None, phases=[hypothesis.Phase.generate])  # one is as good as another
+async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[str, Fault]) -> None:
+    clock = Clock()
+    # One that fails with an empty stream may be honest, where a miner has none of it.
+    async with Simulator(World(start=NOON, size=Size(miners=4, active_miners=3, chutes=8)), clock=clock) as simulator:
+        async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+            whole = await page_of(exporter)
+            simulator.faults.update(faults)
+            clock.now += 300
+            warm = await page_of(exporter)
+        async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+            cold = await page_of(exporter)
+    up = {dict(labels)["feed"]: value for (name, labels), value in cold.items() if name == "chutes_feed_up"}
+    down = {name for name, value in up.items() if not value}
+    # An empty stream is believed where there may be none; GPUs are doubted, and with them what hangs on them.
+    assert {name for name, fault in faults.items() if fault.body != b""} <= down <= faults.keys() | {"stats_per_chute"}
+    for name, metric in FEEDS.items():
+        needs = {"servers", "nodes", "inventory"} if name == "inventory" else {name}
+        if needs & down:
+            assert metric not in names(cold), metric
+        elif not needs & faults.keys():
+            assert metric in names(cold), metric
+    # What is known already stays, whatever fails now, with its honest date.
+    assert names(whole) - names(warm) <= {
+        metric.name
+        for collector in COLLECTORS
+        for metric in collector.metrics
+        if {source.name for source in collector.sources} & faults.keys() - down
+    } | {"chutes_api_clock_offset_seconds"}
+    for name in faults.keys() & down - {"unique_chute_history"}:  # which is still fresh
+        hotkey = HOTKEY if name in OF_A_HOTKEY else ""
+        assert warm[series("chutes_feed_last_success_timestamp_seconds", feed=name, hotkey=hotkey)] == NOON
+        assert warm[series("chutes_feed_up", feed=name, hotkey=hotkey)] == 0
+
+
+@pytest.mark.parametrize("hanging", [("metagraph",), ("servers", "stats"), tuple(FEEDS)[1:], tuple(FEEDS)])
+async def test_whichever_endpoints_hang_the_rest_is_there_in_time(
+    simulator: Simulator, hanging: tuple[str, ...]
+) -> None:
+    simulator.faults.update(dict.fromkeys(hanging, Fault(latency=60)))
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        page = await asyncio.wait_for(page_of(exporter, timeout=1.5), 10)
+    for name, metric in FEEDS.items():
+        needs = {"servers", "nodes", "inventory"} if name == "inventory" else {name}
+        assert (metric in names(page)) is not bool(needs & set(hanging)), metric
+
+
+@pytest.fixture
+def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that making a page takes more than it does; one is added for each page that was made."""
+    render = Exporter._render  # noqa: SLF001 - made slow
+    seconds = [0.0]
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(seconds[0])
+        seconds.append(seconds[0])
+        return render(*arguments)
+
+    monkeypatch.setattr(Exporter, "_render", slow)
+    return seconds
+
+
+async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slow_rendering: list[float]) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        await page_of(exporter)
+        slow_rendering[:] = [0.05]
+        pages = await asyncio.gather(*(page_of(exporter) for _ in range(30)))
+        assert len(slow_rendering) == 2
+        # Who comes while a page is being made gets the next one: it may know more.
+        first = asyncio.create_task(page_of(exporter))
+        await asyncio.sleep(0.02)
+        await page_of(exporter)
+        await first
+    assert len(slow_rendering) == 4
+    assert len({len(page) for page in pages}) == 1
+
+
+async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=0.8)
+    async with serve(watching(simulator.url)) as (url, _):
+        address = httpx.URL(url)
+        _, leaving = await asyncio.open_connection(address.host, address.port)
+        leaving.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.3)
+        staying = asyncio.create_task(get(f"{url}/metrics"))
+        await asyncio.sleep(0.1)
+        leaving.transport.abort()
+        page = parse_page((await staying).text)
+    assert set(success(page).values()) == {1.0}
+    assert [asked.endpoint for asked in simulator.asked].count("scores") == 1
+
+
+async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
+    simulator: Simulator, slow_rendering: list[float]
+) -> None:
+    slow_rendering[:] = [0.3]
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        await page_of(exporter)
+        leaving = asyncio.create_task(exporter.page(Format.TEXT, timeout=5))
+        await asyncio.sleep(0.02)
+        assert exporter._building.locked()  # noqa: SLF001 - it is being made
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert set(success(await page_of(exporter)).values()) == {1.0}
+
+
+async def test_the_time_that_making_a_page_takes_comes_off_the_wait(
+    simulator: Simulator, slow_rendering: list[float]
+) -> None:
+    slow_rendering[:] = [0.6]
+    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
+        await page_of(exporter)
+        simulator.faults["scores"] = Fault(latency=30)
+        started = time.monotonic()
+        await page_of(exporter, timeout=2)
+    assert time.monotonic() - started < 2.4
+
+
+async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simulator) -> None:
+    async with serve(watching(simulator.url)) as (url, exporter):
+        simulator.faults["scores"] = Fault(latency=60)
+        waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
+        await asyncio.sleep(0.8)
+        exporter.feeds.hurry()
+        page = parse_page((await asyncio.wait_for(waiting, 5)).text)
+        assert success(page)["scores"] == 0
+        assert success(page)["metagraph"] == 1
+
+
 async def test_a_hanging_api_costs_no_scrape(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=30)
     async with serve(watching(simulator.url)) as (url, _):
@@ -184,17 +326,54 @@ async def test_a_hanging_api_costs_no_scrape(simulator: Simulator) -> None:
     assert "chutes_miner_score_ratio" not in names(page)
 
 
-async def test_more_requests_than_connections_wait_their_turn(clock: Clock) -> None:
+@pytest.fixture
+async def crowd(clock: Clock) -> AsyncIterator[tuple[Simulator, Settings]]:
+    """A dozen miners with keys."""
     world = World(start=NOON, size=Size(miners=12, active_miners=12, chutes=20))
     keys = tuple(miner.key for miner in world.miners)
     async with Simulator(world, clock=clock) as simulator:
-        simulator.faults.update({name: Fault(latency=0.1) for name in ("nodes", "servers", "instances", "inventory")})
-        async with Exporter(
-            make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ())), clock=clock
-        ) as exporter:
-            page = await page_of(exporter, timeout=30)
+        yield simulator, make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+
+
+async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simulator, Settings], clock: Clock) -> None:
+    simulator, settings = crowd
+    own = ("nodes", "servers", "instances", "inventory")
+    simulator.faults.update(dict.fromkeys(own, Fault(latency=0.1)))
+    async with Exporter(settings, clock=clock) as exporter:
+        page = await page_of(exporter, timeout=30)
     assert set(success(page).values()) == {1.0}
-    assert 8 < simulator.api.most_at_once <= 16
+    assert [simulator.api.most_at_once[name] for name in own] == [4] * 4
+
+
+async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
+    crowd: tuple[Simulator, Settings], clock: Clock
+) -> None:
+    simulator, settings = crowd
+    simulator.faults.update(dict.fromkeys(("nodes", "instances"), Fault(latency=60)))
+    async with Exporter(settings, clock=clock) as exporter:
+        page = await page_of(exporter, timeout=4)
+    up = {dict(labels)["feed"] for (name, labels), value in page.items() if name == "chutes_feed_up" and value}
+    assert up == FEEDS.keys() - {"nodes", "instances"} | {"stats_per_chute"}
+    assert "chutes_feed_up" in names(page)
+    hanging = {collector for collector, value in success(page).items() if not value}
+    assert hanging == {"nodes", "fleet", "instances"}
+
+
+async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simulator, Settings], clock: Clock) -> None:
+    simulator, settings = crowd
+    simulator.faults["nodes"] = Fault(status=429, headers={"retry-after": "600"})
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        await page_of(exporter)
+        # Those under way together could not know; the others were left alone.
+        asked = len(simulator.asked)
+        clock.now += 599
+        simulator.faults.clear()
+        await page_of(exporter)
+        assert "nodes" not in [one.endpoint for one in list(simulator.asked)[asked:]]
+        clock.now += 1
+        page = await page_of(exporter)
+    assert [one.endpoint for one in list(simulator.asked)[asked:]].count("nodes") == 12
+    assert success(page)["nodes"] == 1
 
 
 async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
@@ -402,12 +581,22 @@ async def test_what_the_api_does_not_know_where_it_must_is_a_failure(simulator: 
 
 
 async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url, max_series=0), clock=Clock()) as exporter:
+        page = await page_of(exporter)
+    assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
+
+
+async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Simulator, clock: Clock) -> None:
+    only = {collector.name: collector.name == "metrics" for collector in COLLECTORS}
     with structlog.testing.capture_logs() as logs:
-        async with Exporter(watching(simulator.url, max_series=0), clock=Clock()) as exporter:
-            page = await page_of(exporter)
-            assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
-            exporter.settings = watching(simulator.url)
-            assert "chutes_miner_registered" in names(await page_of(exporter))
+        async with Exporter(
+            watching(simulator.url, max_series=1, collectors=only), clock=clock, monotonic=clock
+        ) as exporter:
+            await page_of(exporter)
+            await page_of(exporter)
+            simulator.faults["metrics"] = Fault(status=500)
+            clock.now += 3600
+            await page_of(exporter)
     assert [log["event"] for log in logs if "left out" in log["event"]] == [
         "collectors left out, to stay below --max-series",
         "no collector is left out any more",

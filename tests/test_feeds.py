@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.feeds import DeadlineError, Feed, Feeds, Policy, Reading
+from chutes_exporter.feeds import DeadlineError, Feed, Feeds, Policy, Reading, steady
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -195,6 +195,104 @@ async def test_a_request_that_is_given_up_leaves_old_data_old(feeds: Feeds, upst
     await feeds.aclose()
     assert (await reading).result == "stale"
     assert (await reading).error is not None
+
+
+async def test_age_counts_from_when_an_answer_was_asked_for(feeds: Feeds, upstream: Upstream, time: Time) -> None:
+    upstream.open.clear()
+    slow = asyncio.create_task(read(feeds, upstream))
+    await asyncio.sleep(0.01)
+    time.now += 50
+    upstream.open.set()
+    first = await slow
+    assert first.snapshot is not None
+    assert first.snapshot.at == only(feeds).last_success == 1000 + 5e8
+    time.now += 10
+    assert (await read(feeds, upstream)).result == "miss"
+    # An answer that took longer than data is kept is too old when it comes.
+    time.now += 301
+    upstream.open.clear()
+    slow = asyncio.create_task(read(feeds, upstream))
+    await asyncio.sleep(0.01)
+    time.now += 301
+    upstream.open.set()
+    assert (await slow).snapshot is None
+
+
+async def test_feeds_of_a_group_wait_together_where_the_upstream_asks_for_it(
+    feeds: Feeds, upstream: Upstream, time: Time
+) -> None:
+    async def ask(key: str, group: str) -> Reading[int]:
+        return await feeds.read(key, upstream, POLICY, timeout=5, group=group)
+
+    upstream.error = OSError("later")
+    await ask("a", "one")
+    assert upstream.asked == 1
+    # A failure alone says nothing of the others.
+    await ask("b", "one")
+    assert upstream.asked == 2
+    upstream.error.retry_after = 60.0  # type: ignore[attr-defined]
+    await ask("c", "one")
+    assert upstream.asked == 3
+    time.now += 59
+    waiting = await ask("d", "one")
+    assert (waiting.result, waiting.error, upstream.asked) == ("failed", upstream.error, 3)
+    await ask("e", "two")
+    assert upstream.asked == 4
+    time.now += 1
+    upstream.error = None
+    assert (await ask("d", "one")).result == "miss"
+
+
+async def test_in_a_hurry_nobody_waits_and_nothing_is_asked(feeds: Feeds, upstream: Upstream, time: Time) -> None:
+    await read(feeds, upstream)
+    time.now += 100
+    upstream.open.clear()
+    waiting = asyncio.create_task(read(feeds, upstream))
+    await asyncio.sleep(0.01)
+    feeds.hurry()
+    feeds.hurry()
+    assert ((await waiting).result, upstream.asked) == ("stale", 2)
+    # What is under way is not waited for, what is not is not begun.
+    assert (await read(feeds, upstream)).result == "stale"
+    assert (await feeds.read("another", upstream, POLICY, timeout=5)).result == "failed"
+    assert upstream.asked == 2
+    await feeds.aclose()
+
+
+async def test_who_was_in_a_hurry_before_the_first_reading_gets_nothing(feeds: Feeds, upstream: Upstream) -> None:
+    feeds.hurry()
+    assert (await read(feeds, upstream)).result == "failed"
+    assert upstream.asked == 0
+
+
+async def test_what_is_forgotten_is_gone_and_its_late_answer_too(feeds: Feeds, upstream: Upstream) -> None:
+    await read(feeds, upstream)
+    feeds.forget(["feed", "never known"])
+    assert list(feeds.items()) == []
+    assert feeds.peek("feed") is None
+    upstream.open.clear()
+    await read(feeds, upstream, timeout=0.01)
+    assert feeds.under_way("feed")
+    feeds.forget(["feed"])
+    upstream.open.set()
+    await asyncio.sleep(0.01)
+    assert not feeds.under_way("feed")
+    assert feeds.peek("feed") is None
+
+
+async def test_when_the_next_reading_asks_is_known(feeds: Feeds, upstream: Upstream, time: Time) -> None:
+    await read(feeds, upstream)
+    time.now += 20
+    assert feeds.opens_at(only(feeds)) == 40
+    time.now += 60
+    assert feeds.opens_at(only(feeds)) <= 0
+    upstream.error = OSError("down")
+    await read(feeds, upstream)
+    assert feeds.opens_at(only(feeds)) == 5
+
+
+async def test_the_clock_of_ages_never_goes_back() -> None:
+    assert steady() <= steady()
 
 
 async def test_closing_gives_up_what_is_under_way(feeds: Feeds, upstream: Upstream) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import tracemalloc
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,10 @@ from starlette.applications import Starlette
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from chutes_exporter.api import ChutesClient
 from chutes_exporter.api import records as r
 from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.api.errors import TimedOutError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.exporter import Exporter
 from chutes_exporter.exposition import Format
@@ -189,15 +193,62 @@ async def deep() -> AsyncIterator[bytes]:
     yield b"data: " + b"[" * 1_000_000 + b"\n\n"
 
 
+async def endless_numbers() -> AsyncIterator[bytes]:
+    yield b"["
+    while True:
+        yield b"1," * 32_768
+        await asyncio.sleep(0)
+
+
+async def many_empty_lists() -> AsyncIterator[bytes]:
+    yield b"[" + b"[]," * 2_000_000 + b"[]]"
+
+
+async def dribble() -> AsyncIterator[bytes]:
+    while True:
+        yield b" "
+        await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize(
-    ("body", "reason"),
-    [(endless_lines, "too_large"), (endless_line, "too_large"), (one_long_record, "too_large"), (deep, "undecodable")],
+    ("endpoint", "body", "reason"),
+    [
+        ("metrics", endless_lines, "too_large"),
+        ("metrics", endless_line, "too_large"),
+        ("metrics", one_long_record, "too_large"),
+        ("metrics", deep, "undecodable"),
+        ("metagraph", endless_line, "too_large"),
+        ("metagraph", endless_numbers, "too_large"),
+        ("metagraph", many_empty_lists, "too_large"),
+        ("metagraph", deep, "undecodable"),
+    ],
 )
-async def test_what_is_too_much_is_refused_at_a_limit(body: Any, reason: str) -> None:
-    async def metrics(_request: Request) -> Response:
+async def test_what_is_too_much_is_refused_at_a_limit(endpoint: str, body: Any, reason: str) -> None:
+    async def answer(_request: Request) -> Response:
         return StreamingResponse(body())
 
-    app = Starlette(routes=[Route("/miner/metrics/", metrics)])
+    path = next(one.path for one in ENDPOINTS if one.name == endpoint)
+    app = Starlette(routes=[Route(path, answer)])
     async with served(app) as url, Exporter(watching(url), clock=Clock()) as exporter:
-        page = parse_page((await asyncio.wait_for(exporter.page(Format.TEXT, timeout=60), 60)).decode())
-    assert page[series("chutes_api_requests_total", endpoint="metrics", code=reason)] == 1
+        gc.collect()
+        tracemalloc.start()
+        try:
+            page = parse_page((await asyncio.wait_for(exporter.page(Format.TEXT, timeout=100), 120)).decode())
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert page[series("chutes_api_requests_total", endpoint=endpoint, code=reason)] == 1
+    # A body of 64 MB may lie there as it comes and once more as a whole; records are many times smaller.
+    assert peak < 200e6
+
+
+async def test_an_api_that_dribbles_for_ever_is_given_up_in_the_end() -> None:
+    async def answer(_request: Request) -> Response:
+        return StreamingResponse(dribble())
+
+    async with (
+        served(Starlette(routes=[Route("/miner/metagraph", answer)])) as url,
+        ChutesClient(url, timeout=5, total_timeout=0.6) as client,
+    ):
+        with pytest.raises(TimedOutError):
+            await asyncio.wait_for(client.metagraph(), 10)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -216,3 +217,17 @@ async def test_openmetrics_says_since_when_each_counter_counts(simulator: Simula
             f"chutes_observed_{name}_total{{{second}}} 0",
             f"chutes_observed_{name}_created{{{second}}} {NOON:.0f}",
         ]
+
+
+async def test_a_miner_that_is_not_watched_any_more_has_no_counters(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        page = parse_page((await exporter.page(Format.TEXT, timeout=5)).decode())
+        assert page[series("chutes_observed_instances_started_total", hotkey=HOTKEY)] == 0
+        simulator.faults["instances"] = Fault(latency=0.5)
+        for _, feed in exporter.feed_states():
+            feed.fresh_until = 0
+        await exporter.page(Format.TEXT, timeout=0.2)
+        exporter.reconfigure(make_settings(api_url=simulator.url, hotkeys=[simulator.world.miners[1].hotkey]))
+        await asyncio.sleep(0.6)
+        page = parse_page((await exporter.page(Format.TEXT, timeout=5)).decode())
+    assert not [key for key in page if ("hotkey", HOTKEY) in key[1]]

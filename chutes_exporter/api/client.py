@@ -49,8 +49,8 @@ T = TypeVar("T")
 NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
 
-# One more than all feeds of a miner: a first scrape takes as long as the slowest of them, not longer.
-_MAX_CONNECTIONS = 16
+# An endpoint that hangs takes its own connections, and none of the others'.
+_MAX_CONNECTIONS_OF_AN_ENDPOINT = 4
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
@@ -159,12 +159,13 @@ class ChutesClient:
         self._clock = clock
         self._total_timeout = total_timeout
         self._watcher = watcher
+        self._turns = {endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_OF_AN_ENDPOINT) for endpoint in e.ENDPOINTS}
         try:
             self._http = httpx.AsyncClient(
                 base_url=base_url,
                 headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
                 timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=total_timeout),
-                limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
+                limits=httpx.Limits(max_connections=len(e.ENDPOINTS) * _MAX_CONNECTIONS_OF_AN_ENDPOINT),
                 follow_redirects=False,
                 # The environment's proxies and certificates are for encrypted connections, which pass a proxy
                 # unread: without encryption it would see signatures.
@@ -320,6 +321,13 @@ class ChutesClient:
         if any(value in ("", ".", "..") for value in path.values()):
             raise BadRequestError("what is asked for is no id", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in path.items()})
+        async with self._turns[endpoint.name], self._sent(endpoint, url, key, params) as opened:
+            yield opened
+
+    @asynccontextmanager
+    async def _sent(
+        self, endpoint: e.Endpoint[Any], url: str, key: Hotkey | None, params: Mapping[str, str] | None
+    ) -> AsyncIterator[_Opened]:
         # Signed here, not earlier: the signature covers the time, and an old one is refused.
         headers = key.headers(int(self._clock())) if endpoint.signed and key is not None else {}
         exchange = Exchange(endpoint.name)
@@ -374,7 +382,7 @@ class ChutesClient:
         if response.has_redirect_location:
             return RedirectedError(f"{status} redirect, not followed", status=status)
         said = f"{status} {detail}".strip()
-        wait = _retry_after(response, self._clock())
+        wait = _retry_after(response)
         error: ApiError
         match status:
             case 401 if "not registered" in detail.lower():
@@ -447,13 +455,13 @@ def _http_date(value: str) -> float | None:
         return None
 
 
-def _retry_after(response: httpx.Response, now: float) -> float | None:
-    """Read ``Retry-After``, in seconds or as a date."""
+def _retry_after(response: httpx.Response) -> float | None:
+    """Read ``Retry-After``, in seconds or as a date, which is one of the service's clock."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
-    date = _http_date(value)
-    return None if date is None else max(0.0, date - now)
+    date, now = _http_date(value), _http_date(response.headers.get("date", ""))
+    return None if date is None or now is None else max(0.0, date - now)
 
 
 async def _body(opened: _Opened) -> bytes:

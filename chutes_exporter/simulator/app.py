@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -67,14 +67,15 @@ class SimulatedApi:
     Attributes:
         faults: How endpoints misbehave, by name; change it at any time.
         asked: The newest requests.
-        most_at_once: Most requests that were ever under way together.
+        most_at_once: Most requests to each endpoint that were ever under way together.
     """
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
         self.world = world
         self.clock = clock
         self.faults: dict[str, Fault] = {}
-        self.most_at_once = self._under_way = 0
+        self.most_at_once: Counter[str] = Counter()
+        self._under_way: Counter[str] = Counter()
         self.asked: deque[Asked] = deque(maxlen=_REMEMBERED)
         self.app = Starlette(
             routes=[Route(endpoint.path, self._route(endpoint), methods=[endpoint.method]) for endpoint in ENDPOINTS],
@@ -85,12 +86,13 @@ class SimulatedApi:
         answer: Callable[[Request, Any], Response] = getattr(self, f"_{endpoint.name}")
 
         async def route(request: Request) -> Response:
-            self._under_way += 1
-            self.most_at_once = max(self.most_at_once, self._under_way)
+            name = endpoint.name
+            self._under_way[name] += 1
+            self.most_at_once[name] = max(self.most_at_once[name], self._under_way[name])
             try:
                 return await respond(request)
             finally:
-                self._under_way -= 1
+                self._under_way[name] -= 1
 
         async def respond(request: Request) -> Response:
             fault = self._take_fault(endpoint.name)

@@ -15,13 +15,14 @@ import uvicorn
 from chutes_exporter.config import Address, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from starlette.types import ASGIApp
 
 _log = structlog.get_logger("server")
 
 _BACKLOG = 128
+_PATIENCE_SECONDS = 10
 _GRACE_SECONDS = 15
 
 
@@ -63,7 +64,13 @@ def bound_address(opened: socket.socket) -> Address:
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, sockets: Sequence[socket.socket], *, date_header: bool = True, grace: int = _GRACE_SECONDS
+    app: ASGIApp,
+    sockets: Sequence[socket.socket],
+    *,
+    date_header: bool = True,
+    grace: int = _GRACE_SECONDS,
+    patience: float = _PATIENCE_SECONDS,
+    hurry: Callable[[], None] | None = None,
 ) -> AsyncIterator[None]:
     """Serve an application on open sockets for as long as the context lasts, then end gracefully.
 
@@ -71,7 +78,9 @@ async def serving(
         app: The application.
         sockets: Listening sockets.
         date_header: Whether to add a Date header to responses.
-        grace: Seconds that requests under way have to finish.
+        grace: Seconds that requests under way have to finish at the end; then they are cut.
+        patience: Seconds of these after which they are hurried.
+        hurry: Lets requests under way answer at once with what they have.
     """
     server = _Server(
         uvicorn.Config(
@@ -91,7 +100,9 @@ async def serving(
         yield
     finally:
         server.should_exit = True
+        impatience = asyncio.get_running_loop().call_later(patience, hurry or (lambda: None))
         await running
+        impatience.cancel()
 
 
 async def until_told_to_stop() -> None:

@@ -200,6 +200,15 @@ async def test_a_nonce_refused_without_a_date_still_points_at_the_clock() -> Non
     assert "clock" in error.value.advice
 
 
+async def test_a_wait_until_a_date_is_counted_by_the_services_clock(simulator: Simulator) -> None:
+    # The local clock is an hour fast, and the date a minute away.
+    simulator.faults["scores"] = Fault(status=429, headers={"retry-after": "Tue, 24 Nov 2026 12:01:00 GMT"})
+    async with ChutesClient(simulator.url, clock=Clock(NOON + 3600)) as client:
+        with pytest.raises(RateLimitedError) as error:
+            await client.scores()
+    assert error.value.retry_after == 60
+
+
 async def test_each_request_is_signed_afresh(client: ChutesClient, clock: Clock, simulator: Simulator) -> None:
     await client.nodes(KEY)
     clock.now += 3600

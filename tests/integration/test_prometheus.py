@@ -170,15 +170,12 @@ async def test_the_world_moves_and_prometheus_sees_it(world: World, tmp_path: Pa
     clock = Clock()
     async with (
         Simulator(world, clock=clock) as simulator,
-        served_exporter(watching(simulator.url), clock) as (url, exporter),
+        served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, _),
     ):
         with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
             query = "sum(chutes_miner_score_ratio)"
             before = await asyncio.to_thread(prometheus.wait_for, query)
             clock.now += DAY
-            # What was fetched is fresh still: only a new exporter, or time, brings the new day.
-            for _, feed in exporter.feed_states():
-                feed.fresh_until = 0
             deadline = time.monotonic() + 20
             while (after := await asyncio.to_thread(prometheus.query, query)) == before:
                 assert time.monotonic() < deadline

@@ -225,7 +225,7 @@ async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:
     clock = Clock(NOON - HOUR)
     async with (
         Simulator(world, clock=clock) as simulator,
-        served_exporter(watching(simulator.url, hotkeys=[blacklisted, gone]), clock) as (url, exporter),
+        served_exporter(watching(simulator.url, hotkeys=[blacklisted, gone]), clock, monotonic=clock) as (url, _),
     ):
         with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
 
@@ -242,8 +242,6 @@ async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:
             assert by("hotkey", await asyncio.to_thread(prometheus.query, behind)) == {blacklisted: 0}
             # A day later some GPUs earn no longer: Prometheus remembers that they did.
             clock.now += DAY
-            for _, feed in exporter.feed_states():
-                feed.fresh_until = 0
             still = {
                 gpu.uuid for one in world.instances(clock.now, HOTKEY) if one.active(clock.now) for gpu in one.gpus
             }

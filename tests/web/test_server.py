@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING
 
@@ -58,3 +59,18 @@ def test_an_address_in_use_is_refused_in_a_sentence() -> None:
         pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
     ):
         open_socket(bound_address(taken))
+
+
+async def test_requests_that_take_too_long_at_the_end_are_hurried() -> None:
+    hurried = asyncio.Event()
+
+    async def slow(_request: Request) -> Response:
+        await hurried.wait()
+        return PlainTextResponse("what there is")
+
+    opened = open_socket(Address("127.0.0.1", 0))
+    async with serving(Starlette(routes=[Route("/", slow)]), [opened], grace=20, patience=0.3, hurry=hurried.set):
+        waiting = asyncio.create_task(get(f"http://{bound_address(opened)}/"))
+        await asyncio.sleep(0.3)
+        assert not hurried.is_set()
+    assert (await waiting).text == "what there is"
