@@ -343,8 +343,8 @@ def bench_large(table: Table) -> None:
     """How much memory the largest subnet that is planned for takes: what a limit must leave room for."""
     flags = ("--miners", "all", "--collector.stats_per_chute", "--max-series", "1000000")
     with upstream(2000, 100, source_bytes=48_000) as api, exporter(api, *flags) as (url, running, _):
-        for _ in range(3):
-            page = httpx.get(f"{url}/metrics", timeout=100, headers={"X-Prometheus-Scrape-Timeout-Seconds": "100"})
+        headers = {"X-Prometheus-Scrape-Timeout-Seconds": "100"}
+        page, *_ = [httpx.get(f"{url}/metrics", timeout=100, headers=headers) for _ in range(3)]
         status = Path(f"/proc/{running.pid}/status").read_text()
     series = sum(1 for line in page.text.splitlines() if not line.startswith("#"))
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
