@@ -138,14 +138,12 @@ def exporter(url: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[str]
 
 
 def wait_for(url: str) -> None:
-    """Wait until something answers."""
+    """Wait until something answers well."""
     for _ in range(2000):
-        try:
-            httpx.get(url)
-        except httpx.TransportError:
-            time.sleep(0.005)
-        else:
-            return
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url).status_code == 200:
+                return
+        time.sleep(0.005)
     raise TimeoutError(url)
 
 

@@ -130,7 +130,31 @@ _web = _options(
         default=[defaults.LISTEN_ADDRESS],
         show_default=True,
         metavar="[HOST]:PORT",
-        help="Where to listen (repeatable).",
+        help="Where to listen (repeatable); unix:/PATH for a Unix socket.",
+    ),
+    _option(
+        "--web.systemd-socket",
+        is_flag=True,
+        help="Listen on the sockets that systemd hands over, instead.",
+    ),
+    _option(
+        "--web.config.file",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.",
+    ),
+    _option(
+        "--web.enable-lifecycle",
+        is_flag=True,
+        help="Serve POST /-/reload, which reads hotkey files and the web configuration again, as SIGHUP does.",
+    ),
+    _option(
+        "--web.max-requests",
+        type=click.IntRange(min=0),
+        default=defaults.MAX_REQUESTS,
+        show_default=True,
+        metavar="NUMBER",
+        help="Answer so many scrapes at once, and 503 beyond; 0 for any number.",
     ),
     _option(
         "--web.telemetry-path",
@@ -228,9 +252,13 @@ def serve(**flags: Any) -> None:
     from chutes_exporter import log
     from chutes_exporter.serve import run_serve
 
+    def again() -> Settings:
+        # In a reload the running exporter goes on: what is wrong is told there.
+        return _make_settings(flags, _credentials(flags))
+
     settings = _settings(flags, _credentials(flags))
     log.configure(flags["log_level"], flags["log_format"])
-    _exit_on_config_error(run_serve, settings)
+    _exit_on_config_error(run_serve, settings, again)
 
 
 @cli.command()
@@ -372,11 +400,24 @@ def _credentials(flags: dict[str, Any]) -> Credentials:
 
 
 def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
-    from chutes_exporter.config import ConfigError, make_settings
+    from chutes_exporter.config import ConfigError
+
+    try:
+        return _make_settings(flags, credentials)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
+    from chutes_exporter.config import make_settings
 
     # Not every command has every flag.
     optional = {
         "listen": "web_listen_address",
+        "systemd_socket": "web_systemd_socket",
+        "web_config": "web_config_file",
+        "enable_lifecycle": "web_enable_lifecycle",
+        "max_requests": "web_max_requests",
         "telemetry_path": "web_telemetry_path",
         "timeout_offset": "scrape_timeout_offset",
         "miners": "miners",
@@ -384,18 +425,15 @@ def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         "ttl": "feed_ttl",
         "max_age": "feed_max_age",
     }
-    try:
-        return make_settings(
-            api_url=flags["api_url"],
-            api_timeout=flags["api_timeout"],
-            hotkeys=flags["hotkey"],
-            credentials=credentials,
-            miner_ss58=os.environ.get("MINER_SS58", ""),
-            collectors=_collector_choices(flags),
-            **{setting: flags[flag] for setting, flag in optional.items() if flag in flags},
-        )
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from None
+    return make_settings(
+        api_url=flags["api_url"],
+        api_timeout=flags["api_timeout"],
+        hotkeys=flags["hotkey"],
+        credentials=credentials,
+        miner_ss58=os.environ.get("MINER_SS58", ""),
+        collectors=_collector_choices(flags),
+        **{setting: flags[flag] for setting, flag in optional.items() if flag in flags},
+    )
 
 
 def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:

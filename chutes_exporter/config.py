@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import MinersChoice
 
-_RESERVED_PATHS = ("/", "/-/healthy", "/-/ready")
+_RESERVED_PATHS = ("/", "/probe", "/sd", "/-/healthy", "/-/ready", "/-/reload")
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 _MAX_PORT = 65535
@@ -31,6 +31,9 @@ class ConfigError(ValueError):
     """A setting that cannot be used, with the reason in a sentence."""
 
 
+_UNIX = "unix:"
+
+
 @dataclass(frozen=True)
 class Address:
     """Where to listen.
@@ -38,18 +41,25 @@ class Address:
     Attributes:
         host: An address or host name; empty for every address, of IPv4 and IPv6.
         port: The port; 0 for any that is free.
+        path: Path of a Unix socket, instead of the two.
     """
 
-    host: str
-    port: int
+    host: str = ""
+    port: int = 0
+    path: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read ``:10064``, ``127.0.0.1:10064`` or ``[::1]:10064``.
+        """Read ``:10064``, ``127.0.0.1:10064``, ``[::1]:10064`` or ``unix:/run/chutes-exporter.sock``.
 
         Raises:
             ConfigError: The text is none of these.
         """
+        if text.startswith(_UNIX):
+            path = text.removeprefix(_UNIX)
+            if not path.startswith("/") or "\0" in path:
+                raise ConfigError(f"{text!r} is no Unix socket: write unix: and an absolute path")
+            return cls(path=path)
         host, colon, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
@@ -58,10 +68,14 @@ class Address:
             bracketed = False
         valid_port = port.isascii() and port.isdigit() and int(port) <= _MAX_PORT
         if not colon or not valid_port or (":" in host and not bracketed) or "/" in host:
-            raise ConfigError(f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064 or [::1]:10064")
+            raise ConfigError(
+                f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064, [::1]:10064 or unix:/PATH"
+            )
         return cls(host, int(port))
 
     def __str__(self) -> str:
+        if self.path:
+            return f"{_UNIX}{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -75,6 +89,10 @@ class Settings:
         watched: Hotkeys whose public data is exported; empty for the whole subnet.
         keys: Hotkeys with their seeds, whose private data is exported too; all are in ``watched``.
         listen: Where to listen.
+        systemd_socket: Whether systemd has opened the sockets, instead.
+        web_config: Path of the web configuration (TLS, passwords); None for none.
+        enable_lifecycle: Whether ``POST /-/reload`` is served.
+        max_requests: Most scrapes that are answered at once; 0 for any number.
         telemetry_path: Path of the metrics page.
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
         miners: Which miners' public data is exported besides the watched ones'.
@@ -89,6 +107,10 @@ class Settings:
     watched: frozenset[str] = frozenset()
     keys: tuple[Hotkey, ...] = ()
     listen: tuple[Address, ...] = (Address("", 10064),)
+    systemd_socket: bool = False
+    web_config: Path | None = None
+    enable_lifecycle: bool = False
+    max_requests: int = defaults.MAX_REQUESTS
     telemetry_path: str = defaults.TELEMETRY_PATH
     timeout_offset: float = defaults.TIMEOUT_OFFSET
     miners: MinersChoice = "all"
@@ -154,6 +176,10 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     credentials: Credentials | None = None,
     miner_ss58: str = "",
     listen: Iterable[str] = (defaults.LISTEN_ADDRESS,),
+    systemd_socket: bool = False,
+    web_config: Path | None = None,
+    enable_lifecycle: bool = False,
+    max_requests: int = defaults.MAX_REQUESTS,
     telemetry_path: str = defaults.TELEMETRY_PATH,
     timeout_offset: float = defaults.TIMEOUT_OFFSET,
     miners: MinersChoice | None = None,
@@ -171,6 +197,10 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         credentials: The keys that were found.
         miner_ss58: ``MINER_SS58``: watched too, with or without a seed.
         listen: Addresses to listen on.
+        systemd_socket: Whether systemd has opened the sockets, instead.
+        web_config: Path of the web configuration; it is read by who serves.
+        enable_lifecycle: Whether ``POST /-/reload`` is served.
+        max_requests: Most scrapes that are answered at once; 0 for any number.
         telemetry_path: Path of the metrics page.
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
         miners: Which miners' public data is exported besides the watched ones'; when None, everybody's where no
@@ -214,6 +244,10 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         watched=frozenset(watched),
         keys=credentials.keys,
         listen=addresses,
+        systemd_socket=systemd_socket,
+        web_config=web_config,
+        enable_lifecycle=enable_lifecycle,
+        max_requests=max_requests,
         telemetry_path=telemetry_path,
         timeout_offset=timeout_offset,
         miners=miners or ("watched" if watched else "all"),

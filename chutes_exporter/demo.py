@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter.config import Address, ConfigError, Credentials, make_settings
-from chutes_exporter.serve import start_exporter
+from chutes_exporter.serve import Service
 from chutes_exporter.simulator import Simulator, World, parse_fault
 from chutes_exporter.web.server import until_told_to_stop
 
@@ -41,6 +41,10 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         api_url=simulator.url,
         credentials=Credentials((key,), (), ()),
         listen=flags["web_listen_address"],
+        systemd_socket=flags["web_systemd_socket"],
+        web_config=flags["web_config_file"],
+        enable_lifecycle=flags["web_enable_lifecycle"],
+        max_requests=flags["web_max_requests"],
         telemetry_path=flags["web_telemetry_path"],
         timeout_offset=flags["scrape_timeout_offset"],
         miners=flags["miners"],
@@ -51,8 +55,9 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(simulator)
-        address, *_ = await start_exporter(stack, settings)
-        base = f"http://{address if address.host else f'localhost:{address.port}'}"
+        service = await stack.enter_async_context(Service(settings))
+        address, *_ = service.addresses
+        base = f"{service.scheme}://{address if address.host or address.path else f'localhost:{address.port}'}"
         click.echo(
             f"A simulated miner with {len(simulator.world.miners[0].gpus)} GPUs, one of "
             f"{len(simulator.world.miners)}, on a simulated API at {simulator.url}.\n"

@@ -133,6 +133,21 @@ class Exporter:
         """Return every feed that was read so far."""
         return [(key, feed) for key, feed in self.feeds.items() if isinstance(key, FeedKey)]
 
+    def readiness(self) -> tuple[bool, str]:
+        """Tell whether a first answer of the API is known, or failed, and say so in words."""
+        api = self.settings.api_url
+        if not self._main.keys:
+            return True, "ready, with no collector on"
+        ended = [(key.source.name, feed) for key, feed in self.feed_states() if feed.up is not None]
+        if not ended:
+            return False, f"not ready: waiting for a first answer of {api}"
+        down = [name for name, feed in ended if not feed.up]
+        return True, f"ready, though {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready"
+
+    async def warm_up(self) -> None:
+        """Ask for everything once, so that what is known is known before the first scrape."""
+        await asyncio.gather(*(self.read(key, self.settings.api_timeout) for key in self._main.keys))
+
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
     ) -> bytes:
@@ -205,6 +220,10 @@ class Exporter:
             whole = not order.view.target
             if whole:
                 own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
+                for hotkey in sorted(self.settings.watched):
+                    own.add(telemetry.WATCHED, 1, hotkey)
+                own.add(telemetry.RELOAD_GOOD, self.telemetry.reload_good)
+                own.add(telemetry.RELOAD_TIMESTAMP, self.telemetry.reloaded_at or self._started)
                 self._observations.collect(own)
                 self._report_feeds(own)
             return Page(await asyncio.to_thread(self._render, order, reads, own), reads)
@@ -306,6 +325,8 @@ class Exporter:
             if snapshot is not None:
                 own.add(telemetry.FEED_REJECTED, snapshot.value.rejected, *labels)
             own.add(telemetry.FEED_UP, feed.up, *labels)
+            if feed.last_error is not None:
+                own.add(telemetry.FEED_FAILURE, 1, *labels, getattr(feed.last_error, "reason", "error"))
             own.add(telemetry.FEED_LAST_SUCCESS, feed.last_success, *labels)
             own.add(telemetry.FEED_TTL, feed.policy.ttl, *labels)
             own.add(telemetry.FEED_MAX_AGE, feed.policy.max_age, *labels)

@@ -30,6 +30,7 @@ _FIRST_BACKOFF = 5.0
 _MAX_BACKOFF = 120.0
 _MAX_RETRY_AFTER = 24 * 3600.0
 _MAX_FEEDS = 8192
+_REMEMBERED_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Feed:
         up: Whether its last request succeeded; None before any ended.
         last_success: Unix time at which the newest good answer was asked for, or None.
         last_error: Why the last request failed, or None where it did not.
+        last_failure: The newest failure, even where all is well again: its Unix time, and why.
         results: How often each way of reading it happened.
         failures: Requests that failed in a row.
     """
@@ -96,10 +98,12 @@ class Feed:
     up: bool | None = None
     last_success: float | None = None
     last_error: BaseException | None = None
+    last_failure: tuple[float, BaseException] | None = None
     failures: int = 0
     results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
-    fresh_until: float = 0.0  # monotonic
-    closed_until: float = 0.0  # monotonic: backing off
+    read_at: float = 0.0  # monotonic, as those below
+    fresh_until: float = 0.0
+    closed_until: float = 0.0  # backing off
 
 
 class DeadlineError(Exception):
@@ -151,7 +155,18 @@ class Feeds:
         return snapshot.asked + self._feeds[key].policy.max_age
 
     def items(self) -> Iterator[tuple[Hashable, Feed]]:
-        """Return every feed that was ever read, by its key."""
+        """Return every feed that is known, by its key: those that were read lately.
+
+        One that nobody has read for longer than its data is kept, and for a quarter of an hour, is forgotten: it
+        would only look old.
+        """
+        now = self._monotonic()
+        unread = [
+            key
+            for key, feed in self._feeds.items()
+            if now - feed.read_at > max(feed.policy.max_age, _REMEMBERED_SECONDS) and key not in self._flights
+        ]
+        self.forget(unread)
         return iter(list(self._feeds.items()))
 
     def peek(self, key: Hashable) -> Snapshot[Any] | None:
@@ -161,8 +176,10 @@ class Feeds:
     def hit(self, key: Hashable) -> Reading[Any] | None:
         """Read a feed whose answer is fresh; None where somebody must be asked."""
         feed, snapshot = self._feeds.get(key), self._snapshots.get(key)
-        if feed is None or snapshot is None or self._monotonic() >= feed.fresh_until:
+        now = self._monotonic()
+        if feed is None or snapshot is None or now >= feed.fresh_until:
             return None
+        feed.read_at = now
         feed.results["hit"] += 1
         return Reading(snapshot, "hit")
 
@@ -213,7 +230,7 @@ class Feeds:
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(policy)
-        feed.policy = policy
+        feed.policy, feed.read_at = policy, self._monotonic()
         reading = await self._read(key, feed, ask, timeout, group)
         feed.results[reading.result] += 1
         return reading
@@ -261,6 +278,7 @@ class Feeds:
         except Exception as error:  # noqa: BLE001 - whatever it is, the feed failed and says so
             feed.up = False
             feed.last_error = error
+            feed.last_failure = self._clock(), error
             feed.failures += 1
             wait = getattr(error, "retry_after", None) or 0.0
             feed.closed_until = self._monotonic() + max(self._backoff(feed.failures), min(wait, _MAX_RETRY_AFTER))

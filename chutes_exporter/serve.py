@@ -2,57 +2,238 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
-from contextlib import AsyncExitStack
+import os
+import signal
+import time
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
 from chutes_exporter import __version__
+from chutes_exporter.config import ConfigError
 from chutes_exporter.exporter import Exporter
+from chutes_exporter.systemd import Notifier, take_sockets
 from chutes_exporter.web.app import make_app
-from chutes_exporter.web.server import bound_address, open_socket, serving, until_told_to_stop
+from chutes_exporter.web.guard import Guard
+from chutes_exporter.web.server import (
+    allow_many_files,
+    bound_address,
+    close_socket,
+    open_socket,
+    serving,
+    until_told_to_stop,
+)
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Self
+
     from chutes_exporter.config import Address, Settings
+    from chutes_exporter.web.config_file import WebConfig
+    from chutes_exporter.web.tls import CurrentContext
 
 _log = structlog.get_logger("serve")
 
+_LOOK_EVERY = 1.0
 
-async def start_exporter(stack: AsyncExitStack, settings: Settings) -> list[Address]:
-    """Start an exporter that lives as long as the stack.
 
-    Returns:
-        Where it listens in fact.
+class Service:
+    """An exporter behind its server, whose configuration can be read again while it runs.
+
+    Args:
+        settings: What to serve.
+        again: Makes the settings anew from the same flags, files read again; None where there is nothing to read.
+
+    Use it as an asynchronous context manager.
 
     Raises:
-        ConfigError: An address cannot be listened on.
+        ConfigError: Something cannot be used; the message says what and why.
     """
-    sockets = [stack.enter_context(open_socket(address)) for address in settings.listen]
-    exporter = await stack.enter_async_context(Exporter(settings))
-    await stack.enter_async_context(serving(make_app(exporter), sockets, hurry=exporter.feeds.hurry))
+
+    def __init__(self, settings: Settings, again: Callable[[], Settings] | None = None) -> None:
+        self.settings = settings
+        self.addresses: list[Address] = []
+        self.notifier = Notifier(os.environ)
+        self._again = again or (lambda: settings)
+        self._stack = AsyncExitStack()
+        self._exporter = Exporter(settings)
+        self._web: WebConfig | None = None
+        self._tls: CurrentContext | None = None
+        self._reloading = asyncio.Lock()
+        lifecycle = self.reload if settings.enable_lifecycle else None
+        self._guard = Guard(make_app(self._exporter, reload=lifecycle))
+
+    @property
+    def scheme(self) -> str:
+        """How its addresses begin."""
+        return "http" if self._tls is None else "https"
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.notifier.stopping()
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(self._exporter)
+        if self.settings.web_config is not None:
+            from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - only who has one pays for YAML
+            from chutes_exporter.web.tls import CurrentContext  # noqa: PLC0415
+
+            self._web = load_web_config(self.settings.web_config)
+            self._guard.adopt(self._web)
+            if self._web.context is not None:
+                self._tls = CurrentContext(self._web.context)
+        sockets = self._open_sockets(stack)
+        exporter = self._exporter
+        await stack.enter_async_context(serving(self._guard, sockets, context=self._tls, hurry=exporter.feeds.hurry))
+        self.addresses = [bound_address(opened) for opened in sockets]
+        for work in (exporter.warm_up(), self._follow_files(), self.notifier.keep_alive()):
+            self._in_background(stack, work)
+        _announce(exporter, self.addresses, encrypted=self._tls is not None)
+        self.notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
+
+    def _open_sockets(self, stack: AsyncExitStack) -> list[socket.socket]:
+        if self.settings.systemd_socket:
+            return [stack.enter_context(opened) for opened in take_sockets(os.environ)]
+        sockets = []
+        for address in self.settings.listen:
+            opened = open_socket(address)
+            stack.callback(close_socket, opened, address)
+            sockets.append(opened)
+        return sockets
+
+    @staticmethod
+    def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+        async def end(task: asyncio.Task[None]) -> None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+        stack.push_async_callback(end, asyncio.create_task(work))
+
+    async def reload(self) -> str:
+        """Read hotkey files and the web configuration again; both are followed, or neither is.
+
+        Returns:
+            What is wrong with them, or nothing.
+        """
+        async with self._reloading:
+            self.notifier.reloading()
+            try:
+                settings = await asyncio.to_thread(self._again)
+                web = await self._read_web_config()
+            except ConfigError as error:
+                trouble = str(error)
+                _log.error("the old configuration stays", reason=trouble)
+            else:
+                trouble = ""
+                self._adopt(web)
+                self._exporter.reconfigure(settings)
+                _log.info("configuration read again", watched=len(settings.watched), keys=len(settings.keys))
+                _warn(settings)
+            self._exporter.telemetry.note_reload(time.time(), good=not trouble)
+            self.notifier.ready(f"kept the old configuration: {trouble}" if trouble else "configuration read again")
+            return trouble
+
+    async def _read_web_config(self) -> WebConfig | None:
+        if self._web is None or self.settings.web_config is None:
+            return None
+        from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - see above
+
+        web = await asyncio.to_thread(load_web_config, self.settings.web_config)
+        if (web.context is None) is not (self._tls is None):
+            raise ConfigError(f"{self.settings.web_config}: TLS is switched on or off only by a restart")
+        return web
+
+    def _adopt(self, web: WebConfig | None) -> None:
+        if web is not None:
+            self._web = web
+            self._guard.adopt(web)
+            if self._tls is not None and web.context is not None:
+                self._tls.current = web.context
+
+    async def _follow_files(self) -> None:
+        """Follow the web configuration and the files that it names as they change, for ever."""
+        if self._web is None or self.settings.web_config is None:
+            return
+        from chutes_exporter.web.config_file import changed  # noqa: PLC0415 - see above
+
+        refused = ""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            async with self._reloading:
+                if not await asyncio.to_thread(changed, self._web):
+                    refused = ""
+                    continue
+                try:
+                    self._adopt(await self._read_web_config())
+                except ConfigError as error:
+                    # A certificate and its key are seldom written in one moment: what is wrong now is looked at again,
+                    # and told once.
+                    if str(error) != refused:
+                        refused = str(error)
+                        _log.error("the old web configuration stays", reason=refused)
+                        self._exporter.telemetry.note_reload(time.time(), good=False)
+                else:
+                    refused = ""
+                    _log.info("web configuration read again")
+                    self._exporter.telemetry.note_reload(time.time(), good=True)
+
+
+def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) -> None:
+    settings = exporter.settings
     if not exporter.collectors:
         _log.warning("no collector is on: the page has nothing but the exporter's own metrics")
-    addresses = [bound_address(socket) for socket in sockets]
-    for warning in settings.warnings:
-        _log.warning(warning)
+    _warn(settings)
     _log.info(
         "listening",
         version=__version__,
         addresses=" ".join(map(str, addresses)),
+        tls=encrypted,
         api=settings.api_url,
         watched=" ".join(sorted(settings.watched)) or "whole subnet",
         keys=len(settings.keys),
         collectors=" ".join(collector.name for collector in exporter.collectors),
     )
-    return addresses
 
 
-async def run_serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    async with AsyncExitStack() as stack:
-        await start_exporter(stack, settings)
+def _warn(settings: Settings) -> None:
+    for warning in settings.warnings:
+        _log.warning(warning)
+
+
+async def run_serve(settings: Settings, again: Callable[[], Settings]) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    Args:
+        settings: What to serve.
+        again: Makes the settings anew from the same flags, files read again.
+
+    Raises:
+        ConfigError: Something cannot be used; the message says what and why.
+    """
+    allow_many_files()
+    async with Service(settings, again) as service:
         # What is there from the start stays: the collector of garbage, which stops everything while it looks, need
         # not look at it again.
         gc.freeze()
+        loop = asyncio.get_running_loop()
+        reloads: set[asyncio.Task[str]] = set()
+
+        def hang_up() -> None:
+            task = loop.create_task(service.reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
         await until_told_to_stop()
+        loop.remove_signal_handler(signal.SIGHUP)

@@ -52,6 +52,13 @@ FEED_UP = Metric(
     _FEED,
     "exporter",
 )
+FEED_FAILURE = info(
+    "chutes_feed_failure_info",
+    "Why the feed's last request failed, in a word; only while it is down. Among them are signature_refused, "
+    "not_registered, rate_limited, unavailable, timed_out, cut_off and undecodable.",
+    (*_FEED, "reason"),
+    "exporter",
+)
 FEED_LAST_SUCCESS = Metric(
     "chutes_feed_last_success_timestamp_seconds",
     "When the newest good answer was asked for; nothing that is made of it is older than time() less this.",
@@ -87,8 +94,30 @@ SERIES = Metric("chutes_scrape_series", "Series of all collectors, those that ar
 SERIES_LIMIT = Metric(
     "chutes_scrape_series_limit", "Most series that collectors may have together (--max-series).", (), "exporter"
 )
+WATCHED = Metric(
+    "chutes_miner_watched",
+    "1 for each miner that the exporter was told to watch: those whom alerts are about, whoever else is exported.",
+    ("hotkey",),
+    "exporter: --hotkey, --hotkey-file, MINER_SS58",
+)
+RELOAD_GOOD = Metric(
+    "chutes_exporter_config_last_reload_successful",
+    "Whether the configuration could be read (1) when it was last read: at the start, at a reload, or when the web "
+    "configuration changed. With 0 an older one is in force.",
+    (),
+    "exporter",
+)
+RELOAD_TIMESTAMP = Metric(
+    "chutes_exporter_config_last_reload_success_timestamp_seconds",
+    "When the configuration in force was read.",
+    (),
+    "exporter",
+)
 METRICS = (
     BUILD_INFO,
+    WATCHED,
+    RELOAD_GOOD,
+    RELOAD_TIMESTAMP,
     COLLECTOR_CUT,
     SERIES,
     SERIES_LIMIT,
@@ -96,6 +125,7 @@ METRICS = (
     COLLECTOR_DURATION,
     COLLECTOR_DUPLICATES,
     FEED_UP,
+    FEED_FAILURE,
     FEED_LAST_SUCCESS,
     FEED_REJECTED,
     FEED_TTL,
@@ -159,9 +189,16 @@ def python_version() -> str:
 
 
 class Telemetry:
-    """Counts the exporter's exchanges with the API. Pass :meth:`observe` to the client as its watcher."""
+    """Counts the exporter's exchanges with the API. Pass :meth:`observe` to the client as its watcher.
+
+    Attributes:
+        reload_good: Whether the configuration could be read the last time.
+        reloaded_at: Unix time at which the one in force was read, or None since the start.
+    """
 
     def __init__(self) -> None:
+        self.reload_good = True
+        self.reloaded_at: float | None = None
         self._process = prom.CollectorRegistry()
         prom.ProcessCollector(registry=self._process)
         prom.PlatformCollector(registry=self._process)
@@ -185,6 +222,12 @@ class Telemetry:
         if exchange.clock_offset is not None:
             self._offset.set(exchange.clock_offset)
             self._clock_seen = time.monotonic()
+
+    def note_reload(self, now: float, *, good: bool) -> None:
+        """Note that the configuration was read again."""
+        self.reload_good = good
+        if good:
+            self.reloaded_at = now
 
     def render(self, form: Format) -> bytes:
         """Return what was counted, and the metrics of the process and its Python, as the end of a page."""

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+import trustme
 
 from chutes_exporter.simulator import Simulator, Size, World
-from tests.support import NOON, Clock
+from tests.support import NOON, Clock, Pki
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -38,3 +40,28 @@ async def simulator(small_world: World, clock: Clock) -> AsyncIterator[Simulator
 def _structlog_as_it_was() -> Iterator[None]:
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def pki(tmp_path: Path, authority: trustme.CA) -> Pki:
+    pki = Pki(tmp_path, authority)
+    pki.issue("server", "127.0.0.1")
+    (tmp_path / "ca.crt").write_bytes(authority.cert_pem.bytes())
+    return pki
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a web configuration."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "web.yml"
+        path.write_text(text)
+        return path
+
+    return write

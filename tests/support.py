@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import ssl
 import subprocess
 import time
 import urllib.parse
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from typing import Self
 
+    import trustme
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
@@ -156,10 +158,12 @@ class Prometheus:
     Args:
         directory: For its configuration, data and log.
         targets: ``host:port`` of each target.
+        scrape_configs: What to scrape, instead.
     """
 
     directory: Path
-    targets: Iterable[str]
+    targets: Iterable[str] = ()
+    scrape_configs: Iterable[Mapping[str, Any]] = ()
     url: str = ""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -173,7 +177,8 @@ class Prometheus:
             json.dumps(
                 {
                     "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-                    "scrape_configs": [{"job_name": "chutes", "static_configs": [{"targets": list(self.targets)}]}],
+                    "scrape_configs": list(self.scrape_configs)
+                    or [{"job_name": "chutes", "static_configs": [{"targets": list(self.targets)}]}],
                 }
             )
         )
@@ -224,3 +229,26 @@ class Prometheus:
             assert time.monotonic() < deadline, f"no result of {expression}\n{self.log}"
             time.sleep(0.1)
         return result
+
+
+@dataclass
+class Pki:
+    """A certificate authority in a folder, with a server's certificate and clients'."""
+
+    folder: Path
+    authority: trustme.CA
+
+    def issue(self, name: str, *identities: str, authority: trustme.CA | None = None) -> None:
+        """Write ``NAME.crt`` and ``NAME.key``."""
+        issued = (authority or self.authority).issue_cert(*identities)
+        (self.folder / f"{name}.crt").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        (self.folder / f"{name}.key").write_bytes(issued.private_key_pem.bytes())
+
+    def client(self, name: str = "", **options: ssl.TLSVersion) -> ssl.SSLContext:
+        """Return what a client connects with."""
+        context = ssl.create_default_context(cadata=self.authority.cert_pem.bytes().decode())
+        for option, value in options.items():
+            setattr(context, option, value)
+        if name:
+            context.load_cert_chain(self.folder / f"{name}.crt", self.folder / f"{name}.key")
+        return context

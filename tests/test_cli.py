@@ -111,6 +111,21 @@ def test_it_serves_with_and_without_naming_the_command_and_ends_cleanly(command:
         assert process.wait(timeout=20) == 0
 
 
+def test_sighup_reads_the_hotkey_file_again(tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    path.chmod(0o600)
+    with running(*LISTEN, "--api.url", "http://127.0.0.1:9", "--hotkey-file", str(path)) as (url, process):
+        path.write_text("{")
+        process.send_signal(signal.SIGHUP)
+        good = series("chutes_exporter_config_last_reload_successful")
+        deadline = time.monotonic() + 20
+        while (page := parse_page(httpx.get(f"{url}/metrics").text))[good]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
+
+
 def test_everything_can_come_from_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "hot"
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))

@@ -25,11 +25,18 @@ WITH_KEY = Credentials((KEY,), (), ())
         ("127.0.0.1:0", Address("127.0.0.1", 0)),
         ("[::1]:80", Address("::1", 80)),
         ("localhost:65535", Address("localhost", 65535)),
+        ("unix:/run/exporter.sock", Address(path="/run/exporter.sock")),
     ],
 )
 def test_addresses_are_read_as_prometheus_writes_them(text: str, address: Address) -> None:
     assert Address.parse(text) == address
     assert Address.parse(str(address)) == address
+
+
+@pytest.mark.parametrize("text", ["unix:", "unix:relative", "unix:/a\0b"])
+def test_a_unix_socket_has_an_absolute_path(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no Unix socket"):
+        Address.parse(text)
 
 
 @pytest.mark.parametrize("text", ["", "10064", "::1:80", ":65536", ":-1", ":x", "http://x:80", "[::1]", ":²"])

@@ -656,6 +656,26 @@ async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simul
     assert log["advice"]
 
 
+async def test_why_a_feed_is_down_is_told_in_a_word_for_as_long(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults["scores"] = Fault(status=503, times=1)
+    stranger = type(KEY).from_seed("22" * 32)
+    settings = make_settings(api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()))
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        page = await page_of(exporter)
+        reasons = {tuple(sorted(labels)) for name, labels in page if name == "chutes_feed_failure_info"}
+        assert (("feed", "scores"), ("reason", "unavailable")) in reasons
+        assert (("feed", "servers"), ("hotkey", stranger.address), ("reason", "not_registered")) in reasons
+        clock.now += 60
+        page = await page_of(exporter)
+    assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
+
+
+async def test_the_watched_are_told_from_the_others(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url, hotkeys=[OTHER], miners="all"))
+    watched = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"}
+    assert watched == {HOTKEY, OTHER}
+
+
 async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(status=503, times=1)
     with structlog.testing.capture_logs() as logs:

@@ -280,6 +280,24 @@ async def test_what_is_forgotten_is_gone_and_its_late_answer_too(feeds: Feeds, u
     assert feeds.peek("feed") is None
 
 
+async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
+    feeds: Feeds, upstream: Upstream, time: Time
+) -> None:
+    await read(feeds, upstream)
+    time.now += 30
+    await read(feeds, upstream)
+    time.now += 900
+    assert len(list(feeds.items())) == 1
+    time.now += 1
+    assert list(feeds.items()) == []
+    # Not while it is being asked.
+    upstream.open.clear()
+    await read(feeds, upstream, timeout=0.01)
+    time.now += 1000
+    assert len(list(feeds.items())) == 1
+    await feeds.aclose()
+
+
 async def test_when_the_next_reading_asks_is_known(feeds: Feeds, upstream: Upstream, time: Time) -> None:
     await read(feeds, upstream)
     time.now += 20

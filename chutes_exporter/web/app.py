@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import time
+from typing import TYPE_CHECKING, cast
 
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from chutes_exporter.exposition import accepts_gzip, negotiate
+from chutes_exporter.api.keys import HotkeyError, public_key
+from chutes_exporter.exposition import Format, accepts_gzip, negotiate
+from chutes_exporter.view import ChoiceError
+from chutes_exporter.web.debug import debug_page
+from chutes_exporter.web.discovery import UnknownMinersError, targets
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.requests import Request
 
+    from chutes_exporter.collectors import MinersChoice
     from chutes_exporter.exporter import Exporter
+
+    Endpoint = Callable[[Request], Awaitable[Response]]
 
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
 _LEAST_WAIT = 0.05
+_MINERS = ("watched", "active", "all")
+_TRUE = ("true", "1", "yes")
 
 
 def scrape_timeout(header: str | None, offset: float) -> float:
@@ -37,33 +50,133 @@ def scrape_timeout(header: str | None, offset: float) -> float:
     return max(seconds - offset, _LEAST_WAIT)
 
 
-def make_app(exporter: Exporter) -> Starlette:
-    """Make the application that serves an exporter."""
+class _Pages:
+    """What is answered to whom."""
 
-    async def metrics(request: Request) -> Response:
-        form = negotiate(request.headers.get("accept", ""))
-        gzipped = accepts_gzip(request.headers.get("accept-encoding", ""))
-        timeout = scrape_timeout(
-            request.headers.get("x-prometheus-scrape-timeout-seconds"), exporter.settings.timeout_offset
-        )
-        page = await exporter.page(form, timeout=timeout, gzipped=gzipped)
-        headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if gzipped else {})
-        return Response(page, headers=headers, media_type=form.value)
+    def __init__(self, exporter: Exporter, reload: Callable[[], Awaitable[str]] | None) -> None:
+        self._exporter = exporter
+        self._reload = reload
 
-    async def landing(_request: Request) -> Response:
-        return HTMLResponse(landing_page(exporter))
+    def _wait(self, request: Request) -> float:
+        header = request.headers.get("x-prometheus-scrape-timeout-seconds")
+        return scrape_timeout(header, self._exporter.settings.timeout_offset)
 
-    async def healthy(_request: Request) -> Response:
-        return PlainTextResponse("chutes-exporter is healthy.\n")
+    async def metrics(self, request: Request) -> Response:
+        form, gzipped = _wanted(request)
+        collect = request.query_params.getlist("collect[]")
+        page = await self._exporter.page(form, timeout=self._wait(request), gzipped=gzipped, collect=collect)
+        return _page(page, form, gzipped=gzipped)
 
-    async def ready(_request: Request) -> Response:
-        return PlainTextResponse("chutes-exporter is ready.\n")
+    async def probe(self, request: Request) -> Response:
+        target = _target(request)
+        debug = request.query_params.get("debug", "").lower() in _TRUE
+        form, gzipped = (Format.TEXT, False) if debug else _wanted(request)
+        collect = request.query_params.getlist("collect[]")
+        page = await self._exporter.probe(target, form, timeout=self._wait(request), gzipped=gzipped, collect=collect)
+        if debug:
+            return PlainTextResponse(debug_page(self._exporter, target, page, time.time()))
+        return _page(page.body, form, gzipped=gzipped)
 
+    async def discovery(self, request: Request) -> Response:
+        miners = request.query_params.get("miners", self._exporter.settings.miners)
+        if miners not in _MINERS:
+            return _sentence(f"miners cannot be {miners[:40]!r}; there are {', '.join(_MINERS)}", 400)
+        try:
+            groups = await targets(self._exporter, cast("MinersChoice", miners), self._wait(request))
+        except UnknownMinersError as error:
+            # Not an empty list: with that Prometheus would drop every target.
+            return _sentence(str(error), 503)
+        return Response(json.dumps(groups), media_type="application/json")
+
+    async def landing(self, _request: Request) -> Response:
+        return HTMLResponse(landing_page(self._exporter, time.time()))
+
+    async def healthy(self, _request: Request) -> Response:
+        return _sentence("chutes-exporter is healthy")
+
+    async def ready(self, _request: Request) -> Response:
+        is_ready, reason = self._exporter.readiness()
+        return _sentence(reason, 200 if is_ready else 503)
+
+    async def reload(self, _request: Request) -> Response:
+        if self._reload is None:
+            return _sentence("reloading over HTTP is off: see --web.enable-lifecycle, or send SIGHUP", 403)
+        trouble = await self._reload()
+        return _sentence(f"the old configuration stays: {trouble}", 500) if trouble else _sentence("reloaded")
+
+
+def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None = None) -> Starlette:
+    """Make the application that serves an exporter.
+
+    Args:
+        exporter: The exporter.
+        reload: Reads the configuration again, and returns what was wrong with it (nothing where all is well). None
+            where this may not be asked for over HTTP.
+    """
+    pages = _Pages(exporter, reload)
+    limited = _limit(exporter.settings.max_requests)
     return Starlette(
         routes=[
-            Route("/", landing),
-            Route(exporter.settings.telemetry_path, metrics),
-            Route("/-/healthy", healthy),
-            Route("/-/ready", ready),
-        ]
+            Route("/", pages.landing),
+            Route(exporter.settings.telemetry_path, limited(pages.metrics)),
+            Route("/probe", limited(pages.probe)),
+            Route("/sd", limited(pages.discovery)),
+            Route("/-/healthy", pages.healthy),
+            Route("/-/ready", pages.ready),
+            Route("/-/reload", pages.reload, methods=["POST", "PUT"]),
+        ],
+        exception_handlers={ChoiceError: _bad_choice, HotkeyError: _bad_choice},
     )
+
+
+def _wanted(request: Request) -> tuple[Format, bool]:
+    headers = request.headers
+    return negotiate(headers.get("accept", "")), accepts_gzip(headers.get("accept-encoding", ""))
+
+
+def _target(request: Request) -> str:
+    """Return the one target of a probe: an SS58 address, and nothing else, least of all one on the network.
+
+    Raises:
+        HotkeyError: It is none.
+    """
+    given = request.query_params.getlist("target")
+    if len(given) != 1 or not given[0].strip():
+        raise HotkeyError("a probe needs one target: /probe?target=HOTKEY, the SS58 address of a miner's hotkey")
+    target = given[0].strip()
+    public_key(target)
+    return target
+
+
+def _page(body: bytes, form: Format, *, gzipped: bool) -> Response:
+    headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if gzipped else {})
+    return Response(body, headers=headers, media_type=form.value)
+
+
+def _sentence(text: str, status: int = 200) -> Response:
+    return PlainTextResponse(f"{text[:1].upper()}{text[1:]}.\n", status)
+
+
+async def _bad_choice(_request: Request, error: Exception) -> Response:
+    return _sentence(str(error), 400)
+
+
+def _limit(most: int) -> Callable[[Endpoint], Endpoint]:
+    """Let so many requests in at once, of all endpoints together."""
+    under_way = 0
+
+    def limited(endpoint: Endpoint) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            nonlocal under_way
+            if most and under_way >= most:
+                text = "too many scrapes are being answered: see --web.max-requests"
+                return PlainTextResponse(f"{text}\n", 503, {"Retry-After": "1"})
+            under_way += 1
+            try:
+                return await endpoint(request)
+            finally:
+                under_way -= 1
+
+        return answer
+
+    return limited

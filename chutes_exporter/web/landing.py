@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -13,51 +12,112 @@ from chutes_exporter.duration import human_duration
 if TYPE_CHECKING:
     from chutes_exporter.exporter import Exporter
     from chutes_exporter.feeds import Feed
+    from chutes_exporter.view import FeedKey
 
+# On a narrow screen each row becomes a block whose cells carry their column's name.
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+code, td { overflow-wrap: anywhere; }
+td:first-child, td:nth-child(3) { white-space: nowrap; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }
-.bad { color: #b00020; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #8886; }
+ul { padding-left: 1.2rem; } li { margin: .2rem 0; }
+input { font: inherit; width: 32rem; max-width: 100%; box-sizing: border-box; }
+button { font: inherit; }
+.bad { color: #c00018; } .bad::before { content: "\\26A0\\FE0E "; }
+@media (prefers-color-scheme: dark) { .bad { color: #ff8080; } }
+@media (max-width: 45rem) {
+  thead { display: none; }
+  tr { display: block; border-bottom: 2px solid #8886; padding: .4rem 0; }
+  td { display: block; border: 0; padding: .1rem 0; }
+  td::before { content: attr(data-name) ": "; font-weight: 600; }
+}
 """
+_COLUMNS = ("Feed", "Hotkey", "State", "Newest answer", "Next request", "Last error")
 
 
-def landing_page(exporter: Exporter) -> str:
-    """Return the page as HTML."""
+def landing_page(exporter: Exporter, now: float) -> str:
+    """Return the page as HTML.
+
+    Args:
+        exporter: What runs here.
+        now: Unix time in seconds.
+    """
     settings = exporter.settings
     watched = (
         "the whole subnet"
         if not settings.watched
         else "".join(f"<br><code>{escape(hotkey)}</code>" for hotkey in sorted(settings.watched))
     )
-    rows = "".join(
-        f"<tr><td>{escape(key.source.name)}</td><td>{escape(key.hotkey) or 'all miners'}</td>{_state_cells(feed)}</tr>"
-        for key, feed in exporter.feed_states()
-    )
+    rows = "".join(_row(exporter, key, feed, now) for key, feed in exporter.feed_states())
+    head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     feeds = (
-        f"<table><tr><th>Feed</th><th>Hotkey</th><th>State</th><th>Newest answer</th></tr>{rows}</table>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         if rows
         else "<p>Nothing was asked yet: the first scrape asks.</p>"
     )
+    ready, reason = exporter.readiness()
+    reason = f"{reason[:1].upper()}{reason[1:]}."
+    state = escape(reason) if ready else f'<span class="bad">{escape(reason)}</span>'
+    metrics = escape(settings.telemetry_path)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
         f"<h1>chutes-exporter {escape(__version__)}</h1>"
-        f'<p><a href="{escape(settings.telemetry_path)}">Metrics</a></p>'
-        f"<p>Asks <code>{escape(settings.api_url)}</code> about {watched}.</p>"
-        f"<h2>Feeds</h2>{feeds}</body></html>"
+        f"<p>{state}</p>"
+        f"<p>Asks <code>{escape(settings.api_url)}</code> about {watched}</p>"
+        "<ul>"
+        f'<li><a href="{metrics}">{metrics}</a>: the metrics</li>'
+        '<li><a href="/sd">/sd</a>: the miners of the subnet, for Prometheus\' HTTP service discovery</li>'
+        '<li><a href="/-/healthy">/-/healthy</a>, <a href="/-/ready">/-/ready</a>: for orchestrators</li>'
+        "</ul>"
+        '<form action="/probe"><p><label>One miner: <input name="target" placeholder="hotkey (SS58)" required '
+        'spellcheck="false" autocomplete="off"></label> '
+        '<label><input type="checkbox" name="debug" value="true" style="width:auto"> how it went</label> '
+        "<button>Probe</button></p></form>"
+        "<h2>Feeds</h2><p>What is asked of the API, when a scrape needs it and what is known is not fresh any more.</p>"
+        f"{feeds}</body></html>"
     )
 
 
-def _state_cells(feed: Feed) -> str:
-    if feed.up:
-        state = "<td>up</td>"
-    elif feed.up is None:
-        state = "<td>waiting for the first answer</td>"
-    else:
-        error = feed.last_error
-        advice = f" {error.advice}" if isinstance(error, ApiError) else ""
-        state = f'<td class="bad">down: {escape(f"{error}.{advice}")}</td>'
-    age = "none" if feed.last_success is None else f"{human_duration(time.time() - feed.last_success)} ago"
-    return f"{state}<td>{escape(age)}</td>"
+def _row(exporter: Exporter, key: FeedKey, feed: Feed, now: float) -> str:
+    age = "none" if feed.last_success is None else f"{human_duration(max(now - feed.last_success, 0))} old"
+    if feed.last_success is not None and exporter.feeds.peek(key) is None:
+        age += ", dropped"
+    cells = (
+        escape(key.source.name),
+        escape(key.hotkey) or "all miners",
+        _state(feed),
+        age,
+        _next(exporter, key, feed),
+        _last_error(feed, now),
+    )
+    return (
+        "<tr>"
+        + "".join(f'<td data-name="{name}">{cell}</td>' for name, cell in zip(_COLUMNS, cells, strict=True))
+        + "</tr>"
+    )
+
+
+def _state(feed: Feed) -> str:
+    if feed.up is None:
+        return "waiting for the first answer"
+    return "up" if feed.up else '<span class="bad">down</span>'
+
+
+def _last_error(feed: Feed, now: float) -> str:
+    if feed.last_failure is None:
+        return "none"
+    at, error = feed.last_failure
+    advice = f" {error.advice}" if isinstance(error, ApiError) else ""
+    return escape(f"{human_duration(max(now - at, 0))} ago: {str(error).rstrip('.!')}.{advice}")
+
+
+def _next(exporter: Exporter, key: FeedKey, feed: Feed) -> str:
+    if exporter.feeds.under_way(key):
+        return "under way"
+    wait = exporter.feeds.opens_at(feed)
+    return f"in {human_duration(wait)}" if wait > 0 else "by the next scrape"

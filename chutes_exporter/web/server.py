@@ -1,16 +1,20 @@
-"""The HTTP server: sockets, signals and a graceful end."""
+"""The HTTP server: sockets, the limits of connections, signals and a graceful end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
-from typing import TYPE_CHECKING
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from chutes_exporter.config import Address, ConfigError
 
@@ -19,18 +23,96 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from chutes_exporter.web.tls import CurrentContext
+
 _log = structlog.get_logger("server")
 
-_BACKLOG = 128
+_BACKLOG = 1024
 _PATIENCE_SECONDS = 10
 _GRACE_SECONDS = 15
+_HANDSHAKE_SECONDS = 10
+_MAX_HEADER_BYTES = 16 * 1024
+_MAX_CONNECTIONS = 512
+_REQUEST_SECONDS = 10
+"""Seconds that a client has to send a whole request, or to be idle between two."""
+_STUCK_SECONDS = 30
+"""Seconds that a client may read nothing of its answer."""
+_OPEN_FILES = 4096
+
+
+class _Connection(H11Protocol):
+    """A connection that is cut when its client is too slow."""
+
+    idle_since: float | None = None
+    unsent = 0
+    stuck_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self.idle_since = self.loop.time()
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and not tls.context.admits(tls.getpeercert()):
+            _log.warning("refused a client's certificate: it has no allowed name", client=str(self.client))
+            transport.abort()
+        elif len(self.connections) > _MAX_CONNECTIONS:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Cut the connection that has been idle for longest: who is served stays, and who comes gets in."""
+        idle = [one for one in cast("set[_Connection]", self.connections) if not one.is_busy()]
+        min(idle, key=lambda one: one.idle_since or 0.0, default=self).transport.abort()
+
+    def is_busy(self) -> bool:
+        """Tell whether a request is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle  # None until the first request
+        return cycle is not None and not cycle.response_complete
+
+    def on_response_complete(self) -> None:
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def check(self) -> None:
+        """Cut the connection where its client has been too slow."""
+        now = self.loop.time()
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent < self.unsent:
+            self.stuck_since = now
+        self.unsent = unsent
+        idle = 0.0 if self.is_busy() or unsent or self.idle_since is None else now - self.idle_since
+        if idle > _REQUEST_SECONDS or now - self.stuck_since > _STUCK_SECONDS:
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, context: CurrentContext | None) -> None:
+        super().__init__(config)
+        self._context = context
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # Uvicorn raises the signal again after its graceful end, which turns a clean exit into a killed process.
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Uvicorn's own has no time limit for handshakes, and takes no context that is made already.
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                lambda: _Connection(config=self.config, server_state=self.server_state, app_state={}),
+                sock=opened,
+                backlog=_BACKLOG,
+                ssl=self._context,
+                ssl_handshake_timeout=None if self._context is None else _HANDSHAKE_SECONDS,
+            )
+            for opened in sockets or []
+        ]
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            for connection in cast("set[_Connection]", self.server_state.connections).copy():
+                connection.check()
+        return await super().on_tick(counter)
 
 
 def open_socket(address: Address) -> socket.socket:
@@ -41,6 +123,8 @@ def open_socket(address: Address) -> socket.socket:
     """
     dual = not address.host and socket.has_dualstack_ipv6()
     try:
+        if address.path:
+            return _open_unix_socket(address.path)
         if dual:
             try:
                 return socket.create_server(
@@ -56,10 +140,54 @@ def open_socket(address: Address) -> socket.socket:
         raise ConfigError(f"cannot listen on {address}: {reason}. Choose another address") from None
 
 
+def _open_unix_socket(path: str) -> socket.socket:
+    """Open a Unix socket for this user and group, in the place of one that nobody listens on any more."""
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(path)
+        raise OSError(98, "Address already in use")
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(Path(path).stat().st_mode):
+            Path(path).unlink()
+    opened = socket.socket(socket.AF_UNIX)
+    try:
+        # Nobody else may connect, not even between the two calls.
+        before = os.umask(0o117)
+        try:
+            opened.bind(path)
+        finally:
+            os.umask(before)
+        opened.listen(_BACKLOG)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def close_socket(opened: socket.socket, address: Address) -> None:
+    """Close a listening socket; of a Unix socket the path goes too."""
+    opened.close()
+    if address.path:
+        Path(address.path).unlink(missing_ok=True)
+
+
 def bound_address(opened: socket.socket) -> Address:
     """Return where a socket listens in fact, its port resolved."""
-    host, port = opened.getsockname()[:2]
+    name = opened.getsockname()
+    if opened.family == socket.AF_UNIX:
+        return Address(path=name)
+    host, port = name[:2]
     return Address("" if host in ("::", "0.0.0.0") else host, port)  # noqa: S104 - compared, not bound
+
+
+def allow_many_files() -> None:
+    """Raise the soft limit of open files, which is often 1024: idle connections must not keep others out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _OPEN_FILES:
+        wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+        # A sandbox may forbid it; then what there is must do.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.asynccontextmanager
@@ -67,6 +195,7 @@ async def serving(
     app: ASGIApp,
     sockets: Sequence[socket.socket],
     *,
+    context: CurrentContext | None = None,
     date_header: bool = True,
     grace: int = _GRACE_SECONDS,
     patience: float = _PATIENCE_SECONDS,
@@ -77,6 +206,7 @@ async def serving(
     Args:
         app: The application.
         sockets: Listening sockets.
+        context: Encrypts connections; None where they are not encrypted.
         date_header: Whether to add a Date header to responses.
         grace: Seconds that requests under way have to finish at the end; then they are cut.
         patience: Seconds of these after which they are hurried.
@@ -91,8 +221,10 @@ async def serving(
             server_header=False,
             proxy_headers=False,
             date_header=date_header,
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             timeout_graceful_shutdown=grace,
-        )
+        ),
+        context,
     )
     running = asyncio.create_task(server.serve(sockets=list(sockets)))
     try:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
+import re
 
 import httpx
 import pytest
 
+from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web.app import scrape_timeout
-from tests.support import HOTKEY, get, parse_page, served_exporter, watching
+from chutes_exporter.web.landing import landing_page
+from tests.support import HOTKEY, Clock, get, parse_page, served_exporter, watching
 
 
 @pytest.mark.parametrize(
@@ -55,26 +60,124 @@ async def test_the_metrics_path_is_a_setting(simulator: Simulator) -> None:
         assert (await get(f"{url}/metrics")).status_code == 404
 
 
-async def test_health_is_about_the_process_alone(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(status=500)
+async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Simulator) -> None:
+    simulator.faults.update({endpoint.name: Fault(latency=60) for endpoint in ENDPOINTS})
     async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
         assert (await get(f"{url}/-/healthy")).status_code == 200
-        assert (await get(f"{url}/-/ready")).status_code == 200
-    assert simulator.asked == []
+        response = await get(f"{url}/-/ready")
+        assert (response.status_code, response.text) == (
+            503,
+            f"Not ready: waiting for a first answer of {simulator.url}.\n",
+        )
+        assert simulator.asked == type(simulator.asked)()
+        simulator.faults["scores"] = Fault(status=500)
+        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "1"})
+        response = await get(f"{url}/-/ready")
+        assert (response.status_code, response.text) == (200, f"Ready, though {simulator.url} fails for scores.\n")
+        simulator.faults.clear()
+    async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
+        await get(f"{url}/metrics")
+        assert (await get(f"{url}/-/ready")).text == "Ready.\n"
+    off = {collector.name: False for collector in COLLECTORS}
+    async with served_exporter(Settings(api_url=simulator.url, collectors=off)) as (url, _):
+        assert (await get(f"{url}/-/ready")).text == "Ready, with no collector on.\n"
 
 
-async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator) -> None:
+async def test_collectors_can_be_chosen_for_a_scrape(simulator: Simulator) -> None:
     async with served_exporter(watching(simulator.url)) as (url, _):
+        page = parse_page((await get(f"{url}/metrics?collect[]=scores&collect[]=servers")).text)
+        assert {asked.endpoint for asked in simulator.asked} == {"scores", "servers"}
+        chosen = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
+        assert chosen == {"scores", "servers"}
+        response = await get(f"{url}/metrics?collect[]=nothing")
+        assert (response.status_code, response.text[:37]) == (400, "There is no collector 'nothing': choo")
+        response = await get(f"{url}/metrics?collect[]=image_details")
+        assert response.status_code == 400
+        assert "--collector.image_details" in response.text
+
+
+async def test_more_scrapes_than_the_limit_are_refused_at_once_and_the_rest_answered(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=1)
+    settings = watching(simulator.url, max_requests=3)
+    async with served_exporter(settings) as (url, _):
+        answers = await asyncio.gather(*(get(f"{url}{path}") for path in ("/metrics", "/metrics", "/metrics") * 4))
+        statuses = [answer.status_code for answer in answers]
+        assert (statuses.count(200), statuses.count(503)) == (3, 9)
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.headers["retry-after"] == "1"
+        # What is no scrape is answered all the same, and the places are free again.
+        assert (await get(f"{url}/-/healthy")).status_code == 200
+        assert (await get(f"{url}/metrics")).status_code == 200
+    async with served_exporter(watching(simulator.url, max_requests=0)) as (url, _):
+        answers = await asyncio.gather(*(get(f"{url}/metrics") for _ in range(12)))
+        assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_other_methods_are_not_allowed(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient() as client:
+        for path in ("/", "/metrics", "/probe", "/sd", "/-/healthy", "/-/ready"):
+            for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
+                response = await client.request(method, f"{url}{path}")
+                assert (response.status_code, set(response.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+            head = await client.head(f"{url}{path}")
+            assert head.content == b""
+        assert (await client.get(f"{url}/-/reload")).status_code == 405
+
+
+async def test_reloading_over_http_is_off_unless_it_is_wanted(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient() as client:
+        response = await client.post(f"{url}/-/reload")
+        assert (response.status_code, "--web.enable-lifecycle" in response.text) == (403, True)
+
+
+async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         assert "Nothing was asked yet" in (await get(f"{url}/")).text
-        simulator.faults["scores"] = Fault(status=500, body=b"<script>alert(1)</script>")
+        simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
         simulator.faults["stats"] = Fault(latency=30)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "1"})
-        page = (await get(f"{url}/")).text
+        clock.now += 30
+        page = landing_page(exporter, clock.now)
     assert HOTKEY in page
-    assert "down: 500" in page
     assert "<script>" not in page
     assert "waiting for the first answer" in page
-    assert "up</td>" in page
+    rows = {
+        row.split("</td>")[0].rpartition(">")[2]: re.findall(r'data-name="([^"]+)">(.*?)</td>', row)
+        for row in page.split("<tr>")[2:]
+    }
+    assert rows["metagraph"] == [
+        ("Feed", "metagraph"),
+        ("Hotkey", "all miners"),
+        ("State", "up"),
+        ("Newest answer", "30 seconds old"),
+        ("Next request", "in 4 minutes"),
+        ("Last error", "none"),
+    ]
+    assert dict(rows["stats"])["Next request"] == "under way"
+    assert "down" in dict(rows["scores"])["State"]
+    assert dict(rows["scores"])["Last error"].startswith("30 seconds ago: 500 &lt;script&gt;alert(1)")
+    assert dict(rows["scores"])["Newest answer"] == "none"
+    assert dict(rows["scores"])["Next request"] == "by the next scrape"
+
+
+async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
+    simulator: Simulator, clock: Clock
+) -> None:
+    simulator.faults["scores"] = Fault(status=500, times=1)
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        await get(f"{url}/metrics")
+        clock.now += 60
+        await get(f"{url}/metrics")
+        page = landing_page(exporter, clock.now)
+    assert "1 minute ago: 500 simulated fault." in page
+    assert 'class="bad"' not in page
+
+
+async def test_the_landing_page_tells_what_was_dropped(simulator: Simulator, clock: Clock) -> None:
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        await get(f"{url}/metrics")
+        clock.now += 7300
+        assert "2 hours old, dropped" in landing_page(exporter, clock.now)
 
 
 async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import socket
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
@@ -15,6 +18,9 @@ from chutes_exporter.web.server import bound_address, open_socket, serving
 from tests.support import get
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
     from starlette.requests import Request
 
 
@@ -74,3 +80,170 @@ async def test_requests_that_take_too_long_at_the_end_are_hurried() -> None:
         await asyncio.sleep(0.3)
         assert not hurried.is_set()
     assert (await waiting).text == "what there is"
+
+
+@contextlib.asynccontextmanager
+async def attacked() -> AsyncIterator[httpx.URL]:
+    """Serve over a socket; yields where, for clients that misbehave."""
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with serving(APP, [opened], grace=1):
+            yield httpx.URL(f"http://{bound_address(opened)}/")
+
+
+async def said(url: httpx.URL, request: bytes) -> bytes:
+    """Send bytes, and return all that comes back until the connection is closed."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(request)
+    try:
+        return await asyncio.wait_for(reader.read(), 20)
+    except ConnectionError:
+        return b""
+    finally:
+        await gone(writer)
+
+
+async def gone(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 40_000 + b"\r\n",
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\x00: c\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+async def test_what_is_too_large_or_no_http_is_sent_away_and_the_next_is_answered(request_bytes: bytes) -> None:
+    async with attacked() as url:
+        answer = await said(url, request_bytes.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+        assert answer == b"" or answer.split()[1] in (b"400", b"404")
+        assert (await get(str(url))).text == "hello"
+
+
+async def test_a_thousand_slow_connections_keep_nobody_out() -> None:
+    server.allow_many_files()
+    async with attacked() as url:
+        slow = []
+        for number in range(1000):
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            writer.write(b"GET / HTTP/1.1\r\nX-Slow: " if number % 2 else b"")
+            slow.append((reader, writer))
+            if number % 100 == 99:
+                assert (await asyncio.wait_for(get(str(url)), 5)).text == "hello"
+        # Those that came first had to make room: there are never more than the limit.
+        cut = [reader for reader, _ in slow if reader.at_eof() or reader.exception() is not None]
+        assert len(cut) >= 1000 - 512
+        for _, writer in slow:
+            await gone(writer)
+
+
+async def test_who_is_too_slow_with_a_request_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_REQUEST_SECONDS", 0.5)
+    async with attacked() as url:
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        cut = asyncio.create_task(reader.read())
+        sent = 0
+        for byte in b"GET / HTTP/1.1\r\nX: " + b"a" * 100:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+            if cut.done():
+                break
+            sent += 1
+        assert 10 < sent < 100
+        with contextlib.suppress(ConnectionError):
+            assert await cut == b""
+        await gone(writer)
+
+
+async def test_who_is_served_is_not_cut_for_being_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_REQUEST_SECONDS", 0.2)
+
+    async def slow(_request: Request) -> Response:
+        await asyncio.sleep(2.5)
+        return PlainTextResponse("late")
+
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with serving(Starlette(routes=[Route("/", slow)]), [opened]):
+            assert (await get(f"http://{bound_address(opened)}/")).text == "late"
+
+
+async def test_who_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_STUCK_SECONDS", 0.5)
+
+    async def large(_request: Request) -> Response:
+        return PlainTextResponse(b"x" * 30_000_000)
+
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with serving(Starlette(routes=[Route("/", large)]), [opened], grace=1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", bound_address(opened).port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.sleep(4)
+            received = 0
+            with contextlib.suppress(ConnectionError):
+                while chunk := await asyncio.wait_for(reader.read(1_000_000), 5):
+                    received += len(chunk)
+            assert received < 30_000_000
+            await gone(writer)
+
+
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/metrics/..;/", "/%00", "/-/quit"]
+)
+async def test_no_path_leads_anywhere_else(path: str) -> None:
+    async with attacked() as url:
+        answer = await said(url, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert answer.split()[1] == b"404"
+
+
+async def test_a_unix_socket_is_for_its_user_and_group(tmp_path: Path) -> None:
+    path = tmp_path / "exporter.sock"
+    address = Address(path=str(path))
+    opened = open_socket(address)
+    assert bound_address(opened) == address
+    assert str(address) == f"unix:{path}"
+    assert path.stat().st_mode & 0o777 == 0o660
+    async with serving(APP, [opened]):
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
+            assert (await client.get("/")).text == "hello"
+        with pytest.raises(ConfigError, match="Address already in use"):
+            open_socket(address)
+    server.close_socket(opened, address)
+    assert not path.exists()
+
+
+def test_a_unix_socket_that_nobody_listens_on_any_more_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "exporter.sock"
+    open_socket(Address(path=str(path))).close()
+    assert path.exists()
+    with open_socket(Address(path=str(path))) as opened:
+        assert bound_address(opened).path == str(path)
+
+
+def test_a_file_in_the_place_of_a_unix_socket_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(ConfigError, match="cannot listen on unix:"):
+        open_socket(Address(path=str(path)))
+    assert path.read_text() == "data"
+
+
+@pytest.mark.parametrize(("before", "hard", "after"), [(1024, 20_000, 4096), (1024, 2000, 2000), (1024, -1, 4096)])
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may(
+    monkeypatch: pytest.MonkeyPatch, before: int, hard: int, after: int
+) -> None:
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (before, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, limit: limits.append(limit))
+    server.allow_many_files()
+    assert limits == [(after, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (65_536, 65_536))
+    server.allow_many_files()
+    assert len(limits) == 1

@@ -1,0 +1,94 @@
+"""Passwords: checked off the event loop, in a time that tells nothing, and remembered briefly where they were right."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import bcrypt
+import cachetools
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_REMEMBERED_SECONDS = 120
+_REMEMBERED = 256
+_MAX_WAITING = 64
+_BCRYPT_BYTES = 72  # what bcrypt looks at
+
+
+class BusyError(Exception):
+    """So many passwords wait to be checked that another would wait for too long."""
+
+
+class PasswordCheck:
+    """Checks the passwords of some users.
+
+    Args:
+        users: Bcrypt hashes by user name.
+    """
+
+    def __init__(self, users: Mapping[str, str]) -> None:
+        self._users = {name: hashed.encode() for name, hashed in users.items()}
+        # For users that do not exist, so that they take as long: a hash that nothing has, at each cost that there is.
+        self._decoys = sorted({hashed[:7] + b"." * 53 for hashed in self._users.values()})
+        self._key = os.urandom(32)
+        self._good: cachetools.TTLCache[bytes, bool] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
+        # One at a time, in a thread of its own: guesses must not take the time that pages need.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
+        self._waiting = 0
+
+    async def admits(self, authorization: str) -> bool:
+        """Tell whether an Authorization header has a user's right password.
+
+        Raises:
+            BusyError: Too many others wait.
+        """
+        credentials = _credentials(authorization)
+        if credentials is None:
+            return False
+        name, password = credentials
+        # Kept under a digest with a key of this process: neither memory nor timing tells the password.
+        digest = hmac.digest(self._key, name.encode() + b"\0" + password, hashlib.sha256)
+        if digest not in self._good:
+            if self._waiting >= _MAX_WAITING:
+                raise BusyError
+            self._waiting += 1
+            try:
+                good = await asyncio.get_running_loop().run_in_executor(self._thread, self._check, name, password)
+            finally:
+                self._waiting -= 1
+            if not good:
+                return False
+        # Anew each time: who scrapes on is not asked to wait behind those who guess.
+        self._good[digest] = True
+        return True
+
+    def _check(self, name: str, password: bytes) -> bool:
+        hashed = self._users.get(name)
+        if hashed is None:
+            # The same user always takes the same time, as real ones do.
+            pick = hmac.digest(self._key, name.encode(), hashlib.sha256)[0] % len(self._decoys)
+            hashed = self._decoys[pick]
+        return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed) and name in self._users
+
+    def close(self) -> None:
+        """End when the checks under way are done."""
+        self._thread.shutdown(wait=False)
+
+
+def _credentials(authorization: str) -> tuple[str, bytes] | None:
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+        return (name.decode(), password) if colon else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None

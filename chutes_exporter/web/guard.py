@@ -1,0 +1,109 @@
+"""What stands before every page: headers, sizes, the rate limit and passwords."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from chutes_exporter.web.auth import PasswordCheck
+    from chutes_exporter.web.config_file import RateLimit, WebConfig
+
+_MAX_TARGET_BYTES = 4096
+_MAX_HEADER_BYTES = 16 * 1024
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    # The landing page has one sheet of styles in it, and a form; nothing here ever loads anything.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+}
+
+
+class Guard:
+    """Lets through what the web configuration of the moment allows.
+
+    Args:
+        app: What it guards.
+        monotonic: A clock that never jumps, in seconds.
+    """
+
+    def __init__(self, app: ASGIApp, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._app = app
+        self._monotonic = monotonic
+        self._passwords: PasswordCheck | None = None
+        self._headers = _HEADERS
+        self._bucket: _Bucket | None = None
+
+    def adopt(self, config: WebConfig) -> None:
+        """Follow a configuration from now on."""
+        if self._passwords is not None:
+            self._passwords.close()
+        self._passwords = None
+        if config.users:
+            # Only who uses passwords pays for the library.
+            from chutes_exporter.web.auth import PasswordCheck  # noqa: PLC0415
+
+            self._passwords = PasswordCheck(config.users)
+        self._headers = {**_HEADERS, **config.headers}
+        self._bucket = None if config.rate_limit is None else _Bucket(config.rate_limit, self._monotonic)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or say why not."""
+        headers = self._headers
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        refusal = await self._refusal(scope)
+        await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_TARGET_BYTES:
+            return PlainTextResponse("The address is too long.\n", 414)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
+            return PlainTextResponse("The headers are too long.\n", 431)
+        if self._bucket is not None and (wait := self._bucket.take()) > 0:
+            retry = {"Retry-After": str(int(wait) + 1)}
+            return PlainTextResponse("Too many requests: rate_limit in --web.config.file.\n", 429, retry)
+        return None if self._passwords is None else await self._unauthorized(self._passwords, scope)
+
+    async def _unauthorized(self, passwords: PasswordCheck, scope: Scope) -> Response | None:
+        from chutes_exporter.web.auth import BusyError  # noqa: PLC0415 - see above
+
+        try:
+            if await passwords.admits(Headers(scope=scope).get("authorization", "")):
+                return None
+        except BusyError:
+            return PlainTextResponse("Too many passwords are being checked.\n", 503, {"Retry-After": "5"})
+        return PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="chutes-exporter"'})
+
+
+class _Bucket:
+    """A token bucket: one more token every so often, and at most so many."""
+
+    def __init__(self, limit: RateLimit, monotonic: Callable[[], float]) -> None:
+        self._limit = limit
+        self._monotonic = monotonic
+        self._tokens = float(limit.burst)
+        self._at = monotonic()
+
+    def take(self) -> float:
+        """Take a token, or return the seconds until there is one."""
+        now = self._monotonic()
+        self._tokens = min(self._tokens + (now - self._at) / self._limit.interval, float(self._limit.burst))
+        self._at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) * self._limit.interval
+        self._tokens -= 1
+        return 0.0

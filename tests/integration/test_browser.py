@@ -1,0 +1,92 @@
+"""The landing page in Debian's Chromium, as a person sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.async_api import async_playwright, expect
+
+from chutes_exporter.exporter import Exporter
+from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.web.app import make_app
+from chutes_exporter.web.config_file import WebConfig
+from chutes_exporter.web.guard import Guard
+from tests.support import HOTKEY, get, served, watching
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from playwright.async_api import Browser
+
+_QUIET = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-sandbox",
+)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_QUIET)
+        try:
+            yield running
+        finally:
+            await running.close()
+
+
+@contextlib.asynccontextmanager
+async def guarded(simulator: Simulator) -> AsyncIterator[str]:
+    """Serve the exporter as the command does, headers included."""
+    async with Exporter(watching(simulator.url)) as exporter:
+        guard = Guard(make_app(exporter))
+        guard.adopt(WebConfig())
+        async with served(guard) as url:
+            yield url
+
+
+@pytest.mark.parametrize(("width", "scripts"), [(1280, True), (1280, False), (340, True), (340, False)])
+async def test_the_landing_page_serves_a_person_in_any_window_and_without_scripts(
+    simulator: Simulator,
+    browser: Browser,
+    width: int,
+    scripts: bool,  # noqa: FBT001
+    tmp_path: Path,
+) -> None:
+    simulator.faults["scores"] = Fault(status=503)
+    async with guarded(simulator) as url:
+        await get(f"{url}/metrics")
+        context = await browser.new_context(viewport={"width": width, "height": 800}, java_script_enabled=scripts)
+        page = await context.new_page()
+        problems: list[str] = []
+        requested: list[str] = []
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
+        await page.goto(url)
+        await page.screenshot(path=tmp_path / "landing.png", full_page=True)
+        await expect(page.get_by_role("heading", name="chutes-exporter")).to_be_visible()
+        await expect(page.get_by_text(HOTKEY, exact=True).first).to_be_visible()
+        await expect(page.get_by_text("503 simulated fault").first).to_be_visible()
+        # Nothing is loaded from anywhere, and nothing is forbidden by the page's own policy.
+        assert [one for one in requested if not one.startswith(url)] == []
+        assert [one for one in problems if "favicon" not in one] == []
+        # Nothing sticks out of the window.
+        box = await page.locator("table").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        if scripts:
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        # The form leads to a miner's page.
+        await page.get_by_placeholder("hotkey (SS58)").fill(HOTKEY)
+        await page.get_by_role("checkbox").check()
+        await page.get_by_role("button", name="Probe").click()
+        await expect(page.get_by_text(f"Probe of {HOTKEY}")).to_be_visible()
+        await context.close()

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import bcrypt
+import httpx
+import pytest
+import structlog
+
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
+from chutes_exporter.serve import Service, run_serve
+from chutes_exporter.simulator import Simulator, Size, World
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.support import HOTKEY, Pki, get, parse_page, series
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from chutes_exporter.config import Settings
+
+TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+
+
+def users(password: str) -> str:
+    return f"basic_auth_users:\n  alice: {bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """A simulator whose time is the real one, as the service's is."""
+    async with Simulator(World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))) as running:
+        yield running
+
+
+@pytest.fixture
+def hotkey_file(tmp_path: Path) -> Path:
+    path = tmp_path / "hotkey"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
+    """Makes settings of flags, the hotkey file read again."""
+
+    def make(**more: object) -> Settings:
+        return make_settings(
+            api_url=simulator.url,
+            credentials=find_credentials([hotkey_file], {}),
+            **{"listen": ["127.0.0.1:0"], "enable_lifecycle": True, **more},  # type: ignore[arg-type]
+        )
+
+    return make
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so; a coroutine is asked for what comes of it."""
+    for _ in range(200):
+        found = condition()
+        if await found if inspect.isawaitable(found) else found:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it never came true")
+
+
+def another_key(path: Path, simulator: Simulator) -> str:
+    """Put another miner's key into a hotkey file."""
+    miner = simulator.world.miners[1]
+    # As the simulated world makes it.
+    seed = hashlib.sha256(b"64/hotkey/1").hexdigest()
+    path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": seed}))
+    path.chmod(0o644)
+    return miner.hotkey
+
+
+def broken(path: Path) -> None:
+    path.write_text("{")
+
+
+async def test_what_is_known_is_known_before_the_first_scrape(
+    make: Callable[..., Settings], simulator: Simulator
+) -> None:
+    async with Service(make()) as service:
+        url = f"http://{service.addresses[0]}"
+        async with httpx.AsyncClient(base_url=url) as client:
+
+            async def ready() -> bool:
+                return (await client.get("/-/ready")).status_code == 200
+
+            await until(ready)
+            assert (await client.get("/metrics")).status_code == 200
+    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+
+
+async def test_a_reload_follows_the_hotkey_file(
+    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
+) -> None:
+    async with Service(make(), make) as service, httpx.AsyncClient() as client:
+        url = f"http://{service.addresses[0]}"
+        page = parse_page((await client.get(f"{url}/metrics")).text)
+        assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
+        assert page[series("chutes_exporter_config_last_reload_successful")] == 1
+        started = page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")]
+        other = another_key(hotkey_file, simulator)
+        response = await client.post(f"{url}/-/reload")
+        assert (response.status_code, response.text) == (200, "Reloaded.\n")
+        page = parse_page((await client.get(f"{url}/metrics")).text)
+        assert series("chutes_fleet_servers", hotkey=other) in page
+        assert not [labels for _, labels in page if ("hotkey", HOTKEY) in labels]
+        assert page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")] > started
+
+
+async def test_a_faulty_reload_keeps_what_was_and_says_so(make: Callable[..., Settings], hotkey_file: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(), make) as service, httpx.AsyncClient() as client:
+            url = f"http://{service.addresses[0]}"
+            before = parse_page((await client.get(f"{url}/metrics")).text)
+            broken(hotkey_file)
+            response = await client.post(f"{url}/-/reload")
+            assert response.status_code == 500
+            assert response.text.startswith("The old configuration stays: ")
+            assert TEST_SEED[2:] not in response.text
+            page = parse_page((await client.get(f"{url}/metrics")).text)
+            assert page[series("chutes_exporter_config_last_reload_successful")] == 0
+            stamp = series("chutes_exporter_config_last_reload_success_timestamp_seconds")
+            assert page[stamp] == before[stamp]
+            assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == ["the old configuration stays"]
+
+
+async def test_a_faulty_web_configuration_keeps_the_hotkeys_too(
+    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("")
+    async with Service(make(web_config=path), lambda: make(web_config=path)) as service, httpx.AsyncClient() as client:
+        url = f"http://{service.addresses[0]}"
+        another_key(hotkey_file, simulator)
+        path.write_text("nonsense: 1")
+        assert (await client.post(f"{url}/-/reload")).status_code == 500
+        page = parse_page((await client.get(f"{url}/metrics")).text)
+        assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
+
+
+async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..., Settings], tmp_path: Path) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(users("first"))
+    async with Service(make(web_config=path)) as service, httpx.AsyncClient() as client:
+        url = f"http://{service.addresses[0]}/-/healthy"
+        page_url = url.replace("/-/healthy", "/metrics")
+
+        async def admits(password: str) -> bool:
+            return (await client.get(url, auth=("alice", password))).status_code == 200
+
+        assert [await admits("first"), await admits("second")] == [True, False]
+        path.write_text(users("second"))
+        await until(lambda: admits("second"))
+        assert not await admits("first")
+        # What is faulty changes nothing, is told once, and what is put right is followed again.
+        with structlog.testing.capture_logs() as logs:
+            path.write_text("basic_auth_users: {}")
+            await until(lambda: logs)
+            await asyncio.sleep(2.2)
+            assert [log["event"] for log in logs] == ["the old web configuration stays"]
+            assert await admits("second")
+            page = parse_page((await client.get(page_url, auth=("alice", "second"))).text)
+            assert page[series("chutes_exporter_config_last_reload_successful")] == 0
+            path.write_text(users("third"))
+            await until(lambda: admits("third"))
+        page = parse_page((await client.get(page_url, auth=("alice", "third"))).text)
+        assert page[series("chutes_exporter_config_last_reload_successful")] == 1
+
+
+async def test_certificates_are_followed_and_tls_is_not_switched(
+    make: Callable[..., Settings],
+    pki: Pki,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(TLS)
+    async with Service(make(web_config=path), lambda: make(web_config=path)) as service:
+        assert service.scheme == "https"
+        url = f"https://{service.addresses[0]}/-/healthy"
+
+        async def serial() -> str:
+            async with httpx.AsyncClient(verify=pki.client()) as client, client.stream("GET", url) as response:
+                await response.aread()
+                tls = response.extensions["network_stream"].get_extra_info("ssl_object")
+                return str(tls.getpeercert()["serialNumber"])
+
+        first = await serial()
+        # A certificate without its key is what half a renewal looks like.
+        renewed = pki.authority.issue_cert("127.0.0.1")
+        (tmp_path / "server.crt").write_bytes(renewed.cert_chain_pems[0].bytes())
+        await asyncio.sleep(1.5)
+        assert await serial() == first
+        (tmp_path / "server.key").write_bytes(renewed.private_key_pem.bytes())
+
+        async def renewed_now() -> bool:
+            return await serial() != first
+
+        await until(renewed_now)
+        path.write_text("")
+        assert "only by a restart" in await service.reload()
+        await serial()
+
+
+async def test_a_faulty_web_configuration_is_refused_at_the_start(
+    make: Callable[..., Settings], tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("\nnonsense: 1")
+    with pytest.raises(ConfigError, match=r"web\.yml, line 2: 'nonsense' is not known"):
+        async with Service(make(web_config=path)):
+            pass
+
+
+async def test_several_addresses_and_unix_sockets_are_served_at_once(
+    make: Callable[..., Settings], tmp_path: Path
+) -> None:
+    path = tmp_path / "exporter.sock"
+    listen = ["127.0.0.1:0", "[::1]:0", f"unix:{path}"]
+    async with Service(make(listen=listen)) as service:
+        four, six, unix = service.addresses
+        assert unix == Address(path=str(path))
+        for address in (four, six):
+            assert (await get(f"http://{address}/-/healthy")).status_code == 200
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport) as client:
+            assert (await client.get("http://exporter/-/healthy")).status_code == 200
+    assert not path.exists()
+
+
+async def test_who_has_no_collector_is_told(make: Callable[..., Settings]) -> None:
+    off = {collector.name: False for collector in COLLECTORS}
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(collectors=off)):
+            pass
+    assert "no collector is on: the page has nothing but the exporter's own metrics" in [log["event"] for log in logs]
+
+
+async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
+    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(run_serve(make(), make))
+        await until(lambda: [log for log in logs if log["event"] == "listening"])
+        address = next(log["addresses"] for log in logs if log["event"] == "listening")
+        other = another_key(hotkey_file, simulator)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: [log for log in logs if log["event"] == "configuration read again"])
+        page = parse_page((await get(f"http://{address}/metrics")).text)
+        assert series("chutes_fleet_servers", hotkey=other) in page
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 20)
+    # The warnings of a reload are told as those of a start.
+    assert [log for log in logs if "other users of this machine can read" in log["event"]]

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from chutes_exporter.config import ConfigError
+from chutes_exporter.systemd import Notifier, take_sockets
+from tests.test_cli import COMMAND, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UNITS = Path(__file__).parent.parent / "deploy" / "systemd"
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket on which systemd would be told."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(10)
+        yield listening
+
+
+def heard(told: socket.socket) -> str:
+    return told.recv(4096).decode()
+
+
+def test_systemd_is_told_how_things_are(told: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": told.getsockname()})
+    notifier.ready("listening")
+    assert heard(told) == "READY=1\nSTATUS=listening"
+    notifier.reloading()
+    assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", heard(told))
+    notifier.stopping()
+    assert heard(told) == "STOPPING=1"
+
+
+def test_the_abstract_namespace_is_meant_by_an_at_sign() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind("\0chutes-exporter-test")
+        Notifier({"NOTIFY_SOCKET": "@chutes-exporter-test"}).stopping()
+        assert heard(listening) == "STOPPING=1"
+
+
+def test_who_is_not_there_is_not_told(tmp_path: Path) -> None:
+    Notifier({}).ready("listening")
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("listening")
+
+
+async def test_the_watchdog_hears_twice_in_its_time(told: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "200000"})
+    alive = asyncio.create_task(notifier.keep_alive())
+    await asyncio.sleep(0.35)
+    alive.cancel()
+    told.setblocking(False)  # noqa: FBT003 - takes it by position only
+    beats = 0
+    while True:
+        try:
+            assert told.recv(100) == b"WATCHDOG=1"
+        except BlockingIOError:
+            break
+        beats += 1
+    assert 3 <= beats <= 4
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}]
+)
+async def test_without_a_watchdog_nothing_is_said(told: socket.socket, variables: dict[str, str]) -> None:
+    await asyncio.wait_for(Notifier({"NOTIFY_SOCKET": told.getsockname(), **variables}).keep_alive(), 5)
+    told.setblocking(False)  # noqa: FBT003 - takes it by position only
+    with pytest.raises(BlockingIOError):
+        told.recv(100)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"LISTEN_PID": "1", "LISTEN_FDS": "1"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "many"},
+    ],
+)
+def test_sockets_of_somebody_else_are_not_taken(variables: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="has handed over no socket"):
+        take_sockets(variables)
+
+
+_DATAGRAM = """
+import os, socket, sys
+from chutes_exporter.systemd import take_sockets
+opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+os.dup2(opened.detach(), 3)
+try:
+    take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+except ValueError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_socket_that_nothing_can_listen_on_is_refused() -> None:
+    result = subprocess.run([sys.executable, "-c", _DATAGRAM], capture_output=True, text=True, check=False)
+    assert (result.returncode, "use ListenStream=" in result.stderr) == (1, True)
+
+
+def test_it_serves_on_a_socket_that_systemd_has_opened_and_tells_when_it_is_ready(
+    told: socket.socket, tmp_path: Path
+) -> None:
+    path = tmp_path / "exporter.sock"
+    variables = environment(NOTIFY_SOCKET=str(told.getsockname()))
+    process = subprocess.Popen(
+        [  # noqa: S607 - Debian's, from the path
+            "systemd-socket-activate",
+            f"--listen={path}",
+            *(f"--setenv={name}={value}" for name, value in variables.items()),
+            COMMAND,
+            "--web.systemd-socket",
+            *("--api.url", "http://127.0.0.1:9"),
+        ],
+        env=variables,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=20), timeout=30) as client:
+            while not path.exists():
+                pass
+            assert client.get("http://exporter/-/healthy").status_code == 200
+        assert heard(told) == f"READY=1\nSTATUS=listening on unix:{path}"
+        process.send_signal(signal.SIGTERM)
+        assert heard(told) == "STOPPING=1"
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("unit", ["chutes-exporter.service", "chutes-exporter.socket"])
+def test_the_units_are_valid(tmp_path: Path, unit: str) -> None:
+    for name in ("chutes-exporter.service", "chutes-exporter.socket"):
+        text = (UNITS / name).read_text()
+        # Where it will be installed there is nothing here.
+        (tmp_path / name).write_text(text.replace("/opt/chutes-exporter/bin/chutes-exporter", COMMAND))
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_the_service_is_well_hardened() -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=15"]
+    result = subprocess.run(
+        [*command, str(UNITS / "chutes-exporter.service")], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+    assert "Overall exposure level" in result.stdout

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import statistics
+import time
+
+import bcrypt
+import pytest
+
+from chutes_exporter.web.auth import BusyError, PasswordCheck
+
+COST = 8
+HASHES = {
+    name: bcrypt.hashpw(password.encode(), bcrypt.gensalt(COST)).decode()
+    for name, password in {"alice": "secret", "bob": "ünï", "long": "x" * 72}.items()
+}
+
+
+def basic(name: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("authorization", "admitted"),
+    [
+        (basic("alice", "secret"), True),
+        (basic("alice", "secret").replace("Basic", "bAsIc"), True),
+        (basic("bob", "ünï"), True),
+        # Bcrypt looks at 72 bytes, and Go's does the same with what is longer.
+        (basic("long", "x" * 100), True),
+        (basic("alice", "wrong"), False),
+        (basic("alice", ""), False),
+        (basic("alice", "secret\0"), False),
+        (basic("nobody", "secret"), False),
+        (basic("", ""), False),
+        ("", False),
+        ("Basic", False),
+        ("Basic !!!", False),
+        ("Basic " + base64.b64encode(b"alice").decode(), False),
+        ("Basic " + base64.b64encode(b"\xff\xfe:x").decode(), False),
+        ("Bearer " + base64.b64encode(b"alice:secret").decode(), False),
+    ],
+)
+async def test_only_a_users_right_password_is_admitted(authorization: str, admitted: bool) -> None:  # noqa: FBT001
+    check = PasswordCheck(HASHES)
+    assert [await check.admits(authorization) for _ in range(2)] == [admitted] * 2
+    check.close()
+
+
+async def seconds(check: PasswordCheck, authorization: str) -> float:
+    times = []
+    for number in range(9):
+        started = time.perf_counter()
+        await check.admits(authorization.replace("NUMBER", str(number)))
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+async def test_unknown_users_take_as_long_as_known_ones_and_good_passwords_are_remembered() -> None:
+    check = PasswordCheck(HASHES)
+    known = await seconds(check, basic("alice", "wrong"))
+    unknown = await seconds(check, basic("mallory", "wrong"))
+    remembered = await seconds(check, basic("alice", "secret"))
+    check.close()
+    # An hour's difference between two hashes would tell users apart; without any hash it would be a thousandth.
+    assert 0.5 < unknown / known < 2
+    assert remembered < known / 10
+
+
+async def test_the_event_loop_goes_on_while_a_password_is_checked() -> None:
+    slow = PasswordCheck({"alice": bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()})
+    checking = asyncio.create_task(slow.admits(basic("alice", "secret")))
+    gaps = []
+    while not checking.done():
+        started = time.perf_counter()
+        await asyncio.sleep(0.005)
+        gaps.append(time.perf_counter() - started)
+    assert await checking
+    assert len(gaps) > 5
+    assert statistics.median(gaps) < 0.05
+    slow.close()
+
+
+async def test_guesses_wait_for_each_other_and_not_for_ever() -> None:
+    check = PasswordCheck(HASHES)
+    assert await check.admits(basic("alice", "secret"))
+    guesses = [asyncio.create_task(check.admits(basic("alice", f"guess {number}"))) for number in range(100)]
+    await asyncio.sleep(0)
+    # Who is known already waits behind nobody.
+    started = time.perf_counter()
+    assert await check.admits(basic("alice", "secret"))
+    known = time.perf_counter() - started
+    results = await asyncio.gather(*guesses, return_exceptions=True)
+    assert known < time.perf_counter() - started
+    assert [type(result) for result in results].count(BusyError) == 36
+    assert [result for result in results if result is True] == []
+    check.close()

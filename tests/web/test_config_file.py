@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chutes_exporter.config import ConfigError
+from chutes_exporter.web.config_file import RateLimit, WebConfig, changed, load_web_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support import Pki
+
+    Write = Callable[[str], Path]
+
+HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
+TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+
+
+@pytest.mark.usefixtures("pki")
+def test_a_file_with_everything_is_read(write: Write) -> None:
+    config = load_web_config(
+        write(
+            TLS
+            + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
+            + "  client_allowed_sans: [one.example, two.example]\n  min_version: TLS12\n  max_version: TLS13\n"
+            + "  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n  prefer_server_cipher_suites: false\n"
+            + "  curve_preferences: [X25519]\n"
+            + f"basic_auth_users:\n  alice: {HASH}\n  bob: '{HASH}'\n"
+            + "http_server_config:\n  http2: false\n  headers:\n    X-Frame-Options: sameorigin\n"
+            + "    X-XSS-Protection: ''\n    Strict-Transport-Security: max-age=31536000\n"
+            + "rate_limit:\n  interval: 1m1.5s\n  burst: 20\n"
+        )
+    )
+    context = config.context
+    assert context is not None
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    suites = [one["name"] for one in context.get_ciphers() if one["protocol"] != "TLSv1.3"]
+    assert suites == ["ECDHE-ECDSA-AES256-GCM-SHA384"]
+    assert not context.options & ssl.OP_CIPHER_SERVER_PREFERENCE
+    assert config.users == {"alice": HASH, "bob": HASH}
+    assert config.headers == {"X-Frame-Options": "sameorigin", "Strict-Transport-Security": "max-age=31536000"}
+    assert config.rate_limit == RateLimit(61.5, 20)
+    assert {path.name for path in config.contents} == {"web.yml", "server.crt", "server.key", "ca.crt"}
+
+
+def test_certificates_can_stand_in_the_file_itself(pki: Pki, write: Write) -> None:
+    def indented(name: str) -> str:
+        return (pki.folder / name).read_text().replace("\n", "\n    ")
+
+    config = load_web_config(
+        write(
+            f"tls_server_config:\n  cert: |\n    {indented('server.crt')}\n  key: |\n    {indented('server.key')}\n"
+            f"  client_ca: |\n    {indented('ca.crt')}\n  client_auth_type: VerifyClientCertIfGiven\n"
+        )
+    )
+    assert config.context is not None
+    assert config.context.verify_mode is ssl.CERT_OPTIONAL
+    assert "PRIVATE" not in repr(config)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "~\n"])
+def test_an_empty_file_protects_nothing_and_says_nothing_else(write: Write, text: str) -> None:
+    path = write(text)
+    assert load_web_config(path) == WebConfig(contents={path: text.encode()})
+
+
+def test_http_without_headers_adds_none(write: Write) -> None:
+    assert load_web_config(write("http_server_config: {http2: false}")).headers == {}
+
+
+def test_a_rate_limit_of_nothing_is_none(write: Write) -> None:
+    assert load_web_config(write("rate_limit: {interval: 0, burst: 0}")).rate_limit is None
+    assert load_web_config(write("rate_limit: {interval: 0s, burst: 5}")).rate_limit is None
+
+
+@pytest.mark.usefixtures("pki")
+def test_without_a_choice_only_suites_with_forward_secrecy_are_offered(write: Write) -> None:
+    context = load_web_config(write(TLS)).context
+    assert context is not None
+    for suite in context.get_ciphers():
+        assert suite["name"].startswith(("ECDHE-", "TLS_"))
+        assert suite["aead"]
+
+
+FAULTS = {
+    "tls_server_confg: {}": (1, "'tls_server_confg' is not known in a web configuration; there are tls_server_config"),
+    "[]": (1, "a web configuration must be a mapping"),
+    "a: [": (1, "expected the node content"),
+    "\n\tx: 1": (2, "found character '\\t' that cannot start any token"),
+    "rate_limit: {}\nrate_limit: {}": (2, "'rate_limit' stands twice"),
+    "--- {}\n--- {}": (2, "but found another document"),
+    "? [a]\n: 1": (1, "a key of a web configuration must be a text"),
+    "tls_server_config: {}": (1, "needs cert_file and key_file, or cert and key"),
+    "tls_server_config:": (1, "tls_server_config must be a mapping"),
+    "tls_server_config:\n  cert_file: server.crt": (2, "needs cert_file and key_file"),
+    "tls_server_config:\n  cert_file: none.crt\n  key_file: server.key": (2, "cert_file: cannot read"),
+    "tls_server_config:\n  cert_file: server.crt\n  key_file: web.yml": (2, "cannot be read: both must be PEM"),
+    "tls_server_config:\n  cert_file: web.yml\n  key_file: server.key": (2, "cannot be read: both must be PEM"),
+    "tls_server_config:\n  cert_file: server.crt\n  key_file: other.key": (3, "the key does not belong to the cert"),
+    "tls_server_config:\n  cert_file: server.crt\n  key_file: locked.key": (2, "the key without a password"),
+    "tls_server_config:\n  cert_file: server.crt\n  cert: x\n  key_file: server.key": (3, "cannot both be given"),
+    "tls_server_config:\n  cert_file: [a]\n  key_file: server.key": (2, "cert_file must be a text"),
+    TLS + "  min_version: TLS10": (4, "min_version cannot be 'TLS10' (older versions are not served); there are TLS12"),
+    TLS + "  max_version: SSL3": (4, "max_version cannot be 'SSL3'"),
+    TLS + "  max_version: TLS12\n  min_version: TLS13": (5, "min_version is newer than max_version"),
+    TLS + "  client_auth_type: RequestClientCert": (4, "asks for a certificate without verifying it: that is not"),
+    TLS + "  client_auth_type: RequireAnyClientCert": (4, "asks for a certificate without verifying it: that is not"),
+    TLS + "  client_auth_type: Sometimes": (4, "client_auth_type cannot be 'Sometimes'; there are NoClientCert"),
+    TLS + "  client_auth_type: RequireAndVerifyClientCert": (2, "needs client_ca_file or client_ca"),
+    TLS + "  client_ca_file: ca.crt": (2, "protects nothing"),
+    TLS + "  client_ca_file: web.yml\n  client_auth_type: RequireAndVerifyClientCert": (
+        4,
+        "there is no certificate in",
+    ),
+    TLS + "  client_ca: ü\n  client_auth_type: RequireAndVerifyClientCert": (4, "there is no certificate in"),
+    TLS + "  client_allowed_sans: [a]": (4, "needs client_auth_type: RequireAndVerifyClientCert"),
+    TLS + "  client_allowed_sans: a\n  client_ca_file: ca.crt\n  client_auth_type: RequireAndVerifyClientCert": (
+        4,
+        "client_allowed_sans must be a list",
+    ),
+    TLS + "  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]": (4, "'TLS_RSA_WITH_RC4_128_SHA' is not known; there are"),
+    TLS + "  cipher_suites: [TLS_AES_128_GCM_SHA256]": (4, "belongs to TLS 1.3, whose suites cannot be chosen"),
+    TLS + "  curve_preferences: [CurveP256, X25519]": (4, "curve_preferences can be one curve"),
+    TLS + "  curve_preferences: [X25519MLKEM768]": (4, "curve_preferences can be one curve, of CurveP256"),
+    TLS + "  prefer_server_cipher_suites: 1": (4, "prefer_server_cipher_suites must be true or false"),
+    "basic_auth_users: {}": (1, "basic_auth_users has no user"),
+    "basic_auth_users:\n  alice: secret": (2, "the password of 'alice' is no bcrypt hash"),
+    f"basic_auth_users:\n  alice: {HASH[:28]}z{HASH[29:]}": (2, "the password of 'alice' is no bcrypt hash"),
+    f"basic_auth_users:\n  alice: {HASH}\n  'a:b': {HASH}": (3, "must not be empty or have a colon"),
+    f"basic_auth_users:\n  '': {HASH}": (2, "must not be empty or have a colon"),
+    "http_server_config:\n  http2: true": (2, "HTTP/2 is not served"),
+    "http_server_config:\n  headers:\n    Server: me": (3, "'Server' is not known in headers"),
+    "http_server_config:\n  headers:\n    X-Frame-Options: allow": (3, "X-Frame-Options cannot be 'allow'"),
+    'http_server_config:\n  headers:\n    X-XSS-Protection: "1\\r\\nX: y"': (3, "must be one line of plain text"),
+    "rate_limit:\n  interval: 1s": (2, "rate_limit needs burst"),
+    "rate_limit:\n  interval: fast\n  burst: 1": (2, "interval cannot be 'fast': write a duration"),
+    "rate_limit:\n  interval: 1s\n  burst: 0": (3, "burst must be a number of 1 or more"),
+    "rate_limit:\n  interval: 1s\n  burst: -3": (3, "burst must be a number of 1 or more"),
+}
+
+
+@pytest.mark.parametrize("text", FAULTS)
+def test_a_faulty_file_is_refused_with_the_line_and_the_reason(pki: Pki, write: Write, text: str) -> None:
+    pki.issue("other", "127.0.0.1")
+    (pki.folder / "locked.key").write_bytes(
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n"
+    )
+    line, reason = FAULTS[text]
+    path = write(text)
+    with pytest.raises(ConfigError) as error:
+        load_web_config(path)
+    message = str(error.value)
+    assert f"{path}, line {line}: " in message
+    assert reason in message
+    assert "PRIVATE KEY" not in message
+
+
+def test_what_is_no_yaml_at_all_is_refused(write: Write, tmp_path: Path) -> None:
+    path = write("")
+    path.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ConfigError, match=r"web\.yml"):
+        load_web_config(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="is no YAML"):
+        load_web_config(path)
+    path.write_text("#" * 2_000_000)
+    with pytest.raises(ConfigError, match="longer than any honest"):
+        load_web_config(path)
+    with pytest.raises(ConfigError, match=r"cannot read .*: No such file"):
+        load_web_config(tmp_path / "nothing.yml")
+
+
+def test_a_password_is_not_repeated_in_an_error(write: Write) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_web_config(write("basic_auth_users:\n  alice: hunter2\n"))
+    assert "hunter2" not in str(error.value)
+
+
+@given(text=st.text(max_size=80))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_stands_in_it_is_refused_or_read_in_full(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "any.yml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        config = load_web_config(path)
+    except ConfigError as error:
+        refusal = str(error)
+    else:
+        assert config == WebConfig(contents=config.contents)
+        return
+    assert str(path) in refusal
+
+
+def test_every_file_that_it_names_is_watched(pki: Pki, write: Write) -> None:
+    path = write(TLS)
+    config = load_web_config(path)
+    assert not changed(config)
+    pki.issue("server", "127.0.0.1")
+    assert changed(config)
+    config = load_web_config(path)
+    path.unlink()
+    assert changed(config)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import urllib.parse
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.api.keys import address_of
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import Settings, make_settings
+from chutes_exporter.simulator import Fault, Simulator
+from tests.support import (
+    HOTKEY,
+    NOON,
+    Page,
+    count_openmetrics,
+    get,
+    parse_page,
+    promtool_complaints,
+    series,
+    served_exporter,
+    watching,
+)
+
+if TYPE_CHECKING:
+    from httpx import Response
+
+STRANGER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+
+
+async def probe(settings: Settings, target: str, query: str = "") -> Response:
+    async with served_exporter(settings) as (url, _):
+        return await get(f"{url}/probe?target={target}{query}")
+
+
+def collectors_of(page: Page) -> dict[str, float]:
+    return {
+        dict(labels)["collector"]: value
+        for (name, labels), value in page.items()
+        if name == "chutes_scrape_collector_success"
+    }
+
+
+async def test_any_miner_of_the_subnet_has_a_page_of_its_own(simulator: Simulator) -> None:
+    miner = simulator.world.miners[3]
+    response = await probe(Settings(api_url=simulator.url), miner.hotkey)
+    assert response.status_code == 200
+    assert promtool_complaints(response.content) == ""
+    page = parse_page(response.text)
+    assert collectors_of(page) == {"metagraph": 1, "scores": 1, "stats": 1}
+    assert page[series("chutes_miner_registered", hotkey=miner.hotkey)] == 1
+    assert page[series("chutes_miner_score_ratio", hotkey=miner.hotkey)] == pytest.approx(
+        simulator.world.shares(NOON)[miner.hotkey]
+    )
+    data = {key for key in page if not key[0].startswith("chutes_scrape_")}
+    assert {dict(labels)["hotkey"] for _, labels in data} == {miner.hotkey}
+    assert not [asked for asked in simulator.asked if asked.signed]
+
+
+async def test_the_exporters_own_metrics_stay_on_its_own_page(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        page = parse_page((await get(f"{url}/probe?target={HOTKEY}")).text)
+        own = ("process_", "python_", "chutes_api_", "chutes_feed_", "chutes_exporter_", "chutes_observed_")
+        assert not [name for name, _ in page if name.startswith(own)]
+        whole = parse_page((await get(f"{url}/metrics")).text)
+    # There they tell of what a probe asked, too.
+    assert whole[series("chutes_feed_requests_total", feed="scores", result="hit")] == 1
+
+
+async def test_a_target_whose_key_is_configured_shows_its_private_data(simulator: Simulator) -> None:
+    page = parse_page((await probe(watching(simulator.url), HOTKEY)).text)
+    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == len(simulator.world.miners[0].servers)
+    other = simulator.world.miners[3].hotkey
+    page = parse_page((await probe(watching(simulator.url), other)).text)
+    assert not [labels for _, labels in page if ("hotkey", HOTKEY) in labels]
+    assert "servers" not in collectors_of(page)
+    # What is signed by anybody and tells of every miner is there.
+    assert series("chutes_miner_active_instances", hotkey=other) in page
+
+
+async def test_a_page_about_a_miner_has_the_numbers_of_the_metrics_page(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        whole = parse_page((await get(f"{url}/metrics")).text)
+        page = parse_page((await get(f"{url}/probe?target={HOTKEY}")).text)
+    changing = ("chutes_scrape_collector_duration_seconds",)
+    shared = {key for key in page.keys() & whole.keys() if key[0] not in changing}
+    assert {key: page[key] for key in shared} == {key: whole[key] for key in shared}
+    assert {key for key in page if not key[0].startswith("chutes_scrape_")} <= whole.keys()
+
+
+async def test_collectors_are_chosen_by_name_and_shown_whole(simulator: Simulator) -> None:
+    target = simulator.world.miners[3].hotkey
+    page = parse_page((await probe(Settings(api_url=simulator.url), target, "&collect[]=metrics")).text)
+    assert set(collectors_of(page)) == {"metrics"}
+    assert [name for name, _ in page if name == "chutes_chute_utilization_ratio"]
+    page = parse_page(
+        (await probe(Settings(api_url=simulator.url), target, "&collect[]=stats_per_chute&collect[]=scores")).text
+    )
+    assert set(collectors_of(page)) == {"stats_per_chute", "scores"}
+    # All miners' in one request, whoever is asked about.
+    assert [asked.query for asked in simulator.asked if asked.endpoint == "stats"][-1] == {"per_chute": "true"}
+    history = parse_page((await probe(Settings(api_url=simulator.url), target, "&collect[]=unique_chute_history")).text)
+    assert collectors_of(history) == {"unique_chute_history": 1}
+
+
+async def test_what_is_switched_on_or_off_is_so_for_every_target(simulator: Simulator) -> None:
+    settings = make_settings(
+        api_url=simulator.url, collectors={"scores": False, "unique_chute_history": True}, hotkeys=[HOTKEY]
+    )
+    page = parse_page((await probe(settings, simulator.world.miners[3].hotkey)).text)
+    assert set(collectors_of(page)) == {"metagraph", "stats", "unique_chute_history"}
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("&collect[]=nothing", "There is no collector 'nothing'"),
+        ("&collect[]=scores", "The collector scores is switched off"),
+        ("&collect[]=servers", "needs the target's own seed"),
+        ("&collect[]=chutes", "needs a hotkey's seed, and none is configured"),
+    ],
+)
+async def test_a_collector_that_can_say_nothing_is_refused_in_a_sentence(
+    simulator: Simulator, query: str, reason: str
+) -> None:
+    settings = make_settings(api_url=simulator.url, collectors={"scores": False})
+    response = await probe(settings, HOTKEY, query)
+    assert response.status_code == 400
+    assert reason in response.text
+
+
+async def test_a_miner_without_a_seat_gets_a_page_that_says_so(simulator: Simulator) -> None:
+    response = await probe(Settings(api_url=simulator.url), STRANGER)
+    assert response.status_code == 200
+    page = parse_page(response.text)
+    assert page[series("chutes_miner_registered", hotkey=STRANGER)] == 0
+    assert set(collectors_of(page).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "5Invalid",
+        HOTKEY[:-1] + ("x" if HOTKEY[-1] != "x" else "y"),
+        "http://169.254.169.254/latest/meta-data",
+        "127.0.0.1:22",
+        "localhost",
+        "../../etc/passwd",
+        f"{HOTKEY}\r\nX-Injected: yes",
+        f"{HOTKEY}%00",
+        "<script>alert(1)</script>",
+        "0" * 3000,
+        address_of(bytes(32))[:-2],
+    ],
+)
+async def test_what_is_no_address_of_a_miner_is_refused_in_a_sentence(simulator: Simulator, target: str) -> None:
+    response = await probe(Settings(api_url=simulator.url), urllib.parse.quote(target, safe=""))
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "x-injected" not in response.headers
+    assert len(response.text) < 500
+    assert response.text.endswith(".\n")
+    assert not simulator.asked
+
+
+async def test_a_probe_has_one_target(simulator: Simulator) -> None:
+    async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
+        assert (await get(f"{url}/probe")).status_code == 400
+        assert (await get(f"{url}/probe?target={HOTKEY}&target={STRANGER}")).status_code == 400
+
+
+async def test_targets_share_the_platforms_answers(simulator: Simulator) -> None:
+    async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
+        for miner in simulator.world.miners:
+            assert (await get(f"{url}/probe?target={miner.hotkey}")).status_code == 200
+    assert sorted(asked.endpoint for asked in simulator.asked) == ["metagraph", "scores", "stats"]
+
+
+async def test_a_probe_speaks_openmetrics_and_gzip_as_the_metrics_do(simulator: Simulator) -> None:
+    async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
+        response = await get(f"{url}/probe?target={HOTKEY}", accept="application/openmetrics-text;version=1.0.0")
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert response.headers["content-encoding"] == "gzip"
+    assert count_openmetrics(response.text) > 10
+
+
+async def test_debug_shows_what_was_asked_how_it_went_and_the_page(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(status=503)
+    simulator.faults["active_instances"] = Fault(
+        body=b'[{"instance_id": 5}, {"instance_id": "a", "miner_hotkey": "b"}]'
+    )
+    chosen = ["metagraph", "scores", "servers", "stats_per_chute", "unique_chute_history", "active_instances", "jobs"]
+    query = "&debug=true" + "".join(f"&collect[]={name}" for name in chosen)
+    response = await probe(watching(simulator.url), HOTKEY, query)
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    text = response.text
+    assert f"Probe of {HOTKEY}" in text
+    assert f"metagraph: GET {simulator.url}/miner/metagraph\n" in text
+    assert f"stats_per_chute: GET {simulator.url}/miner/stats?per_chute=true\n" in text
+    assert f"unique_chute_history: GET {simulator.url}/miner/unique_chute_history/{HOTKEY}\n" in text
+    assert f"signed by {HOTKEY} (X-Chutes-Signature: hidden)" in text
+    assert "signed by a configured hotkey" in text
+    assert "error: 503" in text
+    assert "1 records could not be read" in text
+    assert "  miss, after 0." in text
+    assert f'chutes_miner_registered{{hotkey="{HOTKEY}"}} 1' in text
+
+
+async def test_probes_of_a_page_too_large_are_cut_too(simulator: Simulator) -> None:
+    page = parse_page((await probe(Settings(api_url=simulator.url, max_series=1), HOTKEY)).text)
+    assert page[series("chutes_scrape_collector_cut", collector="metagraph")] == 1
+
+
+def test_only_collectors_that_tell_of_a_miner_are_asked_about_one() -> None:
+    telling = {one.name for one in COLLECTORS if any("hotkey" in metric.labels for metric in one.metrics)}
+    assert telling & {"metrics", "chutes", "images"} == set()

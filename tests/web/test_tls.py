@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import trustme
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from chutes_exporter.config import Address
+from chutes_exporter.web.config_file import load_web_config
+from chutes_exporter.web.server import bound_address, open_socket, serving
+from chutes_exporter.web.tls import CurrentContext
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+    from tests.support import Pki
+
+    Write = Callable[[str], Path]
+
+TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+MUTUAL = TLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+
+async def hello(_request: Request) -> Response:
+    return PlainTextResponse("hello")
+
+
+@contextlib.asynccontextmanager
+async def encrypted(path: Path) -> AsyncIterator[tuple[str, CurrentContext]]:
+    config = load_web_config(path)
+    assert config.context is not None
+    context = CurrentContext(config.context)
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with serving(Starlette(routes=[Route("/", hello)]), [opened], context=context):
+            yield f"https://{bound_address(opened)}", context
+
+
+async def ask(url: str, client: ssl.SSLContext) -> str:
+    async with httpx.AsyncClient(verify=client, timeout=10) as http:
+        return (await http.get(url)).text
+
+
+async def refused(url: str, client: ssl.SSLContext) -> bool:
+    try:
+        await ask(url, client)
+    except httpx.TransportError:
+        return True
+    return False
+
+
+async def test_connections_are_encrypted_and_nothing_else_is_answered(pki: Pki, write: Write) -> None:
+    async with encrypted(write(TLS)) as (url, _):
+        assert await ask(url, pki.client()) == "hello"
+        with pytest.raises(httpx.TransportError):
+            await ask(url.replace("https", "http"), pki.client())
+        assert await refused(url, ssl.create_default_context())
+
+
+@pytest.mark.parametrize(
+    ("lines", "oldest", "newest", "served"),
+    [
+        ("", TLS12, TLS12, True),
+        ("", TLS13, TLS13, True),
+        ("  min_version: TLS13\n", TLS12, TLS12, False),
+        ("  max_version: TLS12\n", TLS13, TLS13, False),
+        ("  min_version: TLS13\n", TLS12, TLS13, True),
+    ],
+)
+async def test_versions_are_those_that_are_configured(
+    pki: Pki,
+    write: Write,
+    lines: str,
+    oldest: ssl.TLSVersion,
+    newest: ssl.TLSVersion,
+    served: bool,  # noqa: FBT001
+) -> None:
+    async with encrypted(write(TLS + lines)) as (url, _):
+        client = pki.client(maximum_version=newest, minimum_version=oldest)
+        assert await refused(url, client) is not served
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1 is deprecated:DeprecationWarning")
+async def test_a_downgrade_to_an_old_version_is_refused(pki: Pki, write: Write) -> None:
+    async with encrypted(write(TLS)) as (url, _):
+        client = pki.client()
+        client.set_ciphers("ALL:@SECLEVEL=0")
+        client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1
+        assert await refused(url, client)
+
+
+async def test_a_weak_suite_is_refused_where_only_it_is_offered(pki: Pki, write: Write) -> None:
+    async with encrypted(write(TLS)) as (url, _):
+        client = pki.client(maximum_version=TLS12)
+        client.set_ciphers("AES128-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
+        assert await refused(url, client)
+
+
+async def test_only_the_configured_curve_is_used(pki: Pki, write: Write) -> None:
+    async with encrypted(write(TLS + "  curve_preferences: [CurveP384]\n")) as (url, _):
+        for curve, served in (("prime256v1", False), ("secp384r1", True)):
+            client = pki.client()
+            client.set_ecdh_curve(curve)
+            assert await refused(url, client) is not served
+
+
+async def test_clients_need_a_certificate_of_the_authority(pki: Pki, write: Write) -> None:
+    pki.issue("client", "prometheus.example")
+    pki.issue("forged", "prometheus.example", authority=trustme.CA())
+    async with encrypted(write(MUTUAL)) as (url, _):
+        assert await ask(url, pki.client("client")) == "hello"
+        assert await refused(url, pki.client())
+        assert await refused(url, pki.client("forged"))
+
+
+async def test_where_it_is_optional_a_certificate_must_still_be_good(pki: Pki, write: Write) -> None:
+    pki.issue("client", "prometheus.example")
+    pki.issue("forged", "prometheus.example", authority=trustme.CA())
+    optional = MUTUAL.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
+    async with encrypted(write(optional)) as (url, _):
+        assert await ask(url, pki.client("client")) == "hello"
+        assert await ask(url, pki.client()) == "hello"
+        assert await refused(url, pki.client("forged"))
+
+
+async def test_of_the_authoritys_clients_only_those_with_an_allowed_name_are_served(pki: Pki, write: Write) -> None:
+    pki.issue("one", "one.example")
+    pki.issue("two", "two.example", "10.0.0.7")
+    pki.issue("mail", "someone@example.org")
+    async with encrypted(write(MUTUAL + "  client_allowed_sans: [one.example, 10.0.0.7]\n")) as (url, _):
+        assert await ask(url, pki.client("one")) == "hello"
+        assert await ask(url, pki.client("two")) == "hello"
+        assert await refused(url, pki.client("mail"))
+    async with encrypted(write(MUTUAL + "  client_allowed_sans: []\n")) as (url, _):
+        assert await refused(url, pki.client("one"))
+
+
+async def test_a_new_certificate_serves_new_connections_and_loses_no_old_one(pki: Pki, write: Write) -> None:
+    path = write(TLS)
+    async with encrypted(path) as (url, context), httpx.AsyncClient(verify=pki.client()) as old:
+
+        async def serial(client: httpx.AsyncClient) -> str:
+            async with client.stream("GET", url) as response:
+                await response.aread()
+                tls = response.extensions["network_stream"].get_extra_info("ssl_object")
+                return str(tls.getpeercert()["serialNumber"])
+
+        first = await serial(old)
+        pki.issue("server", "127.0.0.1")
+        renewed = load_web_config(path).context
+        assert renewed is not None
+        context.current = renewed
+        assert await serial(old) == first
+        async with httpx.AsyncClient(verify=pki.client()) as new:
+            assert await serial(new) != first
+
+
+async def test_handshakes_that_never_come_to_an_end_keep_nobody_out(pki: Pki, write: Write) -> None:
+    async with encrypted(write(TLS)) as (url, _):
+        address = httpx.URL(url)
+        silent = [await asyncio.open_connection(address.host, address.port) for _ in range(100)]
+        assert await ask(url, pki.client()) == "hello"
+        for _, writer in silent:
+            writer.close()
