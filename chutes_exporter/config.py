@@ -314,7 +314,9 @@ def _validated_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or parts.query or parts.fragment:
         # What may hold a password is not repeated.
         shown = "the API's address" if "@" in text else repr(text)
-        raise ConfigError(f"{shown} is not an address of an API: write https://HOST, without a query or a fragment")
+        raise ConfigError(
+            f"{shown} is not an address of an API: write https://HOST (or http://), without a query or a fragment"
+        )
     if "@" in parts.netloc:
         raise ConfigError("the API's address has a user or a password in it: write https://HOST alone")
     return text.rstrip("/")

@@ -11,7 +11,7 @@ import click
 from chutes_exporter.config import Address, ConfigError, Credentials, make_settings
 from chutes_exporter.serve import Service
 from chutes_exporter.simulator import Simulator, World, parse_fault
-from chutes_exporter.web.server import until_told_to_stop
+from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +54,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         collectors=collectors,
     )
     async with AsyncExitStack() as stack:
+        stop = stack.enter_context(signals())
         await stack.enter_async_context(simulator)
         service = await stack.enter_async_context(Service(settings))
         address, *_ = service.addresses
@@ -63,4 +64,4 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
             f"{len(simulator.world.miners)}, on a simulated API at {simulator.url}.\n"
             f"Look at {base}{settings.telemetry_path} (metrics) or {base}/ (status). Ctrl-C ends it."
         )
-        await until_told_to_stop()
+        await stop.wait()

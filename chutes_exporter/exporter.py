@@ -99,11 +99,10 @@ class Exporter:
 
         What is known of miners that are not watched any more is forgotten.
         """
-        before = self.settings.watched
+        keys, feeds = self._keys.keys(), set(self._main.keys)
         self._adopt(settings)
-        gone = before - settings.watched
-        self.feeds.forget([key for key, _ in self.feed_states() if key.hotkey in gone])
-        for hotkey in gone:
+        self.feeds.forget(feeds - set(self._main.keys))
+        for hotkey in keys - self._keys.keys():
             self._observations.forget(hotkey)
 
     def _adopt(self, settings: Settings) -> None:
@@ -111,7 +110,7 @@ class Exporter:
         self._keys: Mapping[str, Hotkey] = {key.address: key for key in settings.keys}
         self._platform_keys = list(settings.keys)
         self._main = main_view(settings)
-        self._views: cachetools.LRUCache[tuple[str, frozenset[str]], View] = cachetools.LRUCache(_MAX_VIEWS)
+        self._views: cachetools.LRUCache[tuple[str, frozenset[str], bool], View] = cachetools.LRUCache(_MAX_VIEWS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -180,13 +179,28 @@ class Exporter:
         Raises:
             ChoiceError: A collector that is wanted cannot say anything about the target.
         """
-        return await self._answer(_Order(self._view(target, collect), form, gzipped), timeout)
+        seated = await self._is_seated(target, collect, timeout)
+        return await self._answer(_Order(self._view(target, collect, seated=seated), form, gzipped), timeout)
 
-    def _view(self, target: str, collect: Collection[str]) -> View:
-        which = (target, frozenset(collect))
+    async def _is_seated(self, target: str, collect: Collection[str], timeout: float) -> bool:
+        """Tell whether the API may be asked about a target alone: not for each address that somebody makes up."""
+        if target in self.settings.watched:
+            return True
+        wanted = collect or [name for name, on in self.settings.collectors.items() if on]
+        if not any(one.scope == "miner" and one.name in wanted for one in COLLECTORS):
+            return False
+        snapshot = (await self.read(FeedKey(sources.METAGRAPH, ""), timeout)).reading.snapshot
+        return snapshot is not None and any(node.hotkey == target for node in snapshot.value.value)
+
+    def _view(self, target: str, collect: Collection[str], *, seated: bool = False) -> View:
+        which = (target, frozenset(collect), seated)
         view = self._views.get(which)
         if view is None:
-            view = probe_view(self.settings, target, collect) if target else main_view(self.settings, collect)
+            view = (
+                probe_view(self.settings, target, collect, seated=seated)
+                if target
+                else main_view(self.settings, collect)
+            )
             self._views[which] = view
         return view
 
@@ -314,12 +328,15 @@ class Exporter:
             try:
                 return await self.client.fetch(source.endpoint, key=key)
             except (NotRegisteredError, SignatureRefusedError):
-                # The next time another comes first.
-                self._platform_keys = [*(one for one in self._platform_keys if one is not key), key]
+                # The next time another comes first; one that was taken away meanwhile does not come back.
+                known = self._platform_keys
+                self._platform_keys = [one for one in known if one is not key] + [one for one in known if one is key]
         return await self.client.fetch(source.endpoint, key=last)
 
     def _report_feeds(self, own: Samples) -> None:
         for key, feed in self.feed_states():
+            if key.hotkey and key.hotkey not in self.settings.watched:
+                continue  # asked by a probe, whose page says how it went
             labels = (key.source.name, key.hotkey)
             snapshot = self.feeds.peek(key)
             if snapshot is not None:

@@ -140,7 +140,7 @@ class Feeds:
         self._jitter = jitter
         self._on_change = on_change
         self._version = 0
-        self._feeds: cachetools.LRUCache[Hashable, Feed] = cachetools.LRUCache(_MAX_FEEDS)
+        self._feeds: dict[Hashable, Feed] = {}
         # Drops each answer at its own bound of staleness, so that nothing older can ever be served.
         self._snapshots: cachetools.TLRUCache[Hashable, Snapshot[Any]] = cachetools.TLRUCache(
             _MAX_FEEDS, ttu=self._expiry, timer=monotonic

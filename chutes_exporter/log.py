@@ -36,7 +36,7 @@ def configure(level: Level, form: LogFormat) -> None:
     render: Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.processors.LogfmtRenderer(key_order=_FIRST, drop_missing=True)
+        else structlog.processors.LogfmtRenderer(bool_as_flag=False, key_order=_FIRST, drop_missing=True)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

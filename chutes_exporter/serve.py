@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import time
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
@@ -21,10 +20,9 @@ from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
     allow_many_files,
     bound_address,
-    close_socket,
-    open_socket,
+    listening,
     serving,
-    until_told_to_stop,
+    signals,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("serve")
 
 _LOOK_EVERY = 1.0
+_SETTLED = 0.2
+"""Seconds for which a file must stay as it is to be followed."""
 
 
 class Service:
@@ -64,6 +64,7 @@ class Service:
         self._web: WebConfig | None = None
         self._tls: CurrentContext | None = None
         self._reloading = asyncio.Lock()
+        self._trouble = {"files": "", "web": ""}
         lifecycle = self.reload if settings.enable_lifecycle else None
         self._guard = Guard(make_app(self._exporter, reload=lifecycle))
 
@@ -104,12 +105,7 @@ class Service:
     def _open_sockets(self, stack: AsyncExitStack) -> list[socket.socket]:
         if self.settings.systemd_socket:
             return [stack.enter_context(opened) for opened in take_sockets(os.environ)]
-        sockets = []
-        for address in self.settings.listen:
-            opened = open_socket(address)
-            stack.callback(close_socket, opened, address)
-            sockets.append(opened)
-        return sockets
+        return [stack.enter_context(listening(address)) for address in self.settings.listen]
 
     @staticmethod
     def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
@@ -128,21 +124,27 @@ class Service:
         """
         async with self._reloading:
             self.notifier.reloading()
+            trouble = ""
             try:
                 settings = await asyncio.to_thread(self._again)
                 web = await self._read_web_config()
-            except ConfigError as error:
-                trouble = str(error)
-                _log.error("the old configuration stays", reason=trouble)
-            else:
-                trouble = ""
                 self._adopt(web)
                 self._exporter.reconfigure(settings)
-                _log.info("configuration read again", watched=len(settings.watched), keys=len(settings.keys))
-                _warn(settings)
-            self._exporter.telemetry.note_reload(time.time(), good=not trouble)
-            self.notifier.ready(f"kept the old configuration: {trouble}" if trouble else "configuration read again")
+            except Exception as error:  # noqa: BLE001 - whatever it is, what runs goes on running
+                trouble = _told(error)
+            finally:
+                self.notifier.ready(f"kept the old configuration: {trouble}" if trouble else "configuration read")
+            if not trouble:
+                now = self._exporter.settings
+                _log.info("configuration read again", watched=len(now.watched), keys=len(now.keys))
+                _warn(now)
+            self._note(files=trouble, web="")
             return trouble
+
+    def _note(self, **trouble: str) -> None:
+        """Note what was wrong the last time with hotkey files, or both (``files``), and with the web configuration."""
+        self._trouble.update(trouble)
+        self._exporter.telemetry.note_reload(time.time(), good=not any(self._trouble.values()))
 
     async def _read_web_config(self) -> WebConfig | None:
         if self._web is None or self.settings.web_config is None:
@@ -150,8 +152,11 @@ class Service:
         from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - see above
 
         web = await asyncio.to_thread(load_web_config, self.settings.web_config)
-        if (web.context is None) is not (self._tls is None):
+        # What is being written just now may look empty: what protects is never given up by a reload.
+        if (web.context is None) is not (self._web.context is None):
             raise ConfigError(f"{self.settings.web_config}: TLS is switched on or off only by a restart")
+        if self._web.users and not web.users:
+            raise ConfigError(f"{self.settings.web_config}: passwords are switched off only by a restart")
         return web
 
     def _adopt(self, web: WebConfig | None) -> None:
@@ -167,26 +172,43 @@ class Service:
             return
         from chutes_exporter.web.config_file import changed  # noqa: PLC0415 - see above
 
-        refused = ""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             async with self._reloading:
                 if not await asyncio.to_thread(changed, self._web):
-                    refused = ""
+                    # Put back as it was: what is in force is what stands there.
+                    if self._trouble["web"]:
+                        self._note(web="")
                     continue
                 try:
-                    self._adopt(await self._read_web_config())
-                except ConfigError as error:
+                    web = await self._read_web_config()
+                    await asyncio.sleep(_SETTLED)
+                    if web is None or await asyncio.to_thread(changed, web):
+                        continue  # it is being written
+                    self._adopt(web)
+                except Exception as error:  # noqa: BLE001 - whatever it is, what runs goes on running
                     # A certificate and its key are seldom written in one moment: what is wrong now is looked at again,
                     # and told once.
-                    if str(error) != refused:
-                        refused = str(error)
-                        _log.error("the old web configuration stays", reason=refused)
-                        self._exporter.telemetry.note_reload(time.time(), good=False)
+                    if _reason(error) != self._trouble["web"]:
+                        self._note(web=_told(error, "the old web configuration stays"))
                 else:
-                    refused = ""
                     _log.info("web configuration read again")
-                    self._exporter.telemetry.note_reload(time.time(), good=True)
+                    self._note(web="")
+
+
+def _told(error: Exception, event: str = "the old configuration stays") -> str:
+    """Log why something could not be read, and return it."""
+    reason = _reason(error)
+    if isinstance(error, ConfigError):
+        _log.error(event, reason=reason)
+    else:
+        # A bug, which needs its trace.
+        _log.error(event, reason=reason, exc_info=error)
+    return reason
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) -> None:
@@ -222,18 +244,20 @@ async def run_serve(settings: Settings, again: Callable[[], Settings]) -> None:
         ConfigError: Something cannot be used; the message says what and why.
     """
     allow_many_files()
-    async with Service(settings, again) as service:
-        # What is there from the start stays: the collector of garbage, which stops everything while it looks, need
-        # not look at it again.
-        gc.freeze()
-        loop = asyncio.get_running_loop()
-        reloads: set[asyncio.Task[str]] = set()
+    reloads: set[asyncio.Task[str]] = set()
+    service = Service(settings, again)
 
-        def hang_up() -> None:
-            task = loop.create_task(service.reload())
+    def hang_up() -> None:
+        # Several in a row are one.
+        if len(reloads) <= 1:
+            task = asyncio.create_task(service.reload())
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
-        await until_told_to_stop()
-        loop.remove_signal_handler(signal.SIGHUP)
+    with signals(hang_up) as stop:
+        async with service:
+            # What is there from the start stays: the collector of garbage, which stops everything while it looks,
+            # need not look at it again.
+            gc.freeze()
+            await stop.wait()
+            _log.info("stopping")

@@ -219,7 +219,7 @@ def _main_runs(settings: Settings, collectors: Iterable[Collector]) -> Iterator[
             yield Run(collector, Scope(settings.watched, settings.miners, hotkey), feeds)
 
 
-def probe_view(settings: Settings, target: str, collect: Collection[str] = ()) -> View:
+def probe_view(settings: Settings, target: str, collect: Collection[str] = (), *, seated: bool = True) -> View:
     """Return what a page about one miner shows: its own series, and all of what is asked for by name.
 
     Args:
@@ -227,20 +227,23 @@ def probe_view(settings: Settings, target: str, collect: Collection[str] = ()) -
         target: The miner's hotkey.
         collect: Names of the only collectors that are wanted; where it is empty, all that can say something about
             the target without asking the API once for each target.
+        seated: Whether the target is watched or has a seat: only then the API is asked about it alone.
 
     Raises:
         ChoiceError: A collector that is wanted cannot say anything.
     """
     for name in collect:
         _require_known(name)
-    return View(_probe_runs(settings, target, collect), settings.max_series, target=target)
+    return View(_probe_runs(settings, target, collect, seated), settings.max_series, target=target)
 
 
-def _probe_runs(settings: Settings, target: str, collect: Collection[str]) -> Iterator[Run]:
+def _probe_runs(settings: Settings, target: str, collect: Collection[str], seated: bool) -> Iterator[Run]:  # noqa: FBT001
     for collector in COLLECTORS:
         if collect and collector.name not in collect:
             continue
         trouble = _probe_trouble(collector, settings, target)
+        if collector.scope == "miner" and not seated:
+            trouble = f"the collector {collector.name} asks for each miner, and {target} is not known to have a seat"
         if collect and trouble:
             raise ChoiceError(trouble)
         if trouble or not (collect or _probed_by_default(collector, settings)):

@@ -83,7 +83,9 @@ def count_openmetrics(text: str) -> int:
 def data_of(page: Page) -> Page:
     """Return the part of a page that tells of the API's data, not of the exporter itself."""
     own = ("process_", "python_", "chutes_api_", "chutes_feed_", "chutes_scrape_", "chutes_exporter_")
-    return {key: value for key, value in page.items() if not key[0].startswith(own)}
+    return {
+        key: value for key, value in page.items() if not key[0].startswith(own) and key[0] != "chutes_miner_watched"
+    }
 
 
 @contextlib.asynccontextmanager
@@ -101,6 +103,12 @@ async def served_exporter(
     """Serve an exporter on a free port, its time standing still at noon; yields its base address and itself."""
     async with Exporter(settings, clock=clock or Clock(), **more) as exporter, served(make_app(exporter)) as url:
         yield url, exporter
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        return bound_address(opened).port
 
 
 async def get(url: str, **headers: str) -> httpx.Response:
@@ -159,11 +167,15 @@ class Prometheus:
         directory: For its configuration, data and log.
         targets: ``host:port`` of each target.
         scrape_configs: What to scrape, instead.
+        rule_files: Rules to evaluate every second.
+        alertmanager: ``host:port`` of who gets the alerts.
     """
 
     directory: Path
     targets: Iterable[str] = ()
     scrape_configs: Iterable[Mapping[str, Any]] = ()
+    rule_files: Iterable[Path] = ()
+    alertmanager: str = ""
     url: str = ""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -176,7 +188,17 @@ class Prometheus:
         (self.directory / "prometheus.yml").write_text(
             json.dumps(
                 {
-                    "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+                    "global": {
+                        "scrape_interval": "1s",
+                        "scrape_timeout": "1s",
+                        "evaluation_interval": "1s",
+                    },
+                    "rule_files": list(map(str, self.rule_files)),
+                    "alerting": {
+                        "alertmanagers": [{"static_configs": [{"targets": [self.alertmanager]}]}]
+                        if self.alertmanager
+                        else []
+                    },
                     "scrape_configs": list(self.scrape_configs)
                     or [{"job_name": "chutes", "static_configs": [{"targets": list(self.targets)}]}],
                 }

@@ -19,6 +19,7 @@ from chutes_exporter.config import Address, ConfigError, find_credentials, make_
 from chutes_exporter.serve import Service, run_serve
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.web import config_file
 from tests.support import HOTKEY, Pki, get, parse_page, series
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
             return (await client.get(url, auth=("alice", password))).status_code == 200
 
         assert [await admits("first"), await admits("second")] == [True, False]
-        path.write_text(users("second"))
+        second = users("second")
+        path.write_text(second)
         await until(lambda: admits("second"))
         assert not await admits("first")
         # What is faulty changes nothing, is told once, and what is put right is followed again.
@@ -173,12 +175,71 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
             await asyncio.sleep(2.2)
             assert [log["event"] for log in logs] == ["the old web configuration stays"]
             assert await admits("second")
-            page = parse_page((await client.get(page_url, auth=("alice", "second"))).text)
-            assert page[series("chutes_exporter_config_last_reload_successful")] == 0
+            good = series("chutes_exporter_config_last_reload_successful")
+            assert parse_page((await client.get(page_url, auth=("alice", "second"))).text)[good] == 0
+            # An emptied file may be half a rewrite, and protection is not given up by a reload.
+            path.write_text("")
+            await until(lambda: len(logs) > 1)
+            assert "passwords are switched off only by a restart" in logs[1]["reason"]
+            assert (await client.get(url)).status_code == 401
+            # Put back as it was: what is in force is what stands there.
+            path.write_text(second)
+
+            async def good_again() -> bool:
+                return parse_page((await client.get(page_url, auth=("alice", "second"))).text)[good] == 1
+
+            await until(good_again)
             path.write_text(users("third"))
             await until(lambda: admits("third"))
         page = parse_page((await client.get(page_url, auth=("alice", "third"))).text)
         assert page[series("chutes_exporter_config_last_reload_successful")] == 1
+
+
+async def test_whatever_goes_wrong_in_a_reload_what_runs_goes_on(
+    make: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(users("first"))
+
+    def bug(_path: Path) -> None:
+        raise ZeroDivisionError
+
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(web_config=path), lambda: make(web_config=path)) as service:
+            with monkeypatch.context() as broken_now:
+                broken_now.setattr(config_file, "load_web_config", bug)
+                assert await service.reload() == "ZeroDivisionError"
+                path.write_text(users("second"))
+                await until(lambda: len([log for log in logs if log["log_level"] == "error"]) > 1)
+            # The next good one is followed.
+            await until(lambda: "web configuration read again" in [log["event"] for log in logs])
+            url = f"http://{service.addresses[0]}/metrics"
+            async with httpx.AsyncClient(auth=("alice", "second")) as client:
+                page = parse_page((await client.get(url)).text)
+                # Hotkey files were not looked at since: of them the last word is that something was wrong.
+                assert page[series("chutes_exporter_config_last_reload_successful")] == 0
+                assert await service.reload() == ""
+                page = parse_page((await client.get(url)).text)
+                assert page[series("chutes_exporter_config_last_reload_successful")] == 1
+
+
+async def test_a_key_that_goes_takes_its_feeds_and_counters_with_it_though_it_is_still_watched(
+    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
+) -> None:
+    def watching_on() -> Settings:
+        return make(hotkeys=[HOTKEY])
+
+    async with Service(watching_on(), watching_on) as service, httpx.AsyncClient() as client:
+        url = f"http://{service.addresses[0]}"
+        await client.get(f"{url}/metrics")
+        another_key(hotkey_file, simulator)
+        assert await service.reload() == ""
+        page = parse_page((await client.get(f"{url}/metrics")).text)
+    assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
+    own = {name for name, labels in page if ("hotkey", HOTKEY) in labels and "observed" in name}
+    assert own == set()
+    feeds = {dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels}
+    assert feeds == {"unique_chute_history"}
 
 
 async def test_certificates_are_followed_and_tls_is_not_switched(
@@ -247,6 +308,46 @@ async def test_who_has_no_collector_is_told(make: Callable[..., Settings]) -> No
         async with Service(make(collectors=off)):
             pass
     assert "no collector is on: the page has nothing but the exporter's own metrics" in [log["event"] for log in logs]
+
+
+async def test_a_file_that_is_being_written_is_not_followed_yet(
+    make: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(users("first"))
+    # It has changed, and when it has been read it has changed again; then it stays.
+    answers = iter([True, True])
+    looked = []
+
+    def changed(config: config_file.WebConfig) -> bool:
+        looked.append(1)
+        return next(answers, None) or really_changed(config)
+
+    really_changed = config_file.changed
+    monkeypatch.setattr(config_file, "changed", changed)
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(web_config=path)):
+            await until(lambda: len(looked) == 2)
+            assert "web configuration read again" not in [log["event"] for log in logs]
+            path.write_text(users("second"))
+            await until(lambda: "web configuration read again" in [log["event"] for log in logs])
+
+
+async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settings]) -> None:
+    def slowly() -> Settings:
+        time.sleep(0.3)
+        return make()
+
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(run_serve(make(), slowly))
+        await until(lambda: [log for log in logs if log["event"] == "listening"])
+        for _ in range(10):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 20)
+    assert len([log for log in logs if log["event"] == "configuration read again"]) == 2
 
 
 async def test_sighup_reads_the_configuration_again_and_sigterm_ends(

@@ -321,8 +321,17 @@ class ChutesClient:
         if any(value in ("", ".", "..") for value in path.values()):
             raise BadRequestError("what is asked for is no id", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in path.items()})
-        async with self._turns[endpoint.name], self._sent(endpoint, url, key, params) as opened:
-            yield opened
+        turn = self._turns[endpoint.name]
+        try:
+            async with asyncio.timeout(self._total_timeout):
+                await turn.acquire()
+        except TimeoutError:
+            raise TimedOutError("too many requests to the endpoint were before it") from None
+        try:
+            async with self._sent(endpoint, url, key, params) as opened:
+                yield opened
+        finally:
+            turn.release()
 
     @asynccontextmanager
     async def _sent(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, cast
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -20,15 +22,17 @@ from chutes_exporter.web.landing import landing_page
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.collectors import MinersChoice
     from chutes_exporter.exporter import Exporter
 
-    Endpoint = Callable[[Request], Awaitable[Response]]
+    Page = Callable[[Request], Awaitable[Response]]
 
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
 _LEAST_WAIT = 0.05
+_SLICE_BYTES = 256 * 1024
+_SLICE_SECONDS = 10.0
 _MINERS = ("watched", "active", "all")
 _TRUE = ("true", "1", "yes")
 
@@ -115,7 +119,7 @@ def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None 
     """
     pages = _Pages(exporter, reload)
     limited = _limit(exporter.settings.max_requests)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", pages.landing),
             Route(exporter.settings.telemetry_path, limited(pages.metrics)),
@@ -127,6 +131,9 @@ def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None 
         ],
         exception_handlers={ChoiceError: _bad_choice, HotkeyError: _bad_choice},
     )
+    # A redirect would lead to whatever host the client names.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _wanted(request: Request) -> tuple[Format, bool]:
@@ -144,13 +151,32 @@ def _target(request: Request) -> str:
     if len(given) != 1 or not given[0].strip():
         raise HotkeyError("a probe needs one target: /probe?target=HOTKEY, the SS58 address of a miner's hotkey")
     target = given[0].strip()
-    public_key(target)
+    try:
+        public_key(target)
+    except HotkeyError as error:
+        raise HotkeyError(f"target: {error}") from None
     return target
 
 
 def _page(body: bytes, form: Format, *, gzipped: bool) -> Response:
     headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if gzipped else {})
-    return Response(body, headers=headers, media_type=form.value)
+    return _PageResponse(body, headers=headers, media_type=form.value)
+
+
+class _PageResponse(Response):
+    """Sends a page bit by bit: who reads slowly holds a small part of it, and who hardly reads at all is left."""
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        page = memoryview(self.body)
+        for start in range(0, max(len(page), 1), _SLICE_BYTES):
+            more = start + _SLICE_BYTES < len(page)
+            part = {"type": "http.response.body", "body": page[start : start + _SLICE_BYTES], "more_body": more}
+            try:
+                async with asyncio.timeout(_SLICE_SECONDS):
+                    await send(part)
+            except TimeoutError:
+                return  # and the connection is closed, in the middle of the page
 
 
 def _sentence(text: str, status: int = 200) -> Response:
@@ -161,22 +187,33 @@ async def _bad_choice(_request: Request, error: Exception) -> Response:
     return _sentence(str(error), 400)
 
 
-def _limit(most: int) -> Callable[[Endpoint], Endpoint]:
-    """Let so many requests in at once, of all endpoints together."""
-    under_way = 0
+class _Limited:
+    """A page that is answered to so many at once, of all such pages together; sending it counts."""
 
-    def limited(endpoint: Endpoint) -> Endpoint:
-        async def answer(request: Request) -> Response:
-            nonlocal under_way
-            if most and under_way >= most:
-                text = "too many scrapes are being answered: see --web.max-requests"
-                return PlainTextResponse(f"{text}\n", 503, {"Retry-After": "1"})
-            under_way += 1
+    def __init__(self, page: Page, most: int, under_way: set[object]) -> None:
+        self._page = page
+        self._most = most
+        self._under_way = under_way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if scope["method"] not in ("GET", "HEAD"):
+            response: Response = PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET, HEAD"})
+        elif self._most and len(self._under_way) >= self._most:
+            text = "Too many scrapes are being answered: see --web.max-requests.\n"
+            response = PlainTextResponse(text, 503, {"Retry-After": "1"})
+        else:
+            self._under_way.add(request)
             try:
-                return await endpoint(request)
+                response = await self._page(request)
+                await response(scope, receive, send)
             finally:
-                under_way -= 1
+                self._under_way.discard(request)
+            return
+        await response(scope, receive, send)
 
-        return answer
 
-    return limited
+def _limit(most: int) -> Callable[[Page], _Limited]:
+    """Make pages that share one limit."""
+    under_way: set[object] = set()
+    return lambda page: _Limited(page, most, under_way)

@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import hmac
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _REMEMBERED_SECONDS = 120
 _REMEMBERED = 256
 _MAX_WAITING = 64
+_MAX_WAITING_OF_A_CLIENT = 4
 _BCRYPT_BYTES = 72  # what bcrypt looks at
 
 
@@ -42,10 +44,14 @@ class PasswordCheck:
         self._good: cachetools.TTLCache[bytes, bool] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
         # One at a time, in a thread of its own: guesses must not take the time that pages need.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
 
-    async def admits(self, authorization: str) -> bool:
+    async def admits(self, authorization: str, client: str = "") -> bool:
         """Tell whether an Authorization header has a user's right password.
+
+        Args:
+            authorization: The header.
+            client: Where it comes from: who guesses from one place waits behind himself alone.
 
         Raises:
             BusyError: Too many others wait.
@@ -57,13 +63,14 @@ class PasswordCheck:
         # Kept under a digest with a key of this process: neither memory nor timing tells the password.
         digest = hmac.digest(self._key, name.encode() + b"\0" + password, hashlib.sha256)
         if digest not in self._good:
-            if self._waiting >= _MAX_WAITING:
+            if self._waiting[client] >= _MAX_WAITING_OF_A_CLIENT or self._waiting.total() >= _MAX_WAITING:
                 raise BusyError
-            self._waiting += 1
+            self._waiting[client] += 1
             try:
                 good = await asyncio.get_running_loop().run_in_executor(self._thread, self._check, name, password)
             finally:
-                self._waiting -= 1
+                self._waiting[client] -= 1
+                self._waiting += Counter()  # forgets whoever waits no more
             if not good:
                 return False
         # Anew each time: who scrapes on is not asked to wait behind those who guess.

@@ -25,7 +25,8 @@ T = TypeVar("T")
 _MAX_BYTES = 1024 * 1024
 # The last character of a salt has two bits of it.
 _BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+|0")
+_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|s|m|h)){1,4}|0")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH = {
@@ -87,7 +88,7 @@ class _Reader:
 
     def root(self) -> yaml.Node | None:
         try:
-            text = self.path.read_bytes()
+            text = _content(self.path)
         except OSError as error:
             raise ConfigError(f"cannot read {self.path}: {error.strerror}") from None
         self.contents[self.path] = text
@@ -142,11 +143,20 @@ class _Reader:
         # Relative to the configuration, wherever the exporter was started.
         path = self.path.parent / self.text(node, what)
         try:
-            content = path.read_bytes()
+            content = _content(path)
         except OSError as error:
             raise self.fault(node, f"{what}: cannot read {path}: {error.strerror}") from None
+        except ValueError:
+            raise self.fault(node, f"{what} is no path") from None
         self.contents[path] = content
         return content
+
+
+def _content(path: Path) -> bytes:
+    # A pipe would be empty, or wait for ever, when it is read again.
+    if path.exists() and not path.is_file():
+        raise OSError(0, "it is no regular file")
+    return path.read_bytes()
 
 
 def load_web_config(path: Path) -> WebConfig:
@@ -182,7 +192,7 @@ def changed(config: WebConfig) -> bool:
     """Tell whether a file is not any more what it was when it was read."""
     for path, content in config.contents.items():
         try:
-            if path.read_bytes() != content:
+            if _content(path) != content:
                 return True
         except OSError:
             return True
@@ -245,7 +255,7 @@ def _either(reader: _Reader, fields: Mapping[str, yaml.Node], name: str) -> byte
     if inline is not None and file is not None:
         raise reader.fault(inline, f"{name} and {name}_file cannot both be given")
     if inline is not None:
-        return reader.text(inline, name).encode()
+        return reader.text(inline, name).encode(errors="replace")
     return None if file is None else reader.file(file, f"{name}_file")
 
 
@@ -287,7 +297,9 @@ def _users(reader: _Reader, node: yaml.Node) -> dict[str, str]:
         hashed = reader.text(value, "a password")
         # The hash is a secret: it is not repeated.
         if not _BCRYPT.fullmatch(hashed):
-            raise reader.fault(value, f"the password of {name!r} is no bcrypt hash: make one with htpasswd -nBC 10 ''")
+            raise reader.fault(
+                value, f"the password of {name!r} is no bcrypt hash: make one with htpasswd -nBC 10 '' | tr -d ':'"
+            )
         if ":" in name or not name:
             raise reader.fault(value, "a user's name must not be empty or have a colon")
         users[name] = hashed
@@ -326,6 +338,6 @@ def _rate_limit(reader: _Reader, node: yaml.Node) -> RateLimit | None:
         raise reader.fault(fields["interval"], f"interval cannot be {text!r}: write a duration like 1s or 100ms")
     interval = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h)", text))
     burst = reader.text(fields["burst"], "burst")
-    if not (burst.isascii() and burst.isdigit()) or (interval and int(burst) < 1):
+    if not _NUMBER.fullmatch(burst) or (interval and int(burst) < 1):
         raise reader.fault(fields["burst"], "burst must be a number of 1 or more: with less nothing is answered")
     return RateLimit(interval, int(burst)) if interval else None

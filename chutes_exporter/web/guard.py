@@ -81,8 +81,9 @@ class Guard:
     async def _unauthorized(self, passwords: PasswordCheck, scope: Scope) -> Response | None:
         from chutes_exporter.web.auth import BusyError  # noqa: PLC0415 - see above
 
+        client, *_ = scope["client"] or ("",)
         try:
-            if await passwords.admits(Headers(scope=scope).get("authorization", "")):
+            if await passwords.admits(Headers(scope=scope).get("authorization", ""), client):
                 return None
         except BusyError:
             return PlainTextResponse("Too many passwords are being checked.\n", 503, {"Retry-After": "5"})

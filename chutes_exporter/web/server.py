@@ -36,7 +36,8 @@ _MAX_CONNECTIONS = 512
 _REQUEST_SECONDS = 10
 """Seconds that a client has to send a whole request, or to be idle between two."""
 _STUCK_SECONDS = 30
-"""Seconds that a client may read nothing of its answer."""
+"""Seconds that a client has for the rest of an answer, once all of it is handed over."""
+_LOOK_EVERY = 1.0
 _OPEN_FILES = 4096
 
 
@@ -44,7 +45,6 @@ class _Connection(H11Protocol):
     """A connection that is cut when its client is too slow."""
 
     idle_since: float | None = None
-    unsent = 0
     stuck_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -67,6 +67,10 @@ class _Connection(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle  # None until the first request
         return cycle is not None and not cycle.response_complete
 
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says nothing, and the connection is closed
+        # Who has sent all that he will may still read the answer; TLS has no such thing.
+        return self.is_busy() and self.scheme == "http"
+
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
         super().on_response_complete()
@@ -74,11 +78,11 @@ class _Connection(H11Protocol):
     def check(self) -> None:
         """Cut the connection where its client has been too slow."""
         now = self.loop.time()
-        unsent = self.transport.get_write_buffer_size()
-        if unsent == 0 or unsent < self.unsent:
+        unsent, busy = self.transport.get_write_buffer_size(), self.is_busy()
+        # While a page is being sent its own limit holds; reading a little now and then buys no time after that.
+        if unsent == 0 or busy:
             self.stuck_since = now
-        self.unsent = unsent
-        idle = 0.0 if self.is_busy() or unsent or self.idle_since is None else now - self.idle_since
+        idle = 0.0 if busy or unsent or self.idle_since is None else now - self.idle_since
         if idle > _REQUEST_SECONDS or now - self.stuck_since > _STUCK_SECONDS:
             self.transport.abort()
 
@@ -87,6 +91,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, context: CurrentContext | None) -> None:
         super().__init__(config)
         self._context = context
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """End gracefully, from now on."""
+        self.should_exit = True
+        self._stop.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -108,11 +118,13 @@ class _Server(uvicorn.Server):
         ]
         self.started = True
 
-    async def on_tick(self, counter: int) -> bool:
-        if counter % 10 == 0:
+    async def main_loop(self) -> None:
+        # Uvicorn's own wakes ten times a second, and notes only then that it shall end.
+        while not await self.on_tick(0):
             for connection in cast("set[_Connection]", self.server_state.connections).copy():
                 connection.check()
-        return await super().on_tick(counter)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), _LOOK_EVERY)
 
 
 def open_socket(address: Address) -> socket.socket:
@@ -164,11 +176,25 @@ def _open_unix_socket(path: str) -> socket.socket:
     return opened
 
 
-def close_socket(opened: socket.socket, address: Address) -> None:
-    """Close a listening socket; of a Unix socket the path goes too."""
-    opened.close()
-    if address.path:
-        Path(address.path).unlink(missing_ok=True)
+@contextlib.contextmanager
+def listening(address: Address) -> Iterator[socket.socket]:
+    """Listen for as long as the context lasts; the path of a Unix socket goes with it, unless another took its place.
+
+    Raises:
+        ConfigError: The address cannot be listened on; the message says why.
+    """
+    with open_socket(address) as opened:
+        path = Path(address.path) if address.path else None
+        mine = path.stat() if path is not None else None
+        try:
+            yield opened
+        finally:
+            if path is not None and mine is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    there = path.stat()
+                    # Numbers of files are used again at once; the time tells them apart.
+                    if (there.st_ino, there.st_ctime_ns) == (mine.st_ino, mine.st_ctime_ns):
+                        path.unlink()
 
 
 def bound_address(opened: socket.socket) -> Address:
@@ -231,21 +257,28 @@ async def serving(
         # The sockets listen already: what comes before the server is ready waits in their backlog.
         yield
     finally:
-        server.should_exit = True
+        server.stop()
         impatience = asyncio.get_running_loop().call_later(patience, hurry or (lambda: None))
         await running
         impatience.cancel()
 
 
-async def until_told_to_stop() -> None:
-    """Wait for SIGTERM or SIGINT."""
+@contextlib.contextmanager
+def signals(hang_up: Callable[[], None] | None = None) -> Iterator[asyncio.Event]:
+    """Take note of signals for as long as the context lasts: yields an event that SIGTERM and SIGINT set.
+
+    The context encloses the start and the end: a signal that comes during either must not kill the process.
+
+    Args:
+        hang_up: What SIGHUP does.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    handlers = {signal.SIGTERM: stop.set, signal.SIGINT: stop.set} | ({signal.SIGHUP: hang_up} if hang_up else {})
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
-        await stop.wait()
-        _log.info("stopping")
+        yield stop
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)

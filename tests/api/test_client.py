@@ -209,6 +209,14 @@ async def test_a_wait_until_a_date_is_counted_by_the_services_clock(simulator: S
     assert error.value.retry_after == 60
 
 
+async def test_who_waits_too_long_for_a_turn_gives_up(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=60)
+    async with ChutesClient(simulator.url, total_timeout=0.3) as client:
+        results = await asyncio.gather(*(client.scores() for _ in range(12)), return_exceptions=True)
+    assert {type(result) for result in results} == {TimedOutError}
+    assert any("were before it" in str(result) for result in results)
+
+
 async def test_each_request_is_signed_afresh(client: ChutesClient, clock: Clock, simulator: Simulator) -> None:
     await client.nodes(KEY)
     clock.now += 3600

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import re
 
@@ -10,10 +11,12 @@ import pytest
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings
+from chutes_exporter.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.web import app
 from chutes_exporter.web.app import scrape_timeout
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, Clock, get, parse_page, served_exporter, watching
+from tests.support import HOTKEY, Clock, get, parse_page, series, served_exporter, watching
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,36 @@ async def test_other_methods_are_not_allowed(simulator: Simulator) -> None:
         assert (await client.get(f"{url}/-/reload")).status_code == 405
 
 
+async def test_no_redirect_leads_to_a_host_that_the_client_names(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        response = await get(f"{url}/metrics/", host="evil.example")
+    assert (response.status_code, "location" in response.headers) == (404, False)
+
+
+async def test_a_page_is_sent_bit_by_bit_and_whole(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_SLICE_BYTES", 1000)
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        page = parse_page((await get(f"{url}/metrics")).text)
+    assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
+
+
+async def test_who_reads_too_slowly_gives_his_place_back(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_SLICE_SECONDS", 0.5)
+    monkeypatch.setattr(Exporter, "_render", lambda *_: b"x" * 30_000_000)
+    async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
+        address = httpx.URL(url)
+        _, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.3)
+        plain = {"accept-encoding": "identity"}
+        assert (await get(f"{url}/metrics", **plain)).status_code == 503
+        await asyncio.sleep(1)
+        assert (await get(f"{url}/metrics", **plain)).status_code == 200
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
 async def test_reloading_over_http_is_off_unless_it_is_wanted(simulator: Simulator) -> None:
     async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient() as client:
         response = await client.post(f"{url}/-/reload")
@@ -176,8 +209,11 @@ async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
 async def test_the_landing_page_tells_what_was_dropped(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
-        clock.now += 7300
-        assert "2 hours old, dropped" in landing_page(exporter, clock.now)
+        simulator.faults["scores"] = Fault(status=500)
+        for _ in range(2):
+            clock.now += 500
+            await get(f"{url}/metrics")
+        assert "17 minutes old, dropped" in landing_page(exporter, clock.now)
 
 
 async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:

@@ -82,10 +82,26 @@ async def test_the_event_loop_goes_on_while_a_password_is_checked() -> None:
     slow.close()
 
 
+async def test_who_guesses_waits_behind_himself_alone() -> None:
+    check = PasswordCheck(HASHES)
+    guesses = [
+        asyncio.create_task(check.admits(basic("alice", f"guess {number}"), "10.0.0.1")) for number in range(100)
+    ]
+    await asyncio.sleep(0)
+    # Not remembered yet, and from elsewhere.
+    assert await check.admits(basic("alice", "secret"), "10.0.0.2")
+    results = await asyncio.gather(*guesses, return_exceptions=True)
+    assert [type(result) for result in results].count(BusyError) == 96
+    check.close()
+
+
 async def test_guesses_wait_for_each_other_and_not_for_ever() -> None:
     check = PasswordCheck(HASHES)
     assert await check.admits(basic("alice", "secret"))
-    guesses = [asyncio.create_task(check.admits(basic("alice", f"guess {number}"))) for number in range(100)]
+    guesses = [
+        asyncio.create_task(check.admits(basic("alice", f"guess {number}"), f"10.0.0.{number % 20}"))
+        for number in range(100)
+    ]
     await asyncio.sleep(0)
     # Who is known already waits behind nobody.
     started = time.perf_counter()

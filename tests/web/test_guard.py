@@ -79,6 +79,9 @@ async def test_many_guesses_at_once_are_sent_away() -> None:
     slow = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     async with guarded(WebConfig(users={"alice": slow})) as (client, _):
         answers = await asyncio.gather(*(client.get("/", auth=("alice", str(number))) for number in range(90)))
+        # What one place guesses is no matter of others.
+        guard_of_others = await client.get("/", auth=("alice", "secret"))
+        assert guard_of_others.status_code == 200
     statuses = {answer.status_code for answer in answers}
     assert statuses == {401, 503}
     assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 503} == {"5"}

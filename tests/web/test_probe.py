@@ -99,6 +99,7 @@ async def test_collectors_are_chosen_by_name_and_shown_whole(simulator: Simulato
     assert set(collectors_of(page)) == {"stats_per_chute", "scores"}
     # All miners' in one request, whoever is asked about.
     assert [asked.query for asked in simulator.asked if asked.endpoint == "stats"][-1] == {"per_chute": "true"}
+    simulator.faults["metagraph"] = Fault(latency=0.1)
     history = parse_page((await probe(Settings(api_url=simulator.url), target, "&collect[]=unique_chute_history")).text)
     assert collectors_of(history) == {"unique_chute_history": 1}
 
@@ -109,6 +110,27 @@ async def test_what_is_switched_on_or_off_is_so_for_every_target(simulator: Simu
     )
     page = parse_page((await probe(settings, simulator.world.miners[3].hotkey)).text)
     assert set(collectors_of(page)) == {"metagraph", "stats", "unique_chute_history"}
+
+
+async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(simulator: Simulator) -> None:
+    settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
+    async with served_exporter(settings) as (url, _):
+        for number in range(20):
+            made_up = address_of(bytes([number]) * 32)
+            response = await get(f"{url}/probe?target={made_up}&collect[]=unique_chute_history")
+            assert (response.status_code, "is not known to have a seat" in response.text) == (400, True)
+            # Its page is there without.
+            page = parse_page((await get(f"{url}/probe?target={made_up}")).text)
+            assert page[series("chutes_miner_registered", hotkey=made_up)] == 0
+        seated = simulator.world.miners[3].hotkey
+        assert "unique_chute_history" in collectors_of(parse_page((await get(f"{url}/probe?target={seated}")).text))
+        assert "unique_chute_history" in collectors_of(parse_page((await get(f"{url}/probe?target={HOTKEY}")).text))
+        whole = parse_page((await get(f"{url}/metrics")).text)
+    asked = [one.endpoint for one in simulator.asked]
+    assert asked.count("unique_chute_history") == 2
+    # What a probe asked of its target alone is no series of the exporter's own page.
+    feeds = {dict(labels).get("hotkey", "") for name, labels in whole if name == "chutes_feed_up"}
+    assert feeds == {"", HOTKEY}
 
 
 @pytest.mark.parametrize(

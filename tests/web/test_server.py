@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from chutes_exporter.config import Address, ConfigError
 from chutes_exporter.web import server
-from chutes_exporter.web.server import bound_address, open_socket, serving
+from chutes_exporter.web.server import bound_address, listening, open_socket, serving
 from tests.support import get
 
 if TYPE_CHECKING:
@@ -174,6 +174,20 @@ async def test_who_is_served_is_not_cut_for_being_idle(monkeypatch: pytest.Monke
             assert (await get(f"http://{bound_address(opened)}/")).text == "late"
 
 
+async def test_who_has_sent_all_that_he_will_still_gets_the_answer() -> None:
+    async def slow(_request: Request) -> Response:
+        await asyncio.sleep(0.3)
+        return PlainTextResponse("late")
+
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with serving(Starlette(routes=[Route("/", slow)]), [opened], grace=1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", bound_address(opened).port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            writer.write_eof()
+            assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"late")
+            await gone(writer)
+
+
 async def test_who_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_STUCK_SECONDS", 0.5)
 
@@ -205,18 +219,26 @@ async def test_no_path_leads_anywhere_else(path: str) -> None:
 async def test_a_unix_socket_is_for_its_user_and_group(tmp_path: Path) -> None:
     path = tmp_path / "exporter.sock"
     address = Address(path=str(path))
-    opened = open_socket(address)
-    assert bound_address(opened) == address
-    assert str(address) == f"unix:{path}"
-    assert path.stat().st_mode & 0o777 == 0o660
-    async with serving(APP, [opened]):
-        transport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
-            assert (await client.get("/")).text == "hello"
-        with pytest.raises(ConfigError, match="Address already in use"):
-            open_socket(address)
-    server.close_socket(opened, address)
+    with listening(address) as opened:
+        assert bound_address(opened) == address
+        assert str(address) == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o660
+        async with serving(APP, [opened]):
+            transport = httpx.AsyncHTTPTransport(uds=str(path))
+            async with httpx.AsyncClient(transport=transport, base_url="http://exporter") as client:
+                assert (await client.get("/")).text == "hello"
+            with pytest.raises(ConfigError, match="Address already in use"):
+                open_socket(address)
     assert not path.exists()
+
+
+def test_a_successors_unix_socket_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "exporter.sock"
+    with contextlib.ExitStack() as old, contextlib.ExitStack() as new:
+        old.enter_context(listening(Address(path=str(path)))).close()
+        new.enter_context(listening(Address(path=str(path))))
+        old.close()
+        assert path.exists()
 
 
 def test_a_unix_socket_that_nobody_listens_on_any_more_is_replaced(tmp_path: Path) -> None:
