@@ -65,9 +65,9 @@ async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...])
         raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from None
     points = sum(map(len, histories.values()))
     click.echo(
-        f"{points} hours of {len(histories)} miners in {output}. Turn them into blocks with:\n"
+        f"{points} points of {len(histories)} hotkey(s), an hour each, in {output}. Turn them into blocks with:\n"
         f"  promtool tsdb create-blocks-from openmetrics {output} PATH-OF-PROMETHEUS-DATA\n"
-        "There is a point an hour: look at them with last_over_time(chutes_miner_active_gpus[1h]).",
+        "Look at them with last_over_time(chutes_miner_active_gpus[1h]).",
         err=True,
     )
 

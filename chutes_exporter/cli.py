@@ -72,23 +72,31 @@ def _options(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-_hotkeys = _options(
-    _option(
-        "--hotkey",
-        multiple=True,
-        metavar="SS58",
-        help="Watch this miner's public data (repeatable). With none, the whole subnet is watched.",
-    ),
-    _option(
-        "--hotkey-file",
-        "HOTKEY",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="Watch this Bittensor hotkey file's miner, private data included (repeatable). "
-        "Or set MINER_SS58 and MINER_SEED. A seed is never a flag.",
-    ),
-)
+def _hotkey_options(without: str) -> Decorator:
+    """Declare whose data it is about, and say what goes without."""
+    return _options(
+        _option(
+            "--hotkey",
+            multiple=True,
+            metavar="SS58",
+            help=f"This miner's public data (repeatable). {without}",
+        ),
+        _option(
+            "--hotkey-file",
+            "HOTKEY",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="This Bittensor hotkey file's miner, private data included (repeatable). "
+            "Or set MINER_SS58 and MINER_SEED. A seed is never a flag.",
+        ),
+    )
+
+
+_watched = _hotkey_options("With none, the whole subnet is watched.")
+_asked = _hotkey_options("With none, what is public of everybody.")
+_signing = _hotkey_options("What must be signed needs a hotkey file.")
+_whose = _hotkey_options("One at least is needed.")
 _api = _options(
     _option(
         "--api.url",
@@ -242,7 +250,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_hotkeys
+@_watched
 @_api
 @_web
 @_collectors
@@ -296,7 +304,7 @@ def demo(**flags: Any) -> None:
 
 
 @cli.command()
-@_hotkeys
+@_watched
 @_api
 @_web
 @_collectors
@@ -339,7 +347,7 @@ _ENDPOINTS = (
 
 @cli.command()
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
-@_hotkeys
+@_asked
 @_api
 @click.option("--per-chute", is_flag=True, help="Of stats: for each chute.")
 @click.option("--chute-id", metavar="ID", help="Of chute: which one.")
@@ -362,7 +370,7 @@ def query(endpoint: str, **flags: Any) -> None:
 
 @cli.command("release-job")
 @click.argument("job_id")
-@_hotkeys
+@_signing
 @_api
 @click.option("--yes", is_flag=True, help="Do not ask first.")
 def release_job(job_id: str, **flags: Any) -> None:
@@ -373,7 +381,7 @@ def release_job(job_id: str, **flags: Any) -> None:
 
 
 @cli.command()
-@_hotkeys
+@_whose
 @_api
 @click.option("--output", required=True, metavar="FILE", help="Where to write; - is standard output.")
 @click.option(

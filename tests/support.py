@@ -88,6 +88,15 @@ def data_of(page: Page) -> Page:
     }
 
 
+def successes(page: Page) -> dict[str, float]:
+    """Return how each collector went, by name."""
+    return {
+        dict(labels)["collector"]: value
+        for (name, labels), value in page.items()
+        if name == "chutes_scrape_collector_success"
+    }
+
+
 @contextlib.asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[str]:
     """Serve an application on a free port; yields its base address."""

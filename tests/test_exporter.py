@@ -35,6 +35,7 @@ from tests.support import (
     promtool_complaints,
     scrape,
     series,
+    successes,
     watching,
 )
 from tests.support import served_exporter as serve
@@ -75,34 +76,26 @@ def names(page: Page) -> set[str]:
     return {name for name, _ in page}
 
 
-def success(page: Page) -> dict[str, float]:
-    return {
-        dict(labels)["collector"]: value
-        for (name, labels), value in page.items()
-        if name == "chutes_scrape_collector_success"
-    }
-
-
 async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(simulator: Simulator) -> None:
     page = await scrape(Settings(api_url=simulator.url))
     registered = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"}
     assert registered == set(simulator.world.by_hotkey)
-    assert set(success(page)) == {"metagraph", "scores", "stats", "metrics"}
-    assert set(success(page).values()) == {1.0}
+    assert set(successes(page)) == {"metagraph", "scores", "stats", "metrics"}
+    assert set(successes(page).values()) == {1.0}
     assert not [asked for asked in simulator.asked if asked.signed or asked.hotkey]
 
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]))
     assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
-    assert "stats_per_chute" in success(page)
+    assert "stats_per_chute" in successes(page)
     assert not [asked for asked in simulator.asked if asked.signed]
 
 
 async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
     page = await scrape(watching(simulator.url))
-    assert set(success(page)) == {collector.name for collector in COLLECTORS if collector.default != "off"}
-    assert set(success(page).values()) == {1.0}
+    assert set(successes(page)) == {collector.name for collector in COLLECTORS if collector.default != "off"}
+    assert set(successes(page).values()) == {1.0}
     assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == len(simulator.world.miners[0].servers)
 
 
@@ -272,7 +265,7 @@ async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Si
         await asyncio.sleep(0.1)
         leaving.transport.abort()
         page = parse_page((await staying).text)
-    assert set(success(page).values()) == {1.0}
+    assert set(successes(page).values()) == {1.0}
     assert [asked.endpoint for asked in simulator.asked].count("scores") == 1
 
 
@@ -288,7 +281,7 @@ async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
-        assert set(success(await page_of(exporter)).values()) == {1.0}
+        assert set(successes(await page_of(exporter)).values()) == {1.0}
 
 
 async def test_the_time_that_making_a_page_takes_comes_off_the_wait(
@@ -310,8 +303,8 @@ async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simul
         await asyncio.sleep(0.8)
         exporter.feeds.hurry()
         page = parse_page((await asyncio.wait_for(waiting, 5)).text)
-        assert success(page)["scores"] == 0
-        assert success(page)["metagraph"] == 1
+        assert successes(page)["scores"] == 0
+        assert successes(page)["metagraph"] == 1
 
 
 async def test_a_hanging_api_costs_no_scrape(simulator: Simulator) -> None:
@@ -321,8 +314,8 @@ async def test_a_hanging_api_costs_no_scrape(simulator: Simulator) -> None:
             get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "1.5"}), timeout=10
         )
     page = parse_page(response.text)
-    assert success(page)["scores"] == 0
-    assert success(page)["metagraph"] == 1
+    assert successes(page)["scores"] == 0
+    assert successes(page)["metagraph"] == 1
     assert "chutes_miner_score_ratio" not in names(page)
 
 
@@ -341,7 +334,7 @@ async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simul
     simulator.faults.update(dict.fromkeys(own, Fault(latency=0.1)))
     async with Exporter(settings, clock=clock) as exporter:
         page = await page_of(exporter, timeout=30)
-    assert set(success(page).values()) == {1.0}
+    assert set(successes(page).values()) == {1.0}
     assert [simulator.api.most_at_once[name] for name in own] == [4] * 4
 
 
@@ -355,7 +348,7 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
     up = {dict(labels)["feed"] for (name, labels), value in page.items() if name == "chutes_feed_up" and value}
     assert up == FEEDS.keys() - {"nodes", "instances"} | {"stats_per_chute"}
     assert "chutes_feed_up" in names(page)
-    hanging = {collector for collector, value in success(page).items() if not value}
+    hanging = {collector for collector, value in successes(page).items() if not value}
     assert hanging == {"nodes", "fleet", "instances"}
 
 
@@ -373,7 +366,7 @@ async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simu
         clock.now += 1
         page = await page_of(exporter)
     assert [one.endpoint for one in list(simulator.asked)[asked:]].count("nodes") == 12
-    assert success(page)["nodes"] == 1
+    assert successes(page)["nodes"] == 1
 
 
 async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
@@ -398,7 +391,7 @@ async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_pag
         simulator.faults["scores"] = Fault(latency=3)
         page = await page_of(exporter, timeout=1)
     assert "chutes_metagraph_miners" not in names(page)
-    assert success(page)["metagraph"] == 0
+    assert successes(page)["metagraph"] == 0
 
 
 async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) -> None:
@@ -641,7 +634,7 @@ async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, mo
     monkeypatch.setattr(module, "COLLECTORS", broken_scores)
     with structlog.testing.capture_logs() as logs:
         page = await scrape(Settings(api_url=simulator.url))
-    assert success(page) == {"metagraph": 1, "scores": 0, "stats": 1, "metrics": 1}
+    assert successes(page) == {"metagraph": 1, "scores": 0, "stats": 1, "metrics": 1}
     assert [log["collector"] for log in logs if log["event"] == "collector failed"] == ["scores"]
 
 

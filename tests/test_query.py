@@ -157,7 +157,7 @@ async def test_on_a_terminal_a_long_stream_shows_its_progress(simulator: Simulat
 async def test_history_can_be_backfilled_from_the_command_line(simulator: Simulator, tmp_path: Path) -> None:
     status, _, errors = await run(simulator, "backfill", "--output", str(tmp_path / "week.om"), "--label", "job=chutes")
     assert status == 0
-    assert "168 hours of 1 miners" in errors
+    assert "168 points of 1 hotkey(s)" in errors
     assert 'job="chutes"' in (tmp_path / "week.om").read_text()
 
 

@@ -12,13 +12,13 @@ from chutes_exporter.simulator import Fault, Simulator
 from tests.support import (
     HOTKEY,
     NOON,
-    Page,
     count_openmetrics,
     get,
     parse_page,
     promtool_complaints,
     series,
     served_exporter,
+    successes,
     watching,
 )
 
@@ -33,21 +33,13 @@ async def probe(settings: Settings, target: str, query: str = "") -> Response:
         return await get(f"{url}/probe?target={target}{query}")
 
 
-def collectors_of(page: Page) -> dict[str, float]:
-    return {
-        dict(labels)["collector"]: value
-        for (name, labels), value in page.items()
-        if name == "chutes_scrape_collector_success"
-    }
-
-
 async def test_any_miner_of_the_subnet_has_a_page_of_its_own(simulator: Simulator) -> None:
     miner = simulator.world.miners[3]
     response = await probe(Settings(api_url=simulator.url), miner.hotkey)
     assert response.status_code == 200
     assert promtool_complaints(response.content) == ""
     page = parse_page(response.text)
-    assert collectors_of(page) == {"metagraph": 1, "scores": 1, "stats": 1}
+    assert successes(page) == {"metagraph": 1, "scores": 1, "stats": 1}
     assert page[series("chutes_miner_registered", hotkey=miner.hotkey)] == 1
     assert page[series("chutes_miner_score_ratio", hotkey=miner.hotkey)] == pytest.approx(
         simulator.world.shares(NOON)[miner.hotkey]
@@ -73,7 +65,7 @@ async def test_a_target_whose_key_is_configured_shows_its_private_data(simulator
     other = simulator.world.miners[3].hotkey
     page = parse_page((await probe(watching(simulator.url), other)).text)
     assert not [labels for _, labels in page if ("hotkey", HOTKEY) in labels]
-    assert "servers" not in collectors_of(page)
+    assert "servers" not in successes(page)
     # What is signed by anybody and tells of every miner is there.
     assert series("chutes_miner_active_instances", hotkey=other) in page
 
@@ -91,17 +83,17 @@ async def test_a_page_about_a_miner_has_the_numbers_of_the_metrics_page(simulato
 async def test_collectors_are_chosen_by_name_and_shown_whole(simulator: Simulator) -> None:
     target = simulator.world.miners[3].hotkey
     page = parse_page((await probe(Settings(api_url=simulator.url), target, "&collect[]=metrics")).text)
-    assert set(collectors_of(page)) == {"metrics"}
+    assert set(successes(page)) == {"metrics"}
     assert [name for name, _ in page if name == "chutes_chute_utilization_ratio"]
     page = parse_page(
         (await probe(Settings(api_url=simulator.url), target, "&collect[]=stats_per_chute&collect[]=scores")).text
     )
-    assert set(collectors_of(page)) == {"stats_per_chute", "scores"}
+    assert set(successes(page)) == {"stats_per_chute", "scores"}
     # All miners' in one request, whoever is asked about.
     assert [asked.query for asked in simulator.asked if asked.endpoint == "stats"][-1] == {"per_chute": "true"}
     simulator.faults["metagraph"] = Fault(latency=0.1)
     history = parse_page((await probe(Settings(api_url=simulator.url), target, "&collect[]=unique_chute_history")).text)
-    assert collectors_of(history) == {"unique_chute_history": 1}
+    assert successes(history) == {"unique_chute_history": 1}
 
 
 async def test_what_is_switched_on_or_off_is_so_for_every_target(simulator: Simulator) -> None:
@@ -109,7 +101,7 @@ async def test_what_is_switched_on_or_off_is_so_for_every_target(simulator: Simu
         api_url=simulator.url, collectors={"scores": False, "unique_chute_history": True}, hotkeys=[HOTKEY]
     )
     page = parse_page((await probe(settings, simulator.world.miners[3].hotkey)).text)
-    assert set(collectors_of(page)) == {"metagraph", "stats", "unique_chute_history"}
+    assert set(successes(page)) == {"metagraph", "stats", "unique_chute_history"}
 
 
 async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(simulator: Simulator) -> None:
@@ -123,8 +115,8 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
             page = parse_page((await get(f"{url}/probe?target={made_up}")).text)
             assert page[series("chutes_miner_registered", hotkey=made_up)] == 0
         seated = simulator.world.miners[3].hotkey
-        assert "unique_chute_history" in collectors_of(parse_page((await get(f"{url}/probe?target={seated}")).text))
-        assert "unique_chute_history" in collectors_of(parse_page((await get(f"{url}/probe?target={HOTKEY}")).text))
+        assert "unique_chute_history" in successes(parse_page((await get(f"{url}/probe?target={seated}")).text))
+        assert "unique_chute_history" in successes(parse_page((await get(f"{url}/probe?target={HOTKEY}")).text))
         whole = parse_page((await get(f"{url}/metrics")).text)
     asked = [one.endpoint for one in simulator.asked]
     assert asked.count("unique_chute_history") == 2
@@ -156,7 +148,7 @@ async def test_a_miner_without_a_seat_gets_a_page_that_says_so(simulator: Simula
     assert response.status_code == 200
     page = parse_page(response.text)
     assert page[series("chutes_miner_registered", hotkey=STRANGER)] == 0
-    assert set(collectors_of(page).values()) == {1}
+    assert set(successes(page).values()) == {1}
 
 
 @pytest.mark.parametrize(
