@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
 _LEAST_WAIT = 0.05
-_SLICE_BYTES = 256 * 1024
-_SLICE_SECONDS = 10.0
+_SLICE_BYTES = 1024 * 1024
+_SLICE_SECONDS = 20.0
 _MINERS = ("watched", "active", "all")
 _TRUE = ("true", "1", "yes")
 

@@ -44,12 +44,12 @@ _OPEN_FILES = 4096
 class _Connection(H11Protocol):
     """A connection that is cut when its client is too slow."""
 
-    idle_since: float | None = None
+    idle_since = 0.0
     stuck_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self.idle_since = self.loop.time()
+        self.idle_since = self.stuck_since = self.loop.time()
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and not tls.context.admits(tls.getpeercert()):
             _log.warning("refused a client's certificate: it has no allowed name", client=str(self.client))
@@ -60,7 +60,7 @@ class _Connection(H11Protocol):
     def _make_room(self) -> None:
         """Cut the connection that has been idle for longest: who is served stays, and who comes gets in."""
         idle = [one for one in cast("set[_Connection]", self.connections) if not one.is_busy()]
-        min(idle, key=lambda one: one.idle_since or 0.0, default=self).transport.abort()
+        min(idle, key=lambda one: one.idle_since, default=self).transport.abort()
 
     def is_busy(self) -> bool:
         """Tell whether a request is being answered."""
@@ -72,7 +72,7 @@ class _Connection(H11Protocol):
         return self.is_busy() and self.scheme == "http"
 
     def on_response_complete(self) -> None:
-        self.idle_since = self.loop.time()
+        self.idle_since = self.stuck_since = self.loop.time()
         super().on_response_complete()
 
     def check(self) -> None:
@@ -82,7 +82,7 @@ class _Connection(H11Protocol):
         # While a page is being sent its own limit holds; reading a little now and then buys no time after that.
         if unsent == 0 or busy:
             self.stuck_since = now
-        idle = 0.0 if busy or unsent or self.idle_since is None else now - self.idle_since
+        idle = 0.0 if busy or unsent else now - self.idle_since
         if idle > _REQUEST_SECONDS or now - self.stuck_since > _STUCK_SECONDS:
             self.transport.abort()
 

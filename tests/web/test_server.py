@@ -188,6 +188,20 @@ async def test_who_has_sent_all_that_he_will_still_gets_the_answer() -> None:
             await gone(writer)
 
 
+async def test_who_takes_a_while_to_read_the_answer_gets_all_of_it() -> None:
+    async def large(_request: Request) -> Response:
+        return PlainTextResponse(b"x" * 30_000_000)
+
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with serving(Starlette(routes=[Route("/", large)]), [opened], grace=1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", bound_address(opened).port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            # Long enough to be looked at, twice.
+            await asyncio.sleep(2.5)
+            assert len(await asyncio.wait_for(reader.read(), 20)) > 30_000_000
+            await gone(writer)
+
+
 async def test_who_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_STUCK_SECONDS", 0.5)
 
