@@ -268,7 +268,7 @@ class SimulatedApi:
                 "version": server.version,
                 "maintenance_pending": server.maintenance_pending(now),
                 "created_at": _iso(server.created_at),
-                "updated_at": None,
+                "updated_at": _iso(server.created_at + DAY) if server.version else None,
                 "gpus": [
                     {
                         "uuid": gpu.uuid,
@@ -304,7 +304,7 @@ class SimulatedApi:
                     "created_at": _iso(instance.created_at),
                     "activated_at": _iso(instance.activated_at) if active else None,
                     "last_verified_at": _iso(now - now % HOUR) if verified else None,
-                    "stop_billing_at": None,
+                    "stop_billing_at": _iso(instance.ended_at) if instance.chute.preemptible else None,
                     "billed_to": None,
                     "verification_error": instance.error,
                     "consecutive_failures": self.world.failures(instance, now),
