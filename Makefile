@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs golden sizes bench lock image clean
+.PHONY: help demo test check format docs boards pictures golden sizes bench lock image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,7 @@ demo: $(RUNTIME) ## Run the exporter on a simulated Chutes API
 
 test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 	@scripts/system-packages
+	@scripts/node-packages
 	@scripts/test $(ARGS)
 
 check: $(DEV) ## Only formatting, lint and types
@@ -31,6 +32,14 @@ format: $(DEV) ## Format the code
 
 docs: $(DEV) ## Write the metric reference, docs/metrics.md
 	@$(BIN)/python -m chutes_exporter.reference > docs/metrics.md
+
+boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json
+	@$(BIN)/python -m grafana
+
+pictures: $(DEV) ## Draw the dashboards for the README, grafana/pictures/
+	@scripts/system-packages
+	@scripts/node-packages
+	@$(BIN)/python -m tests.grafana.pictures
 
 golden: $(DEV) ## Write the golden pages that tests compare with
 	@$(BIN)/python -m tests.golden
@@ -48,7 +57,7 @@ image: ## Build the container image
 	docker build --tag chutes-exporter .
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) grafana/display/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 $(RUNTIME): requirements.lock requirements-build.lock pyproject.toml scripts/venv
 	@scripts/venv "$(PYTHON)" requirements.lock

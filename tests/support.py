@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
@@ -43,6 +44,8 @@ KEY = Hotkey.from_seed(TEST_SEED, source="test")
 NOON = 1_795_521_600.0
 """2026-11-24 12:00:00 UTC."""
 RECORDINGS = Path(__file__).parent / "recordings"
+ROOT = Path(__file__).parent.parent
+RULES = ROOT / "prometheus" / "rules"
 
 Labels = frozenset[tuple[str, str]]
 Page = dict[tuple[str, Labels], float]
@@ -166,6 +169,55 @@ def promtool_complaints(page: bytes) -> str:
     """Return what promtool finds wrong with a text page."""
     result = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)  # noqa: S607
     return (result.stdout + result.stderr).decode() + ("" if result.returncode == 0 else f"status {result.returncode}")
+
+
+def fast_rules(directory: Path) -> list[Path]:
+    """Write the rules with their times shortened."""
+    written = []
+    for source in sorted(RULES.glob("*.yml")):
+        rules = yaml.safe_load(source.read_text())
+        for group in rules["groups"]:
+            group["interval"] = "1s"
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    rule |= {"for": "2s", "keep_firing_for": "1s"}
+        path = directory / f"fast-{source.name}"
+        path.write_text(json.dumps(rules))
+        written.append(path)
+    return written
+
+
+class History:
+    """What a Prometheus that is about to start in a directory would have scraped before.
+
+    Args:
+        directory: As `Prometheus` has it.
+        labels: Of the target.
+    """
+
+    def __init__(self, directory: Path, **labels: str) -> None:
+        self._directory = directory
+        self._path = directory / "history.om"
+        self._labels = labels.items()
+
+    def add(self, at: float, page: Page) -> None:
+        """Add a page that was scraped at a Unix time, later than the one before."""
+        with self._path.open("a") as file:
+            for (name, own), value in page.items():
+                # What it costs to make a history is not what an exporter costs.
+                if not name.startswith("process_"):
+                    pairs = (f"{label}={json.dumps(text, ensure_ascii=False)}" for label, text in (*own, *self._labels))
+                    file.write(f"{name}{{{','.join(pairs)}}} {value} {at:.3f}\n")
+
+    def load(self) -> None:
+        """Make the blocks that Prometheus starts with."""
+        with self._path.open("a") as file:
+            file.write("# EOF\n")
+        subprocess.run(
+            ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(self._path), str(self._directory / "data")],  # noqa: S607
+            check=True,
+            capture_output=True,
+        )
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 import subprocess
 import sys
@@ -14,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import yaml
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
 from chutes_exporter.serve import Service
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from tests.prometheus.test_alerts import ALERTS, CASES, RULES
-from tests.support import HOTKEY, Prometheus, free_port, served, watching
+from tests.prometheus.test_alerts import ALERTS, CASES
+from tests.support import HOTKEY, RULES, Prometheus, fast_rules, free_port, served, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -109,19 +107,6 @@ def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
         process.wait(timeout=30)
 
 
-def fast_rules(directory: Path) -> Path:
-    """Write the alerts with their times shortened."""
-    rules = yaml.safe_load((RULES / "alerts.yml").read_text())
-    for group in rules["groups"]:
-        group["interval"] = "1s"
-        for rule in group["rules"]:
-            rule["for"] = "2s"
-            rule["keep_firing_for"] = "1s"
-    path = directory / "fast.yml"
-    path.write_text(json.dumps(rules))
-    return path
-
-
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
     """A simulator whose time is the real one."""
@@ -150,7 +135,7 @@ async def test_what_goes_wrong_reaches_the_right_ones_and_what_follows_from_it_i
             Prometheus(
                 tmp_path,
                 targets=[str(exporter)],
-                rule_files=[fast_rules(tmp_path)],
+                rule_files=fast_rules(tmp_path),
                 alertmanager=address,
             ),
         ):

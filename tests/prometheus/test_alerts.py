@@ -6,17 +6,19 @@ import json
 import re
 import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from grafana.boards import BOARDS
+from tests.support import ROOT, RULES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-RULES = ROOT / "prometheus" / "rules"
+
 RUNBOOKS = ROOT / "docs" / "runbooks"
 ALERTS: dict[str, dict[str, Any]] = {
     rule["alert"]: rule
@@ -24,6 +26,7 @@ ALERTS: dict[str, dict[str, Any]] = {
     for rule in group["rules"]
 }
 ME = "5Me"
+GRAFANA = "https://grafana.example"
 HERE = {"job": "chutes", "instance": "exporter:10064"}
 START = 20
 """Minutes for which all is well first."""
@@ -92,6 +95,16 @@ CASES: dict[str, Case] = {
         summary="No Chutes exporter is scraped",
         description="No Chutes exporter has been scraped for 15 minutes: its target is gone from the configuration or "
         "from the discovery of Prometheus.",
+    ),
+    "ChutesProbesFailing": Case(
+        sick={
+            s("up"): (1, 0, 1),
+            s("chutes_scrape_collector_success", collector="scores"): (1, "_", 1),
+        },
+        at=("job",),
+        summary="1 miners of the job chutes cannot be probed",
+        description="Prometheus has had no page about 1 miners from /probe (job chutes) for 15 minutes. What was known "
+        "of them is gone.",
     ),
     "ChutesApiDown": Case(
         sick={s("chutes_feed_up", feed="scores"): (1, 0, 1), s("chutes_feed_up", feed="stats"): (1, 0, 1)},
@@ -272,6 +285,42 @@ CASES: dict[str, Case] = {
 }
 
 
+EXPORTER, SUBNET = "/d/chutes-exporter", "/d/chutes-subnet"
+OVERVIEW, FLEET, INSTANCES, MARKET = (
+    f"/d/chutes-{board}?var-hotkey={ME}" for board in ("overview", "fleet", "instances", "market")
+)
+BOARD = {
+    "ChutesExporterDown": EXPORTER,
+    "ChutesExporterMissing": EXPORTER,
+    "ChutesProbesFailing": EXPORTER,
+    "ChutesApiDown": EXPORTER,
+    "ChutesFeedDown": EXPORTER,
+    "ChutesDataStale": EXPORTER,
+    "ChutesSignatureRefused": OVERVIEW,
+    "ChutesClockOff": EXPORTER,
+    "ChutesRecordsRejected": EXPORTER,
+    "ChutesCollectorCut": EXPORTER,
+    "ChutesReloadFailed": EXPORTER,
+    "ChutesMetagraphOld": SUBNET,
+    "ChutesMinerDeregistered": OVERVIEW,
+    "ChutesMinerBlacklisted": OVERVIEW,
+    "ChutesMinerNearLastPlace": OVERVIEW,
+    "ChutesScoreDropping": OVERVIEW,
+    "ChutesMinerEarnsNothing": OVERVIEW,
+    "ChutesGpusIdle": FLEET,
+    "ChutesGpusUnverified": FLEET,
+    "ChutesInstanceStuckStarting": INSTANCES,
+    "ChutesInstanceFailing": INSTANCES,
+    "ChutesVerificationsFailing": FLEET,
+    "ChutesServerWithoutGpus": FLEET,
+    "ChutesServerMaintenancePending": FLEET,
+    "ChutesDuplicateServers": FLEET,
+    "ChutesJobTriedAndWaiting": MARKET,
+    "ChutesThrashCooldown": INSTANCES,
+}
+"""Where each alert's link leads."""
+
+
 def minutes(duration: str) -> int:
     number, unit = int(duration[:-1]), duration[-1]
     return number * {"m": 1, "h": 60}[unit]
@@ -335,6 +384,7 @@ def expected(name: str, case: Case) -> list[dict[str, Any]]:
                 "summary": case.summary,
                 "description": case.description,
                 "runbook_url": rule["annotations"]["runbook_url"],
+                "dashboard": f"{GRAFANA}{BOARD[name]}",
             },
         }
     ]
@@ -348,6 +398,7 @@ def test_each_alert_waits_fires_as_it_reads_and_resolves(tmp_path: Path, name: s
     silent = [0, begin - 1, fires - 1, finish + case.lag * 2 + minutes(rule["keep_firing_for"]) + 20]
     test = {
         "interval": "1m",
+        "external_labels": {"grafana_url": GRAFANA},
         "input_series": input_series(case),
         "alert_rule_test": [
             *({"eval_time": f"{minute}m", "alertname": name, "exp_alerts": []} for minute in silent),
@@ -461,11 +512,35 @@ def test_every_alert_has_a_test_and_a_section_in_a_runbook() -> None:
         assert re.findall(r"\*\*(.+?)\*\*", text)[:3] == ["Means.", "Look.", "Do."], name
 
 
+def test_every_alert_leads_to_a_board_that_there_is() -> None:
+    boards = {board.uid: board for board in BOARDS}
+    for name, rule in ALERTS.items():
+        path, _, query = (
+            rule["annotations"]["dashboard"].removeprefix("{{ $externalLabels.grafana_url }}/d/").partition("?")
+        )
+        assert path in boards, name
+        assert query in ("", "var-hotkey={{ $labels.hotkey }}"), name
+
+
+def test_without_the_address_of_grafana_the_link_is_a_path(tmp_path: Path) -> None:
+    name = "ChutesGpusIdle"
+    case = CASES[name]
+    fires = phases(case)[0] + minutes(ALERTS[name]["for"])
+    (alert,) = expected(name, case)
+    alert["exp_annotations"]["dashboard"] = BOARD[name]
+    test = {
+        "interval": "1m",
+        "input_series": input_series(case),
+        "alert_rule_test": [{"eval_time": f"{fires}m", "alertname": name, "exp_alerts": [alert]}],
+    }
+    assert complaints(tmp_path / "test.yml", [test]) == ""
+
+
 def test_severities_say_what_it_costs_and_texts_have_names() -> None:
     for name, rule in ALERTS.items():
         assert rule["labels"].keys() == {"severity"}
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
-        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url", "dashboard"}
         assert minutes(rule["for"]) >= 2, name
         assert minutes(rule["keep_firing_for"]) >= 5, name
         text = rule["annotations"]["summary"] + rule["annotations"]["description"]

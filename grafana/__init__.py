@@ -1,0 +1,1 @@
+"""The Grafana dashboards, as code: `python -m grafana` (`make boards`) writes the JSON in `dashboards/`."""

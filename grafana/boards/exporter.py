@@ -1,0 +1,275 @@
+"""The exporter itself: what it asks, how fresh its answers are, how the API behaves, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import JOB, OURS, Board, Column, Query, lines, platform, rows, tile, told
+from grafana.states import LOADED, ORANGE, READING, RED, UP
+from grafana.worlds import ALL, FADING, SICK
+
+EXPORTER: Final = Board(
+    "chutes-exporter",
+    "Chutes exporter",
+    "The exporter itself: its feeds and how fresh they are, the API's latency and errors, and what it costs.",
+)
+
+ASKED: Final = 'hotkey=~"$hotkey|"'
+SUCCESS: Final = platform("chutes_feed_last_success_timestamp_seconds", "feed", "hotkey", hotkey="~$hotkey|")
+MAX_AGE: Final = platform("chutes_feed_max_age_seconds", "feed", "hotkey", hotkey="~$hotkey|")
+
+
+def _rate(metric: str, by: str, where: str = "") -> str:
+    matchers = ", ".join(filter(None, (JOB, where)))
+    return f"sum by ({by}) (rate({metric}{{{matchers}}}[$__rate_interval]))"
+
+
+EXPORTER.row(
+    "Can what is shown be trusted?",
+    tile(
+        "Exporters",
+        "Whether Prometheus can scrape every exporter that it has scraped within a day. When one is down: is the "
+        "process there, does it listen, does the network let Prometheus in?",
+        Query(f"min(up{{{JOB}}} {OURS})", data=ALL),
+        states=UP,
+        empty="none within a day",
+    ),
+    tile(
+        "Feeds down",
+        "Feeds whose last request failed. Until their answers are too old, what is made of them is shown as it was; "
+        "the table below says why they fail.",
+        told(
+            f"count({platform('chutes_feed_up', 'feed', 'hotkey', hotkey='~$hotkey|')} == 0)"
+            f" or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
+            "scores",
+        ),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+    tile(
+        "Feeds without data",
+        "Feeds whose newest good answer is too old to be shown: their metrics are gone, and alerts on them are silent.",
+        told(
+            f"count(time() - {SUCCESS} > on (feed, hotkey) {MAX_AGE}) or on () 0 * count({MAX_AGE})",
+            "scores",
+        ),
+        thresholds=[(1, RED)],
+        decimals=0,
+    ),
+    tile(
+        "Clock offset",
+        "The exporter's clock less the API's. Beyond 600 seconds every signature is refused: make the machine keep "
+        "time.",
+        told(f"max(abs(chutes_api_clock_offset_seconds{{{JOB}}}))", "scores"),
+        unit="s",
+        thresholds=[(120, ORANGE), (600, RED)],
+        decimals=1,
+    ),
+    tile(
+        "Series of the limit",
+        "Series that collectors would have, of those that they may (--max-series). At 100 % whole collectors are left "
+        "out of the page.",
+        told(
+            f"max(chutes_scrape_series{{{JOB}}} / on (job, instance) chutes_scrape_series_limit{{{JOB}}})",
+            "scores",
+        ),
+        unit="percentunit",
+        thresholds=[(0.8, ORANGE), (1, RED)],
+        decimals=0,
+    ),
+    tile(
+        "Collectors cut",
+        "Collectors that are left out of the page because it would have too many series. Raise --max-series, or turn "
+        "off what is not needed.",
+        told(f"sum(max by (collector) (chutes_scrape_collector_cut{{{JOB}}}))", "scores"),
+        thresholds=[(1, RED)],
+        decimals=0,
+    ),
+    tile(
+        "Records not read",
+        "Records of the newest answers that could not be read. What they could make false is left out; the log names "
+        "the field.",
+        told(f"sum({platform('chutes_feed_rejected_records', 'feed', 'hotkey', hotkey='~$hotkey|')})", "scores"),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+    tile(
+        "Configuration",
+        "Whether the configuration could be read when it last changed. When not, the one before is in force; the log "
+        "says what is wrong with the new one.",
+        told(f"min(chutes_exporter_config_last_reload_successful{{{JOB}}})", "scores"),
+        states=LOADED,
+    ),
+)
+
+EXPORTER.row(
+    "What is asked of the API, and what comes back?",
+    rows(
+        "Feeds",
+        "Every question that the exporter asks, those that fail first. The reason is the API's, or the network's; the "
+        "runbook of ChutesFeedDown goes through them.",
+        [
+            Query(platform("chutes_feed_up", "feed", "hotkey", hotkey="~$hotkey|")),
+            Query(platform("chutes_feed_failure_info", "feed", "hotkey", "reason", hotkey="~$hotkey|"), data=SICK),
+            Query(f"time() - {SUCCESS}"),
+            Query(platform("chutes_feed_ttl_seconds", "feed", "hotkey", hotkey="~$hotkey|")),
+            Query(MAX_AGE),
+            Query(platform("chutes_feed_rejected_records", "feed", "hotkey", hotkey="~$hotkey|")),
+        ],
+        [
+            Column("A", "State", states=UP, width=80),
+            Column("feed", "Feed", width=180),
+            Column("reason", "Reason", width=180),
+            Column("C", "Age", "s", width=100),
+            Column("D", "Fresh for", "s", width=100),
+            Column("E", "Dropped at", "s", width=110),
+            Column("F", "Not read", "none", width=90, thresholds=[(1, ORANGE)]),
+            Column("hotkey", "Miner"),
+        ],
+        empty="No feed known: the exporter is down, or has not asked yet",
+        sort=("State", False),
+        size=(24, 11),
+    ),
+    lines(
+        "Age of what is known",
+        "Time since each feed's newest good answer was asked for. Saw teeth are normal; a line that climbs is a feed "
+        "that fails.",
+        [Query(f"max by (feed) (time() - {SUCCESS})", "{{feed}}")],
+        unit="s",
+        size=(24, 8),
+    ),
+    lines(
+        "Requests by outcome",
+        "Requests a second by HTTP status, or by the reason where there was no whole answer. Anything but 200 is a "
+        "trouble of the API, the key or the network.",
+        [Query(_rate("chutes_api_requests_total", "code"), "{{code}}", FADING)],
+        unit="reqps",
+        stacked=True,
+    ),
+    lines(
+        "Requests by endpoint",
+        "Requests a second by endpoint. It does not grow with scrapes: each endpoint is asked once a freshness period.",
+        [Query(_rate("chutes_api_requests_total", "endpoint"), "{{endpoint}}", FADING)],
+        unit="reqps",
+    ),
+    lines(
+        "Latency, 90 % of requests",
+        "Time within which nine of ten answers had ended, by endpoint. When it nears --api.timeout, feeds begin to "
+        "fail.",
+        [
+            Query(
+                f"histogram_quantile(0.9, {_rate('chutes_api_request_duration_seconds_bucket', 'endpoint, le')})",
+                "{{endpoint}}",
+                FADING,
+            )
+        ],
+        unit="s",
+        empty="Nothing was asked in this time range",
+    ),
+    lines(
+        "Bytes of answers",
+        "Bytes a second of the API's answers, decompressed. The list of chutes is the largest; it carries their code.",
+        [Query(_rate("chutes_api_response_bytes_total", "endpoint"), "{{endpoint}}", FADING)],
+        unit="Bps",
+        stacked=True,
+    ),
+    lines(
+        "Readings by how they came about",
+        "How often feeds were read, and whether that was answered from what is known (hit), asked (miss), shared with "
+        "a request under way (joined), old (stale) or not at all (failed).",
+        [Query(_rate("chutes_feed_requests_total", "result"), "{{result}}", FADING)],
+        unit="ops",
+        states=READING,
+        stacked=True,
+    ),
+    lines(
+        "Records that could not be read",
+        "Records a second that were left out because they made no sense, by endpoint. The API has changed, or is "
+        "broken: the log names the field.",
+        [Query(_rate("chutes_api_rejected_records_total", "endpoint"), "{{endpoint}}", FADING)],
+        unit="ops",
+    ),
+)
+
+EXPORTER.row(
+    "What does it cost?",
+    lines(
+        "Time of collectors",
+        "How long each collector waited for answers and worked on them in the last scrape. Close to the scrape "
+        "timeout, pages show older data.",
+        [Query(platform("chutes_scrape_collector_duration_seconds", "collector"), "{{collector}}")],
+        unit="s",
+    ),
+    lines(
+        "Collectors without fresh answers",
+        "Collectors that did not get fresh answers to all they asked: their samples are older, or missing.",
+        [
+            Query(
+                f"(1 - min by (collector) (chutes_scrape_collector_success{{{JOB}}})) > 0",
+                "{{collector}}",
+                data=SICK,
+            )
+        ],
+        unit="none",
+        stacked=True,
+        empty="Every collector had fresh answers, if the exporter is up",
+    ),
+    lines(
+        "Series",
+        "Series of all collectors, and how many there may be. Samples that the API described twice are left out.",
+        [
+            Query(platform("chutes_scrape_series"), "series"),
+            Query(platform("chutes_scrape_series_limit"), "limit"),
+            Query(
+                f"sum(max by (collector, hotkey) (chutes_scrape_collector_duplicate_samples{{{JOB}}}))",
+                "left out as duplicates",
+            ),
+        ],
+        unit="none",
+    ),
+    lines(
+        "Scrape duration",
+        "How long Prometheus waited for the page. Most of it is the slowest endpoint whenever something is asked anew.",
+        [Query(f"max by (job) (scrape_duration_seconds{{{JOB}}} {OURS})", "{{job}}", ALL)],
+        unit="s",
+    ),
+    lines(
+        "Processor time",
+        "Share of one core that the exporter uses. It grows with the series of the page and with scrapes.",
+        [
+            Query(
+                f"max by (job) (rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval]) {OURS})",
+                "{{job}}",
+                FADING,
+            )
+        ],
+        unit="percentunit",
+    ),
+    lines(
+        "Memory",
+        "Memory that the exporter holds. docs/performance.md has what to expect for which size.",
+        [Query(f"max by (job) (process_resident_memory_bytes{{{JOB}}} {OURS})", "{{job}}")],
+        unit="bytes",
+    ),
+    rows(
+        "Versions",
+        "The exporters, their versions, and how long ago the configuration in force was read.",
+        [
+            Query(
+                f"max by (job, version, python) (chutes_exporter_build_info{{{JOB}}})",
+            ),
+            Query(
+                f"time() - max by (job) (chutes_exporter_config_last_reload_success_timestamp_seconds{{{JOB}}})",
+            ),
+        ],
+        [
+            Column("job", "Job"),
+            Column("version", "Version", width=120),
+            Column("python", "Python", width=120),
+            Column("B", "Configuration read", "s", width=160),
+        ],
+        empty="No exporter: it is down, or Prometheus does not scrape it",
+        sort=("Job", False),
+        size=(24, 5),
+    ),
+)

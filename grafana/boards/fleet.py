@@ -1,0 +1,317 @@
+"""Servers and GPUs: what is there, what it does, and what does not earn."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import WATCHED, Board, Column, Query, lines, mine, rows, tile, told
+from grafana.states import GPU, ORANGE, PENDING, RED
+from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
+
+FLEET: Final = Board(
+    "chutes-fleet",
+    "Chutes fleet",
+    "The watched miners' servers and GPUs: what each does, and what earns nothing. All of it needs the miner's key.",
+)
+
+VERIFIED: Final = mine("chutes_gpu_verified", "gpu_id")
+IN_USE: Final = mine("chutes_gpu_in_use", "gpu_id")
+ACTIVE: Final = mine("chutes_gpu_active", "gpu_id")
+STATE: Final = (
+    f"{VERIFIED} * on (hotkey, gpu_id)"
+    f" (1 + {IN_USE} + on (hotkey, gpu_id) ({ACTIVE} or on (hotkey, gpu_id) 0 * {IN_USE}))"
+)
+"""A number for each GPU, as the table of states has it: unverified, idle, starting, earning."""
+GPU_INFO: Final = (
+    "topk by (hotkey, gpu_id) (1, "
+    f"{mine('chutes_gpu_info', 'gpu_id', 'gpu', 'name', 'server_id', 'device_index', 'verification_host')})"
+)
+SERVER_NAMES: Final = (
+    "label_replace(topk by (hotkey, server_id) (1, "
+    f'{mine("chutes_server_info", "server_id", "name")}), "server", "$1", "name", "(.*)")'
+)
+
+
+def _changed(metric: str) -> str:
+    """Give the Unix time at which a metric of each GPU that is 0 or 1 was last the other, within a day."""
+    now = mine(metric, "gpu_id")
+    return (
+        f"(max_over_time(timestamp({now} == 0)[1d:5m]) and on (hotkey, gpu_id) {now} == 1\n"
+        f"or on (hotkey, gpu_id) max_over_time(timestamp({now} == 1)[1d:5m]) and on (hotkey, gpu_id) {now} == 0)"
+    )
+
+
+SINCE: Final = "max by (hotkey, gpu_id) (\n{}\n)".format(
+    "\nor on (hotkey, gpu_id, of) ".join(
+        f'label_replace({since} and on (hotkey, gpu_id) {kept}, "of", "{of}", "", "")'
+        for of, since, kept in (
+            # What runs on a GPU does not matter to its state while it is not verified.
+            ("verified", _changed("chutes_gpu_verified"), VERIFIED),
+            ("in use", _changed("chutes_gpu_in_use"), f"{VERIFIED} == 1"),
+            ("active", _changed("chutes_gpu_active"), f"{VERIFIED} == 1"),
+            ("known", f"min_over_time(timestamp({VERIFIED})[1d:5m])", VERIFIED),
+        )
+    )
+)
+"""The Unix time since when each GPU is in its state: at the latest, as it reaches back a day."""
+
+
+def _gpus(state: str) -> str:
+    return f"sum({mine('chutes_fleet_gpus', 'gpu', 'state', state=state)})"
+
+
+FLEET.row(
+    "What is there, and what is wrong with it?",
+    tile(
+        "Servers",
+        "Servers that the API knows of. One that is missing was removed, or never added: compare with the miner's own "
+        "list.",
+        told(f"sum({mine('chutes_fleet_servers')})", "servers"),
+        decimals=0,
+    ),
+    tile(
+        "GPUs",
+        "GPUs of all servers. When some are missing, look at the servers' GPU counts below, and at the machine itself.",
+        told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state')})", "nodes"),
+        decimals=0,
+    ),
+    tile(
+        "Idle",
+        "Verified GPUs on which nothing runs: they cost and earn nothing. The Market board says which chute pays best "
+        "for them.",
+        told(_gpus("idle"), "nodes"),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+    tile(
+        "Unverified",
+        "GPUs that earn nothing whatever runs, because their verification failed or never ended. The errors are below; "
+        "most want the verification to run again.",
+        told(_gpus("unverified"), "nodes"),
+        thresholds=[(1, RED)],
+        decimals=0,
+    ),
+    tile(
+        "Starting",
+        "GPUs that an instance holds which is not active yet. Minutes are normal; what starts for longer than half an "
+        "hour is stuck: see the Instances board.",
+        told(_gpus("starting"), "nodes"),
+        decimals=0,
+    ),
+    tile(
+        "Servers without GPUs",
+        "Servers of which the API knows no GPU. They cost and earn nothing: look at the driver and at the agent on the "
+        "machine, or remove the server.",
+        told(f"sum({mine('chutes_fleet_servers_without_gpus')})", "servers"),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+    tile(
+        "Maintenance pending",
+        "Servers that wait for maintenance. Let their instances end, do what is asked, and say that it is done.",
+        told(f"sum({mine('chutes_server_maintenance_pending', 'server_id')})", "servers"),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+    tile(
+        "Duplicates",
+        "Names and addresses that more than one server has: deployments and verification may meet the wrong one. "
+        "Rename, or remove what is no longer there.",
+        told(
+            f"sum({mine('chutes_fleet_duplicate_server_names')}"
+            f" + on (hotkey) {mine('chutes_fleet_duplicate_server_ips')})",
+            "servers",
+        ),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+)
+
+FLEET.row(
+    "Every GPU, what costs most first",
+    rows(
+        "GPUs",
+        "Unverified GPUs first, then idle ones. How long each is in its state reaches back a day, in steps of five "
+        "minutes: it may be longer. An idle GPU wants a chute; an unverified one has its error in the table below.",
+        [
+            Query(f"({STATE}) * on (hotkey, gpu_id) group_left (gpu, device_index) {GPU_INFO}", data=STOCKED),
+            Query(
+                f"{GPU_INFO} * on (hotkey, server_id) group_left (server) {SERVER_NAMES}",
+                data=STOCKED,
+            ),
+            Query(
+                f"topk by (hotkey, gpu_id) (1, {mine('chutes_gpu_allocation_info', 'gpu_id', 'chute_name')})",
+                data=STOCKED,
+            ),
+            Query(
+                f"time() - {SINCE}",
+                data=STOCKED,
+            ),
+            Query(f"time() - {mine('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}", data=STOCKED),
+            Query(mine("chutes_gpu_memory_bytes", "gpu_id"), data=STOCKED),
+        ],
+        [
+            Column("A", "State", states=GPU, width=100),
+            Column("D", "In this state for", "s", width=130),
+            Column("gpu", "Model", width=100),
+            Column("server", "Server", width=180),
+            Column("device_index", "Slot", "none", width=60),
+            Column("chute_name", "Chute"),
+            Column("E", "Verified", "s", width=110),
+            Column("F", "Memory", "bytes", width=100),
+            Column("gpu_id", "GPU", width=340),
+            Column("hotkey", "Miner", width=160),
+        ],
+        empty="No GPU known: there is none, the exporter has no key, or the API has not answered (see the tiles)",
+        sort=("State", False),
+        size=(24, 14),
+    ),
+    rows(
+        "Verification errors",
+        "Why GPUs are not verified. Timeouts want the machine's load and network looked at; a failed attestation wants "
+        "its driver and firmware.",
+        [
+            Query(
+                f"{mine('chutes_gpu_verification_error_info', 'gpu_id', 'error')} * on (hotkey, gpu_id)"
+                f" group_left (gpu, server_id, verification_host) {GPU_INFO}",
+                data=SICK,
+            ),
+            Query(
+                f"(topk by (hotkey, gpu_id) (1, {mine('chutes_gpu_verification_error_info', 'gpu_id', 'error')})"
+                f" * on (hotkey, gpu_id) group_left (server_id) {GPU_INFO})"
+                f" * on (hotkey, server_id) group_left (server) {SERVER_NAMES}",
+                data=SICK,
+            ),
+        ],
+        [
+            Column("error", "Error"),
+            Column("gpu", "Model", width=100),
+            Column("server", "Server", width=180),
+            Column("verification_host", "Verified by", width=160),
+            Column("gpu_id", "GPU", width=340),
+        ],
+        empty="No GPU has an error, if the tiles above have numbers",
+        sort=("Server", False),
+        size=(24, 7),
+    ),
+)
+
+FLEET.row(
+    "How does it move?",
+    lines(
+        "GPUs by state",
+        "Every GPU in exactly one state. A step from earning to idle is an instance that ended; see why it did.",
+        [Query(f"sum by (state) ({mine('chutes_fleet_gpus', 'gpu', 'state')})", "{{state}}", STOCKED)],
+        unit="none",
+        states=GPU,
+        stacked=True,
+        empty="No GPU known: there is none, the exporter has no key, or the API has not answered",
+    ),
+    lines(
+        "GPUs that earn nothing, by model",
+        "Idle and unverified GPUs by model. A model that is idle for hours has too few chutes that take it, or pays "
+        "too little: see the Market board.",
+        [
+            Query(
+                f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='~idle|unverified')})",
+                "{{gpu}}",
+                STOCKED,
+            )
+        ],
+        unit="none",
+        stacked=True,
+        empty="No GPU known: there is none, the exporter has no key, or the API has not answered",
+    ),
+    lines(
+        "Verification failures of GPUs, an hour",
+        "How often GPUs went from verified to failed, at the pace of an hour. A single one happens; a rhythm points at "
+        "one server: find it in the errors above.",
+        [
+            Query(
+                "3600 * sum by (hotkey) (max by (hotkey) "
+                f"(rate(chutes_observed_gpu_verification_failures_total{{{WATCHED}}}[$__rate_interval])))",
+                "{{hotkey}}",
+                FADING_KEYED,
+            )
+        ],
+        unit="none",
+        empty="Nothing observed: the exporter has no key, or Prometheus has not scraped it twice",
+    ),
+    lines(
+        "Servers",
+        "Servers, those without any GPU, and those that wait for maintenance.",
+        [
+            Query(f"sum({mine('chutes_fleet_servers')})", "servers", KEYED),
+            Query(f"sum({mine('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
+            Query(f"sum({mine('chutes_server_maintenance_pending', 'server_id')})", "maintenance pending", STOCKED),
+        ],
+        unit="none",
+        empty="Nothing known: the exporter has no key, or the API has not answered",
+    ),
+)
+
+FLEET.row(
+    "Servers and models",
+    rows(
+        "Servers",
+        "Every server. One without GPUs costs and earns nothing; names and addresses that stand twice make deployments "
+        "meet the wrong machine.",
+        [
+            Query(
+                f"topk by (hotkey, server_id) (1, "
+                f"{mine('chutes_server_info', 'server_id', 'name', 'ip', 'tee', 'version')})",
+                data=STOCKED,
+            ),
+            Query(mine("chutes_server_gpus", "server_id"), data=STOCKED),
+            Query(mine("chutes_server_maintenance_pending", "server_id"), data=STOCKED),
+            Query(f"time() - {mine('chutes_server_created_timestamp_seconds', 'server_id')}", data=STOCKED),
+            Query(f"time() - {mine('chutes_server_updated_timestamp_seconds', 'server_id')}", data=STOCKED),
+        ],
+        [
+            Column("B", "GPUs", "none", width=70, thresholds=[(float("-inf"), ORANGE), (1, "text")]),
+            Column("name", "Server"),
+            Column("ip", "Address", width=140),
+            Column("C", "Maintenance", states=PENDING, width=110),
+            Column("tee", "TEE", width=70),
+            Column("version", "Version", width=80),
+            Column("D", "Added", "s", width=100),
+            Column("E", "Changed", "s", width=100),
+            Column("server_id", "Server id", width=300),
+        ],
+        empty="No server known: there is none, the exporter has no key, or the API has not answered (see the tiles)",
+        sort=("GPUs", False),
+        size=(16, 9),
+    ),
+    rows(
+        "Models",
+        "What the miner has of each model. A model with fewer GPUs than its servers should have wants a look at them.",
+        [
+            Query(f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state')})", data=STOCKED),
+            Query(f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='earning')})", data=STOCKED),
+            *(
+                Query(
+                    f"max by (gpu) ({mine(metric, 'gpu_id')} * on (hotkey, gpu_id) group_left (gpu) {GPU_INFO})",
+                    data=STOCKED,
+                )
+                for metric in ("chutes_gpu_memory_bytes", "chutes_gpu_clock_rate_hertz", "chutes_gpu_processors")
+            ),
+            Query(
+                f"time() - min by (gpu) ({mine('chutes_gpu_created_timestamp_seconds', 'gpu_id')}"
+                f" * on (hotkey, gpu_id) group_left (gpu) {GPU_INFO})",
+                data=STOCKED,
+            ),
+        ],
+        [
+            Column("gpu", "Model"),
+            Column("A", "GPUs", "none", width=65),
+            Column("B", "Earning", "none", width=75),
+            Column("C", "Memory", "bytes", width=85),
+            Column("D", "Clock", "hertz", width=85),
+            Column("E", "SMs", "none", width=60),
+            Column("F", "Oldest", "s", width=85),
+        ],
+        empty="No GPU known: there is none, the exporter has no key, or the API has not answered (see the tiles)",
+        sort=("GPUs", True),
+        size=(8, 9),
+    ),
+)

@@ -1,0 +1,303 @@
+"""Every chute with its demand and its pay, and what the miner has free for it: where to deploy next."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import Board, Column, Query, lines, mine, named, platform, rows, tile, told
+from grafana.states import IMAGE, ORANGE
+from grafana.worlds import KEYED, LIVE, SICK, STOCKED
+
+MARKET: Final = Board(
+    "chutes-market",
+    "Chutes market",
+    "What every chute pays and how much it is wanted, beside what the watched miners have free: where to deploy next. "
+    "Names, pay and bounties need a miner's key; demand does not.",
+)
+
+PAY: Final = platform("chutes_chute_effective_compute_multiplier", "chute_id")
+GPUS: Final = platform("chutes_chute_gpus", "chute_id")
+PAY_OF_A_GPU: Final = f"{PAY} / on (chute_id) ({GPUS} > 0)"
+UTILIZATION: Final = platform("chutes_chute_utilization_ratio", "chute_id")
+SUPPORTED: Final = platform("chutes_chute_supported_gpu_info", "chute_id", "gpu")
+IDLE: Final = f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='idle')})"
+OPEN: Final = platform("chutes_chute_info", "chute_id", disabled="!true")
+FITTING: Final = (
+    f"({SUPPORTED} * on (chute_id) group_left () ({PAY_OF_A_GPU})\n"
+    f"and on (chute_id) {OPEN}\n"
+    f"and on (chute_id, gpu) ({SUPPORTED} * on (chute_id) group_left () {GPUS} <= on (gpu) group_left () {IDLE}))"
+)
+"""Pay of a GPU, for each chute and model of which there are enough idle ones for an instance."""
+
+MARKET.row(
+    "What is wanted?",
+    tile(
+        "Chutes",
+        "Chutes of the platform that are not disabled. When it is 0 the list is broken, not the market: see the "
+        "Exporter board.",
+        told(f"count({OPEN})", "chutes"),
+        decimals=0,
+    ),
+    tile(
+        "Wanted more than served",
+        "Chutes with more demand than capacity: their utilisation is above 1. An instance of one of them is filled at "
+        "once.",
+        told(f"count({UTILIZATION} > 1) or on () 0 * count({UTILIZATION})", "metrics"),
+        decimals=0,
+    ),
+    tile(
+        "Bounties on offer",
+        "Chutes with a bounty for who starts their next instance. The table below has the amounts; they go to the "
+        "first.",
+        told(
+            f"count({platform('chutes_chute_bounty', 'chute_id')})"
+            f" or on () 0 * count({platform('chutes_chute_info', 'chute_id')})",
+            "chutes",
+        ),
+        decimals=0,
+    ),
+    tile(
+        "My idle GPUs",
+        "Verified GPUs of the watched miners on which nothing runs. The first table says what pays best for each "
+        "model.",
+        told(f"sum({IDLE})", "nodes"),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+    tile(
+        "Jobs waiting",
+        "Jobs of the platform that no instance has claimed. They pay by their multiplier: see the table of jobs.",
+        told(platform("chutes_jobs_waiting"), "jobs"),
+        decimals=0,
+    ),
+    tile(
+        "Longest wait of a job",
+        "How long the oldest unclaimed job has waited. A long wait means that nobody has the GPUs that it asks for.",
+        told(f"time() - {platform('chutes_jobs_oldest_created_timestamp_seconds')}", "jobs"),
+        unit="s",
+        decimals=0,
+    ),
+    tile(
+        "Tried and waiting",
+        "Waiting jobs that a watched miner has tried and did not keep. Find out why before it tries again: the miner's "
+        "log names the job.",
+        told(f"sum({mine('chutes_jobs_tried')})", "jobs"),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+    tile(
+        "Images that failed",
+        "Images of the platform whose build failed. Their chutes cannot start anywhere: it is not the miner's fault.",
+        told(platform("chutes_images", status="error"), "images"),
+        decimals=0,
+    ),
+)
+
+MARKET.row(
+    "Where to deploy next",
+    rows(
+        "Best paid for what is idle",
+        "For each model of which the miner has enough idle GPUs, the five chutes that pay most for a GPU now. Whether "
+        "the GPUs are in one server, the Fleet board says. Cooldowns are on the Instances board.",
+        [
+            Query(
+                f"topk by (gpu) (5, {named(FITTING)})",
+                data=SICK,
+            ),
+        ],
+        [
+            Column("gpu", "Model", width=120),
+            Column("name", "Chute"),
+            Column("Value", "Units a second and GPU", "none", width=190),
+        ],
+        empty="Nothing is idle, or the models that chutes take are not asked for: see --collector.chute_gpus",
+        sort=("Units a second and GPU", True),
+        size=(12, 10),
+    ),
+    rows(
+        "Bounties and boosts",
+        "What raises a chute's multiplier now, besides what its GPUs earn. Urgency and bounties end when somebody has "
+        "started an instance.",
+        [
+            Query(
+                named(
+                    platform("chutes_chute_compute_multiplier_factor", "chute_id", "factor", factor="!base") + " != 1"
+                ),
+                data=KEYED,
+            ),
+        ],
+        [
+            Column("name", "Chute"),
+            Column("factor", "Factor", width=160),
+            Column("Value", "Times", "none", width=90),
+        ],
+        empty="Nothing is boosted, or the exporter has no key",
+        sort=("Times", True),
+        size=(12, 10),
+    ),
+    rows(
+        "Every chute",
+        "Pay, demand and supply of each chute, the best paid for a GPU first. High utilisation and rate limits mean "
+        "unmet demand; a chute at its most instances takes no more.",
+        [
+            Query(named(PAY_OF_A_GPU), data=KEYED),
+            Query(platform("chutes_chute_bounty", "chute_id"), data=KEYED),
+            Query(UTILIZATION, data=LIVE),
+            Query(platform("chutes_chute_window_rate_limits", "chute_id", window="1h"), data=LIVE),
+            Query(platform("chutes_chute_window_invocations", "chute_id", window="1h"), data=LIVE),
+            Query(platform("chutes_chute_window_errors", "chute_id", window="1h"), data=LIVE),
+            Query(platform("chutes_chute_instances", "chute_id"), data=LIVE),
+            Query(platform("chutes_chute_active_instances", "chute_id"), data=KEYED),
+            Query(platform("chutes_chute_max_instances", "chute_id"), data=KEYED),
+            Query(GPUS, data=KEYED),
+            Query(platform("chutes_chute_min_vram_bytes", "chute_id"), data=KEYED),
+            Query(platform("chutes_chute_window_usage_usd", "chute_id", window="1h"), data=LIVE),
+            Query(f"3600 * {platform('chutes_chute_price_usd_per_second', 'chute_id')}", data=LIVE),
+            Query(
+                f"sum by (chute_id) ({mine('chutes_instance_active', 'instance_id')} * on (hotkey, instance_id)"
+                " group_left (chute_id) topk by (hotkey, instance_id) (1, "
+                f"{mine('chutes_instance_info', 'instance_id', 'chute_id')}))",
+                data=STOCKED,
+            ),
+        ],
+        [
+            Column("name", "Chute"),
+            Column("A", "Units a GPU", "none", width=100),
+            Column("B", "Bounty", "none", width=70),
+            Column("C", "Utilisation", "percentunit", width=90),
+            Column("D", "Rate limits, 1 h", "short", width=100),
+            Column("E", "Calls, 1 h", "short", width=90),
+            Column("F", "Errors, 1 h", "short", width=90),
+            Column("N", "Mine", "none", width=60),
+            Column("H", "Active", "none", width=70),
+            Column("G", "Instances", "none", width=85),
+            Column("I", "Most", "none", width=65),
+            Column("J", "GPUs", "none", width=65),
+            Column("K", "VRAM", "decbytes", width=80),
+            Column("L", "Usage, 1 h", "currencyUSD", width=90),
+            Column("M", "An hour", "currencyUSD", width=80),
+            Column("chute_id", "Id", width=120),
+        ],
+        empty="No chute known: the API has not answered, or the exporter is down",
+        sort=("Units a GPU", True),
+        size=(24, 14),
+    ),
+    rows(
+        "What chutes ask for",
+        "The terms of each chute: how it scales, how many requests it takes at once, when it shuts down, and its own "
+        "multiplier before boosts.",
+        [
+            Query(
+                "topk by (chute_id) (1, "
+                + platform(
+                    "chutes_chute_info", "chute_id", "name", "template", "public", "tee", "preemptible", "disabled"
+                )
+                + ")",
+                data=KEYED,
+            ),
+            Query(platform("chutes_chute_compute_multiplier", "chute_id"), data=LIVE),
+            Query(platform("chutes_chute_concurrency", "chute_id"), data=KEYED),
+            Query(platform("chutes_chute_scaling_threshold_ratio", "chute_id"), data=KEYED),
+            Query(platform("chutes_chute_shutdown_after_seconds", "chute_id"), data=KEYED),
+            Query(platform("chutes_chute_discount_ratio", "chute_id"), data=KEYED),
+            Query(platform("chutes_chute_window_compute_seconds", "chute_id", window="1h"), data=LIVE),
+        ],
+        [
+            Column("name", "Chute"),
+            Column("template", "Template", width=120),
+            Column("tee", "TEE", width=70),
+            Column("public", "Public", width=80),
+            Column("preemptible", "Preemptible", width=105),
+            Column("disabled", "Disabled", width=90),
+            Column("B", "Own multiplier", "none", width=120),
+            Column("C", "At once", "none", width=80),
+            Column("D", "Scales above", "percentunit", width=110),
+            Column("E", "Shuts down after", "s", width=130),
+            Column("F", "Discount", "percentunit", width=85),
+            Column("G", "Computed, 1 h", "s", width=115),
+        ],
+        empty="No chute known: the API has not answered, or the exporter is down",
+        sort=("Chute", False),
+        size=(24, 10),
+    ),
+)
+
+MARKET.row(
+    "How does it move?",
+    lines(
+        "Utilisation of the most wanted",
+        "The ten chutes whose capacity is used most. Above 100 % there is more demand than capacity.",
+        [Query(f"topk(10, {named(UTILIZATION)})", "{{name}}")],
+        unit="percentunit",
+    ),
+    lines(
+        "Pay of a GPU, best ten",
+        "Compute units a second and GPU of the ten best paid chutes. A peak is urgency or a bounty; it ends when it is "
+        "served.",
+        [Query(f"topk(10, {named(PAY_OF_A_GPU)})", "{{name}}", KEYED)],
+        unit="none",
+        empty="Nothing known: the exporter has no key, or the API has not answered",
+    ),
+    lines(
+        "Demand of the past hour",
+        "Invocations of all chutes, those that failed and those that were refused for want of capacity. Refusals that "
+        "grow are work to be had.",
+        [
+            Query(f"sum({platform(f'chutes_chute_window_{what}', 'chute_id', window='1h')})", legend)
+            for what, legend in (("invocations", "calls"), ("errors", "errors"), ("rate_limits", "rate limits"))
+        ],
+        unit="short",
+    ),
+    lines(
+        "Users' spending in the past hour",
+        "What users spent on all chutes in the past hour, in US dollars. It is what the platform lives on.",
+        [Query(f"sum({platform('chutes_chute_window_usage_usd', 'chute_id', window='1h')})", "all chutes")],
+        unit="currencyUSD",
+    ),
+    lines(
+        "Jobs waiting, by method",
+        "Jobs that no instance has claimed. When they pile up, nobody has free what they ask for.",
+        [Query(platform("chutes_jobs_available", "method"), "{{method}}", KEYED)],
+        unit="none",
+        stacked=True,
+        empty="No job waits, or the exporter has no key",
+    ),
+    lines(
+        "Images by status",
+        "Images of the platform by how their build went. Many that wait or fail explain chutes that do not come up.",
+        [Query(platform("chutes_images", "status"), "{{status}}", KEYED - SICK)],
+        unit="none",
+        states=IMAGE,
+        stacked=True,
+        empty="Nothing known: the exporter has no key, or the API has not answered",
+    ),
+)
+
+MARKET.row(
+    "Jobs",
+    rows(
+        "Jobs waiting",
+        "Each job that no instance has claimed, the best paid first. One that many have tried is likely to fail again.",
+        [
+            Query(
+                named(f"topk by (job_id) (1, {platform('chutes_job_info', 'job_id', 'chute_id', 'method', 'status')})"),
+                data=KEYED,
+            ),
+            Query(f"time() - {platform('chutes_job_created_timestamp_seconds', 'job_id')}", data=KEYED),
+            Query(platform("chutes_job_compute_multiplier", "job_id"), data=KEYED),
+            Query(platform("chutes_job_tries", "job_id"), data=KEYED),
+        ],
+        [
+            Column("name", "Chute"),
+            Column("method", "Method", width=140),
+            Column("status", "Status", width=120),
+            Column("B", "Waits", "s", width=110),
+            Column("C", "Multiplier", "none", width=100),
+            Column("D", "Tried by", "none", width=90),
+            Column("job_id", "Id", width=300),
+        ],
+        empty="No job waits, or jobs are not asked for one by one: see --collector.job_details",
+        sort=("Multiplier", True),
+        size=(24, 8),
+    ),
+)

@@ -1,0 +1,342 @@
+"""Is everything all right, what do I earn, and how does it move?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import (
+    ALERTS,
+    SIGNED_FEEDS,
+    WATCHED,
+    Board,
+    Column,
+    Query,
+    board_link,
+    lines,
+    mine,
+    named,
+    platform,
+    rows,
+    tile,
+    told,
+)
+from grafana.states import ACCEPTED, ANSWERS, BLACKLISTED, GPU, ORANGE, RED, REGISTERED, SEVERITY
+from grafana.worlds import ALARMED, ALL, BUSY, FADING, SICK, STOCKED
+
+GPUS: Final = mine("chutes_fleet_gpus", "gpu", "state")
+NOT_EARNING: Final = mine("chutes_fleet_gpus", "gpu", "state", state="~idle|unverified")
+SEATS: Final = 256
+"""Seats of the subnet."""
+SCORE: Final = mine("chutes_miner_score_ratio")
+UNITS: Final = mine("chutes_miner_window_compute_units", "window")
+
+OVERVIEW: Final = Board(
+    "chutes-overview",
+    "Chutes miner overview",
+    "Whether everything is all right with the watched miners, what they earn, and how it moves.",
+)
+
+OVERVIEW.row(
+    "Is everything all right?",
+    tile(
+        "API",
+        "The share of the exporter's questions that the Chutes API answered when it was last asked. Below 100 %, the "
+        "Exporter board says which fail and why; at 0 nothing new is known, and what is shown grows old.",
+        told('avg(max by (feed, hotkey) (chutes_feed_up{job=~"$job", hotkey=~"$hotkey|"}))', "scores"),
+        unit="percentunit",
+        states=ANSWERS,
+        thresholds=[(float("-inf"), RED), (0.5, ORANGE), (1, "text")],
+        decimals=0,
+    ),
+    tile(
+        "Signature",
+        "Whether the API takes what the miner signs. When it is refused, compare the seed with the hotkey and the "
+        "clock with the right time, and see whether the hotkey has its seat. Without its key, the miner's servers, "
+        "GPUs and instances are not known.",
+        told(
+            f"0 * count(chutes_feed_failure_info"
+            f'{{{WATCHED}, feed=~"{SIGNED_FEEDS}", reason=~"signature_refused|not_registered"}})\n'
+            f'or on () (count(chutes_feed_up{{{WATCHED}, feed=~"{SIGNED_FEEDS}"}} == 1) > bool 0)',
+            "servers",
+        ),
+        states=ACCEPTED,
+    ),
+    tile(
+        "Seat",
+        "Whether every watched miner has its seat on the subnet. Without one it earns nothing: register again, then "
+        "restart what the miner runs.",
+        told(f"min({mine('chutes_miner_registered')})", "metagraph"),
+        states=REGISTERED,
+    ),
+    tile(
+        "Blacklist",
+        "Whether a watched miner is blacklisted, which means that it earns nothing. The Subnet board has the reason; "
+        "only the operators of the platform can lift it.",
+        told(f"max({mine('chutes_miner_blacklisted')})", "metagraph"),
+        states=BLACKLISTED,
+    ),
+    tile(
+        "GPUs earning",
+        "The share of the GPUs on which an active instance runs. What is missing earns nothing: the Fleet board lists "
+        "each GPU with its state, the ones that cost most first.",
+        told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state', state='earning')}) / on () (sum({GPUS}) > 0)", "nodes"),
+        unit="percentunit",
+        thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.9, "text")],
+        decimals=0,
+    ),
+    tile(
+        "Idle or unverified",
+        "GPUs that can earn nothing now. Idle ones want a chute (the Market board says which pays), unverified ones a "
+        "look at the verification error on the Fleet board.",
+        told(f"sum({NOT_EARNING})", "nodes"),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+    ),
+    tile(
+        "Instances failed",
+        "Instances that hold GPUs and whose verification failed. The Instances board has the errors; after three "
+        "failures in a row an instance is removed.",
+        told(f"sum({mine('chutes_fleet_instances', 'state', state='failed')})", "instances"),
+        thresholds=[(1, RED)],
+        decimals=0,
+    ),
+    tile(
+        "Alerts firing",
+        "Alerts about the watched miners and the exporter; the table below names them, and each has a runbook. When "
+        'this says "no rules", Prometheus does not load prometheus/rules/, and nobody would be woken.',
+        Query(
+            f'count(max by (alertname, hotkey) (ALERTS{{{ALERTS}, alertstate="firing"}}))\n'
+            f'or on () 0 * count(max by (job) (job:chutes_exporter_build_info:count{{job=~"$job"}}))',
+            data=ALL,
+        ),
+        thresholds=[(1, RED)],
+        decimals=0,
+        empty="no rules",
+    ),
+)
+
+OVERVIEW.row(
+    "What do I earn?",
+    tile(
+        "Score share",
+        "The share of all scores, which the validators weigh the miner by. When it falls while others' instances "
+        "run, look for idle GPUs and low multipliers.",
+        told(f"sum({SCORE})", "scores"),
+        unit="percentunit",
+        decimals=3,
+    ),
+    tile(
+        "Rank",
+        "The place by score among all miners, 1 being the best; the best place where several miners are watched. A "
+        "sinking rank with a steady share means that others grow.",
+        told(f"min({mine('chutes_miner_score_rank')})", "scores"),
+        decimals=0,
+    ),
+    tile(
+        "To the next better",
+        "What share is missing to pass the next better miner, for the best of the watched; none for the first place. "
+        "Compare it with what an idle GPU would bring.",
+        told(f"min({mine('chutes_miner_score_next_better_ratio')} - on (hotkey) {SCORE})", "scores"),
+        unit="percentunit",
+        decimals=4,
+    ),
+    tile(
+        "To the next worse",
+        "What share lies between the miner and who comes next, for the watched miner that is closest to losing a "
+        "place. When it nears 0, the place is about to be lost.",
+        told(f"min({SCORE} - on (hotkey) {mine('chutes_miner_score_next_worse_ratio')})", "scores"),
+        unit="percentunit",
+        decimals=4,
+    ),
+    tile(
+        "Seats that go first",
+        "Seats that are free, and seats with a lower incentive: how many newcomers it takes until the watched miner "
+        "that is worst off loses its own. Below 5, bring GPUs to work, or expect to register again.",
+        told(
+            f"min({mine('chutes_miner_seats_behind')}) + on () ({SEATS} - {platform('chutes_metagraph_miners')})",
+            "metagraph",
+        ),
+        thresholds=[(float("-inf"), RED), (5, ORANGE), (10, "text")],
+        decimals=0,
+    ),
+    tile(
+        "Share of compute, 1 h",
+        "The share of everybody's compute units in the past hour: what earnings follow. It moves first; the score "
+        "share follows it over its own interval.",
+        told(
+            f"sum({mine('chutes_miner_window_compute_units', window='1h')})"
+            f" / on () {platform('chutes_platform_window_compute_units', window='1h')}",
+            "stats",
+        ),
+        unit="percentunit",
+        decimals=3,
+    ),
+    tile(
+        "Units a second",
+        "Compute units that a second earns now: the sum of the compute multipliers of the active instances. At 0 "
+        "nothing earns: see the Instances board.",
+        told(f"sum({mine('chutes_miner_active_compute_multiplier')})", "active_instances"),
+        decimals=1,
+    ),
+    tile(
+        "Bounties, 1 day",
+        "Bounties earned in the past day. They go to who starts a wanted chute first: the Market board lists those on "
+        "offer.",
+        told(f"sum({mine('chutes_miner_window_bounties', window='1d')})", "stats"),
+        decimals=0,
+    ),
+)
+
+OVERVIEW.row(
+    "How does it move?",
+    lines(
+        "Score share and its neighbours",
+        "The miner's share between those of the next better and the next worse. Where a neighbour's line is near, a "
+        "place is about to change hands.",
+        [
+            Query(SCORE, "{{hotkey}}", BUSY),
+            Query(mine("chutes_miner_score_next_better_ratio"), "next better than {{hotkey}}", BUSY - SICK),
+            Query(mine("chutes_miner_score_next_worse_ratio"), "next worse than {{hotkey}}", BUSY),
+        ],
+        unit="percentunit",
+        empty="No score: the miner has computed nothing, or the API has not answered",
+    ),
+    lines(
+        "Rank",
+        "The place by score and the place by incentive; lower is better. Incentive follows score with the epochs of "
+        "the chain: when it does not, look at the subnet's news.",
+        [
+            Query(mine("chutes_miner_score_rank"), "score of {{hotkey}}", BUSY),
+            Query(mine("chutes_miner_incentive_rank"), "incentive of {{hotkey}}"),
+        ],
+        unit="none",
+    ),
+    lines(
+        "Share of compute by window",
+        "The miner's share of everybody's compute units in the past hour, day and week. The hour below the day means "
+        "that earnings are about to fall: look for idle GPUs and failing instances.",
+        [
+            Query(
+                f"sum by (window) ({UNITS}) / on (window) {platform('chutes_platform_window_compute_units', 'window')}",
+                "past {{window}}",
+            )
+        ],
+        unit="percentunit",
+    ),
+    lines(
+        "GPUs by state",
+        "Every GPU in exactly one state. Idle and unverified ones earn nothing: the Fleet board lists them.",
+        [Query(f"sum by (state) ({GPUS})", "{{state}}", STOCKED)],
+        unit="none",
+        states=GPU,
+        stacked=True,
+        empty="No GPU known: there is none, the exporter has no key, or the API has not answered",
+    ),
+    lines(
+        "Work",
+        "Compute units, which earnings follow, and compute seconds: of the past hour, and as the score counts them "
+        "over its own interval. Seconds that stay while units fall mean chutes with lower multipliers.",
+        [
+            Query(f"sum({mine('chutes_miner_window_compute_units', window='1h')})", "units, past hour"),
+            Query(f"sum({mine('chutes_miner_window_compute_seconds', window='1h')})", "seconds, past hour"),
+            Query(f"sum({mine('chutes_miner_score_compute_units')})", "units in the score", BUSY),
+            Query(f"sum({mine('chutes_miner_score_instance_seconds')})", "seconds in the score", BUSY),
+        ],
+        unit="short",
+    ),
+    lines(
+        "Instances and bounties",
+        "Instances that were billed in the past hour, and what the score counts over its own interval. Many instances "
+        "for little work are instances that do not stay up.",
+        [
+            Query(f"sum({mine('chutes_miner_window_instances', window='1h')})", "instances, past hour"),
+            Query(f"sum({mine('chutes_miner_score_instances')})", "instances in the score", BUSY),
+            Query(f"sum({mine('chutes_miner_score_bounties')})", "bounties in the score", BUSY),
+        ],
+        unit="none",
+    ),
+    lines(
+        "Active GPUs and distinct chutes",
+        "GPUs that were active in each hour, and the distinct chutes among them, weighted by GPUs. It needs no key, "
+        "and the exporter's backfill command brings a week of it at once.",
+        [
+            Query(f"sum(last_over_time({mine('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING),
+            Query(
+                f"sum(last_over_time({mine('chutes_miner_unique_chute_gpus')}[1h:1m]))",
+                "GPUs of distinct chutes",
+                FADING,
+            ),
+        ],
+        unit="none",
+    ),
+    lines(
+        "Incentive and trust",
+        "The miner's share of the emission, and how far validators agree about it. Trust that sinks while the score "
+        "stays is a matter of the chain, not of the miner's GPUs.",
+        [
+            Query(mine("chutes_miner_incentive_ratio"), "incentive of {{hotkey}}"),
+            Query(mine("chutes_miner_trust_ratio"), "trust in {{hotkey}}"),
+            Query(mine("chutes_miner_validator_trust_ratio"), "validator trust of {{hotkey}}"),
+        ],
+        unit="percentunit",
+    ),
+)
+
+OVERVIEW.row(
+    "What needs a look, and what earned",
+    rows(
+        "Alerts firing now",
+        "Every alert about the watched miners and the exporter. Each has a section in docs/runbooks/ that says what it "
+        "means, how to look, and what to do.",
+        [
+            Query(
+                "\nor on (alertname, hotkey) ".join(
+                    f"{state.value} * max by (alertname, hotkey)"
+                    f' (ALERTS{{{ALERTS}, alertstate="firing", severity="{state.text}"}})'
+                    for state in SEVERITY
+                ),
+                data=ALARMED,
+            )
+        ],
+        [
+            Column("A", "Severity", states=SEVERITY, width=80),
+            Column("alertname", "Alert", width=220),
+            Column("hotkey", "Miner", link=board_link("chutes-fleet", hotkey="${__value.text}")),
+        ],
+        empty="No alert fires, if the tile above does not say otherwise",
+        sort=("Severity", False),
+        size=(10, 10),
+    ),
+    rows(
+        "Earnings by chute",
+        "Compute units of the watched miners by chute; instances and bounties are of the past day. A chute that holds "
+        "GPUs and is far down earns less for them than others do: the Market board says what would pay better.",
+        [
+            Query(
+                named(
+                    f"sum by (chute_id) ({mine('chutes_miner_chute_window_compute_units', 'chute_id', window=window)})"
+                ),
+                data=BUSY,
+            )
+            for window in ("1h", "1d", "7d")
+        ]
+        + [
+            Query(
+                f"sum by (chute_id) ({mine(f'chutes_miner_chute_window_{what}', 'chute_id', window='1d')})", data=BUSY
+            )
+            for what in ("compute_seconds", "instances", "bounties")
+        ],
+        [
+            Column("name", "Chute"),
+            Column("A", "Units, 1 h", "short", width=85),
+            Column("B", "Units, 1 day", "short", width=95),
+            Column("C", "Units, 7 days", "short", width=100),
+            Column("D", "Time, 1 day", "s", width=90),
+            Column("E", "Instances", "none", width=80),
+            Column("F", "Bounties", "none", width=75),
+        ],
+        empty="Nothing computed, or not asked for: see --collector.stats_per_chute",
+        sort=("Units, 1 h", True),
+        size=(14, 10),
+    ),
+)

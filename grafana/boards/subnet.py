@@ -1,0 +1,248 @@
+"""All miners: who leads, how concentrated it is, who came, who was blacklisted, who lost the seat."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import Board, Column, Query, board_link, lines, mine, platform, rows, tile, told
+from grafana.states import BLACKLISTED, ORANGE, RED
+from grafana.worlds import ALL, KEYED, SICK
+
+SUBNET: Final = Board(
+    "chutes-subnet",
+    "Chutes subnet",
+    "All miners of the subnet. An exporter that is told whom to watch tells of these alone, unless it is started with "
+    "--miners all; it needs no key.",
+)
+
+SHARE: Final = platform("chutes_miner_score_ratio", "hotkey")
+SEATS: Final = "topk by (hotkey) (1, {})".format(platform("chutes_miner_info", "hotkey", "coldkey", "uid"))
+BEFORE: Final = 'max by (hotkey, coldkey, uid) (chutes_miner_info{job=~"$job"} offset 1d)'
+
+SUBNET.row(
+    "How is the subnet?",
+    tile(
+        "Seats taken",
+        "Seats of the subnet that are taken, of 256. When none is free, a newcomer takes the seat of the worst.",
+        told(platform("chutes_metagraph_miners"), "metagraph"),
+        decimals=0,
+    ),
+    tile(
+        "Miners with a score",
+        "Miners that have a score. When it falls at once by many, the service is counting anew: wait before drawing "
+        "conclusions.",
+        told(platform("chutes_scored_miners"), "scores"),
+        decimals=0,
+    ),
+    tile(
+        "Miners at work, 1 h",
+        "Miners with an instance that was billed in the past hour.",
+        told(platform("chutes_platform_window_miners", window="1h"), "stats"),
+        decimals=0,
+    ),
+    tile(
+        "Blacklisted",
+        "Seats that are blacklisted and earn nothing. The table below has the reasons, for those that the exporter "
+        "tells of.",
+        told(platform("chutes_metagraph_blacklisted_miners"), "metagraph"),
+        decimals=0,
+    ),
+    tile(
+        "Share of the best ten",
+        "What share of all scores the ten best miners have. It needs the recording rules of prometheus/rules/, and an "
+        "exporter with --miners all.",
+        Query(
+            told('max(job:chutes_miner_score_ratio:top10{job=~"$job"})', "scores"),
+            data=ALL,
+        ),
+        unit="percentunit",
+        decimals=1,
+    ),
+    tile(
+        "Active instances",
+        "Active instances of all miners, which the exporter knows with any miner's key.",
+        told(platform("chutes_platform_active_instances"), "active_instances"),
+        decimals=0,
+    ),
+    tile(
+        "Units, 1 day",
+        "Compute units of all miners in the past day: what a miner's share is a share of.",
+        told(platform("chutes_platform_window_compute_units", window="1d"), "stats"),
+    ),
+    tile(
+        "Chain read",
+        "How long ago the service last read the seats from the chain. Beyond an hour, seats and blacklist are history.",
+        told(f"time() - {platform('chutes_metagraph_synced_timestamp_seconds')}", "metagraph"),
+        unit="s",
+        thresholds=[(3600, ORANGE), (4 * 3600, RED)],
+        decimals=0,
+    ),
+)
+
+SUBNET.row(
+    "Who leads?",
+    rows(
+        "Leaderboard",
+        "All miners that the exporter tells of, the best first. A click on a miner shows its overview, as far as the "
+        "public data goes.",
+        [
+            Query(platform("chutes_miner_score_rank", "hotkey")),
+            Query(SHARE),
+            Query(SEATS),
+            Query(platform("chutes_miner_incentive_ratio", "hotkey")),
+            Query(platform("chutes_miner_incentive_rank", "hotkey")),
+            *(
+                Query(platform("chutes_miner_window_compute_units", "hotkey", window=window))
+                for window in ("1h", "1d", "7d")
+            ),
+            Query(platform("chutes_miner_active_instances", "hotkey"), data=KEYED),
+            Query(platform("chutes_miner_active_compute_multiplier", "hotkey"), data=KEYED),
+            Query(f"time() - {platform('chutes_miner_last_activation_timestamp_seconds', 'hotkey')}", data=KEYED),
+            Query(platform("chutes_miner_window_bounties", "hotkey", window="1d")),
+            Query(platform("chutes_miner_blacklisted", "hotkey")),
+        ],
+        [
+            Column("A", "Rank", "none", width=65),
+            Column("hotkey", "Miner", link=board_link("chutes-overview", hotkey="${__value.text}")),
+            Column("B", "Score share", "percentunit", width=100),
+            Column("D", "Incentive", "percentunit", width=90),
+            Column("E", "By incentive", "none", width=105),
+            Column("F", "Units, 1 h", "short", width=90),
+            Column("G", "Units, 1 day", "short", width=100),
+            Column("H", "Units, 7 days", "short", width=105),
+            Column("I", "Instances", "none", width=90),
+            Column("J", "Units a second", "none", width=115),
+            Column("K", "Last start", "s", width=95),
+            Column("L", "Bounties, 1 day", "none", width=120),
+            Column("M", "Blacklist", states=BLACKLISTED, width=95),
+            Column("uid", "UID", "none", width=60),
+            Column("coldkey", "Coldkey", width=160),
+        ],
+        empty="No miner known: the API has not answered, or the exporter is down",
+        sort=("Rank", False),
+        size=(24, 14),
+    ),
+    lines(
+        "Score share of the best ten",
+        "The ten greatest shares. A line that jumps is a miner that brought, or lost, many GPUs.",
+        [Query(f"topk(10, {SHARE})", "{{hotkey}}")],
+        unit="percentunit",
+        size=(24, 8),
+    ),
+    lines(
+        "Concentration",
+        "The share of the best ten, and the Herfindahl index (the sum of the squared shares: 1 is a monopoly). When it "
+        "rises, the small ones' seats are in danger.",
+        [
+            Query('max(job:chutes_miner_score_ratio:top10{job=~"$job"})', "best ten"),
+            Query('max(job:chutes_miner_score_ratio:herfindahl{job=~"$job"})', "Herfindahl index"),
+        ],
+        unit="percentunit",
+        empty="Not recorded: load the recording rules of prometheus/rules/",
+    ),
+    lines(
+        "Work of all miners in the past hour",
+        "Compute units and compute seconds of everybody in the past hour. A miner's share falls when these "
+        "grow without it.",
+        [
+            Query(platform("chutes_platform_window_compute_units", window="1h"), "compute units"),
+            Query(platform("chutes_platform_window_compute_seconds", window="1h"), "compute seconds"),
+        ],
+        unit="short",
+    ),
+    lines(
+        "Instances and bounties of all miners",
+        "Instances that were billed, and bounties that were earned, by everybody in the past hour. Many bounties are "
+        "many chutes that nobody wanted to start before.",
+        [
+            Query(platform("chutes_platform_window_instances", window="1h"), "instances"),
+            Query(platform("chutes_platform_window_bounties", window="1h"), "bounties"),
+        ],
+        unit="none",
+    ),
+    lines(
+        "The watched among all",
+        "The watched miners' part of what all active instances earn in a second.",
+        [
+            Query(
+                f"sum({mine('chutes_miner_active_compute_multiplier')})"
+                f" / on () ({platform('chutes_platform_active_compute_multiplier')} > 0)",
+                "units a second",
+                KEYED,
+            ),
+            Query(
+                f"sum({mine('chutes_miner_active_instances')})"
+                f" / on () ({platform('chutes_platform_active_instances')} > 0)",
+                "active instances",
+                KEYED,
+            ),
+        ],
+        unit="percentunit",
+        empty="Nothing known: the exporter has no key, or the API has not answered",
+    ),
+)
+
+SUBNET.row(
+    "Who came, who went?",
+    rows(
+        "Newcomers",
+        "Seats that a day ago were not there, or somebody else's. Many of them mean that registering pays, and that "
+        "the worst seats are in danger.",
+        [
+            Query(
+                f"{SEATS} unless on (hotkey) {BEFORE} and on () count({BEFORE})",
+                data=SICK,
+            ),
+        ],
+        [Column("hotkey", "Miner"), Column("uid", "UID", "none", width=70), Column("coldkey", "Coldkey")],
+        empty="Nobody new within a day, or Prometheus does not remember the day before",
+        sort=("UID", False),
+        size=(12, 8),
+    ),
+    rows(
+        "Deregistered",
+        "Seats of a day ago whose miners are not there any more.",
+        [
+            Query(
+                f"{BEFORE} unless on (hotkey) {SEATS} and on () count({SEATS})",
+                data=SICK,
+            ),
+        ],
+        [Column("hotkey", "Miner"), Column("uid", "UID", "none", width=70), Column("coldkey", "Coldkey")],
+        empty="Nobody gone within a day, or Prometheus does not remember the day before",
+        sort=("UID", False),
+        size=(12, 8),
+    ),
+    rows(
+        "Blacklisted",
+        "Miners that are blacklisted, and why. If a watched one is among them, ask the operators of the platform.",
+        [Query(platform("chutes_miner_blacklist_info", "hotkey", "reason"))],
+        [Column("hotkey", "Miner"), Column("reason", "Reason")],
+        empty="Nobody whom the exporter tells of is blacklisted, if the tile above has a number",
+        sort=("Miner", False),
+        size=(12, 8),
+    ),
+    rows(
+        "Stake and trust",
+        "What is behind each seat, as the chain has it. Stake does not change what a miner computes; it may say who "
+        "belongs together.",
+        [
+            Query(platform("chutes_miner_stake", "hotkey")),
+            Query(platform("chutes_miner_stake_tao", "hotkey")),
+            Query(platform("chutes_miner_stake_alpha", "hotkey")),
+            Query(platform("chutes_miner_trust_ratio", "hotkey")),
+            Query(platform("chutes_miner_last_update_block", "hotkey")),
+        ],
+        [
+            Column("hotkey", "Miner"),
+            Column("A", "Stake weight", "short", width=110),
+            Column("B", "TAO", "short", width=80),
+            Column("C", "Alpha", "short", width=90),
+            Column("D", "Trust", "percentunit", width=80),
+            Column("E", "Updated in block", "none", width=130),
+        ],
+        empty="No miner known: the API has not answered, or the exporter is down",
+        sort=("Stake weight", True),
+        size=(12, 8),
+    ),
+)

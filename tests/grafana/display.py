@@ -1,0 +1,57 @@
+"""What panels show for answers, by Grafana's own code in Node."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from grafana.__main__ import DASHBOARDS
+from grafana.boards import BOARDS
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.grafana.scenes import Answers
+
+Seen = dict[str, dict[int, Any]]
+"""By board and panel id: `texts` of tiles, `columns` and `rows` of tables, `series` of lines."""
+
+
+def committed(uid: str) -> dict[str, Any]:
+    """Return a dashboard as it is committed."""
+    dashboard: dict[str, Any] = json.loads((DASHBOARDS / f"{uid}.json").read_text())
+    return dashboard
+
+
+def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the panels of a dashboard, without its rows."""
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def see(answers: Answers) -> Seen:
+    """Show every panel of every committed dashboard."""
+    wanted = [(board.uid, panel) for board in BOARDS for panel in panels(committed(board.uid))]
+    requests = [
+        {
+            "panel": panel,
+            "answers": {
+                target["refId"]: (answers.over_time if panel["type"] == "timeseries" else answers.now)[target["expr"]]
+                for target in panel["targets"]
+            },
+        }
+        for _, panel in wanted
+    ]
+    result = subprocess.run(
+        ["node", str(ROOT / "grafana" / "display" / "display.mjs")],  # noqa: S607 - from the path
+        input=json.dumps(requests),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    seen: Seen = {}
+    for (uid, panel), shown in zip(wanted, json.loads(result.stdout), strict=True):
+        seen.setdefault(uid, {})[panel["id"]] = shown
+    return seen

@@ -1,0 +1,299 @@
+"""The worlds that boards declare their looks for, for real: simulator, exporter, Prometheus, and what it answers.
+
+Times are the real ones here, as Prometheus' own queries use them: which world has all the troubles, or none, at this
+very moment is searched for. A day of history comes before it, in steps, so that queries that look back find something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.simulator import Fault, Simulator, Size
+from chutes_exporter.simulator import World as Simulated
+from chutes_exporter.simulator.world import HOUR
+from grafana.boards import BOARDS
+from grafana.parts import ANNOTATION, VARIABLES
+from grafana.worlds import World
+from tests.support import (
+    RULES as RULES_DIRECTORY,
+)
+from tests.support import (
+    Clock,
+    History,
+    Prometheus,
+    fast_rules,
+    get,
+    parse_page,
+    served_exporter,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
+
+    from chutes_exporter.config import Settings
+    from chutes_exporter.simulator.world import Job, Miner
+
+JOB: Final = "chutes"
+RULES: Final[dict[str, dict[str, Any]]] = {
+    rule.get("alert") or rule["record"]: rule
+    for path in sorted(RULES_DIRECTORY.glob("*.yml"))
+    for group in yaml.safe_load(path.read_text())["groups"]
+    for rule in group["rules"]
+}
+"""Alerts and recording rules, by name."""
+STEPS: Final = (24.02, 18, 12, 6.02, 3, 1, 0.5, 0.2)
+"""Hours before now of which there is history."""
+OPTIONAL: Final = {"chute_gpus": True, "job_details": True, "stats_per_chute": True}
+UNKNOWN: Final = Hotkey.from_seed("0x" + "42" * 32, source="test")
+"""A key whose hotkey has no seat."""
+NEWCOMER: Final = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+
+
+class Now(Clock):
+    """The real time, or one that lies behind."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    def __call__(self) -> float:
+        return time.time() + self.now
+
+
+@dataclass
+class Answers:
+    """What Prometheus said in a world.
+
+    Attributes:
+        hotkeys: The watched.
+        gpus: How many GPUs the first of them has.
+        at: When it was asked.
+        now: `data` of the answer to an instant query, by expression.
+        over_time: Likewise for the past day in steps of five minutes, for queries of lines.
+        errors: What it said instead.
+        variables: The values that may be chosen.
+        firing: The names of alerts.
+    """
+
+    hotkeys: list[str]
+    gpus: int
+    at: float
+    now: dict[str, Any] = field(default_factory=dict)
+    over_time: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, list[str]] = field(default_factory=dict)
+    firing: set[str] = field(default_factory=set)
+
+
+def filled_in(expression: str, hotkeys: Iterable[str], rate_interval: str = "4m") -> str:
+    """Fill in Grafana's variables, as it does with everything chosen."""
+    values = {"$job": ".+", "$hotkey": f"({'|'.join(hotkeys)})", "$__rate_interval": rate_interval}
+    for name, value in values.items():
+        expression = expression.replace(name, value)
+    return expression
+
+
+class Tried(Simulated):
+    """A world whose first miner has tried every job."""
+
+    def jobs(self, now: float) -> list[Job]:
+        return [replace(job, tried_by=(self.miners[0].hotkey, *job.tried_by)) for job in super().jobs(now)]
+
+
+def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
+    instances = world.instances(now, miner.hotkey)
+    earning = {gpu.uuid for one in instances for gpu in one.gpus if one.active(now) and one.error is None}
+    shares = sorted(world.shares(now).values())
+    return (
+        bool(miner.gpus)
+        and earning == {gpu.uuid for gpu in miner.gpus}
+        and not any(gpu.error(now) for gpu in miner.gpus)
+        and not any(server.maintenance_pending(now) for server in miner.servers)
+        and not any(world.failures(one, now) for one in instances)
+        and not any(now - 2 * HOUR < one.ended_at <= now for one in world.all_instances(now, miner.hotkey) if one.error)
+        and not any(miner.hotkey in job.tried_by for job in world.jobs(now))
+        and shares[0] < world.shares(now)[miner.hotkey] < shares[-1]
+        # What not every server and instance has.
+        and any(server.version for server in miner.servers)
+        and any(one.chute.preemptible for one in instances)
+    )
+
+
+def _sick(world: Simulated, miner: Miner, now: float) -> bool:
+    instances = world.instances(now, miner.hotkey)
+    held = {gpu.uuid for one in instances for gpu in one.gpus}
+    idle = Counter(gpu.model for gpu in miner.gpus if gpu.uuid not in held and not gpu.error(now))
+    lately = [one for one in world.all_instances(now, miner.hotkey) if now - HOUR + 300 < one.ended_at <= now]
+    return (
+        any(one.error and world.failures(one, now) >= 2 for one in instances)
+        and any(not one.active(now) and now - one.created_at > HOUR / 2 for one in instances)
+        and any(one.error for one in lately)
+        and any(gpu.error(now) for gpu in miner.gpus)
+        and any(server.maintenance_pending(now) for server in miner.servers)
+        and any(
+            idle[model] >= chute.gpu_count for chute in world.chutes if not chute.disabled for model in chute.models
+        )
+    )
+
+
+def _offers(world: Simulated, now: float) -> bool:
+    """Tell whether the market has everything: demand above capacity, a bounty, jobs."""
+    return (
+        any(chute.utilization(now) > 1 for chute in world.chutes)
+        and any(chute.bounty(now) is not None for chute in world.chutes)
+        and bool(world.jobs(now))
+    )
+
+
+def _search(kind: World) -> tuple[Simulated, Miner]:
+    """Find a world, and whom to watch in it, that is what it must be now and for the next minutes."""
+    now = time.time()
+    active = 6
+    size = Size(miners=64, active_miners=active, chutes=40, servers=6)
+    fits, make, first, last = _healthy, Simulated, 1, active
+    if kind is World.SICK:
+        # Troubles are rare: many servers have some. The first miner is the same among few and among all.
+        size = Size(miners=1, active_miners=1, chutes=40, servers=40)
+        fits, make, first, last = _sick, Tried, 0, 1
+    elif kind is World.EMPTY:
+        fits, first, last = lambda *_: True, active, active + 1
+    for seed in range(2000):
+        world = make(seed=seed, start=now, size=size)
+        for miner in world.miners[first:last]:
+            if all(_offers(world, now + later) and fits(world, miner, now + later) for later in (0, 60, 120)):
+                if kind is World.SICK:
+                    world = make(seed=seed, start=now, size=replace(size, miners=256, active_miners=active))
+                return world, world.by_hotkey[miner.hotkey]
+    raise AssertionError(f"no world is {kind}")
+
+
+def _settings(kind: World, url: str, world: Simulated, miner: Miner) -> Settings:
+    keys = {World.KEYLESS: (), World.SICK: (miner.key, UNKNOWN)}.get(kind, (miner.key,))
+    others = {World.KEYLESS: [miner.hotkey], World.SICK: [world.miners[-1].hotkey]}.get(kind, [])
+    optional = {"stats_per_chute": True} if kind is World.KEYLESS else OPTIONAL
+    return make_settings(
+        api_url=url, credentials=Credentials(keys, (), ()), hotkeys=others, miners="all", collectors=optional
+    )
+
+
+async def _yesterdays_seats(simulator: Simulator) -> Fault:
+    """Make an answer in which somebody is there who is gone now, and somebody new is not."""
+    seats = (await get(f"{simulator.url}/miner/metagraph")).json()
+    del seats[3]
+    return Fault(body=json.dumps([*seats, {**seats[-1], "hotkey": NEWCOMER, "node_id": 999}]).encode())
+
+
+@dataclass
+class Scene:
+    """A world with a Prometheus that knows it.
+
+    Attributes:
+        prometheus: It scrapes the exporter, or both of a pair.
+        hotkeys: The watched.
+        gpus: How many GPUs the first of them has.
+    """
+
+    prometheus: Prometheus
+    hotkeys: list[str]
+    gpus: int
+
+
+@contextlib.asynccontextmanager
+async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) -> AsyncIterator[Scene]:
+    """Make a world."""
+    sick = kind is World.SICK
+    world, miner = _search(kind)
+    clock = Now()
+    async with contextlib.AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(Simulator(world, clock=clock))
+        settings = _settings(kind, simulator.url, world, miner)
+        leaving = await stack.enter_async_context(contextlib.AsyncExitStack())
+        url, _ = await leaving.enter_async_context(served_exporter(settings, clock, monotonic=clock))
+        targets = [url.removeprefix("http://")]
+        if kind is World.HEALTHY:
+            # A pair that watches the same: nothing may be counted twice.
+            second, _ = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
+            targets.append(second.removeprefix("http://"))
+        history = History(directory, job=JOB, instance=targets[0])
+        if sick:
+            simulator.faults["metagraph"] = await _yesterdays_seats(simulator)
+        for hours in steps:
+            clock.now = -hours * HOUR
+            history.add(clock(), parse_page((await get(f"{url}/metrics")).text))
+            if sick:
+                simulator.faults["images"] = Fault(status=503)
+        if sick:
+            del simulator.faults["metagraph"]
+        clock.now = -60
+        await get(f"{url}/metrics")
+        if sick:
+            simulator.faults["thrash_cooldowns"] = Fault(status=401, body=b'{"detail": "Invalid signature"}')
+        clock.now = 0
+        await asyncio.to_thread(history.load)
+        with Prometheus(directory, targets, rule_files=fast_rules(directory)) as prometheus:
+            await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 5 and up == 1")
+            if kind is World.DOWN:
+                await leaving.aclose()
+                await asyncio.to_thread(
+                    prometheus.wait_for, 'ALERTS{alertname="ChutesExporterDown",alertstate="firing"}'
+                )
+            yield Scene(prometheus, list(settings.watched), len(miner.gpus))
+
+
+def ask(prometheus: Prometheus, path: str, **parameters: str | float) -> Any:
+    """Ask Prometheus' HTTP API."""
+    url = f"{prometheus.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        return json.load(error)
+
+
+def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
+    """Ask every query of every board and rule, for now and over the past day."""
+    prometheus, hotkeys = found.prometheus, found.hotkeys
+    answers = Answers(hotkeys, found.gpus, time.time())
+    everything = {query.expr for board in BOARDS for panel in board.queried for query in panel.queries}
+    for expression in {*everything, ANNOTATION.expr, *(rule["expr"] for rule in RULES.values())}:
+        query = filled_in(expression, hotkeys, rate_interval)
+        now = ask(prometheus, "query", query=query, time=answers.at)
+        answers.now[expression] = now.get("data")
+        past = ask(prometheus, "query_range", query=query, start=answers.at - 24 * HOUR, end=answers.at, step=600)
+        answers.over_time[expression] = past.get("data")
+        for answer in (now, past):
+            if answer["status"] != "success" or answer.get("warnings") or answer.get("infos"):
+                answers.errors[expression] = str({**answer, "data": None})
+    for name, variable in VARIABLES.items():
+        # As the data source does.
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.expr)
+        assert match is not None
+        selector: dict[str, str | float] = {
+            "match[]": filled_in(match[1], hotkeys),
+            "start": answers.at - 24 * HOUR,
+            "end": answers.at,
+        }
+        answers.variables[name] = ask(prometheus, f"label/{match[2]}/values", **selector)["data"]
+    firing = prometheus.query('ALERTS{alertstate="firing"}')
+    answers.firing = {dict(labels)["alertname"] for labels in firing}
+    return answers
+
+
+async def answers_in(kind: World, directory: Path) -> Answers:
+    """Make a world, and ask everything in it."""
+    async with scene(kind, directory) as found:
+        return await asyncio.to_thread(ask_everything, found)

@@ -1,0 +1,338 @@
+"""The dashboards as they are committed: what they are made of, and the rules that they keep."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+import yaml
+
+from chutes_exporter import telemetry
+from chutes_exporter.collectors import fleet, instances
+from chutes_exporter.exporter import ORDER
+from grafana import states
+from grafana.__main__ import DASHBOARDS
+from grafana.boards import BOARDS
+from grafana.parts import ANNOTATION, MINIMUM_STEP, STORY, TAG, VARIABLES, make
+from tests.grafana.display import committed, panels
+from tests.grafana.promql import calls, implicit_joins, metrics, selectors
+from tests.grafana.scenes import RULES
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from grafana.parts import Board
+
+ALL = {board.uid: committed(board.uid) for board in BOARDS}
+CATALOGUE = {metric.name: metric for metric in (*ORDER, *telemetry.API_METRICS)}
+GIVEN_BY_PROMETHEUS = {"up", "ALERTS", "scrape_duration_seconds"}
+GIVEN_BY_CLIENT = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
+RECORDED = {name for name, rule in RULES.items() if "record" in rule}
+
+UNUSED = {
+    "chutes_image_info": "images are the platform's; what is wrong with them is shown as a number",
+    "chutes_image_created_timestamp_seconds": "likewise",
+    "chutes_image_build_started_timestamp_seconds": "likewise",
+    "chutes_image_build_completed_timestamp_seconds": "likewise",
+    "chutes_miner_history_timestamp_seconds": "tells how old a point is, for who asks with timestamps",
+}
+"""Stable metrics that no board and no rule reads, and why."""
+
+
+def each_panel() -> Iterator[tuple[str, dict[str, Any]]]:
+    for uid, dashboard in ALL.items():
+        for panel in panels(dashboard):
+            yield uid, panel
+
+
+def each_query() -> Iterator[tuple[str, str]]:
+    """Every query of panels, annotations and variables, with where it stands."""
+    for uid, panel in each_panel():
+        for target in panel["targets"]:
+            yield f"{uid}: {panel['title']} {target['refId']}", target["expr"]
+    for uid, dashboard in ALL.items():
+        for annotation in dashboard["annotations"]["list"]:
+            yield f"{uid}: annotation {annotation['name']}", annotation["expr"]
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                (selector,) = re.findall(r"^label_values\((.+), \w+\)$", variable["query"]["query"])
+                yield f"{uid}: variable {variable['name']}", selector
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_what_is_committed_is_what_the_code_makes(board: Board) -> None:
+    assert (DASHBOARDS / f"{board.uid}.json").read_bytes() == make(board).encode(), "run `make boards`"
+
+
+def test_the_boards_are_those_of_the_story_and_no_others() -> None:
+    assert tuple(board.uid for board in BOARDS) == tuple(uid for uid, _ in STORY)
+    assert {path.stem for path in DASHBOARDS.iterdir()} == ALL.keys()
+
+
+def test_they_are_what_grafana_11_6_loads() -> None:
+    for uid, dashboard in ALL.items():
+        assert dashboard["schemaVersion"] == 41
+        assert dashboard["editable"] is False
+        assert dashboard["tags"] == [TAG]
+        assert dashboard["uid"] == uid
+        assert re.fullmatch(r"chutes-[a-z]+", uid)
+        assert dashboard["description"].endswith(".")
+
+
+def test_ids_uids_and_titles_are_there_once() -> None:
+    titles = [dashboard["title"] for dashboard in ALL.values()]
+    assert len(set(titles)) == len(titles)
+    for dashboard in ALL.values():
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(set(ids)) == len(ids)
+        headings = Counter(panel["title"] for panel in dashboard["panels"] if panel["type"] != "stat")
+        assert [title for title, count in headings.items() if count > 1] in ([], ["Servers"])
+        tiles = Counter(panel["title"] for panel in panels(dashboard) if panel["type"] == "stat")
+        assert max(tiles.values()) == 1
+
+
+def test_panels_fill_the_grid_and_do_not_overlap() -> None:
+    for uid, dashboard in ALL.items():
+        cells: Counter[tuple[int, int]] = Counter()
+        for panel in dashboard["panels"]:
+            at = panel["gridPos"]
+            assert at["x"] >= 0, at
+            assert at["x"] + at["w"] <= 24, (uid, panel["title"])
+            cells.update((x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"]))
+        assert [cell for cell, count in cells.items() if count > 1] == [], uid
+        rows = {y for _, y in cells}
+        assert rows == set(range(max(rows) + 1)), uid
+
+
+def test_every_panel_says_what_it_is_and_what_to_do() -> None:
+    for uid, panel in each_panel():
+        where = (uid, panel["title"])
+        assert panel["title"], where
+        assert len(panel["description"].split()) >= 10, where
+        assert panel["description"].endswith((".", "?")), where
+        assert panel["targets"], where
+
+
+def test_every_panel_has_a_unit_and_a_look_for_when_there_is_nothing() -> None:
+    for uid, panel in each_panel():
+        where = (uid, panel["title"])
+        defaults = panel["fieldConfig"]["defaults"]
+        assert defaults["unit"], where
+        assert defaults["noValue"], where
+        assert not re.fullmatch(r"[-0-9. ]*", defaults["noValue"]), where
+        if panel["type"] == "stat":
+            (mapping,) = defaults["mappings"]
+            shown = {value: result["text"] for value, result in mapping["options"].items()}
+            for absence in states.ABSENCES:
+                assert shown[f"{absence.value}"] == absence.text, where
+        elif panel["type"] == "table":
+            for override in panel["fieldConfig"]["overrides"]:
+                assert {one["id"] for one in override["properties"]} >= {"unit", "noValue"}, where
+
+
+def test_data_sources_and_variables_are_the_chosen_ones() -> None:
+    chosen = {"type": "prometheus", "uid": "$datasource"}
+    for uid, dashboard in ALL.items():
+        variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+        assert list(variables) == ["datasource", "job", "hotkey"], uid
+        assert variables["datasource"]["type"] == "datasource"
+        assert variables["datasource"]["query"] == "prometheus"
+        for name, variable in VARIABLES.items():
+            assert variables[name]["query"]["query"] == variable.expr
+            assert variables[name]["datasource"] == chosen
+            assert variables[name]["multi"], name
+            assert variables[name]["includeAll"], name
+            assert variables[name]["refresh"] == 2, "on a change of the time range"
+            assert variables[name]["label"]
+        assert variables["job"]["allValue"] == ".+"
+        # All hotkeys are all that are watched, not all that there are.
+        assert "allValue" not in variables["hotkey"]
+        for panel in panels(dashboard):
+            assert panel["datasource"] == chosen
+            assert all(target["datasource"] == chosen for target in panel["targets"])
+        (annotation,) = dashboard["annotations"]["list"]
+        assert annotation["datasource"] == chosen
+        assert annotation["expr"] == ANNOTATION.expr
+        assert annotation["enable"]
+
+
+def test_every_selector_is_of_the_chosen_job() -> None:
+    for where, query in each_query():
+        for selector in selectors(query):
+            if where.endswith("variable job"):
+                continue  # it offers the jobs
+            job = [one for one in selector.matchers.matchers if one.name == "job"]
+            assert [one.value for one in job] in ([".+"], [".+|"]), (where, selector.prettify())
+
+
+def test_queries_of_the_watched_are_of_the_chosen_hotkeys() -> None:
+    for where, query in each_query():
+        if where.startswith(("chutes-subnet", "chutes-exporter")) or "variable" in where:
+            continue
+        for selector in selectors(query):
+            metric = CATALOGUE.get(selector.name or "")
+            if metric is not None and metric.name.startswith("chutes_miner") and "hotkey" in metric.labels:
+                hotkey = [one.value for one in selector.matchers.matchers if one.name == "hotkey"]
+                assert hotkey == ["($hotkey)"], (where, selector.prettify())
+
+
+def test_steps_and_rates_hold_at_a_scrape_a_minute() -> None:
+    for _, panel in each_panel():
+        for target in panel["targets"]:
+            assert target["interval"] == MINIMUM_STEP == "1m"
+    for where, query in each_query():
+        for name, text in calls(query):
+            if name in ("rate", "increase", "irate", "delta", "deriv"):
+                assert name == "rate", where
+                assert "[4m]" in text, where  # as $__rate_interval is filled in
+        assert "[4m]" not in query, where
+
+
+def test_counters_are_read_as_rates_and_gauges_are_not() -> None:
+    for where, query in each_query():
+        rated = {selector.name for name, text in calls(query) if name == "rate" for selector in selectors(text)}
+        for name in metrics(query):
+            stem = re.sub(r"_(bucket|sum|count)$", "", name)
+            metric = CATALOGUE.get(stem) or CATALOGUE.get(name)
+            counts = name == "process_cpu_seconds_total" or (
+                metric is not None and metric.kind in ("counter", "histogram")
+            )
+            assert (name in rated) == counts, (where, name)
+
+
+def test_series_meet_on_labels_that_are_named() -> None:
+    queries = [*each_query(), *((name, rule["expr"]) for name, rule in RULES.items())]
+    assert {where: found for where, query in queries if (found := implicit_joins(query))} == {}
+    assert implicit_joins("a / b") == ["a / b"]
+    assert implicit_joins("a / ignoring (x) b or on () 2 * c") == ["a / ignoring (x) b"]
+
+
+def test_every_metric_exists_and_every_stable_one_is_used() -> None:
+    known = CATALOGUE.keys() | GIVEN_BY_PROMETHEUS | GIVEN_BY_CLIENT | RECORDED
+    known |= {f"{name}_bucket" for name, metric in CATALOGUE.items() if metric.kind == "histogram"}
+    queries = [*each_query(), *((name, rule["expr"]) for name, rule in RULES.items())]
+    used = {name for _, query in queries for name in metrics(query)}
+    assert used - known == set()
+    used |= {name.removesuffix("_bucket") for name in used}
+    stable = {name for name, metric in CATALOGUE.items() if metric.stability == "stable"}
+    assert stable - used == UNUSED.keys()
+
+
+def test_everything_recorded_is_read() -> None:
+    used = {name for _, query in each_query() for name in metrics(query)}
+    assert used >= RECORDED
+
+
+def test_prometheus_parses_every_query(tmp_path: Path) -> None:
+    rules = []
+    for number, (_, query) in enumerate(each_query()):
+        filled = query.replace("$__rate_interval", "4m").replace("$job", ".+").replace("$hotkey", "5Me")
+        rules.append({"record": f"query:number{number}:any", "expr": filled})
+    path = tmp_path / "queries.yml"
+    path.write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
+    result = subprocess.run(
+        ["promtool", "check", "rules", str(path)],  # noqa: S607 - Debian's, from the path
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{len(rules)} rules found" in result.stdout
+
+
+def links(value: Any) -> Iterator[str]:
+    """Return every address that stands anywhere in a dashboard."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "url":
+                yield inner
+            else:
+                yield from links(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from links(inner)
+
+
+def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
+    found = 0
+    for uid, dashboard in ALL.items():
+        own = {variable["name"] for variable in dashboard["templating"]["list"]}
+        others = [link["url"] for link in dashboard["links"]]
+        # Each leads to the next first, and to all.
+        order = [name for name, _ in STORY]
+        place = order.index(uid)
+        assert others == [f"/d/{name}" for name in order[place + 1 :] + order[:place]]
+        assert all(link["includeVars"] and link["keepTime"] and link["type"] == "link" for link in dashboard["links"])
+        for url in links(dashboard["panels"]):
+            found += 1
+            path, _, query = url.partition("?")
+            target = path.removeprefix("/d/")
+            assert target in ALL
+            theirs = {variable["name"] for variable in ALL[target]["templating"]["list"]}
+            assert set(re.findall(r"var-(\w+)=", query)) <= theirs
+            assert set(re.findall(r"\$\{(\w+)\}", query)) <= own | {"__url_time_range"}
+            assert "${__url_time_range}" in query
+            assert "var-datasource=${datasource}" in query
+    assert found >= 2
+
+
+def names(value: Any) -> Iterator[str]:
+    """Return what may name something: titles, labels of variables, legends, columns."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("title", "name", "label", "legendFormat", "uid", "text") and isinstance(inner, str):
+                yield inner
+            elif key == "renameByName":
+                yield from inner.values()
+            else:
+                yield from names(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from names(inner)
+
+
+def test_nothing_has_a_name_that_means_something_else_in_a_cluster() -> None:
+    for dashboard in ALL.values():
+        assert {name.lower() for name in names(dashboard)} & {
+            "instance",
+            "pod",
+            "node",
+            "namespace",
+            "service",
+        } == set()
+
+
+def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
+    assert {state.text for state in states.GPU} == set(fleet.STATES) == set(get_args(fleet.State))
+    assert {state.text for state in states.INSTANCE} == set(instances.STATES)
+    assert {state.text for state in states.SEVERITY} == {
+        rule["labels"]["severity"] for rule in RULES.values() if "alert" in rule
+    }
+    values = [state.value for state in states.ABSENCES]
+    assert len(set(values)) == len(values)
+    assert all(isinstance(value, int) and value < 0 for value in values)
+
+
+def test_state_names_and_colours_stand_in_their_table_alone() -> None:
+    texts = {state.text for state in (*states.ABSENCES, *states.REGISTERED, *states.BLACKLISTED, *states.ACCEPTED)}
+    for path in (ROOT / "grafana" / "boards").glob("*.py"):
+        strings = set(re.findall(r'"([^"]*)"', path.read_text()))
+        assert strings & (texts - {"no", "none"}) == set(), path.name
+        assert strings & {"red", "orange", "yellow", "green", "blue", "purple"} == set(), path.name
+
+
+def test_provisioning_loads_the_dashboards_and_a_data_source() -> None:
+    provisioning = ROOT / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["type"] == "prometheus"
+    assert source["jsonData"]["timeInterval"] == "1m"
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "chutes.yml").read_text())["providers"]
+    assert provider["type"] == "file"
+    assert provider["allowUiUpdates"] is False
+    assert provider["options"]["path"].endswith("/dashboards")
