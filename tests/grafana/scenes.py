@@ -118,6 +118,7 @@ def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
     instances = world.instances(now, miner.hotkey)
     earning = {gpu.uuid for one in instances for gpu in one.gpus if one.active(now) and one.error is None}
     shares = sorted(world.shares(now).values())
+    share = world.shares(now)[miner.hotkey] if instances else 0
     return (
         bool(miner.gpus)
         and earning == {gpu.uuid for gpu in miner.gpus}
@@ -126,7 +127,8 @@ def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
         and not any(world.failures(one, now) for one in instances)
         and not any(now - 2 * HOUR < one.ended_at <= now for one in world.all_instances(now, miner.hotkey) if one.error)
         and not any(miner.hotkey in job.tried_by for job in world.jobs(now))
-        and shares[0] < world.shares(now)[miner.hotkey] < shares[-1]
+        and shares[0] < share < shares[-1]
+        and share > world.shares(now - 6 * HOUR).get(miner.hotkey, 1)
         # What not every server and instance has.
         and any(server.version for server in miner.servers)
         and any(one.chute.preemptible for one in instances)
