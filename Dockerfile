@@ -4,8 +4,8 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/chutes-exporter
 COPY requirements.lock requirements-build.lock ./
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes \
-        -r requirements-build.lock
-RUN python -m pip --python /opt/chutes-exporter/bin/python install \
+        -r requirements-build.lock && \
+    python -m pip --python /opt/chutes-exporter/bin/python install \
         --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY chutes_exporter ./chutes_exporter

@@ -10,13 +10,17 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs boards pictures golden sizes bench lock image clean
+.PHONY: help demo stack test check format docs boards pictures deploy golden sizes bench lock image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(RUNTIME) ## Run the exporter on a simulated Chutes API
 	@$(BIN)/chutes-exporter demo $(ARGS)
+
+stack: $(RUNTIME) ## Run the demo with Prometheus and Alertmanager, from Debian's packages
+	@scripts/system-packages prometheus
+	@$(BIN)/python -m deploy.stack $(ARGS)
 
 test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 	@scripts/system-packages
@@ -40,6 +44,9 @@ pictures: $(DEV) ## Draw the dashboards for the README, grafana/pictures/
 	@scripts/system-packages
 	@scripts/node-packages
 	@$(BIN)/python -m tests.grafana.pictures
+
+deploy: $(DEV) ## Write what deploy/ has of rules, routing and scrape jobs
+	@$(BIN)/python -m deploy.generate
 
 golden: $(DEV) ## Write the golden pages that tests compare with
 	@$(BIN)/python -m tests.golden

@@ -165,3 +165,20 @@ def test_the_service_is_well_hardened() -> None:
     )
     assert result.returncode == 0, result.stdout
     assert "Overall exposure level" in result.stdout
+
+
+def test_the_user_of_the_unit_can_be_made(tmp_path: Path) -> None:
+    (user,) = re.findall(r"^User=(.+)$", (UNITS / "chutes-exporter.service").read_text(), re.MULTILINE)
+    (tmp_path / "etc").mkdir()
+    command = ["systemd-sysusers", f"--root={tmp_path}", str(UNITS / "chutes-exporter.sysusers.conf")]
+    subprocess.run(command, check=True, capture_output=True)
+    names = [line.split(":")[0] for line in (tmp_path / "etc" / "passwd").read_text().splitlines()]
+    assert user in names
+
+
+def test_the_environment_file_sets_nothing_until_somebody_says_so_and_names_real_settings() -> None:
+    text = (UNITS / "environment").read_text()
+    assert [line for line in text.splitlines() if line and not line.startswith("#")] == []
+    result = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True)
+    for name in re.findall(r"^#([A-Z][A-Z0-9_]+)=", text, re.MULTILINE):
+        assert name in re.sub(r"\s+", " ", result.stdout) or name in ("MINER_SS58", "MINER_SEED"), name

@@ -1,0 +1,40 @@
+"""docs/operations.md: what it promises to cost the API is what is asked of it in an hour."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.config import Credentials, Settings, make_settings
+from tests.support import HOTKEY, ROOT, Clock, get, served_exporter
+
+if TYPE_CHECKING:
+    from chutes_exporter.simulator import Simulator
+
+TEXT = (ROOT / "docs" / "operations.md").read_text()
+COSTS = {watched.strip(): int(cost) for watched, cost in re.findall(r"^\| ([^|]+) \| (\d+) \|$", TEXT, re.MULTILINE)}
+
+
+def settings(watched: str, simulator: Simulator) -> Settings:
+    miners = simulator.world.miners
+    keys = {"one miner with its key": 1, "three miners with their keys, in one exporter": 3}.get(watched, 0)
+    credentials = Credentials(tuple(miner.key for miner in miners[:keys]), (), ())
+    hotkeys = [HOTKEY] if "--hotkey" in watched else []
+    return make_settings(api_url=simulator.url, credentials=credentials, hotkeys=hotkeys)
+
+
+@pytest.mark.parametrize("watched", COSTS)
+async def test_an_hour_costs_what_it_says(watched: str, simulator: Simulator, clock: Clock) -> None:
+    counted = 0
+    async with served_exporter(settings(watched, simulator), clock, monotonic=clock) as (url, _):
+        for _minute in range(60):
+            await get(f"{url}/metrics")
+            clock.now += 60
+        counted = len(simulator.asked)
+    assert counted == COSTS[watched]
+
+
+def test_the_table_is_there() -> None:
+    assert len(COSTS) == 4

@@ -1,0 +1,106 @@
+"""What a release is made of: wheel and sdist, built, installed from and run as users do."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import chutes_exporter
+from tests.support import ROOT, free_port
+
+UV = str(Path(sys.executable).parent / "uv")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("dist")
+    subprocess.run([UV, "build", "--quiet", "--out-dir", str(directory), str(ROOT)], check=True)
+    return directory
+
+
+def test_a_release_is_a_wheel_and_an_sdist_of_this_version(built: Path) -> None:
+    version = chutes_exporter.__version__
+    assert {path.name for path in built.iterdir()} - {".gitignore"} == {
+        f"chutes_exporter-{version}-py3-none-any.whl",
+        f"chutes_exporter-{version}.tar.gz",
+    }
+
+
+def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        roots = {name.split("/")[0] for name in archive.namelist()}
+        assert "chutes_exporter/py.typed" in archive.namelist()
+    version = chutes_exporter.__version__
+    assert roots == {"chutes_exporter", f"chutes_exporter-{version}.dist-info"}
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    for needed in (
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "prometheus/rules/alerts.yml",
+        "grafana/dashboards/chutes-fleet.json",
+    ):
+        assert needed in names
+    assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
+
+
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+def test_the_demo_starts_from_what_was_built(built: Path, kind: str, tmp_path: Path) -> None:
+    (package,) = built.glob(kind)
+    port = free_port()
+    log = (tmp_path / "log").open("wb")
+    process = subprocess.Popen(
+        [
+            UV,
+            "tool",
+            "run",
+            "--isolated",
+            "--from",
+            str(package),
+            "chutes-exporter",
+            "demo",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--simulator.listen-address=127.0.0.1:0",
+        ],
+        env={**os.environ, "UV_PYTHON": sys.executable},
+        stdout=log,
+        stderr=log,
+    )
+    log.close()
+    try:
+        page = ""
+        deadline = time.monotonic() + 120
+        while not page:
+            try:
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20).read().decode()
+            except urllib.error.URLError:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.2)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    assert f'version="{chutes_exporter.__version__}"' in page
+
+
+def test_the_checklist_and_the_changelog_are_ready_for_this_version() -> None:
+    checklist = (ROOT / "docs" / "release.md").read_text()
+    steps = re.findall(r"^\d+\. \*\*(.+?)\*\*", checklist, re.MULTILINE)
+    assert {"Version.", "Changelog.", "Build.", "Try."} <= set(steps)
+    assert (ROOT / "CHANGELOG.md").read_text().startswith("# Changelog")
+    version = chutes_exporter.__version__
+    for path in ("deploy/compose.yaml", "deploy/kustomize/base/kustomization.yaml"):
+        assert version in (ROOT / path).read_text(), path

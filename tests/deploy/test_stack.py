@@ -1,0 +1,90 @@
+"""`make stack`, run for real: what it starts works together, and ends together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deploy.stack import main
+from tests.support import ROOT, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def ask(address: str, path: str) -> Any:
+    with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as response:
+        return json.load(response)
+
+
+def until(ask_for: Callable[[], list[Any]]) -> list[Any]:
+    """Return what is asked for, as soon as there is some."""
+    deadline = time.monotonic() + 30
+    while not (found := ask_for()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+@contextlib.contextmanager
+def stack(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    flags = [f"--{name}={one}" for name, one in zip(("exporter", "prometheus", "alertmanager"), addresses, strict=True)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.stack", f"--directory={directory}", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process, addresses
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
+    with stack(tmp_path) as (process, addresses):
+        exporter, prometheus, alertmanager = addresses
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(4)]
+        assert [exporter in said[0], prometheus in said[1], alertmanager in said[2]] == [True] * 3
+        assert str(tmp_path) in said[3]
+        (target,) = until(lambda: ask(prometheus, "/api/v1/targets")["data"]["activeTargets"])
+        assert target["labels"] == {"job": "chutes", "instance": exporter}
+        found = until(lambda: ask(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"])
+        assert [one["url"] for one in found] == [f"http://{alertmanager}/api/v2/alerts"]
+        groups = ask(prometheus, "/api/v1/rules")["data"]["groups"]
+        assert {group["name"] for group in groups} == {
+            "chutes-exporter",
+            "chutes-standing",
+            "chutes-fleet",
+            "chutes-recordings",
+        }
+        assert ask(alertmanager, "/api/v2/status")["config"]["original"]
+    assert process.returncode == 0
+    for address in addresses:
+        host, _, port = address.partition(":")
+        with socket.socket() as probe:
+            assert probe.connect_ex((host, int(port))) != 0
+
+
+def test_what_does_not_run_says_where_its_log_is(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(SystemExit, match=r"exporter does not run: see"),
+    ):
+        main([f"--directory={tmp_path}", f"--exporter=127.0.0.1:{taken.getsockname()[1]}"])
+    assert "exporter.log" in {path.name for path in tmp_path.iterdir()}
