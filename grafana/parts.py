@@ -8,6 +8,7 @@ identify it, and join with an explicit `on`.
 from __future__ import annotations
 
 import json
+import re
 import string
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.collectors import COLLECTORS
 from grafana.states import ABSENCES, DOWN, NO_DATA, NO_KEY, NOTHING, OFF, PARTS, PLAIN, State
 from grafana.worlds import ALARMED, ALL, LIVE, World
 
@@ -32,8 +33,8 @@ WATCHED: Final = 'job=~"$job", hotkey=~"$hotkey"'
 TAG: Final = "chutes-exporter"
 MINIMUM_STEP: Final = "1m"
 """The miners' Prometheus scrapes once a minute: rates need a range that holds several of that."""
-OURS: Final = f"and on (job, instance) last_over_time(chutes_exporter_build_info{{{JOB}}}[1d])"
-"""Of the targets of a job, keeps those that were exporters of ours within a day."""
+OURS: Final = f"and on (job, instance) last_over_time(chutes_exporter_build_info{{{JOB}}}[7d])"
+"""Of the targets of a job, keeps those that were exporters of ours within a week."""
 SIGNED_FEEDS: Final = "servers|nodes|inventory|instances|thrash_cooldowns"
 
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
@@ -67,6 +68,17 @@ def platform(metric: str, *labels: str, **where: str) -> str:
     return f"max{by} ({_selector(metric, JOB, where)})"
 
 
+def worst(selected: str) -> str:
+    """Take of several exporters the one that is worst off, where a board is about the exporters themselves."""
+    return selected.replace("max", "min", 1)
+
+
+def ten(expression: str, label: str) -> str:
+    """Keep of an expression the ten that are greatest at the end, for lines that stay the same ones."""
+    now = re.sub(r"(\{[^{}]*\})", r"\1 @ end()", expression)
+    return f"({expression}) and on ({label}) topk(10, {now})"
+
+
 def named(expression: str) -> str:
     """Give what has a `chute_id` the chute's `name`: the id itself where the name is not known."""
     names = f"topk by (chute_id) (1, {platform('chutes_chute_info', 'chute_id', 'name')})"
@@ -76,21 +88,30 @@ def named(expression: str) -> str:
     )
 
 
-def told(value: str, feed: str) -> str:
+def told(value: str, collector: str) -> str:
     """Give a value, or which absence it is that there is none.
 
     Args:
         value: What is asked; nothing where it is not known.
-        feed: The feed whose good answer means that there is nothing of the kind. Feeds have the names of endpoints.
+        collector: The collector it comes from. With good answers to all that it asks, there is nothing of the kind.
     """
-    (endpoint,) = (one for one in ENDPOINTS if one.name == feed)
-    here = WATCHED if endpoint.scope == "signer" else JOB
+    (found,) = (one for one in COLLECTORS if one.name == collector)
+    here = WATCHED if found.scope == "signer" else JOB
     live = f"count(chutes_exporter_build_info{{{JOB}}}) > bool 0"
-    fallbacks = [f'{NOTHING} * (count(chutes_feed_up{{{here}, feed="{feed}"}} == 1) > bool 0)']
-    if endpoint.signed:
-        fallbacks.append(f'{NO_KEY} * ({live}) unless on () count(chutes_feed_ttl_seconds{{{here}, feed="servers"}})')
+    feeds = "|".join(source.name for source in found.sources)
+    success = f'chutes_scrape_collector_success{{{here}, collector="{collector}"}}'
+    nothing = (
+        f"{NOTHING} * (min({success}) > 0)"
+        f' unless on () sum(chutes_feed_rejected_records{{{here}, feed=~"{feeds}"}}) > 0'
+        f' unless on () max(chutes_scrape_collector_cut{{{JOB}, collector="{collector}"}}) > 0'
+    )
+    fallbacks = [nothing]
+    if found.needs_key:
+        fallbacks.append(
+            f'{NO_KEY} * ({live}) unless on () count(chutes_feed_ttl_seconds{{{here}, feed=~"{SIGNED_FEEDS}"}})'
+        )
     fallbacks += [
-        f'{OFF} * ({live}) unless on () count(chutes_feed_ttl_seconds{{{here}, feed="{feed}"}})',
+        f"{OFF} * ({live}) unless on () count({success})",
         f"{NO_DATA} * ({live})",
         f"{DOWN} * (count(up{{{JOB}}} == 0 {OURS}) > bool 0)",
     ]
@@ -363,8 +384,8 @@ def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
 
 def board_link(uid: str, **variables: str) -> str:
     """Return the address of another board, with what is chosen here and the time kept."""
-    chosen = {"datasource": "${datasource}", **variables}
-    return f"/d/{uid}?{'&'.join(f'var-{name}={value}' for name, value in chosen.items())}&${{__url_time_range}}"
+    chosen = "&".join(f"var-{name}={value}" for name, value in {"datasource": "${datasource}", **variables}.items())
+    return f"/d/{uid}?{chosen}&${{job:queryparam}}&${{__url_time_range}}"
 
 
 @dataclass

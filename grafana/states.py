@@ -40,7 +40,8 @@ ABSENCES: Final = (
     State(-5, "not asked", PLAIN),
 )
 """Why a tile has no number: Prometheus cannot scrape the exporter; the exporter watches the miner without its key; the
-API has given no (current) answer; it has, and there is nothing of the kind; the exporter does not ask for it."""
+API has given no (current, readable) answer; it has answered all that was asked, and there is nothing of the kind; the
+exporter does not ask for it."""
 DOWN, NO_KEY, NO_DATA, NOTHING, OFF = (int(state.value) for state in ABSENCES)
 
 ANSWERS: Final = (State(0, "silent", RED), State(1, "answers"))

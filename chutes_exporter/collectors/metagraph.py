@@ -55,10 +55,10 @@ INCENTIVE_RANK = Metric(
 )
 SEATS_BEHIND = Metric(
     "chutes_miner_seats_behind",
-    "Seats with a lower incentive than the miner's. At 0 nobody is worse: where no seat is free, a newcomer may take "
-    "this one. Seats are safe for a time after registration, of which the API does not tell.",
+    "Seats with a lower incentive than the miner's, without those that validate. At 0 nobody is worse: where no seat "
+    "is free, a newcomer may take this one. Seats are safe for a time after registration; the API does not say which.",
     _MINER,
-    f"{_SOURCE}: the order of incentive",
+    f"{_SOURCE}: the order of incentive, vtrust",
     stability="experimental",
 )
 TRUST = Metric(
@@ -118,7 +118,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         return
     for hotkey in sorted(scope.watched - {node.hotkey for node in nodes}):
         out.add(REGISTERED, 0, hotkey)
-    ladder = sorted(node.incentive for node in nodes if node.incentive is not None)
+    # Who validates has no incentive, and does not lose the seat for that.
+    ladder = sorted(node.incentive for node in nodes if node.incentive is not None and not node.vtrust)
     ranks = places({node.hotkey: node.incentive for node in nodes})
     for node in nodes:
         if scope.exports(node.hotkey, active=bool(node.incentive)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import JOB, OURS, Board, Column, Query, lines, platform, rows, tile, told
+from grafana.parts import JOB, OURS, Board, Column, Query, lines, platform, rows, tile, told, worst
 from grafana.states import LOADED, ORANGE, READING, RED, UP
 from grafana.worlds import ALL, FADING, SICK
 
@@ -15,7 +15,8 @@ EXPORTER: Final = Board(
 )
 
 ASKED: Final = 'hotkey=~"$hotkey|"'
-SUCCESS: Final = platform("chutes_feed_last_success_timestamp_seconds", "feed", "hotkey", hotkey="~$hotkey|")
+UP_OF_FEEDS: Final = worst(platform("chutes_feed_up", "feed", "hotkey", hotkey="~$hotkey|"))
+SUCCESS: Final = worst(platform("chutes_feed_last_success_timestamp_seconds", "feed", "hotkey", hotkey="~$hotkey|"))
 MAX_AGE: Final = platform("chutes_feed_max_age_seconds", "feed", "hotkey", hotkey="~$hotkey|")
 
 
@@ -39,8 +40,7 @@ EXPORTER.row(
         "Feeds whose last request failed. Until their answers are too old, what is made of them is shown as it was; "
         "the table below says why they fail.",
         told(
-            f"count({platform('chutes_feed_up', 'feed', 'hotkey', hotkey='~$hotkey|')} == 0)"
-            f" or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
+            f"count({UP_OF_FEEDS} == 0) or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
             "scores",
         ),
         thresholds=[(1, ORANGE)],
@@ -109,7 +109,7 @@ EXPORTER.row(
         "Every question that the exporter asks, those that fail first. The reason is the API's, or the network's; the "
         "runbook of ChutesFeedDown goes through them.",
         [
-            Query(platform("chutes_feed_up", "feed", "hotkey", hotkey="~$hotkey|")),
+            Query(UP_OF_FEEDS),
             Query(platform("chutes_feed_failure_info", "feed", "hotkey", "reason", hotkey="~$hotkey|"), data=SICK),
             Query(f"time() - {SUCCESS}"),
             Query(platform("chutes_feed_ttl_seconds", "feed", "hotkey", hotkey="~$hotkey|")),

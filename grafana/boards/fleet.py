@@ -28,7 +28,7 @@ GPU_INFO: Final = (
 )
 SERVER_NAMES: Final = (
     "label_replace(topk by (hotkey, server_id) (1, "
-    f'{mine("chutes_server_info", "server_id", "name")}), "server", "$1", "name", "(.*)")'
+    f'{mine("chutes_server_info", "server_id", "name")}), "server", "$1", "name", "(?s)(.*)")'
 )
 
 
@@ -72,14 +72,14 @@ FLEET.row(
     tile(
         "GPUs",
         "GPUs of all servers. When some are missing, look at the servers' GPU counts below, and at the machine itself.",
-        told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state')})", "nodes"),
+        told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state')})", "fleet"),
         decimals=0,
     ),
     tile(
         "Idle",
         "Verified GPUs on which nothing runs: they cost and earn nothing. The Market board says which chute pays best "
         "for them.",
-        told(_gpus("idle"), "nodes"),
+        told(_gpus("idle"), "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -87,7 +87,7 @@ FLEET.row(
         "Unverified",
         "GPUs that earn nothing whatever runs, because their verification failed or never ended. The errors are below; "
         "most want the verification to run again.",
-        told(_gpus("unverified"), "nodes"),
+        told(_gpus("unverified"), "fleet"),
         thresholds=[(1, RED)],
         decimals=0,
     ),
@@ -95,7 +95,7 @@ FLEET.row(
         "Starting",
         "GPUs that an instance holds which is not active yet. Minutes are normal; what starts for longer than half an "
         "hour is stuck: see the Instances board.",
-        told(_gpus("starting"), "nodes"),
+        told(_gpus("starting"), "fleet"),
         decimals=0,
     ),
     tile(
@@ -223,13 +223,12 @@ FLEET.row(
         empty="No GPU known: there is none, the exporter has no key, or the API has not answered",
     ),
     lines(
-        "Verification failures of GPUs, an hour",
-        "How often GPUs went from verified to failed, at the pace of an hour. A single one happens; a rhythm points at "
+        "Verification failures of GPUs, past hour",
+        "How often GPUs went from verified to failed, in the hour before. A single one happens; a rhythm points at "
         "one server: find it in the errors above.",
         [
             Query(
-                "3600 * sum by (hotkey) (max by (hotkey) "
-                f"(rate(chutes_observed_gpu_verification_failures_total{{{WATCHED}}}[$__rate_interval])))",
+                f"max by (hotkey) (increase(chutes_observed_gpu_verification_failures_total{{{WATCHED}}}[1h]))",
                 "{{hotkey}}",
                 FADING_KEYED,
             )

@@ -34,7 +34,7 @@ def _in(state: str) -> str:
 
 
 def _pace(metric: str) -> str:
-    return f"3600 * max by (hotkey) (rate({metric}{{{WATCHED}}}[$__rate_interval]))"
+    return f"max by (hotkey) (increase({metric}{{{WATCHED}}}[1h]))"
 
 
 INSTANCES.row(
@@ -216,8 +216,8 @@ INSTANCES.row(
         empty="Nothing known: the exporter has no key, or the API has not answered",
     ),
     lines(
-        "Starts and ends, an hour",
-        "Instances that began and ended while the exporter watched, at the pace of an hour. Many of both is thrashing: "
+        "Starts and ends, past hour",
+        "Instances that began and ended while the exporter watched, in the hour before. Many of both is thrashing: "
         "it costs start times, and brings cooldowns.",
         [
             Query(_pace("chutes_observed_instances_started_total"), "started by {{hotkey}}", FADING_KEYED),
@@ -227,8 +227,8 @@ INSTANCES.row(
         empty="Nothing observed: the exporter has no key, or Prometheus has not scraped it twice",
     ),
     lines(
-        "Verification failures of instances, an hour",
-        "Verifications that failed while the exporter watched, at the pace of an hour. A rhythm is a machine or a "
+        "Verification failures of instances, past hour",
+        "Verifications that failed while the exporter watched, in the hour before. A rhythm is a machine or a "
         "network in trouble.",
         [Query(_pace("chutes_observed_instance_verification_failures_total"), "{{hotkey}}", FADING_KEYED)],
         unit="none",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import Board, Column, Query, lines, mine, named, platform, rows, tile, told
+from grafana.parts import Board, Column, Query, lines, mine, named, platform, rows, ten, tile, told
 from grafana.states import IMAGE, ORANGE
 from grafana.worlds import KEYED, LIVE, SICK, STOCKED
 
@@ -20,7 +20,8 @@ GPUS: Final = platform("chutes_chute_gpus", "chute_id")
 PAY_OF_A_GPU: Final = f"{PAY} / on (chute_id) ({GPUS} > 0)"
 UTILIZATION: Final = platform("chutes_chute_utilization_ratio", "chute_id")
 SUPPORTED: Final = platform("chutes_chute_supported_gpu_info", "chute_id", "gpu")
-IDLE: Final = f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='idle')})"
+IDLE: Final = f"max by (gpu) (sum by (hotkey, gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='idle')}))"
+"""Idle GPUs of each model: of the watched miner that has most of them, as an instance runs on one miner's."""
 OPEN: Final = platform("chutes_chute_info", "chute_id", disabled="!true")
 FITTING: Final = (
     f"({SUPPORTED} * on (chute_id) group_left () ({PAY_OF_A_GPU})\n"
@@ -60,7 +61,7 @@ MARKET.row(
         "My idle GPUs",
         "Verified GPUs of the watched miners on which nothing runs. The first table says what pays best for each "
         "model.",
-        told(f"sum({IDLE})", "nodes"),
+        told(f"sum({mine('chutes_fleet_gpus', 'gpu', state='idle')})", "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -138,7 +139,7 @@ MARKET.row(
     rows(
         "Every chute",
         "Pay, demand and supply of each chute, the best paid for a GPU first. High utilisation and rate limits mean "
-        "unmet demand; a chute at its most instances takes no more.",
+        "unmet demand. My idle are GPUs of the models that it takes, as far as --collector.chute_gpus tells.",
         [
             Query(named(PAY_OF_A_GPU), data=KEYED),
             Query(platform("chutes_chute_bounty", "chute_id"), data=KEYED),
@@ -159,16 +160,20 @@ MARKET.row(
                 f"{mine('chutes_instance_info', 'instance_id', 'chute_id')}))",
                 data=STOCKED,
             ),
+            Query(PAY, data=KEYED),
+            Query(f"sum by (chute_id) ({SUPPORTED} * on (gpu) group_left () {IDLE})", data=STOCKED),
         ],
         [
             Column("name", "Chute"),
             Column("A", "Units a GPU", "none", width=100),
-            Column("B", "Bounty", "none", width=70),
+            Column("O", "Multiplier", "none", width=85),
+            Column("B", "Bounty", "none", width=65),
+            Column("P", "My idle", "none", width=70),
             Column("C", "Utilisation", "percentunit", width=90),
             Column("D", "Rate limits, 1 h", "short", width=100),
             Column("E", "Calls, 1 h", "short", width=90),
             Column("F", "Errors, 1 h", "short", width=90),
-            Column("N", "Mine", "none", width=60),
+            Column("N", "My active", "none", width=85),
             Column("H", "Active", "none", width=70),
             Column("G", "Instances", "none", width=85),
             Column("I", "Most", "none", width=65),
@@ -176,7 +181,7 @@ MARKET.row(
             Column("K", "VRAM", "decbytes", width=80),
             Column("L", "Usage, 1 h", "currencyUSD", width=90),
             Column("M", "An hour", "currencyUSD", width=80),
-            Column("chute_id", "Id", width=120),
+            Column("chute_id", "Id", width=80),
         ],
         empty="No chute known: the API has not answered, or the exporter is down",
         sort=("Units a GPU", True),
@@ -227,14 +232,14 @@ MARKET.row(
     lines(
         "Utilisation of the most wanted",
         "The ten chutes whose capacity is used most. Above 100 % there is more demand than capacity.",
-        [Query(f"topk(10, {named(UTILIZATION)})", "{{name}}")],
+        [Query(named(ten(UTILIZATION, "chute_id")), "{{name}}")],
         unit="percentunit",
     ),
     lines(
         "Pay of a GPU, best ten",
         "Compute units a second and GPU of the ten best paid chutes. A peak is urgency or a bounty; it ends when it is "
         "served.",
-        [Query(f"topk(10, {named(PAY_OF_A_GPU)})", "{{name}}", KEYED)],
+        [Query(named(ten(f"{PAY_OF_A_GPU} and on (chute_id) {OPEN}", "chute_id")), "{{name}}", KEYED)],
         unit="none",
         empty="Nothing known: the exporter has no key, or the API has not answered",
     ),

@@ -79,7 +79,7 @@ OVERVIEW.row(
         "GPUs earning",
         "The share of the GPUs on which an active instance runs. What is missing earns nothing: the Fleet board lists "
         "each GPU with its state, the ones that cost most first.",
-        told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state', state='earning')}) / on () (sum({GPUS}) > 0)", "nodes"),
+        told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state', state='earning')}) / on () (sum({GPUS}) > 0)", "fleet"),
         unit="percentunit",
         thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.9, "text")],
         decimals=0,
@@ -88,7 +88,7 @@ OVERVIEW.row(
         "Idle or unverified",
         "GPUs that can earn nothing now. Idle ones want a chute (the Market board says which pays), unverified ones a "
         "look at the verification error on the Fleet board.",
-        told(f"sum({NOT_EARNING})", "nodes"),
+        told(f"sum({NOT_EARNING})", "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -105,8 +105,8 @@ OVERVIEW.row(
         "Alerts about the watched miners and the exporter; the table below names them, and each has a runbook. When "
         'this says "no rules", Prometheus does not load prometheus/rules/, and nobody would be woken.',
         Query(
-            f'count(max by (alertname, hotkey) (ALERTS{{{ALERTS}, alertstate="firing"}}))\n'
-            f'or on () 0 * count(max by (job) (job:chutes_exporter_build_info:count{{job=~"$job"}}))',
+            f'count(max by (alertname, hotkey, feed, gpu, name) (ALERTS{{{ALERTS}, alertstate="firing"}}))\n'
+            'or on () 0 * max(prometheus:chutes_rules:loaded{job=~"$job|"})',
             data=ALL,
         ),
         thresholds=[(1, RED)],
@@ -134,7 +134,7 @@ OVERVIEW.row(
     ),
     tile(
         "To the next better",
-        "What share is missing to pass the next better miner, for the best of the watched; none for the first place. "
+        "What share is missing to pass the next better miner, for the watched miner that is closest to it. "
         "Compare it with what an idle GPU would bring.",
         told(f"min({mine('chutes_miner_score_next_better_ratio')} - on (hotkey) {SCORE})", "scores"),
         unit="percentunit",
@@ -290,8 +290,8 @@ OVERVIEW.row(
         "means, how to look, and what to do.",
         [
             Query(
-                "\nor on (alertname, hotkey) ".join(
-                    f"{state.value} * max by (alertname, hotkey)"
+                "\nor on (alertname, hotkey, feed, gpu, name) ".join(
+                    f"{state.value} * max by (alertname, hotkey, feed, gpu, name)"
                     f' (ALERTS{{{ALERTS}, alertstate="firing", severity="{state.text}"}})'
                     for state in SEVERITY
                 ),
@@ -301,7 +301,10 @@ OVERVIEW.row(
         [
             Column("A", "Severity", states=SEVERITY, width=80),
             Column("alertname", "Alert", width=220),
-            Column("hotkey", "Miner", link=board_link("chutes-fleet", hotkey="${__value.text}")),
+            Column("feed", "Feed", width=110),
+            Column("gpu", "Model", width=75),
+            Column("name", "Server", width=90),
+            Column("hotkey", "Miner", link=board_link("chutes-overview", hotkey="${__value.raw}")),
         ],
         empty="No alert fires, if the tile above does not say otherwise",
         sort=("Severity", False),

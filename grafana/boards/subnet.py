@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import Board, Column, Query, board_link, lines, mine, platform, rows, tile, told
-from grafana.states import BLACKLISTED, ORANGE, RED
+from grafana.parts import JOB, OURS, Board, Column, Query, lines, mine, platform, rows, ten, tile, told
+from grafana.states import BLACKLISTED, DOWN, OFF, ORANGE, RED
 from grafana.worlds import ALL, KEYED, SICK
 
 SUBNET: Final = Board(
@@ -52,11 +52,15 @@ SUBNET.row(
         "What share of all scores the ten best miners have. It needs the recording rules of prometheus/rules/, and an "
         "exporter with --miners all.",
         Query(
-            told('max(job:chutes_miner_score_ratio:top10{job=~"$job"})', "scores"),
+            'max(subnet:chutes_miner_score_ratio:top10{job=~"$job|"})\n'
+            f"or on () ({OFF} * (count(chutes_exporter_build_info{{{JOB}}}) > bool 0)"
+            ' and on () prometheus:chutes_rules:loaded{job=~"$job|"})\n'
+            f"or on () ({DOWN} * (count(up{{{JOB}}} == 0 {OURS}) > bool 0))",
             data=ALL,
         ),
         unit="percentunit",
         decimals=1,
+        empty="no rules",
     ),
     tile(
         "Active instances",
@@ -83,8 +87,8 @@ SUBNET.row(
     "Who leads?",
     rows(
         "Leaderboard",
-        "All miners that the exporter tells of, the best first. A click on a miner shows its overview, as far as the "
-        "public data goes.",
+        "All miners that the exporter tells of, the best first. To see one on the other boards, "
+        "have the exporter watch it.",
         [
             Query(platform("chutes_miner_score_rank", "hotkey")),
             Query(SHARE),
@@ -103,7 +107,7 @@ SUBNET.row(
         ],
         [
             Column("A", "Rank", "none", width=65),
-            Column("hotkey", "Miner", link=board_link("chutes-overview", hotkey="${__value.text}")),
+            Column("hotkey", "Miner"),
             Column("B", "Score share", "percentunit", width=100),
             Column("D", "Incentive", "percentunit", width=90),
             Column("E", "By incentive", "none", width=105),
@@ -125,7 +129,7 @@ SUBNET.row(
     lines(
         "Score share of the best ten",
         "The ten greatest shares. A line that jumps is a miner that brought, or lost, many GPUs.",
-        [Query(f"topk(10, {SHARE})", "{{hotkey}}")],
+        [Query(ten(SHARE, "hotkey"), "{{hotkey}}")],
         unit="percentunit",
         size=(24, 8),
     ),
@@ -134,11 +138,11 @@ SUBNET.row(
         "The share of the best ten, and the Herfindahl index (the sum of the squared shares: 1 is a monopoly). When it "
         "rises, the small ones' seats are in danger.",
         [
-            Query('max(job:chutes_miner_score_ratio:top10{job=~"$job"})', "best ten"),
-            Query('max(job:chutes_miner_score_ratio:herfindahl{job=~"$job"})', "Herfindahl index"),
+            Query('max(subnet:chutes_miner_score_ratio:top10{job=~"$job|"})', "best ten"),
+            Query('max(subnet:chutes_miner_score_ratio:herfindahl{job=~"$job|"})', "Herfindahl index"),
         ],
         unit="percentunit",
-        empty="Not recorded: load the recording rules of prometheus/rules/",
+        empty="Not recorded: it needs an exporter with --miners all, and the recording rules of prometheus/rules/",
     ),
     lines(
         "Work of all miners in the past hour",
@@ -190,12 +194,13 @@ SUBNET.row(
         "the worst seats are in danger.",
         [
             Query(
-                f"{SEATS} unless on (hotkey) {BEFORE} and on () count({BEFORE})",
+                f"{SEATS} unless on (hotkey) {BEFORE}\n"
+                f"and on () count({BEFORE}) == on () max(chutes_metagraph_miners{{{JOB}}} offset 1d)",
                 data=SICK,
             ),
         ],
         [Column("hotkey", "Miner"), Column("uid", "UID", "none", width=70), Column("coldkey", "Coldkey")],
-        empty="Nobody new within a day, or Prometheus does not remember the day before",
+        empty="Nobody new within a day, or not everybody was exported the day before",
         sort=("UID", False),
         size=(12, 8),
     ),
@@ -204,12 +209,13 @@ SUBNET.row(
         "Seats of a day ago whose miners are not there any more.",
         [
             Query(
-                f"{BEFORE} unless on (hotkey) {SEATS} and on () count({SEATS})",
+                f"{BEFORE} unless on (hotkey) {SEATS}\n"
+                f"and on () count({SEATS}) == on () {platform('chutes_metagraph_miners')}",
                 data=SICK,
             ),
         ],
         [Column("hotkey", "Miner"), Column("uid", "UID", "none", width=70), Column("coldkey", "Coldkey")],
-        empty="Nobody gone within a day, or Prometheus does not remember the day before",
+        empty="Nobody gone within a day, or not everybody was exported the day before",
         sort=("UID", False),
         size=(12, 8),
     ),

@@ -169,7 +169,12 @@ MINER = {"hotkey": HOTKEY}
     [
         (
             [("ChutesExporterDown", A)],
-            [("ChutesGpusIdle", {**A, **MINER}), ("ChutesDataStale", A), ("ChutesApiDown", A)],
+            [
+                ("ChutesGpusIdle", {**A, **MINER}),
+                ("ChutesDataStale", A),
+                ("ChutesApiDown", A),
+                ("ChutesProbesFailing", {"job": "chutes-subnet"}),
+            ],
             [("ChutesExporterDown", A), ("ChutesGpusIdle", {**B, **MINER})],
         ),
         (
@@ -178,13 +183,26 @@ MINER = {"hotkey": HOTKEY}
             [("ChutesGpusIdle", {**A, **MINER}), ("ChutesDataStale", B)],
         ),
         (
-            [("ChutesClockOff", A)],
+            # A clock that is a little off does not explain a refused signature.
+            [("ChutesClockOff", A), ("ChutesMinerBlacklisted", {**A, **MINER})],
+            [("ChutesMinerEarnsNothing", {**A, **MINER})],
             [("ChutesSignatureRefused", {**A, **MINER})],
-            [("ChutesSignatureRefused", {**B, **MINER})],
+        ),
+        (
+            [("ChutesDataStale", {**A, **MINER, "feed": "nodes"})],
+            [("ChutesFeedDown", {**A, **MINER, "feed": "nodes"})],
+            [
+                ("ChutesFeedDown", {**A, **MINER, "feed": "servers"}),
+                ("ChutesFeedDown", {**B, **MINER, "feed": "nodes"}),
+            ],
         ),
         (
             [("ChutesMinerDeregistered", {**A, **MINER})],
-            [("ChutesScoreDropping", {**A, **MINER}), ("ChutesMinerEarnsNothing", {**B, **MINER})],
+            [
+                ("ChutesScoreDropping", {**A, **MINER}),
+                ("ChutesMinerEarnsNothing", {**B, **MINER}),
+                ("ChutesSignatureRefused", {**A, **MINER}),
+            ],
             [("ChutesScoreDropping", {**A, "hotkey": "5Other"}), ("ChutesGpusIdle", {**A, **MINER})],
         ),
     ],

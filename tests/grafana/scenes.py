@@ -139,12 +139,18 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     instances = world.instances(now, miner.hotkey)
     held = {gpu.uuid for one in instances for gpu in one.gpus}
     idle = Counter(gpu.model for gpu in miner.gpus if gpu.uuid not in held and not gpu.error(now))
+    before = {
+        gpu.uuid for past in (0.2, 0.5) for one in world.instances(now - past * HOUR, miner.hotkey) for gpu in one.gpus
+    }
+    long_idle = [gpu for gpu in miner.gpus if gpu.uuid not in held | before and not gpu.error(now)]
+    failing = [gpu for gpu in miner.gpus if all(gpu.error(now - past * HOUR) for past in (0, 0.2, 0.5))]
     lately = [one for one in world.all_instances(now, miner.hotkey) if now - HOUR + 300 < one.ended_at <= now]
     return (
         any(one.error and world.failures(one, now) >= 2 for one in instances)
         and any(not one.active(now) and now - one.created_at > HOUR / 2 for one in instances)
         and any(one.error for one in lately)
-        and any(gpu.error(now) for gpu in miner.gpus)
+        and bool(long_idle)
+        and bool(failing)
         and any(server.maintenance_pending(now) for server in miner.servers)
         and any(
             idle[model] >= chute.gpu_count for chute in world.chutes if not chute.disabled for model in chute.models

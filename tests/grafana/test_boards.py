@@ -189,14 +189,17 @@ def test_steps_and_rates_hold_at_a_scrape_a_minute() -> None:
     for where, query in each_query():
         for name, text in calls(query):
             if name in ("rate", "increase", "irate", "delta", "deriv"):
-                assert name == "rate", where
-                assert "[4m]" in text, where  # as $__rate_interval is filled in
+                # $__rate_interval, as it is filled in; or how many there were in a whole hour.
+                assert ("[4m]" if name == "rate" else "[1h]") in text, where
+                assert name in ("rate", "increase"), where
         assert "[4m]" not in query, where
 
 
 def test_counters_are_read_as_rates_and_gauges_are_not() -> None:
     for where, query in each_query():
-        rated = {selector.name for name, text in calls(query) if name == "rate" for selector in selectors(text)}
+        rated = {
+            selector.name for name, text in calls(query) if name in ("rate", "increase") for selector in selectors(text)
+        }
         for name in metrics(query):
             stem = re.sub(r"_(bucket|sum|count)$", "", name)
             metric = CATALOGUE.get(stem) or CATALOGUE.get(name)
@@ -279,7 +282,8 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
             assert set(re.findall(r"\$\{(\w+)\}", query)) <= own | {"__url_time_range"}
             assert "${__url_time_range}" in query
             assert "var-datasource=${datasource}" in query
-    assert found >= 2
+            assert "${job:queryparam}" in query
+    assert found >= 1
 
 
 def names(value: Any) -> Iterator[str]:

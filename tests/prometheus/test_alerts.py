@@ -108,9 +108,16 @@ CASES: dict[str, Case] = {
     ),
     "ChutesApiDown": Case(
         sick={s("chutes_feed_up", feed="scores"): (1, 0, 1), s("chutes_feed_up", feed="stats"): (1, 0, 1)},
+        steady={
+            s("chutes_feed_ttl_seconds", feed="scores"): 55,
+            s("chutes_feed_ttl_seconds", feed="stats"): 55,
+            # One that is asked every quarter of an hour has nothing to say yet.
+            mine("chutes_feed_up", feed="unique_chute_history"): 1,
+            mine("chutes_feed_ttl_seconds", feed="unique_chute_history"): 900,
+        },
         summary="The Chutes API gives exporter:10064 no answer at all",
-        description="Every question of the exporter exporter:10064 to the Chutes API has failed for 5 minutes. What is "
-        "known grows old, and is dropped in time.",
+        description="Everything that the exporter exporter:10064 asks the Chutes API every few minutes has failed for "
+        "5 minutes. What is known grows old, and is dropped in time.",
     ),
     "ChutesFeedDown": Case(
         sick={mine("chutes_feed_up", feed="nodes"): (1, 0, 1)},
@@ -134,8 +141,8 @@ CASES: dict[str, Case] = {
         sick={mine("chutes_feed_failure_info", feed="nodes", reason="signature_refused"): ("_", 1, "_")},
         labels={"hotkey": ME},
         summary="The API refuses the signatures of 5Me",
-        description="The Chutes API refuses what 5Me signs (1 feeds): the seed belongs to another hotkey, or the local "
-        "clock is off. Nothing is known of its servers, GPUs and instances.",
+        description="The Chutes API refuses what 5Me signs (1 feeds): the seed belongs to another hotkey, the local "
+        "clock is off, or the hotkey has no seat. Nothing is known of its servers, GPUs and instances.",
     ),
     "ChutesClockOff": Case(
         sick={s("chutes_api_clock_offset_seconds"): (-1, -300, 0.5)},
@@ -195,12 +202,26 @@ CASES: dict[str, Case] = {
         "may take its place. Seats are safe for a time after registration.",
     ),
     "ChutesScoreDropping": Case(
+        # The address of a Pod changes with each: what it was six hours ago is the same miner's.
+        at=("job",),
         sick={mine("chutes_miner_score_ratio"): (0.04, 0.02, 0.04)},
         labels={"hotkey": ME},
         # There must be a share of six hours ago.
         lag=360,
         summary="The score of 5Me is falling",
         description="The share of all scores of 5Me is 2%, less than 70 % of what it was six hours ago.",
+    ),
+    "ChutesScoreGone": Case(
+        # The address of a Pod changes with each: what it was six hours ago is the same miner's.
+        at=("job",),
+        sick={mine("chutes_miner_score_ratio"): (0.04, "_", 0.04)},
+        steady={s("chutes_scored_miners"): 100},
+        labels={"hotkey": ME},
+        # There must be a share of six hours ago, and none for five minutes.
+        lag=360,
+        delay=5,
+        summary="5Me has no score any more",
+        description="5Me had a share of all scores of 4% six hours ago, and is not among the scored miners now.",
     ),
     "ChutesMinerEarnsNothing": Case(
         sick={mine("chutes_miner_window_compute_units", window="1h"): (900, 0, 900)},
@@ -210,13 +231,30 @@ CASES: dict[str, Case] = {
         description="5Me computed in the past week, and nothing in the past hour: no instance of it is active.",
     ),
     "ChutesGpusIdle": Case(
-        sick={mine("chutes_fleet_gpus", gpu="h200", state="idle"): (0, 2, 0)},
+        sick={
+            mine("chutes_gpu_in_use", gpu_id="g0"): (1, 0, 1),
+        },
+        steady={
+            mine("chutes_gpu_info", gpu_id="g0", gpu="h200"): 1,
+            mine("chutes_gpu_verified", gpu_id="g0"): 1,
+        },
+        # For half an hour nothing else; and the half hour before is looked at.
+        delay=30,
+        lag=30,
         labels={"hotkey": ME, "gpu": "h200"},
-        summary="2 h200 of 5Me idle",
-        description="2 verified h200 GPUs of 5Me have run nothing for 30 minutes, and earn nothing.",
+        summary="1 h200 of 5Me idle",
+        description="1 verified h200 GPUs of 5Me have run nothing for 30 minutes, and earn nothing.",
     ),
     "ChutesGpusUnverified": Case(
-        sick={mine("chutes_fleet_gpus", gpu="h200", state="unverified"): (0, 1, 0)},
+        sick={
+            mine("chutes_gpu_verified", gpu_id="g0"): (1, 0, 1),
+        },
+        steady={
+            mine("chutes_gpu_info", gpu_id="g0", gpu="h200"): 1,
+        },
+        # For half an hour nothing else; and the half hour before is looked at.
+        delay=30,
+        lag=30,
         labels={"hotkey": ME, "gpu": "h200"},
         summary="1 h200 of 5Me not verified",
         description="1 h200 GPUs of 5Me have not been verified for 30 minutes: they can run nothing, and earn nothing.",
@@ -307,6 +345,7 @@ BOARD = {
     "ChutesMinerNearLastPlace": OVERVIEW,
     "ChutesScoreDropping": OVERVIEW,
     "ChutesMinerEarnsNothing": OVERVIEW,
+    "ChutesScoreGone": OVERVIEW,
     "ChutesGpusIdle": FLEET,
     "ChutesGpusUnverified": FLEET,
     "ChutesInstanceStuckStarting": INSTANCES,
@@ -384,7 +423,8 @@ def expected(name: str, case: Case) -> list[dict[str, Any]]:
                 "summary": case.summary,
                 "description": case.description,
                 "runbook_url": rule["annotations"]["runbook_url"],
-                "dashboard": f"{GRAFANA}{BOARD[name]}",
+                "dashboard": f"{GRAFANA}{BOARD[name]}"
+                + (f"?var-hotkey={ME}" if "feed" in case.labels and "hotkey" in case.labels else ""),
             },
         }
     ]
@@ -452,7 +492,7 @@ def test_an_alert_is_silent_where_what_it_needs_is_absent(tmp_path: Path, name: 
 
 def test_nothing_fires_for_miners_that_nobody_watches(tmp_path: Path) -> None:
     other = [name for name, rule in ALERTS.items() if "chutes_miner_watched" in rule["expr"]]
-    assert len(other) == 15
+    assert len(other) == 16
     for name in other:
         case = CASES[name]
         begin, finish = phases(case)
@@ -468,6 +508,9 @@ def test_nothing_fires_for_miners_that_nobody_watches(tmp_path: Path) -> None:
 
 def test_where_all_feeds_are_down_or_a_signature_is_refused_one_alert_says_so(tmp_path: Path) -> None:
     down = [{"series": s("chutes_feed_up", feed=feed), "values": values(0, 60)} for feed in ("scores", "stats")]
+    down += [
+        {"series": s("chutes_feed_ttl_seconds", feed=feed), "values": values(55, 60)} for feed in ("scores", "stats")
+    ]
     refused = [
         {"series": mine("chutes_feed_up", feed="nodes"), "values": values(0, 60)},
         {"series": s("chutes_feed_up", feed="stats"), "values": values(1, 60)},
@@ -518,14 +561,14 @@ def test_every_alert_leads_to_a_board_that_there_is() -> None:
         path, _, query = (
             rule["annotations"]["dashboard"].removeprefix("{{ $externalLabels.grafana_url }}/d/").partition("?")
         )
-        assert path in boards, name
-        assert query in ("", "var-hotkey={{ $labels.hotkey }}"), name
+        assert path.removesuffix("{{ with $labels.hotkey }}") in boards, name
+        assert query in ("", "var-hotkey={{ $labels.hotkey }}", "var-hotkey={{ . }}{{ end }}"), name
 
 
 def test_without_the_address_of_grafana_the_link_is_a_path(tmp_path: Path) -> None:
     name = "ChutesGpusIdle"
     case = CASES[name]
-    fires = phases(case)[0] + minutes(ALERTS[name]["for"])
+    fires = phases(case)[0] + case.delay + minutes(ALERTS[name]["for"])
     (alert,) = expected(name, case)
     alert["exp_annotations"]["dashboard"] = BOARD[name]
     test = {
