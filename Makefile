@@ -61,7 +61,7 @@ lock: $(DEV) ## Renew the lock files
 	@scripts/lock
 
 image: ## Build the container image
-	docker build --tag chutes-exporter .
+	docker build --tag chutes-exporter:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' chutes_exporter/__init__.py) .
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) grafana/display/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

@@ -13,24 +13,36 @@ MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
 _RULES = ("alerts", "recordings")
 
 VALUES_HEAD: Final = """\
-# Adds the rules and a scrape job to the miners' own monitoring (the chart chutes-monitoring, release `monitoring`),
-# beside the values that it was installed with:
+# Adds the rules and a scrape job to the miners' own monitoring (the chart chutes-monitoring, release `monitoring`), on
+# the control node's cluster, CONTROL being its context:
 #
-#   helm upgrade monitoring /tmp/chutes-monitoring --namespace monitoring --reuse-values \\
-#     -f deploy/chutes-monitoring-values.yaml
+#   helm upgrade monitoring /tmp/chutes-monitoring --kube-context CONTROL --namespace monitoring --reuse-values \\
+#     -f deploy/chutes-monitoring-values.yaml \\
+#     --set prometheus.server.global.external_labels.grafana_url=http://CONTROL_NODE:30080
 #
-# The miners' ansible leaves its copy of the chart in /tmp/chutes-monitoring; the same is charts/chutes-monitoring of
-# their repository.
+# The chart is where it was installed from: the folder /tmp/chutes-monitoring that ansible leaves, or
+# charts/chutes-monitoring of the miners' repository (then first `helm dependency build`), or its Helm repository with
+# the version that `helm list --namespace monitoring` says.
 #
-# WHAT AN ANSIBLE RE-RUN RESETS: its monitoring task upgrades the release with its own values alone. Rules, scrape job
-# and Alertmanager are then gone until the command above is given again. The exporter and its dashboards stay: they are
-# not part of the release.
+# Rules and scrape jobs of your own in the same values (`helm get values monitoring --namespace monitoring`) are
+# replaced, not added to: merge them into a file of yours first. Nothing else of the release changes.
+#
+# WHAT AN ANSIBLE RE-RUN RESETS: its monitoring task upgrades the release with its own values alone. Rules, scrape jobs,
+# external labels and Alertmanager are then gone until the command above is given again. The exporter and its dashboards
+# stay: they are not part of the release.
 #
 # The scrape job leaves out Pods that are annotated for scraping, which this Prometheus scrapes anyway.
 """
+SUBNET_HEAD: Final = """\
+# Each miner of the subnet as a target of its own, from the exporter of deploy/kustomize/overlays/subnet. Give it after
+# deploy/chutes-monitoring-values.yaml in the same command, with another -f: it has the scrape job of that file too.
+"""
 ALERTMANAGER_HEAD: Final = """\
-# Switches on the Alertmanager of the miners' own monitoring, which is off, with the example of routing: replace the
-# receivers first. Give it after deploy/chutes-monitoring-values.yaml in the same command, with another -f.
+# Switches on the Alertmanager of the miners' own monitoring, which is off and claims 2 Gi of storage when on, with
+# the example of routing. Give it after deploy/chutes-monitoring-values.yaml in the same command, with another -f, and
+# after it a file of your own with receivers of these names, as those here lead nowhere:
+#
+#   prometheus: {alertmanager: {config: {receivers: [{name: wake, ...}, {name: day, ...}, {name: digest, ...}]}}}
 """
 
 
@@ -66,16 +78,9 @@ def prometheus_rule() -> str:
     )
 
 
-def subnet_scrape() -> str:
-    """Make the scrape jobs of the whole subnet, for an exporter that is a Service of a cluster."""
-    text = (ROOT / "prometheus" / "subnet.yml").read_text()
-    address = f"chutes-exporter-subnet.{NAMESPACE}.svc:10064"
-    return MADE.format("prometheus/subnet.yml") + text.replace("localhost:10064", address)
-
-
-def monitoring_values() -> str:
-    """Make the Helm values that add rules and a scrape job to the miners' chart."""
-    job = {
+def _pods() -> dict[str, Any]:
+    """Make the scrape job of the exporters of a cluster."""
+    return {
         "job_name": "chutes",
         "scrape_interval": "1m",
         "scrape_timeout": "30s",
@@ -92,12 +97,19 @@ def monitoring_values() -> str:
                 "action": "drop",
             },
             {
-                "source_labels": ["__meta_kubernetes_pod_container_port_name"],
-                "regex": "metrics",
-                "action": "keep",
+                "source_labels": ["__meta_kubernetes_pod_phase"],
+                "regex": "Pending|Succeeded|Failed|Completed",
+                "action": "drop",
             },
+            {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": "metrics", "action": "keep"},
+            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+            {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
         ],
     }
+
+
+def monitoring_values() -> str:
+    """Make the Helm values that add rules and a scrape job to the miners' chart."""
     return (
         MADE.format("prometheus/rules/")
         + VALUES_HEAD
@@ -108,10 +120,22 @@ def monitoring_values() -> str:
                         "alerting_rules.yml": _read("prometheus/rules/alerts.yml"),
                         "recording_rules.yml": _read("prometheus/rules/recordings.yml"),
                     },
-                    "extraScrapeConfigs": _write([job]),
+                    "extraScrapeConfigs": _write([_pods()]),
                 }
             }
         )
+    )
+
+
+def subnet_values() -> str:
+    """Make the Helm values that scrape every miner of the subnet from the exporter of the overlay `subnet`."""
+    text = (ROOT / "prometheus" / "subnet.yml").read_text()
+    address = f"chutes-exporter-subnet.{NAMESPACE}.svc:10064"
+    (job, _) = yaml.safe_load(text.replace("localhost:10064", address))["scrape_configs"]
+    return (
+        MADE.format("prometheus/subnet.yml")
+        + SUBNET_HEAD
+        + _write({"prometheus": {"extraScrapeConfigs": _write([_pods(), job])}})
     )
 
 
@@ -126,8 +150,8 @@ def alertmanager_values() -> str:
 
 FILES: Final = {
     "kustomize/overlays/operator/prometheusrule.yaml": prometheus_rule,
-    "kustomize/overlays/subnet/subnet.yml": subnet_scrape,
     "chutes-monitoring-values.yaml": monitoring_values,
+    "chutes-monitoring-subnet-values.yaml": subnet_values,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
 }
 """What is made, by its path in deploy/."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,38 +21,83 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
 ROOT: Final = Path(__file__).parent.parent
 _PATIENCE: Final = 60.0
+_LOOK_EVERY: Final = 0.5
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _address(text: str) -> str:
+    """Check HOST:PORT.
+
+    Raises:
+        argparse.ArgumentTypeError: It is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, like localhost:9090")
+    return text
+
+
+def _require_free(name: str, address: str) -> None:
+    """Refuse an address that somebody else has: what answers there would be taken for ours.
+
+    Raises:
+        SystemExit: Somebody listens there.
+    """
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+        raise SystemExit(
+            f'{address} is taken: choose another with make stack ARGS="--{name} HOST:PORT", or end what listens there '
+            f"(Debian starts its own {name} as a service: sudo systemctl disable --now {name})"
+        )
+
+
 @contextlib.contextmanager
-def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> Iterator[None]:
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep a second stack out of the directory.
+
+    Raises:
+        SystemExit: There is one already.
+    """
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"a stack runs in {directory} already: end it, or give another --directory") from None
+        yield
+
+
+@contextlib.contextmanager
+def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program until the end of the context; enters it when the program is ready.
 
     Raises:
-        SystemExit: It ended, or was not ready in time; the message says where its log is.
+        SystemExit: It is not installed, ended, or was not ready in time; the message says where its log is.
     """
+    if shutil.which(command[0]) is None:
+        raise SystemExit(f"{command[0]} is not installed: `make stack` installs it")
     path = directory / f"{name}.log"
     with path.open("wb") as log:
         # In a session of its own: an interrupt at the terminal reaches this process alone, which then ends the others.
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 - from the path
     try:
         deadline = time.monotonic() + _PATIENCE
-        while True:
+        answered = False
+        while not answered:
             with contextlib.suppress(urllib.error.URLError, OSError):
                 urllib.request.urlopen(ready, timeout=2).close()  # noqa: S310 - http, on this machine
-                break
+                answered = True
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{name} does not run: see {path}")
             time.sleep(0.1)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(timeout=_PATIENCE)
@@ -58,72 +105,88 @@ def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> 
 
 def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
     """Lay out Prometheus' configuration as it is, with the targets of this stack."""
-    shutil.rmtree(directory / "prometheus", ignore_errors=True)
-    (directory / "prometheus" / "targets").mkdir(parents=True)
-    for name in ("prometheus.yml", "rules"):
-        (directory / "prometheus" / name).symlink_to(ROOT / "prometheus" / name)
+    target = directory / "prometheus"
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "targets").mkdir(parents=True)
+    shutil.copy(ROOT / "prometheus" / "prometheus.yml", target)
+    shutil.copytree(ROOT / "prometheus" / "rules", target / "rules")
     for name, address in (("exporter", exporter), ("alertmanager", alertmanager)):
-        (directory / "prometheus" / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n')
+        (target / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n')
+
+
+def _watch(processes: Mapping[str, subprocess.Popen[bytes]], directory: Path) -> None:
+    """Wait until one of the programs ends.
+
+    Raises:
+        SystemExit: One has; the message says where its log is.
+    """
+    while True:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise SystemExit(f"{name} has ended: see {directory / f'{name}.log'}")
+        time.sleep(_LOOK_EVERY)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the stack until it is interrupted."""
-    parser = argparse.ArgumentParser(prog="make stack ARGS=...", description=__doc__)
-    parser.add_argument("--exporter", default="localhost:10064", metavar="HOST:PORT")
-    parser.add_argument("--prometheus", default="localhost:9090", metavar="HOST:PORT")
-    parser.add_argument("--alertmanager", default="localhost:9093", metavar="HOST:PORT")
-    parser.add_argument("--directory", default=ROOT / ".cache" / "stack", type=Path, metavar="PATH")
+    """Run the stack until it is interrupted.
+
+    Raises:
+        SystemExit: A program cannot be run, or has ended.
+    """
+    parser = argparse.ArgumentParser(
+        prog="make stack ARGS=...", description="The demo with Prometheus and Alertmanager."
+    )
+    for name, port in (("exporter", 10064), ("prometheus", 9090), ("alertmanager", 9093)):
+        parser.add_argument(
+            f"--{name}", type=_address, default=f"localhost:{port}", metavar="HOST:PORT", help="where it listens"
+        )
+    parser.add_argument(
+        "--directory", default=ROOT / ".cache" / "stack", type=Path, metavar="PATH", help="for logs and data"
+    )
     chosen = parser.parse_args(arguments)
     directory: Path = chosen.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    _configure(directory, chosen.exporter, chosen.alertmanager)
-    signal.signal(signal.SIGTERM, _stop)
+    commands = {
+        "exporter": [
+            str(Path(sys.executable).parent / "chutes-exporter"),
+            "demo",
+            f"--web.listen-address={chosen.exporter}",
+            "--simulator.listen-address=127.0.0.1:0",
+        ],
+        "alertmanager": [
+            "prometheus-alertmanager",
+            f"--config.file={ROOT / 'alertmanager' / 'alertmanager.yml'}",
+            f"--storage.path={directory / 'alertmanager'}",
+            f"--web.listen-address={chosen.alertmanager}",
+            "--cluster.listen-address=",
+        ],
+        "prometheus": [
+            "prometheus",
+            f"--config.file={directory / 'prometheus' / 'prometheus.yml'}",
+            f"--storage.tsdb.path={directory / 'data'}",
+            f"--web.listen-address={chosen.prometheus}",
+            f"--web.external-url=http://{chosen.prometheus}",
+        ],
+    }
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     try:
-        with (
-            _running(
-                "exporter",
-                [
-                    str(Path(sys.executable).parent / "chutes-exporter"),
-                    "demo",
-                    f"--web.listen-address={chosen.exporter}",
-                    "--simulator.listen-address=127.0.0.1:0",
-                ],
-                directory,
-                f"http://{chosen.exporter}/-/ready",
-            ),
-            _running(
-                "alertmanager",
-                [
-                    "prometheus-alertmanager",
-                    f"--config.file={ROOT / 'alertmanager' / 'alertmanager.yml'}",
-                    f"--storage.path={directory / 'alertmanager'}",
-                    f"--web.listen-address={chosen.alertmanager}",
-                    "--cluster.listen-address=",
-                ],
-                directory,
-                f"http://{chosen.alertmanager}/-/ready",
-            ),
-            _running(
-                "prometheus",
-                [
-                    "prometheus",
-                    f"--config.file={directory / 'prometheus' / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={directory / 'data'}",
-                    f"--web.listen-address={chosen.prometheus}",
-                ],
-                directory,
-                f"http://{chosen.prometheus}/-/ready",
-            ),
-        ):
+        with _alone(directory), contextlib.ExitStack() as stack:
+            for name in commands:
+                _require_free(name, getattr(chosen, name))
+            _configure(directory, chosen.exporter, chosen.alertmanager)
+            processes = {
+                name: stack.enter_context(_running(name, command, directory, f"http://{getattr(chosen, name)}/-/ready"))
+                for name, command in commands.items()
+            }
             sys.stdout.write(
                 f"exporter      http://{chosen.exporter}/  on a simulated subnet\n"
-                f"prometheus    http://{chosen.prometheus}/alerts\n"
-                f"alertmanager  http://{chosen.alertmanager}/\n"
+                f"prometheus    http://{chosen.prometheus}/alerts  the first alerts fire after some minutes\n"
+                f"alertmanager  http://{chosen.alertmanager}/  its receivers are placeholders\n"
                 f"Logs and data are in {directory}. Interrupt to end all.\n"
             )
             sys.stdout.flush()
-            while True:
-                signal.pause()
+            _watch(processes, directory)
     except KeyboardInterrupt:
         return
 

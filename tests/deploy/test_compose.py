@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +19,18 @@ from tests.support import ROOT
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 
 
-def resolved(profile: str) -> dict[str, Any]:
-    """Return the services of a profile as compose itself understands them."""
-    result = subprocess.run(
-        ["docker-compose", "-f", str(COMPOSE), "--profile", profile, "config", "--format", "json"],  # noqa: S607
+def config(path: Path, profile: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker-compose", "-f", str(path), "--profile", profile, "config", "--format", "json"],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def resolved(profile: str, path: Path = COMPOSE) -> dict[str, Any]:
+    """Return the services of a profile as compose itself understands them."""
+    result = config(path, profile)
     assert result.returncode == 0, result.stderr
     services: dict[str, Any] = json.loads(result.stdout)["services"]
     return services
@@ -37,12 +42,21 @@ def test_it_is_valid_by_the_schema_of_compose() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(("profile", "exporter"), [("demo", "demo"), ("miner", "miner")])
-def test_each_profile_has_one_exporter_and_the_rest_of_the_stack(profile: str, exporter: str) -> None:
-    services = resolved(profile)
-    assert set(services) == {exporter, "prometheus", "alertmanager", "grafana"}
-    assert services[exporter]["networks"]["default"]["aliases"] == ["exporter"]
-    assert services[exporter]["image"] == f"chutes-exporter:{chutes_exporter.__version__}"
+@pytest.mark.parametrize("profile", ["demo", "miner"])
+def test_each_profile_has_one_exporter_and_the_rest_of_the_stack(profile: str, tmp_path: Path) -> None:
+    path = Path(shutil.copy(COMPOSE, tmp_path))
+    (tmp_path / ".env").write_text("MINER_SS58=5F\n")
+    services = resolved(profile, path)
+    assert set(services) == {profile, "prometheus", "alertmanager", "grafana"}
+    assert services[profile]["networks"]["default"]["aliases"] == ["exporter"]
+    assert services[profile]["image"] == f"chutes-exporter:{chutes_exporter.__version__}"
+    assert ("MINER_SS58" in services[profile].get("environment", {})) == (profile == "miner")
+
+
+def test_a_miner_without_settings_is_told_so(tmp_path: Path) -> None:
+    result = config(Path(shutil.copy(COMPOSE, tmp_path)), "miner")
+    assert result.returncode != 0
+    assert ".env not found" in result.stderr
 
 
 def test_images_are_pinned_and_everything_is_healthy_before_what_needs_it_starts() -> None:
@@ -51,8 +65,8 @@ def test_images_are_pinned_and_everything_is_healthy_before_what_needs_it_starts
         assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        # The exporter's own is in its image.
-        assert "healthcheck" in service or name == "demo", name
+        # The exporter's own check is in its image.
+        assert "test" in service["healthcheck"] or name == "demo", name
         for needed, how in service.get("depends_on", {}).items():
             assert how["condition"] == "service_healthy", (name, needed)
         for port in service["ports"]:
@@ -75,7 +89,8 @@ def test_what_is_mounted_is_there_and_is_what_the_tests_run() -> None:
         ("prometheus", "/etc/prometheus/prometheus.yml"): Path("prometheus/prometheus.yml"),
         ("prometheus", "/etc/prometheus/rules"): Path("prometheus/rules"),
         ("prometheus", "/etc/prometheus/targets"): Path("deploy/compose/targets"),
-        ("grafana", "/etc/grafana/provisioning"): Path("grafana/provisioning"),
+        ("grafana", "/etc/grafana/provisioning/datasources"): Path("grafana/provisioning/datasources"),
+        ("grafana", "/etc/grafana/provisioning/dashboards"): Path("grafana/provisioning/dashboards"),
         ("grafana", "/etc/chutes-exporter/dashboards"): Path("grafana/dashboards"),
     }
     (provider,) = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/chutes.yml").read_text())["providers"]
@@ -104,5 +119,5 @@ def test_prometheus_takes_the_configuration() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "27 rules found" in result.stdout
+    assert "28 rules found" in result.stdout
     assert "3 rules found" in result.stdout

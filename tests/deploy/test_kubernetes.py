@@ -171,7 +171,7 @@ def test_the_key_comes_from_the_miners_own_secret_and_the_subnet_has_none() -> N
     for overlay in ("annotations", "operator"):
         assert {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container(overlay)["env"]} == {
             "MINER_SS58": {"name": "miner-credentials", "key": "ss58"},
-            "MINER_SEED": {"name": "miner-credentials", "key": "seed"},
+            "MINER_SEED": {"name": "miner-credentials", "key": "seed", "optional": True},
         }
     assert "env" not in container("subnet")
     assert container("subnet")["args"] == ["--miners", "all"]
@@ -210,16 +210,24 @@ def test_the_prometheus_rule_has_every_rule_and_promtool_takes_it(tmp_path: Path
     subprocess.run(["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(path)], check=True)  # noqa: S607
 
 
-def test_the_subnets_scrape_jobs_lead_to_its_service(tmp_path: Path) -> None:
-    service = only("subnet", "Service")["metadata"]
-    (config,) = objects("subnet", "ConfigMap")
-    text = config["data"]["subnet.yml"]
-    assert "localhost" not in text
-    (host,) = {match[1] for match in re.finditer(r"([a-z0-9.-]+):10064", text)}
-    assert host == f"{service['name']}.{service['namespace']}.svc"
-    path = tmp_path / "prometheus.yml"
-    path.write_text(text)
-    subprocess.run(["promtool", "check", "config", str(path)], check=True)  # noqa: S607
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_selectors_are_what_can_never_change(overlay: str) -> None:
+    instance = "subnet" if overlay == "subnet" else "miner"
+    wanted = {"app.kubernetes.io/name": "chutes-exporter", "app.kubernetes.io/instance": instance}
+    assert only(overlay, "Deployment")["spec"]["selector"]["matchLabels"] == wanted
+    assert only(overlay, "Service")["spec"]["selector"] == wanted
+    assert only(overlay, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == wanted
+
+
+@pytest.mark.parametrize("overlay", ["annotations", "operator"])
+def test_the_subnet_can_stand_beside_the_others(overlay: str) -> None:
+    def names(of: str) -> set[tuple[str, str]]:
+        return {(found["kind"], found["metadata"]["name"]) for found in built(f"overlays/{of}")}
+
+    assert names(overlay) & names("subnet") == set()
+    monitors = objects(overlay, "ServiceMonitor")
+    labels = only("subnet", "Service")["metadata"]["labels"]
+    assert not any(one["spec"]["selector"]["matchLabels"].items() <= labels.items() for one in monitors)
 
 
 def dashboards(overlay: str) -> Iterator[tuple[Object, str, Object]]:

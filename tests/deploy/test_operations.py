@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.config import Credentials, Settings, make_settings
-from tests.support import HOTKEY, ROOT, Clock, get, served_exporter
+from chutes_exporter.simulator import Simulator, Size, World
+from tests.support import HOTKEY, NOON, ROOT, Clock, get, served_exporter
 
 if TYPE_CHECKING:
-    from chutes_exporter.simulator import Simulator
+    from collections.abc import AsyncIterator
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 COSTS = {watched.strip(): int(cost) for watched, cost in re.findall(r"^\| ([^|]+) \| (\d+) \|$", TEXT, re.MULTILINE)}
+
+
+@pytest.fixture
+async def simulator(clock: Clock) -> AsyncIterator[Simulator]:
+    """A small one: how large answers are does not matter."""
+    async with Simulator(
+        World(start=NOON, size=Size(miners=4, active_miners=3, chutes=6, servers=4)), clock=clock
+    ) as running:
+        yield running
 
 
 def settings(watched: str, simulator: Simulator) -> Settings:

@@ -48,13 +48,18 @@ def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built:
         names = [name.partition("/")[2] for name in archive.getnames()]
     for needed in (
         "README.md",
+        "CONTRIBUTING.md",
+        "Dockerfile",
+        "Makefile",
+        "scripts/test",
+        "deploy/compose.yaml",
         "LICENSE",
         "CHANGELOG.md",
         "prometheus/rules/alerts.yml",
         "grafana/dashboards/chutes-fleet.json",
     ):
         assert needed in names
-    assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
+    assert not [name for name in names if "node_modules" in name or "__pycache__" in name or name.startswith(".cache")]
 
 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -81,10 +83,43 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
             assert probe.connect_ex((host, int(port))) != 0
 
 
-def test_what_does_not_run_says_where_its_log_is(tmp_path: Path) -> None:
+def test_an_address_that_somebody_has_is_refused_though_it_answers(tmp_path: Path) -> None:
     with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(SystemExit, match=r"exporter does not run: see"),
+        http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server,
+        pytest.raises(SystemExit, match=r"is taken: choose another with make stack ARGS=\"--prometheus HOST:PORT"),
     ):
-        main([f"--directory={tmp_path}", f"--exporter=127.0.0.1:{taken.getsockname()[1]}"])
-    assert "exporter.log" in {path.name for path in tmp_path.iterdir()}
+        main(
+            [
+                f"--directory={tmp_path}",
+                f"--exporter=127.0.0.1:{free_port()}",
+                f"--prometheus=127.0.0.1:{server.server_port}",
+            ]
+        )
+    assert "exporter.log" not in {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_is_no_address_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([f"--directory={tmp_path}", "--exporter=:9000"])
+    assert "is not HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_second_stack_leaves_the_first_alone_and_one_that_loses_a_program_ends(tmp_path: Path) -> None:
+    with stack(tmp_path) as (process, addresses):
+        assert process.stdout is not None
+        assert addresses[0] in process.stdout.readline()
+        with pytest.raises(SystemExit, match="a stack runs in"):
+            main([f"--directory={tmp_path}"])
+        assert until(lambda: ask(addresses[1], "/api/v1/targets")["data"]["activeTargets"])
+        listening = subprocess.run(
+            ["pgrep", "-f", f"web.listen-address={addresses[2]}"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        os.kill(int(listening.stdout.split()[-1]), signal.SIGKILL)
+        assert process.wait(timeout=60) == 1
+    for address in addresses:
+        host, _, port = address.partition(":")
+        with socket.socket() as probe:
+            assert probe.connect_ex((host, int(port))) != 0

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.deploy.test_kubernetes import only
 from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
@@ -19,6 +20,22 @@ VALUES: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-va
 ALERTMANAGER: dict[str, Any] = yaml.safe_load(
     (ROOT / "deploy" / "chutes-monitoring-alertmanager-values.yaml").read_text()
 )
+
+SUBNET: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-subnet-values.yaml").read_text())
+JOBS_OF_THE_CHART = {
+    "prometheus",
+    "kubernetes-apiservers",
+    "kubernetes-nodes",
+    "kubernetes-nodes-cadvisor",
+    "kubernetes-service-endpoints",
+    "kubernetes-service-endpoints-slow",
+    "prometheus-pushgateway",
+    "kubernetes-services",
+    "kubernetes-pods",
+    "kubernetes-pods-slow",
+    "node-exporter",
+    "federate",
+}
 
 MAP = {"type": "object"}
 SCHEMA = {
@@ -66,12 +83,11 @@ def config(values: dict[str, Any], directory: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("values", [VALUES, ALERTMANAGER], ids=["rules", "alertmanager"])
+@pytest.mark.parametrize("values", [VALUES, SUBNET, ALERTMANAGER], ids=["rules", "subnet", "alertmanager"])
 def test_the_values_are_those_that_the_chart_has(values: dict[str, Any]) -> None:
     jsonschema.validate(values, SCHEMA)
-    misspelt = json.loads(
-        json.dumps(values).replace("alerting_rules.yml", "alert_rules.yml").replace('"enabled"', '"on"')
-    )
+    (key,) = list(values["prometheus"])[:1]
+    misspelt = json.loads(json.dumps(values).replace(f'"{key}"', f'"{key}s"'))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(misspelt, SCHEMA)
 
@@ -82,16 +98,34 @@ def test_the_rules_are_those_of_the_project() -> None:
     assert files["recording_rules.yml"] == yaml.safe_load((RULES / "recordings.yml").read_text())
 
 
-def test_prometheus_takes_what_the_chart_makes_of_them(tmp_path: Path) -> None:
-    # The certificates of a cluster are not here.
-    subprocess.run(["promtool", "check", "config", "--syntax-only", str(config(VALUES, tmp_path))], check=True)  # noqa: S607
-    for name in VALUES["prometheus"]["serverFiles"]:
-        subprocess.run(["promtool", "check", "rules", str(tmp_path / name)], check=True)  # noqa: S607
+@pytest.mark.parametrize("jobs", [VALUES, SUBNET], ids=["rules", "subnet"])
+def test_prometheus_takes_what_the_chart_makes_of_them(tmp_path: Path, jobs: dict[str, Any]) -> None:
+    together = {"prometheus": {**VALUES["prometheus"], **jobs["prometheus"]}}
+    subprocess.run(["promtool", "check", "config", str(config(together, tmp_path))], check=True)  # noqa: S607
+
+
+@pytest.mark.parametrize("values", [VALUES, SUBNET], ids=["rules", "subnet"])
+def test_jobs_have_names_that_the_chart_does_not_have(values: dict[str, Any]) -> None:
+    names = [job["job_name"] for job in yaml.safe_load(values["prometheus"]["extraScrapeConfigs"])]
+    assert len(set(names)) == len(names)
+    assert set(names) & JOBS_OF_THE_CHART == set()
+
+
+def test_the_subnets_values_have_the_first_job_too_and_lead_to_the_subnets_service() -> None:
+    (first,) = yaml.safe_load(VALUES["prometheus"]["extraScrapeConfigs"])
+    pods, subnet = yaml.safe_load(SUBNET["prometheus"]["extraScrapeConfigs"])
+    assert pods == first
+    service = only("subnet", "Service")["metadata"]
+    address = f"{service['name']}.{service['namespace']}.svc:10064"
+    assert subnet["http_sd_configs"][0]["url"] == f"http://{address}/sd?miners=all"
+    assert subnet["relabel_configs"][-1] == {"target_label": "__address__", "replacement": address}
+    assert not [rule for rule in subnet["relabel_configs"] if rule.get("action") == "keep"]
 
 
 def test_the_chart_fills_in_nothing_of_the_scrape_job() -> None:
     # It runs this text through its templates.
-    assert "{{" not in VALUES["prometheus"]["extraScrapeConfigs"]
+    for values in (VALUES, SUBNET):
+        assert "{{" not in values["prometheus"]["extraScrapeConfigs"]
 
 
 def test_what_is_annotated_is_not_scraped_a_second_time() -> None:
@@ -108,10 +142,3 @@ def test_alertmanager_takes_its_routing(tmp_path: Path) -> None:
     path = tmp_path / "alertmanager.yml"
     path.write_text(yaml.safe_dump(ALERTMANAGER["prometheus"]["alertmanager"]["config"]))
     subprocess.run(["amtool", "check-config", str(path)], check=True)  # noqa: S607
-
-
-def test_the_values_say_what_an_ansible_run_resets() -> None:
-    text = (ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text()
-    assert "WHAT AN ANSIBLE RE-RUN RESETS" in text
-    assert "helm upgrade monitoring" in text
-    assert "--reuse-values" in text
