@@ -75,6 +75,7 @@ def worst(selected: str) -> str:
 
 def ten(expression: str, label: str) -> str:
     """Keep of an expression the ten that are greatest at the end, for lines that stay the same ones."""
+    # After each selector: the same question, asked for the end of the range at every step.
     now = re.sub(r"(\{[^{}]*\})", r"\1 @ end()", expression)
     return f"({expression}) and on ({label}) topk(10, {now})"
 

@@ -233,14 +233,15 @@ OVERVIEW.row(
         empty="No GPU known: there is none, the exporter has no key, or the API has not answered",
     ),
     lines(
-        "Work",
-        "Compute units, which earnings follow, and compute seconds: of the past hour, and as the score counts them "
-        "over its own interval. Seconds that stay while units fall mean chutes with lower multipliers.",
+        "Work by window",
+        "Compute units, which earnings follow, of the past hour, day and week; and compute units and seconds as the "
+        "score counts them over its own interval. Seconds that stay while units fall mean chutes with lower "
+        "multipliers.",
         [
-            Query(f"sum({mine('chutes_miner_window_compute_units', window='1h')})", "units, past hour"),
-            Query(f"sum({mine('chutes_miner_window_compute_seconds', window='1h')})", "seconds, past hour"),
+            Query(f"sum by (window) ({UNITS})", "units, past {{window}}"),
             Query(f"sum({mine('chutes_miner_score_compute_units')})", "units in the score", BUSY),
             Query(f"sum({mine('chutes_miner_score_instance_seconds')})", "seconds in the score", BUSY),
+            Query(f"sum({mine('chutes_miner_window_compute_seconds', window='1d')})", "seconds, past 1d"),
         ],
         unit="short",
     ),
