@@ -29,11 +29,11 @@ EXPORTER.row(
     "Can what is shown be trusted?",
     tile(
         "Exporters",
-        "Whether Prometheus can scrape every exporter that it has scraped within a day. When one is down: is the "
+        "Whether Prometheus can scrape every exporter that it has scraped within a week. When one is down: is the "
         "process there, does it listen, does the network let Prometheus in?",
         Query(f"min(up{{{JOB}}} {OURS})", data=ALL),
         states=UP,
-        empty="none within a day",
+        empty="none in a week",
     ),
     tile(
         "Feeds down",
