@@ -110,7 +110,8 @@ def expect_platform(want: Expected, raw: dict[str, Any]) -> None:
         want.put(f"chutes_miner_{metric}", seat[field], hotkey=HOTKEY)
     better = [n for n in metagraph if n["incentive"] is not None and n["incentive"] > seat["incentive"]]
     want.put("chutes_miner_incentive_rank", 1 + len(better), hotkey=HOTKEY)
-    worse = [n for n in metagraph if n["incentive"] is not None and n["incentive"] < seat["incentive"]]
+    miners = [n for n in metagraph if n["incentive"] is not None and not n["vtrust"]]
+    worse = [n for n in miners if n["incentive"] < seat["incentive"]]
     want.put("chutes_miner_seats_behind", len(worse), hotkey=HOTKEY)
     want.put("chutes_miner_registered", 1, hotkey=HOTKEY)
     want.put("chutes_miner_blacklisted", 0, hotkey=HOTKEY)

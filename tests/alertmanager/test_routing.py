@@ -173,7 +173,6 @@ MINER = {"hotkey": HOTKEY}
                 ("ChutesGpusIdle", {**A, **MINER}),
                 ("ChutesDataStale", A),
                 ("ChutesApiDown", A),
-                ("ChutesProbesFailing", {"job": "chutes-subnet"}),
             ],
             [("ChutesExporterDown", A), ("ChutesGpusIdle", {**B, **MINER})],
         ),

@@ -26,7 +26,7 @@ from tests.test_cli import environment
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SECONDS = 120
+SECONDS = 60
 FAULTS = (
     Fault(status=500),
     Fault(status=429, headers={"retry-after": "1"}),
