@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,19 +16,16 @@ from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.cli import _ENDPOINTS
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY
+from tests.support import HOTKEY, Clock
 from tests.test_cli import environment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 
 
 @pytest.fixture
-def clock() -> Callable[[], float]:
-    """The machine's own clock: the command sees it too."""
-    return time.time
+def clock() -> Clock:
+    """The time at which the test began: the command's own clock is near, and all commands of a test see one world."""
+    return Clock(time.time())
 
 
 async def run(
