@@ -17,7 +17,6 @@ class World(enum.Enum):
 
 
 ALL: Final = frozenset(World)
-NOWHERE: Final[frozenset[World]] = frozenset()
 LIVE: Final = ALL - {World.DOWN}
 KEYED: Final = LIVE - {World.KEYLESS}
 STOCKED: Final = KEYED - {World.EMPTY}
