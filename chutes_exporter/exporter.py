@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import cachetools
 import structlog
 
-from chutes_exporter import exposition, observed, sources, telemetry
+from chutes_exporter import doubt, exposition, observed, sources, telemetry
 from chutes_exporter.api.client import Answer, ChutesClient
 from chutes_exporter.api.endpoints import stats_params
-from chutes_exporter.api.errors import ApiError, CutOffError, NotFoundError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.api.errors import ApiError, NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds import DeadlineError, Feed, Feeds, Reading, steady
 from chutes_exporter.metric import Samples
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
     from chutes_exporter.exposition import Format
+    from chutes_exporter.feeds import Snapshot
     from chutes_exporter.sources import AnySource
 
 _log = structlog.get_logger("exporter")
@@ -271,22 +272,21 @@ class Exporter:
         return Read(reading, time.monotonic() - started)
 
     async def _ask(self, key: FeedKey) -> Answer[Any]:
-        source, hotkey = key
-        try:
-            if not source.endpoint.signed:
-                params = stats_params(hotkey or None, per_chute=True) if source.per_chute else None
-                path = {"hotkey": hotkey} if source.endpoint.scope == "miner" else None
-                answer = await self.client.fetch(source.endpoint, params=params, path=path)
-            elif hotkey:
-                answer = await self.client.fetch(source.endpoint, key=self._keys[hotkey])
-            else:
-                answer = await self._ask_with_any_key(source)
-        except NotFoundError:
-            if source.none is None:
-                raise
-            return Answer.nothing(source.none)
-        if source is sources.NODES and not answer.value:
-            await self._doubt_that_there_are_no_gpus(hotkey)
+        source, last = key.source, self.feeds.peek(key)
+        answer = await self._request(key)
+        if doubted := await self._doubt(key, answer):
+            if doubted in doubt.WORTH_ASKING_AGAIN:
+                # What the answer was compared with may be older than it.
+                for other in source.evidence:
+                    if other.endpoint.scope == "signer":
+                        self.feeds.expire(FeedKey(other, key.hotkey))
+                first, answer = answer, await self._request(key)
+                doubted = await self._doubt(key, answer)
+                if doubted == "shrunk" and doubt.confirms(answer.listed, first.listed):
+                    doubted = self._check(source, answer, last, await self._evidence(key))
+            if doubted and last is not None:
+                raise doubt.DoubtedError(doubted, self.settings.policies[source.name].ttl)
+            answer = replace(answer, doubt=doubted)
         if answer.rejected:
             _log.warning(
                 "records left out",
@@ -295,9 +295,58 @@ class Exporter:
                 kept=answer.count,
                 first_error=answer.first_error,
             )
-        else:
+        elif answer.doubt is None:
             self._observe(key, answer)
         return answer
+
+    async def _request(self, key: FeedKey) -> Answer[Any]:
+        source, hotkey = key
+        try:
+            if not source.endpoint.signed:
+                params = stats_params(hotkey or None, per_chute=True) if source.per_chute else None
+                path = {"hotkey": hotkey} if source.endpoint.scope == "miner" else None
+                return await self.client.fetch(source.endpoint, params=params, path=path)
+            if hotkey:
+                return await self.client.fetch(source.endpoint, key=self._keys[hotkey])
+            return await self._ask_with_any_key(source)
+        except NotFoundError:
+            if source.none is None:
+                raise
+            last = self.feeds.peek(key)
+            if last is not None and last.value.count:
+                # Whoever had a history keeps it: the service has lost its cache.
+                raise doubt.DoubtedError("no_history", self.settings.policies[source.name].ttl) from None
+            return Answer.nothing(source.none)
+
+    async def _doubt(self, key: FeedKey, answer: Answer[Any]) -> doubt.Reason | None:
+        """Return a reason to doubt an answer, or None."""
+        last = self.feeds.peek(key)
+        shrinks = last is not None and doubt.shrinks(answer.listed, last.value.listed)
+        if shrinks and "shrunk" in key.source.doubts:
+            return "shrunk"
+        return self._check(key.source, answer, last, await self._evidence(key))
+
+    @staticmethod
+    def _check(
+        source: AnySource, answer: Answer[Any], last: Snapshot[Any] | None, evidence: list[Any]
+    ) -> doubt.Reason | None:
+        # A record that could not be read is missing too, and known to be.
+        if source.check is None or answer.rejected:
+            return None
+        return source.check(answer.value, None if last is None else last.value.value, *evidence)
+
+    async def _evidence(self, key: FeedKey) -> list[Any]:
+        """Return what other endpoints say: of a miner's own always, of the platform where it is known or on its way."""
+        snapshots = []
+        for source in key.source.evidence:
+            signer = source.endpoint.scope == "signer"
+            other = FeedKey(source, key.hotkey if signer else "")
+            if signer or self.feeds.under_way(other):
+                read = await self.read(other, self.settings.api_timeout)
+                snapshots.append(read.reading.snapshot if read.reading.error is None else None)
+            else:
+                snapshots.append(self.feeds.peek(other))
+        return [None if snapshot is None else snapshot.value.value for snapshot in snapshots]
 
     def _observe(self, key: FeedKey, answer: Answer[Any]) -> None:
         # Every good answer passes here once, in order; the last ones of miners that are not watched any more, too.
@@ -311,17 +360,7 @@ class Exporter:
         elif key.source is sources.NODES:
             self._observations.see_gpus(key.hotkey, answer.value, now)
 
-    async def _doubt_that_there_are_no_gpus(self, hotkey: str) -> None:
-        """An empty stream of GPUs is what a failure in mid-stream looks like too: ask the servers."""
-        key = FeedKey(sources.SERVERS, hotkey)
-        servers = await self.read(key, self.settings.api_timeout)
-        snapshot = servers.reading.snapshot
-        if snapshot is None or servers.reading.error is not None or any(server.gpus for server in snapshot.value.value):
-            raise CutOffError(
-                "the stream is empty, and /miner/servers/ does not say that there are no GPUs", status=200
-            )
-
-    async def _ask_with_any_key(self, source: AnySource) -> Any:
+    async def _ask_with_any_key(self, source: AnySource) -> Answer[Any]:
         """Ask for what is the same for every miner: a key that is refused must not hide it from the others."""
         *others, last = self._platform_keys
         for key in others:
@@ -341,6 +380,10 @@ class Exporter:
             snapshot = self.feeds.peek(key)
             if snapshot is not None:
                 own.add(telemetry.FEED_REJECTED, snapshot.value.rejected, *labels)
+                own.add(telemetry.FEED_RECORDS, snapshot.value.count, *labels)
+            doubted = getattr(feed.last_error, "doubt", None) or (snapshot and snapshot.value.doubt)
+            for reason in key.source.doubts:
+                own.add(telemetry.FEED_DOUBTED, reason == doubted, *labels, reason)
             own.add(telemetry.FEED_UP, feed.up, *labels)
             if feed.last_error is not None:
                 own.add(telemetry.FEED_FAILURE, 1, *labels, getattr(feed.last_error, "reason", "error"))
@@ -358,6 +401,8 @@ def _log_change(key: Hashable, feed: Feed) -> None:
     error = feed.last_error
     if isinstance(error, ApiError):
         _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
+    elif isinstance(error, doubt.DoubtedError):
+        _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
     elif error is not None:
         # No error of the API: a bug, which needs its trace.
         _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)

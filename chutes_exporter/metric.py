@@ -31,6 +31,7 @@ class Metric:
         source: The endpoint and field that it comes from.
         kind: ``gauge``, ``counter``, ``histogram``, or ``info`` (text in labels; the value is always 1).
         stability: Whether name, labels and meaning are promised to stay.
+        changes: How often the service changes it, where that differs from its collector's sources.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     source: str = ""
     kind: Literal["gauge", "counter", "info", "histogram"] = "gauge"
     stability: Stability = "stable"
+    changes: str = ""
 
     @property
     def unit(self) -> str:
@@ -49,9 +51,9 @@ class Metric:
         )
 
 
-def info(name: str, help: str, labels: tuple[str, ...], source: str, **more: Stability) -> Metric:  # noqa: A002
+def info(name: str, help: str, labels: tuple[str, ...], source: str, changes: str = "") -> Metric:  # noqa: A002
     """Declare a metric whose labels are the message."""
-    return Metric(name, help, labels, source, kind="info", **more)
+    return Metric(name, help, labels, source, kind="info", changes=changes)
 
 
 class Samples:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.exposition import Family
-    from chutes_exporter.feeds import Reading
+    from chutes_exporter.feeds import Reading, Snapshot
     from chutes_exporter.sources import AnySource
 
 _log = structlog.get_logger("exporter")
@@ -53,12 +53,14 @@ class Run:
         collector: The collector.
         scope: Whose data it exports.
         feeds: Its feeds, in the order of its sources.
+        extra: Feeds whose answers it also uses where they are known.
         whole: Whether series that are no miner's own are shown too.
     """
 
     collector: Collector
     scope: Scope
     feeds: tuple[FeedKey, ...]
+    extra: tuple[FeedKey, ...] = ()
     whole: bool = True
 
 
@@ -87,7 +89,7 @@ class View:
 
     def __init__(self, runs: Iterable[Run], max_series: int, *, target: str = "") -> None:
         self.runs = tuple(runs)
-        self.keys = tuple(dict.fromkeys(key for run in self.runs for key in run.feeds))
+        self.keys = tuple(dict.fromkeys(key for run in self.runs for key in (*run.feeds, *run.extra)))
         self.target = target
         self._max_series = max_series
         self._blocks: dict[Run, _Block] = {}
@@ -104,7 +106,8 @@ class View:
         for run in self.runs:
             started = time.perf_counter()
             feeds = [reads[key] for key in run.feeds]
-            block = self._block(run, [feed.reading for feed in feeds])
+            extra = {key: reads[key].reading.snapshot for key in run.extra}
+            block = self._block(run, [feed.reading for feed in feeds], extra)
             labels = (run.collector.name, run.scope.hotkey)
             fresh = all(feed.reading.error is None for feed in feeds)
             if block is not None:
@@ -148,18 +151,23 @@ class View:
             )
         return self._cut
 
-    def _block(self, run: Run, readings: list[Reading[Any]]) -> _Block | None:
+    def _block(
+        self, run: Run, readings: list[Reading[Any]], extra: Mapping[FeedKey, Snapshot[Any] | None]
+    ) -> _Block | None:
         """Return what a collector makes of its answers, or None where one is missing."""
         snapshots = [reading.snapshot for reading in readings if reading.snapshot is not None]
         if len(snapshots) < len(readings):
             self._blocks.pop(run, None)
             return None
-        versions = tuple(snapshot.version for snapshot in snapshots)
+        versions = tuple(0 if one is None else one.version for one in (*snapshots, *extra.values()))
         known = self._blocks.get(run)
         if known is not None and known.versions == versions:
             return known
         sources = run.collector.sources
-        answers = Answers({source: snapshot.value for source, snapshot in zip(sources, snapshots, strict=True)})
+        answers = Answers(
+            {source: snapshot.value for source, snapshot in zip(sources, snapshots, strict=True)},
+            {(key.source, key.hotkey): one.value for key, one in extra.items() if one is not None},
+        )
         samples = Samples()
         failed = False
         try:
@@ -216,7 +224,7 @@ def _main_runs(settings: Settings, collectors: Iterable[Collector]) -> Iterator[
     for collector in collectors:
         for hotkey in hotkeys[collector.scope]:
             feeds = _feeds(collector, hotkey, single)
-            yield Run(collector, Scope(settings.watched, settings.miners, hotkey), feeds)
+            yield Run(collector, Scope(settings.watched, settings.miners, hotkey), feeds, _extra(collector, settings))
 
 
 def probe_view(settings: Settings, target: str, collect: Collection[str] = (), *, seated: bool = True) -> View:
@@ -250,7 +258,8 @@ def _probe_runs(settings: Settings, target: str, collect: Collection[str], seate
             continue
         hotkey = "" if collector.scope == "platform" else target
         scope = Scope(frozenset({target}), "watched", hotkey)
-        yield Run(collector, scope, _feeds(collector, hotkey, single=""), whole=bool(collect))
+        feeds = _feeds(collector, hotkey, single="")
+        yield Run(collector, scope, feeds, _extra(collector, settings), whole=bool(collect))
 
 
 def _probe_trouble(collector: Collector, settings: Settings, target: str) -> str:
@@ -275,6 +284,10 @@ def _require_known(name: str) -> None:
     names = [collector.name for collector in COLLECTORS]
     if name not in names:
         raise ChoiceError(f"there is no collector {name[:40]!r}: choose of {', '.join(names)}")
+
+
+def _extra(collector: Collector, settings: Settings) -> tuple[FeedKey, ...]:
+    return tuple(FeedKey(source, key.address) for source in collector.extra for key in settings.keys)
 
 
 def _feeds(collector: Collector, hotkey: str, single: str) -> tuple[FeedKey, ...]:

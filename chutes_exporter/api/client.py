@@ -65,6 +65,7 @@ class Answer(Generic[T]):
         count: How many records they are.
         rejected: How many records could not be read and were left out.
         first_error: Why the first of those could not be read.
+        doubt: Why the answer may be incomplete though it looks whole, or None. The client never sets it.
         received_at: Unix time at which the answer was complete.
         seconds: How long it took.
         size: Bytes of the body, decompressed.
@@ -77,6 +78,17 @@ class Answer(Generic[T]):
     received_at: float
     seconds: float
     size: int
+    doubt: Any = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every record could be read and the answer is not doubted."""
+        return not self.rejected and self.doubt is None
+
+    @property
+    def listed(self) -> int:
+        """How many records the answer has, those that could not be read included."""
+        return self.count + self.rejected
 
     @classmethod
     def nothing(cls, value: T) -> Self:
