@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         InventoryItem,
         Job,
         MetagraphNode,
+        Node,
     )
 
 HOUR: Final = 3600.0
@@ -35,6 +36,17 @@ VERIFY_WITHIN: Final = 3.5 * HOUR
 ACTIVATE_WITHIN: Final = 3 * HOUR
 """Seconds after its verification in which an instance must become active."""
 
+DEMAND_FIELDS: Final = (
+    "total_invocations",
+    "total_compute_time",
+    "rate_limit_count",
+    "total_usage_usd",
+    "utilization",
+)
+"""What the service's own monitoring measures of a chute."""
+
+_HERTZ_PER_KILOHERTZ: Final = 1e3
+_NO_REGION: Final = "n/a"
 _BOUNTY_AT_START: Final = 100
 _BOUNTY_PER_SECOND: Final = 3
 _CHUTES_GPU_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
@@ -167,10 +179,23 @@ def bounty_age(chute: Chute) -> float | None:
 
 def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
     """Tell whether the service's own monitoring is down: then all of a platform reports zero demand."""
-    return bool(chutes) and not any(
-        chute.total_invocations or chute.utilization or chute.total_compute_time or chute.rate_limit_count
-        for chute in chutes
-    )
+    return bool(chutes) and not any(getattr(chute, field) for chute in chutes for field in DEMAND_FIELDS)
+
+
+def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
+    """Return the fields that say nothing in this answer: all of the demand, or constants."""
+    errors = any(chute.error_count for chute in chutes)
+    return [*(DEMAND_FIELDS if demand_is_unknown(chutes) else ()), *(() if errors else ("error_count",))]
+
+
+def clock_rate_hertz(node: Node) -> float | None:
+    """Return a GPU's clock rate in hertz."""
+    return None if node.clock_rate is None else node.clock_rate * _HERTZ_PER_KILOHERTZ
+
+
+def region(instance: Instance) -> str | None:
+    """Return where an instance runs, None for the "n/a" that the service sends since 2025."""
+    return None if instance.region == _NO_REGION else instance.region
 
 
 def nvidia_uuid(gpu_id: str) -> str | None:
