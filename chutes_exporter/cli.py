@@ -296,8 +296,9 @@ def serve(**flags: Any) -> None:
     "--simulator.fault",
     multiple=True,
     metavar="ENDPOINT=FAULT",
-    help="Let an endpoint misbehave (repeatable): scores=status:503, chutes=cut:1000, metrics=latency:5, "
-    "metagraph=empty, stats=garbage.",
+    help="Let an endpoint misbehave (repeatable): scores=status:503, metrics=latency:5, chutes=cut:1000 (bytes), "
+    "metagraph=empty, stats=garbage; chutes=records:25 ends a stream early, metrics=zero and chutes=redis-down are the "
+    "service without its Prometheus or Redis, stats=as-of:1795521600 is a cache that nobody refreshes any more.",
 )
 @_web
 @_collectors
