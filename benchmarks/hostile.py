@@ -34,7 +34,7 @@ _MEGABYTE = b"x" * 1_000_000
 
 def _record(number: int, text: str = "") -> bytes:
     """Return a record that every endpoint's decoder accepts, shortest where no text is given."""
-    record: dict[str, Any] = {name: f"{number:x}" for name in _IDS} | {"time": "2026-11-24 12:00:00+00"}
+    record: dict[str, Any] = dict.fromkeys(_IDS, f"{number:x}") | {"time": "2026-11-24 12:00:00+00"}
     if text:
         record |= dict.fromkeys(("name", "coldkey", "method", "version", "region", "chute_name", "user"), text)
         record |= {"incentive": 1, "utilization": 1, "compute_units": 1, "concurrency": 1, "bounty": 1, "active": True}
