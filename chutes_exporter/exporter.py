@@ -41,6 +41,7 @@ ORDER = (
 
 _LEAST_MEMORY = 96_000_000
 """Bytes of memory for answers of the API, besides those that the limit of series brings."""
+_EVIDENCE_WAIT = 0.5
 _FAST_BYTES = 1_000_000
 _FAST_RUNS = 64
 """A page that is rendered already, of so many bytes and runs at most, takes a few milliseconds to put together."""
@@ -341,13 +342,16 @@ class Exporter:
         return source.check(answer.value, None if last is None else last.value.value, *evidence)
 
     async def _evidence(self, key: FeedKey) -> list[Any]:
-        """Return what other endpoints say: of a miner's own always, of the platform where it is known or on its way."""
+        """Return what other endpoints say, None for what does not come soon: it must not hold up the answer.
+
+        A miner's own endpoints are asked where needed, the platform's only where that is known or under way.
+        """
         snapshots = []
         for source in key.source.evidence:
             signer = source.endpoint.scope == "signer"
             other = FeedKey(source, key.hotkey if signer else "")
             if signer or self.feeds.under_way(other):
-                read = await self.read(other, self.settings.api_timeout)
+                read = await self.read(other, _EVIDENCE_WAIT)
                 snapshots.append(read.reading.snapshot if read.reading.error is None else None)
             else:
                 snapshots.append(self.feeds.peek(other))
