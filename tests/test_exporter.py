@@ -22,6 +22,7 @@ from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.exporter import ORDER, Exporter
 from chutes_exporter.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.simulator.answers import metagraph
 from chutes_exporter.view import enabled
 from tests.support import (
     HOTKEY,
@@ -380,9 +381,10 @@ async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator
         clock.now += 400
         await page_of(exporter, timeout=0.3)
         page = await waiting
-    synced = page[series("chutes_metagraph_synced_timestamp_seconds")]
+    stake = page[series("chutes_miner_stake", hotkey=HOTKEY)]
     assert page[series("chutes_feed_last_success_timestamp_seconds", feed="metagraph")] == NOON + 400
-    assert synced == NOON + 300
+    now, before = (metagraph(simulator.world, time)[0]["stake"] for time in (NOON + 400, NOON))
+    assert stake == now != before
 
 
 async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(simulator: Simulator) -> None:
@@ -603,6 +605,10 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
     world = World(start=NOON, size=size)
     async with Simulator(world, clock=clock) as simulator:
         on = {collector.name: True for collector in COLLECTORS}
+        # The service has sent none since May 2026.
+        simulator.faults["thrash_cooldowns"] = Fault(
+            body=json.dumps([{"chute_id": chute.chute_id} for chute in world.chutes]).encode()
+        )
         settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
         async with Exporter(settings, clock=clock) as exporter:
             page = await page_of(exporter)
