@@ -610,6 +610,10 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
     world = World(start=NOON, size=size)
     async with Simulator(world, clock=clock) as simulator:
         on = {collector.name: True for collector in COLLECTORS}
+        # The service has sent none since May 2026.
+        simulator.faults["thrash_cooldowns"] = Fault(
+            body=json.dumps([{"chute_id": chute.chute_id} for chute in world.chutes]).encode()
+        )
         settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
         async with Exporter(settings, clock=clock) as exporter:
             page = await page_of(exporter)
