@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -207,10 +208,12 @@ class _Scrapes:
         self._offset = offset
         self._waits: dict[Request, asyncio.Timeout] = {}
         """How long each scrape waits for the API, the oldest scrape first."""
+        self._overdue: set[Request] = set()
+        """Scrapes that have waited for their turn for too long."""
 
     async def answer(self, page: Page, request: Request) -> Response:
         """Make a page when it is the request's turn."""
-        hurry = asyncio.get_running_loop().call_later(_HURRY_SECONDS, self._hurry_the_oldest)
+        hurry = asyncio.get_running_loop().call_later(_HURRY_SECONDS, self._hurry, request)
         try:
             async with asyncio.timeout(_QUEUE_SECONDS):
                 await self._free.acquire()
@@ -219,28 +222,32 @@ class _Scrapes:
             return PlainTextResponse(text, 503, {"Retry-After": "1"})
         finally:
             hurry.cancel()
+            self._overdue.discard(request)
         # A client that disconnects leaves the queue at once, but a page that is being made counts to its end.
         return await asyncio.shield(asyncio.create_task(self._make(page, request)))
 
-    def _hurry_the_oldest(self) -> None:
-        for request, wait in self._waits.items():
-            del self._waits[request]
-            wait.reschedule(0)
-            return
+    def _hurry(self, overdue: Request) -> None:
+        self._overdue.add(overdue)
+        if (oldest := next(iter(self._waits), None)) is not None:
+            self._waits.pop(oldest).reschedule(0)
 
     async def _make(self, page: Page, request: Request) -> Response:
         try:
-            try:
-                async with asyncio.timeout(None) as wait:
-                    self._waits[request] = wait
-                    return await page(request, self._remaining(request))
-            finally:
-                self._waits.pop(request, None)
-        except TimeoutError:
+            if not self._overdue:
+                with contextlib.suppress(TimeoutError):
+                    return await self._wait_and_make(page, request)
             # Other scrapes need its place: it gets the data that is known.
             return await page(request, _LEAST_WAIT)
         finally:
             self._free.release()
+
+    async def _wait_and_make(self, page: Page, request: Request) -> Response:
+        try:
+            async with asyncio.timeout(None) as wait:
+                self._waits[request] = wait
+                return await page(request, self._remaining(request))
+        finally:
+            self._waits.pop(request, None)
 
     def _remaining(self, request: Request) -> float:
         """Return how long a scrape may still wait: its time runs from the moment at which the kernel received it."""

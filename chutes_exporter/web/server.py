@@ -35,7 +35,8 @@ _BACKLOG = 1024
 _ACCEPTED_AT_ONCE = 32
 _PATIENCE_SECONDS = 10
 _GRACE_SECONDS = 15
-_MAX_HEADER_BYTES = 16 * 1024
+_MAX_HEAD_BYTES = 32 * 1024
+"""More than the guard admits, so that it can refuse a request with the reason."""
 _LOOK_EVERY = 1.0
 _END_LOOK_EVERY = 0.05
 _OPEN_FILES = 4096
@@ -291,7 +292,7 @@ async def serving(
         server_header=False,
         proxy_headers=False,
         date_header=date_header,
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
     )
     server = _Server(config, sockets, context, limits)
     running = asyncio.create_task(server.run())
