@@ -18,6 +18,7 @@ from rich.text import Text
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
+from chutes_exporter.api.records import HistoryPoint
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class _Check:
                     "failed",
                     about=hotkey,
                     note=f"blacklisted: {node.blacklist_reason}",
-                    advice="It earns nothing: ask the operators of Chutes.",
+                    advice="It gets no score and cannot launch: ask the operators of Chutes.",
                 )
             else:
                 yield Line("registration", "ok", about=hotkey, note=f"registered as UID {node.node_id}")
@@ -239,12 +240,7 @@ def _age(answer: Answer[Any]) -> float | None:
     """Return the seconds since the newest moment that the service itself dates its data with."""
     if not isinstance(answer.value, list):
         return None
-    times = [
-        moment
-        for record in answer.value
-        for name in ("synced_at", "time")
-        if (moment := getattr(record, name, None)) is not None
-    ]
+    times = [record.time for record in answer.value if isinstance(record, HistoryPoint)]
     return max(0.0, answer.received_at - max(times)) if times else None
 
 

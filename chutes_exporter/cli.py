@@ -25,29 +25,37 @@ ENV_PREFIX = "CHUTES_EXPORTER_"
 COLLECTORS = {
     "metagraph": ("seats on the subnet: registration, blacklist, incentive, stake", "on"),
     "scores": ("each miner's score share, rank and what they are made of", "on"),
+    "score_heading": ("the score share that each miner approaches", "on, with a hotkey's seed"),
     "stats": ("what each miner computed in the past hour, day and week, and all of them together", "on"),
     "fleet": (
-        "which of the miner's GPUs earn, start, idle or are unverified, and what runs on them",
+        "which of the miner's GPUs earn, start, are disabled, idle or unverified, and what runs on them",
         "on, with a hotkey's seed",
     ),
     "servers": ("the miner's servers: names, GPUs, maintenance, duplicates", "on, with a hotkey's seed"),
     "nodes": ("the miner's GPUs: model, memory, verification", "on, with a hotkey's seed"),
-    "instances": ("the miner's instances: state, verification, failures, multiplier, pay", "on, with a hotkey's seed"),
-    "thrash_cooldowns": ("chutes that the miner may not deploy for now", "on, with a hotkey's seed"),
+    "instances": ("the miner's instances: state, times, compute multiplier", "on, with a hotkey's seed"),
+    "private_gate": ("the conditions under which the miner may launch private chutes", "on, with a hotkey's seed"),
+    "thrash_cooldowns": (
+        "cooldowns of the miner, on deployments from before May 2026; newer ones have none",
+        "off, with a hotkey's seed",
+    ),
     "unique_chute_history": (
-        "chutes and GPUs that each watched miner ran in the newest hour of its history",
+        "GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
         "on where 1 to 16 hotkeys are named",
     ),
-    "jobs": ("jobs that wait for an instance, and which of them the miner has tried", "on, with a hotkey's seed"),
+    "jobs": (
+        "jobs that wait for a miner, which of them the miner has tried, and jobs that are stuck with it",
+        "on, with a hotkey's seed",
+    ),
     "images": ("how many images are built, wait, or failed to build", "on, with a hotkey's seed"),
     "active_instances": ("active instances of the whole platform, by miner and by chute", "on, with a hotkey's seed"),
+    "chutes": ("every chute's name, requirements, compute multiplier and bounty", "on, with a hotkey's seed"),
+    "metrics": ("demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price", "on"),
     "stats_per_chute": (
         "what each miner computed on each chute in the past hour, day and week",
         "on where only named hotkeys are watched",
     ),
-    "metrics": ("demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price", "on"),
-    "chutes": ("every chute's name, requirements, compute multiplier and bounty", "on, with a hotkey's seed"),
-    "job_details": ("each job that waits for an instance", "off, with a hotkey's seed"),
+    "job_details": ("each job that waits for a miner", "off, with a hotkey's seed"),
     "image_details": ("each image's name, status and times", "off, with a hotkey's seed"),
     "chute_gpus": ("the models of GPU that each chute runs on", "off, with a hotkey's seed"),
 }
@@ -288,8 +296,9 @@ def serve(**flags: Any) -> None:
     "--simulator.fault",
     multiple=True,
     metavar="ENDPOINT=FAULT",
-    help="Let an endpoint misbehave (repeatable): scores=status:503, chutes=cut:1000, metrics=latency:5, "
-    "metagraph=empty, stats=garbage.",
+    help="Let an endpoint misbehave (repeatable): scores=status:503, metrics=latency:5, chutes=cut:1000 (bytes), "
+    "metagraph=empty, stats=garbage; chutes=records:25 ends a stream early, metrics=zero and chutes=redis-down are the "
+    "service without its Prometheus or Redis, stats=as-of:1795521600 is a cache that nobody refreshes any more.",
 )
 @_web
 @_collectors
@@ -369,12 +378,15 @@ def query(endpoint: str, **flags: Any) -> None:
 
 
 @cli.command("release-job")
-@click.argument("job_id")
+@click.argument("job_id", required=False)
 @_signing
 @_api
 @click.option("--yes", is_flag=True, help="Do not ask first.")
-def release_job(job_id: str, **flags: Any) -> None:
-    """Release a job of the signing miner. The only command that changes something at the API."""
+def release_job(job_id: str | None, **flags: Any) -> None:
+    """Release a job that is stuck with the signing miner. The only command that changes something at the API.
+
+    Without JOB_ID it lists the jobs that are stuck.
+    """
     from chutes_exporter.release_job import run_release_job
 
     _exit_on_config_error(run_release_job, _settings(flags, _credentials(flags)), job_id, flags["yes"])

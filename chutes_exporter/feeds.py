@@ -183,6 +183,11 @@ class Feeds:
         feed.results["hit"] += 1
         return Reading(snapshot, "hit")
 
+    def expire(self, key: Hashable) -> None:
+        """Let the next reading of a feed ask, however fresh its answer is."""
+        if (feed := self._feeds.get(key)) is not None:
+            feed.fresh_until = 0.0
+
     def under_way(self, key: Hashable) -> bool:
         """Tell whether a request for the feed is under way."""
         return key in self._flights
@@ -220,7 +225,7 @@ class Feeds:
         Args:
             key: Which feed.
             ask: Asks the upstream; what it raises is the reading's error. An error's ``retry_after`` in seconds
-                is obeyed.
+                is obeyed for the whole group, its ``retry_in`` for this feed.
             policy: How fresh the feed is kept.
             timeout: Seconds to wait at most.
             group: Feeds that the upstream takes for one: where it asks one of them to wait, all of them do.
@@ -281,7 +286,8 @@ class Feeds:
             feed.last_failure = self._clock(), error
             feed.failures += 1
             wait = getattr(error, "retry_after", None) or 0.0
-            feed.closed_until = self._monotonic() + max(self._backoff(feed.failures), min(wait, _MAX_RETRY_AFTER))
+            delay = max(self._backoff(feed.failures), min(wait, _MAX_RETRY_AFTER), getattr(error, "retry_in", 0.0))
+            feed.closed_until = self._monotonic() + delay
             if wait and group is not None:
                 self._closed_groups[group] = feed.closed_until, error
         else:

@@ -31,6 +31,7 @@ class Metric:
         source: The endpoint and field that it comes from.
         kind: ``gauge``, ``counter``, ``histogram``, or ``info`` (text in labels; the value is always 1).
         stability: Whether name, labels and meaning are promised to stay.
+        changes: How often the service changes it, where that differs from its collector's sources.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     source: str = ""
     kind: Literal["gauge", "counter", "info", "histogram"] = "gauge"
     stability: Stability = "stable"
+    changes: str = ""
 
     @property
     def unit(self) -> str:
@@ -49,9 +51,9 @@ class Metric:
         )
 
 
-def info(name: str, help: str, labels: tuple[str, ...], source: str, **more: Stability) -> Metric:  # noqa: A002
+def info(name: str, help: str, labels: tuple[str, ...], source: str, changes: str = "") -> Metric:  # noqa: A002
     """Declare a metric whose labels are the message."""
-    return Metric(name, help, labels, source, kind="info", **more)
+    return Metric(name, help, labels, source, kind="info", changes=changes)
 
 
 class Samples:
@@ -59,13 +61,19 @@ class Samples:
 
     Unknown values (None, or not finite) make no sample; a second sample of one series is dropped and counted.
 
+    Args:
+        limit: Most samples to keep. With more all are dropped, and only their number is known.
+
     Attributes:
+        count: How many samples there are, those that were dropped because of the limit included.
         duplicates: Samples dropped because their series had one already.
         created: Unix time from which on counters count, by metric and label values, where it is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = math.inf) -> None:
         self._families: dict[Metric, dict[tuple[str, ...], float]] = {}
+        self._limit = limit
+        self.count = 0
         self.duplicates = 0
         self.created: dict[tuple[Metric, tuple[str, ...]], float] = {}
 
@@ -85,18 +93,28 @@ class Samples:
             return
         if len(labels) != len(metric.labels):
             raise ValueError(f"{metric.name} has the labels {metric.labels}, not {len(labels)} values")
+        if self.count >= self._limit:
+            self._families.clear()
+            self.count += 1
+            return
         values = tuple([_label(label) for label in labels])
         family = self._families.setdefault(metric, {})
         if values in family:
             self.duplicates += 1
         else:
             family[values] = number
+            self.count += 1
             if created is not None:
                 self.created[metric, values] = created
 
     def families(self) -> Iterator[tuple[Metric, Mapping[tuple[str, ...], float]]]:
         """Return the samples of each metric that has any."""
         return iter(self._families.items())
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the samples were dropped because they were more than the limit."""
+        return self.count > self._limit
 
     def __len__(self) -> int:
         return sum(map(len, self._families.values()))

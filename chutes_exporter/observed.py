@@ -39,15 +39,6 @@ INSTANCES_STOPPED = Metric(
     kind="counter",
     stability="experimental",
 )
-INSTANCE_FAILURES = Metric(
-    "chutes_observed_instance_verification_failures_total",
-    "Verifications of the miner's instances that failed while the exporter watched; at least, as several "
-    "between two answers may look like fewer.",
-    _MINER,
-    f"{_INSTANCES}: consecutive_failures that rise, verification_error that is new",
-    kind="counter",
-    stability="experimental",
-)
 GPU_FAILURES = Metric(
     "chutes_observed_gpu_verification_failures_total",
     "Times that a GPU of the miner went from no verification error to one while the exporter watched.",
@@ -56,7 +47,7 @@ GPU_FAILURES = Metric(
     kind="counter",
     stability="experimental",
 )
-METRICS = (INSTANCES_STARTED, INSTANCES_STOPPED, INSTANCE_FAILURES, GPU_FAILURES)
+METRICS = (INSTANCES_STARTED, INSTANCES_STOPPED, GPU_FAILURES)
 
 _SLACK = 60.0
 """Seconds between an instance's creation and its being listed: one that is older than the answer before by more was
@@ -69,7 +60,6 @@ _MISSES_TO_FORGET = 100
 class _Seen:
     """What the last answers said of an instance or a GPU."""
 
-    failures: float = 0.0
     error: bool = False
     misses: int = 0
     stopped: bool = False
@@ -136,12 +126,7 @@ class Observations:
                 # and is back has only been missing.
                 if not first and created is not None and created > watch.last - _SLACK:
                     self._counts[INSTANCES_STARTED, hotkey] += 1
-                    self._counts[INSTANCE_FAILURES, hotkey] += _failures(instance, known)
-            else:
-                self._counts[INSTANCE_FAILURES, hotkey] += _failures(instance, known)
-            if instance.consecutive_failures is not None:
-                known.failures = instance.consecutive_failures
-            known.error, known.misses = bool(instance.verification_error), 0
+            known.misses = 0
         for key, known in watch.absent(listed):
             if not known.stopped and key not in still_active:
                 known.stopped = True
@@ -177,20 +162,9 @@ class Observations:
     def collect(self, out: Samples) -> None:
         """Add what was counted, each with the time since which it was."""
         for watches, metrics in (
-            (self._instances, (INSTANCES_STARTED, INSTANCES_STOPPED, INSTANCE_FAILURES)),
+            (self._instances, (INSTANCES_STARTED, INSTANCES_STOPPED)),
             (self._gpus, (GPU_FAILURES,)),
         ):
             for hotkey, watch in watches.items():
                 for metric in metrics:
                     out.add(metric, self._counts[metric, hotkey], hotkey, created=watch.since)
-
-
-def _failures(instance: Instance, known: _Seen) -> int:
-    """Return how many verifications must have failed since an instance was last seen; at least."""
-    failures = instance.consecutive_failures
-    if failures is not None:
-        # Fewer than before: it went well once, and has failed so often since.
-        risen = failures - known.failures if failures >= known.failures else failures
-        if risen >= 1:
-            return int(risen)
-    return int(bool(instance.verification_error) and not known.error)

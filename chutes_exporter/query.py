@@ -13,14 +13,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
+from msgspec import UNSET
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from chutes_exporter.api import ApiError, ChutesClient, Hotkey
+from chutes_exporter.api import ApiError, ChutesClient, Hotkey, meaning
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.records import Scores, Stats, StatsWindow, UnixTime
+from chutes_exporter.api.records import (
+    Chute,
+    ChuteMetrics,
+    Instance,
+    Job,
+    MetagraphNode,
+    Node,
+    Scores,
+    Stats,
+    StatsWindow,
+    UnixTime,
+)
 from chutes_exporter.check import printable
 from chutes_exporter.collectors.stats import windows
 
@@ -34,14 +46,22 @@ Form = Literal["table", "json", "csv"]
 
 # What a person looks for first; JSON and CSV have everything.
 _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
-    "chutes": ("chute_id", "name", "effective_compute_multiplier", "bounty", "max_instances", "tee", "disabled"),
+    "chutes": (
+        "chute_id",
+        "name",
+        "effective_compute_multiplier",
+        "bounty_age_seconds",
+        "max_instances",
+        "tee",
+        "disabled",
+    ),
     "images": ("image_id", "name", "tag", "status", "created_at"),
     "nodes": ("uuid", "gpu_identifier", "server_id", "device_index", "verified_at", "verification_error"),
     "servers": ("server_id", "name", "ip", "is_tee", "maintenance_pending", "gpus"),
-    "instances": ("instance_id", "chute_id", "active", "verified", "created_at", "consecutive_failures"),
-    "jobs": ("job_id", "chute_id", "method", "status", "created_at", "compute_multiplier"),
+    "instances": ("instance_id", "chute_id", "state", "created_at", "activated_at", "secured_at", "purged_at"),
+    "jobs": ("job_id", "chute_id", "method", "state", "miner_hotkey", "created_at", "compute_multiplier"),
     "metrics": ("chute_id", "utilization", "instance_count", "total_invocations", "rate_limit_count"),
-    "metagraph": ("node_id", "hotkey", "incentive", "tao_stake", "alpha_stake", "blacklist_reason"),
+    "metagraph": ("node_id", "hotkey", "incentive_ratio", "alpha_stake", "registered_at", "blacklist_reason"),
 }
 
 
@@ -165,10 +185,60 @@ def rows_of(value: Any) -> Iterator[Row]:
             for name, window in windows(value):
                 yield from _window_rows(name, window)
         case list():
-            for record in value:
-                yield _plain(record)
+            yield from _with_meanings(value)
         case _:
-            yield _plain(value)
+            yield from _with_meanings([value])
+
+
+def _with_meanings(records: list[msgspec.Struct]) -> Iterator[Row]:
+    """Return records as rows, with what their fields mean instead of the service's own codes and constants."""
+    mean = _meanings(records)
+    for record in records:
+        yield {name: _value(value) for name, value in (_fields(record) | mean(record)).items() if value is not UNSET}
+
+
+def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a case for each kind of record
+    """Return what changes in the row of a record; UNSET leaves a column out."""
+    match records:
+        case [MetagraphNode(), *_]:
+            shares, trusts = meaning.incentive_shares(records), meaning.trust_ratios(records)
+            consensus = meaning.consensus_ratios(records)
+            return lambda node: {
+                "incentive": UNSET,
+                "consensus": UNSET,
+                "trust": UNSET,
+                "incentive_ratio": shares.get(node.hotkey),
+                "consensus_ratio": consensus.get(node.hotkey),
+                "trust_ratio": trusts.get(node.hotkey),
+            }
+        case [Node(), *_]:
+            return lambda node: {
+                "nvidia_uuid": meaning.nvidia_uuid(node.uuid),
+                "clock_rate": UNSET,
+                "clock_rate_hertz": meaning.clock_rate_hertz(node),
+            }
+        case [Instance(), *_]:
+            failures = any(one.consecutive_failures for one in records)
+            return lambda one: {
+                "state": meaning.instance_state(one),
+                "secured_at": _time(meaning.secured_at(one)),
+                "purged_at": _time(meaning.purged_at(one)),
+                "region": meaning.region(one),
+                "consecutive_failures": one.consecutive_failures if failures else None,
+            }
+        case [Job(), *_]:
+            return lambda job: {"state": meaning.job_state(job)}
+        case [Chute(), *_]:
+            return lambda chute: {"bounty": UNSET, "bounty_age_seconds": meaning.bounty_age(chute)}
+        case [ChuteMetrics(), *_]:
+            unknown = meaning.unknown_metrics(records)
+            return lambda _: dict.fromkeys(unknown)
+        case _:
+            return lambda _: {}
+
+
+def _time(moment: float | None) -> UnixTime | None:
+    return None if moment is None else UnixTime(moment)
 
 
 def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
@@ -176,19 +246,24 @@ def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
         yield {"window": name} | _plain(record)
 
 
+def _fields(record: msgspec.Struct) -> Row:
+    return {name: getattr(record, name) for name in record.__struct_fields__}
+
+
 def _plain(record: msgspec.Struct) -> Row:
-    row: Row = {}
-    for name in record.__struct_fields__:
-        value = getattr(record, name)
-        if isinstance(value, UnixTime):
-            row[name] = datetime.fromtimestamp(value, UTC).isoformat()
-        elif isinstance(value, msgspec.Struct):
-            row[name] = _plain(value)
-        elif isinstance(value, list):
-            row[name] = [_plain(one) if isinstance(one, msgspec.Struct) else one for one in value]
-        else:
-            row[name] = value
-    return row
+    return {name: _value(value) for name, value in _fields(record).items() if value is not UNSET}
+
+
+def _value(value: Any) -> Any:
+    match value:
+        case UnixTime():
+            return datetime.fromtimestamp(value, UTC).isoformat()
+        case msgspec.Struct():
+            return _plain(value)
+        case list():
+            return [_value(one) for one in value]
+        case _:
+            return value
 
 
 def _columns(rows: list[Row]) -> list[str]:
@@ -241,7 +316,9 @@ def _sheet(row: Row) -> Table:
 
 def _table(name: str, rows: list[Row]) -> Table:
     """Lay out records, a line a record."""
-    columns = _TABLE_COLUMNS.get(name) or [column for column in _columns(rows) if not _always_empty(column, rows)]
+    known = _columns(rows)
+    usual = _TABLE_COLUMNS.get(name) or [column for column in known if not _always_empty(column, rows)]
+    columns = [column for column in usual if column in known]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         numbers = any(isinstance(row.get(column), int | float) for row in rows)

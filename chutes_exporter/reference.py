@@ -86,20 +86,33 @@ def _section(collector: Collector) -> str:
     return (
         f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {sources}. "
         f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {default_of(collector)}. "
-        f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics)}"
+        f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics, _changes(collector))}"
     )
 
 
-def _table(metrics: Iterable[Metric]) -> str:
-    return "\n".join(_rows(metrics)) + "\n"
+def _changes(collector: Collector) -> str:
+    return ", ".join(dict.fromkeys(source.changes for source in collector.sources))
 
 
-def _rows(metrics: Iterable[Metric]) -> Iterator[str]:
-    yield "| metric | type | unit | labels | meaning | source | stability |"
-    yield "|---|---|---|---|---|---|---|"
+def _table(metrics: Iterable[Metric], changes: str = "live") -> str:
+    return "\n".join(_rows(metrics, changes)) + "\n"
+
+
+def _rows(metrics: Iterable[Metric], changes: str) -> Iterator[str]:
+    yield "| metric | type | unit | labels | meaning | source | changes | stability |"
+    yield "|---|---|---|---|---|---|---|---|"
     for metric in metrics:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
-        cells = (f"`{metric.name}`", metric.kind, metric.unit, labels, metric.help, metric.source, metric.stability)
+        cells = (
+            f"`{metric.name}`",
+            metric.kind,
+            metric.unit,
+            labels,
+            metric.help,
+            metric.source,
+            metric.changes or changes,
+            metric.stability,
+        )
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -55,13 +55,14 @@ FEED_UP = Metric(
 FEED_FAILURE = info(
     "chutes_feed_failure_info",
     "Why the feed's last request failed, in a word; only while it is down. Among them are signature_refused, "
-    "not_registered, rate_limited, unavailable, timed_out, cut_off and undecodable.",
+    "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted and undecodable.",
     (*_FEED, "reason"),
     "exporter",
 )
 FEED_LAST_SUCCESS = Metric(
     "chutes_feed_last_success_timestamp_seconds",
-    "When the newest good answer was asked for; nothing that is made of it is older than time() less this.",
+    "When the newest good answer was asked for: the age of the answer, not of its data. Stats, scores and history can "
+    "be 10 minutes older, because the service computes them every 10 minutes and does not say when.",
     _FEED,
     "exporter",
 )
@@ -70,6 +71,21 @@ FEED_REJECTED = Metric(
     "Records of the newest answer that could not be read and are missing from the metrics. Where there are any, "
     "counts, ranks and zeros that they could make false are absent.",
     _FEED,
+    "exporter",
+)
+FEED_RECORDS = Metric(
+    "chutes_feed_records",
+    "Records of the newest good answer.",
+    _FEED,
+    "exporter",
+)
+FEED_DOUBTED = Metric(
+    "chutes_feed_doubted",
+    "Whether the newest answer is doubted (1), by reason: shrunk (the list lost more than a fifth and a second answer "
+    "did not confirm it), disagrees (another endpoint names records that are missing), no_demand (every chute reports "
+    "zero), no_bounties (all went at once), no_history (a miner lost its history). The last good answer stays in use "
+    "until its maximum age; without one, the doubted answer is used and counts, ranks and zeros are absent.",
+    (*_FEED, "reason"),
     "exporter",
 )
 FEED_TTL = Metric("chutes_feed_ttl_seconds", "How long an answer of the feed counts as fresh.", _FEED, "exporter")
@@ -128,6 +144,8 @@ METRICS = (
     FEED_FAILURE,
     FEED_LAST_SUCCESS,
     FEED_REJECTED,
+    FEED_RECORDS,
+    FEED_DOUBTED,
     FEED_TTL,
     FEED_MAX_AGE,
     FEED_REQUESTS,

@@ -158,13 +158,20 @@ def replay(answers: Mapping[str, bytes]) -> Starlette:
     """Make an API that gives recorded answers, whoever asks.
 
     Args:
-        answers: Bodies by name: an endpoint's, or ``stats_per_chute``.
+        answers: Bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one`` for one miner's. What
+            is changed later counts from the next request on; an endpoint without a body answers 404.
     """
 
-    def route(name: str) -> Any:
+    def name_of(request: Request, endpoint: str) -> str:
+        if endpoint != "stats" or "per_chute" not in request.query_params:
+            return endpoint
+        one = "miner_hotkey" in request.query_params and "stats_per_chute_one" in answers
+        return "stats_per_chute_one" if one else "stats_per_chute"
+
+    def route(endpoint: str) -> Any:
         async def answer(request: Request) -> Response:
-            per_chute = name == "stats" and "per_chute" in request.query_params
-            return Response(answers["stats_per_chute" if per_chute else name])
+            body = answers.get(name_of(request, endpoint))
+            return Response(b'{"detail":"Not Found"}', 404) if body is None else Response(body)
 
         return answer
 

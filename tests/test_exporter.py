@@ -236,6 +236,7 @@ def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return render(*arguments)
 
     monkeypatch.setattr(Exporter, "_render", slow)
+    monkeypatch.setattr("chutes_exporter.exporter._FAST_BYTES", -1)
     return seconds
 
 

@@ -2,6 +2,7 @@
 
 The expectation is worked out from the JSON itself, without any code of the package: other parsing, other loops.
 More recordings than the project's own can be checked by naming their directory in CHUTES_EXPORTER_TEST_RECORDINGS.
+Recordings of older deployments are in directories named after the time of their shapes.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import calendar
 import json
 import os
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import Credentials, make_settings
 from tests.support import (
     HOTKEY,
     RECORDINGS,
@@ -29,9 +33,14 @@ from tests.support import (
     series,
     served,
     served_exporter,
+    successes,
     watching,
 )
 from tests.support import get as ask
+
+if TYPE_CHECKING:
+    from chutes_exporter.collectors import MinersChoice
+    from chutes_exporter.config import Settings
 
 Row = dict[str, Any]
 
@@ -53,7 +62,11 @@ NAMES = (
     "thrash_cooldowns",
     "unique_chute_history",
 )
+OWN = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
+"""Endpoints that answer about the miner who asks."""
 ALL_ON = {collector.name: True for collector in COLLECTORS}
+MARKER = b"marker-of-"
+"""What stands in our recordings where the service sends secrets and users' data."""
 _TIME = re.compile(r"(\d+)-(\d+)-(\d+)[T ](\d+):(\d+):(\d+)(\.\d+)?(?:([+-])(\d\d)(?::?(\d\d))?)?")
 
 
@@ -69,7 +82,75 @@ def seconds(text: str | None) -> float | None:
 
 
 def rows(body: bytes) -> list[Row]:
-    return [json.loads(line[6:]) for line in body.decode().split("\n") if line.startswith("data: ")]
+    return [json.loads(line[6:]) for line in body.decode().split("\n") if line.startswith("data: {")]
+
+
+def stream(records: list[Row]) -> bytes:
+    return b"".join(b"data: %b\n\n" % json.dumps(record).encode() for record in records)
+
+
+def raw_json(bodies: dict[str, bytes]) -> dict[str, Any]:
+    """Return what plain JSON makes of recorded bodies."""
+    return {
+        name: rows(body) if body.startswith(b"data: ") or not body else json.loads(body)
+        for name, body in bodies.items()
+    }
+
+
+@dataclass(frozen=True)
+class Miner:
+    """A miner whose answers were recorded.
+
+    Attributes:
+        directory: The recordings.
+        role: As ``meta.json`` calls it: ``test_miner``, ``second_miner`` or ``newcomer``, who owns nothing.
+    """
+
+    directory: Path
+    role: str
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.directory.name}"
+
+    @property
+    def hotkey(self) -> str:
+        hotkey = json.loads((self.directory / "meta.json").read_bytes())[self.role]
+        assert isinstance(hotkey, str)
+        return hotkey
+
+    @property
+    def key(self) -> Hotkey:
+        meta = json.loads((self.directory / "meta.json").read_bytes())
+        return Hotkey.from_seed(meta["invented_seeds"][self.hotkey], source="test")
+
+    def bodies(self) -> dict[str, bytes]:
+        """Return the recorded bodies by name; where the service answers 404, there is none."""
+        found = {name: recording(self.directory, name) for name in NAMES}
+        if self.role == "test_miner":
+            return found | {"stats_per_chute_one": recording(self.directory, "stats_per_chute_one")}
+        # The service filters the stats by itself.
+        everybody = json.loads(found["stats_per_chute"])
+        mine = {
+            window: {name: [row for row in part if row["miner_hotkey"] == self.hotkey] for name, part in parts.items()}
+            for window, parts in everybody.items()
+        }
+        found["stats_per_chute_one"] = json.dumps(mine).encode()
+        other = self.directory / "second"
+        if self.role == "second_miner":
+            return found | {name: recording(other, name) for name in OWN}
+        del found["unique_chute_history"]
+        found["thrash_cooldowns"] = recording(other, "thrash_cooldowns")
+        return found | {
+            name: recording(other, f"newcomer_{name}_none") for name in ("servers", "nodes", "inventory", "instances")
+        }
+
+    def settings(self, url: str, miners: MinersChoice = "watched") -> Settings:
+        """Return the settings of an exporter that has the miner's key and all collectors."""
+        credentials = Credentials((self.key,), (), ())
+        return make_settings(api_url=url, credentials=credentials, collectors=ALL_ON, miners=miners)
+
+
+MINERS = [Miner(directory, role) for directory in DIRECTORIES for role in ("test_miner", "second_miner", "newcomer")]
 
 
 def cut(text: object) -> str:
@@ -81,7 +162,8 @@ def flag(value: bool | None) -> str:  # noqa: FBT001
 
 
 class Expected:
-    def __init__(self) -> None:
+    def __init__(self, hotkey: str) -> None:
+        self.hotkey = hotkey
         self.page: Page = {}
 
     def put(self, name: str, value: Any, /, **labels: Any) -> None:
@@ -90,46 +172,52 @@ class Expected:
             assert key not in self.page
             self.page[key] = float(value)
 
+    def mine(self, name: str, value: Any, /, **labels: Any) -> None:
+        self.put(name, value, hotkey=self.hotkey, **labels)
 
-def expect_platform(want: Expected, raw: dict[str, Any]) -> None:
-    metagraph = raw["metagraph"]
-    want.put("chutes_metagraph_miners", len(metagraph))
-    want.put("chutes_metagraph_blacklisted_miners", len([1 for n in metagraph if n["blacklist_reason"]]))
-    synced = [n["synced_at"] for n in metagraph if n["synced_at"]]
-    want.put("chutes_metagraph_synced_timestamp_seconds", seconds(max(synced)))
-    (seat,) = (n for n in metagraph if n["hotkey"] == HOTKEY)
+
+def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
+    seats = raw["metagraph"]
+    want.put("chutes_metagraph_miners", len(seats))
+    want.put("chutes_metagraph_blacklisted_miners", len([1 for seat in seats if seat["blacklist_reason"]]))
+    (seat,) = (seat for seat in seats if seat["hotkey"] == want.hotkey)
+    incentives = sorted(seat["incentive"] for seat in seats)
+    want.mine("chutes_miner_incentive_ratio", Fraction(seat["incentive"]) / sum(map(Fraction, incentives)))
+    ahead = [one for one in incentives if one > seat["incentive"]]
+    want.mine("chutes_miner_incentive_rank", 1 + len(ahead))
+    want.mine("chutes_miner_seats_behind", incentives.index(seat["incentive"]))
+    if max(incentives) > 1:
+        want.mine("chutes_miner_consensus_ratio", Fraction(seat["vtrust"]) / 65535)
+    if any(one["trust"] for one in seats):
+        want.mine("chutes_miner_trust_ratio", seat["trust"])
     for metric, field in {
-        "incentive_ratio": "incentive",
-        "trust_ratio": "trust",
-        "validator_trust_ratio": "vtrust",
         "stake": "stake",
         "stake_tao": "tao_stake",
         "stake_alpha": "alpha_stake",
         "last_update_block": "last_updated",
     }.items():
-        want.put(f"chutes_miner_{metric}", seat[field], hotkey=HOTKEY)
-    better = [n for n in metagraph if n["incentive"] is not None and n["incentive"] > seat["incentive"]]
-    want.put("chutes_miner_incentive_rank", 1 + len(better), hotkey=HOTKEY)
-    miners = [n for n in metagraph if n["incentive"] is not None and not n["vtrust"]]
-    worse = [n for n in miners if n["incentive"] < seat["incentive"]]
-    want.put("chutes_miner_seats_behind", len(worse), hotkey=HOTKEY)
-    want.put("chutes_miner_registered", 1, hotkey=HOTKEY)
-    want.put("chutes_miner_blacklisted", 0, hotkey=HOTKEY)
-    want.put("chutes_miner_info", 1, hotkey=HOTKEY, coldkey=seat["coldkey"], uid=seat["node_id"])
+        want.mine(f"chutes_miner_{metric}", seat[field])
+    want.mine("chutes_miner_registered_timestamp_seconds", seconds(seat["synced_at"]))
+    want.mine("chutes_miner_registered", 1)
+    want.mine("chutes_miner_blacklisted", seat["blacklist_reason"] not in (None, ""))
+    want.mine("chutes_miner_info", 1, coldkey=seat["coldkey"], uid=seat["node_id"])
 
+
+def expect_scores(want: Expected, raw: dict[str, Any]) -> None:
     final = raw["scores"]["final_scores"]
-    scored = [share for share in final.values() if share is not None]
-    want.put("chutes_scored_miners", len(scored))
-    want.put("chutes_miner_score_ratio", final[HOTKEY], hotkey=HOTKEY)
-    want.put("chutes_miner_score_rank", 1 + len([1 for share in scored if share > final[HOTKEY]]), hotkey=HOTKEY)
-    higher, lower = ([s for s in scored if s > final[HOTKEY]], [s for s in scored if s < final[HOTKEY]])
-    want.put("chutes_miner_score_next_better_ratio", min(higher, default=None), hotkey=HOTKEY)
-    want.put("chutes_miner_score_next_worse_ratio", max(lower, default=None), hotkey=HOTKEY)
-    mine = raw["scores"]["raw_values"][HOTKEY]
-    want.put("chutes_miner_score_instances", mine["total_instances"], hotkey=HOTKEY)
-    want.put("chutes_miner_score_bounties", mine["bounty_score"], hotkey=HOTKEY)
-    want.put("chutes_miner_score_instance_seconds", mine["instance_seconds"], hotkey=HOTKEY)
-    want.put("chutes_miner_score_compute_units", mine["instance_compute_units"], hotkey=HOTKEY)
+    want.put("chutes_scored_miners", len(final))
+    if want.hotkey not in final:
+        return
+    share = final[want.hotkey]
+    want.mine("chutes_miner_score_ratio", share)
+    want.mine("chutes_miner_score_rank", 1 + len([1 for one in final.values() if one > share]))
+    want.mine("chutes_miner_score_next_better_ratio", min((s for s in final.values() if s > share), default=None))
+    want.mine("chutes_miner_score_next_worse_ratio", max((s for s in final.values() if s < share), default=None))
+    mine = raw["scores"]["raw_values"][want.hotkey]
+    want.mine("chutes_miner_score_instances", mine.get("total_instances"))
+    want.mine("chutes_miner_score_bounties", mine.get("bounty_score"))
+    want.mine("chutes_miner_score_instance_seconds", mine.get("instance_seconds"))
+    want.mine("chutes_miner_score_compute_units", mine.get("instance_compute_units"))
 
 
 STATS_FIELDS = {
@@ -146,42 +234,45 @@ def expect_stats(want: Expected, raw: dict[str, Any]) -> None:
         part = raw["stats"][field]
         old = "instance_stats" not in part
         records = part["compute_units" if old else "instance_stats"]
-        mine = [record for record in records if record["miner_hotkey"] == HOTKEY]
+        mine = [record for record in records if record["miner_hotkey"] == want.hotkey]
         want.put("chutes_platform_window_miners", len(records), window=window)
         for metric, name in STATS_FIELDS.items():
             if old and metric != "compute_units":
                 continue
             # A watched miner that is not listed did nothing in the window.
-            value = mine[0][name] if mine else 0
-            want.put(f"chutes_miner_window_{metric}", value, hotkey=HOTKEY, window=window)
-            total = 0.0
-            for record in records:
-                total += record[name]
-            want.put(f"chutes_platform_window_{metric}", total, window=window)
-        for record in raw["stats_per_chute"][field]["instance_stats"]:
+            want.mine(f"chutes_miner_window_{metric}", mine[0][name] if mine else 0, window=window)
+            want.put(f"chutes_platform_window_{metric}", sum(Fraction(row[name]) for row in records), window=window)
+        per_chute = raw["stats_per_chute_one"][field]
+        for record in per_chute.get("instance_stats", per_chute["compute_units"]):
+            assert record["miner_hotkey"] == want.hotkey
             for metric, name in STATS_FIELDS.items():
-                labels = {"hotkey": HOTKEY, "chute_id": record["chute_id"], "window": window}
-                want.put(f"chutes_miner_chute_window_{metric}", record[name], **labels)
+                value = record.get(name)
+                want.mine(f"chutes_miner_chute_window_{metric}", value, chute_id=record["chute_id"], window=window)
 
 
-def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
+def expect_metrics(want: Expected, raw: dict[str, Any]) -> None:
+    errors = any(row["error_count"] for row in raw["metrics"])
     for row in raw["metrics"]:
         chute = row["chute_id"]
         for metric, field in {
             "invocations": "total_invocations",
             "compute_seconds": "total_compute_time",
-            "errors": "error_count",
             "rate_limits": "rate_limit_count",
             "usage_usd": "total_usage_usd",
         }.items():
             want.put(f"chutes_chute_window_{metric}", row[field], chute_id=chute, window="1h")
+        if errors:
+            want.put("chutes_chute_window_errors", row["error_count"], chute_id=chute, window="1h")
         for metric, field in {
             "utilization_ratio": "utilization",
             "instances": "instance_count",
             "compute_multiplier": "compute_multiplier",
             "price_usd_per_second": "per_second_price_usd",
         }.items():
-            want.put(f"chutes_chute_{metric}", row[field], chute_id=chute)
+            want.put(f"chutes_chute_{metric}", row.get(field), chute_id=chute)
+
+
+def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["chutes"]:
         chute = row["chute_id"]
         want.put(
@@ -194,142 +285,208 @@ def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
             image=row["image"],
             template=row["standard_template"],
             public=flag(row["public"]),
-            tee=flag(row["tee"]),
-            disabled=flag(row["disabled"]),
-            preemptible=flag(row["preemptible"]),
+            tee=flag(row.get("tee")),
+            disabled=flag(row.get("disabled")),
+            preemptible=flag(row.get("preemptible")),
         )
-        selector = row["node_selector"] or {}
+        selector = row["node_selector"]
         want.put("chutes_chute_gpus", selector.get("gpu_count"), chute_id=chute)
-        if "min_vram_gb_per_gpu" in selector:
+        if selector.get("min_vram_gb_per_gpu") is not None:
             want.put("chutes_chute_min_vram_bytes", selector["min_vram_gb_per_gpu"] * 10**9, chute_id=chute)
         for metric, field in {
             "effective_compute_multiplier": "effective_compute_multiplier",
-            "bounty": "bounty",
             "concurrency": "concurrency",
             "max_instances": "max_instances",
             "scaling_threshold_ratio": "scaling_threshold",
             "discount_ratio": "discount",
             "shutdown_after_seconds": "shutdown_after_seconds",
         }.items():
-            want.put(f"chutes_chute_{metric}", row[field], chute_id=chute)
+            want.put(f"chutes_chute_{metric}", row.get(field), chute_id=chute)
+        if row.get("bounty") is not None:
+            want.put("chutes_chute_bounty_age_seconds", Fraction(row["bounty"] - 100) / 3, chute_id=chute)
         want.put("chutes_chute_window_invocations", row["invocation_count"], chute_id=chute, window="1d")
         for gpu in selector.get("supported_gpus") or []:
             want.put("chutes_chute_supported_gpu_info", 1, chute_id=chute, gpu=gpu)
-        for factor, value in (row["compute_multiplier_factors"] or {}).items():
+        for factor, value in (row.get("compute_multiplier_factors") or {}).items():
             want.put("chutes_chute_compute_multiplier_factor", value, chute_id=chute, factor=factor)
 
 
 def expect_servers(want: Expected, raw: dict[str, Any]) -> None:
     servers = raw["servers"]["servers"]
     for row in servers:
-        labels = {"hotkey": HOTKEY, "server_id": row["server_id"]}
+        key = row["server_id"]
         tee = flag(row["is_tee"])
-        want.put("chutes_server_info", 1, **labels, name=row["name"], ip=row["ip"], tee=tee, version=row["version"])
-        want.put("chutes_server_gpus", len(row["gpus"]), **labels)
-        want.put("chutes_server_maintenance_pending", row["maintenance_pending"], **labels)
-        want.put("chutes_server_created_timestamp_seconds", seconds(row["created_at"]), **labels)
-        want.put("chutes_server_updated_timestamp_seconds", seconds(row["updated_at"]), **labels)
-    want.put("chutes_fleet_servers", len(servers), hotkey=HOTKEY)
-    want.put("chutes_fleet_servers_without_gpus", len([1 for row in servers if not row["gpus"]]), hotkey=HOTKEY)
+        want.mine(
+            "chutes_server_info", 1, server_id=key, name=row["name"], ip=row["ip"], tee=tee, version=row["version"]
+        )
+        want.mine("chutes_server_gpus", len(row["gpus"]), server_id=key)
+        want.mine("chutes_server_maintenance_pending", row["maintenance_pending"], server_id=key)
+        want.mine("chutes_server_created_timestamp_seconds", seconds(row["created_at"]), server_id=key)
+        want.mine("chutes_server_updated_timestamp_seconds", seconds(row["updated_at"]), server_id=key)
+    want.mine("chutes_fleet_servers", len(servers))
+    want.mine("chutes_fleet_servers_without_gpus", len([1 for row in servers if not row["gpus"]]))
     for metric, field in {"ips": "ip", "names": "name"}.items():
-        values = [row[field] for row in servers if row[field]]
-        repeated = {value for value in values if values.count(value) > 1}
-        want.put(f"chutes_fleet_duplicate_server_{metric}", len(repeated), hotkey=HOTKEY)
+        values = [row[field] for row in servers]
+        want.mine(f"chutes_fleet_duplicate_server_{metric}", len({one for one in values if values.count(one) > 1}))
 
 
-def expect_gpus(want: Expected, raw: dict[str, Any]) -> None:
-    used = {row["gpu_id"] for row in raw["inventory"]}
-    active = {row["gpu_id"] for row in raw["inventory"] if row["active"] is True}
-    states: dict[str, list[str]] = {}
+def dashed(gpu_id: str) -> str:
+    digits = iter(gpu_id)
+    return "GPU-" + "-".join("".join(next(digits) for _ in range(length)) for length in (8, 4, 4, 4, 12))
+
+
+def expect_nodes(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["nodes"]:
-        labels = {"hotkey": HOTKEY, "gpu_id": row["uuid"]}
-        want.put(
+        key = row["uuid"]
+        want.mine(
             "chutes_gpu_info",
             1,
-            **labels,
+            gpu_id=key,
             server_id=row["server_id"],
             gpu=row["gpu_identifier"],
             name=row["name"],
             device_index=row["device_index"],
             verification_host=row["verification_host"],
+            uuid=dashed(key),
         )
-        verified = row["verified_at"] is not None and row["verification_error"] is None
-        want.put("chutes_gpu_verified", verified, **labels)
-        want.put("chutes_gpu_verified_timestamp_seconds", seconds(row["verified_at"]), **labels)
+        want.mine("chutes_gpu_verified", row["verified_at"] is not None, gpu_id=key)
+        want.mine("chutes_gpu_verified_timestamp_seconds", seconds(row["verified_at"]), gpu_id=key)
         if row["verification_error"]:
-            want.put("chutes_gpu_verification_error_info", 1, **labels, error=row["verification_error"])
-        want.put("chutes_gpu_memory_bytes", row["memory"], **labels)
-        want.put("chutes_gpu_clock_rate_hertz", row["clock_rate"] and row["clock_rate"] * 1e6, **labels)
-        want.put("chutes_gpu_processors", row["processors"], **labels)
-        want.put("chutes_gpu_created_timestamp_seconds", seconds(row["created_at"]), **labels)
-        want.put("chutes_gpu_in_use", row["uuid"] in used, **labels)
-        unsaid = row["uuid"] in {item["gpu_id"] for item in raw["inventory"] if item["active"] is None}
-        want.put("chutes_gpu_active", None if unsaid else row["uuid"] in active, **labels)
-        busy = "earning" if row["uuid"] in active else "starting" if row["uuid"] in used else "idle"
-        states.setdefault(row["gpu_identifier"] or "unknown", []).append(busy if verified else "unverified")
+            want.mine("chutes_gpu_verification_error_info", 1, gpu_id=key, error=row["verification_error"])
+        want.mine("chutes_gpu_memory_bytes", row["memory"], gpu_id=key)
+        if row["clock_rate"] is not None:
+            want.mine("chutes_gpu_clock_rate_hertz", row["clock_rate"] * 1000, gpu_id=key)
+        want.mine("chutes_gpu_processors", row["processors"], gpu_id=key)
+        want.mine("chutes_gpu_created_timestamp_seconds", seconds(row["created_at"]), gpu_id=key)
+
+
+def state_of(row: Row, raw: dict[str, Any]) -> str:
+    """Return a GPU's state as the service's own tables would tell it."""
+    for item in raw["inventory"]:
+        if item["gpu_id"] == row["uuid"]:
+            if item["active"]:
+                return "earning"
+            (holder,) = (
+                one
+                for one in raw["instances"]
+                if not one["active"] and all(one[name] == item[name] for name in ("chute_id", "last_verified_at"))
+            )
+            return "disabled" if holder["activated_at"] else "starting"
+    return "unverified" if row["verified_at"] is None else "idle"
+
+
+def expect_fleet(want: Expected, raw: dict[str, Any]) -> None:
+    states: dict[str, list[str]] = {}
+    held = {item["gpu_id"]: item["active"] for item in raw["inventory"]}
+    for row in raw["nodes"]:
+        key = row["uuid"]
+        want.mine("chutes_gpu_in_use", key in held, gpu_id=key)
+        want.mine("chutes_gpu_active", held.get(key, False), gpu_id=key)
+        states.setdefault(row["gpu_identifier"], []).append(state_of(row, raw))
     for model, found in states.items():
-        for state in ("earning", "starting", "idle", "unverified"):
-            want.put("chutes_fleet_gpus", found.count(state), hotkey=HOTKEY, gpu=model, state=state)
-    for row in raw["inventory"]:
-        labels = {"hotkey": HOTKEY, "gpu_id": row["gpu_id"]}
-        want.put("chutes_gpu_allocation_info", 1, **labels, chute_id=row["chute_id"], chute_name=row["chute_name"])
+        for state in ("earning", "starting", "disabled", "idle", "unverified"):
+            want.mine("chutes_fleet_gpus", found.count(state), gpu=model, state=state)
+    for item in raw["inventory"]:
+        labels = {"chute_id": item["chute_id"], "chute_name": item["chute_name"]}
+        want.mine("chutes_gpu_allocation_info", 1, gpu_id=item["gpu_id"], **labels)
+
+
+def instance_state(row: Row) -> str:
+    if row["active"]:
+        return "active"
+    if row["verification_error"]:
+        return "failed"
+    return "disabled" if row["activated_at"] else "starting"
 
 
 def expect_instances(want: Expected, raw: dict[str, Any]) -> None:
-    states = []
+    some_failed = any(row["consecutive_failures"] for row in raw["instances"])
     for row in raw["instances"]:
-        labels = {"hotkey": HOTKEY, "instance_id": row["instance_id"]}
-        states.append("active" if row["active"] else "failed" if row["verification_error"] else "starting")
-        described = ("chute_id", "version", "chutes_version", "region", "billed_to")
-        want.put("chutes_instance_info", 1, **labels, **{name: row[name] for name in described})
+        labels = {"instance_id": row["instance_id"]}
+        described = {name: row[name] for name in ("chute_id", "version", "chutes_version", "billed_to")}
+        region = "" if row["region"] == "n/a" else row["region"]
+        want.mine("chutes_instance_info", 1, **labels, **described, region=region)
         for metric, field in {
             "active": "active",
             "verified": "verified",
-            "consecutive_failures": "consecutive_failures",
             "compute_multiplier": "compute_multiplier",
             "price_usd_per_hour": "hourly_rate",
             "bounty": "bounty",
         }.items():
-            want.put(f"chutes_instance_{metric}", row[field], **labels)
-        for metric, field in {
-            "created": "created_at",
-            "activated": "activated_at",
-            "last_verified": "last_verified_at",
-            "last_queried": "last_queried_at",
-            "stop_billing": "stop_billing_at",
-        }.items():
-            want.put(f"chutes_instance_{metric}_timestamp_seconds", seconds(row[field]), **labels)
+            want.mine(f"chutes_instance_{metric}", row[field], **labels)
+        if some_failed:
+            want.mine("chutes_instance_consecutive_failures", row["consecutive_failures"], **labels)
+        for metric in ("created", "activated", "last_verified", "last_queried", "stop_billing"):
+            want.mine(f"chutes_instance_{metric}_timestamp_seconds", seconds(row[f"{metric}_at"]), **labels)
         if row["verification_error"]:
-            want.put("chutes_instance_verification_error_info", 1, **labels, error=row["verification_error"])
-    for state in ("active", "starting", "failed"):
-        want.put("chutes_fleet_instances", states.count(state), hotkey=HOTKEY, state=state)
+            want.mine("chutes_instance_verification_error_info", 1, **labels, error=row["verification_error"])
+    states = [instance_state(row) for row in raw["instances"]]
+    for state in ("active", "starting", "disabled"):
+        want.mine("chutes_fleet_instances", states.count(state), state=state)
+    want.mine("chutes_fleet_instances", states.count("failed") or None, state="failed")
+
+
+def expect_limits(want: Expected, raw: dict[str, Any]) -> None:
+    for row in raw["instances"]:
+        labels = {"instance_id": row["instance_id"]}
+        activated = seconds(row["activated_at"])
+        if activated is not None and row["billed_to"] is None:
+            want.mine("chutes_instance_secured_timestamp_seconds", activated + 60 * 60, **labels)
+        if instance_state(row) == "starting" and row["verified"] is not None:
+            since = seconds(row["last_verified_at"] if row["verified"] else row["created_at"])
+            assert since is not None
+            limit = since + (3 * 3600 if row["verified"] else 210 * 60)
+            want.mine("chutes_instance_purge_timestamp_seconds", limit, **labels)
+
+
+def expect_private_gate(want: Expected, raw: dict[str, Any]) -> None:
+    public = [row for row in raw["instances"] if row["billed_to"] is None]
+    active = [row for row in public if row["active"]]
+    want.mine("chutes_miner_private_gate_instances", len(active))
+    chutes = [row["chute_id"] for row in active]
+    gpus = [item for item in raw["inventory"] if item["active"] and item["chute_id"] in chutes]
+    want.mine("chutes_miner_private_gate_gpus", len(gpus))
+    since = [seconds(row["activated_at"]) or 0 for row in public if row["activated_at"]]
+    want.mine("chutes_miner_private_gate_oldest_activation_timestamp_seconds", min(since, default=None))
 
 
 def expect_active_instances(want: Expected, raw: dict[str, Any]) -> None:
-    rows_of = raw["active_instances"]
-    mine = [row for row in rows_of if row["miner_hotkey"] == HOTKEY]
-    want.put("chutes_platform_active_instances", len(rows_of))
-    want.put("chutes_platform_active_compute_multiplier", sum(row["compute_multiplier"] for row in rows_of))
-    for chute_id in {row["chute_id"] for row in rows_of}:
-        count = len([1 for row in rows_of if row["chute_id"] == chute_id])
+    running = raw["active_instances"]
+    mine = [row for row in running if row["miner_hotkey"] == want.hotkey]
+    want.put("chutes_platform_active_instances", len(running))
+    want.put("chutes_platform_active_compute_multiplier", sum(Fraction(row["compute_multiplier"]) for row in running))
+    for chute_id in {row["chute_id"] for row in running}:
+        count = len([1 for row in running if row["chute_id"] == chute_id])
         want.put("chutes_chute_active_instances", count, chute_id=chute_id)
-    want.put("chutes_miner_active_instances", len(mine), hotkey=HOTKEY)
-    total = sum(row["compute_multiplier"] for row in mine)
-    want.put("chutes_miner_active_compute_multiplier", total, hotkey=HOTKEY)
-    newest = max((seconds(row["activated_at"]) or 0 for row in mine), default=0)
-    want.put("chutes_miner_last_activation_timestamp_seconds", newest or None, hotkey=HOTKEY)
+    want.mine("chutes_miner_active_instances", len(mine))
+    want.mine("chutes_miner_active_compute_multiplier", sum(Fraction(row["compute_multiplier"]) for row in mine))
+    newest = max((seconds(row["activated_at"]) or 0 for row in mine), default=None)
+    want.mine("chutes_miner_last_activation_timestamp_seconds", newest)
+
+
+def expect_score_heading(want: Expected, raw: dict[str, Any]) -> None:
+    may_score = [row["hotkey"] for row in raw["metagraph"] if not row["blacklist_reason"]]
+    rates: dict[str, Fraction] = {want.hotkey: Fraction(0)}
+    for row in raw["active_instances"]:
+        if row["miner_hotkey"] in may_score:
+            rate = rates.get(row["miner_hotkey"], Fraction(0))
+            rates[row["miner_hotkey"]] = rate + Fraction(row["compute_multiplier"])
+    for row in raw["instances"]:
+        # Disabled instances keep earning, and only their own miner's answer lists them.
+        if row["activated_at"] and not row["active"]:
+            rates[want.hotkey] += Fraction(row["compute_multiplier"])
+    want.mine("chutes_miner_score_heading_ratio", rates[want.hotkey] / sum(rates.values()))
 
 
 def expect_images(want: Expected, raw: dict[str, Any]) -> None:
-    texts = {"pending build": "pending", "building": "building", "built and pushed": "built"}
+    texts = {"pending build": "pending", "building": "building", "built and pushed": "built", "error": "error"}
     found = []
     for row in raw["images"]:
         image, status = row["image_id"], row["status"]
-        failed = status.startswith("error")
-        found.append("error" if failed else texts[status])
+        found.append("other" if status is None else texts[status.split(":")[0]])
         named = ("username", "name", "tag", "patch_version", "chutes_version")
         labels = {name: row[name] for name in named} | {"public": flag(row["public"]), "status": found[-1]}
-        want.put("chutes_image_info", 1, image_id=image, error=status if failed else "", **labels)
+        want.put("chutes_image_info", 1, image_id=image, error=status if found[-1] == "error" else "", **labels)
         for metric, field in {
             "created": "created_at",
             "build_started": "build_started_at",
@@ -341,15 +498,20 @@ def expect_images(want: Expected, raw: dict[str, Any]) -> None:
 
 
 def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
-    methods = [row["method"] or "" for row in raw["jobs"]]
-    want.put("chutes_jobs_waiting", len(methods))
+    unfinished = [row for row in raw["jobs"] if row["finished_at"] is None]
+    waiting = [row for row in unfinished if row["miner_hotkey"] is None]
+    want.put("chutes_jobs_waiting", len(waiting))
+    methods = [row["method"] for row in waiting]
     for method in set(methods):
         want.put("chutes_jobs_available", methods.count(method), method=method)
-    oldest = min(row["created_at"] for row in raw["jobs"])
-    want.put("chutes_jobs_oldest_created_timestamp_seconds", seconds(oldest))
-    tried = [row for row in raw["jobs"] if HOTKEY in (row["miner_history"] or [])]
-    want.put("chutes_jobs_tried", len(tried), hotkey=HOTKEY)
-    for row in raw["jobs"]:
+    created = [seconds(row["created_at"]) for row in waiting]
+    # One of unknown age may be the oldest.
+    oldest = None if None in created else min(created, key=lambda at: at or 0, default=None)
+    want.put("chutes_jobs_oldest_created_timestamp_seconds", oldest)
+    tried = [None if row["miner_history"] is None else want.hotkey in row["miner_history"] for row in waiting]
+    want.mine("chutes_jobs_tried", None if None in tried else tried.count(True))
+    want.mine("chutes_jobs_stuck", len([row for row in unfinished if row["miner_hotkey"] == want.hotkey]))
+    for row in waiting:
         job = row["job_id"]
         labels = {name: row[name] for name in ("chute_id", "method", "status")}
         want.put("chutes_job_info", 1, job_id=job, **labels)
@@ -359,65 +521,133 @@ def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
             want.put("chutes_job_tries", len(row["miner_history"]), job_id=job)
 
 
-def expect_history_and_cooldowns(want: Expected, raw: dict[str, Any]) -> None:
+def expect_history(want: Expected, raw: dict[str, Any]) -> None:
     # The answer is oldest first.
     newest = raw["unique_chute_history"][-1]
-    want.put("chutes_miner_unique_chute_gpus", newest["count"], hotkey=HOTKEY)
-    want.put("chutes_miner_active_gpus", newest["total_count"], hotkey=HOTKEY)
-    want.put("chutes_miner_history_timestamp_seconds", seconds(newest["time"]), hotkey=HOTKEY)
-    want.put("chutes_miner_thrash_cooldowns", len(raw["thrash_cooldowns"]), hotkey=HOTKEY)
-    for row in raw["thrash_cooldowns"]:
+    want.mine("chutes_miner_unique_chute_gpus", newest["count"])
+    want.mine("chutes_miner_active_gpus", newest.get("total_count"))
+    want.mine("chutes_miner_history_timestamp_seconds", seconds(newest["time"]))
+    counts = [point["total_count"] for point in raw["unique_chute_history"] if "total_count" in point]
+    want.mine("chutes_miner_average_active_gpus", Fraction(sum(counts), len(counts)) if counts else None)
+
+
+def expect_cooldowns(want: Expected, raw: dict[str, Any]) -> None:
+    want.mine("chutes_miner_thrash_cooldowns", len(raw["thrash_cooldowns"]))
+    # Later cooldowns of a chute replace earlier ones.
+    last = {row["chute_id"]: row for row in sorted(raw["thrash_cooldowns"], key=lambda row: row["cooldown_expires_at"])}
+    for chute, row in last.items():
         for metric, field in {"deleted": "deleted_at", "expires": "cooldown_expires_at"}.items():
-            name = f"chutes_thrash_cooldown_{metric}_timestamp_seconds"
-            want.put(name, seconds(row[field]), hotkey=HOTKEY, chute_id=row["chute_id"])
+            want.mine(f"chutes_thrash_cooldown_{metric}_timestamp_seconds", seconds(row[field]), chute_id=chute)
 
 
-def expect_observed(want: Expected) -> None:
+def expect_observed(want: Expected, raw: dict[str, Any]) -> None:
     # The first answer is where counting starts.
-    for event in ("instances_started", "instances_stopped", "instance_verification_failures"):
-        want.put(f"chutes_observed_{event}_total", 0, hotkey=HOTKEY)
-    want.put("chutes_observed_gpu_verification_failures_total", 0, hotkey=HOTKEY)
+    assert "instances" in raw
+    for event in ("instances_started", "instances_stopped"):
+        want.mine(f"chutes_observed_{event}_total", 0)
+    want.mine("chutes_observed_gpu_verification_failures_total", 0)
 
 
-def load(directory: Path, **other: str) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Return recorded bodies, and what plain JSON makes of them."""
-    bodies = {name: recording(directory, other.get(name, name)) for name in NAMES}
-    raw = {name: rows(body) if body.startswith(b"data: ") else json.loads(body) for name, body in bodies.items()}
-    return bodies, raw
+EXPECTATIONS = {
+    expect_metagraph: ("metagraph",),
+    expect_scores: ("scores",),
+    expect_stats: ("stats",),
+    expect_metrics: ("metrics",),
+    expect_chutes: ("chutes",),
+    expect_servers: ("servers",),
+    expect_nodes: ("nodes",),
+    expect_fleet: ("servers", "nodes", "inventory", "instances"),
+    expect_instances: ("instances",),
+    expect_limits: ("instances",),
+    expect_private_gate: ("instances", "inventory"),
+    expect_active_instances: ("active_instances",),
+    expect_score_heading: ("active_instances", "metagraph", "instances"),
+    expect_images: ("images",),
+    expect_jobs: ("jobs",),
+    expect_history: ("unique_chute_history",),
+    expect_cooldowns: ("thrash_cooldowns",),
+    expect_observed: ("instances", "nodes"),
+}
+"""What to expect where all the answers it is made of are there."""
 
 
-def expected(raw: dict[str, Any]) -> Page:
-    want = Expected()
-    for expect in (
-        expect_platform,
-        expect_stats,
-        expect_chutes,
-        expect_servers,
-        expect_gpus,
-        expect_instances,
-        expect_active_instances,
-        expect_images,
-        expect_jobs,
-        expect_history_and_cooldowns,
-    ):
-        expect(want, raw)
-    expect_observed(want)
+def expected(raw: dict[str, Any], hotkey: str) -> Page:
+    want = Expected(hotkey)
+    for expect, needed in EXPECTATIONS.items():
+        if all(name in raw for name in needed):
+            expect(want, raw)
     return want.page
 
 
-@pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
-async def test_recorded_answers_give_exactly_the_metrics_that_their_json_says(directory: Path) -> None:
-    bodies, raw = load(directory)
-    async with served(replay(bodies)) as url:
-        page = data_of(await scrape(watching(url, collectors=ALL_ON)))
-    want = expected(raw)
+def differences(page: Page, want: Page) -> Page:
     assert page.keys() == want.keys()
-    assert {key: value for key, value in page.items() if value != pytest.approx(want[key], rel=1e-12)} == {}
+    return {key: value for key, value in page.items() if value != pytest.approx(want[key], rel=1e-12)}
+
+
+@pytest.mark.parametrize("miner", MINERS, ids=str)
+async def test_recorded_answers_give_exactly_the_metrics_that_their_json_says(miner: Miner) -> None:
+    bodies = miner.bodies()
+    async with served(replay(bodies)) as url:
+        page = await scrape(miner.settings(url))
+    assert set(successes(page).values()) == {1.0}
+    assert differences(data_of(page), expected(raw_json(bodies), miner.hotkey)) == {}
+
+
+@pytest.mark.parametrize("miner", MINERS, ids=str)
+async def test_recorded_answers_are_not_doubted(miner: Miner) -> None:
+    async with served(replay(miner.bodies())) as url:
+        page = await scrape(miner.settings(url))
+    doubts = {key[1]: value for key, value in page.items() if key[0] == "chutes_feed_doubted"}
+    assert len(doubts) > 10
+    assert set(doubts.values()) == {0.0}
+
+
+OLDER = {"2025": ("servers", "active_instances", "thrash_cooldowns"), "2026-02": ("servers",)}
+"""Older shapes, and the endpoints that did not exist yet."""
+
+
+def older_bodies(period: str) -> dict[str, bytes]:
+    names = ({*NAMES} - {*OLDER[period]}) | {"stats_per_chute_one"}
+    return {name: recording(RECORDINGS / period, name) for name in names}
+
+
+@pytest.mark.parametrize("period", OLDER)
+async def test_answers_of_older_deployments_give_what_they_have_and_invent_nothing(period: str) -> None:
+    bodies = older_bodies(period)
+    async with served(replay(bodies)) as url:
+        page = await scrape(watching(url, collectors=ALL_ON))
+    assert differences(data_of(page), expected(raw_json(bodies), HOTKEY)) == {}
+    missing = {labels for name, labels in page if name == "chutes_feed_failure_info"}
+    assert {dict(labels)["feed"] for labels in missing} == {*OLDER[period]}
+
+
+async def test_fields_that_only_older_deployments_fill_are_exported_there_and_nowhere_else() -> None:
+    never_today = (
+        "chutes_miner_trust_ratio",
+        "chutes_miner_last_update_block",
+        "chutes_chute_window_errors",
+        "chutes_instance_last_queried_timestamp_seconds",
+        "chutes_instance_consecutive_failures",
+        "chutes_instance_verification_error_info",
+    )
+    pages = []
+    for bodies in (older_bodies("2025"), MINERS[0].bodies()):
+        async with served(replay(bodies)) as url:
+            pages.append(await scrape(watching(url, collectors=ALL_ON)))
+    old, today = ({name for name, _ in page} for page in pages)
+    assert old >= set(never_today)
+    assert today.isdisjoint(never_today)
+    regions = [{dict(labels).get("region") for name, labels in p if name == "chutes_instance_info"} for p in pages]
+    assert regions == [{"eu-north", None}, {None}]
+    assert pages[0][series("chutes_fleet_instances", hotkey=HOTKEY, state="failed")] == 1
+    assert series("chutes_fleet_instances", hotkey=HOTKEY, state="failed") not in pages[1]
+    # The field that holds the consensus today held the validator trust then.
+    assert series("chutes_miner_consensus_ratio", hotkey=HOTKEY) not in pages[0]
 
 
 async def test_a_window_that_the_stats_leave_out_is_unknown_not_zero() -> None:
-    bodies, raw = load(RECORDINGS)
-    bodies["stats"] = json.dumps({**raw["stats"], "past_day": None}).encode()
+    bodies = MINERS[0].bodies()
+    bodies["stats"] = json.dumps({**json.loads(bodies["stats"]), "past_day": None}).encode()
     async with served(replay(bodies)) as url:
         page = await scrape(watching(url, collectors=ALL_ON))
     windows = {dict(labels)["window"] for name, labels in page if name == "chutes_platform_window_miners"}
@@ -426,7 +656,7 @@ async def test_a_window_that_the_stats_leave_out_is_unknown_not_zero() -> None:
 
 
 async def test_chutes_may_lack_what_they_ask_for() -> None:
-    bodies, _ = load(RECORDINGS)
+    bodies = MINERS[0].bodies()
     bodies["chutes"] = b'data: {"chute_id":"a","node_selector":{"gpu_count":2}}\n\n'
     async with served(replay(bodies)) as url:
         page = await scrape(watching(url, collectors=ALL_ON))
@@ -434,105 +664,12 @@ async def test_chutes_may_lack_what_they_ask_for() -> None:
     assert series("chutes_chute_min_vram_bytes", chute_id="a") not in page
 
 
-async def test_the_stats_of_2025_give_what_they_have_and_invent_nothing() -> None:
-    bodies, raw = load(RECORDINGS, stats="stats_2025")
-    async with served(replay(bodies)) as url:
-        page = data_of(await scrape(watching(url, collectors=ALL_ON)))
-    want = expected(raw)
-    assert page.keys() == want.keys()
-    assert {key: value for key, value in page.items() if value != pytest.approx(want[key], rel=1e-12)} == {}
-    assert not [key for key in page if key[0] in ("chutes_miner_window_instances", "chutes_miner_window_bounties")]
-
-
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 async def test_promtool_has_nothing_to_say_about_a_page_of_recorded_answers(directory: Path) -> None:
-    bodies, _ = load(directory)
-    async with served(replay(bodies)) as url, served_exporter(watching(url, collectors=ALL_ON)) as (exporter_url, _):
+    miner = Miner(directory, "test_miner")
+    async with (
+        served(replay(miner.bodies())) as url,
+        served_exporter(miner.settings(url)) as (exporter_url, _),
+    ):
         page = (await ask(f"{exporter_url}/metrics")).content
     assert promtool_complaints(page) == ""
-
-
-NULLABLE = {
-    "metagraph": ("hotkey",),
-    "metrics": ("chute_id",),
-    "chutes": ("chute_id",),
-    "nodes": ("uuid",),
-    "inventory": ("gpu_id",),
-    "instances": ("instance_id",),
-    "images": ("image_id",),
-    "jobs": ("job_id",),
-    "active_instances": ("instance_id",),
-    "thrash_cooldowns": ("chute_id",),
-    "unique_chute_history": ("time",),
-}
-
-
-def nulled(records: list[Row], *identity: str) -> list[Row]:
-    """Return records with null in every field but those that identify them."""
-    return [{field: value if field in identity else None for field, value in row.items()} for row in records]
-
-
-def all_null() -> dict[str, bytes]:
-    """Return the recordings with null wherever null can be."""
-    bodies, raw = load(RECORDINGS)
-    for name, identity in NULLABLE.items():
-        rows_of = nulled(raw[name], *identity)
-        if bodies[name].startswith(b"["):
-            bodies[name] = json.dumps(rows_of).encode()
-        else:
-            bodies[name] = b"".join(f"data: {json.dumps(row)}\n\n".encode() for row in rows_of)
-    bodies["servers"] = json.dumps({"servers": nulled(raw["servers"]["servers"], "server_id")}).encode()
-    for name in ("stats", "stats_per_chute"):
-        windows = {
-            window: {"instance_stats": nulled(part["instance_stats"], "miner_hotkey", "chute_id")}
-            for window, part in raw[name].items()
-        }
-        bodies[name] = json.dumps(windows).encode()
-    bodies["scores"] = json.dumps({key: dict.fromkeys(values) for key, values in raw["scores"].items()}).encode()
-    return bodies
-
-
-async def test_null_in_every_field_that_can_be_null_makes_no_sample_of_it() -> None:
-    async with served(replay(all_null())) as url:
-        page = await scrape(watching(url, collectors=ALL_ON))
-    success = {value for (name, _), value in page.items() if name == "chutes_scrape_collector_success"}
-    assert success == {1.0}
-    # What is known without any field: that something is there, and how many.
-    known = {
-        "chutes_metagraph_miners": 12,
-        "chutes_metagraph_blacklisted_miners": 0,
-        "chutes_miner_registered": 1,
-        "chutes_miner_blacklisted": 0,
-        "chutes_miner_info": 1,
-        "chutes_scored_miners": 0,
-        "chutes_chute_info": 1,
-        "chutes_server_info": 1,
-        "chutes_gpu_info": 1,
-        "chutes_gpu_verified": 0,
-        "chutes_gpu_allocation_info": 1,
-        "chutes_instance_info": 1,
-        "chutes_platform_active_instances": 8,
-        "chutes_miner_active_instances": 0,
-        "chutes_miner_active_compute_multiplier": 0,
-        "chutes_image_info": 1,
-        "chutes_job_info": 1,
-        "chutes_jobs_waiting": 3,
-        "chutes_jobs_available": 3,
-        "chutes_jobs_tried": 0,
-        "chutes_miner_history_timestamp_seconds": 1795323600,
-        "chutes_miner_thrash_cooldowns": 2,
-    }
-    counted = (
-        "chutes_observed_",
-        "chutes_images",
-        "chutes_fleet_",
-        "chutes_gpu_in_use",
-        "chutes_gpu_active",
-        "chutes_platform_window_",
-    )
-    for (name, labels), value in data_of(page).items():
-        if name.startswith("chutes_miner_window_"):
-            # The miner has no record in the past hour at all, which says that it did nothing.
-            assert (value, ("window", "1h") in labels) == (0, True)
-        elif not name.startswith(counted):
-            assert value == known[name], name

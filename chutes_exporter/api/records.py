@@ -1,15 +1,26 @@
 """What the endpoints answer, as typed records.
 
-Only what the exporter uses is kept; unknown fields are ignored. A field that may be null or missing is ``None``
-then: unknown, which is not zero. Times are Unix seconds.
+Only what the exporter uses is kept. Unknown fields are skipped while decoding, which includes secrets and users' data
+(``extra`` and ``cacert`` of instances, ``job_args`` of jobs): they never reach a record, a log line or an error.
+
+A field that is null or missing is ``None``: unknown, which is not zero. Where the service gives null a meaning of its
+own ("not verified", "not finished"), the field's type is :data:`Nullable`: null is ``None``, and a missing field is
+``UNSET``. Times are Unix seconds. Fields are named after their meaning where the API's own name says something else.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+T = TypeVar("T")
+
+Nullable: TypeAlias = T | UnsetType | None
+"""A field whose null says something: ``None`` for null, ``UNSET`` where the answer does not have the field."""
 
 
 class UnixTime(float):
@@ -34,10 +45,27 @@ class UnixTime(float):
         return cls(moment.timestamp())
 
 
+class AxonAddress(str):
+    """An IP address as people write it, read from decimal text (2025: from dotted text). Empty for none."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> AxonAddress:
+        """Read an address; "0" and anything that is no address are none."""
+        try:
+            number = int(text) if text.isascii() and text.isdecimal() else text
+            return cls(ipaddress.ip_address(number)) if number else cls()
+        except ValueError:
+            return cls()
+
+
 def decode_hook(kind: type, value: Any) -> Any:
     """Read the types that msgspec does not know (its ``dec_hook``)."""
     if kind is UnixTime and isinstance(value, str):
         return UnixTime.parse(value)
+    if kind is AxonAddress and isinstance(value, str):
+        return AxonAddress.parse(value)
     raise ValueError(f"expected {kind.__name__}")
 
 
@@ -55,7 +83,11 @@ class NodeSelector(Record, frozen=True):
 
 
 class Chute(Record, frozen=True):
-    """A workload that miners can run. Source: ``/miner/chutes/`` and ``/miner/chutes/{chute_id}/{version}``."""
+    """A workload that miners can run. Source: ``/miner/chutes/`` and ``/miner/chutes/{chute_id}/{version}``.
+
+    ``effective_compute_multiplier`` and its factors hold for the cheapest GPU that the chute allows. ``bounty`` is a
+    number that grows with the bounty's age (:func:`~chutes_exporter.api.meaning.bounty_age`), null without a bounty.
+    """
 
     chute_id: str
     name: str | None = None
@@ -77,7 +109,7 @@ class Chute(Record, frozen=True):
     node_selector: NodeSelector | None = None
     effective_compute_multiplier: float | None = None
     compute_multiplier_factors: dict[str, float | None] | None = None
-    bounty: float | None = None
+    bounty: Nullable[float] = UNSET
 
 
 class Image(Record, frozen=True):
@@ -97,7 +129,11 @@ class Image(Record, frozen=True):
 
 
 class Node(Record, frozen=True):
-    """One GPU of the signing miner. Source: ``/miner/nodes/``. ``memory`` in bytes, ``clock_rate`` in MHz."""
+    """One GPU of the signing miner. Source: ``/miner/nodes/``.
+
+    ``memory`` in bytes, ``clock_rate`` in kHz. ``verified_at`` is null until a verification succeeds.
+    ``verification_error`` belongs to the last failed one, and a GPU with both is usable.
+    """
 
     uuid: str
     name: str | None = None
@@ -107,7 +143,7 @@ class Node(Record, frozen=True):
     server_id: str | None = None
     clock_rate: float | None = None
     processors: float | None = None
-    verified_at: UnixTime | None = None
+    verified_at: Nullable[UnixTime] = UNSET
     verification_error: str | None = None
     verification_host: str | None = None
     created_at: UnixTime | None = None
@@ -119,7 +155,7 @@ class ServerGpu(Record, frozen=True):
     uuid: str
     gpu_identifier: str | None = None
     device_index: int | None = None
-    verified_at: UnixTime | None = None
+    verified_at: Nullable[UnixTime] = UNSET
     verification_error: str | None = None
 
 
@@ -140,7 +176,9 @@ class Server(Record, frozen=True):
 class Instance(Record, frozen=True):
     """A chute that runs, or starts, on the signing miner's GPUs. Source: ``/miner/instances/``.
 
-    ``hourly_rate`` in USD per hour; ``verified`` but not ``active`` is still starting.
+    ``hourly_rate`` in USD per hour. ``activated_at`` is null until the first activation, so an instance with it that
+    is not ``active`` was disabled by its miner. ``billed_to`` is null for public instances. ``last_queried_at`` and
+    ``verification_error`` have no writer since 2025, ``consecutive_failures`` is always 0, ``region`` always "n/a".
     """
 
     instance_id: str
@@ -151,11 +189,11 @@ class Instance(Record, frozen=True):
     active: bool | None = None
     verified: bool | None = None
     created_at: UnixTime | None = None
-    activated_at: UnixTime | None = None
+    activated_at: Nullable[UnixTime] = UNSET
     last_verified_at: UnixTime | None = None
     last_queried_at: UnixTime | None = None
     stop_billing_at: UnixTime | None = None
-    billed_to: str | None = None
+    billed_to: Nullable[str] = UNSET
     verification_error: str | None = None
     consecutive_failures: float | None = None
     bounty: bool | None = None
@@ -164,33 +202,42 @@ class Instance(Record, frozen=True):
 
 
 class Job(Record, frozen=True):
-    """A job that no instance has claimed yet. Source: ``/miner/jobs/``."""
+    """A job that has no instance: one that waits, is stuck, or is over. Source: ``/miner/jobs/``.
+
+    ``finished_at`` is null until it is over, ``miner_hotkey`` until a miner claims it. ``miner_history`` names the
+    miners that asked for a launch token.
+    """
 
     job_id: str
     chute_id: str | None = None
     method: str | None = None
     status: str | None = None
     created_at: UnixTime | None = None
+    finished_at: Nullable[UnixTime] = UNSET
+    miner_hotkey: Nullable[str] = UNSET
     compute_multiplier: float | None = None
     miner_history: list[str] | None = None
     node_selector: NodeSelector | None = None
 
 
 class InventoryItem(Record, frozen=True):
-    """A GPU in use and the chute on it. Source: ``/miner/inventory``. A GPU that is not listed is idle."""
+    """A GPU that an instance holds, in whatever state, and its chute. Source: ``/miner/inventory``.
+
+    ``active`` and ``last_verified_at`` are the instance's.
+    """
 
     gpu_id: str
     chute_id: str | None = None
     chute_name: str | None = None
     active: bool | None = None
-    last_verified_at: UnixTime | None = None
-    verification_error: str | None = None
+    last_verified_at: Nullable[UnixTime] = UNSET
 
 
 class ChuteMetrics(Record, frozen=True):
-    """Demand for a chute over the past hour. Source: ``/miner/metrics/``.
+    """Demand for a chute over the past hour. Source: ``/miner/metrics/``. A chute without an instance is missing.
 
-    ``total_compute_time`` in seconds, money in USD, ``utilization`` a ratio that may exceed 1.
+    ``total_compute_time`` in seconds, money in USD, ``utilization`` a ratio that may exceed 1. ``error_count`` is
+    always 0 since 2026. Everything that the service's own monitoring measures is 0 where that fails.
     """
 
     chute_id: str
@@ -206,7 +253,7 @@ class ChuteMetrics(Record, frozen=True):
 
 
 class ActiveInstance(Record, frozen=True):
-    """An active instance of any miner. Source: ``/miner/active_instances/``."""
+    """An active instance of any miner, blacklisted ones included. Source: ``/miner/active_instances/``."""
 
     instance_id: str
     miner_hotkey: str | None = None
@@ -268,7 +315,7 @@ class Scores(Record, frozen=True):
     """Every miner's score. Source: ``/miner/scores``.
 
     Attributes:
-        raw: By hotkey; None for a hotkey without a score.
+        raw: By hotkey, over the past day; None for a hotkey without a score.
         shares: ``final_scores``: by hotkey, the share of all scores (they sum to 1); None without a score.
     """
 
@@ -299,10 +346,14 @@ class ThrashCooldown(Record, frozen=True):
     cooldown_expires_at: UnixTime | None = None
 
 
-class MetagraphNode(Record, frozen=True):
+class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registered_at": "synced_at"}):
     """A seat on the subnet. Source: ``/miner/metagraph``.
 
-    ``node_id`` is the UID, ``last_updated`` a block number, ``incentive``, ``trust`` and ``vtrust`` are ratios.
+    ``node_id`` is the UID. ``incentive`` and ``trust`` are the chain's numbers from 0 to 65535, and so is
+    ``consensus``, which the API calls ``vtrust``; :mod:`~chutes_exporter.api.meaning` makes ratios of them.
+    ``registered_at`` is when the seat was first seen with this hotkey; the API calls it ``synced_at``.
+    ``blacklist_reason`` is null or empty for miners that are not blacklisted. ``trust`` and ``last_updated`` are not
+    written since 2026 and 2024.
     """
 
     hotkey: str
@@ -310,12 +361,12 @@ class MetagraphNode(Record, frozen=True):
     node_id: int | None = None
     incentive: float | None = None
     trust: float | None = None
-    vtrust: float | None = None
+    consensus: float | None = None
     stake: float | None = None
     tao_stake: float | None = None
     alpha_stake: float | None = None
     last_updated: float | None = None
-    blacklist_reason: str | None = None
-    ip: str | None = None
+    blacklist_reason: Nullable[str] = UNSET
+    ip: AxonAddress | None = None
     port: int | None = None
-    synced_at: UnixTime | None = None
+    registered_at: UnixTime | None = None

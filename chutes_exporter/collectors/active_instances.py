@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SOURCE = "GET /miner/active_instances/"
 
-PLATFORM = Metric("chutes_platform_active_instances", "Active instances of all miners.", (), _SOURCE)
+PLATFORM = Metric("chutes_platform_active_instances", "Active and verified instances of all miners.", (), _SOURCE)
 PLATFORM_MULTIPLIER = Metric(
     "chutes_platform_active_compute_multiplier",
     "Sum of the compute multipliers of all miners' active instances: compute units that a second earns everybody.",
@@ -23,13 +23,13 @@ PLATFORM_MULTIPLIER = Metric(
 )
 BY_CHUTE = Metric(
     "chutes_chute_active_instances",
-    "Active instances of the chute on all miners; absent where there are none.",
+    "Active and verified instances of the chute on all miners; absent where there are none.",
     ("chute_id",),
     f"{_SOURCE}: chute_id",
 )
 BY_MINER = Metric(
     "chutes_miner_active_instances",
-    "Active instances of the miner; of miners that are not watched, absent where there are none.",
+    "Active and verified instances of the miner; absent where a miner that is not watched has none.",
     ("hotkey",),
     f"{_SOURCE}: miner_hotkey",
 )
@@ -48,26 +48,29 @@ NEWEST = Metric(
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the active instances: counts and sums, which a record that cannot be read would make false."""
+    """Translate the active instances: counts and sums, which an answer that is not whole would make false."""
     if not answers.complete():
         return
     instances = distinct(answers[ACTIVE_INSTANCES], lambda one: one.instance_id, out)
-    for chute_id, count in Counter(one.chute_id for one in instances if one.chute_id is not None).items():
-        out.add(BY_CHUTE, count, chute_id)
+    out.add(PLATFORM, len(instances))
+    out.add(PLATFORM_MULTIPLIER, total([one.compute_multiplier for one in instances]))
+    if all(one.chute_id is not None for one in instances):
+        for chute_id, count in Counter(one.chute_id for one in instances).items():
+            out.add(BY_CHUTE, count, chute_id)
     by_miner: dict[str, list[ActiveInstance]] = {hotkey: [] for hotkey in sorted(scope.watched)}
     for one in instances:
-        if one.miner_hotkey is not None:
-            by_miner.setdefault(one.miner_hotkey, []).append(one)
+        if one.miner_hotkey is None:
+            # It could be anybody's.
+            return
+        by_miner.setdefault(one.miner_hotkey, []).append(one)
     # The answer has every miner's: a watched one that is not in it runs nothing.
     for hotkey, own in by_miner.items():
         if scope.exports(hotkey, active=True):
             out.add(BY_MINER, len(own), hotkey)
             out.add(MULTIPLIER, total([one.compute_multiplier for one in own]), hotkey)
-            out.add(
-                NEWEST, max((one.activated_at for one in own if one.activated_at is not None), default=None), hotkey
-            )
-    out.add(PLATFORM, len(instances))
-    out.add(PLATFORM_MULTIPLIER, total([one.compute_multiplier for one in instances]))
+            activations = [one.activated_at for one in own if one.activated_at is not None]
+            if len(activations) == len(own):
+                out.add(NEWEST, max(activations, default=None), hotkey)
 
 
 COLLECTOR = Collector(

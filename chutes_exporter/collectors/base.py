@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -45,21 +46,35 @@ class Scope:
 
 
 class Answers:
-    """The answers to a collector's sources, typed by source."""
+    """The answers to a collector's sources, typed by source.
 
-    def __init__(self, answers: Mapping[AnySource, Answer[Any]]) -> None:
+    Args:
+        answers: By source, one for each that the collector needs.
+        extra: By source and hotkey, those of the collector's extra sources that are known.
+    """
+
+    def __init__(
+        self,
+        answers: Mapping[AnySource, Answer[Any]],
+        extra: Mapping[tuple[AnySource, str], Answer[Any]] | None = None,
+    ) -> None:
         self._answers = answers
+        self._extra = extra or {}
 
     def __getitem__(self, source: Source[T]) -> T:
         value: T = self._answers[source].value
         return value
 
     def complete(self, *among: AnySource) -> bool:
-        """Tell whether every record could be read, of the named sources or of all.
+        """Tell whether the answers are whole, those of the named sources or all: every record read, none doubted.
 
         Where not, nothing may be concluded from what is missing: no count, no rank, no zero.
         """
-        return not any(self._answers[source].rejected for source in among or self._answers)
+        return all(self._answers[source].whole for source in among or self._answers)
+
+    def by_hotkey(self, source: Source[T]) -> dict[str, T]:
+        """Return the whole answers of an extra source that are known, by hotkey."""
+        return {hotkey: one.value for (of, hotkey), one in self._extra.items() if of is source and one.whole}
 
 
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
@@ -74,7 +89,7 @@ def distinct(records: list[R], identity: Callable[[R], object], out: Samples) ->
 def total(values: Sequence[float | None]) -> float | None:
     """Add up, unless a part is unknown: then the sum is."""
     known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+    return math.fsum(known) if len(known) == len(values) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,7 @@ class Collector:
         metrics: What it makes.
         collect: Makes samples of answers. Pure: same answers, same samples.
         cost: How many series it makes.
+        extra: What it also uses where it is known: one answer for each hotkey with a key.
         default: Whether it is on unless said otherwise: ``on``, ``off``, ``watched`` (where hotkeys are named: for
             all miners it is large) or ``few`` (where a few hotkeys are named: it asks for each).
     """
@@ -145,6 +161,7 @@ class Collector:
     collect: Callable[[Answers, Scope, Samples], None]
     cost: Cost
     default: Literal["on", "off", "watched", "few"] = "on"
+    extra: tuple[AnySource, ...] = ()
 
     @property
     def needs_key(self) -> bool:

@@ -11,6 +11,7 @@ SUPPORTED = info(
     "A model of GPU that the chute runs on.",
     ("chute_id", "gpu"),
     "GET /miner/chutes/: node_selector.supported_gpus",
+    changes="at a deployment",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chutes_exporter.api.meaning import bounty_age
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.metrics import INVOCATIONS
 from chutes_exporter.metric import Metric, Samples, info
@@ -16,59 +17,79 @@ INFO = info(
     "The chute's name and kind.",
     ("chute_id", "name", "slug", "version", "image", "template", "public", "tee", "disabled", "preemptible"),
     f"{_SOURCE}: name, slug, version, image, standard_template, public, tee, disabled, preemptible",
+    changes="at a deployment",
 )
 GPUS = Metric(
     "chutes_chute_gpus",
     "GPUs that an instance of the chute takes.",
     _CHUTE,
     f"{_SOURCE}: node_selector.gpu_count",
+    changes="at a deployment",
 )
 MIN_VRAM = Metric(
     "chutes_chute_min_vram_bytes",
     "Memory that each of its GPUs must have (GB counted as 10^9 bytes).",
     _CHUTE,
     f"{_SOURCE}: node_selector.min_vram_gb_per_gpu",
+    changes="at a deployment",
 )
 EFFECTIVE_MULTIPLIER = Metric(
     "chutes_chute_effective_compute_multiplier",
-    "The compute multiplier that an instance started now would earn by.",
+    "Compute units that a second of an instance started now earns, on the cheapest GPU that the chute allows. A dearer "
+    "GPU earns in proportion to its rate.",
     _CHUTE,
     f"{_SOURCE}: effective_compute_multiplier",
+    changes="live",
 )
 MULTIPLIER_FACTOR = Metric(
     "chutes_chute_compute_multiplier_factor",
-    "What the effective compute multiplier is the product of: base (what the GPUs earn), urgency_boost, bounty_boost, "
-    "tee, private, manual_boost and others, as the API names them.",
+    "Factors of the effective compute multiplier, as the API names them: base (what the GPUs earn), private, "
+    "private_tee, integrated_subnet, urgency_boost, manual_boost, bounty_boost, tee. Absent where one does not apply.",
     ("chute_id", "factor"),
     f"{_SOURCE}: compute_multiplier_factors",
 )
-BOUNTY = Metric(
-    "chutes_chute_bounty",
-    "Amount of the bounty offered for the chute's next instance, in the API's own points; absent where there is none.",
+BOUNTY_AGE = Metric(
+    "chutes_chute_bounty_age_seconds",
+    "Age of the bounty for the chute's next instance when the answer was made; absent without a bounty. At the most "
+    "that the service sends, 28767 seconds, it is at least this old.",
     _CHUTE,
-    f"{_SOURCE}: bounty",
+    f"{_SOURCE}: bounty, which is 100 and 3 for each second",
+    changes="every second",
 )
 CONCURRENCY = Metric(
     "chutes_chute_concurrency",
     "Requests that an instance of the chute takes at once.",
     _CHUTE,
     f"{_SOURCE}: concurrency",
+    changes="at a deployment",
 )
 MAX_INSTANCES = Metric(
-    "chutes_chute_max_instances", "Most instances the chute may have.", _CHUTE, f"{_SOURCE}: max_instances"
+    "chutes_chute_max_instances",
+    "Most instances that the chute's owner allows.",
+    _CHUTE,
+    f"{_SOURCE}: max_instances",
+    changes="at a deployment",
 )
 SCALING_THRESHOLD = Metric(
     "chutes_chute_scaling_threshold_ratio",
     "Utilisation above which the chute is given more instances.",
     _CHUTE,
     f"{_SOURCE}: scaling_threshold",
+    changes="at a deployment",
 )
-DISCOUNT = Metric("chutes_chute_discount_ratio", "Discount on the chute's price.", _CHUTE, f"{_SOURCE}: discount")
+DISCOUNT = Metric(
+    "chutes_chute_discount_ratio",
+    "Discount on what users pay for the chute. It does not change what a miner earns.",
+    _CHUTE,
+    f"{_SOURCE}: discount",
+    changes="by hand",
+)
 SHUTDOWN_AFTER = Metric(
     "chutes_chute_shutdown_after_seconds",
-    "Idle time after which the chute is shut down.",
+    "Idle time after which a private instance of the chute is shut down.",
     _CHUTE,
     f"{_SOURCE}: shutdown_after_seconds",
+    changes="at a deployment",
 )
 
 
@@ -97,7 +118,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
         out.add(EFFECTIVE_MULTIPLIER, chute.effective_compute_multiplier, key)
         for factor, value in (chute.compute_multiplier_factors or {}).items():
             out.add(MULTIPLIER_FACTOR, value, key, factor)
-        out.add(BOUNTY, chute.bounty, key)
+        out.add(BOUNTY_AGE, bounty_age(chute), key)
         out.add(CONCURRENCY, chute.concurrency, key)
         out.add(MAX_INSTANCES, chute.max_instances, key)
         out.add(SCALING_THRESHOLD, chute.scaling_threshold, key)
@@ -116,7 +137,7 @@ COLLECTOR = Collector(
         MIN_VRAM,
         EFFECTIVE_MULTIPLIER,
         MULTIPLIER_FACTOR,
-        BOUNTY,
+        BOUNTY_AGE,
         CONCURRENCY,
         MAX_INSTANCES,
         SCALING_THRESHOLD,

@@ -5,30 +5,38 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Literal, get_args
 
+from msgspec import UNSET
+
+from chutes_exporter.api.meaning import inventory_states
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import INVENTORY, NODES, SERVERS
+from chutes_exporter.sources import INSTANCES, INVENTORY, NODES, SERVERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from chutes_exporter.api.meaning import InstanceState
     from chutes_exporter.api.records import Node, ServerGpu
 
 _INVENTORY = "GET /miner/inventory"
 _GPU = ("hotkey", "gpu_id")
 
-State = Literal["earning", "starting", "idle", "unverified"]
-"""What a GPU does: an active instance runs on it; one that is not active yet holds it; nothing does; or it is not
-verified, which comes before all else because it then earns nothing."""
+State = Literal["earning", "starting", "disabled", "idle", "unverified"]
+"""What a GPU does: an active instance runs on it; one that was never active holds it; one that its miner disabled
+holds it, which keeps earning until it is deleted; no instance holds it; or none does and it is not verified."""
 STATES: tuple[State, ...] = get_args(State)
+_STATE_OF_HOLDER: dict[InstanceState, State] = {
+    "active": "earning",
+    "starting": "starting",
+    "failed": "starting",
+    "disabled": "disabled",
+}
 
 GPUS = Metric(
     "chutes_fleet_gpus",
-    "GPUs of the miner by model and state, each in exactly one: earning (an active instance runs on it), starting "
-    "(an instance holds it that is not known to be active), idle (nothing does), "
-    "unverified (it earns nothing whatever runs).",
+    "GPUs of the miner by model and state, each in exactly one: earning (in an active instance), starting (in an "
+    "instance that was never active), disabled (in an instance that was active and that the miner disabled; it keeps "
+    "earning until it is deleted), idle (verified and in no instance), unverified (not verified and in no instance).",
     ("hotkey", "gpu", "state"),
-    f"{_INVENTORY}, GET /miner/nodes/, GET /miner/servers/",
+    f"{_INVENTORY}, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/",
 )
 IN_USE = Metric(
     "chutes_gpu_in_use",
@@ -52,13 +60,15 @@ UNKNOWN_MODEL = "unknown"
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Tell each GPU's state from the three endpoints that know a part of it."""
+    """Tell each GPU's state from the four endpoints that know a part of it."""
     hotkey = scope.hotkey
-    known: dict[str, Node | ServerGpu] = {gpu.uuid: gpu for server in answers[SERVERS] for gpu in server.gpus or ()}
     # The same GPUs come from both endpoints; what /miner/nodes/ says of one wins.
-    known.update({gpu.uuid: gpu for gpu in answers[NODES]})
+    known: dict[str, list[Node | ServerGpu]] = {gpu.uuid: [gpu] for gpu in answers[NODES]}
+    for gpu in (gpu for server in answers[SERVERS] for gpu in server.gpus or ()):
+        known.setdefault(gpu.uuid, []).append(gpu)
+    inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out)
     active: dict[str, bool | None] = {}
-    for item in distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out):
+    for item in inventory:
         # Should several instances hold a GPU, one that is active decides.
         active[item.gpu_id] = active.get(item.gpu_id) or item.active
         out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
@@ -69,25 +79,37 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             out.add(ACTIVE, active.get(key, False), hotkey, key)
     if not answers.complete():
         return
-    count = Counter((gpu.gpu_identifier or UNKNOWN_MODEL, _state(gpu, active)) for gpu in known.values())
-    for model in sorted({model for model, _ in count}):
-        for state in STATES:
-            out.add(GPUS, count[model, state], hotkey, model, state)
+    instances = answers[INSTANCES]
+    holders = inventory_states(inventory, instances)
+    states: dict[str, list[State | None]] = {}
+    for key, records in known.items():
+        state = _held_state(holders[key]) if key in holders else _free_state(records)
+        model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), UNKNOWN_MODEL)
+        states.setdefault(model, []).append(state)
+    for model in sorted(states):
+        count = Counter(states[model])
+        # One GPU in an unknown state could be in any: no count of its model is certain.
+        if None not in count:
+            for state in STATES:
+                out.add(GPUS, count[state], hotkey, model, state)
 
 
-def _state(gpu: Node | ServerGpu, active: Mapping[str, bool | None]) -> State:
-    if gpu.verified_at is None or gpu.verification_error:
-        return "unverified"
-    if gpu.uuid not in active:
-        return "idle"
-    return "earning" if active[gpu.uuid] else "starting"
+def _held_state(holder: InstanceState | None) -> State | None:
+    return None if holder is None else _STATE_OF_HOLDER[holder]
+
+
+def _free_state(records: list[Node | ServerGpu]) -> State | None:
+    for gpu in records:
+        if gpu.verified_at is not UNSET:
+            return "unverified" if gpu.verified_at is None else "idle"
+    return None
 
 
 COLLECTOR = Collector(
     name="fleet",
-    summary="which of the miner's GPUs earn, start, idle or are unverified, and what runs on them",
-    sources=(SERVERS, NODES, INVENTORY),
+    summary="which of the miner's GPUs earn, start, are disabled, idle or unverified, and what runs on them",
+    sources=(SERVERS, NODES, INVENTORY, INSTANCES),
     metrics=(GPUS, IN_USE, ACTIVE, ALLOCATION),
     collect=collect,
-    cost=Cost(gpu=7),
+    cost=Cost(gpu=8),
 )

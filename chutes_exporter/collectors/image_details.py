@@ -17,7 +17,11 @@ INFO = info(
     f"{_SOURCE}: username, name, tag, patch_version, chutes_version, public, status",
 )
 CREATED = Metric(
-    "chutes_image_created_timestamp_seconds", "When the image was created.", _IMAGE, f"{_SOURCE}: created_at"
+    "chutes_image_created_timestamp_seconds",
+    "When the image was created.",
+    _IMAGE,
+    f"{_SOURCE}: created_at",
+    changes="once",
 )
 BUILD_STARTED = Metric(
     "chutes_image_build_started_timestamp_seconds",

@@ -1,107 +1,143 @@
-"""The signing miner's instances: their lives, verification and pay."""
+"""The signing miner's instances: their lives and what they earn by."""
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Literal, get_args
-
+from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, purged_at, secured_at
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import INSTANCES
 
-if TYPE_CHECKING:
-    from chutes_exporter.api.records import Instance
-
 _SOURCE = "GET /miner/instances/"
 _INSTANCE = ("hotkey", "instance_id")
-
-State = Literal["active", "starting", "failed"]
-"""What an instance does: serves; is not active yet; is not active and its verification failed."""
-STATES: tuple[State, ...] = get_args(State)
+_NO_REGION = "n/a"
 
 COUNT = Metric(
     "chutes_fleet_instances",
-    "Instances of the miner by state, each in exactly one: active, starting (not known to be active), failed "
-    "(starting, with a verification error).",
+    "Instances of the miner by state, each in exactly one: active, starting (never active so far), disabled (active "
+    "before, until the miner disabled it; it keeps earning until it is deleted). A deployment that reports "
+    "verification errors also has failed (not active, with an error).",
     ("hotkey", "state"),
-    f"{_SOURCE}: active, verification_error",
+    f"{_SOURCE}: active, activated_at, verification_error",
 )
 INFO = info(
     "chutes_instance_info",
-    "The chute that the instance runs, and where.",
+    "The chute that the instance runs, its version, and the user who is billed; empty for public instances.",
     ("hotkey", "instance_id", "chute_id", "version", "chutes_version", "region", "billed_to"),
     f"{_SOURCE}: chute_id, version, chutes_version, region, billed_to",
+    changes="once",
 )
-ACTIVE = Metric("chutes_instance_active", "Whether the instance serves and earns (1).", _INSTANCE, f"{_SOURCE}: active")
+ACTIVE = Metric(
+    "chutes_instance_active",
+    "Whether the instance serves requests (1). A disabled one does not, and keeps earning until it is deleted.",
+    _INSTANCE,
+    f"{_SOURCE}: active",
+)
 VERIFIED = Metric(
     "chutes_instance_verified",
-    "Whether the instance is verified (1). Verified but not active is still starting.",
+    "Whether the instance passed its first verification (1).",
     _INSTANCE,
     f"{_SOURCE}: verified",
+    changes="once",
 )
 CREATED = Metric(
     "chutes_instance_created_timestamp_seconds",
-    "When the instance was created.",
+    "When the instance claimed its launch token. Its score counts from here, once it becomes active.",
     _INSTANCE,
     f"{_SOURCE}: created_at",
+    changes="once",
 )
 ACTIVATED = Metric(
     "chutes_instance_activated_timestamp_seconds",
-    "When the instance became active.",
+    "When the instance became active for the first time.",
     _INSTANCE,
     f"{_SOURCE}: activated_at",
+    changes="once",
+)
+SECURED = Metric(
+    "chutes_instance_secured_timestamp_seconds",
+    "From when on the public instance keeps its score if it is deleted: an hour after its activation. One that ends "
+    "earlier loses everything it scored. Absent for private instances, which lose it at any age when the miner deletes "
+    "them.",
+    _INSTANCE,
+    f"{_SOURCE}: activated_at, billed_to",
+    changes="once",
+)
+PURGE = Metric(
+    "chutes_instance_purge_timestamp_seconds",
+    "When the service purges the instance unless it becomes active: 3.5 hours after its creation while it is not "
+    "verified, 3 hours after its verification then. Only for instances that are starting; the service purges disabled "
+    "ones by the same rule.",
+    _INSTANCE,
+    f"{_SOURCE}: created_at, verified, last_verified_at",
+    changes="once, at the verification",
 )
 LAST_VERIFIED = Metric(
     "chutes_instance_last_verified_timestamp_seconds",
-    "When the instance was last verified.",
+    "When the instance last passed a check of the service's prober.",
     _INSTANCE,
     f"{_SOURCE}: last_verified_at",
+    changes="at each probe",
 )
 LAST_QUERIED = Metric(
     "chutes_instance_last_queried_timestamp_seconds",
-    "When the instance last got a request.",
+    "When the instance last got a request. Absent on deployments since February 2025, which do not send it.",
     _INSTANCE,
     f"{_SOURCE}: last_queried_at",
+    changes="never since 2025",
 )
 STOP_BILLING = Metric(
     "chutes_instance_stop_billing_timestamp_seconds",
-    "When billing for the instance stops.",
+    "When the service deletes the private instance unless requests come. Absent for public instances.",
     _INSTANCE,
     f"{_SOURCE}: stop_billing_at",
+    changes="up to once a minute",
 )
 FAILURES = Metric(
     "chutes_instance_consecutive_failures",
-    "Verifications of the instance that failed in a row; after 3 it is removed.",
+    "Failures of the instance in a row. Absent on deployments since February 2025, which always send 0; the service "
+    "keeps the count to itself.",
     _INSTANCE,
-    f"{_SOURCE}: consecutive_failures",
+    f"{_SOURCE}: consecutive_failures, where any instance has some",
+    changes="never since 2025",
 )
 MULTIPLIER = Metric(
     "chutes_instance_compute_multiplier",
-    "Compute units that a second of the instance earns.",
+    "Compute units that a second of the instance earns now. From 2 to 8 hours after its activation it approaches the "
+    "chute's present value, without the bounty.",
     _INSTANCE,
     f"{_SOURCE}: compute_multiplier",
+    changes="about hourly",
 )
 PRICE = Metric(
     "chutes_instance_price_usd_per_hour",
-    "Hourly rate of the instance, in US dollars.",
+    "Rate of the instance's GPUs when it was launched, in US dollars an hour. The compute multiplier follows from "
+    "it. It is not paid out.",
     _INSTANCE,
     f"{_SOURCE}: hourly_rate",
+    changes="once",
 )
-BOUNTY = Metric("chutes_instance_bounty", "Whether the instance earned a bounty (1).", _INSTANCE, f"{_SOURCE}: bounty")
+BOUNTY = Metric(
+    "chutes_instance_bounty",
+    "Whether the instance was activated with a bounty (1), which raises its multiplier for the first 8 hours.",
+    _INSTANCE,
+    f"{_SOURCE}: bounty",
+    changes="once",
+)
 ERROR_INFO = info(
     "chutes_instance_verification_error_info",
-    "Why the instance's verification failed; only for instances with an error.",
+    "Why the instance's verification failed. Absent on deployments since August 2025, which do not send it.",
     ("hotkey", "instance_id", "error"),
     f"{_SOURCE}: verification_error",
+    changes="never since 2025",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the miner's instances."""
     hotkey = scope.hotkey
-    count: Counter[State] = Counter()
-    for instance in distinct(answers[INSTANCES], lambda instance: instance.instance_id, out):
-        count[_state(instance)] += 1
+    instances = distinct(answers[INSTANCES], lambda instance: instance.instance_id, out)
+    failures = any(instance.consecutive_failures for instance in instances)
+    for instance in instances:
         key = instance.instance_id
         out.add(
             INFO,
@@ -111,36 +147,35 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             instance.chute_id,
             instance.version,
             instance.chutes_version,
-            instance.region,
-            instance.billed_to,
+            instance.region if instance.region != _NO_REGION else None,
+            instance.billed_to or None,
         )
         out.add(ACTIVE, instance.active, hotkey, key)
         out.add(VERIFIED, instance.verified, hotkey, key)
         out.add(CREATED, instance.created_at, hotkey, key)
-        out.add(ACTIVATED, instance.activated_at, hotkey, key)
+        out.add(ACTIVATED, instance.activated_at or None, hotkey, key)
+        out.add(SECURED, secured_at(instance), hotkey, key)
+        out.add(PURGE, purged_at(instance), hotkey, key)
         out.add(LAST_VERIFIED, instance.last_verified_at, hotkey, key)
         out.add(LAST_QUERIED, instance.last_queried_at, hotkey, key)
         out.add(STOP_BILLING, instance.stop_billing_at, hotkey, key)
-        out.add(FAILURES, instance.consecutive_failures, hotkey, key)
+        if failures:
+            out.add(FAILURES, instance.consecutive_failures, hotkey, key)
         out.add(MULTIPLIER, instance.compute_multiplier, hotkey, key)
         out.add(PRICE, instance.hourly_rate, hotkey, key)
         out.add(BOUNTY, instance.bounty, hotkey, key)
         if instance.verification_error:
             out.add(ERROR_INFO, 1, hotkey, key, instance.verification_error)
-    if answers.complete():
-        for state in STATES:
-            out.add(COUNT, count[state], hotkey, state)
-
-
-def _state(instance: Instance) -> State:
-    if instance.active:
-        return "active"
-    return "failed" if instance.verification_error else "starting"
+    states = [instance_state(instance) for instance in instances]
+    if answers.complete() and None not in states:
+        for state in INSTANCE_STATES:
+            if state != "failed" or state in states:
+                out.add(COUNT, states.count(state), hotkey, state)
 
 
 COLLECTOR = Collector(
     name="instances",
-    summary="the miner's instances: state, verification, failures, multiplier, pay",
+    summary="the miner's instances: state, times, compute multiplier",
     sources=(INSTANCES,),
     metrics=(
         COUNT,
@@ -149,6 +184,8 @@ COLLECTOR = Collector(
         VERIFIED,
         CREATED,
         ACTIVATED,
+        SECURED,
+        PURGE,
         LAST_VERIFIED,
         LAST_QUERIED,
         STOP_BILLING,
@@ -159,5 +196,5 @@ COLLECTOR = Collector(
         ERROR_INFO,
     ),
     collect=collect,
-    cost=Cost(fixed=3, instance=13),
+    cost=Cost(fixed=4, instance=14),
 )

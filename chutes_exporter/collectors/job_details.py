@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chutes_exporter.api.meaning import job_state
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import JOBS
@@ -14,22 +15,35 @@ INFO = info(
     "The chute and method of a job that waits.",
     ("job_id", "chute_id", "method", "status"),
     f"{_SOURCE}: chute_id, method, status",
+    changes="live",
 )
 CREATED = Metric(
-    "chutes_job_created_timestamp_seconds", "When the waiting job was created.", _JOB, f"{_SOURCE}: created_at"
+    "chutes_job_created_timestamp_seconds",
+    "When the waiting job was created.",
+    _JOB,
+    f"{_SOURCE}: created_at",
+    changes="once",
 )
 MULTIPLIER = Metric(
     "chutes_job_compute_multiplier",
-    "The compute multiplier that the waiting job earns by.",
+    "The base compute multiplier of the waiting job. Launching computes it anew from the real GPUs.",
     _JOB,
     f"{_SOURCE}: compute_multiplier",
+    changes="once",
 )
-TRIES = Metric("chutes_job_tries", "Miners that have tried the waiting job.", _JOB, f"{_SOURCE}: miner_history")
+TRIES = Metric(
+    "chutes_job_tries",
+    "Miners that asked for a launch token for the waiting job; the service admits 15.",
+    _JOB,
+    f"{_SOURCE}: miner_history",
+)
 
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate the jobs that wait."""
     for job in distinct(answers[JOBS], lambda one: one.job_id, out):
+        if job_state(job) != "waiting":
+            continue
         out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
         out.add(CREATED, job.created_at, job.job_id)
         out.add(MULTIPLIER, job.compute_multiplier, job.job_id)
@@ -39,7 +53,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="job_details",
-    summary="each job that waits for an instance",
+    summary="each job that waits for a miner",
     sources=(JOBS,),
     metrics=(INFO, CREATED, MULTIPLIER, TRIES),
     collect=collect,

@@ -1,19 +1,25 @@
-"""Jobs that no instance has claimed: work that waits."""
+"""Jobs that wait for a miner, and those that are stuck with one."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+from chutes_exporter.api.meaning import job_state
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import JOBS
 
 _SOURCE = "GET /miner/jobs/"
 
-WAITING = Metric("chutes_jobs_waiting", "Jobs of the platform that no instance has claimed.", (), _SOURCE)
+WAITING = Metric(
+    "chutes_jobs_waiting",
+    "Jobs of the platform that wait for a miner.",
+    (),
+    f"{_SOURCE}: finished_at and miner_hotkey that are null",
+)
 AVAILABLE = Metric(
     "chutes_jobs_available",
-    "Jobs of the platform that no instance has claimed, by method; absent for methods without any.",
+    "Jobs of the platform that wait for a miner, by method; absent for methods without any.",
     ("method",),
     f"{_SOURCE}: method",
 )
@@ -25,30 +31,43 @@ OLDEST = Metric(
 )
 TRIED = Metric(
     "chutes_jobs_tried",
-    "Waiting jobs that the watched miner has tried, and did not keep.",
+    "Waiting jobs for which the watched miner asked for a launch token.",
     ("hotkey",),
     f"{_SOURCE}: miner_history",
 )
 
+STUCK = Metric(
+    "chutes_jobs_stuck",
+    "Unfinished jobs that the watched miner claimed and whose instance is gone. Nobody else can claim them until "
+    "`chutes-exporter release-job` releases them.",
+    ("hotkey",),
+    f"{_SOURCE}: miner_hotkey, where finished_at is null",
+)
+
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Count the jobs that wait."""
+    """Count the jobs that wait or are stuck. The list also has every job that is over."""
     jobs = distinct(answers[JOBS], lambda job: job.job_id, out)
-    if not answers.complete():
+    if not answers.complete() or any(job_state(job) is None for job in jobs):
         return
-    out.add(WAITING, len(jobs))
-    for method, count in Counter(job.method or "" for job in jobs).items():
+    waiting = [job for job in jobs if job_state(job) == "waiting"]
+    out.add(WAITING, len(waiting))
+    for method, count in Counter(job.method or "" for job in waiting).items():
         out.add(AVAILABLE, count, method)
-    out.add(OLDEST, min((job.created_at for job in jobs if job.created_at is not None), default=None))
+    created = [job.created_at for job in waiting if job.created_at is not None]
+    if len(created) == len(waiting):
+        out.add(OLDEST, min(created, default=None))
     for hotkey in sorted(scope.watched):
-        out.add(TRIED, sum(1 for job in jobs if hotkey in (job.miner_history or ())), hotkey)
+        if all(job.miner_history is not None for job in waiting):
+            out.add(TRIED, sum(1 for job in waiting if hotkey in (job.miner_history or ())), hotkey)
+        out.add(STUCK, sum(1 for job in jobs if job_state(job) == "stuck" and job.miner_hotkey == hotkey), hotkey)
 
 
 COLLECTOR = Collector(
     name="jobs",
-    summary="jobs that wait for an instance, and which of them the miner has tried",
+    summary="jobs that wait for a miner, which of them the miner has tried, and jobs that are stuck with it",
     sources=(JOBS,),
-    metrics=(WAITING, AVAILABLE, OLDEST, TRIED),
+    metrics=(WAITING, AVAILABLE, OLDEST, TRIED, STUCK),
     collect=collect,
-    cost=Cost(fixed=2, miner=1, item=1),
+    cost=Cost(fixed=2, miner=2, item=1),
 )

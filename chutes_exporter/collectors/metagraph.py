@@ -5,6 +5,9 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
+from chutes_exporter.api.meaning import consensus_ratios, incentive_shares, trust_ratios
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.scores import places
 from chutes_exporter.metric import Metric, Samples, info
@@ -24,9 +27,10 @@ REGISTERED = Metric(
 )
 BLACKLISTED = Metric(
     "chutes_miner_blacklisted",
-    "Whether the miner is blacklisted (1), which means that it earns nothing.",
+    "Whether the miner is blacklisted (1): its launches are refused and it has no score.",
     _MINER,
     f"{_SOURCE}: blacklist_reason",
+    changes="by hand",
 )
 INFO = info(
     "chutes_miner_info",
@@ -39,12 +43,15 @@ BLACKLIST_INFO = info(
     "Why the miner is blacklisted; only for miners that are.",
     ("hotkey", "reason"),
     f"{_SOURCE}: blacklist_reason",
+    changes="by hand",
 )
 INCENTIVE = Metric(
     "chutes_miner_incentive_ratio",
-    "The miner's share of the subnet's emission to miners.",
+    "The miner's share of the incentive of all seats, 0 to 1. It follows the score by 1 to 3 hours: weights are set "
+    "once an hour, and the chain applies them at its next epoch.",
     _MINER,
-    f"{_SOURCE}: incentive",
+    f"{_SOURCE}: incentive, divided by the sum over all seats",
+    changes="about every 72 minutes",
 )
 INCENTIVE_RANK = Metric(
     "chutes_miner_incentive_rank",
@@ -52,45 +59,60 @@ INCENTIVE_RANK = Metric(
     _MINER,
     f"{_SOURCE}: the order of incentive",
     stability="experimental",
+    changes="about every 72 minutes",
 )
 SEATS_BEHIND = Metric(
     "chutes_miner_seats_behind",
-    "Seats with a lower incentive than the miner's, without those that validate. At 0 nobody is worse: where no seat "
-    "is free, a newcomer may take this one. Seats are safe for a time after registration; the API does not say which.",
+    "Seats with a lower incentive than the miner's. The fewer there are, the sooner a newcomer takes this seat. "
+    "Validators count as well: they have no incentive, and the API does not tell who validates. Seats are safe for a "
+    "time after their registration.",
     _MINER,
-    f"{_SOURCE}: the order of incentive, vtrust",
+    f"{_SOURCE}: the order of incentive",
     stability="experimental",
+    changes="about every 72 minutes",
 )
 TRUST = Metric(
     "chutes_miner_trust_ratio",
-    "Trust as the chain counts it: how far validators agree about the miner, 0 to 1.",
+    "The miner's trust on the chain, 0 to 1. Absent on deployments since January 2026, which always send 0.",
     _MINER,
-    f"{_SOURCE}: trust",
+    f"{_SOURCE}: trust, where any seat has some",
+    changes="never since 2026",
 )
-VALIDATOR_TRUST = Metric(
-    "chutes_miner_validator_trust_ratio",
-    "The seat's validator trust; 0 for seats that do not validate.",
+CONSENSUS = Metric(
+    "chutes_miner_consensus_ratio",
+    "The chain's consensus about the miner, 0 to 1: near its incentive, scaled otherwise. 0 for validators.",
     _MINER,
-    f"{_SOURCE}: vtrust",
+    f"{_SOURCE}: vtrust, which holds the consensus, divided by 65535",
+    changes="about every 72 minutes",
 )
 STAKE = Metric(
     "chutes_miner_stake",
-    "Stake weight behind the seat as the chain counts it, TAO and alpha together, in its own unit.",
+    "Stake on the hotkey as the chain counts it, TAO and alpha together, in whole tokens.",
     _MINER,
     f"{_SOURCE}: stake",
 )
-STAKE_TAO = Metric("chutes_miner_stake_tao", "Stake behind the seat, in TAO.", _MINER, f"{_SOURCE}: tao_stake")
+STAKE_TAO = Metric("chutes_miner_stake_tao", "TAO staked on the hotkey.", _MINER, f"{_SOURCE}: tao_stake")
 STAKE_ALPHA = Metric(
     "chutes_miner_stake_alpha",
-    "Stake behind the seat, in the subnet's own token (alpha).",
+    "Alpha, the subnet's own token, staked on the hotkey.",
     _MINER,
     f"{_SOURCE}: alpha_stake",
 )
 LAST_UPDATE = Metric(
     "chutes_miner_last_update_block",
-    "Number of the block in which the seat was last updated.",
+    "Number of the block in which the seat was last updated. Absent on deployments since November 2024, which do not "
+    "send it.",
     _MINER,
     f"{_SOURCE}: last_updated",
+    changes="never since 2024",
+)
+REGISTERED_AT = Metric(
+    "chutes_miner_registered_timestamp_seconds",
+    "When the service first saw the miner in its seat: a registration time, as far as the service's table is old "
+    "enough.",
+    _MINER,
+    f"{_SOURCE}: synced_at, which is set once",
+    changes="once",
 )
 MINERS = Metric("chutes_metagraph_miners", "Seats taken on the subnet.", (), _SOURCE)
 BLACKLISTED_MINERS = Metric(
@@ -98,52 +120,53 @@ BLACKLISTED_MINERS = Metric(
     "Seats of the subnet that are blacklisted.",
     (),
     f"{_SOURCE}: blacklist_reason",
-)
-SYNCED = Metric(
-    "chutes_metagraph_synced_timestamp_seconds",
-    "When the service last read the metagraph from the chain.",
-    (),
-    f"{_SOURCE}: the newest synced_at",
+    changes="by hand",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the metagraph."""
     nodes = distinct(answers[METAGRAPH], lambda node: node.hotkey, out)
-    for node in nodes:
-        if scope.exports(node.hotkey, active=bool(node.incentive)):
-            _seat(node, out)
-    out.add(SYNCED, max((node.synced_at for node in nodes if node.synced_at is not None), default=None))
+    exported = [node for node in nodes if scope.exports(node.hotkey, active=bool(node.incentive))]
+    consensus, trust = consensus_ratios(nodes), trust_ratios(nodes)
+    for node in exported:
+        _seat(node, out)
+        out.add(CONSENSUS, consensus.get(node.hotkey), node.hotkey)
+        out.add(TRUST, trust.get(node.hotkey), node.hotkey)
     if not answers.complete():
         return
     for hotkey in sorted(scope.watched - {node.hotkey for node in nodes}):
         out.add(REGISTERED, 0, hotkey)
-    # Who validates has no incentive, and does not lose the seat for that.
-    ladder = sorted(node.incentive for node in nodes if node.incentive is not None and not node.vtrust)
-    ranks = places({node.hotkey: node.incentive for node in nodes})
-    for node in nodes:
-        if scope.exports(node.hotkey, active=bool(node.incentive)):
-            out.add(INCENTIVE_RANK, ranks.get(node.hotkey), node.hotkey)
-            if node.incentive is not None:
-                out.add(SEATS_BEHIND, bisect.bisect_left(ladder, node.incentive), node.hotkey)
+    _incentives(nodes, exported, out)
     out.add(MINERS, len(nodes))
-    out.add(BLACKLISTED_MINERS, sum(1 for node in nodes if node.blacklist_reason))
+    if all(node.blacklist_reason is not UNSET for node in nodes):
+        out.add(BLACKLISTED_MINERS, sum(1 for node in nodes if node.blacklist_reason))
+
+
+def _incentives(nodes: list[MetagraphNode], exported: list[MetagraphNode], out: Samples) -> None:
+    """Compare incentives, where every seat's is known."""
+    shares = incentive_shares(nodes)
+    ladder = sorted(shares.values())
+    ranks = places(shares)
+    for hotkey in (node.hotkey for node in exported if node.hotkey in shares):
+        out.add(INCENTIVE, shares[hotkey], hotkey)
+        out.add(INCENTIVE_RANK, ranks[hotkey], hotkey)
+        out.add(SEATS_BEHIND, bisect.bisect_left(ladder, shares[hotkey]), hotkey)
 
 
 def _seat(node: MetagraphNode, out: Samples) -> None:
     hotkey = node.hotkey
     out.add(REGISTERED, 1, hotkey)
-    out.add(BLACKLISTED, bool(node.blacklist_reason), hotkey)
+    if node.blacklist_reason is not UNSET:
+        out.add(BLACKLISTED, bool(node.blacklist_reason), hotkey)
     out.add(INFO, 1, hotkey, node.coldkey, node.node_id)
     if node.blacklist_reason:
         out.add(BLACKLIST_INFO, 1, hotkey, node.blacklist_reason)
-    out.add(INCENTIVE, node.incentive, hotkey)
-    out.add(TRUST, node.trust, hotkey)
-    out.add(VALIDATOR_TRUST, node.vtrust, hotkey)
     out.add(STAKE, node.stake, hotkey)
     out.add(STAKE_TAO, node.tao_stake, hotkey)
     out.add(STAKE_ALPHA, node.alpha_stake, hotkey)
     out.add(LAST_UPDATE, node.last_updated, hotkey)
+    out.add(REGISTERED_AT, node.registered_at, hotkey)
 
 
 COLLECTOR = Collector(
@@ -159,15 +182,15 @@ COLLECTOR = Collector(
         INCENTIVE_RANK,
         SEATS_BEHIND,
         TRUST,
-        VALIDATOR_TRUST,
+        CONSENSUS,
         STAKE,
         STAKE_TAO,
         STAKE_ALPHA,
         LAST_UPDATE,
+        REGISTERED_AT,
         MINERS,
         BLACKLISTED_MINERS,
-        SYNCED,
     ),
     collect=collect,
-    cost=Cost(fixed=3, miner=13),
+    cost=Cost(fixed=2, miner=14),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chutes_exporter.api.meaning import demand_is_unknown
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import METRICS
@@ -13,69 +14,77 @@ _HOUR = "1h"
 
 INVOCATIONS = Metric(
     "chutes_chute_window_invocations",
-    "Invocations of the chute in the window.",
+    "Requests to the chute that were completed in the window.",
     _WINDOWED,
     f"{_SOURCE}: total_invocations (1h); GET /miner/chutes/: invocation_count (1d)",
 )
 COMPUTE_SECONDS = Metric(
     "chutes_chute_window_compute_seconds",
-    "Seconds the chute computed in the window, on all miners.",
+    "Seconds that completed requests took in the window, on all miners.",
     _WINDOWED,
     f"{_SOURCE}: total_compute_time",
 )
 ERRORS = Metric(
     "chutes_chute_window_errors",
-    "Invocations of the chute that failed in the window.",
+    "Requests to the chute that failed in the window. Absent on deployments since January 2026, which always send 0.",
     _WINDOWED,
-    f"{_SOURCE}: error_count",
+    f"{_SOURCE}: error_count, where any chute has some",
+    changes="never since 2026",
 )
 RATE_LIMITS = Metric(
     "chutes_chute_window_rate_limits",
-    "Invocations of the chute refused in the window for want of capacity: unmet demand.",
+    "Requests to the chute that were refused in the window because its instances were busy: unmet demand.",
     _WINDOWED,
     f"{_SOURCE}: rate_limit_count",
 )
 USAGE = Metric(
     "chutes_chute_window_usage_usd",
-    "What users spent on the chute in the window, in US dollars.",
+    "What users paid for the chute in the window, in US dollars. Miners do not receive it.",
     _WINDOWED,
     f"{_SOURCE}: total_usage_usd",
 )
 UTILIZATION = Metric(
     "chutes_chute_utilization_ratio",
-    "How much of the chute's capacity is used; above 1 there is more demand than capacity.",
+    "Average use of the chute's capacity over the past hour; above 1 there is more demand than capacity.",
     _CHUTE,
     f"{_SOURCE}: utilization",
 )
 INSTANCES = Metric(
     "chutes_chute_instances",
-    "Instances of the chute on all miners now.",
+    "Active and verified instances of the chute on all miners.",
     _CHUTE,
     f"{_SOURCE}: instance_count",
 )
 COMPUTE_MULTIPLIER = Metric(
     "chutes_chute_compute_multiplier",
-    "The chute's own compute multiplier, before boosts.",
+    "The chute's base compute multiplier, without boosts.",
     _CHUTE,
     f"{_SOURCE}: compute_multiplier",
+    changes="at a deployment",
 )
 PRICE = Metric(
     "chutes_chute_price_usd_per_second",
-    "What a second of the chute costs its users, in US dollars.",
+    "What users pay for a second of the chute, in US dollars. Miners do not receive it.",
     _CHUTE,
     f"{_SOURCE}: per_second_price_usd",
+    changes="at a deployment",
 )
 
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate the metrics of all chutes."""
-    for chute in distinct(answers[METRICS], lambda chute: chute.chute_id, out):
-        out.add(INVOCATIONS, chute.total_invocations, chute.chute_id, _HOUR)
-        out.add(COMPUTE_SECONDS, chute.total_compute_time, chute.chute_id, _HOUR)
-        out.add(ERRORS, chute.error_count, chute.chute_id, _HOUR)
-        out.add(RATE_LIMITS, chute.rate_limit_count, chute.chute_id, _HOUR)
-        out.add(USAGE, chute.total_usage_usd, chute.chute_id, _HOUR)
-        out.add(UTILIZATION, chute.utilization, chute.chute_id)
+    chutes = distinct(answers[METRICS], lambda chute: chute.chute_id, out)
+    measured = not demand_is_unknown(chutes)
+    errors = any(chute.error_count for chute in chutes)
+    for chute in chutes:
+        if measured:
+            out.add(INVOCATIONS, chute.total_invocations, chute.chute_id, _HOUR)
+            out.add(COMPUTE_SECONDS, chute.total_compute_time, chute.chute_id, _HOUR)
+            out.add(RATE_LIMITS, chute.rate_limit_count, chute.chute_id, _HOUR)
+            out.add(USAGE, chute.total_usage_usd, chute.chute_id, _HOUR)
+            out.add(UTILIZATION, chute.utilization, chute.chute_id)
+        if errors:
+            out.add(ERRORS, chute.error_count, chute.chute_id, _HOUR)
         out.add(INSTANCES, chute.instance_count, chute.chute_id)
         out.add(COMPUTE_MULTIPLIER, chute.compute_multiplier, chute.chute_id)
         out.add(PRICE, chute.per_second_price_usd, chute.chute_id)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
+from chutes_exporter.api.meaning import nvidia_uuid
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import NODES
@@ -11,34 +14,45 @@ _GPU = ("hotkey", "gpu_id")
 
 INFO = info(
     "chutes_gpu_info",
-    "The GPU's model and place.",
-    ("hotkey", "gpu_id", "server_id", "gpu", "name", "device_index", "verification_host"),
+    "The GPU's model and place. The uuid is the id in NVIDIA's format, for joins with DCGM's metrics.",
+    ("hotkey", "gpu_id", "server_id", "gpu", "name", "device_index", "verification_host", "uuid"),
     f"{_SOURCE}: uuid, server_id, gpu_identifier, name, device_index, verification_host",
+    changes="once",
 )
 VERIFIED = Metric(
     "chutes_gpu_verified",
-    "Whether the GPU is verified (1): a time of verification and no error. Unverified GPUs earn nothing.",
+    "Whether the GPU is verified (1). Launches on an unverified GPU are refused. Only the time of verification "
+    "decides: a verified GPU with an error text is usable.",
     _GPU,
-    f"{_SOURCE}: verified_at and verification_error",
+    f"{_SOURCE}: verified_at",
+    changes="when a verification ends",
 )
 VERIFIED_AT = Metric(
     "chutes_gpu_verified_timestamp_seconds",
-    "When the GPU was last verified.",
+    "When the GPU was verified.",
     _GPU,
     f"{_SOURCE}: verified_at",
+    changes="when a verification ends",
 )
 ERROR_INFO = info(
     "chutes_gpu_verification_error_info",
-    "Why the GPU's verification failed; only for GPUs with an error.",
+    "Why the GPU's last verification failed; only for GPUs with an error. The next success clears it.",
     ("hotkey", "gpu_id", "error"),
     f"{_SOURCE}: verification_error",
+    changes="when a verification ends",
 )
-MEMORY = Metric("chutes_gpu_memory_bytes", "The GPU's memory.", _GPU, f"{_SOURCE}: memory")
-CLOCK_RATE = Metric("chutes_gpu_clock_rate_hertz", "The GPU's clock rate.", _GPU, f"{_SOURCE}: clock_rate (MHz there)")
-PROCESSORS = Metric("chutes_gpu_processors", "The GPU's streaming multiprocessors.", _GPU, f"{_SOURCE}: processors")
-CREATED = Metric("chutes_gpu_created_timestamp_seconds", "When the GPU was added.", _GPU, f"{_SOURCE}: created_at")
+MEMORY = Metric("chutes_gpu_memory_bytes", "The GPU's memory.", _GPU, f"{_SOURCE}: memory", changes="once")
+CLOCK_RATE = Metric(
+    "chutes_gpu_clock_rate_hertz", "The GPU's clock rate.", _GPU, f"{_SOURCE}: clock_rate (kHz there)", changes="once"
+)
+PROCESSORS = Metric(
+    "chutes_gpu_processors", "The GPU's streaming multiprocessors.", _GPU, f"{_SOURCE}: processors", changes="once"
+)
+CREATED = Metric(
+    "chutes_gpu_created_timestamp_seconds", "When the GPU was added.", _GPU, f"{_SOURCE}: created_at", changes="once"
+)
 
-_HERTZ_PER_MEGAHERTZ = 1e6
+_HERTZ_PER_KILOHERTZ = 1e3
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
@@ -56,14 +70,16 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             gpu.name,
             gpu.device_index,
             gpu.verification_host,
+            nvidia_uuid(key),
         )
-        out.add(VERIFIED, gpu.verified_at is not None and not gpu.verification_error, hotkey, key)
-        out.add(VERIFIED_AT, gpu.verified_at, hotkey, key)
+        if gpu.verified_at is not UNSET:
+            out.add(VERIFIED, gpu.verified_at is not None, hotkey, key)
+            out.add(VERIFIED_AT, gpu.verified_at, hotkey, key)
         if gpu.verification_error:
             out.add(ERROR_INFO, 1, hotkey, key, gpu.verification_error)
         out.add(MEMORY, gpu.memory, hotkey, key)
         if gpu.clock_rate is not None:
-            out.add(CLOCK_RATE, gpu.clock_rate * _HERTZ_PER_MEGAHERTZ, hotkey, key)
+            out.add(CLOCK_RATE, gpu.clock_rate * _HERTZ_PER_KILOHERTZ, hotkey, key)
         out.add(PROCESSORS, gpu.processors, hotkey, key)
         out.add(CREATED, gpu.created_at, hotkey, key)
 

@@ -18,7 +18,8 @@ _MINER = ("hotkey",)
 
 SHARE = Metric(
     "chutes_miner_score_ratio",
-    "The miner's share of all scores; the shares of all miners sum to 1.",
+    "The miner's share of all scores: its compute units of the past day divided by everybody's. The shares sum to 1. "
+    "Computed every 10 minutes.",
     _MINER,
     f"{_SOURCE}: final_scores",
 )
@@ -44,25 +45,27 @@ NEXT_WORSE = Metric(
 )
 INSTANCES = Metric(
     "chutes_miner_score_instances",
-    "Instances that count in the scoring interval.",
+    "Instances of the past day that count for the score. A public instance that ended within its first hour does not, "
+    "nor does a private one that its miner deleted.",
     _MINER,
     f"{_SOURCE}: raw_values.total_instances",
 )
 BOUNTIES = Metric(
     "chutes_miner_score_bounties",
-    "Bounties that count in the scoring interval.",
+    "Those of the counting instances that were activated with a bounty. The number itself earns nothing.",
     _MINER,
     f"{_SOURCE}: raw_values.bounty_score",
 )
 INSTANCE_SECONDS = Metric(
     "chutes_miner_score_instance_seconds",
-    "Seconds of active instances that count in the scoring interval.",
+    "Seconds of the counting instances within the past day, start-up included.",
     _MINER,
     f"{_SOURCE}: raw_values.instance_seconds",
 )
 COMPUTE_UNITS = Metric(
     "chutes_miner_score_compute_units",
-    "Compute units (seconds weighted by compute multiplier) that count in the scoring interval.",
+    "Compute units of the past day: seconds of counting instances times their compute multiplier. This is the whole "
+    "score.",
     _MINER,
     f"{_SOURCE}: raw_values.instance_compute_units",
 )
@@ -90,7 +93,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             out.add(BOUNTIES, raw.bounty_score, hotkey)
             out.add(INSTANCE_SECONDS, raw.instance_seconds, hotkey)
             out.add(COMPUTE_UNITS, raw.instance_compute_units, hotkey)
-    if answers.complete():
+    # Without the share of everybody, nobody has a place.
+    if answers.complete() and shares.keys() >= scores.raw.keys() | scores.shares.keys():
         _ladder(shares, exported, out)
         out.add(SCORED, len(shares))
 

@@ -10,7 +10,7 @@ from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import SERVERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 _SOURCE = "GET /miner/servers/"
 _SERVER = ("hotkey", "server_id")
@@ -21,11 +21,12 @@ INFO = info(
     "The server's name and address; neither need be unique.",
     ("hotkey", "server_id", "name", "ip", "tee", "version"),
     f"{_SOURCE}: name, ip, is_tee, version",
+    changes="once; version at boot",
 )
 GPUS = Metric("chutes_server_gpus", "GPUs of the server.", _SERVER, f"{_SOURCE}: gpus")
 MAINTENANCE = Metric(
     "chutes_server_maintenance_pending",
-    "Whether the server waits for maintenance (1).",
+    "Whether the server holds an upgrade slot of a maintenance window (1).",
     _SERVER,
     f"{_SOURCE}: maintenance_pending",
 )
@@ -34,17 +35,18 @@ CREATED = Metric(
     "When the server was added.",
     _SERVER,
     f"{_SOURCE}: created_at",
+    changes="once",
 )
 UPDATED = Metric(
     "chutes_server_updated_timestamp_seconds",
-    "When the server's record last changed.",
+    "When the server's registration last changed. It is no heartbeat: the API does not tell whether a server is alive.",
     _SERVER,
     f"{_SOURCE}: updated_at",
 )
 SERVER_COUNT = Metric("chutes_fleet_servers", "Servers of the miner.", _FLEET, _SOURCE)
 WITHOUT_GPUS = Metric(
     "chutes_fleet_servers_without_gpus",
-    "Servers of the miner that have no GPU: they cost and earn nothing.",
+    "Servers of the miner that list no GPU.",
     _FLEET,
     f"{_SOURCE}: gpus that are empty",
 )
@@ -77,13 +79,15 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     if not answers.complete():
         return
     out.add(SERVER_COUNT, len(servers), hotkey)
-    out.add(WITHOUT_GPUS, sum(1 for server in servers if server.gpus == []), hotkey)
-    out.add(DUPLICATE_IPS, _repeated(server.ip for server in servers), hotkey)
-    out.add(DUPLICATE_NAMES, _repeated(server.name for server in servers), hotkey)
+    if all(server.gpus is not None for server in servers):
+        out.add(WITHOUT_GPUS, sum(1 for server in servers if not server.gpus), hotkey)
+    out.add(DUPLICATE_IPS, _repeated([server.ip for server in servers]), hotkey)
+    out.add(DUPLICATE_NAMES, _repeated([server.name for server in servers]), hotkey)
 
 
-def _repeated(values: Iterable[str | None]) -> int:
-    return sum(1 for value, count in Counter(values).items() if value is not None and count > 1)
+def _repeated(values: Sequence[str | None]) -> int | None:
+    """Return how many values there are more than once, None where one is unknown."""
+    return None if None in values else sum(1 for count in Counter(values).values() if count > 1)
 
 
 COLLECTOR = Collector(

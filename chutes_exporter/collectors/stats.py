@@ -19,55 +19,56 @@ _WINDOWS = "past_hour, past_day, all"
 
 INSTANCES = Metric(
     "chutes_miner_window_instances",
-    "Instances billed in the window, those that ended included.",
+    "Counting instances that overlap the window, those that ended included.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.total_instances",
 )
 BOUNTIES = Metric(
     "chutes_miner_window_bounties",
-    "Bounties earned in the window.",
+    "Those of the counting instances that were activated with a bounty.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.bounty_count",
 )
 COMPUTE_SECONDS = Metric(
     "chutes_miner_window_compute_seconds",
-    "Seconds computed in the window.",
+    "Seconds of counting instances within the window, start-up included.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_seconds",
 )
 COMPUTE_UNITS = Metric(
     "chutes_miner_window_compute_units",
-    "Compute units (seconds weighted by compute multiplier) in the window: what earnings follow.",
+    "Compute units in the window: seconds of counting instances times their compute multiplier. The 1d window equals "
+    "the score.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_units (in 2025: compute_units.compute_units)",
 )
 PLATFORM_INSTANCES = Metric(
     "chutes_platform_window_instances",
-    "Instances of all miners billed in the window.",
+    "Counting instances of all miners that overlap the window.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.total_instances",
 )
 PLATFORM_BOUNTIES = Metric(
     "chutes_platform_window_bounties",
-    "Bounties earned by all miners in the window.",
+    "Those of all counting instances that were activated with a bounty.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.bounty_count",
 )
 PLATFORM_COMPUTE_SECONDS = Metric(
     "chutes_platform_window_compute_seconds",
-    "Seconds computed by all miners in the window.",
+    "Seconds of all miners' counting instances within the window.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_seconds",
 )
 PLATFORM_COMPUTE_UNITS = Metric(
     "chutes_platform_window_compute_units",
-    "Compute units of all miners in the window: what a miner's share is a share of.",
+    "Compute units of all miners in the window, blacklisted miners included.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_units",
 )
 PLATFORM_MINERS = Metric(
     "chutes_platform_window_miners",
-    "Miners that the stats list for the window: those with an instance that was billed in it.",
+    "Miners with compute units in the window.",
     ("window",),
     f"{_SOURCE}: records of {_WINDOWS}.instance_stats",
 )
@@ -91,7 +92,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
                 out.add(BOUNTIES, record.bounty_count, record.miner_hotkey, name)
                 out.add(COMPUTE_SECONDS, record.compute_seconds, record.miner_hotkey, name)
                 out.add(COMPUTE_UNITS, record.compute_units, record.miner_hotkey, name)
-        if complete:
+        # An empty list is no list of miners that did nothing: the service had nothing to say.
+        if complete and records:
             _nothing(scope.watched - {record.miner_hotkey for record in records}, name, window, out)
             _platform(records, name, out)
 

@@ -12,25 +12,25 @@ _SOURCE = "GET /miner/stats?per_chute=true: past_hour, past_day, all.instance_st
 
 INSTANCES = Metric(
     "chutes_miner_chute_window_instances",
-    "Instances of the miner on the chute billed in the window, those that ended included.",
+    "Counting instances of the miner on the chute that overlap the window, those that ended included.",
     _LABELS,
     f"{_SOURCE}.total_instances",
 )
 BOUNTIES = Metric(
     "chutes_miner_chute_window_bounties",
-    "Bounties the miner earned with the chute in the window.",
+    "Those of the miner's counting instances on the chute that were activated with a bounty.",
     _LABELS,
     f"{_SOURCE}.bounty_count",
 )
 COMPUTE_SECONDS = Metric(
     "chutes_miner_chute_window_compute_seconds",
-    "Seconds the miner computed on the chute in the window.",
+    "Seconds of the miner's counting instances on the chute within the window, start-up included.",
     _LABELS,
     f"{_SOURCE}.compute_seconds",
 )
 COMPUTE_UNITS = Metric(
     "chutes_miner_chute_window_compute_units",
-    "Compute units (seconds weighted by compute multiplier) of the miner on the chute in the window.",
+    "Compute units of the miner on the chute in the window: seconds times compute multiplier.",
     _LABELS,
     f"{_SOURCE}.compute_units (in 2025: compute_units.compute_units)",
 )

@@ -1,4 +1,4 @@
-"""Chutes that the signing miner may not deploy for now."""
+"""Chutes that the signing miner may not deploy for now. The rule was removed in May 2026, so off unless wanted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from chutes_exporter.sources import THRASH_COOLDOWNS
 
 _SOURCE = "GET /miner/thrash_cooldowns"
 
-COUNT = Metric("chutes_miner_thrash_cooldowns", "Cooldowns of the miner.", ("hotkey",), _SOURCE)
+COUNT = Metric(
+    "chutes_miner_thrash_cooldowns",
+    "Cooldowns of the miner. The service removed the rule in May 2026 and sends an empty list since then.",
+    ("hotkey",),
+    _SOURCE,
+)
 EXPIRES = Metric(
     "chutes_thrash_cooldown_expires_timestamp_seconds",
     "When the miner may deploy the chute again.",
@@ -35,9 +40,10 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="thrash_cooldowns",
-    summary="chutes that the miner may not deploy for now",
+    summary="cooldowns of the miner, on deployments from before May 2026; newer ones have none",
     sources=(THRASH_COOLDOWNS,),
     metrics=(COUNT, EXPIRES, DELETED),
     collect=collect,
     cost=Cost(fixed=1, item=2),
+    default="off",
 )

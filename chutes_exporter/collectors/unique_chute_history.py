@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, total
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import UNIQUE_CHUTE_HISTORY
 
@@ -11,40 +11,51 @@ _MINER = ("hotkey",)
 
 UNIQUE_CHUTE_GPUS = Metric(
     "chutes_miner_unique_chute_gpus",
-    "Distinct chutes that the miner ran in the newest hour of its history, weighted by GPUs.",
+    "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute counts once, with the GPUs "
+    "that it asks for now. Public instances count only once they are an hour old, so the newest hours still rise.",
     _MINER,
     f"{_SOURCE}: count",
 )
 ACTIVE_GPUS = Metric(
     "chutes_miner_active_gpus",
-    "GPUs of the miner that were active in the newest hour of its history.",
+    "GPUs of all the miner's instances that were active at the newest full hour, counted likewise.",
     _MINER,
     f"{_SOURCE}: total_count",
 )
+AVERAGE_GPUS = Metric(
+    "chutes_miner_average_active_gpus",
+    "Average of the GPUs that were active at each full hour of the past 7 days. Launching private chutes needs 16.",
+    _MINER,
+    f"{_SOURCE}: the average of total_count",
+)
 TIME = Metric(
     "chutes_miner_history_timestamp_seconds",
-    "The newest hour of the miner's history.",
+    "The newest full hour of the miner's history. It stands still once the miner has had no activity for 7 days.",
     _MINER,
     f"{_SOURCE}: time",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the newest point."""
+    """Translate the newest point, and the average that the private gate uses."""
     points = answers[UNIQUE_CHUTE_HISTORY]
     newest = max(points, key=lambda point: point.time, default=None)
-    if newest is not None:
-        out.add(UNIQUE_CHUTE_GPUS, newest.count, scope.hotkey)
-        out.add(ACTIVE_GPUS, newest.total_count, scope.hotkey)
-        out.add(TIME, newest.time, scope.hotkey)
+    if newest is None:
+        return
+    out.add(UNIQUE_CHUTE_GPUS, newest.count, scope.hotkey)
+    out.add(ACTIVE_GPUS, newest.total_count, scope.hotkey)
+    out.add(TIME, newest.time, scope.hotkey)
+    gpus = total([point.total_count for point in points])
+    if answers.complete() and gpus is not None:
+        out.add(AVERAGE_GPUS, gpus / len(points), scope.hotkey)
 
 
 COLLECTOR = Collector(
     name="unique_chute_history",
-    summary="chutes and GPUs that each watched miner ran in the newest hour of its history",
+    summary="GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
     sources=(UNIQUE_CHUTE_HISTORY,),
-    metrics=(UNIQUE_CHUTE_GPUS, ACTIVE_GPUS, TIME),
+    metrics=(UNIQUE_CHUTE_GPUS, ACTIVE_GPUS, AVERAGE_GPUS, TIME),
     collect=collect,
-    cost=Cost(fixed=3),
+    cost=Cost(fixed=4),
     default="few",
 )

@@ -1,0 +1,219 @@
+"""What the fields mean: the service's rules that collectors and commands share, as pure functions.
+
+``docs/metrics.md`` explains the rules to users. A function returns None where the answer does not say.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from msgspec import UNSET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from chutes_exporter.api.records import (
+        ActiveInstance,
+        Chute,
+        ChuteMetrics,
+        Instance,
+        InventoryItem,
+        Job,
+        MetagraphNode,
+        Node,
+    )
+
+HOUR: Final = 3600.0
+U16: Final = 65535.0
+"""The chain's 1.0: incentive, consensus and trust are whole numbers from 0 to this."""
+SECURED_AFTER: Final = HOUR
+"""Seconds after its activation from which a public instance keeps its score when it is deleted."""
+VERIFY_WITHIN: Final = 3.5 * HOUR
+"""Seconds after its creation in which an instance must be verified."""
+ACTIVATE_WITHIN: Final = 3 * HOUR
+"""Seconds after its verification in which an instance must become active."""
+
+DEMAND_FIELDS: Final = (
+    "total_invocations",
+    "total_compute_time",
+    "rate_limit_count",
+    "total_usage_usd",
+    "utilization",
+)
+"""What the service's own monitoring measures of a chute."""
+
+_HERTZ_PER_KILOHERTZ: Final = 1e3
+_NO_REGION: Final = "n/a"
+_BOUNTY_AT_START: Final = 100
+_BOUNTY_PER_SECOND: Final = 3
+_CHUTES_GPU_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
+
+InstanceState = Literal["active", "starting", "disabled", "failed"]
+"""What an instance does: serves; was never active; was active and its miner disabled it; is not active and has a
+verification error, which no deployment since 2025 reports."""
+INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
+
+JobState = Literal["waiting", "stuck", "finished"]
+"""What a job without an instance does: waits for a miner; is claimed by a miner whose instance is gone; is over."""
+
+
+def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
+    """Return each seat's share of the incentive, 0 to 1, by hotkey.
+
+    Empty where the incentive of a seat is unknown, or no seat has any: then nobody's share is known.
+    """
+    incentives = {node.hotkey: node.incentive for node in nodes}
+    known = {hotkey: value for hotkey, value in incentives.items() if value is not None}
+    total = math.fsum(known.values())
+    if len(known) < len(incentives) or total <= 0:
+        return {}
+    return {hotkey: value / total for hotkey, value in known.items()}
+
+
+def consensus_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
+    """Return each seat's consensus, 0 to 1, by hotkey; only where the answer has the chain's whole numbers.
+
+    Until early 2025 the field was another value, between 0 and 1.
+    """
+    if not any((node.incentive or 0) > 1 or (node.consensus or 0) > 1 for node in nodes):
+        return {}
+    return {node.hotkey: node.consensus / U16 for node in nodes if node.consensus is not None}
+
+
+def trust_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
+    """Return each seat's trust, 0 to 1, by hotkey; empty where no seat has any, as the service sends since 2026."""
+    largest = max((node.trust or 0.0 for node in nodes), default=0.0)
+    if largest <= 0:
+        return {}
+    unit = U16 if largest > 1 else 1.0
+    return {node.hotkey: node.trust / unit for node in nodes if node.trust is not None}
+
+
+def instance_state(instance: Instance) -> InstanceState | None:
+    """Return what an instance does."""
+    if instance.active is None:
+        # The column is nullable, and null until the activation.
+        return "starting" if instance.activated_at is None else None
+    if instance.active:
+        return "active"
+    if instance.verification_error:
+        return "failed"
+    if instance.activated_at is UNSET:
+        return None
+    return "starting" if instance.activated_at is None else "disabled"
+
+
+def is_public(instance: Instance) -> bool | None:
+    """Tell whether an instance runs a public chute: nobody is billed for it."""
+    return None if instance.billed_to is UNSET else instance.billed_to is None
+
+
+def secured_at(instance: Instance) -> float | None:
+    """Return when a public instance is safe: deleted later, it keeps its score. None for private instances."""
+    if not is_public(instance) or instance.activated_at is UNSET or instance.activated_at is None:
+        return None
+    return instance.activated_at + SECURED_AFTER
+
+
+def purged_at(instance: Instance) -> float | None:
+    """Return when the service purges an instance that is still starting; None for all others."""
+    if instance_state(instance) != "starting" or instance.verified is None:
+        return None
+    since, allowed = (
+        (instance.last_verified_at, ACTIVATE_WITHIN) if instance.verified else (instance.created_at, VERIFY_WITHIN)
+    )
+    return None if since is None else since + allowed
+
+
+def inventory_states(
+    inventory: Iterable[InventoryItem], instances: Iterable[Instance]
+) -> dict[str, InstanceState | None]:
+    """Return the state of the instance that holds each GPU, by GPU id; None where the answers do not tell.
+
+    The inventory names an instance by its chute only. Where instances of the chute differ, the time of their last
+    verification tells them apart.
+    """
+    by_chute: dict[str | None, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        by_chute[instance.chute_id].append(instance)
+    states: dict[str, InstanceState | None] = {}
+    for item in inventory:
+        state = _holder_state(item, by_chute[item.chute_id])
+        if states.get(item.gpu_id) != "active":
+            states[item.gpu_id] = state
+    return states
+
+
+def _holder_state(item: InventoryItem, of_chute: Sequence[Instance]) -> InstanceState | None:
+    if item.active:
+        return "active"
+    candidates = [one for one in of_chute if item.active is None or not one.active]
+    exact = [one for one in candidates if one.last_verified_at == item.last_verified_at] or candidates
+    states = {instance_state(one) for one in exact}
+    return states.pop() if len(states) == 1 else None
+
+
+def job_state(job: Job) -> JobState | None:
+    """Return what a job does."""
+    if job.finished_at is UNSET:
+        return None
+    if job.finished_at is not None:
+        return "finished"
+    if job.miner_hotkey is UNSET:
+        return None
+    return "waiting" if job.miner_hotkey is None else "stuck"
+
+
+def bounty_age(chute: Chute) -> float | None:
+    """Return the age of a chute's bounty in seconds, None without one.
+
+    The service sends 100 plus 3 a second, at most 86400: from 8 hours on, the age is at least what is returned.
+    """
+    if chute.bounty is UNSET or chute.bounty is None:
+        return None
+    return max(0.0, (chute.bounty - _BOUNTY_AT_START) / _BOUNTY_PER_SECOND)
+
+
+def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
+    """Tell whether the service's own monitoring is down: then all of a platform reports zero demand."""
+    return bool(chutes) and not any(getattr(chute, field) for chute in chutes for field in DEMAND_FIELDS)
+
+
+def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
+    """Return the fields that say nothing in this answer: all of the demand, or constants."""
+    errors = any(chute.error_count for chute in chutes)
+    return [*(DEMAND_FIELDS if demand_is_unknown(chutes) else ()), *(() if errors else ("error_count",))]
+
+
+def clock_rate_hertz(node: Node) -> float | None:
+    """Return a GPU's clock rate in hertz."""
+    return None if node.clock_rate is None else node.clock_rate * _HERTZ_PER_KILOHERTZ
+
+
+def region(instance: Instance) -> str | None:
+    """Return where an instance runs, None for the "n/a" that the service sends since 2025."""
+    return None if instance.region == _NO_REGION else instance.region
+
+
+def nvidia_uuid(gpu_id: str) -> str | None:
+    """Return a GPU's id as NVIDIA's tools write it (``GPU-8-4-4-4-12``), None where it has no such form."""
+    digits = gpu_id.removeprefix("GPU-").replace("-", "").lower()
+    if not _CHUTES_GPU_ID.fullmatch(digits):
+        return None
+    return f"GPU-{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def active_rates(instances: Iterable[ActiveInstance]) -> dict[str, float] | None:
+    """Return the compute units that each miner's active instances earn per second, by hotkey.
+
+    None where an instance's miner or compute multiplier is unknown.
+    """
+    by_hotkey: dict[str, list[float]] = defaultdict(list)
+    for one in instances:
+        if one.miner_hotkey is None or one.compute_multiplier is None:
+            return None
+        by_hotkey[one.miner_hotkey].append(one.compute_multiplier)
+    return {hotkey: math.fsum(multipliers) for hotkey, multipliers in by_hotkey.items()}

@@ -1,0 +1,60 @@
+"""The private gate: what the service wants of a miner before it may launch private chutes."""
+
+from __future__ import annotations
+
+from chutes_exporter.api.meaning import is_public
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.metric import Metric, Samples
+from chutes_exporter.sources import INSTANCES, INVENTORY
+
+_SOURCE = "GET /miner/instances/: active, billed_to"
+_MINER = ("hotkey",)
+
+INSTANCE_COUNT = Metric(
+    "chutes_miner_private_gate_instances",
+    "Active public instances of the miner. Launching private chutes needs 4. A miner with an active TEE instance "
+    "passes the gate without any of its conditions.",
+    _MINER,
+    _SOURCE,
+)
+GPUS = Metric(
+    "chutes_miner_private_gate_gpus",
+    "GPUs in the miner's active public instances. Launching private chutes needs 12.",
+    _MINER,
+    f"{_SOURCE}; GET /miner/inventory: active, chute_id",
+)
+OLDEST = Metric(
+    "chutes_miner_private_gate_oldest_activation_timestamp_seconds",
+    "When the oldest present public instance of the miner became active. Launching private chutes needs an activation "
+    "3 days ago; the service also counts instances that have ended, which no answer lists.",
+    _MINER,
+    f"{_SOURCE}, activated_at",
+)
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Count the active public instances and their GPUs."""
+    instances = answers[INSTANCES]
+    public = [one for one in instances if is_public(one)]
+    if not answers.complete(INSTANCES) or any(is_public(one) is None for one in instances):
+        return
+    activations = [one.activated_at for one in public if one.activated_at]
+    out.add(OLDEST, min(activations, default=None), scope.hotkey)
+    if any(one.active is None and one.activated_at is not None for one in public):
+        return
+    active = [one for one in public if one.active]
+    out.add(INSTANCE_COUNT, len(active), scope.hotkey)
+    chutes = {one.chute_id for one in active}
+    held = [item for item in answers[INVENTORY] if item.active is not False]
+    if answers.complete() and None not in chutes and not any(item.chute_id is None for item in held):
+        out.add(GPUS, sum(1 for item in held if item.active and item.chute_id in chutes), scope.hotkey)
+
+
+COLLECTOR = Collector(
+    name="private_gate",
+    summary="the conditions under which the miner may launch private chutes",
+    sources=(INSTANCES, INVENTORY),
+    metrics=(INSTANCE_COUNT, GPUS, OLDEST),
+    collect=collect,
+    cost=Cost(fixed=3),
+)

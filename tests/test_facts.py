@@ -1,0 +1,410 @@
+"""The page of a real exporter against the true values of a recorded world, which no answer and no code of ours made.
+
+``expected.json`` lies beside recorded answers and says what was true of the world that they tell of, as its database
+has it. The service computes sums over time some seconds before it answers, so those differ by as much.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import Page, recording, replay, scrape, series, served
+from tests.test_recordings import DIRECTORIES, Miner, raw_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
+PARTS = {"instances": "instances", "bounties": "bounties", "compute_seconds": "seconds", "compute_units": "units"}
+SOON = 5e-3
+"""How much a sum over time may have moved on."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A recorded world.
+
+    Attributes:
+        hotkey: The miner with a key.
+        true: What is true of it.
+        raw: What the answers say, as plain JSON.
+        page: The page of an exporter that has the miner's key.
+        wide: The page of one that also exports everybody's public data.
+        recorded_at: Unix time of the answers.
+    """
+
+    hotkey: str
+    true: dict[str, Any]
+    raw: dict[str, Any]
+    page: Page
+    wide: Page
+    recorded_at: float
+
+    def mine(self, name: str, **labels: str) -> float | None:
+        """Return a sample about the miner with the key, None where there is none."""
+        return self.page.get(series(name, hotkey=self.hotkey, **labels))
+
+    def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
+        """Return a metric's samples by one of their labels; other labels are given."""
+        found = {}
+        for (metric, pairs), value in self.wide.items():
+            has = dict(pairs)
+            if metric == name and all(has.get(key) == text for key, text in labels.items()):
+                assert has.get(label, "") not in found, f"{name} has more labels"
+                found[has.get(label, "")] = value
+        return found
+
+
+_worlds: dict[Path, World] = {}
+
+
+@pytest.fixture(params=DIRECTORIES, ids=lambda path: path.name)
+async def world(request: pytest.FixtureRequest) -> World:
+    directory: Path = request.param
+    if directory not in _worlds:
+        miner = Miner(directory, "test_miner")
+        bodies = miner.bodies()
+        async with served(replay(bodies)) as url:
+            page = await scrape(miner.settings(url))
+            wide = await scrape(miner.settings(url, miners="all"))
+        meta, true = (json.loads(recording(directory, name)) for name in ("meta", "expected"))
+        assert true["test_miner"] == miner.hotkey
+        _worlds[directory] = World(miner.hotkey, true, raw_json(bodies), page, wide, meta["recorded_at"])
+    return _worlds[directory]
+
+
+async def test_the_incentive_is_a_share_of_all_seats(world: World) -> None:
+    shares = world.by("hotkey", "chutes_miner_incentive_ratio")
+    assert shares == pytest.approx(world.true["incentive_share"], rel=1e-12)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert sum(share > 0 for share in shares.values()) == world.true["seats_with_incentive"]
+    assert world.page[series("chutes_metagraph_miners")] == world.true["seats"] == len(shares)
+    raw = {seat["hotkey"]: seat["incentive"] for seat in world.raw["metagraph"]}
+    assert sum(raw.values()) == world.true["incentive_sum_raw"] > 60000
+
+
+async def test_places_follow_the_incentive(world: World) -> None:
+    true = world.true["incentive_share"]
+    places = {hotkey: 1 + sum(other > share for other in true.values()) for hotkey, share in true.items()}
+    behind = {hotkey: sum(other < share for other in true.values()) for hotkey, share in true.items()}
+    assert world.by("hotkey", "chutes_miner_incentive_rank") == places
+    assert world.by("hotkey", "chutes_miner_seats_behind") == behind
+
+
+async def test_what_the_api_calls_vtrust_is_the_consensus(world: World) -> None:
+    seats = {seat["hotkey"]: seat["vtrust"] for seat in world.raw["metagraph"]}
+    consensus = world.by("hotkey", "chutes_miner_consensus_ratio")
+    assert consensus == pytest.approx({hotkey: value / 65535 for hotkey, value in seats.items()})
+    assert 0 < max(consensus.values()) < 1
+    # Near the incentive, on another scale; a validator's is 0.
+    earning = [hotkey for hotkey, share in world.true["incentive_share"].items() if share > 0.01]
+    assert all(0.1 < consensus[hotkey] / world.true["incentive_share"][hotkey] < 10 for hotkey in earning)
+
+
+async def test_the_time_in_synced_at_is_the_registration(world: World) -> None:
+    registered = world.by("hotkey", "chutes_miner_registered_timestamp_seconds")
+    assert registered == pytest.approx(world.true["registered_at"], abs=1e-3)
+
+
+async def test_only_a_reason_with_text_is_a_blacklisting(world: World) -> None:
+    blacklisted = world.by("hotkey", "chutes_miner_blacklisted")
+    assert {hotkey for hotkey, value in blacklisted.items() if value} == set(world.true["blacklisted"])
+    assert len(blacklisted) == world.true["seats"]
+    assert world.page[series("chutes_metagraph_blacklisted_miners")] == len(world.true["blacklisted"]) > 0
+    assert set(world.by("hotkey", "chutes_miner_blacklist_info")) == set(world.true["blacklisted"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chutes_miner_trust_ratio",
+        "chutes_miner_validator_trust_ratio",
+        "chutes_miner_last_update_block",
+        "chutes_metagraph_synced_timestamp_seconds",
+        "chutes_chute_window_errors",
+        "chutes_chute_bounty",
+        "chutes_instance_last_queried_timestamp_seconds",
+        "chutes_instance_consecutive_failures",
+        "chutes_instance_verification_error_info",
+        "chutes_observed_instance_verification_failures_total",
+    ],
+)
+async def test_what_the_service_never_writes_is_not_exported(world: World, name: str) -> None:
+    assert len(world.page) > 500
+    assert [key for page in (world.page, world.wide) for key in page if key[0] == name] == []
+
+
+async def test_no_region_is_exported_where_the_service_knows_none(world: World) -> None:
+    labels = [dict(key[1]) for key in world.page if key[0] == "chutes_instance_info"]
+    assert len(labels) == len(world.true["instance_state"])
+    assert [one["region"] for one in labels if "region" in one] == []
+
+
+async def test_scores_and_their_order_are_the_services(world: World) -> None:
+    assert world.by("hotkey", "chutes_miner_score_ratio") == pytest.approx(world.true["score_share"], rel=SOON)
+    assert world.by("hotkey", "chutes_miner_score_rank") == world.true["score_rank"]
+    assert world.page[series("chutes_scored_miners")] == len(world.true["score_rank"])
+    for metric, part in {
+        "instances": "instances",
+        "bounties": "bounties",
+        "instance_seconds": "seconds",
+        "compute_units": "units",
+    }.items():
+        true = {hotkey: values[part] for hotkey, values in world.true["score_raw"].items()}
+        assert world.by("hotkey", f"chutes_miner_score_{metric}") == pytest.approx(true, rel=SOON)
+
+
+async def test_the_next_places_are_the_next_shares(world: World) -> None:
+    ordered = sorted(world.true["score_share"].values())
+    place = ordered.index(world.true["score_share"][world.hotkey])
+    worse = world.mine("chutes_miner_score_next_worse_ratio")
+    assert worse == (pytest.approx(ordered[place - 1], rel=SOON) if place else None)
+    better = world.mine("chutes_miner_score_next_better_ratio")
+    assert better == (pytest.approx(ordered[place + 1], rel=SOON) if place + 1 < len(ordered) else None)
+
+
+@pytest.mark.parametrize("field", WINDOWS)
+async def test_stats_are_everybodys_in_each_window(world: World, field: str) -> None:
+    true = world.true["stats"][field]
+    window = WINDOWS[field]
+    for metric, part in PARTS.items():
+        found = world.by("hotkey", f"chutes_miner_window_{metric}", window=window)
+        expected = {hotkey: values[part] for hotkey, values in true.items()}
+        # The watched miner has zeros where it has no record, the others have nothing.
+        assert found == pytest.approx({world.hotkey: 0} | expected, rel=SOON)
+        total = world.page[series(f"chutes_platform_window_{metric}", window=window)]
+        assert total == pytest.approx(sum(expected.values()), rel=SOON)
+    assert world.page[series("chutes_platform_window_miners", window=window)] == len(true)
+
+
+@pytest.mark.parametrize("field", WINDOWS)
+async def test_stats_of_each_chute_are_the_miners(world: World, field: str) -> None:
+    true, window = world.true["stats_per_chute_test_miner"][field], WINDOWS[field]
+    for metric, part in PARTS.items():
+        name = f"chutes_miner_chute_window_{metric}"
+        expected = pytest.approx({chute: values[part] for chute, values in true.items()}, rel=SOON)
+        # An exporter of everybody's data asks for all miners, one that watches a single miner for that one.
+        assert world.by("chute_id", name, hotkey=world.hotkey, window=window) == expected
+        narrow = {
+            dict(key[1])["chute_id"]: value
+            for key, value in world.page.items()
+            if key[0] == name and ("window", window) in key[1]
+        }
+        assert narrow == expected
+        everybodys = [key for key in world.wide if key[0] == name and ("window", window) in key[1]]
+        assert len(everybodys) == world.true["stats_per_chute_records"][field]
+
+
+async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
+    true = world.true["jobs"]
+    waiting = [job for job in world.raw["jobs"] if job["finished_at"] is None and job["miner_hotkey"] is None]
+    assert world.page[series("chutes_jobs_waiting")] == true["waiting"] == len(waiting)
+    available = [value for (name, _), value in world.page.items() if name == "chutes_jobs_available"]
+    assert sum(available) == true["waiting"]
+    assert world.mine("chutes_jobs_tried") == true["waiting_tried_by_test_miner"]
+    assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"]) > 0
+    assert {dict(labels)["job_id"] for name, labels in world.page if name == "chutes_job_info"} == {
+        job["job_id"] for job in waiting
+    }
+    assert true["listed"] > true["waiting"] + len(true["stuck_with_test_miner"])
+
+
+async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
+    found: Counter[str] = Counter()
+    by_model: Counter[str] = Counter()
+    for (name, labels), value in world.page.items():
+        if name == "chutes_fleet_gpus":
+            found[dict(labels)["state"]] += int(value)
+            by_model["{gpu} {state}".format(**dict(labels))] += int(value)
+    assert +found == world.true["gpus_by_state"]
+    assert set(found) == {"earning", "starting", "disabled", "idle", "unverified"}
+    assert +by_model == world.true["gpus_by_model_and_state"]
+    assert found.total() == len(world.true["gpu_state"])
+
+
+async def test_what_is_said_of_one_gpu_agrees_with_its_state(world: World) -> None:
+    verified = {row["uuid"]: row["verified_at"] is not None for row in world.raw["nodes"]}
+    for gpu, state in world.true["gpu_state"].items():
+        assert world.mine("chutes_gpu_in_use", gpu_id=gpu) == (state not in ("idle", "unverified"))
+        # An instance of unknown activity never served: unknown, or not active, but never active.
+        assert world.mine("chutes_gpu_active", gpu_id=gpu) in ([1] if state == "earning" else [0, None])
+        assert world.mine("chutes_gpu_verified", gpu_id=gpu) == verified[gpu]
+        if state in ("idle", "unverified"):
+            assert world.mine("chutes_gpu_verified", gpu_id=gpu) == (state == "idle")
+
+
+async def test_an_error_text_does_not_make_a_verified_gpu_unverified(world: World) -> None:
+    texts = {dict(labels)["gpu_id"] for name, labels in world.page if name == "chutes_gpu_verification_error_info"}
+    assert texts == set(world.true["gpus_with_error"])
+    usable = [gpu for gpu in texts if world.true["gpu_state"][gpu] != "unverified"]
+    assert len(usable) > 0
+    assert {world.mine("chutes_gpu_verified", gpu_id=gpu) for gpu in usable} == {1}
+
+
+async def test_gpus_have_their_id_in_nvidias_format_and_their_clock_in_hertz(world: World) -> None:
+    infos = {dict(labels)["gpu_id"]: dict(labels) for name, labels in world.page if name == "chutes_gpu_info"}
+    assert infos.keys() == world.true["gpu_state"].keys()
+    for gpu, labels in infos.items():
+        uuid = labels["uuid"]
+        assert uuid.replace("-", "") == f"GPU{gpu}"
+        assert [len(part) for part in uuid.split("-")] == [3, 8, 4, 4, 4, 12]
+    clocks = {value for (name, _), value in world.page.items() if name == "chutes_gpu_clock_rate_hertz"}
+    # No GPU runs below a hundred megahertz, or at ten gigahertz.
+    assert clocks
+    assert all(1e8 < clock < 1e10 for clock in clocks)
+    without = [labels["gpu_id"] for labels in infos.values() if "server_id" not in labels]
+    assert without == world.true["gpus_without_server"]
+
+
+async def test_servers_are_all_there(world: World) -> None:
+    true = world.true
+    assert world.mine("chutes_fleet_servers") == true["servers"]
+    assert world.mine("chutes_fleet_servers_without_gpus") == len(true["servers_without_gpus"])
+    assert world.mine("chutes_fleet_duplicate_server_ips") == len(true["server_ips_used_twice"])
+    assert world.by("server_id", "chutes_server_gpus", hotkey=world.hotkey) == true["gpus_per_server"]
+    pending = world.by("server_id", "chutes_server_maintenance_pending", hotkey=world.hotkey)
+    assert [server for server, value in pending.items() if value] == true["servers_in_maintenance"]
+
+
+async def test_disabled_instances_are_not_starting(world: World) -> None:
+    true = dict(world.true["instances_by_state"])
+    starting = true.pop("launching", 0) + true.pop("verified", 0)
+    states = world.by("state", "chutes_fleet_instances", hotkey=world.hotkey)
+    assert states == {"active": true["active"], "disabled": true["disabled"], "starting": starting}
+    assert true["disabled"] > 0
+    for instance, state in world.true["instance_state"].items():
+        # A column that was never set counts as no.
+        assert world.mine("chutes_instance_active", instance_id=instance) in ([1] if state == "active" else [0, None])
+        activated = world.mine("chutes_instance_activated_timestamp_seconds", instance_id=instance)
+        assert (activated is not None) == (state in ("active", "disabled"))
+        assert world.mine("chutes_instance_verified", instance_id=instance) in (
+            [0, None] if state == "launching" else [1]
+        )
+
+
+async def test_public_instances_are_secured_an_hour_after_their_activation_and_private_ones_never(
+    world: World,
+) -> None:
+    for instance, state in world.true["instance_state"].items():
+        secured = world.mine("chutes_instance_secured_timestamp_seconds", instance_id=instance)
+        activated = world.mine("chutes_instance_activated_timestamp_seconds", instance_id=instance)
+        if state in ("active", "disabled") and instance not in world.true["instances_private"]:
+            assert activated is not None
+            assert secured == activated + 3600
+        else:
+            assert secured is None
+    assert set(world.true["instances_private"]) <= world.true["instance_state"].keys()
+
+
+async def test_only_instances_that_start_have_a_time_at_which_they_are_purged(world: World) -> None:
+    raw = {row["instance_id"]: row for row in world.raw["instances"]}
+    for instance, state in world.true["instance_state"].items():
+        purge = world.mine("chutes_instance_purge_timestamp_seconds", instance_id=instance)
+        if state == "verified":
+            seen = world.mine("chutes_instance_last_verified_timestamp_seconds", instance_id=instance)
+            assert seen is not None
+            assert purge == seen + 3 * 3600
+        elif state == "launching" and raw[instance]["created_at"] is not None:
+            created = world.mine("chutes_instance_created_timestamp_seconds", instance_id=instance)
+            assert created is not None
+            assert purge == created + 3.5 * 3600
+        else:
+            assert purge is None
+    assert {"verified", "launching"} <= set(world.true["instance_state"].values())
+
+
+async def test_instances_say_who_is_billed_and_whether_they_got_a_bounty(world: World) -> None:
+    infos = [dict(labels) for name, labels in world.page if name == "chutes_instance_info"]
+    assert {one["instance_id"] for one in infos if "billed_to" in one} == set(world.true["instances_private"])
+    bounty = world.by("instance_id", "chutes_instance_bounty", hotkey=world.hotkey)
+    assert {one for one, value in bounty.items() if value} == set(world.true["instances_with_bounty"])
+    versions = {one["chute_id"]: one["version"] for one in world.raw["chutes"]}
+    old = {one["instance_id"] for one in infos if one["version"] != versions[one["chute_id"]]}
+    assert old == set(world.true["instances_of_old_version"])
+
+
+async def test_active_instances_are_everybodys(world: World) -> None:
+    true = world.true
+    assert world.page[series("chutes_platform_active_instances")] == true["active_instances"]
+    assert world.by("chute_id", "chutes_chute_active_instances") == true["active_instances_per_chute"]
+    assert world.by("hotkey", "chutes_miner_active_instances") == true["active_instances_per_miner"]
+    rates = world.by("hotkey", "chutes_miner_active_compute_multiplier")
+    assert rates == pytest.approx(true["earning_rate_per_miner"])
+    total = world.page[series("chutes_platform_active_compute_multiplier")]
+    assert total == pytest.approx(sum(true["earning_rate_per_miner"].values()))
+
+
+async def test_the_score_heads_where_what_earns_now_would_bring_it(world: World) -> None:
+    rates = dict(world.true["earning_rate_per_miner"])
+    disabled = [one for one in world.raw["instances"] if world.true["instance_state"][one["instance_id"]] == "disabled"]
+    rates[world.hotkey] += sum(one["compute_multiplier"] for one in disabled)
+    # Whoever has lost the seat, or is blacklisted, is not scored.
+    scored = {
+        hotkey: rate
+        for hotkey, rate in rates.items()
+        if hotkey in world.true["registered_at"] and hotkey not in world.true["blacklisted"]
+    }
+    assert len(scored) < len(rates)
+    found = world.by("hotkey", "chutes_miner_score_heading_ratio")
+    total = sum(scored.values())
+    assert found.pop(world.hotkey) == pytest.approx(scored.pop(world.hotkey) / total)
+    assert {hotkey: found[hotkey] for hotkey in scored} == pytest.approx(
+        {hotkey: rate / total for hotkey, rate in scored.items()}
+    )
+    assert {hotkey for hotkey in found if found[hotkey]} == {hotkey for hotkey in scored if scored[hotkey]}
+
+
+async def test_the_conditions_of_the_private_gate_are_counted_over_public_instances(world: World) -> None:
+    public = {
+        row["chute_id"]
+        for row in world.raw["instances"]
+        if world.true["instance_state"][row["instance_id"]] == "active"
+        and row["instance_id"] not in world.true["instances_private"]
+    }
+    private = [one for one in world.true["instances_private"] if world.true["instance_state"][one] == "active"]
+    active = world.true["instances_by_state"]["active"]
+    assert world.mine("chutes_miner_private_gate_instances") == active - len(private)
+    held = {row["gpu_id"]: row["chute_id"] for row in world.raw["inventory"]}
+    earning = [gpu for gpu, state in world.true["gpu_state"].items() if state == "earning" and held[gpu] in public]
+    assert world.mine("chutes_miner_private_gate_gpus") == len(earning)
+    totals = [point["total_count"] for point in world.raw["unique_chute_history"]]
+    assert len(totals) == 169
+    assert world.mine("chutes_miner_average_active_gpus") == pytest.approx(sum(totals) / 169)
+
+
+async def test_images_with_any_error_are_errors(world: World) -> None:
+    true = dict(world.true["images_by_status"])
+    found = world.by("status", "chutes_images")
+    assert found == {
+        "built": true.pop("built and pushed"),
+        "pending": true.pop("pending build"),
+        "building": true.pop("building"),
+        "error": true.pop("error"),
+        "other": true.pop("none"),
+    }
+    assert true == {}
+
+
+async def test_chutes_are_all_there(world: World) -> None:
+    infos = [dict(labels) for name, labels in world.page if name == "chutes_chute_info"]
+    assert len(infos) == world.true["chutes"]
+    assert sum(one.get("disabled") == "true" for one in infos) == world.true["chutes_disabled"]
+
+
+async def test_what_the_api_calls_bounty_is_an_age(world: World) -> None:
+    ages = world.by("chute_id", "chutes_chute_bounty_age_seconds")
+    assert ages.keys() == world.true["bounties"].keys()
+    for chute, bounty in world.true["bounties"].items():
+        age = world.recorded_at - bounty["created_at"]
+        # The number that is sent stops growing at 86400.
+        assert ages[chute] == pytest.approx(min(age, (86400 - 100) / 3), abs=2)
+    assert max(ages.values()) > 20000
+
+
+async def test_there_are_no_cooldowns_any_more(world: World) -> None:
+    assert world.mine("chutes_miner_thrash_cooldowns") == len(world.true["thrash_cooldowns"]) == 0
