@@ -197,7 +197,13 @@ def _settings(kind: World, url: str, world: Simulated, miner: Miner) -> Settings
     others = {World.KEYLESS: [miner.hotkey], World.SICK: [world.miners[-1].hotkey]}.get(kind, [])
     optional = {"stats_per_chute": True} if kind is World.KEYLESS else OPTIONAL
     return make_settings(
-        api_url=url, credentials=Credentials(keys, (), ()), hotkeys=others, miners="all", collectors=optional
+        api_url=url,
+        credentials=Credentials(keys, (), ()),
+        hotkeys=others,
+        miners="all",
+        collectors=optional,
+        # Asked again within the last minute, so that it can be doubted.
+        ttl=["unique_chute_history=30"],
     )
 
 
@@ -252,7 +258,7 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
         clock.now = -60
         await get(f"{url}/metrics")
         if sick:
-            simulator.faults["thrash_cooldowns"] = Fault(status=401, body=b'{"detail": "Invalid signature"}')
+            simulator.faults["unique_chute_history"] = Fault(status=404, body=b'{"detail": "Not found in the cache"}')
         clock.now = 0
         await asyncio.to_thread(history.load)
         with Prometheus(directory, targets, rule_files=fast_rules(directory)) as prometheus:
