@@ -47,8 +47,11 @@ class Truth:
     def score_heading(self) -> tuple[str, Known]:
         scored = {one.hotkey for one in self.world.miners if not one.blacklist_reason}
         active = [one for one in self.world.instances(NOON) if one.active(NOON) and one.hotkey in scored]
-        mine = sum(one.multiplier for one in active if one.hotkey == HOTKEY)
-        return "hotkey", {HOTKEY: mine / sum(one.multiplier for one in active)}
+        disabled = [one for one in self.instances if one.activated_at and one.activated_at <= NOON and one not in active]
+        mine = sum(one.multiplier(NOON) for one in active if one.hotkey == HOTKEY)
+        kept = sum(one.multiplier(NOON) for one in disabled)
+        everybody = sum(one.multiplier(NOON) for one in active)
+        return "hotkey", {HOTKEY: (mine + kept) / (everybody + kept)}
 
     def score_to_heading(self) -> tuple[str, Known]:
         _, heading = self.score_heading()
