@@ -33,7 +33,8 @@ STATE: Final = (
 """A number for each instance, as the table of states has it: failed (2025 only), starting, disabled, active."""
 TEE_INSTANCES: Final = (
     f"sum by (hotkey) ({ACTIVE} * on (hotkey, instance_id) group_left (chute_id) {INFO}"
-    f" and on (chute_id) {platform('chutes_chute_info', 'chute_id', tee='true')})"
+    f" and on (chute_id) {platform('chutes_chute_info', 'chute_id', tee='true')})\n"
+    f"or on (hotkey) 0 * {mine('chutes_miner_private_gate_instances')}"
 )
 """Active instances of TEE chutes, by miner; one of them opens the private gate."""
 
@@ -205,7 +206,7 @@ INSTANCES.row(
                 data=STOCKED,
             ),
             Query(mine("chutes_miner_average_active_gpus")),
-            Query(TEE_INSTANCES, data=SICK),
+            Query(TEE_INSTANCES, data=KEYED),
         ],
         [
             Column("hotkey", "Miner"),

@@ -7,17 +7,21 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from chutes_exporter.simulator import Simulator, World
 from chutes_exporter.simulator.world import DAY, HOUR
-from tests.support import HOTKEY, NOON, Clock, Labels, Prometheus, served_exporter, watching
+from tests.support import HOTKEY, NOON, Clock, Labels, Prometheus, served, served_exporter, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chutes_exporter.simulator.world import Instance
+    from chutes_exporter.simulator.world import Instance, Miner
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "queries.md"
 QUERIES: dict[str, str] = dict(re.findall(r"```promql name=(\S+)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
@@ -36,6 +40,16 @@ class Truth:
         self.miner = world.miners[0]
         self.instances = world.instances(NOON, HOTKEY)
         self.held = {gpu.uuid: one for one in self.instances for gpu in one.gpus}
+
+    def score_heading(self) -> tuple[str, Known]:
+        scored = {one.hotkey for one in self.world.miners if not one.blacklist_reason}
+        active = [one for one in self.world.instances(NOON) if one.active(NOON) and one.hotkey in scored]
+        mine = sum(one.multiplier for one in active if one.hotkey == HOTKEY)
+        return "hotkey", {HOTKEY: mine / sum(one.multiplier for one in active)}
+
+    def score_to_heading(self) -> tuple[str, Known]:
+        _, heading = self.score_heading()
+        return "hotkey", {HOTKEY: heading[HOTKEY] - self.world.shares(NOON)[HOTKEY]}
 
     def share_of_compute(self) -> tuple[str, Known]:
         shares = {}
@@ -85,16 +99,19 @@ class Truth:
 
     def gpus_by_state(self) -> tuple[str, Known]:
         def state(uuid: str, error: str | None) -> str:
-            if error:
-                return "unverified"
             one = self.held.get(uuid)
-            return "idle" if one is None else "earning" if one.active(NOON) else "starting"
+            if one is None:
+                return "unverified" if error else "idle"
+            return "earning" if one.active(NOON) else "starting"
 
         count = Counter((gpu.model, state(gpu.uuid, gpu.error(NOON))) for gpu in self.miner.gpus)
         return "gpu+state", {f"{model}+{name}": number for (model, name), number in count.items()}
 
     def not_earning_since(self) -> tuple[str, Known]:
         return "", {}  # time stands still: what does not earn never did
+
+    def allocated_and_unused(self) -> tuple[str, Known]:
+        return "gpu_id", {uuid: 1 for uuid in self.held if uuid in unused(self.miner)}
 
     def empty_servers(self) -> tuple[str, Known]:
         return "server_id", {server.server_id: 1 for server in self.miner.servers if not server.gpus}
@@ -106,8 +123,16 @@ class Truth:
         ages = {one.instance_id: NOON - one.created_at for one in self._waiting()}
         return "instance_id", {key: age for key, age in ages.items() if age > 1800}
 
-    def instance_errors(self) -> tuple[str, Known]:
-        return "instance_id", {one.instance_id: 1 for one in self.instances if one.error}
+    def time_to_purge(self) -> tuple[str, Known]:
+        purged = {
+            one.instance_id: one.created_at + 3.5 * HOUR if one.verified_at is None else one.verified_at + 3 * HOUR
+            for one in self._waiting()
+        }
+        return "instance_id", {key: at - NOON for key, at in purged.items()}
+
+    def unsecured_instances(self) -> tuple[str, Known]:
+        secured = {one.instance_id: one.activated_at + HOUR for one in self.instances if one.activated_at is not None}
+        return "instance_id", {key: at - NOON for key, at in secured.items() if at > NOON}
 
     def best_paying(self) -> tuple[str, Known]:
         _, idle = self.idle_gpus()
@@ -129,7 +154,7 @@ class Truth:
 
     def bounties(self) -> tuple[str, Known]:
         offers = {chute.chute_id: chute.bounty(NOON) for chute in self.world.chutes}
-        return "chute_id", {key: offer for key, offer in offers.items() if offer is not None}
+        return "chute_id", {key: max(0, (offer - 100) / 3) for key, offer in offers.items() if offer is not None}
 
     def overloaded_chutes(self) -> tuple[str, Known]:
         loads = {chute.chute_id: chute.utilization(NOON) for chute in self.world.chutes}
@@ -150,9 +175,22 @@ class Truth:
         active = [one for one in self.instances if one.active(NOON)]
         return "hotkey", {HOTKEY: sum(len(one.gpus) for one in active)}
 
-    def failing_instances(self) -> tuple[str, Known]:
-        failures = {one.instance_id: self.world.failures(one, NOON) for one in self.instances}
-        return "instance_id", {key: count for key, count in failures.items() if count >= 2}
+    def private_gate(self) -> tuple[str, Known]:
+        active = [one for one in self.instances if one.active(NOON)]
+        tee = any(one.chute.tee for one in active)
+        old = any(one.activated_at is not None and NOON - one.activated_at >= 3 * DAY for one in active)
+        hours = [NOON - hour * HOUR for hour in range(169)]
+        points = [
+            sum(len(one.gpus) for one in self.world.instances(hour, HOTKEY) if one.active(hour)) for hour in hours
+        ]
+        enough = len(active) >= 4 and sum(len(one.gpus) for one in active) >= 12 and sum(points) / len(points) >= 16
+        return "hotkey", {HOTKEY: tee or (old and enough)}
+
+    def stuck_jobs(self) -> tuple[str, Known]:
+        return "hotkey", {HOTKEY: 0}
+
+    def doubted(self) -> tuple[str, Known]:
+        return "feed", {}
 
     def age(self) -> tuple[str, Known]:
         return "feed", dict.fromkeys(FEEDS, 0)
@@ -166,7 +204,6 @@ FEEDS = [
     "nodes",
     "inventory",
     "instances",
-    "thrash_cooldowns",
     "unique_chute_history",
     "jobs",
     "images",
@@ -175,6 +212,27 @@ FEEDS = [
     "metrics",
     "chutes",
 ]
+
+
+def unused(miner: Miner) -> set[str]:
+    """Choose the GPUs that DCGM says do nothing."""
+    return {gpu.uuid for gpu in miner.gpus[::2]}
+
+
+def of_nvidia(gpu_id: str) -> str:
+    """Write a GPU's id as NVIDIA's tools do."""
+    return f"GPU-{UUID(hex=gpu_id.removeprefix('GPU-'))}"
+
+
+def dcgm(miner: Miner) -> Starlette:
+    """Answer as NVIDIA's DCGM exporter does on the miner's servers."""
+    idle = unused(miner)
+    lines = [
+        f'DCGM_FI_DEV_GPU_UTIL{{gpu="{gpu.device_index}",UUID="{of_nvidia(gpu.uuid)}"}} {0 if gpu.uuid in idle else 93}'
+        for gpu in miner.gpus
+    ]
+    page = "\n".join(["# TYPE DCGM_FI_DEV_GPU_UTIL gauge", *lines, ""])
+    return Starlette(routes=[Route("/metrics", lambda _request: PlainTextResponse(page))])
 
 
 def told(label: str, answer: dict[Labels, float]) -> Known:
@@ -201,9 +259,10 @@ async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
     async with (
         Simulator(world, clock=Clock()) as simulator,
         served_exporter(watching(simulator.url, collectors={"chute_gpus": True})) as (url, _),
+        served(dcgm(world.miners[0])) as dcgm_url,
     ):
-        with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
-            await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 2 and up == 1")
+        with Prometheus(tmp_path, [one.removeprefix("http://") for one in (url, dcgm_url)]) as prometheus:
+            await asyncio.to_thread(prometheus.wait_for, "count(count_over_time(up[1m]) >= 2 and up == 1) == 2")
             for name, query in QUERIES.items():
                 # The simulated time stands still at noon, Prometheus' own goes on.
                 asked = query.replace("$hotkey", HOTKEY).replace("time()", f"{NOON:.0f}")
@@ -216,7 +275,14 @@ async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
         if not expected:
             empty.add(name)
     # What this world has none of must not be most of it.
-    assert empty <= {"score-change", "not-earning-since", "blacklisted", "deregistered", "to-the-next-better"}
+    assert empty <= {
+        "score-change",
+        "not-earning-since",
+        "blacklisted",
+        "deregistered",
+        "to-the-next-better",
+        "doubted",
+    }
 
 
 async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:
