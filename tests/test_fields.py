@@ -105,8 +105,10 @@ SENT: dict[str, tuple[type[records.Record], str]] = {
     ),
     "stats": (
         records.MinerStats,
-        "miner_hotkey chute_id total_instances bounty_count compute_seconds compute_units invocation_count "
-        "total_bounty",
+        (
+            "miner_hotkey chute_id total_instances bounty_count compute_seconds compute_units invocation_count "
+            "total_bounty"
+        ),
     ),
     "scores": (records.RawScore, "total_instances bounty_score instance_seconds instance_compute_units"),
     "unique_chute_history": (records.HistoryPoint, "time count total_count"),

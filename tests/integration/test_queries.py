@@ -184,7 +184,7 @@ class Truth:
             sum(len(one.gpus) for one in self.world.instances(hour, HOTKEY) if one.active(hour)) for hour in hours
         ]
         enough = len(active) >= 4 and sum(len(one.gpus) for one in active) >= 12 and sum(points) / len(points) >= 16
-        return "hotkey", {HOTKEY: tee or (old and enough)}
+        return "hotkey", {HOTKEY: float(tee or (old and enough))}
 
     def stuck_jobs(self) -> tuple[str, Known]:
         return "hotkey", {HOTKEY: 0}
