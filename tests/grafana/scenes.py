@@ -143,7 +143,8 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
         gpu.uuid for past in (0.2, 0.5) for one in world.instances(now - past * HOUR, miner.hotkey) for gpu in one.gpus
     }
     long_idle = [gpu for gpu in miner.gpus if gpu.uuid not in held | before and not gpu.error(now)]
-    failing = [gpu for gpu in miner.gpus if all(gpu.error(now - past * HOUR) for past in (0, 0.2, 0.5))]
+    free = [gpu for gpu in miner.gpus if gpu.uuid not in held]
+    failing = [gpu for gpu in free if all(gpu.error(now - past * HOUR) for past in (0, 0.2, 0.5))]
     lately = [one for one in world.all_instances(now, miner.hotkey) if now - HOUR + 300 < one.ended_at <= now]
     return (
         any(one.error and world.failures(one, now) >= 2 for one in instances)
