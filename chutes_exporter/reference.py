@@ -37,8 +37,8 @@ series than `--max-series`, each is kept, in this order, that still fits, and th
 (`chutes_scrape_collector_cut`).
 [sizes.md](sizes.md) has measured pages.
 
-[earnings.md](earnings.md) explains the rules behind scores, windows and multipliers. [fields.md](fields.md) lists the fields
-that are left out, and why.
+[earnings.md](earnings.md) explains the rules behind scores, windows and multipliers. [fields.md](fields.md) lists the
+fields that are left out, and why.
 """
 
 
