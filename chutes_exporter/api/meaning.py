@@ -1,6 +1,6 @@
 """What the fields mean: the service's rules that collectors and commands share, as pure functions.
 
-``docs/metrics.md`` explains the rules to users. A function returns None where the answer does not say.
+``docs/earnings.md`` explains the rules to users. A function returns None where the answer does not say.
 """
 
 from __future__ import annotations
