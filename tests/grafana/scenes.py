@@ -144,10 +144,13 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     before = {
         gpu.uuid for past in (0.2, 0.5) for one in world.instances(now - past * HOUR, miner.hotkey) for gpu in one.gpus
     }
-    long_idle = [gpu for gpu in miner.gpus if gpu.uuid not in held | before and not gpu.error(now)]
-    free = [gpu for gpu in miner.gpus if gpu.uuid not in held]
-    failing = [gpu for gpu in free if all(gpu.error(now - past * HOUR) for past in (0, 0.2, 0.5))]
-    lately = [one for one in world.all_instances(now, miner.hotkey) if now - HOUR + 300 < one.ended_at <= now]
+    long_idle = [gpu for gpu in miner.gpus if gpu.uuid not in held | before and gpu.verified_at(now)]
+    failing = [
+        gpu
+        for gpu in miner.gpus
+        if gpu.uuid not in held
+        and all(gpu.error(then) and not gpu.verified_at(then) for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR))
+    ]
     return (
         any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)
         and bool(long_idle)

@@ -18,12 +18,13 @@ from starlette.routing import Route
 from chutes_exporter.simulator import Simulator, World
 from chutes_exporter.simulator.chutes import bounty_amount
 from chutes_exporter.simulator.world import DAY, HOUR
+from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY, NOON, Clock, Labels, Prometheus, served, served_exporter, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chutes_exporter.simulator.world import Instance, Miner
+    from chutes_exporter.simulator.world import Gpu, Instance, Miner
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "queries.md"
 QUERIES: dict[str, str] = dict(re.findall(r"```promql name=(\S+)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
@@ -46,8 +47,13 @@ class Truth:
     def score_heading(self) -> tuple[str, Known]:
         scored = {one.hotkey for one in self.world.miners if not one.blacklist_reason}
         active = [one for one in self.world.instances(NOON) if one.active(NOON) and one.hotkey in scored]
-        mine = sum(one.multiplier for one in active if one.hotkey == HOTKEY)
-        return "hotkey", {HOTKEY: mine / sum(one.multiplier for one in active)}
+        disabled = [
+            one for one in self.instances if one.activated_at and one.activated_at <= NOON and one not in active
+        ]
+        mine = sum(one.multiplier(NOON) for one in active if one.hotkey == HOTKEY)
+        kept = sum(one.multiplier(NOON) for one in disabled)
+        everybody = sum(one.multiplier(NOON) for one in active)
+        return "hotkey", {HOTKEY: (mine + kept) / (everybody + kept)}
 
     def score_to_heading(self) -> tuple[str, Known]:
         _, heading = self.score_heading()
@@ -99,11 +105,11 @@ class Truth:
         return "gpu_id", {gpu.uuid: 0 for gpu in self.miner.gpus if not gpu.verified_at(NOON)}
 
     def gpus_by_state(self) -> tuple[str, Known]:
-        def state(uuid: str, error: str | None) -> str:
-            one = self.held.get(uuid)
+        def state(gpu: Gpu) -> str:
+            one = self.held.get(gpu.uuid)
             if one is None:
-                return "unverified" if error else "idle"
-            return "earning" if one.active(NOON) else "starting"
+                return "idle" if gpu.verified_at(NOON) else "unverified"
+            return "earning" if one.active(NOON) else "disabled" if one.disabled(NOON) else "starting"
 
         count = Counter((gpu.model, state(gpu)) for gpu in self.miner.gpus)
         return "gpu+state", {f"{model}+{name}": number for (model, name), number in count.items()}
@@ -152,8 +158,8 @@ class Truth:
         return "best", best
 
     def bounties(self) -> tuple[str, Known]:
-        offers = {chute.chute_id: chute.bounty(NOON) for chute in self.world.chutes}
-        return "chute_id", {key: max(0, (offer - 100) / 3) for key, offer in offers.items() if offer is not None}
+        ages = {chute.chute_id: self.world.bounty_age(chute, NOON) for chute in self.world.chutes}
+        return "chute_id", {key: max(0, (bounty_amount(age) - 100) / 3) for key, age in ages.items() if age is not None}
 
     def overloaded_chutes(self) -> tuple[str, Known]:
         running = {one.chute for one in self.world.instances(NOON)}
