@@ -124,7 +124,7 @@ class Truth:
         return "server_id", {server.server_id: 1 for server in self.miner.servers if not server.gpus}
 
     def _waiting(self) -> Iterator[Instance]:
-        return (one for one in self.instances if not one.active(NOON))
+        return (one for one in self.instances if not one.activated(NOON))
 
     def stuck_instances(self) -> tuple[str, Known]:
         ages = {one.instance_id: NOON - one.created_at for one in self._waiting()}
