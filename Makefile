@@ -2,7 +2,9 @@
 ifndef PYTHON
 PYTHON := $(shell scripts/find-python)
 endif
+# The environment; `make test-python` has one of its own.
 VENV := .venv
+export VENV
 BIN := $(VENV)/bin
 # Stamps of what is installed, with the version in their names: another PYTHON makes another environment.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
@@ -10,10 +12,10 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test check format docs boards pictures deploy golden sizes bench lock image clean
+.PHONY: help demo stack test soak test-python check format docs boards pictures deploy golden sizes bench lock image clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(RUNTIME) ## Run the exporter on a simulated Chutes API
 	@$(BIN)/chutes-exporter demo $(ARGS)
@@ -26,6 +28,12 @@ test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 	@scripts/system-packages
 	@scripts/node-packages
 	@scripts/test $(ARGS)
+
+soak: $(DEV) ## Run the exporter for a minute against an API that misbehaves, and see that it does not grow
+	@scripts/test -m soak
+
+test-python: ## Run `make test` with another Python: make test-python PYTHON=python3.13
+	@$(MAKE) --no-print-directory test VENV=.venv-$(basename $(VERSION))
 
 check: $(DEV) ## Only formatting, lint and types
 	@scripts/check
@@ -64,7 +72,7 @@ image: ## Build the container image
 	docker build --tag chutes-exporter:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' chutes_exporter/__init__.py) .
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) grafana/display/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-* grafana/display/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 $(RUNTIME): requirements.lock requirements-build.lock pyproject.toml scripts/venv
 	@scripts/venv "$(PYTHON)" requirements.lock

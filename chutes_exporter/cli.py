@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter import __version__, defaults
+from chutes_exporter.__main__ import HELD_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -255,6 +257,9 @@ def cli() -> None:
     Without a command and without flags it listens on :10064 and exports the whole subnet from the public endpoints.
     Every flag can be set by the environment variable named beside it.
     """
+    if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
+        # The other commands do not handle signals: each ends the process, as usual.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 @cli.command()
@@ -296,8 +301,9 @@ def serve(**flags: Any) -> None:
     "--simulator.fault",
     multiple=True,
     metavar="ENDPOINT=FAULT",
-    help="Let an endpoint misbehave (repeatable): scores=status:503, chutes=cut:1000, metrics=latency:5, "
-    "metagraph=empty, stats=garbage.",
+    help="Let an endpoint misbehave (repeatable): scores=status:503, metrics=latency:5, chutes=cut:1000 (bytes), "
+    "metagraph=empty, stats=garbage; chutes=records:25 ends a stream early, metrics=zero and chutes=redis-down are the "
+    "service without its Prometheus or Redis, stats=as-of:1795521600 is a cache that nobody refreshes any more.",
 )
 @_web
 @_collectors

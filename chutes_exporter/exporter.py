@@ -7,17 +7,18 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import cachetools
 import structlog
 
 from chutes_exporter import doubt, exposition, observed, sources, telemetry
 from chutes_exporter.api.client import Answer, ChutesClient
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.errors import ApiError, NotFoundError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.api.memory import keep_memory_compact
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds import DeadlineError, Feed, Feeds, Reading, steady
 from chutes_exporter.metric import Samples
-from chutes_exporter.view import FeedKey, Read, View, main_view, probe_view
+from chutes_exporter.rendering import Renderer
+from chutes_exporter.view import FeedKey, Plan, Read, main_plan, probe_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -39,8 +40,13 @@ ORDER = (
 )
 """Every metric that a page may have, in the order of the page."""
 
-_MAX_VIEWS = 512
-_MIN_WAIT = 0.05
+_EVIDENCE_WAIT = 0.5
+_LEAST_MEMORY = 64_000_000
+_MEMORY_PER_SERIES = 256
+"""Bytes of memory that the API's answers may take: at least, and for each series that a page may have."""
+_FAST_BYTES = 1_000_000
+_FAST_RUNS = 64
+"""A page that is rendered already, of so many bytes and runs at most, takes a few milliseconds to put together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +63,11 @@ class Page:
 
 
 class _Order(NamedTuple):
-    """A page that is wanted."""
+    """A page that is wanted: scrapes that want the same share it."""
 
-    view: View
+    target: str
+    collect: frozenset[str]
+    seated: bool
     form: Format
     gzipped: bool
 
@@ -82,16 +90,20 @@ class Exporter:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
     ) -> None:
+        keep_memory_compact()
         self.settings = settings
         self.telemetry = telemetry.Telemetry()
         self.client = ChutesClient(
-            settings.api_url, timeout=settings.api_timeout, watcher=self.telemetry.observe, clock=clock
+            settings.api_url,
+            timeout=settings.api_timeout,
+            watcher=self.telemetry.observe,
+            clock=clock,
+            max_memory=_LEAST_MEMORY + _MEMORY_PER_SERIES * settings.max_series,
         )
         self.feeds = Feeds(on_change=_log_change, clock=clock, monotonic=monotonic)
         self._started = clock()
         self._observations = observed.Observations()
         self._building = asyncio.Lock()
-        self._orders: dict[_Order, asyncio.Task[Page]] = {}
         self._lag = 0.0
         self._adopt(settings)
 
@@ -110,8 +122,9 @@ class Exporter:
         self.settings = settings
         self._keys: Mapping[str, Hotkey] = {key.address: key for key in settings.keys}
         self._platform_keys = list(settings.keys)
-        self._main = main_view(settings)
-        self._views: cachetools.LRUCache[tuple[str, frozenset[str], bool], View] = cachetools.LRUCache(_MAX_VIEWS)
+        self._main = main_plan(settings)
+        self._renderer = Renderer(self._main, settings.max_series)
+        self._orders: dict[_Order, asyncio.Task[Page]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,8 +175,9 @@ class Exporter:
         Raises:
             ChoiceError: A collector that is wanted is not on.
         """
-        view = self._view("", collect) if collect else self._main
-        return (await self._answer(_Order(view, form, gzipped), timeout)).body
+        plan = self._main.only(collect) if collect else self._main
+        order = _Order("", frozenset(collect), seated=False, form=form, gzipped=gzipped)
+        return (await self._answer(plan, order, time.monotonic() + timeout)).body
 
     async def probe(
         self, target: str, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -180,8 +194,10 @@ class Exporter:
         Raises:
             ChoiceError: A collector that is wanted cannot say anything about the target.
         """
+        deadline = time.monotonic() + timeout
         seated = await self._is_seated(target, collect, timeout)
-        return await self._answer(_Order(self._view(target, collect, seated=seated), form, gzipped), timeout)
+        plan = probe_plan(self.settings, target, collect, seated=seated)
+        return await self._answer(plan, _Order(target, frozenset(collect), seated, form, gzipped), deadline)
 
     async def _is_seated(self, target: str, collect: Collection[str], timeout: float) -> bool:
         """Tell whether the API may be asked about a target alone: not for each address that somebody makes up."""
@@ -193,46 +209,34 @@ class Exporter:
         snapshot = (await self.read(FeedKey(sources.METAGRAPH, ""), timeout)).reading.snapshot
         return snapshot is not None and any(node.hotkey == target for node in snapshot.value.value)
 
-    def _view(self, target: str, collect: Collection[str], *, seated: bool = False) -> View:
-        which = (target, frozenset(collect), seated)
-        view = self._views.get(which)
-        if view is None:
-            view = (
-                probe_view(self.settings, target, collect, seated=seated)
-                if target
-                else main_view(self.settings, collect)
-            )
-            self._views[which] = view
-        return view
-
-    async def _answer(self, order: _Order, timeout: float) -> Page:
-        # Making the page takes its time, too, and so do the pages before it.
-        wait = max(timeout - min(self._lag, timeout / 2), _MIN_WAIT)
+    async def _answer(self, plan: Plan, order: _Order, deadline: float) -> Page:
+        # Making the page takes its time, too, and so do the pages before it. Where that leaves nothing, nobody waits:
+        # what is due is asked for all the same, for the next scrape.
+        wait = max(deadline - time.monotonic() - self._lag, 0.0)
         # Without a task for each that is known: most scrapes find all of them so.
-        reads = {key: Read(hit, 0.0) for key in order.view.keys if (hit := self.feeds.hit(key)) is not None}
-        due = [key for key in order.view.keys if key not in reads]
+        reads = {key: Read(hit, 0.0) for key in plan.keys if (hit := self.feeds.hit(key)) is not None}
+        due = [key for key in plan.keys if key not in reads]
         reads.update(zip(due, await asyncio.gather(*(self.read(key, wait) for key in due)), strict=True))
         began = time.monotonic()
         # Whoever wants a page that nobody has begun to make yet shares it.
         making = self._orders.get(order)
         if making is None:
-            making = self._orders[order] = asyncio.create_task(self._make(order, reads))
+            making = self._orders[order] = asyncio.create_task(self._make(plan, order, reads))
         try:
             # A scraper that leaves must not take the page from the others.
             return await asyncio.shield(making)
         finally:
-            self._lag = max(time.monotonic() - began, self._lag * 0.9)
+            self._lag = max(time.monotonic() - began, self._lag / 2)
 
-    async def _make(self, order: _Order, reads: dict[FeedKey, Read]) -> Page:
-        # One page is made at a time, in a thread: scrapes that come together share the rendered blocks, and
-        # requests go on being answered meanwhile.
+    async def _make(self, plan: Plan, order: _Order, reads: dict[FeedKey, Read]) -> Page:
+        # One page is made at a time: scrapes that come together share what is rendered.
         async with self._building:
-            del self._orders[order]
+            self._orders.pop(order, None)
             # Another scrape may have brought newer answers meanwhile, and old ones may have gone: what the page shows
             # and what it says of its freshness are taken at one moment, here on the loop, where nothing else moves.
             reads = {key: self._as_of_now(key, read) for key, read in reads.items()}
             own = Samples()
-            whole = not order.view.target
+            whole = not order.target
             if whole:
                 own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
                 for hotkey in sorted(self.settings.watched):
@@ -241,14 +245,19 @@ class Exporter:
                 own.add(telemetry.RELOAD_TIMESTAMP, self.telemetry.reloaded_at or self._started)
                 self._observations.collect(own)
                 self._report_feeds(own)
-            return Page(await asyncio.to_thread(self._render, order, reads, own), reads)
+            rendered = self._renderer.rendered(plan, reads)
+            if rendered is not None and rendered <= _FAST_BYTES and len(plan.runs) <= _FAST_RUNS:
+                # Where the processor is scarce, each change of threads costs more than that.
+                return Page(self._render(plan, order, reads, own), reads)
+            # In a thread: requests go on being answered meanwhile.
+            return Page(await asyncio.to_thread(self._render, plan, order, reads, own), reads)
 
-    def _render(self, order: _Order, reads: Mapping[FeedKey, Read], own: Samples) -> bytes:
-        families = order.view.families(reads, own)
+    def _render(self, plan: Plan, order: _Order, reads: Mapping[FeedKey, Read], own: Samples) -> bytes:
+        families = self._renderer.families(plan, reads, own)
         families.extend(exposition.render(own))
-        own_end = b"" if order.view.target else self.telemetry.render(order.form)
+        own_end = b"" if order.target else self.telemetry.render(order.form)
         page = exposition.assemble(families, own_end, ORDER, order.form)
-        return exposition.compress(page) if order.gzipped else page
+        return exposition.compress(page) if order.gzipped else b"".join(page)
 
     def _as_of_now(self, key: FeedKey, read: Read) -> Read:
         snapshot, old = self.feeds.peek(key), read.reading
@@ -336,13 +345,16 @@ class Exporter:
         return source.check(answer.value, None if last is None else last.value.value, *evidence)
 
     async def _evidence(self, key: FeedKey) -> list[Any]:
-        """Return what other endpoints say: of a miner's own always, of the platform where it is known or on its way."""
+        """Return what other endpoints say, None for what does not come soon: it must not hold up the answer.
+
+        A miner's own endpoints are asked where needed, the platform's only where that is known or under way.
+        """
         snapshots = []
         for source in key.source.evidence:
             signer = source.endpoint.scope == "signer"
             other = FeedKey(source, key.hotkey if signer else "")
             if signer or self.feeds.under_way(other):
-                read = await self.read(other, self.settings.api_timeout)
+                read = await self.read(other, _EVIDENCE_WAIT)
                 snapshots.append(read.reading.snapshot if read.reading.error is None else None)
             else:
                 snapshots.append(self.feeds.peek(other))

@@ -61,13 +61,19 @@ class Samples:
 
     Unknown values (None, or not finite) make no sample; a second sample of one series is dropped and counted.
 
+    Args:
+        limit: Most samples to keep. With more all are dropped, and only their number is known.
+
     Attributes:
+        count: How many samples there are, those that were dropped because of the limit included.
         duplicates: Samples dropped because their series had one already.
         created: Unix time from which on counters count, by metric and label values, where it is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = math.inf) -> None:
         self._families: dict[Metric, dict[tuple[str, ...], float]] = {}
+        self._limit = limit
+        self.count = 0
         self.duplicates = 0
         self.created: dict[tuple[Metric, tuple[str, ...]], float] = {}
 
@@ -87,18 +93,28 @@ class Samples:
             return
         if len(labels) != len(metric.labels):
             raise ValueError(f"{metric.name} has the labels {metric.labels}, not {len(labels)} values")
+        if self.count >= self._limit:
+            self._families.clear()
+            self.count += 1
+            return
         values = tuple([_label(label) for label in labels])
         family = self._families.setdefault(metric, {})
         if values in family:
             self.duplicates += 1
         else:
             family[values] = number
+            self.count += 1
             if created is not None:
                 self.created[metric, values] = created
 
     def families(self) -> Iterator[tuple[Metric, Mapping[tuple[str, ...], float]]]:
         """Return the samples of each metric that has any."""
         return iter(self._families.items())
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the samples were dropped because they were more than the limit."""
+        return self.count > self._limit
 
     def __len__(self) -> int:
         return sum(map(len, self._families.values()))

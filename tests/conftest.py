@@ -7,11 +7,19 @@ import structlog
 import trustme
 
 from chutes_exporter.simulator import Simulator, Size, World
+from tests.reaper import continue_in_child
+from tests.simulator.odd import OddWorld
 from tests.support import NOON, Clock, Pki
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        continue_in_child()
 
 
 @pytest.fixture
@@ -26,7 +34,7 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="session")
 def small_world() -> World:
-    return World(start=NOON, size=Size(miners=12, active_miners=6, chutes=30))
+    return OddWorld(start=NOON, size=Size(miners=12, active_miners=6, chutes=30))
 
 
 @pytest.fixture

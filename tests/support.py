@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
+import socket
 import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
@@ -118,9 +119,14 @@ async def served_exporter(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with open_socket(Address("127.0.0.1", 0)) as opened:
-        return bound_address(opened).port
+    """Return a port that nobody listens on, and that nobody else gets until this process ends."""
+    reserved = socket.socket()
+    # Whoever listens sets the same option, and may therefore share the port with a socket that does not listen.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    port: int = reserved.getsockname()[1]
+    reserved.detach()
+    return port
 
 
 async def get(url: str, **headers: str) -> httpx.Response:
@@ -229,7 +235,7 @@ class History:
 
 @dataclass
 class Prometheus:
-    """Debian's Prometheus, scraping every second.
+    """The Prometheus that the path finds first, of version 2 or 3, scraping every second.
 
     Args:
         directory: For its configuration, data and log.
@@ -272,35 +278,50 @@ class Prometheus:
                 }
             )
         )
-        log = (self.directory / "log").open("wb")
-        self._process = subprocess.Popen(
-            [  # noqa: S607 - Debian's, from the path
-                "prometheus",
-                f"--config.file={self.directory / 'prometheus.yml'}",
-                f"--storage.tsdb.path={self.directory / 'data'}",
-                "--storage.tsdb.retention.time=100y",
-                "--web.listen-address=127.0.0.1:0",
-                "--log.level=debug",
-            ],
-            stderr=log,
-            stdout=log,
-        )
-        log.close()
-        deadline = time.monotonic() + 30
-        while not (found := re.search(r'msg="Listening on" address=(\S+)', self.log)):
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
-        self.url = f"http://{found[1]}"
-        # It listens before it can answer.
-        while "Server is ready to receive web requests" not in self.log:
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
+        address = f"127.0.0.1:{free_port()}"
+        self.url = f"http://{address}"
+        with (self.directory / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [  # noqa: S607 - from the path
+                    "prometheus",
+                    f"--config.file={self.directory / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={self.directory / 'data'}",
+                    "--storage.tsdb.retention.time=100y",
+                    f"--web.listen-address={address}",
+                    "--log.level=debug",
+                ],
+                stderr=log,
+                stdout=log,
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + 60
+        while True:
+            # It refuses connections before it listens, and answers 503 before it is ready.
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(f"{self.url}/-/ready", timeout=5).close()
+                return
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
+    def _stop(self) -> None:
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(timeout=30)
+        try:
+            self._process.wait(timeout=30)
+        finally:
+            self._process.kill()
 
     def query(self, expression: str) -> dict[Labels, float]:
         """Return the result of an instant query, without metric names."""

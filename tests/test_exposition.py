@@ -70,7 +70,7 @@ def some_samples() -> Samples:
 
 
 def test_the_text_format_is_as_its_description_says() -> None:
-    assert assemble(render(some_samples()), b"", ORDER, Format.TEXT).decode() == (
+    assert b"".join(assemble(render(some_samples()), b"", ORDER, Format.TEXT)).decode() == (
         '# HELP chutes_thing_seconds Help with "quotes", a \\\\ and\\na line.\n'
         "# TYPE chutes_thing_seconds gauge\n"
         'chutes_thing_seconds{a="x",b="quote \\" slash \\\\ line\\nend"} 1.5\n'
@@ -85,7 +85,7 @@ def test_the_text_format_is_as_its_description_says() -> None:
 
 
 def test_openmetrics_names_families_without_the_suffixes_of_their_types() -> None:
-    assert assemble(render(some_samples()), b"", ORDER, Format.OPENMETRICS).decode() == (
+    assert b"".join(assemble(render(some_samples()), b"", ORDER, Format.OPENMETRICS)).decode() == (
         '# HELP chutes_thing_seconds Help with \\"quotes\\", a \\\\ and\\na line.\n'
         "# TYPE chutes_thing_seconds gauge\n"
         "# UNIT chutes_thing_seconds seconds\n"
@@ -106,7 +106,7 @@ def test_samples_of_one_metric_from_several_collectors_stand_together() -> None:
     first.add(INFO, 1, "a")
     first.add(COUNTER, 1)
     second.add(INFO, 1, "b")
-    page = assemble([*render(first), *render(second)], b"", ORDER, Format.TEXT).decode()
+    page = b"".join(assemble([*render(first), *render(second)], b"", ORDER, Format.TEXT)).decode()
     assert page.count("# TYPE chutes_thing_info") == 1
     assert 'text="a"} 1\nchutes_thing_info{text="b"} 1\n' in page
 
@@ -141,9 +141,9 @@ def test_any_text_and_any_number_make_a_page_that_both_reference_parsers_read(
     for a, b, value in rows:
         samples.add(GAUGE, value, a, b)
     families = render(samples)
-    text = assemble(families, b"", ORDER, Format.TEXT).decode()
+    text = b"".join(assemble(families, b"", ORDER, Format.TEXT)).decode()
     assert len(parse_page(text)) == len(samples)
-    openmetrics = assemble(families, b"", ORDER, Format.OPENMETRICS).decode()
+    openmetrics = b"".join(assemble(families, b"", ORDER, Format.OPENMETRICS)).decode()
     assert count_openmetrics(openmetrics) == len(samples)
 
 
@@ -159,4 +159,4 @@ def test_the_processs_own_metrics_stand_in_both_formats() -> None:
 
 
 def test_compression_keeps_the_page() -> None:
-    assert gzip.decompress(compress(b"page" * 100)) == b"page" * 100
+    assert gzip.decompress(compress([b"page"] * 100)) == b"page" * 100

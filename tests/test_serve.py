@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -334,8 +335,10 @@ async def test_a_file_that_is_being_written_is_not_followed_yet(
 
 
 async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settings]) -> None:
+    all_sent = threading.Event()
+
     def slowly() -> Settings:
-        time.sleep(0.3)
+        all_sent.wait()
         return make()
 
     with structlog.testing.capture_logs() as logs:
@@ -344,7 +347,10 @@ async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settin
         for _ in range(10):
             os.kill(os.getpid(), signal.SIGHUP)
             await asyncio.sleep(0.01)
-        await asyncio.sleep(1)
+        all_sent.set()
+        await until(lambda: len([log for log in logs if log["event"] == "configuration read again"]) >= 2)
+        # Long enough for a third.
+        await asyncio.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
     assert len([log for log in logs if log["event"] == "configuration read again"]) == 2

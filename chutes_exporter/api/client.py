@@ -34,6 +34,7 @@ from chutes_exporter.api.errors import (
     UnexpectedStatusError,
     scrub,
 )
+from chutes_exporter.api.memory import Claim, MemoryBudget, size_of, trim_memory
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
@@ -49,10 +50,14 @@ T = TypeVar("T")
 NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
 
+MAX_MEMORY = 256_000_000
+"""Bytes of memory that all answers of a client may take together, unless it is told otherwise."""
+
 # An endpoint that hangs takes its own connections, and none of the others'.
 _MAX_CONNECTIONS_OF_AN_ENDPOINT = 4
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
+_SMALL_BODY = 256 * 1024
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
@@ -134,6 +139,7 @@ class _Opened:
 
     response: httpx.Response
     exchange: Exchange
+    claim: Claim
     tally: Tally = field(default_factory=Tally)
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -151,6 +157,7 @@ class ChutesClient:
         total_timeout: Seconds after which it is given up in any case.
         clock: Unix time in seconds.
         watcher: Is told of every exchange.
+        max_memory: Bytes of memory that all answers may take together: those under way, and those that somebody keeps.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`. All methods raise :class:`ApiError`.
 
@@ -166,11 +173,14 @@ class ChutesClient:
         total_timeout: float = 120.0,
         clock: Callable[[], float] = time.time,
         watcher: Watcher | None = None,
+        max_memory: int = MAX_MEMORY,
     ) -> None:
         self.clock_offset: float | None = None
         self._clock = clock
         self._total_timeout = total_timeout
         self._watcher = watcher
+        self._memory = MemoryBudget(max_memory)
+        self._decoding = asyncio.Lock()
         self._turns = {endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_OF_AN_ENDPOINT) for endpoint in e.ENDPOINTS}
         try:
             self._http = httpx.AsyncClient(
@@ -219,20 +229,38 @@ class ChutesClient:
             path: What goes into the braces of its path.
             progress: Is told, as a stream's records arrive, how many bytes have come.
         """
-        async with self._opened(endpoint, key, params, path or {}) as opened:
+        try:
+            return await self._fetch(endpoint, key, params, path or {}, progress or (lambda _size: None))
+        except ApiError as error:
+            # Whoever keeps the error must not keep the frames that it came through, with the whole answer in them.
+            error.__context__ = None
+            if isinstance(error, TooLargeError):
+                trim_memory()
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+
+    async def _fetch(
+        self,
+        endpoint: e.Endpoint[T],
+        key: Hotkey | None,
+        params: Mapping[str, str] | None,
+        path: Mapping[str, str],
+        progress: Callable[[int], None],
+    ) -> Answer[T]:
+        async with self._opened(endpoint, key, params, path) as opened:
             started = time.monotonic()
-            value: Any
+            value: Any = None
+            size = 0
             if isinstance(endpoint.shape, StreamShape):
                 value = []
-                async for record in endpoint.shape.decode(opened.chunks(), opened.tally):
+                async for record in endpoint.shape.decode(opened.chunks(), opened.tally, opened.claim.add):
                     value.append(record)
-                    if progress is not None:
-                        progress(opened.exchange.size)
+                    taken = size_of(record)
+                    size += taken
+                    opened.claim.add(taken)
+                    progress(opened.exchange.size)
             elif isinstance(endpoint.shape, Shape):
-                value = await _decode(endpoint.shape, await _body(opened), opened.tally)
-            else:
-                value = None
-            return Answer(
+                value, size = await self._decode(endpoint.shape, opened)
+            answer = Answer(
                 value=value,
                 count=opened.tally.accepted,
                 rejected=opened.tally.rejected,
@@ -241,6 +269,8 @@ class ChutesClient:
                 seconds=opened.exchange.seconds + time.monotonic() - started,
                 size=opened.exchange.size,
             )
+            opened.claim.keep(answer, size)
+            return answer
 
     async def stream(self, endpoint: e.Endpoint[list[T]], *, key: Hotkey | None = None) -> AsyncIterator[T]:
         """Ask a streaming endpoint and yield each record as it arrives.
@@ -250,7 +280,7 @@ class ChutesClient:
         if not isinstance(endpoint.shape, StreamShape):
             raise TypeError(f"{endpoint.name} is not a stream")
         async with self._opened(endpoint, key, None, {}) as opened:
-            async for record in endpoint.shape.decode(opened.chunks(), opened.tally):
+            async for record in endpoint.shape.decode(opened.chunks(), opened.tally, opened.claim.add):
                 yield record
 
     async def chutes(self, key: Hotkey) -> Answer[list[r.Chute]]:
@@ -353,10 +383,12 @@ class ChutesClient:
         headers = key.headers(int(self._clock())) if endpoint.signed and key is not None else {}
         exchange = Exchange(endpoint.name)
         started = time.monotonic()
+        limit = asyncio.timeout(self._total_timeout)
+        claim = self._memory.open(endpoint.name, lambda: None if limit.expired() else limit.reschedule(-1))
         try:
             async with (
-                _mapped_errors(self._http.base_url.host),
-                asyncio.timeout(self._total_timeout),
+                _mapped_errors(self._http.base_url.host, claim),
+                limit,
                 self._http.stream(
                     endpoint.method,
                     url,
@@ -367,7 +399,7 @@ class ChutesClient:
                 exchange.code = str(response.status_code)
                 self._note_clock(response, exchange)
                 await self._require_ok(response)
-                opened = _Opened(response, exchange)
+                opened = _Opened(response, exchange, claim)
                 exchange.seconds = time.monotonic() - started
                 try:
                     yield opened
@@ -381,9 +413,31 @@ class ChutesClient:
             exchange.code = "abandoned"
             raise
         finally:
+            claim.close()
             exchange.seconds = time.monotonic() - started
             if self._watcher is not None:
                 self._watcher(exchange)
+
+    async def _decode(self, shape: Shape[T], opened: _Opened) -> tuple[T, int]:
+        """Read the body and decode it; returns the value, and the bytes of memory that it takes."""
+        body = await _body(opened)
+
+        def decode() -> tuple[T, int]:
+            value = shape.decode(body, opened.tally)
+            return value, size_of(value)
+
+        if len(body) < _SMALL_BODY:
+            return decode()
+        # In a thread, as ten thousand records take longer than other requests should wait; and one at a time, as
+        # decoding takes much more memory than what comes of it.
+        claim = opened.claim
+        async with self._decoding:
+            claim.add(await asyncio.to_thread(shape.memory, body))
+            claim.busy = True
+            try:
+                return await asyncio.to_thread(decode)
+            finally:
+                claim.busy = False
 
     def _note_clock(self, response: httpx.Response, exchange: Exchange) -> None:
         date = _http_date(response.headers.get("date", ""))
@@ -485,28 +539,24 @@ def _retry_after(response: httpx.Response) -> float | None:
     return None if date is None or now is None else max(0.0, date - now)
 
 
-async def _body(opened: _Opened) -> bytes:
+async def _body(opened: _Opened) -> bytearray:
     body = bytearray()
     async for chunk in opened.chunks():
+        opened.claim.add(len(chunk))
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise TooLargeError(f"the answer is longer than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
-async def _decode(shape: Shape[T], body: bytes, tally: Tally) -> T:
-    # Ten thousand records take longer than other requests should wait.
-    if len(body) > 256 * 1024:
-        return await asyncio.to_thread(shape.decode, body, tally)
-    return shape.decode(body, tally)
+    return body
 
 
 @asynccontextmanager
-async def _mapped_errors(host: str) -> AsyncIterator[None]:
+async def _mapped_errors(host: str, claim: Claim) -> AsyncIterator[None]:
     """Turn the errors of the HTTP library into the client's own."""
     try:
         yield
     except TimeoutError:
+        if claim.cancelled:
+            raise claim.error() from None
         raise TimedOutError("no whole answer in time") from None
     except httpx.TimeoutException as error:
         raise TimedOutError(_words(error, "no answer in time")) from None

@@ -27,25 +27,33 @@ from chutes_exporter.api.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Sized
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
+Body = bytes | bytearray
 
-MAX_LINE_BYTES = 8 * 1024 * 1024
+MAX_LINE_BYTES = 1024 * 1024
 """The longest record of a stream: a chute carries its whole code and readme, tens of KB."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""The largest JSON answer: 30,000 stats records are about 10 MB."""
-MAX_LIST_COMMAS = 1_000_000
-"""The most commas of a list that is read record by record: 30,000 stats records have 240,000."""
+"""The largest JSON answer: 77,000 stats records, of 256 miners on 2,000 chutes, are 44 MB."""
+MAX_LIST_COMMAS = 500_000
+"""The most commas of a list that is read record by record: 26,000 stats records have 260,000."""
 MAX_STREAM_BYTES = 512 * 1024 * 1024
 """The longest stream: 2,000 chutes are about 100 MB."""
 MAX_STREAM_LINES = 1_000_000
-MAX_STREAM_RECORDS = 200_000
+MAX_RECORDS = 50_000
+"""The most records of a list or stream, stats per chute aside: the largest that is planned for has 10,000."""
 MAX_REJECTED = 10_000
 
 MAX_PIECE_BYTES = 64 * 1024
 _GZIP = 31  # zlib's word for: the gzip format
+
+# Bytes that a JSON value takes at most: a key and a number in a dictionary that is read twice.
+_BYTES_OF_A_VALUE = 384
+# Bytes that a field of a record takes at most, its text aside: a reference and the head of a string.
+_BYTES_OF_A_FIELD = 64
+_BYTES_OF_A_RECORD = 32
 
 # RecursionError: msgspec's answer to JSON nested deeper than any record.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -115,12 +123,23 @@ class Shape(Generic[T]):
     Args:
         read: Makes the value from the body, counting records in the tally; raises msgspec's errors for an answer
             of another shape.
+        record: The type of its records; None where it is read into dictionaries, or has lists or dictionaries inside.
     """
 
-    def __init__(self, read: Callable[[bytes, Tally], T]) -> None:
+    def __init__(self, read: Callable[[Body, Tally], T], record: type[Record] | None = None) -> None:
         self._read = read
+        self._record = record
 
-    def decode(self, body: bytes, tally: Tally) -> T:
+    def memory(self, body: Body) -> int:
+        """Return the bytes of memory that decoding a body takes at most, the body itself aside."""
+        # Text of one wide character takes four bytes for each.
+        text = len(body) if body.isascii() else 4 * len(body)
+        if self._record is None:
+            return text + _BYTES_OF_A_VALUE * (body.count(b",") + body.count(b"{"))
+        fields = len(self._record.__struct_fields__)
+        return text + (_BYTES_OF_A_RECORD + _BYTES_OF_A_FIELD * fields) * body.count(b"{")
+
+    def decode(self, body: Body, tally: Tally) -> T:
         """Read a whole body.
 
         Raises:
@@ -137,7 +156,7 @@ class Shape(Generic[T]):
         return value
 
 
-def _raw_list(body: bytes | msgspec.Raw) -> list[msgspec.Raw]:
+def _raw_list(body: Body | msgspec.Raw) -> list[msgspec.Raw]:
     """Split a JSON list, unless it has so many parts that a small body would take much memory."""
     if bytes(body).count(b",") > MAX_LIST_COMMAS:
         raise TooLargeError("the list has more parts than any honest one, and not all can be read", status=200)
@@ -151,7 +170,7 @@ class ListReader(Generic[R]):
         self._all = msgspec.json.Decoder(list[record], dec_hook=decode_hook)  # type: ignore[valid-type]
         self._each: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
 
-    def __call__(self, body: bytes | msgspec.Raw, tally: Tally) -> list[R]:
+    def __call__(self, body: Body | msgspec.Raw, tally: Tally) -> list[R]:
         """Return the records that can be read."""
         try:
             records: list[R] = self._all.decode(body)
@@ -166,6 +185,11 @@ class ListReader(Generic[R]):
         return records
 
 
+def _check_count(records: Sized) -> None:
+    if len(records) > MAX_RECORDS:
+        raise TooLargeError(f"the answer has more than {MAX_RECORDS} records", status=200)
+
+
 def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
     """Make the shape of a JSON list of records.
 
@@ -175,20 +199,21 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
     """
     reader = ListReader(record)
 
-    def read(body: bytes, tally: Tally) -> list[R]:
+    def read(body: Body, tally: Tally) -> list[R]:
         records = reader(body, tally)
+        _check_count(records)
         if never_empty and not (records or tally.rejected):
             raise CutOffError("the list is empty", status=200)
         return records
 
-    return Shape(read)
+    return Shape(read, record)
 
 
 def one(record: type[R]) -> Shape[R]:
     """Make the shape of a single JSON object."""
     decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
 
-    def read(body: bytes, tally: Tally) -> R:
+    def read(body: Body, tally: Tally) -> R:
         value = decoder.decode(body)
         tally.accepted += 1
         return value
@@ -203,17 +228,24 @@ class _ServersBody(msgspec.Struct):
 _NULL = msgspec.Raw(b"null")
 
 
-class _RawGpus(msgspec.Struct):
-    """A server's GPUs, still to be read: one bad GPU shall not cost the server."""
+class _RawServer(Server, frozen=True):
+    """A server whose GPUs are still to be read: one bad GPU shall not cost the server."""
 
-    gpus: msgspec.Raw = _NULL
+    gpus: msgspec.Raw = _NULL  # type: ignore[assignment]
 
 
 _read_servers = ListReader(Server)
+_read_server: msgspec.json.Decoder[_RawServer] = msgspec.json.Decoder(_RawServer, dec_hook=decode_hook)
 _read_server_gpus = ListReader(ServerGpu)
 
 
-def _servers(body: bytes, tally: Tally) -> list[Server]:
+def _servers(body: Body, tally: Tally) -> list[Server]:
+    servers = _all_servers(body, tally)
+    _check_count(servers)
+    return servers
+
+
+def _all_servers(body: Body, tally: Tally) -> list[Server]:
     raw_servers = msgspec.json.decode(body, type=_ServersBody).servers
     attempt = Tally()
     servers = _read_servers(raw_servers, attempt)
@@ -224,12 +256,9 @@ def _servers(body: bytes, tally: Tally) -> list[Server]:
     servers = []
     for raw in _raw_list(raw_servers):
         try:
-            gpus = msgspec.json.decode(raw, type=_RawGpus).gpus
-            fields = msgspec.json.decode(raw, type=dict[str, Any])
-            fields.pop("gpus", None)
-            server = msgspec.convert(fields, Server, dec_hook=decode_hook)
-            if not _is_null(gpus):
-                server = msgspec.structs.replace(server, gpus=_read_server_gpus(gpus, tally))
+            fields = msgspec.structs.asdict(_read_server.decode(raw))
+            gpus: msgspec.Raw = fields.pop("gpus")
+            server = Server(**fields, gpus=None if _is_null(gpus) else _read_server_gpus(gpus, tally))
         except _UNREADABLE as error:
             tally.reject(error)
         else:
@@ -258,7 +287,7 @@ _read_miner_stats = ListReader(MinerStats)
 
 
 def _is_null(raw: msgspec.Raw) -> bool:
-    return bytes(raw) == b"null"
+    return memoryview(raw).nbytes == len(b"null") and bytes(raw) == b"null"
 
 
 def _window(body: _WindowBody | None, tally: Tally) -> StatsWindow | None:
@@ -275,7 +304,7 @@ def _window(body: _WindowBody | None, tally: Tally) -> StatsWindow | None:
     return None
 
 
-def _stats(body: bytes, tally: Tally) -> Stats:
+def _stats(body: Body, tally: Tally) -> Stats:
     parsed = msgspec.json.decode(body, type=_StatsBody)
     stats = Stats(
         hour=_window(parsed.past_hour, tally),
@@ -287,9 +316,21 @@ def _stats(body: bytes, tally: Tally) -> Stats:
     return stats
 
 
+class _StatsShape(Shape[Stats]):
+    def memory(self, body: Body) -> int:
+        # Only one of the lists of a window is read.
+        try:
+            parsed = msgspec.json.decode(body, type=_StatsBody)
+        except _UNREADABLE:
+            return 0
+        windows = [window for window in (parsed.past_hour, parsed.past_day, parsed.all) if window is not None]
+        lists = [one.compute_units if _is_null(one.instance_stats) else one.instance_stats for one in windows]
+        return sum(super(_StatsShape, self).memory(bytes(records)) for records in lists)
+
+
 def stats_body() -> Shape[Stats]:
     """Make the shape of the stats, those of 2025 included."""
-    return Shape(_stats)
+    return _StatsShape(_stats, MinerStats)
 
 
 class _ScoresBody(msgspec.Struct):
@@ -307,8 +348,10 @@ def _values(raw: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, A
     return values
 
 
-def _scores(body: bytes, tally: Tally) -> Scores:
+def _scores(body: Body, tally: Tally) -> Scores:
     parsed = msgspec.json.decode(body, type=_ScoresBody)
+    _check_count(parsed.final_scores)
+    _check_count(parsed.raw_values or ())
     scores = Scores(
         raw=_values(parsed.raw_values or {}, RawScore | None, tally),
         shares=_values(parsed.final_scores, float | None, tally),
@@ -335,8 +378,15 @@ class StreamShape(Generic[R]):
         self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
         self._empty_is_none = empty_is_none
 
-    async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
+    async def decode(
+        self, chunks: AsyncIterable[bytes], tally: Tally, take: Callable[[int], None] | None = None
+    ) -> AsyncIterator[R]:
         """Yield records as their lines arrive.
+
+        Args:
+            chunks: The body.
+            tally: Counts the records.
+            take: Is told by how many bytes the memory for the line under way grows, or shrinks where less than 0.
 
         Raises:
             CutOffError: The stream is empty where that is a failure, or ends inside a record.
@@ -344,7 +394,7 @@ class StreamShape(Generic[R]):
             TooLargeError: A line, or the stream, is larger than any honest one.
         """
         explicitly_none = False
-        async for line, terminated in _lines(chunks):
+        async for line, terminated in _lines(chunks, take or (lambda _size: None)):
             if line.startswith(b":"):  # a comment, in the grammar of event streams
                 continue
             payload = line.removeprefix(b"data:").strip()
@@ -359,19 +409,19 @@ class StreamShape(Generic[R]):
                 tally.reject(error)
                 continue
             tally.accepted += 1
-            if tally.accepted > MAX_STREAM_RECORDS:
-                raise TooLargeError(f"the stream has more than {MAX_STREAM_RECORDS} records")
+            if tally.accepted > MAX_RECORDS:
+                raise TooLargeError(f"the stream has more than {MAX_RECORDS} records")
             yield record
         tally.require_most()
         if not (tally.accepted or explicitly_none or self._empty_is_none):
             raise CutOffError("the stream is empty", status=200)
 
 
-async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
+async def _lines(chunks: AsyncIterable[bytes], take: Callable[[int], None]) -> AsyncIterator[tuple[bytes, bool]]:
     """Split into non-empty lines, each with whether its end was seen."""
     # A bytearray grows in place: a long line in small chunks stays linear, and no chunk is kept.
     pending = bytearray()
-    total = count = 0
+    total = count = taken = 0
     async for chunk in chunks:
         total += len(chunk)
         first, *more = chunk.split(b"\n")
@@ -384,6 +434,8 @@ async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, boo
             if stripped := bytes(pending).strip():
                 yield stripped, True
             pending = bytearray(line)
+        take(len(pending) - taken)
+        taken = len(pending)
     if stripped := bytes(pending).strip():
         yield stripped, False
 

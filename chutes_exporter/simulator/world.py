@@ -2,42 +2,63 @@
 
 Everything is a function of the seed and the time: the same world asked about the same moment gives the same answer,
 however often and in whichever order it is asked. Instances come from a random process for each slot (a group of GPUs
-of one server); windows and scores are summed from the instances' lives, so that all endpoints agree with each other.
+of one server); scores, stats, histories and incentives are worked out from the instances' lives by the rules of the
+service, so that all endpoints agree with each other.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
-import random
-import uuid
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from cachetools import LRUCache
 
 from chutes_exporter.api.keys import Hotkey, address_of
+from chutes_exporter.simulator.chutes import Chute, bounty_boost
+from chutes_exporter.simulator.hardware import MODELS
+from chutes_exporter.simulator.instances import PAST, End, Gpu, Instance, Slot, register
+from chutes_exporter.simulator.jobs import PERIOD as JOB_PERIOD
+from chutes_exporter.simulator.jobs import Job, JobLife, make_job
+from chutes_exporter.simulator.naming import make_random, make_uuid
+from chutes_exporter.simulator.times import CACHE_PERIOD, DAY, HOUR, MINUTE, SYNC_PERIOD, WEEK, last
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import random
+    from collections.abc import Iterable, Iterator, Sequence
+
+__all__ = [
+    "DAY",
+    "HOUR",
+    "TEST_SEED",
+    "WEEK",
+    "Chute",
+    "Gpu",
+    "Instance",
+    "Job",
+    "Miner",
+    "Server",
+    "Size",
+    "Work",
+    "World",
+]
 
 TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 """The invented, worthless seed of the first miner."""
 
-HOUR = 3600.0
-DAY = 24 * HOUR
-WEEK = 7 * DAY
-_PAST = 8 * DAY
-_VERIFICATION_BLOCK = 6 * HOUR
+U16 = 65535
+"""The chain's numbers for incentive and consensus go up to this."""
+_EPOCH = 72 * MINUTE
+_WEIGHTS_DELAY = MINUTE
+_JOBS_KEPT = 3 * DAY
+_MAINTENANCE_BLOCK = 6 * HOUR
+_GROWTH = 6 * HOUR  # the past is made in pieces of this length
+_KEPT = 256  # sums and histories
 
-_GPU_MODELS = {  # identifier: name, GiB, multiplier of one GPU
-    "4090": ("NVIDIA GeForce RTX 4090", 24, 1.0),
-    "5090": ("NVIDIA GeForce RTX 5090", 32, 1.6),
-    "a100": ("NVIDIA A100-SXM4-80GB", 80, 2.1),
-    "l40s": ("NVIDIA L40S", 48, 1.3),
-    "h100_sxm": ("NVIDIA H100 80GB HBM3", 80, 4.1),
-    "h200": ("NVIDIA H200", 141, 5.0),
-    "b200": ("NVIDIA B200", 180, 10.0),
-}
 _CHUTE_NAMES = (
     "deepseek-ai/DeepSeek-V3.2",
     "moonshotai/Kimi-K2-Instruct",
@@ -49,11 +70,7 @@ _CHUTE_NAMES = (
     "kokoro",
     "FLUX.1-schnell",
     "mistralai/Mistral-Small-3.2",
-    'weights "quoted"\\and\\slashed',
-    "modèle-\N{SNOWMAN}-\N{CJK UNIFIED IDEOGRAPH-6A21}\N{GRINNING FACE}",
 )
-_GPU_ERRORS = ("GraVal challenge timed out", 'attestation said "no"\nat line 2\\end')
-_INSTANCE_ERRORS = ("Envdump mismatch", "inspecto hash mismatch", 'log: "exit 1"\n\ttraceback \N{CROSS MARK}')
 
 
 @dataclass(frozen=True)
@@ -64,76 +81,28 @@ class Size:
         miners: Seats on the subnet.
         active_miners: Miners that bring servers.
         chutes: Chutes of the platform.
-        servers: Servers of the first miner; the others have up to a half of that.
-        source_bytes: Bytes of code that each chute carries.
+        servers: Servers of the first miner.
+        other_servers: Most servers of another miner.
+        source_bytes: Bytes of code or readme that each chute carries.
     """
 
     miners: int = 256
     active_miners: int = 100
     chutes: int = 300
-    servers: int = 14
+    servers: int = 13
+    other_servers: int = 28
     source_bytes: int = 4096
 
 
 @dataclass(frozen=True)
-class Chute:
-    """A workload."""
-
-    chute_id: str
-    name: str
-    slug: str
-    version: str
-    gpu_count: int
-    models: tuple[str, ...]
-    base_multiplier: float
-    phase: float
-    popularity: float
-    tee: bool
-    preemptible: bool
-    bounty_period: float
-    disabled: bool
-
-    def utilization(self, now: float) -> float:
-        """Return the used share of the capacity, following the day; it may exceed 1."""
-        day = 0.5 + 0.5 * math.sin(2 * math.pi * (now / DAY + self.phase))
-        return round(self.popularity * (0.35 + 0.75 * day), 6)
-
-    def boost(self, now: float) -> float:
-        """Return the urgency boost: more than 1 while demand is higher than capacity likes."""
-        return 1.5 if self.utilization(now) > 0.75 else 1.0
-
-    def bounty(self, now: float) -> float | None:
-        """Return the bounty on offer, or None: there is one in the last tenth of every period."""
-        passed = (now / self.bounty_period + self.phase) % 1
-        return round(100 * passed) if passed > 0.9 else None
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU of a server."""
-
-    uuid: str
-    model: str
-    device_index: int
-    server_id: str
-    created_at: float
-    seed: int
-
-    def error(self, now: float) -> str | None:
-        """Return why its verification fails now, or None."""
-        draw = random.Random(f"{self.seed}/{now // _VERIFICATION_BLOCK}")
-        return draw.choice(_GPU_ERRORS) if draw.random() < 0.04 else None
-
-    def verified_at(self, now: float) -> float | None:
-        """Return when it was last verified, or None while it is not."""
-        if self.error(now) is not None:
-            return None
-        return max(self.created_at + 600, now // _VERIFICATION_BLOCK * _VERIFICATION_BLOCK)
-
-
-@dataclass(frozen=True)
 class Server:
-    """A machine of a miner."""
+    """A machine of a miner.
+
+    Attributes:
+        version: What a TEE host was attested with; None for others.
+        turn: The miner's seed, the number of the server among its TEE servers, and how many these are; None for
+            others.
+    """
 
     server_id: str
     name: str
@@ -141,103 +110,40 @@ class Server:
     is_tee: bool
     version: str | None
     created_at: float
+    updated_at: float | None
     gpus: tuple[Gpu, ...]
-    seed: int
+    turn: tuple[str, int, int] | None = None
 
     def maintenance_pending(self, now: float) -> bool:
-        """Return whether it waits for maintenance: one server in twenty, changing every six hours."""
-        return random.Random(f"{self.seed}/{now // _VERIFICATION_BLOCK}").random() < 0.05
+        """Return whether it has a slot for its upgrade: only TEE servers, one of a miner at a time, for six hours."""
+        if self.turn is None:
+            return False
+        seed, number, count = self.turn
+        return make_random(seed, now // _MAINTENANCE_BLOCK).randrange(3 * count) == number
 
 
-@dataclass(frozen=True)
-class Instance:
-    """A chute on some GPUs, from its creation to its end.
+@dataclass(eq=False)
+class Miner:
+    """A seat on the subnet, and whoever holds it.
 
     Attributes:
-        activated_at: None for one that never becomes active, because its verification fails.
-        ended_at: When it is gone from the API.
+        blacklist_reason: Why it is blacklisted; None or an empty text where it is not.
+        registered_at: When its seat was first seen.
+        validator: Whether it validates: much stake, and no incentive.
+        axon: The address that it announces, as a number; 0 for none.
+        servers: Newest first.
     """
-
-    instance_id: str
-    hotkey: str
-    chute: Chute
-    gpus: tuple[Gpu, ...]
-    created_at: float
-    verified_at: float | None
-    activated_at: float | None
-    ended_at: float
-    multiplier: float
-    bounty: bool
-    error: str | None
-
-    def active(self, now: float) -> bool:
-        """Return whether it serves."""
-        return self.activated_at is not None and self.activated_at <= now < self.ended_at
-
-    def seconds_within(self, start: float, end: float) -> float:
-        """Return the seconds for which it was active between two times."""
-        if self.activated_at is None:
-            return 0.0
-        return max(0.0, min(end, self.ended_at) - max(start, self.activated_at))
-
-
-class _Slot:
-    """A group of GPUs that runs one instance after another, its past and future made as far as it is asked for."""
-
-    def __init__(self, seed: str, hotkey: str, gpus: tuple[Gpu, ...], chutes: Sequence[Chute], start: float) -> None:
-        self._random = random.Random(seed)
-        self._seed = seed
-        self._hotkey = hotkey
-        self._gpus = gpus
-        self._chutes = chutes
-        self._next = start - self._random.expovariate(1 / (6 * HOUR))
-        self._made: list[Instance] = []
-
-    def instances(self, now: float) -> Sequence[Instance]:
-        """Return every instance created up to now, those that ended included."""
-        while self._next <= now:
-            self._made.append(self._make(self._next))
-        return [instance for instance in self._made if instance.created_at <= now]
-
-    def _make(self, created: float) -> Instance:
-        draw = self._random
-        chute = draw.choice(self._chutes)
-        verified = created + draw.uniform(60, 300)
-        error = draw.choice(_INSTANCE_ERRORS) if draw.random() < 0.06 else None
-        if error is None:
-            activated: float | None = verified + draw.uniform(120, 900)
-            ended = verified + 900 + draw.expovariate(1 / (30 * HOUR))
-        else:
-            activated = None
-            ended = created + draw.uniform(1200, 5400)
-        # Now and then nothing comes for a while: the GPUs idle.
-        gap = draw.expovariate(1 / (8 * HOUR)) if draw.random() < 0.35 else draw.uniform(30, 600)
-        self._next = ended + gap
-        return Instance(
-            instance_id=_uuid(f"{self._seed}/{len(self._made)}"),
-            hotkey=self._hotkey,
-            chute=chute,
-            gpus=self._gpus[: chute.gpu_count],
-            created_at=created,
-            verified_at=None if error else verified,
-            activated_at=activated,
-            ended_at=ended,
-            multiplier=chute.base_multiplier * chute.boost(created),
-            bounty=chute.bounty(created) is not None,
-            error=error,
-        )
-
-
-@dataclass
-class Miner:
-    """A seat on the subnet, and whoever holds it."""
 
     uid: int
     key: Hotkey
     coldkey: str
     blacklist_reason: str | None
+    registered_at: float
+    validator: bool
+    axon: int
+    stake: float
     servers: tuple[Server, ...]
-    slots: tuple[_Slot, ...] = field(repr=False)
+    slots: tuple[Slot, ...] = field(repr=False)
 
     @property
     def hotkey(self) -> str:
@@ -251,30 +157,28 @@ class Miner:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job that waits for an instance."""
-
-    job_id: str
-    chute: Chute
-    created_at: float
-    tried_by: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Work:
     """What somebody computed in a window.
 
     Attributes:
-        instances: Instances that were active in it.
-        bounties: Those of them that earned a bounty.
-        seconds: Seconds for which they were active.
-        units: Those seconds weighted by compute multiplier.
+        instances: Instances that count in it.
+        bounties: Those of them that were activated with a bounty.
+        seconds: Their billed seconds.
+        units: Those seconds times the multiplier of each.
     """
 
     instances: int
     bounties: int
     seconds: float
     units: float
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A bounty: from when, and until when it was claimed or expired."""
+
+    made_at: float
+    ends_at: float
 
 
 class World:
@@ -284,47 +188,83 @@ class World:
         seed: Makes another world for each value.
         start: Unix time around which the world is built: its past reaches a week further back.
         size: How large it is.
+
+    Attributes:
+        released_jobs: Jobs that were released by request; they wait from then on.
     """
+
+    chute_names: ClassVar[tuple[str, ...]] = _CHUTE_NAMES
+    gpu_errors: ClassVar[tuple[str, ...]] = (
+        "GraVal challenge timed out",
+        "Device memory is 23.6 GiB, expected 24.0 GiB",
+    )
 
     def __init__(self, *, seed: int = 64, start: float, size: Size | None = None) -> None:
         self.size = size or Size()
-        self._seed = seed
-        self._start = start
+        self.start = start
         self.released_jobs: set[str] = set()
+        self._seed = seed
+        self._grown_until = float("-inf")
+        self._lives: dict[str, list[Instance]] = {}
+        self._offers: dict[str, list[_Offer]] = {}
+        self._job_lives: dict[int, JobLife] = {}
+        self._sums: LRUCache[tuple[float, float], dict[tuple[str, str], Work]] = LRUCache(_KEPT)
+        self._shares: LRUCache[float, dict[str, float]] = LRUCache(_KEPT)
+        self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(_KEPT)
 
     def _random(self, *parts: object) -> random.Random:
-        return random.Random("/".join(map(str, (self._seed, *parts))))
+        return make_random(self._seed, *parts)
+
+    # Chutes
 
     @cached_property
     def chutes(self) -> tuple[Chute, ...]:
         """All chutes."""
-        return tuple(self._chute(index) for index in range(self.size.chutes))
+        return tuple(self.make_chute(index) for index in range(self.size.chutes))
 
-    def _chute(self, index: int) -> Chute:
+    def make_chute(self, index: int) -> Chute:
+        """Make the chute with a number."""
         draw = self._random("chute", index)
-        stem = _CHUTE_NAMES[index % len(_CHUTE_NAMES)]
-        repeat = index // len(_CHUTE_NAMES)
-        gpu_count = draw.choice((1, 1, 1, 2, 4, 8))
-        models = tuple(draw.sample(list(_GPU_MODELS), 3))
+        stem = self.chute_names[index % len(self.chute_names)]
+        repeat = index // len(self.chute_names)
+        public = draw.random() < 0.88
         return Chute(
-            chute_id=_uuid(f"{self._seed}/chute/{index}"),
+            chute_id=make_uuid(self._seed, "chute", index),
+            user_id=make_uuid(self._seed, "user", index % 40),
             name=f"{stem}-v{repeat}" if repeat else stem,
             slug=f"chutes-{index}",
-            version=_uuid(f"{self._seed}/version/{index}"),
-            gpu_count=gpu_count,
-            models=models,
-            base_multiplier=round(gpu_count * max(_GPU_MODELS[model][2] for model in models), 6),
+            seed=f"{self._seed}/chute/{index}",
+            gpu_count=draw.choice((1, 1, 1, 2, 4, 8)),
+            models=tuple(draw.sample(list(MODELS), 3)),
+            public=public,
+            tee=draw.random() < 0.1,
+            integrated=draw.random() < 0.2,
+            manual_boost=draw.choice((0.5, 1.75)) if draw.random() < 0.03 else None,
+            scaled=draw.random() < 0.95,
+            disabled=draw.random() < 0.08,
+            real_code=draw.random() < 0.5,
             phase=draw.random(),
             popularity=draw.uniform(0.1, 1.3),
-            tee=draw.random() < 0.1,
-            preemptible=draw.random() < 0.7,
+            deploy_period=draw.uniform(4, 25) * DAY,
             bounty_period=draw.uniform(4, 30) * HOUR,
-            disabled=draw.random() < 0.08,
+            created_at=self.start - draw.uniform(20, 200) * DAY,
+            past_begins=self.start - PAST - DAY,
         )
+
+    def bounty_age(self, chute: Chute, now: float) -> float | None:
+        """Return the age in seconds of the bounty on offer for a chute, or None."""
+        self.grow(now)
+        offers = self._offers[chute.chute_id]
+        number = bisect.bisect_right(offers, now, key=lambda offer: offer.made_at)
+        if number and now < offers[number - 1].ends_at:
+            return now - offers[number - 1].made_at
+        return None
+
+    # Miners
 
     @cached_property
     def miners(self) -> tuple[Miner, ...]:
-        """All miners, by UID. The first has the test seed, all kinds of servers, and the odd names."""
+        """All miners, by UID. The first has the test seed and is an ordinary one."""
         return tuple(self._miner(uid) for uid in range(self.size.miners))
 
     @cached_property
@@ -332,157 +272,348 @@ class World:
         """All miners, by hotkey."""
         return {miner.hotkey: miner for miner in self.miners}
 
+    def blacklist_reason(self, uid: int) -> str | None:
+        """Return why a seat is blacklisted: the last one is."""
+        return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
+
+    def _validates(self, uid: int) -> bool:
+        # Where there are seats without servers, two that are not the last ones validate.
+        return uid >= self.size.active_miners and self.size.miners - uid in (3, 4)
+
     def _miner(self, uid: int) -> Miner:
         draw = self._random("miner", uid)
         seed = TEST_SEED if uid == 0 else hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest()
         key = Hotkey.from_seed(seed, source="simulator")
         coldkey = address_of(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest())
-        count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.servers // 2))
-        servers = tuple(self._server(uid, index) for index in range(count)) if uid < self.size.active_miners else ()
-        last = self.size.miners - 1
+        active = uid < self.size.active_miners
+        validator = self._validates(uid)
+        servers: tuple[Server, ...] = ()
+        if active:
+            count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
+            servers = self._servers(uid, count)
         return Miner(
             uid=uid,
             key=key,
             coldkey=coldkey,
-            blacklist_reason='abuse: "spoofed" GPUs\nsee \\log' if uid == last and uid > 0 else None,
+            blacklist_reason=self.blacklist_reason(uid),
+            registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 90)) * DAY, 6),
+            validator=validator,
+            axon=int.from_bytes((203, 0, 113, uid % 256)) if validator or draw.random() < 0.2 else 0,
+            stake=draw.uniform(2e4, 2e5) if validator else draw.uniform(1, 500) * active,
             servers=servers,
             slots=tuple(self._slots(uid, key.address, servers)),
         )
 
-    def _server(self, uid: int, index: int) -> Server:
+    def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
+        servers = [self.make_server(uid, index) for index in range(count)]
+        tee = [server.server_id for server in servers if server.is_tee]
+        turns = {server_id: (f"{self._seed}/maintenance/{uid}", n, len(tee)) for n, server_id in enumerate(tee)}
+        servers = [replace(server, turn=turns.get(server.server_id)) for server in servers]
+        return tuple(sorted(servers, key=lambda server: -server.created_at))
+
+    def make_server(self, uid: int, index: int) -> Server:
+        """Make the server of a miner with a number."""
         draw = self._random("server", uid, index)
-        model = draw.choice(list(_GPU_MODELS))
-        server_id = _uuid(f"{self._seed}/server/{uid}/{index}")
-        name = f"{model}-{index}"
-        ip = f"198.51.{100 + uid % 100}.{index % 250}"
-        gpu_count = draw.choice((1, 2, 4, 8, 8))
-        if uid == 0:
-            name, ip, gpu_count = self._oddity(index, name, ip, gpu_count)
-        created = self._start - draw.uniform(9, 60) * DAY
+        model = draw.choice(list(MODELS))
+        server_id = make_uuid(self._seed, "server", uid, index)
+        created = self.start - draw.uniform(9, 60) * DAY
+        is_tee = draw.random() < 0.2
+        version = draw.choice(("0.2.9", "0.3.0"))
         return Server(
             server_id=server_id,
-            name=name,
-            ip=ip,
-            is_tee=draw.random() < 0.2,
-            version=draw.choice((None, "0.3.1", "0.4.0")),
+            name=f"{model.replace('_', '-')}-{index}",
+            ip=f"198.51.{100 + uid % 100}.{index % 250}",
+            is_tee=is_tee,
+            version=version if is_tee else None,
             created_at=created,
+            updated_at=created + DAY if is_tee else None,
             gpus=tuple(
-                Gpu(
-                    uuid=f"GPU-{_uuid(f'{server_id}/{device}')}",
-                    model=model,
-                    device_index=device,
-                    server_id=server_id,
-                    created_at=created,
-                    seed=draw.getrandbits(32),
-                )
-                for device in range(gpu_count)
+                self._gpu(server_id, model, device, created, draw) for device in range(draw.choice((1, 2, 4, 8, 8)))
             ),
-            seed=draw.getrandbits(32),
         )
 
-    @staticmethod
-    def _oddity(index: int, name: str, ip: str, gpu_count: int) -> tuple[str, str, int]:
-        """Give the first miner's servers what real ones were seen with: repeats, nothing, and odd text."""
-        if index == 1:
-            ip = "198.51.100.0"  # also the first server's
-        elif index == 2:
-            gpu_count = 0
-        elif index in (3, 4):
-            name = "rack-7"
-        elif index == 5:
-            name = 'h100 "rack\\7"\nünï'
-        return name, ip, gpu_count
+    def _gpu(self, server_id: str, model: str, device: int, created: float, draw: random.Random) -> Gpu:
+        registrations = register(created, None, draw)
+        if draw.random() < 0.02:
+            # A second check has failed: the GPU may be used all the same.
+            since = registrations[-1].since + draw.uniform(1, 5) * DAY
+            error = draw.choice(self.gpu_errors)
+            registrations.append(replace(registrations[-1], since=since, error=error))
+        return Gpu(
+            uuid=make_uuid(server_id, device).replace("-", ""),
+            model=model,
+            device_index=device,
+            server_id=server_id,
+            seed=draw.getrandbits(63),
+            registrations=registrations,
+            grow=self.grow,
+        )
 
-    def _slots(self, uid: int, hotkey: str, servers: Sequence[Server]) -> Iterator[_Slot]:
+    def _slots(self, uid: int, hotkey: str, servers: Iterable[Server]) -> Iterator[Slot]:
         for server in servers:
             draw = self._random("slots", server.server_id)
             position = 0
             while position < len(server.gpus):
-                width = draw.choice([w for w in (1, 2, 4, 8) if position + w <= len(server.gpus)])
+                left = len(server.gpus) - position
+                fitting = {width: self._fitting(server, width) for width in (1, 2, 4, 8) if width <= left}
+                width = draw.choice([width for width, chutes in fitting.items() if chutes] or [1])
                 gpus = server.gpus[position : position + width]
                 position += width
-                fitting = [chute for chute in self.chutes if chute.gpu_count == width]
-                idle_forever = draw.random() < 0.08
-                if fitting and not idle_forever:
-                    slot = f"{self._seed}/slot/{uid}/{server.server_id}/{position}"
-                    yield _Slot(slot, hotkey, gpus, fitting, self._start - _PAST)
+                chutes, fate = fitting[width], draw.random()
+                if fate < 0.02:
+                    # Its GPUs have never passed the check.
+                    for gpu in gpus:
+                        gpu.registrations[:] = register(server.created_at, draw.choice(self.gpu_errors), draw)
+                elif fate > 0.05 and chutes:
+                    yield Slot(
+                        f"{self._seed}/slot/{uid}/{server.server_id}/{position}",
+                        hotkey,
+                        gpus,
+                        chutes,
+                        self.start - PAST,
+                        self.gpu_errors,
+                    )
+
+    def _fitting(self, server: Server, width: int) -> list[Chute]:
+        """Return the chutes that a group of a server's GPUs can run."""
+        model = server.gpus[0].model
+        return [chute for chute in self._launchable.get((width, model), ()) if server.is_tee or not chute.tee]
+
+    @cached_property
+    def _launchable(self) -> dict[tuple[int, str], list[Chute]]:
+        found = defaultdict(list)
+        for chute in self.chutes:
+            for model in () if chute.disabled else chute.models:
+                found[chute.gpu_count, model].append(chute)
+        return found
+
+    # Instances
+
+    def grow(self, until: float) -> None:
+        """Make the past up to a time, unless it is made."""
+        if until <= self._grown_until:
+            return
+        before, self._grown_until = self._grown_until, (until // _GROWTH + 1) * _GROWTH
+        for miner in self.miners:
+            lives = self._lives.setdefault(miner.hotkey, [])
+            for slot in miner.slots:
+                lives += slot.grow(self._grown_until)
+            lives.sort(key=lambda one: (one.created_at, one.instance_id))
+        by_chute: dict[str, list[Instance]] = {chute.chute_id: [] for chute in self.chutes}
+        for lives in self._lives.values():
+            for instance in lives:
+                if instance.activated(self._grown_until):
+                    by_chute[instance.chute.chute_id].append(instance)
+        for chute in self.chutes:
+            activated = sorted(by_chute[chute.chute_id], key=lambda one: one.activated_at or 0)
+            self._offers[chute.chute_id] = _offers(chute, activated, self._grown_until)
+            for instance in activated:
+                if instance.end is End.MINER and before < instance.ended_at <= self._grown_until:
+                    instance.last_of_chute = not any(
+                        other is not instance and other.active(instance.ended_at) for other in activated
+                    )
 
     def all_instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
         """Return every instance created up to now, of all miners or one, those that ended included."""
-        miners = self.miners if hotkey is None else [self.by_hotkey[hotkey]]
-        return [instance for miner in miners for slot in miner.slots for instance in slot.instances(now)]
+        self.grow(now)
+        lists = self._lives.values() if hotkey is None else [self._lives[hotkey]]
+        return [
+            instance
+            for lives in lists
+            for instance in lives[: bisect.bisect_right(lives, now, key=lambda one: one.created_at)]
+        ]
 
     def instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
         """Return the instances that exist now, of all miners or one."""
         return [instance for instance in self.all_instances(now, hotkey) if now < instance.ended_at]
 
-    def failures(self, instance: Instance, now: float) -> int:
-        """Return an instance's consecutive failures: some for the failing, now and then one for the healthy."""
-        if instance.error is not None:
-            return min(3, int((now - instance.created_at) / 900))
-        draw = random.Random(f"{instance.instance_id}/{now // 1800}")
-        return 1 if draw.random() < 0.03 else 0
+    # Scores
+
+    def sums(self, now: float, seconds: float) -> dict[tuple[str, str], Work]:
+        """Return what every miner computed on every chute in the window that ends now, by hotkey and chute id."""
+        found = self._sums.get((now, seconds))
+        if found is None:
+            found = self._sums[now, seconds] = _add_up(self.all_instances(now), now - seconds, now)
+        return found
 
     def work(
-        self, now: float, seconds: float, *, hotkey: str | None = None, per_chute: bool = False
+        self,
+        now: float,
+        seconds: float,
+        *,
+        hotkey: str | None = None,
+        per_chute: bool = False,
+        cached: bool = True,
     ) -> dict[tuple[str, str], Work]:
-        """Return what was computed in the window that ends now.
+        """Return what was computed in a window.
 
         Args:
             now: Unix time.
             seconds: Length of the window.
             hotkey: Only this miner's.
             per_chute: Whether each chute has an entry of its own.
+            cached: Whether the window ends when the service's cache was last refreshed, not now.
 
         Returns:
             Work by hotkey and chute id (empty, unless per chute). Who computed nothing has no entry.
         """
-        sums: dict[tuple[str, str], list[float]] = {}
-        for instance in self.all_instances(now, hotkey):
-            active = instance.seconds_within(now - seconds, now)
-            if active <= 0:
-                continue
-            entry = sums.setdefault((instance.hotkey, instance.chute.chute_id if per_chute else ""), [0, 0, 0, 0])
-            entry[0] += 1
-            entry[1] += instance.bounty
-            entry[2] += active
-            entry[3] += active * instance.multiplier
+        sums = self.sums(last(now, CACHE_PERIOD) if cached else now, seconds)
+        if hotkey is not None:
+            sums = {key: entry for key, entry in sums.items() if key[0] == hotkey}
+        return sums if per_chute else _by_miner(sums)
+
+    def scored(self, now: float) -> dict[str, Work]:
+        """Return what the scores are made of: the work of the past day of each miner that is not blacklisted."""
         return {
-            key: Work(int(count), int(bounties), active, units)
-            for key, (count, bounties, active, units) in sums.items()
+            hotkey: entry
+            for (hotkey, _), entry in self.work(now, DAY).items()
+            if not self.by_hotkey[hotkey].blacklist_reason
         }
 
     def shares(self, now: float) -> dict[str, float]:
-        """Return each scored miner's share: of the compute units of the past day."""
-        work = self.work(now, DAY)
-        total = sum(entry.units for entry in work.values())
-        return {hotkey: entry.units / total for (hotkey, _), entry in work.items()} if total else {}
+        """Return each scored miner's share of the compute units of the past day, as last calculated."""
+        now = last(now, CACHE_PERIOD)
+        shares = self._shares.get(now)
+        if shares is None:
+            scored = self.scored(now)
+            total = math.fsum(entry.units for entry in scored.values())
+            shares = self._shares[now] = {
+                hotkey: entry.units / total if total else 1 / len(scored) for hotkey, entry in scored.items()
+            }
+        return shares
+
+    def incentives(self, now: float) -> dict[str, int]:
+        """Return the chain's incentive of each seat that has one, 1 to 65535.
+
+        Weights are set at every full hour, the chain turns them into incentives at its next epoch, and the service
+        reads these with its next sync. A share is rounded down.
+        """
+        epoch = last(last(now, SYNC_PERIOD), _EPOCH)
+        weights = last(epoch - _WEIGHTS_DELAY, HOUR)
+        incentives = {hotkey: int(share * U16) for hotkey, share in self.shares(weights).items()}
+        return {hotkey: incentive for hotkey, incentive in incentives.items() if incentive}
+
+    def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]] | None:
+        """Return a miner's past week as last calculated.
+
+        Returns:
+            For each of 169 full hours, oldest first: its Unix time, the GPUs of the distinct chutes that ran, and the
+            GPUs of all instances. The last list stays when the miner is quiet for a week. None where there is none.
+        """
+        at = last(now, CACHE_PERIOD)
+        instances = [one for one in self.all_instances(at, hotkey) if one.activated(at)]
+        if not instances:
+            return None
+        at = min(at, last(max(one.ended_at for one in instances) + WEEK, CACHE_PERIOD))
+        key = hotkey, at
+        if key not in self._histories:
+            self._histories[key] = _count_hours(instances, at)
+        return self._histories[key]
+
+    # Jobs
+
+    def _jobs(self, now: float) -> Iterator[JobLife]:
+        miners = [miner for miner in self.miners if miner.servers] or list(self.miners)
+        for number in range(math.ceil((self.start - _JOBS_KEPT) / JOB_PERIOD), int(now // JOB_PERIOD) + 1):
+            life = self._job_lives.get(number)
+            if life is None:
+                life = self._job_lives[number] = make_job(str(self._seed), number, self.chutes, miners)
+            yield life
 
     def jobs(self, now: float) -> list[Job]:
-        """Return the jobs that wait: one comes every ten minutes and waits for up to an hour."""
-        waiting = []
-        for number in range(int((now - HOUR) // 600), int(now // 600) + 1):
-            draw = self._random("job", number)
-            created = number * 600.0
-            ends = created + draw.uniform(60, HOUR)
-            job = Job(
-                job_id=_uuid(f"{self._seed}/job/{number}"),
-                chute=draw.choice(self.chutes),
-                created_at=created,
-                tried_by=tuple(
-                    miner.hotkey for miner in draw.sample(self.miners, min(draw.randint(0, 2), len(self.miners)))
-                ),
-            )
-            if created <= now < ends and job.job_id not in self.released_jobs:
-                waiting.append(job)
-        return waiting
+        """Return the jobs that the API lists: those that wait, are stuck, or have ended, but not those that run."""
+        listed = []
+        for life in self._jobs(now):
+            job = life.waiting if life.waiting.job_id in self.released_jobs else life.listed(now)
+            if job is not None:
+                listed.append(job)
+        return listed
+
+    def release_job(self, job_id: str, hotkey: str, now: float) -> Job | None:
+        """Let a job wait again that a miner has claimed and not finished.
+
+        Returns:
+            The job, or None where it is not the miner's, or finished.
+        """
+        for life in self._jobs(now):
+            if life.waiting.job_id == job_id and job_id not in self.released_jobs:
+                miner = life.claimed_by(now)
+                if miner is not None and miner.hotkey == hotkey:
+                    self.released_jobs.add(job_id)
+                    return life.waiting
+        return None
 
 
-def _uuid(text: str) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, text))
+def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[_Offer]:
+    """Return the bounties of a chute up to a time, and give each to the first instance that is activated in it.
+
+    There is one at a time, and none for ten minutes after one was claimed.
+    """
+    lifetime = DAY if chute.public else HOUR
+    offers: list[_Offer] = []
+    number = math.ceil(chute.past_begins / chute.bounty_period)
+    free_from, position = chute.past_begins, 0
+    while (made := (number + chute.phase) * chute.bounty_period) <= until:
+        number += 1
+        if made < free_from:
+            continue
+        while position < len(activated) and (activated[position].activated_at or 0) <= made:
+            position += 1
+        ends = free_from = made + lifetime
+        if position < len(activated):
+            claimed = activated[position].activated_at or 0
+            if claimed < ends:
+                activated[position].bounty_boost = bounty_boost(claimed - made)
+                ends = claimed
+                free_from = claimed + 10 * MINUTE
+        offers.append(_Offer(made, ends))
+    return offers
 
 
-def gpu_details(model: str) -> tuple[str, int]:
-    """Return the full name and the memory in GiB of a model of GPU."""
-    name, memory, _ = _GPU_MODELS[model]
-    return name, memory
+def _add_up(instances: Iterable[Instance], start: float, now: float) -> dict[tuple[str, str], Work]:
+    sums: dict[tuple[str, str], list[float]] = {}
+    for instance in instances:
+        if not instance.counts(now):
+            continue
+        seconds = instance.seconds_within(start, now)
+        if seconds <= 0:
+            continue
+        entry = sums.setdefault((instance.hotkey, instance.chute.chute_id), [0, 0, 0.0, 0.0])
+        entry[0] += 1
+        entry[1] += instance.keeps_bounty(now)
+        entry[2] += seconds
+        entry[3] += instance.units_within(start, now)
+    return {key: Work(int(count), int(bounties), *rest) for key, (count, bounties, *rest) in sums.items()}
+
+
+def _by_miner(sums: dict[tuple[str, str], Work]) -> dict[tuple[str, str], Work]:
+    entries: dict[str, list[Work]] = {}
+    for (hotkey, _), entry in sums.items():
+        entries.setdefault(hotkey, []).append(entry)
+    return {
+        (hotkey, ""): Work(
+            sum(entry.instances for entry in parts),
+            sum(entry.bounties for entry in parts),
+            math.fsum(entry.seconds for entry in parts),
+            math.fsum(entry.units for entry in parts),
+        )
+        for hotkey, parts in entries.items()
+    }
+
+
+def _count_hours(instances: Iterable[Instance], at: float) -> list[tuple[float, int, int]]:
+    newest = last(at, HOUR)
+    oldest = newest - WEEK
+    totals: Counter[float] = Counter()
+    chutes: dict[float, dict[str, int]] = defaultdict(dict)
+    for instance in instances:
+        activated, ended = instance.activated_at or 0, min(instance.ended_at, at)
+        if instance.chute.public and ended - activated < HOUR:
+            continue
+        hour = max(oldest, math.ceil(activated / HOUR) * HOUR)
+        while hour <= newest and hour < instance.ended_at:
+            totals[hour] += len(instance.gpus)
+            chutes[hour][instance.chute.chute_id] = instance.chute.gpu_count
+            hour += HOUR
+    hours = [oldest + number * HOUR for number in range(169)]
+    return [(hour, sum(chutes[hour].values()), totals[hour]) for hour in hours]

@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chutes_exporter.serve import Service
-from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.simulator import Fault, Simulator, Size
 from tests.prometheus.test_alerts import ALERTS, CASES
+from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY, RULES, Prometheus, fast_rules, free_port, served, watching
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
     """A simulator whose time is the real one."""
-    async with Simulator(World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))) as running:
+    async with Simulator(OddWorld(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))) as running:
         yield running
 
 

@@ -111,7 +111,7 @@ async def test_limits_hold_for_lines_records_and_streams(monkeypatch: pytest.Mon
         await read_stream(METRICS, b"data: " + b"x" * 200, 50)
     with pytest.raises(TooLargeError):
         await read_stream(METRICS, b"data: " + b"x" * 200 + b"\n", 1000)
-    monkeypatch.setattr(decoding, "MAX_STREAM_RECORDS", 2)
+    monkeypatch.setattr(decoding, "MAX_RECORDS", 2)
     with pytest.raises(TooLargeError):
         await read_stream(METRICS, b'data: {"chute_id":"a"}\n' * 3)
     monkeypatch.setattr(decoding, "MAX_STREAM_BYTES", 50)

@@ -8,15 +8,20 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from packaging.requirements import Requirement
 
 from tests.support import ROOT, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DOCKERFILE = ROOT / "Dockerfile"
 TEXT = re.sub(r"\\\n\s*", "", DOCKERFILE.read_text())
@@ -59,12 +64,16 @@ def interpreter() -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed() -> Iterator[Path]:
     """What the build stage makes, its folders being under one of ours; read-only, and everybody's to read."""
-    root = tmp_path_factory.mktemp("image")
-    # pytest's folders are its user's alone.
-    for folder in (root, *root.parents[:2]):
-        folder.chmod(folder.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
+    # Not in pytest's folder, which every run of pytest closes to other users again.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield build(Path(directory))
+
+
+def build(root: Path) -> Path:
+    """Run the steps of the build stage under a folder; returns where the package is installed."""
     source = root / "src"
     source.mkdir()
     for line in BUILD.splitlines():

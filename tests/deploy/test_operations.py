@@ -9,7 +9,7 @@ import pytest
 
 from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.simulator import Simulator, Size, World
-from tests.support import HOTKEY, NOON, ROOT, Clock, get, served_exporter
+from tests.support import HOTKEY, NOON, ROOT, Clock, get, parse_page, served_exporter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +44,24 @@ async def test_an_hour_costs_what_it_says(watched: str, simulator: Simulator, cl
             clock.now += 60
         counted = len(simulator.asked)
     assert counted == COSTS[watched]
+
+
+async def test_an_hour_with_a_key_at_a_thousand_chutes_stays_within_its_bounds(clock: Clock) -> None:
+    # A tenth of the platform: no answer grows faster than the platform does.
+    scale, chutes, code = 10, 100, 45_000
+    world = World(start=NOON, size=Size(miners=26, active_miners=10, chutes=chutes, servers=8, source_bytes=code))
+    async with (
+        Simulator(world, clock=clock) as simulator,
+        served_exporter(settings("one miner with its key", simulator), clock, monotonic=clock) as (url, _),
+    ):
+        for _minute in range(60):
+            await get(f"{url}/metrics")
+            clock.now += 60
+        assert len(simulator.asked) <= 400
+        page = parse_page((await get(f"{url}/metrics")).text)
+    received = sum(value for (name, _), value in page.items() if name == "chutes_api_response_bytes_total")
+    # The chutes' code is most of what comes: fewer bytes would mean that it is not asked for at all.
+    assert chutes * code < received <= 0.35e9 / scale
 
 
 def test_the_table_is_there() -> None:

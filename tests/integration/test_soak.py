@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 
 from chutes_exporter.exporter import Exporter
 from chutes_exporter.exposition import Format
@@ -89,6 +90,7 @@ def memory(pid: int) -> int:
     return int(found[1])
 
 
+@pytest.mark.soak
 async def test_memory_and_files_do_not_grow(small_world: World) -> None:
     draw = random.Random(4)
     samples: list[tuple[int, int]] = []

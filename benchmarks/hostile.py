@@ -1,0 +1,141 @@
+"""An API that answers every request badly, in a process of its own: prints its address and serves until it is killed.
+
+Argument: one of :data:`KINDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from chutes_exporter.api.decoding import StreamShape
+from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.config import Address
+from chutes_exporter.web.server import bound_address, open_socket, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from starlette.requests import Request
+
+    from chutes_exporter.api.endpoints import Endpoint
+
+_IDS = ("chute_id", "instance_id", "hotkey", "uuid", "server_id", "image_id", "job_id", "gpu_id", "miner_hotkey")
+_MEGABYTE = b"x" * 1_000_000
+
+
+def _record(number: int, text: str = "") -> bytes:
+    """Return a record that every endpoint's decoder accepts, shortest where no text is given."""
+    record: dict[str, Any] = dict.fromkeys(_IDS, f"{number:x}") | {"time": "2026-11-24 12:00:00+00"}
+    if text:
+        record |= dict.fromkeys(("name", "coldkey", "method", "version", "region", "chute_name", "user"), text)
+        record |= {"incentive": 1, "utilization": 1, "compute_units": 1, "concurrency": 1, "bounty": 1, "active": True}
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _framed(endpoint: Endpoint[Any], records: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield records in an endpoint's format."""
+    if isinstance(endpoint.shape, StreamShape):
+        yield from (b"data: " + record + b"\n\n" for record in records)
+        return
+    opening, closing = {
+        "servers": (b'{"servers":[', b"]}"),
+        "stats": (b'{"past_hour":{"instance_stats":[', b"]}}"),
+        "scores": (b'{"final_scores":{', b"}}"),
+    }.get(endpoint.name, (b"[", b"]"))
+    yield opening
+    for number, record in enumerate(records):
+        yield b"," * bool(number)
+        yield b'"%x":1' % number if endpoint.name == "scores" else record
+    yield closing
+
+
+def _large_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
+    while chunk := b"".join(itertools.islice(parts, 2000)):
+        yield chunk
+
+
+def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes]:
+    numbers = range(count) if count else itertools.count()
+    text = "ü😀" * (length // 2)
+    return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
+
+
+def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
+    """Yield one record of 63 MB."""
+    yield b'data: {"chute_id":"' if isinstance(endpoint.shape, StreamShape) else b'[{"hotkey":"'
+    yield from itertools.repeat(_MEGABYTE, 63)
+    yield b'"}\n' if isinstance(endpoint.shape, StreamShape) else b'"}]'
+
+
+def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
+    """Yield lists of numbers where records are due."""
+    yield {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}.get(endpoint.name, b"[")
+    yield from itertools.repeat(b"1," * 500_000)
+
+
+KINDS = (
+    "records 0 0",
+    "gzip records 0 0",
+    "endless line",
+    "gzip endless line",
+    "line",
+    "numbers",
+    "records 2000 200",
+    "records 8000 40",
+    "records 20000 300",
+    "records 45000 0",
+    "records 400000 0",
+)
+"""What the API answers on every endpoint. ``records COUNT LENGTH``: so many records, without end where the count is 0,
+with texts of so many characters. ``gzip`` before it compresses the answer."""
+
+
+def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
+    match kind.split():
+        case ["records", count, length]:
+            return _records(endpoint, int(count), int(length))
+        case ["endless", "line"]:
+            return itertools.repeat(_MEGABYTE)
+        case ["line"]:
+            return _line(endpoint)
+        case _:
+            return _numbers(endpoint)
+
+
+def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
+    name = kind.removeprefix("gzip ")
+
+    async def body() -> AsyncIterator[bytes]:
+        stream = zlib.compressobj(1, wbits=31)
+        for chunk in _body(endpoint, name):
+            yield chunk if name == kind else stream.compress(chunk)
+            await asyncio.sleep(0)  # or nobody notices that the client has left
+        if name != kind:
+            yield stream.flush()
+
+    async def answer(_request: Request) -> StreamingResponse:
+        return StreamingResponse(body(), headers={} if name == kind else {"content-encoding": "gzip"})
+
+    return answer
+
+
+async def main() -> None:
+    """Serve."""
+    app = Starlette(routes=[Route(endpoint.path, _answer(endpoint, sys.argv[1])) for endpoint in ENDPOINTS])
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with serving(app, [opened]):
+            print(f"http://{bound_address(opened)}", flush=True)
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

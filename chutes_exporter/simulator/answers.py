@@ -1,0 +1,403 @@
+"""What the endpoints answer, as JSON values, with every field that the service sends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from chutes_exporter.simulator.chutes import SCALING_THRESHOLD, bounty_amount
+from chutes_exporter.simulator.hardware import DEAREST_RATE, MODELS
+from chutes_exporter.simulator.naming import make_random, make_uuid
+from chutes_exporter.simulator.times import CACHE_PERIOD, DAY, HOUR, METRICS_PERIOD, MINUTE, SYNC_PERIOD, WEEK, last
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
+
+    from chutes_exporter.simulator.chutes import Chute
+    from chutes_exporter.simulator.instances import Gpu
+    from chutes_exporter.simulator.jobs import Job
+    from chutes_exporter.simulator.world import Miner, Server, Work, World
+
+Row = dict[str, Any]
+
+WINDOWS = (("past_hour", HOUR), ("past_day", DAY), ("all", WEEK))
+_IMAGES = (
+    # The status, and hours between a build's start and the world's.
+    ("built and pushed", 30.0),
+    ("built and pushed", 80.0),
+    ("building", None),
+    ("pending build", None),
+    ("built and pushed", 200.0),
+    ("built and pushed", 5.0),
+    ("error: step RUN pip install exited with 1", 50.0),
+    ("error", 90.0),
+)
+_BUILD_PERIOD: Final = 20 * MINUTE
+_AXON_PORT: Final = 8091
+_VALIDATOR_KEYS = "-----BEGIN CERTIFICATE-----\nc2ltdWxhdGVk\n-----END CERTIFICATE-----\n"
+
+
+def iso(time: float | None, *, offset: bool = True) -> str | None:
+    """Write a Unix time as the service does, with an offset or without."""
+    if time is None:
+        return None
+    moment = datetime.fromtimestamp(time, UTC)
+    return (moment if offset else moment.replace(tzinfo=None)).isoformat()
+
+
+def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
+    """Return a chute.
+
+    Args:
+        world: Where it is.
+        chute: The chute.
+        now: Unix time.
+        bounties: Whether the service knows of bounties.
+    """
+    age = world.bounty_age(chute, now) if bounties else None
+    factors = chute.factors(now, age)
+    effective = 1.0
+    for factor in factors.values():
+        effective *= factor
+    version = chute.version(now)
+    text = f"# {chute.chute_id}\n" * (world.size.source_bytes // (len(chute.chute_id) + 3))
+    placeholder = f"print('legacy placeholder for obj.version='{version}'')"
+    stem = make_random(chute.seed, "settings")
+    return {
+        "chute_id": chute.chute_id,
+        "user_id": chute.user_id,
+        "name": chute.name,
+        "tagline": "simulated",
+        "readme": "A simulated chute." if chute.real_code else text,
+        "tool_description": None,
+        "image_id": make_uuid("image", 0),
+        "logo_id": None,
+        "public": chute.public,
+        "standard_template": stem.choice(("vllm", "diffusion", "tei", "embedding", None)),
+        "cords": [{"path": "/v1/completions", "method": "POST", "stream": True}],
+        "jobs": [{"name": "run", "ports": []}] if chute.phase > 0.9 else None,
+        "node_selector": {
+            "dynamic": False,
+            "exclude": None,
+            "include": list(chute.models),
+            "gpu_count": chute.gpu_count,
+            "min_vram_gb_per_gpu": min(MODELS[model].memory // 2**30 for model in chute.models),
+            "max_hourly_price_per_gpu": None,
+            "compute_multiplier": chute.base_multiplier,
+            "supported_gpus": list(chute.models),
+        },
+        "slug": chute.slug,
+        "code": text if chute.real_code else placeholder,
+        "filename": "app.py",
+        "ref_str": "app:chute",
+        "version": version,
+        "concurrency": stem.choice((1, 8, 32)),
+        "boost": chute.boost(now),
+        "chutes_version": "0.3.60" if chute.real_code else "0.5.11",
+        "revision": None,
+        "openrouter": stem.random() < 0.3,
+        "discount": stem.choice((0.0, 0.0, 0.0, 0.25)),
+        "created_at": iso(chute.created_at),
+        "updated_at": iso(chute.deployed_at(now)),
+        "max_instances": 20,
+        "scaling_threshold": SCALING_THRESHOLD,
+        "shutdown_after_seconds": stem.choice((300, 900, 1800)),
+        "allow_external_egress": stem.random() < 0.5,
+        "encrypted_fs": False,
+        "tee": chute.tee,
+        "lock_modules": None,
+        "immutable": False,
+        "disabled": chute.disabled,
+        "invocation_count": int(12_000 * chute.utilization(last(now, CACHE_PERIOD))),
+        "supported_gpus": list(chute.models),
+        "preemptible": chute.public,
+        "image": "chutes/sglang:0.5.0",
+        "effective_compute_multiplier": effective,
+        "compute_multiplier_factors": factors,
+        "bounty": None if age is None else bounty_amount(age),
+    }
+
+
+def image_rows(start: float, now: float) -> Iterator[Row]:
+    """Yield the images: built ones, failed ones, one that waits, and one that is built again and again."""
+    for number, (status, age) in enumerate(_IMAGES):
+        started = None if age is None else start - age * HOUR
+        if status == "building":
+            started = last(now, _BUILD_PERIOD)
+        built = status == "built and pushed" and started is not None
+        yield {
+            "image_id": make_uuid("image", number),
+            "user_id": make_uuid("user", number),
+            "name": "sglang",
+            "tag": f"0.5.{number}",
+            "readme": "A simulated image.",
+            "logo_id": None,
+            "public": number != 1,
+            "status": status,
+            "created_at": iso(start - (10 + number) * DAY),
+            "chutes_version": "0.5.11",
+            "patch_version": "initial",
+            "build_started_at": iso(started),
+            "build_completed_at": iso(started + 14 * MINUTE) if built and started is not None else None,
+            "username": "chutes",
+        }
+
+
+def _gpu_row(gpu: Gpu, now: float) -> Row:
+    known = gpu.registration(now)
+    return {
+        "uuid": gpu.uuid,
+        "gpu_identifier": gpu.model,
+        "device_index": gpu.device_index,
+        "verified_at": iso(known.verified_at),
+        "verification_error": known.error,
+    }
+
+
+def node_row(miner: Miner, server: Server, gpu: Gpu, now: float) -> Row:
+    """Return a GPU."""
+    model = MODELS[gpu.model]
+    return _gpu_row(gpu, now) | {
+        "name": model.name,
+        "memory": model.memory,
+        "major": model.major,
+        "minor": model.minor,
+        "processors": model.processors,
+        "sxm": model.sxm,
+        "clock_rate": model.clock_rate,
+        "max_threads_per_processor": model.max_threads,
+        "concurrent_kernels": True,
+        "ecc": model.sxm,
+        "seed": gpu.seed,
+        "miner_hotkey": miner.hotkey,
+        "server_id": gpu.server_id,
+        "created_at": iso(gpu.registration(now).created_at),
+        "verification_host": server.ip,
+        "verification_port": 30000,
+    }
+
+
+def server_row(server: Server, now: float) -> Row:
+    """Return a server with its GPUs."""
+    return {
+        "server_id": server.server_id,
+        "name": server.name,
+        "ip": server.ip,
+        "is_tee": server.is_tee,
+        "version": server.version,
+        "maintenance_pending": server.maintenance_pending(now),
+        "created_at": iso(server.created_at),
+        "updated_at": iso(server.updated_at),
+        "gpus": [_gpu_row(gpu, now) for gpu in server.gpus],
+    }
+
+
+def instance_rows(world: World, miner: Miner, now: float) -> Iterator[Row]:
+    """Yield a miner's instances."""
+    for instance in world.instances(now, miner.hotkey):
+        yield {
+            "instance_id": instance.instance_id,
+            "chute_id": instance.chute.chute_id,
+            "version": instance.version,
+            "miner_uid": miner.uid,
+            "miner_hotkey": miner.hotkey,
+            "miner_coldkey": miner.coldkey,
+            "region": "n/a",
+            "active": instance.active(now),
+            "verified": instance.verified(now),
+            "last_queried_at": None,
+            "created_at": iso(instance.created_at),
+            "updated_at": None,
+            "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
+            "last_verified_at": iso(instance.last_verified_at(now)),
+            "stop_billing_at": iso(instance.stop_billing_at(now), offset=False),
+            "billed_to": None if instance.chute.public else instance.chute.user_id,
+            "verification_error": None,
+            "consecutive_failures": 0,
+            "chutes_version": "0.3.60" if instance.chute.real_code else "0.5.11",
+            "config_id": make_uuid(instance.instance_id, "config"),
+            "deployment_id": make_uuid(instance.instance_id, "deployment"),
+            "cacert": _VALIDATOR_KEYS,
+            "bounty": instance.has_bounty(now),
+            "extra": {"e2e_pubkey": "simulated", "warmup_compute_multiplier": instance.warmup_multiplier},
+            "hourly_rate": instance.hourly_rate,
+            "compute_multiplier": instance.multiplier(now),
+        }
+
+
+def inventory(world: World, miner: Miner, now: float) -> list[Row]:
+    """Return the GPUs of a miner's instances, whatever state these are in."""
+    return [
+        {
+            "gpu_id": gpu.uuid,
+            "last_verified_at": iso(instance.last_verified_at(now)),
+            "verification_error": None,
+            "active": instance.active(now),
+            "chute_id": instance.chute.chute_id,
+            "chute_name": instance.chute.name,
+        }
+        for instance in world.instances(now, miner.hotkey)
+        for gpu in instance.gpus
+    ]
+
+
+def active_instances(world: World, now: float) -> list[Row]:
+    """Return everybody's active instances with what they earn."""
+    return [
+        {
+            "instance_id": instance.instance_id,
+            "miner_hotkey": instance.hotkey,
+            "chute_id": instance.chute.chute_id,
+            "activated_at": iso(instance.activated_at),
+            "compute_multiplier": instance.multiplier(now),
+        }
+        for instance in world.instances(now)
+        if instance.active(now)
+    ]
+
+
+def job_row(job: Job) -> Row:
+    """Return a job."""
+    return {
+        "job_id": job.job_id,
+        "user_id": job.chute.user_id,
+        "chute_id": job.chute_id,
+        "version": job.chute.version(job.created_at),
+        "chutes_version": "0.5.11",
+        "method": "run",
+        "miner_uid": None if job.miner is None else job.miner.uid,
+        "miner_hotkey": None if job.miner is None else job.miner.hotkey,
+        "miner_coldkey": None if job.miner is None else job.miner.coldkey,
+        "instance_id": None,
+        "active": False,
+        "verified": False,
+        "last_queried_at": None,
+        "created_at": iso(job.created_at, offset=False),
+        "updated_at": iso(job.finished_at, offset=False),
+        "started_at": iso(job.started_at, offset=False),
+        "finished_at": iso(job.finished_at, offset=False),
+        "job_args": {"prompt": "the user's own data", "_disk_gb": 10},
+        "node_selector": None,
+        "status": job.status,
+        "result": job.result,
+        "error_detail": job.error_detail,
+        "output_files": None,
+        "miner_terminated": None,
+        "miner_history": list(job.tried_by),
+        "compute_multiplier": job.chute.base_multiplier,
+    }
+
+
+def metrics_rows(world: World, now: float, *, zeros: bool) -> Iterator[Row]:
+    """Yield the demand for each chute that has an instance in any state, as last calculated.
+
+    Args:
+        world: Where they are.
+        now: Unix time.
+        zeros: Whether nothing is known of the demand, which the service shows as 0.
+    """
+    at = last(now, METRICS_PERIOD)
+    counts: Counter[str] = Counter()
+    for instance in world.instances(at):
+        counts[instance.chute.chute_id] += instance.active(at)
+    for chute in world.chutes:
+        if chute.chute_id in counts:
+            load = 0 if zeros else chute.utilization(at)
+            invocations = int(2000 * load)
+            price = chute.base_multiplier * DEAREST_RATE / HOUR
+            yield {
+                "chute_id": chute.chute_id,
+                "end_date": iso(at),
+                "start_date": iso(at),
+                "compute_multiplier": chute.base_multiplier,
+                "total_invocations": invocations,
+                "total_compute_time": invocations * 1.5,
+                "error_count": 0,
+                "rate_limit_count": max(0, int((load - SCALING_THRESHOLD) * 400)),
+                "instance_count": counts[chute.chute_id],
+                "utilization": load,
+                "per_second_price_usd": price,
+                "total_usage_usd": invocations * 1.5 * price,
+            }
+
+
+def stats_window(work: dict[tuple[str, str], Work], *, per_chute: bool) -> Row:
+    """Return a window of the stats: who has no units has no record."""
+    records = []
+    for (hotkey, chute_id), entry in work.items():
+        if entry.units > 0:
+            record: Row = {"miner_hotkey": hotkey}
+            if per_chute:
+                record["chute_id"] = chute_id
+            record |= {
+                "total_instances": entry.instances,
+                "bounty_count": entry.bounties,
+                "compute_seconds": entry.seconds,
+                "compute_units": entry.units,
+                "invocation_count": entry.instances,
+            }
+            if not per_chute:
+                record["total_bounty"] = float(entry.bounties)
+            records.append(record)
+    bounties = [{"miner_hotkey": one["miner_hotkey"], "total_bounty": float(one["bounty_count"])} for one in records]
+    return {"instance_stats": records, "bounties": [] if per_chute else bounties, "compute_units": records}
+
+
+def scores(world: World, now: float, hotkey: str | None) -> Row:
+    """Return the scores, as last calculated: everybody's, or one hotkey's."""
+    raw: dict[str, Row | None] = {
+        miner: {
+            "total_instances": float(entry.instances),
+            "bounty_score": float(entry.bounties),
+            "instance_seconds": entry.seconds,
+            "instance_compute_units": entry.units,
+        }
+        for miner, entry in world.scored(now).items()
+    }
+    shares = world.shares(now)
+    if hotkey is None:
+        return {"raw_values": raw, "final_scores": shares}
+    return {"raw_values": {hotkey: raw.get(hotkey)}, "final_scores": {hotkey: shares.get(hotkey)}}
+
+
+def history_row(time: float, count: int, total: int) -> Row:
+    """Return an hour of a history, with the time as PostgreSQL writes it."""
+    text = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
+    return {"time": text, "count": count, "total_count": total}
+
+
+def metagraph(world: World, now: float) -> list[Row]:
+    """Return the seats, as last read from the chain."""
+    incentives = world.incentives(now)
+    synced = last(now, SYNC_PERIOD)
+    rows = []
+    for miner in world.miners:
+        incentive = incentives.get(miner.hotkey, 0)
+        # Emission goes to the seat all the time.
+        stake = miner.stake * (1 + (synced - world.start) / (1000 * DAY))
+        row: Row = {
+            "hotkey": miner.hotkey,
+            "alpha_stake": stake * 0.9,
+            "real_host": None,
+            "trust": 0.0,
+            "real_port": None,
+            "vtrust": float(min(65535, incentive + incentive // 12)),
+            "synced_at": iso(miner.registered_at, offset=False),
+            "coldkey": miner.coldkey,
+            "last_updated": None,
+            "blacklist_reason": miner.blacklist_reason,
+            "node_id": miner.uid,
+            "ip": str(miner.axon),
+            "incentive": float(incentive),
+            "ip_type": 4,
+            "stake": stake,
+            "port": _AXON_PORT if miner.axon else 0,
+            "netuid": 64,
+            "tao_stake": stake * 0.1,
+            "protocol": 4,
+        }
+        rows.append(row | {"checksum": hashlib.sha256(repr(row).encode()).hexdigest()})
+    return rows

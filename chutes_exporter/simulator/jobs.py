@@ -1,0 +1,131 @@
+"""Jobs: they wait, run on an instance, and stay in the list when they are over.
+
+The instances that jobs run on are not simulated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from chutes_exporter.simulator.naming import make_random, make_uuid
+from chutes_exporter.simulator.times import HOUR, MINUTE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chutes_exporter.simulator.chutes import Chute
+    from chutes_exporter.simulator.world import Miner
+
+PERIOD = 20 * MINUTE
+"""A job is made this often."""
+MAX_HISTORY = 15
+"""At most so many miners can ask for a job's launch token."""
+_ENDS: dict[str, tuple[int, dict[str, Any] | None, str | None]] = {
+    # The status at the end: how often, the result, the error.
+    "complete": (70, {"ok": True}, None),
+    "complete_pending_uploads": (5, {"ok": True}, None),
+    "partial_failure": (8, None, "2 of 5 outputs could not be uploaded"),
+    "error": (14, None, "Instance was terminated: consecutive failures"),
+    "billing_termination": (3, None, "Job terminated due to insufficient balance"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the API lists it at some time.
+
+    Attributes:
+        chute_id: Of its chute, which may be gone.
+        tried_by: The hotkeys that asked for its launch token.
+        miner: Who claimed it; None while it waits.
+        started_at: When its instance was ready; None before, and where it never was.
+        finished_at: None while it waits or runs, and where its instance was deleted without failing it.
+    """
+
+    job_id: str
+    chute: Chute
+    chute_id: str
+    created_at: float
+    tried_by: tuple[str, ...]
+    miner: Miner | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    status: str = "pending"
+    result: dict[str, Any] | None = None
+    error_detail: str | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for a miner."""
+        return self.finished_at is None and self.miner is None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its instance is gone, and the miner that had claimed it must release it."""
+        return self.finished_at is None and self.miner is not None
+
+
+@dataclass(frozen=True)
+class JobLife:
+    """All that ever becomes of a job.
+
+    Attributes:
+        waiting: The job before anybody has claimed it.
+        claimed_at: When it is claimed.
+        over: The job after its instance is gone: finished, or stuck.
+        over_at: When that is.
+    """
+
+    waiting: Job
+    claimed_at: float
+    over: Job
+    over_at: float
+
+    def listed(self, now: float) -> Job | None:
+        """Return the job as the API lists it, or None before it is made and while it runs."""
+        if now < self.waiting.created_at or self.claimed_at <= now < self.over_at:
+            return None
+        return self.waiting if now < self.claimed_at else self.over
+
+    def claimed_by(self, now: float) -> Miner | None:
+        """Return the miner that has claimed it and not finished it."""
+        finished = self.over.finished_at is not None and self.over_at <= now
+        return None if now < self.claimed_at or finished else self.over.miner
+
+
+def make_job(seed: str, number: int, chutes: Sequence[Chute], miners: Sequence[Miner]) -> JobLife:
+    """Return the job with a number, which is made that many periods after 1970.
+
+    Args:
+        seed: Makes other jobs for each value.
+        number: Of the job.
+        chutes: One of them is the job's, unless that is gone.
+        miners: One of them runs the job, others have tried.
+    """
+    draw = make_random(seed, "job", number)
+    chute = draw.choice(chutes)
+    created = number * PERIOD
+    claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
+    over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
+    miner = draw.choice(miners)
+    tried = draw.sample(miners, min(draw.randint(0, 3), len(miners)))
+    waiting = Job(
+        job_id=make_uuid(seed, "job", number),
+        chute=chute,
+        chute_id=make_uuid(seed, "gone", number) if draw.random() < 0.02 else chute.chute_id,
+        created_at=created,
+        tried_by=tuple(one.hotkey for one in tried),
+    )
+    ended = replace(
+        waiting,
+        miner=miner,
+        tried_by=tuple(dict.fromkeys((*waiting.tried_by, miner.hotkey)))[:MAX_HISTORY],
+        started_at=claimed + draw.uniform(60, 200),
+    )
+    if draw.random() < 0.06:
+        return JobLife(waiting, claimed, ended, over)
+    status = draw.choices(list(_ENDS), [often for often, _, _ in _ENDS.values()])[0]
+    _, result, error = _ENDS[status]
+    finished = replace(ended, finished_at=over, status=status, result=result, error_detail=error)
+    return JobLife(waiting, claimed, finished, over)
