@@ -251,6 +251,7 @@ class Prometheus:
     rule_files: Iterable[Path] = ()
     alertmanager: str = ""
     url: str = ""
+    _at: float | None = field(default=None, repr=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -288,6 +289,8 @@ class Prometheus:
                     f"--storage.tsdb.path={self.directory / 'data'}",
                     "--storage.tsdb.retention.time=100y",
                     f"--web.listen-address={address}",
+                    # Otherwise it takes 5 seconds until the first scrape.
+                    "--scrape.discovery-reload-interval=100ms",
                     "--log.level=debug",
                 ],
                 stderr=log,
@@ -325,7 +328,8 @@ class Prometheus:
 
     def query(self, expression: str) -> dict[Labels, float]:
         """Return the result of an instant query, without metric names."""
-        query = urllib.parse.urlencode({"query": expression})
+        moment = {} if self._at is None else {"time": self._at}
+        query = urllib.parse.urlencode({"query": expression, **moment})
         with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=10) as response:
             answer = json.load(response)
         return {
@@ -333,7 +337,11 @@ class Prometheus:
             for row in answer["data"]["result"]
         }
 
-    def wait_for(self, expression: str, seconds: float = 30) -> dict[Labels, float]:
+    def stand_still(self) -> None:
+        """Let all later queries see the last scrape that succeeded: on a busy machine the next may miss its second."""
+        self._at = min(self.wait_for("timestamp(up == 1)").values())
+
+    def wait_for(self, expression: str, seconds: float = 60) -> dict[Labels, float]:
         """Return the result of a query as soon as it has one."""
         deadline = time.monotonic() + seconds
         while not (result := self.query(expression)):

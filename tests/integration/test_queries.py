@@ -269,6 +269,7 @@ async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
     ):
         with Prometheus(tmp_path, [one.removeprefix("http://") for one in (url, dcgm_url)]) as prometheus:
             await asyncio.to_thread(prometheus.wait_for, "count(count_over_time(up[1m]) >= 2 and up == 1) == 2")
+            await asyncio.to_thread(prometheus.stand_still)
             for name, query in QUERIES.items():
                 # The simulated time stands still at noon, Prometheus' own goes on.
                 asked = query.replace("$hotkey", HOTKEY).replace("time()", f"{NOON:.0f}")
@@ -302,7 +303,7 @@ async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:
         with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
 
             async def ask(name: str) -> dict[Labels, float]:
-                return await asyncio.to_thread(prometheus.query, QUERIES[name].replace("$hotkey", HOTKEY))
+                return await asyncio.to_thread(prometheus.wait_for, QUERIES[name].replace("$hotkey", HOTKEY))
 
             await asyncio.to_thread(prometheus.wait_for, "up == 1")
             earning = {
@@ -311,7 +312,7 @@ async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:
             assert by("hotkey", await ask("blacklisted")) == {blacklisted: 1}
             assert by("hotkey", await ask("deregistered")) == {gone: 0}
             behind = QUERIES["seats-behind-me"].replace("$hotkey", blacklisted)
-            assert by("hotkey", await asyncio.to_thread(prometheus.query, behind)) == {blacklisted: 0}
+            assert by("hotkey", await asyncio.to_thread(prometheus.wait_for, behind)) == {blacklisted: 0}
             # A day later some GPUs earn no longer: Prometheus remembers that they did.
             clock.now += DAY
             still = {

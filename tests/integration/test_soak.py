@@ -41,14 +41,14 @@ FAULTS = (
 
 
 @contextlib.asynccontextmanager
-async def exporting(simulator: Simulator) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+async def exporting(simulator: Simulator, timeout: int = 1) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """Run the command; yields its address and itself."""
     command = Path(sys.executable).parent / "chutes-exporter"
     # Answers are old at once, so that every scrape asks for everything.
     fresh = [part for source in SOURCES for part in ("--feed.ttl", f"{source.name}=0")]
     process = await asyncio.create_subprocess_exec(
         command,
-        *("--api.url", simulator.url, "--api.timeout", "1", "--web.listen-address", "127.0.0.1:0"),
+        *("--api.url", simulator.url, "--api.timeout", f"{timeout}", "--web.listen-address", "127.0.0.1:0"),
         *("--log.level", "error", *fresh),
         stderr=asyncio.subprocess.PIPE,
         env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
@@ -103,7 +103,8 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
     ):
         idle = len(_links(process.pid))
         started = time.monotonic()
-        while (passed := time.monotonic() - started) < SECONDS:
+        # A minute, and longer where scrapes are slow.
+        while (passed := time.monotonic() - started) < SECONDS or scrapes <= 100:
             simulator.faults.clear()
             for source in SOURCES:
                 if draw.random() < 0.25:
@@ -119,7 +120,6 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
                 samples.append((memory(process.pid), len(_links(process.pid))))
     third = len(samples) // 3
     early, late = samples[:third], samples[-third:]
-    assert scrapes > 100
     # The least of each stretch is what stays; what comes and goes with requests lies on top.
     assert min(kilobytes for kilobytes, _ in late) < 1.1 * min(kilobytes for kilobytes, _ in early)
     # Sixteen connections to the API at most, and the scrapers': hundreds of scrapes that lost one now and then would
@@ -142,11 +142,12 @@ async def test_tasks_do_not_grow(small_world: World, clock: Clock) -> None:
 
 
 async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) -> None:
-    async with Simulator(small_world) as simulator, exporting(simulator) as (url, process):
-        simulator.faults["scores"] = Fault(latency=0.9)
-        async with httpx.AsyncClient(timeout=10) as client:
+    async with Simulator(small_world) as simulator, exporting(simulator, timeout=20) as (url, process):
+        simulator.faults["scores"] = Fault(latency=1)
+        async with httpx.AsyncClient(timeout=30) as client:
             scrape = asyncio.create_task(client.get(f"{url}/metrics"))
-            await asyncio.sleep(0.4)
+            while not simulator.api.most_at_once["scores"]:
+                await asyncio.sleep(0.01)
             process.send_signal(signal.SIGTERM)
             response = await scrape
         assert response.status_code == 200
