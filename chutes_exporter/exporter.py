@@ -235,7 +235,7 @@ class Exporter:
             # Another scrape may have brought newer answers meanwhile, and old ones may have gone: what the page shows
             # and what it says of its freshness are taken at one moment, here on the loop, where nothing else moves.
             reads = {key: self._as_of_now(key, read) for key, read in reads.items()}
-            own = Samples()
+            own = Samples(with_created=self.settings.created_timestamps)
             whole = not order.target
             if whole:
                 own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
@@ -255,7 +255,8 @@ class Exporter:
     def _render(self, plan: Plan, order: _Order, reads: Mapping[FeedKey, Read], own: Samples) -> bytes:
         families = self._renderer.families(plan, reads, own)
         families.extend(exposition.render(own))
-        own_end = b"" if order.target else self.telemetry.render(order.form)
+        created = self.settings.created_timestamps
+        own_end = b"" if order.target else self.telemetry.render(order.form, created=created)
         page = exposition.assemble(families, own_end, ORDER, order.form)
         return exposition.compress(page) if order.gzipped else b"".join(page)
 
