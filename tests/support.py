@@ -371,3 +371,12 @@ class Pki:
         if name:
             context.load_cert_chain(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         return context
+
+
+def named_tests() -> frozenset[str]:
+    """Return the names of all test functions, for the documents that name them."""
+    names = (
+        re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+        for path in ROOT.glob("tests/**/test_*.py")
+    )
+    return frozenset(name for found in names for name in found)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 import httpx
+import structlog
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -98,3 +99,36 @@ async def test_the_rate_limit_lets_a_burst_through_and_then_one_each_interval() 
         assert [(await client.get("/")).status_code for _ in range(2)] == [200, 429]
         clock.now += 10_000
         assert [(await client.get("/")).status_code for _ in range(4)] == [200, 200, 200, 429]
+
+
+async def test_a_rate_limit_without_a_burst_refuses_every_request_and_names_no_time() -> None:
+    clock = Clock()
+    async with guarded(WebConfig(rate_limit=RateLimit(1, 0)), clock) as (client, _):
+        for _ in range(2):
+            response = await client.get("/")
+            assert (response.status_code, response.headers.get("retry-after")) == (429, None)
+            clock.now += 10_000
+
+
+async def test_a_new_rate_limit_holds_at_once() -> None:
+    async with guarded(WebConfig(rate_limit=RateLimit(1, 0))) as (client, guard):
+        guard.adopt(WebConfig(rate_limit=RateLimit(1, 1)))
+        assert [(await client.get("/")).status_code for _ in range(2)] == [200, 429]
+        guard.adopt(WebConfig())
+        assert (await client.get("/")).status_code == 200
+
+
+async def test_configured_headers_go_out_as_utf_8_and_may_be_empty() -> None:
+    configured = {"X-XSS-Protection": "ü €", "Content-Security-Policy": ""}
+    async with guarded(WebConfig(headers=configured)) as (client, _):
+        headers = (await client.get("/")).headers.raw
+        assert [value for name, value in headers if name.lower() == b"x-xss-protection"] == ["ü €".encode()]
+        assert [value for name, value in headers if name.lower() == b"content-security-policy"] == [b""]
+
+
+async def test_what_may_not_protect_is_logged_when_a_configuration_is_adopted() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with guarded(WebConfig(warnings=("web.yml, line 1: basic_auth_users has no user",))):
+            pass
+    (log,) = logs
+    assert (log["log_level"], log["reason"]) == ("warning", "web.yml, line 1: basic_auth_users has no user")
