@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 import httpx
+import pytest
 import structlog
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
@@ -58,6 +59,34 @@ async def test_long_headers_are_refused() -> None:
         assert (await client.get("/", headers={"x": "a" * 15_000})).status_code == 200
         assert (await client.get("/", headers={"x": "a" * 17_000})).status_code == 431
         assert (await client.get("/", headers={f"x-{number}": "a" for number in range(4000)})).status_code == 431
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked", 400),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5", 400),
+        ("Transfer-Encoding: chunked", 411),
+        ("Content-Length: 16385", 413),
+    ],
+)
+async def test_a_body_that_could_hide_a_request_or_take_memory_is_refused_and_the_connection_closed(
+    headers: str, status: int
+) -> None:
+    async with guarded(WebConfig()) as (client, _):
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(f"POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n0\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+
+
+async def test_a_short_body_is_ignored() -> None:
+    async with guarded(WebConfig()) as (client, _):
+        assert (await client.request("GET", "/", content=b"a" * 16_384)).text == "hello"
 
 
 async def test_passwords_are_asked_for_everywhere_and_from_the_next_configuration_on() -> None:
@@ -132,3 +161,12 @@ async def test_what_may_not_protect_is_logged_when_a_configuration_is_adopted() 
             pass
     (log,) = logs
     assert (log["log_level"], log["reason"]) == ("warning", "web.yml, line 1: basic_auth_users has no user")
+
+
+async def test_requests_without_a_password_do_not_use_up_the_rate_limit() -> None:
+    config = WebConfig(rate_limit=RateLimit(10, 2), users={"alice": HASH})
+    async with guarded(config) as (client, _):
+        assert {(await client.get("/")).status_code for _ in range(5)} == {401}
+        assert {(await client.get("/", auth=("alice", "wrong"))).status_code for _ in range(5)} == {401}
+        good = ("alice", "secret")
+        assert [(await client.get("/", auth=good)).status_code for _ in range(3)] == [200, 200, 429]
