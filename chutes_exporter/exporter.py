@@ -282,7 +282,7 @@ class Exporter:
         return Read(reading, time.monotonic() - started)
 
     async def _ask(self, key: FeedKey) -> Answer[Any]:
-        source, last = key.source, self.feeds.peek(key)
+        source, last = key.source, self._believed(key)
         answer = await self._request(key)
         if doubted := await self._doubt(key, answer):
             if doubted in doubt.WORTH_ASKING_AGAIN:
@@ -328,9 +328,14 @@ class Exporter:
                 raise doubt.DoubtedError("no_history", self.settings.policies[source.name].ttl) from None
             return Answer.nothing(source.none)
 
+    def _believed(self, key: FeedKey) -> Snapshot[Any] | None:
+        """Return the newest answer that is not doubted. One that is doubted gives way to any newer one."""
+        last = self.feeds.peek(key)
+        return None if last is None or last.value.doubt is not None else last
+
     async def _doubt(self, key: FeedKey, answer: Answer[Any]) -> doubt.Reason | None:
         """Return a reason to doubt an answer, or None."""
-        last = self.feeds.peek(key)
+        last = self._believed(key)
         shrinks = last is not None and doubt.shrinks(answer.listed, last.value.listed)
         if shrinks and "shrunk" in key.source.doubts:
             return "shrunk"
