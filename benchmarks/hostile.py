@@ -63,9 +63,10 @@ def _large_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _records(count: int | None, text: str = "") -> Callable[[Endpoint[Any]], Iterator[bytes]]:
-    numbers = itertools.count() if count is None else range(count)
-    return lambda endpoint: _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
+def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes]:
+    numbers = range(count) if count else itertools.count()
+    text = "ü😀" * (length // 2)
+    return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
 
 
 def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
@@ -75,26 +76,39 @@ def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     yield b'"}\n' if isinstance(endpoint.shape, StreamShape) else b'"}]'
 
 
-def _endless_line(_endpoint: Endpoint[Any]) -> Iterator[bytes]:
-    return itertools.repeat(_MEGABYTE)
-
-
 def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield lists of numbers where records are due."""
     yield {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}.get(endpoint.name, b"[")
     yield from itertools.repeat(b"1," * 500_000)
 
 
-KINDS: dict[str, Callable[[Endpoint[Any]], Iterator[bytes]]] = {
-    "endless records": _records(None),
-    "endless line": _endless_line,
-    "line of 63 MB": _line,
-    "numbers": _numbers,
-    "45,000 short records": _records(45_000),
-    "20,000 long records": _records(20_000, "ü😀" * 150),
-    "400,000 short records": _records(400_000),
-}
-"""What the API answers on every endpoint; each also compressed, where ``gzip `` stands before."""
+KINDS = (
+    "records 0 0",
+    "gzip records 0 0",
+    "endless line",
+    "gzip endless line",
+    "line",
+    "numbers",
+    "records 2000 200",
+    "records 8000 40",
+    "records 20000 300",
+    "records 45000 0",
+    "records 400000 0",
+)
+"""What the API answers on every endpoint. ``records COUNT LENGTH``: so many records, without end where the count is 0,
+with texts of so many characters. ``gzip`` before it compresses the answer."""
+
+
+def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
+    match kind.split():
+        case ["records", count, length]:
+            return _records(endpoint, int(count), int(length))
+        case ["endless", "line"]:
+            return itertools.repeat(_MEGABYTE)
+        case ["line"]:
+            return _line(endpoint)
+        case _:
+            return _numbers(endpoint)
 
 
 def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
@@ -102,7 +116,7 @@ def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
 
     async def body() -> AsyncIterator[bytes]:
         stream = zlib.compressobj(1, wbits=31)
-        for chunk in KINDS[name](endpoint):
+        for chunk in _body(endpoint, name):
             yield chunk if name == kind else stream.compress(chunk)
             await asyncio.sleep(0)  # or nobody notices that the client has left
         if name != kind:

@@ -1,6 +1,21 @@
-"""``python -m chutes_exporter`` is the command ``chutes-exporter``."""
+"""The start of the command ``chutes-exporter``, which is also ``python -m chutes_exporter``."""
 
-from chutes_exporter.cli import main
+import signal
+
+HELD_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Signals are held back until the command handles them: during the imports, which take most of the start, SIGHUP
+    would kill the process, and SIGINT would print a traceback.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    from chutes_exporter import cli  # noqa: PLC0415 - see above
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

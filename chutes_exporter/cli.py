@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter import __version__, defaults
+from chutes_exporter.__main__ import HELD_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -255,6 +257,9 @@ def cli() -> None:
     Without a command and without flags it listens on :10064 and exports the whole subnet from the public endpoints.
     Every flag can be set by the environment variable named beside it.
     """
+    if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
+        # The other commands do not handle signals: each ends the process, as usual.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 @cli.command()

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from chutes_exporter import defaults
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
@@ -319,7 +319,8 @@ def _validated_url(text: str) -> str:
         )
     if "@" in parts.netloc:
         raise ConfigError("the API's address has a user or a password in it: write https://HOST alone")
-    return text.rstrip("/")
+    # This also writes the scheme in lower case, as every check of it expects.
+    return urlunsplit(parts).rstrip("/")
 
 
 def _is_loopback(url: str) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> None:
-    """Simulate and serve until SIGTERM or SIGINT.
+    """Simulate and serve until SIGTERM or SIGINT; SIGHUP reads the web configuration again.
 
     Args:
         flags: The command's flags.
@@ -53,10 +53,11 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         max_age=flags["feed_max_age"],
         collectors=collectors,
     )
+    service = Service(settings)
     async with AsyncExitStack() as stack:
-        stop = stack.enter_context(signals())
+        stop = stack.enter_context(signals(service.hang_up))
         await stack.enter_async_context(simulator)
-        service = await stack.enter_async_context(Service(settings))
+        await stack.enter_async_context(service)
         address, *_ = service.addresses
         base = f"{service.scheme}://{address if address.host or address.path else f'localhost:{address.port}'}"
         click.echo(

@@ -13,10 +13,11 @@ from chutes_exporter import doubt, exposition, observed, sources, telemetry
 from chutes_exporter.api.client import Answer, ChutesClient
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.errors import ApiError, NotFoundError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.api.memory import keep_memory_compact
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds import DeadlineError, Feed, Feeds, Reading, steady
 from chutes_exporter.metric import Samples
-from chutes_exporter.rendering import BYTES_PER_SERIES, Renderer
+from chutes_exporter.rendering import Renderer
 from chutes_exporter.view import FeedKey, Plan, Read, main_plan, probe_plan
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ ORDER = (
 )
 """Every metric that a page may have, in the order of the page."""
 
-_LEAST_MEMORY = 96_000_000
-"""Bytes of memory for answers of the API, besides those that the limit of series brings."""
+_EVIDENCE_WAIT = 0.5
+_LEAST_MEMORY = 64_000_000
+_MEMORY_PER_SERIES = 256
+"""Bytes of memory that the API's answers may take: at least, and for each series that a page may have."""
 _FAST_BYTES = 1_000_000
 _FAST_RUNS = 64
 """A page that is rendered already, of so many bytes and runs at most, takes a few milliseconds to put together."""
@@ -87,6 +90,7 @@ class Exporter:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
     ) -> None:
+        keep_memory_compact()
         self.settings = settings
         self.telemetry = telemetry.Telemetry()
         self.client = ChutesClient(
@@ -94,7 +98,7 @@ class Exporter:
             timeout=settings.api_timeout,
             watcher=self.telemetry.observe,
             clock=clock,
-            max_memory=_LEAST_MEMORY + BYTES_PER_SERIES * settings.max_series,
+            max_memory=_LEAST_MEMORY + _MEMORY_PER_SERIES * settings.max_series,
         )
         self.feeds = Feeds(on_change=_log_change, clock=clock, monotonic=monotonic)
         self._started = clock()
@@ -341,13 +345,16 @@ class Exporter:
         return source.check(answer.value, None if last is None else last.value.value, *evidence)
 
     async def _evidence(self, key: FeedKey) -> list[Any]:
-        """Return what other endpoints say: of a miner's own always, of the platform where it is known or on its way."""
+        """Return what other endpoints say, None for what does not come soon: it must not hold up the answer.
+
+        A miner's own endpoints are asked where needed, the platform's only where that is known or under way.
+        """
         snapshots = []
         for source in key.source.evidence:
             signer = source.endpoint.scope == "signer"
             other = FeedKey(source, key.hotkey if signer else "")
             if signer or self.feeds.under_way(other):
-                read = await self.read(other, self.settings.api_timeout)
+                read = await self.read(other, _EVIDENCE_WAIT)
                 snapshots.append(read.reading.snapshot if read.reading.error is None else None)
             else:
                 snapshots.append(self.feeds.peek(other))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from structlog.typing import EventDict, Processor
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -16,10 +19,38 @@ LogFormat = Literal["logfmt", "json"]
 
 
 _FIRST = ("ts", "level", "msg")
+_LIMITED = ("asyncio", "server", "uvicorn.error")
+"""Loggers whose lines clients can cause."""
+_LIMIT_SECONDS = 60.0
 
 
 def _first_things_first(_logger: object, _name: str, event: EventDict) -> EventDict:
     return {**{key: event[key] for key in _FIRST if key in event}, **event}
+
+
+class RateLimit(logging.Filter):
+    """Lets one line of each kind through in a minute, where clients can cause lines.
+
+    Args:
+        monotonic: A clock that never jumps, in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is written."""
+        if record.name not in _LIMITED:
+            return True
+        # The first line of a message is its kind; structlog's messages are dictionaries here.
+        event = record.msg["event"] if isinstance(record.msg, dict) else record.msg
+        kind, now = (record.name, str(event).partition("\n")[0]), self._monotonic()
+        if now - self._last.get(kind, -_LIMIT_SECONDS) < _LIMIT_SECONDS:
+            return False
+        self._last[kind] = now
+        return True
 
 
 def configure(level: Level, form: LogFormat) -> None:
@@ -51,6 +82,7 @@ def configure(level: Level, form: LogFormat) -> None:
             ],
         )
     )
+    handler.addFilter(RateLimit())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

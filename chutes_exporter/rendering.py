@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("exporter")
 
-BYTES_PER_SERIES = 192
+_BYTES_PER_SERIES = 192
 """Bytes of a page for each series that it may have; they are 157 on the largest page that is planned for."""
 _LEAST_BYTES = 1_000_000
 _OTHERS_BYTES = 8_000_000
@@ -70,7 +70,7 @@ class Renderer:
     def __init__(self, main: Plan, max_series: int) -> None:
         self._main = main
         self._max_series = max_series
-        self._max_bytes = _LEAST_BYTES + BYTES_PER_SERIES * max_series
+        self._max_bytes = _LEAST_BYTES + _BYTES_PER_SERIES * max_series
         self._main_blocks: dict[Run, _Block] = {}
         self._other_blocks: cachetools.LRUCache[Run, _Block] = cachetools.LRUCache(
             _OTHERS_BYTES, getsizeof=lambda block: _BLOCK_BYTES + block.size

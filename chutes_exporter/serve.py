@@ -64,6 +64,7 @@ class Service:
         self._web: WebConfig | None = None
         self._tls: CurrentContext | None = None
         self._reloading = asyncio.Lock()
+        self._hang_ups: set[asyncio.Task[str]] = set()
         self._trouble = {"files": "", "web": ""}
         lifecycle = self.reload if settings.enable_lifecycle else None
         self._guard = Guard(make_app(self._exporter, reload=lifecycle))
@@ -74,7 +75,8 @@ class Service:
         return "http" if self._tls is None else "https"
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
+        # A reload that is asked for during the start comes after it.
+        async with self._reloading, AsyncExitStack() as stack:
             await self._start(stack)
             self._stack = stack.pop_all()
         return self
@@ -140,6 +142,13 @@ class Service:
                 _warn(now)
             self._note(files=trouble, web="")
             return trouble
+
+    def hang_up(self) -> None:
+        """Reload in the background, as SIGHUP asks for. While one reload waits for another, more are the same."""
+        if len(self._hang_ups) <= 1:
+            task = asyncio.create_task(self.reload())
+            self._hang_ups.add(task)
+            task.add_done_callback(self._hang_ups.discard)
 
     def _note(self, **trouble: str) -> None:
         """Note what was wrong the last time with hotkey files, or both (``files``), and with the web configuration."""
@@ -244,17 +253,8 @@ async def run_serve(settings: Settings, again: Callable[[], Settings]) -> None:
         ConfigError: Something cannot be used; the message says what and why.
     """
     allow_many_files()
-    reloads: set[asyncio.Task[str]] = set()
     service = Service(settings, again)
-
-    def hang_up() -> None:
-        # Several in a row are one.
-        if len(reloads) <= 1:
-            task = asyncio.create_task(service.reload())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-    with signals(hang_up) as stop:
+    with signals(service.hang_up) as stop:
         async with service:
             # What is there from the start stays: the collector of garbage, which stops everything while it looks,
             # need not look at it again.

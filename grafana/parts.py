@@ -104,6 +104,7 @@ def told(value: str, collector: str) -> str:
     nothing = (
         f"{NOTHING} * (min({success}) > 0)"
         f' unless on () sum(chutes_feed_rejected_records{{{here}, feed=~"{feeds}"}}) > 0'
+        f' unless on () max(chutes_feed_doubted{{{here}, feed=~"{feeds}"}}) > 0'
         f' unless on () max(chutes_scrape_collector_cut{{{JOB}, collector="{collector}"}}) > 0'
     )
     fallbacks = [nothing]

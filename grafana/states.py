@@ -57,14 +57,16 @@ GPU: Final = (
     State(0, "unverified", RED),
     State(1, "idle", ORANGE),
     State(2, "starting", PARTS[0]),
-    State(3, "earning"),
+    State(3, "disabled", PARTS[1]),
+    State(4, "earning"),
 )
 """States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`' label `state`."""
 
 INSTANCE: Final = (
     State(0, "failed", RED),
     State(1, "starting", PARTS[0]),
-    State(2, "active"),
+    State(2, "disabled", PARTS[1]),
+    State(3, "active"),
 )
 """States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`."""
 

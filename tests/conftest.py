@@ -8,6 +8,7 @@ import trustme
 
 from chutes_exporter.simulator import Simulator, Size, World
 from tests.reaper import continue_in_child
+from tests.simulator.odd import OddWorld
 from tests.support import NOON, Clock, Pki
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="session")
 def small_world() -> World:
-    return World(start=NOON, size=Size(miners=12, active_miners=6, chutes=30))
+    return OddWorld(start=NOON, size=Size(miners=12, active_miners=6, chutes=30))
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.exporter import Exporter
 from chutes_exporter.exposition import Format
-from chutes_exporter.simulator import Simulator, Size, World
+from chutes_exporter.simulator import Simulator, Size
+from tests.simulator.odd import OddWorld
 from tests.support import KEY, NOON, Clock
 
 DIRECTORY = Path(__file__).parent / "golden_pages"
@@ -52,7 +53,7 @@ def steady(page: str) -> str:
 async def pages() -> dict[Format, str]:
     """Return the pages as they are now."""
     clock = Clock()
-    world = World(start=NOON, size=Size(miners=4, active_miners=3, chutes=8, servers=7))
+    world = OddWorld(start=NOON, size=Size(miners=4, active_miners=3, chutes=8, servers=7, other_servers=3))
     async with Simulator(world, clock=clock) as simulator:
         settings = make_settings(
             api_url=simulator.url,

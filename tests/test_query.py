@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,10 +15,13 @@ from chutes_exporter import sources
 from chutes_exporter.api.endpoints import ENDPOINTS, RELEASE_JOB
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.cli import _ENDPOINTS
-from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, Clock
 from tests.test_cli import environment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 
@@ -85,9 +89,9 @@ async def test_rows_say_what_the_world_knows(simulator: Simulator) -> None:
 async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     chute = simulator.world.chutes[3]
     ask = ("query", "chute", "--json", "--chute-id", chute.chute_id)
-    status, text, _ = await run(simulator, *ask, "--chute-version", chute.version)
+    status, text, _ = await run(simulator, *ask, "--chute-version", chute.version(simulator.api.clock()))
     assert (status, json.loads(text)[0]["name"]) == (0, chute.name)
-    status, table, _ = await run(simulator, *ask[:2], *ask[3:], "--chute-version", chute.version)
+    status, table, _ = await run(simulator, *ask[:2], *ask[3:], "--chute-version", chute.version(simulator.api.clock()))
     assert (status, '"gpu_count"' in table) == (0, True)
     status, _, errors = await run(simulator, *ask)
     assert status == 1
@@ -153,15 +157,26 @@ async def test_on_a_terminal_a_long_stream_shows_its_progress(simulator: Simulat
 async def test_history_can_be_backfilled_from_the_command_line(simulator: Simulator, tmp_path: Path) -> None:
     status, _, errors = await run(simulator, "backfill", "--output", str(tmp_path / "week.om"), "--label", "job=chutes")
     assert status == 0
-    assert "168 points of 1 hotkey(s)" in errors
+    assert "169 points of 1 hotkey(s)" in errors
     assert 'job="chutes"' in (tmp_path / "week.om").read_text()
 
 
-async def test_releasing_a_job_asks_first(simulator: Simulator) -> None:
+@pytest.fixture
+async def one_miner(clock: Clock) -> AsyncIterator[Simulator]:
+    """A simulator whose jobs can only be claimed by the test key's miner."""
+    world = World(start=clock.now, size=Size(miners=2, active_miners=1, chutes=30))
+    async with Simulator(world, clock=clock) as running:
+        yield running
+
+
+async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
+    simulator = one_miner
+
     def released() -> set[str]:
         return simulator.world.released_jobs
 
-    job = simulator.world.jobs(simulator.api.clock())[-1].job_id
+    stuck = [one for one in simulator.world.jobs(simulator.api.clock()) if one.stuck]
+    job = next(one.job_id for one in stuck if one.chute_id == one.chute.chute_id)
     status, output, _ = await run(simulator, "release-job", job, stdin="n\n")
     assert (status, released() & {job}) == (1, set())
     assert f"Release job {job} of {HOTKEY}" in output
@@ -172,7 +187,7 @@ async def test_releasing_a_job_asks_first(simulator: Simulator) -> None:
     assert "Released" in output
     status, _, errors = await run(simulator, "release-job", job, "--yes")
     assert status == 1
-    assert "404 Job not found" in errors
+    assert f"404 job_id='{job}' not found or is not associated with your miner" in errors
     status, _, errors = await run(simulator, "release-job", job, "--yes", variables={})
     assert status == 1
     assert "--hotkey-file" in errors

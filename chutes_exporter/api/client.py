@@ -34,7 +34,7 @@ from chutes_exporter.api.errors import (
     UnexpectedStatusError,
     scrub,
 )
-from chutes_exporter.api.memory import Claim, MemoryBudget, size_of
+from chutes_exporter.api.memory import Claim, MemoryBudget, size_of, trim_memory
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
@@ -234,6 +234,8 @@ class ChutesClient:
         except ApiError as error:
             # Whoever keeps the error must not keep the frames that it came through, with the whole answer in them.
             error.__context__ = None
+            if isinstance(error, TooLargeError):
+                trim_memory()
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
 
     async def _fetch(

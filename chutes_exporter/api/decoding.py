@@ -316,9 +316,21 @@ def _stats(body: Body, tally: Tally) -> Stats:
     return stats
 
 
+class _StatsShape(Shape[Stats]):
+    def memory(self, body: Body) -> int:
+        # Only one of the lists of a window is read.
+        try:
+            parsed = msgspec.json.decode(body, type=_StatsBody)
+        except _UNREADABLE:
+            return 0
+        windows = [window for window in (parsed.past_hour, parsed.past_day, parsed.all) if window is not None]
+        lists = [one.compute_units if _is_null(one.instance_stats) else one.instance_stats for one in windows]
+        return sum(super(_StatsShape, self).memory(bytes(records)) for records in lists)
+
+
 def stats_body() -> Shape[Stats]:
     """Make the shape of the stats, those of 2025 included."""
-    return Shape(_stats, MinerStats)
+    return _StatsShape(_stats, MinerStats)
 
 
 class _ScoresBody(msgspec.Struct):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import sys
 import weakref
 from collections import Counter, deque
@@ -14,8 +16,28 @@ from chutes_exporter.api.errors import TooLargeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_M_MMAP_THRESHOLD = -3
+_LARGE_BYTES = 1024 * 1024
 _KEPT_SHARE = 3
 """The answers of one endpoint may keep a third of the budget."""
+
+
+def keep_memory_compact() -> None:
+    """Have the C library return large pieces of memory to the system as soon as they are free.
+
+    Otherwise glibc keeps them once one was freed, and what is free but scattered counts towards a container's limit.
+    """
+    _call_c_library("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def trim_memory() -> None:
+    """Have the C library return the free memory between what is in use; for when much was given up."""
+    _call_c_library("malloc_trim", 0)
+
+
+def _call_c_library(function: str, *arguments: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        getattr(ctypes.CDLL(None), function)(*arguments)
 
 
 class MemoryBudget:

@@ -299,7 +299,7 @@ class World:
             registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 90)) * DAY, 6),
             validator=validator,
             axon=int.from_bytes((203, 0, 113, uid % 256)) if validator or draw.random() < 0.2 else 0,
-            stake=draw.uniform(2e4, 2e5) if validator else draw.choice((0.0, draw.uniform(1, 500))),
+            stake=draw.uniform(2e4, 2e5) if validator else draw.uniform(1, 500) * active,
             servers=servers,
             slots=tuple(self._slots(uid, key.address, servers)),
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +17,7 @@ from starlette.routing import Route
 from chutes_exporter.api.keys import HotkeyError, public_key
 from chutes_exporter.exposition import Format, accepts_gzip, negotiate
 from chutes_exporter.view import ChoiceError
+from chutes_exporter.web.connection import PORTION_BYTES
 from chutes_exporter.web.debug import debug_page
 from chutes_exporter.web.discovery import UnknownMinersError, targets
 from chutes_exporter.web.landing import landing_page
@@ -27,12 +30,14 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import MinersChoice
     from chutes_exporter.exporter import Exporter
 
-    Page = Callable[[Request], Awaitable[Response]]
+    Page = Callable[[Request, float], Awaitable[Response]]
 
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
 _LEAST_WAIT = 0.05
-_SLICE_BYTES = 1024 * 1024
-_SLICE_SECONDS = 20.0
+_QUEUE_SECONDS = 5.0
+"""Seconds that a scrape waits for its turn."""
+_HURRY_SECONDS = 1.0
+"""Seconds after which a waiting scrape makes another one stop waiting for the API."""
 _MINERS = ("watched", "active", "all")
 _TRUE = ("true", "1", "yes")
 
@@ -61,32 +66,28 @@ class _Pages:
         self._exporter = exporter
         self._reload = reload
 
-    def _wait(self, request: Request) -> float:
-        header = request.headers.get("x-prometheus-scrape-timeout-seconds")
-        return scrape_timeout(header, self._exporter.settings.timeout_offset)
-
-    async def metrics(self, request: Request) -> Response:
+    async def metrics(self, request: Request, wait: float) -> Response:
         form, gzipped = _wanted(request)
         collect = request.query_params.getlist("collect[]")
-        page = await self._exporter.page(form, timeout=self._wait(request), gzipped=gzipped, collect=collect)
+        page = await self._exporter.page(form, timeout=wait, gzipped=gzipped, collect=collect)
         return _page(page, form, gzipped=gzipped)
 
-    async def probe(self, request: Request) -> Response:
+    async def probe(self, request: Request, wait: float) -> Response:
         target = _target(request)
         debug = request.query_params.get("debug", "").lower() in _TRUE
         form, gzipped = (Format.TEXT, False) if debug else _wanted(request)
         collect = request.query_params.getlist("collect[]")
-        page = await self._exporter.probe(target, form, timeout=self._wait(request), gzipped=gzipped, collect=collect)
+        page = await self._exporter.probe(target, form, timeout=wait, gzipped=gzipped, collect=collect)
         if debug:
-            return PlainTextResponse(debug_page(self._exporter, target, page, time.time()))
+            return _PageResponse(debug_page(self._exporter, target, page, time.time()), media_type="text/plain")
         return _page(page.body, form, gzipped=gzipped)
 
-    async def discovery(self, request: Request) -> Response:
+    async def discovery(self, request: Request, wait: float) -> Response:
         miners = request.query_params.get("miners", self._exporter.settings.miners)
         if miners not in _MINERS:
             return _sentence(f"miners cannot be {miners[:40]!r}; there are {', '.join(_MINERS)}", 400)
         try:
-            groups = await targets(self._exporter, cast("MinersChoice", miners), self._wait(request))
+            groups = await targets(self._exporter, cast("MinersChoice", miners), wait)
         except UnknownMinersError as error:
             # Not an empty list: with that Prometheus would drop every target.
             return _sentence(str(error), 503)
@@ -102,10 +103,13 @@ class _Pages:
         is_ready, reason = self._exporter.readiness()
         return _sentence(reason, 200 if is_ready else 503)
 
-    async def reload(self, _request: Request) -> Response:
+    async def reload(self, request: Request) -> Response:
         if self._reload is None:
             return _sentence("reloading over HTTP is off: see --web.enable-lifecycle, or send SIGHUP", 403)
-        trouble = await self._reload()
+        if _is_cross_origin(request):
+            return _sentence("a page of another site may not reload the configuration", 403)
+        # A client that leaves does not stop it half-way.
+        trouble = await asyncio.shield(asyncio.ensure_future(self._reload()))
         return _sentence(f"the old configuration stays: {trouble}", 500) if trouble else _sentence("reloaded")
 
 
@@ -118,13 +122,13 @@ def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None 
             where this may not be asked for over HTTP.
     """
     pages = _Pages(exporter, reload)
-    limited = _limit(exporter.settings.max_requests)
+    scrapes = _Scrapes(exporter.settings.max_requests, exporter.settings.timeout_offset)
     app = Starlette(
         routes=[
             Route("/", pages.landing),
-            Route(exporter.settings.telemetry_path, limited(pages.metrics)),
-            Route("/probe", limited(pages.probe)),
-            Route("/sd", limited(pages.discovery)),
+            Route(exporter.settings.telemetry_path, _Scrape(pages.metrics, scrapes)),
+            Route("/probe", _Scrape(pages.probe, scrapes)),
+            Route("/sd", _Scrape(pages.discovery, scrapes)),
             Route("/-/healthy", pages.healthy),
             Route("/-/ready", pages.ready),
             Route("/-/reload", pages.reload, methods=["POST", "PUT"]),
@@ -164,19 +168,14 @@ def _page(body: bytes, form: Format, *, gzipped: bool) -> Response:
 
 
 class _PageResponse(Response):
-    """Sends a page bit by bit: who reads slowly holds a small part of it, and who hardly reads at all is left."""
+    """Sends a page portion by portion, so that slow readers share the page and hold only a portion each."""
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         page = memoryview(self.body)
-        for start in range(0, max(len(page), 1), _SLICE_BYTES):
-            more = start + _SLICE_BYTES < len(page)
-            part = {"type": "http.response.body", "body": page[start : start + _SLICE_BYTES], "more_body": more}
-            try:
-                async with asyncio.timeout(_SLICE_SECONDS):
-                    await send(part)
-            except TimeoutError:
-                return  # and the connection is closed, in the middle of the page
+        for start in range(0, max(len(page), 1), PORTION_BYTES):
+            more = start + PORTION_BYTES < len(page)
+            await send({"type": "http.response.body", "body": page[start : start + PORTION_BYTES], "more_body": more})
 
 
 def _sentence(text: str, status: int = 200) -> Response:
@@ -187,33 +186,86 @@ async def _bad_choice(_request: Request, error: Exception) -> Response:
     return _sentence(str(error), 400)
 
 
-class _Limited:
-    """A page that is answered to so many at once, of all such pages together; sending it counts."""
+def _is_cross_origin(request: Request) -> bool:
+    """Tell whether a page of another origin made the request, by the rules of Go's ``http.CrossOriginProtection``."""
+    site = request.headers.get("sec-fetch-site", "")
+    if site:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin", "")
+    return origin != "" and origin.partition("://")[2] != request.headers.get("host", "")
 
-    def __init__(self, page: Page, most: int, under_way: set[object]) -> None:
+
+class _Scrapes:
+    """Limits how many scrapes are answered at the same time; sending the answer does not count.
+
+    Args:
+        most: The limit; 0 means unlimited.
+        offset: Seconds by which an answer comes before the scraper's timeout.
+    """
+
+    def __init__(self, most: int, offset: float) -> None:
+        self._free = asyncio.Semaphore(most or sys.maxsize)
+        self._offset = offset
+        self._waits: dict[Request, asyncio.Timeout] = {}
+        """How long each scrape waits for the API, the oldest scrape first."""
+        self._overdue: set[Request] = set()
+        """Scrapes that have waited for their turn for too long."""
+
+    async def answer(self, page: Page, request: Request) -> Response:
+        """Make a page when it is the request's turn."""
+        hurry = asyncio.get_running_loop().call_later(_HURRY_SECONDS, self._hurry, request)
+        try:
+            async with asyncio.timeout(_QUEUE_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            text = "Too many scrapes are being answered: see --web.max-requests.\n"
+            return PlainTextResponse(text, 503, {"Retry-After": "1"})
+        finally:
+            hurry.cancel()
+            self._overdue.discard(request)
+        # A client that disconnects leaves the queue at once, but a page that is being made counts to its end.
+        return await asyncio.shield(asyncio.create_task(self._make(page, request)))
+
+    def _hurry(self, overdue: Request) -> None:
+        self._overdue.add(overdue)
+        if (oldest := next(iter(self._waits), None)) is not None:
+            self._waits.pop(oldest).reschedule(0)
+
+    async def _make(self, page: Page, request: Request) -> Response:
+        try:
+            if not self._overdue:
+                with contextlib.suppress(TimeoutError):
+                    return await self._wait_and_make(page, request)
+            # Other scrapes need its place: it gets the data that is known.
+            return await page(request, _LEAST_WAIT)
+        finally:
+            self._free.release()
+
+    async def _wait_and_make(self, page: Page, request: Request) -> Response:
+        try:
+            async with asyncio.timeout(None) as wait:
+                self._waits[request] = wait
+                return await page(request, self._remaining(request))
+        finally:
+            self._waits.pop(request, None)
+
+    def _remaining(self, request: Request) -> float:
+        """Return how long a scrape may still wait: its time runs from the moment at which the kernel received it."""
+        waited = time.monotonic() - request.scope["state"]["arrived"]
+        return scrape_timeout(request.headers.get("x-prometheus-scrape-timeout-seconds"), self._offset + waited)
+
+
+class _Scrape:
+    """A page that counts as a scrape."""
+
+    def __init__(self, page: Page, scrapes: _Scrapes) -> None:
         self._page = page
-        self._most = most
-        self._under_way = under_way
+        self._scrapes = scrapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        if scope["method"] not in ("GET", "HEAD"):
-            response: Response = PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET, HEAD"})
-        elif self._most and len(self._under_way) >= self._most:
-            text = "Too many scrapes are being answered: see --web.max-requests.\n"
-            response = PlainTextResponse(text, 503, {"Retry-After": "1"})
+        if scope["method"] in ("GET", "HEAD"):
+            response = await self._scrapes.answer(self._page, request)
         else:
-            self._under_way.add(request)
-            try:
-                response = await self._page(request)
-                await response(scope, receive, send)
-            finally:
-                self._under_way.discard(request)
-            return
+            response = PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET, HEAD"})
         await response(scope, receive, send)
-
-
-def _limit(most: int) -> Callable[[Page], _Limited]:
-    """Make pages that share one limit."""
-    under_way: set[object] = set()
-    return lambda page: _Limited(page, most, under_way)

@@ -1,4 +1,4 @@
-"""What stands before every page: headers, sizes, the rate limit and passwords."""
+"""The checks before every page: headers, sizes, passwords and the rate limit."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MAX_TARGET_BYTES = 4096
 _MAX_HEADER_BYTES = 16 * 1024
+_MAX_BODY_BYTES = 16 * 1024
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -73,10 +74,15 @@ class Guard:
             return PlainTextResponse("The address is too long.\n", 414)
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
             return PlainTextResponse("The headers are too long.\n", 431)
+        if (refusal := _body_refusal(Headers(scope=scope))) is not None:
+            return refusal
+        # Passwords first: otherwise, clients without one use up the rate limit of those that have one.
+        if self._passwords is not None and (refusal := await self._unauthorized(self._passwords, scope)) is not None:
+            return refusal
         if self._bucket is not None and (wait := self._bucket.take()) > 0:
             retry = {"Retry-After": str(int(wait) + 1)}
             return PlainTextResponse("Too many requests: rate_limit in --web.config.file.\n", 429, retry)
-        return None if self._passwords is None else await self._unauthorized(self._passwords, scope)
+        return None
 
     async def _unauthorized(self, passwords: PasswordCheck, scope: Scope) -> Response | None:
         from chutes_exporter.web.auth import BusyError  # noqa: PLC0415 - see above
@@ -88,6 +94,18 @@ class Guard:
         except BusyError:
             return PlainTextResponse("Too many passwords are being checked.\n", 503, {"Retry-After": "5"})
         return PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="chutes-exporter"'})
+
+
+def _body_refusal(headers: Headers) -> Response | None:
+    """Refuse bodies that could hide another request (RFC 9112, section 6.1) or take memory; nothing here needs one."""
+    close = {"Connection": "close"}
+    if "transfer-encoding" in headers:
+        if "content-length" in headers:
+            return PlainTextResponse("Both Content-Length and Transfer-Encoding.\n", 400, close)
+        return PlainTextResponse("A body needs a Content-Length.\n", 411, close)
+    if int(headers.get("content-length", "0")) > _MAX_BODY_BYTES:
+        return PlainTextResponse("The body is too long.\n", 413, close)
+    return None
 
 
 class _Bucket:

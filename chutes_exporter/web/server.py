@@ -1,22 +1,26 @@
-"""The HTTP server: sockets, the limits of connections, signals and a graceful end."""
+"""The HTTP server: sockets, accepting connections, signals and a graceful end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import os
 import resource
 import signal
 import socket
 import stat
+import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from chutes_exporter.config import Address, ConfigError
+from chutes_exporter.web.connection import Connection, Limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -28,103 +32,142 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("server")
 
 _BACKLOG = 1024
+_ACCEPTED_AT_ONCE = 32
 _PATIENCE_SECONDS = 10
 _GRACE_SECONDS = 15
-_HANDSHAKE_SECONDS = 10
-_MAX_HEADER_BYTES = 16 * 1024
-_MAX_CONNECTIONS = 512
-_REQUEST_SECONDS = 10
-"""Seconds that a client has to send a whole request, or to be idle between two."""
-_STUCK_SECONDS = 30
-"""Seconds that a client has for the rest of an answer, once all of it is handed over."""
+_MAX_HEAD_BYTES = 32 * 1024
+"""More than the guard admits, so that it can refuse a request with the reason."""
 _LOOK_EVERY = 1.0
+_END_LOOK_EVERY = 0.05
 _OPEN_FILES = 4096
+_RESERVED_FILES = 80
+"""Descriptors that are kept for requests to the API (at most 60), files, and the process itself."""
 
 
-class _Connection(H11Protocol):
-    """A connection that is cut when its client is too slow."""
+class _Server:
+    """Accepts connections as long as there is room for them.
 
-    idle_since = 0.0
-    stuck_since = 0.0
+    Uvicorn provides the protocol of a connection. Its own server logs a line and wakes for each connection that finds
+    no free file descriptor, does not count TLS handshakes, and turns signals into a killed process.
+    """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        super().connection_made(transport)
-        self.idle_since = self.stuck_since = self.loop.time()
-        tls = transport.get_extra_info("ssl_object")
-        if tls is not None and not tls.context.admits(tls.getpeercert()):
-            _log.warning("refused a client's certificate: it has no allowed name", client=str(self.client))
-            transport.abort()
-        elif len(self.connections) > _MAX_CONNECTIONS:
-            self._make_room()
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: Sequence[socket.socket],
+        context: CurrentContext | None,
+        limits: Limits,
+    ) -> None:
+        self._config = config
+        self._sockets = sockets
+        self._context = context
+        self._limits = limits
+        self._room = min(limits.connections, _files_for_connections())
+        self._state = ServerState()
+        self._arriving: dict[asyncio.Task[None], float] = {}
+        """Connections that are being set up, TLS handshake included, with the loop's time of their start."""
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def _connections(self) -> list[Connection]:
+        return list(cast("set[Connection]", self._state.connections))
+
+    async def run(self) -> None:
+        """Serve until the task is cancelled."""
+        for opened in self._sockets:
+            opened.settimeout(0)
+            if opened.family != socket.AF_UNIX:
+                # Accepted connections inherit this. Otherwise the end of a small answer waits 40 ms for an ACK.
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while True:
+            date = formatdate(time.time(), usegmt=True).encode()
+            self._state.default_headers = [(b"date", date)] if self._config.date_header else []
+            # Each time, because accepting pauses when there are no file descriptors.
+            for opened in self._sockets:
+                self._loop.add_reader(opened, self._accept, opened)
+            for connection in self._connections:
+                connection.check()
+            await asyncio.sleep(min(_LOOK_EVERY, self._limits.client_seconds / 4))
+
+    async def end(self, grace: float) -> None:
+        """Accept nothing more, and end all connections.
+
+        Args:
+            grace: Seconds that requests under way have to finish; then they are cut.
+        """
+        for opened in self._sockets:
+            self._loop.remove_reader(opened)
+            opened.close()
+        for task in self._arriving:
+            task.cancel()
+        for connection in self._connections:
+            connection.shutdown()
+        ends = self._loop.time() + grace
+        while (self._state.connections or self._state.tasks) and self._loop.time() < ends:
+            for connection in self._connections:
+                connection.check()
+            await asyncio.sleep(_END_LOOK_EVERY)
+        for connection in self._connections:
+            connection.transport.abort()
+        for request in self._state.tasks:
+            request.cancel()
+        await asyncio.gather(*self._arriving, *self._state.tasks, return_exceptions=True)
+
+    def _accept(self, opened: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            is_full = len(self._state.connections) + len(self._arriving) >= self._room
+            try:
+                accepted, _address = opened.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Without a file descriptor the connection stays in the backlog, and the loop would wake for ever.
+                _log.warning("accepting pauses", reason=os.strerror(error.errno or 0))
+                self._loop.remove_reader(opened)
+                return
+            if is_full:
+                self._make_room()
+            self._set_up(accepted)
+            if is_full:
+                # The others get their turn to send a request before the next one replaces them.
+                return
+
+    def _set_up(self, accepted: socket.socket) -> None:
+        async def connect() -> None:
+            # Whatever is wrong with a handshake or a connection that is gone already, the client knows.
+            with contextlib.suppress(OSError):
+                await self._loop.connect_accepted_socket(
+                    lambda: Connection(self._config, self._state, self._limits),
+                    accepted,
+                    ssl=self._context,
+                    ssl_handshake_timeout=None if self._context is None else self._limits.client_seconds,
+                )
+
+        def done(task: asyncio.Task[None]) -> None:
+            del self._arriving[task]
+            if task.cancelled():
+                accepted.close()
+
+        task = self._loop.create_task(connect())
+        self._arriving[task] = self._loop.time()
+        task.add_done_callback(done)
 
     def _make_room(self) -> None:
-        """Cut the connection that has been idle for longest: who is served stays, and who comes gets in."""
-        idle = [one for one in cast("set[_Connection]", self.connections) if not one.is_busy()]
-        min(idle, key=lambda one: one.idle_since, default=self).transport.abort()
-
-    def is_busy(self) -> bool:
-        """Tell whether a request is being answered."""
-        cycle: RequestResponseCycle | None = self.cycle  # None until the first request
-        return cycle is not None and not cycle.response_complete
-
-    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says nothing, and the connection is closed
-        # Who has sent all that he will may still read the answer; TLS has no such thing.
-        return self.is_busy() and self.scheme == "http"
-
-    def on_response_complete(self) -> None:
-        self.idle_since = self.stuck_since = self.loop.time()
-        super().on_response_complete()
-
-    def check(self) -> None:
-        """Cut the connection where its client has been too slow."""
-        now = self.loop.time()
-        unsent, busy = self.transport.get_write_buffer_size(), self.is_busy()
-        # While a page is being sent its own limit holds; reading a little now and then buys no time after that.
-        if unsent == 0 or busy:
-            self.stuck_since = now
-        idle = 0.0 if busy or unsent else now - self.idle_since
-        if idle > _REQUEST_SECONDS or now - self.stuck_since > _STUCK_SECONDS:
-            self.transport.abort()
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, context: CurrentContext | None) -> None:
-        super().__init__(config)
-        self._context = context
-        self._stop = asyncio.Event()
-
-    def stop(self) -> None:
-        """End gracefully, from now on."""
-        self.should_exit = True
-        self._stop.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # Uvicorn raises the signal again after its graceful end, which turns a clean exit into a killed process.
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # Uvicorn's own has no time limit for handshakes, and takes no context that is made already.
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                lambda: _Connection(config=self.config, server_state=self.server_state, app_state={}),
-                sock=opened,
-                backlog=_BACKLOG,
-                ssl=self._context,
-                ssl_handshake_timeout=None if self._context is None else _HANDSHAKE_SECONDS,
-            )
-            for opened in sockets or []
+        """Cut the connection that has waited for its client for longest; if all are being answered, the oldest."""
+        candidates: list[tuple[tuple[bool, float], Callable[[], object]]] = [
+            *(((False, since), task.cancel) for task, since in self._arriving.items()),
+            *(((not one.waits_for_client(), one.since), one.transport.abort) for one in self._connections),
         ]
-        self.started = True
+        _, cut = min(candidates, key=operator.itemgetter(0))
+        cut()
 
-    async def main_loop(self) -> None:
-        # Uvicorn's own wakes ten times a second, and notes only then that it shall end.
-        while not await self.on_tick(0):
-            for connection in cast("set[_Connection]", self.server_state.connections).copy():
-                connection.check()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _LOOK_EVERY)
+
+def _files_for_connections() -> int:
+    """Return how many file descriptors connections may have."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _OPEN_FILES
+    return max(limit - _RESERVED_FILES, limit // 2)
 
 
 def open_socket(address: Address) -> socket.socket:
@@ -223,62 +266,65 @@ async def serving(
     *,
     context: CurrentContext | None = None,
     date_header: bool = True,
-    grace: int = _GRACE_SECONDS,
+    grace: float = _GRACE_SECONDS,
     patience: float = _PATIENCE_SECONDS,
     hurry: Callable[[], None] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - it is immutable
 ) -> AsyncIterator[None]:
     """Serve an application on open sockets for as long as the context lasts, then end gracefully.
 
     Args:
         app: The application.
-        sockets: Listening sockets.
+        sockets: Listening sockets; they are closed at the end.
         context: Encrypts connections; None where they are not encrypted.
         date_header: Whether to add a Date header to responses.
         grace: Seconds that requests under way have to finish at the end; then they are cut.
         patience: Seconds of these after which they are hurried.
         hurry: Lets requests under way answer at once with what they have.
+        limits: Limits for the connections.
     """
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            proxy_headers=False,
-            date_header=date_header,
-            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-            timeout_graceful_shutdown=grace,
-        ),
-        context,
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        date_header=date_header,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
     )
-    running = asyncio.create_task(server.serve(sockets=list(sockets)))
+    server = _Server(config, sockets, context, limits)
+    running = asyncio.create_task(server.run())
     try:
-        # The sockets listen already: what comes before the server is ready waits in their backlog.
+        # The sockets listen already: connections wait in their backlog until the server is ready.
         yield
     finally:
-        server.stop()
+        running.cancel()
         impatience = asyncio.get_running_loop().call_later(patience, hurry or (lambda: None))
-        await running
+        await server.end(grace)
         impatience.cancel()
 
 
 @contextlib.contextmanager
-def signals(hang_up: Callable[[], None] | None = None) -> Iterator[asyncio.Event]:
-    """Take note of signals for as long as the context lasts: yields an event that SIGTERM and SIGINT set.
+def signals(hang_up: Callable[[], None]) -> Iterator[asyncio.Event]:
+    """Handle signals for as long as the context lasts: yields an event that SIGTERM and SIGINT set.
 
-    The context encloses the start and the end: a signal that comes during either must not kill the process.
+    The context encloses the start and the end. Signals that were blocked until now are delivered when it begins, and
+    are blocked again when it ends, so that none can kill the process at a bad moment.
 
     Args:
         hang_up: What SIGHUP does.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    handlers = {signal.SIGTERM: stop.set, signal.SIGINT: stop.set} | ({signal.SIGHUP: hang_up} if hang_up else {})
+    handlers = {signal.SIGTERM: stop.set, signal.SIGINT: stop.set, signal.SIGHUP: hang_up}
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
     try:
         yield stop
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number in handlers:
             loop.remove_signal_handler(number)

@@ -11,12 +11,13 @@ from grafana.worlds import ALL, FADING, SICK
 EXPORTER: Final = Board(
     "chutes-exporter",
     "Chutes exporter",
-    "The exporter itself: its feeds and how fresh they are, the API's latency and errors, and what it costs.",
+    "The exporter itself: its feeds and how fresh their answers are, the API's latency and errors, and what it costs.",
 )
 
 ASKED: Final = 'hotkey=~"$hotkey|"'
 UP_OF_FEEDS: Final = worst(platform("chutes_feed_up", "feed", "hotkey", hotkey="~$hotkey|"))
 SUCCESS: Final = worst(platform("chutes_feed_last_success_timestamp_seconds", "feed", "hotkey", hotkey="~$hotkey|"))
+DOUBTED: Final = f"{platform('chutes_feed_doubted', 'feed', 'hotkey', 'reason', hotkey='~$hotkey|')} == 1"
 MAX_AGE: Final = platform("chutes_feed_max_age_seconds", "feed", "hotkey", hotkey="~$hotkey|")
 
 
@@ -26,7 +27,7 @@ def _rate(metric: str, by: str, where: str = "") -> str:
 
 
 EXPORTER.row(
-    "Can what is shown be trusted?",
+    "Are the numbers current and complete?",
     tile(
         "Exporters",
         "Whether Prometheus can scrape every exporter that it has scraped within a week. When one is down: is the "
@@ -34,17 +35,19 @@ EXPORTER.row(
         Query(f"min(up{{{JOB}}} {OURS})", data=ALL),
         states=UP,
         empty="none in a week",
+        width=2,
     ),
     tile(
         "Feeds down",
-        "Feeds whose last request failed. Until their answers are too old, what is made of them is shown as it was; "
-        "the table below says why they fail.",
+        "Feeds whose last request failed. Until their answers are too old, their metrics stay as they were; the table "
+        "below says why they fail.",
         told(
             f"count({UP_OF_FEEDS} == 0) or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
             "scores",
         ),
         thresholds=[(1, ORANGE)],
         decimals=0,
+        width=2,
     ),
     tile(
         "Feeds without data",
@@ -86,9 +89,21 @@ EXPORTER.row(
         decimals=0,
     ),
     tile(
+        "Doubted",
+        "Feeds whose newest answer is probably wrong, though it looks right. The table below has the reason, and the "
+        "runbook of ChutesFeedDoubted what it means.",
+        told(
+            f"count({DOUBTED}) or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
+            "scores",
+        ),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+        width=2,
+    ),
+    tile(
         "Records not read",
-        "Records of the newest answers that could not be read. What they could make false is left out; the log names "
-        "the field.",
+        "Records of the newest answers that could not be read. Counts, ranks and zeros that they could make false are "
+        "absent; the log names the field.",
         told(f"sum({platform('chutes_feed_rejected_records', 'feed', 'hotkey', hotkey='~$hotkey|')})", "scores"),
         thresholds=[(1, ORANGE)],
         decimals=0,
@@ -103,11 +118,11 @@ EXPORTER.row(
 )
 
 EXPORTER.row(
-    "What is asked of the API, and what comes back?",
+    "Requests to the API",
     rows(
         "Feeds",
-        "Every question that the exporter asks, those that fail first. The reason is the API's, or the network's; the "
-        "runbook of ChutesFeedDown goes through them.",
+        "Every feed, those that fail first. The age is that of the answer: stats, scores and history in it can be 10 "
+        "minutes older, as the service computes them every 10 minutes. The runbook of ChutesFeedDown has the reasons.",
         [
             Query(UP_OF_FEEDS),
             Query(platform("chutes_feed_failure_info", "feed", "hotkey", "reason", hotkey="~$hotkey|"), data=SICK),
@@ -115,14 +130,20 @@ EXPORTER.row(
             Query(platform("chutes_feed_ttl_seconds", "feed", "hotkey", hotkey="~$hotkey|")),
             Query(MAX_AGE),
             Query(platform("chutes_feed_rejected_records", "feed", "hotkey", hotkey="~$hotkey|")),
+            Query(platform("chutes_feed_records", "feed", "hotkey", hotkey="~$hotkey|")),
+            Query(
+                f'max by (feed, hotkey, doubt) (label_replace({DOUBTED}, "doubt", "$1", "reason", "(.*)"))', data=SICK
+            ),
         ],
         [
             Column("A", "State", states=UP, width=80),
             Column("feed", "Feed", width=180),
             Column("reason", "Reason", width=180),
-            Column("C", "Age", "s", width=100),
+            Column("doubt", "Doubt", width=110),
+            Column("C", "Answer age", "s", width=100),
             Column("D", "Fresh for", "s", width=100),
             Column("E", "Dropped at", "s", width=110),
+            Column("G", "Records", "none", width=90),
             Column("F", "Not read", "none", width=90, thresholds=[(1, ORANGE)]),
             Column("hotkey", "Miner"),
         ],
@@ -131,9 +152,9 @@ EXPORTER.row(
         size=(24, 11),
     ),
     lines(
-        "Age of what is known",
-        "Time since each feed's newest good answer was asked for. Saw teeth are normal; a line that climbs is a feed "
-        "that fails.",
+        "Age of answers",
+        "Time since each feed's newest good answer was asked for. Stats, scores and history in it can be 10 minutes "
+        "older. Saw teeth are normal; a line that climbs is a feed that fails.",
         [Query(f"max by (feed) (time() - {SUCCESS})", "{{feed}}")],
         unit="s",
         size=(24, 8),
@@ -174,9 +195,9 @@ EXPORTER.row(
         stacked=True,
     ),
     lines(
-        "Readings by how they came about",
-        "How often feeds were read, and whether that was answered from what is known (hit), asked (miss), shared with "
-        "a request under way (joined), old (stale) or not at all (failed).",
+        "Feed reads by result",
+        "Reads of feeds a second: answered from the cache (hit), by a request (miss), by a request under way (joined), "
+        "with older data (stale), or not at all (failed).",
         [Query(_rate("chutes_feed_requests_total", "result"), "{{result}}", FADING)],
         unit="ops",
         states=READING,

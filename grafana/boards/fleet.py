@@ -11,17 +11,36 @@ from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
 FLEET: Final = Board(
     "chutes-fleet",
     "Chutes fleet",
-    "The watched miners' servers and GPUs: what each does, and what earns nothing. All of it needs the miner's key.",
+    "The watched miners' servers and GPUs: what each does, and which earn nothing. All of it needs the miner's key. "
+    "The API does not tell whether a machine is alive: a dead one looks as before until its instances are deleted.",
 )
 
 VERIFIED: Final = mine("chutes_gpu_verified", "gpu_id")
 IN_USE: Final = mine("chutes_gpu_in_use", "gpu_id")
 ACTIVE: Final = mine("chutes_gpu_active", "gpu_id")
-STATE: Final = (
-    f"{VERIFIED} * on (hotkey, gpu_id)"
-    f" (1 + {IN_USE} + on (hotkey, gpu_id) ({ACTIVE} or on (hotkey, gpu_id) 0 * {IN_USE}))"
+
+
+def _chutes_of_instances(operator: str) -> str:
+    """Give the chutes of instances that are not active: `and` for those activated before, `unless` for the others."""
+    return (
+        f"({mine('chutes_instance_info', 'instance_id', 'chute_id')}"
+        f" and on (hotkey, instance_id) {mine('chutes_instance_active', 'instance_id')} == 0"
+        f" {operator} on (hotkey, instance_id) {mine('chutes_instance_activated_timestamp_seconds', 'instance_id')})"
+    )
+
+
+DISABLED: Final = (
+    f"{mine('chutes_gpu_allocation_info', 'gpu_id', 'chute_id')} and on (hotkey, chute_id) "
+    f"({_chutes_of_instances('and')} unless on (hotkey, chute_id) {_chutes_of_instances('unless')})"
 )
-"""A number for each GPU, as the table of states has it: unverified, idle, starting, earning."""
+"""GPUs of chutes of which instances are disabled and none is starting: the inventory names only an instance's chute."""
+STATE: Final = (
+    f"(4 * ({ACTIVE} == 1))\n"
+    f"or on (hotkey, gpu_id) (3 * ({IN_USE} == 1 and on (hotkey, gpu_id) ({DISABLED})))\n"
+    f"or on (hotkey, gpu_id) (2 * ({IN_USE} == 1))\n"
+    f"or on (hotkey, gpu_id) ({VERIFIED} and on (hotkey, gpu_id) {IN_USE} == 0)"
+)
+"""A number for each GPU, as the table of states has it: unverified, idle, starting, disabled, earning."""
 GPU_INFO: Final = (
     "topk by (hotkey, gpu_id) (1, "
     f"{mine('chutes_gpu_info', 'gpu_id', 'gpu', 'name', 'server_id', 'device_index', 'verification_host')})"
@@ -45,10 +64,10 @@ SINCE: Final = "max by (hotkey, gpu_id) (\n{}\n)".format(
     "\nor on (hotkey, gpu_id, of) ".join(
         f'label_replace({since} and on (hotkey, gpu_id) {kept}, "of", "{of}", "", "")'
         for of, since, kept in (
-            # What runs on a GPU does not matter to its state while it is not verified.
-            ("verified", _changed("chutes_gpu_verified"), VERIFIED),
-            ("in use", _changed("chutes_gpu_in_use"), f"{VERIFIED} == 1"),
-            ("active", _changed("chutes_gpu_active"), f"{VERIFIED} == 1"),
+            # Whether a GPU is verified does not matter to its state while an instance holds it.
+            ("verified", _changed("chutes_gpu_verified"), f"{IN_USE} == 0"),
+            ("in use", _changed("chutes_gpu_in_use"), VERIFIED),
+            ("active", _changed("chutes_gpu_active"), f"{IN_USE} == 1"),
             ("known", f"min_over_time(timestamp({VERIFIED})[1d:5m])", VERIFIED),
         )
     )
@@ -61,62 +80,73 @@ def _gpus(state: str) -> str:
 
 
 FLEET.row(
-    "What is there, and what is wrong with it?",
+    "Which servers and GPUs are there, and what is wrong with them?",
     tile(
         "Servers",
-        "Servers that the API knows of. One that is missing was removed, or never added: compare with the miner's own "
+        "Servers that the API lists. One that is missing was removed, or never added: compare with the miner's own "
         "list.",
         told(f"sum({mine('chutes_fleet_servers')})", "servers"),
         decimals=0,
+        width=2,
     ),
     tile(
         "GPUs",
         "GPUs of all servers. When some are missing, look at the servers' GPU counts below, and at the machine itself.",
         told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state')})", "fleet"),
         decimals=0,
+        width=2,
     ),
     tile(
         "Idle",
-        "Verified GPUs on which nothing runs: they cost and earn nothing. The Market board says which chute pays best "
-        "for them.",
+        "Verified GPUs that are in no instance: they earn nothing. The Market board says which chute pays best for "
+        "them.",
         told(_gpus("idle"), "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
+        width=2,
     ),
     tile(
         "Unverified",
-        "GPUs that earn nothing whatever runs, because their verification failed or never ended. The errors are below; "
-        "most want the verification to run again.",
+        "GPUs that are in no instance and not verified: launches on them are refused. The errors are below; most want "
+        "the server to be added again.",
         told(_gpus("unverified"), "fleet"),
         thresholds=[(1, RED)],
         decimals=0,
     ),
     tile(
         "Starting",
-        "GPUs that an instance holds which is not active yet. Minutes are normal; what starts for longer than half an "
-        "hour is stuck: see the Instances board.",
+        "GPUs in an instance that was never active. Minutes are normal; an instance that starts for longer than half "
+        "an hour is stuck: see the Instances board.",
         told(_gpus("starting"), "fleet"),
         decimals=0,
     ),
     tile(
+        "Disabled",
+        "GPUs in an instance that was active and that its miner disabled. It serves no requests and keeps earning "
+        "until it is deleted.",
+        told(_gpus("disabled"), "fleet"),
+        decimals=0,
+    ),
+    tile(
         "Servers without GPUs",
-        "Servers of which the API knows no GPU. They cost and earn nothing: look at the driver and at the agent on the "
-        "machine, or remove the server.",
+        "Servers that list no GPU: the GPUs were deleted, or the registration stopped halfway. Add the server again, "
+        "or remove it.",
         told(f"sum({mine('chutes_fleet_servers_without_gpus')})", "servers"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
     tile(
         "Maintenance pending",
-        "Servers that wait for maintenance. Let their instances end, do what is asked, and say that it is done.",
+        "Servers that hold an upgrade slot of a maintenance window; their instances were deleted, validly. Upgrade "
+        "them: they hold it until they boot with the target version.",
         told(f"sum({mine('chutes_server_maintenance_pending', 'server_id')})", "servers"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
     tile(
         "Duplicates",
-        "Names and addresses that more than one server has: deployments and verification may meet the wrong one. "
-        "Rename, or remove what is no longer there.",
+        "Names and addresses that more than one server has. A machine may have been added twice: remove the leftover. "
+        "Servers behind one address share it rightly.",
         told(
             f"sum({mine('chutes_fleet_duplicate_server_names')}"
             f" + on (hotkey) {mine('chutes_fleet_duplicate_server_ips')})",
@@ -132,7 +162,8 @@ FLEET.row(
     rows(
         "GPUs",
         "Unverified GPUs first, then idle ones. How long each is in its state reaches back a day, in steps of five "
-        "minutes: it may be longer. An idle GPU wants a chute; an unverified one has its error in the table below.",
+        "minutes. Where a chute has starting and disabled instances at once, its GPUs that are not active show as "
+        "starting.",
         [
             Query(f"({STATE}) * on (hotkey, gpu_id) group_left (gpu, device_index) {GPU_INFO}", data=STOCKED),
             Query(
@@ -168,8 +199,8 @@ FLEET.row(
     ),
     rows(
         "Verification errors",
-        "Why GPUs are not verified. Timeouts want the machine's load and network looked at; a failed attestation wants "
-        "its driver and firmware.",
+        "The error of each GPU's last failed verification; the next success clears it. A GPU that is verified is "
+        "usable in spite of an error. Timeouts point at load and network, a failed attestation at driver and firmware.",
         [
             Query(
                 f"{mine('chutes_gpu_verification_error_info', 'gpu_id', 'error')} * on (hotkey, gpu_id)"
@@ -200,7 +231,8 @@ FLEET.row(
     "How does it move?",
     lines(
         "GPUs by state",
-        "Every GPU in exactly one state. A step from earning to idle is an instance that ended; see why it did.",
+        "Every GPU in exactly one state. A step from earning to idle is an instance that ended; disabled ones keep "
+        "earning until they are deleted.",
         [Query(f"sum by (state) ({mine('chutes_fleet_gpus', 'gpu', 'state')})", "{{state}}", STOCKED)],
         unit="none",
         states=GPU,
@@ -223,9 +255,9 @@ FLEET.row(
         empty="No GPU known: there is none, the exporter has no key, or the API has not answered",
     ),
     lines(
-        "Verification failures of GPUs, past hour",
-        "How often GPUs went from verified to failed, in the hour before. A single one happens; a rhythm points at "
-        "one server: find it in the errors above.",
+        "New verification errors of GPUs, past hour",
+        "How often a verification error appeared on a GPU that had none, in the hour before. Checks run while GPUs are "
+        "registered; many errors point at one server: find it in the errors above.",
         [
             Query(
                 f"max by (hotkey) (increase(chutes_observed_gpu_verification_failures_total{{{WATCHED}}}[1h]))",
@@ -238,7 +270,7 @@ FLEET.row(
     ),
     lines(
         "Servers",
-        "Servers, those without any GPU, and those that wait for maintenance.",
+        "Servers, those that list no GPU, and those that hold an upgrade slot of a maintenance window.",
         [
             Query(f"sum({mine('chutes_fleet_servers')})", "servers", KEYED),
             Query(f"sum({mine('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
@@ -253,8 +285,8 @@ FLEET.row(
     "Servers and models",
     rows(
         "Servers",
-        "Every server. One without GPUs costs and earns nothing; names and addresses that stand twice make deployments "
-        "meet the wrong machine.",
+        "Every server that the API lists, with its registration. When it last changed is no heartbeat: the API does "
+        "not tell whether a server is alive.",
         [
             Query(
                 f"topk by (hotkey, server_id) (1, "
@@ -283,7 +315,7 @@ FLEET.row(
     ),
     rows(
         "Models",
-        "What the miner has of each model. A model with fewer GPUs than its servers should have wants a look at them.",
+        "The miner's GPUs of each model. A model with fewer GPUs than its servers should have wants a look at them.",
         [
             Query(f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state')})", data=STOCKED),
             Query(f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='earning')})", data=STOCKED),

@@ -1,10 +1,10 @@
-"""The life of each instance: stuck starts, failures, verification errors, multipliers, cooldowns."""
+"""The life of each instance: starts, the first hour, purges, multipliers; and the private gate."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import WATCHED, Board, Column, Query, lines, mine, named, rows, tile, told
+from grafana.parts import WATCHED, Board, Column, Query, lines, mine, named, platform, rows, tile, told
 from grafana.states import FLAG, INSTANCE, ORANGE, RED
 from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
 
@@ -16,17 +16,27 @@ INSTANCES: Final = Board(
 
 ACTIVE: Final = mine("chutes_instance_active", "instance_id")
 CREATED: Final = mine("chutes_instance_created_timestamp_seconds", "instance_id")
-FAILURES: Final = mine("chutes_instance_consecutive_failures", "instance_id")
+ACTIVATED: Final = mine("chutes_instance_activated_timestamp_seconds", "instance_id")
+SECURED: Final = mine("chutes_instance_secured_timestamp_seconds", "instance_id")
+PURGE: Final = mine("chutes_instance_purge_timestamp_seconds", "instance_id")
 ERRORS: Final = mine("chutes_instance_verification_error_info", "instance_id")
+STARTING: Final = f"{ACTIVE} == 0 unless on (hotkey, instance_id) {ACTIVATED}"
 INFO: Final = "topk by (hotkey, instance_id) (1, {})".format(
-    mine("chutes_instance_info", "instance_id", "chute_id", "version", "chutes_version", "region", "billed_to")
+    mine("chutes_instance_info", "instance_id", "chute_id", "version", "chutes_version", "billed_to")
 )
 STATE: Final = (
-    f"(1 + ({ACTIVE} == 1))\n"
+    f"(3 * ({ACTIVE} == 1))\n"
     f"or on (hotkey, instance_id) (0 * ({ACTIVE} == 0 and on (hotkey, instance_id) {ERRORS}))\n"
-    f"or on (hotkey, instance_id) (1 + ({ACTIVE} == 0))"
+    f"or on (hotkey, instance_id) (1 + ({STARTING}))\n"
+    f"or on (hotkey, instance_id) (2 + ({ACTIVE} == 0))"
 )
-"""A number for each instance, as the table of states has it: failed, starting, active."""
+"""A number for each instance, as the table of states has it: failed (2025 only), starting, disabled, active."""
+TEE_INSTANCES: Final = (
+    f"sum by (hotkey) ({ACTIVE} * on (hotkey, instance_id) group_left (chute_id) {INFO}"
+    f" and on (chute_id) {platform('chutes_chute_info', 'chute_id', tee='true')})\n"
+    f"or on (hotkey) 0 * {mine('chutes_miner_private_gate_instances')}"
+)
+"""Active instances of TEE chutes, by miner; one of them opens the private gate."""
 
 
 def _in(state: str) -> str:
@@ -38,58 +48,56 @@ def _pace(metric: str) -> str:
 
 
 INSTANCES.row(
-    "What runs, and what does not?",
+    "Which instances run, and which do not?",
     tile(
         "Active",
-        "Instances that serve and earn. When it falls, the table below shows what ended or starts, and the Fleet board "
-        "which GPUs are free.",
+        "Instances that serve and earn. When it falls, the Fleet board shows which GPUs are free.",
         told(_in("active"), "instances"),
         decimals=0,
     ),
     tile(
         "Starting",
-        "Instances that hold GPUs and are not active yet. Minutes are normal; the tile beside it says how long the "
-        "longest has taken.",
+        "Instances that hold GPUs and were never active. Minutes are normal; another tile says how long the longest "
+        "has taken.",
         told(_in("starting"), "instances"),
         decimals=0,
     ),
     tile(
-        "Failed",
-        "Instances whose verification failed before they became active. Their errors are below; delete what will not "
-        "come up, so that its GPUs can earn.",
-        told(_in("failed"), "instances"),
-        thresholds=[(1, RED)],
+        "Disabled",
+        "Instances that were active and that their miner disabled. They serve no requests, and keep earning until they "
+        "are deleted. The service purges them by the rule for starting ones.",
+        told(_in("disabled"), "instances"),
         decimals=0,
     ),
     tile(
         "Longest start",
-        "How long the oldest instance that is not active has been starting. Beyond half an hour it is stuck: look at "
-        "its log, then delete it.",
-        told(f"max(time() - {CREATED} and on (hotkey, instance_id) {ACTIVE} == 0)", "instances"),
+        "How long the oldest instance that was never active has been starting. Beyond half an hour it is stuck: look "
+        "at its log, then delete it.",
+        told(f"max(time() - {CREATED} and on (hotkey, instance_id) ({STARTING}))", "instances"),
         unit="s",
         thresholds=[(1800, ORANGE), (3600, RED)],
         decimals=0,
     ),
     tile(
-        "About to be removed",
-        "Instances that failed two verifications in a row; after the third they are removed. Look at their errors and "
-        "at the machine's network at once.",
-        told(f"count({FAILURES} >= 2) or on () 0 * count({FAILURES})", "instances"),
-        thresholds=[(1, RED)],
+        "Next purge",
+        "Time until the service purges an instance that is still starting, for the one that is next: 3.5 hours after "
+        "its creation, or 3 hours after its verification.",
+        told(f"min({PURGE} - time())", "instances"),
+        unit="s",
+        thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
         decimals=0,
     ),
     tile(
-        "Cooldowns",
-        "Chutes that may not be deployed for now, because an instance was deleted early. The table below says until "
-        "when; avoid deleting what has just started.",
-        told(f"sum({mine('chutes_miner_thrash_cooldowns')})", "thrash_cooldowns"),
-        thresholds=[(1, ORANGE)],
+        "In their first hour",
+        "Active public instances that lose everything they scored if they end now: their activation is less than an "
+        "hour ago. Private ones lose it at any age when their miner deletes them.",
+        told(f"count({SECURED} > time()) or on () 0 * count({CREATED})", "instances"),
         decimals=0,
     ),
     tile(
         "Mean multiplier",
-        "Compute units that a second of an active instance earns, on average. When it falls, better paid chutes ended: "
-        "the Market board says what pays now.",
+        "Compute units that a second of an active instance earns, on average. From 2 to 8 hours after its activation "
+        "an instance approaches the chute's present value without the bounty, so it falls after a bounty.",
         told(
             f"avg({mine('chutes_instance_compute_multiplier', 'instance_id')}"
             f" and on (hotkey, instance_id) {ACTIVE} == 1)",
@@ -98,9 +106,9 @@ INSTANCES.row(
         decimals=2,
     ),
     tile(
-        "Price of all, an hour",
-        "The sum of the hourly rates of the active instances, in US dollars: what users pay for them, not what the "
-        "miner gets.",
+        "GPU rates, an hour",
+        "The sum of the hourly rates of the active instances' GPUs, in US dollars, as they were at the launch. The "
+        "multiplier follows from them; nobody is paid by them.",
         told(
             f"sum({mine('chutes_instance_price_usd_per_hour', 'instance_id')}"
             f" and on (hotkey, instance_id) {ACTIVE} == 1)",
@@ -112,11 +120,11 @@ INSTANCES.row(
 )
 
 INSTANCES.row(
-    "Every instance, what is in trouble first",
+    "Every instance, those that do not earn first",
     rows(
         "Instances",
-        "Failed ones first, then those that start. Two failures in a row are the last warning. An active one that was "
-        "long not queried earns by the second all the same.",
+        "Starting ones first. A public one is secured an hour after its activation: deleted earlier, it loses all that "
+        "it scored. The last check is the prober's. A private one ends when its time is over and no requests come.",
         [
             Query(f"({STATE}) * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
             Query(
@@ -125,17 +133,16 @@ INSTANCES.row(
             ),
             Query(f"time() - {CREATED}", data=STOCKED),
             Query(
-                f"{mine('chutes_instance_activated_timestamp_seconds', 'instance_id')}"
-                f" - on (hotkey, instance_id) {CREATED}",
+                f"{ACTIVATED} - on (hotkey, instance_id) {CREATED}",
                 data=STOCKED,
             ),
-            Query(FAILURES, data=STOCKED),
+            Query(f"clamp_min({SECURED} - time(), 0)", data=STOCKED),
             Query(mine("chutes_instance_compute_multiplier", "instance_id"), data=STOCKED),
             Query(mine("chutes_instance_price_usd_per_hour", "instance_id"), data=STOCKED),
             Query(mine("chutes_instance_bounty", "instance_id"), data=STOCKED),
             Query(mine("chutes_instance_verified", "instance_id"), data=STOCKED),
             Query(f"time() - {mine('chutes_instance_last_verified_timestamp_seconds', 'instance_id')}", data=STOCKED),
-            Query(f"time() - {mine('chutes_instance_last_queried_timestamp_seconds', 'instance_id')}", data=STOCKED),
+            Query(f"{PURGE} - time()", data=SICK),
             Query(f"{mine('chutes_instance_stop_billing_timestamp_seconds', 'instance_id')} - time()", data=STOCKED),
         ],
         [
@@ -143,58 +150,19 @@ INSTANCES.row(
             Column("name", "Chute"),
             Column("C", "Age", "s", width=85),
             Column("D", "Start took", "s", width=90),
-            Column("E", "Failures", "none", width=80, thresholds=[(1, ORANGE), (2, RED)]),
+            Column("E", "Secured in", "s", width=95),
+            Column("K", "Purged in", "s", width=95),
             Column("F", "Multiplier", "none", width=90),
-            Column("G", "An hour", "currencyUSD", width=80),
+            Column("G", "GPU rate", "currencyUSD", width=85),
             Column("H", "Bounty", states=FLAG, width=75),
             Column("I", "Verified", states=FLAG, width=80),
-            Column("J", "Last verified", "s", width=105),
-            Column("K", "Last queried", "s", width=105),
-            Column("L", "Billing stops in", "s", width=115),
-            Column("region", "Region", width=80),
+            Column("J", "Last check", "s", width=100),
+            Column("L", "Ends in", "s", width=90),
             Column("instance_id", "Id", width=300),
         ],
         empty="No instance known: there is none, the exporter has no key, or the API has not answered (see the tiles)",
         sort=("State", False),
         size=(24, 13),
-    ),
-    rows(
-        "Verification errors",
-        "Why instances failed, as the API has it. The same error on every server is the chute's; on one server it is "
-        "the machine's.",
-        [
-            Query(
-                named(
-                    f"{mine('chutes_instance_verification_error_info', 'instance_id', 'error')}"
-                    f" * on (hotkey, instance_id) group_left (chute_id) {INFO}"
-                ),
-                data=SICK,
-            )
-        ],
-        [
-            Column("error", "Error"),
-            Column("name", "Chute", width=240),
-            Column("instance_id", "Id", width=300),
-        ],
-        empty="No instance has an error, if the tiles above have numbers",
-        sort=("Chute", False),
-        size=(14, 8),
-    ),
-    rows(
-        "Cooldowns",
-        "Chutes that may not be deployed before the time is over.",
-        [
-            Query(named(f"{mine('chutes_thrash_cooldown_expires_timestamp_seconds', 'chute_id')} - time()"), data=SICK),
-            Query(f"time() - {mine('chutes_thrash_cooldown_deleted_timestamp_seconds', 'chute_id')}", data=SICK),
-        ],
-        [
-            Column("name", "Chute"),
-            Column("A", "Over in", "s", width=110),
-            Column("B", "Deleted", "s", width=110),
-        ],
-        empty="No cooldown, if the tile above has a number",
-        sort=("Over in", True),
-        size=(10, 8),
     ),
 )
 
@@ -217,8 +185,8 @@ INSTANCES.row(
     ),
     lines(
         "Starts and ends, past hour",
-        "Instances that began and ended while the exporter watched, in the hour before. Many of both is thrashing: "
-        "it costs start times, and brings cooldowns.",
+        "Instances that began and ended while the exporter watched, in the hour before. Many of both cost score: a "
+        "public instance that ends within its first hour takes back everything that it scored.",
         [
             Query(_pace("chutes_observed_instances_started_total"), "started by {{hotkey}}", FADING_KEYED),
             Query(_pace("chutes_observed_instances_stopped_total"), "ended of {{hotkey}}", FADING_KEYED),
@@ -226,13 +194,31 @@ INSTANCES.row(
         unit="none",
         empty="Nothing observed: the exporter has no key, or Prometheus has not scraped it twice",
     ),
-    lines(
-        "Verification failures of instances, past hour",
-        "Verifications that failed while the exporter watched, in the hour before. A rhythm is a machine or a "
-        "network in trouble.",
-        [Query(_pace("chutes_observed_instance_verification_failures_total"), "{{hotkey}}", FADING_KEYED)],
-        unit="none",
-        empty="Nothing observed: the exporter has no key, or Prometheus has not scraped it twice",
+    rows(
+        "Private gate",
+        "Launching private chutes needs 4 active public instances with 12 GPUs, an activation 3 days ago (of one that "
+        "ended, too), and 16 active GPUs on average over 7 days; or one active TEE instance instead of all that.",
+        [
+            Query(mine("chutes_miner_private_gate_instances"), data=KEYED),
+            Query(mine("chutes_miner_private_gate_gpus"), data=KEYED),
+            Query(
+                f"time() - {mine('chutes_miner_private_gate_oldest_activation_timestamp_seconds')}",
+                data=STOCKED,
+            ),
+            Query(mine("chutes_miner_average_active_gpus")),
+            Query(TEE_INSTANCES, data=KEYED),
+        ],
+        [
+            Column("hotkey", "Miner"),
+            Column("A", "Public instances", "none", width=120),
+            Column("B", "Their GPUs", "none", width=90),
+            Column("C", "Oldest activation", "s", width=120),
+            Column("D", "Average GPUs", "none", width=105),
+            Column("E", "TEE", "none", width=60),
+        ],
+        empty="Nothing known: the exporter has no key, or the API has not answered",
+        sort=("Miner", False),
+        size=(12, 8),
     ),
     lines(
         "Time to become active",
@@ -240,8 +226,7 @@ INSTANCES.row(
         "image pulls, disks and the network.",
         [
             Query(
-                f"{calc}({mine('chutes_instance_activated_timestamp_seconds', 'instance_id')}"
-                f" - on (hotkey, instance_id) {CREATED})",
+                f"{calc}({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {ACTIVE} == 1)",
                 legend,
                 STOCKED,
             )
@@ -252,8 +237,8 @@ INSTANCES.row(
     ),
     lines(
         "Units a second",
-        "The sum of the compute multipliers of the active instances, which is what a second earns, as the platform "
-        "counts it.",
+        "The sum of the compute multipliers of the active instances: compute units that a second earns, as the list of "
+        "all miners has them. Disabled instances keep earning and are not in it.",
         [
             Query(mine("chutes_miner_active_compute_multiplier"), "{{hotkey}}", KEYED),
         ],
@@ -262,8 +247,8 @@ INSTANCES.row(
     ),
     lines(
         "Active instances by the platform's count",
-        "Active instances as the list of all miners' has them. It differs from the miner's own list for moments only; "
-        "when it stays lower, validators do not see some.",
+        "Active instances in the list of all miners', which has only verified ones, and in the miner's own list. They "
+        "are asked at different times, so they differ for some minutes after a change.",
         [
             Query(mine("chutes_miner_active_instances"), "{{hotkey}}", KEYED),
             Query(

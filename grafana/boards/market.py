@@ -11,8 +11,8 @@ from grafana.worlds import KEYED, LIVE, SICK, STOCKED
 MARKET: Final = Board(
     "chutes-market",
     "Chutes market",
-    "What every chute pays and how much it is wanted, beside what the watched miners have free: where to deploy next. "
-    "Names, pay and bounties need a miner's key; demand does not.",
+    "Pay and demand of every chute, beside the watched miners' idle GPUs: where to deploy next. Names, pay and "
+    "bounties need a miner's key; demand does not.",
 )
 
 PAY: Final = platform("chutes_chute_effective_compute_multiplier", "chute_id")
@@ -31,27 +31,28 @@ FITTING: Final = (
 """Pay of a GPU, for each chute and model of which there are enough idle ones for an instance."""
 
 MARKET.row(
-    "What is wanted?",
+    "Which chutes are in demand?",
     tile(
         "Chutes",
         "Chutes of the platform that are not disabled. When it is 0 the list is broken, not the market: see the "
         "Exporter board.",
         told(f"count({OPEN})", "chutes"),
         decimals=0,
+        width=2,
     ),
     tile(
         "Wanted more than served",
-        "Chutes with more demand than capacity: their utilisation is above 1. An instance of one of them is filled at "
-        "once.",
+        "Chutes with more demand than capacity: their average utilisation of the past hour is above 1. Whether the "
+        "service admits another instance depends on its target for the chute.",
         told(f"count({UTILIZATION} > 1) or on () 0 * count({UTILIZATION})", "metrics"),
         decimals=0,
     ),
     tile(
         "Bounties on offer",
-        "Chutes with a bounty for who starts their next instance. The table below has the amounts; they go to the "
-        "first.",
+        "Chutes with a bounty. It raises the multiplier of the first instance that becomes active, by 1.1 when new to "
+        "1.5 after 3 hours, and is gone 8 hours after the activation.",
         told(
-            f"count({platform('chutes_chute_bounty', 'chute_id')})"
+            f"count({platform('chutes_chute_bounty_age_seconds', 'chute_id')})"
             f" or on () 0 * count({platform('chutes_chute_info', 'chute_id')})",
             "chutes",
         ),
@@ -59,7 +60,7 @@ MARKET.row(
     ),
     tile(
         "My idle GPUs",
-        "Verified GPUs of the watched miners on which nothing runs. The first table says what pays best for each "
+        "Verified GPUs of the watched miners that are in no instance. The first table says what pays best for each "
         "model.",
         told(f"sum({mine('chutes_fleet_gpus', 'gpu', state='idle')})", "fleet"),
         thresholds=[(1, ORANGE)],
@@ -67,28 +68,39 @@ MARKET.row(
     ),
     tile(
         "Jobs waiting",
-        "Jobs of the platform that no instance has claimed. They pay by their multiplier: see the table of jobs.",
+        "Jobs of the platform that no miner has claimed. They pay by their multiplier: see the table of jobs.",
         told(platform("chutes_jobs_waiting"), "jobs"),
         decimals=0,
+        width=2,
     ),
     tile(
         "Longest wait of a job",
-        "How long the oldest unclaimed job has waited. A long wait means that nobody has the GPUs that it asks for.",
+        "How long the oldest unclaimed job has waited. Nobody may have the GPUs that it asks for, or launches failed.",
         told(f"time() - {platform('chutes_jobs_oldest_created_timestamp_seconds')}", "jobs"),
         unit="s",
         decimals=0,
     ),
     tile(
         "Tried and waiting",
-        "Waiting jobs that a watched miner has tried and did not keep. Find out why before it tries again: the miner's "
-        "log names the job.",
+        "Waiting jobs for which a watched miner asked for a launch token. The launch may have failed: the miner's log "
+        "names the job.",
         told(f"sum({mine('chutes_jobs_tried')})", "jobs"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
     tile(
+        "Jobs stuck",
+        "Unfinished jobs that a watched miner claimed and whose instance is gone. Nobody else can claim them until "
+        "chutes-exporter release-job releases them.",
+        told(f"sum({mine('chutes_jobs_stuck')})", "jobs"),
+        thresholds=[(1, ORANGE)],
+        decimals=0,
+        width=2,
+    ),
+    tile(
         "Images that failed",
-        "Images of the platform whose build failed. Their chutes cannot start anywhere: it is not the miner's fault.",
+        "Images of the platform whose build failed. A chute that waits for one cannot start anywhere: it is not the "
+        "miner's fault.",
         told(platform("chutes_images", status="error"), "images"),
         decimals=0,
     ),
@@ -98,8 +110,8 @@ MARKET.row(
     "Where to deploy next",
     rows(
         "Best paid for what is idle",
-        "For each model of which the miner has enough idle GPUs, the five chutes that pay most for a GPU now. Whether "
-        "the GPUs are in one server, the Fleet board says. Cooldowns are on the Instances board.",
+        "For each model of which the miner has enough idle GPUs, the five chutes that pay most for a GPU now, counted "
+        "for the cheapest GPU that the chute allows. The Fleet board says whether the GPUs are in one server.",
         [
             Query(
                 f"topk by (gpu) (5, {named(FITTING)})",
@@ -117,8 +129,8 @@ MARKET.row(
     ),
     rows(
         "Bounties and boosts",
-        "What raises a chute's multiplier now, besides what its GPUs earn. Urgency and bounties end when somebody has "
-        "started an instance.",
+        "Factors of a chute's multiplier now, besides what its GPUs earn. A bounty goes to the first instance that "
+        "becomes active; an instance approaches the present factors, without the bounty, 2 to 8 hours after.",
         [
             Query(
                 named(
@@ -138,15 +150,14 @@ MARKET.row(
     ),
     rows(
         "Every chute",
-        "Pay, demand and supply of each chute, the best paid for a GPU first. High utilisation and rate limits mean "
-        "unmet demand. My idle are GPUs of the models that it takes, as far as --collector.chute_gpus tells.",
+        "Pay on the cheapest GPU that a chute allows, demand, supply, and users' price, the best paid for a GPU first. "
+        "High utilisation and rate limits mean unmet demand. My idle needs --collector.chute_gpus.",
         [
             Query(named(PAY_OF_A_GPU), data=KEYED),
-            Query(platform("chutes_chute_bounty", "chute_id"), data=KEYED),
+            Query(platform("chutes_chute_bounty_age_seconds", "chute_id"), data=KEYED),
             Query(UTILIZATION, data=LIVE),
             Query(platform("chutes_chute_window_rate_limits", "chute_id", window="1h"), data=LIVE),
             Query(platform("chutes_chute_window_invocations", "chute_id", window="1h"), data=LIVE),
-            Query(platform("chutes_chute_window_errors", "chute_id", window="1h"), data=LIVE),
             Query(platform("chutes_chute_instances", "chute_id"), data=LIVE),
             Query(platform("chutes_chute_active_instances", "chute_id"), data=KEYED),
             Query(platform("chutes_chute_max_instances", "chute_id"), data=KEYED),
@@ -166,21 +177,20 @@ MARKET.row(
         [
             Column("name", "Chute"),
             Column("A", "Units a GPU", "none", width=100),
-            Column("O", "Multiplier", "none", width=85),
-            Column("B", "Bounty", "none", width=65),
-            Column("P", "My idle", "none", width=70),
+            Column("N", "Multiplier", "none", width=85),
+            Column("B", "Bounty age", "s", width=90),
+            Column("O", "My idle", "none", width=70),
             Column("C", "Utilisation", "percentunit", width=90),
             Column("D", "Rate limits, 1 h", "short", width=100),
             Column("E", "Calls, 1 h", "short", width=90),
-            Column("F", "Errors, 1 h", "short", width=90),
-            Column("N", "My active", "none", width=85),
-            Column("H", "Active", "none", width=70),
-            Column("G", "Instances", "none", width=85),
-            Column("I", "Most", "none", width=65),
-            Column("J", "GPUs", "none", width=65),
-            Column("K", "VRAM", "decbytes", width=80),
-            Column("L", "Usage, 1 h", "currencyUSD", width=90),
-            Column("M", "An hour", "currencyUSD", width=80),
+            Column("M", "My active", "none", width=85),
+            Column("G", "Active", "none", width=70),
+            Column("F", "Instances", "none", width=85),
+            Column("H", "Most", "none", width=65),
+            Column("I", "GPUs", "none", width=65),
+            Column("J", "VRAM", "decbytes", width=80),
+            Column("K", "Usage, 1 h", "currencyUSD", width=90),
+            Column("L", "Price, 1 h", "currencyUSD", width=90),
             Column("chute_id", "Id", width=80),
         ],
         empty="No chute known: the API has not answered, or the exporter is down",
@@ -188,9 +198,9 @@ MARKET.row(
         size=(24, 14),
     ),
     rows(
-        "What chutes ask for",
-        "The terms of each chute: how it scales, how many requests it takes at once, when it shuts down, and its own "
-        "multiplier before boosts.",
+        "Terms of chutes",
+        "The terms of each chute: how it scales, how many requests it takes at once, when an idle private instance "
+        "shuts down, and its own multiplier before boosts. The discount is the users'.",
         [
             Query(
                 "topk by (chute_id) (1, "
@@ -236,32 +246,32 @@ MARKET.row(
         unit="percentunit",
     ),
     lines(
-        "Pay of a GPU, best ten",
-        "Compute units a second and GPU of the ten best paid chutes. A peak is urgency or a bounty; it ends when it is "
-        "served.",
+        "Compute units per GPU-second, top 10",
+        "Compute units a second and GPU of the ten best paid chutes, on the cheapest GPU that each allows. A peak is "
+        "urgency or a bounty.",
         [Query(named(ten(f"{PAY_OF_A_GPU} and on (chute_id) {OPEN}", "chute_id")), "{{name}}", KEYED)],
         unit="none",
         empty="Nothing known: the exporter has no key, or the API has not answered",
     ),
     lines(
         "Demand of the past hour",
-        "Invocations of all chutes, those that failed and those that were refused for want of capacity. Refusals that "
-        "grow are work to be had.",
+        "Requests to all chutes that were completed, and those that were refused because all instances were busy. "
+        "Growing refusals are unmet demand.",
         [
             Query(f"sum({platform(f'chutes_chute_window_{what}', 'chute_id', window='1h')})", legend)
-            for what, legend in (("invocations", "calls"), ("errors", "errors"), ("rate_limits", "rate limits"))
+            for what, legend in (("invocations", "calls"), ("rate_limits", "rate limits"))
         ],
         unit="short",
     ),
     lines(
         "Users' spending in the past hour",
-        "What users spent on all chutes in the past hour, in US dollars. It is what the platform lives on.",
+        "What users paid for all chutes in the past hour, in US dollars. Miners do not receive it.",
         [Query(f"sum({platform('chutes_chute_window_usage_usd', 'chute_id', window='1h')})", "all chutes")],
         unit="currencyUSD",
     ),
     lines(
         "Jobs waiting, by method",
-        "Jobs that no instance has claimed. When they pile up, nobody has free what they ask for.",
+        "Jobs that no miner has claimed. When they pile up, nobody has the GPUs that they ask for, or launches fail.",
         [Query(platform("chutes_jobs_available", "method"), "{{method}}", KEYED)],
         unit="none",
         stacked=True,
@@ -269,7 +279,7 @@ MARKET.row(
     ),
     lines(
         "Images by status",
-        "Images of the platform by how their build went. Many that wait or fail explain chutes that do not come up.",
+        "Images of the platform by build status. Many that wait or fail explain chutes that do not come up.",
         [Query(platform("chutes_images", "status"), "{{status}}", KEYED - SICK)],
         unit="none",
         states=IMAGE,
@@ -282,7 +292,8 @@ MARKET.row(
     "Jobs",
     rows(
         "Jobs waiting",
-        "Each job that no instance has claimed, the best paid first. One that many have tried is likely to fail again.",
+        "Each job that no miner has claimed, the best paid first. The service gives launch tokens for a job to 15 "
+        "miners at most.",
         [
             Query(
                 named(f"topk by (job_id) (1, {platform('chutes_job_info', 'job_id', 'chute_id', 'method', 'status')})"),

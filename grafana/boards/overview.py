@@ -21,9 +21,10 @@ from grafana.parts import (
     told,
 )
 from grafana.states import ACCEPTED, ANSWERS, BLACKLISTED, GPU, ORANGE, RED, REGISTERED, SEVERITY
-from grafana.worlds import ALARMED, ALL, BUSY, FADING, SICK, STOCKED
+from grafana.worlds import ALARMED, ALL, BUSY, FADING, KEYED, SICK, STOCKED
 
 GPUS: Final = mine("chutes_fleet_gpus", "gpu", "state")
+EARNING: Final = mine("chutes_fleet_gpus", "gpu", "state", state="~earning|disabled")
 NOT_EARNING: Final = mine("chutes_fleet_gpus", "gpu", "state", state="~idle|unverified")
 SEATS: Final = 256
 """Seats of the subnet."""
@@ -41,7 +42,7 @@ OVERVIEW.row(
     tile(
         "API",
         "The share of the exporter's questions that the Chutes API answered when it was last asked. Below 100 %, the "
-        "Exporter board says which fail and why; at 0 nothing new is known, and what is shown grows old.",
+        "Exporter board says which fail and why; at 0 nothing new is known, and the numbers here grow old.",
         told('avg(max by (feed, hotkey) (chutes_feed_up{job=~"$job", hotkey=~"$hotkey|"}))', "scores"),
         unit="percentunit",
         states=ANSWERS,
@@ -63,47 +64,48 @@ OVERVIEW.row(
     ),
     tile(
         "Seat",
-        "Whether every watched miner has its seat on the subnet. Without one it earns nothing: register again, then "
-        "restart what the miner runs.",
+        "Whether every watched miner has its seat on the subnet. Without one it has no score, and the API refuses its "
+        "signatures: register again.",
         told(f"min({mine('chutes_miner_registered')})", "metagraph"),
         states=REGISTERED,
     ),
     tile(
         "Blacklist",
-        "Whether a watched miner is blacklisted, which means that it earns nothing. The Subnet board has the reason; "
-        "only the operators of the platform can lift it.",
+        "Whether a watched miner is blacklisted: then its launches are refused and it has no score. The Subnet board "
+        "has the reason; only the operators of the platform can lift it.",
         told(f"max({mine('chutes_miner_blacklisted')})", "metagraph"),
         states=BLACKLISTED,
     ),
     tile(
         "GPUs earning",
-        "The share of the GPUs on which an active instance runs. What is missing earns nothing: the Fleet board lists "
-        "each GPU with its state, the ones that cost most first.",
-        told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state', state='earning')}) / on () (sum({GPUS}) > 0)", "fleet"),
+        "The share of the GPUs that are in an active instance, or in one that its miner disabled, which keeps earning. "
+        "The Fleet board lists each GPU with its state, the ones that cost most first.",
+        told(f"sum({EARNING}) / on () (sum({GPUS}) > 0)", "fleet"),
         unit="percentunit",
         thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.9, "text")],
         decimals=0,
     ),
     tile(
         "Idle or unverified",
-        "GPUs that can earn nothing now. Idle ones want a chute (the Market board says which pays), unverified ones a "
-        "look at the verification error on the Fleet board.",
+        "GPUs that are in no instance and earn nothing. Idle ones want a chute (the Market board says which pays), "
+        "unverified ones a look at the verification error on the Fleet board.",
         told(f"sum({NOT_EARNING})", "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
     tile(
-        "Instances failed",
-        "Instances that hold GPUs and whose verification failed. The Instances board has the errors; after three "
-        "failures in a row an instance is removed.",
-        told(f"sum({mine('chutes_fleet_instances', 'state', state='failed')})", "instances"),
-        thresholds=[(1, RED)],
+        "Next purge",
+        "Time until the service purges an instance that is still starting, for the one that is next: 3.5 hours after "
+        "its creation, or 3 hours after its verification. Look at its log, or delete it to free its GPUs.",
+        told(f"min({mine('chutes_instance_purge_timestamp_seconds', 'instance_id')} - time())", "instances"),
+        unit="s",
+        thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
         decimals=0,
     ),
     tile(
         "Alerts firing",
         "Alerts about the watched miners and the exporter; the table below names them, and each has a runbook. When "
-        'this says "no rules", Prometheus does not load prometheus/rules/, and nobody would be woken.',
+        'this says "no rules", Prometheus does not load prometheus/rules/, and no alert can fire.',
         Query(
             f'count(max by (alertname, hotkey, feed, gpu, name) (ALERTS{{{ALERTS}, alertstate="firing"}}))\n'
             'or on () 0 * max(prometheus:chutes_rules:loaded{job=~"$job|"})',
@@ -119,8 +121,8 @@ OVERVIEW.row(
     "What do I earn?",
     tile(
         "Score share",
-        "The share of all scores, which the validators weigh the miner by. When it falls while others' instances "
-        "run, look for idle GPUs and low multipliers.",
+        "The share of all scores: compute units of the past day, divided by everybody's. The service computes it every "
+        "10 minutes. Weights, and then the incentive, follow it within 1 to 3 hours.",
         told(f"sum({SCORE})", "scores"),
         unit="percentunit",
         decimals=3,
@@ -134,7 +136,7 @@ OVERVIEW.row(
     ),
     tile(
         "To the next better",
-        "What share is missing to pass the next better miner, for the watched miner that is closest to it. "
+        "The share that is missing to pass the next better miner, for the watched miner that is closest to it. "
         "Compare it with what an idle GPU would bring.",
         told(f"min({mine('chutes_miner_score_next_better_ratio')} - on (hotkey) {SCORE})", "scores"),
         unit="percentunit",
@@ -142,16 +144,16 @@ OVERVIEW.row(
     ),
     tile(
         "To the next worse",
-        "What share lies between the miner and who comes next, for the watched miner that is closest to losing a "
+        "The share between the miner and the next worse one, for the watched miner that is closest to losing a "
         "place. When it nears 0, the place is about to be lost.",
         told(f"min({SCORE} - on (hotkey) {mine('chutes_miner_score_next_worse_ratio')})", "scores"),
         unit="percentunit",
         decimals=4,
     ),
     tile(
-        "Seats that go first",
-        "Seats that are free, and seats with a lower incentive: how many newcomers it takes until the watched miner "
-        "that is worst off loses its own. Below 5, bring GPUs to work, or expect to register again.",
+        "Seats behind",
+        "Free seats, and seats with a lower incentive than the watched miner that is worst off. Validators count as "
+        "well, as they have no incentive, so fewer newcomers may take its seat. Below 5, bring GPUs to work.",
         told(
             f"min({mine('chutes_miner_seats_behind')}) + on () ({SEATS} - {platform('chutes_metagraph_miners')})",
             "metagraph",
@@ -161,8 +163,8 @@ OVERVIEW.row(
     ),
     tile(
         "Share of compute, 1 h",
-        "The share of everybody's compute units in the past hour: what earnings follow. It moves first; the score "
-        "share follows it over its own interval.",
+        "The share of everybody's compute units in the past hour. It moves first: the score share covers a whole day "
+        "and follows it.",
         told(
             f"sum({mine('chutes_miner_window_compute_units', window='1h')})"
             f" / on () {platform('chutes_platform_window_compute_units', window='1h')}",
@@ -173,17 +175,18 @@ OVERVIEW.row(
     ),
     tile(
         "Units a second",
-        "Compute units that a second earns now: the sum of the compute multipliers of the active instances. At 0 "
-        "nothing earns: see the Instances board.",
+        "Compute units that a second earns now: the sum of the compute multipliers of the active instances. Disabled "
+        "ones keep earning and are not in it.",
         told(f"sum({mine('chutes_miner_active_compute_multiplier')})", "active_instances"),
         decimals=1,
     ),
     tile(
-        "Bounties, 1 day",
-        "Bounties earned in the past day. They go to who starts a wanted chute first: the Market board lists those on "
-        "offer.",
-        told(f"sum({mine('chutes_miner_window_bounties', window='1d')})", "stats"),
-        decimals=0,
+        "Score heading",
+        "The score share that the miner approaches within a day if all active instances go on unchanged. An estimate: "
+        "docs/earnings.md tells its error. Below the score share, the score is about to fall.",
+        told(f"sum({mine('chutes_miner_score_heading_ratio')})", "score_heading"),
+        unit="percentunit",
+        decimals=3,
     ),
 )
 
@@ -191,10 +194,11 @@ OVERVIEW.row(
     "How does it move?",
     lines(
         "Score share and its neighbours",
-        "The miner's share between those of the next better and the next worse. Where a neighbour's line is near, a "
-        "place is about to change hands.",
+        "The miner's share between those of the next better and the next worse, and the share that it is heading for. "
+        "Where a neighbour's line is near, a place is about to change hands.",
         [
             Query(SCORE, "{{hotkey}}", BUSY),
+            Query(mine("chutes_miner_score_heading_ratio"), "heading of {{hotkey}}", KEYED),
             Query(mine("chutes_miner_score_next_better_ratio"), "next better than {{hotkey}}", BUSY - SICK),
             Query(mine("chutes_miner_score_next_worse_ratio"), "next worse than {{hotkey}}", BUSY),
         ],
@@ -203,8 +207,8 @@ OVERVIEW.row(
     ),
     lines(
         "Rank",
-        "The place by score and the place by incentive; lower is better. Incentive follows score with the epochs of "
-        "the chain: when it does not, look at the subnet's news.",
+        "The place by score and the place by incentive; lower is better. The incentive follows the score by 1 to 3 "
+        "hours: weights are set once an hour, and the chain applies them at its next epoch.",
         [
             Query(mine("chutes_miner_score_rank"), "score of {{hotkey}}", BUSY),
             Query(mine("chutes_miner_incentive_rank"), "incentive of {{hotkey}}"),
@@ -214,7 +218,7 @@ OVERVIEW.row(
     lines(
         "Share of compute by window",
         "The miner's share of everybody's compute units in the past hour, day and week. The hour below the day means "
-        "that earnings are about to fall: look for idle GPUs and failing instances.",
+        "that the score is about to fall: look for idle GPUs and instances that ended.",
         [
             Query(
                 f"sum by (window) ({UNITS}) / on (window) {platform('chutes_platform_window_compute_units', 'window')}",
@@ -225,7 +229,8 @@ OVERVIEW.row(
     ),
     lines(
         "GPUs by state",
-        "Every GPU in exactly one state. Idle and unverified ones earn nothing: the Fleet board lists them.",
+        "Every GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep earning: the Fleet "
+        "board lists them.",
         [Query(f"sum by (state) ({GPUS})", "{{state}}", STOCKED)],
         unit="none",
         states=GPU,
@@ -234,9 +239,8 @@ OVERVIEW.row(
     ),
     lines(
         "Work by window",
-        "Compute units, which earnings follow, of the past hour, day and week; and compute units and seconds as the "
-        "score counts them over its own interval. Seconds that stay while units fall mean chutes with lower "
-        "multipliers.",
+        "Compute units of the past hour, day and week; and compute units and seconds in the score, which covers the "
+        "past day. Seconds that stay while units fall mean lower multipliers.",
         [
             Query(f"sum by (window) ({UNITS})", "units, past {{window}}"),
             Query(f"sum({mine('chutes_miner_score_compute_units')})", "units in the score", BUSY),
@@ -247,19 +251,19 @@ OVERVIEW.row(
     ),
     lines(
         "Instances and bounties",
-        "Instances that were billed in the past hour, and what the score counts over its own interval. Many instances "
-        "for little work are instances that do not stay up.",
+        "Counting instances of the past hour, and those in the score, which covers the past day; some of them were "
+        "activated with a bounty. Many instances for little work are instances that do not stay up.",
         [
             Query(f"sum({mine('chutes_miner_window_instances', window='1h')})", "instances, past hour"),
             Query(f"sum({mine('chutes_miner_score_instances')})", "instances in the score", BUSY),
-            Query(f"sum({mine('chutes_miner_score_bounties')})", "bounties in the score", BUSY),
+            Query(f"sum({mine('chutes_miner_score_bounties')})", "with a bounty, in the score", BUSY),
         ],
         unit="none",
     ),
     lines(
         "Active GPUs and distinct chutes",
-        "GPUs that were active in each hour, and the distinct chutes among them, weighted by GPUs. It needs no key, "
-        "and the exporter's backfill command brings a week of it at once.",
+        "GPUs that were active at each full hour, those of distinct chutes, and the average of 7 days. Public "
+        "instances count only once they are an hour old, and each with the GPUs that its chute asks for now.",
         [
             Query(f"sum(last_over_time({mine('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING),
             Query(
@@ -267,24 +271,24 @@ OVERVIEW.row(
                 "GPUs of distinct chutes",
                 FADING,
             ),
+            Query(f"sum({mine('chutes_miner_average_active_gpus')})", "active GPUs, average of 7 days"),
         ],
         unit="none",
     ),
     lines(
-        "Incentive and trust",
-        "The miner's share of the emission, and how far validators agree about it. Trust that sinks while the score "
-        "stays is a matter of the chain, not of the miner's GPUs.",
+        "Incentive and consensus",
+        "The miner's share of the incentive of all seats, and the chain's consensus about it, which is near the "
+        "incentive and scaled otherwise. Both move with the chain's epochs, about every 72 minutes.",
         [
             Query(mine("chutes_miner_incentive_ratio"), "incentive of {{hotkey}}"),
-            Query(mine("chutes_miner_trust_ratio"), "trust in {{hotkey}}"),
-            Query(mine("chutes_miner_validator_trust_ratio"), "validator trust of {{hotkey}}"),
+            Query(mine("chutes_miner_consensus_ratio"), "consensus about {{hotkey}}"),
         ],
         unit="percentunit",
     ),
 )
 
 OVERVIEW.row(
-    "What needs a look, and what earned",
+    "What needs a look, and which chutes earned?",
     rows(
         "Alerts firing now",
         "Every alert about the watched miners and the exporter. Each has a section in docs/runbooks/ that says what it "
@@ -313,8 +317,8 @@ OVERVIEW.row(
     ),
     rows(
         "Earnings by chute",
-        "Compute units of the watched miners by chute; instances and bounties are of the past day. A chute that holds "
-        "GPUs and is far down earns less for them than others do: the Market board says what would pay better.",
+        "Compute units of the watched miners by chute; counting instances, and those with a bounty, are of the past "
+        "day. A chute that holds GPUs and is far down earns less for them than others: see the Market board.",
         [
             Query(
                 named(

@@ -1,11 +1,11 @@
-"""All miners: who leads, how concentrated it is, who came, who was blacklisted, who lost the seat."""
+"""All miners: the leaders, how concentrated scores are, and who came, left or was blacklisted."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from grafana.parts import JOB, OURS, Board, Column, Query, lines, mine, platform, rows, ten, tile, told
-from grafana.states import BLACKLISTED, DOWN, OFF, ORANGE, RED
+from grafana.states import BLACKLISTED, DOWN, OFF
 from grafana.worlds import ALL, KEYED, SICK
 
 SUBNET: Final = Board(
@@ -29,28 +29,28 @@ SUBNET.row(
     ),
     tile(
         "Miners with a score",
-        "Miners that have a score. When it falls at once by many, the service is counting anew: wait before drawing "
-        "conclusions.",
+        "Miners that have a score: registered, not blacklisted, and with a counting instance in the past day. The "
+        "service computes scores every 10 minutes.",
         told(platform("chutes_scored_miners"), "scores"),
         decimals=0,
     ),
     tile(
         "Miners at work, 1 h",
-        "Miners with an instance that was billed in the past hour.",
+        "Miners with compute units in the past hour. The service counts them every 10 minutes.",
         told(platform("chutes_platform_window_miners", window="1h"), "stats"),
         decimals=0,
     ),
     tile(
         "Blacklisted",
-        "Seats that are blacklisted and earn nothing. The table below has the reasons, for those that the exporter "
-        "tells of.",
+        "Seats that are blacklisted: their launches are refused and they have no score. The table below has the "
+        "reasons, for those that the exporter tells of.",
         told(platform("chutes_metagraph_blacklisted_miners"), "metagraph"),
         decimals=0,
     ),
     tile(
         "Share of the best ten",
-        "What share of all scores the ten best miners have. It needs the recording rules of prometheus/rules/, and an "
-        "exporter with --miners all.",
+        "The ten best miners' share of all scores. It needs the recording rules of prometheus/rules/, and an exporter "
+        "with --miners all.",
         Query(
             'max(subnet:chutes_miner_score_ratio:top10{job=~"$job|"})\n'
             f"or on () ({OFF} * (count(chutes_exporter_build_info{{{JOB}}}) > bool 0)"
@@ -64,21 +64,21 @@ SUBNET.row(
     ),
     tile(
         "Active instances",
-        "Active instances of all miners, which the exporter knows with any miner's key.",
+        "Active and verified instances of all miners, which the exporter knows with any miner's key.",
         told(platform("chutes_platform_active_instances"), "active_instances"),
         decimals=0,
     ),
     tile(
         "Units, 1 day",
-        "Compute units of all miners in the past day: what a miner's share is a share of.",
+        "Compute units of all miners in the past day, blacklisted ones included: what shares of compute are shares of.",
         told(platform("chutes_platform_window_compute_units", window="1d"), "stats"),
     ),
     tile(
-        "Chain read",
-        "How long ago the service last read the seats from the chain. Beyond an hour, seats and blacklist are history.",
-        told(f"time() - {platform('chutes_metagraph_synced_timestamp_seconds')}", "metagraph"),
+        "Newest seat",
+        "How long ago the newest seat was first seen, of those that the exporter tells of. When no seat is free, each "
+        "newcomer took one from somebody.",
+        told(f"time() - max({platform('chutes_miner_registered_timestamp_seconds', 'hotkey')})", "metagraph"),
         unit="s",
-        thresholds=[(3600, ORANGE), (4 * 3600, RED)],
         decimals=0,
     ),
 )
@@ -117,7 +117,7 @@ SUBNET.row(
             Column("I", "Instances", "none", width=90),
             Column("J", "Units a second", "none", width=115),
             Column("K", "Last start", "s", width=95),
-            Column("L", "Bounties, 1 day", "none", width=120),
+            Column("L", "With bounty, 1 day", "none", width=135),
             Column("M", "Blacklist", states=BLACKLISTED, width=95),
             Column("uid", "UID", "none", width=60),
             Column("coldkey", "Coldkey", width=160),
@@ -136,7 +136,7 @@ SUBNET.row(
     lines(
         "Concentration",
         "The share of the best ten, and the Herfindahl index (the sum of the squared shares: 1 is a monopoly). When it "
-        "rises, the small ones' seats are in danger.",
+        "rises, fewer miners share the scores.",
         [
             Query('max(subnet:chutes_miner_score_ratio:top10{job=~"$job|"})', "best ten"),
             Query('max(subnet:chutes_miner_score_ratio:herfindahl{job=~"$job|"})', "Herfindahl index"),
@@ -146,8 +146,8 @@ SUBNET.row(
     ),
     lines(
         "Work of all miners in the past hour",
-        "Compute units and compute seconds of everybody in the past hour. A miner's share falls when these "
-        "grow without it.",
+        "Compute units and compute seconds of all counting instances in the past hour. A miner's share falls when "
+        "these grow without it.",
         [
             Query(platform("chutes_platform_window_compute_units", window="1h"), "compute units"),
             Query(platform("chutes_platform_window_compute_seconds", window="1h"), "compute seconds"),
@@ -156,17 +156,18 @@ SUBNET.row(
     ),
     lines(
         "Instances and bounties of all miners",
-        "Instances that were billed, and bounties that were earned, by everybody in the past hour. Many bounties are "
-        "many chutes that nobody wanted to start before.",
+        "Counting instances of all miners in the past hour, and those of them that were activated with a bounty. Many "
+        "bounties are many chutes that had no instance before.",
         [
             Query(platform("chutes_platform_window_instances", window="1h"), "instances"),
-            Query(platform("chutes_platform_window_bounties", window="1h"), "bounties"),
+            Query(platform("chutes_platform_window_bounties", window="1h"), "with a bounty"),
         ],
         unit="none",
     ),
     lines(
         "The watched among all",
-        "The watched miners' part of what all active instances earn in a second.",
+        "The watched miners' part of the compute units that all active instances earn in a second, and of the active "
+        "instances.",
         [
             Query(
                 f"sum({mine('chutes_miner_active_compute_multiplier')})"
@@ -187,11 +188,11 @@ SUBNET.row(
 )
 
 SUBNET.row(
-    "Who came, who went?",
+    "Which miners came, and which left?",
     rows(
         "Newcomers",
-        "Seats that a day ago were not there, or somebody else's. Many of them mean that registering pays, and that "
-        "the worst seats are in danger.",
+        "Seats that a day ago were free, or somebody else's. Many of them mean that the seats with the lowest "
+        "incentive change hands.",
         [
             Query(
                 f"{SEATS} unless on (hotkey) {BEFORE}\n"
@@ -206,7 +207,7 @@ SUBNET.row(
     ),
     rows(
         "Deregistered",
-        "Seats of a day ago whose miners are not there any more.",
+        "Miners that had a seat a day ago and have none now. They have no score, and the API refuses their signatures.",
         [
             Query(
                 f"{BEFORE} unless on (hotkey) {SEATS}\n"
@@ -229,26 +230,26 @@ SUBNET.row(
         size=(12, 8),
     ),
     rows(
-        "Stake and trust",
-        "What is behind each seat, as the chain has it. Stake does not change what a miner computes; it may say who "
-        "belongs together.",
+        "Stake and registration",
+        "The stake on each hotkey, as the chain has it, and how long ago the seat was first seen, as far as the "
+        "service's table is old enough. Seats are safe for a time after registration.",
         [
             Query(platform("chutes_miner_stake", "hotkey")),
             Query(platform("chutes_miner_stake_tao", "hotkey")),
             Query(platform("chutes_miner_stake_alpha", "hotkey")),
-            Query(platform("chutes_miner_trust_ratio", "hotkey")),
-            Query(platform("chutes_miner_last_update_block", "hotkey")),
+            Query(f"time() - {platform('chutes_miner_registered_timestamp_seconds', 'hotkey')}"),
+            Query(platform("chutes_miner_consensus_ratio", "hotkey")),
         ],
         [
             Column("hotkey", "Miner"),
-            Column("A", "Stake weight", "short", width=110),
+            Column("A", "Stake", "short", width=90),
             Column("B", "TAO", "short", width=80),
             Column("C", "Alpha", "short", width=90),
-            Column("D", "Trust", "percentunit", width=80),
-            Column("E", "Updated in block", "none", width=130),
+            Column("D", "Seat age", "s", width=100),
+            Column("E", "Consensus", "percentunit", width=95),
         ],
         empty="No miner known: the API has not answered, or the exporter is down",
-        sort=("Stake weight", True),
+        sort=("Stake", True),
         size=(12, 8),
     ),
 )

@@ -28,6 +28,7 @@ from chutes_exporter.simulator.world import HOUR
 from grafana.boards import BOARDS
 from grafana.parts import ANNOTATION, VARIABLES
 from grafana.worlds import World
+from tests.simulator.odd import OddWorld
 from tests.support import (
     RULES as RULES_DIRECTORY,
 )
@@ -107,8 +108,8 @@ def filled_in(expression: str, hotkeys: Iterable[str], rate_interval: str = "4m"
     return expression
 
 
-class Tried(Simulated):
-    """A world whose first miner has tried every job."""
+class Tried(OddWorld):
+    """A world whose first miner has tried every job, and has all that is odd."""
 
     def jobs(self, now: float) -> list[Job]:
         return [replace(job, tried_by=(self.miners[0].hotkey, *job.tried_by)) for job in super().jobs(now)]
@@ -116,7 +117,7 @@ class Tried(Simulated):
 
 def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
     instances = world.instances(now, miner.hotkey)
-    earning = {gpu.uuid for one in instances for gpu in one.gpus if one.active(now) and one.error is None}
+    earning = {gpu.uuid for one in instances for gpu in one.gpus if one.active(now)}
     shares = sorted(world.shares(now).values())
     share = world.shares(now)[miner.hotkey] if instances else 0
     return (
@@ -124,31 +125,33 @@ def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
         and earning == {gpu.uuid for gpu in miner.gpus}
         and not any(gpu.error(now) for gpu in miner.gpus)
         and not any(server.maintenance_pending(now) for server in miner.servers)
-        and not any(world.failures(one, now) for one in instances)
-        and not any(now - 2 * HOUR < one.ended_at <= now for one in world.all_instances(now, miner.hotkey) if one.error)
-        and not any(miner.hotkey in job.tried_by for job in world.jobs(now))
+        and not any(
+            (job.waiting and miner.hotkey in job.tried_by) or (job.stuck and job.miner is miner)
+            for job in world.jobs(now)
+        )
         and shares[0] < share < shares[-1]
         and share > world.shares(now - 6 * HOUR).get(miner.hotkey, 1)
         # What not every server and instance has.
         and any(server.version for server in miner.servers)
-        and any(one.chute.preemptible for one in instances)
+        and any(one.stop_billing_at(now) for one in instances)
     )
 
 
 def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     instances = world.instances(now, miner.hotkey)
     held = {gpu.uuid for one in instances for gpu in one.gpus}
-    idle = Counter(gpu.model for gpu in miner.gpus if gpu.uuid not in held and not gpu.error(now))
+    idle = Counter(gpu.model for gpu in miner.gpus if gpu.uuid not in held and gpu.verified_at(now))
     before = {
         gpu.uuid for past in (0.2, 0.5) for one in world.instances(now - past * HOUR, miner.hotkey) for gpu in one.gpus
     }
-    long_idle = [gpu for gpu in miner.gpus if gpu.uuid not in held | before and not gpu.error(now)]
-    failing = [gpu for gpu in miner.gpus if all(gpu.error(now - past * HOUR) for past in (0, 0.2, 0.5))]
-    lately = [one for one in world.all_instances(now, miner.hotkey) if now - HOUR + 300 < one.ended_at <= now]
+    long_idle = [gpu for gpu in miner.gpus if gpu.uuid not in held | before and gpu.verified_at(now)]
+    failing = [
+        gpu
+        for gpu in miner.gpus
+        if all(gpu.error(then) and not gpu.verified_at(then) for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR))
+    ]
     return (
-        any(one.error and world.failures(one, now) >= 2 for one in instances)
-        and any(not one.active(now) and now - one.created_at > HOUR / 2 for one in instances)
-        and any(one.error for one in lately)
+        any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)
         and bool(long_idle)
         and bool(failing)
         and any(server.maintenance_pending(now) for server in miner.servers)
@@ -161,9 +164,9 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
 def _offers(world: Simulated, now: float) -> bool:
     """Tell whether the market has everything: demand above capacity, a bounty, jobs."""
     return (
-        any(chute.utilization(now) > 1 for chute in world.chutes)
-        and any(chute.bounty(now) is not None for chute in world.chutes)
-        and bool(world.jobs(now))
+        any(one.chute.utilization(now) > 1 for one in world.instances(now))
+        and any(world.bounty_age(chute, now) is not None for chute in world.chutes)
+        and any(job.waiting for job in world.jobs(now))
     )
 
 
@@ -171,11 +174,11 @@ def _search(kind: World) -> tuple[Simulated, Miner]:
     """Find a world, and whom to watch in it, that is what it must be now and for the next minutes."""
     now = time.time()
     active = 6
-    size = Size(miners=64, active_miners=active, chutes=40, servers=6)
+    size = Size(miners=64, active_miners=active, chutes=40, servers=6, other_servers=3)
     fits, make, first, last = _healthy, Simulated, 1, active
     if kind is World.SICK:
         # Troubles are rare: many servers have some. The first miner is the same among few and among all.
-        size = Size(miners=1, active_miners=1, chutes=40, servers=40)
+        size = Size(miners=1, active_miners=1, chutes=40, servers=40, other_servers=3)
         fits, make, first, last = _sick, Tried, 0, 1
     elif kind is World.EMPTY:
         fits, first, last = lambda *_: True, active, active + 1
@@ -194,7 +197,13 @@ def _settings(kind: World, url: str, world: Simulated, miner: Miner) -> Settings
     others = {World.KEYLESS: [miner.hotkey], World.SICK: [world.miners[-1].hotkey]}.get(kind, [])
     optional = {"stats_per_chute": True} if kind is World.KEYLESS else OPTIONAL
     return make_settings(
-        api_url=url, credentials=Credentials(keys, (), ()), hotkeys=others, miners="all", collectors=optional
+        api_url=url,
+        credentials=Credentials(keys, (), ()),
+        hotkeys=others,
+        miners="all",
+        collectors=optional,
+        # Asked again within the last minute, so that it can be doubted.
+        ttl=["unique_chute_history=30"],
     )
 
 
@@ -249,7 +258,7 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
         clock.now = -60
         await get(f"{url}/metrics")
         if sick:
-            simulator.faults["thrash_cooldowns"] = Fault(status=401, body=b'{"detail": "Invalid signature"}')
+            simulator.faults["unique_chute_history"] = Fault(status=404, body=b'{"detail": "Not found in the cache"}')
         clock.now = 0
         await asyncio.to_thread(history.load)
         with Prometheus(directory, targets, rule_files=fast_rules(directory)) as prometheus:

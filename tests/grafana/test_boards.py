@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from chutes_exporter import telemetry
-from chutes_exporter.collectors import fleet, instances
+from chutes_exporter.api.meaning import INSTANCE_STATES
+from chutes_exporter.collectors import fleet
 from chutes_exporter.exporter import ORDER
 from grafana import states
 from grafana.__main__ import DASHBOARDS
@@ -40,7 +41,15 @@ UNUSED = {
     "chutes_image_created_timestamp_seconds": "likewise",
     "chutes_image_build_started_timestamp_seconds": "likewise",
     "chutes_image_build_completed_timestamp_seconds": "likewise",
-    "chutes_miner_history_timestamp_seconds": "tells how old a point is, for who asks with timestamps",
+    "chutes_miner_history_timestamp_seconds": "the time of a point, for queries that compare times",
+    "chutes_miner_trust_ratio": "the service has sent 0 for every seat since January 2026",
+    "chutes_miner_last_update_block": "the service has not sent it since November 2024",
+    "chutes_chute_window_errors": "the service has sent 0 for every chute since January 2026",
+    "chutes_instance_consecutive_failures": "the service has sent 0 for every instance since February 2025",
+    "chutes_instance_last_queried_timestamp_seconds": "the service has not sent it since January 2025",
+    "chutes_miner_thrash_cooldowns": "the service has sent an empty list since May 2026",
+    "chutes_thrash_cooldown_expires_timestamp_seconds": "likewise",
+    "chutes_thrash_cooldown_deleted_timestamp_seconds": "likewise",
 }
 """Stable metrics that no board and no rule reads, and why."""
 
@@ -314,7 +323,7 @@ def test_nothing_has_a_name_that_means_something_else_in_a_cluster() -> None:
 
 def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
     assert {state.text for state in states.GPU} == set(fleet.STATES) == set(get_args(fleet.State))
-    assert {state.text for state in states.INSTANCE} == set(instances.STATES)
+    assert {state.text for state in states.INSTANCE} == set(INSTANCE_STATES)
     assert {state.text for state in states.SEVERITY} == {
         rule["labels"]["severity"] for rule in RULES.values() if "alert" in rule
     }

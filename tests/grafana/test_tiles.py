@@ -35,6 +35,11 @@ CASES = {
         {**LIVE, **KEYED, GOOD: 1, s("chutes_feed_rejected_records", feed="inventory", hotkey=ME): 1},
         NO_DATA,
     ),
+    "an answer is doubted": (
+        "fleet",
+        {**LIVE, **KEYED, GOOD: 1, s("chutes_feed_doubted", feed="nodes", hotkey=ME, reason="disagrees"): 1},
+        NO_DATA,
+    ),
     "the collector is cut": (
         "fleet",
         {**LIVE, **KEYED, GOOD: 1, s("chutes_scrape_collector_cut", collector="fleet"): 1},

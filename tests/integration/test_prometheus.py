@@ -7,13 +7,14 @@ import contextlib
 import json
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
 
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import DAY, HOUR
+from tests.simulator.odd import OddWorld
 from tests.support import (
     HOTKEY,
     NOON,
@@ -69,8 +70,8 @@ async def scraped(app: ASGIApp | None, simulator: Simulator | None, directory: P
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """A world of the full size, whose time stands still."""
-    return World(start=NOON)
+    """An odd world of the full size, whose time stands still."""
+    return OddWorld(start=NOON)
 
 
 async def test_promql_gives_the_simulators_own_numbers(world: World, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ async def test_promql_gives_the_simulators_own_numbers(world: World, tmp_path: P
 
         # GPUs that are idle: verified, and held by nothing.
         held = {gpu.uuid for instance in world.instances(NOON, HOTKEY) for gpu in instance.gpus}
-        idle = [gpu for gpu in world.miners[0].gpus if gpu.uuid not in held and gpu.error(NOON) is None]
+        idle = [gpu for gpu in world.miners[0].gpus if gpu.uuid not in held and gpu.verified_at(NOON)]
         assert idle
         answer = await asyncio.to_thread(ask, IDLE)
         assert {dict(found)["gpu_id"] for found in answer} == {gpu.uuid for gpu in idle}
@@ -105,9 +106,10 @@ async def test_promql_gives_the_simulators_own_numbers(world: World, tmp_path: P
         assert answer == {labels(): pytest.approx(shares[HOTKEY])}
 
         # Compute units in the past hour, by chute name.
-        units: Counter[str] = Counter()
+        units: dict[str, float] = defaultdict(float)
         for instance in world.all_instances(NOON, HOTKEY):
-            units[instance.chute.name] += instance.seconds_within(NOON - HOUR, NOON) * instance.multiplier  # type: ignore[assignment]
+            if instance.counts(NOON):
+                units[instance.chute.name or ""] += instance.units_within(NOON - HOUR, NOON)
         answer = await asyncio.to_thread(
             ask,
             'sum by (name) (chutes_miner_chute_window_compute_units{window="1h"}'

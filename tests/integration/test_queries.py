@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from chutes_exporter.simulator import Simulator, World
+from chutes_exporter.simulator.chutes import bounty_amount
 from chutes_exporter.simulator.world import DAY, HOUR
-from tests.support import HOTKEY, NOON, Clock, Labels, Prometheus, served_exporter, watching
+from tests.simulator.odd import OddWorld
+from tests.support import HOTKEY, NOON, Clock, Labels, Prometheus, served, served_exporter, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chutes_exporter.simulator.world import Instance
+    from chutes_exporter.simulator.world import Gpu, Instance, Miner
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "queries.md"
 QUERIES: dict[str, str] = dict(re.findall(r"```promql name=(\S+)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
@@ -37,6 +44,16 @@ class Truth:
         self.instances = world.instances(NOON, HOTKEY)
         self.held = {gpu.uuid: one for one in self.instances for gpu in one.gpus}
 
+    def score_heading(self) -> tuple[str, Known]:
+        scored = {one.hotkey for one in self.world.miners if not one.blacklist_reason}
+        active = [one for one in self.world.instances(NOON) if one.active(NOON) and one.hotkey in scored]
+        mine = sum(one.multiplier for one in active if one.hotkey == HOTKEY)
+        return "hotkey", {HOTKEY: mine / sum(one.multiplier for one in active)}
+
+    def score_to_heading(self) -> tuple[str, Known]:
+        _, heading = self.score_heading()
+        return "hotkey", {HOTKEY: heading[HOTKEY] - self.world.shares(NOON)[HOTKEY]}
+
     def share_of_compute(self) -> tuple[str, Known]:
         shares = {}
         for window, seconds in (("1h", HOUR), ("1d", DAY), ("7d", 7 * DAY)):
@@ -49,15 +66,14 @@ class Truth:
 
     def earning_now(self) -> tuple[str, Known]:
         active = [one for one in self.world.instances(NOON) if one.active(NOON)]
-        mine = sum(one.multiplier for one in active if one.hotkey == HOTKEY)
-        return "hotkey", {HOTKEY: mine / sum(one.multiplier for one in active)}
+        mine = sum(one.multiplier(NOON) for one in active if one.hotkey == HOTKEY)
+        return "hotkey", {HOTKEY: mine / sum(one.multiplier(NOON) for one in active)}
 
     def by_chute(self) -> tuple[str, Known]:
-        units: dict[str, float] = {}
+        units: Known = defaultdict(float)
         for one in self.world.all_instances(NOON, HOTKEY):
-            seconds = one.seconds_within(NOON - HOUR, NOON)
-            if seconds:
-                units[one.chute.name] = units.get(one.chute.name, 0) + seconds * one.multiplier
+            if one.counts(NOON) and (found := one.units_within(NOON - HOUR, NOON)):
+                units[one.chute.name or ""] += found
         return "name", units
 
     def _ladder(self) -> tuple[list[float], float]:
@@ -78,23 +94,26 @@ class Truth:
         return "hotkey", {HOTKEY: mine - max(share for share in ladder if share < mine)}
 
     def idle_gpus(self) -> tuple[str, Known]:
-        return "gpu_id", {gpu.uuid: 1 for gpu in self.miner.gpus if gpu.uuid not in self.held and not gpu.error(NOON)}
+        return "gpu_id", {gpu.uuid: 1 for gpu in self.miner.gpus if gpu.uuid not in self.held and gpu.verified_at(NOON)}
 
     def unverified_gpus(self) -> tuple[str, Known]:
-        return "gpu_id", {gpu.uuid: 0 for gpu in self.miner.gpus if gpu.error(NOON)}
+        return "gpu_id", {gpu.uuid: 0 for gpu in self.miner.gpus if not gpu.verified_at(NOON)}
 
     def gpus_by_state(self) -> tuple[str, Known]:
-        def state(uuid: str, error: str | None) -> str:
-            if error:
+        def state(gpu: Gpu) -> str:
+            if not gpu.verified_at(NOON):
                 return "unverified"
-            one = self.held.get(uuid)
+            one = self.held.get(gpu.uuid)
             return "idle" if one is None else "earning" if one.active(NOON) else "starting"
 
-        count = Counter((gpu.model, state(gpu.uuid, gpu.error(NOON))) for gpu in self.miner.gpus)
+        count = Counter((gpu.model, state(gpu)) for gpu in self.miner.gpus)
         return "gpu+state", {f"{model}+{name}": number for (model, name), number in count.items()}
 
     def not_earning_since(self) -> tuple[str, Known]:
         return "", {}  # time stands still: what does not earn never did
+
+    def allocated_and_unused(self) -> tuple[str, Known]:
+        return "gpu_id", {uuid: 1 for uuid in self.held if uuid in unused(self.miner)}
 
     def empty_servers(self) -> tuple[str, Known]:
         return "server_id", {server.server_id: 1 for server in self.miner.servers if not server.gpus}
@@ -106,8 +125,16 @@ class Truth:
         ages = {one.instance_id: NOON - one.created_at for one in self._waiting()}
         return "instance_id", {key: age for key, age in ages.items() if age > 1800}
 
-    def instance_errors(self) -> tuple[str, Known]:
-        return "instance_id", {one.instance_id: 1 for one in self.instances if one.error}
+    def time_to_purge(self) -> tuple[str, Known]:
+        purged = {
+            one.instance_id: one.created_at + 3.5 * HOUR if one.verified_at is None else one.verified_at + 3 * HOUR
+            for one in self._waiting()
+        }
+        return "instance_id", {key: at - NOON for key, at in purged.items()}
+
+    def unsecured_instances(self) -> tuple[str, Known]:
+        secured = {one.instance_id: one.activated_at + HOUR for one in self.instances if one.activated_at is not None}
+        return "instance_id", {key: at - NOON for key, at in secured.items() if at > NOON}
 
     def best_paying(self) -> tuple[str, Known]:
         _, idle = self.idle_gpus()
@@ -115,9 +142,7 @@ class Truth:
         for model in {gpu.model for gpu in self.miner.gpus if gpu.uuid in idle}:
             free = len([gpu for gpu in self.miner.gpus if gpu.model == model and gpu.uuid in idle])
             pay = {
-                chute.chute_id: chute.base_multiplier
-                * chute.boost(NOON)
-                * (1.1 if chute.bounty(NOON) is not None else 1)
+                chute.chute_id: math.prod(chute.factors(NOON, self.world.bounty_age(chute, NOON)).values())
                 / chute.gpu_count
                 for chute in self.world.chutes
                 if model in chute.models and not chute.disabled and chute.gpu_count <= free
@@ -128,11 +153,12 @@ class Truth:
         return "best", best
 
     def bounties(self) -> tuple[str, Known]:
-        offers = {chute.chute_id: chute.bounty(NOON) for chute in self.world.chutes}
-        return "chute_id", {key: offer for key, offer in offers.items() if offer is not None}
+        ages = {chute.chute_id: self.world.bounty_age(chute, NOON) for chute in self.world.chutes}
+        return "chute_id", {key: max(0, (bounty_amount(age) - 100) / 3) for key, age in ages.items() if age is not None}
 
     def overloaded_chutes(self) -> tuple[str, Known]:
-        loads = {chute.chute_id: chute.utilization(NOON) for chute in self.world.chutes}
+        running = {one.chute for one in self.world.instances(NOON)}
+        loads = {chute.chute_id: chute.utilization(NOON) for chute in running}
         return "chute_id", {key: load for key, load in loads.items() if load > 1}
 
     def blacklisted(self) -> tuple[str, Known]:
@@ -142,17 +168,30 @@ class Truth:
         return "hotkey", {}
 
     def seats_behind_me(self) -> tuple[str, Known]:
-        shares = self.world.shares(NOON)
-        worse = [one for one in self.world.miners if shares.get(one.hotkey, 0) < shares[HOTKEY]]
+        incentives = self.world.incentives(NOON)
+        worse = [one for one in self.world.miners if incentives.get(one.hotkey, 0) < incentives[HOTKEY]]
         return "hotkey", {HOTKEY: len(worse)}
 
     def active_gpus(self) -> tuple[str, Known]:
         active = [one for one in self.instances if one.active(NOON)]
         return "hotkey", {HOTKEY: sum(len(one.gpus) for one in active)}
 
-    def failing_instances(self) -> tuple[str, Known]:
-        failures = {one.instance_id: self.world.failures(one, NOON) for one in self.instances}
-        return "instance_id", {key: count for key, count in failures.items() if count >= 2}
+    def private_gate(self) -> tuple[str, Known]:
+        active = [one for one in self.instances if one.active(NOON)]
+        tee = any(one.chute.tee for one in active)
+        old = any(one.activated_at is not None and NOON - one.activated_at >= 3 * DAY for one in active)
+        hours = [NOON - hour * HOUR for hour in range(169)]
+        points = [
+            sum(len(one.gpus) for one in self.world.instances(hour, HOTKEY) if one.active(hour)) for hour in hours
+        ]
+        enough = len(active) >= 4 and sum(len(one.gpus) for one in active) >= 12 and sum(points) / len(points) >= 16
+        return "hotkey", {HOTKEY: float(tee or (old and enough))}
+
+    def stuck_jobs(self) -> tuple[str, Known]:
+        return "hotkey", {HOTKEY: 0}
+
+    def doubted(self) -> tuple[str, Known]:
+        return "feed", {}
 
     def age(self) -> tuple[str, Known]:
         return "feed", dict.fromkeys(FEEDS, 0)
@@ -166,7 +205,6 @@ FEEDS = [
     "nodes",
     "inventory",
     "instances",
-    "thrash_cooldowns",
     "unique_chute_history",
     "jobs",
     "images",
@@ -175,6 +213,27 @@ FEEDS = [
     "metrics",
     "chutes",
 ]
+
+
+def unused(miner: Miner) -> set[str]:
+    """Choose the GPUs that DCGM says do nothing."""
+    return {gpu.uuid for gpu in miner.gpus[::2]}
+
+
+def of_nvidia(gpu_id: str) -> str:
+    """Write a GPU's id as NVIDIA's tools do."""
+    return f"GPU-{UUID(hex=gpu_id.removeprefix('GPU-'))}"
+
+
+def dcgm(miner: Miner) -> Starlette:
+    """Answer as NVIDIA's DCGM exporter does on the miner's servers."""
+    idle = unused(miner)
+    lines = [
+        f'DCGM_FI_DEV_GPU_UTIL{{gpu="{gpu.device_index}",UUID="{of_nvidia(gpu.uuid)}"}} {0 if gpu.uuid in idle else 93}'
+        for gpu in miner.gpus
+    ]
+    page = "\n".join(["# TYPE DCGM_FI_DEV_GPU_UTIL gauge", *lines, ""])
+    return Starlette(routes=[Route("/metrics", lambda _request: PlainTextResponse(page))])
 
 
 def told(label: str, answer: dict[Labels, float]) -> Known:
@@ -195,15 +254,16 @@ def told(label: str, answer: dict[Labels, float]) -> Known:
 
 async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
     # A world in which every trouble is there at noon.
-    world = World(seed=35, start=NOON)
+    world = OddWorld(seed=15, start=NOON)
     truth: Any = Truth(world)
     answers: dict[str, dict[Labels, float]] = {}
     async with (
         Simulator(world, clock=Clock()) as simulator,
         served_exporter(watching(simulator.url, collectors={"chute_gpus": True})) as (url, _),
+        served(dcgm(world.miners[0])) as dcgm_url,
     ):
-        with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
-            await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 2 and up == 1")
+        with Prometheus(tmp_path, [one.removeprefix("http://") for one in (url, dcgm_url)]) as prometheus:
+            await asyncio.to_thread(prometheus.wait_for, "count(count_over_time(up[1m]) >= 2 and up == 1) == 2")
             await asyncio.to_thread(prometheus.stand_still)
             for name, query in QUERIES.items():
                 # The simulated time stands still at noon, Prometheus' own goes on.
@@ -217,7 +277,14 @@ async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
         if not expected:
             empty.add(name)
     # What this world has none of must not be most of it.
-    assert empty <= {"score-change", "not-earning-since", "blacklisted", "deregistered", "to-the-next-better"}
+    assert empty <= {
+        "score-change",
+        "not-earning-since",
+        "blacklisted",
+        "deregistered",
+        "to-the-next-better",
+        "doubted",
+    }
 
 
 async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:

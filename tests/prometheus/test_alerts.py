@@ -157,6 +157,13 @@ CASES: dict[str, Case] = {
         description="3 records of nodes of 5Me could not be read for 30 minutes. Counts, ranks and zeros that they "
         "could make false are absent.",
     ),
+    "ChutesFeedDoubted": Case(
+        sick={mine("chutes_feed_doubted", feed="nodes", reason="shrunk"): (0, 1, 0)},
+        labels={"feed": "nodes", "hotkey": ME, "reason": "shrunk"},
+        summary="The answer for nodes is doubted (shrunk)",
+        description="The newest answer for nodes of 5Me has been doubted for 30 minutes: shrunk. The last good answer "
+        "is used until its maximum age; after that, counts, ranks and zeros are absent.",
+    ),
     "ChutesCollectorCut": Case(
         sick={s("chutes_scrape_collector_cut", collector="chutes"): (0, 1, 0)},
         labels={"collector": "chutes"},
@@ -169,13 +176,6 @@ CASES: dict[str, Case] = {
         summary="exporter:10064 runs with an old configuration",
         description="The configuration of exporter:10064 could not be read when it was last changed; the log says why. "
         "The one before is still in force, certificates and passwords included.",
-    ),
-    "ChutesMetagraphOld": Case(
-        sick={s("chutes_metagraph_synced_timestamp_seconds"): ("0+60", 1140, "12000+60")},
-        delay=60,
-        summary="The Chutes API has not read the chain for 1h 16m 0s",
-        description="Seats, incentive and blacklist are as they were 1h 16m 0s ago: the service behind the API has not "
-        "read the metagraph from the chain since.",
     ),
     "ChutesMinerDeregistered": Case(
         sick={mine("chutes_miner_registered"): (1, 0, 1)},
@@ -191,15 +191,16 @@ CASES: dict[str, Case] = {
         },
         labels={"hotkey": ME},
         summary="5Me is blacklisted",
-        description='5Me is blacklisted, and earns nothing. Why: spoofed "GPUs".',
+        description='5Me is blacklisted: its launches are refused and it has no score. Reason: spoofed "GPUs".',
     ),
     "ChutesMinerNearLastPlace": Case(
         sick={mine("chutes_miner_seats_behind"): (40, 2, 40)},
         steady={s("chutes_metagraph_miners"): 256},
         labels={"hotkey": ME},
         summary="5Me may lose its seat: 2 seats are behind it",
-        description="No seat of the subnet is free, and only 2 miners have a lower incentive than 5Me: a few newcomers "
-        "may take its place. Seats are safe for a time after registration.",
+        description="No seat of the subnet is free, and only 2 seats have a lower incentive than 5Me. Validators are "
+        "among them, so fewer miners are. Newcomers take the seats of the lowest. Seats are safe for a time after "
+        "registration.",
     ),
     "ChutesScoreDropping": Case(
         # The address of a Pod changes with each: what it was six hours ago is the same miner's.
@@ -228,7 +229,7 @@ CASES: dict[str, Case] = {
         steady={mine("chutes_miner_window_compute_units", window="7d"): 20_000},
         labels={"hotkey": ME, "window": "1h"},
         summary="5Me has earned nothing for an hour",
-        description="5Me computed in the past week, and nothing in the past hour: no instance of it is active.",
+        description="5Me has compute units in the past week and none in the past hour: no instance of it counted.",
     ),
     "ChutesGpusIdle": Case(
         sick={
@@ -243,7 +244,7 @@ CASES: dict[str, Case] = {
         lag=30,
         labels={"hotkey": ME, "gpu": "h200"},
         summary="1 h200 of 5Me idle",
-        description="1 verified h200 GPUs of 5Me have run nothing for 30 minutes, and earn nothing.",
+        description="1 verified h200 GPUs of 5Me have been in no instance for 30 minutes, and earn nothing.",
     ),
     "ChutesGpusUnverified": Case(
         sick={
@@ -257,7 +258,7 @@ CASES: dict[str, Case] = {
         lag=30,
         labels={"hotkey": ME, "gpu": "h200"},
         summary="1 h200 of 5Me not verified",
-        description="1 h200 GPUs of 5Me have not been verified for 30 minutes: they can run nothing, and earn nothing.",
+        description="1 h200 GPUs of 5Me have not been verified for 30 minutes: the service refuses launches on them.",
     ),
     "ChutesInstanceStuckStarting": Case(
         sick={mine("chutes_instance_active", instance_id="i1"): ("_", 0, 1)},
@@ -265,65 +266,60 @@ CASES: dict[str, Case] = {
         labels={"hotkey": ME, "instance_id": "i1", "chute_id": "c1"},
         delay=31,
         summary="An instance of kokoro has been starting for 41m 0s",
-        description="The instance of kokoro that 5Me started 41m 0s ago is not active yet: it holds GPUs, and earns "
-        "nothing.",
-    ),
-    "ChutesInstanceFailing": Case(
-        sick={mine("chutes_instance_consecutive_failures", instance_id="i1"): (1, 2, 0)},
-        steady=INSTANCE,
-        labels={"hotkey": ME, "instance_id": "i1", "chute_id": "c1"},
-        summary="An instance of kokoro is about to be removed",
-        description="The instance of kokoro of 5Me has failed 2 verifications in a row; after 3 it is removed.",
+        description="The instance of kokoro that 5Me started 41m 0s ago has never been active. It holds GPUs and "
+        "counts for nothing until it is active. The service purges it when it starts for more than 3 hours.",
     ),
     "ChutesVerificationsFailing": Case(
-        sick={mine("chutes_observed_instance_verification_failures_total"): (0, "0+1", 180)},
-        steady={mine("chutes_observed_gpu_verification_failures_total"): 0},
+        sick={mine("chutes_observed_gpu_verification_failures_total"): (0, "0+1", 180)},
         labels={"hotkey": ME},
         # Five in all, one a minute; and the last ones stay in the window of an hour.
         delay=5,
         lag=60,
-        summary="Verifications of 5Me fail again and again",
-        description="About 10 verifications of GPUs and instances of 5Me have failed within an hour.",
+        summary="Verifications of GPUs of 5Me fail again and again",
+        description="About 10 verifications of GPUs of 5Me have failed within an hour.",
     ),
     "ChutesServerWithoutGpus": Case(
         sick={mine("chutes_server_gpus", server_id="s1"): (8, 0, 8)},
         steady=SERVER,
         labels={"hotkey": ME, "server_id": "s1", "name": "rack-7"},
         summary="The server rack-7 has no GPU",
-        description="The API has known no GPU of the server rack-7 of 5Me for an hour: it costs, and earns nothing.",
+        description="The API has listed no GPU of the server rack-7 of 5Me for an hour. They were deleted, or the "
+        "registration stopped halfway.",
     ),
     "ChutesServerMaintenancePending": Case(
         sick={mine("chutes_server_maintenance_pending", server_id="s1"): (0, 1, 0)},
         steady=SERVER,
         labels={"hotkey": ME, "server_id": "s1", "name": "rack-7"},
-        summary="The server rack-7 waits for maintenance",
-        description="The server rack-7 of 5Me has a maintenance pending.",
+        summary="The server rack-7 is in maintenance",
+        description="The server rack-7 of 5Me holds an upgrade slot, and its instances were deleted. It holds the slot "
+        "until it boots with the target version.",
     ),
     "ChutesDuplicateServers": Case(
         sick={mine("chutes_fleet_duplicate_server_names"): (0, 1, 0)},
         steady={mine("chutes_fleet_duplicate_server_ips"): 0},
         labels={"hotkey": ME},
         summary="Servers of 5Me share names or addresses",
-        description="1 names or addresses of servers of 5Me belong to more than one: deployments and verification may "
-        "meet the wrong one.",
+        description="1 names or addresses of servers of 5Me belong to more than one server. A machine may have been "
+        "added twice.",
     ),
     "ChutesJobTriedAndWaiting": Case(
         sick={mine("chutes_jobs_tried"): (0, 1, 0)},
         labels={"hotkey": ME},
-        summary="1 jobs wait that 5Me has tried",
-        description="1 jobs have waited for 15 minutes that 5Me has tried, and did not keep.",
+        summary="1 jobs that 5Me has tried still wait",
+        description="5Me asked for a launch token for 1 jobs that have waited for another 15 minutes. Its launches may "
+        "have failed.",
     ),
-    "ChutesThrashCooldown": Case(
-        sick={mine("chutes_thrash_cooldown_expires_timestamp_seconds", chute_id="c1"): ("_", 36_000, "_")},
-        steady=CHUTE,
-        labels={"hotkey": ME, "chute_id": "c1"},
-        summary="5Me may not deploy kokoro for 9h 38m 0s",
-        description="After deleting an instance of kokoro early, 5Me may not deploy it for another 9h 38m 0s.",
+    "ChutesJobStuck": Case(
+        sick={mine("chutes_jobs_stuck"): (0, 1, 0)},
+        labels={"hotkey": ME},
+        summary="1 jobs are stuck with 5Me",
+        description="5Me claimed 1 unfinished jobs whose instances are gone. Nobody else can claim them until "
+        "chutes-exporter release-job releases them.",
     ),
 }
 
 
-EXPORTER, SUBNET = "/d/chutes-exporter", "/d/chutes-subnet"
+EXPORTER = "/d/chutes-exporter"
 OVERVIEW, FLEET, INSTANCES, MARKET = (
     f"/d/chutes-{board}?var-hotkey={ME}" for board in ("overview", "fleet", "instances", "market")
 )
@@ -337,9 +333,9 @@ BOARD = {
     "ChutesSignatureRefused": OVERVIEW,
     "ChutesClockOff": EXPORTER,
     "ChutesRecordsRejected": EXPORTER,
+    "ChutesFeedDoubted": EXPORTER,
     "ChutesCollectorCut": EXPORTER,
     "ChutesReloadFailed": EXPORTER,
-    "ChutesMetagraphOld": SUBNET,
     "ChutesMinerDeregistered": OVERVIEW,
     "ChutesMinerBlacklisted": OVERVIEW,
     "ChutesMinerNearLastPlace": OVERVIEW,
@@ -349,13 +345,12 @@ BOARD = {
     "ChutesGpusIdle": FLEET,
     "ChutesGpusUnverified": FLEET,
     "ChutesInstanceStuckStarting": INSTANCES,
-    "ChutesInstanceFailing": INSTANCES,
     "ChutesVerificationsFailing": FLEET,
     "ChutesServerWithoutGpus": FLEET,
     "ChutesServerMaintenancePending": FLEET,
     "ChutesDuplicateServers": FLEET,
     "ChutesJobTriedAndWaiting": MARKET,
-    "ChutesThrashCooldown": INSTANCES,
+    "ChutesJobStuck": MARKET,
 }
 """Where each alert's link leads."""
 
@@ -492,7 +487,7 @@ def test_an_alert_is_silent_where_what_it_needs_is_absent(tmp_path: Path, name: 
 
 def test_nothing_fires_for_miners_that_nobody_watches(tmp_path: Path) -> None:
     other = [name for name, rule in ALERTS.items() if "chutes_miner_watched" in rule["expr"]]
-    assert len(other) == 16
+    assert len(other) == 15
     for name in other:
         case = CASES[name]
         begin, finish = phases(case)
@@ -504,6 +499,21 @@ def test_nothing_fires_for_miners_that_nobody_watches(tmp_path: Path) -> None:
             "alert_rule_test": [{"eval_time": f"{finish - 1}m", "alertname": name, "exp_alerts": []}],
         }
         assert complaints(tmp_path / "test.yml", [test]) == "", begin
+
+
+def test_an_instance_that_its_miner_disabled_is_not_stuck_starting(tmp_path: Path) -> None:
+    name = "ChutesInstanceStuckStarting"
+    case = CASES[name]
+    begin, finish = phases(case)
+    activated = mine("chutes_instance_activated_timestamp_seconds", instance_id="i1")
+    test = {
+        "interval": "1m",
+        "input_series": [*input_series(case), {"series": activated, "values": values(START * SECONDS, finish)}],
+        "alert_rule_test": [
+            {"eval_time": f"{minute}m", "alertname": name, "exp_alerts": []} for minute in range(begin, finish, 10)
+        ],
+    }
+    assert complaints(tmp_path / "test.yml", [test]) == ""
 
 
 def test_where_all_feeds_are_down_or_a_signature_is_refused_one_alert_says_so(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import gzip
 import re
+import socket
+import time
 
 import httpx
 import pytest
@@ -14,9 +16,13 @@ from chutes_exporter.config import Settings
 from chutes_exporter.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
-from chutes_exporter.web.app import scrape_timeout
+from chutes_exporter.web.app import make_app, scrape_timeout
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, Clock, get, parse_page, series, served_exporter, watching
+from tests.support import HOTKEY, Clock, get, parse_page, series, served, served_exporter, watching
+from tests.test_serve import until
+
+CLOCK_SECONDS = 0.01
+"""The resolution of the kernel's time of arrival."""
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
         )
         assert simulator.asked == type(simulator.asked)()
         simulator.faults["scores"] = Fault(status=500)
-        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "1"})
+        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         response = await get(f"{url}/-/ready")
         assert (response.status_code, response.text) == (200, f"Ready, though {simulator.url} fails for scores.\n")
         simulator.faults.clear()
@@ -99,21 +105,68 @@ async def test_collectors_can_be_chosen_for_a_scrape(simulator: Simulator) -> No
         assert "--collector.image_details" in response.text
 
 
-async def test_more_scrapes_than_the_limit_are_refused_at_once_and_the_rest_answered(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(latency=1)
-    settings = watching(simulator.url, max_requests=3)
-    async with served_exporter(settings) as (url, _):
-        answers = await asyncio.gather(*(get(f"{url}{path}") for path in ("/metrics", "/metrics", "/metrics") * 4))
-        statuses = [answer.status_code for answer in answers]
-        assert (statuses.count(200), statuses.count(503)) == (3, 9)
-        refused = next(answer for answer in answers if answer.status_code == 503)
-        assert refused.headers["retry-after"] == "1"
-        # What is no scrape is answered all the same, and the places are free again.
-        assert (await get(f"{url}/-/healthy")).status_code == 200
-        assert (await get(f"{url}/metrics")).status_code == 200
-    async with served_exporter(watching(simulator.url, max_requests=0)) as (url, _):
-        answers = await asyncio.gather(*(get(f"{url}/metrics") for _ in range(12)))
+async def test_scrapes_beyond_the_limit_wait_for_their_turn(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=0.3)
+    for most in (3, 0):
+        async with served_exporter(watching(simulator.url, max_requests=most)) as (url, _):
+            answers = await asyncio.gather(*(get(f"{url}/metrics") for _ in range(12)))
         assert {answer.status_code for answer in answers} == {200}
+        assert all(series("chutes_miner_score_ratio", hotkey=HOTKEY) in parse_page(one.text) for one in answers)
+
+
+async def test_a_scrape_that_does_not_get_its_turn_is_refused(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_QUEUE_SECONDS", 0.1)
+    simulator.faults["scores"] = Fault(latency=60)
+    async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
+        waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "5"}))
+        await until(lambda: simulator.asked)
+        refused = await get(f"{url}/metrics")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        # Other pages are answered all the same, and the place is free afterwards.
+        assert (await get(f"{url}/-/healthy")).status_code == 200
+        assert (await waiting).status_code == 200
+        assert (await get(f"{url}/metrics")).status_code == 200
+
+
+async def test_scrapes_that_wait_for_a_hanging_api_make_room_for_others(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_HURRY_SECONDS", 0.1)
+    simulator.faults["scores"] = Fault(latency=60)
+    async with served_exporter(watching(simulator.url, max_requests=2)) as (url, exporter):
+        patient = {"X-Prometheus-Scrape-Timeout-Seconds": "100000"}
+        scrapes = [asyncio.create_task(get(f"{url}/metrics", **patient)) for _ in range(20)]
+        # All but two make room for the next, with the data that is known.
+        await until(lambda: sum(scrape.done() for scrape in scrapes) == 18)
+        answers = [scrape.result() for scrape in scrapes if scrape.done()]
+        assert {answer.status_code for answer in answers} == {200}
+        page = parse_page(answers[0].text)
+        assert page[series("chutes_scrape_collector_success", collector="scores")] == 0
+        assert page[series("chutes_scrape_collector_success", collector="metagraph")] == 1
+        exporter.feeds.hurry()
+        await asyncio.gather(*scrapes)
+
+
+async def test_the_time_before_a_scrape_is_handled_counts(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    async def page(*_: object, timeout: float, **__: object) -> bytes:
+        waits.append(timeout)
+        return b""
+
+    monkeypatch.setattr(Exporter, "page", page)
+    async with served_exporter(watching(simulator.url, timeout_offset=0.5)) as (url, _):
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port)) as client:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n")
+            # The process gets no time, and the request stays in the kernel.
+            time.sleep(0.8)  # noqa: ASYNC251
+            await until(lambda: waits)
+    assert 0 < waits[0] <= 10 - 0.5 - 0.8 + CLOCK_SECONDS
 
 
 async def test_other_methods_are_not_allowed(simulator: Simulator) -> None:
@@ -134,24 +187,22 @@ async def test_no_redirect_leads_to_a_host_that_the_client_names(simulator: Simu
 
 
 async def test_a_page_is_sent_bit_by_bit_and_whole(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_SLICE_BYTES", 1000)
+    monkeypatch.setattr(app, "PORTION_BYTES", 1000)
     async with served_exporter(watching(simulator.url)) as (url, _):
         page = parse_page((await get(f"{url}/metrics")).text)
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
 
 
-async def test_who_reads_too_slowly_gives_his_place_back(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_SLICE_SECONDS", 0.5)
+async def test_a_reader_that_is_slow_takes_no_place_from_others(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Exporter, "_render", lambda *_: b"x" * 30_000_000)
     async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
         address = httpx.URL(url)
-        _, writer = await asyncio.open_connection(address.host, address.port)
+        reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(0.3)
-        plain = {"accept-encoding": "identity"}
-        assert (await get(f"{url}/metrics", **plain)).status_code == 503
-        await asyncio.sleep(1)
-        assert (await get(f"{url}/metrics", **plain)).status_code == 200
+        await reader.readexactly(1)
+        assert (await get(f"{url}/metrics", **{"accept-encoding": "identity"})).status_code == 200
         writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
@@ -163,12 +214,45 @@ async def test_reloading_over_http_is_off_unless_it_is_wanted(simulator: Simulat
         assert (response.status_code, "--web.enable-lifecycle" in response.text) == (403, True)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://exporter.example:10064"}, 200),
+        ({"origin": "https://exporter.example:10064"}, 200),
+        ({"sec-fetch-site": "same-origin", "origin": "https://exporter.example"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"origin": "http://exporter.example"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site", "origin": "http://exporter.example:10064"}, 403),
+    ],
+)
+async def test_a_page_of_another_site_may_not_reload(
+    simulator: Simulator, headers: dict[str, str], status: int
+) -> None:
+    reloads = []
+
+    async def reload() -> str:
+        reloads.append(1)
+        return ""
+
+    async with (
+        Exporter(watching(simulator.url)) as exporter,
+        served(make_app(exporter, reload=reload)) as url,
+        httpx.AsyncClient(headers={"host": "exporter.example:10064", **headers}) as client,
+    ):
+        assert (await client.post(f"{url}/-/reload")).status_code == status
+    assert len(reloads) == (1 if status == 200 else 0)
+
+
 async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         assert "Nothing was asked yet" in (await get(f"{url}/")).text
         simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
         simulator.faults["stats"] = Fault(latency=30)
-        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "1"})
+        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         clock.now += 30
         page = landing_page(exporter, clock.now)
     assert HOTKEY in page

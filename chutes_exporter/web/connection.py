@@ -1,0 +1,170 @@
+"""One HTTP connection: uvicorn's, with strict framing and a deadline for everything that its client does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import h11
+import structlog
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp, Receive, Scope, Send
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+    from uvicorn.server import ServerState
+
+_log = structlog.get_logger("server")
+
+PORTION_BYTES = 64 * 1024
+"""Bytes of an answer that may wait in this process for the client to read them."""
+
+# All connections read into the same buffer, because each read is handled before the next one. With asyncio's own
+# buffers, pipelined requests could fill 256 KB for each connection.
+_READ_BUFFER = memoryview(bytearray(16 * 1024))
+_END_OF_HEAD_OR_BARE_LF = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+_TCP_INFO_BYTES = 104
+_LAST_DATA_RECEIVED = slice(52, 56)
+"""Place of ``tcpi_last_data_recv`` in Linux' ``struct tcp_info``: milliseconds since the newest data came."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits for the connections of a server.
+
+    Attributes:
+        connections: Connections that are open at the same time. A further one replaces the one that waits longest.
+        slow_readers: Connections whose answer waits for the client to read. A further one replaces the one that waits
+            longest.
+        client_seconds: Seconds that a client has for each step: the TLS handshake, sending a request, the pause
+            between two requests, and reading each 64 KB of an answer.
+    """
+
+    connections: int = 512
+    slow_readers: int = 64
+    client_seconds: float = 10.0
+
+
+class Connection(H11Protocol, asyncio.BufferedProtocol):
+    """A connection that is cut when its client is too slow, and that answers one request at a time.
+
+    The ``state`` of each ASGI scope has ``arrived``: the monotonic time in seconds at which the kernel received the
+    newest bytes of the request.
+
+    Attributes:
+        since: The loop's time at which the present step of the client or of the application began.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: ServerState, limits: Limits) -> None:
+        super().__init__(config=config, server_state=state, app_state={})
+        self.since = 0.0
+        self._limits = limits
+        self._application = cast("ASGIApp", self.app)
+        self._task: asyncio.Task[None] | None = None
+        self.app = self._run
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.transport.is_closing():
+            self.cycle.disconnected = True
+            return
+        self._task = asyncio.current_task()
+        # The task is cancelled when the client disconnects. For uvicorn, that is no error.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._application(scope, receive, send)
+
+    def is_working(self) -> bool:
+        """Tell whether the application answers a request."""
+        cycle: RequestResponseCycle | None = self.cycle  # None until the first request
+        return cycle is not None and not cycle.response_complete
+
+    def waits_for_client(self) -> bool:
+        """Tell whether it is the client's turn: to send a request, or to read an answer."""
+        return self.flow.write_paused or not self.is_working()
+
+    def check(self) -> None:
+        """Cut the connection if its client is too slow."""
+        if self.waits_for_client() and self.loop.time() - self.since > self._limits.client_seconds:
+            self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Begin, unless the client's certificate has a name that is not allowed."""
+        super().connection_made(transport)
+        self.since = self.loop.time()
+        transport.set_write_buffer_limits(PORTION_BYTES)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and not tls.context.admits(tls.getpeercert()):
+            _log.warning("refused a client's certificate: it has no allowed name", client=str(self.client))
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop answering: nobody reads the answer any more."""
+        super().connection_lost(exc)
+        if self._task is not None:
+            self._task.cancel()
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Return where asyncio puts what the client sends."""
+        return _READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle what the client has sent."""
+        data = bytes(_READ_BUFFER[:nbytes])
+        was_working = self.is_working()
+        if not was_working and _has_bare_line_feed(self.conn.trailing_data[0] + data):
+            self.send_400_response("A line of the request ends without CR.")
+            return
+        self.app_state = {"arrived": self.loop.time() - _seconds_in_kernel(self.transport)}
+        self.data_received(data)
+        if not self.is_working():
+            return
+        if not was_working:
+            self.since = self.loop.time()
+        # Pipelined requests and bodies that are still on their way are not read: the connection ends with this answer.
+        more = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
+        if more and self.cycle.keep_alive:
+            self.cycle.keep_alive = False
+            self.headers.append((b"connection", b"close"))
+
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says nothing, and the connection is closed
+        """Tell whether the connection stays open although the client sends nothing more."""
+        # A client that sends nothing more may still read the answer; TLS has no such thing.
+        return self.is_working() and self.scheme == "http"
+
+    def on_response_complete(self) -> None:
+        """Note that it is the client's turn."""
+        self.since = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Note that the client has to read, and cut the slowest reader when there are too many."""
+        super().pause_writing()
+        self.since = self.loop.time()
+        slow = [one for one in cast("set[Connection]", self.connections) if one.flow.write_paused]
+        if len(slow) > self._limits.slow_readers:
+            min(slow, key=lambda one: one.since).transport.abort()
+
+    def resume_writing(self) -> None:
+        """Note that the client has read a portion."""
+        super().resume_writing()
+        self.since = self.loop.time()
+
+
+def _has_bare_line_feed(data: bytes) -> bool:
+    """Tell whether the head of a request has a line that ends without CR, which proxies understand differently."""
+    found = _END_OF_HEAD_OR_BARE_LF.search(data)
+    return found is not None and found[0] == b"\n"
+
+
+def _seconds_in_kernel(transport: asyncio.Transport) -> float:
+    """Return how long the newest bytes of a connection waited for this process; 0 where the kernel does not tell."""
+    # A Unix socket has no such option, and other systems than Linux have none at all.
+    with contextlib.suppress(OSError, AttributeError):
+        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return int.from_bytes(info[_LAST_DATA_RECEIVED], sys.byteorder) / 1000
+    return 0.0
