@@ -36,6 +36,9 @@ them. Ids identify series; names are on info metrics, to be joined with
 series than `--max-series`, each is kept, in this order, that still fits, and the others are left out whole
 (`chutes_scrape_collector_cut`).
 [sizes.md](sizes.md) has measured pages.
+
+[earnings.md](earnings.md) explains the rules behind scores, windows and multipliers. [fields.md](fields.md) lists the
+fields that are left out, and why.
 """
 
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -306,6 +308,43 @@ async def test_the_time_that_making_a_page_takes_comes_off_the_wait(
         started = time.monotonic()
         await page_of(exporter, timeout=2)
     assert time.monotonic() - started < 2.4
+
+
+async def test_nobody_waits_longer_where_making_pages_takes_most_of_the_timeout(
+    simulator: Simulator, slow_rendering: list[float]
+) -> None:
+    slow_rendering[:] = [1.2]
+    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
+        await page_of(exporter)
+        simulator.faults["scores"] = Fault(latency=30)
+        page = await page_of(exporter, timeout=1.5)
+    assert page[series("chutes_scrape_collector_duration_seconds", collector="scores")] < 0.6
+    assert "chutes_miner_score_ratio" in names(page)
+
+
+async def test_a_page_that_is_rendered_already_needs_no_thread(simulator: Simulator) -> None:
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            first = await page_of(exporter)
+            asyncio.get_running_loop().set_default_executor(threads)
+            busy = asyncio.get_running_loop().run_in_executor(None, free.wait)
+            try:
+                second = await asyncio.wait_for(page_of(exporter), 10)
+            finally:
+                free.set()
+            await busy
+    assert data_of(first) == data_of(second)
+
+
+async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_timeout(simulator: Simulator) -> None:
+    simulator.faults.update(dict.fromkeys(("metagraph", "scores"), Fault(latency=60)))
+    settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
+    async with Exporter(settings, clock=Clock()) as exporter:
+        page = await exporter.probe(OTHER, Format.TEXT, timeout=2)
+    waited = {key.source.name: read.seconds for key, read in page.reads.items()}
+    # The wait for the metagraph, which has the seats, took all of it.
+    assert waited["scores"] < 1
 
 
 async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simulator) -> None:

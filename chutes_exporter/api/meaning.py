@@ -1,6 +1,6 @@
 """What the fields mean: the service's rules that collectors and commands share, as pure functions.
 
-``docs/metrics.md`` explains the rules to users. A function returns None where the answer does not say.
+``docs/earnings.md`` explains the rules to users. A function returns None where the answer does not say.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 
 from msgspec import UNSET
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         MetagraphNode,
         Node,
     )
+
+    T = TypeVar("T", InventoryItem, Instance)
 
 HOUR: Final = 3600.0
 U16: Final = 65535.0
@@ -94,11 +96,11 @@ def trust_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
 
 def instance_state(instance: Instance) -> InstanceState | None:
     """Return what an instance does."""
-    if instance.active is None:
-        # The column is nullable, and null until the activation.
-        return "starting" if instance.activated_at is None else None
     if instance.active:
         return "active"
+    if instance.active is None and instance.activated_at is not None:
+        # The column is nullable, but not null any more after the activation.
+        return None
     if instance.verification_error:
         return "failed"
     if instance.activated_at is UNSET:
@@ -136,23 +138,45 @@ def inventory_states(
     The inventory names an instance by its chute only. Where instances of the chute differ, the time of their last
     verification tells them apart.
     """
-    by_chute: dict[str | None, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        by_chute[instance.chute_id].append(instance)
+    items = list(inventory)
+    items_of, instances_of = _grouped(items), _grouped(instances)
     states: dict[str, InstanceState | None] = {}
-    for item in inventory:
-        state = _holder_state(item, by_chute[item.chute_id])
+    for item in items:
+        # An instance of an unknown chute may be of any.
+        holders = [*instances_of[item.chute_id], *(instances_of[None] if item.chute_id is not None else ())]
+        state = _holder_state(item, items_of[item.chute_id], holders)
         if states.get(item.gpu_id) != "active":
             states[item.gpu_id] = state
     return states
 
 
-def _holder_state(item: InventoryItem, of_chute: Sequence[Instance]) -> InstanceState | None:
+def _grouped(records: Iterable[T]) -> dict[str | None, list[T]]:
+    by_chute: dict[str | None, list[T]] = defaultdict(list)
+    for record in records:
+        by_chute[record.chute_id].append(record)
+    return by_chute
+
+
+def _holder_state(
+    item: InventoryItem, of_chute: Sequence[InventoryItem], holders: Sequence[Instance]
+) -> InstanceState | None:
+    """Return the state of the instance that holds a GPU.
+
+    Args:
+        item: The GPU.
+        of_chute: All GPUs that the chute's instances hold.
+        holders: The instances that may be the chute's.
+    """
     if item.active:
         return "active"
-    candidates = [one for one in of_chute if item.active is None or not one.active]
-    exact = [one for one in candidates if one.last_verified_at == item.last_verified_at] or candidates
-    states = {instance_state(one) for one in exact}
+    holders = [one for one in holders if item.active is None or not one.active]
+    states = {instance_state(one) for one in holders}
+    if len(states) > 1:
+        # Each instance holds a GPU, so the times of both lists agree unless one is missing or newer.
+        times = {one.last_verified_at for one in of_chute if not one.active}
+        if times != {one.last_verified_at for one in holders}:
+            return None
+        states = {instance_state(one) for one in holders if one.last_verified_at == item.last_verified_at}
     return states.pop() if len(states) == 1 else None
 
 

@@ -113,7 +113,7 @@ class Chute(Record, frozen=True):
 
 
 class Image(Record, frozen=True):
-    """A container image that chutes are built on. Source: ``/miner/images/``."""
+    """A container image that chutes are built on. Source: ``/miner/images/``. ``status`` is null in old rows."""
 
     image_id: str
     username: str | None = None
@@ -122,7 +122,7 @@ class Image(Record, frozen=True):
     patch_version: str | None = None
     chutes_version: str | None = None
     public: bool | None = None
-    status: str | None = None
+    status: Nullable[str] = UNSET
     created_at: UnixTime | None = None
     build_started_at: UnixTime | None = None
     build_completed_at: UnixTime | None = None

@@ -72,9 +72,9 @@ class Answers:
         """
         return all(self._answers[source].whole for source in among or self._answers)
 
-    def by_hotkey(self, source: Source[T]) -> dict[str, T]:
-        """Return the whole answers of an extra source that are known, by hotkey."""
-        return {hotkey: one.value for (of, hotkey), one in self._extra.items() if of is source and one.whole}
+    def by_hotkey(self, source: Source[T]) -> dict[str, T | None]:
+        """Return the known answers of an extra source by hotkey; None for one that is not whole."""
+        return {hotkey: one.value if one.whole else None for (of, hotkey), one in self._extra.items() if of is source}
 
 
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:

@@ -56,7 +56,6 @@ ALLOCATION = info(
     ("hotkey", "gpu_id", "chute_id", "chute_name"),
     f"{_INVENTORY}: chute_id, chute_name",
 )
-UNKNOWN_MODEL = "unknown"
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
@@ -77,14 +76,22 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         if key in active or all_listed:
             out.add(IN_USE, key in active, hotkey, key)
             out.add(ACTIVE, active.get(key, False), hotkey, key)
-    if not answers.complete():
-        return
-    instances = answers[INSTANCES]
-    holders = inventory_states(inventory, instances)
+    if answers.complete():
+        instances = answers[INSTANCES]
+        _count(known, inventory_states(inventory, instances), hotkey, out)
+
+
+def _count(
+    known: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
+) -> None:
+    """Count the GPUs by model and state."""
     states: dict[str, list[State | None]] = {}
     for key, records in known.items():
         state = _held_state(holders[key]) if key in holders else _free_state(records)
-        model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), UNKNOWN_MODEL)
+        model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), None)
+        if model is None:
+            # It could be any: no model's count is certain.
+            return
         states.setdefault(model, []).append(state)
     for model in sorted(states):
         count = Counter(states[model])

@@ -40,7 +40,7 @@ BUILD_COMPLETED = Metric(
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate the images."""
     for image in distinct(answers[IMAGES], lambda one: one.image_id, out):
-        key = image.image_id
+        key, status = image.image_id, status_of(image)
         out.add(
             INFO,
             1,
@@ -51,8 +51,8 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
             image.patch_version,
             image.chutes_version,
             image.public,
-            status_of(image.status),
-            image.status if status_of(image.status) == "error" else "",
+            status,
+            str(image.status) if status == "error" else "",
         )
         out.add(CREATED, image.created_at, key)
         out.add(BUILD_STARTED, image.build_started_at, key)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import IMAGES
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.records import Image
 
 Status = Literal["pending", "building", "built", "error", "other"]
 """The API's status texts, errors' free text folded into ``error`` and unknown ones into ``other``."""
@@ -26,8 +31,11 @@ COUNT = Metric(
 )
 
 
-def status_of(text: str | None) -> Status:
-    """Return the status that a text of the API means."""
+def status_of(image: Image) -> Status | None:
+    """Return the status that an image's text means, None where the answer does not have it."""
+    text = image.status
+    if text is UNSET:
+        return None
     if text is not None and text.startswith("error"):
         return "error"
     return _STATUS_OF_TEXT.get(text or "", "other")
@@ -35,8 +43,8 @@ def status_of(text: str | None) -> Status:
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Count the images."""
-    count = Counter(status_of(image.status) for image in distinct(answers[IMAGES], lambda one: one.image_id, out))
-    if answers.complete():
+    count = Counter(status_of(image) for image in distinct(answers[IMAGES], lambda one: one.image_id, out))
+    if answers.complete() and None not in count:
         for status in STATUSES:
             out.add(COUNT, count[status], status)
 

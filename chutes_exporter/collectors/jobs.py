@@ -52,8 +52,9 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         return
     waiting = [job for job in jobs if job_state(job) == "waiting"]
     out.add(WAITING, len(waiting))
-    for method, count in Counter(job.method or "" for job in waiting).items():
-        out.add(AVAILABLE, count, method)
+    if all(job.method is not None for job in waiting):
+        for method, count in Counter(job.method for job in waiting).items():
+            out.add(AVAILABLE, count, method)
     created = [job.created_at for job in waiting if job.created_at is not None]
     if len(created) == len(waiting):
         out.add(OLDEST, min(created, default=None))

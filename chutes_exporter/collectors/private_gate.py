@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
 from chutes_exporter.api.meaning import is_public
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import INSTANCES, INVENTORY
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.records import Instance, InventoryItem
 
 _SOURCE = "GET /miner/instances/: active, billed_to"
 _MINER = ("hotkey",)
@@ -38,16 +45,26 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     public = [one for one in instances if is_public(one)]
     if not answers.complete(INSTANCES) or any(is_public(one) is None for one in instances):
         return
-    activations = [one.activated_at for one in public if one.activated_at]
-    out.add(OLDEST, min(activations, default=None), scope.hotkey)
+    if not any(one.activated_at is UNSET or (one.active and one.activated_at is None) for one in public):
+        activations = [one.activated_at for one in public if one.activated_at]
+        out.add(OLDEST, min(activations, default=None), scope.hotkey)
     if any(one.active is None and one.activated_at is not None for one in public):
         return
     active = [one for one in public if one.active]
     out.add(INSTANCE_COUNT, len(active), scope.hotkey)
+    if answers.complete():
+        out.add(GPUS, _gpus(active, instances, answers[INVENTORY]), scope.hotkey)
+
+
+def _gpus(active: list[Instance], instances: list[Instance], inventory: list[InventoryItem]) -> int | None:
+    """Count the GPUs of active public instances, None where the chutes do not tell them from others."""
     chutes = {one.chute_id for one in active}
-    held = [item for item in answers[INVENTORY] if item.active is not False]
-    if answers.complete() and None not in chutes and not any(item.chute_id is None for item in held):
-        out.add(GPUS, sum(1 for item in held if item.active and item.chute_id in chutes), scope.hotkey)
+    others = {one.chute_id for one in instances if one.active and not is_public(one)}
+    held = [item for item in inventory if item.active is not False]
+    if chutes & others or None in chutes or any(item.chute_id is None for item in held):
+        return None
+    own = [item.active for item in held if item.chute_id in chutes]
+    return None if None in own else len(own)
 
 
 COLLECTOR = Collector(

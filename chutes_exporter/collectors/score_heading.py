@@ -48,8 +48,10 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             out.add(HEADING, earned[hotkey] / everybody, hotkey)
 
 
-def _disabled_rate(instances: list[Instance]) -> float | None:
+def _disabled_rate(instances: list[Instance] | None) -> float | None:
     """Return what a miner's disabled instances earn per second, None where that is unknown."""
+    if instances is None:
+        return None
     states = [instance_state(one) for one in instances]
     if None in states:
         return None

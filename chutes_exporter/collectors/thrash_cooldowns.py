@@ -31,9 +31,13 @@ DELETED = Metric(
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the cooldowns; of several for one chute, the one that lasts longest."""
     cooldowns = answers[THRASH_COOLDOWNS]
-    out.add(COUNT, len(cooldowns) if answers.complete() else None, scope.hotkey)
-    longest = {one.chute_id: one for one in sorted(cooldowns, key=lambda one: one.cooldown_expires_at or 0)}
-    for one in longest.values():
+    if not answers.complete():
+        return
+    out.add(COUNT, len(cooldowns), scope.hotkey)
+    # One without an end may last longest.
+    endless = {one.chute_id for one in cooldowns if one.cooldown_expires_at is None}
+    by_end = sorted(cooldowns, key=lambda one: one.cooldown_expires_at or 0)
+    for one in {one.chute_id: one for one in by_end if one.chute_id not in endless}.values():
         out.add(EXPIRES, one.cooldown_expires_at, scope.hotkey, one.chute_id)
         out.add(DELETED, one.deleted_at, scope.hotkey, one.chute_id)
 

@@ -40,13 +40,14 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the newest point, and the average that the private gate uses."""
     points = answers[UNIQUE_CHUTE_HISTORY]
     newest = max(points, key=lambda point: point.time, default=None)
-    if newest is None:
+    # A point that could not be read may be the newest.
+    if newest is None or not answers.complete():
         return
     out.add(UNIQUE_CHUTE_GPUS, newest.count, scope.hotkey)
     out.add(ACTIVE_GPUS, newest.total_count, scope.hotkey)
     out.add(TIME, newest.time, scope.hotkey)
     gpus = total([point.total_count for point in points])
-    if answers.complete() and gpus is not None:
+    if gpus is not None:
         out.add(AVERAGE_GPUS, gpus / len(points), scope.hotkey)
 
 

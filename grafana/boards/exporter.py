@@ -35,7 +35,6 @@ EXPORTER.row(
         Query(f"min(up{{{JOB}}} {OURS})", data=ALL),
         states=UP,
         empty="none in a week",
-        width=2,
     ),
     tile(
         "Feeds down",
@@ -47,7 +46,6 @@ EXPORTER.row(
         ),
         thresholds=[(1, ORANGE)],
         decimals=0,
-        width=2,
     ),
     tile(
         "Feeds without data",
@@ -71,21 +69,13 @@ EXPORTER.row(
     tile(
         "Series of the limit",
         "Series that collectors would have, of those that they may (--max-series). At 100 % whole collectors are left "
-        "out of the page.",
+        "out of the page, and the alert ChutesCollectorCut names them.",
         told(
             f"max(chutes_scrape_series{{{JOB}}} / on (job, instance) chutes_scrape_series_limit{{{JOB}}})",
             "scores",
         ),
         unit="percentunit",
         thresholds=[(0.8, ORANGE), (1, RED)],
-        decimals=0,
-    ),
-    tile(
-        "Collectors cut",
-        "Collectors that are left out of the page because it would have too many series. Raise --max-series, or turn "
-        "off what is not needed.",
-        told(f"sum(max by (collector) (chutes_scrape_collector_cut{{{JOB}}}))", "scores"),
-        thresholds=[(1, RED)],
         decimals=0,
     ),
     tile(
@@ -98,7 +88,6 @@ EXPORTER.row(
         ),
         thresholds=[(1, ORANGE)],
         decimals=0,
-        width=2,
     ),
     tile(
         "Records not read",

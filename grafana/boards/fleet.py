@@ -87,14 +87,12 @@ FLEET.row(
         "list.",
         told(f"sum({mine('chutes_fleet_servers')})", "servers"),
         decimals=0,
-        width=2,
     ),
     tile(
         "GPUs",
         "GPUs of all servers. When some are missing, look at the servers' GPU counts below, and at the machine itself.",
         told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state')})", "fleet"),
         decimals=0,
-        width=2,
     ),
     tile(
         "Idle",
@@ -103,7 +101,6 @@ FLEET.row(
         told(_gpus("idle"), "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
-        width=2,
     ),
     tile(
         "Unverified",
@@ -140,18 +137,6 @@ FLEET.row(
         "Servers that hold an upgrade slot of a maintenance window; their instances were deleted, validly. Upgrade "
         "them: they hold it until they boot with the target version.",
         told(f"sum({mine('chutes_server_maintenance_pending', 'server_id')})", "servers"),
-        thresholds=[(1, ORANGE)],
-        decimals=0,
-    ),
-    tile(
-        "Duplicates",
-        "Names and addresses that more than one server has. A machine may have been added twice: remove the leftover. "
-        "Servers behind one address share it rightly.",
-        told(
-            f"sum({mine('chutes_fleet_duplicate_server_names')}"
-            f" + on (hotkey) {mine('chutes_fleet_duplicate_server_ips')})",
-            "servers",
-        ),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),

@@ -33,14 +33,6 @@ FITTING: Final = (
 MARKET.row(
     "Which chutes are in demand?",
     tile(
-        "Chutes",
-        "Chutes of the platform that are not disabled. When it is 0 the list is broken, not the market: see the "
-        "Exporter board.",
-        told(f"count({OPEN})", "chutes"),
-        decimals=0,
-        width=2,
-    ),
-    tile(
         "Wanted more than served",
         "Chutes with more demand than capacity: their average utilisation of the past hour is above 1. Whether the "
         "service admits another instance depends on its target for the chute.",
@@ -71,7 +63,6 @@ MARKET.row(
         "Jobs of the platform that no miner has claimed. They pay by their multiplier: see the table of jobs.",
         told(platform("chutes_jobs_waiting"), "jobs"),
         decimals=0,
-        width=2,
     ),
     tile(
         "Longest wait of a job",
@@ -95,7 +86,6 @@ MARKET.row(
         told(f"sum({mine('chutes_jobs_stuck')})", "jobs"),
         thresholds=[(1, ORANGE)],
         decimals=0,
-        width=2,
     ),
     tile(
         "Images that failed",

@@ -148,7 +148,8 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     failing = [
         gpu
         for gpu in miner.gpus
-        if all(gpu.error(then) and not gpu.verified_at(then) for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR))
+        if gpu.uuid not in held
+        and all(gpu.error(then) and not gpu.verified_at(then) for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR))
     ]
     return (
         any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)

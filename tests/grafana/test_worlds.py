@@ -151,7 +151,6 @@ def test_without_a_key_what_needs_one_says_so_and_the_rest_is_known(seen: dict[W
         ("chutes-overview", "Next purge"),
         ("chutes-overview", "Units a second"),
         ("chutes-overview", "Score heading"),
-        ("chutes-market", "Chutes"),
         ("chutes-market", "Bounties on offer"),
         ("chutes-market", "My idle GPUs"),
         ("chutes-market", "Jobs waiting"),
@@ -202,11 +201,11 @@ def test_colours_are_there_where_something_is_wrong_alone(seen: dict[World, Seen
         assert alarming(seen[kind]) == {("chutes-subnet", "Leaderboard")}
     assert alarming(seen[World.SICK]) >= {
         *(("chutes-overview", title) for title in ("API", "Signature", "Seat", "Blacklist", "GPUs earning")),
-        *(("chutes-overview", title) for title in ("Idle or unverified", "Next purge", "Alerts firing")),
+        *(("chutes-overview", title) for title in ("Idle or unverified", "Alerts firing")),
         *(("chutes-overview", title) for title in ("Alerts firing now", "Seats behind")),
         *(("chutes-fleet", title) for title in ("Idle", "Unverified", "Servers without GPUs", "Maintenance pending")),
-        *(("chutes-fleet", title) for title in ("Duplicates", "GPUs", "Servers")),
-        *(("chutes-instances", title) for title in ("Longest start", "Next purge")),
+        *(("chutes-fleet", title) for title in ("GPUs", "Servers")),
+        ("chutes-instances", "Longest start"),
         *(("chutes-market", title) for title in ("My idle GPUs", "Tried and waiting", "Images that failed")),
         ("chutes-subnet", "Leaderboard"),
         *(("chutes-exporter", title) for title in ("Feeds down", "Feeds without data", "Doubted", "Feeds")),

@@ -47,8 +47,13 @@ class Truth:
     def score_heading(self) -> tuple[str, Known]:
         scored = {one.hotkey for one in self.world.miners if not one.blacklist_reason}
         active = [one for one in self.world.instances(NOON) if one.active(NOON) and one.hotkey in scored]
-        mine = sum(one.multiplier for one in active if one.hotkey == HOTKEY)
-        return "hotkey", {HOTKEY: mine / sum(one.multiplier for one in active)}
+        disabled = [
+            one for one in self.instances if one.activated_at and one.activated_at <= NOON and one not in active
+        ]
+        mine = sum(one.multiplier(NOON) for one in active if one.hotkey == HOTKEY)
+        kept = sum(one.multiplier(NOON) for one in disabled)
+        everybody = sum(one.multiplier(NOON) for one in active)
+        return "hotkey", {HOTKEY: (mine + kept) / (everybody + kept)}
 
     def score_to_heading(self) -> tuple[str, Known]:
         _, heading = self.score_heading()
@@ -101,10 +106,10 @@ class Truth:
 
     def gpus_by_state(self) -> tuple[str, Known]:
         def state(gpu: Gpu) -> str:
-            if not gpu.verified_at(NOON):
-                return "unverified"
             one = self.held.get(gpu.uuid)
-            return "idle" if one is None else "earning" if one.active(NOON) else "starting"
+            if one is None:
+                return "idle" if gpu.verified_at(NOON) else "unverified"
+            return "earning" if one.active(NOON) else "disabled" if one.disabled(NOON) else "starting"
 
         count = Counter((gpu.model, state(gpu)) for gpu in self.miner.gpus)
         return "gpu+state", {f"{model}+{name}": number for (model, name), number in count.items()}
@@ -119,7 +124,7 @@ class Truth:
         return "server_id", {server.server_id: 1 for server in self.miner.servers if not server.gpus}
 
     def _waiting(self) -> Iterator[Instance]:
-        return (one for one in self.instances if not one.active(NOON))
+        return (one for one in self.instances if not one.activated(NOON))
 
     def stuck_instances(self) -> tuple[str, Known]:
         ages = {one.instance_id: NOON - one.created_at for one in self._waiting()}

@@ -1,0 +1,270 @@
+"""A missing field is not zero: without it, or with null in it, every number stays as it was or is absent.
+
+Each field of each recorded record is taken away, and set to null, one at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter.api.client import Answer
+from chutes_exporter.api.decoding import Shape, StreamShape, Tally
+from chutes_exporter.api.errors import ApiError
+from chutes_exporter.collectors import COLLECTORS, Answers, Scope
+from chutes_exporter.metric import Samples
+from chutes_exporter.sources import SOURCES
+from tests.support import HOTKEY, RECORDINGS, data_of, replay, scrape, served, watching
+from tests.test_recordings import ALL_ON, DIRECTORIES, NAMES, OLDER, Miner, older_bodies, raw_json, stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from chutes_exporter.sources import AnySource
+
+Path = tuple[str | int, ...]
+Key = tuple[str, frozenset[tuple[str, str]]]
+Numbers = dict[Key, float]
+
+_INSTANCES = {"chutes_fleet_instances", "chutes_fleet_gpus", "chutes_miner_score_heading_ratio"}
+NULL_MEANS = {
+    # Not blacklisted, so scored.
+    "metagraph.blacklist_reason": {
+        "chutes_miner_blacklisted",
+        "chutes_metagraph_blacklisted_miners",
+        "chutes_miner_score_heading_ratio",
+    },
+    # Not verified.
+    "nodes.verified_at": {"chutes_gpu_verified", "chutes_fleet_gpus"},
+    # Never active.
+    "instances.activated_at": {*_INSTANCES, "chutes_instance_purge_timestamp_seconds"},
+    # Nobody is billed, so the instance is public.
+    "instances.billed_to": {
+        "chutes_instance_secured_timestamp_seconds",
+        "chutes_miner_private_gate_instances",
+        "chutes_miner_private_gate_gpus",
+    },
+    # A text of its own: no status.
+    "images.status": {"chutes_images", "chutes_image_info"},
+    # Not over.
+    "jobs.finished_at": {
+        "chutes_jobs_waiting",
+        "chutes_jobs_available",
+        "chutes_jobs_oldest_created_timestamp_seconds",
+        "chutes_jobs_tried",
+        "chutes_jobs_stuck",
+        "chutes_job_info",
+        "chutes_job_created_timestamp_seconds",
+        "chutes_job_compute_multiplier",
+        "chutes_job_tries",
+    },
+}
+"""What null in a field may change, because the service gives it a meaning of its own."""
+# No error.
+NULL_MEANS["instances.verification_error"] = {
+    "chutes_fleet_instances",
+    "chutes_instance_purge_timestamp_seconds",
+}
+DEAD = {"instances.verification_error"}
+"""Columns without a writer: a deployment that drops one says as much as one that sends null."""
+# Claimed by nobody.
+NULL_MEANS["jobs.miner_hotkey"] = NULL_MEANS["jobs.finished_at"]
+_MANY = 20
+KINDS = ("missing", "null", "missing everywhere", "null everywhere")
+"""In one record, or in all of them."""
+
+
+def paths(value: Any, at: Path = ()) -> Iterator[Path]:
+    """Return the place of every field, at any depth."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    # Of a long list, some records, evenly spread.
+    step_width = 1 + len(value) // _MANY if isinstance(value, list) else 1
+    for step, part in itertools.islice(inner, 0, None, step_width):
+        if isinstance(value, dict):
+            yield (*at, step)
+        yield from paths(part, (*at, step))
+
+
+def name_of(path: Path) -> str:
+    """Return a field's name: its path without the places in lists."""
+    return ".".join(step for step in path if isinstance(step, str))
+
+
+def changed(value: Any, kind: str, path: Path) -> None:
+    """Take a field out of an answer, or set it to null."""
+    *way, last = path
+    for step in way:
+        value = value[step]
+    if kind.startswith("null"):
+        value[last] = None
+    else:
+        del value[last]
+
+
+def changes(raw: Any, kind: str) -> Iterator[tuple[str, Any]]:
+    """Return each field's name with the answer that has lost it."""
+    places: dict[str, list[Path]] = {}
+    for path in paths(raw):
+        places.setdefault(name_of(path), []).append(path)
+    for name, of_name in places.items():
+        for together in [of_name] if kind.endswith("everywhere") else [[path] for path in of_name]:
+            answer = copy.deepcopy(raw)
+            for path in together:
+                changed(answer, kind, path)
+            yield name, answer
+
+
+def json_body(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+async def answer_of(source: AnySource, body: bytes) -> Answer[Any] | None:
+    """Return what an answer says, None where it cannot be read."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    shape, tally = source.endpoint.shape, Tally()
+    try:
+        if isinstance(shape, StreamShape):
+            value: Any = [record async for record in shape.decode(chunks(), tally)]
+        else:
+            assert isinstance(shape, Shape)
+            value = shape.decode(body, tally)
+    except ApiError:
+        return None
+    return Answer(value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0, size=len(body))
+
+
+@dataclass
+class World:
+    """Recorded answers, and what the collectors make of them.
+
+    Attributes:
+        hotkey: The miner that the answers are about.
+        bodies: The bodies by name.
+        answers: What they say.
+    """
+
+    hotkey: str
+    bodies: dict[str, bytes]
+    answers: dict[AnySource, Answer[Any] | None]
+
+    def body_of(self, name: str, value: Any) -> bytes:
+        """Return a changed answer in the form that the recorded one has."""
+        return (stream if self.bodies[name].startswith(b"data: ") else json_body)(value)
+
+    def numbers(self, *, of: AnySource) -> Numbers:
+        """Return all samples that depend on a source."""
+        found: Numbers = {}
+        scope = Scope(frozenset({self.hotkey}), "all", self.hotkey)
+        for collector in COLLECTORS:
+            if of not in (*collector.sources, *collector.extra):
+                continue
+            if of in collector.extra and self.answers[of] is None:
+                # Used where it is known; an answer that cannot be read at all is a feed that fails.
+                continue
+            known = {source: answer for source in collector.sources if (answer := self.answers.get(source))}
+            if len(known) < len(collector.sources):
+                continue
+            extra = {(one, self.hotkey): answer for one in collector.extra if (answer := self.answers.get(one))}
+            out = Samples()
+            collector.collect(Answers(known, extra), scope, out)
+            for metric, family in out.families():
+                for values, number in family.items():
+                    pairs = zip(metric.labels, values, strict=True)
+                    found[metric.name, frozenset((label, text) for label, text in pairs if text)] = number
+        return found
+
+
+WORLDS = {directory.name: Miner(directory, "test_miner").bodies for directory in DIRECTORIES} | {
+    period: functools.partial(older_bodies, period) for period in OLDER
+}
+
+
+async def world_of(name: str) -> World:
+    bodies = WORLDS[name]()
+    answers = {source: await answer_of(source, bodies[source.name]) for source in SOURCES if source.name in bodies}
+    assert None not in answers.values()
+    return World(HOTKEY, bodies, answers)
+
+
+def false_values(before: Numbers, after: Numbers) -> list[Key]:
+    """Return the samples that say something else than before, and those that say something new."""
+    gone = before.keys() - after.keys()
+    return [
+        key
+        for key, value in after.items()
+        if (before[key] != value if key in before else not _lacks_a_label(key, gone))
+    ]
+
+
+def _lacks_a_label(key: Key, gone: set[Key]) -> bool:
+    """Tell whether a sample only describes with fewer words what another one described."""
+    name, labels = key
+    return name.endswith("_info") and any(name == other and labels < more for other, more in gone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("where", WORLDS)
+async def test_a_missing_field_changes_no_number_and_adds_none(where: str, name: str, kind: str) -> None:
+    world = await world_of(where)
+    if name not in world.bodies:
+        return
+    (source,) = (source for source in SOURCES if source.name == name)
+    before = world.numbers(of=source)
+    wrong: dict[str, set[str]] = {}
+    tried, raw = 0, raw_json(world.bodies)[name]
+    for field, answer in changes(raw, kind):
+        world.answers[source] = await answer_of(source, world.body_of(name, answer))
+        place = f"{name}.{field}"
+        allowed = NULL_MEANS.get(place, set()) if kind.startswith("null") or place in DEAD else set()
+        if found := {key[0] for key in false_values(before, world.numbers(of=source))} - allowed:
+            wrong.setdefault(place, set()).update(found)
+        tried += 1
+    assert tried > 1 or raw == []
+    assert wrong == {}
+
+
+ON_A_PAGE = (
+    ("metagraph", "incentive"),
+    ("metagraph", "blacklist_reason"),
+    ("active_instances", "miner_hotkey"),
+    ("active_instances", "compute_multiplier"),
+    ("nodes", "verified_at"),
+    ("nodes", "gpu_identifier"),
+    ("inventory", "active"),
+    ("inventory", "chute_id"),
+    ("instances", "activated_at"),
+    ("instances", "chute_id"),
+    ("instances", "billed_to"),
+    ("servers", "servers.gpus"),
+    ("jobs", "finished_at"),
+    ("jobs", "miner_history"),
+    ("images", "status"),
+    ("stats", "past_day.instance_stats.compute_units"),
+)
+
+
+@pytest.mark.parametrize(("name", "field"), ON_A_PAGE)
+async def test_a_page_lacks_what_its_answers_lack(name: str, field: str) -> None:
+    bodies = Miner(RECORDINGS, "test_miner").bodies()
+    raw = raw_json(bodies)[name]
+    whole = stream if bodies[name].startswith(b"data: ") else json_body
+    async with served(replay(bodies)) as url:
+        before = data_of(await scrape(watching(url, collectors=ALL_ON)))
+        pages = []
+        for kind in ("missing", "missing everywhere"):
+            bodies[name] = whole(next(answer for place, answer in changes(raw, kind) if place == field))
+            pages.append(data_of(await scrape(watching(url, collectors=ALL_ON))))
+            assert false_values(before, pages[-1]) == []
+    in_one, in_all = pages
+    assert len(in_all) < len(before)
+    assert in_all.keys() <= in_one.keys()
