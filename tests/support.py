@@ -338,8 +338,8 @@ class Prometheus:
         }
 
     def stand_still(self) -> None:
-        """Let all later queries see the last scrape that succeeded: on a busy machine the next may miss its second."""
-        self._at = min(self.wait_for("timestamp(up == 1)").values())
+        """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may miss its second."""
+        self._at = max(self.wait_for("timestamp(up) and on() (min(up) == 1)").values())
 
     def wait_for(self, expression: str, seconds: float = 60) -> dict[Labels, float]:
         """Return the result of a query as soon as it has one."""

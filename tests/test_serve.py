@@ -67,7 +67,7 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something is so; a coroutine is asked for what comes of it."""
-    for _ in range(200):
+    for _ in range(1200):
         found = condition()
         if await found if inspect.isawaitable(found) else found:
             return

@@ -224,9 +224,14 @@ def test_what_explains_others_keeps_them_quiet_and_no_more(
     with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
         url = f"http://{address}/api/v2/alerts"
         assert httpx.post(url, json=[{"labels": labels} for labels in everything]).status_code == httpx.codes.OK
-        # Inhibition is worked out when alerts are grouped for sending.
-        time.sleep(3)
-        alerts = httpx.get(url).json()
-    suppressed = {identity(one["labels"]) for one in alerts if one["status"]["inhibitedBy"]}
-    assert suppressed == {identity(labelled(alert)) for alert in quiet}
+        expected = {identity(labelled(alert)) for alert in quiet}
+        # Inhibition is worked out for all alerts when they are grouped for sending.
+        deadline = time.monotonic() + 60
+        while True:
+            alerts = httpx.get(url).json()
+            suppressed = {identity(one["labels"]) for one in alerts if one["status"]["inhibitedBy"]}
+            if suppressed >= expected or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+    assert suppressed == expected
     assert {identity(one["labels"]) for one in alerts} == {identity(labels) for labels in everything}

@@ -434,7 +434,8 @@ async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> 
     seen: list[Exchange] = []
     async with ChutesClient(simulator.url, watcher=seen.append) as client:
         task = asyncio.create_task(client.scores())
-        await asyncio.sleep(0.2)
+        while not simulator.api.most_at_once["scores"]:
+            await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

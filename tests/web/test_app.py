@@ -80,7 +80,7 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
         )
         assert simulator.asked == type(simulator.asked)()
         simulator.faults["scores"] = Fault(status=500)
-        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "1"})
+        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         response = await get(f"{url}/-/ready")
         assert (response.status_code, response.text) == (200, f"Ready, though {simulator.url} fails for scores.\n")
         simulator.faults.clear()
@@ -252,7 +252,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         assert "Nothing was asked yet" in (await get(f"{url}/")).text
         simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
         simulator.faults["stats"] = Fault(latency=30)
-        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "1"})
+        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         clock.now += 30
         page = landing_page(exporter, clock.now)
     assert HOTKEY in page
