@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -338,7 +339,7 @@ class Prometheus:
         }
 
     def stand_still(self) -> None:
-        """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may miss its second."""
+        """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may be late."""
         self._at = max(self.wait_for("timestamp(up) and on() (min(up) == 1)").values())
 
     def wait_for(self, expression: str, seconds: float = 60) -> dict[Labels, float]:
