@@ -44,11 +44,10 @@ from tests.support import served_exporter as serve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from chutes_exporter.simulator.world import Job
-
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.base import Collector
     from chutes_exporter.metric import Samples
+    from chutes_exporter.simulator.world import Job
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 INVOCATIONS = "chutes_chute_window_invocations"
