@@ -6,7 +6,11 @@ import inspect
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bcrypt
@@ -20,11 +24,12 @@ from chutes_exporter.serve import Service, run_serve
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web import config_file
+from chutes_exporter.web.server import bound_address, open_socket
 from tests.support import HOTKEY, Pki, get, parse_page, series
+from tests.test_cli import COMMAND, LISTEN, environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from chutes_exporter.config import Settings
 
@@ -366,3 +371,85 @@ async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
         await asyncio.wait_for(running, 20)
     # The warnings of a reload are told as those of a start.
     assert [log for log in logs if "other users of this machine can read" in log["event"]]
+
+
+COMMANDS = {
+    "serve": ("serve", *LISTEN, "--api.url", "http://127.0.0.1:9"),
+    "demo": ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0"),
+}
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+def holds_or_handles_signals(process: subprocess.Popen[str]) -> bool:
+    """Tell whether Python has started as far as the command's first line."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    sets = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigCgt:"))]
+    return bool((sets[0] | sets[1]) & 1 << (signal.SIGHUP - 1))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends, "it never came true"
+
+
+def test_signals_are_held_before_anything_that_takes_time_is_imported() -> None:
+    code = "import sys, chutes_exporter.__main__; print(sorted({'asyncio', 'click', 'uvicorn'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_no_hang_up_during_the_start_or_later_ends_the_process(command: tuple[str, ...]) -> None:
+    process = start(*command)
+    assert process.stderr is not None
+    lines: list[str] = []
+    errors = process.stderr
+    reading = threading.Thread(target=lambda: lines.extend(errors))
+    reading.start()
+    try:
+        wait_for(lambda: holds_or_handles_signals(process))
+        while not any("msg=listening" in line for line in lines):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.002)
+        for _ in range(20):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        reading.join()
+        process.communicate()
+    # The reload that was asked for during the start comes after it.
+    messages = [line.partition("msg=")[2].split(" ")[0] for line in lines]
+    assert messages.index("listening") < messages.index('"configuration')
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Signals) -> None:
+    for moment in range(8):
+        process = start(*command)
+        wait_for(lambda running=process: holds_or_handles_signals(running))  # type: ignore[misc]
+        time.sleep(moment * 0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, "Traceback" in errors) == (0, False)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
+def test_other_commands_end_at_a_signal_as_usual(number: signal.Signals, status: int) -> None:
+    with open_socket(Address("127.0.0.1", 0)) as api:
+        api.settimeout(30)
+        process = start("query", "scores", "--api.url", f"http://{bound_address(api)}")
+        waiting, _ = api.accept()
+        with waiting:
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in errors) == (status, False)
