@@ -71,7 +71,7 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something is so; a coroutine is asked for what comes of it."""
-    for _ in range(200):
+    for _ in range(1200):
         found = condition()
         if await found if inspect.isawaitable(found) else found:
             return
@@ -339,8 +339,10 @@ async def test_a_file_that_is_being_written_is_not_followed_yet(
 
 
 async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settings]) -> None:
+    signalled = threading.Event()
+
     def slowly() -> Settings:
-        time.sleep(0.3)
+        assert signalled.wait(60)
         return make()
 
     with structlog.testing.capture_logs() as logs:
@@ -349,7 +351,8 @@ async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settin
         for _ in range(10):
             os.kill(os.getpid(), signal.SIGHUP)
             await asyncio.sleep(0.01)
-        await asyncio.sleep(1)
+        signalled.set()
+        await until(lambda: len([log for log in logs if log["event"] == "configuration read again"]) == 2)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
     assert len([log for log in logs if log["event"] == "configuration read again"]) == 2

@@ -134,6 +134,7 @@ async def test_scrapes_that_wait_for_a_hanging_api_make_room_for_others(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "_HURRY_SECONDS", 0.1)
+    monkeypatch.setattr(app, "_QUEUE_SECONDS", 60)
     simulator.faults["scores"] = Fault(latency=60)
     async with served_exporter(watching(simulator.url, max_requests=2)) as (url, exporter):
         patient = {"X-Prometheus-Scrape-Timeout-Seconds": "100000"}

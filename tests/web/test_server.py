@@ -155,7 +155,7 @@ async def test_a_further_connection_replaces_an_idle_one_before_one_that_is_answ
     app = Starlette(routes=[Route("/", hello), Route("/slow", slow)])
     with open_socket(Address("127.0.0.1", 0)) as opened:
         async with (
-            serving(app, [opened], limits=Limits(connections=3)),
+            serving(app, [opened], limits=Limits(connections=3, client_seconds=60)),
             contextlib.AsyncExitStack() as stack,
         ):
             url = f"http://{bound_address(opened)}"
@@ -299,6 +299,14 @@ def test_a_file_in_the_place_of_a_unix_socket_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot listen on unix:"):
         open_socket(Address(path=str(path)))
     assert path.read_text() == "data"
+
+
+@pytest.mark.parametrize(("limit", "connections"), [(64, 32), (100, 50), (1024, 944), (-1, 4096)])
+def test_connections_leave_file_descriptors_for_everything_else(
+    monkeypatch: pytest.MonkeyPatch, limit: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
+    assert server.files_for_connections() == connections
 
 
 @pytest.mark.parametrize(("before", "hard", "after"), [(1024, 20_000, 4096), (1024, 2000, 2000), (1024, -1, 4096)])
