@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import json
 import socket
 import ssl
@@ -127,6 +129,17 @@ def free_port() -> int:
     port: int = reserved.getsockname()[1]
     reserved.detach()
     return port
+
+
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is so; a coroutine is asked for what comes of it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if await found if inspect.isawaitable(found) else found:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never came true")
 
 
 async def get(url: str, **headers: str) -> httpx.Response:
@@ -338,7 +351,10 @@ class Prometheus:
         }
 
     def stand_still(self) -> None:
-        """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may miss its second."""
+        """Let all later queries see a moment at which all targets are up.
+
+        On a busy machine a later scrape may miss its second.
+        """
         self._at = max(self.wait_for("timestamp(up) and on() (min(up) == 1)").values())
 
     def wait_for(self, expression: str, seconds: float = 60) -> dict[Labels, float]:
