@@ -207,6 +207,11 @@ _collectors = _options(
         help="Leave out whole collectors, the least important first, where all of them would have more series.",
     ),
     _option(
+        "--openmetrics.created",
+        is_flag=True,
+        help="Write the _created lines of counters in OpenMetrics. Prometheus stores each as another series.",
+    ),
+    _option(
         "--feed.ttl",
         multiple=True,
         metavar="FEED=SECONDS",
@@ -447,6 +452,7 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         "timeout_offset": "scrape_timeout_offset",
         "miners": "miners",
         "max_series": "max_series",
+        "created_timestamps": "openmetrics_created",
         "ttl": "feed_ttl",
         "max_age": "feed_max_age",
     }

@@ -97,6 +97,7 @@ class Settings:
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
         miners: Which miners' public data is exported besides the watched ones'.
         max_series: Most series that the collectors may have together.
+        created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
         policies: How fresh each feed is kept, by name.
         collectors: Whether a collector is on, by name, where the user said so.
         warnings: What the user should know about these settings.
@@ -115,6 +116,7 @@ class Settings:
     timeout_offset: float = defaults.TIMEOUT_OFFSET
     miners: MinersChoice = "all"
     max_series: int = defaults.MAX_SERIES
+    created_timestamps: bool = False
     policies: Mapping[str, Policy] = field(default_factory=lambda: {one.name: one.policy for one in SOURCES})
     collectors: Mapping[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -184,6 +186,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     timeout_offset: float = defaults.TIMEOUT_OFFSET,
     miners: MinersChoice | None = None,
     max_series: int = defaults.MAX_SERIES,
+    created_timestamps: bool = False,
     ttl: Iterable[str] = (),
     max_age: Iterable[str] = (),
     collectors: Mapping[str, bool] | None = None,
@@ -206,6 +209,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         miners: Which miners' public data is exported besides the watched ones'; when None, everybody's where no
             hotkey is named, and nobody's otherwise.
         max_series: Most series that the collectors may have together.
+        created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
         ttl: ``FEED=SECONDS``: how long an answer of the feed counts as fresh.
         max_age: ``FEED=SECONDS``: the age at which an answer of the feed is dropped.
         collectors: Whether a collector is on, by name.
@@ -252,6 +256,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         timeout_offset=timeout_offset,
         miners=miners or ("watched" if watched else "all"),
         max_series=max_series,
+        created_timestamps=created_timestamps,
         policies=_policies(ttl, max_age),
         collectors=dict(collectors or {}),
         warnings=tuple(warnings),

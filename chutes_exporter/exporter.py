@@ -235,7 +235,7 @@ class Exporter:
             # Another scrape may have brought newer answers meanwhile, and old ones may have gone: what the page shows
             # and what it says of its freshness are taken at one moment, here on the loop, where nothing else moves.
             reads = {key: self._as_of_now(key, read) for key, read in reads.items()}
-            own = Samples()
+            own = Samples(with_created=self.settings.created_timestamps)
             whole = not order.target
             if whole:
                 own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
@@ -255,7 +255,8 @@ class Exporter:
     def _render(self, plan: Plan, order: _Order, reads: Mapping[FeedKey, Read], own: Samples) -> bytes:
         families = self._renderer.families(plan, reads, own)
         families.extend(exposition.render(own))
-        own_end = b"" if order.target else self.telemetry.render(order.form)
+        created = self.settings.created_timestamps
+        own_end = b"" if order.target else self.telemetry.render(order.form, created=created)
         page = exposition.assemble(families, own_end, ORDER, order.form)
         return exposition.compress(page) if order.gzipped else b"".join(page)
 
@@ -281,7 +282,7 @@ class Exporter:
         return Read(reading, time.monotonic() - started)
 
     async def _ask(self, key: FeedKey) -> Answer[Any]:
-        source, last = key.source, self.feeds.peek(key)
+        source, last = key.source, self._believed(key)
         answer = await self._request(key)
         if doubted := await self._doubt(key, answer):
             if doubted in doubt.WORTH_ASKING_AGAIN:
@@ -327,9 +328,14 @@ class Exporter:
                 raise doubt.DoubtedError("no_history", self.settings.policies[source.name].ttl) from None
             return Answer.nothing(source.none)
 
+    def _believed(self, key: FeedKey) -> Snapshot[Any] | None:
+        """Return the newest answer that is not doubted. One that is doubted gives way to any newer one."""
+        last = self.feeds.peek(key)
+        return None if last is None or last.value.doubt is not None else last
+
     async def _doubt(self, key: FeedKey, answer: Answer[Any]) -> doubt.Reason | None:
         """Return a reason to doubt an answer, or None."""
-        last = self.feeds.peek(key)
+        last = self._believed(key)
         shrinks = last is not None and doubt.shrinks(answer.listed, last.value.listed)
         if shrinks and "shrunk" in key.source.doubts:
             return "shrunk"

@@ -213,8 +213,14 @@ def _header(name: str, kind: str, text: str, unit: str, form: Format) -> str:
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n{unit_line}"
 
 
-def render_own(families: Iterable[prometheus_client.Metric], form: Format) -> bytes:
-    """Render what prometheus-client counts for us; families without a sample are left out."""
+def render_own(families: Iterable[prometheus_client.Metric], form: Format, *, created: bool = False) -> bytes:
+    """Render what prometheus-client counts for us; families without a sample are left out.
+
+    Args:
+        families: The families.
+        form: The format.
+        created: Whether OpenMetrics has the times from which counters count. Text has no such thing.
+    """
     lines: list[str] = []
     for metric in families:
         if not metric.samples:
@@ -222,8 +228,8 @@ def render_own(families: Iterable[prometheus_client.Metric], form: Format) -> by
         full_name = f"{metric.name}_total" if metric.type == "counter" else metric.name
         lines.append(_header(full_name, metric.type, metric.documentation, metric.unit, form))
         for sample in metric.samples:
-            if sample.name.endswith("_created") and form is Format.TEXT:
-                continue  # text has no such thing: it would be a gauge of its own
+            if sample.name.endswith("_created") and not (created and form is Format.OPENMETRICS):
+                continue
             lines.append(f"{series(sample.name, sample.labels)} {number(float(sample.value))}\n")
     return _encode(lines)
 

@@ -63,16 +63,18 @@ class Samples:
 
     Args:
         limit: Most samples to keep. With more all are dropped, and only their number is known.
+        with_created: Whether to keep the times from which counters count.
 
     Attributes:
         count: How many samples there are, those that were dropped because of the limit included.
         duplicates: Samples dropped because their series had one already.
-        created: Unix time from which on counters count, by metric and label values, where it is known.
+        created: Unix time from which on counters count, by metric and label values, where it is known and kept.
     """
 
-    def __init__(self, limit: float = math.inf) -> None:
+    def __init__(self, limit: float = math.inf, *, with_created: bool = False) -> None:
         self._families: dict[Metric, dict[tuple[str, ...], float]] = {}
         self._limit = limit
+        self._with_created = with_created
         self.count = 0
         self.duplicates = 0
         self.created: dict[tuple[Metric, tuple[str, ...]], float] = {}
@@ -104,7 +106,7 @@ class Samples:
         else:
             family[values] = number
             self.count += 1
-            if created is not None:
+            if created is not None and self._with_created:
                 self.created[metric, values] = created
 
     def families(self) -> Iterator[tuple[Metric, Mapping[tuple[str, ...], float]]]:

@@ -222,7 +222,7 @@ class Telemetry:
         prom.PlatformCollector(registry=self._process)
         prom.GCCollector(registry=self._process)
         self._registry = prom.CollectorRegistry()
-        self._rendered: dict[tuple[Format, bool], bytes] = {}
+        self._rendered: dict[tuple[Format, bool, bool], bytes] = {}
         self._requests = _instrument(prom.Counter, API_REQUESTS, self._registry)
         self._duration = _instrument(prom.Histogram, API_DURATION, self._registry, buckets=_BUCKETS)
         self._bytes = _instrument(prom.Counter, API_BYTES, self._registry)
@@ -247,18 +247,25 @@ class Telemetry:
         if good:
             self.reloaded_at = now
 
-    def render(self, form: Format) -> bytes:
-        """Return what was counted, and the metrics of the process and its Python, as the end of a page."""
+    def render(self, form: Format, *, created: bool = False) -> bytes:
+        """Return what was counted, and the metrics of the process and its Python, as the end of a page.
+
+        Args:
+            form: The format.
+            created: Whether OpenMetrics has the times from which counters count.
+        """
         # Without a recent answer the offset is unknown, which is not zero.
         clock_known = time.monotonic() - self._clock_seen < _CLOCK_MAX_AGE
         rendered = self._rendered
-        ours = rendered.get((form, clock_known))
+        ours = rendered.get((form, clock_known, created))
         if ours is None:
             # Most scrapes come between two exchanges, and histograms have many lines.
-            ours = rendered[form, clock_known] = render_own(
-                (one for one in self._registry.collect() if clock_known or one.name != API_CLOCK_OFFSET.name), form
+            ours = rendered[form, clock_known, created] = render_own(
+                (one for one in self._registry.collect() if clock_known or one.name != API_CLOCK_OFFSET.name),
+                form,
+                created=created,
             )
-        return render_own(self._process.collect(), form) + ours
+        return render_own(self._process.collect(), form, created=created) + ours
 
 
 def build_labels() -> tuple[str, str]:

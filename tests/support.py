@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -351,10 +352,7 @@ class Prometheus:
         }
 
     def stand_still(self) -> None:
-        """Let all later queries see a moment at which all targets are up.
-
-        On a busy machine a later scrape may miss its second.
-        """
+        """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may be late."""
         self._at = max(self.wait_for("timestamp(up) and on() (min(up) == 1)").values())
 
     def wait_for(self, expression: str, seconds: float = 60) -> dict[Labels, float]:
@@ -387,3 +385,12 @@ class Pki:
         if name:
             context.load_cert_chain(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         return context
+
+
+def named_tests() -> frozenset[str]:
+    """Return the names of all test functions, for the documents that name them."""
+    names = (
+        re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+        for path in ROOT.glob("tests/**/test_*.py")
+    )
+    return frozenset(name for found in names for name in found)

@@ -147,6 +147,7 @@ def test_watching_nobody_is_refused() -> None:
     ("url", "warned"),
     [
         ("http://api.example", True),
+        ("HTTP://api.example", True),
         ("http://10.0.0.1", True),
         ("http://localhost:1", False),
         ("http://[::1]:1", False),
@@ -157,6 +158,7 @@ def test_watching_nobody_is_refused() -> None:
 def test_signing_over_an_open_network_is_warned_of(url: str, warned: bool) -> None:  # noqa: FBT001
     assert bool(make_settings(api_url=url, credentials=WITH_KEY).warnings) is warned
     assert not make_settings(api_url=url).warnings
+    assert make_settings(api_url=url).api_url == url.lower()
 
 
 def test_the_environments_seed_is_found() -> None:

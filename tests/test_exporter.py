@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.base import Collector
     from chutes_exporter.metric import Samples
+    from chutes_exporter.simulator.world import Job
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 INVOCATIONS = "chutes_chute_window_invocations"
@@ -657,17 +658,20 @@ async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Sim
     ]
 
 
+class FewJobs(World):
+    """A world whose list of jobs has just begun."""
+
+    def jobs(self, now: float) -> list[Job]:
+        return super().jobs(now)[-5:]
+
+
 @pytest.mark.parametrize(
     "size", [Size(miners=3, active_miners=3, chutes=40), Size(miners=40, active_miners=20, chutes=200)]
 )
 async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) -> None:
-    world = World(start=NOON, size=size)
+    world = FewJobs(start=NOON, size=size)
     async with Simulator(world, clock=clock) as simulator:
         on = {collector.name: True for collector in COLLECTORS}
-        # The service has sent none since May 2026.
-        simulator.faults["thrash_cooldowns"] = Fault(
-            body=json.dumps([{"chute_id": chute.chute_id} for chute in world.chutes]).encode()
-        )
         settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
         async with Exporter(settings, clock=clock) as exporter:
             page = await page_of(exporter)

@@ -203,11 +203,15 @@ async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clo
     assert page[series("chutes_observed_gpu_verification_failures_total", hotkey=HOTKEY)] > 0
 
 
-async def test_openmetrics_says_since_when_each_counter_counts(simulator: Simulator, clock: Clock) -> None:
+async def test_openmetrics_says_since_when_each_counter_counts_on_request(simulator: Simulator, clock: Clock) -> None:
     keys = tuple(miner.key for miner in simulator.world.miners[:2])
-    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+    credentials = Credentials(keys, (), ())
+    async with Exporter(make_settings(api_url=simulator.url, credentials=credentials), clock=clock) as exporter:
+        assert b"_created" not in (await exporter.page(Format.OPENMETRICS, timeout=5)).replace(b"_created_time", b"")
+    settings = make_settings(api_url=simulator.url, credentials=credentials, created_timestamps=True)
     async with Exporter(settings, clock=clock) as exporter:
         text = (await exporter.page(Format.OPENMETRICS, timeout=5)).decode()
+    assert "\nchutes_api_requests_created{" in text
     for name in ("instances_started", "gpu_verification_failures"):
         lines = [line for line in text.splitlines() if line.startswith(f"chutes_observed_{name}")]
         first, second = (f'hotkey="{key.address}"' for key in keys)

@@ -103,7 +103,7 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     assert "--chute-version" in errors
     status, _, errors = await run(simulator, *ask, "--chute-version", "x")
     assert status == 1
-    assert "404 Chute not found" in errors
+    assert f"404 chute_id='{chute.chute_id}' not found" in errors
     assert "→" in errors
 
 

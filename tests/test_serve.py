@@ -160,7 +160,7 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
         assert not await admits("first")
         # What is faulty changes nothing, is told once, and what is put right is followed again.
         with structlog.testing.capture_logs() as logs:
-            path.write_text("basic_auth_users: {}")
+            path.write_text("basic_auth_users: {alice: secret}")
             await until(lambda: logs)
             await asyncio.sleep(2.2)
             assert [log["event"] for log in logs] == ["the old web configuration stays"]

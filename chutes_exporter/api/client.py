@@ -389,12 +389,7 @@ class ChutesClient:
             async with (
                 _mapped_errors(self._http.base_url.host, claim),
                 limit,
-                self._http.stream(
-                    endpoint.method,
-                    url,
-                    params={**(endpoint.query or {}), **(params or {})},
-                    headers=headers,
-                ) as response,
+                self._response(endpoint, url, {**(endpoint.query or {}), **(params or {})}, headers) as response,
             ):
                 exchange.code = str(response.status_code)
                 self._note_clock(response, exchange)
@@ -417,6 +412,37 @@ class ChutesClient:
             exchange.seconds = time.monotonic() - started
             if self._watcher is not None:
                 self._watcher(exchange)
+
+    @asynccontextmanager
+    async def _response(
+        self, endpoint: e.Endpoint[Any], url: str, params: Mapping[str, str], headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request and yield the response.
+
+        A server may close a kept-alive connection at the moment at which a request is sent on it. Then a GET is sent
+        once more.
+        """
+        connected = False
+
+        async def trace(event: str, _info: Any) -> None:
+            nonlocal connected
+            connected = connected or event.startswith("connection.connect")
+
+        def request() -> httpx.Request:
+            return self._http.build_request(
+                endpoint.method, url, params=params, headers=headers, extensions={"trace": trace}
+            )
+
+        try:
+            response = await self._http.send(request(), stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if connected or endpoint.method != "GET":
+                raise
+            response = await self._http.send(request(), stream=True)
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
     async def _decode(self, shape: Shape[T], opened: _Opened) -> tuple[T, int]:
         """Read the body and decode it; returns the value, and the bytes of memory that it takes."""

@@ -202,14 +202,20 @@ def bounty_age(chute: Chute) -> float | None:
 
 
 def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
-    """Tell whether the service's own monitoring is down: then all of a platform reports zero demand."""
-    return bool(chutes) and not any(getattr(chute, field) for chute in chutes for field in DEMAND_FIELDS)
+    """Tell whether the service's own monitoring is down: then a whole platform reports no requests and no use."""
+    return bool(chutes) and not any(chute.total_invocations or chute.utilization for chute in chutes)
 
 
 def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
-    """Return the fields that say nothing in this answer: all of the demand, or constants."""
-    errors = any(chute.error_count for chute in chutes)
-    return [*(DEMAND_FIELDS if demand_is_unknown(chutes) else ()), *(() if errors else ("error_count",))]
+    """Return the fields that say nothing in this answer: all of the demand, those not measured, or constants.
+
+    The service measures each field of the demand by itself, and sends 0 for every chute where that fails. Only
+    refused requests may be rare enough that nobody had any.
+    """
+    zero = [field for field in (*DEMAND_FIELDS, "error_count") if not any(getattr(chute, field) for chute in chutes)]
+    if demand_is_unknown(chutes):
+        return list(dict.fromkeys((*DEMAND_FIELDS, *zero)))
+    return [field for field in zero if field != "rate_limit_count"]
 
 
 def clock_rate_hertz(node: Node) -> float | None:

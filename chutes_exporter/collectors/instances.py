@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, purged_at, secured_at
+from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, purged_at, region, secured_at
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import INSTANCES
 
 _SOURCE = "GET /miner/instances/"
 _INSTANCE = ("hotkey", "instance_id")
-_NO_REGION = "n/a"
 
 COUNT = Metric(
     "chutes_fleet_instances",
@@ -147,7 +146,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             instance.chute_id,
             instance.version,
             instance.chutes_version,
-            instance.region if instance.region != _NO_REGION else None,
+            region(instance),
             instance.billed_to or None,
         )
         out.add(ACTIVE, instance.active, hotkey, key)

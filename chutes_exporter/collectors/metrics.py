@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import demand_is_unknown
+from msgspec import structs
+
+from chutes_exporter.api.meaning import unknown_metrics
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples
 from chutes_exporter.sources import METRICS
@@ -74,17 +76,15 @@ PRICE = Metric(
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate the metrics of all chutes."""
     chutes = distinct(answers[METRICS], lambda chute: chute.chute_id, out)
-    measured = not demand_is_unknown(chutes)
-    errors = any(chute.error_count for chute in chutes)
+    unknown = dict.fromkeys(unknown_metrics(chutes))
     for chute in chutes:
-        if measured:
-            out.add(INVOCATIONS, chute.total_invocations, chute.chute_id, _HOUR)
-            out.add(COMPUTE_SECONDS, chute.total_compute_time, chute.chute_id, _HOUR)
-            out.add(RATE_LIMITS, chute.rate_limit_count, chute.chute_id, _HOUR)
-            out.add(USAGE, chute.total_usage_usd, chute.chute_id, _HOUR)
-            out.add(UTILIZATION, chute.utilization, chute.chute_id)
-        if errors:
-            out.add(ERRORS, chute.error_count, chute.chute_id, _HOUR)
+        known = structs.replace(chute, **unknown)
+        out.add(INVOCATIONS, known.total_invocations, chute.chute_id, _HOUR)
+        out.add(COMPUTE_SECONDS, known.total_compute_time, chute.chute_id, _HOUR)
+        out.add(ERRORS, known.error_count, chute.chute_id, _HOUR)
+        out.add(RATE_LIMITS, known.rate_limit_count, chute.chute_id, _HOUR)
+        out.add(USAGE, known.total_usage_usd, chute.chute_id, _HOUR)
+        out.add(UTILIZATION, known.utilization, chute.chute_id)
         out.add(INSTANCES, chute.instance_count, chute.chute_id)
         out.add(COMPUTE_MULTIPLIER, chute.compute_multiplier, chute.chute_id)
         out.add(PRICE, chute.per_second_price_usd, chute.chute_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import nvidia_uuid
+from chutes_exporter.api.meaning import clock_rate_hertz, nvidia_uuid
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.metric import Metric, Samples, info
 from chutes_exporter.sources import NODES
@@ -52,8 +52,6 @@ CREATED = Metric(
     "chutes_gpu_created_timestamp_seconds", "When the GPU was added.", _GPU, f"{_SOURCE}: created_at", changes="once"
 )
 
-_HERTZ_PER_KILOHERTZ = 1e3
-
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the miner's GPUs."""
@@ -78,8 +76,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         if gpu.verification_error:
             out.add(ERROR_INFO, 1, hotkey, key, gpu.verification_error)
         out.add(MEMORY, gpu.memory, hotkey, key)
-        if gpu.clock_rate is not None:
-            out.add(CLOCK_RATE, gpu.clock_rate * _HERTZ_PER_KILOHERTZ, hotkey, key)
+        out.add(CLOCK_RATE, clock_rate_hertz(gpu), hotkey, key)
         out.add(PROCESSORS, gpu.processors, hotkey, key)
         out.add(CREATED, gpu.created_at, hotkey, key)
 

@@ -249,6 +249,11 @@ class Instance:
         return units
 
     @cached_property
+    def whole_life(self) -> tuple[float, float]:
+        """All its billed seconds and compute units, once it is gone."""
+        return self.seconds_within(0, self.ended_at), self.units_within(0, self.ended_at)
+
+    @cached_property
     def _sums(self) -> list[float]:
         sums = [0.0]
         for (start, multiplier), (end, _) in itertools.pairwise(self._records):

@@ -573,16 +573,19 @@ def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[_
 def _add_up(instances: Iterable[Instance], start: float, now: float) -> dict[tuple[str, str], Work]:
     sums: dict[tuple[str, str], list[float]] = {}
     for instance in instances:
-        if not instance.counts(now):
+        if instance.ended_at <= start or not instance.counts(now):
             continue
-        seconds = instance.seconds_within(start, now)
+        if start <= instance.created_at and instance.ended_at <= now:
+            seconds, units = instance.whole_life
+        else:
+            seconds, units = instance.seconds_within(start, now), instance.units_within(start, now)
         if seconds <= 0:
             continue
         entry = sums.setdefault((instance.hotkey, instance.chute.chute_id), [0, 0, 0.0, 0.0])
         entry[0] += 1
         entry[1] += instance.keeps_bounty(now)
         entry[2] += seconds
-        entry[3] += instance.units_within(start, now)
+        entry[3] += units
     return {key: Work(int(count), int(bounties), *rest) for key, (count, bounties, *rest) in sums.items()}
 
 

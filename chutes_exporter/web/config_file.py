@@ -1,7 +1,8 @@
-"""``--web.config.file``: who may ask the exporter, and how connections are encrypted.
+"""``--web.config.file``: who may send requests, and how connections are encrypted.
 
-The format is the exporter-toolkit's, which all of Prometheus' own exporters share. Whatever of it cannot be honoured is
-an error, never ignored: nobody may believe to be protected who is not.
+The format is exporter-toolkit's, which Prometheus' own exporters share. A file that exporter-toolkit accepts is
+accepted, and one that it refuses is refused. ``docs/http.md`` lists the exceptions in a table. A setting that cannot be
+honoured is an error. A setting that has no effect is accepted, as there, with a warning.
 """
 
 from __future__ import annotations
@@ -9,31 +10,54 @@ from __future__ import annotations
 import re
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import yaml
 
 from chutes_exporter.config import ConfigError
+from chutes_exporter.web.go_yaml import (
+    Found,
+    NodeError,
+    Schema,
+    Section,
+    boolean,
+    decode,
+    first_document,
+    integer,
+    nanoseconds,
+    text,
+    texts,
+)
 from chutes_exporter.web.tls import CIPHERS, CURVES, ServerContext, TlsError, TlsSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-T = TypeVar("T")
-
 _MAX_BYTES = 1024 * 1024
-# The last character of a salt has two bits of it.
-_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|s|m|h)){1,4}|0")
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SCHEMA: Schema = {
+    "tls_server_config": {
+        **dict.fromkeys(("cert", "cert_file", "key", "key_file", "client_ca", "client_ca_file"), text),
+        **dict.fromkeys(("client_auth_type", "min_version", "max_version"), text),
+        **dict.fromkeys(("client_allowed_sans", "cipher_suites", "curve_preferences"), texts),
+        "prefer_server_cipher_suites": boolean,
+    },
+    "basic_auth_users": None,
+    "http_server_config": {"http2": boolean, "headers": None},
+    "rate_limit": {"interval": nanoseconds, "burst": integer},
+}
+# Only these switch TLS on.
+_TLS_SWITCHES = ("cert_file", "cert", "key_file", "key", "client_ca_file", "client_ca", "client_auth_type")
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH = {
+    "": ssl.CERT_NONE,
     "NoClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
+_UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
+_TLS13_CIPHERS = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+_HTTP2_CIPHERS = ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
 _HEADERS = {
     "Content-Security-Policy": None,
     "X-Frame-Options": ("deny", "sameorigin"),
@@ -41,7 +65,13 @@ _HEADERS = {
     "X-XSS-Protection": None,
     "Strict-Transport-Security": None,
 }
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_LINE_BREAK = re.compile(r"[\r\n]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_BCRYPT = re.compile(
+    r"\$2[a-z]?\$(?P<cost>0[4-9]|[12][0-9]|3[01])\$(?P<salt>[./A-Za-z0-9]{21})(?P<last>[./A-Za-z0-9])"
+    r"(?P<hash>[./A-Za-z0-9]{31})"
+)
+_BCRYPT_DIGITS = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(frozen=True)
@@ -49,8 +79,8 @@ class RateLimit:
     """How many requests are answered.
 
     Attributes:
-        interval: Seconds in which one more may come.
-        burst: How many may come at once.
+        interval: Seconds after which one more request is answered.
+        burst: Maximum number of requests at once. Below 1 no request is answered.
     """
 
     interval: float
@@ -63,9 +93,10 @@ class WebConfig:
 
     Attributes:
         context: Encrypts connections; None where they are not encrypted.
-        users: Bcrypt hashes by user name; empty where nobody needs a password.
+        users: Bcrypt hashes by user name, all of them with the prefix ``$2b$``; empty where nobody needs a password.
         headers: Headers of every response.
         rate_limit: How many requests are answered; None for any number.
+        warnings: Which settings have no effect, or refuse everybody.
         contents: What every file was when it was read, by path: the file itself, certificates and keys.
     """
 
@@ -73,87 +104,60 @@ class WebConfig:
     users: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     rate_limit: RateLimit | None = None
+    warnings: tuple[str, ...] = ()
     contents: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 
 
-class _Reader:
-    """Reads one file and what it names, and says where a fault is."""
+class _Files:
+    """Reads one file and the files that it names."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.contents: dict[Path, bytes] = {}
-
-    def fault(self, node: yaml.Node, reason: str) -> ConfigError:
-        return ConfigError(f"{self.path}, line {node.start_mark.line + 1}: {reason}")
+        self.warnings: list[str] = []
 
     def root(self) -> yaml.Node | None:
         try:
-            text = _content(self.path)
+            content = _content(self.path)
         except OSError as error:
             raise ConfigError(f"cannot read {self.path}: {error.strerror}") from None
-        self.contents[self.path] = text
-        if len(text) > _MAX_BYTES:
-            raise ConfigError(f"{self.path} is longer than any honest web configuration")
+        self.contents[self.path] = content
+        if len(content) > _MAX_BYTES:
+            raise ConfigError(f"{self.path} is larger than {_MAX_BYTES} bytes: that is no web configuration")
         try:
-            node: yaml.Node | None = yaml.compose(text, yaml.SafeLoader)
+            return first_document(content)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             place = f", line {mark.line + 1}" if mark is not None else ""
             raise ConfigError(f"{self.path}{place}: {error.problem}") from None
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
             raise ConfigError(f"{self.path} is no YAML: {str(error).splitlines()[0]}") from None
-        return node
 
-    def fields(self, node: yaml.Node, known: Collection[str] | None, what: str) -> dict[str, yaml.Node]:
-        """Return a mapping's values by key; with ``known``, no others are accepted."""
-        if not isinstance(node, yaml.MappingNode):
-            raise self.fault(node, f"{what} must be a mapping")
-        found: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            name = self.text(key, f"a key of {what}")
-            if known is not None and name not in known:
-                raise self.fault(key, f"{name!r} is not known in {what}; there are {', '.join(known)}")
-            if name in found:
-                raise self.fault(key, f"{name!r} stands twice in {what}")
-            found[name] = value
-        return found
+    def either(self, section: Section, name: str) -> bytes | None:
+        """Return what a file, or else the configuration itself, has; None where neither does."""
+        if path := section.get_value(f"{name}_file"):
+            return self._named(section[f"{name}_file"], path, f"{name}_file")
+        inline = section.get_value(name)
+        return inline.encode() if inline else None
 
-    def text(self, node: yaml.Node, what: str) -> str:
-        if not isinstance(node, yaml.ScalarNode):
-            raise self.fault(node, f"{what} must be a text")
-        return "" if node.tag == "tag:yaml.org,2002:null" else str(node.value)
-
-    def texts(self, node: yaml.Node, what: str) -> list[str]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.fault(node, f"{what} must be a list")
-        return [self.text(item, f"an item of {what}") for item in node.value]
-
-    def boolean(self, node: yaml.Node, what: str) -> bool:
-        if node.tag != "tag:yaml.org,2002:bool":
-            raise self.fault(node, f"{what} must be true or false")
-        return str(node.value).lower() in ("true", "yes", "on")
-
-    def choice(self, node: yaml.Node, choices: Mapping[str, T], what: str, refusal: str = "") -> T:
-        text = self.text(node, what)
-        if text not in choices:
-            raise self.fault(node, f"{what} cannot be {text!r}{refusal}; there are {', '.join(choices)}")
-        return choices[text]
-
-    def file(self, node: yaml.Node, what: str) -> bytes:
+    def _named(self, found: Found, name: str, what: str) -> bytes:
         # Relative to the configuration, wherever the exporter was started.
-        path = self.path.parent / self.text(node, what)
+        path = self.path.parent / name
         try:
             content = _content(path)
         except OSError as error:
-            raise self.fault(node, f"{what}: cannot read {path}: {error.strerror}") from None
+            raise NodeError(found.node, f"{what}: cannot read {path}: {error.strerror}") from None
         except ValueError:
-            raise self.fault(node, f"{what} is no path") from None
+            raise NodeError(found.node, f"{what} is no path") from None
         self.contents[path] = content
         return content
 
+    def warn(self, node: yaml.Node, reason: str) -> None:
+        self.warnings.append(f"{self.path}, line {node.start_mark.line + 1}: {reason}")
+
 
 def _content(path: Path) -> bytes:
-    # A pipe would be empty, or wait for ever, when it is read again.
+    # A pipe would be empty, or block for ever, when it is read again.
     if path.exists() and not path.is_file():
         raise OSError(0, "it is no regular file")
     return path.read_bytes()
@@ -165,31 +169,24 @@ def load_web_config(path: Path) -> WebConfig:
     Raises:
         ConfigError: It cannot be honoured in full; the message says where and why.
     """
-    reader = _Reader(path)
-    root = reader.root()
-    if root is None or root.tag == "tag:yaml.org,2002:null":
-        return WebConfig(contents=reader.contents)
-    sections: dict[str, Callable[[_Reader, yaml.Node], object]] = {
-        "tls_server_config": _tls,
-        "basic_auth_users": _users,
-        "http_server_config": _http,
-        "rate_limit": _rate_limit,
-    }
-    read = {
-        name: sections[name](reader, node)
-        for name, node in reader.fields(root, sections, "a web configuration").items()
-    }
-    return WebConfig(
-        context=read.get("tls_server_config"),  # type: ignore[arg-type]
-        users=read.get("basic_auth_users", {}),  # type: ignore[arg-type]
-        headers=read.get("http_server_config", {}),  # type: ignore[arg-type]
-        rate_limit=read.get("rate_limit"),  # type: ignore[arg-type]
-        contents=reader.contents,
-    )
+    files = _Files(path)
+    root = files.root()
+    if root is None:
+        return WebConfig(contents=files.contents)
+    try:
+        config = decode(root, _SCHEMA, "a web configuration")
+        http = config.get("http_server_config", Section(root))
+        context = _tls(files, config["tls_server_config"], http) if "tls_server_config" in config else None
+        users = _users(files, config["basic_auth_users"]) if "basic_auth_users" in config else {}
+        headers = _headers(http.get("headers", {}))
+        rate_limit = _rate_limit(files, config.get("rate_limit", Section(root)))
+    except NodeError as error:
+        raise ConfigError(f"{path}, line {error.line}: {error}") from None
+    return WebConfig(context, users, headers, rate_limit, tuple(files.warnings), files.contents)
 
 
 def changed(config: WebConfig) -> bool:
-    """Tell whether a file is not any more what it was when it was read."""
+    """Tell whether a file differs from what it was when it was read."""
     for path, content in config.contents.items():
         try:
             if _content(path) != content:
@@ -199,145 +196,149 @@ def changed(config: WebConfig) -> bool:
     return False
 
 
-_TLS_FIELDS = (
-    *("cert_file", "key_file", "cert", "key", "client_auth_type", "client_ca_file", "client_ca", "client_allowed_sans"),
-    *("min_version", "max_version", "cipher_suites", "prefer_server_cipher_suites", "curve_preferences"),
-)
-
-
-def _tls(reader: _Reader, node: yaml.Node) -> ServerContext:
-    what = "tls_server_config"
-    fields = reader.fields(node, _TLS_FIELDS, what)
-    verify = ssl.CERT_NONE
-    if (kind := fields.get("client_auth_type")) is not None:
-        refusal = (
-            ", which asks for a certificate without verifying it: that is not served"
-            if reader.text(kind, "client_auth_type") in ("RequestClientCert", "RequireAnyClientCert")
-            else ""
-        )
-        verify = reader.choice(kind, _CLIENT_AUTH, "client_auth_type", refusal)
-    client_ca = _either(reader, fields, "client_ca")
-    if client_ca is not None and verify is ssl.CERT_NONE:
-        raise reader.fault(node, "a client_ca without a client_auth_type that verifies certificates protects nothing")
-    if client_ca is None and verify is not ssl.CERT_NONE:
-        raise reader.fault(node, "client_auth_type needs client_ca_file or client_ca")
-    sans = fields.get("client_allowed_sans")
-    if sans is not None and verify is not ssl.CERT_REQUIRED:
-        raise reader.fault(sans, "client_allowed_sans needs client_auth_type: RequireAndVerifyClientCert")
-    cert, key = _either(reader, fields, "cert"), _either(reader, fields, "key")
+def _tls(files: _Files, section: Section, http: Section) -> ServerContext | None:
+    min_version = _version(section, "min_version", ssl.TLSVersion.TLSv1_2)
+    max_version = _version(section, "max_version", ssl.TLSVersion.TLSv1_3)
+    suites, curve = _suites(section), _curve(section)
+    if not any(section.get_value(name) for name in _TLS_SWITCHES):
+        files.warn(section.node, "tls_server_config has no certificate: connections are not encrypted")
+        return None
+    if http.get_value("http2", default=False):
+        raise NodeError(http["http2"].node, "HTTP/2 is not served: leave http2 out, or set it to false")
+    cert, key = files.either(section, "cert"), files.either(section, "key")
     if cert is None or key is None:
-        raise reader.fault(node, f"{what} needs cert_file and key_file, or cert and key")
+        raise NodeError(section.node, "tls_server_config needs cert_file and key_file, or cert and key")
+    verify, client_ca, sans = _client_auth(files, section)
+    if suites and min_version < ssl.TLSVersion.TLSv1_3:
+        if http.get_value("http2", default=True) and not set(suites) & set(_HTTP2_CIPHERS):
+            raise NodeError(
+                section["cipher_suites"].node,
+                f"cipher_suites needs {' or '.join(_HTTP2_CIPHERS)}, or http_server_config needs http2: false",
+            )
+        if not set(suites) & set(CIPHERS):
+            if max_version < ssl.TLSVersion.TLSv1_3:
+                raise NodeError(
+                    section["cipher_suites"].node, "cipher_suites has no suite for TLS 1.2, the max_version"
+                )
+            min_version = ssl.TLSVersion.TLSv1_3
     settings = TlsSettings(
         cert=cert,
         key=key,
         verify=verify,
         client_ca=client_ca,
-        allowed_sans=None if sans is None else frozenset(reader.texts(sans, "client_allowed_sans")),
-        min_version=_version(reader, fields, "min_version", ssl.TLSVersion.TLSv1_2),
-        max_version=_version(reader, fields, "max_version", ssl.TLSVersion.TLSv1_3),
-        ciphers=_ciphers(reader, fields.get("cipher_suites")),
-        server_preference=(
-            reader.boolean(preference, "prefer_server_cipher_suites")
-            if (preference := fields.get("prefer_server_cipher_suites")) is not None
-            else True
-        ),
-        curve=_curve(reader, fields.get("curve_preferences")),
+        allowed_sans=sans,
+        min_version=min_version,
+        max_version=max_version,
+        ciphers=tuple(CIPHERS[name] for name in suites if name in CIPHERS),
+        server_preference=bool(section.get_value("prefer_server_cipher_suites", default=True)),
+        curve=curve,
     )
     try:
         return ServerContext(settings)
     except TlsError as error:
-        place = next((fields[name] for name in error.fields if name in fields), node)
-        raise reader.fault(place, str(error)) from None
+        node = next((section[name].node for name in error.fields if name in section), section.node)
+        raise NodeError(node, str(error)) from None
 
 
-def _either(reader: _Reader, fields: Mapping[str, yaml.Node], name: str) -> bytes | None:
-    inline, file = fields.get(name), fields.get(f"{name}_file")
-    if inline is not None and file is not None:
-        raise reader.fault(inline, f"{name} and {name}_file cannot both be given")
-    if inline is not None:
-        return reader.text(inline, name).encode(errors="replace")
-    return None if file is None else reader.file(file, f"{name}_file")
-
-
-def _version(reader: _Reader, fields: Mapping[str, yaml.Node], name: str, otherwise: ssl.TLSVersion) -> ssl.TLSVersion:
-    node = fields.get(name)
-    return otherwise if node is None else reader.choice(node, _VERSIONS, name, " (older versions are not served)")
-
-
-def _ciphers(reader: _Reader, node: yaml.Node | None) -> tuple[str, ...]:
-    if node is None:
-        return ()
-    names = reader.texts(node, "cipher_suites")
-    for name in names:
-        if name not in CIPHERS:
-            reason = (
-                "belongs to TLS 1.3, whose suites cannot be chosen"
-                if name.startswith(("TLS_AES", "TLS_CHACHA"))
-                else f"is not known; there are {', '.join(CIPHERS)}"
-            )
-            raise reader.fault(node, f"the cipher suite {name!r} {reason}")
-    return tuple(CIPHERS[name] for name in names)
-
-
-def _curve(reader: _Reader, node: yaml.Node | None) -> str | None:
-    if node is None:
-        return None
-    names = reader.texts(node, "curve_preferences")
-    if len(names) != 1 or names[0] not in CURVES:
-        raise reader.fault(
-            node, f"curve_preferences can be one curve, of {', '.join(CURVES)}: Python's TLS takes no list"
+def _client_auth(files: _Files, section: Section) -> tuple[ssl.VerifyMode, bytes | None, frozenset[str] | None]:
+    kind = section.get_value("client_auth_type") or ""
+    if kind not in _CLIENT_AUTH:
+        refusal = " (it asks for a certificate without verifying it: that is not served)" if kind in _UNVERIFIED else ""
+        raise NodeError(
+            section["client_auth_type"].node,
+            f"client_auth_type cannot be {kind!r}{refusal}; there are {_listed(_CLIENT_AUTH)}",
         )
-    return CURVES[names[0]]
+    verify, client_ca = _CLIENT_AUTH[kind], files.either(section, "client_ca")
+    sans = section.get_value("client_allowed_sans")
+    if verify is not ssl.CERT_NONE:
+        return verify, client_ca, None if sans is None else frozenset(item.value or "" for item in sans)
+    if client_ca is not None:
+        raise NodeError(
+            section.node, "a client_ca without a client_auth_type that verifies certificates protects nothing"
+        )
+    if sans is not None:
+        files.warn(
+            section["client_allowed_sans"].node,
+            "client_allowed_sans has no effect without a client_auth_type that verifies",
+        )
+    return verify, None, None
 
 
-def _users(reader: _Reader, node: yaml.Node) -> dict[str, str]:
-    users = {}
-    fields = reader.fields(node, None, "basic_auth_users")
-    for name, value in fields.items():
-        hashed = reader.text(value, "a password")
-        # The hash is a secret: it is not repeated.
-        if not _BCRYPT.fullmatch(hashed):
-            raise reader.fault(
-                value, f"the password of {name!r} is no bcrypt hash: make one with htpasswd -nBC 10 '' | tr -d ':'"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(name for name in names if name)
+
+
+def _version(section: Section, name: str, default: ssl.TLSVersion) -> ssl.TLSVersion:
+    version = section.get_value(name)
+    if version is None:
+        return default
+    if version not in _VERSIONS:
+        raise NodeError(
+            section[name].node,
+            f"{name} cannot be {version!r} (older versions are not served); there are {', '.join(_VERSIONS)}",
+        )
+    return _VERSIONS[version]
+
+
+def _suites(section: Section) -> list[str]:
+    items: list[Found] = section.get_value("cipher_suites") or []
+    for item in items:
+        if item.value not in (*CIPHERS, *_TLS13_CIPHERS):
+            raise NodeError(
+                item.node,
+                f"the cipher suite {item.value!r} is not known; there are {', '.join((*CIPHERS, *_TLS13_CIPHERS))}",
             )
-        if ":" in name or not name:
-            raise reader.fault(value, "a user's name must not be empty or have a colon")
-        users[name] = hashed
+    return [item.value for item in items]
+
+
+def _curve(section: Section) -> str | None:
+    items: list[Found] = section.get_value("curve_preferences") or []
+    names = {item.value for item in items}
+    if len(names) > 1 or not names <= set(CURVES):
+        raise NodeError(
+            section["curve_preferences"].node,
+            f"curve_preferences can be one curve, of {', '.join(CURVES)}: Python's TLS takes no list",
+        )
+    return CURVES[names.pop()] if names else None
+
+
+def _users(files: _Files, section: Section) -> dict[str, str]:
+    users = {}
+    for name, found in section.items():
+        match = _BCRYPT.fullmatch(found.value)
+        # The hash is a secret: it is not repeated.
+        if match is None:
+            raise NodeError(
+                found.node, f"the password of {name!r} is no bcrypt hash: make one with htpasswd -nBC 10 '' | tr -d ':'"
+            )
+        # All prefixes name one algorithm in Go. The last digit of a salt has four bits without meaning.
+        last = _BCRYPT_DIGITS[_BCRYPT_DIGITS.index(match["last"]) & 0b110000]
+        users[name] = f"$2b${match['cost']}${match['salt']}{last}{match['hash']}"
     if not users:
-        raise reader.fault(node, "basic_auth_users has no user: leave it out where nobody needs a password")
+        files.warn(section.node, "basic_auth_users has no user: nobody needs a password")
     return users
 
 
-def _http(reader: _Reader, node: yaml.Node) -> dict[str, str]:
-    fields = reader.fields(node, ("http2", "headers"), "http_server_config")
-    http2 = fields.get("http2")
-    if http2 is not None and reader.boolean(http2, "http2"):
-        raise reader.fault(http2, "HTTP/2 is not served: leave http2 out, or set it to false")
-    if "headers" not in fields:
-        return {}
+def _headers(section: Mapping[str, Found]) -> dict[str, str]:
     headers = {}
-    for name, value in reader.fields(fields["headers"], _HEADERS, "headers").items():
-        text = reader.text(value, name)
+    for name, found in section.items():
+        if name not in _HEADERS:
+            raise NodeError(found.node, f"{name!r} is not known in headers; there are {', '.join(_HEADERS)}")
         allowed = _HEADERS[name]
-        if allowed is not None and text and text.lower() not in allowed:
-            raise reader.fault(value, f"{name} cannot be {text!r}; there are {', '.join(allowed)}")
-        if not _HEADER_VALUE.fullmatch(text):
-            raise reader.fault(value, f"{name} must be one line of plain text")
-        if text:
-            headers[name] = text
+        if allowed is not None and found.value not in allowed:
+            raise NodeError(found.node, f"{name} cannot be {found.value!r}; there are {', '.join(allowed)}")
+        value = _LINE_BREAK.sub(" ", found.value).strip(" \t")
+        if _CONTROL.search(value):
+            raise NodeError(found.node, f"{name} must not have control characters")
+        headers[name] = value
     return headers
 
 
-def _rate_limit(reader: _Reader, node: yaml.Node) -> RateLimit | None:
-    fields = reader.fields(node, ("interval", "burst"), "rate_limit")
-    missing = [name for name in ("interval", "burst") if name not in fields]
-    if missing:
-        raise reader.fault(node, f"rate_limit needs {' and '.join(missing)}")
-    text = reader.text(fields["interval"], "interval")
-    if not _DURATION.fullmatch(text):
-        raise reader.fault(fields["interval"], f"interval cannot be {text!r}: write a duration like 1s or 100ms")
-    interval = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h)", text))
-    burst = reader.text(fields["burst"], "burst")
-    if not _NUMBER.fullmatch(burst) or (interval and int(burst) < 1):
-        raise reader.fault(fields["burst"], "burst must be a number of 1 or more: with less nothing is answered")
-    return RateLimit(interval, int(burst)) if interval else None
+def _rate_limit(files: _Files, section: Section) -> RateLimit | None:
+    interval = section.get_value("interval") or 0
+    burst = section.get_value("burst") or 0
+    if interval <= 0:
+        return None
+    if burst < 1:
+        files.warn(section.node, "rate_limit has no burst: every request is refused")
+    return RateLimit(interval / 1e9, burst)

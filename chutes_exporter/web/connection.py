@@ -63,20 +63,24 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def __init__(self, config: uvicorn.Config, state: ServerState, limits: Limits) -> None:
         super().__init__(config=config, server_state=state, app_state={})
-        self.since = 0.0
+        self.since = self.loop.time()
         self._limits = limits
         self._application = cast("ASGIApp", self.app)
         self._task: asyncio.Task[None] | None = None
         self.app = self._run
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.transport.is_closing():
+        if self.is_closing():
             self.cycle.disconnected = True
             return
         self._task = asyncio.current_task()
         # The task is cancelled when the client disconnects. For uvicorn, that is no error.
         with contextlib.suppress(asyncio.CancelledError):
             await self._application(scope, receive, send)
+
+    def _should_upgrade(self) -> bool:
+        # There are no WebSockets here. Uvicorn's own method advises the operator to install a library for them.
+        return False
 
     def is_working(self) -> bool:
         """Tell whether the application answers a request."""
@@ -85,7 +89,12 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def waits_for_client(self) -> bool:
         """Tell whether it is the client's turn: to send a request, or to read an answer."""
-        return self.flow.write_paused or not self.is_working()
+        return not self.is_working() or self.flow.write_paused
+
+    def is_closing(self) -> bool:
+        """Tell whether the end of the connection has begun."""
+        transport: asyncio.Transport | None = self.transport  # None until it is set up
+        return transport is not None and transport.is_closing()
 
     def check(self) -> None:
         """Cut the connection if its client is too slow."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
+import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.web.auth import PasswordCheck
     from chutes_exporter.web.config_file import RateLimit, WebConfig
+
+_log = structlog.get_logger("web")
 
 _MAX_TARGET_BYTES = 4096
 _MAX_HEADER_BYTES = 16 * 1024
@@ -46,6 +50,8 @@ class Guard:
 
     def adopt(self, config: WebConfig) -> None:
         """Follow a configuration from now on."""
+        for warning in config.warnings:
+            _log.warning("the web configuration may not protect", reason=warning)
         if self._passwords is not None:
             self._passwords.close()
         self._passwords = None
@@ -54,7 +60,9 @@ class Guard:
             from chutes_exporter.web.auth import PasswordCheck  # noqa: PLC0415
 
             self._passwords = PasswordCheck(config.users)
-        self._headers = {**_HEADERS, **config.headers}
+        # Headers are bytes. Starlette encodes them as Latin-1; what is configured goes out as UTF-8, as in Go.
+        configured = {name: value.encode().decode("latin-1") for name, value in config.headers.items()}
+        self._headers = {**_HEADERS, **configured}
         self._bucket = None if config.rate_limit is None else _Bucket(config.rate_limit, self._monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +88,7 @@ class Guard:
         if self._passwords is not None and (refusal := await self._unauthorized(self._passwords, scope)) is not None:
             return refusal
         if self._bucket is not None and (wait := self._bucket.take()) > 0:
-            retry = {"Retry-After": str(int(wait) + 1)}
+            retry = {"Retry-After": str(int(wait) + 1)} if wait < math.inf else None
             return PlainTextResponse("Too many requests: rate_limit in --web.config.file.\n", 429, retry)
         return None
 
@@ -118,7 +126,9 @@ class _Bucket:
         self._at = monotonic()
 
     def take(self) -> float:
-        """Take a token, or return the seconds until there is one."""
+        """Take a token, or return the seconds until there is one: infinity where there never is one."""
+        if self._limit.burst < 1:
+            return math.inf
         now = self._monotonic()
         self._tokens = min(self._tokens + (now - self._at) / self._limit.interval, float(self._limit.burst))
         self._at = now

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import operator
 import os
 import resource
 import signal
@@ -64,8 +63,8 @@ class _Server:
         self._limits = limits
         self._room = min(limits.connections, _files_for_connections())
         self._state = ServerState()
-        self._arriving: dict[asyncio.Task[None], float] = {}
-        """Connections that are being set up, TLS handshake included, with the loop's time of their start."""
+        self._arriving: dict[Connection, asyncio.Task[None]] = {}
+        """Tasks that set up connections, TLS handshake included."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -98,7 +97,8 @@ class _Server:
         for opened in self._sockets:
             self._loop.remove_reader(opened)
             opened.close()
-        for task in self._arriving:
+        arriving = list(self._arriving.values())
+        for task in arriving:
             task.cancel()
         for connection in self._connections:
             connection.shutdown()
@@ -111,11 +111,11 @@ class _Server:
             connection.transport.abort()
         for request in self._state.tasks:
             request.cancel()
-        await asyncio.gather(*self._arriving, *self._state.tasks, return_exceptions=True)
+        await asyncio.gather(*arriving, *self._state.tasks, return_exceptions=True)
 
     def _accept(self, opened: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
-            is_full = len(self._state.connections) + len(self._arriving) >= self._room
+            is_full = self._is_full()
             try:
                 accepted, _address = opened.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -133,33 +133,41 @@ class _Server:
                 return
 
     def _set_up(self, accepted: socket.socket) -> None:
+        connection = Connection(self._config, self._state, self._limits)
+
         async def connect() -> None:
             # Whatever is wrong with a handshake or a connection that is gone already, the client knows.
             with contextlib.suppress(OSError):
                 await self._loop.connect_accepted_socket(
-                    lambda: Connection(self._config, self._state, self._limits),
+                    lambda: connection,
                     accepted,
                     ssl=self._context,
                     ssl_handshake_timeout=None if self._context is None else self._limits.client_seconds,
                 )
 
         def done(task: asyncio.Task[None]) -> None:
-            del self._arriving[task]
+            self._arriving.pop(connection, None)
             if task.cancelled():
                 accepted.close()
 
         task = self._loop.create_task(connect())
-        self._arriving[task] = self._loop.time()
+        self._arriving[connection] = task
         task.add_done_callback(done)
+
+    def _is_full(self) -> bool:
+        at_most = len(self._arriving) + len(self._state.connections)
+        return at_most >= self._room and len(self._open()) >= self._room
+
+    def _open(self) -> list[Connection]:
+        return [one for one in {*self._arriving, *self._connections} if not one.is_closing()]
 
     def _make_room(self) -> None:
         """Cut the connection that has waited for its client for longest; if all are being answered, the oldest."""
-        candidates: list[tuple[tuple[bool, float], Callable[[], object]]] = [
-            *(((False, since), task.cancel) for task, since in self._arriving.items()),
-            *(((not one.waits_for_client(), one.since), one.transport.abort) for one in self._connections),
-        ]
-        _, cut = min(candidates, key=operator.itemgetter(0))
-        cut()
+        oldest = min(self._open(), key=lambda one: (not one.waits_for_client(), one.since))
+        if oldest in self._connections:
+            oldest.transport.abort()
+        else:
+            self._arriving.pop(oldest).cancel()
 
 
 def _files_for_connections() -> int:

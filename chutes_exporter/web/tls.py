@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import ssl
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Go's names, which the configuration has, and OpenSSL's: the suites of TLS 1.2 that Go takes for secure.
+# Go's names, which the configuration has, and OpenSSL's: the suites of TLS 1.2 that Go counts as secure.
 CIPHERS = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -19,10 +21,17 @@ CIPHERS = {
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
 }
 CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
-# What is offered where nothing is chosen: forward secrecy and authenticated encryption alone, as in Go.
-_DEFAULT_CIPHERS = tuple(CIPHERS.values())
+# Without a choice only suites with authenticated encryption are offered.
+_DEFAULT_CIPHERS = tuple(suite for name, suite in CIPHERS.items() if "CBC" not in name)
+_PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+# Other kinds of name have no text to compare.
+_NAMES = ("DNS", "email", "URI")
 
 
 class TlsError(ValueError):
@@ -45,7 +54,7 @@ class TlsSettings:
         cert: The server's certificate and those between it and its authority, PEM.
         key: Its key, PEM.
         verify: Whether clients need a certificate.
-        client_ca: Authorities whose clients' certificates are good, PEM.
+        client_ca: Certificates that clients' certificates are verified with, PEM; None for the system's authorities.
         allowed_sans: Names of which a client's certificate must have one; None where any will do.
         min_version: The oldest version of TLS.
         max_version: The newest.
@@ -93,12 +102,20 @@ class ServerContext(ssl.SSLContext):
         if settings.curve is not None:
             self.set_ecdh_curve(settings.curve)
         _load_cert_chain(self, settings.cert, settings.key)
-        if settings.client_ca is not None:
-            try:
-                self.load_verify_locations(cadata=settings.client_ca.decode("ascii"))
-            except (ssl.SSLError, ValueError):
-                raise TlsError("there is no certificate in client_ca", "client_ca_file", "client_ca") from None
-            self.verify_mode = settings.verify
+        if settings.verify is not ssl.CERT_NONE:
+            self._verify_clients(settings)
+
+    def _verify_clients(self, settings: TlsSettings) -> None:
+        self.verify_mode = settings.verify
+        # As in Go, each certificate is an authority of its own, whoever signed it.
+        self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if settings.client_ca is None:
+            self.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+            return
+        # As in Go, what is no certificate is skipped. Without any certificate no client can be verified.
+        for certificate in _PEM_CERTIFICATE.findall(settings.client_ca.decode("ascii", "replace")):
+            with suppress(ssl.SSLError, ValueError):
+                self.load_verify_locations(cadata=certificate)
 
     def admits(self, certificate: Any) -> bool:
         """Tell whether a client with this (verified) certificate may connect.
@@ -108,7 +125,11 @@ class ServerContext(ssl.SSLContext):
         """
         if self._allowed_sans is None:
             return True
-        return any(name in self._allowed_sans for _, name in (certificate or {}).get("subjectAltName", ()))
+        return any(
+            (str(ipaddress.ip_address(name)) if kind == "IP Address" else name) in self._allowed_sans
+            for kind, name in (certificate or {}).get("subjectAltName", ())
+            if kind == "IP Address" or kind in _NAMES
+        )
 
 
 class CurrentContext(ssl.SSLContext):
@@ -143,6 +164,10 @@ def _load_cert_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
         except (ssl.SSLError, ValueError) as error:
             if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
                 raise TlsError("the key does not belong to the certificate", "key_file", "key") from None
+            if str(getattr(error, "reason", "")).endswith(("_TOO_SMALL", "_TOO_WEAK")):
+                raise TlsError(
+                    "the certificate's key or signature is too weak for OpenSSL", "cert_file", "cert"
+                ) from None
             raise TlsError(
                 "the certificate or the key cannot be read: both must be PEM, the key without a password",
                 *("cert_file", "cert"),

@@ -475,3 +475,64 @@ async def test_a_stream_of_100_megabytes_takes_less_than_60_more() -> None:
     assert size > 100_000_000
     assert count == 1000
     assert kilobytes < 60 * 1024
+
+
+class ClosingServer:
+    """Answers the first request of each connection, and closes the connection at the second one.
+
+    Attributes:
+        url: Its base address.
+        requests: How many requests came.
+        answers: Whether it answers at all.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests = 0
+        self.answers = True
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in (1, 2):
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break
+            self.requests += 1
+            if number == 2 or not self.answers:
+                break
+            body = json.dumps([{"hotkey": HOTKEY}]).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[ClosingServer]:
+    server = ClosingServer()
+    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
+        host, port = listening.sockets[0].getsockname()
+        server.url = f"http://{host}:{port}"
+        yield server
+
+
+async def test_a_get_is_sent_once_more_where_the_server_closed_a_kept_alive_connection(closing: ClosingServer) -> None:
+    async with ChutesClient(closing.url) as client:
+        await client.metagraph()
+        assert (await client.metagraph()).count == 1
+    assert closing.requests == 3
+
+
+async def test_a_new_connection_that_the_server_closes_is_a_failure_at_once(closing: ClosingServer) -> None:
+    closing.answers = False
+    async with ChutesClient(closing.url) as client:
+        with pytest.raises(UnavailableError):
+            await client.metagraph()
+    assert closing.requests == 1
+
+
+async def test_a_release_is_never_sent_twice(closing: ClosingServer) -> None:
+    async with ChutesClient(closing.url) as client:
+        await client.metagraph()
+        with pytest.raises(ApiError):
+            await client.release_job("a", KEY)
+    assert closing.requests == 2

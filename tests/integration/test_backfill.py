@@ -14,10 +14,7 @@ from chutes_exporter.api.records import HistoryPoint, UnixTime
 from chutes_exporter.backfill import _write, openmetrics, run_backfill
 from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import Fault, Simulator, World
-from chutes_exporter.simulator.world import HOUR
 from tests.support import HOTKEY, NOON, Clock, Prometheus, count_openmetrics, series
-
-HOURS = [NOON - number * HOUR for number in range(168)]
 
 
 async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, tmp_path: Path) -> None:
@@ -35,18 +32,19 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
     )
     with Prometheus(tmp_path, []) as prometheus:
         for hotkey in hotkeys:
-            for time in HOURS:
-                active = [one for one in small_world.all_instances(time, hotkey) if one.active(time)]
+            history = small_world.history(hotkey, NOON)
+            assert history is not None
+            assert len(history) == 169
+            for time, unique, total in history:
                 labels = {"hotkey": hotkey, "job": "chutes", "instance": "localhost:10064"}
                 answer = await asyncio.to_thread(
                     prometheus.query, f'chutes_miner_active_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
                 )
-                assert answer == {series("", **labels)[1]: sum(len(one.gpus) for one in active)}
-                unique = {one.chute.chute_id: len(one.gpus) for one in active}
+                assert answer == {series("", **labels)[1]: total}
                 answer = await asyncio.to_thread(
                     prometheus.query, f'chutes_miner_unique_chute_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
                 )
-                assert list(answer.values()) == [sum(unique.values())]
+                assert list(answer.values()) == [unique]
 
 
 def test_points_are_in_order_once_each_and_unknown_ones_left_out() -> None:
@@ -64,7 +62,7 @@ def test_points_are_in_order_once_each_and_unknown_ones_left_out() -> None:
 
 async def test_standard_output_gets_the_page_alone(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
     await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", ())
-    assert count_openmetrics(capsys.readouterr().out) == 2 * 168
+    assert count_openmetrics(capsys.readouterr().out) == 2 * 169
 
 
 def fail(*_: object) -> None:

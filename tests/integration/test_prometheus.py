@@ -178,9 +178,10 @@ async def test_the_world_moves_and_prometheus_sees_it(world: World, tmp_path: Pa
         with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
             query = "sum(chutes_miner_score_ratio)"
             before = await asyncio.to_thread(prometheus.wait_for, query)
+            expected = world.shares(NOON + DAY)[HOTKEY]
             clock.now += DAY
             deadline = time.monotonic() + 20
             while (after := await asyncio.to_thread(prometheus.query, query)) in (before, {}):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.2)
-            assert after == {labels(): pytest.approx(world.shares(NOON + DAY)[HOTKEY])}
+            assert after == {labels(): pytest.approx(expected)}

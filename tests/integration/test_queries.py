@@ -178,8 +178,9 @@ class Truth:
         return "hotkey", {HOTKEY: len(worse)}
 
     def active_gpus(self) -> tuple[str, Known]:
-        active = [one for one in self.instances if one.active(NOON)]
-        return "hotkey", {HOTKEY: sum(len(one.gpus) for one in active)}
+        history = self.world.history(HOTKEY, NOON)
+        assert history is not None
+        return "hotkey", {HOTKEY: history[-1][2]}
 
     def private_gate(self) -> tuple[str, Known]:
         active = [one for one in self.instances if one.active(NOON)]

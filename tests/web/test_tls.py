@@ -133,16 +133,59 @@ async def test_where_it_is_optional_a_certificate_must_still_be_good(pki: Pki, w
         assert await refused(url, pki.client("forged"))
 
 
+async def test_without_an_authority_the_systems_authorities_count(
+    pki: Pki, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki.issue("client", "prometheus.example")
+    path = write(MUTUAL.replace("  client_ca_file: ca.crt\n", ""))
+    async with encrypted(path) as (url, _):
+        assert await refused(url, pki.client("client"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(pki.folder / "ca.crt"))
+    async with encrypted(path) as (url, _):
+        assert await ask(url, pki.client("client")) == "hello"
+        assert await refused(url, pki.client())
+
+
+async def test_an_authority_in_the_middle_of_a_chain_is_enough(pki: Pki, write: Write) -> None:
+    middle = pki.authority.create_child_ca()
+    (pki.folder / "ca.crt").write_bytes(middle.cert_pem.bytes())
+    pki.issue("client", "prometheus.example", authority=middle)
+    pki.issue("other", "prometheus.example")
+    async with encrypted(write(MUTUAL)) as (url, _):
+        assert await ask(url, pki.client("client")) == "hello"
+        assert await refused(url, pki.client("other"))
+
+
+async def test_what_is_no_certificate_is_skipped_among_the_authorities(pki: Pki, write: Write) -> None:
+    pki.issue("client", "prometheus.example")
+    broken = b"\xff -----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    (pki.folder / "ca.crt").write_bytes(broken + pki.authority.cert_pem.bytes())
+    async with encrypted(write(MUTUAL)) as (url, _):
+        assert await ask(url, pki.client("client")) == "hello"
+    (pki.folder / "ca.crt").write_bytes(broken)
+    async with encrypted(write(MUTUAL)) as (url, _):
+        assert await refused(url, pki.client("client"))
+
+
 async def test_of_the_authoritys_clients_only_those_with_an_allowed_name_are_served(pki: Pki, write: Write) -> None:
     pki.issue("one", "one.example")
     pki.issue("two", "two.example", "10.0.0.7")
+    pki.issue("six", "2001:db8::7")
     pki.issue("mail", "someone@example.org")
-    async with encrypted(write(MUTUAL + "  client_allowed_sans: [one.example, 10.0.0.7]\n")) as (url, _):
-        assert await ask(url, pki.client("one")) == "hello"
-        assert await ask(url, pki.client("two")) == "hello"
+    async with encrypted(write(MUTUAL + '  client_allowed_sans: [one.example, 10.0.0.7, "2001:db8::7"]\n')) as (url, _):
+        for name in ("one", "two", "six"):
+            assert await ask(url, pki.client(name)) == "hello"
         assert await refused(url, pki.client("mail"))
     async with encrypted(write(MUTUAL + "  client_allowed_sans: []\n")) as (url, _):
         assert await refused(url, pki.client("one"))
+
+
+async def test_where_a_certificate_is_optional_an_allowed_name_is_not(pki: Pki, write: Write) -> None:
+    pki.issue("client", "one.example")
+    optional = MUTUAL.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
+    async with encrypted(write(optional + "  client_allowed_sans: [one.example]\n")) as (url, _):
+        assert await ask(url, pki.client("client")) == "hello"
+        assert await refused(url, pki.client())
 
 
 async def test_a_new_certificate_serves_new_connections_and_loses_no_old_one(pki: Pki, write: Write) -> None:

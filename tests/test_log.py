@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chutes_exporter import log
+from chutes_exporter.log import RateLimit
+from tests.support import Clock
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def record(name: str, message: object) -> logging.LogRecord:
+    return logging.LogRecord(name, logging.WARNING, "", 0, message, (), None)
+
+
+def test_a_line_that_clients_can_cause_is_written_once_a_minute() -> None:
+    clock = Clock(0)
+    limit = RateLimit(clock)
+    junk, other = record("uvicorn.error", "Invalid HTTP request received."), record("uvicorn.error", "Upgrade")
+    assert [limit.filter(junk), limit.filter(junk), limit.filter(other)] == [True, False, True]
+    clock.now = 59.9
+    assert not limit.filter(junk)
+    clock.now = 60
+    assert [limit.filter(junk), limit.filter(junk)] == [True, False]
+
+
+def test_lines_of_one_kind_may_differ_after_their_first_line_and_in_their_values() -> None:
+    limit = RateLimit(Clock())
+    traces = [record("asyncio", f"Task exception was never retrieved\nfuture: {number}") for number in range(3)]
+    assert [limit.filter(one) for one in traces] == [True, False, False]
+    events = [record("server", {"event": "accepting pauses", "reason": str(number)}) for number in range(3)]
+    assert [limit.filter(one) for one in events] == [True, False, False]
+
+
+def test_every_other_line_is_written() -> None:
+    limit = RateLimit(Clock())
+    assert [limit.filter(record("serve", {"event": "listening"})) for _ in range(3)] == [True] * 3
+
+
+def test_the_limit_holds_for_what_is_really_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger().handlers
+    try:
+        log.configure("info", "logfmt")
+        for number in range(3):
+            structlog.get_logger("server").warning("accepting pauses", number=number)
+            logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    finally:
+        logging.getLogger().handlers = before
+    assert capsys.readouterr().err.count("\n") == 2
