@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 import json
 import os
 import signal
@@ -25,7 +24,7 @@ from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web import config_file
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.support import HOTKEY, Pki, get, parse_page, series
+from tests.support import HOTKEY, Pki, get, parse_page, series, until
 from tests.test_cli import COMMAND, LISTEN, environment
 
 if TYPE_CHECKING:
@@ -67,16 +66,6 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
         )
 
     return make
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so; a coroutine is asked for what comes of it."""
-    for _ in range(1200):
-        found = condition()
-        if await found if inspect.isawaitable(found) else found:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it never came true")
 
 
 def another_key(path: Path, simulator: Simulator) -> str:
