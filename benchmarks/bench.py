@@ -23,11 +23,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from benchmarks.plain import PlainCollector
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import Address, Credentials, make_settings
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.feeds.table import SOURCES
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from chutes_exporter.sources import SOURCES
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 

@@ -276,7 +276,7 @@ def cli() -> None:
 def serve(**flags: Any) -> None:
     """Serve metrics; this is also what runs without a command."""
     from chutes_exporter import log
-    from chutes_exporter.serve import run_serve
+    from chutes_exporter.commands.serve import run_serve
 
     def again() -> Settings:
         # In a reload the running exporter goes on: what is wrong is told there.
@@ -316,7 +316,7 @@ def serve(**flags: Any) -> None:
 def demo(**flags: Any) -> None:
     """Serve metrics of a simulated Chutes API: nothing is needed from outside."""
     from chutes_exporter import log
-    from chutes_exporter.demo import run_demo
+    from chutes_exporter.commands.demo import run_demo
 
     log.configure(flags["log_level"], flags["log_format"])
     _exit_on_config_error(run_demo, flags, _collector_choices(flags))
@@ -337,7 +337,7 @@ def check(**flags: Any) -> None:
     """
     from dataclasses import replace
 
-    from chutes_exporter.check import run_check
+    from chutes_exporter.commands.check import run_check
 
     credentials = _credentials(flags)
     # What needs no key is asked even where a key cannot be used.
@@ -380,7 +380,7 @@ def query(endpoint: str, **flags: Any) -> None:
     stats, scores, unique_chute_history, thrash_cooldowns, metagraph. The table has what a person looks for; --json and
     --csv have everything that the exporter reads.
     """
-    from chutes_exporter.query import Wanted, run_query
+    from chutes_exporter.commands.query import Wanted, run_query
 
     wanted = Wanted(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
     settings = _settings(flags, _credentials(flags))
@@ -397,7 +397,7 @@ def release_job(job_id: str | None, **flags: Any) -> None:
 
     Without JOB_ID it lists the jobs that are stuck.
     """
-    from chutes_exporter.release_job import run_release_job
+    from chutes_exporter.commands.release_job import run_release_job
 
     _exit_on_config_error(run_release_job, _settings(flags, _credentials(flags)), job_id, flags["yes"])
 
@@ -417,7 +417,7 @@ def backfill(**flags: Any) -> None:
 
     Then: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
     """
-    from chutes_exporter.backfill import run_backfill
+    from chutes_exporter.commands.backfill import run_backfill
 
     settings = _settings(flags, _credentials(flags))
     _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"])

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 from chutes_exporter import defaults
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds import Policy
-from chutes_exporter.sources import SOURCES
+from chutes_exporter.feeds.cache import Policy
+from chutes_exporter.feeds.table import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

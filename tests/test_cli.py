@@ -17,7 +17,7 @@ import pytest
 from chutes_exporter import cli as cli_module
 from chutes_exporter.cli import cli
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.reference import default_of
+from chutes_exporter.page.reference import default_of
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, parse_page, series
 

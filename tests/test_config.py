@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.config import Address, ConfigError, Credentials, find_credentials, make_settings
-from chutes_exporter.feeds import Policy
+from chutes_exporter.feeds.cache import Policy
+from chutes_exporter.feeds.table import STATS
 from chutes_exporter.simulator.world import TEST_SEED
-from chutes_exporter.sources import STATS
 from tests.support import HOTKEY, KEY
 
 if TYPE_CHECKING:

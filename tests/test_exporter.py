@@ -16,16 +16,16 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chutes_exporter import observed
-from chutes_exporter import view as module
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, Settings, make_settings
-from chutes_exporter.exporter import ORDER, Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.feeds.table import SOURCES
+from chutes_exporter.page import observed
+from chutes_exporter.page import plan as module
+from chutes_exporter.page.exporter import ORDER, Exporter
+from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.plan import enabled
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from chutes_exporter.sources import SOURCES
-from chutes_exporter.view import enabled
 from tests.support import (
     HOTKEY,
     KEY,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.base import Collector
-    from chutes_exporter.metric import Samples
+    from chutes_exporter.collectors.samples import Samples
     from chutes_exporter.simulator.world import Job
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
@@ -245,7 +245,7 @@ def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return render(*arguments)
 
     monkeypatch.setattr(Exporter, "_render", slow)
-    monkeypatch.setattr("chutes_exporter.exporter._FAST_BYTES", -1)
+    monkeypatch.setattr("chutes_exporter.page.exporter._FAST_BYTES", -1)
     return seconds
 
 

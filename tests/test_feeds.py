@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.feeds import DeadlineError, Feed, Feeds, Policy, Reading, steady
+from chutes_exporter.feeds.cache import DeadlineError, Feed, Feeds, Policy, Reading, steady
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

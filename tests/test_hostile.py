@@ -29,8 +29,8 @@ from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.errors import TimedOutError
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import (

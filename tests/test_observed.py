@@ -7,11 +7,11 @@ import pytest
 
 from chutes_exporter.api.records import Instance, Node, UnixTime
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.config import Credentials, make_settings
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
-from chutes_exporter.metric import Samples
-from chutes_exporter.observed import Observations
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.observed import Observations
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import HOUR
 from tests.support import HOTKEY, NOON, Clock, Page, parse_page, series, watching

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter import sources
 from chutes_exporter.api.endpoints import ENDPOINTS, RELEASE_JOB
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.cli import _ENDPOINTS
+from chutes_exporter.feeds import table as sources
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, Clock

@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from chutes_exporter import log
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page

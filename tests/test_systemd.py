@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from chutes_exporter.config import ConfigError
-from chutes_exporter.systemd import Notifier, take_sockets
+from chutes_exporter.web.systemd import Notifier, take_sockets
 from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_sockets_of_somebody_else_are_not_taken(variables: dict[str, str]) -> No
 
 _DATAGRAM = """
 import os, socket, sys
-from chutes_exporter.systemd import take_sockets
+from chutes_exporter.web.systemd import take_sockets
 opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 os.dup2(opened.detach(), 3)
 try:

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import ACTIVE_INSTANCES
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import ActiveInstance

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from chutes_exporter.api.client import Answer
-    from chutes_exporter.metric import Metric, Samples
-    from chutes_exporter.sources import AnySource, Source
+    from chutes_exporter.collectors.samples import Metric, Samples
+    from chutes_exporter.feeds.table import AnySource, Source
 
 T = TypeVar("T")
 R = TypeVar("R")

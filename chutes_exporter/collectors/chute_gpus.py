@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.metric import Samples, info
-from chutes_exporter.sources import CHUTES
+from chutes_exporter.collectors.samples import Samples, info
+from chutes_exporter.feeds.table import CHUTES
 
 SUPPORTED = info(
     "chutes_chute_supported_gpu_info",

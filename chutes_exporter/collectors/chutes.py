@@ -5,8 +5,8 @@ from __future__ import annotations
 from chutes_exporter.api.meaning import bounty_age
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.metrics import INVOCATIONS
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import CHUTES
+from chutes_exporter.collectors.samples import Metric, Samples, info
+from chutes_exporter.feeds.table import CHUTES
 
 _SOURCE = "GET /miner/chutes/"
 _CHUTE = ("chute_id",)

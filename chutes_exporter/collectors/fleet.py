@@ -9,8 +9,8 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import inventory_states
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import INSTANCES, INVENTORY, NODES, SERVERS
+from chutes_exporter.collectors.samples import Metric, Samples, info
+from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 
 if TYPE_CHECKING:
     from chutes_exporter.api.meaning import InstanceState

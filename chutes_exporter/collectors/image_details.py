@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.images import status_of
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import IMAGES
+from chutes_exporter.collectors.samples import Metric, Samples, info
+from chutes_exporter.feeds.table import IMAGES
 
 _SOURCE = "GET /miner/images/"
 _IMAGE = ("image_id",)

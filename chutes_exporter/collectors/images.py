@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import IMAGES
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import IMAGES
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Image

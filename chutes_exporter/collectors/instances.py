@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, purged_at, region, secured_at
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import INSTANCES
+from chutes_exporter.collectors.samples import Metric, Samples, info
+from chutes_exporter.feeds.table import INSTANCES
 
 _SOURCE = "GET /miner/instances/"
 _INSTANCE = ("hotkey", "instance_id")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from chutes_exporter.api.meaning import job_state
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import JOBS
+from chutes_exporter.collectors.samples import Metric, Samples, info
+from chutes_exporter.feeds.table import JOBS
 
 _SOURCE = "GET /miner/jobs/"
 _JOB = ("job_id",)

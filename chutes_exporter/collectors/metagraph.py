@@ -9,9 +9,9 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import consensus_ratios, incentive_shares, trust_ratios
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
+from chutes_exporter.collectors.samples import Metric, Samples, info
 from chutes_exporter.collectors.scores import places
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import METAGRAPH
+from chutes_exporter.feeds.table import METAGRAPH
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode

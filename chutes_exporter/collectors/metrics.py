@@ -6,8 +6,8 @@ from msgspec import structs
 
 from chutes_exporter.api.meaning import unknown_metrics
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import METRICS
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import METRICS
 
 _SOURCE = "GET /miner/metrics/"
 _CHUTE = ("chute_id",)

@@ -6,8 +6,8 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import clock_rate_hertz, nvidia_uuid
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import NODES
+from chutes_exporter.collectors.samples import Metric, Samples, info
+from chutes_exporter.feeds.table import NODES
 
 _SOURCE = "GET /miner/nodes/"
 _GPU = ("hotkey", "gpu_id")

@@ -8,8 +8,8 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import is_public
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import INSTANCES, INVENTORY
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import INSTANCES, INVENTORY
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Instance, InventoryItem

@@ -9,8 +9,8 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import active_rates, instance_state
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, total
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Instance

@@ -6,8 +6,8 @@ import bisect
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import SCORES
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import SERVERS
+from chutes_exporter.collectors.samples import Metric, Samples, info
+from chutes_exporter.feeds.table import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

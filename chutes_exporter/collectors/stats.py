@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import STATS
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import STATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
+from chutes_exporter.collectors.samples import Metric, Samples
 from chutes_exporter.collectors.stats import windows
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import STATS_PER_CHUTE
+from chutes_exporter.feeds.table import STATS_PER_CHUTE
 
 _LABELS = ("hotkey", "chute_id", "window")
 _SOURCE = "GET /miner/stats?per_chute=true: past_hour, past_day, all.instance_stats"

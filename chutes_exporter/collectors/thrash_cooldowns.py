@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import THRASH_COOLDOWNS
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import THRASH_COOLDOWNS
 
 _SOURCE = "GET /miner/thrash_cooldowns"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, total
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import UNIQUE_CHUTE_HISTORY
+from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
 
 _SOURCE = "GET /miner/unique_chute_history/{hotkey}"
 _MINER = ("hotkey",)

@@ -9,8 +9,8 @@ from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from chutes_exporter.exporter import Exporter, Page
-    from chutes_exporter.view import FeedKey, Read
+    from chutes_exporter.page.exporter import Exporter, Page
+    from chutes_exporter.page.plan import FeedKey, Read
 
 
 def debug_page(exporter: Exporter, target: str, page: Page, now: float) -> str:

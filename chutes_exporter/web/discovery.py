@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter import sources
-from chutes_exporter.view import FeedKey
+from chutes_exporter.feeds import table as sources
+from chutes_exporter.page.plan import FeedKey
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.collectors import MinersChoice
-    from chutes_exporter.exporter import Exporter
+    from chutes_exporter.page.exporter import Exporter
 
 
 class UnknownMinersError(Exception):

@@ -10,9 +10,9 @@ from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from chutes_exporter.exporter import Exporter
-    from chutes_exporter.feeds import Feed
-    from chutes_exporter.view import FeedKey
+    from chutes_exporter.feeds.cache import Feed
+    from chutes_exporter.page.exporter import Exporter
+    from chutes_exporter.page.plan import FeedKey
 
 # On a narrow screen each row becomes a block whose cells carry their column's name.
 _STYLE = """

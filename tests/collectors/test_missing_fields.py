@@ -18,15 +18,15 @@ from chutes_exporter.api.client import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS, Answers, Scope
-from chutes_exporter.metric import Samples
-from chutes_exporter.sources import SOURCES
+from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.feeds.table import SOURCES
 from tests.support import HOTKEY, RECORDINGS, data_of, replay, scrape, served, watching
 from tests.test_recordings import ALL_ON, DIRECTORIES, NAMES, OLDER, Miner, older_bodies, raw_json, stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from chutes_exporter.sources import AnySource
+    from chutes_exporter.feeds.table import AnySource
 
 Path = tuple[str | int, ...]
 Key = tuple[str, frozenset[tuple[str, str]]]

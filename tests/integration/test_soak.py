@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.feeds.table import SOURCES
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.faults import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
-from chutes_exporter.sources import SOURCES
 from tests.support import HOTKEY, Clock, parse_page, watching
 from tests.test_cli import environment
 

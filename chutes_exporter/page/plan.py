@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds import Reading
-    from chutes_exporter.sources import AnySource
+    from chutes_exporter.feeds.cache import Reading
+    from chutes_exporter.feeds.table import AnySource
 
 _EVERYBODY = Scope(frozenset(), "watched")
 """The scope of collectors whose samples are the same for everybody: with one scope all pages share them."""

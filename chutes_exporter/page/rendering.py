@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import cachetools
 import structlog
 
-from chutes_exporter import exposition, telemetry
 from chutes_exporter.collectors import Answers
-from chutes_exporter.metric import Samples
+from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.page import exposition, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.exposition import Family
-    from chutes_exporter.feeds import Snapshot
-    from chutes_exporter.view import FeedKey, Plan, Read, Run
+    from chutes_exporter.feeds.cache import Snapshot
+    from chutes_exporter.page.exposition import Family
+    from chutes_exporter.page.plan import FeedKey, Plan, Read, Run
 
 _log = structlog.get_logger("exporter")
 

@@ -1,18 +1,18 @@
-"""The metric reference, docs/metrics.md, made of the declarations: ``python -m chutes_exporter.reference``."""
+"""The metric reference, docs/metrics.md, made of the declarations: ``python -m chutes_exporter.page.reference``."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from chutes_exporter import observed, telemetry
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.page import observed, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chutes_exporter.collectors import Collector
-    from chutes_exporter.metric import Metric
+    from chutes_exporter.collectors.samples import Metric
 
 _DEFAULTS = {
     "on": "on",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import prometheus_client as prom
 
 from chutes_exporter import __version__
-from chutes_exporter.exposition import render_own
-from chutes_exporter.metric import Metric, info
+from chutes_exporter.collectors.samples import Metric, info
+from chutes_exporter.page.exposition import render_own
 
 if TYPE_CHECKING:
     from chutes_exporter.api.client import Exchange
-    from chutes_exporter.exposition import Format
+    from chutes_exporter.page.exposition import Format
 
 _COLLECTOR = ("collector", "hotkey")
 _FEED = ("feed", "hotkey")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from chutes_exporter import doubt
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import records as r
-from chutes_exporter.feeds import Policy
+from chutes_exporter.feeds import doubt
+from chutes_exporter.feeds.cache import Policy
 
 T = TypeVar("T")
 

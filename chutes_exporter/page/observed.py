@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chutes_exporter.metric import Metric, Samples
+from chutes_exporter.collectors.samples import Metric, Samples
 
 if TYPE_CHECKING:
     from collections.abc import Container

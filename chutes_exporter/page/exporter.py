@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import structlog
 
-from chutes_exporter import doubt, exposition, observed, sources, telemetry
 from chutes_exporter.api.client import Answer, ChutesClient
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.errors import ApiError, NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.api.memory import keep_memory_compact
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds import DeadlineError, Feed, Feeds, Reading, steady
-from chutes_exporter.metric import Samples
-from chutes_exporter.rendering import Renderer
-from chutes_exporter.view import FeedKey, Plan, Read, main_plan, probe_plan
+from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.feeds import doubt
+from chutes_exporter.feeds import table as sources
+from chutes_exporter.feeds.cache import DeadlineError, Feed, Feeds, Reading, steady
+from chutes_exporter.page import exposition, observed, telemetry
+from chutes_exporter.page.plan import FeedKey, Plan, Read, main_plan, probe_plan
+from chutes_exporter.page.rendering import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
-    from chutes_exporter.exposition import Format
-    from chutes_exporter.feeds import Snapshot
-    from chutes_exporter.sources import AnySource
+    from chutes_exporter.feeds.cache import Snapshot
+    from chutes_exporter.feeds.table import AnySource
+    from chutes_exporter.page.exposition import Format
 
 _log = structlog.get_logger("exporter")
 
