@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, Settings, make_settings
-from chutes_exporter.feeds.table import SOURCES
+from chutes_exporter.feeds import table
 from chutes_exporter.page import observed
 from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import ORDER, Exporter
@@ -213,9 +213,9 @@ async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[st
         metric.name
         for collector in COLLECTORS
         for metric in collector.metrics
-        if {source.name for source in collector.sources} & faults.keys() - down
+        if {source.name for source in collector.feeds} & faults.keys() - down
     } | {"chutes_api_clock_offset_seconds"}
-    still_fresh = {source.name for source in SOURCES if source.policy.ttl > 300}
+    still_fresh = {feed.name for feed in table.FEEDS if feed.ttl > 300}
     for name in faults.keys() & down - still_fresh:
         hotkey = HOTKEY if name in OF_A_HOTKEY else ""
         assert warm[series("chutes_feed_last_success_timestamp_seconds", feed=name, hotkey=hotkey)] == NOON
@@ -343,7 +343,7 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
     async with Exporter(settings, clock=Clock()) as exporter:
         page = await exporter.probe(OTHER, Format.TEXT, timeout=2)
-    waited = {key.source.name: read.seconds for key, read in page.reads.items()}
+    waited = {feed.name: reading.seconds for feed, reading in page.readings.items()}
     # The wait for the metagraph, which has the seats, took all of it.
     assert waited["scores"] < 1
 
@@ -733,7 +733,7 @@ async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
     with structlog.testing.capture_logs() as logs:
         async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
             await page_of(exporter)
-            for _, feed in exporter.feed_states():
+            for feed in exporter.feeds.states():
                 feed.closed_until = 0
             page = await page_of(exporter)
     assert [(log["event"], log["feed"]) for log in logs] == [("feed failed", "scores"), ("feed is back", "scores")]
@@ -780,7 +780,7 @@ def by_name(name: str) -> Collector:
 
 
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
-    sources = {source.name for collector in COLLECTORS for source in collector.sources}
+    sources = {source.name for collector in COLLECTORS for source in collector.feeds}
     assert sources == FEEDS.keys() | {"stats_per_chute"}
 
 

@@ -174,7 +174,7 @@ async def test_whatever_the_api_answers_the_page_is_valid(answers: dict[str, byt
             collector = next(one for one in COLLECTORS if one.name == dict(labels)["collector"])
             down = [
                 source.name
-                for source in collector.sources
+                for source in collector.feeds
                 if not any(
                     page.get(series("chutes_feed_up", feed=source.name, hotkey=hotkey)) for hotkey in ("", HOTKEY)
                 )

@@ -10,7 +10,7 @@ import pytest
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import make_settings
-from chutes_exporter.page import rendering
+from chutes_exporter.page import plan, rendering
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator

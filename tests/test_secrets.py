@@ -41,7 +41,7 @@ async def everything_shown(url: str, capsys: pytest.CaptureFixture[str]) -> str:
             shown.extend(
                 repr(value) for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)
             )
-            shown.extend(f"{feed.last_error!r} {feed.last_error}" for _, feed in exporter.feed_states())
+            shown.extend(f"{state.last_error!r} {state.last_error}" for state in exporter.feeds.states())
         return "".join([*shown, *capsys.readouterr()])
     finally:
         logging.getLogger().handlers = []

@@ -76,7 +76,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="active_instances",
     summary="active instances of the whole platform, by miner and by chute",
-    sources=(ACTIVE_INSTANCES,),
+    feeds=(ACTIVE_INSTANCES,),
     metrics=(PLATFORM, PLATFORM_MULTIPLIER, BY_CHUTE, BY_MINER, MULTIPLIER, NEWEST),
     collect=collect,
     cost=Cost(fixed=2, chute=1, miner=3),

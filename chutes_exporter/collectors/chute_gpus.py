@@ -26,7 +26,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="chute_gpus",
     summary="the models of GPU that each chute runs on",
-    sources=(CHUTES,),
+    feeds=(CHUTES,),
     metrics=(SUPPORTED,),
     collect=collect,
     cost=Cost(chute=40),

@@ -130,7 +130,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="chutes",
     summary="every chute's name, requirements, compute multiplier and bounty",
-    sources=(CHUTES,),
+    feeds=(CHUTES,),
     metrics=(
         INFO,
         GPUS,

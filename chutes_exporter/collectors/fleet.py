@@ -115,7 +115,7 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 COLLECTOR = Collector(
     name="fleet",
     summary="which of the miner's GPUs earn, start, are disabled, idle or unverified, and what runs on them",
-    sources=(SERVERS, NODES, INVENTORY, INSTANCES),
+    feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
     metrics=(GPUS, IN_USE, ACTIVE, ALLOCATION),
     collect=collect,
     cost=Cost(gpu=8),

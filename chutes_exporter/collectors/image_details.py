@@ -62,7 +62,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="image_details",
     summary="each image's name, status and times",
-    sources=(IMAGES,),
+    feeds=(IMAGES,),
     metrics=(INFO, CREATED, BUILD_STARTED, BUILD_COMPLETED),
     collect=collect,
     cost=Cost(item=4),

@@ -52,7 +52,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="images",
     summary="how many images are built, wait, or failed to build",
-    sources=(IMAGES,),
+    feeds=(IMAGES,),
     metrics=(COUNT,),
     collect=collect,
     cost=Cost(fixed=len(STATUSES)),

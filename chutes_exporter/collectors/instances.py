@@ -175,7 +175,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="instances",
     summary="the miner's instances: state, times, compute multiplier",
-    sources=(INSTANCES,),
+    feeds=(INSTANCES,),
     metrics=(
         COUNT,
         INFO,

@@ -54,7 +54,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="job_details",
     summary="each job that waits for a miner",
-    sources=(JOBS,),
+    feeds=(JOBS,),
     metrics=(INFO, CREATED, MULTIPLIER, TRIES),
     collect=collect,
     cost=Cost(item=4),

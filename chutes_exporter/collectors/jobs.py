@@ -67,7 +67,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="jobs",
     summary="jobs that wait for a miner, which of them the miner has tried, and jobs that are stuck with it",
-    sources=(JOBS,),
+    feeds=(JOBS,),
     metrics=(WAITING, AVAILABLE, OLDEST, TRIED, STUCK),
     collect=collect,
     cost=Cost(fixed=2, miner=2, item=1),

@@ -172,7 +172,7 @@ def _seat(node: MetagraphNode, out: Samples) -> None:
 COLLECTOR = Collector(
     name="metagraph",
     summary="seats on the subnet: registration, blacklist, incentive, stake",
-    sources=(METAGRAPH,),
+    feeds=(METAGRAPH,),
     metrics=(
         REGISTERED,
         BLACKLISTED,

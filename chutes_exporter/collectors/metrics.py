@@ -93,7 +93,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="metrics",
     summary="demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price",
-    sources=(METRICS,),
+    feeds=(METRICS,),
     metrics=(
         INVOCATIONS,
         COMPUTE_SECONDS,

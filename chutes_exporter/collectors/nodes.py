@@ -84,7 +84,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="nodes",
     summary="the miner's GPUs: model, memory, verification",
-    sources=(NODES,),
+    feeds=(NODES,),
     metrics=(INFO, VERIFIED, VERIFIED_AT, ERROR_INFO, MEMORY, CLOCK_RATE, PROCESSORS, CREATED),
     collect=collect,
     cost=Cost(gpu=8),

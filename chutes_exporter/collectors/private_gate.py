@@ -70,7 +70,7 @@ def _gpus(active: list[Instance], instances: list[Instance], inventory: list[Inv
 COLLECTOR = Collector(
     name="private_gate",
     summary="the conditions under which the miner may launch private chutes",
-    sources=(INSTANCES, INVENTORY),
+    feeds=(INSTANCES, INVENTORY),
     metrics=(INSTANCE_COUNT, GPUS, OLDEST),
     collect=collect,
     cost=Cost(fixed=3),

@@ -61,7 +61,7 @@ def _disabled_rate(instances: list[Instance] | None) -> float | None:
 COLLECTOR = Collector(
     name="score_heading",
     summary="the score share that each miner approaches",
-    sources=(ACTIVE_INSTANCES, METAGRAPH),
+    feeds=(ACTIVE_INSTANCES, METAGRAPH),
     metrics=(HEADING,),
     collect=collect,
     cost=Cost(miner=1),

@@ -113,7 +113,7 @@ def _ladder(shares: Mapping[str, float], exported: AbstractSet[str], out: Sample
 COLLECTOR = Collector(
     name="scores",
     summary="each miner's score share, rank and what they are made of",
-    sources=(SCORES,),
+    feeds=(SCORES,),
     metrics=(SHARE, RANK, NEXT_BETTER, NEXT_WORSE, INSTANCES, BOUNTIES, INSTANCE_SECONDS, COMPUTE_UNITS, SCORED),
     collect=collect,
     cost=Cost(fixed=1, miner=8),

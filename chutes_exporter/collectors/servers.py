@@ -93,7 +93,7 @@ def _repeated(values: Sequence[str | None]) -> int | None:
 COLLECTOR = Collector(
     name="servers",
     summary="the miner's servers: names, GPUs, maintenance, duplicates",
-    sources=(SERVERS,),
+    feeds=(SERVERS,),
     metrics=(
         INFO,
         GPUS,

@@ -119,7 +119,7 @@ def _platform(records: list[MinerStats], name: str, out: Samples) -> None:
 COLLECTOR = Collector(
     name="stats",
     summary="what each miner computed in the past hour, day and week, and all of them together",
-    sources=(STATS,),
+    feeds=(STATS,),
     metrics=(
         INSTANCES,
         BOUNTIES,

@@ -55,7 +55,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="stats_per_chute",
     summary="what each miner computed on each chute in the past hour, day and week",
-    sources=(STATS_PER_CHUTE,),
+    feeds=(STATS_PER_CHUTE,),
     metrics=(INSTANCES, BOUNTIES, COMPUTE_SECONDS, COMPUTE_UNITS),
     collect=collect,
     cost=Cost(miner_chute=12),

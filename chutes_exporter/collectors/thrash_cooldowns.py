@@ -45,7 +45,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="thrash_cooldowns",
     summary="cooldowns of the miner, on deployments from before May 2026; newer ones have none",
-    sources=(THRASH_COOLDOWNS,),
+    feeds=(THRASH_COOLDOWNS,),
     metrics=(COUNT, EXPIRES, DELETED),
     collect=collect,
     cost=Cost(fixed=1, item=2),

@@ -54,7 +54,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="unique_chute_history",
     summary="GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
-    sources=(UNIQUE_CHUTE_HISTORY,),
+    feeds=(UNIQUE_CHUTE_HISTORY,),
     metrics=(UNIQUE_CHUTE_GPUS, ACTIVE_GPUS, AVERAGE_GPUS, TIME),
     collect=collect,
     cost=Cost(fixed=4),

@@ -1,9 +1,7 @@
-"""Freshness: what was asked lately is not asked again, and what is old is never passed off as new.
+"""The cache of feeds: each is asked at most once per time to live, and old data is never shown as new.
 
-A feed is one question to the upstream. It knows no endpoint and no metric: callers bring a key, a way to ask and a
-policy. For each key there is at most one request under way (single flight); an answer serves everybody until its time
-to live is over; after a failure the last answer serves until its bound of staleness, and the upstream is left alone
-for a while.
+For each feed at most one request is under way (single flight). An answer serves every reader until its time to live
+is over. After a failure the last answer serves until its maximum age, and the cache backs off.
 """
 
 from __future__ import annotations
@@ -11,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cachetools
 
+from chutes_exporter.feeds.feed import RESULTS, Feed, Reading, Result, Snapshot
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.endpoints import Endpoint
 
 T = TypeVar("T")
-
-Result = Literal["hit", "miss", "joined", "stale", "failed"]
-"""How a reading came about: from the cache, by a request of its own, by joining one under way, old data because
-nothing newer is there, or nothing at all."""
-RESULTS: tuple[Result, ...] = ("hit", "miss", "joined", "stale", "failed")
 
 _FIRST_BACKOFF = 5.0
 _MAX_BACKOFF = 120.0
@@ -33,284 +31,227 @@ _MAX_FEEDS = 8192
 _REMEMBERED_SECONDS = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How fresh a feed is kept.
-
-    Attributes:
-        ttl: Seconds for which an answer is fresh.
-        max_age: Seconds after which an answer is dropped.
-    """
-
-    ttl: float
-    max_age: float
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot(Generic[T]):
-    """A good answer.
-
-    Its age counts from when it was asked for: nothing in it is older, while its end may have come much later.
-
-    Attributes:
-        value: What was answered.
-        version: Differs for every answer of the process: what is derived from it can be kept under it.
-        at: Unix time at which it was asked for.
-        asked: The same on the monotonic clock.
-    """
-
-    value: T
-    version: int
-    at: float
-    asked: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
-    """What a feed can say now.
-
-    Attributes:
-        snapshot: The newest good answer inside its bound of staleness, or None.
-        result: How it came about.
-        error: Why it is not fresh, or None where it is.
-    """
-
-    snapshot: Snapshot[T] | None
-    result: Result
-    error: BaseException | None = None
-
-
 @dataclass(slots=True)
-class Feed:
-    """What is known of a feed.
+class FeedState:
+    """What the cache knows of a feed.
 
     Attributes:
-        policy: How fresh it is kept.
-        up: Whether its last request succeeded; None before any ended.
+        feed: The feed.
+        up: Whether its last request succeeded; None before the first one ended.
         last_success: Unix time at which the newest good answer was asked for, or None.
         last_error: Why the last request failed, or None where it did not.
-        last_failure: The newest failure, even where all is well again: its Unix time, and why.
-        results: How often each way of reading it happened.
+        last_failure: The newest failure, also after a later success: its Unix time and the error.
+        results: How many readings came in each way.
         failures: Requests that failed in a row.
     """
 
-    policy: Policy
+    feed: Feed[Any]
     up: bool | None = None
     last_success: float | None = None
     last_error: BaseException | None = None
     last_failure: tuple[float, BaseException] | None = None
     failures: int = 0
     results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
-    read_at: float = 0.0  # monotonic, as those below
+    read_at: float = 0.0  # monotonic, as are the next two
     fresh_until: float = 0.0
     closed_until: float = 0.0  # backing off
 
 
 class DeadlineError(Exception):
-    """The answer did not come by the time the caller had to go on; the request itself does."""
+    """The answer did not come before the reader's deadline; the request goes on."""
 
 
 def steady() -> float:
-    """Return the seconds since some fixed moment, on a clock that never jumps and goes on while the machine sleeps."""
+    """Return seconds on a clock that never jumps and that goes on while the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()  # pragma: no cover - not on Linux
 
 
-class Feeds:
+class FeedCache:
     """All feeds of the process.
 
     Args:
+        ask: Asks the API for a feed. What it raises is the reading's error. An error's ``retry_after`` in seconds is
+            obeyed for all feeds of the endpoint, its ``retry_in`` for this feed.
         monotonic: A clock that never jumps, in seconds, for ages.
         clock: Unix time in seconds, for timestamps.
         jitter: Returns a number from 0 to 1 that spreads retries.
-        on_change: Is told, with the feed's key and state, when a feed goes down and when it comes up again.
+        on_change: Called with a feed's state when it goes down and when it comes back.
     """
 
     def __init__(
         self,
+        ask: Callable[[Feed[Any]], Awaitable[Answer[Any]]],
         *,
         monotonic: Callable[[], float] = steady,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
-        on_change: Callable[[Hashable, Feed], None] | None = None,
+        on_change: Callable[[FeedState], None] | None = None,
     ) -> None:
+        self._ask = ask
         self._monotonic = monotonic
         self._clock = clock
         self._jitter = jitter
         self._on_change = on_change
         self._version = 0
-        self._feeds: dict[Hashable, Feed] = {}
-        # Drops each answer at its own bound of staleness, so that nothing older can ever be served.
-        self._snapshots: cachetools.TLRUCache[Hashable, Snapshot[Any]] = cachetools.TLRUCache(
+        self._states: dict[Feed[Any], FeedState] = {}
+        # Drops each answer at its own maximum age, so that nothing older can be served.
+        self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
             _MAX_FEEDS, ttu=self._expiry, timer=monotonic
         )
-        self._flights: dict[Hashable, asyncio.Task[None]] = {}
-        self._closed_groups: cachetools.TLRUCache[Hashable, tuple[float, Exception]] = cachetools.TLRUCache(
-            _MAX_FEEDS, ttu=lambda _group, closed, _now: closed[0], timer=monotonic
+        self._flights: dict[Feed[Any], asyncio.Task[None]] = {}
+        self._closed_endpoints: cachetools.TLRUCache[Endpoint[Any], tuple[float, Exception]] = cachetools.TLRUCache(
+            _MAX_FEEDS, ttu=lambda _endpoint, closed, _now: closed[0], timer=monotonic
         )
         self._hurried: asyncio.Future[None] | None = None
 
-    def _expiry(self, key: Hashable, snapshot: Snapshot[Any], _now: float) -> float:
-        return snapshot.asked + self._feeds[key].policy.max_age
+    def _expiry(self, feed: Feed[Any], snapshot: Snapshot[Any], _now: float) -> float:
+        return snapshot.asked + self._states[feed].feed.max_age
 
-    def items(self) -> Iterator[tuple[Hashable, Feed]]:
-        """Return every feed that is known, by its key: those that were read lately.
+    def states(self) -> list[FeedState]:
+        """Return what is known of every feed that was read lately.
 
-        One that nobody has read for longer than its data is kept, and for a quarter of an hour, is forgotten: it
-        would only look old.
+        A feed that nobody has read for its maximum age and for a quarter of an hour is forgotten: it would only look
+        old.
         """
         now = self._monotonic()
-        unread = [
-            key
-            for key, feed in self._feeds.items()
-            if now - feed.read_at > max(feed.policy.max_age, _REMEMBERED_SECONDS) and key not in self._flights
-        ]
-        self.forget(unread)
-        return iter(list(self._feeds.items()))
+        self.forget(
+            feed
+            for feed, state in list(self._states.items())
+            if now - state.read_at > max(state.feed.max_age, _REMEMBERED_SECONDS) and feed not in self._flights
+        )
+        return list(self._states.values())
 
-    def peek(self, key: Hashable) -> Snapshot[Any] | None:
-        """Return a feed's newest good answer inside its bound of staleness, without asking for anything."""
-        return self._snapshots.get(key)
+    def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
+        """Return a feed's newest good answer within its maximum age, without asking for anything."""
+        return self._snapshots.get(feed)
 
-    def hit(self, key: Hashable) -> Reading[Any] | None:
-        """Read a feed whose answer is fresh; None where somebody must be asked."""
-        feed, snapshot = self._feeds.get(key), self._snapshots.get(key)
+    def hit(self, feed: Feed[T]) -> Reading[T] | None:
+        """Read a feed whose answer is fresh; None where the API must be asked."""
+        state, snapshot = self._states.get(feed), self._snapshots.get(feed)
         now = self._monotonic()
-        if feed is None or snapshot is None or now >= feed.fresh_until:
+        if state is None or snapshot is None or now >= state.fresh_until:
             return None
-        feed.read_at = now
-        feed.results["hit"] += 1
+        state.read_at = now
+        state.results["hit"] += 1
         return Reading(snapshot, "hit")
 
-    def expire(self, key: Hashable) -> None:
+    def expire(self, feed: Feed[Any]) -> None:
         """Let the next reading of a feed ask, however fresh its answer is."""
-        if (feed := self._feeds.get(key)) is not None:
-            feed.fresh_until = 0.0
+        if (state := self._states.get(feed)) is not None:
+            state.fresh_until = 0.0
 
-    def under_way(self, key: Hashable) -> bool:
+    def under_way(self, feed: Feed[Any]) -> bool:
         """Tell whether a request for the feed is under way."""
-        return key in self._flights
+        return feed in self._flights
 
-    def opens_at(self, feed: Feed) -> float:
+    def opens_in(self, state: FeedState) -> float:
         """Return in how many seconds a reading would ask again; 0 or less when the next one does."""
-        return max(feed.fresh_until, feed.closed_until) - self._monotonic()
+        return max(state.fresh_until, state.closed_until) - self._monotonic()
 
-    def forget(self, keys: Iterable[Hashable]) -> None:
-        """Forget feeds that nobody will read again; a request under way ends unseen."""
-        for key in keys:
-            self._feeds.pop(key, None)
-            self._snapshots.pop(key, None)
+    def forget(self, feeds: Iterable[Feed[Any]]) -> None:
+        """Forget feeds that nobody will read again; the result of a request under way is dropped."""
+        for feed in feeds:
+            self._states.pop(feed, None)
+            self._snapshots.pop(feed, None)
 
     def hurry(self) -> None:
-        """Let nobody wait any longer, now or later: every reading is what is known already."""
+        """Stop waiting, now and later: every reading is what is known already."""
         if self._hurried is None:
             self._hurried = asyncio.get_running_loop().create_future()
         if not self._hurried.done():
             self._hurried.set_result(None)
 
-    async def read(
-        self,
-        key: Hashable,
-        ask: Callable[[], Awaitable[T]],
-        policy: Policy,
-        *,
-        timeout: float,
-        group: Hashable = None,
-    ) -> Reading[T]:
+    async def read(self, feed: Feed[T], timeout: float) -> Reading[T]:
         """Return the feed's answer, asking for it where it is not fresh.
 
-        Cancelling the caller cancels no request: others may wait for it, and its answer is good for the next.
+        Cancelling the caller cancels no request: others may wait for it, and its answer is good for the next reader.
 
         Args:
-            key: Which feed.
-            ask: Asks the upstream; what it raises is the reading's error. An error's ``retry_after`` in seconds
-                is obeyed for the whole group, its ``retry_in`` for this feed.
-            policy: How fresh the feed is kept.
-            timeout: Seconds to wait at most.
-            group: Feeds that the upstream takes for one: where it asks one of them to wait, all of them do.
+            feed: The feed.
+            timeout: Maximum seconds to wait.
         """
-        if (known := self.hit(key)) is not None:
+        if (known := self.hit(feed)) is not None:
             return known
-        feed = self._feeds.get(key)
-        if feed is None:
-            feed = self._feeds[key] = Feed(policy)
-        feed.policy, feed.read_at = policy, self._monotonic()
-        reading = await self._read(key, feed, ask, timeout, group)
-        feed.results[reading.result] += 1
-        return reading
+        started = time.monotonic()
+        state = self._states.setdefault(feed, FeedState(feed))
+        state.feed, state.read_at = feed, self._monotonic()
+        reading = await self._read(feed, state, timeout)
+        state.results[reading.result] += 1
+        return replace(reading, seconds=time.monotonic() - started)
 
-    async def _read(
-        self, key: Hashable, feed: Feed, ask: Callable[[], Awaitable[T]], timeout: float, group: Hashable
-    ) -> Reading[T]:
-        flight = self._flights.get(key)
-        result: Result = "joined"
+    async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+        flight = self._flights.get(feed)
+        result: Result = "coalesced"
         if flight is None:
-            if (closed := self._closed(feed, group)) is not None:
-                return self._old(key, closed)
+            if (closed := self._closed(state)) is not None:
+                return self._old(feed, closed)
             result = "miss"
-            flight = asyncio.create_task(self._fly(key, feed, ask, group))
-            self._flights[key] = flight
+            flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
         if self._hurried is None:
             self._hurried = asyncio.get_running_loop().create_future()
         # Unlike wait_for, wait cancels nothing when it times out or is itself cancelled.
         await asyncio.wait({flight, self._hurried}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if not flight.done() or flight.cancelled():
-            return self._old(key, DeadlineError("no answer yet"))
-        snapshot: Snapshot[T] | None = self._snapshots.get(key)
-        if snapshot is None or feed.last_error is not None:
-            return self._old(key, feed.last_error)
+            return self._old(feed, DeadlineError("no answer yet"))
+        snapshot = self.peek(feed)
+        if snapshot is None or state.last_error is not None:
+            return self._old(feed, state.last_error)
         return Reading(snapshot, result)
 
-    def _closed(self, feed: Feed, group: Hashable) -> BaseException | None:
-        """Say why the upstream is not asked now, or nothing where it may be."""
-        if self._monotonic() < feed.closed_until:
-            return feed.last_error
+    def _closed(self, state: FeedState) -> BaseException | None:
+        """Return why the API is not asked now, or None where it may be."""
+        if self._monotonic() < state.closed_until:
+            return state.last_error
         if self._hurried is not None and self._hurried.done():
-            return DeadlineError("nothing is asked any more")
-        closed = self._closed_groups.get(group)
+            return DeadlineError("the exporter is stopping and asks for nothing")
+        closed = self._closed_endpoints.get(state.feed.endpoint)
         return None if closed is None else closed[1]
 
-    def _old(self, key: Hashable, error: BaseException | None) -> Reading[Any]:
-        snapshot = self._snapshots.get(key)
+    def _old(self, feed: Feed[T], error: BaseException | None) -> Reading[T]:
+        snapshot = self.peek(feed)
         return Reading(snapshot, "failed" if snapshot is None else "stale", error)
 
-    async def _fly(self, key: Hashable, feed: Feed, ask: Callable[[], Awaitable[T]], group: Hashable) -> None:
-        before = feed.up
+    async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
+        before = state.up
         at, asked = self._clock(), self._monotonic()
         try:
-            value = await ask()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the feed failed and says so
-            feed.up = False
-            feed.last_error = error
-            feed.last_failure = self._clock(), error
-            feed.failures += 1
-            wait = getattr(error, "retry_after", None) or 0.0
-            delay = max(self._backoff(feed.failures), min(wait, _MAX_RETRY_AFTER), getattr(error, "retry_in", 0.0))
-            feed.closed_until = self._monotonic() + delay
-            if wait and group is not None:
-                self._closed_groups[group] = feed.closed_until, error
+            answer = await self._ask(feed)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the feed failed and reports it
+            self._fail(state, error)
         else:
             self._version += 1
-            feed.up = True
-            feed.last_error = None
-            feed.failures = 0
-            feed.last_success = at
-            feed.fresh_until = asked + feed.policy.ttl
-            if self._feeds.get(key) is feed:
-                self._snapshots[key] = Snapshot(value, self._version, at, asked)
+            state.up = True
+            state.last_error = None
+            state.failures = 0
+            state.last_success = at
+            state.fresh_until = asked + feed.ttl
+            if self._states.get(feed) is state:
+                self._snapshots[feed] = Snapshot(answer, self._version, at, asked)
         finally:
-            del self._flights[key]
-        if self._on_change is not None and feed.up is not before and not (before is None and feed.up):
-            self._on_change(key, feed)
+            del self._flights[feed]
+        if self._on_change is not None and state.up is not before and not (before is None and state.up):
+            self._on_change(state)
+
+    def _fail(self, state: FeedState, error: Exception) -> None:
+        state.up = False
+        state.last_error = error
+        state.last_failure = self._clock(), error
+        state.failures += 1
+        wait = getattr(error, "retry_after", None) or 0.0
+        delay = max(self._backoff(state.failures), min(wait, _MAX_RETRY_AFTER), getattr(error, "retry_in", 0.0))
+        state.closed_until = self._monotonic() + delay
+        if wait:
+            self._closed_endpoints[state.feed.endpoint] = state.closed_until, error
 
     def _backoff(self, failures: int) -> float:
-        """Return the seconds to leave the upstream alone: doubling, and spread."""
+        """Return the seconds for which the API is not asked: doubling, and spread."""
         delay: float = min(_FIRST_BACKOFF * 2.0 ** min(failures - 1, 10), _MAX_BACKOFF)
         return delay * (0.5 + self._jitter() / 2)
 
     async def aclose(self) -> None:
-        """Give up the requests under way."""
+        """Cancel the requests under way."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()

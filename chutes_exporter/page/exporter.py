@@ -5,33 +5,34 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from chutes_exporter.api.client import Answer, ChutesClient
-from chutes_exporter.api.endpoints import stats_params
-from chutes_exporter.api.errors import ApiError, NotFoundError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.errors import ApiError
 from chutes_exporter.api.memory import keep_memory_compact
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.samples import Samples
-from chutes_exporter.feeds import doubt
-from chutes_exporter.feeds import table as sources
-from chutes_exporter.feeds.cache import DeadlineError, Feed, Feeds, Reading, steady
+from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
+from chutes_exporter.feeds.doubt import DoubtedError
+from chutes_exporter.feeds.requests import Requests
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH, NODES
 from chutes_exporter.page import exposition, observed, telemetry
-from chutes_exporter.page.plan import FeedKey, Plan, Read, main_plan, probe_plan
+from chutes_exporter.page.plan import Plan, main_plan, probe_plan
 from chutes_exporter.page.rendering import Renderer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Mapping
+    from collections.abc import Callable, Collection
     from typing import Self
 
-    from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.api.client import Answer
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.cache import Snapshot
-    from chutes_exporter.feeds.table import AnySource
+    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.exposition import Format
+    from chutes_exporter.page.rendering import Readings
 
 _log = structlog.get_logger("exporter")
 
@@ -42,30 +43,29 @@ ORDER = (
 )
 """Every metric that a page may have, in the order of the page."""
 
-_EVIDENCE_WAIT = 0.5
 _LEAST_MEMORY = 64_000_000
 _MEMORY_PER_SERIES = 256
 """Bytes of memory that the API's answers may take: at least, and for each series that a page may have."""
 _FAST_BYTES = 1_000_000
-_FAST_RUNS = 64
-"""A page that is rendered already, of so many bytes and runs at most, takes a few milliseconds to put together."""
+_FAST_ENTRIES = 64
+"""Assembling a page that is rendered already takes a few milliseconds up to this size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The answer to a scrape.
+    """The bytes of one exposition.
 
     Attributes:
-        body: The page.
-        reads: What each feed said.
+        body: The bytes.
+        readings: What each feed gave.
     """
 
     body: bytes
-    reads: Mapping[FeedKey, Read]
+    readings: Readings
 
 
-class _Order(NamedTuple):
-    """A page that is wanted: scrapes that want the same share it."""
+class _Wanted(NamedTuple):
+    """What a scrape wants. Scrapes that want the same share the page."""
 
     target: str
     collect: frozenset[str]
@@ -102,7 +102,10 @@ class Exporter:
             clock=clock,
             max_memory=_LEAST_MEMORY + _MEMORY_PER_SERIES * settings.max_series,
         )
-        self.feeds = Feeds(on_change=_log_change, clock=clock, monotonic=monotonic)
+        self._requests = Requests(self.client, tuned=self._tuned, on_answer=self._observe)
+        self.feeds = self._requests.cache = FeedCache(
+            self._requests.ask, on_change=_log_change, clock=clock, monotonic=monotonic
+        )
         self._started = clock()
         self._observations = observed.Observations()
         self._building = asyncio.Lock()
@@ -110,23 +113,25 @@ class Exporter:
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Watch others from now on, or with other keys; whom to ask and how stays as it was.
+        """Watch other miners, or with other keys. The address of the API and the timeouts stay as they were.
 
         What is known of miners that are not watched any more is forgotten.
         """
-        keys, feeds = self._keys.keys(), set(self._main.keys)
+        before, feeds = self.settings.keys, set(self._main.feeds)
         self._adopt(settings)
-        self.feeds.forget(feeds - set(self._main.keys))
-        for hotkey in keys - self._keys.keys():
+        self.feeds.forget(feeds - set(self._main.feeds))
+        for hotkey in {key.address for key in before} - {key.address for key in settings.keys}:
             self._observations.forget(hotkey)
 
     def _adopt(self, settings: Settings) -> None:
         self.settings = settings
-        self._keys: Mapping[str, Hotkey] = {key.address: key for key in settings.keys}
-        self._platform_keys = list(settings.keys)
+        self._requests.use(settings.keys)
         self._main = main_plan(settings)
         self._renderer = Renderer(self._main, settings.max_series)
-        self._orders: dict[_Order, asyncio.Task[Page]] = {}
+        self._making: dict[_Wanted, asyncio.Task[Page]] = {}
+
+    def _tuned(self, feed: Feed[Any]) -> Feed[Any]:
+        return self.settings.tuned(feed)
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,24 +149,20 @@ class Exporter:
         """The collectors that are on."""
         return self._main.collectors
 
-    def feed_states(self) -> list[tuple[FeedKey, Feed]]:
-        """Return every feed that was read so far."""
-        return [(key, feed) for key, feed in self.feeds.items() if isinstance(key, FeedKey)]
-
     def readiness(self) -> tuple[bool, str]:
         """Tell whether a first answer of the API is known, or failed, and say so in words."""
         api = self.settings.api_url
-        if not self._main.keys:
+        if not self._main.feeds:
             return True, "ready, with no collector on"
-        ended = [(key.source.name, feed) for key, feed in self.feed_states() if feed.up is not None]
-        if not ended:
+        answered = [state for state in self.feeds.states() if state.up is not None]
+        if not answered:
             return False, f"not ready: waiting for a first answer of {api}"
-        down = [name for name, feed in ended if not feed.up]
+        down = [state.feed.name for state in answered if not state.up]
         return True, f"ready, though {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready"
 
     async def warm_up(self) -> None:
         """Ask for everything once, so that what is known is known before the first scrape."""
-        await asyncio.gather(*(self.read(key, self.settings.api_timeout) for key in self._main.keys))
+        await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
 
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -178,8 +179,8 @@ class Exporter:
             ChoiceError: A collector that is wanted is not on.
         """
         plan = self._main.only(collect) if collect else self._main
-        order = _Order("", frozenset(collect), seated=False, form=form, gzipped=gzipped)
-        return (await self._answer(plan, order, time.monotonic() + timeout)).body
+        wanted = _Wanted("", frozenset(collect), seated=False, form=form, gzipped=gzipped)
+        return (await self._answer(plan, wanted, time.monotonic() + timeout)).body
 
     async def probe(
         self, target: str, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -199,7 +200,7 @@ class Exporter:
         deadline = time.monotonic() + timeout
         seated = await self._is_seated(target, collect, timeout)
         plan = probe_plan(self.settings, target, collect, seated=seated)
-        return await self._answer(plan, _Order(target, frozenset(collect), seated, form, gzipped), deadline)
+        return await self._answer(plan, _Wanted(target, frozenset(collect), seated, form, gzipped), deadline)
 
     async def _is_seated(self, target: str, collect: Collection[str], timeout: float) -> bool:
         """Tell whether the API may be asked about a target alone: not for each address that somebody makes up."""
@@ -208,220 +209,99 @@ class Exporter:
         wanted = collect or [name for name, on in self.settings.collectors.items() if on]
         if not any(one.scope == "miner" and one.name in wanted for one in COLLECTORS):
             return False
-        snapshot = (await self.read(FeedKey(sources.METAGRAPH, ""), timeout)).reading.snapshot
-        return snapshot is not None and any(node.hotkey == target for node in snapshot.value.value)
+        snapshot = (await self.feeds.read(self.settings.tuned(METAGRAPH), timeout)).snapshot
+        return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)
 
-    async def _answer(self, plan: Plan, order: _Order, deadline: float) -> Page:
-        # Making the page takes its time, too, and so do the pages before it. Where that leaves nothing, nobody waits:
-        # what is due is asked for all the same, for the next scrape.
+    async def _answer(self, plan: Plan, wanted: _Wanted, deadline: float) -> Page:
+        # Making the page takes time too, and so do the pages before it. If that leaves nothing, the scrape does not
+        # wait. What is due is requested all the same, for the next scrape.
         wait = max(deadline - time.monotonic() - self._lag, 0.0)
-        # Without a task for each that is known: most scrapes find all of them so.
-        reads = {key: Read(hit, 0.0) for key in plan.keys if (hit := self.feeds.hit(key)) is not None}
-        due = [key for key in plan.keys if key not in reads]
-        reads.update(zip(due, await asyncio.gather(*(self.read(key, wait) for key in due)), strict=True))
+        # Fast path: fresh feeds need no task.
+        readings = {feed: hit for feed in plan.feeds if (hit := self.feeds.hit(feed)) is not None}
+        due = [feed for feed in plan.feeds if feed not in readings]
+        readings.update(zip(due, await asyncio.gather(*(self.feeds.read(feed, wait) for feed in due)), strict=True))
         began = time.monotonic()
-        # Whoever wants a page that nobody has begun to make yet shares it.
-        making = self._orders.get(order)
+        # Scrapes share a page that nobody has begun to make yet.
+        making = self._making.get(wanted)
         if making is None:
-            making = self._orders[order] = asyncio.create_task(self._make(plan, order, reads))
+            making = self._making[wanted] = asyncio.create_task(self._make(plan, wanted, readings))
         try:
             # A scraper that leaves must not take the page from the others.
             return await asyncio.shield(making)
         finally:
             self._lag = max(time.monotonic() - began, self._lag / 2)
 
-    async def _make(self, plan: Plan, order: _Order, reads: dict[FeedKey, Read]) -> Page:
+    async def _make(self, plan: Plan, wanted: _Wanted, readings: Readings) -> Page:
         # One page is made at a time: scrapes that come together share what is rendered.
         async with self._building:
-            self._orders.pop(order, None)
-            # Another scrape may have brought newer answers meanwhile, and old ones may have gone: what the page shows
-            # and what it says of its freshness are taken at one moment, here on the loop, where nothing else moves.
-            reads = {key: self._as_of_now(key, read) for key, read in reads.items()}
+            self._making.pop(wanted, None)
+            # Another scrape may have brought newer answers meanwhile, and old ones may have gone. The data and its
+            # freshness are taken at one moment, here on the loop, where nothing else moves.
+            readings = {feed: self._as_of_now(feed, reading) for feed, reading in readings.items()}
             own = Samples(with_created=self.settings.created_timestamps)
-            whole = not order.target
-            if whole:
-                own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
-                for hotkey in sorted(self.settings.watched):
-                    own.add(telemetry.WATCHED, 1, hotkey)
-                own.add(telemetry.RELOAD_GOOD, self.telemetry.reload_good)
-                own.add(telemetry.RELOAD_TIMESTAMP, self.telemetry.reloaded_at or self._started)
-                self._observations.collect(own)
-                self._report_feeds(own)
-            rendered = self._renderer.rendered(plan, reads)
-            if rendered is not None and rendered <= _FAST_BYTES and len(plan.runs) <= _FAST_RUNS:
-                # Where the processor is scarce, each change of threads costs more than that.
-                return Page(self._render(plan, order, reads, own), reads)
-            # In a thread: requests go on being answered meanwhile.
-            return Page(await asyncio.to_thread(self._render, plan, order, reads, own), reads)
-
-    def _render(self, plan: Plan, order: _Order, reads: Mapping[FeedKey, Read], own: Samples) -> bytes:
-        families = self._renderer.families(plan, reads, own)
-        families.extend(exposition.render(own))
-        created = self.settings.created_timestamps
-        own_end = b"" if order.target else self.telemetry.render(order.form, created=created)
-        page = exposition.assemble(families, own_end, ORDER, order.form)
-        return exposition.compress(page) if order.gzipped else b"".join(page)
-
-    def _as_of_now(self, key: FeedKey, read: Read) -> Read:
-        snapshot, old = self.feeds.peek(key), read.reading
-        if snapshot is old.snapshot:
-            return read
-        if snapshot is None:
-            return Read(Reading(None, "failed", old.error or DeadlineError("it is too old by now")), read.seconds)
-        return Read(Reading(snapshot, old.result), read.seconds)
-
-    async def read(self, key: FeedKey, timeout: float) -> Read:
-        """Read a feed, waiting for the API for so many seconds at most."""
-        started = time.monotonic()
-        source = key.source
-
-        async def ask() -> Any:
-            return await self._ask(key)
-
-        reading: Reading[Any] = await self.feeds.read(
-            key, ask, self.settings.policies[source.name], timeout=timeout, group=source.endpoint
-        )
-        return Read(reading, time.monotonic() - started)
-
-    async def _ask(self, key: FeedKey) -> Answer[Any]:
-        source, last = key.source, self._believed(key)
-        answer = await self._request(key)
-        if doubted := await self._doubt(key, answer):
-            if doubted in doubt.WORTH_ASKING_AGAIN:
-                # What the answer was compared with may be older than it.
-                for other in source.evidence:
-                    if other.endpoint.scope == "signer":
-                        self.feeds.expire(FeedKey(other, key.hotkey))
-                first, answer = answer, await self._request(key)
-                doubted = await self._doubt(key, answer)
-                if doubted == "shrunk" and doubt.confirms(answer.listed, first.listed):
-                    doubted = self._check(source, answer, last, await self._evidence(key))
-            if doubted and last is not None:
-                raise doubt.DoubtedError(doubted, self.settings.policies[source.name].ttl)
-            answer = replace(answer, doubt=doubted)
-        if answer.rejected:
-            _log.warning(
-                "records left out",
-                feed=source.name,
-                rejected=answer.rejected,
-                kept=answer.count,
-                first_error=answer.first_error,
-            )
-        elif answer.doubt is None:
-            self._observe(key, answer)
-        return answer
-
-    async def _request(self, key: FeedKey) -> Answer[Any]:
-        source, hotkey = key
-        try:
-            if not source.endpoint.signed:
-                params = stats_params(hotkey or None, per_chute=True) if source.per_chute else None
-                path = {"hotkey": hotkey} if source.endpoint.scope == "miner" else None
-                return await self.client.fetch(source.endpoint, params=params, path=path)
-            if hotkey:
-                return await self.client.fetch(source.endpoint, key=self._keys[hotkey])
-            return await self._ask_with_any_key(source)
-        except NotFoundError:
-            if source.none is None:
-                raise
-            last = self.feeds.peek(key)
-            if last is not None and last.value.count:
-                # Whoever had a history keeps it: the service has lost its cache.
-                raise doubt.DoubtedError("no_history", self.settings.policies[source.name].ttl) from None
-            return Answer.nothing(source.none)
-
-    def _believed(self, key: FeedKey) -> Snapshot[Any] | None:
-        """Return the newest answer that is not doubted. One that is doubted gives way to any newer one."""
-        last = self.feeds.peek(key)
-        return None if last is None or last.value.doubt is not None else last
-
-    async def _doubt(self, key: FeedKey, answer: Answer[Any]) -> doubt.Reason | None:
-        """Return a reason to doubt an answer, or None."""
-        last = self._believed(key)
-        shrinks = last is not None and doubt.shrinks(answer.listed, last.value.listed)
-        if shrinks and "shrunk" in key.source.doubts:
-            return "shrunk"
-        return self._check(key.source, answer, last, await self._evidence(key))
-
-    @staticmethod
-    def _check(
-        source: AnySource, answer: Answer[Any], last: Snapshot[Any] | None, evidence: list[Any]
-    ) -> doubt.Reason | None:
-        # A record that could not be read is missing too, and known to be.
-        if source.check is None or answer.rejected:
-            return None
-        return source.check(answer.value, None if last is None else last.value.value, *evidence)
-
-    async def _evidence(self, key: FeedKey) -> list[Any]:
-        """Return what other endpoints say, None for what does not come soon: it must not hold up the answer.
-
-        A miner's own endpoints are asked where needed, the platform's only where that is known or under way.
-        """
-        snapshots = []
-        for source in key.source.evidence:
-            signer = source.endpoint.scope == "signer"
-            other = FeedKey(source, key.hotkey if signer else "")
-            if signer or self.feeds.under_way(other):
-                read = await self.read(other, _EVIDENCE_WAIT)
-                snapshots.append(read.reading.snapshot if read.reading.error is None else None)
+            if not plan.target:
+                self._report(own)
+            rendered = self._renderer.rendered(plan, readings)
+            if rendered is not None and rendered <= _FAST_BYTES and len(plan.entries) <= _FAST_ENTRIES:
+                # A change of threads would take longer than this, most of all where the processor is scarce.
+                body = self._render(plan, wanted, readings, own)
             else:
-                snapshots.append(self.feeds.peek(other))
-        return [None if snapshot is None else snapshot.value.value for snapshot in snapshots]
+                # In a thread, so that requests are answered meanwhile.
+                body = await asyncio.to_thread(self._render, plan, wanted, readings, own)
+            return Page(body, readings)
 
-    def _observe(self, key: FeedKey, answer: Answer[Any]) -> None:
-        # Every good answer passes here once, in order; the last ones of miners that are not watched any more, too.
-        if key.hotkey not in self._keys:
+    def _render(self, plan: Plan, wanted: _Wanted, readings: Readings, own: Samples) -> bytes:
+        rendering = self._renderer.render(plan, readings)
+        telemetry.report(rendering, own, max_series=None if plan.target else self.settings.max_series)
+        families = [*rendering.families, *exposition.render(own)]
+        created = self.settings.created_timestamps
+        own_end = b"" if plan.target else self.telemetry.render(wanted.form, created=created)
+        page = exposition.assemble(families, own_end, ORDER, wanted.form)
+        return exposition.compress(page) if wanted.gzipped else b"".join(page)
+
+    def _as_of_now(self, feed: Feed[Any], reading: Reading[Any]) -> Reading[Any]:
+        snapshot = self.feeds.peek(feed)
+        if snapshot is reading.snapshot:
+            return reading
+        if snapshot is None:
+            error = reading.error or DeadlineError("it is too old by now")
+            return replace(reading, snapshot=None, result="failed", error=error)
+        return replace(reading, snapshot=snapshot, error=None)
+
+    def _observe(self, feed: Feed[Any], answer: Answer[Any]) -> None:
+        # Every whole answer passes here once, in order; also the last ones of miners that are not watched any more.
+        hotkey = feed.hotkey
+        if all(key.address != hotkey for key in self.settings.keys):
             return
         now, offset = answer.received_at, self.client.clock_offset or 0.0
-        if key.source is sources.INSTANCES:
-            active = self.feeds.peek(FeedKey(sources.ACTIVE_INSTANCES, ""))
-            still_active = {one.instance_id for one in active.value.value} if active is not None else set()
-            self._observations.see_instances(key.hotkey, answer.value, now, still_active, offset)
-        elif key.source is sources.NODES:
-            self._observations.see_gpus(key.hotkey, answer.value, now)
+        if feed.name == INSTANCES.name:
+            active = self.feeds.peek(ACTIVE_INSTANCES)
+            still_active = {one.instance_id for one in active.answer.value} if active is not None else set()
+            self._observations.see_instances(hotkey, answer.value, now, still_active, offset)
+        elif feed.name == NODES.name:
+            self._observations.see_gpus(hotkey, answer.value, now)
 
-    async def _ask_with_any_key(self, source: AnySource) -> Answer[Any]:
-        """Ask for what is the same for every miner: a key that is refused must not hide it from the others."""
-        *others, last = self._platform_keys
-        for key in others:
-            try:
-                return await self.client.fetch(source.endpoint, key=key)
-            except (NotRegisteredError, SignatureRefusedError):
-                # The next time another comes first; one that was taken away meanwhile does not come back.
-                known = self._platform_keys
-                self._platform_keys = [one for one in known if one is not key] + [one for one in known if one is key]
-        return await self.client.fetch(source.endpoint, key=last)
-
-    def _report_feeds(self, own: Samples) -> None:
-        for key, feed in self.feed_states():
-            if key.hotkey and key.hotkey not in self.settings.watched:
-                continue  # asked by a probe, whose page says how it went
-            labels = (key.source.name, key.hotkey)
-            snapshot = self.feeds.peek(key)
-            if snapshot is not None:
-                own.add(telemetry.FEED_REJECTED, snapshot.value.rejected, *labels)
-                own.add(telemetry.FEED_RECORDS, snapshot.value.count, *labels)
-            doubted = getattr(feed.last_error, "doubt", None) or (snapshot and snapshot.value.doubt)
-            for reason in key.source.doubts:
-                own.add(telemetry.FEED_DOUBTED, reason == doubted, *labels, reason)
-            own.add(telemetry.FEED_UP, feed.up, *labels)
-            if feed.last_error is not None:
-                own.add(telemetry.FEED_FAILURE, 1, *labels, getattr(feed.last_error, "reason", "error"))
-            own.add(telemetry.FEED_LAST_SUCCESS, feed.last_success, *labels)
-            own.add(telemetry.FEED_TTL, feed.policy.ttl, *labels)
-            own.add(telemetry.FEED_MAX_AGE, feed.policy.max_age, *labels)
-            for result, count in feed.results.items():
-                own.add(telemetry.FEED_REQUESTS, count, *labels, result, created=self._started)
+    def _report(self, own: Samples) -> None:
+        """Add the exporter's own samples."""
+        own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
+        for hotkey in sorted(self.settings.watched):
+            own.add(telemetry.WATCHED, 1, hotkey)
+        own.add(telemetry.RELOAD_GOOD, self.telemetry.reload_good)
+        own.add(telemetry.RELOAD_TIMESTAMP, self.telemetry.reloaded_at or self._started)
+        self._observations.collect(own)
+        for state in self.feeds.states():
+            # A feed that only a probe asked is reported on the probe's page.
+            if not state.feed.hotkey or state.feed.hotkey in self.settings.watched:
+                telemetry.report_feed(state, self.feeds.peek(state.feed), own, since=self._started)
 
 
-def _log_change(key: Hashable, feed: Feed) -> None:
-    """Log that a feed went down, in a sentence with what to do, or that it is back."""
-    source, hotkey = cast("FeedKey", key)
-    context = {"feed": source.name} | ({"hotkey": hotkey} if hotkey else {})
-    error = feed.last_error
+def _log_change(state: FeedState) -> None:
+    """Log that a feed went down, with what to do, or that it is back."""
+    feed, error = state.feed, state.last_error
+    context = {"feed": feed.name} | ({"hotkey": feed.hotkey} if feed.hotkey else {})
     if isinstance(error, ApiError):
         _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
-    elif isinstance(error, doubt.DoubtedError):
+    elif isinstance(error, DoubtedError):
         _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
     elif error is not None:
         # No error of the API: a bug, which needs its trace.

@@ -82,19 +82,18 @@ def _cost(collector: Collector) -> str:
 
 
 def _section(collector: Collector) -> str:
-    sources = ", ".join(
-        f"`{source.name}` (fresh for {source.policy.ttl:.0f} s, dropped after {source.policy.max_age:.0f} s)"
-        for source in collector.sources
+    feeds = ", ".join(
+        f"`{feed.name}` (fresh for {feed.ttl:.0f} s, dropped after {feed.max_age:.0f} s)" for feed in collector.feeds
     )
     return (
-        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {sources}. "
+        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}. "
         f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {default_of(collector)}. "
         f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics, _changes(collector))}"
     )
 
 
 def _changes(collector: Collector) -> str:
-    return ", ".join(dict.fromkeys(source.changes for source in collector.sources))
+    return ", ".join(dict.fromkeys(feed.changes for feed in collector.feeds))
 
 
 def _table(metrics: Iterable[Metric], changes: str = "live") -> str:

@@ -12,14 +12,16 @@ import structlog
 
 from chutes_exporter.collectors import Answers
 from chutes_exporter.collectors.samples import Samples
-from chutes_exporter.page import exposition, telemetry
+from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.feeds.cache import Snapshot
+    from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.exposition import Family
-    from chutes_exporter.page.plan import FeedKey, Plan, Read, Run
+    from chutes_exporter.page.plan import Entry, Plan
+
+    Readings = Mapping[Feed[Any], Reading[Any]]
 
 _log = structlog.get_logger("exporter")
 
@@ -33,7 +35,7 @@ _BLOCK_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What a run made of certain answers.
+    """What a collector made of certain answers.
 
     Attributes:
         versions: Of the answers.
@@ -56,115 +58,127 @@ class _Block:
         return self.samples <= samples and self.size <= size
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a collector did.
+
+    Attributes:
+        entry: The entry of the plan.
+        success: Whether it had fresh answers of all its feeds and did not fail.
+        seconds: How long it waited for answers and worked on them.
+        duplicates: Samples that were dropped because their series had one already; None without an answer.
+    """
+
+    entry: Entry
+    success: bool
+    seconds: float
+    duplicates: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """The collectors' part of a page.
+
+    Attributes:
+        families: The rendered samples.
+        outcomes: How each collector did.
+        cut: Names of the collectors that are left out because the page would be too large.
+        series: Series of all collectors, those that are left out included.
+    """
+
+    families: list[Family]
+    outcomes: list[Outcome]
+    cut: frozenset[str]
+    series: int
+
+
 class Renderer:
     """Renders collectors' samples, and keeps the lines for as long as the answers are the same.
 
-    The lines of the main page are kept in any case, which its limit of series bounds; those of all other pages
-    together up to 8 MB, the ones used last.
+    It keeps all lines of the main page, which the limit of series bounds, and up to 8 MB of lines of other pages, the
+    most recently used ones.
 
     Args:
         main: The plan of the main page.
-        max_series: Most series that a page may have.
+        max_series: Maximum series of a page.
     """
 
     def __init__(self, main: Plan, max_series: int) -> None:
         self._main = main
         self._max_series = max_series
         self._max_bytes = _LEAST_BYTES + _BYTES_PER_SERIES * max_series
-        self._main_blocks: dict[Run, _Block] = {}
-        self._other_blocks: cachetools.LRUCache[Run, _Block] = cachetools.LRUCache(
+        self._main_blocks: dict[Entry, _Block] = {}
+        self._other_blocks: cachetools.LRUCache[Entry, _Block] = cachetools.LRUCache(
             _OTHERS_BYTES, getsizeof=lambda block: _BLOCK_BYTES + block.size
         )
         self._cut: frozenset[str] = frozenset()
 
-    def rendered(self, plan: Plan, reads: Mapping[FeedKey, Read]) -> int | None:
+    def rendered(self, plan: Plan, readings: Readings) -> int | None:
         """Return how many bytes of lines a page has where all of them are rendered already, otherwise None."""
         total = 0
-        for run in plan.runs:
-            versions = _versions(run, reads)
+        for entry in plan.entries:
+            versions = _versions(entry, readings)
             if versions is None:
                 continue
-            block = self._known(run, versions)
+            block = self._known(entry, versions)
             if block is None or block.families is None:
                 return None
             total += block.size
         return total
 
-    def families(self, plan: Plan, reads: Mapping[FeedKey, Read], own: Samples) -> list[Family]:
-        """Return the lines of a page, and add to ``own`` how it went.
+    def render(self, plan: Plan, readings: Readings) -> Rendering:
+        """Return the collectors' part of a page.
 
-        Where they are too many, whole collectors are left out. The most important come first, and each is shown that
+        A page that would be too large loses whole collectors. The most important come first, and each is kept that
         still fits: one that is too large must not take the others with it.
         """
         families: list[Family] = []
+        outcomes: list[Outcome] = []
         series, size, total = self._max_series, self._max_bytes, 0
         cut: set[str] = set()
-        for collector, runs in groupby(plan.runs, key=lambda run: run.collector):
-            blocks: dict[Run, _Block] = {}
+        for collector, entries in groupby(plan.entries, key=lambda entry: entry.collector):
+            blocks: dict[Entry, _Block] = {}
             samples_left, size_left = series, size
-            for run in runs:
-                block = self._run(plan, run, reads, own, samples_left, size_left)
+            for entry in entries:
+                started = time.perf_counter()
+                block = self._block(plan, entry, readings, samples_left, size_left)
+                outcomes.append(_outcome(entry, readings, block, time.perf_counter() - started))
                 if block is not None:
-                    blocks[run] = block
+                    blocks[entry] = block
                     samples_left -= block.samples
                     size_left -= block.size
             total += series - samples_left
-            fits = samples_left >= 0 and size_left >= 0
-            own.add(telemetry.COLLECTOR_CUT, not fits, collector.name)
-            if fits:
+            if samples_left >= 0 and size_left >= 0:
                 series, size = samples_left, size_left
                 families += [family for block in blocks.values() for family in block.families or ()]
                 continue
             cut.add(collector.name)
-            for run, block in blocks.items():
-                if run in self._main_blocks and plan is self._main:
-                    self._main_blocks[run] = replace(block, families=None)
-        if not plan.target:
-            own.add(telemetry.SERIES, total)
-            own.add(telemetry.SERIES_LIMIT, self._max_series)
+            if plan is self._main:
+                self._main_blocks |= {entry: replace(block, families=None) for entry, block in blocks.items()}
         if plan is self._main:
             self._log_cut(frozenset(cut), total)
-        return families
+        return Rendering(families, outcomes, frozenset(cut), total)
 
-    def _run(
-        self, plan: Plan, run: Run, reads: Mapping[FeedKey, Read], own: Samples, samples: int, size: int
-    ) -> _Block | None:
-        """Return the block of a run, or None where an answer is missing, and add to ``own`` how it went."""
-        started = time.perf_counter()
-        feeds = [reads[key] for key in run.feeds]
-        block = self._block(plan, run, reads, samples, size)
-        labels = (run.collector.name, run.scope.hotkey)
-        fresh = all(feed.reading.error is None for feed in feeds)
-        if block is not None:
-            own.add(telemetry.COLLECTOR_DUPLICATES, block.duplicates, *labels)
-        own.add(telemetry.COLLECTOR_SUCCESS, fresh and block is not None and not block.failed, *labels)
-        own.add(
-            telemetry.COLLECTOR_DURATION,
-            max((feed.seconds for feed in feeds), default=0) + time.perf_counter() - started,
-            *labels,
-        )
-        return block
-
-    def _block(self, plan: Plan, run: Run, reads: Mapping[FeedKey, Read], samples: int, size: int) -> _Block | None:
-        versions = _versions(run, reads)
-        block = None if versions is None else self._known(run, versions)
+    def _block(self, plan: Plan, entry: Entry, readings: Readings, samples: int, size: int) -> _Block | None:
+        versions = _versions(entry, readings)
+        block = None if versions is None else self._known(entry, versions)
         if block is not None and (block.families is not None or not block.fits(samples, size)):
             return block
-        # What is old makes room before the new is made.
-        self._main_blocks.pop(run, None)
-        self._other_blocks.pop(run, None)
+        # The old block makes room before the new one is made.
+        self._main_blocks.pop(entry, None)
+        self._other_blocks.pop(entry, None)
         if versions is None:
             return None
-        block = _render(run, _answers(run, reads), versions, samples, size)
+        block = _render(entry, _answers(entry, readings), versions, samples, size)
         if plan is self._main:
-            self._main_blocks[run] = block
+            self._main_blocks[entry] = block
         elif _BLOCK_BYTES + block.size <= _OTHERS_BYTES:
-            self._other_blocks[run] = block
+            self._other_blocks[entry] = block
         return block
 
-    def _known(self, run: Run, versions: tuple[int, ...]) -> _Block | None:
+    def _known(self, entry: Entry, versions: tuple[int, ...]) -> _Block | None:
         for blocks in (self._main_blocks, self._other_blocks):
-            block = blocks.get(run)
+            block = blocks.get(entry)
             if block is not None and block.versions == versions:
                 return block
         return None
@@ -180,36 +194,46 @@ class Renderer:
             )
 
 
-def _snapshot(reads: Mapping[FeedKey, Read], key: FeedKey) -> Snapshot[Any] | None:
-    return reads[key].reading.snapshot
-
-
-def _versions(run: Run, reads: Mapping[FeedKey, Read]) -> tuple[int, ...] | None:
-    """Return the versions of a run's answers, 0 for an extra one that is missing; None where one that it needs is."""
-    snapshots = [_snapshot(reads, key) for key in run.feeds]
-    if None in snapshots:
-        return None
-    snapshots += [_snapshot(reads, key) for key in run.extra]
-    return tuple([0 if snapshot is None else snapshot.version for snapshot in snapshots])
-
-
-def _answers(run: Run, reads: Mapping[FeedKey, Read]) -> Answers:
-    known = {key: one.value for key in (*run.feeds, *run.extra) if (one := _snapshot(reads, key)) is not None}
-    return Answers(
-        {key.source: known[key] for key in run.feeds},
-        {(key.source, key.hotkey): known[key] for key in run.extra if key in known},
+def _outcome(entry: Entry, readings: Readings, block: _Block | None, seconds: float) -> Outcome:
+    own = [readings[feed] for feed in entry.feeds]
+    return Outcome(
+        entry,
+        success=block is not None and not block.failed and all(reading.error is None for reading in own),
+        seconds=max((reading.seconds for reading in own), default=0) + seconds,
+        duplicates=None if block is None else block.duplicates,
     )
 
 
-def _render(run: Run, answers: Answers, versions: tuple[int, ...], max_samples: int, max_bytes: int) -> _Block:
-    """Make the samples of a run and render them, unless they are too many."""
+def _versions(entry: Entry, readings: Readings) -> tuple[int, ...] | None:
+    """Return the versions of a collector's answers, 0 for a missing extra one; None where it cannot run."""
+    snapshots = [readings[feed].snapshot for feed in entry.feeds]
+    if None in snapshots:
+        return None
+    snapshots += [readings[feed].snapshot for feed in entry.extra]
+    return tuple([0 if snapshot is None else snapshot.version for snapshot in snapshots])
+
+
+def _answers(entry: Entry, readings: Readings) -> Answers:
+    known = {
+        feed: snapshot.answer
+        for feed in (*entry.feeds, *entry.extra)
+        if (snapshot := readings[feed].snapshot) is not None
+    }
+    return Answers(
+        {feed.name: known[feed] for feed in entry.feeds},
+        {(feed.name, feed.hotkey): known[feed] for feed in entry.extra if feed in known},
+    )
+
+
+def _render(entry: Entry, answers: Answers, versions: tuple[int, ...], max_samples: int, max_bytes: int) -> _Block:
+    """Make the samples of a collector and render them, unless they are too many."""
     samples = Samples(max(max_samples, 0))
     failed = False
     try:
-        run.collector.collect(answers, run.scope, samples)
+        entry.collector.collect(answers, entry.scope, samples)
     except Exception:  # noqa: BLE001 - whatever it is, the other collectors go on
         # A bug, or an answer that nobody thought of: it must not cost the other collectors.
-        _log.exception("collector failed", collector=run.collector.name, hotkey=run.scope.hotkey)
+        _log.exception("collector failed", collector=entry.collector.name, hotkey=entry.scope.hotkey)
         samples, failed = Samples(), True
     if samples.overflowed:
         return _Block(versions, None, samples.count, 0, samples.duplicates)
@@ -217,7 +241,7 @@ def _render(run: Run, answers: Answers, versions: tuple[int, ...], max_samples: 
         families = tuple(
             family
             for family in exposition.render(samples, max_bytes=max_bytes)
-            if run.whole or "hotkey" in family.metric.labels
+            if entry.whole or "hotkey" in family.metric.labels
         )
     except exposition.TooLongError:
         return _Block(versions, None, samples.count, max_bytes + 1, samples.duplicates)

@@ -15,7 +15,11 @@ from chutes_exporter.page.exposition import render_own
 
 if TYPE_CHECKING:
     from chutes_exporter.api.client import Exchange
+    from chutes_exporter.collectors.samples import Samples
+    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.feed import Snapshot
     from chutes_exporter.page.exposition import Format
+    from chutes_exporter.page.rendering import Rendering
 
 _COLLECTOR = ("collector", "hotkey")
 _FEED = ("feed", "hotkey")
@@ -94,7 +98,7 @@ FEED_MAX_AGE = Metric(
 )
 FEED_REQUESTS = Metric(
     "chutes_feed_requests_total",
-    "Readings of the feed by how they came about: hit (cached), miss (asked), joined (waited for a request under "
+    "Readings of the feed by how they came about: hit (cached), miss (asked), coalesced (waited for a request under "
     "way), stale (older data, for want of newer), failed (no data).",
     ("feed", "hotkey", "result"),
     "exporter",
@@ -266,6 +270,53 @@ class Telemetry:
                 created=created,
             )
         return render_own(self._process.collect(), form, created=created) + ours
+
+
+def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> None:
+    """Add how the collectors of a page did.
+
+    Args:
+        rendering: The collectors' part of the page.
+        out: Takes the samples.
+        max_series: Maximum series of the metrics page; None for a probe, which does not report its size.
+    """
+    for outcome in rendering.outcomes:
+        labels = (outcome.entry.collector.name, outcome.entry.scope.hotkey)
+        out.add(COLLECTOR_DUPLICATES, outcome.duplicates, *labels)
+        out.add(COLLECTOR_SUCCESS, outcome.success, *labels)
+        out.add(COLLECTOR_DURATION, outcome.seconds, *labels)
+    for collector in dict.fromkeys(outcome.entry.collector for outcome in rendering.outcomes):
+        out.add(COLLECTOR_CUT, collector.name in rendering.cut, collector.name)
+    if max_series is not None:
+        out.add(SERIES, rendering.series)
+        out.add(SERIES_LIMIT, max_series)
+
+
+def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples, *, since: float) -> None:
+    """Add what is known of a feed.
+
+    Args:
+        state: The feed's state.
+        snapshot: Its newest good answer, or None.
+        out: Takes the samples.
+        since: Unix time from which readings are counted.
+    """
+    feed = state.feed
+    labels = (feed.name, feed.hotkey)
+    if snapshot is not None:
+        out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
+        out.add(FEED_RECORDS, snapshot.answer.count, *labels)
+    doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
+    for reason in feed.doubts:
+        out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
+    out.add(FEED_UP, state.up, *labels)
+    if state.last_error is not None:
+        out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))
+    out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
+    out.add(FEED_TTL, feed.ttl, *labels)
+    out.add(FEED_MAX_AGE, feed.max_age, *labels)
+    for result, count in state.results.items():
+        out.add(FEED_REQUESTS, count, *labels, result, created=since)
 
 
 def build_labels() -> tuple[str, str]:
