@@ -139,6 +139,14 @@ class Cost:
         )
 
 
+_DEFAULTS = {
+    "on": "on",
+    "off": "off",
+    "watched": "on where only named hotkeys are watched",
+    "few": "on where 1 to 16 hotkeys are named",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Collector:
     """A topic of metrics.
@@ -158,7 +166,7 @@ class Collector:
     name: str
     summary: str
     feeds: tuple[Feed[Any], ...]
-    metrics: tuple[Metric, ...]
+    metrics: Sequence[Metric]
     collect: Callable[[Answers, Scope, Samples], None]
     cost: Cost
     default: Literal["on", "off", "watched", "few"] = "on"
@@ -174,3 +182,8 @@ class Collector:
         """Whether it runs once, once for each hotkey with a seed, or once for each watched hotkey."""
         scopes = {feed.endpoint.scope for feed in self.feeds}
         return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
+
+    @property
+    def default_in_words(self) -> str:
+        """When it is on unless said otherwise, for help texts and docs."""
+        return _DEFAULTS[self.default] + (", with a hotkey's seed" if self.needs_key else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metric, Samples
+from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import IMAGES
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ _STATUS_OF_TEXT: dict[str, Status] = {
     "built and pushed": "built",
 }
 
-COUNT = Metric(
+METRICS = Metrics()
+COUNT = METRICS.gauge(
     "chutes_images",
     "Images by status: pending, building, built, error (whatever the error), other.",
     ("status",),
@@ -53,7 +54,7 @@ COLLECTOR = Collector(
     name="images",
     summary="how many images are built, wait, or failed to build",
     feeds=(IMAGES,),
-    metrics=(COUNT,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=len(STATUSES)),
 )

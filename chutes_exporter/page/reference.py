@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Collector
     from chutes_exporter.collectors.samples import Metric
 
-_DEFAULTS = {
-    "on": "on",
-    "off": "off",
-    "watched": "on where only named hotkeys are watched",
-    "few": "on where 1 to 16 hotkeys are named",
-}
 _INTRODUCTION = """\
 # Metrics
 
@@ -61,16 +55,11 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def default_of(collector: Collector) -> str:
-    """Say when a collector is on by itself."""
-    return _DEFAULTS[collector.default] + (", with a hotkey's seed" if collector.needs_key else "")
-
-
 def _overview() -> str:
     rows = ["| collector | what it is about | needs a key | default | cost |", "|---|---|---|---|---|"]
     rows.extend(
         f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | "
-        f"{default_of(one)} | {_cost(one)} |"
+        f"{one.default_in_words} | {_cost(one)} |"
         for one in COLLECTORS
     )
     return "\n".join(rows) + "\n"
@@ -87,7 +76,7 @@ def _section(collector: Collector) -> str:
     )
     return (
         f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}. "
-        f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {default_of(collector)}. "
+        f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}. "
         f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics, _changes(collector))}"
     )
 
