@@ -63,15 +63,6 @@ def running(*arguments: str, variables: Mapping[str, str] | None = None) -> Iter
         process.communicate(timeout=20)
 
 
-def test_help_answers_fast_because_it_loads_click_alone() -> None:
-    result = run("--help", PYTHONPROFILEIMPORTTIME="1")
-    assert result.returncode == 0
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
-    lock = (Path(__file__).parent.parent / "requirements.lock").read_text()
-    packages = {name.replace("-", "_") for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
-    assert loaded & {*packages, "yaml", "asyncio"} == {"click"}
-
-
 def test_help_shows_the_commands_and_the_flags_of_the_main_job() -> None:
     text = run("--help").stdout
     for word in ("serve", "demo", "check", "--hotkey-file", "--api.url", "--web.listen-address", "VALIDATOR_API"):

@@ -18,8 +18,8 @@ from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
 from chutes_exporter.web.app import make_app, scrape_timeout
 from chutes_exporter.web.landing import landing_page
+from tests.commands.test_serve import until
 from tests.support import HOTKEY, Clock, get, parse_page, series, served, served_exporter, watching
-from tests.test_serve import until
 
 CLOCK_SECONDS = 0.01
 """The resolution of the kernel's time of arrival."""

@@ -16,12 +16,13 @@ import pytest
 
 from chutes_exporter.config import ConfigError
 from chutes_exporter.web.systemd import Notifier, take_sockets
+from tests.support import ROOT
 from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-UNITS = Path(__file__).parent.parent / "deploy" / "systemd"
+UNITS = ROOT / "deploy" / "systemd"
 
 
 @pytest.fixture
