@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -21,6 +20,7 @@ from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 UNITS = ROOT / "deploy" / "systemd"
 
