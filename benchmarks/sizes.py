@@ -17,7 +17,7 @@ from chutes_exporter.simulator import Simulator, Size, World
 
 WORLDS = {
     "a miner with 60 GPUs, 300 chutes": Size(),
-    "a miner with 1,000 GPUs, 2,000 chutes": Size(chutes=2000, servers=215, source_bytes=40_000),
+    "a miner with 1,000 GPUs, 2,000 chutes": Size(chutes=2000, servers=215, other_servers=107, source_bytes=40_000),
 }
 
 

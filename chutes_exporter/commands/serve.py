@@ -75,8 +75,7 @@ class Service:
         return "http" if self._tls is None else "https"
 
     async def __aenter__(self) -> Self:
-        # A reload that is asked for during the start comes after it.
-        async with self._reloading, AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:
             await self._start(stack)
             self._stack = stack.pop_all()
         return self

@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from chutes_exporter.collectors.samples import Metrics
 
 if TYPE_CHECKING:
@@ -142,6 +144,8 @@ class Observations:
         watch = self._gpus.setdefault(hotkey, _Watch(now))
         present = {node.uuid for node in nodes}
         for node in nodes:
+            if node.verification_error is UNSET:
+                continue
             error = bool(node.verification_error)
             # One that is new with an error was never seen without.
             known = watch.seen.setdefault(node.uuid, _Seen(error=error))

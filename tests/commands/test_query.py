@@ -72,6 +72,11 @@ async def test_every_endpoint_prints_a_table_json_and_csv_of_the_same_rows(simul
         assert table == ""
 
 
+async def test_an_empty_list_prints_no_table(simulator: Simulator) -> None:
+    simulator.faults["jobs"] = Fault(body=b"")
+    assert await run(simulator, "query", "jobs") == (0, "", "0 rows\n")
+
+
 async def test_rows_say_what_the_world_knows(simulator: Simulator) -> None:
     _, text, _ = await run(simulator, "query", "servers", "--json")
     rows = json.loads(text)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bcrypt
@@ -21,11 +23,12 @@ from chutes_exporter.config import Address, ConfigError, find_credentials, make_
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web import config_file
-from tests.support import HOTKEY, Pki, get, parse_page, series
+from chutes_exporter.web.server import bound_address, open_socket
+from tests.support import HOTKEY, Pki, get, parse_page, series, until
+from tests.test_cli import COMMAND, LISTEN, environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from chutes_exporter.config import Settings
 
@@ -63,16 +66,6 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
         )
 
     return make
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so; a coroutine is asked for what comes of it."""
-    for _ in range(1200):
-        found = condition()
-        if await found if inspect.isawaitable(found) else found:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it never came true")
 
 
 def another_key(path: Path, simulator: Simulator) -> str:
@@ -335,10 +328,10 @@ async def test_a_file_that_is_being_written_is_not_followed_yet(
 
 
 async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settings]) -> None:
-    all_sent = threading.Event()
+    signalled = threading.Event()
 
     def slowly() -> Settings:
-        all_sent.wait()
+        assert signalled.wait(60)
         return make()
 
     with structlog.testing.capture_logs() as logs:
@@ -347,10 +340,8 @@ async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settin
         for _ in range(10):
             os.kill(os.getpid(), signal.SIGHUP)
             await asyncio.sleep(0.01)
-        all_sent.set()
-        await until(lambda: len([log for log in logs if log["event"] == "configuration read again"]) >= 2)
-        # Long enough for a third.
-        await asyncio.sleep(0.5)
+        signalled.set()
+        await until(lambda: len([log for log in logs if log["event"] == "configuration read again"]) == 2)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
     assert len([log for log in logs if log["event"] == "configuration read again"]) == 2
@@ -372,3 +363,97 @@ async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
         await asyncio.wait_for(running, 20)
     # The warnings of a reload are told as those of a start.
     assert [log for log in logs if "other users of this machine can read" in log["event"]]
+
+
+COMMANDS = {
+    "serve": ("serve", *LISTEN, "--api.url", "http://127.0.0.1:9"),
+    "demo": ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0"),
+}
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+def holds_or_handles_signals(process: subprocess.Popen[str]) -> bool:
+    """Tell whether Python has started as far as the command's first line."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    sets = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigCgt:"))]
+    return bool((sets[0] | sets[1]) & 1 << (signal.SIGHUP - 1))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends, "it never came true"
+
+
+HELD_AT_IMPORT = """
+import signal, sys
+def report(event, arguments):
+    if event == "import" and arguments[0] in ("asyncio", "click"):
+        print(arguments[0], sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
+sys.addaudithook(report)
+from chutes_exporter.__main__ import main
+main()
+"""
+
+
+def test_signals_are_held_before_anything_that_takes_time_is_imported() -> None:
+    words = [sys.executable, "-c", HELD_AT_IMPORT, "serve", "--api.url", "none"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
+    held = [1, 2, 15]  # SIGHUP, SIGINT, SIGTERM
+    assert set(result.stdout.splitlines()) == {f"click {held}", f"asyncio {held}"}, result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_no_hang_up_during_the_start_or_later_ends_the_process(command: tuple[str, ...]) -> None:
+    process = start(*command)
+    assert process.stderr is not None
+    lines: list[str] = []
+    errors = process.stderr
+    reading = threading.Thread(target=lambda: lines.extend(errors))
+    reading.start()
+    try:
+        wait_for(lambda: holds_or_handles_signals(process))
+        while not any("msg=listening" in line for line in lines):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.002)
+        for _ in range(20):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        reading.join()
+        process.communicate()
+    # The reload that was asked for during the start comes after it.
+    messages = [line.partition("msg=")[2].split(" ")[0] for line in lines]
+    assert messages.index("listening") < messages.index('"configuration')
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Signals) -> None:
+    for moment in range(3):
+        process = start(*command)
+        wait_for(lambda running=process: holds_or_handles_signals(running))  # type: ignore[misc]
+        time.sleep(moment * 0.15)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, "Traceback" in errors) == (0, False)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
+def test_other_commands_end_at_a_signal_as_usual(number: signal.Signals, status: int) -> None:
+    with open_socket(Address("127.0.0.1", 0)) as api:
+        api.settimeout(30)
+        process = start("query", "scores", "--api.url", f"http://{bound_address(api)}")
+        waiting, _ = api.accept()
+        with waiting:
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in errors) == (status, False)

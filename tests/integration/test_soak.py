@@ -21,7 +21,7 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.faults import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, Clock, parse_page, watching
+from tests.support import HOTKEY, Clock, parse_page, until, watching
 from tests.test_cli import environment
 
 if TYPE_CHECKING:
@@ -146,8 +146,7 @@ async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) 
         simulator.faults["scores"] = Fault(latency=1)
         async with httpx.AsyncClient(timeout=30) as client:
             scrape = asyncio.create_task(client.get(f"{url}/metrics"))
-            while not simulator.api.most_at_once["scores"]:
-                await asyncio.sleep(0.01)
+            await until(lambda: simulator.api.most_at_once["scores"])
             process.send_signal(signal.SIGTERM)
             response = await scrape
         assert response.status_code == 200

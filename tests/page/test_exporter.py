@@ -39,6 +39,7 @@ from tests.support import (
     scrape,
     series,
     successes,
+    until,
     watching,
 )
 from tests.support import served_exporter as serve
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.base import Collector
     from chutes_exporter.collectors.samples import Samples
+    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.simulator.world import Job
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
@@ -249,21 +251,20 @@ def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-async def being_made(exporter: Exporter) -> None:
-    """Wait until a page is being made."""
-    while not exporter._building.locked():  # noqa: SLF001 - nothing shows it from outside
-        await asyncio.sleep(0)
+def being_made(exporter: Exporter) -> bool:
+    """Return whether a page is being made."""
+    return exporter._building.locked()  # noqa: SLF001 - nothing shows it from outside
 
 
 async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slow_rendering: list[float]) -> None:
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         await page_of(exporter)
-        slow_rendering[:] = [0.05]
+        slow_rendering[:] = [0.3]
         pages = await asyncio.gather(*(page_of(exporter) for _ in range(30)))
         assert len(slow_rendering) == 2
         # Who comes while a page is being made gets the next one: it may know more.
         first = asyncio.create_task(page_of(exporter))
-        await being_made(exporter)
+        await until(lambda: being_made(exporter))
         await page_of(exporter)
         await first
     assert len(slow_rendering) == 4
@@ -292,7 +293,7 @@ async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         await page_of(exporter)
         leaving = asyncio.create_task(exporter.page(Format.TEXT, timeout=5))
-        await being_made(exporter)
+        await until(lambda: being_made(exporter))
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
@@ -300,15 +301,23 @@ async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
 
 
 async def test_the_time_that_making_a_page_takes_comes_off_the_wait(
-    simulator: Simulator, slow_rendering: list[float]
+    simulator: Simulator, slow_rendering: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_rendering[:] = [0.6]
     async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
         await page_of(exporter)
         simulator.faults["scores"] = Fault(latency=30)
-        started = time.monotonic()
+        waits = []
+        read = exporter.feeds.read
+
+        async def watched(feed: Feed[Any], timeout: float) -> Any:
+            waits.append(timeout)
+            return await read(feed, timeout)
+
+        monkeypatch.setattr(exporter.feeds, "read", watched)
         await page_of(exporter, timeout=2)
-    assert time.monotonic() - started < 2.4
+    assert waits
+    assert max(waits) <= 2 - 0.6
 
 
 async def test_nobody_waits_longer_where_making_pages_takes_most_of_the_timeout(
@@ -352,9 +361,11 @@ async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simul
     async with serve(watching(simulator.url)) as (url, exporter):
         simulator.faults["scores"] = Fault(latency=60)
         waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
-        await asyncio.sleep(0.8)
+        await until(
+            lambda: {one.feed.name for one in exporter.feeds.states() if one.last_success is None} == {"scores"}
+        )
         exporter.feeds.hurry()
-        page = parse_page((await asyncio.wait_for(waiting, 5)).text)
+        page = parse_page((await asyncio.wait_for(waiting, 30)).text)
         assert successes(page)["scores"] == 0
         assert successes(page)["metagraph"] == 1
 
@@ -425,12 +436,12 @@ async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator
     ttl = ["unique_chute_history=0.2", "scores=0"]
     async with Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter:
         await page_of(exporter)
-        simulator.faults["scores"] = Fault(latency=3)
+        simulator.faults["scores"] = Fault(latency=30)
         # One scrape has the history and waits for the scores; another brings a newer history meanwhile.
-        waiting = asyncio.create_task(page_of(exporter, timeout=1))
+        waiting = asyncio.create_task(page_of(exporter, timeout=3))
         await asyncio.sleep(0.4)
         clock.now += 4000
-        await page_of(exporter, timeout=0.3)
+        await page_of(exporter, timeout=1.5)
         page = await waiting
     asked_at = page[series("chutes_feed_last_success_timestamp_seconds", feed="unique_chute_history", hotkey=HOTKEY)]
     assert asked_at == NOON + 4000

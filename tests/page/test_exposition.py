@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chutes_exporter.collectors.samples import Metric, Metrics, Samples
-from chutes_exporter.page.exposition import Format, accepts_gzip, assemble, compress, negotiate, render
+from chutes_exporter.page.exposition import Format, TooLongError, accepts_gzip, assemble, compress, negotiate, render
 from chutes_exporter.page.telemetry import Telemetry
 from tests.support import count_openmetrics, parse_page, promtool_complaints, series
 
@@ -160,3 +160,10 @@ def test_the_processs_own_metrics_stand_in_both_formats() -> None:
 
 def test_compression_keeps_the_page() -> None:
     assert gzip.decompress(compress([b"page"] * 100)) == b"page" * 100
+
+
+def test_more_bytes_of_lines_than_there_is_room_for_are_not_rendered() -> None:
+    size = sum(len(family.lines) for family in render(some_samples()))
+    assert render(some_samples(), max_bytes=size)
+    with pytest.raises(TooLongError):
+        render(some_samples(), max_bytes=size - 1)

@@ -37,18 +37,8 @@ def counts(seen: Observations) -> dict[str, float]:
     }
 
 
-def instances(
-    ids: str, *, failures: float | None = 0, error: str | None = None, created: float | None = NOON
-) -> list[Instance]:
-    return [
-        Instance(
-            one,
-            consecutive_failures=failures,
-            verification_error=error,
-            created_at=None if created is None else UnixTime(created),
-        )
-        for one in ids
-    ]
+def instances(ids: str, *, created: float | None = NOON) -> list[Instance]:
+    return [Instance(one, created_at=None if created is None else UnixTime(created)) for one in ids]
 
 
 def watch(seen: Observations, answers: Iterable[list[Instance]], still_active: str = "") -> dict[str, float]:
@@ -62,11 +52,7 @@ LATER = NOON + 3600
 
 
 def test_the_first_answer_is_only_where_counting_starts(seen: Observations) -> None:
-    assert watch(seen, [instances("ab", failures=2, error="x")]) == {
-        "instances_started": 0,
-        "instances_stopped": 0,
-        "instance_verification_failures": 0,
-    }
+    assert watch(seen, [instances("ab")]) == {"instances_started": 0, "instances_stopped": 0}
 
 
 def test_what_is_new_has_started_and_what_stays_gone_has_stopped(seen: Observations) -> None:
@@ -120,40 +106,9 @@ def test_what_is_gone_for_long_is_forgotten_and_not_taken_for_new(seen: Observat
 
 
 def test_an_instance_that_is_listed_twice_counts_once(seen: Observations) -> None:
-    twice = instances("a", failures=0) + instances("a", failures=2)
-    assert watch(seen, [twice, twice, twice])["instance_verification_failures"] == 0
-
-
-def test_unknown_failures_are_not_none(seen: Observations) -> None:
-    answers = [instances("a", failures=failures) for failures in (2, None, 2, None, 3)]
-    assert watch(seen, answers)["instance_verification_failures"] == 1
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "count"),
-    [
-        ((0, None), (1, None), 1),
-        ((0, None), (2, "x"), 2),
-        ((1, "x"), (1, "x"), 0),
-        ((2, "x"), (1, "x"), 1),  # it went well once in between
-        ((2, "x"), (0, None), 0),
-        ((0, None), (0, "x"), 1),
-        ((0, "x"), (0, "y"), 0),
-        ((None, None), (None, None), 0),
-        ((None, None), (None, "x"), 1),
-    ],
-)
-def test_failed_verifications_are_counted_as_far_as_they_show(
-    seen: Observations, before: tuple[float | None, str | None], after: tuple[float | None, str | None], count: int
-) -> None:
-    answers = [instances("a", failures=failures, error=error) for failures, error in (before, after)]
-    assert watch(seen, answers)["instance_verification_failures"] == count
-
-
-def test_an_instance_that_starts_with_failures_brings_them(seen: Observations) -> None:
-    first = instances("a", failures=2, created=LATER)
-    found = watch(seen, [[], first, first + instances("b", error="x", created=LATER)])
-    assert found["instance_verification_failures"] == 2 + 1
+    twice = instances("aa", created=LATER)
+    found = watch(seen, [[], twice, twice, [], []])
+    assert found == {"instances_started": 1, "instances_stopped": 1}
 
 
 def test_gpus_fail_when_their_error_is_new(seen: Observations) -> None:
@@ -169,6 +124,16 @@ def test_gpus_fail_when_their_error_is_new(seen: Observations) -> None:
     ):
         seen.see_gpus(MINER, answer, NOON)
     assert counts(seen) == {"gpu_verification_failures": 2}
+
+
+def test_an_answer_that_does_not_have_a_gpus_error_does_not_clear_it(seen: Observations) -> None:
+    for answer in ([Node("a", verification_error="x")], [Node("a")], [Node("a", verification_error="x")]):
+        seen.see_gpus(MINER, answer, NOON)
+    assert counts(seen) == {"gpu_verification_failures": 0}
+    # One that never said anything is no failure either.
+    for answer in ([Node("b")], [Node("b", verification_error="x")], [Node("b", verification_error=None)]):
+        seen.see_gpus(MINER, answer, NOON)
+    assert counts(seen) == {"gpu_verification_failures": 0}
 
 
 async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clock: Clock) -> None:
@@ -199,7 +164,6 @@ async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clo
     )
     assert page[series("chutes_observed_instances_started_total", hotkey=HOTKEY)] == len(started) > 20
     assert page[series("chutes_observed_instances_stopped_total", hotkey=HOTKEY)] == len(stopped) > 20
-    assert page[series("chutes_observed_instance_verification_failures_total", hotkey=HOTKEY)] == 0
     assert page[series("chutes_observed_gpu_verification_failures_total", hotkey=HOTKEY)] > 0
 
 
