@@ -13,7 +13,7 @@ import pytest
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings
-from chutes_exporter.exporter import Exporter
+from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
 from chutes_exporter.web.app import make_app, scrape_timeout

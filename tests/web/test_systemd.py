@@ -8,21 +8,21 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from chutes_exporter.config import ConfigError
-from chutes_exporter.systemd import Notifier, take_sockets
-from tests.support import free_port
+from chutes_exporter.web.systemd import Notifier, take_sockets
+from tests.support import ROOT, free_port
 from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-UNITS = Path(__file__).parent.parent / "deploy" / "systemd"
+UNITS = ROOT / "deploy" / "systemd"
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_sockets_of_somebody_else_are_not_taken(variables: dict[str, str]) -> No
 
 _DATAGRAM = """
 import os, socket, sys
-from chutes_exporter.systemd import take_sockets
+from chutes_exporter.web.systemd import take_sockets
 opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 os.dup2(opened.detach(), 3)
 try:

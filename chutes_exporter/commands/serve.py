@@ -13,8 +13,7 @@ import structlog
 
 from chutes_exporter import __version__
 from chutes_exporter.config import ConfigError
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.systemd import Notifier, take_sockets
+from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
@@ -24,6 +23,7 @@ from chutes_exporter.web.server import (
     serving,
     signals,
 )
+from chutes_exporter.web.systemd import Notifier, take_sockets
 
 if TYPE_CHECKING:
     import socket

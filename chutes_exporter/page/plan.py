@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Scope
 
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds import Reading
-    from chutes_exporter.sources import AnySource
+    from chutes_exporter.feeds.feed import Feed
 
 _EVERYBODY = Scope(frozenset(), "watched")
 """The scope of collectors whose samples are the same for everybody: with one scope all pages share them."""
@@ -24,37 +23,22 @@ class ChoiceError(ValueError):
     """A collector that was asked for by name and cannot bring anything, with the reason in a sentence."""
 
 
-class FeedKey(NamedTuple):
-    """Which feed: a source, and the hotkey whose answer it is (empty for platform-wide answers)."""
-
-    source: AnySource
-    hotkey: str
-
-
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What a feed said, and the seconds that a scrape waited for it."""
-
-    reading: Reading[Any]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A collector, whose data it is for, and where from.
+class Entry:
+    """One collector of a plan.
 
     Attributes:
         collector: The collector.
         scope: Whose data it exports.
-        feeds: Its feeds, in the order of its sources.
+        feeds: Its feeds.
         extra: Feeds whose answers it also uses where they are known.
-        whole: Whether series that are no miner's own are shown too.
+        whole: Whether series that belong to no miner are shown too.
     """
 
     collector: Collector
     scope: Scope
-    feeds: tuple[FeedKey, ...]
-    extra: tuple[FeedKey, ...] = ()
+    feeds: tuple[Feed[Any], ...]
+    extra: tuple[Feed[Any], ...] = ()
     whole: bool = True
 
 
@@ -62,22 +46,22 @@ class Plan:
     """Which collectors run, for whom, on a page.
 
     Args:
-        runs: What it shows, those of one collector side by side, the most important first.
-        target: The miner that the page is about; empty for the metrics page, which also tells of the exporter itself.
+        entries: The collectors, those of one kind side by side, the most important first.
+        target: The miner of a probe; empty for the metrics page, which also has the exporter's own metrics.
 
     Attributes:
-        keys: The feeds that it needs, each once.
+        feeds: The feeds that it needs, each once.
     """
 
-    def __init__(self, runs: Iterable[Run], *, target: str = "") -> None:
-        self.runs = tuple(runs)
-        self.keys = tuple(dict.fromkeys(key for run in self.runs for key in (*run.feeds, *run.extra)))
+    def __init__(self, entries: Iterable[Entry], *, target: str = "") -> None:
+        self.entries = tuple(entries)
+        self.feeds = tuple(dict.fromkeys(feed for entry in self.entries for feed in (*entry.feeds, *entry.extra)))
         self.target = target
 
     @property
     def collectors(self) -> list[Collector]:
-        """The collectors that it has."""
-        return list(dict.fromkeys(run.collector for run in self.runs))
+        """Its collectors, each once."""
+        return list(dict.fromkeys(entry.collector for entry in self.entries))
 
     def only(self, collect: Collection[str]) -> Plan:
         """Return a plan of some of its collectors.
@@ -89,7 +73,7 @@ class Plan:
             _require_known(name)
             if all(collector.name != name for collector in self.collectors):
                 raise ChoiceError(f"the collector {name} is not on: see --collector.{name}, and whether it needs a key")
-        return Plan(run for run in self.runs if run.collector.name in collect)
+        return Plan(entry for entry in self.entries if entry.collector.name in collect)
 
 
 def enabled(collector: Collector, settings: Settings) -> bool:
@@ -107,10 +91,10 @@ def enabled(collector: Collector, settings: Settings) -> bool:
 
 def main_plan(settings: Settings) -> Plan:
     """Return what the metrics page shows: all collectors that are on."""
-    return Plan(_main_runs(settings, [collector for collector in COLLECTORS if enabled(collector, settings)]))
+    return Plan(_main_entries(settings, [collector for collector in COLLECTORS if enabled(collector, settings)]))
 
 
-def _main_runs(settings: Settings, collectors: Iterable[Collector]) -> Iterator[Run]:
+def _main_entries(settings: Settings, collectors: Iterable[Collector]) -> Iterator[Entry]:
     hotkeys = {
         "platform": [""],
         "signer": [key.address for key in settings.keys],
@@ -121,7 +105,7 @@ def _main_runs(settings: Settings, collectors: Iterable[Collector]) -> Iterator[
     for collector in collectors:
         for hotkey in hotkeys[collector.scope]:
             scope = Scope(settings.watched, settings.miners, hotkey) if tells_of_miners(collector) else _EVERYBODY
-            yield Run(collector, scope, _feeds(collector, hotkey, single), _extra(collector, settings))
+            yield Entry(collector, scope, _feeds(collector, settings, hotkey, single), _extra(collector, settings))
 
 
 def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *, seated: bool = True) -> Plan:
@@ -139,10 +123,10 @@ def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *
     """
     for name in collect:
         _require_known(name)
-    return Plan(_probe_runs(settings, target, collect, seated), target=target)
+    return Plan(_probe_entries(settings, target, collect, seated), target=target)
 
 
-def _probe_runs(settings: Settings, target: str, collect: Collection[str], seated: bool) -> Iterator[Run]:  # noqa: FBT001
+def _probe_entries(settings: Settings, target: str, collect: Collection[str], seated: bool) -> Iterator[Entry]:  # noqa: FBT001
     for collector in COLLECTORS:
         if collect and collector.name not in collect:
             continue
@@ -155,8 +139,8 @@ def _probe_runs(settings: Settings, target: str, collect: Collection[str], seate
             continue
         hotkey = "" if collector.scope == "platform" else target
         scope = Scope(frozenset({target}), "watched", hotkey) if tells_of_miners(collector) else _EVERYBODY
-        feeds = _feeds(collector, hotkey, single="")
-        yield Run(collector, scope, feeds, _extra(collector, settings), whole=bool(collect))
+        feeds = _feeds(collector, settings, hotkey, single="")
+        yield Entry(collector, scope, feeds, _extra(collector, settings), whole=bool(collect))
 
 
 def tells_of_miners(collector: Collector) -> bool:
@@ -188,14 +172,14 @@ def _require_known(name: str) -> None:
         raise ChoiceError(f"there is no collector {name[:40]!r}: choose of {', '.join(names)}")
 
 
-def _extra(collector: Collector, settings: Settings) -> tuple[FeedKey, ...]:
-    return tuple(FeedKey(source, key.address) for source in collector.extra for key in settings.keys)
-
-
-def _feeds(collector: Collector, hotkey: str, single: str) -> tuple[FeedKey, ...]:
-    def of(source: AnySource) -> str:
-        if source.per_chute:
+def _feeds(collector: Collector, settings: Settings, hotkey: str, single: str) -> tuple[Feed[Any], ...]:
+    def of(feed: Feed[Any]) -> str:
+        if feed.per_chute:
             return single
-        return "" if source.endpoint.scope == "platform" else hotkey
+        return "" if feed.endpoint.scope == "platform" else hotkey
 
-    return tuple(FeedKey(source, of(source)) for source in collector.sources)
+    return tuple(settings.tuned(feed.of(of(feed))) for feed in collector.feeds)
+
+
+def _extra(collector: Collector, settings: Settings) -> tuple[Feed[Any], ...]:
+    return tuple(settings.tuned(feed.of(key.address)) for feed in collector.extra for key in settings.keys)

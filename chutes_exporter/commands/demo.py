@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address, ConfigError, Credentials, make_settings
-from chutes_exporter.serve import Service
 from chutes_exporter.simulator import Simulator, World, parse_fault
 from chutes_exporter.web.server import signals
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter import rendering, view
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import make_settings
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.page import plan, rendering
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import HOTKEY, Clock, Page, data_of, parse_page, series, successes, watching
 
 if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
-    from chutes_exporter.metric import Samples
+    from chutes_exporter.collectors.samples import Samples
 
 STRANGERS = [address_of(bytes([number]) * 32) for number in range(1, 9)]
 EVERYTHING = {collector.name: True for collector in COLLECTORS}
@@ -49,7 +49,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return replace(collector, collect=collect)
 
-    monkeypatch.setattr(view, "COLLECTORS", tuple(map(counting, COLLECTORS)))
+    monkeypatch.setattr(plan, "COLLECTORS", tuple(map(counting, COLLECTORS)))
     return counts
 
 

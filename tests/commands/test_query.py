@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter import sources
 from chutes_exporter.api.endpoints import ENDPOINTS, RELEASE_JOB
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.cli import _ENDPOINTS
+from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, Clock
@@ -223,7 +223,7 @@ async def test_of_several_keys_none_is_guessed(simulator: Simulator, tmp_path: P
 
 
 def test_nothing_that_a_scrape_asks_changes_anything() -> None:
-    asked = [value.endpoint for value in vars(sources).values() if isinstance(value, sources.Source)]
+    asked = [feed.endpoint for feed in FEEDS]
     assert len(asked) >= 15
     assert RELEASE_JOB not in asked
     assert {endpoint.method for endpoint in asked} == {"GET"}

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chutes_exporter.exposition import Format, TooLongError, accepts_gzip, assemble, compress, negotiate, render
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.telemetry import Telemetry
+from chutes_exporter.collectors.samples import Metric, Metrics, Samples
+from chutes_exporter.page.exposition import Format, TooLongError, accepts_gzip, assemble, compress, negotiate, render
+from chutes_exporter.page.telemetry import Telemetry
 from tests.support import count_openmetrics, parse_page, promtool_complaints, series
 
 GAUGE = Metric("chutes_thing_seconds", 'Help with "quotes", a \\ and\na line.', ("a", "b"), "test")
 COUNTER = Metric("chutes_events_total", "Events.", (), "test", kind="counter")
-INFO = info("chutes_thing_info", "Text.", ("text",), "test")
+INFO = Metrics().info("chutes_thing_info", "Text.", ("text",), "test")
 ORDER = (GAUGE, COUNTER, INFO)
 
 PROMETHEUS_2_53 = (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import prometheus_client
 
-    from chutes_exporter.metric import Metric, Samples
+    from chutes_exporter.collectors.samples import Metric, Samples
 
 
 class Format(Enum):

@@ -33,8 +33,8 @@ from chutes_exporter.api.records import (
     StatsWindow,
     UnixTime,
 )
-from chutes_exporter.check import printable
 from chutes_exporter.collectors.stats import windows
+from chutes_exporter.commands.check import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

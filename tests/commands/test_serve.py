@@ -18,8 +18,8 @@ import pytest
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
-from chutes_exporter.serve import Service, run_serve
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web import config_file

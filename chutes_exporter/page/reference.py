@@ -1,25 +1,19 @@
-"""The metric reference, docs/metrics.md, made of the declarations: ``python -m chutes_exporter.reference``."""
+"""The metric reference, docs/metrics.md, made of the declarations: ``python -m chutes_exporter.page.reference``."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from chutes_exporter import observed, telemetry
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.page import observed, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chutes_exporter.collectors import Collector
-    from chutes_exporter.metric import Metric
+    from chutes_exporter.collectors.samples import Metric
 
-_DEFAULTS = {
-    "on": "on",
-    "off": "off",
-    "watched": "on where only named hotkeys are watched",
-    "few": "on where 1 to 16 hotkeys are named",
-}
 _INTRODUCTION = """\
 # Metrics
 
@@ -61,16 +55,11 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def default_of(collector: Collector) -> str:
-    """Say when a collector is on by itself."""
-    return _DEFAULTS[collector.default] + (", with a hotkey's seed" if collector.needs_key else "")
-
-
 def _overview() -> str:
     rows = ["| collector | what it is about | needs a key | default | cost |", "|---|---|---|---|---|"]
     rows.extend(
         f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | "
-        f"{default_of(one)} | {_cost(one)} |"
+        f"{one.default_in_words} | {_cost(one)} |"
         for one in COLLECTORS
     )
     return "\n".join(rows) + "\n"
@@ -82,19 +71,18 @@ def _cost(collector: Collector) -> str:
 
 
 def _section(collector: Collector) -> str:
-    sources = ", ".join(
-        f"`{source.name}` (fresh for {source.policy.ttl:.0f} s, dropped after {source.policy.max_age:.0f} s)"
-        for source in collector.sources
+    feeds = ", ".join(
+        f"`{feed.name}` (fresh for {feed.ttl:.0f} s, dropped after {feed.max_age:.0f} s)" for feed in collector.feeds
     )
     return (
-        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {sources}. "
-        f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {default_of(collector)}. "
+        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}. "
+        f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}. "
         f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics, _changes(collector))}"
     )
 
 
 def _changes(collector: Collector) -> str:
-    return ", ".join(dict.fromkeys(source.changes for source in collector.sources))
+    return ", ".join(dict.fromkeys(feed.changes for feed in collector.feeds))
 
 
 def _table(metrics: Iterable[Metric], changes: str = "live") -> str:

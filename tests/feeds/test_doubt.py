@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chutes_exporter import doubt
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.records import (
     ActiveInstance,
@@ -26,8 +25,9 @@ from chutes_exporter.api.records import (
     ServerGpu,
 )
 from chutes_exporter.config import Credentials, make_settings
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.feeds import doubt
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from tests.support import HOTKEY, NOON, RECORDINGS, Clock, Page, parse_page, series, served
 from tests.test_recordings import ALL_ON, Miner, rows, stream
 

@@ -10,76 +10,117 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import prometheus_client as prom
 
 from chutes_exporter import __version__
-from chutes_exporter.exposition import render_own
-from chutes_exporter.metric import Metric, info
+from chutes_exporter.collectors.samples import Metrics
+from chutes_exporter.page.exposition import render_own
 
 if TYPE_CHECKING:
     from chutes_exporter.api.client import Exchange
-    from chutes_exporter.exposition import Format
+    from chutes_exporter.collectors.samples import Metric, Samples
+    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.feed import Snapshot
+    from chutes_exporter.page.exposition import Format
+    from chutes_exporter.page.rendering import Rendering
+
+METRICS = Metrics()
+"""The exporter's own metrics of a page."""
+
+API_METRICS = Metrics()
+"""Metrics that prometheus-client counts, as exchanges with the API come and go."""
 
 _COLLECTOR = ("collector", "hotkey")
 _FEED = ("feed", "hotkey")
 
-BUILD_INFO = info(
+BUILD_INFO = METRICS.info(
     "chutes_exporter_build_info",
     "Version of the exporter and of its Python.",
     ("version", "python"),
     "exporter",
 )
-COLLECTOR_SUCCESS = Metric(
+WATCHED = METRICS.gauge(
+    "chutes_miner_watched",
+    "1 for each miner that the exporter was told to watch: those whom alerts are about, whoever else is exported.",
+    ("hotkey",),
+    "exporter: --hotkey, --hotkey-file, MINER_SS58",
+)
+RELOAD_GOOD = METRICS.gauge(
+    "chutes_exporter_config_last_reload_successful",
+    "Whether the configuration could be read (1) when it was last read: at the start, at a reload, or when the web "
+    "configuration changed. With 0 an older one is in force.",
+    (),
+    "exporter",
+)
+RELOAD_TIMESTAMP = METRICS.gauge(
+    "chutes_exporter_config_last_reload_success_timestamp_seconds",
+    "When the configuration in force was read.",
+    (),
+    "exporter",
+)
+COLLECTOR_CUT = METRICS.gauge(
+    "chutes_scrape_collector_cut",
+    "Whether the collector's samples are left out because the page would have more series than --max-series (1).",
+    ("collector",),
+    "exporter",
+)
+SERIES = METRICS.gauge(
+    "chutes_scrape_series", "Series of all collectors, those that are left out included.", (), "exporter"
+)
+SERIES_LIMIT = METRICS.gauge(
+    "chutes_scrape_series_limit", "Most series that collectors may have together (--max-series).", (), "exporter"
+)
+COLLECTOR_SUCCESS = METRICS.gauge(
     "chutes_scrape_collector_success",
     "Whether the collector had fresh answers to all it asked (1). With 0 its samples are older, or missing. The "
     "hotkey is empty for what is platform-wide.",
     _COLLECTOR,
     "exporter",
 )
-COLLECTOR_DURATION = Metric(
+COLLECTOR_DURATION = METRICS.gauge(
     "chutes_scrape_collector_duration_seconds",
     "How long the collector waited for answers and worked on them.",
     _COLLECTOR,
     "exporter",
 )
-COLLECTOR_DUPLICATES = Metric(
+COLLECTOR_DUPLICATES = METRICS.gauge(
     "chutes_scrape_collector_duplicate_samples",
     "Samples left out because the answers described one series twice.",
     _COLLECTOR,
     "exporter",
 )
-FEED_UP = Metric(
+FEED_UP = METRICS.gauge(
     "chutes_feed_up",
     "Whether the feed's last request succeeded (1). Absent until the first one ended. The hotkey is empty for what "
     "is platform-wide.",
     _FEED,
     "exporter",
 )
-FEED_FAILURE = info(
+FEED_FAILURE = METRICS.info(
     "chutes_feed_failure_info",
     "Why the feed's last request failed, in a word; only while it is down. Among them are signature_refused, "
     "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted and undecodable.",
     (*_FEED, "reason"),
     "exporter",
 )
-FEED_LAST_SUCCESS = Metric(
+FEED_LAST_SUCCESS = METRICS.gauge(
     "chutes_feed_last_success_timestamp_seconds",
     "When the newest good answer was asked for: the age of the answer, not of its data. Stats, scores and history can "
     "be 10 minutes older, because the service computes them every 10 minutes and does not say when.",
     _FEED,
     "exporter",
 )
-FEED_REJECTED = Metric(
+FEED_REJECTED = METRICS.gauge(
     "chutes_feed_rejected_records",
     "Records of the newest answer that could not be read and are missing from the metrics. Where there are any, "
     "counts, ranks and zeros that they could make false are absent.",
     _FEED,
     "exporter",
 )
-FEED_RECORDS = Metric(
+FEED_RECORDS = METRICS.gauge(
     "chutes_feed_records",
     "Records of the newest good answer.",
     _FEED,
     "exporter",
 )
-FEED_DOUBTED = Metric(
+FEED_DOUBTED = METRICS.gauge(
     "chutes_feed_doubted",
     "Whether the newest answer is doubted (1), by reason: shrunk (the list lost more than a fifth and a second answer "
     "did not confirm it), disagrees (another endpoint names records that are missing), no_demand (every chute reports "
@@ -88,109 +129,54 @@ FEED_DOUBTED = Metric(
     (*_FEED, "reason"),
     "exporter",
 )
-FEED_TTL = Metric("chutes_feed_ttl_seconds", "How long an answer of the feed counts as fresh.", _FEED, "exporter")
-FEED_MAX_AGE = Metric(
+FEED_TTL = METRICS.gauge(
+    "chutes_feed_ttl_seconds", "How long an answer of the feed counts as fresh.", _FEED, "exporter"
+)
+FEED_MAX_AGE = METRICS.gauge(
     "chutes_feed_max_age_seconds", "Age at which an answer of the feed is dropped.", _FEED, "exporter"
 )
-FEED_REQUESTS = Metric(
+FEED_REQUESTS = METRICS.counter(
     "chutes_feed_requests_total",
-    "Readings of the feed by how they came about: hit (cached), miss (asked), joined (waited for a request under "
+    "Readings of the feed by how they came about: hit (cached), miss (asked), coalesced (waited for a request under "
     "way), stale (older data, for want of newer), failed (no data).",
     ("feed", "hotkey", "result"),
     "exporter",
-    kind="counter",
-)
-COLLECTOR_CUT = Metric(
-    "chutes_scrape_collector_cut",
-    "Whether the collector's samples are left out because the page would have more series than --max-series (1).",
-    ("collector",),
-    "exporter",
-)
-SERIES = Metric("chutes_scrape_series", "Series of all collectors, those that are left out included.", (), "exporter")
-SERIES_LIMIT = Metric(
-    "chutes_scrape_series_limit", "Most series that collectors may have together (--max-series).", (), "exporter"
-)
-WATCHED = Metric(
-    "chutes_miner_watched",
-    "1 for each miner that the exporter was told to watch: those whom alerts are about, whoever else is exported.",
-    ("hotkey",),
-    "exporter: --hotkey, --hotkey-file, MINER_SS58",
-)
-RELOAD_GOOD = Metric(
-    "chutes_exporter_config_last_reload_successful",
-    "Whether the configuration could be read (1) when it was last read: at the start, at a reload, or when the web "
-    "configuration changed. With 0 an older one is in force.",
-    (),
-    "exporter",
-)
-RELOAD_TIMESTAMP = Metric(
-    "chutes_exporter_config_last_reload_success_timestamp_seconds",
-    "When the configuration in force was read.",
-    (),
-    "exporter",
-)
-METRICS = (
-    BUILD_INFO,
-    WATCHED,
-    RELOAD_GOOD,
-    RELOAD_TIMESTAMP,
-    COLLECTOR_CUT,
-    SERIES,
-    SERIES_LIMIT,
-    COLLECTOR_SUCCESS,
-    COLLECTOR_DURATION,
-    COLLECTOR_DUPLICATES,
-    FEED_UP,
-    FEED_FAILURE,
-    FEED_LAST_SUCCESS,
-    FEED_REJECTED,
-    FEED_RECORDS,
-    FEED_DOUBTED,
-    FEED_TTL,
-    FEED_MAX_AGE,
-    FEED_REQUESTS,
 )
 
 _ENDPOINT = ("endpoint",)
 _CLOCK_MAX_AGE = 600.0
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-API_REQUESTS = Metric(
+API_REQUESTS = API_METRICS.counter(
     "chutes_api_requests_total",
     "Requests to the Chutes API by HTTP status, or by the reason where there was no whole answer.",
     ("endpoint", "code"),
     "exporter",
-    kind="counter",
 )
-API_DURATION = Metric(
+API_DURATION = API_METRICS.histogram(
     "chutes_api_request_duration_seconds",
     "Time from asking the Chutes API to the end of its answer.",
     _ENDPOINT,
     "exporter",
-    kind="histogram",
 )
-API_BYTES = Metric(
+API_BYTES = API_METRICS.counter(
     "chutes_api_response_bytes_total",
     "Bytes of the Chutes API's answers, decompressed.",
     _ENDPOINT,
     "exporter",
-    kind="counter",
 )
-API_REJECTED = Metric(
+API_REJECTED = API_METRICS.counter(
     "chutes_api_rejected_records_total",
     "Records of answers that could not be read and were left out.",
     _ENDPOINT,
     "exporter",
-    kind="counter",
 )
-API_CLOCK_OFFSET = Metric(
+API_CLOCK_OFFSET = API_METRICS.gauge(
     "chutes_api_clock_offset_seconds",
     "Local clock less the Chutes API's, to half a second; beyond 600 either way signatures are refused.",
     (),
     "exporter: the answers' Date",
 )
-API_METRICS = (API_REQUESTS, API_DURATION, API_BYTES, API_REJECTED, API_CLOCK_OFFSET)
-"""What prometheus-client counts for us, as exchanges with the API come and go."""
 
 _Instrument = TypeVar("_Instrument", bound=prom.metrics.MetricWrapperBase)
 
@@ -266,6 +252,53 @@ class Telemetry:
                 created=created,
             )
         return render_own(self._process.collect(), form, created=created) + ours
+
+
+def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> None:
+    """Add how the collectors of a page did.
+
+    Args:
+        rendering: The collectors' part of the page.
+        out: Takes the samples.
+        max_series: Maximum series of the metrics page; None for a probe, which does not report its size.
+    """
+    for outcome in rendering.outcomes:
+        labels = (outcome.entry.collector.name, outcome.entry.scope.hotkey)
+        out.add(COLLECTOR_DUPLICATES, outcome.duplicates, *labels)
+        out.add(COLLECTOR_SUCCESS, outcome.success, *labels)
+        out.add(COLLECTOR_DURATION, outcome.seconds, *labels)
+    for collector in dict.fromkeys(outcome.entry.collector for outcome in rendering.outcomes):
+        out.add(COLLECTOR_CUT, collector.name in rendering.cut, collector.name)
+    if max_series is not None:
+        out.add(SERIES, rendering.series)
+        out.add(SERIES_LIMIT, max_series)
+
+
+def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples, *, since: float) -> None:
+    """Add what is known of a feed.
+
+    Args:
+        state: The feed's state.
+        snapshot: Its newest good answer, or None.
+        out: Takes the samples.
+        since: Unix time from which readings are counted.
+    """
+    feed = state.feed
+    labels = (feed.name, feed.hotkey)
+    if snapshot is not None:
+        out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
+        out.add(FEED_RECORDS, snapshot.answer.count, *labels)
+    doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
+    for reason in feed.doubts:
+        out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
+    out.add(FEED_UP, state.up, *labels)
+    if state.last_error is not None:
+        out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))
+    out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
+    out.add(FEED_TTL, feed.ttl, *labels)
+    out.add(FEED_MAX_AGE, feed.max_age, *labels)
+    for result, count in state.results.items():
+        out.add(FEED_REQUESTS, count, *labels, result, created=since)
 
 
 def build_labels() -> tuple[str, str]:

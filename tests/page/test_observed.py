@@ -7,11 +7,11 @@ import pytest
 
 from chutes_exporter.api.records import Instance, Node, UnixTime
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.config import Credentials, make_settings
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
-from chutes_exporter.metric import Samples
-from chutes_exporter.observed import Observations
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.observed import Observations
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import HOUR
 from tests.support import HOTKEY, NOON, Clock, Page, parse_page, series, watching
@@ -153,7 +153,7 @@ async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clo
             if quarter % 5 != 3:
                 simulator.faults.clear()
                 there.append({one.instance_id for one in world.instances(clock.now, HOTKEY)})
-            for _, feed in exporter.feed_states():
+            for feed in exporter.feeds.states():
                 feed.fresh_until = feed.closed_until = 0
             page = parse_page((await exporter.page(Format.TEXT, timeout=5)).decode())
     first, *rest = there
@@ -192,7 +192,7 @@ async def test_a_miner_that_is_not_watched_any_more_has_no_counters(simulator: S
         page = parse_page((await exporter.page(Format.TEXT, timeout=5)).decode())
         assert page[series("chutes_observed_instances_started_total", hotkey=HOTKEY)] == 0
         simulator.faults["instances"] = Fault(latency=0.5)
-        for _, feed in exporter.feed_states():
+        for feed in exporter.feeds.states():
             feed.fresh_until = 0
         await exporter.page(Format.TEXT, timeout=0.2)
         exporter.reconfigure(make_settings(api_url=simulator.url, hotkeys=[simulator.world.miners[1].hotkey]))

@@ -51,9 +51,45 @@ class Metric:
         )
 
 
-def info(name: str, help: str, labels: tuple[str, ...], source: str, changes: str = "") -> Metric:  # noqa: A002
-    """Declare a metric whose labels are the message."""
-    return Metric(name, help, labels, source, kind="info", changes=changes)
+class Metrics(list[Metric]):
+    """The metrics of a module, declared once each: declaring one adds it."""
+
+    def gauge(
+        self,
+        name: str,
+        help: str,  # noqa: A002 - the formats' own word
+        labels: tuple[str, ...] = (),
+        source: str = "",
+        *,
+        stability: Stability = "stable",
+        changes: str = "",
+    ) -> Metric:
+        """Declare a value that rises and falls."""
+        return self._declare(Metric(name, help, labels, source, "gauge", stability, changes))
+
+    def counter(
+        self,
+        name: str,
+        help: str,  # noqa: A002
+        labels: tuple[str, ...] = (),
+        source: str = "",
+        *,
+        stability: Stability = "stable",
+    ) -> Metric:
+        """Declare a value that only rises while the process lives."""
+        return self._declare(Metric(name, help, labels, source, "counter", stability))
+
+    def histogram(self, name: str, help: str, labels: tuple[str, ...] = (), source: str = "") -> Metric:  # noqa: A002
+        """Declare a distribution."""
+        return self._declare(Metric(name, help, labels, source, "histogram"))
+
+    def info(self, name: str, help: str, labels: tuple[str, ...], source: str, *, changes: str = "") -> Metric:  # noqa: A002
+        """Declare text in labels; the value is always 1."""
+        return self._declare(Metric(name, help, labels, source, "info", changes=changes))
+
+    def _declare(self, metric: Metric) -> Metric:
+        self.append(metric)
+        return metric
 
 
 class Samples:

@@ -7,7 +7,7 @@ the one before and with what other endpoints say.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 from msgspec import UNSET
 
@@ -23,7 +23,6 @@ Reason = Literal["shrunk", "disagrees", "no_demand", "no_bounties", "no_history"
 """Why an answer is doubted: its list shrank by more than a fifth, and asking again did not confirm it; records are
 missing that another endpoint names; every chute reports zero demand; all bounties have gone at once; a miner has no
 history any more."""
-REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 WORTH_ASKING_AGAIN: Final[AbstractSet[Reason]] = {"shrunk", "disagrees"}
 """Reasons that a second answer can settle at once; the others last as long as what fails behind the service."""

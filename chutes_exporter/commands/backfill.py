@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chutes_exporter import exposition
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api.errors import NotFoundError
-from chutes_exporter.check import printable
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
+from chutes_exporter.commands.check import printable
+from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,16 +16,16 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chutes_exporter import observed
-from chutes_exporter import view as module
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, Settings, make_settings
-from chutes_exporter.exporter import ORDER, Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.feeds import table
+from chutes_exporter.page import observed
+from chutes_exporter.page import plan as module
+from chutes_exporter.page.exporter import ORDER, Exporter
+from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.plan import enabled
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from chutes_exporter.sources import SOURCES
-from chutes_exporter.view import enabled
 from tests.support import (
     HOTKEY,
     KEY,
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.base import Collector
-    from chutes_exporter.metric import Samples
+    from chutes_exporter.collectors.samples import Samples
+    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.simulator.world import Job
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
@@ -214,9 +215,9 @@ async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[st
         metric.name
         for collector in COLLECTORS
         for metric in collector.metrics
-        if {source.name for source in collector.sources} & faults.keys() - down
+        if {source.name for source in collector.feeds} & faults.keys() - down
     } | {"chutes_api_clock_offset_seconds"}
-    still_fresh = {source.name for source in SOURCES if source.policy.ttl > 300}
+    still_fresh = {feed.name for feed in table.FEEDS if feed.ttl > 300}
     for name in faults.keys() & down - still_fresh:
         hotkey = HOTKEY if name in OF_A_HOTKEY else ""
         assert warm[series("chutes_feed_last_success_timestamp_seconds", feed=name, hotkey=hotkey)] == NOON
@@ -246,7 +247,7 @@ def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return render(*arguments)
 
     monkeypatch.setattr(Exporter, "_render", slow)
-    monkeypatch.setattr("chutes_exporter.exporter._FAST_BYTES", -1)
+    monkeypatch.setattr("chutes_exporter.page.exporter._FAST_BYTES", -1)
     return seconds
 
 
@@ -309,9 +310,9 @@ async def test_the_time_that_making_a_page_takes_comes_off_the_wait(
         waits = []
         read = exporter.feeds.read
 
-        async def watched(*arguments: Any, timeout: float, **more: Any) -> Any:
+        async def watched(feed: Feed[Any], timeout: float) -> Any:
             waits.append(timeout)
-            return await read(*arguments, timeout=timeout, **more)
+            return await read(feed, timeout)
 
         monkeypatch.setattr(exporter.feeds, "read", watched)
         await page_of(exporter, timeout=2)
@@ -351,7 +352,7 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
     async with Exporter(settings, clock=Clock()) as exporter:
         page = await exporter.probe(OTHER, Format.TEXT, timeout=2)
-    waited = {key.source.name: read.seconds for key, read in page.reads.items()}
+    waited = {feed.name: reading.seconds for feed, reading in page.readings.items()}
     # The wait for the metagraph, which has the seats, took all of it.
     assert waited["scores"] < 1
 
@@ -361,7 +362,7 @@ async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simul
         simulator.faults["scores"] = Fault(latency=60)
         waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
         await until(
-            lambda: {key.source.name for key, feed in exporter.feed_states() if feed.last_success is None} == {"scores"}
+            lambda: {one.feed.name for one in exporter.feeds.states() if one.last_success is None} == {"scores"}
         )
         exporter.feeds.hurry()
         page = parse_page((await asyncio.wait_for(waiting, 30)).text)
@@ -743,7 +744,7 @@ async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
     with structlog.testing.capture_logs() as logs:
         async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
             await page_of(exporter)
-            for _, feed in exporter.feed_states():
+            for feed in exporter.feeds.states():
                 feed.closed_until = 0
             page = await page_of(exporter)
     assert [(log["event"], log["feed"]) for log in logs] == [("feed failed", "scores"), ("feed is back", "scores")]
@@ -790,7 +791,7 @@ def by_name(name: str) -> Collector:
 
 
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
-    sources = {source.name for collector in COLLECTORS for source in collector.sources}
+    sources = {source.name for collector in COLLECTORS for source in collector.feeds}
     assert sources == FEEDS.keys() | {"stats_per_chute"}
 
 

@@ -14,42 +14,40 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.metric import Metric, Samples
+from chutes_exporter.collectors.samples import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from chutes_exporter.api.records import Instance, Node
+    from chutes_exporter.collectors.samples import Metric, Samples
 
+METRICS = Metrics()
 _MINER = ("hotkey",)
 _INSTANCES = "GET /miner/instances/, from one good answer to the next"
 
-INSTANCES_STARTED = Metric(
+INSTANCES_STARTED = METRICS.counter(
     "chutes_observed_instances_started_total",
     "Instances of the miner that were created while the exporter watched.",
     _MINER,
     f"{_INSTANCES}: instance_id that is new",
-    kind="counter",
     stability="experimental",
 )
-INSTANCES_STOPPED = Metric(
+INSTANCES_STOPPED = METRICS.counter(
     "chutes_observed_instances_stopped_total",
     "Instances of the miner that ended while the exporter watched: gone from two answers in a row, and not among the "
     "platform's active instances.",
     _MINER,
     f"{_INSTANCES}: instance_id that is gone",
-    kind="counter",
     stability="experimental",
 )
-GPU_FAILURES = Metric(
+GPU_FAILURES = METRICS.counter(
     "chutes_observed_gpu_verification_failures_total",
     "Times that a GPU of the miner went from no verification error to one while the exporter watched.",
     _MINER,
     "GET /miner/nodes/, from one good answer to the next: verification_error that is new",
-    kind="counter",
     stability="experimental",
 )
-METRICS = (INSTANCES_STARTED, INSTANCES_STOPPED, GPU_FAILURES)
 
 _SLACK = 60.0
 """Seconds between an instance's creation and its being listed: one that is older than the answer before by more was
