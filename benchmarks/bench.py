@@ -23,11 +23,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from benchmarks.plain import PlainCollector
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import Address, Credentials, make_settings
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from chutes_exporter.sources import SOURCES
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
@@ -289,8 +289,8 @@ async def bench_crowd(table: Table, seconds: float) -> None:
         if line.startswith("chutes_api_requests_total{")
     }
     ttls: dict[str, list[float]] = {}
-    for source in SOURCES:
-        ttls.setdefault(source.endpoint.name, []).append(source.policy.ttl)
+    for source in FEEDS:
+        ttls.setdefault(source.endpoint.name, []).append(source.ttl)
     # Stats are asked in two ways; each is asked once, and once more for each time to live that passed.
     excess = {name: count - sum(1 + (ends - began) // ttl for ttl in ttls[name]) for name, count in asked.items()}
     worst = max(excess, key=lambda name: excess[name])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import json
 import re
 import socket
@@ -27,7 +29,7 @@ from starlette.routing import Route
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import Address, Credentials, Settings, make_settings
-from chutes_exporter.exporter import Exporter
+from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
@@ -128,6 +130,17 @@ def free_port() -> int:
     port: int = reserved.getsockname()[1]
     reserved.detach()
     return port
+
+
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is so; a coroutine is asked for what comes of it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if await found if inspect.isawaitable(found) else found:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never came true")
 
 
 async def get(url: str, **headers: str) -> httpx.Response:

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from chutes_exporter import cli as cli_module
 from chutes_exporter.cli import cli
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.reference import default_of
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, parse_page, series
 
@@ -65,15 +63,6 @@ def running(*arguments: str, variables: Mapping[str, str] | None = None) -> Iter
         process.communicate(timeout=20)
 
 
-def test_help_answers_fast_because_it_loads_click_alone() -> None:
-    result = run("--help", PYTHONPROFILEIMPORTTIME="1")
-    assert result.returncode == 0
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
-    lock = (Path(__file__).parent.parent / "requirements.lock").read_text()
-    packages = {name.replace("-", "_") for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
-    assert loaded & {*packages, "yaml", "asyncio"} == {"click"}
-
-
 def test_help_shows_the_commands_and_the_flags_of_the_main_job() -> None:
     text = run("--help").stdout
     for word in ("serve", "demo", "check", "--hotkey-file", "--api.url", "--web.listen-address", "VALIDATOR_API"):
@@ -82,8 +71,11 @@ def test_help_shows_the_commands_and_the_flags_of_the_main_job() -> None:
     assert run("--version").stdout.startswith("chutes-exporter 0.")
 
 
-def test_the_flags_know_exactly_the_collectors_that_there_are() -> None:
-    assert {one.name: (one.summary, default_of(one)) for one in COLLECTORS} == cli_module.COLLECTORS
+def test_the_help_tells_of_every_collector_when_it_is_on() -> None:
+    text = " ".join(run("serve", "--help").stdout.split())
+    for collector in COLLECTORS:
+        assert f"--collector.{collector.name} / --no-collector.{collector.name}" in text
+        assert f"Export {collector.summary} [default: {collector.default_in_words}]" in text
 
 
 def parameters(command: click.Command) -> dict[str, click.Parameter]:
@@ -105,7 +97,7 @@ def test_a_seed_is_never_a_flag() -> None:
 @pytest.mark.parametrize("command", [(), ("serve",)])
 def test_it_serves_with_and_without_naming_the_command_and_ends_cleanly(command: tuple[str, ...]) -> None:
     with running(*command, *LISTEN, "--api.url", "http://127.0.0.1:9") as (url, process):
-        page = parse_page(httpx.get(f"{url}/metrics").text)
+        page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
         assert page[series("chutes_feed_up", feed="metagraph")] == 0
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
@@ -120,7 +112,7 @@ def test_sighup_reads_the_hotkey_file_again(tmp_path: Path) -> None:
         process.send_signal(signal.SIGHUP)
         good = series("chutes_exporter_config_last_reload_successful")
         deadline = time.monotonic() + 20
-        while (page := parse_page(httpx.get(f"{url}/metrics").text))[good]:
+        while (page := parse_page(httpx.get(f"{url}/metrics", timeout=60).text))[good]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
@@ -140,7 +132,7 @@ def test_everything_can_come_from_the_environment(tmp_path: Path) -> None:
         "CHUTES_EXPORTER_LOG_FORMAT": "logfmt",
     }
     with running(variables=variables) as (url, _):
-        page = parse_page(httpx.get(f"{url}/other").text)
+        page = parse_page(httpx.get(f"{url}/other", timeout=60).text)
     collectors = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
     on = {collector.name for collector in COLLECTORS if collector.default != "off"}
     assert collectors == on - {"scores"} | {"chute_gpus"}
@@ -149,7 +141,7 @@ def test_everything_can_come_from_the_environment(tmp_path: Path) -> None:
 def test_the_miners_own_variables_bring_the_key() -> None:
     variables = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY, "VALIDATOR_API": "http://127.0.0.1:9"}
     with running(*LISTEN, variables=variables) as (url, _):
-        page = parse_page(httpx.get(f"{url}/metrics").text)
+        page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
     assert series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY) in page
 
 
@@ -244,7 +236,7 @@ def test_the_demo_says_where_to_look_and_what_it_says_is_there() -> None:
         text = process.stdout.readline() + process.stdout.readline()
         found = re.search(r"http://\S+/metrics", text)
         assert found is not None
-        page = parse_page(httpx.get(found[0]).text)
+        page = parse_page(httpx.get(found[0], timeout=60).text)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
@@ -262,6 +254,6 @@ def test_the_package_runs_as_a_module() -> None:
 def test_the_demo_can_misbehave() -> None:
     fault = ("--simulator.fault", "scores=status:503")
     with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault) as (url, _):
-        page = parse_page(httpx.get(f"{url}/metrics").text)
+        page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
     assert page[series("chutes_feed_up", feed="scores")] == 0
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1

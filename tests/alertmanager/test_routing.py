@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import subprocess
@@ -17,14 +16,14 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chutes_exporter.serve import Service
+from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator import Fault, Simulator, Size
 from tests.prometheus.test_alerts import ALERTS, CASES
 from tests.simulator.odd import OddWorld
-from tests.support import HOTKEY, RULES, Prometheus, fast_rules, free_port, served, watching
+from tests.support import HOTKEY, RULES, Prometheus, fast_rules, free_port, served, until, watching
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from starlette.requests import Request
 
@@ -113,14 +112,6 @@ async def simulator() -> AsyncIterator[Simulator]:
     """A simulator whose time is the real one."""
     async with Simulator(OddWorld(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))) as running:
         yield running
-
-
-async def until(condition: Callable[[], object]) -> None:
-    for _ in range(300):
-        if condition():
-            return
-        await asyncio.sleep(0.2)
-    raise AssertionError("it never came true")
 
 
 async def test_what_goes_wrong_reaches_the_right_ones_and_what_follows_from_it_is_quiet(

@@ -34,7 +34,7 @@ from chutes_exporter.api.errors import (
 )
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from tests.support import HOTKEY, KEY, NOON, Clock, served
+from tests.support import HOTKEY, KEY, NOON, Clock, served, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -434,8 +434,7 @@ async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> 
     seen: list[Exchange] = []
     async with ChutesClient(simulator.url, watcher=seen.append) as client:
         task = asyncio.create_task(client.scores())
-        while not simulator.api.most_at_once["scores"]:
-            await asyncio.sleep(0.01)
+        await until(lambda: simulator.api.most_at_once["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

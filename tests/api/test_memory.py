@@ -94,7 +94,7 @@ def test_one_endpoint_keeps_a_third_of_the_budget_at_most() -> None:
 BODIES: list[tuple[Endpoint[Any], bytes]] = [
     (METAGRAPH, b"[" + b",".join(b'{"hotkey":"%x"}' % number for number in range(40_000)) + b"]"),
     (METAGRAPH, json.dumps([{"hotkey": str(n), "stake": n / 7, "coldkey": "x" * n} for n in range(2_000)]).encode()),
-    (METAGRAPH, json.dumps([{"hotkey": f"{n}😀" * 50} for n in range(5_000)], ensure_ascii=False).encode()),
+    (METAGRAPH, json.dumps([{"hotkey": f"{n}😀" * 500} for n in range(2_000)], ensure_ascii=False).encode()),
     (SCORES, json.dumps({"final_scores": {f"{number:x}": number / 7 for number in range(40_000)}}).encode()),
     (SERVERS, json.dumps({"servers": [{"server_id": "a", "gpus": [{"uuid": str(n)} for n in range(9_000)]}]}).encode()),
     (SERVERS, b'{"servers":[{"server_id":"a","gpus":[{}],%s}]}' % b",".join(b'"%x":1' % n for n in range(100_000))),
