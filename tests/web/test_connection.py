@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 from chutes_exporter.config import Address
 from chutes_exporter.web.connection import PORTION_BYTES, Connection, Limits
 from chutes_exporter.web.server import bound_address, open_socket, serving
-from tests.test_serve import until
+from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
