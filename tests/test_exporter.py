@@ -290,18 +290,6 @@ async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
 async def test_the_time_that_making_a_page_takes_comes_off_the_wait(
     simulator: Simulator, slow_rendering: list[float]
 ) -> None:
-    slow_rendering[:] = [0.6]
-    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
-        await page_of(exporter)
-        simulator.faults["scores"] = Fault(latency=30)
-        started = time.monotonic()
-        await page_of(exporter, timeout=2)
-    assert time.monotonic() - started < 2.4
-
-
-async def test_nobody_waits_longer_where_making_pages_takes_most_of_the_timeout(
-    simulator: Simulator, slow_rendering: list[float]
-) -> None:
     slow_rendering[:] = [1.2]
     async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
         await page_of(exporter)
