@@ -134,7 +134,7 @@ _web = _options(
         default=defaults.MAX_REQUESTS,
         show_default=True,
         metavar="NUMBER",
-        help="Answer so many scrapes at once, and 503 beyond; 0 for any number.",
+        help="Maximum concurrent scrapes; others wait for up to 5 s, then get 503. 0 means unlimited.",
     ),
     _option(
         "--web.telemetry-path",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import structlog
 import trustme
@@ -9,11 +10,15 @@ import trustme
 from chutes_exporter.simulator import Simulator, Size, World
 from tests.reaper import continue_in_child
 from tests.simulator.odd import OddWorld
-from tests.support import NOON, Clock, Pki
+from tests.support import NOON, Clock, Pki, examples
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+# Without a deadline: how long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("any machine", deadline=None, max_examples=examples(50))
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import os
 import re
 import socket
 import ssl
@@ -130,6 +131,11 @@ def free_port() -> int:
     port: int = reserved.getsockname()[1]
     reserved.detach()
     return port
+
+
+def examples(count: int) -> int:
+    """Return how many examples a property is tried on: as many, or five times as many in CI's deeper run."""
+    return count * (5 if os.environ.get("CHUTES_EXPORTER_TEST_DEEP") else 1)
 
 
 async def until(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -38,6 +38,7 @@ from tests.support import (
     ROOT,
     Clock,
     count_openmetrics,
+    examples,
     free_port,
     parse_page,
     promtool_complaints,
@@ -154,7 +155,9 @@ async def pages_of(url: str) -> tuple[bytes, str]:
 
 
 @given(answers=_ANSWERS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 async def test_whatever_the_api_answers_the_page_is_valid(answers: dict[str, bytes]) -> None:
     def route(name: str) -> Any:
         async def answer(_request: Request) -> Response:

@@ -386,16 +386,11 @@ def input_series(case: Case, without: str = "") -> list[dict[str, str]]:
     return [one for one in series if one["series"] != without]
 
 
-def complaints(path: Path, tests: list[dict[str, Any]]) -> str:
-    path.write_text(
-        json.dumps(
-            {
-                "rule_files": [str(RULES / "alerts.yml")],
-                "evaluation_interval": "1m",
-                "tests": tests,
-            }
-        )
-    )
+def complaints(path: Path, name: str, tests: list[dict[str, Any]]) -> str:
+    """Return what promtool finds wrong with an alert: without the other rules it takes a tenth of the time."""
+    rules = path.with_name("rules.yml")
+    rules.write_text(json.dumps({"groups": [{"name": "one", "rules": [ALERTS[name]]}]}))
+    path.write_text(json.dumps({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests}))
     result = subprocess.run(
         ["promtool", "test", "rules", str(path)],  # noqa: S607 - Debian's, from the path
         capture_output=True,
@@ -440,7 +435,7 @@ def test_each_alert_waits_fires_as_it_reads_and_resolves(tmp_path: Path, name: s
             {"eval_time": f"{fires}m", "alertname": name, "exp_alerts": expected(name, case)},
         ],
     }
-    assert complaints(tmp_path / "test.yml", [test]) == ""
+    assert complaints(tmp_path / "test.yml", name, [test]) == ""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -457,7 +452,7 @@ def test_no_alert_resolves_at_the_first_good_moment(tmp_path: Path, name: str) -
             {"expr": query, "eval_time": f"{finish + keep - 2}m", "exp_samples": [{"labels": "{}", "value": 1}]}
         ],
     }
-    assert complaints(tmp_path / "test.yml", [test]) == ""
+    assert complaints(tmp_path / "test.yml", name, [test]) == ""
 
 
 # What an alert reads may be missing for harmless reasons: no key, an older exporter, a collector that is off.
@@ -482,7 +477,7 @@ def test_an_alert_is_silent_where_what_it_needs_is_absent(tmp_path: Path, name: 
             {"eval_time": f"{minute}m", "alertname": name, "exp_alerts": []} for minute in range(begin, finish + 60, 10)
         ],
     }
-    assert complaints(tmp_path / "test.yml", [test]) == ""
+    assert complaints(tmp_path / "test.yml", name, [test]) == ""
 
 
 def test_nothing_fires_for_miners_that_nobody_watches(tmp_path: Path) -> None:
@@ -498,7 +493,7 @@ def test_nothing_fires_for_miners_that_nobody_watches(tmp_path: Path) -> None:
             "input_series": series,
             "alert_rule_test": [{"eval_time": f"{finish - 1}m", "alertname": name, "exp_alerts": []}],
         }
-        assert complaints(tmp_path / "test.yml", [test]) == "", begin
+        assert complaints(tmp_path / "test.yml", name, [test]) == "", begin
 
 
 def test_an_instance_that_its_miner_disabled_is_not_stuck_starting(tmp_path: Path) -> None:
@@ -513,7 +508,7 @@ def test_an_instance_that_its_miner_disabled_is_not_stuck_starting(tmp_path: Pat
             {"eval_time": f"{minute}m", "alertname": name, "exp_alerts": []} for minute in range(begin, finish, 10)
         ],
     }
-    assert complaints(tmp_path / "test.yml", [test]) == ""
+    assert complaints(tmp_path / "test.yml", name, [test]) == ""
 
 
 def test_where_all_feeds_are_down_or_a_signature_is_refused_one_alert_says_so(tmp_path: Path) -> None:
@@ -537,7 +532,7 @@ def test_where_all_feeds_are_down_or_a_signature_is_refused_one_alert_says_so(tm
         }
         for series in (down, refused)
     ]
-    assert complaints(tmp_path / "test.yml", tests) == ""
+    assert complaints(tmp_path / "test.yml", "ChutesFeedDown", tests) == ""
 
 
 def test_the_rules_are_well_formed() -> None:
@@ -586,7 +581,7 @@ def test_without_the_address_of_grafana_the_link_is_a_path(tmp_path: Path) -> No
         "input_series": input_series(case),
         "alert_rule_test": [{"eval_time": f"{fires}m", "alertname": name, "exp_alerts": [alert]}],
     }
-    assert complaints(tmp_path / "test.yml", [test]) == ""
+    assert complaints(tmp_path / "test.yml", name, [test]) == ""
 
 
 def test_severities_say_what_it_costs_and_texts_have_names() -> None:
