@@ -43,7 +43,7 @@ format: $(DEV) ## Format the code
 	@$(BIN)/ruff check --fix
 
 docs: $(DEV) ## Write the metric reference, docs/metrics.md
-	@$(BIN)/python -m chutes_exporter.reference > docs/metrics.md
+	@$(BIN)/python -m chutes_exporter.page.reference > docs/metrics.md
 
 boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json
 	@$(BIN)/python -m grafana

@@ -11,13 +11,13 @@ import time
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size, World
 
 WORLDS = {
     "a miner with 60 GPUs, 300 chutes": Size(),
-    "a miner with 1,000 GPUs, 2,000 chutes": Size(chutes=2000, servers=215, source_bytes=40_000),
+    "a miner with 1,000 GPUs, 2,000 chutes": Size(chutes=2000, servers=215, other_servers=107, source_bytes=40_000),
 }
 
 

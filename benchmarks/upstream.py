@@ -17,11 +17,12 @@ async def main() -> None:
     """Serve."""
     chutes, servers, source_bytes = map(int, sys.argv[1:4])
     latency = float(sys.argv[4])
-    world = World(start=time.time(), size=Size(chutes=chutes, servers=servers, source_bytes=source_bytes))
+    size = Size(chutes=chutes, servers=servers, other_servers=max(1, servers // 2), source_bytes=source_bytes)
+    world = World(start=time.time(), size=size)
     async with Simulator(world) as simulator:
         if latency:
             simulator.faults.update({endpoint.name: Fault(latency=latency) for endpoint in ENDPOINTS})
-        world.work(time.time(), 3600)
+        world.prepare(time.time())
         print(simulator.url, flush=True)
         await asyncio.Event().wait()
 

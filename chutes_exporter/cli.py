@@ -12,6 +12,8 @@ import click
 
 from chutes_exporter import __version__, defaults
 from chutes_exporter.__main__ import HELD_SIGNALS
+from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.collectors import COLLECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,46 +23,6 @@ if TYPE_CHECKING:
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 ENV_PREFIX = "CHUTES_EXPORTER_"
-
-# Importing the collectors takes as long as everything else of --help: what they are about and when they are on
-# stands here too, held equal by a test.
-COLLECTORS = {
-    "metagraph": ("seats on the subnet: registration, blacklist, incentive, stake", "on"),
-    "scores": ("each miner's score share, rank and what they are made of", "on"),
-    "score_heading": ("the score share that each miner approaches", "on, with a hotkey's seed"),
-    "stats": ("what each miner computed in the past hour, day and week, and all of them together", "on"),
-    "fleet": (
-        "which of the miner's GPUs earn, start, are disabled, idle or unverified, and what runs on them",
-        "on, with a hotkey's seed",
-    ),
-    "servers": ("the miner's servers: names, GPUs, maintenance, duplicates", "on, with a hotkey's seed"),
-    "nodes": ("the miner's GPUs: model, memory, verification", "on, with a hotkey's seed"),
-    "instances": ("the miner's instances: state, times, compute multiplier", "on, with a hotkey's seed"),
-    "private_gate": ("the conditions under which the miner may launch private chutes", "on, with a hotkey's seed"),
-    "thrash_cooldowns": (
-        "cooldowns of the miner, on deployments from before May 2026; newer ones have none",
-        "off, with a hotkey's seed",
-    ),
-    "unique_chute_history": (
-        "GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
-        "on where 1 to 16 hotkeys are named",
-    ),
-    "jobs": (
-        "jobs that wait for a miner, which of them the miner has tried, and jobs that are stuck with it",
-        "on, with a hotkey's seed",
-    ),
-    "images": ("how many images are built, wait, or failed to build", "on, with a hotkey's seed"),
-    "active_instances": ("active instances of the whole platform, by miner and by chute", "on, with a hotkey's seed"),
-    "chutes": ("every chute's name, requirements, compute multiplier and bounty", "on, with a hotkey's seed"),
-    "metrics": ("demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price", "on"),
-    "stats_per_chute": (
-        "what each miner computed on each chute in the past hour, day and week",
-        "on where only named hotkeys are watched",
-    ),
-    "job_details": ("each job that waits for a miner", "off, with a hotkey's seed"),
-    "image_details": ("each image's name, status and times", "off, with a hotkey's seed"),
-    "chute_gpus": ("the models of GPU that each chute runs on", "off, with a hotkey's seed"),
-}
 
 
 def _option(flag: str, *aliases: str, **settings: Any) -> Decorator:
@@ -172,7 +134,7 @@ _web = _options(
         default=defaults.MAX_REQUESTS,
         show_default=True,
         metavar="NUMBER",
-        help="Answer so many scrapes at once, and 503 beyond; 0 for any number.",
+        help="Maximum concurrent scrapes; others wait for up to 5 s, then get 503. 0 means unlimited.",
     ),
     _option(
         "--web.telemetry-path",
@@ -224,8 +186,12 @@ _collectors = _options(
         help="Age at which an answer is dropped, where the API brings no newer one (repeatable).",
     ),
     *(
-        _option(f"--collector.{name}/--no-collector.{name}", default=None, help=f"Export {summary} [default: {when}]")
-        for name, (summary, when) in COLLECTORS.items()
+        _option(
+            f"--collector.{one.name}/--no-collector.{one.name}",
+            default=None,
+            help=f"Export {one.summary} [default: {one.default_in_words}]",
+        )
+        for one in COLLECTORS
     ),
 )
 
@@ -276,7 +242,7 @@ def cli() -> None:
 def serve(**flags: Any) -> None:
     """Serve metrics; this is also what runs without a command."""
     from chutes_exporter import log
-    from chutes_exporter.serve import run_serve
+    from chutes_exporter.commands.serve import run_serve
 
     def again() -> Settings:
         # In a reload the running exporter goes on: what is wrong is told there.
@@ -316,7 +282,7 @@ def serve(**flags: Any) -> None:
 def demo(**flags: Any) -> None:
     """Serve metrics of a simulated Chutes API: nothing is needed from outside."""
     from chutes_exporter import log
-    from chutes_exporter.demo import run_demo
+    from chutes_exporter.commands.demo import run_demo
 
     log.configure(flags["log_level"], flags["log_format"])
     _exit_on_config_error(run_demo, flags, _collector_choices(flags))
@@ -337,7 +303,7 @@ def check(**flags: Any) -> None:
     """
     from dataclasses import replace
 
-    from chutes_exporter.check import run_check
+    from chutes_exporter.commands.check import run_check
 
     credentials = _credentials(flags)
     # What needs no key is asked even where a key cannot be used.
@@ -345,26 +311,16 @@ def check(**flags: Any) -> None:
     sys.exit(_exit_on_config_error(run_check, settings, credentials, flags["as_json"]))
 
 
-_ENDPOINTS = (
-    "chutes",
-    "chute",
-    "images",
-    "nodes",
-    "servers",
-    "instances",
-    "jobs",
-    "inventory",
-    "metrics",
-    "active_instances",
-    "stats",
-    "scores",
-    "unique_chute_history",
-    "thrash_cooldowns",
-    "metagraph",
+_ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET"]
+
+
+@cli.command(
+    help=f"""Ask an endpoint and print its answer as a table.
+
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has what a person looks for; --json and --csv have everything
+    that the exporter reads.
+    """
 )
-
-
-@cli.command()
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
 @_asked
 @_api
@@ -374,13 +330,8 @@ _ENDPOINTS = (
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
-    """Ask an endpoint and print its answer as a table.
-
-    ENDPOINT is one of chutes, chute, images, nodes, servers, instances, jobs, inventory, metrics, active_instances,
-    stats, scores, unique_chute_history, thrash_cooldowns, metagraph. The table has what a person looks for; --json and
-    --csv have everything that the exporter reads.
-    """
-    from chutes_exporter.query import Wanted, run_query
+    """Ask an endpoint and print its answer."""
+    from chutes_exporter.commands.query import Wanted, run_query
 
     wanted = Wanted(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
     settings = _settings(flags, _credentials(flags))
@@ -397,7 +348,7 @@ def release_job(job_id: str | None, **flags: Any) -> None:
 
     Without JOB_ID it lists the jobs that are stuck.
     """
-    from chutes_exporter.release_job import run_release_job
+    from chutes_exporter.commands.release_job import run_release_job
 
     _exit_on_config_error(run_release_job, _settings(flags, _credentials(flags)), job_id, flags["yes"])
 
@@ -417,7 +368,7 @@ def backfill(**flags: Any) -> None:
 
     Then: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
     """
-    from chutes_exporter.backfill import run_backfill
+    from chutes_exporter.commands.backfill import run_backfill
 
     settings = _settings(flags, _credentials(flags))
     _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"])
@@ -468,7 +419,7 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
 
 
 def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:
-    return {name: choice for name in COLLECTORS if (choice := flags.get(f"collector_{name}")) is not None}
+    return {one.name: choice for one in COLLECTORS if (choice := flags.get(f"collector_{one.name}")) is not None}
 
 
 def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:

@@ -6,20 +6,22 @@ import ipaddress
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from chutes_exporter import defaults
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds import Policy
-from chutes_exporter.sources import SOURCES
+from chutes_exporter.feeds.table import FEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from chutes_exporter.collectors import MinersChoice
+    from chutes_exporter.feeds.feed import Feed
+
+T = TypeVar("T")
 
 _RESERVED_PATHS = ("/", "/probe", "/sd", "/-/healthy", "/-/ready", "/-/reload")
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
@@ -98,7 +100,7 @@ class Settings:
         miners: Which miners' public data is exported besides the watched ones'.
         max_series: Most series that the collectors may have together.
         created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
-        policies: How fresh each feed is kept, by name.
+        freshness: Time to live and maximum age of feeds, in seconds by name, where the user set one of them.
         collectors: Whether a collector is on, by name, where the user said so.
         warnings: What the user should know about these settings.
     """
@@ -117,9 +119,14 @@ class Settings:
     miners: MinersChoice = "all"
     max_series: int = defaults.MAX_SERIES
     created_timestamps: bool = False
-    policies: Mapping[str, Policy] = field(default_factory=lambda: {one.name: one.policy for one in SOURCES})
+    freshness: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def tuned(self, feed: Feed[T]) -> Feed[T]:
+        """Return a feed with the freshness that the user set."""
+        known = self.freshness.get(feed.name)
+        return feed if known is None else feed.kept(*known)
 
 
 @dataclass(frozen=True)
@@ -257,7 +264,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         miners=miners or ("watched" if watched else "all"),
         max_series=max_series,
         created_timestamps=created_timestamps,
-        policies=_policies(ttl, max_age),
+        freshness=_freshness(ttl, max_age),
         collectors=dict(collectors or {}),
         warnings=tuple(warnings),
     )
@@ -278,25 +285,27 @@ def _require_usable(collectors: Mapping[str, bool], credentials: Credentials, wa
                 )
 
 
-def _policies(ttl: Iterable[str], max_age: Iterable[str]) -> dict[str, Policy]:
-    """Apply what the user said of single feeds to their defaults."""
+def _freshness(ttl: Iterable[str], max_age: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return the time to live and the maximum age of each feed of which the user set one."""
     fresh, kept = _by_feed("--feed.ttl", ttl), _by_feed("--feed.max-age", max_age)
-    policies = {}
-    for source in SOURCES:
-        seconds = fresh.get(source.name, source.policy.ttl)
-        # Who wants answers to be fresh for longer than they were kept wants them kept for that long, too.
-        bound = kept.get(source.name, max(source.policy.max_age, seconds))
+    found = {}
+    for feed in FEEDS:
+        if feed.name not in fresh and feed.name not in kept:
+            continue
+        seconds = fresh.get(feed.name, feed.ttl)
+        # A longer time to live also keeps answers for that long.
+        bound = kept.get(feed.name, max(feed.max_age, seconds))
         if bound < seconds:
             raise ConfigError(
-                f"--feed.max-age {source.name}={bound:g} is less than its time to live, {seconds:g} s: "
+                f"--feed.max-age {feed.name}={bound:g} is less than the feed's time to live, {seconds:g} s: "
                 "answers would be dropped while they are fresh"
             )
-        policies[source.name] = Policy(seconds, bound)
-    return policies
+        found[feed.name] = seconds, bound
+    return found
 
 
 def _by_feed(flag: str, texts: Iterable[str]) -> dict[str, float]:
-    names = {source.name for source in SOURCES}
+    names = {feed.name for feed in FEEDS}
     found = {}
     for text in texts:
         name, _, number = text.partition("=")

@@ -99,7 +99,7 @@ def told(value: str, collector: str) -> str:
     (found,) = (one for one in COLLECTORS if one.name == collector)
     here = WATCHED if found.scope == "signer" else JOB
     live = f"count(chutes_exporter_build_info{{{JOB}}}) > bool 0"
-    feeds = "|".join(source.name for source in found.sources)
+    feeds = "|".join(feed.name for feed in found.feeds)
     success = f'chutes_scrape_collector_success{{{here}, collector="{collector}"}}'
     nothing = (
         f"{NOTHING} * (min({success}) > 0)"

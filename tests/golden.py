@@ -11,8 +11,8 @@ from pathlib import Path
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size
 from tests.simulator.odd import OddWorld
 from tests.support import KEY, NOON, Clock

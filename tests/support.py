@@ -30,7 +30,7 @@ from starlette.routing import Route
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import Address, Credentials, Settings, make_settings
-from chutes_exporter.exporter import Exporter
+from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.config import Address, ConfigError, Credentials, find_credentials, make_settings
-from chutes_exporter.feeds import Policy
+from chutes_exporter.feeds.table import CHUTES, SCORES, STATS
 from chutes_exporter.simulator.world import TEST_SEED
-from chutes_exporter.sources import STATS
 from tests.support import HOTKEY, KEY
 
 if TYPE_CHECKING:
@@ -93,10 +92,10 @@ def test_an_empty_seed_is_warned_of() -> None:
 
 
 def test_the_freshness_of_single_feeds_can_be_set() -> None:
-    policies = make_settings(ttl=["scores=10", "chutes=9000"], max_age=["scores=20"]).policies
-    assert policies["scores"] == Policy(ttl=10, max_age=20)
-    assert policies["chutes"] == Policy(ttl=9000, max_age=9000)
-    assert policies["stats"] == STATS.policy
+    settings = make_settings(ttl=["scores=10", "chutes=9000"], max_age=["scores=20"])
+    tuned = {feed.name: settings.tuned(feed) for feed in (SCORES, CHUTES, STATS)}
+    bounds = {name: (feed.ttl, feed.max_age) for name, feed in tuned.items()}
+    assert bounds == {"scores": (10, 20), "chutes": (9000, 9000), "stats": (STATS.ttl, STATS.max_age)}
 
 
 @pytest.mark.parametrize("text", ["", "scores", "scores=", "scores=x", "scores=-1", "scores=inf", "nothing=1"])
@@ -108,7 +107,7 @@ def test_what_says_nothing_of_a_feeds_freshness_is_refused(text: str) -> None:
 
 
 def test_an_answer_cannot_be_dropped_while_it_is_fresh() -> None:
-    with pytest.raises(ConfigError, match="less than its time to live"):
+    with pytest.raises(ConfigError, match="less than the feed's time to live"):
         make_settings(max_age=["scores=5"])
 
 

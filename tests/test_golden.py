@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from chutes_exporter.exporter import ORDER
-from chutes_exporter.reference import reference
+from chutes_exporter.page.exporter import ORDER
+from chutes_exporter.page.reference import reference
 from tests.golden import FILES, pages
 from tests.support import RECORDINGS
 

@@ -29,8 +29,8 @@ from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.errors import TimedOutError
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import (
@@ -177,7 +177,7 @@ async def test_whatever_the_api_answers_the_page_is_valid(answers: dict[str, byt
             collector = next(one for one in COLLECTORS if one.name == dict(labels)["collector"])
             down = [
                 source.name
-                for source in collector.sources
+                for source in collector.feeds
                 if not any(
                     page.get(series("chutes_feed_up", feed=source.name, hotkey=hotkey)) for hotkey in ("", HOTKEY)
                 )

@@ -7,10 +7,12 @@ Recordings of older deployments are in directories named after the time of their
 
 from __future__ import annotations
 
+import asyncio
 import calendar
 import json
 import os
 import re
+import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import (
     HOTKEY,
     RECORDINGS,
@@ -37,8 +40,12 @@ from tests.support import (
     watching,
 )
 from tests.support import get as ask
+from tests.test_cli import environment
+from tests.test_secrets import everything_shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chutes_exporter.collectors import MinersChoice
     from chutes_exporter.config import Settings
 
@@ -196,7 +203,7 @@ def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
         "stake_alpha": "alpha_stake",
         "last_update_block": "last_updated",
     }.items():
-        want.mine(f"chutes_miner_{metric}", seat[field])
+        want.mine(f"chutes_miner_{metric}", seat.get(field))
     want.mine("chutes_miner_registered_timestamp_seconds", seconds(seat["synced_at"]))
     want.mine("chutes_miner_registered", 1)
     want.mine("chutes_miner_blacklisted", seat["blacklist_reason"] not in (None, ""))
@@ -602,13 +609,15 @@ async def test_recorded_answers_are_not_doubted(miner: Miner) -> None:
     assert set(doubts.values()) == {0.0}
 
 
-OLDER = {"2025": ("servers", "active_instances", "thrash_cooldowns"), "2026-02": ("servers",)}
-"""Older shapes, and the endpoints that did not exist yet."""
+_BEFORE_2026 = ("servers", "active_instances", "thrash_cooldowns")
+OLDER = {"2024": _BEFORE_2026, "2025": _BEFORE_2026, "2025-12": _BEFORE_2026, "2026-02": ("servers",)}
+"""Older shapes, and the endpoints that did not exist yet. What a period has not recorded is as in 2025."""
 
 
 def older_bodies(period: str) -> dict[str, bytes]:
     names = ({*NAMES} - {*OLDER[period]}) | {"stats_per_chute_one"}
-    return {name: recording(RECORDINGS / period, name) for name in names}
+    own = {path.stem for path in (RECORDINGS / period).iterdir()}
+    return {name: recording(RECORDINGS / (period if name in own else "2025"), name) for name in names}
 
 
 @pytest.mark.parametrize("period", OLDER)
@@ -643,6 +652,52 @@ async def test_fields_that_only_older_deployments_fill_are_exported_there_and_no
     assert series("chutes_fleet_instances", hotkey=HOTKEY, state="failed") not in pages[1]
     # The field that holds the consensus today held the validator trust then.
     assert series("chutes_miner_consensus_ratio", hotkey=HOTKEY) not in pages[0]
+
+
+def spoiled(bodies: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the answers with records that cannot be read, and a stream that ends within what is secret."""
+    instances, jobs = (rows(bodies[name]) for name in ("instances", "jobs"))
+    cut_off = stream(jobs)
+    return bodies | {
+        "instances": stream([*instances, *(one | {"instance_id": 7} for one in instances[:2])]),
+        "jobs": cut_off[: cut_off.rindex(MARKER) + 4],
+    }
+
+
+def same(bodies: dict[str, bytes]) -> dict[str, bytes]:
+    return bodies
+
+
+@pytest.mark.parametrize("change", [same, spoiled])
+@pytest.mark.parametrize("period", [None, *OLDER])
+async def test_no_page_log_line_or_error_shows_what_is_secret(
+    period: str | None, change: Callable[[dict[str, bytes]], dict[str, bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bodies = change(MINERS[0].bodies() if period is None else older_bodies(period))
+    assert all(MARKER in bodies[name] for name in ("instances", "jobs"))
+    async with served(replay(bodies)) as url:
+        shown = await everything_shown(url, capsys)
+    assert HOTKEY in shown
+    assert ("records left out" in shown) is (change is spoiled)
+    assert MARKER.decode() not in shown
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)], ids=str)
+@pytest.mark.parametrize("name", ["instances", "jobs"])
+async def test_no_query_prints_what_is_secret(name: str, form: tuple[str, ...]) -> None:
+    bodies = MINERS[0].bodies()
+    async with served(replay(bodies)) as url:
+        process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).parent / "chutes-exporter",
+            *("query", name, *form, "--api.url", url),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
+        )
+        output, errors = await process.communicate()
+    assert process.returncode == 0, errors
+    assert output.count(b"\n") > len(rows(bodies[name]))
+    assert MARKER not in output + errors
 
 
 async def test_a_window_that_the_stats_leave_out_is_unknown_not_zero() -> None:

@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from chutes_exporter import log
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
@@ -41,7 +41,7 @@ async def everything_shown(url: str, capsys: pytest.CaptureFixture[str]) -> str:
             shown.extend(
                 repr(value) for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)
             )
-            shown.extend(f"{feed.last_error!r} {feed.last_error}" for _, feed in exporter.feed_states())
+            shown.extend(f"{state.last_error!r} {state.last_error}" for state in exporter.feeds.states())
         return "".join([*shown, *capsys.readouterr()])
     finally:
         logging.getLogger().handlers = []

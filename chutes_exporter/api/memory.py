@@ -16,8 +16,9 @@ from chutes_exporter.api.errors import TooLargeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_M_MMAP_THRESHOLD = -3
-_LARGE_BYTES = 1024 * 1024
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE_BYTES = 2 * 1024 * 1024
+_SPARE_BYTES = 8 * 1024 * 1024
 _KEPT_SHARE = 3
 """The answers of one endpoint may keep a third of the budget."""
 
@@ -28,6 +29,7 @@ def keep_memory_compact() -> None:
     Otherwise glibc keeps them once one was freed, and what is free but scattered counts towards a container's limit.
     """
     _call_c_library("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
+    _call_c_library("mallopt", _M_TRIM_THRESHOLD, _SPARE_BYTES)
 
 
 def trim_memory() -> None:

@@ -144,7 +144,7 @@ class Node(Record, frozen=True):
     clock_rate: float | None = None
     processors: float | None = None
     verified_at: Nullable[UnixTime] = UNSET
-    verification_error: str | None = None
+    verification_error: Nullable[str] = UNSET
     verification_host: str | None = None
     created_at: UnixTime | None = None
 

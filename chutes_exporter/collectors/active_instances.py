@@ -6,40 +6,43 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import ACTIVE_INSTANCES
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import ActiveInstance
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/active_instances/"
 
-PLATFORM = Metric("chutes_platform_active_instances", "Active and verified instances of all miners.", (), _SOURCE)
-PLATFORM_MULTIPLIER = Metric(
+PLATFORM = METRICS.gauge(
+    "chutes_platform_active_instances", "Active and verified instances of all miners.", (), _SOURCE
+)
+PLATFORM_MULTIPLIER = METRICS.gauge(
     "chutes_platform_active_compute_multiplier",
     "Sum of the compute multipliers of all miners' active instances: compute units that a second earns everybody.",
     (),
     f"{_SOURCE}: compute_multiplier",
 )
-BY_CHUTE = Metric(
+BY_CHUTE = METRICS.gauge(
     "chutes_chute_active_instances",
     "Active and verified instances of the chute on all miners; absent where there are none.",
     ("chute_id",),
     f"{_SOURCE}: chute_id",
 )
-BY_MINER = Metric(
+BY_MINER = METRICS.gauge(
     "chutes_miner_active_instances",
     "Active and verified instances of the miner; absent where a miner that is not watched has none.",
     ("hotkey",),
     f"{_SOURCE}: miner_hotkey",
 )
-MULTIPLIER = Metric(
+MULTIPLIER = METRICS.gauge(
     "chutes_miner_active_compute_multiplier",
     "Sum of the compute multipliers of the miner's active instances: compute units that a second earns it.",
     ("hotkey",),
     f"{_SOURCE}: compute_multiplier",
 )
-NEWEST = Metric(
+NEWEST = METRICS.gauge(
     "chutes_miner_last_activation_timestamp_seconds",
     "When the newest of the miner's active instances became active.",
     ("hotkey",),
@@ -76,8 +79,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="active_instances",
     summary="active instances of the whole platform, by miner and by chute",
-    sources=(ACTIVE_INSTANCES,),
-    metrics=(PLATFORM, PLATFORM_MULTIPLIER, BY_CHUTE, BY_MINER, MULTIPLIER, NEWEST),
+    feeds=(ACTIVE_INSTANCES,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=2, chute=1, miner=3),
 )

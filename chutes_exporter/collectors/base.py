@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from chutes_exporter.api.client import Answer
-    from chutes_exporter.metric import Metric, Samples
-    from chutes_exporter.sources import AnySource, Source
+    from chutes_exporter.collectors.samples import Metric, Samples
+    from chutes_exporter.feeds.feed import Feed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,35 +46,36 @@ class Scope:
 
 
 class Answers:
-    """The answers to a collector's sources, typed by source.
+    """The answers to a collector's feeds, typed by feed.
 
     Args:
-        answers: By source, one for each that the collector needs.
-        extra: By source and hotkey, those of the collector's extra sources that are known.
+        answers: By the feed's name, one for each feed that the collector needs.
+        extra: By the feed's name and hotkey, the known ones of the collector's extra feeds.
     """
 
     def __init__(
-        self,
-        answers: Mapping[AnySource, Answer[Any]],
-        extra: Mapping[tuple[AnySource, str], Answer[Any]] | None = None,
+        self, answers: Mapping[str, Answer[Any]], extra: Mapping[tuple[str, str], Answer[Any]] | None = None
     ) -> None:
         self._answers = answers
         self._extra = extra or {}
 
-    def __getitem__(self, source: Source[T]) -> T:
-        value: T = self._answers[source].value
+    def __getitem__(self, feed: Feed[T]) -> T:
+        value: T = self._answers[feed.name].value
         return value
 
-    def complete(self, *among: AnySource) -> bool:
-        """Tell whether the answers are whole, those of the named sources or all: every record read, none doubted.
+    def complete(self, *among: Feed[Any]) -> bool:
+        """Tell whether the answers of the named feeds, or of all, are whole: every record read, none doubted.
 
-        Where not, nothing may be concluded from what is missing: no count, no rank, no zero.
+        Otherwise nothing may be concluded from a record that is missing: no count, no rank, no zero.
         """
-        return all(self._answers[source].whole for source in among or self._answers)
+        names = [feed.name for feed in among] or self._answers
+        return all(self._answers[name].whole for name in names)
 
-    def by_hotkey(self, source: Source[T]) -> dict[str, T | None]:
-        """Return the known answers of an extra source by hotkey; None for one that is not whole."""
-        return {hotkey: one.value if one.whole else None for (of, hotkey), one in self._extra.items() if of is source}
+    def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
+        """Return the known answers of an extra feed by hotkey; None for one that is not whole."""
+        return {
+            hotkey: one.value if one.whole else None for (name, hotkey), one in self._extra.items() if name == feed.name
+        }
 
 
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
@@ -138,6 +139,14 @@ class Cost:
         )
 
 
+_DEFAULTS = {
+    "on": "on",
+    "off": "off",
+    "watched": "on where only named hotkeys are watched",
+    "few": "on where 1 to 16 hotkeys are named",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Collector:
     """A topic of metrics.
@@ -145,31 +154,36 @@ class Collector:
     Attributes:
         name: Its name in flags and labels.
         summary: What it is about, for help texts and docs.
-        sources: What it needs; it runs when all of them have an answer.
+        feeds: The feeds that it needs. It runs when all of them have an answer.
         metrics: What it makes.
         collect: Makes samples of answers. Pure: same answers, same samples.
         cost: How many series it makes.
-        extra: What it also uses where it is known: one answer for each hotkey with a key.
+        extra: Feeds that it also uses where their answers are known: one for each hotkey with a key.
         default: Whether it is on unless said otherwise: ``on``, ``off``, ``watched`` (where hotkeys are named: for
             all miners it is large) or ``few`` (where a few hotkeys are named: it asks for each).
     """
 
     name: str
     summary: str
-    sources: tuple[AnySource, ...]
-    metrics: tuple[Metric, ...]
+    feeds: tuple[Feed[Any], ...]
+    metrics: Sequence[Metric]
     collect: Callable[[Answers, Scope, Samples], None]
     cost: Cost
     default: Literal["on", "off", "watched", "few"] = "on"
-    extra: tuple[AnySource, ...] = ()
+    extra: tuple[Feed[Any], ...] = ()
 
     @property
     def needs_key(self) -> bool:
         """Whether it works only with a hotkey's seed."""
-        return any(source.endpoint.signed for source in self.sources)
+        return any(feed.endpoint.signed for feed in self.feeds)
 
     @property
     def scope(self) -> Literal["platform", "signer", "miner"]:
         """Whether it runs once, once for each hotkey with a seed, or once for each watched hotkey."""
-        scopes = {source.endpoint.scope for source in self.sources}
+        scopes = {feed.endpoint.scope for feed in self.feeds}
         return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
+
+    @property
+    def default_in_words(self) -> str:
+        """When it is on unless said otherwise, for help texts and docs."""
+        return _DEFAULTS[self.default] + (", with a hotkey's seed" if self.needs_key else "")

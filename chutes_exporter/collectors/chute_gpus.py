@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.metric import Samples, info
-from chutes_exporter.sources import CHUTES
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import CHUTES
 
-SUPPORTED = info(
+METRICS = Metrics()
+SUPPORTED = METRICS.info(
     "chutes_chute_supported_gpu_info",
     "A model of GPU that the chute runs on.",
     ("chute_id", "gpu"),
@@ -26,8 +27,8 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="chute_gpus",
     summary="the models of GPU that each chute runs on",
-    sources=(CHUTES,),
-    metrics=(SUPPORTED,),
+    feeds=(CHUTES,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(chute=40),
     default="off",

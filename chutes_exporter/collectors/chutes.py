@@ -5,35 +5,36 @@ from __future__ import annotations
 from chutes_exporter.api.meaning import bounty_age
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.metrics import INVOCATIONS
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import CHUTES
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import CHUTES
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/chutes/"
 _CHUTE = ("chute_id",)
 _BYTES_PER_GB = 1e9
 
-INFO = info(
+INFO = METRICS.info(
     "chutes_chute_info",
     "The chute's name and kind.",
     ("chute_id", "name", "slug", "version", "image", "template", "public", "tee", "disabled", "preemptible"),
     f"{_SOURCE}: name, slug, version, image, standard_template, public, tee, disabled, preemptible",
     changes="at a deployment",
 )
-GPUS = Metric(
+GPUS = METRICS.gauge(
     "chutes_chute_gpus",
     "GPUs that an instance of the chute takes.",
     _CHUTE,
     f"{_SOURCE}: node_selector.gpu_count",
     changes="at a deployment",
 )
-MIN_VRAM = Metric(
+MIN_VRAM = METRICS.gauge(
     "chutes_chute_min_vram_bytes",
     "Memory that each of its GPUs must have (GB counted as 10^9 bytes).",
     _CHUTE,
     f"{_SOURCE}: node_selector.min_vram_gb_per_gpu",
     changes="at a deployment",
 )
-EFFECTIVE_MULTIPLIER = Metric(
+EFFECTIVE_MULTIPLIER = METRICS.gauge(
     "chutes_chute_effective_compute_multiplier",
     "Compute units that a second of an instance started now earns, on the cheapest GPU that the chute allows. A dearer "
     "GPU earns in proportion to its rate.",
@@ -41,14 +42,14 @@ EFFECTIVE_MULTIPLIER = Metric(
     f"{_SOURCE}: effective_compute_multiplier",
     changes="live",
 )
-MULTIPLIER_FACTOR = Metric(
+MULTIPLIER_FACTOR = METRICS.gauge(
     "chutes_chute_compute_multiplier_factor",
     "Factors of the effective compute multiplier, as the API names them: base (what the GPUs earn), private, "
     "private_tee, integrated_subnet, urgency_boost, manual_boost, bounty_boost, tee. Absent where one does not apply.",
     ("chute_id", "factor"),
     f"{_SOURCE}: compute_multiplier_factors",
 )
-BOUNTY_AGE = Metric(
+BOUNTY_AGE = METRICS.gauge(
     "chutes_chute_bounty_age_seconds",
     "Age of the bounty for the chute's next instance when the answer was made; absent without a bounty. At the most "
     "that the service sends, 28767 seconds, it is at least this old.",
@@ -56,35 +57,35 @@ BOUNTY_AGE = Metric(
     f"{_SOURCE}: bounty, which is 100 and 3 for each second",
     changes="every second",
 )
-CONCURRENCY = Metric(
+CONCURRENCY = METRICS.gauge(
     "chutes_chute_concurrency",
     "Requests that an instance of the chute takes at once.",
     _CHUTE,
     f"{_SOURCE}: concurrency",
     changes="at a deployment",
 )
-MAX_INSTANCES = Metric(
+MAX_INSTANCES = METRICS.gauge(
     "chutes_chute_max_instances",
     "Most instances that the chute's owner allows.",
     _CHUTE,
     f"{_SOURCE}: max_instances",
     changes="at a deployment",
 )
-SCALING_THRESHOLD = Metric(
+SCALING_THRESHOLD = METRICS.gauge(
     "chutes_chute_scaling_threshold_ratio",
     "Utilisation above which the chute is given more instances.",
     _CHUTE,
     f"{_SOURCE}: scaling_threshold",
     changes="at a deployment",
 )
-DISCOUNT = Metric(
+DISCOUNT = METRICS.gauge(
     "chutes_chute_discount_ratio",
     "Discount on what users pay for the chute. It does not change what a miner earns.",
     _CHUTE,
     f"{_SOURCE}: discount",
     changes="by hand",
 )
-SHUTDOWN_AFTER = Metric(
+SHUTDOWN_AFTER = METRICS.gauge(
     "chutes_chute_shutdown_after_seconds",
     "Idle time after which a private instance of the chute is shut down.",
     _CHUTE,
@@ -130,21 +131,8 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="chutes",
     summary="every chute's name, requirements, compute multiplier and bounty",
-    sources=(CHUTES,),
-    metrics=(
-        INFO,
-        GPUS,
-        MIN_VRAM,
-        EFFECTIVE_MULTIPLIER,
-        MULTIPLIER_FACTOR,
-        BOUNTY_AGE,
-        CONCURRENCY,
-        MAX_INSTANCES,
-        SCALING_THRESHOLD,
-        DISCOUNT,
-        SHUTDOWN_AFTER,
-        INVOCATIONS,
-    ),
+    feeds=(CHUTES,),
+    metrics=[*METRICS, INVOCATIONS],
     collect=collect,
     cost=Cost(chute=20),
 )

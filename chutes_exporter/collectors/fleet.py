@@ -9,13 +9,14 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import inventory_states
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import INSTANCES, INVENTORY, NODES, SERVERS
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 
 if TYPE_CHECKING:
     from chutes_exporter.api.meaning import InstanceState
     from chutes_exporter.api.records import Node, ServerGpu
 
+METRICS = Metrics()
 _INVENTORY = "GET /miner/inventory"
 _GPU = ("hotkey", "gpu_id")
 
@@ -30,7 +31,7 @@ _STATE_OF_HOLDER: dict[InstanceState, State] = {
     "disabled": "disabled",
 }
 
-GPUS = Metric(
+GPUS = METRICS.gauge(
     "chutes_fleet_gpus",
     "GPUs of the miner by model and state, each in exactly one: earning (in an active instance), starting (in an "
     "instance that was never active), disabled (in an instance that was active and that the miner disabled; it keeps "
@@ -38,19 +39,19 @@ GPUS = Metric(
     ("hotkey", "gpu", "state"),
     f"{_INVENTORY}, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/",
 )
-IN_USE = Metric(
+IN_USE = METRICS.gauge(
     "chutes_gpu_in_use",
     "Whether an instance holds the GPU (1), active or not.",
     _GPU,
     f"{_INVENTORY}: gpu_id that is listed",
 )
-ACTIVE = Metric(
+ACTIVE = METRICS.gauge(
     "chutes_gpu_active",
     "Whether an active instance runs on the GPU (1); absent where the API does not say whether the one on it is.",
     _GPU,
     f"{_INVENTORY}: active",
 )
-ALLOCATION = info(
+ALLOCATION = METRICS.info(
     "chutes_gpu_allocation_info",
     "The chute that holds the GPU; only for GPUs in use.",
     ("hotkey", "gpu_id", "chute_id", "chute_name"),
@@ -115,8 +116,8 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 COLLECTOR = Collector(
     name="fleet",
     summary="which of the miner's GPUs earn, start, are disabled, idle or unverified, and what runs on them",
-    sources=(SERVERS, NODES, INVENTORY, INSTANCES),
-    metrics=(GPUS, IN_USE, ACTIVE, ALLOCATION),
+    feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(gpu=8),
 )

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.images import status_of
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import IMAGES
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import IMAGES
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/images/"
 _IMAGE = ("image_id",)
 
-INFO = info(
+INFO = METRICS.info(
     "chutes_image_info",
     "The image's name and status, and why its build failed where it did.",
     ("image_id", "username", "name", "tag", "patch_version", "chutes_version", "public", "status", "error"),
     f"{_SOURCE}: username, name, tag, patch_version, chutes_version, public, status",
 )
-CREATED = Metric(
+CREATED = METRICS.gauge(
     "chutes_image_created_timestamp_seconds",
     "When the image was created.",
     _IMAGE,
     f"{_SOURCE}: created_at",
     changes="once",
 )
-BUILD_STARTED = Metric(
+BUILD_STARTED = METRICS.gauge(
     "chutes_image_build_started_timestamp_seconds",
     "When the image's build started.",
     _IMAGE,
     f"{_SOURCE}: build_started_at",
 )
-BUILD_COMPLETED = Metric(
+BUILD_COMPLETED = METRICS.gauge(
     "chutes_image_build_completed_timestamp_seconds",
     "When the image's build was completed.",
     _IMAGE,
@@ -62,8 +63,8 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="image_details",
     summary="each image's name, status and times",
-    sources=(IMAGES,),
-    metrics=(INFO, CREATED, BUILD_STARTED, BUILD_COMPLETED),
+    feeds=(IMAGES,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(item=4),
     default="off",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import IMAGES
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import IMAGES
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Image
@@ -23,7 +23,8 @@ _STATUS_OF_TEXT: dict[str, Status] = {
     "built and pushed": "built",
 }
 
-COUNT = Metric(
+METRICS = Metrics()
+COUNT = METRICS.gauge(
     "chutes_images",
     "Images by status: pending, building, built, error (whatever the error), other.",
     ("status",),
@@ -52,8 +53,8 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="images",
     summary="how many images are built, wait, or failed to build",
-    sources=(IMAGES,),
-    metrics=(COUNT,),
+    feeds=(IMAGES,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=len(STATUSES)),
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, purged_at, region, secured_at
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import INSTANCES
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import INSTANCES
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/instances/"
 _INSTANCE = ("hotkey", "instance_id")
 
-COUNT = Metric(
+COUNT = METRICS.gauge(
     "chutes_fleet_instances",
     "Instances of the miner by state, each in exactly one: active, starting (never active so far), disabled (active "
     "before, until the miner disabled it; it keeps earning until it is deleted). A deployment that reports "
@@ -18,41 +19,41 @@ COUNT = Metric(
     ("hotkey", "state"),
     f"{_SOURCE}: active, activated_at, verification_error",
 )
-INFO = info(
+INFO = METRICS.info(
     "chutes_instance_info",
     "The chute that the instance runs, its version, and the user who is billed; empty for public instances.",
     ("hotkey", "instance_id", "chute_id", "version", "chutes_version", "region", "billed_to"),
     f"{_SOURCE}: chute_id, version, chutes_version, region, billed_to",
     changes="once",
 )
-ACTIVE = Metric(
+ACTIVE = METRICS.gauge(
     "chutes_instance_active",
     "Whether the instance serves requests (1). A disabled one does not, and keeps earning until it is deleted.",
     _INSTANCE,
     f"{_SOURCE}: active",
 )
-VERIFIED = Metric(
+VERIFIED = METRICS.gauge(
     "chutes_instance_verified",
     "Whether the instance passed its first verification (1).",
     _INSTANCE,
     f"{_SOURCE}: verified",
     changes="once",
 )
-CREATED = Metric(
+CREATED = METRICS.gauge(
     "chutes_instance_created_timestamp_seconds",
     "When the instance claimed its launch token. Its score counts from here, once it becomes active.",
     _INSTANCE,
     f"{_SOURCE}: created_at",
     changes="once",
 )
-ACTIVATED = Metric(
+ACTIVATED = METRICS.gauge(
     "chutes_instance_activated_timestamp_seconds",
     "When the instance became active for the first time.",
     _INSTANCE,
     f"{_SOURCE}: activated_at",
     changes="once",
 )
-SECURED = Metric(
+SECURED = METRICS.gauge(
     "chutes_instance_secured_timestamp_seconds",
     "From when on the public instance keeps its score if it is deleted: an hour after its activation. One that ends "
     "earlier loses everything it scored. Absent for private instances, which lose it at any age when the miner deletes "
@@ -61,7 +62,7 @@ SECURED = Metric(
     f"{_SOURCE}: activated_at, billed_to",
     changes="once",
 )
-PURGE = Metric(
+PURGE = METRICS.gauge(
     "chutes_instance_purge_timestamp_seconds",
     "When the service purges the instance unless it becomes active: 3.5 hours after its creation while it is not "
     "verified, 3 hours after its verification then. Only for instances that are starting; the service purges disabled "
@@ -70,28 +71,28 @@ PURGE = Metric(
     f"{_SOURCE}: created_at, verified, last_verified_at",
     changes="once, at the verification",
 )
-LAST_VERIFIED = Metric(
+LAST_VERIFIED = METRICS.gauge(
     "chutes_instance_last_verified_timestamp_seconds",
     "When the instance last passed a check of the service's prober.",
     _INSTANCE,
     f"{_SOURCE}: last_verified_at",
     changes="at each probe",
 )
-LAST_QUERIED = Metric(
+LAST_QUERIED = METRICS.gauge(
     "chutes_instance_last_queried_timestamp_seconds",
     "When the instance last got a request. Absent on deployments since February 2025, which do not send it.",
     _INSTANCE,
     f"{_SOURCE}: last_queried_at",
     changes="never since 2025",
 )
-STOP_BILLING = Metric(
+STOP_BILLING = METRICS.gauge(
     "chutes_instance_stop_billing_timestamp_seconds",
     "When the service deletes the private instance unless requests come. Absent for public instances.",
     _INSTANCE,
     f"{_SOURCE}: stop_billing_at",
     changes="up to once a minute",
 )
-FAILURES = Metric(
+FAILURES = METRICS.gauge(
     "chutes_instance_consecutive_failures",
     "Failures of the instance in a row. Absent on deployments since February 2025, which always send 0; the service "
     "keeps the count to itself.",
@@ -99,7 +100,7 @@ FAILURES = Metric(
     f"{_SOURCE}: consecutive_failures, where any instance has some",
     changes="never since 2025",
 )
-MULTIPLIER = Metric(
+MULTIPLIER = METRICS.gauge(
     "chutes_instance_compute_multiplier",
     "Compute units that a second of the instance earns now. From 2 to 8 hours after its activation it approaches the "
     "chute's present value, without the bounty.",
@@ -107,7 +108,7 @@ MULTIPLIER = Metric(
     f"{_SOURCE}: compute_multiplier",
     changes="about hourly",
 )
-PRICE = Metric(
+PRICE = METRICS.gauge(
     "chutes_instance_price_usd_per_hour",
     "Rate of the instance's GPUs when it was launched, in US dollars an hour. The compute multiplier follows from "
     "it. It is not paid out.",
@@ -115,14 +116,14 @@ PRICE = Metric(
     f"{_SOURCE}: hourly_rate",
     changes="once",
 )
-BOUNTY = Metric(
+BOUNTY = METRICS.gauge(
     "chutes_instance_bounty",
     "Whether the instance was activated with a bounty (1), which raises its multiplier for the first 8 hours.",
     _INSTANCE,
     f"{_SOURCE}: bounty",
     changes="once",
 )
-ERROR_INFO = info(
+ERROR_INFO = METRICS.info(
     "chutes_instance_verification_error_info",
     "Why the instance's verification failed. Absent on deployments since August 2025, which do not send it.",
     ("hotkey", "instance_id", "error"),
@@ -175,25 +176,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="instances",
     summary="the miner's instances: state, times, compute multiplier",
-    sources=(INSTANCES,),
-    metrics=(
-        COUNT,
-        INFO,
-        ACTIVE,
-        VERIFIED,
-        CREATED,
-        ACTIVATED,
-        SECURED,
-        PURGE,
-        LAST_VERIFIED,
-        LAST_QUERIED,
-        STOP_BILLING,
-        FAILURES,
-        MULTIPLIER,
-        PRICE,
-        BOUNTY,
-        ERROR_INFO,
-    ),
+    feeds=(INSTANCES,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=4, instance=14),
 )

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from chutes_exporter.api.meaning import job_state
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import JOBS
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import JOBS
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/jobs/"
 _JOB = ("job_id",)
 
-INFO = info(
+INFO = METRICS.info(
     "chutes_job_info",
     "The chute and method of a job that waits.",
     ("job_id", "chute_id", "method", "status"),
     f"{_SOURCE}: chute_id, method, status",
     changes="live",
 )
-CREATED = Metric(
+CREATED = METRICS.gauge(
     "chutes_job_created_timestamp_seconds",
     "When the waiting job was created.",
     _JOB,
     f"{_SOURCE}: created_at",
     changes="once",
 )
-MULTIPLIER = Metric(
+MULTIPLIER = METRICS.gauge(
     "chutes_job_compute_multiplier",
     "The base compute multiplier of the waiting job. Launching computes it anew from the real GPUs.",
     _JOB,
     f"{_SOURCE}: compute_multiplier",
     changes="once",
 )
-TRIES = Metric(
+TRIES = METRICS.gauge(
     "chutes_job_tries",
     "Miners that asked for a launch token for the waiting job; the service admits 15.",
     _JOB,
@@ -54,8 +55,8 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="job_details",
     summary="each job that waits for a miner",
-    sources=(JOBS,),
-    metrics=(INFO, CREATED, MULTIPLIER, TRIES),
+    feeds=(JOBS,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(item=4),
     default="off",

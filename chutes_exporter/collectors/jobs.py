@@ -6,37 +6,38 @@ from collections import Counter
 
 from chutes_exporter.api.meaning import job_state
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import JOBS
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import JOBS
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/jobs/"
 
-WAITING = Metric(
+WAITING = METRICS.gauge(
     "chutes_jobs_waiting",
     "Jobs of the platform that wait for a miner.",
     (),
     f"{_SOURCE}: finished_at and miner_hotkey that are null",
 )
-AVAILABLE = Metric(
+AVAILABLE = METRICS.gauge(
     "chutes_jobs_available",
     "Jobs of the platform that wait for a miner, by method; absent for methods without any.",
     ("method",),
     f"{_SOURCE}: method",
 )
-OLDEST = Metric(
+OLDEST = METRICS.gauge(
     "chutes_jobs_oldest_created_timestamp_seconds",
     "When the job that has waited longest was created; absent where none waits.",
     (),
     f"{_SOURCE}: the oldest created_at",
 )
-TRIED = Metric(
+TRIED = METRICS.gauge(
     "chutes_jobs_tried",
     "Waiting jobs for which the watched miner asked for a launch token.",
     ("hotkey",),
     f"{_SOURCE}: miner_history",
 )
 
-STUCK = Metric(
+STUCK = METRICS.gauge(
     "chutes_jobs_stuck",
     "Unfinished jobs that the watched miner claimed and whose instance is gone. Nobody else can claim them until "
     "`chutes-exporter release-job` releases them.",
@@ -67,8 +68,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="jobs",
     summary="jobs that wait for a miner, which of them the miner has tried, and jobs that are stuck with it",
-    sources=(JOBS,),
-    metrics=(WAITING, AVAILABLE, OLDEST, TRIED, STUCK),
+    feeds=(JOBS,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=2, miner=2, item=1),
 )

@@ -9,43 +9,44 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import consensus_ratios, incentive_shares, trust_ratios
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
+from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.collectors.scores import places
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import METAGRAPH
+from chutes_exporter.feeds.table import METAGRAPH
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/metagraph"
 _MINER = ("hotkey",)
 
-REGISTERED = Metric(
+REGISTERED = METRICS.gauge(
     "chutes_miner_registered",
     "Whether the miner has a seat on the subnet (1) or not, never had or was deregistered (0).",
     _MINER,
     f"{_SOURCE}: hotkey",
 )
-BLACKLISTED = Metric(
+BLACKLISTED = METRICS.gauge(
     "chutes_miner_blacklisted",
     "Whether the miner is blacklisted (1): its launches are refused and it has no score.",
     _MINER,
     f"{_SOURCE}: blacklist_reason",
     changes="by hand",
 )
-INFO = info(
+INFO = METRICS.info(
     "chutes_miner_info",
     "The miner's cold key and UID on the subnet.",
     ("hotkey", "coldkey", "uid"),
     f"{_SOURCE}: coldkey, node_id",
 )
-BLACKLIST_INFO = info(
+BLACKLIST_INFO = METRICS.info(
     "chutes_miner_blacklist_info",
     "Why the miner is blacklisted; only for miners that are.",
     ("hotkey", "reason"),
     f"{_SOURCE}: blacklist_reason",
     changes="by hand",
 )
-INCENTIVE = Metric(
+INCENTIVE = METRICS.gauge(
     "chutes_miner_incentive_ratio",
     "The miner's share of the incentive of all seats, 0 to 1. It follows the score by 1 to 3 hours: weights are set "
     "once an hour, and the chain applies them at its next epoch.",
@@ -53,7 +54,7 @@ INCENTIVE = Metric(
     f"{_SOURCE}: incentive, divided by the sum over all seats",
     changes="about every 72 minutes",
 )
-INCENTIVE_RANK = Metric(
+INCENTIVE_RANK = METRICS.gauge(
     "chutes_miner_incentive_rank",
     "The miner's place by incentive among all seats, 1 being the best; equal incentives have equal places.",
     _MINER,
@@ -61,7 +62,7 @@ INCENTIVE_RANK = Metric(
     stability="experimental",
     changes="about every 72 minutes",
 )
-SEATS_BEHIND = Metric(
+SEATS_BEHIND = METRICS.gauge(
     "chutes_miner_seats_behind",
     "Seats with a lower incentive than the miner's. The fewer there are, the sooner a newcomer takes this seat. "
     "Validators count as well: they have no incentive, and the API does not tell who validates. Seats are safe for a "
@@ -71,34 +72,34 @@ SEATS_BEHIND = Metric(
     stability="experimental",
     changes="about every 72 minutes",
 )
-TRUST = Metric(
+TRUST = METRICS.gauge(
     "chutes_miner_trust_ratio",
     "The miner's trust on the chain, 0 to 1. Absent on deployments since January 2026, which always send 0.",
     _MINER,
     f"{_SOURCE}: trust, where any seat has some",
     changes="never since 2026",
 )
-CONSENSUS = Metric(
+CONSENSUS = METRICS.gauge(
     "chutes_miner_consensus_ratio",
     "The chain's consensus about the miner, 0 to 1: near its incentive, scaled otherwise. 0 for validators.",
     _MINER,
     f"{_SOURCE}: vtrust, which holds the consensus, divided by 65535",
     changes="about every 72 minutes",
 )
-STAKE = Metric(
+STAKE = METRICS.gauge(
     "chutes_miner_stake",
     "Stake on the hotkey as the chain counts it, TAO and alpha together, in whole tokens.",
     _MINER,
     f"{_SOURCE}: stake",
 )
-STAKE_TAO = Metric("chutes_miner_stake_tao", "TAO staked on the hotkey.", _MINER, f"{_SOURCE}: tao_stake")
-STAKE_ALPHA = Metric(
+STAKE_TAO = METRICS.gauge("chutes_miner_stake_tao", "TAO staked on the hotkey.", _MINER, f"{_SOURCE}: tao_stake")
+STAKE_ALPHA = METRICS.gauge(
     "chutes_miner_stake_alpha",
     "Alpha, the subnet's own token, staked on the hotkey.",
     _MINER,
     f"{_SOURCE}: alpha_stake",
 )
-LAST_UPDATE = Metric(
+LAST_UPDATE = METRICS.gauge(
     "chutes_miner_last_update_block",
     "Number of the block in which the seat was last updated. Absent on deployments since November 2024, which do not "
     "send it.",
@@ -106,7 +107,7 @@ LAST_UPDATE = Metric(
     f"{_SOURCE}: last_updated",
     changes="never since 2024",
 )
-REGISTERED_AT = Metric(
+REGISTERED_AT = METRICS.gauge(
     "chutes_miner_registered_timestamp_seconds",
     "When the service first saw the miner in its seat: a registration time, as far as the service's table is old "
     "enough.",
@@ -114,8 +115,8 @@ REGISTERED_AT = Metric(
     f"{_SOURCE}: synced_at, which is set once",
     changes="once",
 )
-MINERS = Metric("chutes_metagraph_miners", "Seats taken on the subnet.", (), _SOURCE)
-BLACKLISTED_MINERS = Metric(
+MINERS = METRICS.gauge("chutes_metagraph_miners", "Seats taken on the subnet.", (), _SOURCE)
+BLACKLISTED_MINERS = METRICS.gauge(
     "chutes_metagraph_blacklisted_miners",
     "Seats of the subnet that are blacklisted.",
     (),
@@ -172,25 +173,8 @@ def _seat(node: MetagraphNode, out: Samples) -> None:
 COLLECTOR = Collector(
     name="metagraph",
     summary="seats on the subnet: registration, blacklist, incentive, stake",
-    sources=(METAGRAPH,),
-    metrics=(
-        REGISTERED,
-        BLACKLISTED,
-        INFO,
-        BLACKLIST_INFO,
-        INCENTIVE,
-        INCENTIVE_RANK,
-        SEATS_BEHIND,
-        TRUST,
-        CONSENSUS,
-        STAKE,
-        STAKE_TAO,
-        STAKE_ALPHA,
-        LAST_UPDATE,
-        REGISTERED_AT,
-        MINERS,
-        BLACKLISTED_MINERS,
-    ),
+    feeds=(METAGRAPH,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=2, miner=14),
 )

@@ -6,65 +6,66 @@ from msgspec import structs
 
 from chutes_exporter.api.meaning import unknown_metrics
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import METRICS
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds import table
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/metrics/"
 _CHUTE = ("chute_id",)
 _WINDOWED = ("chute_id", "window")
 _HOUR = "1h"
 
-INVOCATIONS = Metric(
+INVOCATIONS = METRICS.gauge(
     "chutes_chute_window_invocations",
     "Requests to the chute that were completed in the window.",
     _WINDOWED,
     f"{_SOURCE}: total_invocations (1h); GET /miner/chutes/: invocation_count (1d)",
 )
-COMPUTE_SECONDS = Metric(
+COMPUTE_SECONDS = METRICS.gauge(
     "chutes_chute_window_compute_seconds",
     "Seconds that completed requests took in the window, on all miners.",
     _WINDOWED,
     f"{_SOURCE}: total_compute_time",
 )
-ERRORS = Metric(
+ERRORS = METRICS.gauge(
     "chutes_chute_window_errors",
     "Requests to the chute that failed in the window. Absent on deployments since January 2026, which always send 0.",
     _WINDOWED,
     f"{_SOURCE}: error_count, where any chute has some",
     changes="never since 2026",
 )
-RATE_LIMITS = Metric(
+RATE_LIMITS = METRICS.gauge(
     "chutes_chute_window_rate_limits",
     "Requests to the chute that were refused in the window because its instances were busy: unmet demand.",
     _WINDOWED,
     f"{_SOURCE}: rate_limit_count",
 )
-USAGE = Metric(
+USAGE = METRICS.gauge(
     "chutes_chute_window_usage_usd",
     "What users paid for the chute in the window, in US dollars. Miners do not receive it.",
     _WINDOWED,
     f"{_SOURCE}: total_usage_usd",
 )
-UTILIZATION = Metric(
+UTILIZATION = METRICS.gauge(
     "chutes_chute_utilization_ratio",
     "Average use of the chute's capacity over the past hour; above 1 there is more demand than capacity.",
     _CHUTE,
     f"{_SOURCE}: utilization",
 )
-INSTANCES = Metric(
+INSTANCES = METRICS.gauge(
     "chutes_chute_instances",
     "Active and verified instances of the chute on all miners.",
     _CHUTE,
     f"{_SOURCE}: instance_count",
 )
-COMPUTE_MULTIPLIER = Metric(
+COMPUTE_MULTIPLIER = METRICS.gauge(
     "chutes_chute_compute_multiplier",
     "The chute's base compute multiplier, without boosts.",
     _CHUTE,
     f"{_SOURCE}: compute_multiplier",
     changes="at a deployment",
 )
-PRICE = Metric(
+PRICE = METRICS.gauge(
     "chutes_chute_price_usd_per_second",
     "What users pay for a second of the chute, in US dollars. Miners do not receive it.",
     _CHUTE,
@@ -75,7 +76,7 @@ PRICE = Metric(
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Translate the metrics of all chutes."""
-    chutes = distinct(answers[METRICS], lambda chute: chute.chute_id, out)
+    chutes = distinct(answers[table.METRICS], lambda chute: chute.chute_id, out)
     unknown = dict.fromkeys(unknown_metrics(chutes))
     for chute in chutes:
         known = structs.replace(chute, **unknown)
@@ -93,18 +94,8 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="metrics",
     summary="demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price",
-    sources=(METRICS,),
-    metrics=(
-        INVOCATIONS,
-        COMPUTE_SECONDS,
-        ERRORS,
-        RATE_LIMITS,
-        USAGE,
-        UTILIZATION,
-        INSTANCES,
-        COMPUTE_MULTIPLIER,
-        PRICE,
-    ),
+    feeds=(table.METRICS,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(chute=9),
 )

@@ -6,20 +6,21 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import clock_rate_hertz, nvidia_uuid
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import NODES
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import NODES
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/nodes/"
 _GPU = ("hotkey", "gpu_id")
 
-INFO = info(
+INFO = METRICS.info(
     "chutes_gpu_info",
     "The GPU's model and place. The uuid is the id in NVIDIA's format, for joins with DCGM's metrics.",
     ("hotkey", "gpu_id", "server_id", "gpu", "name", "device_index", "verification_host", "uuid"),
     f"{_SOURCE}: uuid, server_id, gpu_identifier, name, device_index, verification_host",
     changes="once",
 )
-VERIFIED = Metric(
+VERIFIED = METRICS.gauge(
     "chutes_gpu_verified",
     "Whether the GPU is verified (1). Launches on an unverified GPU are refused. Only the time of verification "
     "decides: a verified GPU with an error text is usable.",
@@ -27,28 +28,28 @@ VERIFIED = Metric(
     f"{_SOURCE}: verified_at",
     changes="when a verification ends",
 )
-VERIFIED_AT = Metric(
+VERIFIED_AT = METRICS.gauge(
     "chutes_gpu_verified_timestamp_seconds",
     "When the GPU was verified.",
     _GPU,
     f"{_SOURCE}: verified_at",
     changes="when a verification ends",
 )
-ERROR_INFO = info(
+ERROR_INFO = METRICS.info(
     "chutes_gpu_verification_error_info",
     "Why the GPU's last verification failed; only for GPUs with an error. The next success clears it.",
     ("hotkey", "gpu_id", "error"),
     f"{_SOURCE}: verification_error",
     changes="when a verification ends",
 )
-MEMORY = Metric("chutes_gpu_memory_bytes", "The GPU's memory.", _GPU, f"{_SOURCE}: memory", changes="once")
-CLOCK_RATE = Metric(
+MEMORY = METRICS.gauge("chutes_gpu_memory_bytes", "The GPU's memory.", _GPU, f"{_SOURCE}: memory", changes="once")
+CLOCK_RATE = METRICS.gauge(
     "chutes_gpu_clock_rate_hertz", "The GPU's clock rate.", _GPU, f"{_SOURCE}: clock_rate (kHz there)", changes="once"
 )
-PROCESSORS = Metric(
+PROCESSORS = METRICS.gauge(
     "chutes_gpu_processors", "The GPU's streaming multiprocessors.", _GPU, f"{_SOURCE}: processors", changes="once"
 )
-CREATED = Metric(
+CREATED = METRICS.gauge(
     "chutes_gpu_created_timestamp_seconds", "When the GPU was added.", _GPU, f"{_SOURCE}: created_at", changes="once"
 )
 
@@ -84,8 +85,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="nodes",
     summary="the miner's GPUs: model, memory, verification",
-    sources=(NODES,),
-    metrics=(INFO, VERIFIED, VERIFIED_AT, ERROR_INFO, MEMORY, CLOCK_RATE, PROCESSORS, CREATED),
+    feeds=(NODES,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(gpu=8),
 )

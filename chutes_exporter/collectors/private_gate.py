@@ -8,29 +8,30 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import is_public
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import INSTANCES, INVENTORY
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import INSTANCES, INVENTORY
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Instance, InventoryItem
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/instances/: active, billed_to"
 _MINER = ("hotkey",)
 
-INSTANCE_COUNT = Metric(
+INSTANCE_COUNT = METRICS.gauge(
     "chutes_miner_private_gate_instances",
     "Active public instances of the miner. Launching private chutes needs 4. A miner with an active TEE instance "
     "passes the gate without any of its conditions.",
     _MINER,
     _SOURCE,
 )
-GPUS = Metric(
+GPUS = METRICS.gauge(
     "chutes_miner_private_gate_gpus",
     "GPUs in the miner's active public instances. Launching private chutes needs 12.",
     _MINER,
     f"{_SOURCE}; GET /miner/inventory: active, chute_id",
 )
-OLDEST = Metric(
+OLDEST = METRICS.gauge(
     "chutes_miner_private_gate_oldest_activation_timestamp_seconds",
     "When the oldest present public instance of the miner became active. Launching private chutes needs an activation "
     "3 days ago; the service also counts instances that have ended, which no answer lists.",
@@ -70,8 +71,8 @@ def _gpus(active: list[Instance], instances: list[Instance], inventory: list[Inv
 COLLECTOR = Collector(
     name="private_gate",
     summary="the conditions under which the miner may launch private chutes",
-    sources=(INSTANCES, INVENTORY),
-    metrics=(INSTANCE_COUNT, GPUS, OLDEST),
+    feeds=(INSTANCES, INVENTORY),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=3),
 )

@@ -9,13 +9,14 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import active_rates, instance_state
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, total
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Instance
 
-HEADING = Metric(
+METRICS = Metrics()
+HEADING = METRICS.gauge(
     "chutes_miner_score_heading_ratio",
     "The score share that the miner approaches within a day if all active instances go on unchanged: its compute units "
     "per second now, divided by everybody's. Its own disabled instances count where they are known. An estimate; "
@@ -61,8 +62,8 @@ def _disabled_rate(instances: list[Instance] | None) -> float | None:
 COLLECTOR = Collector(
     name="score_heading",
     summary="the score share that each miner approaches",
-    sources=(ACTIVE_INSTANCES, METAGRAPH),
-    metrics=(HEADING,),
+    feeds=(ACTIVE_INSTANCES, METAGRAPH),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(miner=1),
     extra=(INSTANCES,),

@@ -6,70 +6,73 @@ import bisect
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import SCORES
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/scores"
 _MINER = ("hotkey",)
 
-SHARE = Metric(
+SHARE = METRICS.gauge(
     "chutes_miner_score_ratio",
     "The miner's share of all scores: its compute units of the past day divided by everybody's. The shares sum to 1. "
     "Computed every 10 minutes.",
     _MINER,
     f"{_SOURCE}: final_scores",
 )
-RANK = Metric(
+RANK = METRICS.gauge(
     "chutes_miner_score_rank",
     "The miner's place by share, 1 being the best; equal shares have equal places.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
 )
-NEXT_BETTER = Metric(
+NEXT_BETTER = METRICS.gauge(
     "chutes_miner_score_next_better_ratio",
     "The share of the next better miner: what the miner must pass to gain a place; absent for the best.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
     stability="experimental",
 )
-NEXT_WORSE = Metric(
+NEXT_WORSE = METRICS.gauge(
     "chutes_miner_score_next_worse_ratio",
     "The share of the next worse miner: what would take the miner's place; absent for the last.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
     stability="experimental",
 )
-INSTANCES = Metric(
+INSTANCES = METRICS.gauge(
     "chutes_miner_score_instances",
     "Instances of the past day that count for the score. A public instance that ended within its first hour does not, "
     "nor does a private one that its miner deleted.",
     _MINER,
     f"{_SOURCE}: raw_values.total_instances",
 )
-BOUNTIES = Metric(
+BOUNTIES = METRICS.gauge(
     "chutes_miner_score_bounties",
     "Those of the counting instances that were activated with a bounty. The number itself earns nothing.",
     _MINER,
     f"{_SOURCE}: raw_values.bounty_score",
 )
-INSTANCE_SECONDS = Metric(
+INSTANCE_SECONDS = METRICS.gauge(
     "chutes_miner_score_instance_seconds",
     "Seconds of the counting instances within the past day, start-up included.",
     _MINER,
     f"{_SOURCE}: raw_values.instance_seconds",
 )
-COMPUTE_UNITS = Metric(
+COMPUTE_UNITS = METRICS.gauge(
     "chutes_miner_score_compute_units",
     "Compute units of the past day: seconds of counting instances times their compute multiplier. This is the whole "
     "score.",
     _MINER,
     f"{_SOURCE}: raw_values.instance_compute_units",
 )
-SCORED = Metric("chutes_scored_miners", "Miners that have a score.", (), f"{_SOURCE}: final_scores that are not null")
+SCORED = METRICS.gauge(
+    "chutes_scored_miners", "Miners that have a score.", (), f"{_SOURCE}: final_scores that are not null"
+)
 
 
 def places(values: Mapping[str, float | None]) -> dict[str, int]:
@@ -113,8 +116,8 @@ def _ladder(shares: Mapping[str, float], exported: AbstractSet[str], out: Sample
 COLLECTOR = Collector(
     name="scores",
     summary="each miner's score share, rank and what they are made of",
-    sources=(SCORES,),
-    metrics=(SHARE, RANK, NEXT_BETTER, NEXT_WORSE, INSTANCES, BOUNTIES, INSTANCE_SECONDS, COMPUTE_UNITS, SCORED),
+    feeds=(SCORES,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=1, miner=8),
 )

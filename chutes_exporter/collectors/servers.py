@@ -6,57 +6,58 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.metric import Metric, Samples, info
-from chutes_exporter.sources import SERVERS
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/servers/"
 _SERVER = ("hotkey", "server_id")
 _FLEET = ("hotkey",)
 
-INFO = info(
+INFO = METRICS.info(
     "chutes_server_info",
     "The server's name and address; neither need be unique.",
     ("hotkey", "server_id", "name", "ip", "tee", "version"),
     f"{_SOURCE}: name, ip, is_tee, version",
     changes="once; version at boot",
 )
-GPUS = Metric("chutes_server_gpus", "GPUs of the server.", _SERVER, f"{_SOURCE}: gpus")
-MAINTENANCE = Metric(
+GPUS = METRICS.gauge("chutes_server_gpus", "GPUs of the server.", _SERVER, f"{_SOURCE}: gpus")
+MAINTENANCE = METRICS.gauge(
     "chutes_server_maintenance_pending",
     "Whether the server holds an upgrade slot of a maintenance window (1).",
     _SERVER,
     f"{_SOURCE}: maintenance_pending",
 )
-CREATED = Metric(
+CREATED = METRICS.gauge(
     "chutes_server_created_timestamp_seconds",
     "When the server was added.",
     _SERVER,
     f"{_SOURCE}: created_at",
     changes="once",
 )
-UPDATED = Metric(
+UPDATED = METRICS.gauge(
     "chutes_server_updated_timestamp_seconds",
     "When the server's registration last changed. It is no heartbeat: the API does not tell whether a server is alive.",
     _SERVER,
     f"{_SOURCE}: updated_at",
 )
-SERVER_COUNT = Metric("chutes_fleet_servers", "Servers of the miner.", _FLEET, _SOURCE)
-WITHOUT_GPUS = Metric(
+SERVER_COUNT = METRICS.gauge("chutes_fleet_servers", "Servers of the miner.", _FLEET, _SOURCE)
+WITHOUT_GPUS = METRICS.gauge(
     "chutes_fleet_servers_without_gpus",
     "Servers of the miner that list no GPU.",
     _FLEET,
     f"{_SOURCE}: gpus that are empty",
 )
-DUPLICATE_IPS = Metric(
+DUPLICATE_IPS = METRICS.gauge(
     "chutes_fleet_duplicate_server_ips",
     "Addresses that more than one server of the miner has.",
     _FLEET,
     f"{_SOURCE}: ip",
 )
-DUPLICATE_NAMES = Metric(
+DUPLICATE_NAMES = METRICS.gauge(
     "chutes_fleet_duplicate_server_names",
     "Names that more than one server of the miner has.",
     _FLEET,
@@ -93,18 +94,8 @@ def _repeated(values: Sequence[str | None]) -> int | None:
 COLLECTOR = Collector(
     name="servers",
     summary="the miner's servers: names, GPUs, maintenance, duplicates",
-    sources=(SERVERS,),
-    metrics=(
-        INFO,
-        GPUS,
-        MAINTENANCE,
-        CREATED,
-        UPDATED,
-        SERVER_COUNT,
-        WITHOUT_GPUS,
-        DUPLICATE_IPS,
-        DUPLICATE_NAMES,
-    ),
+    feeds=(SERVERS,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=4, server=5),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import STATS
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import STATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,59 +14,60 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import MinerStats, Stats, StatsWindow
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/stats"
 _WINDOWS = "past_hour, past_day, all"
 
-INSTANCES = Metric(
+INSTANCES = METRICS.gauge(
     "chutes_miner_window_instances",
     "Counting instances that overlap the window, those that ended included.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.total_instances",
 )
-BOUNTIES = Metric(
+BOUNTIES = METRICS.gauge(
     "chutes_miner_window_bounties",
     "Those of the counting instances that were activated with a bounty.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.bounty_count",
 )
-COMPUTE_SECONDS = Metric(
+COMPUTE_SECONDS = METRICS.gauge(
     "chutes_miner_window_compute_seconds",
     "Seconds of counting instances within the window, start-up included.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_seconds",
 )
-COMPUTE_UNITS = Metric(
+COMPUTE_UNITS = METRICS.gauge(
     "chutes_miner_window_compute_units",
     "Compute units in the window: seconds of counting instances times their compute multiplier. The 1d window equals "
     "the score.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_units (in 2025: compute_units.compute_units)",
 )
-PLATFORM_INSTANCES = Metric(
+PLATFORM_INSTANCES = METRICS.gauge(
     "chutes_platform_window_instances",
     "Counting instances of all miners that overlap the window.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.total_instances",
 )
-PLATFORM_BOUNTIES = Metric(
+PLATFORM_BOUNTIES = METRICS.gauge(
     "chutes_platform_window_bounties",
     "Those of all counting instances that were activated with a bounty.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.bounty_count",
 )
-PLATFORM_COMPUTE_SECONDS = Metric(
+PLATFORM_COMPUTE_SECONDS = METRICS.gauge(
     "chutes_platform_window_compute_seconds",
     "Seconds of all miners' counting instances within the window.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_seconds",
 )
-PLATFORM_COMPUTE_UNITS = Metric(
+PLATFORM_COMPUTE_UNITS = METRICS.gauge(
     "chutes_platform_window_compute_units",
     "Compute units of all miners in the window, blacklisted miners included.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_units",
 )
-PLATFORM_MINERS = Metric(
+PLATFORM_MINERS = METRICS.gauge(
     "chutes_platform_window_miners",
     "Miners with compute units in the window.",
     ("window",),
@@ -119,18 +120,8 @@ def _platform(records: list[MinerStats], name: str, out: Samples) -> None:
 COLLECTOR = Collector(
     name="stats",
     summary="what each miner computed in the past hour, day and week, and all of them together",
-    sources=(STATS,),
-    metrics=(
-        INSTANCES,
-        BOUNTIES,
-        COMPUTE_SECONDS,
-        COMPUTE_UNITS,
-        PLATFORM_INSTANCES,
-        PLATFORM_BOUNTIES,
-        PLATFORM_COMPUTE_SECONDS,
-        PLATFORM_COMPUTE_UNITS,
-        PLATFORM_MINERS,
-    ),
+    feeds=(STATS,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=15, miner=12),
 )

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
+from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.collectors.stats import windows
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import STATS_PER_CHUTE
+from chutes_exporter.feeds.table import STATS_PER_CHUTE
 
+METRICS = Metrics()
 _LABELS = ("hotkey", "chute_id", "window")
 _SOURCE = "GET /miner/stats?per_chute=true: past_hour, past_day, all.instance_stats"
 
-INSTANCES = Metric(
+INSTANCES = METRICS.gauge(
     "chutes_miner_chute_window_instances",
     "Counting instances of the miner on the chute that overlap the window, those that ended included.",
     _LABELS,
     f"{_SOURCE}.total_instances",
 )
-BOUNTIES = Metric(
+BOUNTIES = METRICS.gauge(
     "chutes_miner_chute_window_bounties",
     "Those of the miner's counting instances on the chute that were activated with a bounty.",
     _LABELS,
     f"{_SOURCE}.bounty_count",
 )
-COMPUTE_SECONDS = Metric(
+COMPUTE_SECONDS = METRICS.gauge(
     "chutes_miner_chute_window_compute_seconds",
     "Seconds of the miner's counting instances on the chute within the window, start-up included.",
     _LABELS,
     f"{_SOURCE}.compute_seconds",
 )
-COMPUTE_UNITS = Metric(
+COMPUTE_UNITS = METRICS.gauge(
     "chutes_miner_chute_window_compute_units",
     "Compute units of the miner on the chute in the window: seconds times compute multiplier.",
     _LABELS,
@@ -55,8 +56,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="stats_per_chute",
     summary="what each miner computed on each chute in the past hour, day and week",
-    sources=(STATS_PER_CHUTE,),
-    metrics=(INSTANCES, BOUNTIES, COMPUTE_SECONDS, COMPUTE_UNITS),
+    feeds=(STATS_PER_CHUTE,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(miner_chute=12),
     default="watched",

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import THRASH_COOLDOWNS
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import THRASH_COOLDOWNS
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/thrash_cooldowns"
 
-COUNT = Metric(
+COUNT = METRICS.gauge(
     "chutes_miner_thrash_cooldowns",
     "Cooldowns of the miner. The service removed the rule in May 2026 and sends an empty list since then.",
     ("hotkey",),
     _SOURCE,
 )
-EXPIRES = Metric(
+EXPIRES = METRICS.gauge(
     "chutes_thrash_cooldown_expires_timestamp_seconds",
     "When the miner may deploy the chute again.",
     ("hotkey", "chute_id"),
     f"{_SOURCE}: cooldown_expires_at",
 )
-DELETED = Metric(
+DELETED = METRICS.gauge(
     "chutes_thrash_cooldown_deleted_timestamp_seconds",
     "When the miner deleted the instance that brought the cooldown.",
     ("hotkey", "chute_id"),
@@ -45,8 +46,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="thrash_cooldowns",
     summary="cooldowns of the miner, on deployments from before May 2026; newer ones have none",
-    sources=(THRASH_COOLDOWNS,),
-    metrics=(COUNT, EXPIRES, DELETED),
+    feeds=(THRASH_COOLDOWNS,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=1, item=2),
     default="off",

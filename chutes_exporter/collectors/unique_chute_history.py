@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, total
-from chutes_exporter.metric import Metric, Samples
-from chutes_exporter.sources import UNIQUE_CHUTE_HISTORY
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
 
+METRICS = Metrics()
 _SOURCE = "GET /miner/unique_chute_history/{hotkey}"
 _MINER = ("hotkey",)
 
-UNIQUE_CHUTE_GPUS = Metric(
+UNIQUE_CHUTE_GPUS = METRICS.gauge(
     "chutes_miner_unique_chute_gpus",
     "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute counts once, with the GPUs "
     "that it asks for now. Public instances count only once they are an hour old, so the newest hours still rise.",
     _MINER,
     f"{_SOURCE}: count",
 )
-ACTIVE_GPUS = Metric(
+ACTIVE_GPUS = METRICS.gauge(
     "chutes_miner_active_gpus",
     "GPUs of all the miner's instances that were active at the newest full hour, counted likewise.",
     _MINER,
     f"{_SOURCE}: total_count",
 )
-AVERAGE_GPUS = Metric(
+AVERAGE_GPUS = METRICS.gauge(
     "chutes_miner_average_active_gpus",
     "Average of the GPUs that were active at each full hour of the past 7 days. Launching private chutes needs 16.",
     _MINER,
     f"{_SOURCE}: the average of total_count",
 )
-TIME = Metric(
+TIME = METRICS.gauge(
     "chutes_miner_history_timestamp_seconds",
     "The newest full hour of the miner's history. It stands still once the miner has had no activity for 7 days.",
     _MINER,
@@ -54,8 +55,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 COLLECTOR = Collector(
     name="unique_chute_history",
     summary="GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
-    sources=(UNIQUE_CHUTE_HISTORY,),
-    metrics=(UNIQUE_CHUTE_GPUS, ACTIVE_GPUS, AVERAGE_GPUS, TIME),
+    feeds=(UNIQUE_CHUTE_HISTORY,),
+    metrics=METRICS,
     collect=collect,
     cost=Cost(fixed=4),
     default="few",

@@ -15,8 +15,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.api.keys import HotkeyError, public_key
-from chutes_exporter.exposition import Format, accepts_gzip, negotiate
-from chutes_exporter.view import ChoiceError
+from chutes_exporter.page.exposition import Format, accepts_gzip, negotiate
+from chutes_exporter.page.plan import ChoiceError
 from chutes_exporter.web.connection import PORTION_BYTES
 from chutes_exporter.web.debug import debug_page
 from chutes_exporter.web.discovery import UnknownMinersError, targets
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.collectors import MinersChoice
-    from chutes_exporter.exporter import Exporter
+    from chutes_exporter.page.exporter import Exporter
 
     Page = Callable[[Request, float], Awaitable[Response]]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from chutes_exporter.exporter import Exporter, Page
-    from chutes_exporter.view import FeedKey, Read
+    from chutes_exporter.feeds.feed import Feed, Reading
+    from chutes_exporter.page.exporter import Exporter, Page
 
 
 def debug_page(exporter: Exporter, target: str, page: Page, now: float) -> str:
@@ -23,26 +23,24 @@ def debug_page(exporter: Exporter, target: str, page: Page, now: float) -> str:
         now: Unix time in seconds.
     """
     parts = [f"Probe of {target}", "", "What was asked, and how it went:"]
-    for key, read in page.reads.items():
-        parts += ["", *_feed(exporter, key, read, now)]
+    for feed, reading in page.readings.items():
+        parts += ["", *_feed_lines(exporter, feed, reading, now)]
     return "\n".join([*parts, "", "The page:", "", page.body.decode()])
 
 
-def _feed(exporter: Exporter, key: FeedKey, read: Read, now: float) -> list[str]:
-    source, hotkey = key
-    endpoint = source.endpoint
-    query = {**(endpoint.query or {}), **(stats_params(hotkey or None, per_chute=True) if source.per_chute else {})}
+def _feed_lines(exporter: Exporter, feed: Feed[Any], reading: Reading[Any], now: float) -> list[str]:
+    endpoint, hotkey = feed.endpoint, feed.hotkey
+    query = {**(endpoint.query or {}), **(stats_params(hotkey or None, per_chute=True) if feed.per_chute else {})}
     path = endpoint.path.replace("{hotkey}", hotkey)
     url = f"{exporter.settings.api_url}{path}" + "".join(
         f"{'&' if number else '?'}{name}={value}" for number, (name, value) in enumerate(query.items())
     )
-    lines = [f"{source.name}: {endpoint.method} {url}"]
+    lines = [f"{feed.name}: {endpoint.method} {url}"]
     if endpoint.signed:
         lines.append(f"  signed by {hotkey or 'a configured hotkey'} (X-Chutes-Signature: hidden)")
-    reading = read.reading
-    lines.append(f"  {reading.result}, after {read.seconds:.3f} s")
+    lines.append(f"  {reading.result}, after {reading.seconds:.3f} s")
     if reading.snapshot is not None:
-        answer = reading.snapshot.value
+        answer = reading.snapshot.answer
         age = human_duration(max(now - reading.snapshot.at, 0))
         lines.append(
             f"  {answer.count} records in {answer.size} bytes, asked for {age} ago, answered in {answer.seconds:.3f} s"

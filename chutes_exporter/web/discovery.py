@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter import sources
-from chutes_exporter.view import FeedKey
+from chutes_exporter.feeds.table import METAGRAPH
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.collectors import MinersChoice
-    from chutes_exporter.exporter import Exporter
+    from chutes_exporter.page.exporter import Exporter
 
 
 class UnknownMinersError(Exception):
@@ -28,11 +27,11 @@ async def targets(exporter: Exporter, miners: MinersChoice, timeout: float) -> l
     Raises:
         UnknownMinersError: The metagraph is not known.
     """
-    read = await exporter.read(FeedKey(sources.METAGRAPH, ""), timeout)
-    if read.reading.snapshot is None:
-        raise UnknownMinersError(f"the metagraph is not known: {read.reading.error}")
+    reading = await exporter.feeds.read(exporter.settings.tuned(METAGRAPH), timeout)
+    if reading.snapshot is None:
+        raise UnknownMinersError(f"the metagraph is not known: {reading.error}")
     nodes: dict[str, MetagraphNode | None] = dict.fromkeys(sorted(exporter.settings.watched))
-    for node in read.reading.snapshot.value.value:
+    for node in reading.snapshot.answer.value:
         if miners == "all" or node.hotkey in nodes or (miners == "active" and node.incentive):
             nodes[node.hotkey] = node
     keys = {key.address for key in exporter.settings.keys}

@@ -10,9 +10,8 @@ from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from chutes_exporter.exporter import Exporter
-    from chutes_exporter.feeds import Feed
-    from chutes_exporter.view import FeedKey
+    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.page.exporter import Exporter
 
 # On a narrow screen each row becomes a block whose cells carry their column's name.
 _STYLE = """
@@ -51,7 +50,7 @@ def landing_page(exporter: Exporter, now: float) -> str:
         if not settings.watched
         else "".join(f"<br><code>{escape(hotkey)}</code>" for hotkey in sorted(settings.watched))
     )
-    rows = "".join(_row(exporter, key, feed, now) for key, feed in exporter.feed_states())
+    rows = "".join(_row(exporter, state, now) for state in exporter.feeds.states())
     head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     feeds = (
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -83,17 +82,17 @@ def landing_page(exporter: Exporter, now: float) -> str:
     )
 
 
-def _row(exporter: Exporter, key: FeedKey, feed: Feed, now: float) -> str:
-    age = "none" if feed.last_success is None else f"{human_duration(max(now - feed.last_success, 0))} old"
-    if feed.last_success is not None and exporter.feeds.peek(key) is None:
+def _row(exporter: Exporter, state: FeedState, now: float) -> str:
+    age = "none" if state.last_success is None else f"{human_duration(max(now - state.last_success, 0))} old"
+    if state.last_success is not None and exporter.feeds.peek(state.feed) is None:
         age += ", dropped"
     cells = (
-        escape(key.source.name),
-        escape(key.hotkey) or "all miners",
-        _state(feed),
+        escape(state.feed.name),
+        escape(state.feed.hotkey) or "all miners",
+        _state(state),
         age,
-        _next(exporter, key, feed),
-        _last_error(feed, now),
+        _next(exporter, state),
+        _last_error(state, now),
     )
     return (
         "<tr>"
@@ -102,22 +101,22 @@ def _row(exporter: Exporter, key: FeedKey, feed: Feed, now: float) -> str:
     )
 
 
-def _state(feed: Feed) -> str:
-    if feed.up is None:
+def _state(state: FeedState) -> str:
+    if state.up is None:
         return "waiting for the first answer"
-    return "up" if feed.up else '<span class="bad">down</span>'
+    return "up" if state.up else '<span class="bad">down</span>'
 
 
-def _last_error(feed: Feed, now: float) -> str:
-    if feed.last_failure is None:
+def _last_error(state: FeedState, now: float) -> str:
+    if state.last_failure is None:
         return "none"
-    at, error = feed.last_failure
+    at, error = state.last_failure
     advice = f" {error.advice}" if isinstance(error, ApiError) else ""
     return escape(f"{human_duration(max(now - at, 0))} ago: {str(error).rstrip('.!')}.{advice}")
 
 
-def _next(exporter: Exporter, key: FeedKey, feed: Feed) -> str:
-    if exporter.feeds.under_way(key):
+def _next(exporter: Exporter, state: FeedState) -> str:
+    if exporter.feeds.under_way(state.feed):
         return "under way"
-    wait = exporter.feeds.opens_at(feed)
+    wait = exporter.feeds.opens_in(state)
     return f"in {human_duration(wait)}" if wait > 0 else "by the next scrape"

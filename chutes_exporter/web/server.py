@@ -61,7 +61,7 @@ class _Server:
         self._sockets = sockets
         self._context = context
         self._limits = limits
-        self._room = min(limits.connections, _files_for_connections())
+        self._room = min(limits.connections, files_for_connections())
         self._state = ServerState()
         self._arriving: dict[Connection, asyncio.Task[None]] = {}
         """Tasks that set up connections, TLS handshake included."""
@@ -170,7 +170,7 @@ class _Server:
             self._arriving.pop(oldest).cancel()
 
 
-def _files_for_connections() -> int:
+def files_for_connections() -> int:
     """Return how many file descriptors connections may have."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:

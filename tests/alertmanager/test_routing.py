@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chutes_exporter.serve import Service
+from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator import Fault, Simulator, Size
 from tests.prometheus.test_alerts import ALERTS, CASES
 from tests.simulator.odd import OddWorld

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from chutes_exporter.api import decoding
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
-from chutes_exporter.api.endpoints import ENDPOINTS, INSTANCES, METAGRAPH, METRICS, NODES, SCORES, SERVERS, STATS
+from chutes_exporter.api.endpoints import ENDPOINTS, INSTANCES, JOBS, METAGRAPH, METRICS, NODES, SCORES, SERVERS, STATS
 from chutes_exporter.api.errors import ApiError, CutOffError, TooLargeError, UndecodableError
+from chutes_exporter.api.records import RawScore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -122,6 +123,25 @@ async def test_limits_hold_for_lines_records_and_streams(monkeypatch: pytest.Mon
         await read_stream(METRICS, b"\n" * 20)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "value"),
+    [
+        (METAGRAPH, [{"hotkey": "a"}] * 3),
+        (SERVERS, {"servers": [{"server_id": "a"}] * 3}),
+        (SCORES, {"final_scores": {"a": 1, "b": 1, "c": 1}}),
+        (SCORES, {"final_scores": {}, "raw_values": {"a": None, "b": None, "c": None}}),
+    ],
+)
+def test_an_answer_of_more_records_than_any_honest_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint[Any], value: object
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_RECORDS", 3)
+    read(endpoint, value)
+    monkeypatch.setattr(decoding, "MAX_RECORDS", 2)
+    with pytest.raises(TooLargeError, match="more than 2 records"):
+        read(endpoint, value)
+
+
 def test_one_bad_gpu_costs_neither_its_server_nor_the_others() -> None:
     servers, tally = read(
         SERVERS,
@@ -199,6 +219,43 @@ def test_no_error_quotes_what_could_be_an_echoed_signature() -> None:
     _, tally = read(METAGRAPH, rows)
     assert tally.rejected == 1
     assert "abab" not in tally.first_error
+
+
+def test_scores_of_2025_bring_what_is_in_them() -> None:
+    old = {
+        "raw_values": {"a": {"invocation_count": 7, "compute_units": 5.5, "unique_chute_count": 2.5}},
+        "totals": {"invocation_count": 7},
+        "normalized": {"a": {"invocation_count": 1.0}},
+        "final_scores": {"a": 0.25},
+    }
+    scores, tally = read(SCORES, old)
+    assert (scores.shares, tally.rejected) == ({"a": 0.25}, 0)
+    # They counted something else then.
+    assert scores.raw == {"a": RawScore()}
+
+
+async def test_what_an_instance_or_a_job_keeps_secret_is_in_no_error() -> None:
+    secret = {
+        "extra": {"key": "marker"},
+        "cacert": "marker",
+        "job_args": {"prompt": "marker"},
+        "symmetric_key": "marker",
+    }
+    good = {"instance_id": "a", "job_id": "a"} | secret
+    for wrong in (
+        {"instance_id": 7, "job_id": 7},
+        {"created_at": "marker"},
+        {"created_at": {"marker": 1}, "compute_multiplier": "marker"},
+        {"extra": [[["marker"]]], "cacert": 5, "job_args": None, "active": "marker", "miner_history": "marker"},
+    ):
+        lines = b"".join(b"data: %b\n\n" % json.dumps(one).encode() for one in (good, good | wrong))
+        for endpoint in (INSTANCES, JOBS):
+            records, tally = await read_stream(endpoint, lines)
+            assert tally.rejected == 1
+            assert "marker" not in tally.first_error + repr(records)
+            with pytest.raises(CutOffError) as caught:
+                await read_stream(endpoint, lines[: lines.rindex(b"marker") + 3])
+            assert "mar" not in str(caught.value)
 
 
 @pytest.mark.parametrize("body", [b"[%s]", b'{"servers":[%s]}', b'{"past_hour":{"instance_stats":[%s]}}'])

@@ -1,8 +1,23 @@
 from __future__ import annotations
 
-import pytest
+import json
+from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api.records import UnixTime, decode_hook
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from chutes_exporter.api import records as r
+from chutes_exporter.api.records import AxonAddress, UnixTime, decode_hook
+from tests.support import RECORDINGS, recording
+from tests.test_recordings import MARKER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(kind: type[Any], **fields: Any) -> Any:
+    return msgspec.json.decode(json.dumps(fields), type=kind, dec_hook=decode_hook)
 
 
 @pytest.mark.parametrize(
@@ -11,6 +26,7 @@ from chutes_exporter.api.records import UnixTime, decode_hook
         ("2026-11-24T13:31:01.479547+00:00", 1795527061.479547),
         ("2026-11-24T14:31:01.479547+01:00", 1795527061.479547),
         ("2026-11-24T13:31:01.479547", 1795527061.479547),
+        ("2026-11-24T13:31:01", 1795527061.0),
         ("2026-11-17 13:00:00+00", 1794920400.0),
         ("1970-01-01T00:00:00Z", 0.0),
     ],
@@ -20,11 +36,90 @@ def test_all_three_ways_to_write_a_time_are_read(text: str, seconds: float) -> N
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01T00:00:00", "0001-01-01T00:00:00+23:59x"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
+def test_what_is_no_time_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^not a time$"):
         UnixTime.parse(text)
 
 
-def test_a_time_must_be_text() -> None:
-    with pytest.raises(ValueError, match="UnixTime"):
-        decode_hook(UnixTime, 5)
+@pytest.mark.parametrize("kind", [UnixTime, AxonAddress])
+def test_a_time_and_an_address_must_be_text(kind: type) -> None:
+    with pytest.raises(ValueError, match=kind.__name__):
+        decode_hook(kind, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("3405803776", "203.0.113.0"),
+        ("42540766411282592856903984951653826583", "2001:db8::17"),
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8::17", "2001:db8::17"),
+        ("0", ""),
+        ("", ""),
+        ("host.example", ""),
+        ("-1", ""),
+        ("340282366920938463463374607431768211456", ""),  # 2 to the 128th
+        ("9" * 5000, ""),
+        ("\N{SUPERSCRIPT TWO}", ""),
+    ],
+)
+def test_an_address_is_read_from_a_number_and_from_text(text: str, address: str) -> None:
+    assert AxonAddress.parse(text) == address
+    assert read(r.MetagraphNode, hotkey="h", ip=text).ip == address
+
+
+def test_both_shapes_of_the_metagraph_have_addresses() -> None:
+    today, old = (
+        {seat["ip"]: read(r.MetagraphNode, **seat).ip for seat in json.loads(recording(where, "metagraph"))}
+        for where in (RECORDINGS, RECORDINGS / "2025")
+    )
+    assert all(text.isdecimal() for text in today)
+    assert {text for text, address in today.items() if not address} == {"0"}
+    assert {address.count(":") > 0 for address in today.values() if address} == {True, False}
+    assert {text: text for text in old} == old
+
+
+NULLABLE = {
+    r.MetagraphNode: {"blacklist_reason"},
+    r.Chute: {"bounty"},
+    r.Image: {"status"},
+    r.Node: {"verified_at", "verification_error"},
+    r.ServerGpu: {"verified_at"},
+    r.Instance: {"activated_at", "billed_to"},
+    r.Job: {"finished_at", "miner_hotkey"},
+    r.InventoryItem: {"last_verified_at"},
+    r.ChuteMetrics: set(),
+    r.ActiveInstance: set(),
+    r.MinerStats: set(),
+    r.HistoryPoint: set(),
+    r.ThrashCooldown: set(),
+    r.Server: set(),
+}
+"""Fields whose null says something, by record: a missing one differs from it."""
+
+
+@pytest.mark.parametrize("kind", NULLABLE)
+def test_null_and_missing_differ_where_null_says_something(kind: type[r.Record]) -> None:
+    fields = msgspec.structs.fields(kind)
+    # The first is what the record is about, and cannot be missing.
+    identity = "2026-11-24T12:00:00" if fields[0].type is UnixTime else "a"
+    given = {fields[0].encode_name: identity}
+    missing = read(kind, **given)
+    null = read(kind, **given, **{field.encode_name: None for field in fields[1:]})
+    for field in fields[1:]:
+        assert getattr(null, field.name) is None
+        assert getattr(missing, field.name) is (UNSET if field.name in NULLABLE[kind] else None)
+    with pytest.raises(msgspec.ValidationError):
+        read(kind)
+    with pytest.raises(msgspec.ValidationError):
+        read(kind, **given | {fields[0].encode_name: None})
+
+
+@pytest.mark.parametrize("where", [RECORDINGS, RECORDINGS / "2025", RECORDINGS / "2026-02"], ids=lambda path: path.name)
+@pytest.mark.parametrize(("kind", "name"), [(r.Instance, "instances"), (r.Job, "jobs")])
+def test_what_is_secret_never_reaches_a_record(where: Path, kind: type[r.Record], name: str) -> None:
+    lines = [line for line in recording(where, name).split(b"\n") if line]
+    assert any(MARKER in line for line in lines)
+    for line in lines:
+        record = msgspec.json.decode(line.removeprefix(b"data: "), type=kind, dec_hook=decode_hook)
+        assert MARKER.decode() not in repr(record)

@@ -18,15 +18,15 @@ from chutes_exporter.api.client import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS, Answers, Scope
-from chutes_exporter.metric import Samples
-from chutes_exporter.sources import SOURCES
+from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.feeds.table import FEEDS
 from tests.support import HOTKEY, RECORDINGS, data_of, replay, scrape, served, watching
-from tests.test_recordings import ALL_ON, DIRECTORIES, NAMES, OLDER, Miner, older_bodies, raw_json, stream
+from tests.test_recordings import ALL_ON, DIRECTORIES, NAMES, Miner, older_bodies, raw_json, stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from chutes_exporter.sources import AnySource
+    from chutes_exporter.feeds.feed import Feed
 
 Path = tuple[str | int, ...]
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -124,7 +124,7 @@ def json_body(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-async def answer_of(source: AnySource, body: bytes) -> Answer[Any] | None:
+async def answer_of(source: Feed[Any], body: bytes) -> Answer[Any] | None:
     """Return what an answer says, None where it cannot be read."""
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -154,26 +154,26 @@ class World:
 
     hotkey: str
     bodies: dict[str, bytes]
-    answers: dict[AnySource, Answer[Any] | None]
+    answers: dict[Feed[Any], Answer[Any] | None]
 
     def body_of(self, name: str, value: Any) -> bytes:
         """Return a changed answer in the form that the recorded one has."""
         return (stream if self.bodies[name].startswith(b"data: ") else json_body)(value)
 
-    def numbers(self, *, of: AnySource) -> Numbers:
+    def numbers(self, *, of: Feed[Any]) -> Numbers:
         """Return all samples that depend on a source."""
         found: Numbers = {}
         scope = Scope(frozenset({self.hotkey}), "all", self.hotkey)
         for collector in COLLECTORS:
-            if of not in (*collector.sources, *collector.extra):
+            if of not in (*collector.feeds, *collector.extra):
                 continue
             if of in collector.extra and self.answers[of] is None:
                 # Used where it is known; an answer that cannot be read at all is a feed that fails.
                 continue
-            known = {source: answer for source in collector.sources if (answer := self.answers.get(source))}
-            if len(known) < len(collector.sources):
+            known = {source.name: answer for source in collector.feeds if (answer := self.answers.get(source))}
+            if len(known) < len(collector.feeds):
                 continue
-            extra = {(one, self.hotkey): answer for one in collector.extra if (answer := self.answers.get(one))}
+            extra = {(one.name, self.hotkey): answer for one in collector.extra if (answer := self.answers.get(one))}
             out = Samples()
             collector.collect(Answers(known, extra), scope, out)
             for metric, family in out.families():
@@ -184,13 +184,13 @@ class World:
 
 
 WORLDS = {directory.name: Miner(directory, "test_miner").bodies for directory in DIRECTORIES} | {
-    period: functools.partial(older_bodies, period) for period in OLDER
+    period: functools.partial(older_bodies, period) for period in ("2025", "2026-02")
 }
 
 
 async def world_of(name: str) -> World:
     bodies = WORLDS[name]()
-    answers = {source: await answer_of(source, bodies[source.name]) for source in SOURCES if source.name in bodies}
+    answers = {source: await answer_of(source, bodies[source.name]) for source in FEEDS if source.name in bodies}
     assert None not in answers.values()
     return World(HOTKEY, bodies, answers)
 
@@ -218,7 +218,7 @@ async def test_a_missing_field_changes_no_number_and_adds_none(where: str, name:
     world = await world_of(where)
     if name not in world.bodies:
         return
-    (source,) = (source for source in SOURCES if source.name == name)
+    (source,) = (source for source in FEEDS if source.name == name)
     before = world.numbers(of=source)
     wrong: dict[str, set[str]] = {}
     tried, raw = 0, raw_json(world.bodies)[name]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 import yaml
 
-from chutes_exporter import telemetry
 from chutes_exporter.api.meaning import INSTANCE_STATES
 from chutes_exporter.collectors import fleet
-from chutes_exporter.exporter import ORDER
+from chutes_exporter.page import telemetry
+from chutes_exporter.page.exporter import ORDER
 from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS

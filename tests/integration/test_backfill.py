@@ -11,7 +11,7 @@ import pytest
 from click import ClickException
 
 from chutes_exporter.api.records import HistoryPoint, UnixTime
-from chutes_exporter.backfill import _write, openmetrics, run_backfill
+from chutes_exporter.commands.backfill import _write, openmetrics, run_backfill
 from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import Fault, Simulator, World
 from tests.support import HOTKEY, NOON, Clock, Prometheus, count_openmetrics, series

@@ -12,8 +12,8 @@ import bcrypt
 import pytest
 import yaml
 
+from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import make_settings
-from chutes_exporter.serve import Service
 from chutes_exporter.simulator import Simulator, Size, World
 from tests.support import NOON, Clock, Pki, Prometheus, served_exporter
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from chutes_exporter.exporter import Exporter
-from chutes_exporter.exposition import Format
+from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.faults import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
-from chutes_exporter.sources import SOURCES
 from tests.support import HOTKEY, Clock, parse_page, until, watching
 from tests.test_cli import environment
 
@@ -45,7 +45,7 @@ async def exporting(simulator: Simulator, timeout: int = 1) -> AsyncIterator[tup
     """Run the command; yields its address and itself."""
     command = Path(sys.executable).parent / "chutes-exporter"
     # Answers are old at once, so that every scrape asks for everything.
-    fresh = [part for source in SOURCES for part in ("--feed.ttl", f"{source.name}=0")]
+    fresh = [part for source in FEEDS for part in ("--feed.ttl", f"{source.name}=0")]
     process = await asyncio.create_subprocess_exec(
         command,
         *("--api.url", simulator.url, "--api.timeout", f"{timeout}", "--web.listen-address", "127.0.0.1:0"),
@@ -106,7 +106,7 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
         # A minute, and longer where scrapes are slow.
         while (passed := time.monotonic() - started) < SECONDS or scrapes <= 100:
             simulator.faults.clear()
-            for source in SOURCES:
+            for source in FEEDS:
                 if draw.random() < 0.25:
                     simulator.faults[source.endpoint.name] = draw.choice(FAULTS)
             headers = {"X-Prometheus-Scrape-Timeout-Seconds": draw.choice(("0.6", "1", "2"))}
@@ -128,7 +128,7 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
 
 
 async def test_tasks_do_not_grow(small_world: World, clock: Clock) -> None:
-    ttl = [f"{source.name}=0" for source in SOURCES]
+    ttl = [f"{source.name}=0" for source in FEEDS]
     async with (
         Simulator(small_world, clock=clock) as simulator,
         Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter,

@@ -244,7 +244,7 @@ async def test_a_request_carries_the_time_at_which_the_kernel_received_it() -> N
 
 
 async def test_uvicorn_has_everything_that_the_connection_relies_on() -> None:
-    protocol = H11Protocol(config=uvicorn.Config(Answers()), server_state=ServerState(), app_state={})
+    protocol = H11Protocol(config=uvicorn.Config(Answers(), log_config=None), server_state=ServerState(), app_state={})
     assert {
         "app",
         "app_state",

@@ -146,6 +146,42 @@ async def test_a_thousand_slow_connections_keep_nobody_out() -> None:
             await gone(writer)
 
 
+async def test_a_further_connection_replaces_an_idle_one_before_one_that_is_answered() -> None:
+    hold = asyncio.Event()
+
+    async def slow(_request: Request) -> Response:
+        await hold.wait()
+        return PlainTextResponse("late")
+
+    app = Starlette(routes=[Route("/", hello), Route("/slow", slow)])
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with (
+            serving(app, [opened], limits=Limits(connections=3, client_seconds=60)),
+            contextlib.AsyncExitStack() as stack,
+        ):
+            url = f"http://{bound_address(opened)}"
+
+            async def connect(request: bytes) -> asyncio.StreamReader:
+                reader, writer = await asyncio.open_connection("127.0.0.1", bound_address(opened).port)
+                stack.push_async_callback(gone, writer)
+                writer.write(request)
+                # The server has handled these bytes when it has answered another client.
+                assert (await get(url)).text == "hello"
+                return reader
+
+            request = b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            first = await connect(request)
+            idle = await connect(b"")
+            second = await connect(request)
+            assert await asyncio.wait_for(idle.read(), 20) == b""
+            third = await connect(request)
+            # All are being answered: the oldest one makes room.
+            assert await asyncio.wait_for(first.read(), 20) == b""
+            hold.set()
+            for reader in (second, third):
+                assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"late")
+
+
 async def test_a_client_that_sends_its_request_too_slowly_is_cut() -> None:
     async with attacked(Limits(client_seconds=0.3)) as url:
         reader, writer = await asyncio.open_connection(url.host, url.port)
@@ -264,6 +300,14 @@ def test_a_file_in_the_place_of_a_unix_socket_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot listen on unix:"):
         open_socket(Address(path=str(path)))
     assert path.read_text() == "data"
+
+
+@pytest.mark.parametrize(("limit", "connections"), [(64, 32), (100, 50), (1024, 944), (-1, 4096)])
+def test_connections_leave_file_descriptors_for_everything_else(
+    monkeypatch: pytest.MonkeyPatch, limit: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
+    assert server.files_for_connections() == connections
 
 
 @pytest.mark.parametrize(("before", "hard", "after"), [(1024, 20_000, 4096), (1024, 2000, 2000), (1024, -1, 4096)])

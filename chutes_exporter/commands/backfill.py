@@ -1,0 +1,126 @@
+"""The command ``backfill``: the week of history that the API has, for a Prometheus that starts today."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api.errors import NotFoundError
+from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
+from chutes_exporter.commands.check import printable
+from chutes_exporter.page import exposition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.api.records import HistoryPoint
+    from chutes_exporter.config import Settings
+
+_LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.*)", re.DOTALL)
+
+
+async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...]) -> None:
+    """Write the watched miners' history as OpenMetrics with timestamps.
+
+    Args:
+        settings: Whom to ask, about whom.
+        output: A file, written whole or not at all; ``-`` is standard output.
+        labels: ``name=value`` to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
+
+    Raises:
+        ClickException: Nobody is watched, the API does not answer, or the file cannot be written.
+    """
+    if not settings.watched:
+        raise click.ClickException("whose history? Give --hotkey or --hotkey-file")
+    histories: dict[str, list[HistoryPoint]] = {}
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        for hotkey in sorted(settings.watched):
+            try:
+                answer = await client.unique_chute_history(hotkey)
+            except NotFoundError:
+                click.echo(f"The API has no history of {hotkey} (yet).", err=True)
+                continue
+            except ApiError as error:
+                text = f"history of {hotkey}: {printable(str(error))}\n→ {error.advice}"
+                raise click.ClickException(text) from None
+            if answer.rejected:
+                click.echo(f"Left out of {hotkey}: {answer.rejected} hours that cannot be read.", err=True)
+            histories[hotkey] = answer.value
+    if not histories:
+        raise click.ClickException("there is no history to write")
+    text = openmetrics(histories, _parsed(labels))
+    if output == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        _write(Path(output), text)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from None
+    points = sum(map(len, histories.values()))
+    click.echo(
+        f"{points} points of {len(histories)} hotkey(s), an hour each, in {output}. Turn them into blocks with:\n"
+        f"  promtool tsdb create-blocks-from openmetrics {output} PATH-OF-PROMETHEUS-DATA\n"
+        "Look at them with last_over_time(chutes_miner_active_gpus[1h]).",
+        err=True,
+    )
+
+
+def _parsed(labels: tuple[str, ...]) -> dict[str, str]:
+    parsed = {}
+    for label in labels:
+        match = _LABEL.fullmatch(label)
+        if match is None or match[1].startswith("__") or match[1] == "hotkey":
+            raise click.ClickException(f"{label!r} is not a label to add: write NAME=VALUE, like job=chutes")
+        parsed[match[1]] = match[2]
+    return parsed
+
+
+def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str, str]) -> str:
+    """Return histories as an OpenMetrics page with timestamps.
+
+    Args:
+        histories: Points by hotkey.
+        labels: Labels to add to every series.
+    """
+    parts = []
+    for metric, field in ((UNIQUE_CHUTE_GPUS, "count"), (ACTIVE_GPUS, "total_count")):
+        parts.append(exposition.header(metric, exposition.Format.OPENMETRICS))
+        for hotkey, points in histories.items():
+            series = exposition.series(metric.name, {"hotkey": hotkey, **labels})
+            # Within a series time only rises, and no moment comes twice.
+            by_time = {point.time: getattr(point, field) for point in points}
+            parts.extend(
+                f"{series} {exposition.number(float(value))} {time:.0f}\n"
+                for time, value in sorted(by_time.items())
+                if value is not None
+            )
+    return "".join(parts) + "# EOF\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all; what is no file (a pipe, a device) is written to as it is."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    # A new file is readable as the user's umask has it, an old one stays as it is.
+    umask = os.umask(0)
+    os.umask(umask)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise

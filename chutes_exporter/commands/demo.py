@@ -1,0 +1,67 @@
+"""The command ``demo``: the exporter and a simulated Chutes API together."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chutes_exporter.commands.serve import Service
+from chutes_exporter.config import Address, ConfigError, Credentials, make_settings
+from chutes_exporter.simulator import Simulator, World, parse_fault
+from chutes_exporter.web.server import signals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> None:
+    """Simulate and serve until SIGTERM or SIGINT; SIGHUP reads the web configuration again.
+
+    Args:
+        flags: The command's flags.
+        collectors: Whether a collector is on, by name.
+
+    Raises:
+        ConfigError: An address cannot be listened on, or a fault is not known.
+    """
+    try:
+        faults = dict(parse_fault(text) for text in flags["simulator_fault"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    world = World(seed=flags["simulator_seed"], start=time.time())
+    simulator = Simulator(world, listen=Address.parse(flags["simulator_listen_address"]))
+    simulator.faults.update(faults)
+    key = simulator.world.miners[0].key
+    settings = make_settings(
+        api_url=simulator.url,
+        credentials=Credentials((key,), (), ()),
+        listen=flags["web_listen_address"],
+        systemd_socket=flags["web_systemd_socket"],
+        web_config=flags["web_config_file"],
+        enable_lifecycle=flags["web_enable_lifecycle"],
+        max_requests=flags["web_max_requests"],
+        telemetry_path=flags["web_telemetry_path"],
+        timeout_offset=flags["scrape_timeout_offset"],
+        miners=flags["miners"],
+        max_series=flags["max_series"],
+        ttl=flags["feed_ttl"],
+        max_age=flags["feed_max_age"],
+        collectors=collectors,
+    )
+    service = Service(settings)
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(signals(service.hang_up))
+        world.prepare(time.time())
+        await stack.enter_async_context(simulator)
+        await stack.enter_async_context(service)
+        address, *_ = service.addresses
+        base = f"{service.scheme}://{address if address.host or address.path else f'localhost:{address.port}'}"
+        click.echo(
+            f"A simulated miner with {len(simulator.world.miners[0].gpus)} GPUs, one of "
+            f"{len(simulator.world.miners)}, on a simulated API at {simulator.url}.\n"
+            f"Look at {base}{settings.telemetry_path} (metrics) or {base}/ (status). Ctrl-C ends it."
+        )
+        await stop.wait()

@@ -1,0 +1,77 @@
+"""The command ``release-job``: the one thing here that changes something upstream."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api.errors import CutOffError, TimedOutError
+from chutes_exporter.api.meaning import job_state
+from chutes_exporter.commands.check import printable
+from chutes_exporter.commands.query import first_key
+
+if TYPE_CHECKING:
+    from chutes_exporter.api import Hotkey
+    from chutes_exporter.config import Settings
+
+_JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
+
+
+async def run_release_job(settings: Settings, job_id: str | None, confirmed: bool) -> None:  # noqa: FBT001
+    """Release a job of the signing miner, or list those that are stuck.
+
+    Args:
+        settings: Whom to ask, and with which key.
+        job_id: The job; None to list the stuck ones.
+        confirmed: Whether the user has said yes already.
+
+    Raises:
+        Abort: The user says no.
+        ClickException: There is no key, or the API refuses; the message says what to do.
+    """
+    if job_id is not None and not _JOB_ID.fullmatch(job_id):
+        raise click.ClickException("that is no id of a job: letters, digits and dashes")
+    key = first_key(settings)
+    if len(settings.keys) > 1:
+        raise click.ClickException("several keys are given: give only that of the miner that has the job")
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        if job_id is None:
+            await _list_stuck(client, key)
+        else:
+            if not confirmed:
+                click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
+            await _release(client, job_id, key)
+
+
+async def _list_stuck(client: ChutesClient, key: Hotkey) -> None:
+    try:
+        answer = await client.jobs(key)
+    except ApiError as error:
+        raise click.ClickException(f"jobs: {printable(str(error))}\n→ {error.advice}") from None
+    stuck = [job for job in answer.value if job_state(job) == "stuck" and job.miner_hotkey == key.address]
+    for job in stuck:
+        created = "" if job.created_at is None else f"{datetime.fromtimestamp(job.created_at, UTC):%Y-%m-%d %H:%M} UTC"
+        click.echo(printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}"))))
+    if stuck:
+        click.echo(
+            "These jobs are stuck with the miner: release each with chutes-exporter release-job JOB_ID.", err=True
+        )
+    else:
+        click.echo(f"No job is stuck with {key.address}.", err=True)
+
+
+async def _release(client: ChutesClient, job_id: str, key: Hotkey) -> None:
+    try:
+        await client.release_job(job_id, key)
+    except (TimedOutError, CutOffError) as error:
+        raise click.ClickException(
+            f"it is not known whether job {job_id} is released: {printable(str(error))}\n"
+            "→ Look with chutes-exporter query jobs; releasing it again does no harm."
+        ) from None
+    except ApiError as error:
+        raise click.ClickException(f"job {job_id} is not released: {printable(str(error))}\n→ {error.advice}") from None
+    click.echo(f"Released job {job_id}.")

@@ -1,0 +1,262 @@
+"""The command ``serve``: the exporter behind its HTTP server, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chutes_exporter import __version__
+from chutes_exporter.config import ConfigError
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.web.app import make_app
+from chutes_exporter.web.guard import Guard
+from chutes_exporter.web.server import (
+    allow_many_files,
+    bound_address,
+    listening,
+    serving,
+    signals,
+)
+from chutes_exporter.web.systemd import Notifier, take_sockets
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Self
+
+    from chutes_exporter.config import Address, Settings
+    from chutes_exporter.web.config_file import WebConfig
+    from chutes_exporter.web.tls import CurrentContext
+
+_log = structlog.get_logger("serve")
+
+_LOOK_EVERY = 1.0
+_SETTLED = 0.2
+"""Seconds for which a file must stay as it is to be followed."""
+
+
+class Service:
+    """An exporter behind its server, whose configuration can be read again while it runs.
+
+    Args:
+        settings: What to serve.
+        again: Makes the settings anew from the same flags, files read again; None where there is nothing to read.
+
+    Use it as an asynchronous context manager.
+
+    Raises:
+        ConfigError: Something cannot be used; the message says what and why.
+    """
+
+    def __init__(self, settings: Settings, again: Callable[[], Settings] | None = None) -> None:
+        self.settings = settings
+        self.addresses: list[Address] = []
+        self.notifier = Notifier(os.environ)
+        self._again = again or (lambda: settings)
+        self._stack = AsyncExitStack()
+        self._exporter = Exporter(settings)
+        self._web: WebConfig | None = None
+        self._tls: CurrentContext | None = None
+        self._reloading = asyncio.Lock()
+        self._hang_ups: set[asyncio.Task[str]] = set()
+        self._trouble = {"files": "", "web": ""}
+        lifecycle = self.reload if settings.enable_lifecycle else None
+        self._guard = Guard(make_app(self._exporter, reload=lifecycle))
+
+    @property
+    def scheme(self) -> str:
+        """How its addresses begin."""
+        return "http" if self._tls is None else "https"
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.notifier.stopping()
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(self._exporter)
+        if self.settings.web_config is not None:
+            from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - only who has one pays for YAML
+            from chutes_exporter.web.tls import CurrentContext  # noqa: PLC0415
+
+            self._web = load_web_config(self.settings.web_config)
+            self._guard.adopt(self._web)
+            if self._web.context is not None:
+                self._tls = CurrentContext(self._web.context)
+        sockets = self._open_sockets(stack)
+        exporter = self._exporter
+        await stack.enter_async_context(serving(self._guard, sockets, context=self._tls, hurry=exporter.feeds.hurry))
+        self.addresses = [bound_address(opened) for opened in sockets]
+        for work in (exporter.warm_up(), self._follow_files(), self.notifier.keep_alive()):
+            self._in_background(stack, work)
+        _announce(exporter, self.addresses, encrypted=self._tls is not None)
+        self.notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
+
+    def _open_sockets(self, stack: AsyncExitStack) -> list[socket.socket]:
+        if self.settings.systemd_socket:
+            return [stack.enter_context(opened) for opened in take_sockets(os.environ)]
+        return [stack.enter_context(listening(address)) for address in self.settings.listen]
+
+    @staticmethod
+    def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+        async def end(task: asyncio.Task[None]) -> None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+        stack.push_async_callback(end, asyncio.create_task(work))
+
+    async def reload(self) -> str:
+        """Read hotkey files and the web configuration again; both are followed, or neither is.
+
+        Returns:
+            What is wrong with them, or nothing.
+        """
+        async with self._reloading:
+            self.notifier.reloading()
+            trouble = ""
+            try:
+                settings = await asyncio.to_thread(self._again)
+                web = await self._read_web_config()
+                self._adopt(web)
+                self._exporter.reconfigure(settings)
+            except Exception as error:  # noqa: BLE001 - whatever it is, what runs goes on running
+                trouble = _told(error)
+            finally:
+                self.notifier.ready(f"kept the old configuration: {trouble}" if trouble else "configuration read")
+            if not trouble:
+                now = self._exporter.settings
+                _log.info("configuration read again", watched=len(now.watched), keys=len(now.keys))
+                _warn(now)
+            self._note(files=trouble, web="")
+            return trouble
+
+    def hang_up(self) -> None:
+        """Reload in the background, as SIGHUP asks for. While one reload waits for another, more are the same."""
+        if len(self._hang_ups) <= 1:
+            task = asyncio.create_task(self.reload())
+            self._hang_ups.add(task)
+            task.add_done_callback(self._hang_ups.discard)
+
+    def _note(self, **trouble: str) -> None:
+        """Note what was wrong the last time with hotkey files, or both (``files``), and with the web configuration."""
+        self._trouble.update(trouble)
+        self._exporter.telemetry.note_reload(time.time(), good=not any(self._trouble.values()))
+
+    async def _read_web_config(self) -> WebConfig | None:
+        if self._web is None or self.settings.web_config is None:
+            return None
+        from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - see above
+
+        web = await asyncio.to_thread(load_web_config, self.settings.web_config)
+        # What is being written just now may look empty: what protects is never given up by a reload.
+        if (web.context is None) is not (self._web.context is None):
+            raise ConfigError(f"{self.settings.web_config}: TLS is switched on or off only by a restart")
+        if self._web.users and not web.users:
+            raise ConfigError(f"{self.settings.web_config}: passwords are switched off only by a restart")
+        return web
+
+    def _adopt(self, web: WebConfig | None) -> None:
+        if web is not None:
+            self._web = web
+            self._guard.adopt(web)
+            if self._tls is not None and web.context is not None:
+                self._tls.current = web.context
+
+    async def _follow_files(self) -> None:
+        """Follow the web configuration and the files that it names as they change, for ever."""
+        if self._web is None or self.settings.web_config is None:
+            return
+        from chutes_exporter.web.config_file import changed  # noqa: PLC0415 - see above
+
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            async with self._reloading:
+                if not await asyncio.to_thread(changed, self._web):
+                    # Put back as it was: what is in force is what stands there.
+                    if self._trouble["web"]:
+                        self._note(web="")
+                    continue
+                try:
+                    web = await self._read_web_config()
+                    await asyncio.sleep(_SETTLED)
+                    if web is None or await asyncio.to_thread(changed, web):
+                        continue  # it is being written
+                    self._adopt(web)
+                except Exception as error:  # noqa: BLE001 - whatever it is, what runs goes on running
+                    # A certificate and its key are seldom written in one moment: what is wrong now is looked at again,
+                    # and told once.
+                    if _reason(error) != self._trouble["web"]:
+                        self._note(web=_told(error, "the old web configuration stays"))
+                else:
+                    _log.info("web configuration read again")
+                    self._note(web="")
+
+
+def _told(error: Exception, event: str = "the old configuration stays") -> str:
+    """Log why something could not be read, and return it."""
+    reason = _reason(error)
+    if isinstance(error, ConfigError):
+        _log.error(event, reason=reason)
+    else:
+        # A bug, which needs its trace.
+        _log.error(event, reason=reason, exc_info=error)
+    return reason
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) -> None:
+    settings = exporter.settings
+    if not exporter.collectors:
+        _log.warning("no collector is on: the page has nothing but the exporter's own metrics")
+    _warn(settings)
+    _log.info(
+        "listening",
+        version=__version__,
+        addresses=" ".join(map(str, addresses)),
+        tls=encrypted,
+        api=settings.api_url,
+        watched=" ".join(sorted(settings.watched)) or "whole subnet",
+        keys=len(settings.keys),
+        collectors=" ".join(collector.name for collector in exporter.collectors),
+    )
+
+
+def _warn(settings: Settings) -> None:
+    for warning in settings.warnings:
+        _log.warning(warning)
+
+
+async def run_serve(settings: Settings, again: Callable[[], Settings]) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    Args:
+        settings: What to serve.
+        again: Makes the settings anew from the same flags, files read again.
+
+    Raises:
+        ConfigError: Something cannot be used; the message says what and why.
+    """
+    allow_many_files()
+    service = Service(settings, again)
+    with signals(service.hang_up) as stop:
+        async with service:
+            # What is there from the start stays: the collector of garbage, which stops everything while it looks,
+            # need not look at it again.
+            gc.freeze()
+            await stop.wait()
+            _log.info("stopping")

@@ -1,0 +1,1 @@
+"""The feeds: what is requested from the API, how, and how fresh it is kept."""

@@ -1,0 +1,162 @@
+"""How feeds are requested: which key signs, which parameters go along, what a 404 means, which answers are doubted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from chutes_exporter.api.client import Answer
+from chutes_exporter.api.endpoints import stats_params
+from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.feeds import doubt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from chutes_exporter.api.client import ChutesClient
+    from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.feeds.cache import FeedCache
+    from chutes_exporter.feeds.feed import Feed, Snapshot
+
+_log = structlog.get_logger("feeds")
+
+_EVIDENCE_WAIT = 0.5
+
+
+class Requests:
+    """Requests feeds, and asks again where an answer is doubted.
+
+    Args:
+        client: The client.
+        tuned: Returns a feed with the freshness that the user configured.
+        on_answer: Called with each whole answer, in order.
+
+    Attributes:
+        cache: The cache that asks through this object; set once it exists.
+    """
+
+    cache: FeedCache
+
+    def __init__(
+        self,
+        client: ChutesClient,
+        *,
+        tuned: Callable[[Feed[Any]], Feed[Any]],
+        on_answer: Callable[[Feed[Any], Answer[Any]], None],
+    ) -> None:
+        self._client = client
+        self._tuned = tuned
+        self._on_answer = on_answer
+        self._keys: dict[str, Hotkey] = {}
+        self._platform_keys: list[Hotkey] = []
+
+    def use(self, keys: Iterable[Hotkey]) -> None:
+        """Sign with these keys from now on."""
+        self._keys = {key.address: key for key in keys}
+        self._platform_keys = list(self._keys.values())
+
+    async def ask(self, feed: Feed[Any]) -> Answer[Any]:
+        """Return an answer that is believed, or that is marked as doubted where there is no older one.
+
+        Raises:
+            ApiError: The API does not answer.
+            DoubtedError: The answer is not believed, and there is an older one.
+        """
+        last = self._believed(feed)
+        answer = await self._request(feed)
+        doubted = await self._doubt(feed, answer)
+        if doubted in doubt.WORTH_ASKING_AGAIN:
+            # The evidence may be older than the answer.
+            for other in feed.evidence:
+                if other.endpoint.scope == "signer":
+                    self.cache.expire(other.of(feed.hotkey))
+            first, answer = answer, await self._request(feed)
+            doubted = await self._doubt(feed, answer)
+            if doubted == "shrunk" and doubt.confirms(answer.listed, first.listed):
+                doubted = self._check(feed, answer, last, await self._evidence(feed))
+        if doubted:
+            if last is not None:
+                raise doubt.DoubtedError(doubted, feed.ttl)
+            answer = replace(answer, doubt=doubted)
+        if answer.rejected:
+            _log.warning(
+                "records left out",
+                feed=feed.name,
+                rejected=answer.rejected,
+                kept=answer.count,
+                first_error=answer.first_error,
+            )
+        if answer.whole:
+            self._on_answer(feed, answer)
+        return answer
+
+    async def _request(self, feed: Feed[Any]) -> Answer[Any]:
+        endpoint, hotkey = feed.endpoint, feed.hotkey
+        try:
+            if not endpoint.signed:
+                params = stats_params(hotkey or None, per_chute=True) if feed.per_chute else None
+                path = {"hotkey": hotkey} if endpoint.scope == "miner" else None
+                return await self._client.fetch(endpoint, params=params, path=path)
+            if hotkey:
+                return await self._client.fetch(endpoint, key=self._keys[hotkey])
+            return await self._request_with_any_key(feed)
+        except NotFoundError:
+            if feed.none is None:
+                raise
+            last = self.cache.peek(feed)
+            if last is not None and last.answer.count:
+                # A miner that had a history keeps it: the service has lost its cache.
+                raise doubt.DoubtedError("no_history", feed.ttl) from None
+            return Answer.nothing(feed.none)
+
+    async def _request_with_any_key(self, feed: Feed[Any]) -> Answer[Any]:
+        """Request what is the same for every miner. A key that is refused must not hide it from the others."""
+        *others, last = self._platform_keys
+        for key in others:
+            try:
+                return await self._client.fetch(feed.endpoint, key=key)
+            except (NotRegisteredError, SignatureRefusedError):
+                # The next request begins with another key. A key that was removed meanwhile does not come back.
+                known = self._platform_keys
+                self._platform_keys = [one for one in known if one is not key] + [one for one in known if one is key]
+        return await self._client.fetch(feed.endpoint, key=last)
+
+    def _believed(self, feed: Feed[Any]) -> Snapshot[Any] | None:
+        """Return the newest answer that is not doubted. A doubted one gives way to any newer answer."""
+        last = self.cache.peek(feed)
+        return None if last is None or last.answer.doubt is not None else last
+
+    async def _doubt(self, feed: Feed[Any], answer: Answer[Any]) -> doubt.Reason | None:
+        """Return a reason to doubt an answer, or None."""
+        last = self._believed(feed)
+        shrinks = last is not None and doubt.shrinks(answer.listed, last.answer.listed)
+        if shrinks and "shrunk" in feed.doubts:
+            return "shrunk"
+        return self._check(feed, answer, last, await self._evidence(feed))
+
+    @staticmethod
+    def _check(
+        feed: Feed[Any], answer: Answer[Any], last: Snapshot[Any] | None, evidence: list[Any]
+    ) -> doubt.Reason | None:
+        # A record that could not be read is missing too, and known to be.
+        if feed.check is None or answer.rejected:
+            return None
+        return feed.check(answer.value, None if last is None else last.answer.value, *evidence)
+
+    async def _evidence(self, feed: Feed[Any]) -> list[Any]:
+        """Return what other feeds say, None for what does not come soon: it must not hold up the answer.
+
+        A miner's own feeds are read, the platform's only where they are known or under way.
+        """
+        snapshots = []
+        for one in feed.evidence:
+            signer = one.endpoint.scope == "signer"
+            other = self._tuned(one.of(feed.hotkey) if signer else one)
+            if signer or self.cache.under_way(other):
+                reading = await self.cache.read(other, _EVIDENCE_WAIT)
+                snapshots.append(reading.snapshot if reading.error is None else None)
+            else:
+                snapshots.append(self.cache.peek(other))
+        return [None if snapshot is None else snapshot.answer.value for snapshot in snapshots]

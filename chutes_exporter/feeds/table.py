@@ -1,0 +1,103 @@
+"""The table of feeds: which questions the exporter asks the API, and how fresh it keeps each answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chutes_exporter.api import endpoints as e
+from chutes_exporter.api import records as r
+from chutes_exporter.feeds import doubt
+from chutes_exporter.feeds.feed import Feed
+
+# Times to live, in seconds, follow the service's own refresh periods; the docs list both:
+# - 55: what a miner acts on is asked at every scrape of the usual interval of one minute.
+# - 115: the platform's live lists, and servers and GPUs, which change when a miner works on them. The service itself
+#   keeps /miner/metrics/ for 120 s.
+# - 175: the metagraph is synced every 3 minutes.
+# - 300: stats and scores are computed every 10 minutes. The list of jobs has every job ever.
+# - 900: chutes are many MB, and the autoscaler changes them every 20 to 30 minutes. The history gets a point an hour.
+METAGRAPH: Feed[list[r.MetagraphNode]] = Feed(
+    "metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0
+)
+SCORES: Feed[r.Scores] = Feed("scores", e.SCORES, changes="every 10 minutes", ttl=300.0, max_age=1800.0, doubts=())
+STATS: Feed[r.Stats] = Feed("stats", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, doubts=())
+STATS_PER_CHUTE: Feed[r.Stats] = Feed(
+    "stats_per_chute", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, per_chute=True, doubts=()
+)
+METRICS: Feed[list[r.ChuteMetrics]] = Feed(
+    "metrics",
+    e.METRICS,
+    changes="every 2 minutes",
+    ttl=115.0,
+    max_age=900.0,
+    doubts=("shrunk", "no_demand"),
+    check=doubt.of_metrics,
+)
+SERVERS: Feed[list[r.Server]] = Feed("servers", e.SERVERS, changes="live", ttl=115.0, max_age=900.0)
+NODES: Feed[list[r.Node]] = Feed(
+    "nodes",
+    e.NODES,
+    changes="live",
+    ttl=115.0,
+    max_age=900.0,
+    doubts=("shrunk", "disagrees"),
+    check=doubt.of_nodes,
+    evidence=(SERVERS,),
+)
+INVENTORY: Feed[list[r.InventoryItem]] = Feed("inventory", e.INVENTORY, changes="live", ttl=55.0, max_age=600.0)
+INSTANCES: Feed[list[r.Instance]] = Feed(
+    "instances",
+    e.INSTANCES,
+    changes="live",
+    ttl=55.0,
+    max_age=600.0,
+    doubts=("shrunk", "disagrees"),
+    check=doubt.of_instances,
+    evidence=(INVENTORY,),
+)
+IMAGES: Feed[list[r.Image]] = Feed("images", e.IMAGES, changes="live", ttl=900.0, max_age=3600.0)
+JOBS: Feed[list[r.Job]] = Feed("jobs", e.JOBS, changes="live", ttl=300.0, max_age=1800.0)
+ACTIVE_INSTANCES: Feed[list[r.ActiveInstance]] = Feed(
+    "active_instances", e.ACTIVE_INSTANCES, changes="live", ttl=115.0, max_age=900.0
+)
+CHUTES: Feed[list[r.Chute]] = Feed(
+    "chutes",
+    e.CHUTES,
+    changes="live",
+    ttl=900.0,
+    max_age=3600.0,
+    doubts=("shrunk", "disagrees", "no_bounties"),
+    check=doubt.of_chutes,
+    evidence=(ACTIVE_INSTANCES, METRICS),
+)
+THRASH_COOLDOWNS: Feed[list[r.ThrashCooldown]] = Feed(
+    "thrash_cooldowns", e.THRASH_COOLDOWNS, changes="never since May 2026", ttl=900.0, max_age=7200.0
+)
+# A miner that is new has no history yet, which is no failure.
+UNIQUE_CHUTE_HISTORY: Feed[list[r.HistoryPoint]] = Feed(
+    "unique_chute_history",
+    e.UNIQUE_CHUTE_HISTORY,
+    changes="hourly",
+    ttl=900.0,
+    max_age=7200.0,
+    none=[],
+    doubts=("no_history",),
+)
+
+FEEDS: tuple[Feed[Any], ...] = (
+    METAGRAPH,
+    SCORES,
+    STATS,
+    STATS_PER_CHUTE,
+    METRICS,
+    CHUTES,
+    SERVERS,
+    NODES,
+    INVENTORY,
+    INSTANCES,
+    IMAGES,
+    JOBS,
+    ACTIVE_INSTANCES,
+    THRASH_COOLDOWNS,
+    UNIQUE_CHUTE_HISTORY,
+)

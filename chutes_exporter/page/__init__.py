@@ -1,0 +1,1 @@
+"""The page: which collectors run for which miner, rendering, and the exporter's own metrics."""

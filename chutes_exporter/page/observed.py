@@ -1,0 +1,172 @@
+"""What happened between two answers: counters for events that the API itself does not count.
+
+The API says how things are, not what became of them. Comparing each good answer with the one before shows what
+started, stopped and failed in between; what came and went unseen is not counted. Nothing is counted twice and nothing
+false: a failed fetch brings no answer to compare, the first answer is only where counting starts, and a stream that
+stopped early (which cannot be told from a short one) must not look like instances that stopped and started again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from chutes_exporter.collectors.samples import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from chutes_exporter.api.records import Instance, Node
+    from chutes_exporter.collectors.samples import Metric, Samples
+
+METRICS = Metrics()
+_MINER = ("hotkey",)
+_INSTANCES = "GET /miner/instances/, from one good answer to the next"
+
+INSTANCES_STARTED = METRICS.counter(
+    "chutes_observed_instances_started_total",
+    "Instances of the miner that were created while the exporter watched.",
+    _MINER,
+    f"{_INSTANCES}: instance_id that is new",
+    stability="experimental",
+)
+INSTANCES_STOPPED = METRICS.counter(
+    "chutes_observed_instances_stopped_total",
+    "Instances of the miner that ended while the exporter watched: gone from two answers in a row, and not among the "
+    "platform's active instances.",
+    _MINER,
+    f"{_INSTANCES}: instance_id that is gone",
+    stability="experimental",
+)
+GPU_FAILURES = METRICS.counter(
+    "chutes_observed_gpu_verification_failures_total",
+    "Times that a GPU of the miner went from no verification error to one while the exporter watched.",
+    _MINER,
+    "GET /miner/nodes/, from one good answer to the next: verification_error that is new",
+    stability="experimental",
+)
+
+_SLACK = 60.0
+"""Seconds between an instance's creation and its being listed: one that is older than the answer before by more was
+there already, and only missing from it."""
+_MISSES_TO_STOP = 2
+_MISSES_TO_FORGET = 100
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the last answers said of an instance or a GPU."""
+
+    error: bool = False
+    misses: int = 0
+    stopped: bool = False
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One miner's answers from one endpoint.
+
+    Attributes:
+        since: Unix time of the first answer.
+        last: Unix time of the newest answer, by the service's clock.
+        seen: By id, those gone lately included.
+    """
+
+    since: float
+    last: float = 0.0
+    seen: dict[str, _Seen] = field(default_factory=dict)
+
+    def absent(self, present: Container[str]) -> list[tuple[str, _Seen]]:
+        """Note who is absent, forget who has long been, and return those that are absent more than once."""
+        for known in (known for key, known in self.seen.items() if key not in present):
+            known.misses += 1
+        self.seen = {key: known for key, known in self.seen.items() if known.misses <= _MISSES_TO_FORGET}
+        return [(key, known) for key, known in self.seen.items() if known.misses >= _MISSES_TO_STOP]
+
+
+class Observations:
+    """The events of all watched miners. Tell it of every good answer, in order."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[Metric, str]] = Counter()
+        self._instances: dict[str, _Watch] = {}
+        self._gpus: dict[str, _Watch] = {}
+
+    def see_instances(
+        self,
+        hotkey: str,
+        instances: list[Instance],
+        now: float,
+        still_active: Container[str] = (),
+        clock_offset: float = 0.0,
+    ) -> None:
+        """Compare a miner's instances with those of the answer before.
+
+        Args:
+            hotkey: The miner.
+            instances: The answer.
+            now: Unix time of the answer.
+            still_active: Ids of instances that another endpoint says are active: they have not stopped.
+            clock_offset: Seconds by which our clock is ahead of the service's, which dates the instances.
+        """
+        first = hotkey not in self._instances
+        watch = self._instances.setdefault(hotkey, _Watch(now))
+        listed: dict[str, Instance] = {}
+        for instance in instances:
+            listed.setdefault(instance.instance_id, instance)
+        for key, instance in listed.items():
+            known = watch.seen.get(key)
+            if known is None:
+                known = watch.seen[key] = _Seen()
+                created = instance.created_at
+                # The first answer is where counting starts; and an id is created once, so whatever was seen before
+                # and is back has only been missing.
+                if not first and created is not None and created > watch.last - _SLACK:
+                    self._counts[INSTANCES_STARTED, hotkey] += 1
+            known.misses = 0
+        for key, known in watch.absent(listed):
+            if not known.stopped and key not in still_active:
+                known.stopped = True
+                self._counts[INSTANCES_STOPPED, hotkey] += 1
+        watch.last = now - clock_offset
+
+    def see_gpus(self, hotkey: str, nodes: list[Node], now: float) -> None:
+        """Compare a miner's GPUs with those of the answer before.
+
+        Args:
+            hotkey: The miner.
+            nodes: The answer.
+            now: Unix time of the answer.
+        """
+        watch = self._gpus.setdefault(hotkey, _Watch(now))
+        present = {node.uuid for node in nodes}
+        for node in nodes:
+            if node.verification_error is UNSET:
+                continue
+            error = bool(node.verification_error)
+            # One that is new with an error was never seen without.
+            known = watch.seen.setdefault(node.uuid, _Seen(error=error))
+            self._counts[GPU_FAILURES, hotkey] += error and not known.error
+            known.error, known.misses = error, 0
+        # A GPU that is gone is no event: it is only forgotten in time.
+        watch.absent(present)
+
+    def forget(self, hotkey: str) -> None:
+        """Forget a miner that is not watched any more: its counters would stand still."""
+        self._instances.pop(hotkey, None)
+        self._gpus.pop(hotkey, None)
+        for metric in METRICS:
+            self._counts.pop((metric, hotkey), None)
+
+    def collect(self, out: Samples) -> None:
+        """Add what was counted, each with the time since which it was."""
+        for watches, metrics in (
+            (self._instances, (INSTANCES_STARTED, INSTANCES_STOPPED)),
+            (self._gpus, (GPU_FAILURES,)),
+        ):
+            for hotkey, watch in watches.items():
+                for metric in metrics:
+                    out.add(metric, self._counts[metric, hotkey], hotkey, created=watch.since)

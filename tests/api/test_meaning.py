@@ -1,0 +1,251 @@
+"""The rules of the service, case by case, as the notes on its API state them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+import pytest
+
+from chutes_exporter.api import meaning
+from chutes_exporter.api.records import (
+    ActiveInstance,
+    Chute,
+    ChuteMetrics,
+    Instance,
+    InventoryItem,
+    Job,
+    MetagraphNode,
+    decode_hook,
+)
+
+NOON = "2026-11-24T12:00:00+00:00"
+NOON_SECONDS = 1_795_521_600
+LATER = "2026-11-24T12:30:00+00:00"
+
+
+def read(kind: type[Any], **fields: Any) -> Any:
+    """Return a record as an answer with these fields makes it."""
+    return msgspec.convert(fields, kind, dec_hook=decode_hook)
+
+
+def instance(**fields: Any) -> Instance:
+    record: Instance = read(Instance, **{"instance_id": "i", "chute_id": "c"} | fields)
+    return record
+
+
+def seats(*fields: dict[str, Any]) -> list[MetagraphNode]:
+    return [read(MetagraphNode, hotkey=f"h{number}", **of_seat) for number, of_seat in enumerate(fields)]
+
+
+def test_a_share_of_the_incentive_is_the_same_on_both_scales() -> None:
+    raw = seats({"incentive": 16384.0}, {"incentive": 49149.0}, {"incentive": 0.0})
+    scaled = seats({"incentive": 0.25}, {"incentive": 0.75}, {"incentive": 0.0})
+    assert meaning.incentive_shares(raw) == pytest.approx({"h0": 0.25, "h1": 0.75, "h2": 0}, abs=1e-4)
+    assert meaning.incentive_shares(scaled) == {"h0": 0.25, "h1": 0.75, "h2": 0}
+    assert sum(meaning.incentive_shares(raw).values()) == 1
+
+
+@pytest.mark.parametrize("lost", [{}, {"incentive": None}])
+def test_without_the_incentive_of_each_seat_nobodys_share_is_known(lost: dict[str, Any]) -> None:
+    assert meaning.incentive_shares(seats({"incentive": 5.0}, lost)) == {}
+    assert meaning.incentive_shares(seats({"incentive": 0.0}, {"incentive": 0.0})) == {}
+    assert meaning.incentive_shares([]) == {}
+
+
+def test_the_consensus_is_known_where_the_answer_has_the_chains_numbers() -> None:
+    nodes = seats({"incentive": 9000.0, "vtrust": 65535.0}, {"incentive": 0.0, "vtrust": 0.0}, {"incentive": 1.0})
+    assert meaning.consensus_ratios(nodes) == {"h0": 1.0, "h1": 0.0}
+    # Values up to 1 are the validator trust of an older deployment.
+    assert meaning.consensus_ratios(seats({"incentive": 0.5, "vtrust": 0.75}, {"incentive": 0.5})) == {}
+
+
+def test_trust_is_known_where_any_seat_has_some() -> None:
+    assert meaning.trust_ratios(seats({"trust": 0.0}, {"trust": 0.0}, {})) == {}
+    assert meaning.trust_ratios(seats({"trust": 0.5}, {"trust": 0.0}, {})) == {"h0": 0.5, "h1": 0.0}
+    assert meaning.trust_ratios(seats({"trust": 65535.0}, {"trust": 0.0})) == {"h0": 1.0, "h1": 0.0}
+    assert meaning.trust_ratios([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({"active": True, "activated_at": NOON}, "active"),
+        ({"active": True, "activated_at": NOON, "verification_error": "x"}, "active"),
+        ({"active": False, "activated_at": None}, "starting"),
+        ({"active": False, "activated_at": None, "verified": True}, "starting"),
+        ({"active": False, "activated_at": NOON}, "disabled"),
+        ({"active": None, "activated_at": None}, "starting"),
+        ({"activated_at": None}, "starting"),
+        ({"active": False, "activated_at": None, "verification_error": "x"}, "failed"),
+        ({"active": None, "activated_at": None, "verification_error": "x"}, "failed"),
+        # What the answer does not say.
+        ({"active": False}, None),
+        ({"activated_at": NOON}, None),
+        ({"active": None, "activated_at": NOON}, None),
+        ({}, None),
+    ],
+)
+def test_what_an_instance_does(fields: dict[str, Any], state: str | None) -> None:
+    assert meaning.instance_state(instance(**fields)) == state
+
+
+@pytest.mark.parametrize(
+    ("fields", "secured"),
+    [
+        ({"billed_to": None, "activated_at": NOON}, NOON_SECONDS + 3600),
+        ({"billed_to": "user", "activated_at": NOON}, None),
+        ({"billed_to": None, "activated_at": None}, None),
+        ({"activated_at": NOON}, None),
+        ({"billed_to": None}, None),
+    ],
+)
+def test_only_public_instances_are_secured(fields: dict[str, Any], secured: float | None) -> None:
+    assert meaning.secured_at(instance(**fields)) == secured
+
+
+@pytest.mark.parametrize(
+    ("fields", "purged"),
+    [
+        ({"verified": False, "created_at": NOON}, NOON_SECONDS + 3.5 * 3600),
+        ({"verified": True, "created_at": NOON, "last_verified_at": LATER}, NOON_SECONDS + 3.5 * 3600),
+        ({"verified": False}, None),
+        ({"verified": True, "created_at": NOON}, None),
+        ({"created_at": NOON}, None),
+        ({"active": True, "verified": True, "last_verified_at": NOON}, None),
+    ],
+)
+def test_when_an_instance_that_starts_is_purged(fields: dict[str, Any], purged: float | None) -> None:
+    assert meaning.purged_at(instance(**{"active": False, "activated_at": None} | fields)) == purged
+
+
+def test_a_disabled_instance_has_no_time_at_which_it_is_purged() -> None:
+    disabled = instance(active=False, activated_at=NOON, verified=True, last_verified_at=NOON)
+    assert meaning.purged_at(disabled) is None
+
+
+STARTING = {"active": False, "activated_at": None, "last_verified_at": None}
+VERIFIED = {"active": False, "activated_at": None, "last_verified_at": LATER}
+DISABLED = {"active": False, "activated_at": NOON, "last_verified_at": NOON}
+ACTIVE = {"active": True, "activated_at": NOON, "last_verified_at": LATER}
+
+
+def held(gpu_id: str, of: dict[str, Any], **more: Any) -> InventoryItem:
+    """Return a GPU that an instance holds."""
+    fields = {"active": of["active"], "last_verified_at": of["last_verified_at"], "chute_id": "c"}
+    item: InventoryItem = read(InventoryItem, gpu_id=gpu_id, **fields | more)
+    return item
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([STARTING, DISABLED, ACTIVE])))
+def test_the_verification_tells_instances_of_a_chute_apart(order: tuple[dict[str, Any], ...]) -> None:
+    instances = [instance(**fields) for fields in order]
+    inventory = [held("a", ACTIVE), held("s", STARTING), held("d", DISABLED)]
+    assert meaning.inventory_states(inventory, instances) == {"a": "active", "s": "starting", "d": "disabled"}
+
+
+def test_a_holder_that_could_be_any_of_several_is_unknown() -> None:
+    instances = [instance(**STARTING), instance(**DISABLED)]
+    # Neither answer is newer than the other in its times, or they differ.
+    assert meaning.inventory_states([held("g", VERIFIED)], instances) == {"g": None}
+    missing = read(InventoryItem, gpu_id="g", active=False, chute_id="c")
+    assert meaning.inventory_states([missing], instances) == {"g": None}
+    both = [held("g", STARTING), held("h", STARTING)]
+    assert meaning.inventory_states(both, instances) == {"g": None, "h": None}
+    # Two that were verified at one time are told apart by nothing.
+    twins = [instance(**VERIFIED), instance(**DISABLED | {"last_verified_at": LATER})]
+    assert meaning.inventory_states([held("g", VERIFIED)], twins) == {"g": None}
+
+
+def test_instances_in_one_state_need_not_be_told_apart() -> None:
+    instances = [instance(**STARTING), instance(**VERIFIED)]
+    assert meaning.inventory_states([held("g", DISABLED)], instances) == {"g": "starting"}
+    assert meaning.inventory_states([held("g", STARTING, active=None)], instances) == {"g": "starting"}
+
+
+def test_an_instance_of_an_unknown_chute_may_hold_any_gpu() -> None:
+    unknown = instance(**DISABLED, chute_id=None)
+    assert meaning.inventory_states([held("g", STARTING)], [instance(**STARTING), unknown]) == {"g": None}
+    assert meaning.inventory_states([held("g", DISABLED)], [unknown]) == {"g": "disabled"}
+    assert meaning.inventory_states([held("g", DISABLED, chute_id=None)], [unknown]) == {"g": "disabled"}
+    assert meaning.inventory_states([held("g", STARTING)], []) == {"g": None}
+
+
+def test_of_two_holders_of_a_gpu_the_active_one_counts() -> None:
+    instances = [instance(**STARTING), instance(**ACTIVE, chute_id="d")]
+    for inventory in itertools.permutations([held("g", STARTING), held("g", ACTIVE, chute_id="d")]):
+        assert meaning.inventory_states(inventory, instances) == {"g": "active"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({"finished_at": None, "miner_hotkey": None}, "waiting"),
+        ({"finished_at": None, "miner_hotkey": "h"}, "stuck"),
+        ({"finished_at": NOON, "miner_hotkey": "h"}, "finished"),
+        ({"finished_at": NOON, "miner_hotkey": None}, "finished"),
+        ({"finished_at": NOON}, "finished"),
+        ({"finished_at": None}, None),
+        ({"miner_hotkey": None}, None),
+    ],
+)
+def test_what_a_job_does(fields: dict[str, Any], state: str | None) -> None:
+    # A job that waits and one that is stuck are both "pending".
+    assert meaning.job_state(read(Job, job_id="j", status="pending", **fields)) == state
+
+
+@pytest.mark.parametrize(
+    ("bounty", "age"), [(100, 0), (103, 1), (3700, 1200), (86400, 86300 / 3), (40, 0), (None, None), (..., None)]
+)
+def test_a_bounty_tells_its_age(bounty: Any, age: float | None) -> None:
+    fields = {} if bounty is ... else {"bounty": bounty}
+    assert meaning.bounty_age(read(Chute, chute_id="c", **fields)) == age
+
+
+def demand(**fields: Any) -> ChuteMetrics:
+    return ChuteMetrics("c", **fields)
+
+
+def test_demand_is_unknown_where_nobody_has_any() -> None:
+    zero = demand(total_invocations=0, utilization=0.0, rate_limit_count=0, total_compute_time=0.0, total_usage_usd=0.0)
+    assert meaning.demand_is_unknown([zero, zero])
+    assert not meaning.demand_is_unknown([zero, demand(total_invocations=1)])
+    assert not meaning.demand_is_unknown([zero, demand(utilization=0.01)])
+    assert not meaning.demand_is_unknown([])
+    assert set(meaning.unknown_metrics([zero])) == {*meaning.DEMAND_FIELDS, "error_count"}
+
+
+def test_what_was_not_measured_is_unknown_by_itself() -> None:
+    rest = {"total_compute_time": 2.0, "total_usage_usd": 1.0, "error_count": 1}
+    assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.0, **rest)]) == ["utilization"]
+    assert meaning.unknown_metrics([demand(total_invocations=0, utilization=0.5, **rest)]) == ["total_invocations"]
+    # That nobody was refused is possible.
+    assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.5, rate_limit_count=0, **rest)]) == []
+    assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.5, **rest | {"error_count": 0})]) == [
+        "error_count"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gpu_id", "uuid"),
+    [
+        ("2791c6267cdced2a19679d6341469e5f", "GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f"),
+        ("2791C6267CDCED2A19679D6341469E5F", "GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f"),
+        ("GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f", "GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f"),
+        ("2791c6267cdced2a19679d6341469e5", None),
+        ("2791c6267cdced2a19679d6341469e5g", None),
+        ("2791c6267cdced2a19679d6341469e5f\n", None),
+        ("", None),
+    ],
+)
+def test_gpu_ids_become_nvidias(gpu_id: str, uuid: str | None) -> None:
+    assert meaning.nvidia_uuid(gpu_id) == uuid
+
+
+def test_what_everybody_earns_per_second() -> None:
+    running = [ActiveInstance(f"i{n}", miner_hotkey="ab"[n % 2], compute_multiplier=n / 8) for n in range(1, 4)]
+    assert meaning.active_rates(running) == {"b": 0.5, "a": 0.25}
+    assert meaning.active_rates([]) == {}
+    assert meaning.active_rates([*running, ActiveInstance("i", miner_hotkey="a")]) is None
+    assert meaning.active_rates([*running, ActiveInstance("i", compute_multiplier=1.0)]) is None

@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bcrypt
+import httpx
+import pytest
+import structlog
+
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.commands.serve import Service, run_serve
+from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
+from chutes_exporter.simulator import Simulator, Size, World
+from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.web import config_file
+from chutes_exporter.web.server import bound_address, open_socket
+from tests.support import HOTKEY, Pki, get, parse_page, series, until
+from tests.test_cli import COMMAND, LISTEN, environment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from chutes_exporter.config import Settings
+
+TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+
+
+def users(password: str) -> str:
+    return f"basic_auth_users:\n  alice: {bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """A simulator whose time is the real one, as the service's is."""
+    async with Simulator(World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))) as running:
+        yield running
+
+
+@pytest.fixture
+def hotkey_file(tmp_path: Path) -> Path:
+    path = tmp_path / "hotkey"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
+    """Makes settings of flags, the hotkey file read again."""
+
+    def make(**more: object) -> Settings:
+        return make_settings(
+            api_url=simulator.url,
+            credentials=find_credentials([hotkey_file], {}),
+            **{"listen": ["127.0.0.1:0"], "enable_lifecycle": True, **more},  # type: ignore[arg-type]
+        )
+
+    return make
+
+
+def another_key(path: Path, simulator: Simulator) -> str:
+    """Put another miner's key into a hotkey file."""
+    miner = simulator.world.miners[1]
+    # As the simulated world makes it.
+    seed = hashlib.sha256(b"64/hotkey/1").hexdigest()
+    path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": seed}))
+    path.chmod(0o644)
+    return miner.hotkey
+
+
+def broken(path: Path) -> None:
+    path.write_text("{")
+
+
+async def test_what_is_known_is_known_before_the_first_scrape(
+    make: Callable[..., Settings], simulator: Simulator
+) -> None:
+    async with Service(make()) as service:
+        url = f"http://{service.addresses[0]}"
+        async with httpx.AsyncClient(base_url=url) as client:
+
+            async def ready() -> bool:
+                return (await client.get("/-/ready")).status_code == 200
+
+            await until(ready)
+            assert (await client.get("/metrics")).status_code == 200
+    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+
+
+async def test_a_reload_follows_the_hotkey_file(
+    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
+) -> None:
+    async with Service(make(), make) as service, httpx.AsyncClient() as client:
+        url = f"http://{service.addresses[0]}"
+        page = parse_page((await client.get(f"{url}/metrics")).text)
+        assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
+        assert page[series("chutes_exporter_config_last_reload_successful")] == 1
+        started = page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")]
+        other = another_key(hotkey_file, simulator)
+        response = await client.post(f"{url}/-/reload")
+        assert (response.status_code, response.text) == (200, "Reloaded.\n")
+        page = parse_page((await client.get(f"{url}/metrics")).text)
+        assert series("chutes_fleet_servers", hotkey=other) in page
+        assert not [labels for _, labels in page if ("hotkey", HOTKEY) in labels]
+        assert page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")] > started
+
+
+async def test_a_faulty_reload_keeps_what_was_and_says_so(make: Callable[..., Settings], hotkey_file: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(), make) as service, httpx.AsyncClient() as client:
+            url = f"http://{service.addresses[0]}"
+            before = parse_page((await client.get(f"{url}/metrics")).text)
+            broken(hotkey_file)
+            response = await client.post(f"{url}/-/reload")
+            assert response.status_code == 500
+            assert response.text.startswith("The old configuration stays: ")
+            assert TEST_SEED[2:] not in response.text
+            page = parse_page((await client.get(f"{url}/metrics")).text)
+            assert page[series("chutes_exporter_config_last_reload_successful")] == 0
+            stamp = series("chutes_exporter_config_last_reload_success_timestamp_seconds")
+            assert page[stamp] == before[stamp]
+            assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == ["the old configuration stays"]
+
+
+async def test_a_faulty_web_configuration_keeps_the_hotkeys_too(
+    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("")
+    async with Service(make(web_config=path), lambda: make(web_config=path)) as service, httpx.AsyncClient() as client:
+        url = f"http://{service.addresses[0]}"
+        another_key(hotkey_file, simulator)
+        path.write_text("nonsense: 1")
+        assert (await client.post(f"{url}/-/reload")).status_code == 500
+        page = parse_page((await client.get(f"{url}/metrics")).text)
+        assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
+
+
+async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..., Settings], tmp_path: Path) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(users("first"))
+    async with Service(make(web_config=path)) as service, httpx.AsyncClient() as client:
+        url = f"http://{service.addresses[0]}/-/healthy"
+        page_url = url.replace("/-/healthy", "/metrics")
+
+        async def admits(password: str) -> bool:
+            return (await client.get(url, auth=("alice", password))).status_code == 200
+
+        assert [await admits("first"), await admits("second")] == [True, False]
+        second = users("second")
+        path.write_text(second)
+        await until(lambda: admits("second"))
+        assert not await admits("first")
+        # What is faulty changes nothing, is told once, and what is put right is followed again.
+        with structlog.testing.capture_logs() as logs:
+            path.write_text("basic_auth_users: {alice: secret}")
+            await until(lambda: logs)
+            await asyncio.sleep(2.2)
+            assert [log["event"] for log in logs] == ["the old web configuration stays"]
+            assert await admits("second")
+            good = series("chutes_exporter_config_last_reload_successful")
+            assert parse_page((await client.get(page_url, auth=("alice", "second"))).text)[good] == 0
+            # An emptied file may be half a rewrite, and protection is not given up by a reload.
+            path.write_text("")
+            await until(lambda: len(logs) > 1)
+            assert "passwords are switched off only by a restart" in logs[1]["reason"]
+            assert (await client.get(url)).status_code == 401
+            # Put back as it was: what is in force is what stands there.
+            path.write_text(second)
+
+            async def good_again() -> bool:
+                return parse_page((await client.get(page_url, auth=("alice", "second"))).text)[good] == 1
+
+            await until(good_again)
+            path.write_text(users("third"))
+            await until(lambda: admits("third"))
+        page = parse_page((await client.get(page_url, auth=("alice", "third"))).text)
+        assert page[series("chutes_exporter_config_last_reload_successful")] == 1
+
+
+async def test_whatever_goes_wrong_in_a_reload_what_runs_goes_on(
+    make: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(users("first"))
+
+    def bug(_path: Path) -> None:
+        raise ZeroDivisionError
+
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(web_config=path), lambda: make(web_config=path)) as service:
+            with monkeypatch.context() as broken_now:
+                broken_now.setattr(config_file, "load_web_config", bug)
+                assert await service.reload() == "ZeroDivisionError"
+                path.write_text(users("second"))
+                await until(lambda: len([log for log in logs if log["log_level"] == "error"]) > 1)
+            # The next good one is followed.
+            await until(lambda: "web configuration read again" in [log["event"] for log in logs])
+            url = f"http://{service.addresses[0]}/metrics"
+            async with httpx.AsyncClient(auth=("alice", "second")) as client:
+                page = parse_page((await client.get(url)).text)
+                # Hotkey files were not looked at since: of them the last word is that something was wrong.
+                assert page[series("chutes_exporter_config_last_reload_successful")] == 0
+                assert await service.reload() == ""
+                page = parse_page((await client.get(url)).text)
+                assert page[series("chutes_exporter_config_last_reload_successful")] == 1
+
+
+async def test_a_key_that_goes_takes_its_feeds_and_counters_with_it_though_it_is_still_watched(
+    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
+) -> None:
+    def watching_on() -> Settings:
+        return make(hotkeys=[HOTKEY])
+
+    async with Service(watching_on(), watching_on) as service, httpx.AsyncClient() as client:
+        url = f"http://{service.addresses[0]}"
+        await client.get(f"{url}/metrics")
+        another_key(hotkey_file, simulator)
+        assert await service.reload() == ""
+        page = parse_page((await client.get(f"{url}/metrics")).text)
+    assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
+    own = {name for name, labels in page if ("hotkey", HOTKEY) in labels and "observed" in name}
+    assert own == set()
+    feeds = {dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels}
+    assert feeds == {"unique_chute_history"}
+
+
+async def test_certificates_are_followed_and_tls_is_not_switched(
+    make: Callable[..., Settings],
+    pki: Pki,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(TLS)
+    async with Service(make(web_config=path), lambda: make(web_config=path)) as service:
+        assert service.scheme == "https"
+        url = f"https://{service.addresses[0]}/-/healthy"
+
+        async def serial() -> str:
+            async with httpx.AsyncClient(verify=pki.client()) as client, client.stream("GET", url) as response:
+                await response.aread()
+                tls = response.extensions["network_stream"].get_extra_info("ssl_object")
+                return str(tls.getpeercert()["serialNumber"])
+
+        first = await serial()
+        # A certificate without its key is what half a renewal looks like.
+        renewed = pki.authority.issue_cert("127.0.0.1")
+        (tmp_path / "server.crt").write_bytes(renewed.cert_chain_pems[0].bytes())
+        await asyncio.sleep(1.5)
+        assert await serial() == first
+        (tmp_path / "server.key").write_bytes(renewed.private_key_pem.bytes())
+
+        async def renewed_now() -> bool:
+            return await serial() != first
+
+        await until(renewed_now)
+        path.write_text("")
+        assert "only by a restart" in await service.reload()
+        await serial()
+
+
+async def test_a_faulty_web_configuration_is_refused_at_the_start(
+    make: Callable[..., Settings], tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("\nnonsense: 1")
+    with pytest.raises(ConfigError, match=r"web\.yml, line 2: 'nonsense' is not known"):
+        async with Service(make(web_config=path)):
+            pass
+
+
+async def test_several_addresses_and_unix_sockets_are_served_at_once(
+    make: Callable[..., Settings], tmp_path: Path
+) -> None:
+    path = tmp_path / "exporter.sock"
+    listen = ["127.0.0.1:0", "[::1]:0", f"unix:{path}"]
+    async with Service(make(listen=listen)) as service:
+        four, six, unix = service.addresses
+        assert unix == Address(path=str(path))
+        for address in (four, six):
+            assert (await get(f"http://{address}/-/healthy")).status_code == 200
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport) as client:
+            assert (await client.get("http://exporter/-/healthy")).status_code == 200
+    assert not path.exists()
+
+
+async def test_who_has_no_collector_is_told(make: Callable[..., Settings]) -> None:
+    off = {collector.name: False for collector in COLLECTORS}
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(collectors=off)):
+            pass
+    assert "no collector is on: the page has nothing but the exporter's own metrics" in [log["event"] for log in logs]
+
+
+async def test_a_file_that_is_being_written_is_not_followed_yet(
+    make: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(users("first"))
+    # It has changed, and when it has been read it has changed again; then it stays.
+    answers = iter([True, True])
+    looked = []
+
+    def changed(config: config_file.WebConfig) -> bool:
+        looked.append(1)
+        return next(answers, None) or really_changed(config)
+
+    really_changed = config_file.changed
+    monkeypatch.setattr(config_file, "changed", changed)
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(web_config=path)):
+            await until(lambda: len(looked) == 2)
+            assert "web configuration read again" not in [log["event"] for log in logs]
+            path.write_text(users("second"))
+            await until(lambda: "web configuration read again" in [log["event"] for log in logs])
+
+
+async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settings]) -> None:
+    signalled = threading.Event()
+
+    def slowly() -> Settings:
+        assert signalled.wait(60)
+        return make()
+
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(run_serve(make(), slowly))
+        await until(lambda: [log for log in logs if log["event"] == "listening"])
+        for _ in range(10):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.01)
+        signalled.set()
+        await until(lambda: len([log for log in logs if log["event"] == "configuration read again"]) == 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 20)
+    assert len([log for log in logs if log["event"] == "configuration read again"]) == 2
+
+
+async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
+    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(run_serve(make(), make))
+        await until(lambda: [log for log in logs if log["event"] == "listening"])
+        address = next(log["addresses"] for log in logs if log["event"] == "listening")
+        other = another_key(hotkey_file, simulator)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: [log for log in logs if log["event"] == "configuration read again"])
+        page = parse_page((await get(f"http://{address}/metrics")).text)
+        assert series("chutes_fleet_servers", hotkey=other) in page
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 20)
+    # The warnings of a reload are told as those of a start.
+    assert [log for log in logs if "other users of this machine can read" in log["event"]]
+
+
+COMMANDS = {
+    "serve": ("serve", *LISTEN, "--api.url", "http://127.0.0.1:9"),
+    "demo": ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0"),
+}
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+def holds_or_handles_signals(process: subprocess.Popen[str]) -> bool:
+    """Tell whether Python has started as far as the command's first line."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    sets = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigCgt:"))]
+    return bool((sets[0] | sets[1]) & 1 << (signal.SIGHUP - 1))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends, "it never came true"
+
+
+HELD_AT_IMPORT = """
+import signal, sys
+def report(event, arguments):
+    if event == "import" and arguments[0] in ("asyncio", "click"):
+        print(arguments[0], sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
+sys.addaudithook(report)
+from chutes_exporter.__main__ import main
+main()
+"""
+
+
+def test_signals_are_held_before_anything_that_takes_time_is_imported() -> None:
+    words = [sys.executable, "-c", HELD_AT_IMPORT, "serve", "--api.url", "none"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
+    held = [1, 2, 15]  # SIGHUP, SIGINT, SIGTERM
+    assert set(result.stdout.splitlines()) == {f"click {held}", f"asyncio {held}"}, result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_no_hang_up_during_the_start_or_later_ends_the_process(command: tuple[str, ...]) -> None:
+    process = start(*command)
+    assert process.stderr is not None
+    lines: list[str] = []
+    errors = process.stderr
+    reading = threading.Thread(target=lambda: lines.extend(errors))
+    reading.start()
+    try:
+        wait_for(lambda: holds_or_handles_signals(process))
+        while not any("msg=listening" in line for line in lines):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.002)
+        for _ in range(20):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        reading.join()
+        process.communicate()
+    # The reload that was asked for during the start comes after it.
+    messages = [line.partition("msg=")[2].split(" ")[0] for line in lines]
+    assert messages.index("listening") < messages.index('"configuration')
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Signals) -> None:
+    for moment in range(3):
+        process = start(*command)
+        wait_for(lambda running=process: holds_or_handles_signals(running))  # type: ignore[misc]
+        time.sleep(moment * 0.15)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, "Traceback" in errors) == (0, False)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
+def test_other_commands_end_at_a_signal_as_usual(number: signal.Signals, status: int) -> None:
+    with open_socket(Address("127.0.0.1", 0)) as api:
+        api.settimeout(30)
+        process = start("query", "scores", "--api.url", f"http://{bound_address(api)}")
+        waiting, _ = api.accept()
+        with waiting:
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in errors) == (status, False)

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.api.client import Answer
+from chutes_exporter.api.endpoints import METAGRAPH, SCORES
+from chutes_exporter.feeds.cache import DeadlineError, FeedCache, FeedState, steady
+from chutes_exporter.feeds.feed import Feed, Reading
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from chutes_exporter.api.endpoints import Endpoint
+
+FEED: Feed[Any] = Feed("feed", METAGRAPH, ttl=60, max_age=300, changes="live")
+
+
+class Upstream:
+    """Counts how often it is asked, and answers with that count when it is let."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.error: Exception | None = None
+
+    async def __call__(self, _feed: Feed[Any]) -> Answer[int]:
+        self.asked += 1
+        number = self.asked
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return Answer(number, count=1, rejected=0, first_error="", received_at=0.0, seconds=0.0, size=0)
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def changes() -> list[bool | None]:
+    return []
+
+
+@pytest.fixture
+def feeds(upstream: Upstream, time: Time, changes: list[bool | None]) -> FeedCache:
+    return FeedCache(
+        upstream,
+        monotonic=time,
+        clock=lambda: time() + 5e8,
+        jitter=lambda: 1.0,
+        on_change=lambda state: changes.append(state.up),
+    )
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    return Upstream()
+
+
+async def read(feeds: FeedCache, timeout: float = 5) -> Reading[Any]:
+    return await feeds.read(FEED, timeout)
+
+
+def only(feeds: FeedCache) -> FeedState:
+    (state,) = feeds.states()
+    return state
+
+
+async def test_an_answer_serves_until_its_time_to_live_is_over(feeds: FeedCache, time: Time) -> None:
+    first = await read(feeds)
+    time.now += 59
+    second = await read(feeds)
+    time.now += 1
+    third = await read(feeds)
+    assert [reading.result for reading in (first, second, third)] == ["miss", "hit", "miss"]
+    assert [reading.snapshot and reading.snapshot.answer.value for reading in (first, second, third)] == [1, 1, 2]
+    assert first.snapshot is second.snapshot
+    assert third.snapshot is not None
+    assert third.snapshot.at == time() + 5e8
+    assert only(feeds).results == {"hit": 1, "miss": 2, "coalesced": 0, "stale": 0, "failed": 0}
+
+
+async def test_readers_at_the_same_time_share_one_request(feeds: FeedCache, upstream: Upstream) -> None:
+    readings = await asyncio.gather(*(read(feeds) for _ in range(50)))
+    assert upstream.asked == 1
+    assert sorted(reading.result for reading in readings) == ["coalesced"] * 49 + ["miss"]
+
+
+async def test_a_reader_that_gives_up_cancels_nobody_else(feeds: FeedCache, upstream: Upstream) -> None:
+    upstream.open.clear()
+    leaving = asyncio.create_task(read(feeds))
+    staying = asyncio.create_task(read(feeds))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    upstream.open.set()
+    reading = await staying
+    assert reading.snapshot is not None
+    assert upstream.asked == 1
+
+
+async def test_what_is_late_is_left_out_and_serves_the_next(feeds: FeedCache, upstream: Upstream) -> None:
+    upstream.open.clear()
+    reading = await read(feeds, timeout=0.01)
+    assert (reading.snapshot, reading.result) == (None, "failed")
+    assert isinstance(reading.error, DeadlineError)
+    assert only(feeds).up is None
+    upstream.open.set()
+    reading = await read(feeds)
+    assert (reading.result, reading.error) == ("coalesced", None)
+    assert upstream.asked == 1
+
+
+async def test_while_a_request_hangs_older_data_serves_and_says_so(
+    feeds: FeedCache, upstream: Upstream, time: Time
+) -> None:
+    await read(feeds)
+    time.now += 100
+    upstream.open.clear()
+    reading = await read(feeds, timeout=0.01)
+    assert reading.snapshot is not None
+    assert (reading.snapshot.answer.value, reading.result) == (1, "stale")
+    assert isinstance(reading.error, DeadlineError)
+    await feeds.aclose()
+
+
+async def test_a_failure_serves_older_data_inside_its_bound_and_nothing_beyond(
+    feeds: FeedCache, upstream: Upstream, time: Time
+) -> None:
+    await read(feeds)
+    success = only(feeds).last_success
+    upstream.error = OSError("down")
+    time.now += 299
+    stale = await read(feeds)
+    assert stale.snapshot is not None
+    assert (stale.snapshot.answer.value, stale.result, stale.error) == (1, "stale", upstream.error)
+    assert only(feeds).up is False
+    assert only(feeds).last_success == success
+    time.now += 1
+    gone = await read(feeds)
+    assert (gone.snapshot, gone.result, gone.error) == (None, "failed", upstream.error)
+
+
+async def test_failures_leave_the_upstream_alone_for_longer_and_longer(
+    feeds: FeedCache, upstream: Upstream, time: Time
+) -> None:
+    upstream.error = OSError("down")
+    asked_at = []
+    for _ in range(700):
+        before = upstream.asked
+        await read(feeds)
+        if upstream.asked > before:
+            asked_at.append(time.now - 1000)
+        time.now += 1
+    assert asked_at == [0, 5, 15, 35, 75, 155, 275, 395, 515, 635]
+
+
+async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+    upstream.error = OSError("later")
+    upstream.error.retry_after = 60.0  # type: ignore[attr-defined]
+    await read(feeds)
+    time.now += 59
+    await read(feeds)
+    assert upstream.asked == 1
+    time.now += 1
+    await read(feeds)
+    assert upstream.asked == 2
+
+
+async def test_going_down_and_coming_back_are_told_once_each(
+    feeds: FeedCache, upstream: Upstream, time: Time, changes: list[bool | None]
+) -> None:
+    await read(feeds)
+    for error in (OSError("a"), OSError("b"), None, None):
+        upstream.error = error
+        time.now += 200
+        await read(feeds)
+    assert changes == [False, True]
+
+
+async def test_a_request_that_is_given_up_leaves_old_data_old(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+    await read(feeds)
+    time.now += 100
+    upstream.open.clear()
+    reading = asyncio.create_task(read(feeds))
+    await asyncio.sleep(0)
+    await feeds.aclose()
+    assert (await reading).result == "stale"
+    assert (await reading).error is not None
+
+
+async def test_age_counts_from_when_an_answer_was_asked_for(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+    upstream.open.clear()
+    slow = asyncio.create_task(read(feeds))
+    await asyncio.sleep(0.01)
+    time.now += 50
+    upstream.open.set()
+    first = await slow
+    assert first.snapshot is not None
+    assert first.snapshot.at == only(feeds).last_success == 1000 + 5e8
+    time.now += 10
+    assert (await read(feeds)).result == "miss"
+    # An answer that took longer than data is kept is too old when it comes.
+    time.now += 301
+    upstream.open.clear()
+    slow = asyncio.create_task(read(feeds))
+    await asyncio.sleep(0.01)
+    time.now += 301
+    upstream.open.set()
+    assert (await slow).snapshot is None
+
+
+async def test_feeds_of_a_group_wait_together_where_the_upstream_asks_for_it(
+    feeds: FeedCache, upstream: Upstream, time: Time
+) -> None:
+    async def ask(name: str, endpoint: str) -> Reading[Any]:
+        asked: Endpoint[Any] = METAGRAPH if endpoint == "one" else SCORES
+        return await feeds.read(Feed(name, asked, ttl=60, max_age=300, changes="live"), 5)
+
+    upstream.error = OSError("later")
+    await ask("a", "one")
+    assert upstream.asked == 1
+    # A failure alone says nothing of the others.
+    await ask("b", "one")
+    assert upstream.asked == 2
+    upstream.error.retry_after = 60.0  # type: ignore[attr-defined]
+    await ask("c", "one")
+    assert upstream.asked == 3
+    time.now += 59
+    waiting = await ask("d", "one")
+    assert (waiting.result, waiting.error, upstream.asked) == ("failed", upstream.error, 3)
+    await ask("e", "two")
+    assert upstream.asked == 4
+    time.now += 1
+    upstream.error = None
+    assert (await ask("d", "one")).result == "miss"
+
+
+async def test_in_a_hurry_nobody_waits_and_nothing_is_asked(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+    await read(feeds)
+    time.now += 100
+    upstream.open.clear()
+    waiting = asyncio.create_task(read(feeds))
+    await asyncio.sleep(0.01)
+    feeds.hurry()
+    feeds.hurry()
+    assert ((await waiting).result, upstream.asked) == ("stale", 2)
+    # What is under way is not waited for, what is not is not begun.
+    assert (await read(feeds)).result == "stale"
+    assert (await feeds.read(FEED.of("another"), 5)).result == "failed"
+    assert upstream.asked == 2
+    await feeds.aclose()
+
+
+async def test_who_was_in_a_hurry_before_the_first_reading_gets_nothing(feeds: FeedCache, upstream: Upstream) -> None:
+    feeds.hurry()
+    assert (await read(feeds)).result == "failed"
+    assert upstream.asked == 0
+
+
+async def test_what_is_forgotten_is_gone_and_its_late_answer_too(feeds: FeedCache, upstream: Upstream) -> None:
+    await read(feeds)
+    feeds.forget([FEED, FEED.of("never known")])
+    assert feeds.states() == []
+    assert feeds.peek(FEED) is None
+    upstream.open.clear()
+    await read(feeds, timeout=0.01)
+    assert feeds.under_way(FEED)
+    feeds.forget([FEED])
+    upstream.open.set()
+    await asyncio.sleep(0.01)
+    assert not feeds.under_way(FEED)
+    assert feeds.peek(FEED) is None
+
+
+async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
+    feeds: FeedCache, upstream: Upstream, time: Time
+) -> None:
+    await read(feeds)
+    time.now += 30
+    await read(feeds)
+    time.now += 900
+    assert len(feeds.states()) == 1
+    time.now += 1
+    assert feeds.states() == []
+    # Not while it is being asked.
+    upstream.open.clear()
+    await read(feeds, timeout=0.01)
+    time.now += 1000
+    assert len(feeds.states()) == 1
+    await feeds.aclose()
+
+
+async def test_when_the_next_reading_asks_is_known(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+    await read(feeds)
+    time.now += 20
+    assert feeds.opens_in(only(feeds)) == 40
+    time.now += 60
+    assert feeds.opens_in(only(feeds)) <= 0
+    upstream.error = OSError("down")
+    await read(feeds)
+    assert feeds.opens_in(only(feeds)) == 5
+
+
+async def test_the_clock_of_ages_never_goes_back() -> None:
+    assert steady() <= steady()
+
+
+async def test_closing_gives_up_what_is_under_way(feeds: FeedCache, upstream: Upstream) -> None:
+    upstream.open.clear()
+    await read(feeds, timeout=0.01)
+    before = len(asyncio.all_tasks())
+    await feeds.aclose()
+    assert len(asyncio.all_tasks()) == before - 1

@@ -1,0 +1,835 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import hypothesis
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chutes_exporter.api.keys import address_of
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import Credentials, Settings, make_settings
+from chutes_exporter.feeds import table
+from chutes_exporter.page import observed
+from chutes_exporter.page import plan as module
+from chutes_exporter.page.exporter import ORDER, Exporter
+from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.plan import enabled
+from chutes_exporter.simulator import Fault, Simulator, Size, World
+from tests.support import (
+    HOTKEY,
+    KEY,
+    NOON,
+    Clock,
+    Page,
+    data_of,
+    examples,
+    get,
+    parse_page,
+    promtool_complaints,
+    scrape,
+    series,
+    successes,
+    until,
+    watching,
+)
+from tests.support import served_exporter as serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from chutes_exporter.collectors import Answers, Scope
+    from chutes_exporter.collectors.base import Collector
+    from chutes_exporter.collectors.samples import Samples
+    from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.simulator.world import Job
+
+OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+INVOCATIONS = "chutes_chute_window_invocations"
+FEEDS = {
+    "metagraph": "chutes_metagraph_miners",
+    "scores": "chutes_scored_miners",
+    "stats": "chutes_platform_window_miners",
+    "metrics": "chutes_chute_utilization_ratio",
+    "chutes": "chutes_chute_info",
+    "servers": "chutes_server_info",
+    "nodes": "chutes_gpu_info",
+    "inventory": "chutes_fleet_gpus",
+    "instances": "chutes_instance_info",
+    "thrash_cooldowns": "chutes_miner_thrash_cooldowns",
+    "unique_chute_history": "chutes_miner_active_gpus",
+    "jobs": "chutes_jobs_waiting",
+    "images": "chutes_images",
+    "active_instances": "chutes_platform_active_instances",
+}
+NEEDS = {name: {name} for name in FEEDS} | {"inventory": {"servers", "nodes", "inventory", "instances"}}
+"""The feeds without which a metric is absent."""
+OF_A_HOTKEY = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
+
+
+def asking_all(url: str) -> Settings:
+    """Return the settings of an exporter that asks every feed."""
+    return watching(url, collectors={"thrash_cooldowns": True})
+
+
+async def page_of(exporter: Exporter, timeout: float = 5) -> Page:
+    return parse_page((await exporter.page(Format.TEXT, timeout=timeout)).decode())
+
+
+def names(page: Page) -> set[str]:
+    return {name for name, _ in page}
+
+
+async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(simulator: Simulator) -> None:
+    page = await scrape(Settings(api_url=simulator.url))
+    registered = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"}
+    assert registered == set(simulator.world.by_hotkey)
+    assert set(successes(page)) == {"metagraph", "scores", "stats", "metrics"}
+    assert set(successes(page).values()) == {1.0}
+    assert not [asked for asked in simulator.asked if asked.signed or asked.hotkey]
+
+
+async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
+    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]))
+    assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
+    assert "stats_per_chute" in successes(page)
+    assert not [asked for asked in simulator.asked if asked.signed]
+
+
+async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url))
+    assert set(successes(page)) == {collector.name for collector in COLLECTORS if collector.default != "off"}
+    assert set(successes(page).values()) == {1.0}
+    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == len(simulator.world.miners[0].servers)
+
+
+async def test_a_watched_hotkey_without_a_seat_is_not_registered_and_did_nothing(simulator: Simulator) -> None:
+    stranger = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[stranger]))
+    assert page[series("chutes_miner_registered", hotkey=stranger)] == 0
+    assert series("chutes_miner_blacklisted", hotkey=stranger) not in page
+    assert page[series("chutes_miner_window_compute_units", hotkey=stranger, window="1h")] == 0
+    assert series("chutes_miner_score_ratio", hotkey=stranger) not in page
+
+
+async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
+    world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
+    async with Simulator(world, clock=clock) as simulator:
+        await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
+    assert sorted(asked.endpoint for asked in simulator.asked) == ["metagraph", "metrics", "scores", "stats", "stats"]
+
+
+async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
+    keys = tuple(miner.key for miner in simulator.world.miners[:3])
+    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+    async with serve(settings) as (url, _):
+        text = (await get(f"{url}/metrics")).text
+    page = parse_page(text)
+    for miner in simulator.world.miners[:3]:
+        assert page[series("chutes_fleet_servers", hotkey=miner.hotkey)] == len(miner.servers)
+    assert text.count("# TYPE chutes_server_info ") == 1
+    assert [asked.endpoint for asked in simulator.asked].count("chutes") == 1
+
+
+async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator) -> None:
+    stranger = type(KEY).from_seed("22" * 32)
+    keys = (stranger, KEY)
+    page = await scrape(make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ())))
+    assert "chutes_chute_info" in names(page)
+    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
+    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
+    assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
+
+
+async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator) -> None:
+    stranger = type(KEY).from_seed("22" * 32)
+    settings = make_settings(
+        api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()), ttl=["chutes=0", "jobs=0"]
+    )
+    async with Exporter(settings, clock=Clock()) as exporter:
+        for _ in range(3):
+            await page_of(exporter)
+    keys = [asked.hotkey for asked in simulator.asked if asked.endpoint in ("chutes", "jobs")]
+    assert keys.count(stranger.address) <= 2
+    assert keys.count(HOTKEY) == 6
+
+
+async def test_who_is_last_among_equals_has_nobody_behind(simulator: Simulator) -> None:
+    page = await scrape(make_settings(api_url=simulator.url))
+    earning = simulator.world.shares(NOON)
+    idle = simulator.world.miners[-2].hotkey
+    assert idle not in earning
+    assert page[series("chutes_miner_seats_behind", hotkey=idle)] == 0
+    best = max(earning, key=lambda hotkey: earning[hotkey])
+    assert page[series("chutes_miner_seats_behind", hotkey=best)] == len(simulator.world.miners) - 1
+
+
+@pytest.mark.parametrize("failing", [*itertools.combinations(FEEDS, 1), *itertools.combinations(FEEDS, len(FEEDS) - 1)])
+async def test_whichever_endpoints_fail_the_others_metrics_stay(simulator: Simulator, failing: tuple[str, ...]) -> None:
+    for name in failing:
+        simulator.faults[name] = Fault(status=500)
+    page = await scrape(asking_all(simulator.url))
+    present = names(page)
+    for name, metric in FEEDS.items():
+        assert (metric in present) is not bool(NEEDS[name] & set(failing)), metric
+        hotkey = HOTKEY if name in OF_A_HOTKEY else ""
+        assert page[series("chutes_feed_up", feed=name, hotkey=hotkey)] == float(name not in failing)
+
+
+FAILURES = (Fault(status=500), Fault(body=b""), Fault(body=b"<html>"), Fault(cut_after=1), Fault(status=429))
+
+
+@given(faults=st.dictionaries(st.sampled_from(sorted(FEEDS)), st.sampled_from(FAILURES), min_size=1))
+@hypothesis.settings(
+    max_examples=examples(8), deadline=None, phases=[hypothesis.Phase.generate]
+)  # one is as good as another
+async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[str, Fault]) -> None:
+    clock = Clock()
+    # One that fails with an empty stream may be honest, where a miner has none of it.
+    async with Simulator(World(start=NOON, size=Size(miners=4, active_miners=3, chutes=8)), clock=clock) as simulator:
+        async with Exporter(asking_all(simulator.url), clock=clock, monotonic=clock) as exporter:
+            whole = await page_of(exporter)
+            simulator.faults.update(faults)
+            clock.now += 300
+            warm = await page_of(exporter)
+        async with Exporter(asking_all(simulator.url), clock=clock, monotonic=clock) as exporter:
+            cold = await page_of(exporter)
+    up = {dict(labels)["feed"]: value for (name, labels), value in cold.items() if name == "chutes_feed_up"}
+    down = {name for name, value in up.items() if not value}
+    # An empty stream is believed where there may be none; GPUs are doubted, and with them what hangs on them.
+    assert {name for name, fault in faults.items() if fault.body != b""} <= down <= faults.keys() | {"stats_per_chute"}
+    for name, metric in FEEDS.items():
+        if NEEDS[name] & down:
+            assert metric not in names(cold), metric
+        elif not NEEDS[name] & faults.keys():
+            assert metric in names(cold), metric
+    # What is known already stays, whatever fails now, with its honest date.
+    assert names(whole) - names(warm) <= {
+        metric.name
+        for collector in COLLECTORS
+        for metric in collector.metrics
+        if {source.name for source in collector.feeds} & faults.keys() - down
+    } | {"chutes_api_clock_offset_seconds"}
+    still_fresh = {feed.name for feed in table.FEEDS if feed.ttl > 300}
+    for name in faults.keys() & down - still_fresh:
+        hotkey = HOTKEY if name in OF_A_HOTKEY else ""
+        assert warm[series("chutes_feed_last_success_timestamp_seconds", feed=name, hotkey=hotkey)] == NOON
+        assert warm[series("chutes_feed_up", feed=name, hotkey=hotkey)] == 0
+
+
+@pytest.mark.parametrize("hanging", [("metagraph",), ("servers", "stats"), tuple(FEEDS)[1:], tuple(FEEDS)])
+async def test_whichever_endpoints_hang_the_rest_is_there_in_time(
+    simulator: Simulator, hanging: tuple[str, ...]
+) -> None:
+    simulator.faults.update(dict.fromkeys(hanging, Fault(latency=60)))
+    async with Exporter(asking_all(simulator.url), clock=Clock()) as exporter:
+        page = await asyncio.wait_for(page_of(exporter, timeout=3), 60)
+    for name, metric in FEEDS.items():
+        assert (metric in names(page)) is not bool(NEEDS[name] & set(hanging)), metric
+
+
+@pytest.fixture
+def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that making a page takes more than it does; one is added for each page that was made."""
+    render = Exporter._render  # noqa: SLF001 - made slow
+    seconds = [0.0]
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(seconds[0])
+        seconds.append(seconds[0])
+        return render(*arguments)
+
+    monkeypatch.setattr(Exporter, "_render", slow)
+    monkeypatch.setattr("chutes_exporter.page.exporter._FAST_BYTES", -1)
+    return seconds
+
+
+def being_made(exporter: Exporter) -> bool:
+    """Return whether a page is being made."""
+    return exporter._building.locked()  # noqa: SLF001 - nothing shows it from outside
+
+
+async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slow_rendering: list[float]) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        await page_of(exporter)
+        slow_rendering[:] = [0.3]
+        pages = await asyncio.gather(*(page_of(exporter) for _ in range(30)))
+        assert len(slow_rendering) == 2
+        # Who comes while a page is being made gets the next one: it may know more.
+        first = asyncio.create_task(page_of(exporter))
+        await until(lambda: being_made(exporter))
+        await page_of(exporter)
+        await first
+    assert len(slow_rendering) == 4
+    assert len({len(page) for page in pages}) == 1
+
+
+async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=0.8)
+    async with serve(watching(simulator.url)) as (url, _):
+        address = httpx.URL(url)
+        _, leaving = await asyncio.open_connection(address.host, address.port)
+        leaving.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.3)
+        staying = asyncio.create_task(get(f"{url}/metrics"))
+        await asyncio.sleep(0.1)
+        leaving.transport.abort()
+        page = parse_page((await staying).text)
+    assert set(successes(page).values()) == {1.0}
+    assert [asked.endpoint for asked in simulator.asked].count("scores") == 1
+
+
+async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
+    simulator: Simulator, slow_rendering: list[float]
+) -> None:
+    slow_rendering[:] = [0.3]
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        await page_of(exporter)
+        leaving = asyncio.create_task(exporter.page(Format.TEXT, timeout=5))
+        await until(lambda: being_made(exporter))
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert set(successes(await page_of(exporter)).values()) == {1.0}
+
+
+async def test_the_time_that_making_a_page_takes_comes_off_the_wait(
+    simulator: Simulator, slow_rendering: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_rendering[:] = [0.6]
+    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
+        await page_of(exporter)
+        simulator.faults["scores"] = Fault(latency=30)
+        waits = []
+        read = exporter.feeds.read
+
+        async def watched(feed: Feed[Any], timeout: float) -> Any:
+            waits.append(timeout)
+            return await read(feed, timeout)
+
+        monkeypatch.setattr(exporter.feeds, "read", watched)
+        await page_of(exporter, timeout=2)
+    assert waits
+    assert max(waits) <= 2 - 0.6
+
+
+async def test_nobody_waits_longer_where_making_pages_takes_most_of_the_timeout(
+    simulator: Simulator, slow_rendering: list[float]
+) -> None:
+    slow_rendering[:] = [1.2]
+    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
+        await page_of(exporter)
+        simulator.faults["scores"] = Fault(latency=30)
+        page = await page_of(exporter, timeout=1.5)
+    assert page[series("chutes_scrape_collector_duration_seconds", collector="scores")] < 0.6
+    assert "chutes_miner_score_ratio" in names(page)
+
+
+async def test_a_page_that_is_rendered_already_needs_no_thread(simulator: Simulator) -> None:
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            first = await page_of(exporter)
+            asyncio.get_running_loop().set_default_executor(threads)
+            busy = asyncio.get_running_loop().run_in_executor(None, free.wait)
+            try:
+                second = await asyncio.wait_for(page_of(exporter), 10)
+            finally:
+                free.set()
+            await busy
+    assert data_of(first) == data_of(second)
+
+
+async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_timeout(simulator: Simulator) -> None:
+    simulator.faults.update(dict.fromkeys(("metagraph", "scores"), Fault(latency=60)))
+    settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
+    async with Exporter(settings, clock=Clock()) as exporter:
+        page = await exporter.probe(OTHER, Format.TEXT, timeout=2)
+    waited = {feed.name: reading.seconds for feed, reading in page.readings.items()}
+    # The wait for the metagraph, which has the seats, took all of it.
+    assert waited["scores"] < 1
+
+
+async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simulator) -> None:
+    async with serve(watching(simulator.url)) as (url, exporter):
+        simulator.faults["scores"] = Fault(latency=60)
+        waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
+        await until(
+            lambda: {one.feed.name for one in exporter.feeds.states() if one.last_success is None} == {"scores"}
+        )
+        exporter.feeds.hurry()
+        page = parse_page((await asyncio.wait_for(waiting, 30)).text)
+        assert successes(page)["scores"] == 0
+        assert successes(page)["metagraph"] == 1
+
+
+async def test_a_hanging_api_costs_no_scrape(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(latency=30)
+    async with serve(watching(simulator.url)) as (url, _):
+        response = await asyncio.wait_for(
+            get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"}), timeout=60
+        )
+    page = parse_page(response.text)
+    assert successes(page)["scores"] == 0
+    assert successes(page)["metagraph"] == 1
+    assert "chutes_miner_score_ratio" not in names(page)
+
+
+@pytest.fixture
+async def crowd(clock: Clock) -> AsyncIterator[tuple[Simulator, Settings]]:
+    """A dozen miners with keys."""
+    world = World(start=NOON, size=Size(miners=12, active_miners=12, chutes=20))
+    keys = tuple(miner.key for miner in world.miners)
+    async with Simulator(world, clock=clock) as simulator:
+        yield simulator, make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+
+
+async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simulator, Settings], clock: Clock) -> None:
+    simulator, settings = crowd
+    own = ("nodes", "servers", "instances", "inventory")
+    simulator.faults.update(dict.fromkeys(own, Fault(latency=0.1)))
+    async with Exporter(settings, clock=clock) as exporter:
+        page = await page_of(exporter, timeout=30)
+    assert set(successes(page).values()) == {1.0}
+    assert [simulator.api.most_at_once[name] for name in own] == [4] * 4
+
+
+async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
+    crowd: tuple[Simulator, Settings], clock: Clock
+) -> None:
+    simulator, settings = crowd
+    simulator.faults.update(dict.fromkeys(("nodes", "instances"), Fault(latency=60)))
+    async with Exporter(settings, clock=clock) as exporter:
+        page = await page_of(exporter, timeout=4)
+    up = {dict(labels)["feed"] for (name, labels), value in page.items() if name == "chutes_feed_up" and value}
+    assert up == FEEDS.keys() - {"nodes", "instances", "thrash_cooldowns"} | {"stats_per_chute"}
+    assert "chutes_feed_up" in names(page)
+    hanging = {collector for collector, value in successes(page).items() if not value}
+    assert hanging == {"nodes", "fleet", "instances", "private_gate"}
+
+
+async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simulator, Settings], clock: Clock) -> None:
+    simulator, settings = crowd
+    simulator.faults["nodes"] = Fault(status=429, headers={"retry-after": "600"})
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        await page_of(exporter)
+        # Those under way together could not know; the others were left alone.
+        asked = len(simulator.asked)
+        clock.now += 599
+        simulator.faults.clear()
+        await page_of(exporter)
+        assert "nodes" not in [one.endpoint for one in list(simulator.asked)[asked:]]
+        clock.now += 1
+        page = await page_of(exporter)
+    assert [one.endpoint for one in list(simulator.asked)[asked:]].count("nodes") == 12
+    assert successes(page)["nodes"] == 1
+
+
+async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
+    ttl = ["unique_chute_history=0.2", "scores=0"]
+    async with Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter:
+        await page_of(exporter)
+        simulator.faults["scores"] = Fault(latency=30)
+        # One scrape has the history and waits for the scores; another brings a newer history meanwhile.
+        waiting = asyncio.create_task(page_of(exporter, timeout=3))
+        await asyncio.sleep(0.4)
+        clock.now += 4000
+        await page_of(exporter, timeout=1.5)
+        page = await waiting
+    asked_at = page[series("chutes_feed_last_success_timestamp_seconds", feed="unique_chute_history", hotkey=HOTKEY)]
+    assert asked_at == NOON + 4000
+    assert page[series("chutes_miner_history_timestamp_seconds", hotkey=HOTKEY)] == NOON + 3600
+
+
+async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(simulator: Simulator) -> None:
+    limits = {"ttl": ["metagraph=0.1", "scores=0"], "max_age": ["metagraph=0.3"]}
+    async with Exporter(watching(simulator.url, **limits), clock=Clock()) as exporter:
+        simulator.faults["scores"] = Fault(latency=3)
+        page = await page_of(exporter, timeout=1)
+    assert "chutes_metagraph_miners" not in names(page)
+    assert successes(page)["metagraph"] == 0
+
+
+async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
+        await page_of(exporter)
+        page = await page_of(exporter)
+    assert [asked.endpoint for asked in simulator.asked].count("scores") == 2
+    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+    assert page[series("chutes_feed_ttl_seconds", feed="scores")] == 0
+
+
+async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        first = await page_of(exporter)
+        asked = len(simulator.asked)
+        second = await page_of(exporter)
+        assert len(simulator.asked) == asked
+    assert data_of(first) == data_of(second)
+    assert second[series("chutes_feed_requests_total", feed="scores", result="hit")] == 1
+    assert second[series("chutes_feed_requests_total", feed="scores", result="miss")] == 1
+
+
+async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
+    simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n')
+    with structlog.testing.capture_logs() as logs:
+        page = await scrape(Settings(api_url=simulator.url))
+    assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
+    assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
+    assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
+    assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
+
+
+def body_of(*records: dict[str, Any], broken: int = 0) -> bytes:
+    """Return a JSON list of records, and some that cannot be read."""
+    return json.dumps([*records, *[{"hotkey": 5, "gpu_id": 5, "instance_id": 5, "chute_id": 5}] * broken]).encode()
+
+
+def stream_of(*records: dict[str, Any]) -> bytes:
+    return b"".join(b"data: " + json.dumps(record).encode() + b"\n\n" for record in records)
+
+
+ROWS = [{"miner_hotkey": OTHER, "compute_units": 7, "total_instances": 1, "bounty_count": 0, "compute_seconds": None}]
+
+
+async def test_from_what_is_missing_nothing_is_concluded_where_a_record_could_not_be_read(simulator: Simulator) -> None:
+    gpu = {"uuid": "g1", "gpu_identifier": "h100", "verified_at": "2026-11-24T11:00:00"}
+    window = {"instance_stats": [*ROWS, {"miner_hotkey": 5}]}
+    simulator.faults.update(
+        metagraph=Fault(body=body_of({"hotkey": OTHER, "incentive": 0.5}, broken=1)),
+        stats=Fault(body=json.dumps({"past_hour": window, "past_day": window, "all": window}).encode()),
+        scores=Fault(body=json.dumps({"final_scores": {HOTKEY: 0.25, OTHER: "0.5"}}).encode()),
+        inventory=Fault(body=body_of({"gpu_id": "g2", "active": True}, broken=1)),
+        servers=Fault(body=json.dumps({"servers": [{"server_id": "s", "gpus": [gpu]}, {"name": "x"}]}).encode()),
+        nodes=Fault(body=stream_of(gpu, {"uuid": 5})),
+        instances=Fault(body=stream_of({"instance_id": "i", "active": True}, {"instance_id": 5})),
+        active_instances=Fault(body=body_of({"instance_id": "i", "miner_hotkey": OTHER}, broken=1)),
+        jobs=Fault(body=stream_of({"job_id": "j"}, {"job_id": 5})),
+        images=Fault(body=stream_of({"image_id": "j"}, {"image_id": 5})),
+        thrash_cooldowns=Fault(body=body_of({"chute_id": "c"}, broken=1)),
+    )
+    page = await scrape(watching(simulator.url))
+    assert page[series("chutes_miner_score_ratio", hotkey=HOTKEY)] == 0.25
+    assert page[series("chutes_gpu_in_use", hotkey=HOTKEY, gpu_id="g2")] == 1
+    assert page[series("chutes_instance_active", hotkey=HOTKEY, instance_id="i")] == 1
+    concluded = {
+        "chutes_miner_registered",
+        "chutes_miner_incentive_rank",
+        "chutes_metagraph_miners",
+        "chutes_metagraph_blacklisted_miners",
+        "chutes_miner_window_compute_units",
+        "chutes_platform_window_compute_units",
+        "chutes_platform_window_miners",
+        "chutes_miner_score_rank",
+        "chutes_scored_miners",
+        "chutes_fleet_gpus",
+        "chutes_fleet_servers",
+        "chutes_server_gpus",
+        "chutes_fleet_instances",
+        "chutes_miner_active_instances",
+        "chutes_platform_active_instances",
+        "chutes_jobs_waiting",
+        "chutes_jobs_tried",
+        "chutes_images",
+        "chutes_miner_thrash_cooldowns",
+        "chutes_observed_instances_started_total",
+        "chutes_observed_gpu_verification_failures_total",
+    }
+    assert concluded & names(page) == set()
+    assert series("chutes_gpu_in_use", hotkey=HOTKEY, gpu_id="g1") not in page
+    for feed in ("metagraph", "stats", "scores"):
+        assert page[series("chutes_feed_rejected_records", feed=feed)] >= 1
+
+
+async def test_a_sum_with_an_unknown_part_is_unknown(simulator: Simulator) -> None:
+    window = {"instance_stats": ROWS}
+    simulator.faults["stats"] = Fault(body=json.dumps({"past_hour": window}).encode())
+    page = await scrape(make_settings(api_url=simulator.url))
+    assert page[series("chutes_platform_window_compute_units", window="1h")] == 7
+    assert "chutes_platform_window_compute_seconds" not in names(page)
+
+
+async def test_no_gpus_are_only_believed_where_the_servers_have_none_either(simulator: Simulator) -> None:
+    simulator.faults["nodes"] = Fault(body=b"")
+    page = await scrape(watching(simulator.url))
+    doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")
+    assert page[doubted] == 1
+    assert "chutes_fleet_gpus" not in names(page)
+    simulator.faults["servers"] = Fault(status=500)
+    page = await scrape(watching(simulator.url))
+    assert page[doubted] == 1
+    simulator.faults["servers"] = Fault(body=b'{"servers": []}')
+    page = await scrape(watching(simulator.url))
+    assert page[doubted] == 0
+    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == 0
+
+
+async def test_what_the_api_says_twice_stands_once_and_is_counted(simulator: Simulator) -> None:
+    twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
+    simulator.faults["metagraph"] = Fault(body=body_of(*twice))
+    page = await scrape(make_settings(api_url=simulator.url))
+    assert page[series("chutes_miner_stake", hotkey=OTHER)] == 0.5
+    assert page[series("chutes_metagraph_miners")] == 1
+    assert page[series("chutes_scrape_collector_duplicate_samples", collector="metagraph")] == 1
+
+
+async def test_a_miner_without_history_is_no_failure(simulator: Simulator) -> None:
+    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[OTHER]))
+    assert page[series("chutes_feed_up", feed="unique_chute_history", hotkey=OTHER)] == 1
+    assert "chutes_miner_active_gpus" not in names(page)
+
+
+async def test_a_record_that_comes_twice_makes_one_series(simulator: Simulator) -> None:
+    simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": "a", "utilization": 2}\n\n' * 2)
+    page = await scrape(Settings(api_url=simulator.url))
+    assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
+    assert page[series("chutes_scrape_collector_duplicate_samples", collector="metrics")] == 1
+
+
+async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        whole = await page_of(exporter)
+    size = whole[series("chutes_scrape_series")]
+    assert size == len(data_of(whole)) - len(observed.METRICS)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url, max_series=int(size) - 1), clock=Clock()) as exporter:
+            page = await page_of(exporter)
+            await page_of(exporter)
+    assert cut_of(page) == ["stats_per_chute"]
+    gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
+    assert gone == {key for key in whole if key[0] in {metric.name for metric in by_name("stats_per_chute").metrics}}
+    assert page[series("chutes_scrape_series")] == size
+    assert page[series("chutes_scrape_series_limit")] == size - 1
+    assert [log["collectors"] for log in logs if "left out" in log["event"]] == ["stats_per_chute"]
+    async with Exporter(watching(simulator.url, max_series=int(size)), clock=Clock()) as exporter:
+        assert cut_of(await page_of(exporter)) == []
+
+
+async def test_a_collector_too_large_for_the_page_does_not_take_the_others_with_it(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url, max_series=150), clock=Clock()) as exporter:
+        page = await page_of(exporter)
+    cut = cut_of(page)
+    assert "nodes" in cut
+    assert {"metagraph", "scores", "stats", "jobs", "images"} & set(cut) == set()
+
+
+def cut_of(page: Page) -> list[str]:
+    return sorted(
+        dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith("_cut") and value
+    )
+
+
+async def test_what_the_api_does_not_know_where_it_must_is_a_failure(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(status=404)
+    page = await scrape(watching(simulator.url, max_series=0))
+    assert page[series("chutes_feed_up", feed="scores")] == 0
+    # There is nothing of it to leave out.
+    assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
+    assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1
+
+
+async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Simulator) -> None:
+    async with Exporter(watching(simulator.url, max_series=0), clock=Clock()) as exporter:
+        page = await page_of(exporter)
+    assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
+
+
+async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Simulator, clock: Clock) -> None:
+    only = {collector.name: collector.name == "metrics" for collector in COLLECTORS}
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(
+            watching(simulator.url, max_series=1, collectors=only), clock=clock, monotonic=clock
+        ) as exporter:
+            await page_of(exporter)
+            await page_of(exporter)
+            simulator.faults["metrics"] = Fault(status=500)
+            clock.now += 3600
+            await page_of(exporter)
+    assert [log["event"] for log in logs if "left out" in log["event"]] == [
+        "collectors left out, to stay below --max-series",
+        "no collector is left out any more",
+    ]
+
+
+class FewJobs(World):
+    """A world whose list of jobs has just begun."""
+
+    def jobs(self, now: float) -> list[Job]:
+        return super().jobs(now)[-5:]
+
+
+@pytest.mark.parametrize(
+    "size", [Size(miners=3, active_miners=3, chutes=40), Size(miners=40, active_miners=20, chutes=200)]
+)
+async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) -> None:
+    world = FewJobs(start=NOON, size=size)
+    async with Simulator(world, clock=clock) as simulator:
+        on = {collector.name: True for collector in COLLECTORS}
+        settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
+        async with Exporter(settings, clock=clock) as exporter:
+            page = await page_of(exporter)
+    counts = {
+        "miner": size.miners,
+        "chute": size.chutes,
+        "miner_chute": len(world.work(NOON, 7 * 86400, per_chute=True)),
+        "server": len(world.miners[0].servers),
+        "gpu": len(world.miners[0].gpus),
+        "instance": len(world.instances(NOON, HOTKEY)),
+        "item": 8 + len([job for job in world.jobs(NOON) if job.finished_at is None and job.miner is None]),
+    }
+    for collector in COLLECTORS:
+        names_of = {metric.name for metric in collector.metrics}
+        # Invocations of the hour and of the day come from two collectors.
+        other = ("window", "1h" if collector.name == "chutes" else "1d")
+        made = len([k for k in page if k[0] in names_of and not (k[0] == INVOCATIONS and other in k[1])])
+        stated = collector.cost.series(**counts, fixed=size.miners if collector.scope == "miner" else 1)
+        assert made <= stated, collector.name
+        # Stated costs are worst cases, not fantasies. The service has no cooldowns any more.
+        assert collector.name == "thrash_cooldowns" or stated <= 14 * made + 30, collector.name
+
+
+async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_answers: Answers, _scope: Scope, _out: Samples) -> None:
+        raise ZeroDivisionError
+
+    broken_scores = [replace(c, collect=broken) if c.name == "scores" else c for c in COLLECTORS]
+    monkeypatch.setattr(module, "COLLECTORS", broken_scores)
+    with structlog.testing.capture_logs() as logs:
+        page = await scrape(Settings(api_url=simulator.url))
+    assert successes(page) == {"metagraph": 1, "scores": 0, "stats": 1, "metrics": 1}
+    assert [log["collector"] for log in logs if log["event"] == "collector failed"] == ["scores"]
+
+
+async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(status=503)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            await page_of(exporter)
+            await page_of(exporter)
+    (log,) = [log for log in logs if log["event"] == "feed failed"]
+    assert (log["feed"], log["reason"], log["detail"]) == ("scores", "unavailable", "503 simulated fault")
+    assert log["advice"]
+
+
+async def test_why_a_feed_is_down_is_told_in_a_word_for_as_long(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults["scores"] = Fault(status=503, times=1)
+    stranger = type(KEY).from_seed("22" * 32)
+    settings = make_settings(api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()))
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        page = await page_of(exporter)
+        reasons = {tuple(sorted(labels)) for name, labels in page if name == "chutes_feed_failure_info"}
+        assert (("feed", "scores"), ("reason", "unavailable")) in reasons
+        assert (("feed", "servers"), ("hotkey", stranger.address), ("reason", "not_registered")) in reasons
+        clock.now += 60
+        page = await page_of(exporter)
+    assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
+
+
+async def test_the_watched_are_told_from_the_others(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url, hotkeys=[OTHER], miners="all"))
+    watched = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"}
+    assert watched == {HOTKEY, OTHER}
+
+
+async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(status=503, times=1)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            await page_of(exporter)
+            for feed in exporter.feeds.states():
+                feed.closed_until = 0
+            page = await page_of(exporter)
+    assert [(log["event"], log["feed"]) for log in logs] == [("feed failed", "scores"), ("feed is back", "scores")]
+    assert page[series("chutes_feed_up", feed="scores")] == 1
+
+
+async def test_what_is_no_error_of_the_api_is_logged_with_its_trace(simulator: Simulator) -> None:
+    async def bug(*_: object, **__: object) -> Any:
+        raise ZeroDivisionError
+
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            exporter.client.fetch = bug  # type: ignore[method-assign]
+            await page_of(exporter)
+    assert {log["reason"] for log in logs} == {"ZeroDivisionError"}
+    assert all(log["exc_info"] for log in logs)
+
+
+async def test_the_active_miners_are_those_that_earn(simulator: Simulator) -> None:
+    page = await scrape(
+        make_settings(api_url=simulator.url, hotkeys=[simulator.world.miners[-1].hotkey], miners="active")
+    )
+    earning = simulator.world.shares(NOON)
+    watched = {simulator.world.miners[-1].hotkey}
+    for metric, idle_too in (("registered", True), ("score_ratio", False), ("window_compute_units", True)):
+        found = {dict(labels)["hotkey"] for name, labels in page if name == f"chutes_miner_{metric}"}
+        assert found == set(earning) | (watched if idle_too else set())
+    assert len(earning) < len(simulator.world.miners)
+
+
+@pytest.mark.parametrize("mode", ["nothing", "hotkey", "key"])
+async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mode: str) -> None:
+    settings = {
+        "nothing": Settings(api_url=simulator.url),
+        "hotkey": make_settings(api_url=simulator.url, hotkeys=[HOTKEY]),
+        "key": watching(simulator.url),
+    }[mode]
+    async with Exporter(settings, clock=Clock()) as exporter:
+        assert promtool_complaints(await exporter.page(Format.TEXT, timeout=5)) == ""
+
+
+def by_name(name: str) -> Collector:
+    return next(collector for collector in COLLECTORS if collector.name == name)
+
+
+def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
+    sources = {source.name for collector in COLLECTORS for source in collector.feeds}
+    assert sources == FEEDS.keys() | {"stats_per_chute"}
+
+
+def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> None:
+    everybody, one, mine = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
+    assert enabled(by_name("scores"), everybody)
+    assert not enabled(by_name("scores"), replace(everybody, collectors={"scores": False}))
+    assert not enabled(by_name("stats_per_chute"), everybody)
+    assert enabled(by_name("stats_per_chute"), replace(everybody, collectors={"stats_per_chute": True}))
+    assert enabled(by_name("stats_per_chute"), one)
+    assert not enabled(by_name("servers"), one)
+    assert not enabled(by_name("servers"), replace(one, collectors={"servers": True}))
+    assert enabled(by_name("servers"), mine)
+    assert not enabled(by_name("job_details"), mine)
+    assert enabled(by_name("job_details"), replace(mine, collectors={"job_details": True}))
+    many = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in range(17)])
+    assert enabled(by_name("unique_chute_history"), one)
+    assert not enabled(by_name("unique_chute_history"), everybody)
+    assert not enabled(by_name("unique_chute_history"), many)
+    assert enabled(by_name("unique_chute_history"), replace(many, collectors={"unique_chute_history": True}))
+
+
+def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
+    assert len({metric.name for metric in ORDER}) == len(ORDER)
+    for metric in ORDER:
+        assert metric.name.startswith("chutes_")
+        assert metric.help.endswith(".")
+        assert metric.source
+        assert (metric.kind == "info") == metric.name.endswith("_info")
+        assert (metric.kind == "counter") == metric.name.endswith("_total")
+        assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(metric.labels)
+        assert ("_window_" in metric.name) == ("window" in metric.labels)
+
+
+async def test_no_collector_makes_a_metric_that_it_does_not_declare(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url))
+    declared = {metric.name for metric in (*observed.METRICS, *(m for c in COLLECTORS for m in c.metrics))}
+    assert {name for name, _ in data_of(page)} <= declared

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter.api.keys import address_of
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import make_settings
+from chutes_exporter.page import plan, rendering
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
+from chutes_exporter.simulator import Fault, Simulator
+from tests.support import HOTKEY, Clock, Page, data_of, parse_page, series, successes, watching
+
+if TYPE_CHECKING:
+    from chutes_exporter.collectors import Answers, Scope
+    from chutes_exporter.collectors.samples import Samples
+
+STRANGERS = [address_of(bytes([number]) * 32) for number in range(1, 9)]
+EVERYTHING = {collector.name: True for collector in COLLECTORS}
+
+
+async def metrics(exporter: Exporter, *collect: str) -> Page:
+    return parse_page((await exporter.page(Format.TEXT, timeout=5, collect=collect)).decode())
+
+
+async def probe(exporter: Exporter, target: str, *collect: str) -> Page:
+    page = await exporter.probe(target, Format.TEXT, timeout=5, collect=collect)
+    return parse_page(page.body.decode())
+
+
+def cut_of(page: Page) -> set[str]:
+    return {dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith("_cut") and value}
+
+
+@pytest.fixture
+def collected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each collector ran."""
+    counts: Counter[str] = Counter()
+
+    def counting(collector: Any) -> Any:
+        def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+            counts[collector.name] += 1
+            collector.collect(answers, scope, out)
+
+        return replace(collector, collect=collect)
+
+    monkeypatch.setattr(plan, "COLLECTORS", tuple(map(counting, COLLECTORS)))
+    return counts
+
+
+async def test_what_is_the_same_for_everybody_is_rendered_once_for_all_pages(
+    simulator: Simulator, collected: Counter[str]
+) -> None:
+    shared = ("chutes", "metrics", "images", "chute_gpus")
+    async with Exporter(watching(simulator.url, collectors=EVERYTHING), clock=Clock()) as exporter:
+        whole = await metrics(exporter)
+        for name in shared:
+            await metrics(exporter, name)
+        for stranger in STRANGERS:
+            page = await probe(exporter, stranger, *shared)
+            assert data_of(page).items() <= data_of(whole).items()
+            assert len(data_of(page)) > 100
+    assert {name: collected[name] for name in shared} == dict.fromkeys(shared, 1)
+
+
+async def test_what_differs_from_miner_to_miner_is_rendered_for_each(
+    simulator: Simulator, collected: Counter[str]
+) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        for _ in range(2):
+            for stranger in STRANGERS:
+                page = await probe(exporter, stranger)
+                assert page[series("chutes_miner_registered", hotkey=stranger)] == 0
+    assert collected["metagraph"] == len(STRANGERS)
+
+
+async def test_lines_of_other_pages_are_dropped_when_they_are_too_many(
+    simulator: Simulator, collected: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Room for the lines of three strangers' metagraph, but not for those of all chutes.
+    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 4_000)
+    settings = watching(simulator.url, collectors={"chutes": False, "metrics": True, "chute_gpus": False})
+    async with Exporter(settings, clock=Clock()) as exporter:
+        await metrics(exporter)
+        for stranger in STRANGERS:
+            await probe(exporter, stranger, "metagraph", "metrics")
+        await probe(exporter, STRANGERS[-1], "metagraph")
+        assert collected["metagraph"] == 1 + len(STRANGERS)
+        await probe(exporter, STRANGERS[0], "metagraph")
+        assert collected["metagraph"] == 2 + len(STRANGERS)
+        # The main page's are not among them.
+        await metrics(exporter)
+    assert collected["metrics"] == 1
+
+
+async def test_lines_that_never_fit_among_those_of_other_pages_are_rendered_each_time(
+    simulator: Simulator, collected: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 2_000)
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        first = await probe(exporter, HOTKEY, "chute_gpus")
+        assert data_of(await probe(exporter, HOTKEY, "chute_gpus")) == data_of(first) != {}
+    assert collected["chute_gpus"] == 2
+
+
+async def test_a_collector_left_out_of_the_page_can_be_scraped_alone(simulator: Simulator) -> None:
+    settings = watching(simulator.url)
+    async with Exporter(settings, clock=Clock()) as exporter:
+        whole = await metrics(exporter)
+    size = int(whole[series("chutes_scrape_series")])
+    async with Exporter(replace(settings, max_series=size - 1), clock=Clock()) as exporter:
+        for _ in range(2):
+            assert cut_of(await metrics(exporter)) == {"stats_per_chute"}
+            alone = await metrics(exporter, "stats_per_chute")
+            assert cut_of(alone) == set()
+            assert data_of(alone).items() <= data_of(whole).items()
+            assert len(data_of(alone)) > 10
+
+
+async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are_kept(simulator: Simulator) -> None:
+    settings = watching(simulator.url)
+    async with Exporter(settings, clock=Clock()) as exporter:
+        size = (await metrics(exporter))[series("chutes_scrape_series")]
+    for limit in (0, 1, 30, 200):
+        async with Exporter(replace(settings, max_series=limit), clock=Clock()) as exporter:
+            for _ in range(2):
+                page = await metrics(exporter)
+                assert page[series("chutes_scrape_series")] == size
+                assert cut_of(page)
+
+
+async def test_lines_that_are_too_long_together_are_left_out_though_they_are_few(simulator: Simulator) -> None:
+    rows = [{"chute_id": f"{number}" + "😀" * 190, "utilization": 1} for number in range(2_000)]
+    body = "".join(f"data: {json.dumps(row)}\n\n" for row in rows)
+    simulator.faults["metrics"] = Fault(body=body.encode())
+    for limit, cut in ((3_000, {"metrics"}), (6_000, set[str]())):
+        settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY], max_series=limit)
+        async with Exporter(settings, clock=Clock()) as exporter:
+            for _ in range(2):
+                page = await metrics(exporter)
+                assert cut_of(page) == cut
+                assert page[series("chutes_scrape_series")] < 3_000
+
+
+async def test_an_answer_that_is_gone_takes_its_lines_along(simulator: Simulator, clock: Clock) -> None:
+    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+        assert "chutes_scored_miners" in {name for name, _ in await metrics(exporter)}
+        simulator.faults["scores"] = Fault(status=500)
+        clock.now += 3600
+        page = await metrics(exporter)
+        assert "chutes_scored_miners" not in {name for name, _ in page}
+        assert successes(page)["scores"] == 0
+        assert successes(page)["metagraph"] == 1

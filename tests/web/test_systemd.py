@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from chutes_exporter.config import ConfigError
+from chutes_exporter.web.systemd import Notifier, take_sockets
+from tests.support import ROOT, free_port
+from tests.test_cli import COMMAND, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+UNITS = ROOT / "deploy" / "systemd"
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket on which systemd would be told."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(10)
+        yield listening
+
+
+def heard(told: socket.socket) -> str:
+    return told.recv(4096).decode()
+
+
+def test_systemd_is_told_how_things_are(told: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": told.getsockname()})
+    notifier.ready("listening")
+    assert heard(told) == "READY=1\nSTATUS=listening"
+    notifier.reloading()
+    assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", heard(told))
+    notifier.stopping()
+    assert heard(told) == "STOPPING=1"
+
+
+def test_the_abstract_namespace_is_meant_by_an_at_sign() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind("\0chutes-exporter-test")
+        Notifier({"NOTIFY_SOCKET": "@chutes-exporter-test"}).stopping()
+        assert heard(listening) == "STOPPING=1"
+
+
+def test_who_is_not_there_is_not_told(tmp_path: Path) -> None:
+    Notifier({}).ready("listening")
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("listening")
+
+
+async def test_the_watchdog_hears_twice_in_its_time(told: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "1000000"})
+    alive = asyncio.create_task(notifier.keep_alive())
+    times = []
+    for _ in range(4):
+        assert await asyncio.to_thread(told.recv, 100) == b"WATCHDOG=1"
+        times.append(time.monotonic())
+    alive.cancel()
+    # Half a second apart, which leaves a busy machine as much again.
+    assert 1.4 < times[-1] - times[0] < 3
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}]
+)
+async def test_without_a_watchdog_nothing_is_said(told: socket.socket, variables: dict[str, str]) -> None:
+    await asyncio.wait_for(Notifier({"NOTIFY_SOCKET": told.getsockname(), **variables}).keep_alive(), 5)
+    told.setblocking(False)  # noqa: FBT003 - takes it by position only
+    with pytest.raises(BlockingIOError):
+        told.recv(100)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"LISTEN_PID": "1", "LISTEN_FDS": "1"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "many"},
+    ],
+)
+def test_sockets_of_somebody_else_are_not_taken(variables: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="has handed over no socket"):
+        take_sockets(variables)
+
+
+_DATAGRAM = """
+import os, socket, sys
+from chutes_exporter.web.systemd import take_sockets
+opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+os.dup2(opened.detach(), 3)
+try:
+    take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+except ValueError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_socket_that_nothing_can_listen_on_is_refused() -> None:
+    result = subprocess.run([sys.executable, "-c", _DATAGRAM], capture_output=True, text=True, check=False)
+    assert (result.returncode, "use ListenStream=" in result.stderr) == (1, True)
+
+
+def test_it_serves_on_a_socket_that_systemd_has_opened_and_tells_when_it_is_ready(
+    told: socket.socket, tmp_path: Path
+) -> None:
+    path = tmp_path / "exporter.sock"
+    variables = environment(NOTIFY_SOCKET=str(told.getsockname()))
+    process = subprocess.Popen(
+        [  # noqa: S607 - Debian's, from the path
+            "systemd-socket-activate",
+            f"--listen={path}",
+            *(f"--setenv={name}={value}" for name, value in variables.items()),
+            COMMAND,
+            "--web.systemd-socket",
+            *("--api.url", "http://127.0.0.1:9"),
+        ],
+        env=variables,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=20), timeout=30) as client:
+            while not path.exists():
+                time.sleep(0.01)
+            assert client.get("http://exporter/-/healthy").status_code == 200
+        assert heard(told) == f"READY=1\nSTATUS=listening on unix:{path}"
+        process.send_signal(signal.SIGTERM)
+        assert heard(told) == "STOPPING=1"
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_answers_on_a_socket_from_systemd_are_sent_without_delay() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    variables = environment()
+    process = subprocess.Popen(
+        [  # noqa: S607 - Debian's, from the path
+            "systemd-socket-activate",
+            f"--listen={address}",
+            *(f"--setenv={name}={value}" for name, value in variables.items()),
+            COMMAND,
+            "--web.systemd-socket",
+            *("--api.url", "http://127.0.0.1:9"),
+        ],
+        env=variables,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=20), timeout=30) as client:
+            clients, times = set(), []
+            for _ in range(20):
+                with client.stream("GET", f"http://{address}/-/healthy") as response:
+                    clients.add(response.extensions["network_stream"].get_extra_info("client_addr"))
+                    started = time.perf_counter()
+                    response.read()
+                    times.append(time.perf_counter() - started)
+        assert len(clients) == 1
+        # Without TCP_NODELAY, the body waits for the kernel to acknowledge the head: at least 40 ms each time, except
+        # for the first few answers of a connection.
+        assert min(times[10:]) < 0.03
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("unit", ["chutes-exporter.service", "chutes-exporter.socket"])
+def test_the_units_are_valid(tmp_path: Path, unit: str) -> None:
+    for name in ("chutes-exporter.service", "chutes-exporter.socket"):
+        text = (UNITS / name).read_text()
+        # Where it will be installed there is nothing here.
+        (tmp_path / name).write_text(text.replace("/opt/chutes-exporter/bin/chutes-exporter", COMMAND))
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_the_service_is_well_hardened() -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=15"]
+    result = subprocess.run(
+        [*command, str(UNITS / "chutes-exporter.service")], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+    assert "Overall exposure level" in result.stdout
+
+
+def test_the_user_of_the_unit_can_be_made(tmp_path: Path) -> None:
+    (user,) = re.findall(r"^User=(.+)$", (UNITS / "chutes-exporter.service").read_text(), re.MULTILINE)
+    (tmp_path / "etc").mkdir()
+    command = ["systemd-sysusers", f"--root={tmp_path}", str(UNITS / "chutes-exporter.sysusers.conf")]
+    subprocess.run(command, check=True, capture_output=True)
+    names = [line.split(":")[0] for line in (tmp_path / "etc" / "passwd").read_text().splitlines()]
+    assert user in names
+
+
+def test_the_environment_file_sets_nothing_until_somebody_says_so_and_names_real_settings() -> None:
+    text = (UNITS / "environment").read_text()
+    assert [line for line in text.splitlines() if line and not line.startswith("#")] == []
+    result = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True)
+    for name in re.findall(r"^#([A-Z][A-Z0-9_]+)=", text, re.MULTILINE):
+        assert name in re.sub(r"\s+", " ", result.stdout) or name in ("MINER_SS58", "MINER_SEED"), name
