@@ -20,16 +20,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("any machine", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("any machine")
 
-_LONG = (
-    "grafana/test_worlds.py",
-    "test_hostile.py",
-    "web/test_attacks.py",
-    "collectors/test_missing_fields.py",
-    "test_exporter.py",
-    "test_query.py",
-    "deploy/test_operations.py",
-    "test_reaper.py",
-)
+_LONG = ("grafana/test_worlds.py", "collectors/test_missing_fields.py", "web/test_attacks.py", "page/test_exporter.py")
 """The files that take longest. They start first, so that all processes end at about the same time."""
 
 
