@@ -299,6 +299,7 @@ def megabytes(pid: int, what: str) -> float:
     return int(status.partition(f"{what}:")[2].split()[0]) / 1024
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", ["line", "gzip endless line", "numbers", "records 20000 300", "records 45000 0"])
 async def test_bad_answers_on_all_endpoints_at_once_fit_into_256_megabytes(kind: str) -> None:
     api = await asyncio.create_subprocess_exec(
@@ -341,6 +342,7 @@ def hostile_request(draw: random.Random) -> str:
     )
 
 
+@pytest.mark.soak
 async def test_ten_thousand_hostile_requests_grow_the_process_by_20_megabytes_at_most() -> None:
     draw = random.Random(64)
     on = [f"--collector.{name}" for name in ("chute_gpus", "image_details", "job_details")]
