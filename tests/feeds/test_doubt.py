@@ -97,7 +97,7 @@ class Scraper:
 
 
 @asynccontextmanager
-async def scraping(role: str = "test_miner", *, ttl: Sequence[str] = ()) -> AsyncIterator[Scraper]:
+async def scraping(role: str = "test_miner", *, ttl: Sequence[str] = ("chutes=600",)) -> AsyncIterator[Scraper]:
     miner, clock = Miner(RECORDINGS, role), Clock()
     api = Api(miner)
     async with served(api.app()) as url:
@@ -140,7 +140,7 @@ async def test_a_stream_that_ends_early_is_not_believed_until_the_last_good_one_
         whole = await scraper.page()
         assert (count(whole, "chutes_chute_info"), doubts(whole)) == (48, {})
         scraper.api.bodies["chutes"] = stream(chutes[:25])
-        for at in (901, 1801, HOUR - 1):
+        for at in (601, 1801, HOUR - 1):
             page = await scraper.page(at=at)
             assert doubts(page) == {"chutes": "disagrees"}
             assert count(page, "chutes_chute_info") == feed(page, "records", "chutes") == 48
@@ -163,10 +163,10 @@ async def test_a_doubted_answer_gives_way_to_a_newer_one_and_to_a_whole_one() ->
         assert doubts(page) == {"chutes": "disagrees"}
         assert count(page, "chutes_chute_info") == 25
         scraper.api.bodies["chutes"] = stream(chutes[:20])
-        page = await scraper.page(at=901)
+        page = await scraper.page(at=601)
         assert doubts(page) == {"chutes": "disagrees"}
         assert count(page, "chutes_chute_info") == 20
-        assert feed(page, "last_success_timestamp_seconds", "chutes") == NOON + 901
+        assert feed(page, "last_success_timestamp_seconds", "chutes") == NOON + 601
         scraper.api.bodies["chutes"] = whole
         page = await scraper.page(at=1202)
         assert doubts(page) == {}
@@ -178,7 +178,7 @@ async def test_a_stream_that_ends_early_once_is_asked_for_again_at_once() -> Non
         chutes = many_chutes(scraper.api)
         await scraper.page()
         scraper.api.once["chutes"] = [stream(chutes[:25])]
-        assert (await scraper.requests(at=901))["chutes"] == 2
+        assert (await scraper.requests(at=601))["chutes"] == 2
         page = await scraper.page(at=602)
         assert (count(page, "chutes_chute_info"), doubts(page)) == (48, {})
         assert (await scraper.requests(at=660))["chutes"] == 0
@@ -189,7 +189,7 @@ async def test_two_short_answers_that_differ_confirm_nothing() -> None:
         chutes = many_chutes(scraper.api)
         await scraper.page()
         scraper.api.once["chutes"] = [stream(chutes[:25]), stream(chutes[:10])]
-        page = await scraper.page(at=901)
+        page = await scraper.page(at=601)
         assert doubts(page) == {"chutes": "shrunk"}
         assert count(page, "chutes_chute_info") == 48
 
@@ -217,7 +217,7 @@ async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
         demand = [one for one in scraper.api.records("metrics") if one["chute_id"] in ids]
         scraper.api.bodies["metrics"] = stream(demand)
         scraper.api.bodies["chutes"] = stream(left)
-        asked = await scraper.requests(at=901)
+        asked = await scraper.requests(at=601)
         page = await scraper.page(at=602)
         assert doubts(page) == {}
         assert count(page, "chutes_chute_info") == 30
@@ -230,7 +230,7 @@ async def test_a_shorter_list_by_a_fifth_needs_no_confirmation() -> None:
         chutes = many_chutes(scraper.api)
         await scraper.page()
         scraper.api.bodies["chutes"] = stream(chutes[9:])
-        assert (await scraper.requests(at=901))["chutes"] == 1
+        assert (await scraper.requests(at=601))["chutes"] == 1
         page = await scraper.page(at=602)
         assert (count(page, "chutes_chute_info"), doubts(page)) == (39, {})
 
@@ -378,7 +378,7 @@ async def test_bounties_that_go_all_at_once_are_not_gone() -> None:
         assert count(before, "chutes_chute_bounty_age_seconds") > 2
         chutes = scraper.api.records("chutes")
         scraper.api.bodies["chutes"] = stream([chute | {"bounty": None} for chute in chutes])
-        asked = await scraper.requests(at=901)
+        asked = await scraper.requests(at=601)
         assert asked["chutes"] == 1
         page = await scraper.page(at=602)
         assert doubts(page) == {"chutes": "no_bounties"}
@@ -393,7 +393,7 @@ async def test_one_bounty_may_be_claimed() -> None:
         with_bounty = [chute["chute_id"] for chute in chutes if chute["bounty"] is not None]
         left = [chute | {"bounty": None} if chute["chute_id"] != with_bounty[0] else chute for chute in chutes]
         scraper.api.bodies["chutes"] = stream(left)
-        page = await scraper.page(at=901)
+        page = await scraper.page(at=601)
         assert doubts(page) == {}
         assert count(page, "chutes_chute_bounty_age_seconds") == 1
 
