@@ -21,7 +21,7 @@ from grafana.parts import (
     told,
 )
 from grafana.states import ACCEPTED, ANSWERS, BLACKLISTED, GPU, ORANGE, RED, REGISTERED, SEVERITY
-from grafana.worlds import ALARMED, ALL, BUSY, FADING, KEYED, SICK, STOCKED
+from grafana.worlds import ALARMED, ALL, BUSY, FADING_BUSY, KEYED, SICK, STOCKED
 
 GPUS: Final = mine("chutes_fleet_gpus", "gpu", "state")
 EARNING: Final = mine("chutes_fleet_gpus", "gpu", "state", state="~earning|disabled")
@@ -265,13 +265,13 @@ OVERVIEW.row(
         "GPUs that were active at each full hour, those of distinct chutes, and the average of 7 days. Public "
         "instances count only once they are an hour old, and each with the GPUs that its chute asks for now.",
         [
-            Query(f"sum(last_over_time({mine('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING),
+            Query(f"sum(last_over_time({mine('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING_BUSY),
             Query(
                 f"sum(last_over_time({mine('chutes_miner_unique_chute_gpus')}[1h:1m]))",
                 "GPUs of distinct chutes",
-                FADING,
+                FADING_BUSY,
             ),
-            Query(f"sum({mine('chutes_miner_average_active_gpus')})", "active GPUs, average of 7 days"),
+            Query(f"sum({mine('chutes_miner_average_active_gpus')})", "active GPUs, average of 7 days", BUSY),
         ],
         unit="none",
     ),
