@@ -19,6 +19,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UnsetType
 from starlette.applications import Starlette
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -74,6 +75,7 @@ _STREAMS = {"chutes", "images", "nodes", "instances", "jobs", "metrics"}
 
 _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     r.UnixTime: _TIMES,
+    r.AxonAddress: _IDS | st.integers(0, 2**129).map(str),
     str: _IDS,
     bool: st.booleans(),
     int: _NUMBERS,
@@ -86,7 +88,7 @@ def _value(kind: Any) -> st.SearchStrategy[Any]:
     """Make values of a field's type, by its annotation."""
     if kind in _PLAIN:
         return _PLAIN[kind]
-    arguments = typing.get_args(kind)
+    arguments = [argument for argument in typing.get_args(kind) if argument is not UnsetType]
     if typing.get_origin(kind) is list:
         return st.lists(_value(arguments[0]), max_size=3)
     if typing.get_origin(kind) is dict:
@@ -96,7 +98,9 @@ def _value(kind: Any) -> st.SearchStrategy[Any]:
 
 def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
     """Make records of the right shape, now and then with a field of a wrong one."""
-    fields = {name: _value(hint) for name, hint in typing.get_type_hints(kind).items()}
+    hints = typing.get_type_hints(kind)
+    names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
+    fields = {encoded: _value(hints[name]) for name, encoded in names}
     good = st.fixed_dictionaries({}, optional=fields)
     bad = st.builds(lambda row, name, value: {**row, name: value}, good, st.sampled_from(list(fields)), _anything)
     return st.one_of(good, good, good, bad)
