@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter import __version__, defaults
-from chutes_exporter.__main__ import HELD_SIGNALS
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 
@@ -230,7 +229,7 @@ def cli() -> None:
     """
     if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
         # The other commands do not handle signals: each ends the process, as usual.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, defaults.HELD_SIGNALS)
 
 
 @cli.command()
