@@ -271,7 +271,8 @@ class Prometheus:
     rule_files: Iterable[Path] = ()
     alertmanager: str = ""
     url: str = ""
-    _at: float | None = field(default=None, repr=False)
+    at: float | None = field(default=None, init=False)
+    """The moment that queries see: now, when it is None."""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -348,7 +349,7 @@ class Prometheus:
 
     def query(self, expression: str) -> dict[Labels, float]:
         """Return the result of an instant query, without metric names."""
-        moment = {} if self._at is None else {"time": self._at}
+        moment = {} if self.at is None else {"time": self.at}
         query = urllib.parse.urlencode({"query": expression, **moment})
         with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=10) as response:
             answer = json.load(response)
@@ -359,7 +360,8 @@ class Prometheus:
 
     def stand_still(self) -> None:
         """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may be late."""
-        self._at = max(self.wait_for("timestamp(up) and on() (min(up) == 1)").values())
+        recent = f"min(up) == 1 and min(timestamp(up)) > {time.time()}"
+        self.at = max(self.wait_for(f"timestamp(up) and on() ({recent})").values())
 
     def wait_for(self, expression: str, seconds: float = 60) -> dict[Labels, float]:
         """Return the result of a query as soon as it has one."""

@@ -270,6 +270,13 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
                 await asyncio.to_thread(
                     prometheus.wait_for, 'ALERTS{alertname="ChutesExporterDown",alertstate="firing"}'
                 )
+            else:
+                if sick:
+                    pending = 'ALERTS{alertstate="pending"}'
+                    await asyncio.to_thread(
+                        prometheus.wait_for, f'ALERTS{{alertstate="firing"}} and on() absent({pending})'
+                    )
+                await asyncio.to_thread(prometheus.stand_still)
             yield Scene(prometheus, list(settings.watched), len(miner.gpus))
 
 
@@ -286,7 +293,7 @@ def ask(prometheus: Prometheus, path: str, **parameters: str | float) -> Any:
 def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
     """Ask every query of every board and rule, for now and over the past day."""
     prometheus, hotkeys = found.prometheus, found.hotkeys
-    answers = Answers(hotkeys, found.gpus, time.time())
+    answers = Answers(hotkeys, found.gpus, prometheus.at or time.time())
     everything = {query.expr for board in BOARDS for panel in board.queried for query in panel.queries}
     for expression in {*everything, ANNOTATION.expr, *(rule["expr"] for rule in RULES.values())}:
         query = filled_in(expression, hotkeys, rate_interval)

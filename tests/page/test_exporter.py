@@ -678,7 +678,7 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
         on = {collector.name: True for collector in COLLECTORS}
         settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
         async with Exporter(settings, clock=clock) as exporter:
-            page = await page_of(exporter)
+            page = await page_of(exporter, timeout=60)
     counts = {
         "miner": size.miners,
         "chute": size.chutes,
