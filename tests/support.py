@@ -144,9 +144,9 @@ async def scrape(settings: Settings) -> Page:
     return parse_page(response.text)
 
 
-def watching(url: str, **more: Any) -> Settings:
-    """Return the settings of an exporter that watches the test key's miner."""
-    return make_settings(api_url=url, credentials=Credentials((KEY,), (), ()), **more)
+def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
+    """Return the settings of an exporter that watches the miners of some keys, or the test key's."""
+    return make_settings(api_url=url, credentials=Credentials(keys or (KEY,), (), ()), **more)
 
 
 def recording(directory: Path, name: str) -> bytes:
