@@ -149,6 +149,11 @@ def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
     return make_settings(api_url=url, credentials=Credentials(keys or (KEY,), (), ()), **more)
 
 
+def endpoint_names() -> list[str]:
+    """Return the names of all endpoints of the API."""
+    return [endpoint.name for endpoint in ENDPOINTS]
+
+
 def recording(directory: Path, name: str) -> bytes:
     """Return a recorded answer."""
     (path,) = (directory / f"{name}{end}" for end in (".json", ".stream") if (directory / f"{name}{end}").exists())

@@ -47,11 +47,23 @@ def read(page: str) -> Scrape:
 
 
 async def play(
-    settings: Settings, clock: Clock, minutes: int, happens: Mapping[int, Callable[[], None]] | None = None
+    settings: Settings,
+    clock: Clock,
+    minutes: int,
+    happens: Mapping[int, Callable[[], None]] | None = None,
+    every: int = 1,
 ) -> list[Scrape]:
-    """Scrape an exporter every minute, and let things happen half a minute before the scrapes of some minutes."""
+    """Scrape an exporter, and let things happen half a minute before the scrapes of some minutes.
+
+    Args:
+        settings: The exporter's.
+        clock: The world's and the exporter's.
+        minutes: How many scrapes to return, one a minute.
+        happens: By minute.
+        every: Minutes between two requests; each page stands for the minutes until the next.
+    """
     happens = happens or {}
-    scrapes = []
+    scrapes: list[Scrape] = []
     async with (
         served_exporter(settings, clock, monotonic=clock) as (url, _),
         httpx.AsyncClient(timeout=30) as client,
@@ -61,7 +73,7 @@ async def play(
             if minute in happens:
                 happens[minute]()
             clock.now += 30
-            scrapes.append(read((await client.get(f"{url}/metrics")).text))
+            scrapes.append(scrapes[-1] if minute % every else read((await client.get(f"{url}/metrics")).text))
     return scrapes
 
 
@@ -144,7 +156,7 @@ def _expected(firing: Firing) -> dict[str, Any]:
         one for one in ALERTS if (one["alert"], one["labels"]["severity"]) == (firing.name, firing.severity)
     )
     notes = rule["annotations"]
-    board = notes["dashboard"].replace("{{ $externalLabels.grafana_url }}", "https://grafana.example")
+    board = notes.get("dashboard", "").replace("{{ $externalLabels.grafana_url }}", "https://grafana.example")
     hotkey = firing.labels.get("hotkey", "")
     board = re.sub(r"\{\{ with \$labels.hotkey \}\}(.*)\{\{ end \}\}", r"\1" if hotkey else "", board)
     return {
@@ -153,7 +165,7 @@ def _expected(firing: Firing) -> dict[str, Any]:
             **notes,
             "summary": firing.summary,
             "description": firing.description,
-            "dashboard": re.sub(r"\{\{ (\$labels.hotkey|\.) \}\}", hotkey, board),
+            **({"dashboard": re.sub(r"\{\{ (\$labels.hotkey|\.) \}\}", hotkey, board)} if board else {}),
         },
     }
 
