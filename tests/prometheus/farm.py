@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from chutes_exporter.simulator.chutes import Chute
@@ -16,8 +16,8 @@ from chutes_exporter.simulator.world import DAY, HOUR, Miner, Server, Size, Work
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-SEATS = 257
-"""Still 256 where a miner has lost its seat."""
+FULL = 257
+"""Seats of a subnet that is still full where a miner has lost its own."""
 L40S = list(MODELS).index("l40s")
 PRIVATE = len(MODELS)
 """The number of the private chute. Those before it are public, one for each model of GPU."""
@@ -57,16 +57,17 @@ class Farm(World):
     Args:
         start: Unix time.
         fleets: The machines of each watched miner, by UID.
+        seats: How many there are.
 
     Attributes:
         stuck: Hotkeys of miners that a job is stuck with.
     """
 
-    def __init__(self, start: float, fleets: Iterable[Sequence[Machine]]) -> None:
+    def __init__(self, start: float, fleets: Iterable[Sequence[Machine]], seats: int = 20) -> None:
         self._fleets = tuple(fleets)
         # One more miner earns nearly everything.
         super().__init__(
-            start=start, size=Size(miners=SEATS, active_miners=len(self._fleets) + 1, chutes=len(MODELS) + 2)
+            start=start, size=Size(miners=seats, active_miners=len(self._fleets) + 1, chutes=len(MODELS) + 2)
         )
         self._count = 0
         self.stuck: list[str] = []
@@ -161,7 +162,7 @@ class Farm(World):
 
     # What tests do
 
-    def launch(  # noqa: PLR0913 - the times of a life
+    def launch(
         self,
         miner: Miner,
         gpus: Sequence[Gpu],
@@ -221,10 +222,19 @@ class Farm(World):
         for gpu in gpus:
             gpu.registrations.append(Registration(now, now, None, "GraVal challenge timed out"))
 
-    def upgrade(self, miner: Miner, server: int) -> None:
-        """Give a server an upgrade slot, which deletes its instances elsewhere."""
+    def upgrade(self, miner: Miner, server: int, now: float) -> None:
+        """Give a server an upgrade slot, which deletes its instances validly."""
+        self.end(self.on(miner, server, now), now, End.UPDATED)
+        self._replace(miner, server, _Upgrading)
+
+    def upgraded(self, miner: Miner, server: int) -> None:
+        """Take the slot from a server that has booted."""
+        self._replace(miner, server, Server)
+
+    @staticmethod
+    def _replace(miner: Miner, server: int, kind: type[Server]) -> None:
         old = miner.servers[server]
-        new = _Upgrading(**{name: getattr(old, name) for name in old.__dataclass_fields__})
+        new = kind(**{field.name: getattr(old, field.name) for field in fields(old)})
         miner.servers = (*miner.servers[:server], new, *miner.servers[server + 1 :])
 
     def deregister(self, miner: Miner) -> None:

@@ -29,7 +29,9 @@ def series(scrapes: list[Scrape]) -> list[dict[str, str]]:
     return input_series([Target(dict(enumerate(scrapes)))], len(scrapes) - 1)
 
 
-async def _watch(minutes: int, happens: Callable[[Simulator], Mapping[int, Callable[[], None]]], **more: object) -> list[Scrape]:
+async def _watch(
+    minutes: int, happens: Callable[[Simulator], Mapping[int, Callable[[], None]]], **more: object
+) -> list[Scrape]:
     clock = Clock()
     async with Simulator(Farm(NOON, [SMALL]), clock=clock) as simulator:
         return await play(watching(simulator.url, **more), clock, minutes, happens(simulator))
@@ -102,9 +104,7 @@ def skewed() -> list[Scrape]:
         clock, api_clock = Clock(), Clock()
         api_clock.now = 0.0
         async with Simulator(Farm(NOON, [SMALL]), clock=lambda: clock.now + api_clock.now) as simulator:
-            return await play(
-                watching(simulator.url), clock, 36, {10: lambda: setattr(api_clock, "now", 720.0)}
-            )
+            return await play(watching(simulator.url), clock, 36, {10: lambda: setattr(api_clock, "now", 720.0)})
 
     return asyncio.run(watch())
 

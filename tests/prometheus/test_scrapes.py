@@ -9,15 +9,15 @@ import pytest
 
 from chutes_exporter.simulator import Simulator
 from tests.prometheus.farm import Farm, Machine
-from tests.prometheus.history import Firing, Scrape, Target, check, input_series, play
+from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
 from tests.support import HOTKEY, NOON, Clock, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-BEGINS = 15
-END = 60
+BEGINS = 10
+END = 47
 FIRST = "10.42.0.7:10064"
 SECOND = "10.42.0.8:10064"
 SHORT = f"{HOTKEY[:5]}…"
@@ -33,7 +33,7 @@ async def _watch(server_dies: bool) -> list[Scrape]:  # noqa: FBT001 - see the f
             farm.end(farm.on(miner, 0, clock.now), clock.now)
 
     async with Simulator(farm, clock=clock) as simulator:
-        return await play(watching(simulator.url), clock, END + 1, {BEGINS: die})
+        return await play(watching(simulator.url, collectors=LEAN), clock, END + 1, {BEGINS: die})
 
 
 @pytest.fixture(scope="session")
@@ -68,8 +68,8 @@ UNWATCHED = Firing(
     "critical",
     {"hotkey": HOTKEY},
     f"{SHORT}: no exporter watches it",
-    f"No exporter has reported about {HOTKEY} for 10 minutes. Prometheus cannot scrape the exporter that watches it, so "
-    "all other alerts about this miner are silent. First: `kubectl --context CONTROL -n chutes get pods -l "
+    f"No exporter has reported about {HOTKEY} for 10 minutes. Prometheus cannot scrape the exporter that watches it, "
+    "so all other alerts about this miner are silent. First: `kubectl --context CONTROL -n chutes get pods -l "
     "app.kubernetes.io/name=chutes-exporter`.",
 )
 
@@ -165,15 +165,17 @@ def server_dead() -> Firing:
     "targets",
     [
         lambda pages: [Target(pages)],
-        lambda pages: [Target({minute: None if minute in (20, 27, 39, 41) else page for minute, page in pages.items()})],
         lambda pages: [
-            Target({minute: page for minute, page in pages.items() if minute <= 36}, FIRST, {"pod": "exporter-a"}),
-            Target({minute: page for minute, page in pages.items() if minute > 36}, SECOND, {"pod": "exporter-b"}),
+            Target({minute: None if minute in (15, 22, 34, 36) else page for minute, page in pages.items()})
+        ],
+        lambda pages: [
+            Target({minute: page for minute, page in pages.items() if minute <= 31}, FIRST, {"pod": "exporter-a"}),
+            Target({minute: page for minute, page in pages.items() if minute > 31}, SECOND, {"pod": "exporter-b"}),
         ],
         # Prometheus still scrapes the old Pod for a few minutes after the new one has started.
         lambda pages: [
-            Target({minute: page for minute, page in pages.items() if minute <= 38}, FIRST, {"pod": "exporter-a"}),
-            Target({minute: page for minute, page in pages.items() if minute > 35}, SECOND, {"pod": "exporter-b"}),
+            Target({minute: page for minute, page in pages.items() if minute <= 33}, FIRST, {"pod": "exporter-a"}),
+            Target({minute: page for minute, page in pages.items() if minute > 30}, SECOND, {"pod": "exporter-b"}),
         ],
     ],
     ids=["steady", "missed scrapes", "a new Pod", "a rolling update"],

@@ -14,17 +14,17 @@ from chutes_exporter.simulator import Simulator
 from chutes_exporter.simulator.instances import End
 from chutes_exporter.simulator.world import HOUR, MINUTE
 from tests.prometheus.farm import FLEET, L40S, PRIVATE, Farm, Machine
-from tests.prometheus.history import Firing, Scrape, Target, check, input_series, play
+from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
 from tests.support import NOON, Clock, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
     from chutes_exporter.simulator.instances import Instance
 
 BEGINS = 15
-END = 60
+END = 52
 GONE, DEAD, STOPPED, UNVERIFIED, HALVED, DEREGISTERED, LAUNCHING = range(7)
 """Miners by UID, each named by its trouble."""
 SMALL = (Machine("l40s", 4), Machine("h200", 4))
@@ -83,9 +83,9 @@ def scrapes(world: Troubles) -> list[Scrape]:
 
     async def watch() -> list[Scrape]:
         clock = Clock()
-        keys = [miner.key for miner in world.miners[:LAUNCHING + 1]]
+        keys = [miner.key for miner in world.miners[: LAUNCHING + 1]]
         async with Simulator(world, clock=clock) as simulator:
-            return await play(watching(simulator.url, *keys), clock, END + 1, {BEGINS: world.begin})
+            return await play(watching(simulator.url, *keys, collectors=LEAN), clock, END + 1, {BEGINS: world.begin})
 
     return asyncio.run(watch())
 
