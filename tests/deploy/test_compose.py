@@ -119,5 +119,5 @@ def test_prometheus_takes_the_configuration() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "28 rules found" in result.stdout
-    assert "3 rules found" in result.stdout
+    assert "32 rules found" in result.stdout
+    assert "32 rules found" in result.stdout

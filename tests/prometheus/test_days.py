@@ -142,9 +142,9 @@ def test_a_score_that_falls_by_30_percent_over_a_day_is_a_warning_within_80_minu
         "warning",
         {"hotkey": hotkey},
         f"{hotkey[:5]}…: the score is heading for 0.0826%",
-        f"The score share of {hotkey} is heading for 0.0826%, and was heading for 0.1121% on average over the past day. "
-        "If nothing changes, the score is there within a day. First: `chutes-exporter query instances`, for instances "
-        "that have ended.",
+        f"The score share of {hotkey} is heading for 0.0826%, and was heading for 0.1121% on average over the past "
+        "day. If nothing changes, the score is there within a day. First: `chutes-exporter query instances`, for "
+        "instances that have ended.",
     )
     check(
         tmp_path,

@@ -115,9 +115,9 @@ def test_signatures_that_are_refused_are_critical_and_the_clock_is_named(skewed:
         "critical",
         {"hotkey": HOTKEY},
         f"{SHORT}: the API refuses its signatures",
-        f"The Chutes API refuses what the exporter signs for {HOTKEY}: the seed belongs to another hotkey, or the clock "
-        "is off by 10 minutes. Nothing is known about its servers, GPUs and instances. If the miner itself uses this "
-        f"key or clock, it cannot launch anything either. {CHECK}",
+        f"The Chutes API refuses what the exporter signs for {HOTKEY}: the seed belongs to another hotkey, or the "
+        "clock is off by 10 minutes. Nothing is known about its servers, GPUs and instances. If the miner itself uses "
+        f"this key or clock, it cannot launch anything either. {CHECK}",
     )
     clock = Firing(
         "ChutesClockOff",
