@@ -163,9 +163,14 @@ async def scrape(settings: Settings) -> Page:
     return parse_page(response.text)
 
 
-def watching(url: str, **more: Any) -> Settings:
-    """Return the settings of an exporter that watches the test key's miner."""
-    return make_settings(api_url=url, credentials=Credentials((KEY,), (), ()), **more)
+def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
+    """Return the settings of an exporter that watches the miners of some keys, or the test key's."""
+    return make_settings(api_url=url, credentials=Credentials(keys or (KEY,), (), ()), **more)
+
+
+def endpoint_names() -> list[str]:
+    """Return the names of all endpoints of the API."""
+    return [endpoint.name for endpoint in ENDPOINTS]
 
 
 def recording(directory: Path, name: str) -> bytes:
@@ -205,13 +210,14 @@ def promtool_complaints(page: bytes) -> str:
 
 
 def fast_rules(directory: Path) -> list[Path]:
-    """Write the rules with their times shortened."""
+    """Write the rules with their times shortened, and the 25 minutes for which GPUs must be idle or unverified."""
     written = []
     for source in sorted(RULES.glob("*.yml")):
         rules = yaml.safe_load(source.read_text())
         for group in rules["groups"]:
             group["interval"] = "1s"
             for rule in group["rules"]:
+                rule["expr"] = re.sub(r"\b25m\b", "5s", rule["expr"])
                 if "alert" in rule:
                     rule |= {"for": "2s", "keep_firing_for": "1s"}
         path = directory / f"fast-{source.name}"

@@ -51,12 +51,12 @@ if TYPE_CHECKING:
 
 JOB: Final = "chutes"
 RULES: Final[dict[str, dict[str, Any]]] = {
-    rule.get("alert") or rule["record"]: rule
+    rule.get("record") or f"{rule['alert']} ({rule['labels']['severity']})": rule
     for path in sorted(RULES_DIRECTORY.glob("*.yml"))
     for group in yaml.safe_load(path.read_text())["groups"]
     for rule in group["rules"]
 }
-"""Alerts and recording rules, by name."""
+"""Recording rules by name, and alerts by name and severity."""
 STEPS: Final = (24.02, 18, 12, 6.02, 3, 1, 0.5, 0.2)
 """Hours before now of which there is history."""
 OPTIONAL: Final = {"chute_gpus": True, "job_details": True, "stats_per_chute": True}
@@ -268,7 +268,7 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
             if kind is World.DOWN:
                 await leaving.aclose()
                 await asyncio.to_thread(
-                    prometheus.wait_for, 'ALERTS{alertname="ChutesExporterDown",alertstate="firing"}'
+                    prometheus.wait_for, 'ALERTS{alertname="ChutesMinerUnwatched",alertstate="firing"}'
                 )
             else:
                 if sick:
