@@ -145,12 +145,21 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     before = {
         gpu.uuid for past in (0.2, 0.5) for one in world.instances(now - past * HOUR, miner.hotkey) for gpu in one.gpus
     }
-    long_idle = [gpu for gpu in miner.gpus if gpu.uuid not in held | before and gpu.verified_at(now)]
+    # Alerts name servers whose GPUs all idle, or are all unverified.
+    long_idle = [
+        server
+        for server in miner.servers
+        if server.gpus and all(gpu.uuid not in held | before and gpu.verified_at(now) for gpu in server.gpus)
+    ]
     failing = [
-        gpu
-        for gpu in miner.gpus
-        if gpu.uuid not in held
-        and all(gpu.error(then) and not gpu.verified_at(then) for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR))
+        server
+        for server in miner.servers
+        if server.gpus
+        and all(
+            gpu.uuid not in held and gpu.error(then) and not gpu.verified_at(then)
+            for gpu in server.gpus
+            for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR)
+        )
     ]
     return (
         any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)
@@ -265,6 +274,9 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
         await asyncio.to_thread(history.load)
         with Prometheus(directory, targets, rule_files=fast_rules(directory)) as prometheus:
             await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 5 and up == 1")
+            if sick:
+                for name in ("ChutesGpusIdle", "ChutesGpusUnverified"):
+                    await asyncio.to_thread(prometheus.wait_for, f'ALERTS{{alertname="{name}",alertstate="firing"}}')
             if kind is World.DOWN:
                 await leaving.aclose()
                 await asyncio.to_thread(
