@@ -240,6 +240,18 @@ class Scene:
     gpus: int
 
 
+def _settle(kind: World, prometheus: Prometheus) -> None:
+    """Wait until the alerts of a world fire and no other is about to."""
+    if kind is World.DOWN:
+        prometheus.wait_for('ALERTS{alertname="ChutesMinerUnwatched",alertstate="firing"}')
+        return
+    if kind is World.SICK:
+        for name in ("ChutesGpusIdle", "ChutesGpusUnverified"):
+            prometheus.wait_for(f'ALERTS{{alertname="{name}",alertstate="firing"}}')
+        prometheus.wait_for('ALERTS{alertstate="firing"} and on() absent(ALERTS{alertstate="pending"})')
+    prometheus.stand_still()
+
+
 @contextlib.asynccontextmanager
 async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) -> AsyncIterator[Scene]:
     """Make a world."""
@@ -274,21 +286,9 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
         await asyncio.to_thread(history.load)
         with Prometheus(directory, targets, rule_files=fast_rules(directory)) as prometheus:
             await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 5 and up == 1")
-            if sick:
-                for name in ("ChutesGpusIdle", "ChutesGpusUnverified"):
-                    await asyncio.to_thread(prometheus.wait_for, f'ALERTS{{alertname="{name}",alertstate="firing"}}')
             if kind is World.DOWN:
                 await leaving.aclose()
-                await asyncio.to_thread(
-                    prometheus.wait_for, 'ALERTS{alertname="ChutesMinerUnwatched",alertstate="firing"}'
-                )
-            else:
-                if sick:
-                    pending = 'ALERTS{alertstate="pending"}'
-                    await asyncio.to_thread(
-                        prometheus.wait_for, f'ALERTS{{alertstate="firing"}} and on() absent({pending})'
-                    )
-                await asyncio.to_thread(prometheus.stand_still)
+            await asyncio.to_thread(_settle, kind, prometheus)
             yield Scene(prometheus, list(settings.watched), len(miner.gpus))
 
 

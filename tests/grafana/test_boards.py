@@ -18,6 +18,7 @@ from chutes_exporter.page.exporter import ORDER
 from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
+from grafana.boards.overview import RUNBOOK
 from grafana.parts import ANNOTATION, MINIMUM_STEP, STORY, TAG, VARIABLES, make
 from tests.grafana.display import committed, panels
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
