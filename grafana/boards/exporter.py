@@ -111,7 +111,8 @@ EXPORTER.row(
     rows(
         "Feeds",
         "Every feed, those that fail first. The age is that of the answer: stats, scores and history in it can be 10 "
-        "minutes older, as the service computes them every 10 minutes. ChutesFeedFailing's runbook has the reasons.",
+        "minutes older, as the service computes them every 10 minutes. The runbook of ChutesFeedFailing has the "
+        "reasons.",
         [
             Query(UP_OF_FEEDS),
             Query(platform("chutes_feed_failure_info", "feed", "hotkey", "reason", hotkey="~$hotkey|"), data=SICK),

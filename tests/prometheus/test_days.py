@@ -9,7 +9,8 @@ import pytest
 
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.instances import End
-from chutes_exporter.simulator.world import HOUR, MINUTE
+from chutes_exporter.simulator.times import MINUTE
+from chutes_exporter.simulator.world import HOUR
 from tests.prometheus.farm import FULL, L40S, Farm, Machine
 from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
 from tests.support import NOON, Clock, endpoint_names, watching

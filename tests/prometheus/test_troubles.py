@@ -12,7 +12,8 @@ import pytest
 
 from chutes_exporter.simulator import Simulator
 from chutes_exporter.simulator.instances import End
-from chutes_exporter.simulator.world import HOUR, MINUTE
+from chutes_exporter.simulator.times import MINUTE
+from chutes_exporter.simulator.world import HOUR
 from tests.prometheus.farm import FLEET, L40S, PRIVATE, Farm, Machine
 from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
 from tests.support import NOON, Clock, watching
