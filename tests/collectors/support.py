@@ -80,9 +80,7 @@ def collected(
     for metric, family in out.families():
         assert metric in collector.metrics
         for values, value in family.items():
-            pairs = ",".join(
-                f"{name}={text}" for name, text in zip(metric.labels, values, strict=True) if text
-            )
+            pairs = ",".join(f"{name}={text}" for name, text in zip(metric.labels, values, strict=True) if text)
             samples[f"{metric.name}{{{pairs}}}" if pairs else metric.name] = value
     return Collected(samples, out.duplicates)
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.collectors import MinersChoice
 from chutes_exporter.collectors.active_instances import COLLECTOR
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES
 from tests.collectors.support import ELEVEN_TEXT, HOUR, ME, NOON, NOON_TEXT, UNREADABLE, collected
+
+if TYPE_CHECKING:
+    from chutes_exporter.collectors import MinersChoice
 
 
 def instance(number: int, hotkey: str = ME, **fields: Any) -> dict[str, Any]:

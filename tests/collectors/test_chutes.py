@@ -54,7 +54,9 @@ def test_a_chute_has_its_name_its_requirements_and_what_it_pays() -> None:
     "selector", [{}, {"node_selector": None}, {"node_selector": {"gpu_count": None, "min_vram_gb_per_gpu": None}}]
 )
 def test_a_field_that_is_missing_or_null_makes_no_sample(selector: dict[str, Any]) -> None:
-    assert collected(COLLECTOR, {CHUTES: [{"chute_id": "c"} | selector]}).samples == {"chutes_chute_info{chute_id=c}": 1}
+    assert collected(COLLECTOR, {CHUTES: [{"chute_id": "c"} | selector]}).samples == {
+        "chutes_chute_info{chute_id=c}": 1
+    }
 
 
 @pytest.mark.parametrize(("bounty", "age"), [(100, 0), (103, 1), (86400, 86300 / 3)])

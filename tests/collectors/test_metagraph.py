@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.collectors import MinersChoice
 from chutes_exporter.collectors.metagraph import COLLECTOR
 from chutes_exporter.feeds.table import METAGRAPH
 from tests.collectors.support import ME, NOON, UNREADABLE, Collected, collected
+
+if TYPE_CHECKING:
+    from chutes_exporter.collectors import MinersChoice
 
 
 def seat(hotkey: str, **fields: Any) -> dict[str, Any]:
@@ -72,7 +74,9 @@ def test_other_miners_are_exported_where_the_user_wants_them(miners: MinersChoic
 
 def test_a_reason_with_text_is_a_blacklisting() -> None:
     made = run(seat("a", blacklist_reason="abuse"), seat("b", blacklist_reason=""), seat("c"), miners="all")
-    assert made.of("chutes_miner_blacklisted", "chutes_miner_blacklist_info", "chutes_metagraph_blacklisted_miners") == {
+    assert made.of(
+        "chutes_miner_blacklisted", "chutes_miner_blacklist_info", "chutes_metagraph_blacklisted_miners"
+    ) == {
         "chutes_miner_blacklisted{hotkey=a}": 1,
         "chutes_miner_blacklist_info{hotkey=a,reason=abuse}": 1,
         "chutes_miner_blacklisted{hotkey=b}": 0,
