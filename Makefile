@@ -29,7 +29,7 @@ test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 	@scripts/node-packages
 	@scripts/test $(ARGS)
 
-soak: $(DEV) ## Run the exporter for a minute against an API that misbehaves, and see that it does not grow
+soak: $(DEV) ## Run the tests that take minutes: memory and files under bad answers and requests
 	@scripts/test -m soak
 
 test-python: ## Run `make test` with another Python: make test-python PYTHON=python3.13

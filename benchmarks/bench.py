@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from prometheus_client import CollectorRegistry, generate_latest
 
+from benchmarks.hostile import KINDS
 from benchmarks.plain import PlainCollector
-from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.api.keys import Hotkey, address_of
+from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Address, Credentials, make_settings
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.page.exporter import Exporter
@@ -127,16 +129,53 @@ def upstream(chutes: int, servers: int, *, source_bytes: int = 4096, latency: fl
 
 
 @contextlib.contextmanager
-def exporter(url: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
-    """Run the exporter; yields its address, itself, and how long it took to be ready."""
+def hostile_api(kind: str) -> Iterator[str]:
+    """Run an API that answers badly; yields its address."""
+    with process(sys.executable, "-m", "benchmarks.hostile", kind) as running:
+        assert running.stdout is not None
+        yield running.stdout.readline().strip()
+
+
+@contextlib.contextmanager
+def memory_limit(megabytes: int) -> Iterator[tuple[str, ...]]:
+    """Make a control group with a limit of memory; yields how a command begins that runs in it, or nothing without."""
+    group = f"chutes-exporter-{os.getpid()}"
+    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        directory = Path(root) / group
+        try:
+            if limit == "memory.max":
+                Path(root, "cgroup.subtree_control").write_text("+memory")
+            directory.mkdir()
+            (directory / limit).write_text(str(megabytes * 2**20))
+        except OSError:
+            continue
+        try:
+            yield ("sh", "-c", f'echo $$ > {directory}/cgroup.procs && exec "$@"', "sh")
+        finally:
+            directory.rmdir()
+        return
+    yield ()
+
+
+@contextlib.contextmanager
+def exporter(
+    url: str, *flags: str, limits: tuple[str, ...] = (), path: str = "/-/ready"
+) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
+    """Run the exporter; yields its address, itself, and how long it took until a path was there."""
     port = free_port()
     command = str(Path(sys.executable).parent / "chutes-exporter")
     started = time.perf_counter()
     listen = ("--web.listen-address", f"127.0.0.1:{port}")
-    with process(command, "--api.url", url, *listen, *flags, environment=MINE) as running:
+    with process(*limits, command, "--api.url", url, *listen, *flags, environment=MINE) as running:
         address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/-/ready")
+        wait_for(f"{address}{path}")
         yield address, running, time.perf_counter() - started
+
+
+def memory(pid: int, what: str) -> float:
+    """Return how many MB of memory of a kind, as in /proc, a process has; without bound where it was killed."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{what}:")[2].split()[0]) / 1024 if f"{what}:" in status else float("inf")
 
 
 def wait_for(url: str) -> None:
@@ -344,31 +383,80 @@ async def bench_hotkeys(table: Table) -> None:
 def bench_process(table: Table) -> None:
     """The process is small and starts fast."""
     readiness: list[float] = []
-    status = ""
+    resident = 0.0
     for _ in range(5):
         with upstream(300, 14) as api, exporter(api) as (url, running, ready):
             readiness.append(ready)
             httpx.get(f"{url}/metrics", timeout=60)
             time.sleep(1)
-            status = Path(f"/proc/{running.pid}/status").read_text()
-    resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
+            resident = memory(running.pid, "VmRSS")
     table.row("resident memory at rest, after a scrape", "60 MB", f"{resident:.0f} MB", holds=resident < 60)
     typical = statistics.median(readiness)
     table.row("ready after the start, median of 5", "0.5 s", f"{typical:.2f} s", holds=typical <= 0.5)
 
 
+LARGEST = ("--miners", "all", "--max-series", "400000", *(f"--collector.{one.name}" for one in COLLECTORS))
+"""The flags for the largest page that is planned for."""
+
+
 def bench_large(table: Table) -> None:
     """How much memory the largest subnet that is planned for takes: what a limit must leave room for."""
-    flags = ("--miners", "all", "--collector.stats_per_chute", "--max-series", "1000000")
-    with upstream(2000, 100, source_bytes=48_000) as api, exporter(api, *flags) as (url, running, _):
+    with (
+        upstream(2000, 215, source_bytes=40_000) as api,
+        memory_limit(512) as limits,
+        exporter(api, *LARGEST, limits=limits) as (url, running, _),
+    ):
         headers = {"X-Prometheus-Scrape-Timeout-Seconds": "100"}
         page, *_ = [httpx.get(f"{url}/metrics", timeout=100, headers=headers) for _ in range(3)]
-        status = Path(f"/proc/{running.pid}/status").read_text()
+        peak = memory(running.pid, "VmHWM")
     require_fresh(page.text)
     series = sum(1 for line in page.text.splitlines() if not line.startswith("#"))
-    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    what = f"peak of resident memory for a page of {series:,} series, of answers of 100 MB"
+    what = f"peak of resident memory for a page of {series:,} series, of answers of 130 MB"
     table.row(what, "512 MB", f"{peak:.0f} MB", holds=peak < 512)
+
+
+def bench_hostile_api(table: Table) -> None:
+    """Whatever the API sends on all endpoints at once, the process stays small."""
+    for what, limit, flags in (("a miner's page", 256, ()), ("the largest page", 512, LARGEST)):
+        peaks = {kind: hostile_peak(kind, limit, flags) for kind in KINDS}
+        worst = max(peaks, key=lambda kind: peaks[kind])
+        table.row(
+            f"peak of resident memory for {what}, bad answers on all endpoints, worst of {len(KINDS)} kinds ({worst})",
+            f"{limit} MB",
+            f"{peaks[worst]:.0f} MB",
+            holds=peaks[worst] < limit,
+        )
+
+
+def hostile_peak(kind: str, limit: int, flags: tuple[str, ...]) -> float:
+    """Return how many MB the exporter took at most, in a control group where one can be made."""
+    with (
+        hostile_api(kind) as api,
+        memory_limit(limit) as limits,
+        exporter(api, *flags, limits=limits, path="/-/healthy") as (url, running, _),
+        contextlib.suppress(httpx.TransportError),
+    ):
+        ends = time.monotonic() + 20
+        while time.monotonic() < ends:
+            httpx.get(f"{url}/metrics", timeout=100, headers={"X-Prometheus-Scrape-Timeout-Seconds": "5"})
+        return memory(running.pid, "VmHWM")
+    return float("inf")
+
+
+def bench_hostile_requests(table: Table) -> None:
+    """Pages that nobody has asked for before take no memory for long."""
+    count = 3000
+    with upstream(300, 14) as api, exporter(api) as (url, running, _), httpx.Client(timeout=60) as client:
+        for _ in range(3):
+            client.get(f"{url}/metrics")
+        before = memory(running.pid, "VmRSS")
+        for number in range(count):
+            query = "".join(f"&collect[]={one.name}" for bit, one in enumerate(COLLECTORS) if number >> bit & 1)
+            client.get(f"{url}/metrics?{query}")
+            client.get(f"{url}/probe?target={address_of(number.to_bytes(32))}{query}")
+        grown = memory(running.pid, "VmRSS") - before
+    what = f"growth by {2 * count:,} requests for pages that differ"
+    table.row(what, "20 MB", f"{grown:.0f} MB", holds=grown <= 20)
 
 
 def main() -> None:
@@ -377,6 +465,8 @@ def main() -> None:
     table = Table()
     bench_process(table)
     bench_large(table)
+    bench_hostile_api(table)
+    bench_hostile_requests(table)
     asyncio.run(bench_cold(table))
     bench_warm(table)
     bench_stream(table)

@@ -11,7 +11,6 @@ import time
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from chutes_exporter.simulator.world import DAY, HOUR, WEEK
 
 
 async def main() -> None:
@@ -23,10 +22,7 @@ async def main() -> None:
     async with Simulator(world) as simulator:
         if latency:
             simulator.faults.update({endpoint.name: Fault(latency=latency) for endpoint in ENDPOINTS})
-        # The past is made before anybody asks.
-        for seconds in (HOUR, DAY, WEEK):
-            world.work(time.time(), seconds)
-        world.incentives(time.time())
+        world.prepare(time.time())
         print(simulator.url, flush=True)
         await asyncio.Event().wait()
 

@@ -2,7 +2,7 @@
 
 import signal
 
-HELD_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+from chutes_exporter.defaults import HELD_SIGNALS
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter import __version__, defaults
-from chutes_exporter.__main__ import HELD_SIGNALS
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 
@@ -45,7 +44,11 @@ def _options(*decorators: Decorator) -> Decorator:
 
 
 def _hotkey_options(without: str) -> Decorator:
-    """Declare whose data it is about, and say what goes without."""
+    """Add the options that choose hotkeys.
+
+    Args:
+        without: What the command does without one, in a sentence.
+    """
     return _options(
         _option(
             "--hotkey",
@@ -65,10 +68,10 @@ def _hotkey_options(without: str) -> Decorator:
     )
 
 
-_watched = _hotkey_options("With none, the whole subnet is watched.")
-_asked = _hotkey_options("With none, what is public of everybody.")
-_signing = _hotkey_options("What must be signed needs a hotkey file.")
-_whose = _hotkey_options("One at least is needed.")
+_watched = _hotkey_options("Without one, the whole subnet is watched.")
+_optional = _hotkey_options("Without one, the public data of all miners.")
+_signing = _hotkey_options("The request must be signed, which needs a hotkey file.")
+_required = _hotkey_options("At least one is required.")
 _api = _options(
     _option(
         "--api.url",
@@ -84,7 +87,7 @@ _api = _options(
         default=defaults.API_TIMEOUT,
         show_default=True,
         metavar="SECONDS",
-        help="Give up a request to it after so many seconds without a byte.",
+        help="Abort a request after this many seconds without data.",
     ),
 )
 _log = _options(
@@ -93,14 +96,14 @@ _log = _options(
         type=click.Choice(["debug", "info", "warning", "error"]),
         default="info",
         show_default=True,
-        help="Least level that is logged.",
+        help="Minimum log level.",
     ),
     _option(
         "--log.format",
         type=click.Choice(["logfmt", "json"]),
         default="logfmt",
         show_default=True,
-        help="How a line of the log is written.",
+        help="Format of log lines.",
     ),
 )
 _web = _options(
@@ -110,12 +113,12 @@ _web = _options(
         default=[defaults.LISTEN_ADDRESS],
         show_default=True,
         metavar="[HOST]:PORT",
-        help="Where to listen (repeatable); unix:/PATH for a Unix socket.",
+        help="Address to listen on (repeatable); unix:/PATH for a Unix socket.",
     ),
     _option(
         "--web.systemd-socket",
         is_flag=True,
-        help="Listen on the sockets that systemd hands over, instead.",
+        help="Listen on the sockets that systemd passes, instead.",
     ),
     _option(
         "--web.config.file",
@@ -134,7 +137,7 @@ _web = _options(
         default=defaults.MAX_REQUESTS,
         show_default=True,
         metavar="NUMBER",
-        help="Answer so many scrapes at once, and 503 beyond; 0 for any number.",
+        help="Maximum concurrent scrapes; others wait for up to 5 s, then get 503. 0 means unlimited.",
     ),
     _option(
         "--web.telemetry-path",
@@ -149,7 +152,7 @@ _web = _options(
         default=defaults.TIMEOUT_OFFSET,
         show_default=True,
         metavar="SECONDS",
-        help="Answer so many seconds before the scraper's timeout.",
+        help="Answer this many seconds before Prometheus' timeout.",
     ),
 )
 _collectors = _options(
@@ -230,7 +233,7 @@ def cli() -> None:
     """
     if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
         # The other commands do not handle signals: each ends the process, as usual.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, defaults.HELD_SIGNALS)
 
 
 @cli.command()
@@ -322,7 +325,7 @@ _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET
     """
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
-@_asked
+@_optional
 @_api
 @click.option("--per-chute", is_flag=True, help="Of stats: for each chute.")
 @click.option("--chute-id", metavar="ID", help="Of chute: which one.")
@@ -342,7 +345,7 @@ def query(endpoint: str, **flags: Any) -> None:
 @click.argument("job_id", required=False)
 @_signing
 @_api
-@click.option("--yes", is_flag=True, help="Do not ask first.")
+@click.option("--yes", is_flag=True, help="Release without asking first.")
 def release_job(job_id: str | None, **flags: Any) -> None:
     """Release a job that is stuck with the signing miner. The only command that changes something at the API.
 
@@ -354,7 +357,7 @@ def release_job(job_id: str | None, **flags: Any) -> None:
 
 
 @cli.command()
-@_whose
+@_required
 @_api
 @click.option("--output", required=True, metavar="FILE", help="Where to write; - is standard output.")
 @click.option(

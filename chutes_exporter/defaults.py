@@ -1,5 +1,7 @@
 """Default settings, apart from all else so that ``--help`` can show them without importing what they configure."""
 
+import signal
+
 API_URL = "https://api.chutes.ai"
 API_TIMEOUT = 20.0
 LISTEN_ADDRESS = ":10064"
@@ -7,3 +9,6 @@ TELEMETRY_PATH = "/metrics"
 TIMEOUT_OFFSET = 0.5
 MAX_SERIES = 100_000
 MAX_REQUESTS = 64
+
+HELD_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""Signals that wait until the command handles them."""

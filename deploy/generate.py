@@ -42,7 +42,20 @@ ALERTMANAGER_HEAD: Final = """\
 # the example of routing. Give it after deploy/chutes-monitoring-values.yaml in the same command, with another -f, and
 # after it a file of your own with receivers of these names, as those here lead nowhere:
 #
-#   prometheus: {alertmanager: {config: {receivers: [{name: wake, ...}, {name: day, ...}, {name: digest, ...}]}}}
+#   prometheus: {alertmanager: {config: {receivers: [{name: phone, ...}, {name: chat, ...}, {name: digest, ...}, {name: dead-mans-switch, ...}]}}}
+"""
+ALERTS_HEAD: Final = """\
+# Alerts
+
+`make deploy` writes this table from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml); do not edit it. Critical
+means that money stops or the seat is lost, and somebody can act now. Warning means a partial loss to handle today. Info goes into a digest.
+Most conditions that last for a day become info. Each name leads to its section in the runbooks: what it means, what to check, what to do.
+
+The shortest times from an event to its alert, with a scrape and an evaluation each minute, are a few minutes longer than the
+threshold: the exporter asks for instances every minute and for servers and GPUs every two minutes.
+
+| alert | severity | threshold | what it costs |
+|---|---|---|---|
 """
 
 
@@ -148,11 +161,33 @@ def alertmanager_values() -> str:
     )
 
 
+def alerts_table() -> str:
+    """Make the table of all alerts, those of one name together."""
+    rules = [rule for group in _read("prometheus/rules/alerts.yml")["groups"] for rule in group["rules"]]
+    rows = []
+    named: set[str] = set()
+    for rule in rules:
+        name, notes = rule["alert"], rule["annotations"]
+        runbook = notes["runbook_url"].rpartition("/")[2]
+        # The dashboard links to a row by its alert's name.
+        anchor = "" if name in named else f'<a id="{name}"></a>'
+        named.add(name)
+        cells = (
+            f"{anchor}[{name}](runbooks/{runbook})",
+            rule["labels"]["severity"],
+            notes["threshold"],
+            notes["cost"],
+        )
+        rows.append(f"| {' | '.join(cells)} |\n")
+    return ALERTS_HEAD + "".join(rows)
+
+
 FILES: Final = {
     "kustomize/overlays/operator/prometheusrule.yaml": prometheus_rule,
     "chutes-monitoring-values.yaml": monitoring_values,
     "chutes-monitoring-subnet-values.yaml": subnet_values,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
+    "../docs/alerts.md": alerts_table,
 }
 """What is made, by its path in deploy/."""
 

@@ -28,4 +28,5 @@ ALARMED: Final = SICK | {World.DOWN}
 """Where alerts fire."""
 FADING: Final = ALL
 """Rates and the like look back, and so outlive an exporter for some minutes."""
+FADING_BUSY: Final = BUSY | {World.DOWN}
 FADING_KEYED: Final = KEYED | {World.DOWN}

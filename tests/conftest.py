@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import structlog
 import trustme
@@ -9,11 +11,22 @@ import trustme
 from chutes_exporter.simulator import Simulator, Size, World
 from tests.reaper import continue_in_child
 from tests.simulator.odd import OddWorld
-from tests.support import NOON, Clock, Pki
+from tests.support import NOON, Clock, Pki, examples
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
+
+# Without a deadline: how long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("any machine", deadline=None, max_examples=examples(50))
+hypothesis.settings.load_profile("any machine")
+
+_LONG = ("grafana/test_worlds.py", "collectors/test_missing_fields.py", "web/test_attacks.py", "page/test_exporter.py")
+"""The files that take longest. They start first, so that all processes end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = [Path(__file__).parent / name for name in _LONG]
+    items.sort(key=lambda item: first.index(item.path) if item.path in first else len(first))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,6 +21,12 @@ def test_every_measure_of_the_threat_model_names_tests_that_exist(row: tuple[str
     assert set(names) <= named_tests()
 
 
+def test_the_architecture_names_tests_that_exist() -> None:
+    names = re.findall(r"`(test_\w+)`", (ROOT / "docs/architecture.md").read_text())
+    assert len(names) > 10
+    assert set(names) <= named_tests()
+
+
 def test_security_md_names_a_private_way_to_report() -> None:
     text = (ROOT / "SECURITY.md").read_text()
     assert "Report a vulnerability" in text

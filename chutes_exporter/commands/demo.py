@@ -31,10 +31,8 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         faults = dict(parse_fault(text) for text in flags["simulator_fault"])
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    simulator = Simulator(
-        World(seed=flags["simulator_seed"], start=time.time()),
-        listen=Address.parse(flags["simulator_listen_address"]),
-    )
+    world = World(seed=flags["simulator_seed"], start=time.time())
+    simulator = Simulator(world, listen=Address.parse(flags["simulator_listen_address"]))
     simulator.faults.update(faults)
     key = simulator.world.miners[0].key
     settings = make_settings(
@@ -56,6 +54,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
     service = Service(settings)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up))
+        world.prepare(time.time())
         await stack.enter_async_context(simulator)
         await stack.enter_async_context(service)
         address, *_ = service.addresses

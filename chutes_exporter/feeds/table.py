@@ -14,9 +14,8 @@ from chutes_exporter.feeds.feed import Feed
 # - 115: the platform's live lists, and servers and GPUs, which change when a miner works on them. The service itself
 #   keeps /miner/metrics/ for 120 s.
 # - 175: the metagraph is synced every 3 minutes.
-# - 300: stats and scores are computed every 10 minutes.
-# - 600: chutes are many MB, and the autoscaler changes them every 20 to 30 minutes.
-# - 900: the history gets a point an hour.
+# - 300: stats and scores are computed every 10 minutes. The list of jobs has every job ever.
+# - 900: chutes are many MB, and the autoscaler changes them every 20 to 30 minutes. The history gets a point an hour.
 METAGRAPH: Feed[list[r.MetagraphNode]] = Feed(
     "metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0
 )
@@ -56,8 +55,8 @@ INSTANCES: Feed[list[r.Instance]] = Feed(
     check=doubt.of_instances,
     evidence=(INVENTORY,),
 )
-IMAGES: Feed[list[r.Image]] = Feed("images", e.IMAGES, changes="live", ttl=600.0, max_age=3600.0)
-JOBS: Feed[list[r.Job]] = Feed("jobs", e.JOBS, changes="live", ttl=115.0, max_age=900.0)
+IMAGES: Feed[list[r.Image]] = Feed("images", e.IMAGES, changes="live", ttl=900.0, max_age=3600.0)
+JOBS: Feed[list[r.Job]] = Feed("jobs", e.JOBS, changes="live", ttl=300.0, max_age=1800.0)
 ACTIVE_INSTANCES: Feed[list[r.ActiveInstance]] = Feed(
     "active_instances", e.ACTIVE_INSTANCES, changes="live", ttl=115.0, max_age=900.0
 )
@@ -65,7 +64,7 @@ CHUTES: Feed[list[r.Chute]] = Feed(
     "chutes",
     e.CHUTES,
     changes="live",
-    ttl=600.0,
+    ttl=900.0,
     max_age=3600.0,
     doubts=("shrunk", "disagrees", "no_bounties"),
     check=doubt.of_chutes,

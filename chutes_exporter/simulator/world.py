@@ -510,6 +510,12 @@ class World:
             self._histories[key] = _count_hours(instances, at)
         return self._histories[key]
 
+    def prepare(self, now: float) -> None:
+        """Work out ahead of time what the first answers need: in a large world that takes seconds."""
+        for seconds in (HOUR, DAY, WEEK):
+            self.work(now, seconds)
+        self.incentives(now)
+
     # Jobs
 
     def _jobs(self, now: float) -> Iterator[JobLife]:

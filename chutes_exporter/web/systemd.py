@@ -78,7 +78,7 @@ class Notifier:
 
     def _tell(self, message: str) -> None:
         if self._address:
-            # Who cannot be told must not stop what works.
+            # A failed notification must not stop the service.
             with (
                 contextlib.suppress(OSError),
                 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as told,

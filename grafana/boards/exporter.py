@@ -81,7 +81,7 @@ EXPORTER.row(
     tile(
         "Doubted",
         "Feeds whose newest answer is probably wrong, though it looks right. The table below has the reason, and the "
-        "runbook of ChutesFeedDoubted what it means.",
+        "runbook of ChutesDataIncomplete what it means.",
         told(
             f"count({DOUBTED}) or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
             "scores",
@@ -111,7 +111,8 @@ EXPORTER.row(
     rows(
         "Feeds",
         "Every feed, those that fail first. The age is that of the answer: stats, scores and history in it can be 10 "
-        "minutes older, as the service computes them every 10 minutes. The runbook of ChutesFeedDown has the reasons.",
+        "minutes older, as the service computes them every 10 minutes. The runbook of ChutesFeedFailing has the "
+        "reasons.",
         [
             Query(UP_OF_FEEDS),
             Query(platform("chutes_feed_failure_info", "feed", "hotkey", "reason", hotkey="~$hotkey|"), data=SICK),

@@ -6,7 +6,7 @@ from typing import Final
 
 from grafana.parts import WATCHED, Board, Column, Query, lines, mine, named, platform, rows, tile, told
 from grafana.states import FLAG, INSTANCE, ORANGE, RED
-from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
+from grafana.worlds import BUSY, FADING_KEYED, KEYED, SICK, STOCKED
 
 INSTANCES: Final = Board(
     "chutes-instances",
@@ -205,7 +205,7 @@ INSTANCES.row(
                 f"time() - {mine('chutes_miner_private_gate_oldest_activation_timestamp_seconds')}",
                 data=STOCKED,
             ),
-            Query(mine("chutes_miner_average_active_gpus")),
+            Query(mine("chutes_miner_average_active_gpus"), data=BUSY),
             Query(TEE_INSTANCES, data=KEYED),
         ],
         [

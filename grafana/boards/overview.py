@@ -21,11 +21,14 @@ from grafana.parts import (
     told,
 )
 from grafana.states import ACCEPTED, ANSWERS, BLACKLISTED, GPU, ORANGE, RED, REGISTERED, SEVERITY
-from grafana.worlds import ALARMED, ALL, BUSY, FADING, KEYED, SICK, STOCKED
+from grafana.worlds import ALARMED, ALL, BUSY, FADING_BUSY, KEYED, SICK, STOCKED
 
 GPUS: Final = mine("chutes_fleet_gpus", "gpu", "state")
 EARNING: Final = mine("chutes_fleet_gpus", "gpu", "state", state="~earning|disabled")
 NOT_EARNING: Final = mine("chutes_fleet_gpus", "gpu", "state", state="~idle|unverified")
+ALERT_LABELS: Final = "alertname, severity, hotkey, job, feed, collector, server, server_id, gpu, chute_id, instance_id"
+"""All labels of alerts: each that fires is a row."""
+RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 SEATS: Final = 256
 """Seats of the subnet."""
 SCORE: Final = mine("chutes_miner_score_ratio")
@@ -104,10 +107,11 @@ OVERVIEW.row(
     ),
     tile(
         "Alerts firing",
-        "Alerts about the watched miners and the exporter; the table below names them, and each has a runbook. When "
-        'this says "no rules", Prometheus does not load prometheus/rules/, and no alert can fire.',
+        "Critical alerts and warnings about the watched miners and the exporter. The table below lists them with their "
+        'age and runbook, and info as well. When this says "no rules", Prometheus does not load prometheus/rules/, '
+        "and no alert can fire.",
         Query(
-            f'count(max by (alertname, hotkey, feed, gpu, name) (ALERTS{{{ALERTS}, alertstate="firing"}}))\n'
+            f'count(ALERTS{{{ALERTS}, alertstate="firing", severity=~"critical|warning"}})\n'
             'or on () 0 * max(prometheus:chutes_rules:loaded{job=~"$job|"})',
             data=ALL,
         ),
@@ -265,13 +269,13 @@ OVERVIEW.row(
         "GPUs that were active at each full hour, those of distinct chutes, and the average of 7 days. Public "
         "instances count only once they are an hour old, and each with the GPUs that its chute asks for now.",
         [
-            Query(f"sum(last_over_time({mine('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING),
+            Query(f"sum(last_over_time({mine('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING_BUSY),
             Query(
                 f"sum(last_over_time({mine('chutes_miner_unique_chute_gpus')}[1h:1m]))",
                 "GPUs of distinct chutes",
-                FADING,
+                FADING_BUSY,
             ),
-            Query(f"sum({mine('chutes_miner_average_active_gpus')})", "active GPUs, average of 7 days"),
+            Query(f"sum({mine('chutes_miner_average_active_gpus')})", "active GPUs, average of 7 days", BUSY),
         ],
         unit="none",
     ),
@@ -291,29 +295,37 @@ OVERVIEW.row(
     "What needs a look, and which chutes earned?",
     rows(
         "Alerts firing now",
-        "Every alert about the watched miners and the exporter. Each has a section in docs/runbooks/ that says what it "
-        "means, how to look, and what to do.",
+        "Every alert about the watched miners and the exporter, and since when its condition has held. The name leads "
+        "to what it costs, and from there to its runbook, which says what to check and what to do.",
         [
             Query(
-                "\nor on (alertname, hotkey, feed, gpu, name) ".join(
-                    f"{state.value} * max by (alertname, hotkey, feed, gpu, name)"
+                f"\nor on ({ALERT_LABELS}) ".join(
+                    f"{state.value} * max by ({ALERT_LABELS})"
                     f' (ALERTS{{{ALERTS}, alertstate="firing", severity="{state.text}"}})'
                     for state in SEVERITY
                 ),
                 data=ALARMED,
-            )
+            ),
+            Query(
+                f"max by ({ALERT_LABELS}) (\n"
+                f"  time() - ALERTS_FOR_STATE{{{ALERTS}}}\n"
+                f'  and on ({ALERT_LABELS}) ALERTS{{{ALERTS}, alertstate="firing"}}\n'
+                ")",
+                data=ALARMED,
+            ),
         ],
         [
             Column("A", "Severity", states=SEVERITY, width=80),
-            Column("alertname", "Alert", width=220),
-            Column("feed", "Feed", width=110),
+            Column("B", "Age", "s", width=75),
+            Column("alertname", "Alert", width=210, link=RUNBOOK),
+            Column("feed", "Feed", width=100),
             Column("gpu", "Model", width=75),
-            Column("name", "Server", width=90),
+            Column("server", "Server", width=90),
             Column("hotkey", "Miner", link=board_link("chutes-overview", hotkey="${__value.raw}")),
         ],
         empty="No alert fires, if the tile above does not say otherwise",
         sort=("Severity", False),
-        size=(10, 10),
+        size=(12, 10),
     ),
     rows(
         "Earnings by chute",
@@ -345,6 +357,6 @@ OVERVIEW.row(
         ],
         empty="Nothing computed, or not asked for: see --collector.stats_per_chute",
         sort=("Units, 1 h", True),
-        size=(14, 10),
+        size=(12, 10),
     ),
 )

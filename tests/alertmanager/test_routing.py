@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator import Fault, Simulator, Size
-from tests.prometheus.test_alerts import ALERTS, CASES
+from tests.prometheus.history import ALERTS
 from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY, RULES, Prometheus, fast_rules, free_port, served, until, watching
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 ROUTING = Path(__file__).parents[2] / "alertmanager" / "alertmanager.yml"
-RECEIVERS = {"critical": "wake", "warning": "day", "info": "digest"}
+RECEIVERS = {"critical": "phone", "warning": "chat", "info": "digest", "none": "dead-mans-switch"}
+SEVERITIES = {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS}
+"""Alerts with each of their severities."""
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -46,13 +48,18 @@ def test_the_routing_has_none_of_the_known_mistakes() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", ALERTS)
-def test_each_alert_reaches_whom_its_severity_says(name: str) -> None:
-    severity = ALERTS[name]["labels"]["severity"]
-    labels = [f"{key}={value}" for key, value in {**CASES[name].labels, "severity": severity}.items()]
-    verified = f"--verify.receivers={RECEIVERS[severity]}"
+@pytest.mark.parametrize(("name", "severity"), sorted(SEVERITIES))
+def test_each_alert_reaches_the_receiver_of_its_severity(name: str, severity: str) -> None:
     result = run(
-        "amtool", "config", "routes", "test", f"--config.file={ROUTING}", verified, f"alertname={name}", *labels
+        "amtool",
+        "config",
+        "routes",
+        "test",
+        f"--config.file={ROUTING}",
+        f"--verify.receivers={RECEIVERS[severity]}",
+        f"alertname={name}",
+        f"severity={severity}",
+        f"hotkey={HOTKEY}",
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -78,7 +85,7 @@ def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
     directory.mkdir()
     text = ROUTING.read_text().replace("http://localhost:8080", receivers)
     # The same tree, without the waiting.
-    text = re.sub(r"(group_wait|group_interval): \w+", r"\1: 1s", text)
+    text = re.sub(r"(group_wait|group_interval|repeat_interval): \w+", r"\1: 1s", text)
     (directory / "alertmanager.yml").write_text(text)
     address = f"127.0.0.1:{free_port()}"
     with (directory / "log").open("wb") as log:
@@ -114,11 +121,12 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield running
 
 
-async def test_what_goes_wrong_reaches_the_right_ones_and_what_follows_from_it_is_quiet(
+async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     receivers = Receivers()
-    settings = watching(simulator.url, listen=["127.0.0.1:0"], ttl=["servers=0", "nodes=0", "stats=0"])
+    simulator.faults.update({name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED})
+    settings = watching(simulator.url, listen=["127.0.0.1:0"], ttl=[f"{name}=0" for name in SIGNED])
     async with served(receivers.app) as receiver_url, contextlib.AsyncExitStack() as running:
         service = await running.enter_async_context(Service(settings))
         exporter = service.addresses[0]
@@ -131,82 +139,96 @@ async def test_what_goes_wrong_reaches_the_right_ones_and_what_follows_from_it_i
                 alertmanager=address,
             ),
         ):
-            # This miner has servers without GPUs, and others with one name, from the start.
-            await until(lambda: "ChutesServerWithoutGpus" in receivers.names("day"))
-            told = next(a for a in receivers.got["day"] if a["labels"]["alertname"] == "ChutesServerWithoutGpus")
+            # The dead man's switch hears of the Watchdog again and again, and of nothing else.
+            await until(lambda: len(receivers.got["dead-mans-switch"]) >= 3)
+            assert receivers.names("dead-mans-switch") == {"Watchdog"}
+            # A signature that is refused rings the phone, and is resolved when it is accepted.
+            await until(lambda: "ChutesSignatureRefused" in receivers.names("phone"))
+            told = next(a for a in receivers.got["phone"] if a["labels"]["alertname"] == "ChutesSignatureRefused")
             assert told["labels"]["hotkey"] == HOTKEY
-            empty = next(server for server in simulator.world.miners[0].servers if not server.gpus)
-            assert told["annotations"]["summary"] == f"The server {empty.name} has no GPU"
-            assert "ChutesExporterDown" not in receivers.names("wake")
-            # A signature that is refused wakes somebody, and is resolved when it is accepted again.
-            simulator.faults["servers"] = Fault(status=401, body=b'{"detail": "Invalid signature"}')
-            await until(lambda: "ChutesSignatureRefused" in receivers.names("wake"))
+            assert told["annotations"]["summary"] == f"{HOTKEY[:5]}…: the API refuses its signatures"
             simulator.faults.clear()
             await until(
                 lambda: any(
                     one["status"] == "resolved" and one["labels"]["alertname"] == "ChutesSignatureRefused"
-                    for one in receivers.got["wake"]
+                    for one in receivers.got["phone"]
                 )
             )
             await running.aclose()
-            await until(lambda: "ChutesExporterDown" in receivers.names("wake"))
+            await until(lambda: "ChutesMinerUnwatched" in receivers.names("phone"))
+            assert "Watchdog" not in receivers.names("phone") | receivers.names("chat") | receivers.names("digest")
 
 
-A, B = {"job": "chutes", "instance": "a:10064"}, {"job": "chutes", "instance": "b:10064"}
-MINER = {"hotkey": HOTKEY}
+SIGNED = ("servers", "nodes", "instances", "inventory")
+ME, OTHER, JOB = {"hotkey": HOTKEY}, {"hotkey": "5Other"}, {"job": "chutes"}
+SERVER = {**ME, "server": "l40s-0", "server_id": "s0", "gpu": "l40s"}
+
+Alert = tuple[str, str, dict[str, str]]
+"""Name, severity, other labels."""
 
 
 @pytest.mark.parametrize(
     ("causes", "quiet", "loud"),
     [
         (
-            [("ChutesExporterDown", A)],
+            [("ChutesMinerUnwatched", "critical", ME)],
+            [("ChutesGpusIdle", "warning", SERVER), ("ChutesMinerDeregistered", "critical", ME)],
             [
-                ("ChutesGpusIdle", {**A, **MINER}),
-                ("ChutesDataStale", A),
-                ("ChutesApiDown", A),
-            ],
-            [("ChutesExporterDown", A), ("ChutesGpusIdle", {**B, **MINER})],
-        ),
-        (
-            [("ChutesApiDown", A)],
-            [("ChutesDataStale", A), ("ChutesFeedDown", {**A, **MINER})],
-            [("ChutesGpusIdle", {**A, **MINER}), ("ChutesDataStale", B)],
-        ),
-        (
-            # A clock that is a little off does not explain a refused signature.
-            [("ChutesClockOff", A), ("ChutesMinerBlacklisted", {**A, **MINER})],
-            [("ChutesMinerEarnsNothing", {**A, **MINER})],
-            [("ChutesSignatureRefused", {**A, **MINER})],
-        ),
-        (
-            [("ChutesDataStale", {**A, **MINER, "feed": "nodes"})],
-            [("ChutesFeedDown", {**A, **MINER, "feed": "nodes"})],
-            [
-                ("ChutesFeedDown", {**A, **MINER, "feed": "servers"}),
-                ("ChutesFeedDown", {**B, **MINER, "feed": "nodes"}),
+                ("ChutesExporterDown", "warning", JOB),
+                ("ChutesGpusIdle", "warning", {**SERVER, **OTHER}),
+                ("Watchdog", "none", {}),
             ],
         ),
         (
-            [("ChutesMinerDeregistered", {**A, **MINER})],
+            [("ChutesApiDown", "critical", JOB)],
             [
-                ("ChutesScoreDropping", {**A, **MINER}),
-                ("ChutesMinerEarnsNothing", {**B, **MINER}),
-                ("ChutesSignatureRefused", {**A, **MINER}),
+                ("ChutesApiDown", "warning", JOB),
+                ("ChutesFeedFailing", "warning", {**JOB, **ME, "feed": "nodes"}),
+                ("ChutesDataIncomplete", "warning", {**JOB, "feed": "chutes"}),
             ],
-            [("ChutesScoreDropping", {**A, "hotkey": "5Other"}), ("ChutesGpusIdle", {**A, **MINER})],
+            [("ChutesGpusIdle", "warning", SERVER), ("ChutesApiDown", "warning", {"job": "other"})],
+        ),
+        (
+            [("ChutesMinerDeregistered", "critical", ME)],
+            [
+                ("ChutesScoreHeadingDown", "warning", ME),
+                ("ChutesMinerEarnsNothing", "critical", ME),
+                ("ChutesSignatureRefused", "critical", ME),
+            ],
+            [("ChutesScoreHeadingDown", "warning", OTHER), ("ChutesGpusIdle", "warning", SERVER)],
+        ),
+        (
+            [("ChutesMinerEarnsNothing", "critical", ME)],
+            [("ChutesScoreHeadingDown", "warning", ME), ("ChutesGpuHoursLost", "info", ME)],
+            # It says which servers to look at.
+            [("ChutesGpusIdle", "warning", SERVER)],
+        ),
+        (
+            [("ChutesGpusUnverified", "critical", ME)],
+            [("ChutesGpusUnverified", "warning", SERVER), ("ChutesGpusUnverified", "info", SERVER)],
+            [("ChutesGpusIdle", "warning", SERVER), ("ChutesGpusUnverified", "warning", {**SERVER, **OTHER})],
+        ),
+        (
+            [("ChutesFeedFailing", "warning", {**JOB, **ME, "feed": "nodes"})],
+            [("ChutesDataIncomplete", "warning", {**JOB, **ME, "feed": "nodes"})],
+            [("ChutesDataIncomplete", "warning", {**JOB, **ME, "feed": "servers"})],
+        ),
+        (
+            # A clock that is off does not explain a refused signature: it is what must be repaired.
+            [("ChutesClockOff", "warning", JOB)],
+            [],
+            [("ChutesSignatureRefused", "critical", ME)],
         ),
     ],
 )
-def test_what_explains_others_keeps_them_quiet_and_no_more(
-    tmp_path: Path,
-    causes: list[tuple[str, dict[str, str]]],
-    quiet: list[tuple[str, dict[str, str]]],
-    loud: list[tuple[str, dict[str, str]]],
+def test_an_alert_that_explains_others_silences_them_and_no_more(
+    tmp_path: Path, causes: list[Alert], quiet: list[Alert], loud: list[Alert]
 ) -> None:
-    def labelled(alert: tuple[str, dict[str, str]]) -> dict[str, str]:
-        name, labels = alert
-        return {"alertname": name, "severity": ALERTS[name]["labels"]["severity"], **labels}
+    assert {(name, severity) for name, severity, _ in (*causes, *quiet, *loud)} <= SEVERITIES
+
+    def labelled(alert: Alert) -> dict[str, str]:
+        name, severity, labels = alert
+        return {"alertname": name, "severity": severity, **labels}
 
     def identity(labels: dict[str, str]) -> frozenset[tuple[str, str]]:
         return frozenset(labels.items())

@@ -525,7 +525,7 @@ async def test_a_get_is_sent_once_more_where_the_server_closed_a_kept_alive_conn
 async def test_a_new_connection_that_the_server_closes_is_a_failure_at_once(closing: ClosingServer) -> None:
     closing.answers = False
     async with ChutesClient(closing.url) as client:
-        with pytest.raises(UnavailableError):
+        with pytest.raises(CutOffError):
             await client.metagraph()
     assert closing.requests == 1
 

@@ -123,6 +123,25 @@ async def test_limits_hold_for_lines_records_and_streams(monkeypatch: pytest.Mon
         await read_stream(METRICS, b"\n" * 20)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "value"),
+    [
+        (METAGRAPH, [{"hotkey": "a"}] * 3),
+        (SERVERS, {"servers": [{"server_id": "a"}] * 3}),
+        (SCORES, {"final_scores": {"a": 1, "b": 1, "c": 1}}),
+        (SCORES, {"final_scores": {}, "raw_values": {"a": None, "b": None, "c": None}}),
+    ],
+)
+def test_an_answer_of_more_records_than_any_honest_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint[Any], value: object
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_RECORDS", 3)
+    read(endpoint, value)
+    monkeypatch.setattr(decoding, "MAX_RECORDS", 2)
+    with pytest.raises(TooLargeError, match="more than 2 records"):
+        read(endpoint, value)
+
+
 def test_one_bad_gpu_costs_neither_its_server_nor_the_others() -> None:
     servers, tally = read(
         SERVERS,

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from chutes_exporter.api import records as r
 from chutes_exporter.api.records import AxonAddress, UnixTime, decode_hook
 from tests.support import RECORDINGS, recording
-from tests.test_recordings import MARKER, OLDER
+from tests.test_recordings import MARKER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +115,7 @@ def test_null_and_missing_differ_where_null_says_something(kind: type[r.Record])
         read(kind, **given | {fields[0].encode_name: None})
 
 
-@pytest.mark.parametrize("where", [RECORDINGS, *(RECORDINGS / period for period in OLDER)], ids=lambda path: path.name)
+@pytest.mark.parametrize("where", [RECORDINGS, RECORDINGS / "2025", RECORDINGS / "2026-02"], ids=lambda path: path.name)
 @pytest.mark.parametrize(("kind", "name"), [(r.Instance, "instances"), (r.Job, "jobs")])
 def test_what_is_secret_never_reaches_a_record(where: Path, kind: type[r.Record], name: str) -> None:
     lines = [line for line in recording(where, name).split(b"\n") if line]

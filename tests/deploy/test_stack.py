@@ -73,6 +73,8 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
             "chutes-exporter",
             "chutes-standing",
             "chutes-fleet",
+            "chutes-instances",
+            "chutes-newest",
             "chutes-recordings",
         }
         assert ask(alertmanager, "/api/v2/status")["config"]["original"]

@@ -97,7 +97,7 @@ class Scraper:
 
 
 @asynccontextmanager
-async def scraping(role: str = "test_miner", *, ttl: Sequence[str] = ()) -> AsyncIterator[Scraper]:
+async def scraping(role: str = "test_miner", *, ttl: Sequence[str] = ("chutes=600",)) -> AsyncIterator[Scraper]:
     miner, clock = Miner(RECORDINGS, role), Clock()
     api = Api(miner)
     async with served(api.app()) as url:

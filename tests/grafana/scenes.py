@@ -51,12 +51,12 @@ if TYPE_CHECKING:
 
 JOB: Final = "chutes"
 RULES: Final[dict[str, dict[str, Any]]] = {
-    rule.get("alert") or rule["record"]: rule
+    rule.get("record") or f"{rule['alert']} ({rule['labels']['severity']})": rule
     for path in sorted(RULES_DIRECTORY.glob("*.yml"))
     for group in yaml.safe_load(path.read_text())["groups"]
     for rule in group["rules"]
 }
-"""Alerts and recording rules, by name."""
+"""Recording rules by name, and alerts by name and severity."""
 STEPS: Final = (24.02, 18, 12, 6.02, 3, 1, 0.5, 0.2)
 """Hours before now of which there is history."""
 OPTIONAL: Final = {"chute_gpus": True, "job_details": True, "stats_per_chute": True}
@@ -132,6 +132,7 @@ def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
         and shares[0] < share < shares[-1]
         and share > world.shares(now - 6 * HOUR).get(miner.hotkey, 1)
         # What not every server and instance has.
+        and any(one.chute.public and one.active(now) for one in instances)
         and any(server.version for server in miner.servers)
         and any(one.stop_billing_at(now) for one in instances)
     )
@@ -144,12 +145,21 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     before = {
         gpu.uuid for past in (0.2, 0.5) for one in world.instances(now - past * HOUR, miner.hotkey) for gpu in one.gpus
     }
-    long_idle = [gpu for gpu in miner.gpus if gpu.uuid not in held | before and gpu.verified_at(now)]
+    # Alerts name servers whose GPUs all idle, or are all unverified.
+    long_idle = [
+        server
+        for server in miner.servers
+        if server.gpus and all(gpu.uuid not in held | before and gpu.verified_at(now) for gpu in server.gpus)
+    ]
     failing = [
-        gpu
-        for gpu in miner.gpus
-        if gpu.uuid not in held
-        and all(gpu.error(then) and not gpu.verified_at(then) for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR))
+        server
+        for server in miner.servers
+        if server.gpus
+        and all(
+            gpu.uuid not in held and gpu.error(then) and not gpu.verified_at(then)
+            for gpu in server.gpus
+            for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR)
+        )
     ]
     return (
         any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)
@@ -230,6 +240,18 @@ class Scene:
     gpus: int
 
 
+def _settle(kind: World, prometheus: Prometheus) -> None:
+    """Wait until the alerts of a world fire and no other is about to."""
+    if kind is World.DOWN:
+        prometheus.wait_for('ALERTS{alertname="ChutesMinerUnwatched",alertstate="firing"}')
+        return
+    if kind is World.SICK:
+        for name in ("ChutesGpusIdle", "ChutesGpusUnverified"):
+            prometheus.wait_for(f'ALERTS{{alertname="{name}",alertstate="firing"}}')
+        prometheus.wait_for('ALERTS{alertstate="firing"} and on() absent(ALERTS{alertstate="pending"})')
+    prometheus.stand_still()
+
+
 @contextlib.asynccontextmanager
 async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) -> AsyncIterator[Scene]:
     """Make a world."""
@@ -266,9 +288,7 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
             await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 5 and up == 1")
             if kind is World.DOWN:
                 await leaving.aclose()
-                await asyncio.to_thread(
-                    prometheus.wait_for, 'ALERTS{alertname="ChutesExporterDown",alertstate="firing"}'
-                )
+            await asyncio.to_thread(_settle, kind, prometheus)
             yield Scene(prometheus, list(settings.watched), len(miner.gpus))
 
 
@@ -285,7 +305,7 @@ def ask(prometheus: Prometheus, path: str, **parameters: str | float) -> Any:
 def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
     """Ask every query of every board and rule, for now and over the past day."""
     prometheus, hotkeys = found.prometheus, found.hotkeys
-    answers = Answers(hotkeys, found.gpus, time.time())
+    answers = Answers(hotkeys, found.gpus, prometheus.at or time.time())
     everything = {query.expr for board in BOARDS for panel in board.queried for query in panel.queries}
     for expression in {*everything, ANNOTATION.expr, *(rule["expr"] for rule in RULES.values())}:
         query = filled_in(expression, hotkeys, rate_interval)

@@ -270,6 +270,8 @@ async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
     ):
         with Prometheus(tmp_path, [one.removeprefix("http://") for one in (url, dcgm_url)]) as prometheus:
             await asyncio.to_thread(prometheus.wait_for, "count(count_over_time(up[1m]) >= 2 and up == 1) == 2")
+            # A scrape may come before the API's answers on a busy machine.
+            await asyncio.to_thread(prometheus.wait_for, "min(chutes_scrape_collector_success) == 1")
             await asyncio.to_thread(prometheus.stand_still)
             for name, query in QUERIES.items():
                 # The simulated time stands still at noon, Prometheus' own goes on.

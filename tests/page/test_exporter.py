@@ -33,6 +33,7 @@ from tests.support import (
     Clock,
     Page,
     data_of,
+    examples,
     get,
     parse_page,
     promtool_complaints,
@@ -189,7 +190,9 @@ FAILURES = (Fault(status=500), Fault(body=b""), Fault(body=b"<html>"), Fault(cut
 
 
 @given(faults=st.dictionaries(st.sampled_from(sorted(FEEDS)), st.sampled_from(FAILURES), min_size=1))
-@hypothesis.settings(max_examples=25, deadline=None, phases=[hypothesis.Phase.generate])  # one is as good as another
+@hypothesis.settings(
+    max_examples=examples(8), deadline=None, phases=[hypothesis.Phase.generate]
+)  # one is as good as another
 async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[str, Fault]) -> None:
     clock = Clock()
     # One that fails with an empty stream may be honest, where a miner has none of it.
@@ -675,7 +678,7 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
         on = {collector.name: True for collector in COLLECTORS}
         settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
         async with Exporter(settings, clock=clock) as exporter:
-            page = await page_of(exporter)
+            page = await page_of(exporter, timeout=60)
     counts = {
         "miner": size.miners,
         "chute": size.chutes,

@@ -14,7 +14,7 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.observed import Observations
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import HOUR
-from tests.support import HOTKEY, NOON, Clock, Page, parse_page, series, watching
+from tests.support import HOTKEY, NOON, Clock, parse_page, series, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,7 +144,7 @@ async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clo
         Exporter(watching(simulator.url, collectors=only), clock=clock) as exporter,
     ):
         there: list[set[str]] = []
-        page: Page = {}
+        text = b""
         for quarter in range(2 * 24 * 4):
             clock.now = NOON + quarter * HOUR / 4
             # One fetch in five fails, in all ways.
@@ -155,7 +155,8 @@ async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clo
                 there.append({one.instance_id for one in world.instances(clock.now, HOTKEY)})
             for feed in exporter.feeds.states():
                 feed.fresh_until = feed.closed_until = 0
-            page = parse_page((await exporter.page(Format.TEXT, timeout=5)).decode())
+            text = await exporter.page(Format.TEXT, timeout=5)
+    page = parse_page(text.decode())
     first, *rest = there
     started = set().union(*rest) - first
     # The last answer's absences are not confirmed yet.

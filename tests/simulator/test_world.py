@@ -181,7 +181,7 @@ def test_gpus_are_verified_fail_and_are_registered_anew(world: World) -> None:
     assert 0.8 * len(gpus) < len(used) < len(gpus)
     # The newest registration has not been checked yet.
     last = max((one for gpu in gpus for one in gpu.registrations), key=lambda one: one.created_at)
-    (gpu,) = [gpu for gpu in gpus if last in gpu.registrations]
+    (gpu,) = [gpu for gpu in gpus if any(one is last for one in gpu.registrations)]
     assert gpu.registration(last.created_at).verified_at is None
     assert gpu.registration(last.created_at).error is None
 
@@ -325,7 +325,8 @@ def test_jobs_wait_finish_and_get_stuck(world: World) -> None:
     assert any(job.job_id not in later for job in jobs if job.waiting)
 
 
-def test_only_the_miner_that_holds_a_job_can_release_it_and_only_once(world: World) -> None:
+def test_only_the_miner_that_holds_a_job_can_release_it_and_only_once() -> None:
+    world = World(start=NOON)
     now = NOON + 5 * DAY
     job = next(job for job in world.jobs(now) if job.stuck)
     assert job.miner is not None

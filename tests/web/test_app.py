@@ -267,7 +267,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         ("Hotkey", "all miners"),
         ("State", "up"),
         ("Newest answer", "30 seconds old"),
-        ("Next request", "in 4 minutes"),
+        ("Next request", "in 2 minutes"),
         ("Last error", "none"),
     ]
     assert dict(rows["stats"])["Next request"] == "under way"
@@ -295,9 +295,9 @@ async def test_the_landing_page_tells_what_was_dropped(simulator: Simulator, clo
         await get(f"{url}/metrics")
         simulator.faults["scores"] = Fault(status=500)
         for _ in range(2):
-            clock.now += 500
+            clock.now += 1000
             await get(f"{url}/metrics")
-        assert "17 minutes old, dropped" in landing_page(exporter, clock.now)
+        assert "33 minutes old, dropped" in landing_page(exporter, clock.now)
 
 
 async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:

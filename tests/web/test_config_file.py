@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chutes_exporter.config import ConfigError
 from chutes_exporter.web.config_file import RateLimit, WebConfig, changed, load_web_config
+from tests.support import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -278,7 +279,7 @@ _TREES = st.recursive(
 
 
 @given(text=st.text(max_size=80) | _TREES.map(json.dumps))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_stands_in_it_is_refused_or_read_in_full(tmp_path: Path, text: str) -> None:
     path = tmp_path / "any.yml"
     path.write_text(text, encoding="utf-8", errors="replace")

@@ -1,0 +1,243 @@
+"""A simulated subnet without chance: nothing happens on it unless a test says so."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from chutes_exporter.simulator.chutes import Chute
+from chutes_exporter.simulator.hardware import MODELS, Registration
+from chutes_exporter.simulator.instances import End, Gpu, Instance, Slot
+from chutes_exporter.simulator.jobs import Job, JobLife
+from chutes_exporter.simulator.naming import make_uuid
+from chutes_exporter.simulator.world import DAY, HOUR, Miner, Server, Size, Work, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+FULL = 257
+"""Seats of a subnet that is still full where a miner has lost its own."""
+L40S = list(MODELS).index("l40s")
+PRIVATE = len(MODELS)
+"""The number of the private chute. Those before it are public, one for each model of GPU."""
+ELSEWHERE = len(MODELS) + 1
+"""The number of the chute that earns nearly everything, for a miner that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A server to be made.
+
+    Attributes:
+        model: Of its GPUs.
+        gpus: How many it has.
+        idle: How many of these, the last ones, have no instance.
+    """
+
+    model: str
+    gpus: int = 8
+    idle: int = 0
+
+
+FLEET = (Machine("l40s", idle=1), Machine("l40s", idle=2), Machine("h200"))
+"""24 GPUs. Three of them have no instance."""
+
+
+class _Upgrading(Server):
+    """A server that holds an upgrade slot."""
+
+    def maintenance_pending(self, now: float) -> bool:  # noqa: ARG002 - it does so always
+        return True
+
+
+class Farm(World):
+    """Miners whose instances are all older than a day, and earn the same at any time.
+
+    Args:
+        start: Unix time.
+        fleets: The machines of each watched miner, by UID.
+        seats: How many there are.
+
+    Attributes:
+        stuck: Hotkeys of miners that a job is stuck with.
+    """
+
+    def __init__(self, start: float, fleets: Iterable[Sequence[Machine]], seats: int = 20) -> None:
+        self._fleets = tuple(fleets)
+        # One more miner earns nearly everything.
+        super().__init__(
+            start=start, size=Size(miners=seats, active_miners=len(self._fleets) + 1, chutes=len(MODELS) + 2)
+        )
+        self._count = 0
+        self.stuck: list[str] = []
+        self._lives = {miner.hotkey: [] for miner in self.miners}
+        self._offers = {chute.chute_id: [] for chute in self.chutes}
+        for miner, machines in zip(self.miners, self._fleets, strict=False):
+            for machine, server in zip(machines, miner.servers, strict=True):
+                for gpu in server.gpus[: machine.gpus - machine.idle]:
+                    self.launch(miner, (gpu,), list(MODELS).index(machine.model), start - 3 * DAY)
+        other = self.miners[len(self._fleets)]
+        for server in other.servers:
+            self.launch(other, server.gpus, ELSEWHERE, start - 3 * DAY)
+
+    # What makes the world, without chance
+
+    def grow(self, until: float) -> None:
+        """Do nothing: instances are launched by hand."""
+
+    def make_chute(self, index: int) -> Chute:
+        """Make a chute whose multiplier never changes."""
+        model = list(MODELS)[index] if index < PRIVATE else "b200"
+        return Chute(
+            chute_id=make_uuid("chute", index),
+            user_id=make_uuid("user", index),
+            name={PRIVATE: "private-model", ELSEWHERE: "elsewhere"}.get(index, f"{model}-model"),
+            slug=f"chutes-{index}",
+            seed=f"chute/{index}",
+            gpu_count=8 if index == ELSEWHERE else 1,
+            models=(model,),
+            public=index != PRIVATE,
+            tee=False,
+            integrated=False,
+            manual_boost=20 if index == ELSEWHERE else None,
+            scaled=False,
+            disabled=False,
+            real_code=False,
+            phase=0.5,
+            popularity=0.5,
+            deploy_period=100_000 * DAY,
+            bounty_period=100_000 * DAY,
+            created_at=self.start - 100 * DAY,
+            past_begins=self.start - 9 * DAY,
+        )
+
+    def blacklist_reason(self, uid: int) -> str | None:  # noqa: ARG002 - nobody is
+        """Return nothing."""
+        return None
+
+    def _servers(self, uid: int, count: int) -> tuple[Server, ...]:  # noqa: ARG002 - the fleet says how many
+        machines = self._fleets[uid] if uid < len(self._fleets) else (Machine("b200"),) * 10
+        return tuple(self._server(uid, index, machine) for index, machine in enumerate(machines))
+
+    def _server(self, uid: int, index: int, machine: Machine) -> Server:
+        server_id = make_uuid("server", uid, index)
+        created = self.start - 30 * DAY
+        return Server(
+            server_id=server_id,
+            name=f"{machine.model}-{index}",
+            ip=f"198.51.{100 + uid}.{index}",
+            is_tee=False,
+            version=None,
+            created_at=created,
+            updated_at=None,
+            gpus=tuple(
+                Gpu(
+                    uuid=make_uuid(server_id, device).replace("-", ""),
+                    model=machine.model,
+                    device_index=device,
+                    server_id=server_id,
+                    seed=device,
+                    registrations=[Registration(created, created, created + 90, None)],
+                    grow=self.grow,
+                )
+                for device in range(machine.gpus)
+            ),
+        )
+
+    def _slots(self, uid: int, hotkey: str, servers: Iterable[Server]) -> Iterator[Slot]:  # noqa: ARG002 - see grow
+        return iter(())
+
+    def _jobs(self, now: float) -> Iterator[JobLife]:  # noqa: ARG002 - they stand still
+        chute = self.chutes[PRIVATE]
+        for number, hotkey in enumerate(self.stuck):
+            created = self.start - HOUR
+            waiting = Job(make_uuid("job", number), chute, chute.chute_id, created, ())
+            stuck = replace(waiting, miner=self.by_hotkey[hotkey])
+            yield JobLife(waiting, created, stuck, created)
+
+    def scored(self, now: float) -> dict[str, Work]:
+        """Return the work of those that have a seat."""
+        return {key: entry for (key, _), entry in self.work(now, DAY).items() if key in self.by_hotkey}
+
+    # What tests do
+
+    def launch(
+        self,
+        miner: Miner,
+        gpus: Sequence[Gpu],
+        chute: int,
+        created: float,
+        *,
+        verified: float | None = 90,
+        activated: float | None = 600,
+    ) -> Instance:
+        """Launch an instance that stays.
+
+        Args:
+            miner: Whose it is.
+            gpus: On which it runs.
+            chute: The number of its chute.
+            created: Unix time, in the past or the future.
+            verified: Seconds from the creation to the verification; None for never.
+            activated: Likewise to the activation.
+        """
+        self._count += 1
+        private = chute == PRIVATE
+        instance = Instance(
+            instance_id=make_uuid("instance", self._count),
+            hotkey=miner.hotkey,
+            chute=self.chutes[chute],
+            gpus=tuple(gpus),
+            created_at=created,
+            verified_at=None if verified is None else created + verified,
+            activated_at=None if activated is None else created + activated,
+            disabled_at=None,
+            ended_at=math.inf,
+            end=End.MINER,
+            last_request=math.inf if private else None,
+            shutdown_after=1800.0,
+        )
+        self._lives[miner.hotkey].append(instance)
+        self._lives[miner.hotkey].sort(key=lambda one: one.created_at)
+        return instance
+
+    def end(self, instances: Iterable[Instance], now: float, end: End = End.FAILURES) -> None:
+        """End instances that are there."""
+        for instance in instances:
+            instance.ended_at, instance.end = now, end
+
+    def on(self, miner: Miner, server: int, now: float) -> list[Instance]:
+        """Return the instances on the server with a number."""
+        gpus = set(miner.servers[server].gpus)
+        return [one for one in self.instances(now, miner.hotkey) if gpus & set(one.gpus)]
+
+    def remove(self, miner: Miner, server: int, now: float) -> None:
+        """Delete a server with its GPUs and their instances."""
+        self.end(self.on(miner, server, now), now)
+        miner.servers = miner.servers[:server] + miner.servers[server + 1 :]
+
+    def unverify(self, gpus: Iterable[Gpu], now: float) -> None:
+        """Let the checks of GPUs fail."""
+        for gpu in gpus:
+            gpu.registrations.append(Registration(now, now, None, "GraVal challenge timed out"))
+
+    def upgrade(self, miner: Miner, server: int, now: float) -> None:
+        """Give a server an upgrade slot, which deletes its instances validly."""
+        self.end(self.on(miner, server, now), now, End.UPDATED)
+        self._replace(miner, server, _Upgrading)
+
+    def upgraded(self, miner: Miner, server: int) -> None:
+        """Take the slot from a server that has booted."""
+        self._replace(miner, server, Server)
+
+    @staticmethod
+    def _replace(miner: Miner, server: int, kind: type[Server]) -> None:
+        old = miner.servers[server]
+        new = kind(**{field.name: getattr(old, field.name) for field in fields(old)})
+        miner.servers = (*miner.servers[:server], new, *miner.servers[server + 1 :])
+
+    def deregister(self, miner: Miner) -> None:
+        """Take the seat of a miner. Its instances stay."""
+        self.__dict__["miners"] = tuple(one for one in self.miners if one is not miner)
+        del self.by_hotkey[miner.hotkey]
