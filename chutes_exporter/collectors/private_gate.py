@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from chutes_exporter.api.meaning import is_public
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY
 
@@ -42,7 +42,7 @@ OLDEST = METRICS.gauge(
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Count the active public instances and their GPUs."""
-    instances = answers[INSTANCES]
+    instances = distinct(answers[INSTANCES], lambda one: one.instance_id, out)
     public = [one for one in instances if is_public(one)]
     if not answers.complete(INSTANCES) or any(is_public(one) is None for one in instances):
         return
@@ -54,7 +54,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     active = [one for one in public if one.active]
     out.add(INSTANCE_COUNT, len(active), scope.hotkey)
     if answers.complete():
-        out.add(GPUS, _gpus(active, instances, answers[INVENTORY]), scope.hotkey)
+        inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out)
+        out.add(GPUS, _gpus(active, instances, inventory), scope.hotkey)
 
 
 def _gpus(active: list[Instance], instances: list[Instance], inventory: list[InventoryItem]) -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from chutes_exporter.api.meaning import active_rates, instance_state
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, total
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
 
@@ -31,9 +31,9 @@ HEADING = METRICS.gauge(
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Divide what each miner earns per second by what all earn."""
     seats = answers[METAGRAPH]
-    active = answers[ACTIVE_INSTANCES]
+    active = distinct(answers[ACTIVE_INSTANCES], lambda one: one.instance_id, out)
     rates = active_rates(active)
-    disabled = {hotkey: _disabled_rate(instances) for hotkey, instances in answers.by_hotkey(INSTANCES).items()}
+    disabled = {hotkey: _disabled_rate(instances, out) for hotkey, instances in answers.by_hotkey(INSTANCES).items()}
     if rates is None or None in disabled.values() or not answers.complete():
         return
     if any(node.blacklist_reason is UNSET for node in seats):
@@ -49,10 +49,11 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             out.add(HEADING, earned[hotkey] / everybody, hotkey)
 
 
-def _disabled_rate(instances: list[Instance] | None) -> float | None:
+def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | None:
     """Return what a miner's disabled instances earn per second, None where that is unknown."""
     if instances is None:
         return None
+    instances = distinct(instances, lambda one: one.instance_id, out)
     states = [instance_state(one) for one in instances]
     if None in states:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, total
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
 
@@ -39,7 +39,7 @@ TIME = METRICS.gauge(
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Translate the newest point, and the average that the private gate uses."""
-    points = answers[UNIQUE_CHUTE_HISTORY]
+    points = distinct(answers[UNIQUE_CHUTE_HISTORY], lambda point: point.time, out)
     newest = max(points, key=lambda point: point.time, default=None)
     # A point that could not be read may be the newest.
     if newest is None or not answers.complete():

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.api.client import Answer
-from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS, Answers, Scope
 from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.table import FEEDS
+from tests.collectors.support import decoded
 from tests.support import HOTKEY, RECORDINGS, data_of, replay, scrape, served, watching
 from tests.test_recordings import ALL_ON, DIRECTORIES, NAMES, Miner, older_bodies, raw_json, stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
+    from chutes_exporter.api.client import Answer
     from chutes_exporter.feeds.feed import Feed
 
 Path = tuple[str | int, ...]
@@ -126,20 +126,10 @@ def json_body(value: Any) -> bytes:
 
 async def answer_of(source: Feed[Any], body: bytes) -> Answer[Any] | None:
     """Return what an answer says, None where it cannot be read."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield body
-
-    shape, tally = source.endpoint.shape, Tally()
     try:
-        if isinstance(shape, StreamShape):
-            value: Any = [record async for record in shape.decode(chunks(), tally)]
-        else:
-            assert isinstance(shape, Shape)
-            value = shape.decode(body, tally)
+        return await decoded(source, body)
     except ApiError:
         return None
-    return Answer(value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0, size=len(body))
 
 
 @dataclass

@@ -1,0 +1,113 @@
+"""Runs a collector on answers as the API sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from chutes_exporter.api.client import Answer
+from chutes_exporter.api.decoding import Shape, StreamShape, Tally
+from chutes_exporter.collectors import Answers, Scope
+from chutes_exporter.collectors.samples import Samples
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+
+    from chutes_exporter.collectors import Collector, MinersChoice
+    from chutes_exporter.feeds.feed import Feed
+
+ME = "me"
+OTHER = "other"
+NOON = 1_795_521_600.0
+"""2026-11-24 12:00:00 UTC."""
+HOUR = 3600.0
+NOON_TEXT = "2026-11-24T12:00:00+00:00"
+ELEVEN_TEXT = "2026-11-24T11:00:00+00:00"
+UNREADABLE = dict.fromkeys(
+    ("hotkey", "chute_id", "image_id", "uuid", "server_id", "instance_id", "job_id", "gpu_id", "miner_hotkey", "time"),
+    5,
+)
+"""A record that cannot be read: its id is no text."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collector made.
+
+    Attributes:
+        samples: Values by series, written like ``chutes_images{status=built}``; empty labels are left out.
+        duplicates: Records and samples that were dropped because they describe the same thing again.
+    """
+
+    samples: dict[str, float]
+    duplicates: int
+
+    def of(self, *metrics: str) -> dict[str, float]:
+        """Return the samples of some metrics."""
+        return {key: value for key, value in self.samples.items() if key.partition("{")[0] in metrics}
+
+
+def collected(
+    collector: Collector,
+    answers: Mapping[Feed[Any], Any],
+    *,
+    watched: Iterable[str] = (ME,),
+    miners: MinersChoice = "watched",
+    doubted: Collection[Feed[Any]] = (),
+    extra: Mapping[tuple[Feed[Any], str], Any] | None = None,
+) -> Collected:
+    """Run a collector.
+
+    Args:
+        collector: The collector.
+        answers: What the API sends, as JSON; of a stream, the list of its records.
+        watched: The hotkeys that the user named. The answers of feeds that need a hotkey are about ``ME``.
+        miners: Which other miners are exported.
+        doubted: The feeds whose answers are doubted.
+        extra: Answers of the collector's extra feeds, by feed and hotkey.
+    """
+    known = {feed.name: answer(feed, body, doubted=feed in doubted) for feed, body in answers.items()}
+    more = {
+        (feed.name, hotkey): answer(feed, body, doubted=feed in doubted)
+        for (feed, hotkey), body in (extra or {}).items()
+    }
+    scope = Scope(frozenset(watched), miners, "" if collector.scope == "platform" else ME)
+    out = Samples()
+    collector.collect(Answers(known, more), scope, out)
+    samples = {}
+    for metric, family in out.families():
+        assert metric in collector.metrics
+        for values, value in family.items():
+            pairs = ",".join(f"{name}={text}" for name, text in zip(metric.labels, values, strict=True) if text)
+            samples[f"{metric.name}{{{pairs}}}" if pairs else metric.name] = value
+    return Collected(samples, out.duplicates)
+
+
+def answer(feed: Feed[Any], body: Any, *, doubted: bool = False) -> Answer[Any]:
+    """Return what an answer says."""
+    text = json.dumps(body)
+    if isinstance(feed.endpoint.shape, StreamShape):
+        text = "".join(f"data: {json.dumps(record)}\n\n" for record in body) or "data: NO_ITEMS\n\n"
+    found = asyncio.run(decoded(feed, text.encode()))
+    return replace(found, doubt="shrunk") if doubted else found
+
+
+async def decoded(feed: Feed[Any], body: bytes) -> Answer[Any]:
+    """Decode a body.
+
+    Raises:
+        ApiError: It cannot be read.
+    """
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    shape, tally = feed.endpoint.shape, Tally()
+    if isinstance(shape, StreamShape):
+        value: Any = [record async for record in shape.decode(chunks(), tally)]
+    else:
+        assert isinstance(shape, Shape)
+        value = shape.decode(body, tally)
+    return Answer(value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0, size=len(body))

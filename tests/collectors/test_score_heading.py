@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter.collectors.score_heading import COLLECTOR
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
+from tests.collectors.support import ME, NOON_TEXT, UNREADABLE, Collected, collected
+
+if TYPE_CHECKING:
+    from chutes_exporter.collectors import MinersChoice
+
+
+def active(number: int, hotkey: str, multiplier: float | None) -> dict[str, Any]:
+    return {"instance_id": f"i{number}", "miner_hotkey": hotkey, "compute_multiplier": multiplier}
+
+
+def seat(hotkey: str, **fields: Any) -> dict[str, Any]:
+    return {"hotkey": hotkey, "blacklist_reason": None} | fields
+
+
+MINE = [active(1, ME, 1.0), active(2, ME, 0.5)]
+OTHERS = [active(3, "other", 4.5)]
+SEATS = [seat(ME), seat("other"), seat("idle")]
+DISABLED = {"instance_id": "d", "active": False, "activated_at": NOON_TEXT, "compute_multiplier": 3.0}
+
+
+def run(instances: list[dict[str, Any]], seats: list[dict[str, Any]], **options: Any) -> Collected:
+    return collected(COLLECTOR, {ACTIVE_INSTANCES: instances, METAGRAPH: seats}, **options)
+
+
+def ratios(**values: float) -> dict[str, float]:
+    return {f"chutes_miner_score_heading_ratio{{hotkey={hotkey}}}": value for hotkey, value in values.items()}
+
+
+def test_a_miner_approaches_its_share_of_all_compute_units_per_second() -> None:
+    assert run(MINE + OTHERS, SEATS).samples == ratios(me=0.25)
+
+
+def test_a_miners_own_disabled_instances_go_on_earning() -> None:
+    instances = [DISABLED, DISABLED | {"instance_id": "a", "active": True}]
+    made = run(MINE + OTHERS, SEATS, extra={(INSTANCES, ME): instances}, miners="all")
+    assert made.samples == ratios(me=0.5, other=0.5)
+
+
+def test_a_miner_that_has_only_disabled_instances_earns() -> None:
+    assert run(OTHERS, SEATS, extra={(INSTANCES, ME): [DISABLED]}).samples == ratios(me=0.4)
+
+
+@pytest.mark.parametrize("seats", [[seat(ME)], [seat(ME), seat("other", blacklist_reason="abuse")]])
+def test_who_has_no_seat_or_is_blacklisted_has_no_part_in_the_sum(seats: list[dict[str, Any]]) -> None:
+    assert run(MINE + OTHERS, seats, miners="all").samples == ratios(me=1)
+
+
+def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_seat_nothing() -> None:
+    assert run(OTHERS, SEATS, watched=[ME, "unknown"]).samples == ratios(me=0)
+
+
+@pytest.mark.parametrize(
+    ("miners", "exported"),
+    [("watched", {"me": 0.25}), ("active", {"me": 0.25, "other": 0.75}), ("all", {"me": 0.25, "other": 0.75})],
+)
+def test_other_miners_are_exported_where_the_user_wants_them(miners: MinersChoice, exported: dict[str, float]) -> None:
+    assert run(MINE + OTHERS, SEATS, miners=miners).samples == ratios(**exported)
+
+
+def test_where_nobody_earns_nobody_has_a_share() -> None:
+    assert run([], SEATS).samples == {}
+
+
+def test_an_instance_that_is_listed_twice_counts_once() -> None:
+    made = run([*MINE, MINE[0], *OTHERS], SEATS)
+    assert made.samples == ratios(me=0.25)
+    assert made.duplicates == 1
+    made = run(MINE + OTHERS, SEATS, extra={(INSTANCES, ME): [DISABLED, DISABLED]})
+    assert made.samples == ratios(me=0.5)
+    assert made.duplicates == 1
+
+
+def test_an_unknown_part_hides_all_shares() -> None:
+    assert run([*MINE, active(9, "other", None)], SEATS).samples == {}
+    assert run([*MINE, {"instance_id": "i9", "compute_multiplier": 1.0}], SEATS).samples == {}
+    assert run(MINE, [*SEATS, {"hotkey": "unknown"}]).samples == {}
+
+
+@pytest.mark.parametrize(
+    "instances",
+    [
+        [DISABLED | {"compute_multiplier": None}],
+        [{"instance_id": "i", "active": False, "compute_multiplier": 1.0}],
+        [DISABLED, UNREADABLE],
+    ],
+    ids=["multiplier", "state", "record"],
+)
+def test_an_unknown_part_of_the_disabled_instances_hides_all_shares(instances: list[dict[str, Any]]) -> None:
+    assert run(MINE, SEATS, extra={(INSTANCES, ME): instances}).samples == {}
+
+
+@pytest.mark.parametrize("feed", [ACTIVE_INSTANCES, METAGRAPH, INSTANCES])
+def test_an_answer_that_is_doubted_hides_all_shares(feed: Any) -> None:
+    known = {"extra": {(INSTANCES, ME): [DISABLED]}}
+    assert run(MINE, SEATS, **known).samples != {}
+    assert run(MINE, SEATS, doubted=[feed], **known).samples == {}
+
+
+def test_an_incomplete_answer_hides_all_shares() -> None:
+    assert run([*MINE, UNREADABLE], SEATS).samples == {}
+    assert run(MINE, [*SEATS, UNREADABLE]).samples == {}

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from chutes_exporter.collectors.unique_chute_history import COLLECTOR
+from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
+from tests.collectors.support import NOON, UNREADABLE, collected
+
+TEN = {"time": "2026-11-24 10:00:00+00", "count": 8, "total_count": 10}
+ELEVEN = {"time": "2026-11-24 11:00:00+00", "count": 9, "total_count": 20}
+TWELVE = {"time": "2026-11-24 12:00:00+00", "count": 12, "total_count": 24}
+
+
+def test_the_newest_hour_counts_in_any_order_with_the_average_of_all_hours() -> None:
+    for answer in ([TEN, ELEVEN, TWELVE], [TWELVE, TEN, ELEVEN]):
+        assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: answer}).samples == {
+            "chutes_miner_unique_chute_gpus{hotkey=me}": 12,
+            "chutes_miner_active_gpus{hotkey=me}": 24,
+            "chutes_miner_average_active_gpus{hotkey=me}": 18,
+            "chutes_miner_history_timestamp_seconds{hotkey=me}": NOON,
+        }
+
+
+def test_a_miner_without_history_has_no_samples() -> None:
+    assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: []}).samples == {}
+
+
+def test_an_hour_without_active_gpus_is_a_zero() -> None:
+    idle = TWELVE | {"count": 0, "total_count": 0}
+    assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [idle]}).samples == {
+        "chutes_miner_unique_chute_gpus{hotkey=me}": 0,
+        "chutes_miner_active_gpus{hotkey=me}": 0,
+        "chutes_miner_average_active_gpus{hotkey=me}": 0,
+        "chutes_miner_history_timestamp_seconds{hotkey=me}": NOON,
+    }
+
+
+def test_an_hour_with_an_unknown_number_hides_the_average() -> None:
+    made = collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TEN | {"total_count": None}, TWELVE]})
+    assert made.of("chutes_miner_active_gpus", "chutes_miner_average_active_gpus") == {
+        "chutes_miner_active_gpus{hotkey=me}": 24
+    }
+
+
+def test_histories_of_2025_lack_the_total() -> None:
+    made = collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [{"time": TWELVE["time"], "count": 12}]})
+    assert made.samples == {
+        "chutes_miner_unique_chute_gpus{hotkey=me}": 12,
+        "chutes_miner_history_timestamp_seconds{hotkey=me}": NOON,
+    }
+
+
+def test_an_hour_that_is_listed_twice_counts_once() -> None:
+    made = collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TEN, TEN, TWELVE]})
+    assert made.samples["chutes_miner_average_active_gpus{hotkey=me}"] == 17
+    assert made.duplicates == 1
+
+
+def test_an_incomplete_answer_may_lack_the_newest_hour() -> None:
+    assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TWELVE, UNREADABLE]}).samples == {}
+    assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TWELVE]}, doubted=[UNIQUE_CHUTE_HISTORY]).samples == {}
