@@ -86,6 +86,9 @@ def _count(
     known: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
 ) -> None:
     """Count the GPUs by model and state."""
+    if holders.keys() - known.keys():
+        # A GPU that an instance holds and that no list describes could be of any model.
+        return
     states: dict[str, list[State | None]] = {}
     for key, records in known.items():
         state = _held_state(holders[key]) if key in holders else _free_state(records)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, purged_at, region, secured_at
+from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, is_public, purged_at, region, secured_at
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import INSTANCES
@@ -94,8 +94,8 @@ STOP_BILLING = METRICS.gauge(
 )
 FAILURES = METRICS.gauge(
     "chutes_instance_consecutive_failures",
-    "Failures of the instance in a row. Absent on deployments since February 2025, which always send 0; the service "
-    "keeps the count to itself.",
+    "Failures of the instance in a row. Absent on deployments since February 2025, which always send 0: the service "
+    "keeps the count to itself. docs/earnings.md has its rule.",
     _INSTANCE,
     f"{_SOURCE}: consecutive_failures, where any instance has some",
     changes="never since 2025",
@@ -139,9 +139,10 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     failures = any(instance.consecutive_failures for instance in instances)
     for instance in instances:
         key = instance.instance_id
+        # Without the field, the empty label would claim that the instance is public.
         out.add(
             INFO,
-            1,
+            None if is_public(instance) is None else 1,
             hotkey,
             key,
             instance.chute_id,

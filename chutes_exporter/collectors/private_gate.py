@@ -65,8 +65,11 @@ def _gpus(active: list[Instance], instances: list[Instance], inventory: list[Inv
     held = [item for item in inventory if item.active is not False]
     if chutes & others or None in chutes or any(item.chute_id is None for item in held):
         return None
-    own = [item.active for item in held if item.chute_id in chutes]
-    return None if None in own else len(own)
+    own = [item for item in held if item.chute_id in chutes]
+    # An active instance holds a GPU at least: without one, the two lists are not of one moment.
+    if any(item.active is None for item in own) or chutes - {item.chute_id for item in own}:
+        return None
+    return len(own)
 
 
 COLLECTOR = Collector(

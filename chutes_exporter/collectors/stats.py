@@ -110,7 +110,8 @@ def _nothing(hotkeys: AbstractSet[str], name: str, window: StatsWindow, out: Sam
 
 
 def _platform(records: list[MinerStats], name: str, out: Samples) -> None:
-    out.add(PLATFORM_MINERS, len(records), name)
+    if all(record.compute_units is not None for record in records):
+        out.add(PLATFORM_MINERS, len(records), name)
     out.add(PLATFORM_INSTANCES, total([record.total_instances for record in records]), name)
     out.add(PLATFORM_BOUNTIES, total([record.bounty_count for record in records]), name)
     out.add(PLATFORM_COMPUTE_SECONDS, total([record.compute_seconds for record in records]), name)

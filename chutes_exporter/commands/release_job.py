@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api.errors import CutOffError, TimedOutError
+from chutes_exporter.api.errors import CutOffError, TimedOutError, UnavailableError
 from chutes_exporter.api.meaning import job_state
 from chutes_exporter.commands.check import printable
 from chutes_exporter.commands.query import first_key
@@ -56,22 +56,32 @@ async def _list_stuck(client: ChutesClient, key: Hotkey) -> None:
     for job in stuck:
         created = "" if job.created_at is None else f"{datetime.fromtimestamp(job.created_at, UTC):%Y-%m-%d %H:%M} UTC"
         click.echo(printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}"))))
+    incomplete = not answer.whole or None in map(job_state, answer.value)
+    if incomplete:
+        click.echo("The list may be incomplete: the answer has jobs that could not be read.", err=True)
     if stuck:
         click.echo(
             "These jobs are stuck with the miner: release each with chutes-exporter release-job JOB_ID.", err=True
         )
-    else:
+    elif not incomplete:
         click.echo(f"No job is stuck with {key.address}.", err=True)
 
 
 async def _release(client: ChutesClient, job_id: str, key: Hotkey) -> None:
     try:
         await client.release_job(job_id, key)
-    except (TimedOutError, CutOffError) as error:
+    except (TimedOutError, CutOffError, UnavailableError) as error:
+        if isinstance(error, UnavailableError) and error.status is None:
+            raise click.ClickException(_not_released(job_id, error)) from None
+        # The service may fail after it has released the job, for example where the job's chute is gone.
         raise click.ClickException(
             f"it is not known whether job {job_id} is released: {printable(str(error))}\n"
             "→ Look with chutes-exporter query jobs; releasing it again does no harm."
         ) from None
     except ApiError as error:
-        raise click.ClickException(f"job {job_id} is not released: {printable(str(error))}\n→ {error.advice}") from None
+        raise click.ClickException(_not_released(job_id, error)) from None
     click.echo(f"Released job {job_id}.")
+
+
+def _not_released(job_id: str, error: ApiError) -> str:
+    return f"job {job_id} is not released: {printable(str(error))}\n→ {error.advice}"

@@ -8,7 +8,7 @@ from chutes_exporter.collectors.instances import COLLECTOR
 from chutes_exporter.feeds.table import INSTANCES
 from tests.collectors.support import ELEVEN_TEXT, HOUR, NOON, NOON_TEXT, UNREADABLE, Collected, collected
 
-STARTING = {"active": False, "activated_at": None}
+STARTING: dict[str, Any] = {"active": False, "activated_at": None}
 ACTIVE = {"active": True, "activated_at": NOON_TEXT}
 DISABLED = {"active": False, "activated_at": NOON_TEXT}
 
@@ -121,20 +121,21 @@ def test_failures_are_known_where_any_instance_has_some() -> None:
 
 
 def test_an_older_deployment_also_sends_a_region_and_the_last_query() -> None:
-    made = run(ACTIVE | {"region": "eu", "last_queried_at": NOON_TEXT})
+    made = run(ACTIVE | {"billed_to": None, "region": "eu", "last_queried_at": NOON_TEXT})
     assert made.of("chutes_instance_info") == {"chutes_instance_info{hotkey=me,instance_id=i0,region=eu}": 1}
     assert value(made, "last_queried_timestamp_seconds") == NOON
 
 
 def test_an_unknown_field_makes_no_sample_and_zero_is_known() -> None:
-    assert run({}).samples == {"chutes_instance_info{hotkey=me,instance_id=i0}": 1}
+    assert run({}).samples == {}
+    assert run({"billed_to": None}).samples == {"chutes_instance_info{hotkey=me,instance_id=i0}": 1}
     made = run({"compute_multiplier": 0.0, "bounty": False, "active": False, "verified": False})
     names = ("compute_multiplier", "bounty", "active", "verified")
     assert [value(made, name) for name in names] == [0, 0, 0, 0]
 
 
 def test_an_instance_in_an_unknown_state_hides_the_counts() -> None:
-    made = run(ACTIVE, {"active": False})
+    made = run(ACTIVE | {"billed_to": None}, {"active": False, "billed_to": None})
     assert made.of("chutes_fleet_instances") == {}
     assert len(made.of("chutes_instance_info")) == 2
 
