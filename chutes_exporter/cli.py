@@ -247,13 +247,13 @@ def serve(**flags: Any) -> None:
     from chutes_exporter import log
     from chutes_exporter.commands.serve import run_serve
 
-    def again() -> Settings:
+    def read_settings() -> Settings:
         # In a reload the running exporter goes on: what is wrong is told there.
         return _make_settings(flags, _credentials(flags))
 
     settings = _settings(flags, _credentials(flags))
     log.configure(flags["log_level"], flags["log_format"])
-    _exit_on_config_error(run_serve, settings, again)
+    _exit_on_config_error(run_serve, settings, read_settings)
 
 
 @cli.command()

@@ -51,7 +51,7 @@ def _selector(metric: str, always: str, where: dict[str, str]) -> str:
     return f"{metric}{{{', '.join((always, *matchers))}}}"
 
 
-def mine(metric: str, *labels: str, **where: str) -> str:
+def miner(metric: str, *labels: str, **where: str) -> str:
     """Select a metric of the watched miners, one series for each hotkey and combination of the labels.
 
     Args:
@@ -63,7 +63,7 @@ def mine(metric: str, *labels: str, **where: str) -> str:
 
 
 def platform(metric: str, *labels: str, **where: str) -> str:
-    """Select a metric that is not about the watched miners alone; otherwise like `mine`."""
+    """Select a metric that is not about the watched miners alone; otherwise like `miner`."""
     by = f" by ({', '.join(labels)})" if labels else ""
     return f"max{by} ({_selector(metric, JOB, where)})"
 
@@ -89,7 +89,7 @@ def named(expression: str) -> str:
     )
 
 
-def told(value: str, collector: str) -> str:
+def or_absence(value: str, collector: str) -> str:
     """Give a value, or which absence it is that there is none.
 
     Args:

@@ -403,6 +403,19 @@ class Pki:
         return context
 
 
+def public_texts() -> list[Path]:
+    """Return the text files that people read: documents, code and configuration. No recorded answers."""
+    named = "*.md *.toml Makefile Dockerfile"
+    folders = ".ci alertmanager benchmarks chutes_exporter deploy docs grafana prometheus scripts tests"
+    skipped = {"node_modules", "__pycache__", "recordings"}
+    found = [path for pattern in named.split() for path in ROOT.glob(pattern)]
+    found += [path for folder in folders.split() for path in (ROOT / folder).rglob("*")]
+    binary = {".png", ".pyc"}
+    return sorted(
+        path for path in found if path.is_file() and path.suffix not in binary and not skipped & set(path.parts)
+    )
+
+
 def named_tests() -> frozenset[str]:
     """Return the names of all test functions, for the documents that name them."""
     names = (

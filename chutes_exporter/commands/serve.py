@@ -132,7 +132,7 @@ class Service:
                 self._adopt(web)
                 self._exporter.reconfigure(settings)
             except Exception as error:  # noqa: BLE001 - whatever it is, what runs goes on running
-                trouble = _told(error)
+                trouble = _failure_line(error)
             finally:
                 self.notifier.ready(f"kept the old configuration: {trouble}" if trouble else "configuration read")
             if not trouble:
@@ -198,13 +198,13 @@ class Service:
                     # A certificate and its key are seldom written in one moment: what is wrong now is looked at again,
                     # and told once.
                     if _reason(error) != self._trouble["web"]:
-                        self._note(web=_told(error, "the old web configuration stays"))
+                        self._note(web=_failure_line(error, "the old web configuration stays"))
                 else:
                     _log.info("web configuration read again")
                     self._note(web="")
 
 
-def _told(error: Exception, event: str = "the old configuration stays") -> str:
+def _failure_line(error: Exception, event: str = "the old configuration stays") -> str:
     """Log why something could not be read, and return it."""
     reason = _reason(error)
     if isinstance(error, ConfigError):

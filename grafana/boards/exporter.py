@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import JOB, OURS, Board, Column, Query, lines, platform, rows, tile, told, worst
+from grafana.parts import JOB, OURS, Board, Column, Query, lines, or_absence, platform, rows, tile, worst
 from grafana.states import LOADED, ORANGE, READING, RED, UP
 from grafana.worlds import ALL, FADING, SICK
 
@@ -40,7 +40,7 @@ EXPORTER.row(
         "Feeds down",
         "Feeds whose last request failed. Until their answers are too old, their metrics stay as they were; the table "
         "below says why they fail.",
-        told(
+        or_absence(
             f"count({UP_OF_FEEDS} == 0) or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
             "scores",
         ),
@@ -50,7 +50,7 @@ EXPORTER.row(
     tile(
         "Feeds without data",
         "Feeds whose newest good answer is too old to be shown: their metrics are gone, and alerts on them are silent.",
-        told(
+        or_absence(
             f"count(time() - {SUCCESS} > on (feed, hotkey) {MAX_AGE}) or on () 0 * count({MAX_AGE})",
             "scores",
         ),
@@ -61,7 +61,7 @@ EXPORTER.row(
         "Clock offset",
         "The exporter's clock less the API's. Beyond 600 seconds every signature is refused: make the machine keep "
         "time.",
-        told(f"max(abs(chutes_api_clock_offset_seconds{{{JOB}}}))", "scores"),
+        or_absence(f"max(abs(chutes_api_clock_offset_seconds{{{JOB}}}))", "scores"),
         unit="s",
         thresholds=[(120, ORANGE), (600, RED)],
         decimals=1,
@@ -70,7 +70,7 @@ EXPORTER.row(
         "Series of the limit",
         "Series that collectors would have, of those that they may (--max-series). At 100 % whole collectors are left "
         "out of the page, and the alert ChutesCollectorCut names them.",
-        told(
+        or_absence(
             f"max(chutes_scrape_series{{{JOB}}} / on (job, instance) chutes_scrape_series_limit{{{JOB}}})",
             "scores",
         ),
@@ -82,7 +82,7 @@ EXPORTER.row(
         "Doubted",
         "Feeds whose newest answer is probably wrong, though it looks right. The table below has the reason, and the "
         "runbook of ChutesDataIncomplete what it means.",
-        told(
+        or_absence(
             f"count({DOUBTED}) or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
             "scores",
         ),
@@ -93,7 +93,7 @@ EXPORTER.row(
         "Records not read",
         "Records of the newest answers that could not be read. Counts, ranks and zeros that they could make false are "
         "absent; the log names the field.",
-        told(f"sum({platform('chutes_feed_rejected_records', 'feed', 'hotkey', hotkey='~$hotkey|')})", "scores"),
+        or_absence(f"sum({platform('chutes_feed_rejected_records', 'feed', 'hotkey', hotkey='~$hotkey|')})", "scores"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -101,7 +101,7 @@ EXPORTER.row(
         "Configuration",
         "Whether the configuration could be read when it last changed. When not, the one before is in force; the log "
         "says what is wrong with the new one.",
-        told(f"min(chutes_exporter_config_last_reload_successful{{{JOB}}})", "scores"),
+        or_absence(f"min(chutes_exporter_config_last_reload_successful{{{JOB}}})", "scores"),
         states=LOADED,
     ),
 )

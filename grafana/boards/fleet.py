@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import WATCHED, Board, Column, Query, lines, mine, rows, tile, told
+from grafana.parts import WATCHED, Board, Column, Query, lines, miner, or_absence, rows, tile
 from grafana.states import GPU, ORANGE, PENDING, RED
 from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
 
@@ -15,22 +15,22 @@ FLEET: Final = Board(
     "The API does not tell whether a machine is alive: a dead one looks as before until its instances are deleted.",
 )
 
-VERIFIED: Final = mine("chutes_gpu_verified", "gpu_id")
-IN_USE: Final = mine("chutes_gpu_in_use", "gpu_id")
-ACTIVE: Final = mine("chutes_gpu_active", "gpu_id")
+VERIFIED: Final = miner("chutes_gpu_verified", "gpu_id")
+IN_USE: Final = miner("chutes_gpu_in_use", "gpu_id")
+ACTIVE: Final = miner("chutes_gpu_active", "gpu_id")
 
 
 def _chutes_of_instances(operator: str) -> str:
     """Give the chutes of instances that are not active: `and` for those activated before, `unless` for the others."""
     return (
-        f"({mine('chutes_instance_info', 'instance_id', 'chute_id')}"
-        f" and on (hotkey, instance_id) {mine('chutes_instance_active', 'instance_id')} == 0"
-        f" {operator} on (hotkey, instance_id) {mine('chutes_instance_activated_timestamp_seconds', 'instance_id')})"
+        f"({miner('chutes_instance_info', 'instance_id', 'chute_id')}"
+        f" and on (hotkey, instance_id) {miner('chutes_instance_active', 'instance_id')} == 0"
+        f" {operator} on (hotkey, instance_id) {miner('chutes_instance_activated_timestamp_seconds', 'instance_id')})"
     )
 
 
 DISABLED: Final = (
-    f"{mine('chutes_gpu_allocation_info', 'gpu_id', 'chute_id')} and on (hotkey, chute_id) "
+    f"{miner('chutes_gpu_allocation_info', 'gpu_id', 'chute_id')} and on (hotkey, chute_id) "
     f"({_chutes_of_instances('and')} unless on (hotkey, chute_id) {_chutes_of_instances('unless')})"
 )
 """GPUs of chutes of which instances are disabled and none is starting: the inventory names only an instance's chute."""
@@ -43,17 +43,17 @@ STATE: Final = (
 """A number for each GPU, as the table of states has it: unverified, idle, starting, disabled, earning."""
 GPU_INFO: Final = (
     "topk by (hotkey, gpu_id) (1, "
-    f"{mine('chutes_gpu_info', 'gpu_id', 'gpu', 'name', 'server_id', 'device_index', 'verification_host')})"
+    f"{miner('chutes_gpu_info', 'gpu_id', 'gpu', 'name', 'server_id', 'device_index', 'verification_host')})"
 )
 SERVER_NAMES: Final = (
     "label_replace(topk by (hotkey, server_id) (1, "
-    f'{mine("chutes_server_info", "server_id", "name")}), "server", "$1", "name", "(?s)(.*)")'
+    f'{miner("chutes_server_info", "server_id", "name")}), "server", "$1", "name", "(?s)(.*)")'
 )
 
 
 def _changed(metric: str) -> str:
     """Give the Unix time at which a metric of each GPU that is 0 or 1 was last the other, within a day."""
-    now = mine(metric, "gpu_id")
+    now = miner(metric, "gpu_id")
     return (
         f"(max_over_time(timestamp({now} == 0)[1d:5m]) and on (hotkey, gpu_id) {now} == 1\n"
         f"or on (hotkey, gpu_id) max_over_time(timestamp({now} == 1)[1d:5m]) and on (hotkey, gpu_id) {now} == 0)"
@@ -76,7 +76,7 @@ SINCE: Final = "max by (hotkey, gpu_id) (\n{}\n)".format(
 
 
 def _gpus(state: str) -> str:
-    return f"sum({mine('chutes_fleet_gpus', 'gpu', 'state', state=state)})"
+    return f"sum({miner('chutes_fleet_gpus', 'gpu', 'state', state=state)})"
 
 
 FLEET.row(
@@ -85,20 +85,20 @@ FLEET.row(
         "Servers",
         "Servers that the API lists. One that is missing was removed, or never added: compare with the miner's own "
         "list.",
-        told(f"sum({mine('chutes_fleet_servers')})", "servers"),
+        or_absence(f"sum({miner('chutes_fleet_servers')})", "servers"),
         decimals=0,
     ),
     tile(
         "GPUs",
         "GPUs of all servers. When some are missing, look at the servers' GPU counts below, and at the machine itself.",
-        told(f"sum({mine('chutes_fleet_gpus', 'gpu', 'state')})", "fleet"),
+        or_absence(f"sum({miner('chutes_fleet_gpus', 'gpu', 'state')})", "fleet"),
         decimals=0,
     ),
     tile(
         "Idle",
         "Verified GPUs that are in no instance: they earn nothing. The Market board says which chute pays best for "
         "them.",
-        told(_gpus("idle"), "fleet"),
+        or_absence(_gpus("idle"), "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -106,7 +106,7 @@ FLEET.row(
         "Unverified",
         "GPUs that are in no instance and not verified: launches on them are refused. The errors are below; most want "
         "the server to be added again.",
-        told(_gpus("unverified"), "fleet"),
+        or_absence(_gpus("unverified"), "fleet"),
         thresholds=[(1, RED)],
         decimals=0,
     ),
@@ -114,21 +114,21 @@ FLEET.row(
         "Starting",
         "GPUs in an instance that was never active. Minutes are normal; an instance that starts for longer than half "
         "an hour is stuck: see the Instances board.",
-        told(_gpus("starting"), "fleet"),
+        or_absence(_gpus("starting"), "fleet"),
         decimals=0,
     ),
     tile(
         "Disabled",
         "GPUs in an instance that was active and that its miner disabled. It serves no requests and keeps earning "
         "until it is deleted.",
-        told(_gpus("disabled"), "fleet"),
+        or_absence(_gpus("disabled"), "fleet"),
         decimals=0,
     ),
     tile(
         "Servers without GPUs",
         "Servers that list no GPU: the GPUs were deleted, or the registration stopped halfway. Add the server again, "
         "or remove it.",
-        told(f"sum({mine('chutes_fleet_servers_without_gpus')})", "servers"),
+        or_absence(f"sum({miner('chutes_fleet_servers_without_gpus')})", "servers"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -136,7 +136,7 @@ FLEET.row(
         "Maintenance pending",
         "Servers that hold an upgrade slot of a maintenance window; their instances were deleted, validly. Upgrade "
         "them: they hold it until they boot with the target version.",
-        told(f"sum({mine('chutes_server_maintenance_pending', 'server_id')})", "servers"),
+        or_absence(f"sum({miner('chutes_server_maintenance_pending', 'server_id')})", "servers"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -156,15 +156,15 @@ FLEET.row(
                 data=STOCKED,
             ),
             Query(
-                f"topk by (hotkey, gpu_id) (1, {mine('chutes_gpu_allocation_info', 'gpu_id', 'chute_name')})",
+                f"topk by (hotkey, gpu_id) (1, {miner('chutes_gpu_allocation_info', 'gpu_id', 'chute_name')})",
                 data=STOCKED,
             ),
             Query(
                 f"time() - {SINCE}",
                 data=STOCKED,
             ),
-            Query(f"time() - {mine('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}", data=STOCKED),
-            Query(mine("chutes_gpu_memory_bytes", "gpu_id"), data=STOCKED),
+            Query(f"time() - {miner('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}", data=STOCKED),
+            Query(miner("chutes_gpu_memory_bytes", "gpu_id"), data=STOCKED),
         ],
         [
             Column("A", "State", states=GPU, width=100),
@@ -188,12 +188,12 @@ FLEET.row(
         "usable in spite of an error. Timeouts point at load and network, a failed attestation at driver and firmware.",
         [
             Query(
-                f"{mine('chutes_gpu_verification_error_info', 'gpu_id', 'error')} * on (hotkey, gpu_id)"
+                f"{miner('chutes_gpu_verification_error_info', 'gpu_id', 'error')} * on (hotkey, gpu_id)"
                 f" group_left (gpu, server_id, verification_host) {GPU_INFO}",
                 data=SICK,
             ),
             Query(
-                f"(topk by (hotkey, gpu_id) (1, {mine('chutes_gpu_verification_error_info', 'gpu_id', 'error')})"
+                f"(topk by (hotkey, gpu_id) (1, {miner('chutes_gpu_verification_error_info', 'gpu_id', 'error')})"
                 f" * on (hotkey, gpu_id) group_left (server_id) {GPU_INFO})"
                 f" * on (hotkey, server_id) group_left (server) {SERVER_NAMES}",
                 data=SICK,
@@ -218,7 +218,7 @@ FLEET.row(
         "GPUs by state",
         "Every GPU in exactly one state. A step from earning to idle is an instance that ended; disabled ones keep "
         "earning until they are deleted.",
-        [Query(f"sum by (state) ({mine('chutes_fleet_gpus', 'gpu', 'state')})", "{{state}}", STOCKED)],
+        [Query(f"sum by (state) ({miner('chutes_fleet_gpus', 'gpu', 'state')})", "{{state}}", STOCKED)],
         unit="none",
         states=GPU,
         stacked=True,
@@ -230,7 +230,7 @@ FLEET.row(
         "too little: see the Market board.",
         [
             Query(
-                f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='~idle|unverified')})",
+                f"sum by (gpu) ({miner('chutes_fleet_gpus', 'gpu', 'state', state='~idle|unverified')})",
                 "{{gpu}}",
                 STOCKED,
             )
@@ -257,9 +257,9 @@ FLEET.row(
         "Servers",
         "Servers, those that list no GPU, and those that hold an upgrade slot of a maintenance window.",
         [
-            Query(f"sum({mine('chutes_fleet_servers')})", "servers", KEYED),
-            Query(f"sum({mine('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
-            Query(f"sum({mine('chutes_server_maintenance_pending', 'server_id')})", "maintenance pending", STOCKED),
+            Query(f"sum({miner('chutes_fleet_servers')})", "servers", KEYED),
+            Query(f"sum({miner('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
+            Query(f"sum({miner('chutes_server_maintenance_pending', 'server_id')})", "maintenance pending", STOCKED),
         ],
         unit="none",
         empty="Nothing known: the exporter has no key, or the API has not answered",
@@ -275,13 +275,13 @@ FLEET.row(
         [
             Query(
                 f"topk by (hotkey, server_id) (1, "
-                f"{mine('chutes_server_info', 'server_id', 'name', 'ip', 'tee', 'version')})",
+                f"{miner('chutes_server_info', 'server_id', 'name', 'ip', 'tee', 'version')})",
                 data=STOCKED,
             ),
-            Query(mine("chutes_server_gpus", "server_id"), data=STOCKED),
-            Query(mine("chutes_server_maintenance_pending", "server_id"), data=STOCKED),
-            Query(f"time() - {mine('chutes_server_created_timestamp_seconds', 'server_id')}", data=STOCKED),
-            Query(f"time() - {mine('chutes_server_updated_timestamp_seconds', 'server_id')}", data=STOCKED),
+            Query(miner("chutes_server_gpus", "server_id"), data=STOCKED),
+            Query(miner("chutes_server_maintenance_pending", "server_id"), data=STOCKED),
+            Query(f"time() - {miner('chutes_server_created_timestamp_seconds', 'server_id')}", data=STOCKED),
+            Query(f"time() - {miner('chutes_server_updated_timestamp_seconds', 'server_id')}", data=STOCKED),
         ],
         [
             Column("B", "GPUs", "none", width=70, thresholds=[(float("-inf"), ORANGE), (1, "text")]),
@@ -302,17 +302,17 @@ FLEET.row(
         "Models",
         "The miner's GPUs of each model. A model with fewer GPUs than its servers should have wants a look at them.",
         [
-            Query(f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state')})", data=STOCKED),
-            Query(f"sum by (gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='earning')})", data=STOCKED),
+            Query(f"sum by (gpu) ({miner('chutes_fleet_gpus', 'gpu', 'state')})", data=STOCKED),
+            Query(f"sum by (gpu) ({miner('chutes_fleet_gpus', 'gpu', 'state', state='earning')})", data=STOCKED),
             *(
                 Query(
-                    f"max by (gpu) ({mine(metric, 'gpu_id')} * on (hotkey, gpu_id) group_left (gpu) {GPU_INFO})",
+                    f"max by (gpu) ({miner(metric, 'gpu_id')} * on (hotkey, gpu_id) group_left (gpu) {GPU_INFO})",
                     data=STOCKED,
                 )
                 for metric in ("chutes_gpu_memory_bytes", "chutes_gpu_clock_rate_hertz", "chutes_gpu_processors")
             ),
             Query(
-                f"time() - min by (gpu) ({mine('chutes_gpu_created_timestamp_seconds', 'gpu_id')}"
+                f"time() - min by (gpu) ({miner('chutes_gpu_created_timestamp_seconds', 'gpu_id')}"
                 f" * on (hotkey, gpu_id) group_left (gpu) {GPU_INFO})",
                 data=STOCKED,
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import WATCHED, Board, Column, Query, lines, mine, named, platform, rows, tile, told
+from grafana.parts import WATCHED, Board, Column, Query, lines, miner, named, or_absence, platform, rows, tile
 from grafana.states import FLAG, INSTANCE, ORANGE, RED
 from grafana.worlds import BUSY, FADING_KEYED, KEYED, SICK, STOCKED
 
@@ -14,15 +14,15 @@ INSTANCES: Final = Board(
     "The life of each instance of the watched miners, from its start to its end. All of it needs the miner's key.",
 )
 
-ACTIVE: Final = mine("chutes_instance_active", "instance_id")
-CREATED: Final = mine("chutes_instance_created_timestamp_seconds", "instance_id")
-ACTIVATED: Final = mine("chutes_instance_activated_timestamp_seconds", "instance_id")
-SECURED: Final = mine("chutes_instance_secured_timestamp_seconds", "instance_id")
-PURGE: Final = mine("chutes_instance_purge_timestamp_seconds", "instance_id")
-ERRORS: Final = mine("chutes_instance_verification_error_info", "instance_id")
+ACTIVE: Final = miner("chutes_instance_active", "instance_id")
+CREATED: Final = miner("chutes_instance_created_timestamp_seconds", "instance_id")
+ACTIVATED: Final = miner("chutes_instance_activated_timestamp_seconds", "instance_id")
+SECURED: Final = miner("chutes_instance_secured_timestamp_seconds", "instance_id")
+PURGE: Final = miner("chutes_instance_purge_timestamp_seconds", "instance_id")
+ERRORS: Final = miner("chutes_instance_verification_error_info", "instance_id")
 STARTING: Final = f"{ACTIVE} == 0 unless on (hotkey, instance_id) {ACTIVATED}"
 INFO: Final = "topk by (hotkey, instance_id) (1, {})".format(
-    mine("chutes_instance_info", "instance_id", "chute_id", "version", "chutes_version", "billed_to")
+    miner("chutes_instance_info", "instance_id", "chute_id", "version", "chutes_version", "billed_to")
 )
 STATE: Final = (
     f"(3 * ({ACTIVE} == 1))\n"
@@ -34,13 +34,13 @@ STATE: Final = (
 TEE_INSTANCES: Final = (
     f"sum by (hotkey) ({ACTIVE} * on (hotkey, instance_id) group_left (chute_id) {INFO}"
     f" and on (chute_id) {platform('chutes_chute_info', 'chute_id', tee='true')})\n"
-    f"or on (hotkey) 0 * {mine('chutes_miner_private_gate_instances')}"
+    f"or on (hotkey) 0 * {miner('chutes_miner_private_gate_instances')}"
 )
 """Active instances of TEE chutes, by miner; one of them opens the private gate."""
 
 
 def _in(state: str) -> str:
-    return f"sum({mine('chutes_fleet_instances', 'state', state=state)})"
+    return f"sum({miner('chutes_fleet_instances', 'state', state=state)})"
 
 
 def _pace(metric: str) -> str:
@@ -52,28 +52,28 @@ INSTANCES.row(
     tile(
         "Active",
         "Instances that serve and earn. When it falls, the Fleet board shows which GPUs are free.",
-        told(_in("active"), "instances"),
+        or_absence(_in("active"), "instances"),
         decimals=0,
     ),
     tile(
         "Starting",
         "Instances that hold GPUs and were never active. Minutes are normal; another tile says how long the longest "
         "has taken.",
-        told(_in("starting"), "instances"),
+        or_absence(_in("starting"), "instances"),
         decimals=0,
     ),
     tile(
         "Disabled",
         "Instances that were active and that their miner disabled. They serve no requests, and keep earning until they "
         "are deleted. The service purges them by the rule for starting ones.",
-        told(_in("disabled"), "instances"),
+        or_absence(_in("disabled"), "instances"),
         decimals=0,
     ),
     tile(
         "Longest start",
         "How long the oldest instance that was never active has been starting. Beyond half an hour it is stuck: look "
         "at its log, then delete it.",
-        told(f"max(time() - {CREATED} and on (hotkey, instance_id) ({STARTING}))", "instances"),
+        or_absence(f"max(time() - {CREATED} and on (hotkey, instance_id) ({STARTING}))", "instances"),
         unit="s",
         thresholds=[(1800, ORANGE), (3600, RED)],
         decimals=0,
@@ -82,7 +82,7 @@ INSTANCES.row(
         "Next purge",
         "Time until the service purges an instance that is still starting, for the one that is next: 3.5 hours after "
         "its creation, or 3 hours after its verification.",
-        told(f"min({PURGE} - time())", "instances"),
+        or_absence(f"min({PURGE} - time())", "instances"),
         unit="s",
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
         decimals=0,
@@ -91,15 +91,15 @@ INSTANCES.row(
         "In their first hour",
         "Active public instances that lose everything they scored if they end now: their activation is less than an "
         "hour ago. Private ones lose it at any age when their miner deletes them.",
-        told(f"count({SECURED} > time()) or on () 0 * count({CREATED})", "instances"),
+        or_absence(f"count({SECURED} > time()) or on () 0 * count({CREATED})", "instances"),
         decimals=0,
     ),
     tile(
         "Mean multiplier",
         "Compute units that a second of an active instance earns, on average. From 2 to 8 hours after its activation "
         "an instance approaches the chute's present value without the bounty, so it falls after a bounty.",
-        told(
-            f"avg({mine('chutes_instance_compute_multiplier', 'instance_id')}"
+        or_absence(
+            f"avg({miner('chutes_instance_compute_multiplier', 'instance_id')}"
             f" and on (hotkey, instance_id) {ACTIVE} == 1)",
             "instances",
         ),
@@ -109,8 +109,8 @@ INSTANCES.row(
         "GPU rates, an hour",
         "The sum of the hourly rates of the active instances' GPUs, in US dollars, as they were at the launch. The "
         "multiplier follows from them; nobody is paid by them.",
-        told(
-            f"sum({mine('chutes_instance_price_usd_per_hour', 'instance_id')}"
+        or_absence(
+            f"sum({miner('chutes_instance_price_usd_per_hour', 'instance_id')}"
             f" and on (hotkey, instance_id) {ACTIVE} == 1)",
             "instances",
         ),
@@ -137,13 +137,13 @@ INSTANCES.row(
                 data=STOCKED,
             ),
             Query(f"clamp_min({SECURED} - time(), 0)", data=STOCKED),
-            Query(mine("chutes_instance_compute_multiplier", "instance_id"), data=STOCKED),
-            Query(mine("chutes_instance_price_usd_per_hour", "instance_id"), data=STOCKED),
-            Query(mine("chutes_instance_bounty", "instance_id"), data=STOCKED),
-            Query(mine("chutes_instance_verified", "instance_id"), data=STOCKED),
-            Query(f"time() - {mine('chutes_instance_last_verified_timestamp_seconds', 'instance_id')}", data=STOCKED),
+            Query(miner("chutes_instance_compute_multiplier", "instance_id"), data=STOCKED),
+            Query(miner("chutes_instance_price_usd_per_hour", "instance_id"), data=STOCKED),
+            Query(miner("chutes_instance_bounty", "instance_id"), data=STOCKED),
+            Query(miner("chutes_instance_verified", "instance_id"), data=STOCKED),
+            Query(f"time() - {miner('chutes_instance_last_verified_timestamp_seconds', 'instance_id')}", data=STOCKED),
             Query(f"{PURGE} - time()", data=SICK),
-            Query(f"{mine('chutes_instance_stop_billing_timestamp_seconds', 'instance_id')} - time()", data=STOCKED),
+            Query(f"{miner('chutes_instance_stop_billing_timestamp_seconds', 'instance_id')} - time()", data=STOCKED),
         ],
         [
             Column("A", "State", states=INSTANCE, width=80),
@@ -173,7 +173,7 @@ INSTANCES.row(
         "Every instance in exactly one state. A growing band of starting ones is a chute that does not come up.",
         [
             Query(
-                f"sum by (state) ({mine('chutes_fleet_instances', 'state')})",
+                f"sum by (state) ({miner('chutes_fleet_instances', 'state')})",
                 "{{state}}",
                 KEYED,
             )
@@ -199,13 +199,13 @@ INSTANCES.row(
         "Launching private chutes needs 4 active public instances with 12 GPUs, an activation 3 days ago (of one that "
         "ended, too), and 16 active GPUs on average over 7 days; or one active TEE instance instead of all that.",
         [
-            Query(mine("chutes_miner_private_gate_instances"), data=KEYED),
-            Query(mine("chutes_miner_private_gate_gpus"), data=KEYED),
+            Query(miner("chutes_miner_private_gate_instances"), data=KEYED),
+            Query(miner("chutes_miner_private_gate_gpus"), data=KEYED),
             Query(
-                f"time() - {mine('chutes_miner_private_gate_oldest_activation_timestamp_seconds')}",
+                f"time() - {miner('chutes_miner_private_gate_oldest_activation_timestamp_seconds')}",
                 data=STOCKED,
             ),
-            Query(mine("chutes_miner_average_active_gpus"), data=BUSY),
+            Query(miner("chutes_miner_average_active_gpus"), data=BUSY),
             Query(TEE_INSTANCES, data=KEYED),
         ],
         [
@@ -240,7 +240,7 @@ INSTANCES.row(
         "The sum of the compute multipliers of the active instances: compute units that a second earns, as the list of "
         "all miners has them. Disabled instances keep earning and are not in it.",
         [
-            Query(mine("chutes_miner_active_compute_multiplier"), "{{hotkey}}", KEYED),
+            Query(miner("chutes_miner_active_compute_multiplier"), "{{hotkey}}", KEYED),
         ],
         unit="none",
         empty="Nothing known: the exporter has no key, or the API has not answered",
@@ -250,9 +250,9 @@ INSTANCES.row(
         "Active instances in the list of all miners', which has only verified ones, and in the miner's own list. They "
         "are asked at different times, so they differ for some minutes after a change.",
         [
-            Query(mine("chutes_miner_active_instances"), "{{hotkey}}", KEYED),
+            Query(miner("chutes_miner_active_instances"), "{{hotkey}}", KEYED),
             Query(
-                f"sum by (hotkey) ({mine('chutes_fleet_instances', 'state', state='active')})",
+                f"sum by (hotkey) ({miner('chutes_fleet_instances', 'state', state='active')})",
                 "own list of {{hotkey}}",
                 KEYED,
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import Board, Column, Query, lines, mine, named, platform, rows, ten, tile, told
+from grafana.parts import Board, Column, Query, lines, miner, named, or_absence, platform, rows, ten, tile
 from grafana.states import IMAGE, ORANGE
 from grafana.worlds import KEYED, LIVE, SICK, STOCKED
 
@@ -20,7 +20,7 @@ GPUS: Final = platform("chutes_chute_gpus", "chute_id")
 PAY_OF_A_GPU: Final = f"{PAY} / on (chute_id) ({GPUS} > 0)"
 UTILIZATION: Final = platform("chutes_chute_utilization_ratio", "chute_id")
 SUPPORTED: Final = platform("chutes_chute_supported_gpu_info", "chute_id", "gpu")
-IDLE: Final = f"max by (gpu) (sum by (hotkey, gpu) ({mine('chutes_fleet_gpus', 'gpu', 'state', state='idle')}))"
+IDLE: Final = f"max by (gpu) (sum by (hotkey, gpu) ({miner('chutes_fleet_gpus', 'gpu', 'state', state='idle')}))"
 """Idle GPUs of each model: of the watched miner that has most of them, as an instance runs on one miner's."""
 OPEN: Final = platform("chutes_chute_info", "chute_id", disabled="!true")
 FITTING: Final = (
@@ -36,14 +36,14 @@ MARKET.row(
         "Wanted more than served",
         "Chutes with more demand than capacity: their average utilisation of the past hour is above 1. Whether the "
         "service admits another instance depends on its target for the chute.",
-        told(f"count({UTILIZATION} > 1) or on () 0 * count({UTILIZATION})", "metrics"),
+        or_absence(f"count({UTILIZATION} > 1) or on () 0 * count({UTILIZATION})", "metrics"),
         decimals=0,
     ),
     tile(
         "Bounties on offer",
         "Chutes with a bounty. It raises the multiplier of the first instance that becomes active, by 1.1 when new to "
         "1.5 after 3 hours, and is gone 8 hours after the activation.",
-        told(
+        or_absence(
             f"count({platform('chutes_chute_bounty_age_seconds', 'chute_id')})"
             f" or on () 0 * count({platform('chutes_chute_info', 'chute_id')})",
             "chutes",
@@ -54,20 +54,20 @@ MARKET.row(
         "My idle GPUs",
         "Verified GPUs of the watched miners that are in no instance. The first table says what pays best for each "
         "model.",
-        told(f"sum({mine('chutes_fleet_gpus', 'gpu', state='idle')})", "fleet"),
+        or_absence(f"sum({miner('chutes_fleet_gpus', 'gpu', state='idle')})", "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
     tile(
         "Jobs waiting",
         "Jobs of the platform that no miner has claimed. They pay by their multiplier: see the table of jobs.",
-        told(platform("chutes_jobs_waiting"), "jobs"),
+        or_absence(platform("chutes_jobs_waiting"), "jobs"),
         decimals=0,
     ),
     tile(
         "Longest wait of a job",
         "How long the oldest unclaimed job has waited. Nobody may have the GPUs that it asks for, or launches failed.",
-        told(f"time() - {platform('chutes_jobs_oldest_created_timestamp_seconds')}", "jobs"),
+        or_absence(f"time() - {platform('chutes_jobs_oldest_created_timestamp_seconds')}", "jobs"),
         unit="s",
         decimals=0,
     ),
@@ -75,7 +75,7 @@ MARKET.row(
         "Tried and waiting",
         "Waiting jobs for which a watched miner asked for a launch token. The launch may have failed: the miner's log "
         "names the job.",
-        told(f"sum({mine('chutes_jobs_tried')})", "jobs"),
+        or_absence(f"sum({miner('chutes_jobs_tried')})", "jobs"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -83,7 +83,7 @@ MARKET.row(
         "Jobs stuck",
         "Unfinished jobs that a watched miner claimed and whose instance is gone. Nobody else can claim them until "
         "chutes-exporter release-job releases them.",
-        told(f"sum({mine('chutes_jobs_stuck')})", "jobs"),
+        or_absence(f"sum({miner('chutes_jobs_stuck')})", "jobs"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -91,7 +91,7 @@ MARKET.row(
         "Images that failed",
         "Images of the platform whose build failed. A chute that waits for one cannot start anywhere: it is not the "
         "miner's fault.",
-        told(platform("chutes_images", status="error"), "images"),
+        or_absence(platform("chutes_images", status="error"), "images"),
         decimals=0,
     ),
 )
@@ -156,9 +156,9 @@ MARKET.row(
             Query(platform("chutes_chute_window_usage_usd", "chute_id", window="1h"), data=LIVE),
             Query(f"3600 * {platform('chutes_chute_price_usd_per_second', 'chute_id')}", data=LIVE),
             Query(
-                f"sum by (chute_id) ({mine('chutes_instance_active', 'instance_id')} * on (hotkey, instance_id)"
+                f"sum by (chute_id) ({miner('chutes_instance_active', 'instance_id')} * on (hotkey, instance_id)"
                 " group_left (chute_id) topk by (hotkey, instance_id) (1, "
-                f"{mine('chutes_instance_info', 'instance_id', 'chute_id')}))",
+                f"{miner('chutes_instance_info', 'instance_id', 'chute_id')}))",
                 data=STOCKED,
             ),
             Query(PAY, data=KEYED),

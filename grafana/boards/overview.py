@@ -13,26 +13,26 @@ from grafana.parts import (
     Query,
     board_link,
     lines,
-    mine,
+    miner,
     named,
+    or_absence,
     platform,
     rows,
     tile,
-    told,
 )
 from grafana.states import ACCEPTED, ANSWERS, BLACKLISTED, GPU, ORANGE, RED, REGISTERED, SEVERITY
 from grafana.worlds import ALARMED, ALL, BUSY, FADING_BUSY, KEYED, SICK, STOCKED
 
-GPUS: Final = mine("chutes_fleet_gpus", "gpu", "state")
-EARNING: Final = mine("chutes_fleet_gpus", "gpu", "state", state="~earning|disabled")
-NOT_EARNING: Final = mine("chutes_fleet_gpus", "gpu", "state", state="~idle|unverified")
+GPUS: Final = miner("chutes_fleet_gpus", "gpu", "state")
+EARNING: Final = miner("chutes_fleet_gpus", "gpu", "state", state="~earning|disabled")
+NOT_EARNING: Final = miner("chutes_fleet_gpus", "gpu", "state", state="~idle|unverified")
 ALERT_LABELS: Final = "alertname, severity, hotkey, job, feed, collector, server, server_id, gpu, chute_id, instance_id"
 """All labels of alerts: each that fires is a row."""
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 SEATS: Final = 256
 """Seats of the subnet."""
-SCORE: Final = mine("chutes_miner_score_ratio")
-UNITS: Final = mine("chutes_miner_window_compute_units", "window")
+SCORE: Final = miner("chutes_miner_score_ratio")
+UNITS: Final = miner("chutes_miner_window_compute_units", "window")
 
 OVERVIEW: Final = Board(
     "chutes-overview",
@@ -46,7 +46,7 @@ OVERVIEW.row(
         "API",
         "The share of the exporter's questions that the Chutes API answered when it was last asked. Below 100 %, the "
         "Exporter board says which fail and why; at 0 nothing new is known, and the numbers here grow old.",
-        told('avg(max by (feed, hotkey) (chutes_feed_up{job=~"$job", hotkey=~"$hotkey|"}))', "scores"),
+        or_absence('avg(max by (feed, hotkey) (chutes_feed_up{job=~"$job", hotkey=~"$hotkey|"}))', "scores"),
         unit="percentunit",
         states=ANSWERS,
         thresholds=[(float("-inf"), RED), (0.5, ORANGE), (1, "text")],
@@ -57,7 +57,7 @@ OVERVIEW.row(
         "Whether the API takes what the miner signs. When it is refused, compare the seed with the hotkey and the "
         "clock with the right time, and see whether the hotkey has its seat. Without its key, the miner's servers, "
         "GPUs and instances are not known.",
-        told(
+        or_absence(
             f"0 * count(chutes_feed_failure_info"
             f'{{{WATCHED}, feed=~"{SIGNED_FEEDS}", reason=~"signature_refused|not_registered"}})\n'
             f'or on () (count(chutes_feed_up{{{WATCHED}, feed=~"{SIGNED_FEEDS}"}} == 1) > bool 0)',
@@ -69,21 +69,21 @@ OVERVIEW.row(
         "Seat",
         "Whether every watched miner has its seat on the subnet. Without one it has no score, and the API refuses its "
         "signatures: register again.",
-        told(f"min({mine('chutes_miner_registered')})", "metagraph"),
+        or_absence(f"min({miner('chutes_miner_registered')})", "metagraph"),
         states=REGISTERED,
     ),
     tile(
         "Blacklist",
         "Whether a watched miner is blacklisted: then its launches are refused and it has no score. The Subnet board "
         "has the reason; only the operators of the platform can lift it.",
-        told(f"max({mine('chutes_miner_blacklisted')})", "metagraph"),
+        or_absence(f"max({miner('chutes_miner_blacklisted')})", "metagraph"),
         states=BLACKLISTED,
     ),
     tile(
         "GPUs earning",
         "The share of the GPUs that are in an active instance, or in one that its miner disabled, which keeps earning. "
         "The Fleet board lists each GPU with its state, the ones that cost most first.",
-        told(f"sum({EARNING}) / on () (sum({GPUS}) > 0)", "fleet"),
+        or_absence(f"sum({EARNING}) / on () (sum({GPUS}) > 0)", "fleet"),
         unit="percentunit",
         thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.9, "text")],
         decimals=0,
@@ -92,7 +92,7 @@ OVERVIEW.row(
         "Idle or unverified",
         "GPUs that are in no instance and earn nothing. Idle ones want a chute (the Market board says which pays), "
         "unverified ones a look at the verification error on the Fleet board.",
-        told(f"sum({NOT_EARNING})", "fleet"),
+        or_absence(f"sum({NOT_EARNING})", "fleet"),
         thresholds=[(1, ORANGE)],
         decimals=0,
     ),
@@ -100,7 +100,7 @@ OVERVIEW.row(
         "Next purge",
         "Time until the service purges an instance that is still starting, for the one that is next: 3.5 hours after "
         "its creation, or 3 hours after its verification. Look at its log, or delete it to free its GPUs.",
-        told(f"min({mine('chutes_instance_purge_timestamp_seconds', 'instance_id')} - time())", "instances"),
+        or_absence(f"min({miner('chutes_instance_purge_timestamp_seconds', 'instance_id')} - time())", "instances"),
         unit="s",
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
         decimals=0,
@@ -127,7 +127,7 @@ OVERVIEW.row(
         "Score share",
         "The share of all scores: compute units of the past day, divided by everybody's. The service computes it every "
         "10 minutes. Weights, and then the incentive, follow it within 1 to 3 hours.",
-        told(f"sum({SCORE})", "scores"),
+        or_absence(f"sum({SCORE})", "scores"),
         unit="percentunit",
         decimals=3,
     ),
@@ -135,14 +135,14 @@ OVERVIEW.row(
         "Rank",
         "The place by score among all miners, 1 being the best; the best place where several miners are watched. A "
         "sinking rank with a steady share means that others grow.",
-        told(f"min({mine('chutes_miner_score_rank')})", "scores"),
+        or_absence(f"min({miner('chutes_miner_score_rank')})", "scores"),
         decimals=0,
     ),
     tile(
         "To the next better",
         "The share that is missing to pass the next better miner, for the watched miner that is closest to it. "
         "Compare it with what an idle GPU would bring.",
-        told(f"min({mine('chutes_miner_score_next_better_ratio')} - on (hotkey) {SCORE})", "scores"),
+        or_absence(f"min({miner('chutes_miner_score_next_better_ratio')} - on (hotkey) {SCORE})", "scores"),
         unit="percentunit",
         decimals=4,
     ),
@@ -150,7 +150,7 @@ OVERVIEW.row(
         "To the next worse",
         "The share between the miner and the next worse one, for the watched miner that is closest to losing a "
         "place. When it nears 0, the place is about to be lost.",
-        told(f"min({SCORE} - on (hotkey) {mine('chutes_miner_score_next_worse_ratio')})", "scores"),
+        or_absence(f"min({SCORE} - on (hotkey) {miner('chutes_miner_score_next_worse_ratio')})", "scores"),
         unit="percentunit",
         decimals=4,
     ),
@@ -158,8 +158,8 @@ OVERVIEW.row(
         "Seats behind",
         "Free seats, and seats with a lower incentive than the watched miner that is worst off. Validators count as "
         "well, as they have no incentive, so fewer newcomers may take its seat. Below 5, bring GPUs to work.",
-        told(
-            f"min({mine('chutes_miner_seats_behind')}) + on () ({SEATS} - {platform('chutes_metagraph_miners')})",
+        or_absence(
+            f"min({miner('chutes_miner_seats_behind')}) + on () ({SEATS} - {platform('chutes_metagraph_miners')})",
             "metagraph",
         ),
         thresholds=[(float("-inf"), RED), (5, ORANGE), (10, "text")],
@@ -169,8 +169,8 @@ OVERVIEW.row(
         "Share of compute, 1 h",
         "The share of everybody's compute units in the past hour. It moves first: the score share covers a whole day "
         "and follows it.",
-        told(
-            f"sum({mine('chutes_miner_window_compute_units', window='1h')})"
+        or_absence(
+            f"sum({miner('chutes_miner_window_compute_units', window='1h')})"
             f" / on () {platform('chutes_platform_window_compute_units', window='1h')}",
             "stats",
         ),
@@ -181,14 +181,14 @@ OVERVIEW.row(
         "Units a second",
         "Compute units that a second earns now: the sum of the compute multipliers of the active instances. Disabled "
         "ones keep earning and are not in it.",
-        told(f"sum({mine('chutes_miner_active_compute_multiplier')})", "active_instances"),
+        or_absence(f"sum({miner('chutes_miner_active_compute_multiplier')})", "active_instances"),
         decimals=1,
     ),
     tile(
         "Score heading",
         "The score share that the miner approaches within a day if all active instances go on unchanged. An estimate: "
         "docs/earnings.md tells its error. Below the score share, the score is about to fall.",
-        told(f"sum({mine('chutes_miner_score_heading_ratio')})", "score_heading"),
+        or_absence(f"sum({miner('chutes_miner_score_heading_ratio')})", "score_heading"),
         unit="percentunit",
         decimals=3,
     ),
@@ -202,9 +202,9 @@ OVERVIEW.row(
         "Where a neighbour's line is near, a place is about to change hands.",
         [
             Query(SCORE, "{{hotkey}}", BUSY),
-            Query(mine("chutes_miner_score_heading_ratio"), "heading of {{hotkey}}", KEYED),
-            Query(mine("chutes_miner_score_next_better_ratio"), "next better than {{hotkey}}", BUSY - SICK),
-            Query(mine("chutes_miner_score_next_worse_ratio"), "next worse than {{hotkey}}", BUSY),
+            Query(miner("chutes_miner_score_heading_ratio"), "heading of {{hotkey}}", KEYED),
+            Query(miner("chutes_miner_score_next_better_ratio"), "next better than {{hotkey}}", BUSY - SICK),
+            Query(miner("chutes_miner_score_next_worse_ratio"), "next worse than {{hotkey}}", BUSY),
         ],
         unit="percentunit",
         empty="No score: the miner has computed nothing, or the API has not answered",
@@ -214,8 +214,8 @@ OVERVIEW.row(
         "The place by score and the place by incentive; lower is better. The incentive follows the score by 1 to 3 "
         "hours: weights are set once an hour, and the chain applies them at its next epoch.",
         [
-            Query(mine("chutes_miner_score_rank"), "score of {{hotkey}}", BUSY),
-            Query(mine("chutes_miner_incentive_rank"), "incentive of {{hotkey}}"),
+            Query(miner("chutes_miner_score_rank"), "score of {{hotkey}}", BUSY),
+            Query(miner("chutes_miner_incentive_rank"), "incentive of {{hotkey}}"),
         ],
         unit="none",
     ),
@@ -247,9 +247,9 @@ OVERVIEW.row(
         "past day. Seconds that stay while units fall mean lower multipliers.",
         [
             Query(f"sum by (window) ({UNITS})", "units, past {{window}}"),
-            Query(f"sum({mine('chutes_miner_score_compute_units')})", "units in the score", BUSY),
-            Query(f"sum({mine('chutes_miner_score_instance_seconds')})", "seconds in the score", BUSY),
-            Query(f"sum({mine('chutes_miner_window_compute_seconds', window='1d')})", "seconds, past 1d"),
+            Query(f"sum({miner('chutes_miner_score_compute_units')})", "units in the score", BUSY),
+            Query(f"sum({miner('chutes_miner_score_instance_seconds')})", "seconds in the score", BUSY),
+            Query(f"sum({miner('chutes_miner_window_compute_seconds', window='1d')})", "seconds, past 1d"),
         ],
         unit="short",
     ),
@@ -258,9 +258,9 @@ OVERVIEW.row(
         "Counting instances of the past hour, and those in the score, which covers the past day; some of them were "
         "activated with a bounty. Many instances for little work are instances that do not stay up.",
         [
-            Query(f"sum({mine('chutes_miner_window_instances', window='1h')})", "instances, past hour"),
-            Query(f"sum({mine('chutes_miner_score_instances')})", "instances in the score", BUSY),
-            Query(f"sum({mine('chutes_miner_score_bounties')})", "with a bounty, in the score", BUSY),
+            Query(f"sum({miner('chutes_miner_window_instances', window='1h')})", "instances, past hour"),
+            Query(f"sum({miner('chutes_miner_score_instances')})", "instances in the score", BUSY),
+            Query(f"sum({miner('chutes_miner_score_bounties')})", "with a bounty, in the score", BUSY),
         ],
         unit="none",
     ),
@@ -269,13 +269,13 @@ OVERVIEW.row(
         "GPUs that were active at each full hour, those of distinct chutes, and the average of 7 days. Public "
         "instances count only once they are an hour old, and each with the GPUs that its chute asks for now.",
         [
-            Query(f"sum(last_over_time({mine('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING_BUSY),
+            Query(f"sum(last_over_time({miner('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING_BUSY),
             Query(
-                f"sum(last_over_time({mine('chutes_miner_unique_chute_gpus')}[1h:1m]))",
+                f"sum(last_over_time({miner('chutes_miner_unique_chute_gpus')}[1h:1m]))",
                 "GPUs of distinct chutes",
                 FADING_BUSY,
             ),
-            Query(f"sum({mine('chutes_miner_average_active_gpus')})", "active GPUs, average of 7 days", BUSY),
+            Query(f"sum({miner('chutes_miner_average_active_gpus')})", "active GPUs, average of 7 days", BUSY),
         ],
         unit="none",
     ),
@@ -284,8 +284,8 @@ OVERVIEW.row(
         "The miner's share of the incentive of all seats, and the chain's consensus about it, which is near the "
         "incentive and scaled otherwise. Both move with the chain's epochs, about every 72 minutes.",
         [
-            Query(mine("chutes_miner_incentive_ratio"), "incentive of {{hotkey}}"),
-            Query(mine("chutes_miner_consensus_ratio"), "consensus about {{hotkey}}"),
+            Query(miner("chutes_miner_incentive_ratio"), "incentive of {{hotkey}}"),
+            Query(miner("chutes_miner_consensus_ratio"), "consensus about {{hotkey}}"),
         ],
         unit="percentunit",
     ),
@@ -334,7 +334,7 @@ OVERVIEW.row(
         [
             Query(
                 named(
-                    f"sum by (chute_id) ({mine('chutes_miner_chute_window_compute_units', 'chute_id', window=window)})"
+                    f"sum by (chute_id) ({miner('chutes_miner_chute_window_compute_units', 'chute_id', window=window)})"
                 ),
                 data=BUSY,
             )
@@ -342,7 +342,8 @@ OVERVIEW.row(
         ]
         + [
             Query(
-                f"sum by (chute_id) ({mine(f'chutes_miner_chute_window_{what}', 'chute_id', window='1d')})", data=BUSY
+                f"sum by (chute_id) ({miner(f'chutes_miner_chute_window_{what}', 'chute_id', window='1d')})",
+                data=BUSY,
             )
             for what in ("compute_seconds", "instances", "bounties")
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import JOB, OURS, Board, Column, Query, lines, mine, platform, rows, ten, tile, told
+from grafana.parts import JOB, OURS, Board, Column, Query, lines, miner, or_absence, platform, rows, ten, tile
 from grafana.states import BLACKLISTED, DOWN, OFF
 from grafana.worlds import ALL, KEYED, SICK
 
@@ -24,27 +24,27 @@ SUBNET.row(
     tile(
         "Seats taken",
         "Seats of the subnet that are taken, of 256. When none is free, a newcomer takes the seat of the worst.",
-        told(platform("chutes_metagraph_miners"), "metagraph"),
+        or_absence(platform("chutes_metagraph_miners"), "metagraph"),
         decimals=0,
     ),
     tile(
         "Miners with a score",
         "Miners that have a score: registered, not blacklisted, and with a counting instance in the past day. The "
         "service computes scores every 10 minutes.",
-        told(platform("chutes_scored_miners"), "scores"),
+        or_absence(platform("chutes_scored_miners"), "scores"),
         decimals=0,
     ),
     tile(
         "Miners at work, 1 h",
         "Miners with compute units in the past hour. The service counts them every 10 minutes.",
-        told(platform("chutes_platform_window_miners", window="1h"), "stats"),
+        or_absence(platform("chutes_platform_window_miners", window="1h"), "stats"),
         decimals=0,
     ),
     tile(
         "Blacklisted",
         "Seats that are blacklisted: their launches are refused and they have no score. The table below has the "
         "reasons, for those that the exporter tells of.",
-        told(platform("chutes_metagraph_blacklisted_miners"), "metagraph"),
+        or_absence(platform("chutes_metagraph_blacklisted_miners"), "metagraph"),
         decimals=0,
     ),
     tile(
@@ -65,19 +65,19 @@ SUBNET.row(
     tile(
         "Active instances",
         "Active and verified instances of all miners, which the exporter knows with any miner's key.",
-        told(platform("chutes_platform_active_instances"), "active_instances"),
+        or_absence(platform("chutes_platform_active_instances"), "active_instances"),
         decimals=0,
     ),
     tile(
         "Units, 1 day",
         "Compute units of all miners in the past day, blacklisted ones included: what shares of compute are shares of.",
-        told(platform("chutes_platform_window_compute_units", window="1d"), "stats"),
+        or_absence(platform("chutes_platform_window_compute_units", window="1d"), "stats"),
     ),
     tile(
         "Newest seat",
         "How long ago the newest seat was first seen, of those that the exporter tells of. When no seat is free, each "
         "newcomer took one from somebody.",
-        told(f"time() - max({platform('chutes_miner_registered_timestamp_seconds', 'hotkey')})", "metagraph"),
+        or_absence(f"time() - max({platform('chutes_miner_registered_timestamp_seconds', 'hotkey')})", "metagraph"),
         unit="s",
         decimals=0,
     ),
@@ -170,13 +170,13 @@ SUBNET.row(
         "instances.",
         [
             Query(
-                f"sum({mine('chutes_miner_active_compute_multiplier')})"
+                f"sum({miner('chutes_miner_active_compute_multiplier')})"
                 f" / on () ({platform('chutes_platform_active_compute_multiplier')} > 0)",
                 "units a second",
                 KEYED,
             ),
             Query(
-                f"sum({mine('chutes_miner_active_instances')})"
+                f"sum({miner('chutes_miner_active_instances')})"
                 f" / on () ({platform('chutes_platform_active_instances')} > 0)",
                 "active instances",
                 KEYED,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from grafana.parts import told
+from grafana.parts import or_absence
 from grafana.states import ABSENCES, DOWN, NO_DATA, NO_KEY, NOTHING, OFF
 from tests.grafana.scenes import filled_in
 
@@ -64,7 +64,7 @@ def says(directory: Path, collector: str, series: dict[str, float | str], expect
         ],
         "promql_expr_test": [
             {
-                "expr": filled_in(f"max({told('chutes_missing', collector)})", [ME]),
+                "expr": filled_in(f"max({or_absence('chutes_missing', collector)})", [ME]),
                 "eval_time": f"{minute}m",
                 "exp_samples": samples,
             }

@@ -1,0 +1,31 @@
+"""docs/configuration.md lists every flag of ``serve`` with its default."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+
+from chutes_exporter.cli import cli
+from tests.support import ROOT
+
+ROWS = re.findall(r"^\| `(--[\w.-]+)[^|]*\| ([^|]+) \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
+DOCUMENTED = dict(ROWS)
+FLAGS = {
+    parameter.opts[0]: parameter
+    for parameter in cli.commands["serve"].params
+    if isinstance(parameter, click.Option) and not parameter.opts[0].startswith("--collector.")
+}
+
+
+def test_every_flag_is_listed_once() -> None:
+    assert [flag for flag, _ in ROWS if flag != "--collector.NAME"] == list(FLAGS)
+
+
+@pytest.mark.parametrize("flag", [flag for flag, option in FLAGS.items() if option.show_default])
+def test_the_default_of_a_flag_is_listed(flag: str) -> None:
+    default = FLAGS[flag].default
+    (value,) = default if isinstance(default, list) else [default]
+    listed = DOCUMENTED[flag].strip("`")
+    assert listed == (f"{value:g}" if isinstance(value, float) else str(value))
