@@ -269,7 +269,7 @@ def bench_warm(table: Table) -> None:
 
 async def bench_loop(table: Table) -> None:
     """Not even a huge page holds up the event loop."""
-    # What else runs on the machine holds the loop too, now and then: of three rounds the quietest tells.
+    # Other processes also delay the loop at times. The quietest of three rounds counts.
     with upstream(2000, 100) as api:
         rounds = [await longest_gap(api) for _ in range(3)]
     longest, series = min(rounds)
@@ -416,7 +416,7 @@ def bench_large(table: Table) -> None:
 
 
 def bench_hostile_api(table: Table) -> None:
-    """Whatever the API sends on all endpoints at once, the process stays small."""
+    """The process stays small, no matter what the API sends on all endpoints at once."""
     for what, limit, flags in (("a miner's page", 256, ()), ("the largest page", 512, LARGEST)):
         peaks = {kind: hostile_peak(kind, limit, flags) for kind in KINDS}
         worst = max(peaks, key=lambda kind: peaks[kind])

@@ -95,7 +95,7 @@ KINDS = (
     "records 45000 0",
     "records 400000 0",
 )
-"""What the API answers on every endpoint. ``records COUNT LENGTH``: so many records, without end where the count is 0,
+"""The answer of the API on every endpoint. ``records COUNT LENGTH``: so many records, without end where the count is 0,
 with texts of so many characters. ``gzip`` before it compresses the answer."""
 
 

@@ -54,7 +54,7 @@ def _hotkey_options(without: str) -> Decorator:
             "--hotkey",
             multiple=True,
             metavar="SS58",
-            help=f"This miner's public data (repeatable). {without}",
+            help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
         ),
         _option(
             "--hotkey-file",
@@ -62,16 +62,16 @@ def _hotkey_options(without: str) -> Decorator:
             multiple=True,
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="This Bittensor hotkey file's miner, private data included (repeatable). "
-            "Or set MINER_SS58 and MINER_SEED. A seed is never a flag.",
+            help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
+            "Alternative: set MINER_SS58 and MINER_SEED. A seed is never a flag.",
         ),
     )
 
 
-_watched = _hotkey_options("Without one, the whole subnet is watched.")
-_optional = _hotkey_options("Without one, the public data of all miners.")
-_signing = _hotkey_options("The request must be signed, which needs a hotkey file.")
-_required = _hotkey_options("At least one is required.")
+_watched = _hotkey_options("Without a hotkey, the whole subnet is watched.")
+_optional = _hotkey_options("Without a hotkey, the answer has the public data of all miners.")
+_signing = _hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
+_required = _hotkey_options("At least one hotkey is required.")
 _api = _options(
     _option(
         "--api.url",
@@ -113,23 +113,23 @@ _web = _options(
         default=[defaults.LISTEN_ADDRESS],
         show_default=True,
         metavar="[HOST]:PORT",
-        help="Address to listen on (repeatable); unix:/PATH for a Unix socket.",
+        help="Address to listen on (repeatable). Use unix:/PATH for a Unix socket.",
     ),
     _option(
         "--web.systemd-socket",
         is_flag=True,
-        help="Listen on the sockets that systemd passes, instead.",
+        help="Listen on the sockets that systemd passes, instead of --web.listen-address.",
     ),
     _option(
         "--web.config.file",
         type=click.Path(path_type=Path),
         metavar="PATH",
-        help="TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.",
+        help="File with TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.",
     ),
     _option(
         "--web.enable-lifecycle",
         is_flag=True,
-        help="Serve POST /-/reload, which reads hotkey files and the web configuration again, as SIGHUP does.",
+        help="Serve POST /-/reload. Like SIGHUP, it reloads hotkey files and the web configuration.",
     ),
     _option(
         "--web.max-requests",
@@ -137,7 +137,7 @@ _web = _options(
         default=defaults.MAX_REQUESTS,
         show_default=True,
         metavar="NUMBER",
-        help="Maximum concurrent scrapes; others wait for up to 5 s, then get 503. 0 means unlimited.",
+        help="Maximum concurrent scrapes. Others wait for up to 5 s, then get 503. 0 means unlimited.",
     ),
     _option(
         "--web.telemetry-path",
@@ -160,8 +160,8 @@ _collectors = _options(
         "--miners",
         type=click.Choice(["watched", "active", "all"]),
         default=None,
-        help="Which miners' public data is exported: that of the watched ones, of all that earn too, or of all. "
-        "[default: watched where hotkeys are named, else all]",
+        help="Miners whose public data is exported: the watched ones, also all that earn, or all. "
+        "[default: watched if hotkeys are configured, otherwise all]",
     ),
     _option(
         "--max-series",
@@ -169,24 +169,24 @@ _collectors = _options(
         default=defaults.MAX_SERIES,
         show_default=True,
         metavar="NUMBER",
-        help="Leave out whole collectors, the least important first, where all of them would have more series.",
+        help="Maximum series of all collectors. Beyond it, whole collectors are left out, the least important first.",
     ),
     _option(
         "--openmetrics.created",
         is_flag=True,
-        help="Write the _created lines of counters in OpenMetrics. Prometheus stores each as another series.",
+        help="Write the _created lines of counters in OpenMetrics. Prometheus stores each as an additional series.",
     ),
     _option(
         "--feed.ttl",
         multiple=True,
         metavar="FEED=SECONDS",
-        help="How long an answer counts as fresh (repeatable); the feeds and their defaults are in docs/metrics.md.",
+        help="Seconds for which an answer is fresh (repeatable). docs/metrics.md lists the feeds and their defaults.",
     ),
     _option(
         "--feed.max-age",
         multiple=True,
         metavar="FEED=SECONDS",
-        help="Age at which an answer is dropped, where the API brings no newer one (repeatable).",
+        help="Age at which an answer is dropped if the API gives no newer one (repeatable).",
     ),
     *(
         _option(
@@ -205,7 +205,7 @@ class _DefaultToServe(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
             if named := [word for word in args if word in self.commands]:
-                raise click.UsageError(f"the command goes first: chutes-exporter {named[0]} [OPTIONS]", ctx)
+                raise click.UsageError(f"the command must come first: chutes-exporter {named[0]} [OPTIONS]", ctx)
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
@@ -229,7 +229,7 @@ def cli() -> None:
     """Prometheus exporter for the Chutes miner API (Bittensor subnet 64).
 
     Without a command and without flags it listens on :10064 and exports the whole subnet from the public endpoints.
-    Every flag can be set by the environment variable named beside it.
+    Each flag can be set by the environment variable that its help names.
     """
     if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
         # The other commands do not handle signals: each ends the process, as usual.
@@ -243,12 +243,12 @@ def cli() -> None:
 @_collectors
 @_log
 def serve(**flags: Any) -> None:
-    """Serve metrics; this is also what runs without a command."""
+    """Serve metrics. This is the default command."""
     from chutes_exporter import log
     from chutes_exporter.commands.serve import run_serve
 
     def read_settings() -> Settings:
-        # In a reload the running exporter goes on: what is wrong is told there.
+        # During a reload, the exporter continues to run and logs errors itself.
         return _make_settings(flags, _credentials(flags))
 
     settings = _settings(flags, _credentials(flags))
@@ -262,28 +262,28 @@ def serve(**flags: Any) -> None:
     default="127.0.0.1:10065",
     show_default=True,
     metavar="[HOST]:PORT",
-    help="Where the simulated API listens.",
+    help="Address on which the simulated API listens.",
 )
 @_option(
     "--simulator.seed",
     type=int,
     default=64,
     show_default=True,
-    help="Makes another world for each value.",
+    help="Number that selects the simulated world.",
 )
 @_option(
     "--simulator.fault",
     multiple=True,
     metavar="ENDPOINT=FAULT",
-    help="Let an endpoint misbehave (repeatable): scores=status:503, metrics=latency:5, chutes=cut:1000 (bytes), "
-    "metagraph=empty, stats=garbage; chutes=records:25 ends a stream early, metrics=zero and chutes=redis-down are the "
-    "service without its Prometheus or Redis, stats=as-of:1795521600 is a cache that nobody refreshes any more.",
+    help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), chutes=cut:1000 (bytes), "
+    "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early. metrics=zero and chutes=redis-down "
+    "simulate the service without its Prometheus or Redis. stats=as-of:1795521600 stops the refresh of a cache.",
 )
 @_web
 @_collectors
 @_log
 def demo(**flags: Any) -> None:
-    """Serve metrics of a simulated Chutes API: nothing is needed from outside."""
+    """Serve metrics of a simulated Chutes API. It needs no network and no key."""
     from chutes_exporter import log
     from chutes_exporter.commands.demo import run_demo
 
@@ -297,12 +297,12 @@ def demo(**flags: Any) -> None:
 @_web
 @_collectors
 @_log
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(**flags: Any) -> None:
-    """Ask each endpoint once, and say what works and what to do about what does not.
+    """Request each endpoint once, and report what works, what fails and how to fix it.
 
-    Takes the flags of serve, so that a command line can be checked as it is; those that do not matter here are
-    ignored. The exit status is 0 when all that should work does, and 1 otherwise.
+    check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
+    not matter. The exit status is 0 if all checks pass, and 1 otherwise.
     """
     from dataclasses import replace
 
@@ -318,22 +318,24 @@ _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET
 
 
 @cli.command(
-    help=f"""Ask an endpoint and print its answer as a table.
+    help=f"""Request an endpoint and print its answer as a table.
 
-    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has what a person looks for; --json and --csv have everything
-    that the exporter reads.
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has the most useful columns. --json and --csv have all
+    fields that the exporter reads.
     """
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
 @_optional
 @_api
-@click.option("--per-chute", is_flag=True, help="Of stats: for each chute.")
-@click.option("--chute-id", metavar="ID", help="Of chute: which one.")
-@click.option("--chute-version", metavar="VERSION", help="Of chute: which version of it.")
+@click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
+@click.option("--chute-id", metavar="ID", help="Id of the chute. Required for chute; query chutes shows it.")
+@click.option(
+    "--chute-version", metavar="VERSION", help="Version of the chute. Required for chute; query chutes shows it."
+)
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
-    """Ask an endpoint and print its answer."""
+    """Request an endpoint and print its answer."""
     from chutes_exporter.commands.query import Wanted, run_query
 
     wanted = Wanted(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
@@ -345,11 +347,11 @@ def query(endpoint: str, **flags: Any) -> None:
 @click.argument("job_id", required=False)
 @_signing
 @_api
-@click.option("--yes", is_flag=True, help="Release without asking first.")
+@click.option("--yes", is_flag=True, help="Release without confirmation.")
 def release_job(job_id: str | None, **flags: Any) -> None:
-    """Release a job that is stuck with the signing miner. The only command that changes something at the API.
+    """Release a job that is stuck with the signing miner.
 
-    Without JOB_ID it lists the jobs that are stuck.
+    Without JOB_ID, the command lists the stuck jobs. This is the only command that changes anything at the API.
     """
     from chutes_exporter.commands.release_job import run_release_job
 
@@ -359,17 +361,17 @@ def release_job(job_id: str | None, **flags: Any) -> None:
 @cli.command()
 @_required
 @_api
-@click.option("--output", required=True, metavar="FILE", help="Where to write; - is standard output.")
+@click.option("--output", required=True, metavar="FILE", help="File to write. - means standard output.")
 @click.option(
     "--label",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Add a label to every series (repeatable): job=chutes and instance=HOST:PORT continue the scraped ones.",
+    help="Label to add to every series (repeatable). Use job=chutes and instance=HOST:PORT to continue scraped series.",
 )
 def backfill(**flags: Any) -> None:
-    """Write the past 7 days of the watched miners as OpenMetrics, for promtool to make blocks of.
+    """Write the past 7 days of the watched miners as OpenMetrics, so that promtool can import them.
 
-    Then: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
+    Import the file with: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
     """
     from chutes_exporter.commands.backfill import run_backfill
 

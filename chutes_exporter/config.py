@@ -60,7 +60,7 @@ class Address:
         if text.startswith(_UNIX):
             path = text.removeprefix(_UNIX)
             if not path.startswith("/") or "\0" in path:
-                raise ConfigError(f"{text!r} is no Unix socket: write unix: and an absolute path")
+                raise ConfigError(f"{text!r} is not a Unix socket address: write unix: and an absolute path")
             return cls(path=path)
         host, colon, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
@@ -87,14 +87,14 @@ class Settings:
 
     Attributes:
         api_url: Base address of the Chutes API.
-        api_timeout: Seconds without a byte after which a request to it is given up.
+        api_timeout: Seconds without data after which a request to it is aborted.
         watched: Hotkeys whose public data is exported; empty for the whole subnet.
         keys: Hotkeys with their seeds, whose private data is exported too; all are in ``watched``.
         listen: Where to listen.
         systemd_socket: Whether systemd has opened the sockets, instead.
         web_config: Path of the web configuration (TLS, passwords); None for none.
         enable_lifecycle: Whether ``POST /-/reload`` is served.
-        max_requests: Most scrapes that are answered at once; 0 for any number.
+        max_requests: Maximum concurrent scrapes; 0 means unlimited.
         telemetry_path: Path of the metrics page.
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
         miners: Which miners' public data is exported besides the watched ones'.
@@ -162,10 +162,10 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
             continue
         keys.setdefault(key.address, key)
         if readable_by_others(path):
-            warnings.append(f"other users of this machine can read {path}: chmod 600 it")
+            warnings.append(f"other users of this machine can read {path}: run chmod 600 {path}")
     seed, address = environment.get("MINER_SEED", "").strip(), environment.get("MINER_SS58", "").strip()
     if seed and not address:
-        errors.append("MINER_SEED is set without MINER_SS58, the address that it must belong to")
+        errors.append("MINER_SEED is set without MINER_SS58: set MINER_SS58 to the address of the seed's hotkey")
     elif seed:
         try:
             key = Hotkey.from_seed(seed, address=address, source="MINER_SEED and MINER_SS58")
@@ -173,7 +173,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
         except HotkeyError as error:
             errors.append(str(error))
     elif "MINER_SEED" in environment:
-        warnings.append("MINER_SEED is empty: without it only public data is exported")
+        warnings.append("MINER_SEED is empty: only public data is exported. Set it to the hotkey's seed, or unset it")
     return Credentials(tuple(keys.values()), tuple(errors), tuple(warnings))
 
 
@@ -202,7 +202,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
 
     Args:
         api_url: Base address of the Chutes API.
-        api_timeout: Seconds without a byte after which a request to it is given up.
+        api_timeout: Seconds without data after which a request to it is aborted.
         hotkeys: Addresses to watch.
         credentials: The keys that were found.
         miner_ss58: ``MINER_SS58``: watched too, with or without a seed.
@@ -210,7 +210,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         systemd_socket: Whether systemd has opened the sockets, instead.
         web_config: Path of the web configuration; it is read by who serves.
         enable_lifecycle: Whether ``POST /-/reload`` is served.
-        max_requests: Most scrapes that are answered at once; 0 for any number.
+        max_requests: Maximum concurrent scrapes; 0 means unlimited.
         telemetry_path: Path of the metrics page.
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
         miners: Which miners' public data is exported besides the watched ones'; when None, everybody's where no
@@ -236,10 +236,13 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
             raise ConfigError(str(error)) from None
     watched |= {key.address for key in credentials.keys}
     if miners == "watched" and not watched:
-        raise ConfigError("--miners watched needs somebody to watch: give --hotkey or --hotkey-file")
+        raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
     url = _validated_url(api_url)
     if url.startswith("http:") and credentials.keys and not _is_loopback(url):
-        warnings.append(f"signatures go to {url} without encryption: whoever sees one can use it for 10 minutes")
+        warnings.append(
+            f"--api.url: signatures go to {url} without encryption, "
+            "and anybody who reads one can use it for 10 minutes. Use https://"
+        )
     _require_usable(collectors or {}, credentials, watched)
     addresses = tuple(Address.parse(text) for text in listen)
     if not _PATH.fullmatch(telemetry_path) or telemetry_path in _RESERVED_PATHS:
@@ -277,12 +280,10 @@ def _require_usable(collectors: Mapping[str, bool], credentials: Credentials, wa
             if collector.needs_key and not credentials.keys:
                 raise ConfigError(
                     f"--collector.{collector.name} needs a hotkey's seed: "
-                    "give --hotkey-file, or MINER_SS58 and MINER_SEED"
+                    "add --hotkey-file, or set MINER_SS58 and MINER_SEED"
                 )
             if collector.scope == "miner" and not watched:
-                raise ConfigError(
-                    f"--collector.{collector.name} needs somebody to watch: give --hotkey or --hotkey-file"
-                )
+                raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
 
 
 def _freshness(ttl: Iterable[str], max_age: Iterable[str]) -> dict[str, tuple[float, float]]:

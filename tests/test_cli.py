@@ -181,15 +181,19 @@ def cold_key(directory: Path) -> str:
         (("--web.listen-address", "192.0.2.1:1"), {}, "cannot listen on"),
         (("--collector.nonsense",), {}, "No such option"),
         (("nonsense",), {}, "No such command"),
-        (("--api.url", "http://127.0.0.1:9", "check"), {}, "the command goes first: chutes-exporter check"),
+        (("--api.url", "http://127.0.0.1:9", "check"), {}, "the command must come first: chutes-exporter check"),
         (("--collector.nodes",), {}, "--collector.nodes needs a hotkey's seed"),
-        (("--collector.unique_chute_history",), {}, "needs somebody to watch"),
-        (("--miners", "watched"), {}, "needs somebody to watch"),
-        (("demo", "--simulator.listen-address", "127.0.0.1:0", "--simulator.fault", "nonsense"), {}, "write one like"),
+        (("--collector.unique_chute_history",), {}, "needs a watched miner: add --hotkey"),
+        (("--miners", "watched"), {}, "needs a watched miner: add --hotkey"),
+        (
+            ("demo", "--simulator.listen-address", "127.0.0.1:0", "--simulator.fault", "nonsense"),
+            {},
+            "--simulator.fault 'nonsense'",
+        ),
         (("demo", "--simulator.listen-address", "nonsense"), {}, "not an address to listen on"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_a_sentence_without_a_trace(
+def test_invalid_settings_are_refused_without_a_traceback(
     arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
     result = run(*arguments, **variables)
@@ -205,7 +209,7 @@ def test_a_cold_key_is_refused(tmp_path: Path) -> None:
     assert "cold key" in result.stderr
 
 
-def test_a_page_of_nothing_is_warned_of() -> None:
+def test_serving_without_collectors_logs_a_warning() -> None:
     off = [f"--no-collector.{name}" for name in ("metagraph", "scores", "stats", "metrics")]
     process = subprocess.Popen([COMMAND, *LISTEN, *off], stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stderr is not None
@@ -215,7 +219,7 @@ def test_a_page_of_nothing_is_warned_of() -> None:
     assert "no collector is on" in line
 
 
-def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+def test_a_hotkey_file_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "hot"
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     path.chmod(0o644)
@@ -230,7 +234,7 @@ def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
     assert "chmod 600" in line
 
 
-def test_the_demo_says_where_to_look_and_what_it_says_is_there() -> None:
+def test_the_demo_prints_the_address_of_its_metrics() -> None:
     with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as (_, process):
         assert process.stdout is not None
         text = process.stdout.readline() + process.stdout.readline()

@@ -361,14 +361,14 @@ class ChutesClient:
         # Each argument is one segment of the path: nothing in it may climb out. Dots are not quoted, and a segment of
         # them alone would be taken for a way up.
         if any(value in ("", ".", "..") for value in path.values()):
-            raise BadRequestError("what is asked for is no id", advice="Check the id.")
+            raise BadRequestError("the id is invalid", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in path.items()})
         turn = self._turns[endpoint.name]
         try:
             async with asyncio.timeout(self._total_timeout):
                 await turn.acquire()
         except TimeoutError:
-            raise TimedOutError("too many requests to the endpoint were before it") from None
+            raise TimedOutError("too many earlier requests to this endpoint") from None
         try:
             async with self._sent(endpoint, url, key, params) as opened:
                 yield opened
@@ -501,7 +501,7 @@ class ChutesClient:
                     said,
                     status=status,
                     retry_after=wait,
-                    advice="The API has a problem or restarts: try again later; the exporter does so by itself.",
+                    advice="The API has a problem or restarts. Try again later. The exporter retries by itself.",
                 )
             case 400 | 422:
                 error = BadRequestError(said, status=status)
@@ -516,10 +516,10 @@ class ChutesClient:
             side = "ahead of" if offset > 0 else "behind"
             return (
                 f"The local clock is {human_duration(offset)} {side} the API's: "
-                "set it right (NTP); signatures carry the time and more than 10 minutes are refused."
+                "set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
             )
         if "nonce" in detail.lower():
-            return "The API refuses the time in the signature: check the local clock (NTP)."
+            return "The API refuses the time in the signature. Check the local clock (NTP)."
         return None
 
 
@@ -583,7 +583,7 @@ async def _mapped_errors(host: str, claim: Claim) -> AsyncIterator[None]:
     except TimeoutError:
         if claim.cancelled:
             raise claim.error() from None
-        raise TimedOutError("no whole answer in time") from None
+        raise TimedOutError("no complete answer in time") from None
     except httpx.TimeoutException as error:
         raise TimedOutError(_words(error, "no answer in time")) from None
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:

@@ -72,7 +72,7 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
     """
     coding = coding.strip().lower()
     if coding not in ("", "identity", "gzip"):
-        raise UndecodableError("the answer is compressed in a way that was not asked for")
+        raise UndecodableError("the answer has an unsupported compression")
     if coding != "gzip":
         async for chunk in chunks:
             yield chunk
@@ -151,7 +151,7 @@ class Shape(Generic[T]):
         try:
             value = self._read(body, tally)
         except _UNREADABLE as error:
-            raise UndecodableError(f"not the JSON that is due: {str(error)[:200]}", status=200) from None
+            raise UndecodableError(f"the answer has an unexpected format: {str(error)[:200]}", status=200) from None
         tally.require_most()
         return value
 
@@ -159,7 +159,7 @@ class Shape(Generic[T]):
 def _raw_list(body: Body | msgspec.Raw) -> list[msgspec.Raw]:
     """Split a JSON list, unless it has so many parts that a small body would take much memory."""
     if bytes(body).count(b",") > MAX_LIST_COMMAS:
-        raise TooLargeError("the list has more parts than any honest one, and not all can be read", status=200)
+        raise TooLargeError("the list is too long, and not all of it can be read", status=200)
     return msgspec.json.decode(body, type=list[msgspec.Raw])
 
 
@@ -312,7 +312,7 @@ def _stats(body: Body, tally: Tally) -> Stats:
         week=_window(parsed.all, tally),
     )
     if stats.hour is None and stats.day is None and stats.week is None:
-        raise msgspec.ValidationError("no window of stats in it")
+        raise msgspec.ValidationError("it has no window of stats")
     return stats
 
 

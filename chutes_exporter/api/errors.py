@@ -42,35 +42,37 @@ class SignatureRefusedError(ApiError):
     """401: the service does not accept the signature."""
 
     reason = "signature_refused"
-    advice = "Check that the seed belongs to the hotkey and that the local clock is right."
+    advice = "Check that the seed belongs to the hotkey, and that the local clock is correct."
 
 
 class NotRegisteredError(ApiError):
     """401: the hotkey has no seat on the subnet."""
 
     reason = "not_registered"
-    advice = "Register the hotkey on subnet 64, or configure another; deregistered miners lose access."
+    advice = "Register the hotkey on subnet 64, or configure another. Deregistered miners lose access."
 
 
 class ForbiddenError(ApiError):
     """403: the proxy in front of the service refuses this client."""
 
     reason = "forbidden"
-    advice = "The proxy in front of the API refuses this address: check --api.url, wait, or ask the operators."
+    advice = (
+        "The proxy in front of the API refuses this machine. Check --api.url, wait, or ask the operators of Chutes."
+    )
 
 
 class BadRequestError(ApiError):
     """400 or 422: the service does not accept the question."""
 
     reason = "bad_request"
-    advice = "Check that the hotkey is a valid SS58 address; otherwise report a bug."
+    advice = "Check that the hotkey is a valid SS58 address. If it is, report a bug."
 
 
 class NotFoundError(ApiError):
     """404: what was asked for is not known, or not yet."""
 
     reason = "not_found"
-    advice = "The API does not know it (yet): check the id, and that --api.url is a Chutes API."
+    advice = "The API does not know it yet. Check the id, and that --api.url is a Chutes API."
 
 
 class RateLimitedError(ApiError):
@@ -84,7 +86,7 @@ class RateLimitedError(ApiError):
 
     def __init__(self, detail: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         wait = "a while" if retry_after is None else human_duration(retry_after)
-        super().__init__(detail, status=status, advice=f"Wait {wait}; if it goes on, lower the scrape rate.")
+        super().__init__(detail, status=status, advice=f"Wait {wait}. If this continues, scrape less often.")
         self.retry_after = retry_after
 
 
@@ -96,7 +98,7 @@ class UnavailableError(ApiError):
     """
 
     reason = "unavailable"
-    advice = "The API is down, or this machine cannot reach it: check the network and --api.url."
+    advice = "The API is down, or this machine cannot reach it. Check the network and --api.url."
 
     def __init__(
         self,
@@ -114,39 +116,39 @@ class TimedOutError(ApiError):
     """No answer, or no end of it, in time."""
 
     reason = "timed_out"
-    advice = "The API or the network is slow: try again, or raise --api.timeout."
+    advice = "The API or the network is slow. Try again, or raise --api.timeout."
 
 
 class CutOffError(ApiError):
     """The answer ended too early: a connection cut in mid-stream, or an empty 200 where data is due."""
 
     reason = "cut_off"
-    advice = "The API failed while sending: try again; the exporter does so by itself."
+    advice = "The API failed while sending. Try again. The exporter retries by itself."
 
 
 class UndecodableError(ApiError):
     """The answer is not what the API's reference says."""
 
     reason = "undecodable"
-    advice = "Check that --api.url is a Chutes API; if it is, its format has changed: update the exporter."
+    advice = "Check that --api.url is a Chutes API. If it is, its format has changed. Update the exporter."
 
 
 class TooLargeError(ApiError):
     """The answer, or one record of it, is larger than any honest one."""
 
     reason = "too_large"
-    advice = "Check that --api.url is a Chutes API; if it is, report the size."
+    advice = "Check that --api.url is a Chutes API. If it is, report a bug with the size."
 
 
 class UnexpectedStatusError(ApiError):
     """A status that the API's reference does not know."""
 
     reason = "unexpected_status"
-    advice = "Check that --api.url is a Chutes API, and what stands between here and there."
+    advice = "Check that --api.url is a Chutes API, and check the proxies in front of it."
 
 
 class RedirectedError(ApiError):
     """3xx: never followed, because a signature goes to the configured host only."""
 
     reason = "redirected"
-    advice = "Set --api.url to the API's own address: redirects are not followed."
+    advice = "Set --api.url to the address that the API redirects to. Redirects are not followed."

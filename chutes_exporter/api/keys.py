@@ -63,10 +63,14 @@ def public_key(address: str) -> bytes:
         raise HotkeyError(f"{_shown(address, 'an address')} is not an SS58 address")
     if prefix != SS58_PREFIX:
         raise HotkeyError(
-            f"{_shown(address, 'an address')} is of another network (prefix {prefix}): a Bittensor hotkey starts with 5"
+            f"{_shown(address, 'an address')} belongs to another network (prefix {prefix}): "
+            "a Bittensor hotkey starts with 5"
         )
     if len(body) != 1 + _PUBLIC_KEY_BYTES:
-        raise HotkeyError(f"{_shown(address, 'an address')} is not the address of a key of {_PUBLIC_KEY_BYTES} bytes")
+        raise HotkeyError(
+            f"{_shown(address, 'an address')} is not the address of a {_PUBLIC_KEY_BYTES}-byte key: "
+            "use the SS58 address of a hotkey"
+        )
     return body[1:]
 
 
@@ -138,7 +142,7 @@ class Hotkey:
             if key.address != address:
                 raise HotkeyError(
                     f"{source}: the seed does not belong to {address}, but to {key.address}: "
-                    "one of the two is from another hotkey"
+                    "use the seed and the address of one hotkey"
                 )
         return key
 
@@ -156,7 +160,7 @@ class Hotkey:
         try:
             path = path.expanduser()
             if {path.name, path.resolve().name} & _COLD_NAMES:
-                raise HotkeyError(f"{source} is a cold key: it is never needed here. Give the hotkey's file instead")
+                raise HotkeyError(f"{source} is a cold key, which the exporter never needs: use the file of the hotkey")
             with path.open("rb") as file:
                 content = file.read(_MAX_FILE_BYTES)
         except (OSError, RuntimeError) as error:
@@ -164,16 +168,18 @@ class Hotkey:
             reason = getattr(error, "strerror", None) or error
             raise HotkeyError(f"cannot read the hotkey file {source}: {reason}") from None
         if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
-            raise HotkeyError(f"{source} is encrypted, as cold keys are: a hotkey file is plain JSON with secretSeed")
+            raise HotkeyError(f"{source} is encrypted: use a hotkey file in plain JSON with secretSeed")
         try:
             parsed = msgspec.json.decode(content, type=_HotkeyFile)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # The decoder's own message is left out: it may quote the file.
-            raise HotkeyError(f"{source} is not a hotkey file: JSON with ss58Address and secretSeed is due") from None
+            raise HotkeyError(
+                f"{source} is not a hotkey file: use a JSON file with ss58Address and secretSeed"
+            ) from None
         if not parsed.secretSeed:
-            raise HotkeyError(f"{source} has no secretSeed: it holds no hotkey that can sign")
+            raise HotkeyError(f"{source} has no secretSeed, so it cannot sign: use the file of a hotkey with its seed")
         if not parsed.ss58Address:
-            raise HotkeyError(f"{source} has no ss58Address: the seed cannot be checked against it")
+            raise HotkeyError(f"{source} has no ss58Address, so the seed cannot be checked: add the address")
         return cls.from_seed(parsed.secretSeed, address=parsed.ss58Address, source=source)
 
     def headers(self, nonce: int) -> dict[str, str]:

@@ -106,9 +106,9 @@ class MemoryBudget:
     def error(self, endpoint: str) -> TooLargeError:
         """Return the error of an endpoint that takes too much."""
         return TooLargeError(
-            f"answers may take {self.total // 1_000_000} MB of memory together, and most of it is taken by {endpoint}",
+            f"all answers together may take {self.total // 1_000_000} MB of memory, and {endpoint} takes the most",
             status=200,
-            advice="Check that --api.url is a Chutes API; if it is, raise --max-series, which raises this limit too.",
+            advice="Check that --api.url is a Chutes API. If it is, raise --max-series, which also raises this limit.",
         )
 
 

@@ -142,8 +142,8 @@ class Cost:
 _DEFAULTS = {
     "on": "on",
     "off": "off",
-    "watched": "on where only named hotkeys are watched",
-    "few": "on where 1 to 16 hotkeys are named",
+    "watched": "on if only configured hotkeys are watched",
+    "few": "on if 1 to 16 hotkeys are configured",
 }
 
 

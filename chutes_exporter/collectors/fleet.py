@@ -118,7 +118,7 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 
 COLLECTOR = Collector(
     name="fleet",
-    summary="which of the miner's GPUs earn, start, are disabled, idle or unverified, and what runs on them",
+    summary="states of the miner's GPUs (active, starting, disabled, idle, unverified), and the instances on them",
     feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
     metrics=METRICS,
     collect=collect,

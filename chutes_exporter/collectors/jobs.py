@@ -67,7 +67,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="jobs",
-    summary="jobs that wait for a miner, which of them the miner has tried, and jobs that are stuck with it",
+    summary="jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
     feeds=(JOBS,),
     metrics=METRICS,
     collect=collect,

@@ -115,7 +115,7 @@ def _ladder(shares: Mapping[str, float], exported: AbstractSet[str], out: Sample
 
 COLLECTOR = Collector(
     name="scores",
-    summary="each miner's score share, rank and what they are made of",
+    summary="score share, rank and components of the score of each miner",
     feeds=(SCORES,),
     metrics=METRICS,
     collect=collect,

@@ -120,7 +120,7 @@ def _platform(records: list[MinerStats], name: str, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="stats",
-    summary="what each miner computed in the past hour, day and week, and all of them together",
+    summary="compute units and instances of each miner and of all miners in the past hour, day and week",
     feeds=(STATS,),
     metrics=METRICS,
     collect=collect,

@@ -55,7 +55,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="stats_per_chute",
-    summary="what each miner computed on each chute in the past hour, day and week",
+    summary="compute units and instances of each miner on each chute in the past hour, day and week",
     feeds=(STATS_PER_CHUTE,),
     metrics=METRICS,
     collect=collect,

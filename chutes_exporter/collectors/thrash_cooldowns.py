@@ -45,7 +45,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="thrash_cooldowns",
-    summary="cooldowns of the miner, on deployments from before May 2026; newer ones have none",
+    summary="cooldowns of the miner; deployments of the API since May 2026 have none",
     feeds=(THRASH_COOLDOWNS,),
     metrics=METRICS,
     collect=collect,

@@ -92,7 +92,7 @@ def _all_ok(lines: list[Line]) -> bool:
 
 def _credential_lines(credentials: Credentials) -> Iterator[Line]:
     for error in credentials.errors:
-        advice = "Fix it or leave it out: without it the miner's private data is not exported."
+        advice = "Correct or remove it. Private data needs a usable key."
         yield Line("credentials", "failed", note=error, advice=advice)
     for warning in credentials.warnings:
         yield Line("credentials", "ok", note=warning)
@@ -105,7 +105,7 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
             "clock",
             "failed" if abs(offset) > NONCE_TOLERANCE else "ok",
             note=f"the local clock is {human_duration(offset)} {side} the API's",
-            advice="Set it right (NTP); beyond 10 minutes every signature is refused.",
+            advice="Set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes.",
         )
 
 
@@ -133,10 +133,10 @@ class _Check:
         )
         lines.extend(line for _, line in histories)
         if not hotkeys:
-            note = "no hotkey is given, and the metagraph named none to ask about"
+            note = "no --hotkey is given, and the metagraph lists no hotkey"
             lines.append(Line(e.UNIQUE_CHUTE_HISTORY.name, "not asked", note=note))
         lines.extend(await self._signed())
-        lines.append(Line(e.RELEASE_JOB.name, "not asked", note="it changes something: never asked by a check"))
+        lines.append(Line(e.RELEASE_JOB.name, "not asked", note="check sends no request that changes anything"))
         return lines
 
     def _seats(self, metagraph: Answer[list[MetagraphNode]] | None) -> Iterator[Line]:
@@ -149,13 +149,13 @@ class _Check:
         for hotkey in self._watched:
             node = seats.get(hotkey)
             if node is None:
-                cold = " It is the cold key of a miner: give the hotkey." if hotkey in coldkeys else ""
+                cold = " It is the cold key of a miner: use the hotkey." if hotkey in coldkeys else ""
                 yield Line(
                     "registration",
                     "failed",
                     about=hotkey,
                     note=f"hotkey not registered: {hotkey} has no seat on the subnet.{cold}",
-                    advice="Register it on subnet 64, or watch another.",
+                    advice="Register it on subnet 64, or watch another hotkey.",
                 )
             elif node.blacklist_reason:
                 yield Line(
@@ -163,7 +163,7 @@ class _Check:
                     "failed",
                     about=hotkey,
                     note=f"blacklisted: {node.blacklist_reason}",
-                    advice="It gets no score and cannot launch: ask the operators of Chutes.",
+                    advice="The miner gets no score and cannot launch instances. Ask the operators of Chutes.",
                 )
             else:
                 yield Line("registration", "ok", about=hotkey, note=f"registered as UID {node.node_id}")
@@ -173,7 +173,7 @@ class _Check:
         platform = [x for x in e.ENDPOINTS if x.signed and x.scope == "platform" and x is not e.CHUTE]
         own = [x for x in e.ENDPOINTS if x.signed and x.scope == "signer" and x is not e.RELEASE_JOB]
         if not self._keys:
-            why = "the key cannot be used" if self._unusable else "needs --hotkey-file, or MINER_SEED and MINER_SS58"
+            why = "the key cannot be used" if self._unusable else "needs --hotkey-file, or MINER_SS58 and MINER_SEED"
             return [Line(endpoint.name, "not asked", note=why) for endpoint in (*platform, e.CHUTE, *own)]
         first = self._keys[0]
         answers = dict(
@@ -186,7 +186,7 @@ class _Check:
             path = {"chute_id": chute.chute_id, "version": chute.version}
             lines.append((await self._ask(e.CHUTE, key=first, path=path))[1])
         else:
-            note = "chutes brought no chute that could be asked for"
+            note = "the answer of chutes has no chute with a version"
             lines.append(Line(e.CHUTE.name, "not asked", note=note))
         for key in self._keys:
             asked = await asyncio.gather(*(self._ask(one, key=key, about=key.address) for one in own))
@@ -218,10 +218,10 @@ class _Check:
                 about,
                 status=error.status,
                 seconds=time.monotonic() - started,
-                note="the API has no history of this miner (yet)" if harmless else str(error),
+                note="the API has no history of this miner yet" if harmless else str(error),
                 advice="" if harmless else error.advice,
             )
-        rejected = f"records that cannot be read and are left out: {answer.rejected} ({answer.first_error})"
+        rejected = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
         return answer, Line(
             name,
             "ok",
@@ -232,7 +232,7 @@ class _Check:
             seconds=answer.seconds,
             age=_age(answer),
             note=rejected if answer.rejected else "",
-            advice="Update the exporter, or report it." if answer.rejected else "",
+            advice="Update the exporter. If that does not help, report a bug." if answer.rejected else "",
         )
 
 
@@ -279,7 +279,7 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
                 console.print(Padding(Text(f"→ {advice}"), (0, 0, 0, 2)))
         failed = sum(1 for line in lines if line.verdict == "failed")
         console.print()
-        good = Text("All that should work does.", style="green")
+        good = Text("All checks passed.", style="green")
         console.print(Text(f"{failed} failed.", style="bold red") if failed else good)
     for text in capture.get().splitlines():
         click.echo(text.rstrip())

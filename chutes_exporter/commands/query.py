@@ -104,7 +104,7 @@ async def run_query(settings: Settings, name: str, wanted: Wanted, form: Form) -
             raise click.ClickException(f"{name}: {printable(str(error))}\n→ {error.advice}") from None
     if answer.rejected:
         reason = printable(answer.first_error)
-        click.echo(f"Left out: {answer.rejected} records that cannot be read ({reason})", err=True)
+        click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
     rows = list(rows_of(answer.value))
     if form == "json":
         _show(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -121,7 +121,7 @@ def first_key(settings: Settings) -> Hotkey:
         ClickException: There is none.
     """
     if not settings.keys:
-        raise click.ClickException("this must be signed: give --hotkey-file, or set MINER_SS58 and MINER_SEED")
+        raise click.ClickException("the request must be signed: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
     return settings.keys[0]
 
 
@@ -131,7 +131,7 @@ def _question(
     """Return the key, the query parameters and the path of a request."""
     key = first_key(settings) if endpoint.signed else None
     if wanted.per_chute and endpoint is not e.STATS:
-        raise click.ClickException("--per-chute goes with stats")
+        raise click.ClickException("--per-chute works only with stats")
     if len(wanted.hotkeys) > 1:
         raise click.ClickException("one answer is about one miner: give one --hotkey")
     hotkey = wanted.hotkeys[0] if wanted.hotkeys else None
@@ -141,11 +141,11 @@ def _question(
         # Without --hotkey it is about whoever else was named, where that is one.
         only = hotkey or (next(iter(settings.watched)) if len(settings.watched) == 1 else None)
         if only is None:
-            raise click.ClickException("whose history? Give --hotkey")
+            raise click.ClickException("unique_chute_history needs a miner: add --hotkey")
         path = {"hotkey": only}
     elif endpoint is e.CHUTE:
         if not (wanted.chute_id and wanted.chute_version):
-            raise click.ClickException("which chute? Give --chute-id and --chute-version")
+            raise click.ClickException("chute needs --chute-id and --chute-version: query chutes shows both")
         path = {"chute_id": wanted.chute_id, "version": wanted.chute_version}
     elif endpoint is e.STATS:
         params = e.stats_params(hotkey, per_chute=wanted.per_chute)

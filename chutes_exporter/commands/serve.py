@@ -134,10 +134,14 @@ class Service:
             except Exception as error:  # noqa: BLE001 - whatever it is, what runs goes on running
                 trouble = _failure_line(error)
             finally:
-                self.notifier.ready(f"kept the old configuration: {trouble}" if trouble else "configuration read")
+                self.notifier.ready(
+                    f"reload failed, the old configuration stays in use: {trouble}"
+                    if trouble
+                    else "configuration reloaded"
+                )
             if not trouble:
                 now = self._exporter.settings
-                _log.info("configuration read again", watched=len(now.watched), keys=len(now.keys))
+                _log.info("configuration reloaded", watched=len(now.watched), keys=len(now.keys))
                 _warn(now)
             self._note(files=trouble, web="")
             return trouble
@@ -162,9 +166,9 @@ class Service:
         web = await asyncio.to_thread(load_web_config, self.settings.web_config)
         # What is being written just now may look empty: what protects is never given up by a reload.
         if (web.context is None) is not (self._web.context is None):
-            raise ConfigError(f"{self.settings.web_config}: TLS is switched on or off only by a restart")
+            raise ConfigError(f"{self.settings.web_config}: a reload cannot switch TLS on or off. Restart the exporter")
         if self._web.users and not web.users:
-            raise ConfigError(f"{self.settings.web_config}: passwords are switched off only by a restart")
+            raise ConfigError(f"{self.settings.web_config}: a reload cannot remove all passwords. Restart the exporter")
         return web
 
     def _adopt(self, web: WebConfig | None) -> None:
@@ -198,13 +202,13 @@ class Service:
                     # A certificate and its key are seldom written in one moment: what is wrong now is looked at again,
                     # and told once.
                     if _reason(error) != self._trouble["web"]:
-                        self._note(web=_failure_line(error, "the old web configuration stays"))
+                        self._note(web=_failure_line(error, "web configuration reload failed"))
                 else:
-                    _log.info("web configuration read again")
+                    _log.info("web configuration reloaded")
                     self._note(web="")
 
 
-def _failure_line(error: Exception, event: str = "the old configuration stays") -> str:
+def _failure_line(error: Exception, event: str = "configuration reload failed") -> str:
     """Log why something could not be read, and return it."""
     reason = _reason(error)
     if isinstance(error, ConfigError):
@@ -222,7 +226,7 @@ def _reason(error: Exception) -> str:
 def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) -> None:
     settings = exporter.settings
     if not exporter.collectors:
-        _log.warning("no collector is on: the page has nothing but the exporter's own metrics")
+        _log.warning("no collector is on", advice="add --collector.NAME; the page has only the exporter's own metrics")
     _warn(settings)
     _log.info(
         "listening",
@@ -238,7 +242,7 @@ def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) 
 
 def _warn(settings: Settings) -> None:
     for warning in settings.warnings:
-        _log.warning(warning)
+        _log.warning("configuration warning", reason=warning)
 
 
 async def run_serve(settings: Settings, again: Callable[[], Settings]) -> None:

@@ -205,7 +205,7 @@ class FeedCache:
         if self._monotonic() < state.closed_until:
             return state.last_error
         if self._hurried is not None and self._hurried.done():
-            return DeadlineError("the exporter is stopping and asks for nothing")
+            return DeadlineError("the exporter is stopping and sends no requests")
         closed = self._closed_endpoints.get(state.feed.endpoint)
         return None if closed is None else closed[1]
 

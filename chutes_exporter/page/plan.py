@@ -72,7 +72,7 @@ class Plan:
         for name in collect:
             _require_known(name)
             if all(collector.name != name for collector in self.collectors):
-                raise ChoiceError(f"the collector {name} is not on: see --collector.{name}, and whether it needs a key")
+                raise ChoiceError(f"the collector {name} is off: add --collector.{name}, and a key if it needs one")
         return Plan(entry for entry in self.entries if entry.collector.name in collect)
 
 
@@ -132,7 +132,10 @@ def _probe_entries(settings: Settings, target: str, collect: Collection[str], se
             continue
         trouble = _probe_trouble(collector, settings, target)
         if collector.scope == "miner" and not seated:
-            trouble = f"the collector {collector.name} asks for each miner, and {target} is not known to have a seat"
+            trouble = (
+                f"the collector {collector.name} cannot be used for {target}: "
+                "the miner is not registered, or the metagraph is not available yet"
+            )
         if collect and trouble:
             raise ChoiceError(trouble)
         if trouble or not (collect or _probed_by_default(collector, settings)):
@@ -152,11 +155,11 @@ def _probe_trouble(collector: Collector, settings: Settings, target: str) -> str
     """Say why a collector cannot tell anything about a target, or nothing where it can."""
     name = collector.name
     if settings.collectors.get(name) is False:
-        return f"the collector {name} is switched off"
+        return f"the collector {name} is switched off: remove --no-collector.{name}"
     if collector.scope == "signer" and all(key.address != target for key in settings.keys):
-        return f"the collector {name} needs the target's own seed, which is not configured here"
+        return f"the collector {name} needs the target's seed: add --hotkey-file for this miner"
     if collector.needs_key and not settings.keys:
-        return f"the collector {name} needs a hotkey's seed, and none is configured here"
+        return f"the collector {name} needs a hotkey's seed: add --hotkey-file"
     return ""
 
 
@@ -169,7 +172,7 @@ def _probed_by_default(collector: Collector, settings: Settings) -> bool:
 def _require_known(name: str) -> None:
     names = [collector.name for collector in COLLECTORS]
     if name not in names:
-        raise ChoiceError(f"there is no collector {name[:40]!r}: choose of {', '.join(names)}")
+        raise ChoiceError(f"there is no collector {name[:40]!r}: use {', '.join(names)}")
 
 
 def _feeds(collector: Collector, settings: Settings, hotkey: str, single: str) -> tuple[Feed[Any], ...]:

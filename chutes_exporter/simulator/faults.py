@@ -90,11 +90,14 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     kind, _, value = fault.partition(":")
     names = [known.name for known in ENDPOINTS]
     if endpoint not in names:
-        raise ValueError(f"{endpoint!r} is no endpoint; there are {', '.join(names)}: write one like {EXAMPLES}")
+        raise ValueError(
+            f"--simulator.fault {text!r}: {endpoint!r} is not an endpoint. "
+            f"Use {', '.join(names)}, for example {EXAMPLES}"
+        )
     endpoints, make = _KINDS.get(kind, (frozenset(), None))
     try:
         if make is not None and endpoint in endpoints:
             return endpoint, make(value)
     except ValueError:
         pass
-    raise ValueError(f"{text!r} is no fault of an endpoint: write one like {EXAMPLES}")
+    raise ValueError(f"--simulator.fault {text!r} is invalid: write for example {EXAMPLES}")

@@ -85,7 +85,7 @@ class _Pages:
     async def discovery(self, request: Request, wait: float) -> Response:
         miners = request.query_params.get("miners", self._exporter.settings.miners)
         if miners not in _MINERS:
-            return _sentence(f"miners cannot be {miners[:40]!r}; there are {', '.join(_MINERS)}", 400)
+            return _sentence(f"the parameter miners={miners[:40]!r} is invalid: use {', '.join(_MINERS)}", 400)
         try:
             groups = await targets(self._exporter, cast("MinersChoice", miners), wait)
         except UnknownMinersError as error:
@@ -105,12 +105,16 @@ class _Pages:
 
     async def reload(self, request: Request) -> Response:
         if self._reload is None:
-            return _sentence("reloading over HTTP is off: see --web.enable-lifecycle, or send SIGHUP", 403)
+            return _sentence(
+                "reloading over HTTP is off: start the exporter with --web.enable-lifecycle, or send SIGHUP", 403
+            )
         if _is_cross_origin(request):
-            return _sentence("a page of another site may not reload the configuration", 403)
+            return _sentence(
+                "a page of another site cannot reload the configuration: send the request without a browser", 403
+            )
         # A client that leaves does not stop it half-way.
         trouble = await asyncio.shield(asyncio.ensure_future(self._reload()))
-        return _sentence(f"the old configuration stays: {trouble}", 500) if trouble else _sentence("reloaded")
+        return _sentence(f"the old configuration stays in use: {trouble}", 500) if trouble else _sentence("reloaded")
 
 
 def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None = None) -> Starlette:
@@ -153,7 +157,9 @@ def _target(request: Request) -> str:
     """
     given = request.query_params.getlist("target")
     if len(given) != 1 or not given[0].strip():
-        raise HotkeyError("a probe needs one target: /probe?target=HOTKEY, the SS58 address of a miner's hotkey")
+        raise HotkeyError(
+            "a probe needs exactly one target: use /probe?target=HOTKEY with the SS58 address of a miner's hotkey"
+        )
     target = given[0].strip()
     try:
         public_key(target)
@@ -218,7 +224,7 @@ class _Scrapes:
             async with asyncio.timeout(_QUEUE_SECONDS):
                 await self._free.acquire()
         except TimeoutError:
-            text = "Too many scrapes are being answered: see --web.max-requests.\n"
+            text = "Too many concurrent scrapes: try again later, or raise --web.max-requests.\n"
             return PlainTextResponse(text, 503, {"Retry-After": "1"})
         finally:
             hurry.cancel()

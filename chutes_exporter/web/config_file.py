@@ -123,7 +123,7 @@ class _Files:
             raise ConfigError(f"cannot read {self.path}: {error.strerror}") from None
         self.contents[self.path] = content
         if len(content) > _MAX_BYTES:
-            raise ConfigError(f"{self.path} is larger than {_MAX_BYTES} bytes: that is no web configuration")
+            raise ConfigError(f"{self.path} is larger than {_MAX_BYTES} bytes: it is not a web configuration")
         try:
             return first_document(content)
         except yaml.MarkedYAMLError as error:
@@ -131,7 +131,7 @@ class _Files:
             place = f", line {mark.line + 1}" if mark is not None else ""
             raise ConfigError(f"{self.path}{place}: {error.problem}") from None
         except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
-            raise ConfigError(f"{self.path} is no YAML: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"{self.path} is not valid YAML: {str(error).splitlines()[0]}") from None
 
     def either(self, section: Section, name: str) -> bytes | None:
         """Return what a file, or else the configuration itself, has; None where neither does."""
@@ -148,7 +148,7 @@ class _Files:
         except OSError as error:
             raise NodeError(found.node, f"{what}: cannot read {path}: {error.strerror}") from None
         except ValueError:
-            raise NodeError(found.node, f"{what} is no path") from None
+            raise NodeError(found.node, f"{what} is not a valid path") from None
         self.contents[path] = content
         return content
 
@@ -159,7 +159,7 @@ class _Files:
 def _content(path: Path) -> bytes:
     # A pipe would be empty, or block for ever, when it is read again.
     if path.exists() and not path.is_file():
-        raise OSError(0, "it is no regular file")
+        raise OSError(0, "it is not a regular file")
     return path.read_bytes()
 
 
@@ -201,7 +201,10 @@ def _tls(files: _Files, section: Section, http: Section) -> ServerContext | None
     max_version = _version(section, "max_version", ssl.TLSVersion.TLSv1_3)
     suites, curve = _suites(section), _curve(section)
     if not any(section.get_value(name) for name in _TLS_SWITCHES):
-        files.warn(section.node, "tls_server_config has no certificate: connections are not encrypted")
+        files.warn(
+            section.node,
+            "tls_server_config has no certificate, so connections are not encrypted: set cert_file and key_file",
+        )
         return None
     if http.get_value("http2", default=False):
         raise NodeError(http["http2"].node, "HTTP/2 is not served: leave http2 out, or set it to false")
@@ -243,10 +246,10 @@ def _tls(files: _Files, section: Section, http: Section) -> ServerContext | None
 def _client_auth(files: _Files, section: Section) -> tuple[ssl.VerifyMode, bytes | None, frozenset[str] | None]:
     kind = section.get_value("client_auth_type") or ""
     if kind not in _CLIENT_AUTH:
-        refusal = " (it asks for a certificate without verifying it: that is not served)" if kind in _UNVERIFIED else ""
+        refusal = " (it does not verify certificates)" if kind in _UNVERIFIED else ""
         raise NodeError(
             section["client_auth_type"].node,
-            f"client_auth_type cannot be {kind!r}{refusal}; there are {_listed(_CLIENT_AUTH)}",
+            f"client_auth_type {kind!r} is not supported{refusal}: use {_listed(_CLIENT_AUTH)}",
         )
     verify, client_ca = _CLIENT_AUTH[kind], files.either(section, "client_ca")
     sans = section.get_value("client_allowed_sans")
@@ -254,12 +257,14 @@ def _client_auth(files: _Files, section: Section) -> tuple[ssl.VerifyMode, bytes
         return verify, client_ca, None if sans is None else frozenset(item.value or "" for item in sans)
     if client_ca is not None:
         raise NodeError(
-            section.node, "a client_ca without a client_auth_type that verifies certificates protects nothing"
+            section.node,
+            "client_ca has no effect without client_auth_type: add client_auth_type: RequireAndVerifyClientCert",
         )
     if sans is not None:
         files.warn(
             section["client_allowed_sans"].node,
-            "client_allowed_sans has no effect without a client_auth_type that verifies",
+            "client_allowed_sans has no effect without client_auth_type: "
+            "add client_auth_type: RequireAndVerifyClientCert",
         )
     return verify, None, None
 
@@ -275,7 +280,7 @@ def _version(section: Section, name: str, default: ssl.TLSVersion) -> ssl.TLSVer
     if version not in _VERSIONS:
         raise NodeError(
             section[name].node,
-            f"{name} cannot be {version!r} (older versions are not served); there are {', '.join(_VERSIONS)}",
+            f"{name} {version!r} is not supported: use {' or '.join(_VERSIONS)}",
         )
     return _VERSIONS[version]
 
@@ -286,7 +291,7 @@ def _suites(section: Section) -> list[str]:
         if item.value not in (*CIPHERS, *_TLS13_CIPHERS):
             raise NodeError(
                 item.node,
-                f"the cipher suite {item.value!r} is not known; there are {', '.join((*CIPHERS, *_TLS13_CIPHERS))}",
+                f"the cipher suite {item.value!r} is unknown: use {', '.join((*CIPHERS, *_TLS13_CIPHERS))}",
             )
     return [item.value for item in items]
 
@@ -297,7 +302,7 @@ def _curve(section: Section) -> str | None:
     if len(names) > 1 or not names <= set(CURVES):
         raise NodeError(
             section["curve_preferences"].node,
-            f"curve_preferences can be one curve, of {', '.join(CURVES)}: Python's TLS takes no list",
+            f"curve_preferences must have exactly one curve: use {', '.join(CURVES)}",
         )
     return CURVES[names.pop()] if names else None
 
@@ -309,13 +314,17 @@ def _users(files: _Files, section: Section) -> dict[str, str]:
         # The hash is a secret: it is not repeated.
         if match is None:
             raise NodeError(
-                found.node, f"the password of {name!r} is no bcrypt hash: make one with htpasswd -nBC 10 '' | tr -d ':'"
+                found.node,
+                f"the password of {name!r} is not a bcrypt hash: make one with htpasswd -nBC 10 '' | tr -d ':'",
             )
         # All prefixes name one algorithm in Go. The last digit of a salt has four bits without meaning.
         last = _BCRYPT_DIGITS[_BCRYPT_DIGITS.index(match["last"]) & 0b110000]
         users[name] = f"$2b${match['cost']}${match['salt']}{last}{match['hash']}"
     if not users:
-        files.warn(section.node, "basic_auth_users has no user: nobody needs a password")
+        files.warn(
+            section.node,
+            "basic_auth_users has no user, so no request needs a password: add a user, or remove the section",
+        )
     return users
 
 
@@ -323,13 +332,13 @@ def _headers(section: Mapping[str, Found]) -> dict[str, str]:
     headers = {}
     for name, found in section.items():
         if name not in _HEADERS:
-            raise NodeError(found.node, f"{name!r} is not known in headers; there are {', '.join(_HEADERS)}")
+            raise NodeError(found.node, f"{name!r} is unknown in headers: use {', '.join(_HEADERS)}")
         allowed = _HEADERS[name]
         if allowed is not None and found.value not in allowed:
-            raise NodeError(found.node, f"{name} cannot be {found.value!r}; there are {', '.join(allowed)}")
+            raise NodeError(found.node, f"{name} {found.value!r} is invalid: use {' or '.join(allowed)}")
         value = _LINE_BREAK.sub(" ", found.value).strip(" \t")
         if _CONTROL.search(value):
-            raise NodeError(found.node, f"{name} must not have control characters")
+            raise NodeError(found.node, f"{name} has control characters: remove them")
         headers[name] = value
     return headers
 
@@ -340,5 +349,5 @@ def _rate_limit(files: _Files, section: Section) -> RateLimit | None:
     if interval <= 0:
         return None
     if burst < 1:
-        files.warn(section.node, "rate_limit has no burst: every request is refused")
+        files.warn(section.node, "rate_limit has no burst, so every request is refused: set burst to 1 or more")
     return RateLimit(interval / 1e9, burst)

@@ -108,7 +108,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(PORTION_BYTES)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and not tls.context.admits(tls.getpeercert()):
-            _log.warning("refused a client's certificate: it has no allowed name", client=str(self.client))
+            _log.warning("client certificate refused", client=str(self.client), reason="no name in client_allowed_sans")
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -126,7 +126,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         data = bytes(_READ_BUFFER[:nbytes])
         was_working = self.is_working()
         if not was_working and _has_bare_line_feed(self.conn.trailing_data[0] + data):
-            self.send_400_response("A line of the request ends without CR.")
+            self.send_400_response("A line of the request ends without CR: end each line with CRLF.")
             return
         self.app_state = {"arrived": self.loop.time() - _seconds_in_kernel(self.transport)}
         self.data_received(data)

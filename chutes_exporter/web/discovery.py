@@ -29,7 +29,7 @@ async def targets(exporter: Exporter, miners: MinersChoice, timeout: float) -> l
     """
     reading = await exporter.feeds.read(exporter.settings.tuned(METAGRAPH), timeout)
     if reading.snapshot is None:
-        raise UnknownMinersError(f"the metagraph is not known: {reading.error}")
+        raise UnknownMinersError(f"the metagraph is not available yet: {reading.error}")
     nodes: dict[str, MetagraphNode | None] = dict.fromkeys(sorted(exporter.settings.watched))
     for node in reading.snapshot.answer.value:
         if miners == "all" or node.hotkey in nodes or (miners == "active" and node.incentive):

@@ -126,7 +126,7 @@ def first_document(text: bytes) -> yaml.Node | None:
     try:
         node = loader.get_node() if loader.check_node() else None
         if loader.yaml_version not in (None, (1, 1)):
-            raise yaml.YAMLError("only YAML 1.1 is read")
+            raise yaml.YAMLError("only YAML 1.1 is supported")
     finally:
         loader.dispose()
     return node
@@ -167,9 +167,9 @@ class _Decoder:
                 continue
             name = text(key, f"a key of {what}") or ""
             if name not in schema:
-                raise NodeError(key, f"{name!r} is not known in {what}; there are {', '.join(schema)}")
+                raise NodeError(key, f"{name!r} is unknown in {what}: use {', '.join(schema)}")
             if name in seen:
-                raise NodeError(key, f"{name!r} stands twice in {what}")
+                raise NodeError(key, f"{name!r} is set twice in {what}: remove one")
             seen.add(name)
             kind = schema[name]
             if isinstance(kind, Mapping):
@@ -189,7 +189,7 @@ class _Decoder:
                 continue
             name = text(key, f"a key of {what}") or ""
             if name in into:
-                raise NodeError(key, f"{name!r} stands twice in {what}")
+                raise NodeError(key, f"{name!r} is set twice in {what}: remove one")
             into[name] = Found(text(value, f"{name} in {what}") or "", value)
 
     def _entries(self, node: yaml.Node, what: str) -> Iterator[tuple[yaml.Node | None, yaml.Node]]:
@@ -269,7 +269,7 @@ def nanoseconds(node: yaml.Node, what: str) -> int | None:
         total = sum(int(Decimal(number) * _NANOSECONDS[unit]) for number, unit in parts)
         if total <= _MAX_INT:
             return -total if value.startswith("-") else total
-    raise NodeError(node, f"{what} cannot be {value[:40]!r}: write a duration like 1s or 100ms")
+    raise NodeError(node, f"{what} {value[:40]!r} is not a duration: write one like 1s or 100ms")
 
 
 def _resolve(node: yaml.ScalarNode, what: str) -> bool | float | str | None:

@@ -51,7 +51,7 @@ class Guard:
     def adopt(self, config: WebConfig) -> None:
         """Follow a configuration from now on."""
         for warning in config.warnings:
-            _log.warning("the web configuration may not protect", reason=warning)
+            _log.warning("web configuration warning", reason=warning)
         if self._passwords is not None:
             self._passwords.close()
         self._passwords = None
@@ -79,9 +79,9 @@ class Guard:
 
     async def _refusal(self, scope: Scope) -> Response | None:
         if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_TARGET_BYTES:
-            return PlainTextResponse("The address is too long.\n", 414)
+            return PlainTextResponse("The URL is too long: use at most 4096 bytes.\n", 414)
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
-            return PlainTextResponse("The headers are too long.\n", 431)
+            return PlainTextResponse("The headers are too long: use at most 16 KiB.\n", 431)
         if (refusal := _body_refusal(Headers(scope=scope))) is not None:
             return refusal
         # Passwords first: otherwise, clients without one use up the rate limit of those that have one.
@@ -89,7 +89,9 @@ class Guard:
             return refusal
         if self._bucket is not None and (wait := self._bucket.take()) > 0:
             retry = {"Retry-After": str(int(wait) + 1)} if wait < math.inf else None
-            return PlainTextResponse("Too many requests: rate_limit in --web.config.file.\n", 429, retry)
+            return PlainTextResponse(
+                "Too many requests: rate_limit in --web.config.file is exceeded. Try again later.\n", 429, retry
+            )
         return None
 
     async def _unauthorized(self, passwords: PasswordCheck, scope: Scope) -> Response | None:
@@ -100,7 +102,9 @@ class Guard:
             if await passwords.admits(Headers(scope=scope).get("authorization", ""), client):
                 return None
         except BusyError:
-            return PlainTextResponse("Too many passwords are being checked.\n", 503, {"Retry-After": "5"})
+            return PlainTextResponse(
+                "Too many concurrent password checks: try again later.\n", 503, {"Retry-After": "5"}
+            )
         return PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="chutes-exporter"'})
 
 
@@ -109,10 +113,12 @@ def _body_refusal(headers: Headers) -> Response | None:
     close = {"Connection": "close"}
     if "transfer-encoding" in headers:
         if "content-length" in headers:
-            return PlainTextResponse("Both Content-Length and Transfer-Encoding.\n", 400, close)
-        return PlainTextResponse("A body needs a Content-Length.\n", 411, close)
+            return PlainTextResponse(
+                "The request has both Content-Length and Transfer-Encoding: send only one.\n", 400, close
+            )
+        return PlainTextResponse("A request body needs a Content-Length header.\n", 411, close)
     if int(headers.get("content-length", "0")) > _MAX_BODY_BYTES:
-        return PlainTextResponse("The body is too long.\n", 413, close)
+        return PlainTextResponse("The body is too long: use at most 16 KiB.\n", 413, close)
     return None
 
 

@@ -55,7 +55,7 @@ def landing_page(exporter: Exporter, now: float) -> str:
     feeds = (
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         if rows
-        else "<p>Nothing was asked yet: the first scrape asks.</p>"
+        else "<p>No requests yet. The first scrape sends them.</p>"
     )
     ready, reason = exporter.readiness()
     reason = f"{reason[:1].upper()}{reason[1:]}."
@@ -67,7 +67,7 @@ def landing_page(exporter: Exporter, now: float) -> str:
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
         f"<h1>chutes-exporter {escape(__version__)}</h1>"
         f"<p>{state}</p>"
-        f"<p>Asks <code>{escape(settings.api_url)}</code> about {watched}</p>"
+        f"<p>Chutes API: <code>{escape(settings.api_url)}</code>. Watched: {watched}</p>"
         "<ul>"
         f'<li><a href="{metrics}">{metrics}</a>: the metrics</li>'
         '<li><a href="/sd">/sd</a>: the miners of the subnet, for Prometheus\' HTTP service discovery</li>'
@@ -75,9 +75,10 @@ def landing_page(exporter: Exporter, now: float) -> str:
         "</ul>"
         '<form action="/probe"><p><label>One miner: <input name="target" placeholder="hotkey (SS58)" required '
         'spellcheck="false" autocomplete="off"></label> '
-        '<label><input type="checkbox" name="debug" value="true" style="width:auto"> how it went</label> '
+        '<label><input type="checkbox" name="debug" value="true" style="width:auto"> show requests</label> '
         "<button>Probe</button></p></form>"
-        "<h2>Feeds</h2><p>What is asked of the API, when a scrape needs it and what is known is not fresh any more.</p>"
+        "<h2>Feeds</h2>"
+        "<p>A scrape requests a feed from the API when its cached answer is missing or no longer fresh.</p>"
         f"{feeds}</body></html>"
     )
 
@@ -117,6 +118,6 @@ def _last_error(state: FeedState, now: float) -> str:
 
 def _next(exporter: Exporter, state: FeedState) -> str:
     if exporter.feeds.under_way(state.feed):
-        return "under way"
+        return "in progress"
     wait = exporter.feeds.opens_in(state)
-    return f"in {human_duration(wait)}" if wait > 0 else "by the next scrape"
+    return f"in {human_duration(wait)}" if wait > 0 else "with the next scrape"

@@ -122,7 +122,7 @@ class _Server:
                 return
             except OSError as error:
                 # Without a file descriptor the connection stays in the backlog, and the loop would wake for ever.
-                _log.warning("accepting pauses", reason=os.strerror(error.errno or 0))
+                _log.warning("accepting connections paused", reason=os.strerror(error.errno or 0))
                 self._loop.remove_reader(opened)
                 return
             if is_full:

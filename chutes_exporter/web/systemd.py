@@ -32,13 +32,16 @@ def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit() or count == "0":
-        raise ConfigError("--web.systemd-socket needs a socket unit, and systemd has handed over no socket")
+        raise ConfigError("--web.systemd-socket: systemd passed no socket. Start the exporter through a socket unit")
     sockets = []
     for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count)):
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - takes it by position only
         opened = socket.socket(fileno=descriptor)
         if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ConfigError("a socket that systemd has handed over is none to listen on: use ListenStream=")
+            raise ConfigError(
+                "--web.systemd-socket: systemd passed a socket that does not listen. "
+                "Use ListenStream= in the socket unit"
+            )
         sockets.append(opened)
     return sockets
 

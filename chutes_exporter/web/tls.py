@@ -166,10 +166,12 @@ def _load_cert_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
                 raise TlsError("the key does not belong to the certificate", "key_file", "key") from None
             if str(getattr(error, "reason", "")).endswith(("_TOO_SMALL", "_TOO_WEAK")):
                 raise TlsError(
-                    "the certificate's key or signature is too weak for OpenSSL", "cert_file", "cert"
+                    "the certificate's key or signature is too weak for OpenSSL: use a stronger one",
+                    "cert_file",
+                    "cert",
                 ) from None
             raise TlsError(
-                "the certificate or the key cannot be read: both must be PEM, the key without a password",
+                "the certificate or the key cannot be read: use PEM files, and a key without a password",
                 *("cert_file", "cert"),
             ) from None
 

@@ -77,7 +77,7 @@ async def test_an_empty_list_prints_no_table(simulator: Simulator) -> None:
     assert await run(simulator, "query", "jobs") == (0, "", "0 rows\n")
 
 
-async def test_rows_say_what_the_world_knows(simulator: Simulator) -> None:
+async def test_rows_have_the_values_of_the_world(simulator: Simulator) -> None:
     _, text, _ = await run(simulator, "query", "servers", "--json")
     rows = json.loads(text)
     assert [(row["server_id"], row["name"], len(row["gpus"])) for row in rows] == [
@@ -114,7 +114,7 @@ async def test_scores_of_a_miner_without_any_are_a_row_without_values(simulator:
     assert json.loads(text) == [{"hotkey": simulator.world.miners[-1].hotkey, "share": None}]
 
 
-async def test_what_is_missing_is_asked_for(simulator: Simulator) -> None:
+async def test_a_missing_option_is_named(simulator: Simulator) -> None:
     status, _, errors = await run(simulator, "query", "nodes", variables={})
     assert status == 1
     assert "--hotkey-file" in errors
@@ -123,21 +123,21 @@ async def test_what_is_missing_is_asked_for(simulator: Simulator) -> None:
     assert "--hotkey" in errors
 
 
-async def test_what_does_not_go_together_is_refused(simulator: Simulator) -> None:
+async def test_options_that_exclude_each_other_are_refused(simulator: Simulator) -> None:
     other = simulator.world.miners[1].hotkey
     status, _, errors = await run(simulator, "query", "stats", "--hotkey", HOTKEY, "--hotkey", other)
     assert (status, "give one --hotkey" in errors) == (1, True)
     status, _, errors = await run(simulator, "query", "scores", "--per-chute")
-    assert (status, "goes with stats" in errors) == (1, True)
+    assert (status, "works only with stats" in errors) == (1, True)
 
 
-async def test_what_cannot_be_read_is_said(simulator: Simulator) -> None:
+async def test_unreadable_records_are_reported(simulator: Simulator) -> None:
     simulator.faults["metrics"] = Fault(
         body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a\x1b"}\n\n'.replace(b"\x1b", b"\\u001b")
     )
     status, table, errors = await run(simulator, "query", "metrics")
     assert status == 0
-    assert "Left out: 1 records" in errors
+    assert "1 records could not be read and are left out" in errors
     assert "\x1b" not in table
 
 
@@ -162,7 +162,7 @@ async def test_on_a_terminal_a_long_stream_shows_its_progress(simulator: Simulat
 async def test_history_can_be_backfilled_from_the_command_line(simulator: Simulator, tmp_path: Path) -> None:
     status, _, errors = await run(simulator, "backfill", "--output", str(tmp_path / "week.om"), "--label", "job=chutes")
     assert status == 0
-    assert "169 points of 1 hotkey(s)" in errors
+    assert "Wrote 169 hourly points of 1 miners" in errors
     assert 'job="chutes"' in (tmp_path / "week.om").read_text()
 
 
@@ -199,27 +199,27 @@ async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
 
 
 @pytest.mark.parametrize("job", ["..", "", "a/b", "x y", TEST_SEED])
-async def test_what_is_no_id_of_a_job_is_refused_and_not_repeated(simulator: Simulator, job: str) -> None:
+async def test_an_invalid_job_id_is_refused_and_not_shown(simulator: Simulator, job: str) -> None:
     status, output, errors = await run(simulator, "release-job", job, "--yes")
     assert status == 1
-    assert "no id of a job" in errors
+    assert "JOB_ID is invalid" in errors
     assert TEST_SEED not in output + errors
     assert simulator.asked == []
 
 
-async def test_where_the_answer_is_lost_it_is_not_known_whether_the_job_is_released(simulator: Simulator) -> None:
+async def test_without_an_answer_a_job_may_or_may_not_be_released(simulator: Simulator) -> None:
     simulator.faults["release_job"] = Fault(latency=30)
     status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--api.timeout", "0.3")
     assert status == 1
-    assert "not known whether" in errors
+    assert "may or may not be released" in errors
 
 
-async def test_of_several_keys_none_is_guessed(simulator: Simulator, tmp_path: Path) -> None:
+async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "hot"
     other = "55" * 32
     path.write_text(json.dumps({"ss58Address": Hotkey.from_seed(other).address, "secretSeed": other}))
     status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--hotkey-file", str(path))
-    assert (status, "several keys" in errors) == (1, True)
+    assert (status, "exactly one key" in errors) == (1, True)
 
 
 def test_nothing_that_a_scrape_asks_changes_anything() -> None:

@@ -36,7 +36,9 @@ def settings(watched: str, simulator: Simulator) -> Settings:
 
 
 @pytest.mark.parametrize("watched", COSTS)
-async def test_an_hour_costs_what_it_says(watched: str, simulator: Simulator, clock: Clock) -> None:
+async def test_an_hour_costs_the_documented_number_of_requests(
+    watched: str, simulator: Simulator, clock: Clock
+) -> None:
     counted = 0
     async with served_exporter(settings(watched, simulator), clock, monotonic=clock) as (url, _):
         for _minute in range(60):

@@ -78,7 +78,7 @@ def each_query() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
-def test_what_is_committed_is_what_the_code_makes(board: Board) -> None:
+def test_the_committed_dashboards_match_the_code(board: Board) -> None:
     assert (DASHBOARDS / f"{board.uid}.json").read_bytes() == make(board).encode(), "run `make boards`"
 
 
@@ -87,7 +87,7 @@ def test_the_boards_are_those_of_the_story_and_no_others() -> None:
     assert {path.stem for path in DASHBOARDS.iterdir()} == ALL.keys()
 
 
-def test_they_are_what_grafana_11_6_loads() -> None:
+def test_grafana_11_6_loads_the_dashboards() -> None:
     for uid, dashboard in ALL.items():
         assert dashboard["schemaVersion"] == 41
         assert dashboard["editable"] is False

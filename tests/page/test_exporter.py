@@ -164,7 +164,7 @@ async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator)
     assert keys.count(HOTKEY) == 6
 
 
-async def test_who_is_last_among_equals_has_nobody_behind(simulator: Simulator) -> None:
+async def test_the_last_of_equal_miners_has_no_miner_behind(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url))
     earning = simulator.world.shares(NOON)
     idle = simulator.world.miners[-2].hotkey
@@ -213,7 +213,7 @@ async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[st
             assert metric not in names(cold), metric
         elif not NEEDS[name] & faults.keys():
             assert metric in names(cold), metric
-    # What is known already stays, whatever fails now, with its honest date.
+    # Cached data stays during the failure, with the time of its request.
     assert names(whole) - names(warm) <= {
         metric.name
         for collector in COLLECTORS
@@ -265,7 +265,7 @@ async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slo
         slow_rendering[:] = [0.3]
         pages = await asyncio.gather(*(page_of(exporter) for _ in range(30)))
         assert len(slow_rendering) == 2
-        # Who comes while a page is being made gets the next one: it may know more.
+        # A scrape that comes while a page is made gets the next page, which may have more data.
         first = asyncio.create_task(page_of(exporter))
         await until(lambda: being_made(exporter))
         await page_of(exporter)
@@ -360,7 +360,7 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     assert waited["scores"] < 1
 
 
-async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simulator) -> None:
+async def test_a_stopping_exporter_answers_at_once_with_cached_data(simulator: Simulator) -> None:
     async with serve(watching(simulator.url)) as (url, exporter):
         simulator.faults["scores"] = Fault(latency=60)
         waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
@@ -503,7 +503,7 @@ def stream_of(*records: dict[str, Any]) -> bytes:
 ROWS = [{"miner_hotkey": OTHER, "compute_units": 7, "total_instances": 1, "bounty_count": 0, "compute_seconds": None}]
 
 
-async def test_from_what_is_missing_nothing_is_concluded_where_a_record_could_not_be_read(simulator: Simulator) -> None:
+async def test_an_unreadable_record_makes_counts_ranks_and_zeros_absent(simulator: Simulator) -> None:
     gpu = {"uuid": "g1", "gpu_identifier": "h100", "verified_at": "2026-11-24T11:00:00"}
     window = {"instance_stats": [*ROWS, {"miner_hotkey": 5}]}
     simulator.faults.update(
@@ -575,7 +575,7 @@ async def test_no_gpus_are_only_believed_where_the_servers_have_none_either(simu
     assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == 0
 
 
-async def test_what_the_api_says_twice_stands_once_and_is_counted(simulator: Simulator) -> None:
+async def test_a_duplicate_record_is_exported_once_and_counted(simulator: Simulator) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
     simulator.faults["metagraph"] = Fault(body=body_of(*twice))
     page = await scrape(make_settings(api_url=simulator.url))
@@ -630,7 +630,7 @@ def cut_of(page: Page) -> list[str]:
     )
 
 
-async def test_what_the_api_does_not_know_where_it_must_is_a_failure(simulator: Simulator) -> None:
+async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(status=404)
     page = await scrape(watching(simulator.url, max_series=0))
     assert page[series("chutes_feed_up", feed="scores")] == 0
@@ -645,7 +645,9 @@ async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Si
     assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
 
 
-async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Simulator, clock: Clock) -> None:
+async def test_leaving_out_collectors_and_restoring_them_is_logged_once_each(
+    simulator: Simulator, clock: Clock
+) -> None:
     only = {collector.name: collector.name == "metrics" for collector in COLLECTORS}
     with structlog.testing.capture_logs() as logs:
         async with Exporter(
@@ -722,7 +724,7 @@ async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simul
     assert log["advice"]
 
 
-async def test_why_a_feed_is_down_is_told_in_a_word_for_as_long(simulator: Simulator, clock: Clock) -> None:
+async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Simulator, clock: Clock) -> None:
     simulator.faults["scores"] = Fault(status=503, times=1)
     stranger = type(KEY).from_seed("22" * 32)
     settings = make_settings(api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()))
@@ -736,7 +738,7 @@ async def test_why_a_feed_is_down_is_told_in_a_word_for_as_long(simulator: Simul
     assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
 
 
-async def test_the_watched_are_told_from_the_others(simulator: Simulator) -> None:
+async def test_watched_miners_are_marked(simulator: Simulator) -> None:
     page = await scrape(watching(simulator.url, hotkeys=[OTHER], miners="all"))
     watched = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"}
     assert watched == {HOTKEY, OTHER}
@@ -754,7 +756,7 @@ async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
     assert page[series("chutes_feed_up", feed="scores")] == 1
 
 
-async def test_what_is_no_error_of_the_api_is_logged_with_its_trace(simulator: Simulator) -> None:
+async def test_an_unexpected_error_is_logged_with_its_traceback(simulator: Simulator) -> None:
     async def bug(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 

@@ -96,7 +96,7 @@ async def test_a_miner_without_instances_gets_no_items_only_where_it_asks_for_th
         ("thrash_cooldowns", 200, []),
     ],
 )
-async def test_what_is_not_known_is_answered_in_the_services_own_words(
+async def test_unknown_ids_get_the_errors_of_the_service(
     simulator: Simulator, path: str, status: int, answer: object
 ) -> None:
     response = await get(f"{simulator.url}/miner/{path}", **SIGNED)
@@ -154,7 +154,7 @@ async def test_stats_are_those_of_the_window_for_all_or_one(simulator: Simulator
         assert all(row["chute_id"] for row in found["instance_stats"])
 
 
-async def test_who_has_no_units_has_no_record(simulator: Simulator, small_world: World) -> None:
+async def test_a_miner_without_compute_units_has_no_record(simulator: Simulator, small_world: World) -> None:
     sums = dict(small_world.work(NOON, HOUR))
     sums["5idle", ""] = Work(1, 0, 3600.0, 0.0)
     hotkeys = {row["miner_hotkey"] for row in stats_window(sums, per_chute=False)["instance_stats"]}
@@ -201,7 +201,7 @@ async def test_times_have_an_offset_where_the_service_sends_one(simulator: Simul
     assert (len(history), history[-1]["time"]) == (169, "2026-11-24 12:00:00+00")
 
 
-async def test_hardware_is_told_in_the_services_units(simulator: Simulator) -> None:
+async def test_hardware_has_the_units_of_the_service(simulator: Simulator) -> None:
     nodes = stream_rows((await get(f"{simulator.url}/miner/nodes/", **SIGNED)).content)
     for node in nodes:
         assert 1.4e6 <= node["clock_rate"] <= 2.6e6
@@ -390,6 +390,6 @@ def test_faults_can_be_written_on_the_command_line(text: str, fault: Fault) -> N
         "nothing=status:500",
     ],
 )
-def test_what_is_no_fault_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ValueError, match="write one like scores=status:503"):
+def test_an_invalid_fault_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match="for example scores=status:503"):
         parse_fault(text)

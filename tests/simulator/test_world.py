@@ -77,7 +77,7 @@ def test_the_first_miner_is_an_ordinary_one(seed: int) -> None:
     assert all(text.isascii() and text.isprintable() and '"' not in text and "\\" not in text for text in texts)
 
 
-def test_an_odd_world_has_what_real_answers_were_seen_with() -> None:
+def test_an_odd_world_has_the_oddities_of_real_answers() -> None:
     world = OddWorld(start=NOON)
     servers = world.miners[0].servers
     assert len({server.server_id for server in servers}) == len(servers)
@@ -253,7 +253,7 @@ def test_a_bounty_ages_until_the_first_activation_takes_it(world: World) -> None
     ("age", "amount", "boost"),
     [(0, 100, 1.1), (0.9, 100, 1.1), (59, 277, 1.1021851851851854), (10800, 32500, 1.5), (90_000, 86_400, 1.5)],
 )
-def test_a_bounty_is_worth_what_its_age_says(age: float, amount: int, boost: float) -> None:
+def test_the_value_of_a_bounty_follows_from_its_age(age: float, amount: int, boost: float) -> None:
     assert bounty_amount(age) == amount
     assert bounty_boost(age) == pytest.approx(boost, abs=1e-4)
 
@@ -319,7 +319,7 @@ def test_jobs_wait_finish_and_get_stuck(world: World) -> None:
             assert (job.status == "pending") == job.stuck
     assert {job.status for job in jobs if job.finished_at} >= {"complete", "error"}
     assert any(job.chute_id not in {chute.chute_id for chute in world.chutes} for job in world.jobs(NOON + 5 * DAY))
-    # What has once ended stays for ever; what waits is taken, runs and is not listed meanwhile.
+    # A finished job stays for ever. A waiting job is taken, and is not listed while it runs.
     later = {job.job_id: job for job in world.jobs(NOON + HOUR)}
     assert all(later[job.job_id] == job for job in jobs if not job.waiting)
     assert any(job.job_id not in later for job in jobs if job.waiting)

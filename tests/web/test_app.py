@@ -98,7 +98,7 @@ async def test_collectors_can_be_chosen_for_a_scrape(simulator: Simulator) -> No
         chosen = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
         assert chosen == {"scores", "servers"}
         response = await get(f"{url}/metrics?collect[]=nothing")
-        assert (response.status_code, response.text[:37]) == (400, "There is no collector 'nothing': choo")
+        assert (response.status_code, response.text[:37]) == (400, "There is no collector 'nothing': use ")
         response = await get(f"{url}/metrics?collect[]=image_details")
         assert response.status_code == 400
         assert "--collector.image_details" in response.text
@@ -193,7 +193,7 @@ async def test_a_page_is_sent_bit_by_bit_and_whole(simulator: Simulator, monkeyp
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
 
 
-async def test_a_reader_that_is_slow_takes_no_place_from_others(
+async def test_a_slow_reader_does_not_count_towards_max_requests(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Exporter, "_render", lambda *_: b"x" * 30_000_000)
@@ -229,7 +229,7 @@ async def test_reloading_over_http_is_off_unless_it_is_wanted(simulator: Simulat
         ({"sec-fetch-site": "same-site", "origin": "http://exporter.example:10064"}, 403),
     ],
 )
-async def test_a_page_of_another_site_may_not_reload(
+async def test_a_page_of_another_site_cannot_reload_the_configuration(
     simulator: Simulator, headers: dict[str, str], status: int
 ) -> None:
     reloads = []
@@ -249,7 +249,7 @@ async def test_a_page_of_another_site_may_not_reload(
 
 async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        assert "Nothing was asked yet" in (await get(f"{url}/")).text
+        assert "No requests yet" in (await get(f"{url}/")).text
         simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
         simulator.faults["stats"] = Fault(latency=30)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
@@ -270,11 +270,11 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         ("Next request", "in 2 minutes"),
         ("Last error", "none"),
     ]
-    assert dict(rows["stats"])["Next request"] == "under way"
+    assert dict(rows["stats"])["Next request"] == "in progress"
     assert "down" in dict(rows["scores"])["State"]
     assert dict(rows["scores"])["Last error"].startswith("30 seconds ago: 500 &lt;script&gt;alert(1)")
     assert dict(rows["scores"])["Newest answer"] == "none"
-    assert dict(rows["scores"])["Next request"] == "by the next scrape"
+    assert dict(rows["scores"])["Next request"] == "with the next scrape"
 
 
 async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
@@ -290,7 +290,7 @@ async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
     assert 'class="bad"' not in page
 
 
-async def test_the_landing_page_tells_what_was_dropped(simulator: Simulator, clock: Clock) -> None:
+async def test_the_landing_page_marks_dropped_answers(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         simulator.faults["scores"] = Fault(status=500)

@@ -66,7 +66,7 @@ async def test_a_target_whose_key_is_configured_shows_its_private_data(simulator
     page = parse_page((await probe(watching(simulator.url), other)).text)
     assert not [labels for _, labels in page if ("hotkey", HOTKEY) in labels]
     assert "servers" not in successes(page)
-    # What is signed by anybody and tells of every miner is there.
+    # A signed answer about all miners is on the page, no matter which key signed it.
     assert series("chutes_miner_active_instances", hotkey=other) in page
 
 
@@ -96,7 +96,7 @@ async def test_collectors_are_chosen_by_name_and_shown_whole(simulator: Simulato
     assert successes(history) == {"unique_chute_history": 1}
 
 
-async def test_what_is_switched_on_or_off_is_so_for_every_target(simulator: Simulator) -> None:
+async def test_collector_flags_apply_to_every_target(simulator: Simulator) -> None:
     settings = make_settings(
         api_url=simulator.url, collectors={"scores": False, "unique_chute_history": True}, hotkeys=[HOTKEY]
     )
@@ -110,7 +110,10 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
         for number in range(20):
             made_up = address_of(bytes([number]) * 32)
             response = await get(f"{url}/probe?target={made_up}&collect[]=unique_chute_history")
-            assert (response.status_code, "is not known to have a seat" in response.text) == (400, True)
+            assert (
+                response.status_code,
+                "the miner is not registered, or the metagraph is not available yet" in response.text,
+            ) == (400, True)
             # Its page is there without.
             page = parse_page((await get(f"{url}/probe?target={made_up}")).text)
             assert page[series("chutes_miner_registered", hotkey=made_up)] == 0
@@ -120,7 +123,7 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
         whole = parse_page((await get(f"{url}/metrics")).text)
     asked = [one.endpoint for one in simulator.asked]
     assert asked.count("unique_chute_history") == 2
-    # What a probe asked of its target alone is no series of the exporter's own page.
+    # Feeds of a probe's target have no series on the metrics page.
     feeds = {dict(labels).get("hotkey", "") for name, labels in whole if name == "chutes_feed_up"}
     assert feeds == {"", HOTKEY}
 
@@ -130,11 +133,11 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
     [
         ("&collect[]=nothing", "There is no collector 'nothing'"),
         ("&collect[]=scores", "The collector scores is switched off"),
-        ("&collect[]=servers", "needs the target's own seed"),
-        ("&collect[]=chutes", "needs a hotkey's seed, and none is configured"),
+        ("&collect[]=servers", "needs the target's seed"),
+        ("&collect[]=chutes", "needs a hotkey's seed: add --hotkey-file"),
     ],
 )
-async def test_a_collector_that_can_say_nothing_is_refused_in_a_sentence(
+async def test_a_collector_without_data_about_the_target_is_refused_with_the_reason(
     simulator: Simulator, query: str, reason: str
 ) -> None:
     settings = make_settings(api_url=simulator.url, collectors={"scores": False})
@@ -168,7 +171,7 @@ async def test_a_miner_without_a_seat_gets_a_page_that_says_so(simulator: Simula
         address_of(bytes(32))[:-2],
     ],
 )
-async def test_what_is_no_address_of_a_miner_is_refused_in_a_sentence(simulator: Simulator, target: str) -> None:
+async def test_an_invalid_target_is_refused_with_the_reason(simulator: Simulator, target: str) -> None:
     response = await probe(Settings(api_url=simulator.url), urllib.parse.quote(target, safe=""))
     assert response.status_code == 400
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
@@ -199,7 +202,7 @@ async def test_a_probe_speaks_openmetrics_and_gzip_as_the_metrics_do(simulator: 
     assert count_openmetrics(response.text) > 10
 
 
-async def test_debug_shows_what_was_asked_how_it_went_and_the_page(simulator: Simulator) -> None:
+async def test_debug_shows_the_requests_their_results_and_the_page(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(status=503)
     simulator.faults["active_instances"] = Fault(
         body=b'[{"instance_id": 5}, {"instance_id": "a", "miner_hotkey": "b"}]'
@@ -226,6 +229,6 @@ async def test_probes_of_a_page_too_large_are_cut_too(simulator: Simulator) -> N
     assert page[series("chutes_scrape_collector_cut", collector="metagraph")] == 1
 
 
-def test_only_collectors_that_tell_of_a_miner_are_asked_about_one() -> None:
+def test_a_probe_runs_only_collectors_about_miners() -> None:
     telling = {one.name for one in COLLECTORS if any("hotkey" in metric.labels for metric in one.metrics)}
     assert telling & {"metrics", "chutes", "images"} == set()
