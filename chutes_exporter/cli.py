@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from chutes_exporter import __version__, defaults
 from chutes_exporter.api.endpoints import ENDPOINTS
@@ -43,6 +44,17 @@ def _options(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+class _Seconds(click.FloatRange):
+    """A number of seconds, whose error explains that there is no unit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of seconds: write a plain number, for example 20", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _hotkey_options(without: str) -> Decorator:
     """Add the options that choose hotkeys.
 
@@ -69,7 +81,7 @@ def _hotkey_options(without: str) -> Decorator:
 
 
 _watched = _hotkey_options("Without a hotkey, the whole subnet is watched.")
-_optional = _hotkey_options("Without a hotkey, the answer has the public data of all miners.")
+_optional = _hotkey_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
 _signing = _hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
 _required = _hotkey_options("At least one hotkey is required.")
 _api = _options(
@@ -83,7 +95,7 @@ _api = _options(
     ),
     _option(
         "--api.timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=_Seconds(min=0, min_open=True),
         default=defaults.API_TIMEOUT,
         show_default=True,
         metavar="SECONDS",
@@ -148,7 +160,7 @@ _web = _options(
     ),
     _option(
         "--scrape.timeout-offset",
-        type=click.FloatRange(min=0),
+        type=_Seconds(min=0),
         default=defaults.TIMEOUT_OFFSET,
         show_default=True,
         metavar="SECONDS",
@@ -203,6 +215,11 @@ class _DefaultToServe(click.Group):
     """Runs ``serve`` where no command is named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = {option for command in self.commands.values() for one in command.params for option in one.opts}
+        for word in args:
+            # Otherwise -hotkey would mean -h.
+            if f"-{word.partition('=')[0]}" in flags and word not in flags:
+                raise click.UsageError(f"{word} has only one dash: write -{word}", ctx)
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
             if named := [word for word in args if word in self.commands]:
                 raise click.UsageError(f"the command must come first: chutes-exporter {named[0]} [OPTIONS]", ctx)
@@ -288,7 +305,7 @@ def demo(**flags: Any) -> None:
     from chutes_exporter.commands.demo import run_demo
 
     log.configure(flags["log_level"], flags["log_format"])
-    _exit_on_config_error(run_demo, flags, _collector_choices(flags))
+    _exit_on_config_error(run_demo, flags, _collector_choices(flags), _variable_warnings())
 
 
 @cli.command()
@@ -332,15 +349,18 @@ _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET
 @click.option(
     "--chute-version", metavar="VERSION", help="Version of the chute. Required for chute; query chutes shows it."
 )
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
     """Request an endpoint and print its answer."""
     from chutes_exporter.commands.query import Wanted, run_query
 
+    if flags["as_json"] and flags["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other: use only one")
+    form = "json" if flags["as_json"] else "csv" if flags["as_csv"] else "table"
     wanted = Wanted(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
-    settings = _settings(flags, _credentials(flags))
-    _exit_on_config_error(run_query, settings, endpoint, wanted, flags["form"] or "table")
+    settings = _settings_with_warnings(flags)
+    _exit_on_config_error(run_query, settings, endpoint, wanted, form)
 
 
 @cli.command("release-job")
@@ -355,7 +375,7 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     """
     from chutes_exporter.commands.release_job import run_release_job
 
-    _exit_on_config_error(run_release_job, _settings(flags, _credentials(flags)), job_id, flags["yes"])
+    _exit_on_config_error(run_release_job, _settings_with_warnings(flags), job_id, flags["yes"])
 
 
 @cli.command()
@@ -375,7 +395,7 @@ def backfill(**flags: Any) -> None:
     """
     from chutes_exporter.commands.backfill import run_backfill
 
-    settings = _settings(flags, _credentials(flags))
+    settings = _settings_with_warnings(flags)
     _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"])
 
 
@@ -394,7 +414,34 @@ def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         raise click.ClickException(str(error)) from None
 
 
+def _settings_with_warnings(flags: dict[str, Any]) -> Settings:
+    """Return the settings, and print their warnings."""
+    settings = _settings(flags, _credentials(flags))
+    for warning in settings.warnings:
+        click.echo(f"Warning: {warning}.", err=True)
+    return settings
+
+
+def _variable_warnings() -> tuple[str, ...]:
+    from chutes_exporter.config import variable_warnings
+
+    known = {
+        name for command in cli.commands.values() for parameter in command.params for name in parameter.envvar or ()
+    }
+    return variable_warnings(os.environ, known)
+
+
+def _hotkeys_source() -> str:
+    """Return the flag or the variable that has the hotkeys, for messages."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.get_parameter_source("hotkey") is ParameterSource.ENVIRONMENT:
+        return f"{ENV_PREFIX}HOTKEY"
+    return "--hotkey"
+
+
 def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
+    from dataclasses import replace
+
     from chutes_exporter.config import make_settings
 
     # Not every command has every flag.
@@ -412,15 +459,17 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         "ttl": "feed_ttl",
         "max_age": "feed_max_age",
     }
-    return make_settings(
+    settings = make_settings(
         api_url=flags["api_url"],
         api_timeout=flags["api_timeout"],
         hotkeys=flags["hotkey"],
+        hotkeys_source=_hotkeys_source(),
         credentials=credentials,
         miner_ss58=os.environ.get("MINER_SS58", ""),
         collectors=_collector_choices(flags),
         **{setting: flags[flag] for setting, flag in optional.items() if flag in flags},
     )
+    return replace(settings, warnings=(*settings.warnings, *_variable_warnings()))
 
 
 def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import math
 import re
@@ -15,7 +16,7 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from chutes_exporter.collectors import MinersChoice
@@ -155,10 +156,16 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
     errors: list[str] = []
     warnings: list[str] = []
     for path in files:
+        if _is_hotkey(str(path)) and not path.exists():
+            errors.append(
+                f"--hotkey-file or HOTKEY: {path} is an address, not the path of a hotkey file. "
+                "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"
+            )
+            continue
         try:
             key = Hotkey.from_file(path)
         except HotkeyError as error:
-            errors.append(str(error))
+            errors.append(f"--hotkey-file: {error}")
             continue
         keys.setdefault(key.address, key)
         if readable_by_others(path):
@@ -177,11 +184,64 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
     return Credentials(tuple(keys.values()), tuple(errors), tuple(warnings))
 
 
+_VARIABLE_PREFIX = "CHUTES_EXPORTER_"
+_OTHER_VARIABLES = re.compile(r"CHUTES_EXPORTER_(TEST_.*|SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_[0-9]+_.*)")
+"""Variables of the test suite, and those that Kubernetes sets for a Service with the name chutes-exporter."""
+
+
+def variable_warnings(environment: Mapping[str, str], known: Collection[str]) -> tuple[str, ...]:
+    """Return a sentence for each variable of the exporter that is unknown, or that names no hotkey.
+
+    Args:
+        environment: The environment variables.
+        known: Names of all variables that flags have.
+    """
+    warnings = []
+    if environment.get(f"{_VARIABLE_PREFIX}HOTKEY", "set").strip() == "":
+        warnings.append("CHUTES_EXPORTER_HOTKEY is empty and has no effect: set it to a hotkey, or unset it")
+    for name in sorted(environment):
+        if name.startswith(_VARIABLE_PREFIX) and name not in known and not _OTHER_VARIABLES.fullmatch(name):
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "chutes-exporter --help lists all variables"
+            warnings.append(f"{name} is unknown and has no effect: {hint}")
+    return tuple(warnings)
+
+
+def _is_hotkey(text: str) -> bool:
+    try:
+        public_key(text)
+    except HotkeyError:
+        return False
+    return True
+
+
+def _watched_hotkeys(hotkeys: Iterable[str], source: str, miner_ss58: str) -> set[str]:
+    """Return the configured addresses.
+
+    Raises:
+        ConfigError: One of them is not an address; the message names the flag or the variable.
+    """
+    given = [(source, hotkey.strip()) for hotkey in hotkeys]
+    given += [("MINER_SS58", miner_ss58.strip())] if miner_ss58.strip() else []
+    for name, hotkey in given:
+        if not hotkey:
+            raise ConfigError(f"{name} is empty: use a hotkey, or remove it to watch the whole subnet")
+        if "," in hotkey:
+            advice = "repeat --hotkey for each hotkey" if name == "--hotkey" else "separate hotkeys by spaces"
+            raise ConfigError(f"{name} has a comma: {advice}")
+        try:
+            public_key(hotkey)
+        except HotkeyError as error:
+            raise ConfigError(f"{name}: {error}. Use the address of a miner's hotkey, which starts with 5") from None
+    return {hotkey for _, hotkey in given}
+
+
 def make_settings(  # noqa: PLR0913 - one argument a flag
     *,
     api_url: str = defaults.API_URL,
     api_timeout: float = defaults.API_TIMEOUT,
     hotkeys: Iterable[str] = (),
+    hotkeys_source: str = "--hotkey",
     credentials: Credentials | None = None,
     miner_ss58: str = "",
     listen: Iterable[str] = (defaults.LISTEN_ADDRESS,),
@@ -204,6 +264,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         api_url: Base address of the Chutes API.
         api_timeout: Seconds without data after which a request to it is aborted.
         hotkeys: Addresses to watch.
+        hotkeys_source: The flag or the variable that has these addresses, for messages.
         credentials: The keys that were found.
         miner_ss58: ``MINER_SS58``: watched too, with or without a seed.
         listen: Addresses to listen on.
@@ -228,12 +289,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
     warnings = list(credentials.warnings)
-    watched = {hotkey.strip() for hotkey in (*hotkeys, miner_ss58) if hotkey.strip()}
-    for hotkey in watched:
-        try:
-            public_key(hotkey)
-        except HotkeyError as error:
-            raise ConfigError(str(error)) from None
+    watched = _watched_hotkeys(hotkeys, hotkeys_source, miner_ss58)
     watched |= {key.address for key in credentials.keys}
     if miners == "watched" and not watched:
         raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
@@ -244,11 +300,14 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
             "and anybody who reads one can use it for 10 minutes. Use https://"
         )
     _require_usable(collectors or {}, credentials, watched)
-    addresses = tuple(Address.parse(text) for text in listen)
+    try:
+        addresses = tuple(Address.parse(text) for text in listen)
+    except ConfigError as error:
+        raise ConfigError(f"--web.listen-address: {error}") from None
     if not _PATH.fullmatch(telemetry_path) or telemetry_path in _RESERVED_PATHS:
         raise ConfigError(
-            f"{telemetry_path!r} cannot be the path of the metrics: it starts with /, has letters, digits and -._~/ "
-            f"and is none of {', '.join(_RESERVED_PATHS)}"
+            f"--web.telemetry-path {telemetry_path!r} cannot be the path of the metrics: start with /, "
+            f"use only letters, digits and -._~/, and do not use {', '.join(_RESERVED_PATHS)}"
         )
     if not (math.isfinite(api_timeout) and math.isfinite(timeout_offset)):
         raise ConfigError("--api.timeout and --scrape.timeout-offset must be finite numbers of seconds")
@@ -315,7 +374,10 @@ def _by_feed(flag: str, texts: Iterable[str]) -> dict[str, float]:
         except ValueError:
             seconds = math.nan
         if name not in names or not 0 <= seconds < math.inf:
-            raise ConfigError(f"{flag} {text!r}: write FEED=SECONDS, with a feed of {', '.join(sorted(names))}")
+            raise ConfigError(
+                f"{flag} {text!r} is invalid: write FEED=SECONDS with a plain number. "
+                f"Feeds are {', '.join(sorted(names))}"
+            )
         found[name] = seconds
     return found
 
@@ -328,12 +390,12 @@ def _validated_url(text: str) -> str:
         parts, host = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or parts.query or parts.fragment:
         # What may hold a password is not repeated.
-        shown = "the API's address" if "@" in text else repr(text)
+        shown = "--api.url" if "@" in text else f"--api.url {text!r}"
         raise ConfigError(
-            f"{shown} is not an address of an API: write https://HOST (or http://), without a query or a fragment"
+            f"{shown} is not an address of an API: write https://HOST or http://HOST, without a query or a fragment"
         )
     if "@" in parts.netloc:
-        raise ConfigError("the API's address has a user or a password in it: write https://HOST alone")
+        raise ConfigError("--api.url has a user or a password: write https://HOST without them")
     # This also writes the scheme in lower case, as every check of it expects.
     return urlunsplit(parts).rstrip("/")
 

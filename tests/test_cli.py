@@ -165,7 +165,19 @@ def cold_key(directory: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
-        (("--hotkey", "nonsense"), {}, "not an SS58 address"),
+        (("--hotkey", "nonsense"), {}, "--hotkey: the value (not shown, 8 characters) is not an SS58 address"),
+        ((), {"CHUTES_EXPORTER_HOTKEY": "nonsense"}, "CHUTES_EXPORTER_HOTKEY: the value"),
+        ((), {"MINER_SS58": "nonsense"}, "MINER_SS58: the value"),
+        (("--hotkey", ""), {}, "--hotkey is empty"),
+        (("--hotkey", f"{HOTKEY},{OTHER}"), {}, "repeat --hotkey for each hotkey"),
+        ((), {"CHUTES_EXPORTER_HOTKEY": f"{HOTKEY},{OTHER}"}, "separate hotkeys by spaces"),
+        ((), {"HOTKEY": HOTKEY}, "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"),
+        (("-hotkey", HOTKEY), {}, "-hotkey has only one dash: write --hotkey"),
+        (("serve", f"-hotkey={HOTKEY}"), {}, "write --hotkey="),
+        (("--api.timeout", "20s"), {}, "'20s' is not a number of seconds: write a plain number"),
+        (("--api.timeout", "0"), {}, "'--api.timeout'"),
+        (("--feed.ttl", "scores=5m"), {}, "--feed.ttl 'scores=5m' is invalid: write FEED=SECONDS"),
+        (("query", "stats", "--json", "--csv"), {}, "--json and --csv exclude each other"),
         (("--hotkey-file", "/nowhere/hot"), {}, "cannot read the hotkey file"),
         ((), {"MINER_SEED": TEST_SEED, "MINER_SS58": OTHER}, "does not belong"),
         ((), {"MINER_SEED": TEST_SEED}, "without MINER_SS58"),
@@ -177,7 +189,7 @@ def cold_key(directory: Path) -> str:
         (("--api.timeout", "nan"), {}, "finite"),
         ((), {"HTTPS_PROXY": "garbage://x"}, "HTTPS_PROXY"),
         (("--api.url", "nonsense"), {}, "not an address of an API"),
-        (("--web.listen-address", "nonsense"), {}, "not an address to listen on"),
+        (("--web.listen-address", "nonsense"), {}, "--web.listen-address: 'nonsense' is not an address to listen on"),
         (("--web.listen-address", "192.0.2.1:1"), {}, "cannot listen on"),
         (("--collector.nonsense",), {}, "No such option"),
         (("nonsense",), {}, "No such command"),
@@ -190,7 +202,11 @@ def cold_key(directory: Path) -> str:
             {},
             "--simulator.fault 'nonsense'",
         ),
-        (("demo", "--simulator.listen-address", "nonsense"), {}, "not an address to listen on"),
+        (
+            ("demo", "--simulator.listen-address", "nonsense"),
+            {},
+            "--simulator.listen-address: 'nonsense' is not an address to listen on",
+        ),
     ],
 )
 def test_invalid_settings_are_refused_without_a_traceback(
@@ -201,6 +217,39 @@ def test_invalid_settings_are_refused_without_a_traceback(
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert TEST_SEED[2:] not in result.stderr
+
+
+def first_lines(count: int, *arguments: str, **variables: str) -> str:
+    """Return the first lines of the log of the command."""
+    process = subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environment(**variables))
+    assert process.stderr is not None
+    lines = "".join(process.stderr.readline() for _ in range(count))
+    process.terminate()
+    process.communicate(timeout=20)
+    return lines
+
+
+@pytest.mark.parametrize("command", [(), ("demo", "--simulator.listen-address", "127.0.0.1:0")])
+def test_an_unknown_variable_causes_a_warning_with_the_nearest_name(command: tuple[str, ...]) -> None:
+    line = first_lines(1, *command, *LISTEN, CHUTES_EXPORTER_HOTKEYS=HOTKEY)
+    assert "level=warning" in line
+    assert "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: did you mean CHUTES_EXPORTER_HOTKEY?" in line
+
+
+def test_the_start_is_logged_with_the_watched_miners_and_the_collectors_that_are_off() -> None:
+    line = first_lines(1, *LISTEN, "--no-collector.scores", "--hotkey", HOTKEY, "--api.url", "http://127.0.0.1:9")
+    assert f"watched={HOTKEY} " in line
+    assert "off_by_flag=scores" in line
+    assert re.search(r'off_without_key="[a-z_ ]*servers', line)
+    assert "off_by_default" not in line
+    assert "off_without_hotkey" not in line
+
+
+def test_without_a_hotkey_the_start_is_logged_with_the_whole_subnet() -> None:
+    line = first_lines(1, *LISTEN, "--api.url", "http://127.0.0.1:9")
+    assert 'watched="whole subnet"' in line
+    assert "off_without_hotkey=unique_chute_history" in line
+    assert "off_by_default=stats_per_chute" in line
 
 
 def test_a_cold_key_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.config import Address, ConfigError, Credentials, find_credentials, make_settings
+from chutes_exporter.config import (
+    Address,
+    ConfigError,
+    Credentials,
+    find_credentials,
+    make_settings,
+    variable_warnings,
+)
 from chutes_exporter.feeds.table import CHUTES, SCORES, STATS
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, KEY
@@ -68,7 +75,7 @@ def test_an_invalid_api_url_is_refused(url: str) -> None:
     "url", ["https://user:password@x", "https://:password@x", "https://password@", "x://password@y"]
 )
 def test_a_password_in_the_address_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ConfigError, match="the API's address") as refusal:
+    with pytest.raises(ConfigError, match=r"--api\.url") as refusal:
         make_settings(api_url=url)
     assert "password@" not in str(refusal.value)
 
@@ -119,6 +126,32 @@ def test_a_trailing_slash_does_not_matter() -> None:
 def test_the_metrics_need_a_path_of_their_own(path: str) -> None:
     with pytest.raises(ConfigError, match="path of the metrics"):
         make_settings(telemetry_path=path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"CHUTES_EXPORTER_HOTKEYS": "x"}, "did you mean CHUTES_EXPORTER_HOTKEY?"),
+        ({"CHUTES_EXPORTER_ZZZ_QQQ_XXX_JJJ_VVV_KKK_YYY": "x"}, "--help lists all variables"),
+        ({"CHUTES_EXPORTER_HOTKEY": " "}, "CHUTES_EXPORTER_HOTKEY is empty"),
+    ],
+)
+def test_a_variable_without_an_effect_causes_a_warning(environment: dict[str, str], words: str) -> None:
+    (warning,) = variable_warnings(environment, {"CHUTES_EXPORTER_HOTKEY", "CHUTES_EXPORTER_MINERS"})
+    assert words in warning
+
+
+def test_known_variables_and_those_of_kubernetes_cause_no_warning() -> None:
+    environment = {
+        "CHUTES_EXPORTER_HOTKEY": HOTKEY,
+        "CHUTES_EXPORTER_SERVICE_HOST": "10.0.0.1",
+        "CHUTES_EXPORTER_SERVICE_PORT_HTTP": "10064",
+        "CHUTES_EXPORTER_PORT": "tcp://10.0.0.1:10064",
+        "CHUTES_EXPORTER_PORT_10064_TCP_ADDR": "10.0.0.1",
+        "CHUTES_EXPORTER_TEST_DEEP": "1",
+        "OTHER": "x",
+    }
+    assert variable_warnings(environment, {"CHUTES_EXPORTER_HOTKEY"}) == ()
 
 
 def test_a_malformed_hotkey_is_refused() -> None:

@@ -58,6 +58,9 @@ _MAX_CONNECTIONS_OF_AN_ENDPOINT = 4
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
 _SMALL_BODY = 256 * 1024
+_PLAIN_HTTP_SIGNS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure")
+"""Words of OpenSSL about a server that answers without TLS."""
+_PLAIN_HTTP_ADVICE = "The server answers without TLS. Set --api.url to an address with http://, or to another port."
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
@@ -590,7 +593,8 @@ async def _mapped_errors(host: str, claim: Claim) -> AsyncIterator[None]:
         raise CutOffError(_words(error, "the connection was cut")) from None
     except (httpx.TransportError, httpx.InvalidURL) as error:
         reason = _ERRNO.sub("", _words(error, "no reason given"))
-        raise UnavailableError(f"cannot connect to {host}: {reason}") from None
+        advice = _PLAIN_HTTP_ADVICE if any(sign in reason for sign in _PLAIN_HTTP_SIGNS) else None
+        raise UnavailableError(f"cannot connect to {host}: {reason}", advice=advice) from None
 
 
 def _words(error: Exception, otherwise: str) -> str:

@@ -37,13 +37,13 @@ class HotkeyError(ValueError):
     """A key that cannot be used, with the reason in a sentence. Never holds key material."""
 
 
-def _shown(text: str, what: str) -> str:
+def _shown(text: str) -> str:
     """Quote what the user gave, unless it could be a secret that was put into the wrong place."""
     if _SEED.fullmatch(text.strip()):
-        return f"what is given as {what} (not shown: it looks like a seed)"
+        return "the value (not shown: it looks like a seed)"
     if _ADDRESS_SHAPE.fullmatch(text):
         return repr(text)
-    return f"what is given as {what} (not shown, {len(text)} characters)"
+    return f"the value (not shown, {len(text)} characters)"
 
 
 def public_key(address: str) -> bytes:
@@ -60,16 +60,14 @@ def public_key(address: str) -> bytes:
     body, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
     prefix = _prefix(body)
     if prefix is None or checksum != _checksum(body):
-        raise HotkeyError(f"{_shown(address, 'an address')} is not an SS58 address")
+        raise HotkeyError(f"{_shown(address)} is not an SS58 address")
     if prefix != SS58_PREFIX:
         raise HotkeyError(
-            f"{_shown(address, 'an address')} belongs to another network (prefix {prefix}): "
-            "a Bittensor hotkey starts with 5"
+            f"{_shown(address)} belongs to another network (prefix {prefix}): a Bittensor hotkey starts with 5"
         )
     if len(body) != 1 + _PUBLIC_KEY_BYTES:
         raise HotkeyError(
-            f"{_shown(address, 'an address')} is not the address of a {_PUBLIC_KEY_BYTES}-byte key: "
-            "use the SS58 address of a hotkey"
+            f"{_shown(address)} is not the address of a {_PUBLIC_KEY_BYTES}-byte key: use the SS58 address of a hotkey"
         )
     return body[1:]
 
@@ -156,7 +154,9 @@ class Hotkey:
         """
         source = str(path)
         if _SEED.fullmatch(path.name):
-            raise HotkeyError("the path of a hotkey file is due, and this looks like a seed (not shown)")
+            raise HotkeyError(
+                "the path looks like a seed (not shown): use the path of a file, or set MINER_SEED and MINER_SS58"
+            )
         try:
             path = path.expanduser()
             if {path.name, path.resolve().name} & _COLD_NAMES:

@@ -77,7 +77,7 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         lines = await _Check(settings, credentials, client).lines()
         offset = client.clock_offset
-    lines = [*_credential_lines(credentials), *lines, *_clock_line(offset)]
+    lines = [*_setting_lines(settings, credentials), *lines, *_clock_line(offset)]
     if as_json:
         report = {"api": settings.api_url, "ok": _all_ok(lines), "checks": [asdict(line) for line in lines]}
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -90,12 +90,15 @@ def _all_ok(lines: list[Line]) -> bool:
     return all(line.verdict != "failed" for line in lines)
 
 
-def _credential_lines(credentials: Credentials) -> Iterator[Line]:
+def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
     for error in credentials.errors:
         advice = "Correct or remove it. Private data needs a usable key."
         yield Line("credentials", "failed", note=error, advice=advice)
     for warning in credentials.warnings:
         yield Line("credentials", "ok", note=warning)
+    for warning in settings.warnings:
+        if warning not in credentials.warnings:
+            yield Line("settings", "ok", note=warning)
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:

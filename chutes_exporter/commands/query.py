@@ -33,6 +33,7 @@ from chutes_exporter.api.records import (
     StatsWindow,
     UnixTime,
 )
+from chutes_exporter.collectors.scores import places
 from chutes_exporter.collectors.stats import windows
 from chutes_exporter.commands.check import printable
 
@@ -48,6 +49,7 @@ Form = Literal["table", "json", "csv"]
 _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "chutes": (
         "chute_id",
+        "version",
         "name",
         "effective_compute_multiplier",
         "bounty_age_seconds",
@@ -65,12 +67,21 @@ _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
+_HOTKEY_COLUMNS = {
+    "scores": "hotkey",
+    "metagraph": "hotkey",
+    "stats": "miner_hotkey",
+    "active_instances": "miner_hotkey",
+}
+"""The column of the miner in endpoints about all miners."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is asked for, besides the endpoint.
 
     Attributes:
-        hotkeys: Whose stats, scores or history; empty for everybody's.
+        hotkeys: Hotkeys of --hotkey. Without one, the watched miners are selected.
         per_chute: Whether stats are wanted for each chute.
         chute_id: Which chute.
         chute_version: Which version of it.
@@ -95,7 +106,8 @@ async def run_query(settings: Settings, name: str, wanted: Wanted, form: Form) -
         ClickException: Something needed is not given, or the API does not answer; the message says what to do.
     """
     endpoint = next(one for one in e.ENDPOINTS if one.name == name)
-    key, params, path = _question(endpoint, settings, wanted)
+    hotkeys = set(wanted.hotkeys or settings.watched)
+    key, params, path = _question(endpoint, settings, wanted, hotkeys)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         try:
             with _progress(name) as progress:
@@ -105,7 +117,7 @@ async def run_query(settings: Settings, name: str, wanted: Wanted, form: Form) -
     if answer.rejected:
         reason = printable(answer.first_error)
         click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
-    rows = list(rows_of(answer.value))
+    rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
     if form == "json":
         _show(json.dumps(rows, indent=2, ensure_ascii=False))
     elif form == "csv":
@@ -126,32 +138,40 @@ def first_key(settings: Settings) -> Hotkey:
 
 
 def _question(
-    endpoint: e.Endpoint[Any], settings: Settings, wanted: Wanted
+    endpoint: e.Endpoint[Any], settings: Settings, wanted: Wanted, hotkeys: set[str]
 ) -> tuple[Hotkey | None, dict[str, str], dict[str, str]]:
     """Return the key, the query parameters and the path of a request."""
     key = first_key(settings) if endpoint.signed else None
     if wanted.per_chute and endpoint is not e.STATS:
         raise click.ClickException("--per-chute works only with stats")
-    if len(wanted.hotkeys) > 1:
-        raise click.ClickException("one answer is about one miner: give one --hotkey")
-    hotkey = wanted.hotkeys[0] if wanted.hotkeys else None
+    only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
     params: dict[str, str] = {}
     path: dict[str, str] = {}
     if endpoint is e.UNIQUE_CHUTE_HISTORY:
-        # Without --hotkey it is about whoever else was named, where that is one.
-        only = hotkey or (next(iter(settings.watched)) if len(settings.watched) == 1 else None)
         if only is None:
-            raise click.ClickException("unique_chute_history needs a miner: add --hotkey")
+            raise click.ClickException("unique_chute_history needs exactly one miner: use one --hotkey")
         path = {"hotkey": only}
     elif endpoint is e.CHUTE:
         if not (wanted.chute_id and wanted.chute_version):
             raise click.ClickException("chute needs --chute-id and --chute-version: query chutes shows both")
         path = {"chute_id": wanted.chute_id, "version": wanted.chute_version}
     elif endpoint is e.STATS:
-        params = e.stats_params(hotkey, per_chute=wanted.per_chute)
-    elif endpoint is e.SCORES and hotkey is not None:
-        params = {"hotkey": hotkey}
+        params = e.stats_params(only, per_chute=wanted.per_chute)
     return key, params, path
+
+
+def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> list[Row]:
+    """Return the rows about the selected miners. Ranks and shares need the rows of all miners before."""
+    column = _HOTKEY_COLUMNS.get(endpoint.name)
+    if column is None or not hotkeys:
+        return rows
+    selected = [row for row in rows if row.get(column) in hotkeys]
+    if endpoint is e.SCORES:
+        scored = {row["hotkey"] for row in selected if row["share"] is not None}
+        for hotkey in sorted(hotkeys - scored):
+            reason = "it is not registered, or no instance of the past day counts"
+            click.echo(f"{hotkey} has no score: {reason}.", err=True)
+    return selected
 
 
 def _show(text: str) -> None:
@@ -178,9 +198,11 @@ def rows_of(value: Any) -> Iterator[Row]:
     """Return an answer as flat rows: times as ISO 8601 text, everything else as JSON has it."""
     match value:
         case Scores():
+            ranks = {} if None in value.shares.values() else places(value.shares)
             for hotkey, share in value.shares.items():
                 raw = value.raw.get(hotkey)
-                yield {"hotkey": hotkey, "share": share} | (_plain(raw) if raw is not None else {})
+                row = {"rank": ranks.get(hotkey), "hotkey": hotkey, "share": share}
+                yield row | (_plain(raw) if raw is not None else {})
         case Stats():
             for name, window in windows(value):
                 yield from _window_rows(name, window)

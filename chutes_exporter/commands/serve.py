@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import ssl
 import time
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chutes_exporter import __version__
+from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.plan import off_reason
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
@@ -47,6 +50,7 @@ class Service:
     Args:
         settings: What to serve.
         again: Makes the settings anew from the same flags, files read again; None where there is nothing to read.
+        is_demo: Whether the private data is simulated and needs no protection.
 
     Use it as an asynchronous context manager.
 
@@ -54,10 +58,13 @@ class Service:
         ConfigError: Something cannot be used; the message says what and why.
     """
 
-    def __init__(self, settings: Settings, again: Callable[[], Settings] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, again: Callable[[], Settings] | None = None, *, is_demo: bool = False
+    ) -> None:
         self.settings = settings
         self.addresses: list[Address] = []
         self.notifier = Notifier(os.environ)
+        self._is_demo = is_demo
         self._again = again or (lambda: settings)
         self._stack = AsyncExitStack()
         self._exporter = Exporter(settings)
@@ -100,6 +107,7 @@ class Service:
         self.addresses = [bound_address(opened) for opened in sockets]
         for work in (exporter.warm_up(), self._follow_files(), self.notifier.keep_alive()):
             self._in_background(stack, work)
+        self._warn()
         _announce(exporter, self.addresses, encrypted=self._tls is not None)
         self.notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
 
@@ -142,9 +150,30 @@ class Service:
             if not trouble:
                 now = self._exporter.settings
                 _log.info("configuration reloaded", watched=len(now.watched), keys=len(now.keys))
-                _warn(now)
+                self._warn()
             self._note(files=trouble, web="")
             return trouble
+
+    def _warn(self) -> None:
+        """Log the warnings about the configuration in use."""
+        settings = self._exporter.settings
+        for warning in settings.warnings:
+            _log.warning("configuration warning", reason=warning)
+        open_addresses = [address for address in self.addresses if not address.host and not address.path]
+        if settings.keys and open_addresses and not self._is_demo and not self._is_protected():
+            _log.warning(
+                "private data is served without protection",
+                addresses=" ".join(map(str, open_addresses)),
+                advice="set --web.listen-address 127.0.0.1:10064, or passwords or client certificates in "
+                "--web.config.file",
+            )
+
+    def _is_protected(self) -> bool:
+        """Tell whether clients need a password or a certificate."""
+        web = self._web
+        return web is not None and (
+            bool(web.users) or (web.context is not None and web.context.verify_mode is ssl.CERT_REQUIRED)
+        )
 
     def hang_up(self) -> None:
         """Reload in the background, as SIGHUP asks for. While one reload waits for another, more are the same."""
@@ -227,7 +256,10 @@ def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) 
     settings = exporter.settings
     if not exporter.collectors:
         _log.warning("no collector is on", advice="add --collector.NAME; the page has only the exporter's own metrics")
-    _warn(settings)
+    off: dict[str, list[str]] = {}
+    for collector in COLLECTORS:
+        if (reason := off_reason(collector, settings)) is not None:
+            off.setdefault(f"off_{reason}", []).append(collector.name)
     _log.info(
         "listening",
         version=__version__,
@@ -237,12 +269,8 @@ def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) 
         watched=" ".join(sorted(settings.watched)) or "whole subnet",
         keys=len(settings.keys),
         collectors=" ".join(collector.name for collector in exporter.collectors),
+        **{reason: " ".join(names) for reason, names in off.items()},
     )
-
-
-def _warn(settings: Settings) -> None:
-    for warning in settings.warnings:
-        _log.warning("configuration warning", reason=warning)
 
 
 async def run_serve(settings: Settings, again: Callable[[], Settings]) -> None:

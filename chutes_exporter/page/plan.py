@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Scope
 
@@ -76,17 +76,31 @@ class Plan:
         return Plan(entry for entry in self.entries if entry.collector.name in collect)
 
 
-def enabled(collector: Collector, settings: Settings) -> bool:
-    """Tell whether a collector is on: as the user said, or by default, where it can work."""
-    if (collector.needs_key and not settings.keys) or (collector.scope == "miner" and not settings.watched):
-        return False
+OffReason = Literal["without_key", "without_hotkey", "by_flag", "by_default"]
+"""The reason for which a collector is off."""
+
+
+def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
+    """Return the reason for which a collector is off, or None if it is on."""
+    choice = settings.collectors.get(collector.name)
+    if choice is False:
+        return "by_flag"
+    if collector.needs_key and not settings.keys:
+        return "without_key"
+    if collector.scope == "miner" and not settings.watched:
+        return "without_hotkey"
     default = {
         "on": True,
         "off": False,
         "watched": settings.miners == "watched",
         "few": len(settings.watched) <= _FEW,
     }
-    return settings.collectors.get(collector.name, default[collector.default])
+    return None if choice or default[collector.default] else "by_default"
+
+
+def enabled(collector: Collector, settings: Settings) -> bool:
+    """Tell whether a collector is on: because of its flag, or by default if it can work."""
+    return off_reason(collector, settings) is None
 
 
 def main_plan(settings: Settings) -> Plan:

@@ -395,6 +395,13 @@ async def test_nobody_listening_is_unavailable() -> None:
     assert "--api.url" in error.value.advice
 
 
+async def test_https_to_a_server_without_tls_is_explained(simulator: Simulator) -> None:
+    async with ChutesClient(simulator.url.replace("http://", "https://")) as client:
+        with pytest.raises(UnavailableError) as error:
+            await client.scores()
+    assert "The server answers without TLS. Set --api.url" in error.value.advice
+
+
 async def test_broken_compression_is_undecodable() -> None:
     async def scores(_request: Request) -> Response:
         return Response(b"not gzip", headers={"content-encoding": "gzip"})

@@ -167,6 +167,12 @@ async def test_a_readable_hotkey_file_causes_a_warning(simulator: Simulator, tmp
     assert "chmod 600" in lines["credentials"]["note"]
 
 
+async def test_a_warning_about_the_settings_is_reported(simulator: Simulator) -> None:
+    status, lines = await check_json(simulator, CHUTES_EXPORTER_HOTKEYS="x")
+    assert status == 0
+    assert "did you mean CHUTES_EXPORTER_HOTKEY?" in lines["settings"]["note"]
+
+
 async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) -> None:
     simulator.faults.update(
         scores=Fault(status=503),

@@ -107,11 +107,55 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     assert "→" in errors
 
 
-async def test_scores_of_a_miner_without_any_are_a_row_without_values(simulator: Simulator) -> None:
-    _, text, _ = await run(
-        simulator, "query", "scores", "--json", "--hotkey", simulator.world.miners[-1].hotkey, variables={}
+async def test_a_miner_without_a_score_gets_a_sentence(simulator: Simulator) -> None:
+    hotkey = simulator.world.miners[-1].hotkey
+    status, text, errors = await run(simulator, "query", "scores", "--json", "--hotkey", hotkey, variables={})
+    assert (status, json.loads(text)) == (0, [])
+    assert f"{hotkey} has no score: it is not registered, or no instance of the past day counts." in errors
+
+
+@pytest.mark.parametrize("name", ["stats", "scores", "metagraph", "active_instances"])
+async def test_a_key_or_hotkeys_select_their_miners(simulator: Simulator, name: str) -> None:
+    column = "miner_hotkey" if name in ("stats", "active_instances") else "hotkey"
+    others = [miner.hotkey for miner in simulator.world.miners if miner.servers][1:3]
+    for arguments, expected in (
+        ((), {HOTKEY}),
+        (("--hotkey", others[0]), {others[0]}),
+        (("--hotkey", others[0], "--hotkey", others[1]), set(others)),
+    ):
+        _, text, _ = await run(simulator, "query", name, "--json", *arguments)
+        assert {row[column] for row in json.loads(text)} == expected
+
+
+async def test_scores_have_the_rank_among_all_miners(simulator: Simulator) -> None:
+    _, text, _ = await run(simulator, "query", "scores", "--json", variables={})
+    shares = {row["hotkey"]: row["share"] for row in json.loads(text)}
+    assert all(row["rank"] == 1 + sum(share > row["share"] for share in shares.values()) for row in json.loads(text))
+    lowest = min(shares, key=lambda hotkey: shares[hotkey])
+    _, table, _ = await run(simulator, "query", "scores", "--hotkey", lowest)
+    head, row = table.splitlines()
+    assert dict(zip(head.split(), row.split(), strict=True))["rank"] == str(len(shares))
+
+
+async def test_an_unknown_share_leaves_the_ranks_empty(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(
+        body=json.dumps({"raw_values": {}, "final_scores": {HOTKEY: 1.0, "x": None}}).encode()
     )
-    assert json.loads(text) == [{"hotkey": simulator.world.miners[-1].hotkey, "share": None}]
+    _, text, _ = await run(simulator, "query", "scores", "--json")
+    assert [row["rank"] for row in json.loads(text)] == [None]
+
+
+async def test_the_table_of_chutes_has_the_version_that_query_chute_needs(simulator: Simulator) -> None:
+    _, table, _ = await run(simulator, "query", "chutes")
+    chute = simulator.world.chutes[0]
+    line = next(line for line in table.splitlines() if chute.chute_id in line)
+    assert chute.version(simulator.api.clock()) in line
+
+
+async def test_warnings_about_the_settings_are_printed(simulator: Simulator) -> None:
+    variables = MINE | {"CHUTES_EXPORTER_HOTKEYS": "x"}
+    _, _, errors = await run(simulator, "query", "servers", variables=variables)
+    assert "Warning: CHUTES_EXPORTER_HOTKEYS is unknown" in errors
 
 
 async def test_a_missing_option_is_named(simulator: Simulator) -> None:
@@ -125,8 +169,8 @@ async def test_a_missing_option_is_named(simulator: Simulator) -> None:
 
 async def test_options_that_exclude_each_other_are_refused(simulator: Simulator) -> None:
     other = simulator.world.miners[1].hotkey
-    status, _, errors = await run(simulator, "query", "stats", "--hotkey", HOTKEY, "--hotkey", other)
-    assert (status, "give one --hotkey" in errors) == (1, True)
+    status, _, errors = await run(simulator, "query", "unique_chute_history", "--hotkey", HOTKEY, "--hotkey", other)
+    assert (status, "exactly one miner" in errors) == (1, True)
     status, _, errors = await run(simulator, "query", "scores", "--per-chute")
     assert (status, "works only with stats" in errors) == (1, True)
 

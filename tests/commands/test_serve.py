@@ -296,6 +296,46 @@ async def test_several_addresses_and_unix_sockets_are_served_at_once(
     assert not path.exists()
 
 
+UNPROTECTED = "private data is served without protection"
+CLIENT_CERTIFICATES = "  client_auth_type: {}\n  client_ca_file: ca.crt\n"
+
+
+@pytest.mark.parametrize(
+    ("listen", "web", "is_warned"),
+    [
+        (":0", "", True),
+        ("127.0.0.1:0", "", False),
+        (":0", "rate_limit:\n  interval: 1s\n  burst: 9\n", True),
+        (":0", TLS, True),
+        (":0", TLS + CLIENT_CERTIFICATES.format("VerifyClientCertIfGiven"), True),
+        (":0", TLS + CLIENT_CERTIFICATES.format("RequireAndVerifyClientCert"), False),
+        (":0", users("secret"), False),
+    ],
+    ids=["open", "loopback", "rate limit", "TLS", "optional certificate", "required certificate", "password"],
+)
+async def test_private_data_on_all_interfaces_without_protection_causes_a_warning(
+    make: Callable[..., Settings], pki: Pki, listen: str, web: str, *, is_warned: bool
+) -> None:
+    path = pki.folder / "web.yml"
+    path.write_text(web)
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(listen=[listen], web_config=path if web else None)) as service:
+            addresses = " ".join(map(str, service.addresses))
+    warnings = [log for log in logs if log["event"] == UNPROTECTED]
+    assert [log["addresses"] for log in warnings] == ([addresses] if is_warned else [])
+
+
+async def test_public_and_simulated_data_need_no_protection(
+    make: Callable[..., Settings], simulator: Simulator
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make_settings(api_url=simulator.url, hotkeys=[HOTKEY], listen=[":0"])):
+            pass
+        async with Service(make(listen=[":0"]), is_demo=True):
+            pass
+    assert UNPROTECTED not in [log["event"] for log in logs]
+
+
 async def test_a_service_without_collectors_logs_a_warning(make: Callable[..., Settings]) -> None:
     off = {collector.name: False for collector in COLLECTORS}
     with structlog.testing.capture_logs() as logs:
