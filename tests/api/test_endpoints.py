@@ -1,4 +1,4 @@
-"""Answers as deployments of 2024, 2025 and early 2026 gave them, in invented recordings: all of them can be read."""
+"""The table of endpoints. Each endpoint also reads the answers of older deployments (2024 to early 2026)."""
 
 from __future__ import annotations
 
