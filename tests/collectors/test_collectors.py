@@ -8,15 +8,7 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page import observed
 from chutes_exporter.page.exporter import ORDER, Exporter
 from chutes_exporter.simulator import Simulator, Size, World
-from tests.support import (
-    HOTKEY,
-    NOON,
-    Clock,
-    data_of,
-    page_of,
-    scrape,
-    watching,
-)
+from tests.support import HOTKEY, NOON, Clock, data_of, page_of, scrape, watching
 
 if TYPE_CHECKING:
     from chutes_exporter.simulator.world import Job

@@ -5,16 +5,7 @@ import structlog
 from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import (
-    HOTKEY,
-    KEY,
-    Clock,
-    names,
-    page_of,
-    scrape,
-    series,
-    watching,
-)
+from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, watching
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 

@@ -3,12 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import (
-    HOTKEY,
-    get,
-    served_exporter,
-    watching,
-)
+from tests.support import HOTKEY, get, served_exporter, watching
 
 if TYPE_CHECKING:
     from httpx import Response
