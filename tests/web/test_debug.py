@@ -1,19 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import HOTKEY, get, served_exporter, watching
-
-if TYPE_CHECKING:
-    from httpx import Response
-
-    from chutes_exporter.config import Settings
-
-
-async def probe(settings: Settings, target: str, query: str = "") -> Response:
-    async with served_exporter(settings) as (url, _):
-        return await get(f"{url}/probe?target={target}{query}")
 
 
 async def test_debug_shows_what_was_asked_how_it_went_and_the_page(simulator: Simulator) -> None:
@@ -23,7 +11,8 @@ async def test_debug_shows_what_was_asked_how_it_went_and_the_page(simulator: Si
     )
     chosen = ["metagraph", "scores", "servers", "stats_per_chute", "unique_chute_history", "active_instances", "jobs"]
     query = "&debug=true" + "".join(f"&collect[]={name}" for name in chosen)
-    response = await probe(watching(simulator.url), HOTKEY, query)
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        response = await get(f"{url}/probe?target={HOTKEY}{query}")
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     text = response.text
     assert f"Probe of {HOTKEY}" in text
