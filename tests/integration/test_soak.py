@@ -147,7 +147,7 @@ async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) 
         simulator.faults["scores"] = Fault(latency=1)
         async with httpx.AsyncClient(timeout=30) as client:
             scrape = asyncio.create_task(client.get(f"{url}/metrics"))
-            await until(lambda: simulator.api.most_at_once["scores"])
+            await until(lambda: simulator.api.max_concurrent["scores"])
             process.send_signal(signal.SIGTERM)
             response = await scrape
         assert response.status_code == 200
