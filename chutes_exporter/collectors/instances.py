@@ -55,9 +55,9 @@ ACTIVATED = METRICS.gauge(
 )
 SECURED = METRICS.gauge(
     "chutes_instance_secured_timestamp_seconds",
-    "When the public instance becomes able to keep its score after its deletion: an hour after its activation. An "
-    "instance that ends earlier loses its whole score. Absent for private instances, which lose their score at any age "
-    "when the miner deletes them.",
+    "Time from which the public instance keeps its score when it is deleted: an hour after its activation. An instance "
+    "that ends earlier loses its whole score. Absent for private instances, which lose their score at any age when the "
+    "miner deletes them.",
     _INSTANCE,
     f"{_SOURCE}: activated_at, billed_to",
     changes="once",

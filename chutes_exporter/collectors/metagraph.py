@@ -88,7 +88,7 @@ CONSENSUS = METRICS.gauge(
 )
 STAKE = METRICS.gauge(
     "chutes_miner_stake",
-    "Stake on the hotkey, TAO and alpha together as the chain weights them, in tokens.",
+    "Total stake on the hotkey, TAO and alpha together, in whole tokens.",
     _MINER,
     f"{_SOURCE}: stake",
 )

@@ -31,7 +31,7 @@ async def run_release_job(settings: Settings, job_id: str | None, confirmed: boo
 
     Raises:
         Abort: The user says no.
-        ClickException: There is no key, or the API refuses; the message says what to do.
+        ClickException: There is no key, or the API refuses. The message says what to do.
     """
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
         raise click.ClickException("that is no id of a job: letters, digits and dashes")

@@ -74,7 +74,7 @@ _CHUTE_NAMES = (
 
 @dataclass(frozen=True)
 class Size:
-    """How large a world is.
+    """The size of a world.
 
     Attributes:
         miners: Seats on the subnet.

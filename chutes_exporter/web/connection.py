@@ -141,8 +141,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self.headers.append((b"connection", b"close"))
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says nothing, and the connection is closed
-        """Tell whether the connection stays open although the client sends nothing more."""
-        # A client that sends nothing more may still read the answer; TLS has no such thing.
+        """Return whether the connection stays open although the client sends nothing more."""
+        # A client that sends nothing more may still read the answer, but not with TLS.
         return self.is_working() and self.scheme == "http"
 
     def on_response_complete(self) -> None:
