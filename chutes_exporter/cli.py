@@ -1,4 +1,4 @@
-"""The command line: thin. What a command does stands in a module of its name, imported when it runs."""
+"""The command line. Each command has its own module in ``commands/``, imported when it runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENV_PREFIX = "CHUTES_EXPORTER_"
 
 
 def _option(flag: str, *aliases: str, **settings: Any) -> Decorator:
-    """Declare a flag with its environment variable, and those that the miners' own tools use."""
+    """Declare a flag with its environment variable, and with aliases used by the miners' tools."""
     name = flag.partition("/")[0].removeprefix("--")
     variable = ENV_PREFIX + name.translate(str.maketrans(".-", "__")).upper()
     parameter = name.translate(str.maketrans(".-", "__"))
@@ -212,7 +212,7 @@ _collectors = _options(
 
 
 class _DefaultToServe(click.Group):
-    """Runs ``serve`` where no command is named."""
+    """Runs ``serve`` if no command is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {option for command in self.commands.values() for one in command.params for option in one.opts}
@@ -228,7 +228,7 @@ class _DefaultToServe(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
-        # The flags that most users look for are those of the command that runs without being named.
+        # Most users look for the flags of the default command.
         serve = self.commands["serve"]
         with formatter.section("Options of serve, the default command"):
             formatter.write_dl(
@@ -249,7 +249,7 @@ def cli() -> None:
     Each flag can be set by the environment variable that its help names.
     """
     if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
-        # The other commands do not handle signals: each ends the process, as usual.
+        # The other commands do not handle signals, so unblock them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, defaults.HELD_SIGNALS)
 
 
@@ -265,7 +265,7 @@ def serve(**flags: Any) -> None:
     from chutes_exporter.commands.serve import run_serve
 
     def read_settings() -> Settings:
-        # During a reload, the exporter continues to run and logs errors itself.
+        # During a reload, Service handles the errors.
         return _make_settings(flags, _credentials(flags))
 
     settings = _settings(flags, _credentials(flags))
@@ -353,14 +353,14 @@ _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
     """Request an endpoint and print its answer."""
-    from chutes_exporter.commands.query import Wanted, run_query
+    from chutes_exporter.commands.query import QueryOptions, run_query
 
     if flags["as_json"] and flags["as_csv"]:
         raise click.UsageError("--json and --csv exclude each other: use only one")
     form = "json" if flags["as_json"] else "csv" if flags["as_csv"] else "table"
-    wanted = Wanted(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
+    options = QueryOptions(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
     settings = _settings_with_warnings(flags)
-    _exit_on_config_error(run_query, settings, endpoint, wanted, form)
+    _exit_on_config_error(run_query, settings, endpoint, options, form)
 
 
 @cli.command("release-job")
@@ -477,7 +477,7 @@ def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:
 
 
 def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a command; what the user can put right is a sentence, not a trace."""
+    """Run a command. Show errors of the configuration as a message without a traceback."""
     import asyncio
 
     from chutes_exporter.api import ClientSetupError

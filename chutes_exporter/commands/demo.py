@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], warnings: tuple[str, ...]) -> None:
-    """Simulate and serve until SIGTERM or SIGINT; SIGHUP reads the web configuration again.
+    """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
 
     Args:
         flags: The command's flags.
@@ -26,7 +26,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         warnings: Sentences about the environment to log.
 
     Raises:
-        ConfigError: An address cannot be listened on, or a fault is not known.
+        ConfigError: A setting cannot be used, or a fault is unknown.
     """
     try:
         faults = dict(parse_fault(text) for text in flags["simulator_fault"])

@@ -64,7 +64,7 @@ async def test_with_a_key_every_endpoint_is_asked_and_works(simulator: Simulator
     assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
     assert lines["nodes"]["credentials"] == lines["nodes"]["about"] == HOTKEY
     assert lines["unique_chute_history"]["about"] == HOTKEY
-    assert [asked.endpoint for asked in simulator.asked].count("release_job") == 0
+    assert [asked.endpoint for asked in simulator.requests].count("release_job") == 0
 
 
 async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> None:
@@ -123,7 +123,7 @@ async def test_an_unregistered_hotkey_is_reported_with_advice(simulator: Simulat
 
 async def test_a_cold_key_given_as_a_hotkey_is_recognised(simulator: Simulator) -> None:
     _, lines = await check_json(simulator, "--hotkey", simulator.world.miners[0].coldkey)
-    assert "cold key of a miner" in lines["registration"]["note"]
+    assert "coldkey of a miner" in lines["registration"]["note"]
 
 
 async def test_the_reason_of_a_blacklisting_is_reported(simulator: Simulator) -> None:
