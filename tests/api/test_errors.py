@@ -57,7 +57,7 @@ def test_advice_for_one_error_leaves_the_advice_of_its_kind_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "wait"), [(None, "Wait a while;"), (0.5, "Wait 0.5 seconds;"), (720, "Wait 12 minutes;")]
+    ("retry_after", "wait"), [(None, "Wait a while."), (0.5, "Wait 0.5 seconds."), (720, "Wait 12 minutes.")]
 )
 def test_the_advice_after_too_many_requests_says_how_long_to_wait(retry_after: float | None, wait: str) -> None:
     error = RateLimitedError("429", status=429, retry_after=retry_after)

@@ -123,7 +123,7 @@ async def test_an_unregistered_hotkey_is_reported_with_advice(simulator: Simulat
 
 async def test_a_cold_key_given_as_a_hotkey_is_recognised(simulator: Simulator) -> None:
     _, lines = await check_json(simulator, "--hotkey", simulator.world.miners[0].coldkey)
-    assert "coldkey of a miner" in lines["registration"]["note"]
+    assert "cold key of a miner" in lines["registration"]["note"]
 
 
 async def test_the_reason_of_a_blacklisting_is_reported(simulator: Simulator) -> None:
