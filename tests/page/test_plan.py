@@ -65,7 +65,7 @@ def test_a_scrape_can_choose_among_the_collectors_that_are_on() -> None:
     assert [collector.name for collector in plan.only(["scores"]).collectors] == ["scores"]
     with pytest.raises(ChoiceError, match="there is no collector 'nonsense'"):
         plan.only(["nonsense"])
-    with pytest.raises(ChoiceError, match="the collector servers is off: add --collector.servers"):
+    with pytest.raises(ChoiceError, match=r"the collector servers is off: add --collector\.servers"):
         plan.only(["servers"])
 
 
