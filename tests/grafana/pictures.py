@@ -28,12 +28,13 @@ from playwright.async_api import async_playwright
 
 from grafana.__main__ import DASHBOARDS
 from grafana.worlds import World
+from tests.grafana.promql import metrics
 from tests.grafana.queries import Window, answers, seconds_back, variables
-from tests.grafana.scenes import scene
-from tests.support import ROOT, RULES, Prometheus
+from tests.grafana.scenes import RULES, scene
+from tests.support import ROOT, Prometheus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from playwright.async_api import Page, Route
 
@@ -57,14 +58,32 @@ def boards() -> list[str]:
     return sorted(path.stem for path in DASHBOARDS.glob("*.json"))
 
 
+def rule_levels(expressions: Mapping[str, str]) -> list[list[str]]:
+    """Group recording rules into levels, so that each reads only what earlier levels record.
+
+    Args:
+        expressions: By the name that each records.
+    """
+    left = {name: metrics(expression) - {name} for name, expression in expressions.items()}
+    levels = []
+    while left:
+        level = [name for name, read in left.items() if not read & left.keys()]
+        if not level:
+            raise ValueError(f"these rules read each other: {', '.join(left)}")
+        levels.append(level)
+        left = {name: read for name, read in left.items() if name not in level}
+    return levels
+
+
 def _evaluate_rules(directory: Path, end: float) -> None:
-    """Record what the rules would have recorded over the day; twice, as some read what others record."""
-    rules = sorted(map(str, RULES.glob("*.yml")))
-    for _ in range(2):
+    """Record what the recording rules would have recorded over the day."""
+    path = directory / "level.yml"
+    for level in rule_levels({name: rule["expr"] for name, rule in RULES.items() if "record" in rule}):
+        path.write_text(json.dumps({"groups": [{"name": "level", "rules": [RULES[name] for name in level]}]}))
         with Prometheus(directory) as prometheus:
             command = ["promtool", "tsdb", "create-blocks-from", "rules", f"--url={prometheus.url}"]
             command += [f"--start={end - HOURS[0] * 3600:.0f}", f"--end={end - STEP:.0f}", f"--eval-interval={STEP}s"]
-            subprocess.run([*command, f"--output-dir={directory / 'data'}", *rules], check=True, capture_output=True)
+            subprocess.run([*command, f"--output-dir={directory / 'data'}", path], check=True, capture_output=True)
 
 
 async def _simulate(kind: World, directory: Path) -> float:

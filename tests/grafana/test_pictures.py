@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from grafana.boards import BOARDS
-from tests.grafana.pictures import HOURS, PICTURES, STEP, SUMS, WORLDS, boards, parse_arguments
+from tests.grafana.pictures import HOURS, PICTURES, STEP, SUMS, WORLDS, boards, parse_arguments, rule_levels
 from tests.grafana.queries import Variable, Window, all_panels, filled, seconds_back, variable
 from tests.support import ROOT
 
@@ -43,6 +43,13 @@ def test_the_simulated_day_reaches_back_beyond_the_time_range() -> None:
     assert HOURS[0] > 24
     assert HOURS[-1] == STEP / 3600
     assert {round((a - b) * 3600) for a, b in itertools.pairwise(HOURS)} == {STEP}
+
+
+def test_a_rule_is_evaluated_after_the_rules_that_it_reads() -> None:
+    expressions = {"a:x:sum": "sum(b:x:sum)", "b:x:sum": "sum(x)", "c:x:max": "max(a:x:sum or b:x:sum)", "d:y": "y"}
+    assert rule_levels(expressions) == [["b:x:sum", "d:y"], ["a:x:sum"], ["c:x:max"]]
+    with pytest.raises(ValueError, match="read each other: a, b"):
+        rule_levels({"a": "b", "b": "a"})
 
 
 def test_without_arguments_everything_of_the_readme_is_drawn() -> None:
