@@ -17,7 +17,12 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("signature", [SIGNATURE, SIGNATURE.upper(), f"0x{SIGNATURE}", SIGNATURE[:64]])
+@pytest.mark.parametrize(
+    "signature",
+    [SIGNATURE, SIGNATURE.upper(), f"0x{SIGNATURE}", SIGNATURE[:64]],
+    # A signature is never the same twice, and the processes of a parallel run compare names.
+    ids=["plain", "upper", "prefixed", "half"],
+)
 def test_a_signature_in_the_text_of_an_error_is_hidden(signature: str) -> None:
     error = UnavailableError(f"500 cannot verify {signature}!", status=500)
     assert str(error).removesuffix("!").endswith("[hex]")

@@ -61,7 +61,7 @@ async def test_what_is_no_id_of_a_job_is_refused_and_not_repeated(simulator: Sim
     assert status == 1
     assert "no id of a job" in errors
     assert TEST_SEED not in output + errors
-    assert simulator.asked == []
+    assert simulator.requests == []
 
 
 async def test_where_the_answer_is_lost_it_is_not_known_whether_the_job_is_released(simulator: Simulator) -> None:

@@ -93,7 +93,7 @@ async def test_what_is_known_is_known_before_the_first_scrape(
 
             await until(ready)
             assert (await client.get("/metrics")).status_code == 200
-    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
 
 
 async def test_a_reload_follows_the_hotkey_file(

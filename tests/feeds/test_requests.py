@@ -28,7 +28,7 @@ async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator)
     async with Exporter(settings, clock=Clock()) as exporter:
         for _ in range(3):
             await page_of(exporter)
-    keys = [asked.hotkey for asked in simulator.asked if asked.endpoint in ("chutes", "jobs")]
+    keys = [asked.hotkey for asked in simulator.requests if asked.endpoint in ("chutes", "jobs")]
     assert keys.count(stranger.address) <= 2
     assert keys.count(HOTKEY) == 6
 

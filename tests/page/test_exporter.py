@@ -85,14 +85,14 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
     assert registered == set(simulator.world.by_hotkey)
     assert set(successes(page)) == {"metagraph", "scores", "stats", "metrics"}
     assert set(successes(page).values()) == {1.0}
-    assert not [asked for asked in simulator.asked if asked.signed or asked.hotkey]
+    assert not [asked for asked in simulator.requests if asked.signed or asked.hotkey]
 
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]))
     assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
     assert "stats_per_chute" in successes(page)
-    assert not [asked for asked in simulator.asked if asked.signed]
+    assert not [asked for asked in simulator.requests if asked.signed]
 
 
 async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
@@ -115,7 +115,13 @@ async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
         await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
-    assert sorted(asked.endpoint for asked in simulator.asked) == ["metagraph", "metrics", "scores", "stats", "stats"]
+    assert sorted(asked.endpoint for asked in simulator.requests) == [
+        "metagraph",
+        "metrics",
+        "scores",
+        "stats",
+        "stats",
+    ]
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
@@ -127,7 +133,7 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
     for miner in simulator.world.miners[:3]:
         assert page[series("chutes_fleet_servers", hotkey=miner.hotkey)] == len(miner.servers)
     assert text.count("# TYPE chutes_server_info ") == 1
-    assert [asked.endpoint for asked in simulator.asked].count("chutes") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("chutes") == 1
 
 
 async def test_who_is_last_among_equals_has_nobody_behind(simulator: Simulator) -> None:
@@ -252,7 +258,7 @@ async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Si
         leaving.transport.abort()
         page = parse_page((await staying).text)
     assert set(successes(page).values()) == {1.0}
-    assert [asked.endpoint for asked in simulator.asked].count("scores") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("scores") == 1
 
 
 async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
@@ -367,7 +373,7 @@ async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simul
     async with Exporter(settings, clock=clock) as exporter:
         page = await page_of(exporter, timeout=30)
     assert set(successes(page).values()) == {1.0}
-    assert [simulator.api.most_at_once[name] for name in own] == [4] * 4
+    assert [simulator.api.max_concurrent[name] for name in own] == [4] * 4
 
 
 async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
@@ -390,14 +396,14 @@ async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simu
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await page_of(exporter)
         # Those under way together could not know; the others were left alone.
-        asked = len(simulator.asked)
+        asked = len(simulator.requests)
         clock.now += 599
         simulator.faults.clear()
         await page_of(exporter)
-        assert "nodes" not in [one.endpoint for one in list(simulator.asked)[asked:]]
+        assert "nodes" not in [one.endpoint for one in list(simulator.requests)[asked:]]
         clock.now += 1
         page = await page_of(exporter)
-    assert [one.endpoint for one in list(simulator.asked)[asked:]].count("nodes") == 12
+    assert [one.endpoint for one in list(simulator.requests)[asked:]].count("nodes") == 12
     assert successes(page)["nodes"] == 1
 
 
@@ -430,17 +436,17 @@ async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) 
     async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
         await page_of(exporter)
         page = await page_of(exporter)
-    assert [asked.endpoint for asked in simulator.asked].count("scores") == 2
-    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("scores") == 2
+    assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
     assert page[series("chutes_feed_ttl_seconds", feed="scores")] == 0
 
 
 async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         first = await page_of(exporter)
-        asked = len(simulator.asked)
+        asked = len(simulator.requests)
         second = await page_of(exporter)
-        assert len(simulator.asked) == asked
+        assert len(simulator.requests) == asked
     assert data_of(first) == data_of(second)
     assert second[series("chutes_feed_requests_total", feed="scores", result="hit")] == 1
     assert second[series("chutes_feed_requests_total", feed="scores", result="miss")] == 1

@@ -75,7 +75,7 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
             503,
             f"Not ready: waiting for a first answer of {simulator.url}.\n",
         )
-        assert simulator.asked == type(simulator.asked)()
+        assert simulator.requests == type(simulator.requests)()
         simulator.faults["scores"] = Fault(status=500)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         response = await get(f"{url}/-/ready")
@@ -92,7 +92,7 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
 async def test_collectors_can_be_chosen_for_a_scrape(simulator: Simulator) -> None:
     async with served_exporter(watching(simulator.url)) as (url, _):
         page = parse_page((await get(f"{url}/metrics?collect[]=scores&collect[]=servers")).text)
-        assert {asked.endpoint for asked in simulator.asked} == {"scores", "servers"}
+        assert {asked.endpoint for asked in simulator.requests} == {"scores", "servers"}
         chosen = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
         assert chosen == {"scores", "servers"}
         response = await get(f"{url}/metrics?collect[]=nothing")
@@ -118,7 +118,7 @@ async def test_a_scrape_that_does_not_get_its_turn_is_refused(
     simulator.faults["scores"] = Fault(latency=60)
     async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
         waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "2"}))
-        await until(lambda: simulator.asked)
+        await until(lambda: simulator.requests)
         refused = await get(f"{url}/metrics")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         # Other pages are answered all the same, and the place is free afterwards.
