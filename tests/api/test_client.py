@@ -130,12 +130,10 @@ async def test_the_maintenance_policy_is_signed_with_a_word_of_its_own() -> None
 
 
 async def test_a_signature_with_another_word_is_refused(client: ChutesClient) -> None:
-    for endpoint, expected in (
-        (replace(e.MAINTENANCE, purpose="miner"), "tee"),
-        (replace(e.NODES, purpose="tee"), "miner"),
-    ):
-        with pytest.raises(SignatureRefusedError, match=f":{expected}$"):
-            await client.fetch(endpoint, key=KEY)
+    with pytest.raises(SignatureRefusedError, match=r":tee$"):
+        await client.fetch(replace(e.MAINTENANCE, purpose="miner"), key=KEY)
+    with pytest.raises(SignatureRefusedError, match=r":miner$"):
+        await client.fetch(replace(e.NODES, purpose="tee"), key=KEY)
 
 
 async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient, simulator: Simulator) -> None:
