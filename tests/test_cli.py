@@ -206,7 +206,7 @@ def test_a_cold_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_page_of_nothing_is_warned_of() -> None:
-    off = [f"--no-collector.{name}" for name in ("metagraph", "scores", "stats", "metrics")]
+    off = [f"--no-collector.{name}" for name in ("metagraph", "scores", "stats", "metrics", "utilization", "bounties")]
     process = subprocess.Popen([COMMAND, *LISTEN, *off], stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stderr is not None
     line = process.stderr.readline()
