@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test soak test-python check format docs boards pictures deploy golden sizes bench lock image clean
+.PHONY: help demo stack test soak test-containers test-python check format docs boards pictures deploy golden sizes bench lock image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,10 @@ test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 
 soak: $(DEV) ## Run the tests that take minutes: memory and files under bad answers and requests
 	@scripts/test -m soak
+
+test-containers: $(DEV) ## Build the container image and run it, the Kubernetes manifests and compose, as root
+	@scripts/system-packages containers
+	@scripts/test-containers $(ARGS)
 
 test-python: ## Run `make test` with another Python: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory test VENV=.venv-$(basename $(VERSION))
