@@ -1,4 +1,4 @@
-"""The command line: thin. What a command does stands in a module of its name, imported when it runs."""
+"""The command line. Each command has its own module in ``commands/``, imported when it runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENV_PREFIX = "CHUTES_EXPORTER_"
 
 
 def _option(flag: str, *aliases: str, **settings: Any) -> Decorator:
-    """Declare a flag with its environment variable, and those that the miners' own tools use."""
+    """Declare a flag with its environment variable, and with aliases used by the miners' tools."""
     name = flag.partition("/")[0].removeprefix("--")
     variable = ENV_PREFIX + name.translate(str.maketrans(".-", "__")).upper()
     parameter = name.translate(str.maketrans(".-", "__"))
@@ -200,7 +200,7 @@ _collectors = _options(
 
 
 class _DefaultToServe(click.Group):
-    """Runs ``serve`` where no command is named."""
+    """Runs ``serve`` if no command is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
@@ -211,7 +211,7 @@ class _DefaultToServe(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
-        # The flags that most users look for are those of the command that runs without being named.
+        # Most users look for the flags of the default command.
         serve = self.commands["serve"]
         with formatter.section("Options of serve, the default command"):
             formatter.write_dl(
@@ -232,7 +232,7 @@ def cli() -> None:
     Every flag can be set by the environment variable named beside it.
     """
     if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
-        # The other commands do not handle signals: each ends the process, as usual.
+        # The other commands do not handle signals, so unblock them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, defaults.HELD_SIGNALS)
 
 
@@ -248,7 +248,7 @@ def serve(**flags: Any) -> None:
     from chutes_exporter.commands.serve import run_serve
 
     def read_settings() -> Settings:
-        # In a reload the running exporter goes on: what is wrong is told there.
+        # During a reload, Service handles the errors.
         return _make_settings(flags, _credentials(flags))
 
     settings = _settings(flags, _credentials(flags))
@@ -334,11 +334,11 @@ _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET
 @click.option("--csv", "form", flag_value="csv", help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
     """Ask an endpoint and print its answer."""
-    from chutes_exporter.commands.query import Wanted, run_query
+    from chutes_exporter.commands.query import QueryOptions, run_query
 
-    wanted = Wanted(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
+    options = QueryOptions(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
     settings = _settings(flags, _credentials(flags))
-    _exit_on_config_error(run_query, settings, endpoint, wanted, flags["form"] or "table")
+    _exit_on_config_error(run_query, settings, endpoint, options, flags["form"] or "table")
 
 
 @cli.command("release-job")
@@ -426,7 +426,7 @@ def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:
 
 
 def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a command; what the user can put right is a sentence, not a trace."""
+    """Run a command. Show errors of the configuration as a message without a traceback."""
     import asyncio
 
     from chutes_exporter.api import ClientSetupError

@@ -1,4 +1,4 @@
-"""One settings object, validated once."""
+"""Validated settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_PORT = 65535
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used, with the reason in a sentence."""
+    """A setting that cannot be used. The message says why."""
 
 
 _UNIX = "unix:"
@@ -38,12 +38,12 @@ _UNIX = "unix:"
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen.
+    """An address to listen on.
 
     Attributes:
-        host: An address or host name; empty for every address, of IPv4 and IPv6.
-        port: The port; 0 for any that is free.
-        path: Path of a Unix socket, instead of the two.
+        host: An address or host name. Empty for all addresses of IPv4 and IPv6.
+        port: The port. 0 for any free port.
+        path: Path of a Unix socket, instead of host and port.
     """
 
     host: str = ""
@@ -52,10 +52,10 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read ``:10064``, ``127.0.0.1:10064``, ``[::1]:10064`` or ``unix:/run/chutes-exporter.sock``.
+        """Parse ``:10064``, ``127.0.0.1:10064``, ``[::1]:10064`` or ``unix:/run/chutes-exporter.sock``.
 
         Raises:
-            ConfigError: The text is none of these.
+            ConfigError: The text is not such an address.
         """
         if text.startswith(_UNIX):
             path = text.removeprefix(_UNIX)
@@ -83,26 +83,26 @@ class Address:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run of the exporter depends on.
+    """The settings of the exporter.
 
     Attributes:
         api_url: Base address of the Chutes API.
-        api_timeout: Seconds without a byte after which a request to it is given up.
-        watched: Hotkeys whose public data is exported; empty for the whole subnet.
-        keys: Hotkeys with their seeds, whose private data is exported too; all are in ``watched``.
-        listen: Where to listen.
-        systemd_socket: Whether systemd has opened the sockets, instead.
-        web_config: Path of the web configuration (TLS, passwords); None for none.
-        enable_lifecycle: Whether ``POST /-/reload`` is served.
-        max_requests: Most scrapes that are answered at once; 0 for any number.
+        api_timeout: Abort a request to the API after this many seconds without data.
+        watched: Hotkeys whose public data is exported. Empty for the whole subnet.
+        keys: Hotkeys with seeds, whose private data is exported, too. All are in ``watched``.
+        listen: Addresses to listen on.
+        systemd_socket: Whether systemd has opened the sockets instead.
+        web_config: Path of the web configuration (TLS, passwords), or None.
+        enable_lifecycle: Whether to serve ``POST /-/reload``.
+        max_requests: Maximum concurrent scrapes. 0 means unlimited.
         telemetry_path: Path of the metrics page.
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
-        miners: Which miners' public data is exported besides the watched ones'.
-        max_series: Most series that the collectors may have together.
+        miners: The miners whose public data is exported.
+        max_series: Maximum series of all collectors together.
         created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
-        freshness: Time to live and maximum age of feeds, in seconds by name, where the user set one of them.
-        collectors: Whether a collector is on, by name, where the user said so.
-        warnings: What the user should know about these settings.
+        freshness: Time to live and maximum age in seconds, by name, of feeds for which the user set one of them.
+        collectors: The user's choice whether a collector is on, by name.
+        warnings: Warnings about these settings.
     """
 
     api_url: str = defaults.API_URL
@@ -124,19 +124,19 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
     def tuned(self, feed: Feed[T]) -> Feed[T]:
-        """Return a feed with the freshness that the user set."""
+        """Return a feed with the configured lifetimes."""
         known = self.freshness.get(feed.name)
-        return feed if known is None else feed.kept(*known)
+        return feed if known is None else feed.with_lifetimes(*known)
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """The keys that were found, and what is wrong with those that cannot be used.
+    """The configured keys and their problems.
 
     Attributes:
-        keys: Usable keys, one an address.
-        errors: A sentence for each that is not usable.
-        warnings: A sentence for each file that others can read.
+        keys: Usable keys, one for each address.
+        errors: A message for each unusable key.
+        warnings: A message for each file that others can read.
     """
 
     keys: tuple[Hotkey, ...]
@@ -177,7 +177,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
     return Credentials(tuple(keys.values()), tuple(errors), tuple(warnings))
 
 
-def make_settings(  # noqa: PLR0913 - one argument a flag
+def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Settings
     *,
     api_url: str = defaults.API_URL,
     api_timeout: float = defaults.API_TIMEOUT,
@@ -198,31 +198,19 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     max_age: Iterable[str] = (),
     collectors: Mapping[str, bool] | None = None,
 ) -> Settings:
-    """Validate what the user configured.
+    """Validate the user's configuration. Arguments that are not listed here are as in :class:`Settings`.
 
     Args:
-        api_url: Base address of the Chutes API.
-        api_timeout: Seconds without a byte after which a request to it is given up.
         hotkeys: Addresses to watch.
-        credentials: The keys that were found.
-        miner_ss58: ``MINER_SS58``: watched too, with or without a seed.
-        listen: Addresses to listen on.
-        systemd_socket: Whether systemd has opened the sockets, instead.
-        web_config: Path of the web configuration; it is read by who serves.
-        enable_lifecycle: Whether ``POST /-/reload`` is served.
-        max_requests: Most scrapes that are answered at once; 0 for any number.
-        telemetry_path: Path of the metrics page.
-        timeout_offset: Seconds by which an answer comes before the scraper's timeout.
-        miners: Which miners' public data is exported besides the watched ones'; when None, everybody's where no
-            hotkey is named, and nobody's otherwise.
-        max_series: Most series that the collectors may have together.
-        created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
-        ttl: ``FEED=SECONDS``: how long an answer of the feed counts as fresh.
-        max_age: ``FEED=SECONDS``: the age at which an answer of the feed is dropped.
-        collectors: Whether a collector is on, by name.
+        credentials: The configured keys.
+        miner_ss58: ``MINER_SS58``, which is watched with or without a seed.
+        listen: Addresses to listen on, as text.
+        miners: None means ``watched`` with hotkeys and ``all`` without.
+        ttl: ``FEED=SECONDS``: time for which an answer of the feed is fresh.
+        max_age: ``FEED=SECONDS``: age at which an answer of the feed is dropped.
 
     Raises:
-        ConfigError: Something of it cannot be used; the message says what and why.
+        ConfigError: A setting cannot be used. The message says which and why.
     """
     credentials = credentials or Credentials((), (), ())
     if credentials.errors:
@@ -271,7 +259,7 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
 
 
 def _require_usable(collectors: Mapping[str, bool], credentials: Credentials, watched: set[str]) -> None:
-    """Refuse collectors that the user wants and that could bring nothing."""
+    """Refuse collectors that the user enabled although they cannot give any data."""
     for collector in COLLECTORS:
         if collectors.get(collector.name):
             if collector.needs_key and not credentials.keys:
@@ -286,14 +274,14 @@ def _require_usable(collectors: Mapping[str, bool], credentials: Credentials, wa
 
 
 def _freshness(ttl: Iterable[str], max_age: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Return the time to live and the maximum age of each feed of which the user set one."""
+    """Return the time to live and maximum age of each feed for which the user set one of them."""
     fresh, kept = _by_feed("--feed.ttl", ttl), _by_feed("--feed.max-age", max_age)
     found = {}
     for feed in FEEDS:
         if feed.name not in fresh and feed.name not in kept:
             continue
         seconds = fresh.get(feed.name, feed.ttl)
-        # A longer time to live also keeps answers for that long.
+        # A longer time to live raises the maximum age, too.
         bound = kept.get(feed.name, max(feed.max_age, seconds))
         if bound < seconds:
             raise ConfigError(
@@ -326,7 +314,7 @@ def _validated_url(text: str) -> str:
     except ValueError:
         parts, host = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or parts.query or parts.fragment:
-        # What may hold a password is not repeated.
+        # Do not show an address that may contain a password.
         shown = "the API's address" if "@" in text else repr(text)
         raise ConfigError(
             f"{shown} is not an address of an API: write https://HOST (or http://), without a query or a fragment"

@@ -1,7 +1,4 @@
-"""Hotkeys: addresses, the files that hold them, and signing with them.
-
-A seed lives in one object, is never shown, and leaves it only as signatures.
-"""
+"""Hotkeys: addresses, hotkey files and signatures. Nothing shows or returns a seed."""
 
 from __future__ import annotations
 
@@ -18,14 +15,14 @@ if TYPE_CHECKING:
     from typing import Self
 
 SS58_PREFIX = 42
-"""The network number in the addresses of Bittensor: the generic Substrate one."""
+"""The network number of Bittensor addresses, which is the generic one of Substrate."""
 
 _PURPOSE = "miner"
 _PUBLIC_KEY_BYTES = 32
 _CHECKSUM_BYTES = 2
 _MAX_PREFIX_BYTES = 2
 _LONG_PREFIX = 64
-"""From this first byte on, a network number has two bytes."""
+"""If the first byte is at least this, the network number has two bytes."""
 _PREFIX_END = 128
 _MAX_FILE_BYTES = 64 * 1024
 _SEED = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
@@ -34,11 +31,11 @@ _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
 
 
 class HotkeyError(ValueError):
-    """A key that cannot be used, with the reason in a sentence. Never holds key material."""
+    """A hotkey cannot be used. The message says why and never contains key material."""
 
 
 def _shown(text: str, what: str) -> str:
-    """Quote what the user gave, unless it could be a secret that was put into the wrong place."""
+    """Quote a user's input, unless it could be a secret in the wrong place."""
     if _SEED.fullmatch(text.strip()):
         return f"what is given as {what} (not shown: it looks like a seed)"
     if _ADDRESS_SHAPE.fullmatch(text):
@@ -47,15 +44,15 @@ def _shown(text: str, what: str) -> str:
 
 
 def public_key(address: str) -> bytes:
-    """Return the 32 bytes behind an SS58 address.
+    """Return the 32 bytes of the public key of an SS58 address.
 
     Args:
         address: An SS58 address of a hotkey, network prefix 42.
 
     Raises:
-        HotkeyError: The text is no such address.
+        HotkeyError: The text is not such an address.
     """
-    # The shape bounds the work, too: decoding takes time with the square of the length.
+    # Check the length before decoding, which takes quadratic time.
     raw = base58.b58decode(address) if _ADDRESS_SHAPE.fullmatch(address) else b""
     body, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
     prefix = _prefix(body)
@@ -77,7 +74,7 @@ def address_of(public: bytes) -> str:
 
 
 def _prefix(body: bytes) -> int | None:
-    """Return the network number that an address begins with, or None where it begins with something else."""
+    """Return the network number at the start of an address, or None if there is none."""
     if len(body) < _MAX_PREFIX_BYTES or body[0] >= _PREFIX_END:
         return None
     first, second = body[:_MAX_PREFIX_BYTES]
@@ -100,7 +97,7 @@ class Hotkey:
 
     Attributes:
         address: Its SS58 address.
-        source: Where it came from, for messages: a path or the names of environment variables.
+        source: A path or the names of environment variables, for messages.
     """
 
     __slots__ = ("_pair", "address", "source")
@@ -114,7 +111,7 @@ class Hotkey:
         return f"Hotkey({self.address})"
 
     def __reduce__(self) -> str:
-        # Pickling would write the secret wherever the pickle goes.
+        # A pickle would contain the secret.
         raise TypeError("a Hotkey cannot be pickled")
 
     @classmethod
@@ -123,11 +120,11 @@ class Hotkey:
 
         Args:
             seed: 64 hexadecimal digits, with or without ``0x``.
-            address: The SS58 address that the seed must belong to; not checked when None.
-            source: Where the seed came from, for messages.
+            address: The SS58 address that the seed must belong to. None skips this check.
+            source: Origin of the seed, for messages.
 
         Raises:
-            HotkeyError: The seed has another form, or belongs to another address.
+            HotkeyError: The seed is malformed or belongs to another address.
         """
         match = _SEED.fullmatch(seed.strip())
         if match is None:
@@ -147,8 +144,8 @@ class Hotkey:
         """Read a Bittensor hotkey file (``~/.bittensor/wallets/<wallet>/hotkeys/<name>``).
 
         Raises:
-            HotkeyError: The file is missing or unreadable, a cold key, encrypted, without a seed, or has a seed
-                that does not belong to its address.
+            HotkeyError: The file cannot be read, is a cold key, is encrypted, has no seed, or has a seed that does
+                not belong to its address.
         """
         source = str(path)
         if _SEED.fullmatch(path.name):
@@ -160,7 +157,7 @@ class Hotkey:
             with path.open("rb") as file:
                 content = file.read(_MAX_FILE_BYTES)
         except (OSError, RuntimeError) as error:
-            # RuntimeError: a loop of links, or the home of a user that does not exist.
+            # RuntimeError: a loop of links, or the home directory of an unknown user.
             reason = getattr(error, "strerror", None) or error
             raise HotkeyError(f"cannot read the hotkey file {source}: {reason}") from None
         if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
@@ -168,7 +165,7 @@ class Hotkey:
         try:
             parsed = msgspec.json.decode(content, type=_HotkeyFile)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # The decoder's own message is left out: it may quote the file.
+            # Omit the decoder's message: it may quote the file.
             raise HotkeyError(f"{source} is not a hotkey file: JSON with ss58Address and secretSeed is due") from None
         if not parsed.secretSeed:
             raise HotkeyError(f"{source} has no secretSeed: it holds no hotkey that can sign")
@@ -180,7 +177,7 @@ class Hotkey:
         """Sign a request.
 
         Args:
-            nonce: Unix time in whole seconds; the service refuses one more than 600 s from its own clock.
+            nonce: Unix time in whole seconds. The service refuses a nonce that differs by more than 600 s.
         """
         message = f"{self.address}:{nonce}:{_PURPOSE}".encode()
         return {
@@ -191,7 +188,7 @@ class Hotkey:
 
 
 def verify_headers(address: str, nonce: str, signature: str) -> bool:
-    """Tell whether a request was signed by the address it names.
+    """Return whether a request was signed with the key of its address.
 
     Args:
         address: ``X-Chutes-Hotkey``.
@@ -206,5 +203,5 @@ def verify_headers(address: str, nonce: str, signature: str) -> bool:
 
 
 def readable_by_others(path: Path) -> bool:
-    """Tell whether users other than the owner may read a file."""
+    """Return whether users other than the owner may read a file."""
     return bool(path.stat().st_mode & 0o044)

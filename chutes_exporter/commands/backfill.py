@@ -1,4 +1,4 @@
-"""The command ``backfill``: the week of history that the API has, for a Prometheus that starts today."""
+"""The command ``backfill``: writes the API's week of history for a new Prometheus."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...])
     """Write the watched miners' history as OpenMetrics with timestamps.
 
     Args:
-        settings: Whom to ask, about whom.
-        output: A file, written whole or not at all; ``-`` is standard output.
+        settings: The API and the watched miners.
+        output: A file, written completely or not at all. ``-`` is standard output.
         labels: ``name=value`` to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
 
     Raises:
@@ -94,7 +94,7 @@ def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str
         parts.append(exposition.header(metric, exposition.Format.OPENMETRICS))
         for hotkey, points in histories.items():
             series = exposition.series(metric.name, {"hotkey": hotkey, **labels})
-            # Within a series time only rises, and no moment comes twice.
+            # OpenMetrics needs increasing and unique timestamps in a series.
             by_time = {point.time: getattr(point, field) for point in points}
             parts.extend(
                 f"{series} {exposition.number(float(value))} {time:.0f}\n"
@@ -105,12 +105,12 @@ def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; what is no file (a pipe, a device) is written to as it is."""
+    """Write a file completely or not at all. Write directly to pipes and devices."""
     path = path.resolve()
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
-    # A new file is readable as the user's umask has it, an old one stays as it is.
+    # A new file gets its mode by the umask, and an old file keeps its mode.
     umask = os.umask(0)
     os.umask(umask)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask

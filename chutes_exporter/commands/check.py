@@ -1,4 +1,4 @@
-"""The command ``check``: asks each endpoint once and says how it went, and what to do where it did not."""
+"""The command ``check``: requests each endpoint once and reports the results with advice."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ _COLUMNS = {
     "time": True,
     "age": True,
 }
-"""The table's columns, and whether they are flush right."""
+"""The table's columns, and whether they are right-aligned."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """How one question went.
+    """The result of one check.
 
     Attributes:
-        endpoint: Its name.
+        endpoint: The endpoint's name.
         verdict: ``ok``, ``failed`` or ``not asked``.
         credentials: The hotkey that signed, or ``none``.
-        about: The hotkey that it asked about, or None for what is the same for everybody.
-        status: The HTTP status, or None without one.
-        records: How many records came, or None without an answer.
-        seconds: How long it took, or None.
-        age: Seconds since the newest time in the data, or None where it has none.
-        note: Why it failed or was not asked, or what else to know.
-        advice: What to do about it; empty where there is nothing to do.
+        about: The hotkey that the answer is about, or None for platform-wide answers.
+        status: The HTTP status, or None.
+        records: Number of records, or None without an answer.
+        seconds: Duration, or None.
+        age: Seconds since the newest time in the data, or None.
+        note: Why it failed or was not asked, or another remark.
+        advice: What to do, or empty.
     """
 
     endpoint: str
@@ -73,7 +73,7 @@ class Line:
 
 
 async def run_check(settings: Settings, credentials: Credentials, as_json: bool) -> int:  # noqa: FBT001
-    """Ask, print, and return the exit status: 0 when all that should work does."""
+    """Check, print the results, and return the exit status, which is 0 if nothing failed."""
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         lines = await _Check(settings, credentials, client).lines()
         offset = client.clock_offset
@@ -117,7 +117,7 @@ class _Check:
         self._client = client
 
     async def lines(self) -> list[Line]:
-        """Ask every endpoint, those at once that depend on nothing, and return a line for each."""
+        """Request every endpoint and return a line for each."""
         about = self._watched[0] if self._watched else None
         (metagraph, seats_line), *public = await asyncio.gather(
             self._ask(e.METAGRAPH),
@@ -140,7 +140,7 @@ class _Check:
         return lines
 
     def _seats(self, metagraph: Answer[list[MetagraphNode]] | None) -> Iterator[Line]:
-        """Say what the metagraph tells of the watched miners; nothing where it does not say all."""
+        """Return lines about the seats of the watched miners. Return none if the metagraph is incomplete."""
         if metagraph is None or metagraph.rejected:
             return
         nodes = metagraph.value
@@ -169,12 +169,12 @@ class _Check:
                 yield Line("registration", "ok", about=hotkey, note=f"registered as UID {node.node_id}")
 
     async def _signed(self) -> list[Line]:
-        """Ask what must be signed: what is a miner's own with each key, the rest with the first."""
+        """Request the signed endpoints: those about the signing miner with each key, the others with the first key."""
         platform = [x for x in e.ENDPOINTS if x.signed and x.scope == "platform" and x is not e.CHUTE]
-        own = [x for x in e.ENDPOINTS if x.signed and x.scope == "signer" and x is not e.RELEASE_JOB]
+        per_key = [x for x in e.ENDPOINTS if x.signed and x.scope == "signer" and x is not e.RELEASE_JOB]
         if not self._keys:
             why = "the key cannot be used" if self._unusable else "needs --hotkey-file, or MINER_SEED and MINER_SS58"
-            return [Line(endpoint.name, "not asked", note=why) for endpoint in (*platform, e.CHUTE, *own)]
+            return [Line(endpoint.name, "not asked", note=why) for endpoint in (*platform, e.CHUTE, *per_key)]
         first = self._keys[0]
         answers = dict(
             zip(platform, await asyncio.gather(*(self._ask(one, key=first) for one in platform)), strict=True)
@@ -189,8 +189,8 @@ class _Check:
             note = "chutes brought no chute that could be asked for"
             lines.append(Line(e.CHUTE.name, "not asked", note=note))
         for key in self._keys:
-            asked = await asyncio.gather(*(self._ask(one, key=key, about=key.address) for one in own))
-            lines.extend(line for _, line in asked)
+            results = await asyncio.gather(*(self._ask(one, key=key, about=key.address) for one in per_key))
+            lines.extend(line for _, line in results)
         return lines
 
     async def _ask(
@@ -209,7 +209,7 @@ class _Check:
         try:
             answer = await self._client.fetch(endpoint, key=key, params=params, path=path)
         except ApiError as error:
-            # A miner that is new, or never ran anything, has no history: nothing is wrong with that.
+            # A miner that is new or never ran anything has no history.
             harmless = endpoint is e.UNIQUE_CHUTE_HISTORY and isinstance(error, NotFoundError)
             return None, Line(
                 name,
@@ -237,7 +237,7 @@ class _Check:
 
 
 def _age(answer: Answer[Any]) -> float | None:
-    """Return the seconds since the newest moment that the service itself dates its data with."""
+    """Return the seconds since the newest time in the data, None without times."""
     if not isinstance(answer.value, list):
         return None
     times = [record.time for record in answer.value if isinstance(record, HistoryPoint)]
@@ -252,8 +252,8 @@ _STYLES: dict[Verdict, str] = {"ok": "green", "failed": "bold red", "not asked":
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
-    """Print a table, and below it, once each, what there is to know and do."""
-    # A file has no edge to fold at. The table fits 80 columns.
+    """Print a table, and below it each remark once, with advice."""
+    # Text in a file is folded at 120 columns. The table fits into 80 columns.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=False)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column, right in _COLUMNS.items():
@@ -286,12 +286,12 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
 
 
 def printable(text: str) -> str:
-    """Return text without what would steer the terminal: it may come from the API."""
+    """Return text without control characters, because text of the API could control the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _grouped(lines: list[Line]) -> dict[tuple[Verdict, str, str], list[str]]:
-    """Put together what there is the same to say about: an outage is told once, not once an endpoint."""
+    """Group the endpoints of equal remarks, so that an outage is reported once and not for each endpoint."""
     groups: dict[tuple[Verdict, str, str], list[str]] = {}
     for line in lines:
         if line.note:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> None:
-    """Simulate and serve until SIGTERM or SIGINT; SIGHUP reads the web configuration again.
+    """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
 
     Args:
         flags: The command's flags.
         collectors: Whether a collector is on, by name.
 
     Raises:
-        ConfigError: An address cannot be listened on, or a fault is not known.
+        ConfigError: A setting cannot be used, or a fault is unknown.
     """
     try:
         faults = dict(parse_fault(text) for text in flags["simulator_fault"])

@@ -1,4 +1,4 @@
-"""The command ``release-job``: the one thing here that changes something upstream."""
+"""The command ``release-job``, the only one that changes something upstream."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ async def run_release_job(settings: Settings, job_id: str | None, confirmed: boo
     """Release a job of the signing miner, or list those that are stuck.
 
     Args:
-        settings: Whom to ask, and with which key.
-        job_id: The job; None to list the stuck ones.
-        confirmed: Whether the user has said yes already.
+        settings: The API and the key.
+        job_id: The job. None lists the stuck jobs.
+        confirmed: Whether the user has already confirmed.
 
     Raises:
         Abort: The user says no.
-        ClickException: There is no key, or the API refuses; the message says what to do.
+        ClickException: There is no key, or the API refuses. The message says what to do.
     """
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
         raise click.ClickException("that is no id of a job: letters, digits and dashes")
@@ -73,7 +73,7 @@ async def _release(client: ChutesClient, job_id: str, key: Hotkey) -> None:
     except (TimedOutError, CutOffError, UnavailableError) as error:
         if isinstance(error, UnavailableError) and error.status is None:
             raise click.ClickException(_not_released(job_id, error)) from None
-        # The service may fail after it has released the job, for example where the job's chute is gone.
+        # The service may fail after it released the job, for example if the job's chute is gone.
         raise click.ClickException(
             f"it is not known whether job {job_id} is released: {printable(str(error))}\n"
             "→ Look with chutes-exporter query jobs; releasing it again does no harm."

@@ -1,8 +1,7 @@
-"""``--web.config.file``: who may send requests, and how connections are encrypted.
+"""``--web.config.file``: TLS, passwords, headers and the rate limit.
 
-The format is exporter-toolkit's, which Prometheus' own exporters share. A file that exporter-toolkit accepts is
-accepted, and one that it refuses is refused. ``docs/http.md`` lists the exceptions in a table. A setting that cannot be
-honoured is an error. A setting that has no effect is accepted, as there, with a warning.
+The format is that of exporter-toolkit, which Prometheus' exporters share. The same files are valid. ``docs/http.md``
+lists the exceptions. A setting that is not supported is an error. A setting without effect causes a warning.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ _BCRYPT_DIGITS = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 @dataclass(frozen=True)
 class RateLimit:
-    """How many requests are answered.
+    """Limit of the request rate.
 
     Attributes:
         interval: Seconds after which one more request is answered.
@@ -89,15 +88,15 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class WebConfig:
-    """What the file says.
+    """A web configuration.
 
     Attributes:
-        context: Encrypts connections; None where they are not encrypted.
-        users: Bcrypt hashes by user name, all of them with the prefix ``$2b$``; empty where nobody needs a password.
+        context: The TLS context. None does not encrypt connections.
+        users: Bcrypt hashes by user name, all with the prefix ``$2b$``. If empty, nobody needs a password.
         headers: Headers of every response.
-        rate_limit: How many requests are answered; None for any number.
-        warnings: Which settings have no effect, or refuse everybody.
-        contents: What every file was when it was read, by path: the file itself, certificates and keys.
+        rate_limit: The rate limit, or None.
+        warnings: Settings that have no effect or refuse everybody.
+        contents: Contents of the files by path: the configuration, certificates and keys.
     """
 
     context: ServerContext | None = None
@@ -134,14 +133,14 @@ class _Files:
             raise ConfigError(f"{self.path} is no YAML: {str(error).splitlines()[0]}") from None
 
     def either(self, section: Section, name: str) -> bytes | None:
-        """Return what a file, or else the configuration itself, has; None where neither does."""
+        """Return the content of the named file, or else the inline text, or None."""
         if path := section.get_value(f"{name}_file"):
             return self._named(section[f"{name}_file"], path, f"{name}_file")
         inline = section.get_value(name)
         return inline.encode() if inline else None
 
     def _named(self, found: Found, name: str, what: str) -> bytes:
-        # Relative to the configuration, wherever the exporter was started.
+        # Paths are relative to the configuration, not to the working directory.
         path = self.path.parent / name
         try:
             content = _content(path)
@@ -157,17 +156,17 @@ class _Files:
 
 
 def _content(path: Path) -> bytes:
-    # A pipe would be empty, or block for ever, when it is read again.
+    # A second read of a pipe would return nothing or block.
     if path.exists() and not path.is_file():
         raise OSError(0, "it is no regular file")
     return path.read_bytes()
 
 
 def load_web_config(path: Path) -> WebConfig:
-    """Read a web configuration and all the files that it names.
+    """Read a web configuration and the files that it names.
 
     Raises:
-        ConfigError: It cannot be honoured in full; the message says where and why.
+        ConfigError: It is invalid or not supported. The message says where and why.
     """
     files = _Files(path)
     root = files.root()
@@ -186,7 +185,7 @@ def load_web_config(path: Path) -> WebConfig:
 
 
 def changed(config: WebConfig) -> bool:
-    """Tell whether a file differs from what it was when it was read."""
+    """Return whether a file has changed since it was read."""
     for path, content in config.contents.items():
         try:
             if _content(path) != content:
@@ -306,12 +305,12 @@ def _users(files: _Files, section: Section) -> dict[str, str]:
     users = {}
     for name, found in section.items():
         match = _BCRYPT.fullmatch(found.value)
-        # The hash is a secret: it is not repeated.
+        # Do not show the hash, because it is a secret.
         if match is None:
             raise NodeError(
                 found.node, f"the password of {name!r} is no bcrypt hash: make one with htpasswd -nBC 10 '' | tr -d ':'"
             )
-        # All prefixes name one algorithm in Go. The last digit of a salt has four bits without meaning.
+        # In Go, all prefixes mean the same algorithm. The last digit of a salt has four unused bits.
         last = _BCRYPT_DIGITS[_BCRYPT_DIGITS.index(match["last"]) & 0b110000]
         users[name] = f"$2b${match['cost']}${match['salt']}{last}{match['hash']}"
     if not users:

@@ -1,4 +1,4 @@
-"""``/probe?debug=true``: what was asked for a page, how it went, and the page."""
+"""``/probe?debug=true``: the requests for a page, their results, and the page."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def debug_page(exporter: Exporter, target: str, page: Page, now: float) -> str:
-    """Return the page as text.
+    """Return the debug page as text.
 
     Args:
-        exporter: Which made the page.
-        target: What it is about.
+        exporter: The exporter that made the page.
+        target: The hotkey of the probe.
         page: The page.
         now: Unix time in seconds.
     """

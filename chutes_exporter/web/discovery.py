@@ -1,4 +1,4 @@
-"""``/sd``: Prometheus' HTTP service discovery of the subnet's miners, each a target of ``/probe``."""
+"""``/sd``: HTTP service discovery of the subnet's miners, which are targets of ``/probe``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class UnknownMinersError(Exception):
-    """The metagraph is not known: Prometheus keeps the targets that it has when it is told so."""
+    """The metagraph is not known. With an error response, Prometheus keeps its current targets."""
 
 
 async def targets(exporter: Exporter, miners: MinersChoice, timeout: float) -> list[dict[str, Any]]:
-    """Return target groups, one a miner.
+    """Return a target group for each miner.
 
     Args:
-        exporter: Whose metagraph is asked.
-        miners: The watched ones, those that earn by the metagraph (incentive above 0) as well, or all.
-        timeout: Seconds to wait for the API at most.
+        exporter: The exporter.
+        miners: ``watched``, ``active`` (also those with an incentive above 0), or ``all``.
+        timeout: Maximum seconds to wait for the API.
 
     Raises:
         UnknownMinersError: The metagraph is not known.

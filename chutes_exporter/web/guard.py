@@ -27,18 +27,18 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    # The landing page has one sheet of styles in it, and a form; nothing here ever loads anything.
+    # The landing page has inline styles and a form, and loads nothing.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
 }
 
 
 class Guard:
-    """Lets through what the web configuration of the moment allows.
+    """Passes on the requests that the current web configuration allows.
 
     Args:
-        app: What it guards.
-        monotonic: A clock that never jumps, in seconds.
+        app: The application to guard.
+        monotonic: A monotonic clock in seconds.
     """
 
     def __init__(self, app: ASGIApp, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -49,24 +49,24 @@ class Guard:
         self._bucket: _Bucket | None = None
 
     def adopt(self, config: WebConfig) -> None:
-        """Follow a configuration from now on."""
+        """Use a configuration from now on."""
         for warning in config.warnings:
             _log.warning("the web configuration may not protect", reason=warning)
         if self._passwords is not None:
             self._passwords.close()
         self._passwords = None
         if config.users:
-            # Only who uses passwords pays for the library.
+            # Import the library only if there are passwords.
             from chutes_exporter.web.auth import PasswordCheck  # noqa: PLC0415
 
             self._passwords = PasswordCheck(config.users)
-        # Headers are bytes. Starlette encodes them as Latin-1; what is configured goes out as UTF-8, as in Go.
+        # Send headers as UTF-8, as Go does. Starlette encodes them as Latin-1.
         configured = {name: value.encode().decode("latin-1") for name, value in config.headers.items()}
         self._headers = {**_HEADERS, **configured}
         self._bucket = None if config.rate_limit is None else _Bucket(config.rate_limit, self._monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or say why not."""
+        """Answer a request, or refuse it with the reason."""
         headers = self._headers
 
         async def send_with_headers(message: Message) -> None:
@@ -105,7 +105,7 @@ class Guard:
 
 
 def _body_refusal(headers: Headers) -> Response | None:
-    """Refuse bodies that could hide another request (RFC 9112, section 6.1) or take memory; nothing here needs one."""
+    """Refuse bodies that could hide another request (RFC 9112, section 6.1) or take much memory."""
     close = {"Connection": "close"}
     if "transfer-encoding" in headers:
         if "content-length" in headers:
@@ -117,7 +117,7 @@ def _body_refusal(headers: Headers) -> Response | None:
 
 
 class _Bucket:
-    """A token bucket: one more token every so often, and at most so many."""
+    """A token bucket: it gets a token at every interval, up to a maximum."""
 
     def __init__(self, limit: RateLimit, monotonic: Callable[[], float]) -> None:
         self._limit = limit
@@ -126,7 +126,7 @@ class _Bucket:
         self._at = monotonic()
 
     def take(self) -> float:
-        """Take a token, or return the seconds until there is one: infinity where there never is one."""
+        """Take a token and return 0, or return the seconds until there is one (infinity: never)."""
         if self._limit.burst < 1:
             return math.inf
         now = self._monotonic()

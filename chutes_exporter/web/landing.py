@@ -1,4 +1,4 @@
-"""The landing page: what runs here and how its feeds are, for a person without other tools at hand."""
+"""The landing page: the exporter's state, its links, and the state of its feeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.page.exporter import Exporter
 
-# On a narrow screen each row becomes a block whose cells carry their column's name.
+# On a narrow screen, each row becomes a block, and its cells show the column's name.
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -41,7 +41,7 @@ def landing_page(exporter: Exporter, now: float) -> str:
     """Return the page as HTML.
 
     Args:
-        exporter: What runs here.
+        exporter: The exporter.
         now: Unix time in seconds.
     """
     settings = exporter.settings
@@ -118,5 +118,5 @@ def _last_error(state: FeedState, now: float) -> str:
 def _next(exporter: Exporter, state: FeedState) -> str:
     if exporter.feeds.under_way(state.feed):
         return "under way"
-    wait = exporter.feeds.opens_in(state)
+    wait = exporter.feeds.seconds_to_next_request(state)
     return f"in {human_duration(wait)}" if wait > 0 else "by the next scrape"

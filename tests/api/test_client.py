@@ -83,7 +83,7 @@ async def test_all_sixteen_endpoints_answer(client: ChutesClient, simulator: Sim
     stuck = next(job for job in world.jobs(NOON) if job.stuck and job.miner is world.miners[0])
     await client.release_job(stuck.job_id, KEY)
     assert stuck.job_id in world.released_jobs
-    assert {asked.endpoint for asked in simulator.asked} == {endpoint.name for endpoint in e.ENDPOINTS}
+    assert {asked.endpoint for asked in simulator.requests} == {endpoint.name for endpoint in e.ENDPOINTS}
     assert len(e.ENDPOINTS) == 16
     assert repr(e.CHUTE) == "<GET /miner/chutes/{chute_id}/{version}>"
 
@@ -96,7 +96,7 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
             await client.fetch(endpoint, key=KEY, path=needed)
         except NotFoundError:
             assert endpoint in (e.CHUTE, e.RELEASE_JOB)
-    signed = {asked.endpoint for asked in simulator.asked if asked.signed or asked.hotkey}
+    signed = {asked.endpoint for asked in simulator.requests if asked.signed or asked.hotkey}
     public = {"metrics", "stats", "scores", "metagraph", "unique_chute_history"}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS} - public
 
@@ -104,7 +104,7 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
 async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient, simulator: Simulator) -> None:
     with pytest.raises(TypeError, match="must be signed"):
         await client.fetch(e.NODES)
-    assert simulator.asked == []
+    assert simulator.requests == []
 
 
 async def test_a_stream_yields_records_as_they_arrive(client: ChutesClient, simulator: Simulator) -> None:
@@ -223,7 +223,7 @@ async def test_each_request_is_signed_afresh(client: ChutesClient, clock: Clock,
     await client.nodes(KEY)
     clock.now += 3600
     await client.nodes(KEY)
-    assert [asked.status for asked in simulator.asked] == [200, 200]
+    assert [asked.status for asked in simulator.requests] == [200, 200]
 
 
 async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> None:
@@ -376,7 +376,7 @@ async def test_path_arguments_stay_one_segment(client: ChutesClient, simulator: 
         await client.unique_chute_history("../metagraph?x=1#y")
     with pytest.raises(NotFoundError):
         await client.release_job("../../miner/nodes/", KEY)
-    assert all(asked.endpoint == "unique_chute_history" for asked in simulator.asked)
+    assert all(asked.endpoint == "unique_chute_history" for asked in simulator.requests)
 
 
 @pytest.mark.parametrize("value", ["", ".", ".."])
@@ -387,7 +387,7 @@ async def test_what_would_climb_out_of_the_path_is_not_asked(
         await client.release_job(value, KEY)
     with pytest.raises(BadRequestError, match="no id"):
         await client.chute("x", value, KEY)
-    assert simulator.asked == []
+    assert simulator.requests == []
 
 
 async def test_nobody_listening_is_unavailable() -> None:
@@ -434,7 +434,7 @@ async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> 
     seen: list[Exchange] = []
     async with ChutesClient(simulator.url, watcher=seen.append) as client:
         task = asyncio.create_task(client.scores())
-        await until(lambda: simulator.api.most_at_once["scores"])
+        await until(lambda: simulator.api.max_concurrent["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

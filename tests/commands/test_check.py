@@ -64,7 +64,7 @@ async def test_with_a_key_every_endpoint_is_asked_and_works(simulator: Simulator
     assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
     assert lines["nodes"]["credentials"] == lines["nodes"]["about"] == HOTKEY
     assert lines["unique_chute_history"]["about"] == HOTKEY
-    assert [asked.endpoint for asked in simulator.asked].count("release_job") == 0
+    assert [asked.endpoint for asked in simulator.requests].count("release_job") == 0
 
 
 async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> None:

@@ -308,12 +308,12 @@ async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
 async def test_when_the_next_reading_asks_is_known(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
     await read(feeds)
     time.now += 20
-    assert feeds.opens_in(only(feeds)) == 40
+    assert feeds.seconds_to_next_request(only(feeds)) == 40
     time.now += 60
-    assert feeds.opens_in(only(feeds)) <= 0
+    assert feeds.seconds_to_next_request(only(feeds)) <= 0
     upstream.error = OSError("down")
     await read(feeds)
-    assert feeds.opens_in(only(feeds)) == 5
+    assert feeds.seconds_to_next_request(only(feeds)) == 5
 
 
 async def test_the_clock_of_ages_never_goes_back() -> None:

@@ -498,21 +498,21 @@ def test_a_list_shrinks_when_it_loses_more_than_a_fifth(now: int, last: int, shr
 def test_what_may_be_missing_from_the_chutes() -> None:
     chutes = [Chute(f"c{number}") for number in range(5)]
     running = [ActiveInstance(f"i{number}", chute_id=f"c{number}") for number in range(7)]
-    assert doubt.of_chutes(chutes, None, running, None) is None  # two may have been deleted meanwhile
-    assert doubt.of_chutes(chutes, None, [*running, ActiveInstance("i7", chute_id="c7")], None) == "disagrees"
-    assert doubt.of_chutes(chutes, None, None, [ChuteMetrics(f"x{number}") for number in range(3)]) == "disagrees"
-    assert doubt.of_chutes(chutes, None, [ActiveInstance("i", chute_id=None)] * 9, None) is None
-    assert doubt.of_chutes(chutes, None, None, None) is None
+    assert doubt.check_chutes(chutes, None, running, None) is None  # two may have been deleted meanwhile
+    assert doubt.check_chutes(chutes, None, [*running, ActiveInstance("i7", chute_id="c7")], None) == "disagrees"
+    assert doubt.check_chutes(chutes, None, None, [ChuteMetrics(f"x{number}") for number in range(3)]) == "disagrees"
+    assert doubt.check_chutes(chutes, None, [ActiveInstance("i", chute_id=None)] * 9, None) is None
+    assert doubt.check_chutes(chutes, None, None, None) is None
 
 
 def test_what_no_evidence_contradicts_is_believed() -> None:
     nodes = [Node("g1")]
-    assert doubt.of_nodes(nodes, None, None) is None
-    assert doubt.of_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g1")]), Server("t")]) is None
-    assert doubt.of_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g2")])]) == "disagrees"
-    assert doubt.of_nodes([], None, None) == "disagrees"
+    assert doubt.check_nodes(nodes, None, None) is None
+    assert doubt.check_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g1")]), Server("t")]) is None
+    assert doubt.check_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g2")])]) == "disagrees"
+    assert doubt.check_nodes([], None, None) == "disagrees"
     held = [InventoryItem("g1", chute_id="c1"), InventoryItem("g2")]
-    assert doubt.of_instances([], None, held) == "disagrees"
-    assert doubt.of_instances([Instance("i", chute_id="c1")], None, held) is None
-    assert doubt.of_instances([Instance("i")], None, held) is None
-    assert doubt.of_instances([], None, None) is None
+    assert doubt.check_instances([], None, held) == "disagrees"
+    assert doubt.check_instances([Instance("i", chute_id="c1")], None, held) is None
+    assert doubt.check_instances([Instance("i")], None, held) is None
+    assert doubt.check_instances([], None, None) is None
