@@ -35,10 +35,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 TESTS = ROOT / "tests"
 OTHER_FOLDERS = {
     "alertmanager": "the routing of alerts",
+    "containers": "the image, the manifests and compose, run by podman",
     "deploy": "the image, the manifests and the releases",
     "golden_pages": "whole pages, as they were reviewed",
     "grafana": "the dashboards",
     "integration": "the exporter together with a real Prometheus and a browser",
+    "newest": "Prometheus 3 and VictoriaMetrics, of Debian's next release",
     "prometheus": "the rules and the alerts",
     "recordings": "recorded answers",
 }
