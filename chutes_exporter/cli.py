@@ -198,6 +198,28 @@ _collectors = _options(
     ),
 )
 
+_money = _options(
+    _option(
+        "--gpu.cost",
+        multiple=True,
+        metavar="MODEL=USD_PER_HOUR",
+        help="What you pay for one GPU of a model, in US dollars an hour (repeatable), for the cost of the fleet and "
+        "of idle GPUs.",
+    ),
+    _option(
+        "--subnet.daily-emission",
+        type=float,
+        metavar="ALPHA",
+        help="Alpha that all miners of the subnet get in a day, to estimate earnings.",
+    ),
+    _option(
+        "--alpha.price",
+        type=float,
+        metavar="USD",
+        help="Price of one alpha in US dollars, to estimate earnings.",
+    ),
+)
+
 
 class _DefaultToServe(click.Group):
     """Runs ``serve`` where no command is named."""
@@ -241,6 +263,7 @@ def cli() -> None:
 @_api
 @_web
 @_collectors
+@_money
 @_log
 def serve(**flags: Any) -> None:
     """Serve metrics; this is also what runs without a command."""
@@ -281,6 +304,7 @@ def serve(**flags: Any) -> None:
 )
 @_web
 @_collectors
+@_money
 @_log
 def demo(**flags: Any) -> None:
     """Serve metrics of a simulated Chutes API: nothing is needed from outside."""
@@ -296,6 +320,7 @@ def demo(**flags: Any) -> None:
 @_api
 @_web
 @_collectors
+@_money
 @_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 def check(**flags: Any) -> None:
@@ -409,6 +434,9 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         "created_timestamps": "openmetrics_created",
         "ttl": "feed_ttl",
         "max_age": "feed_max_age",
+        "gpu_costs": "gpu_cost",
+        "daily_emission": "subnet_daily_emission",
+        "alpha_price": "alpha_price",
     }
     return make_settings(
         api_url=flags["api_url"],
