@@ -347,6 +347,22 @@ class ChutesClient:
         """Return the seats of the subnet."""
         return await self.fetch(e.METAGRAPH)
 
+    async def utilization(self) -> Answer[list[r.ChuteUtilization]]:
+        """Return what the autoscaler knows of each chute, and how many instances it still allows."""
+        return await self.fetch(e.UTILIZATION)
+
+    async def bounties(self) -> Answer[list[r.Bounty]]:
+        """Return the open bounties."""
+        return await self.fetch(e.BOUNTIES)
+
+    async def rolling_updates(self) -> Answer[list[r.RollingUpdate]]:
+        """Return the rolling updates that are under way."""
+        return await self.fetch(e.ROLLING_UPDATES)
+
+    async def maintenance(self, key: Hotkey) -> Answer[r.MaintenancePolicy]:
+        """Return the maintenance window, and which of the signing miner's TEE servers need its upgrade."""
+        return await self.fetch(e.MAINTENANCE, key=key)
+
     @asynccontextmanager
     async def _opened(
         self,
@@ -380,7 +396,8 @@ class ChutesClient:
         self, endpoint: e.Endpoint[Any], url: str, key: Hotkey | None, params: Mapping[str, str] | None
     ) -> AsyncIterator[_Opened]:
         # Signed here, not earlier: the signature covers the time, and an old one is refused.
-        headers = key.headers(int(self._clock())) if endpoint.signed and key is not None else {}
+        signed = endpoint.signed and key is not None
+        headers = key.headers(int(self._clock()), endpoint.purpose) if signed else {}
         exchange = Exchange(endpoint.name)
         started = time.monotonic()
         limit = asyncio.timeout(self._total_timeout)
