@@ -339,6 +339,31 @@ def check(**flags: Any) -> None:
     sys.exit(_exit_on_config_error(run_check, settings, credentials, flags["as_json"]))
 
 
+@cli.command()
+@_required
+@_api
+@_money
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def status(**flags: Any) -> None:
+    """Show how a miner stands, and what needs action, on one screen.
+
+    It asks the API anew. The exit status is 0 when nothing needs action, 1 when something does, 2 when the command
+    line is wrong, and 3 when nothing is known to need action but the API did not tell everything.
+    """
+    from chutes_exporter import log
+    from chutes_exporter.commands.status import USAGE_ERROR, run_status
+
+    # The screen says what failed; the log only has what is a bug.
+    log.configure("error", "logfmt")
+    try:
+        settings = _settings(flags, _credentials(flags))
+        code = _exit_on_config_error(run_status, settings, flags["as_json"])
+    except click.ClickException as error:
+        error.exit_code = USAGE_ERROR
+        raise
+    sys.exit(code)
+
+
 _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET"]
 
 

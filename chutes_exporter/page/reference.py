@@ -47,7 +47,8 @@ def reference() -> str:
         f"Cost: {len(observed.METRICS)} for each hotkey with a key.\n\n" + _table(observed.METRICS)
     )
     parts.append(
-        "## Costs and prices\n\nThe figures of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`, as the user gave them. "
+        "## Costs and prices\n\n"
+        "The figures of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`, as the user gave them. "
         "Without a flag its metric is absent. [money.md](money.md) describes what the recording rules make of them. "
         "Cost: 2, and 1 for each model with a cost.\n\n" + _table(money.METRICS, "at a restart")
     )

@@ -27,9 +27,9 @@ MONEY = [rule["record"] for group in GROUPS if group["name"] == "chutes-money" f
 
 def gpus(model: str, *counts: int, hotkey: str = A, instance: str = "one:1") -> dict[str, float]:
     """Return the GPUs of a model by state: earning, starting, disabled, idle, unverified."""
+    labels = f'job="chutes",instance="{instance}",hotkey="{hotkey}",gpu="{model}"'
     return {
-        f'chutes_fleet_gpus{{job="chutes",instance="{instance}",hotkey="{hotkey}",gpu="{model}",state="{state}"}}': count
-        for state, count in zip(STATES, counts, strict=True)
+        f'chutes_fleet_gpus{{{labels},state="{state}"}}': count for state, count in zip(STATES, counts, strict=True)
     }
 
 
