@@ -351,7 +351,7 @@ def status(**flags: Any) -> None:
     line is wrong, and 3 when nothing is known to need action but the API did not tell everything.
     """
     from chutes_exporter import log
-    from chutes_exporter.commands.status import USAGE_ERROR, run_status
+    from chutes_exporter.commands.status import run_status
 
     # The screen says what failed; the log only has what is a bug.
     log.configure("error", "logfmt")
@@ -359,8 +359,8 @@ def status(**flags: Any) -> None:
         settings = _settings(flags, _credentials(flags))
         code = _exit_on_config_error(run_status, settings, flags["as_json"])
     except click.ClickException as error:
-        error.exit_code = USAGE_ERROR
-        raise
+        # Its exit status is 2: here, 1 says that something needs action.
+        raise click.UsageError(error.message) from None
     sys.exit(code)
 
 

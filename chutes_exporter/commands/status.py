@@ -30,8 +30,9 @@ Labels = dict[str, str]
 Samples = dict[str, list[tuple[Labels, float]]]
 """Labels and value of each sample, by the metric's name."""
 
-NOTHING_TO_DO, ACTION_NEEDED, USAGE_ERROR, NOT_KNOWN = 0, 1, 2, 3
-"""The exit status. 3 means that nothing is known to need action, and that not everything is known."""
+NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
+"""The exit status; 2 is that of a wrong command line. 3 means that nothing is known to need action, and that not
+everything is known."""
 
 _PATIENCE = 120.0
 _PURGE_SOON = 45 * 60

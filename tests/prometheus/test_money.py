@@ -14,6 +14,7 @@ from tests.prometheus.history import FILES, GROUPS, Target, input_series, play
 from tests.support import HOTKEY, NOON, Clock, watching
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 A, B = "5Aaa", "5Bbb"
@@ -107,7 +108,7 @@ def evaluate(
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def constant(*parts: dict[str, float], minutes: int = 5, begin: int = 0) -> list[dict[str, str]]:
+def constant(*parts: Mapping[str, float], minutes: int = 5, begin: int = 0) -> list[dict[str, str]]:
     """Return series that keep their values."""
     gap = f"_x{begin} " if begin else ""
     return [
