@@ -416,6 +416,12 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     metavar="NAME=VALUE",
     help="Add a label to every series (repeatable): job=chutes and instance=HOST:PORT continue the scraped ones.",
 )
+@click.option(
+    "--compute-history",
+    is_flag=True,
+    help="Also write the compute units of each instance that exists now, hour by hour. Needs a key. The service "
+    "answers with the records of all miners' instances, which is heavy: use it once.",
+)
 def backfill(**flags: Any) -> None:
     """Write the past 7 days of the watched miners as OpenMetrics, for promtool to make blocks of.
 
@@ -424,7 +430,7 @@ def backfill(**flags: Any) -> None:
     from chutes_exporter.commands.backfill import run_backfill
 
     settings = _settings(flags, _credentials(flags))
-    _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"])
+    _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"], flags["compute_history"])
 
 
 def _credentials(flags: dict[str, Any]) -> Credentials:
