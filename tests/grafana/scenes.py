@@ -163,6 +163,8 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     ]
     return (
         any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)
+        # What not every instance has.
+        and any(one.stop_billing_at(now) for one in instances)
         and bool(long_idle)
         and bool(failing)
         and any(server.maintenance_pending(now) for server in miner.servers)
