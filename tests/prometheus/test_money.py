@@ -73,7 +73,7 @@ def evaluate(
         only: The names that are compared; all of the group where it is None.
         step: What values are rounded to.
     """
-    names = [name for name in MONEY if not name.startswith("hotkey_gpu_state")] if only is None else only
+    names = [name for name in MONEY if name.startswith(("hotkey:", "hotkey_state:"))] if only is None else only
     tests = [
         {
             # An average of many values is not exact, and promtool compares exactly.
@@ -226,21 +226,32 @@ def test_a_pair_of_exporters_counts_nothing_twice_and_the_newer_answer_decides(t
 
 
 def test_miners_with_exporters_of_their_own_have_costs_of_their_own(tmp_path: Path) -> None:
+    # Each also exports the other's incentive. The second one has the newer metagraph.
     both = [
         part
-        for hotkey, instance, cost in ((A, "one:1", 2.0), (B, "two:1", 3.0))
+        for hotkey, instance, cost, at in ((A, "one:1", 2.0, 60), (B, "two:1", 3.0, 120))
         for part in (
             gpus("h100", 0, 0, 0, 4, 0, hotkey=hotkey, instance=instance),
             asked("inventory", 60, hotkey, instance),
-            figures({"h100": cost}, instance=instance),
+            asked("metagraph", at, instance=instance),
+            share(0.0625, A, instance),
+            share(0.125, B, instance),
+            {f'chutes_miner_watched{{job="chutes",instance="{instance}",hotkey="{hotkey}"}}': 1.0},
+            figures({"h100": cost}, 800, cost, instance),
         )
     ]
     evaluate(
         tmp_path,
         constant(*both),
         5,
-        {f'hotkey:{COST}_per_hour:sum{{hotkey="{A}"}}': 8, f'hotkey:{COST}_per_hour:sum{{hotkey="{B}"}}': 12},
-        [f"hotkey:{COST}_per_hour:sum"],
+        {
+            f'hotkey:{COST}_per_hour:sum{{hotkey="{A}"}}': 8,
+            f'hotkey:{COST}_per_hour:sum{{hotkey="{B}"}}': 12,
+            # 800 / 16 x 2, and 800 / 8 x 3
+            f'hotkey:{ESTIMATE}_usd_per_day:newest{{hotkey="{A}"}}': 100,
+            f'hotkey:{ESTIMATE}_usd_per_day:newest{{hotkey="{B}"}}': 300,
+        },
+        [f"hotkey:{COST}_per_hour:sum", f"hotkey:{ESTIMATE}_usd_per_day:newest"],
     )
 
 
