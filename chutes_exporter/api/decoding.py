@@ -424,7 +424,7 @@ class StreamShape(Generic[R]):
             TooLargeError: A line, or the stream, is larger than any honest one.
         """
         explicitly_none = False
-        async for line, terminated in _lines(chunks, take or (lambda _size: None)):
+        async for line, terminated in _lines(chunks, take or (lambda _size: None), MAX_STREAM_LINES):
             if line.startswith(b":"):  # a comment, in the grammar of event streams
                 continue
             payload = line.removeprefix(b"data:").strip()
@@ -497,7 +497,7 @@ class CsvShape(StreamShape[R]):
 
 
 async def _lines(
-    chunks: AsyncIterable[bytes], take: Callable[[int], None], max_lines: int = MAX_STREAM_LINES
+    chunks: AsyncIterable[bytes], take: Callable[[int], None], max_lines: int
 ) -> AsyncIterator[tuple[bytes, bool]]:
     """Split into non-empty lines, each with whether its end was seen."""
     # A bytearray grows in place: a long line in small chunks stays linear, and no chunk is kept.

@@ -112,7 +112,7 @@ MAINTENANCE = Endpoint(
 )
 
 
-COMPUTE_HISTORY = Endpoint(
+COMPUTE_HISTORY: Endpoint[list[r.ComputeRecord]] = Endpoint(
     "compute_history", "/instances/compute_history_csv", CsvShape(r.ComputeRecord), signed=False, scope="platform"
 )
 
