@@ -415,8 +415,8 @@ class ChutesClient:
         self, endpoint: e.Endpoint[Any], url: str, key: Hotkey | None, params: Mapping[str, str] | None
     ) -> AsyncIterator[_Opened]:
         # Signed here, not earlier: the signature covers the time, and an old one is refused.
-        signed = endpoint.signed and key is not None
-        headers = key.headers(int(self._clock()), endpoint.purpose) if signed else {}
+        signing = key if endpoint.signed else None
+        headers = {} if signing is None else signing.headers(int(self._clock()), endpoint.purpose)
         exchange = Exchange(endpoint.name)
         started = time.monotonic()
         limit = asyncio.timeout(self._total_timeout)

@@ -28,6 +28,8 @@ from chutes_exporter.api.records import (
     ChuteUtilization,
     Instance,
     Job,
+    MaintenancePolicy,
+    MaintenanceWindow,
     MetagraphNode,
     Node,
     Scores,
@@ -196,6 +198,8 @@ def rows_of(value: Any) -> Iterator[Row]:
         case Stats():
             for name, window in windows(value):
                 yield from _window_rows(name, window)
+        case MaintenancePolicy():
+            yield from _maintenance_rows(value)
         case list():
             yield from _with_meanings(value)
         case _:
@@ -270,6 +274,16 @@ def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
         yield {"window": name} | _plain(record)
 
 
+def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:
+    """Return a row for each TEE server, each with the window; without any, the window alone."""
+    window = _plain(policy.active_window) if isinstance(policy.active_window, MaintenanceWindow) else {}
+    common = window | {"current_slots": policy.current_slots}
+    servers = policy.servers or ()
+    yield from (_plain(server) | common for server in servers)
+    if not servers:
+        yield common
+
+
 def _fields(record: msgspec.Struct) -> Row:
     return {name: getattr(record, name) for name in record.__struct_fields__}
 
@@ -323,9 +337,8 @@ def _print_table(name: str, rows: list[Row]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
         if rows:
-            # One chute has more fields than a line has room for, and a maintenance policy has parts.
-            single = name in (e.CHUTE.name, e.MAINTENANCE.name)
-            console.print(_sheet(rows[0]) if single else _table(name, rows))
+            # One chute has more fields than a line has room for.
+            console.print(_sheet(rows[0]) if name == e.CHUTE.name else _table(name, rows))
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
     click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}", err=True)

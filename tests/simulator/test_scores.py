@@ -59,7 +59,9 @@ def test_what_ends_badly_in_its_first_hour_or_is_private_takes_back_everything(
     assert not one.counts(NOON + HOUR / 2 - 1)
     assert one.counts(NOON + HOUR / 2)
     assert one.counts(one.ended_at - 1)
-    assert one.counts(one.ended_at) == (end in (End.SCALED_DOWN, End.UPDATED, End.IDLE) or (public and lasts >= HOUR))
+    assert one.counts(one.ended_at) == (
+        end in (End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE) or (public and lasts >= HOUR)
+    )
 
 
 def test_what_was_never_activated_does_not_count(chute: Chute) -> None:

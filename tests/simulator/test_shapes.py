@@ -15,20 +15,28 @@ from tests.simulator.shapes import SHAPES, records, shape
 from tests.support import HOTKEY, KEY, NOON, Clock, get, recording
 
 if TYPE_CHECKING:
+    from chutes_exporter.api.keys import Purpose
     from chutes_exporter.simulator import World
+
+
+def recorded_as(directory: Path, name: str) -> bytes:
+    return recording(directory / "extra", EXTRA[name]) if name in EXTRA else recording(directory, name)
+
 
 ANSWERS = {
     **{one.name: one.path for one in ENDPOINTS if one.name not in ("chute", "release_job", "thrash_cooldowns")},
     "unique_chute_history": f"/miner/unique_chute_history/{HOTKEY}",
     "stats_per_chute": "/miner/stats?per_chute=true",
 }
+EXTRA = {name: name for name in ("utilization", "bounties", "rolling_updates")} | {"maintenance": "maintenance_policy"}
+"""Recordings of the endpoints outside the miner API, which are in a folder of their own."""
 RECORDED = [SHAPES]
 if directory := os.environ.get("CHUTES_EXPORTER_TEST_RECORDINGS"):
     RECORDED.append(
         {
             part: shape(found)
             for name in ANSWERS
-            for part, found in records(name, recording(Path(directory), name)).items()
+            for part, found in records(name, recorded_as(Path(directory), name)).items()
         }
     )
 
@@ -40,7 +48,8 @@ async def test_every_field_is_there_with_the_type_that_it_was_recorded_with(
 ) -> None:
     world = OddWorld(start=NOON, size=small_world.size) if odd else small_world
     async with Simulator(world, clock=Clock()) as simulator:
-        body = (await get(simulator.url + ANSWERS[name], **KEY.headers(int(NOON)))).content
+        purpose: Purpose = "tee" if name == "maintenance" else "miner"
+        body = (await get(simulator.url + ANSWERS[name], **KEY.headers(int(NOON), purpose))).content
     for part, found in records(name, body).items():
         assert found, part
         simulated = shape(found)

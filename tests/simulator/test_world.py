@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -189,7 +190,7 @@ def test_gpus_are_verified_fail_and_are_registered_anew(world: World) -> None:
 def test_at_most_one_tee_server_of_a_miner_waits_for_maintenance(world: World) -> None:
     waiting = Counter(
         (miner.uid, hours)
-        for hours in range(0, 48, 6)
+        for hours in range(0, 11 * 24, 6)
         for miner in world.miners
         for server in miner.servers
         if server.maintenance_pending(NOON + hours * HOUR)
@@ -198,6 +199,83 @@ def test_at_most_one_tee_server_of_a_miner_waits_for_maintenance(world: World) -
     assert set(waiting.values()) == {1}
     plain = [server for miner in world.miners for server in miner.servers if not server.is_tee]
     assert not any(server.maintenance_pending(NOON) or server.version for server in plain)
+
+
+def test_tee_servers_boot_with_the_target_version_after_their_maintenance(world: World) -> None:
+    tee = [server for miner in world.miners for server in miner.servers if server.is_tee]
+    changed = 0
+    for server in tee:
+        versions = [server.version_at(NOON + hours * HOUR) for hours in range(-16, 24 * 24)]
+        pending = [server.maintenance_pending(NOON + hours * HOUR) for hours in range(-16, 24 * 24)]
+        assert versions[0] == server.version
+        for number, (before, after) in enumerate(itertools.pairwise(versions), 1):
+            if before != after:
+                changed += 1
+                assert pending[number - 1]
+                assert not pending[number]
+                assert after in ("0.3.0", "0.4.0", "0.5.0")
+        assert any(pending) == (len(set(versions)) > 1)
+    assert changed > len(tee)
+    # Some miss a window.
+    assert any(server.version_at(NOON + 4 * DAY) == "0.2.9" for server in tee)
+
+
+def test_a_maintenance_window_is_open_for_four_days_of_ten(world: World) -> None:
+    open_at = [world.window(NOON + (hours - 15) * HOUR) for hours in range(24 * 20)]
+    assert sum(window is not None for window in open_at) == 2 * 4 * 24
+    assert {window.target for window in open_at if window is not None} == {"0.3.0", "0.4.0"}
+    assert world.window(NOON - DAY) is None
+
+
+def test_maintenance_ends_the_instances_of_its_server_validly(world: World) -> None:
+    ended = 0
+    for miner in world.miners:
+        lives = world.all_instances(NOON + 6 * DAY, miner.hotkey)
+        for server in miner.servers:
+            mine = [one for one in lives if one.gpus[0].server_id == server.server_id]
+            ended += sum(one.end is End.MAINTENANCE for one in mine)
+            for upgrade in () if server.upgrades is None else server.upgrades.until(NOON + 5 * DAY):
+                middle = (upgrade.begins_at + upgrade.ends_at) / 2
+                assert not any(one.exists(middle) for one in mine)
+                for one in mine:
+                    assert one.end is not End.MAINTENANCE or one.activated_at is None or one.counts(one.ended_at + 1)
+    assert ended > 10
+
+
+def test_a_rolling_update_lasts_while_instances_of_an_older_version_are_active(world: World) -> None:
+    seen: set[str] = set()
+    for hours in range(0, 48, 2):
+        now = NOON + hours * HOUR
+        active = [one for one in world.instances(now) if one.active(now)]
+        old = {one.chute.chute_id for one in active if one.version != one.chute.version(now)}
+        updates = world.rolling_updates(now)
+        listed = {update.chute.chute_id for update in updates}
+        # The autoscaler has just run.
+        assert old == listed
+        for update in updates:
+            assert now - update.started_at < (12 if update.chute.public else 2) * HOUR
+            existed = [one for one in world.all_instances(now) if one.chute is update.chute]
+            assert update.permitted == Counter(one.hotkey for one in existed if one.exists(update.started_at))
+        seen |= listed
+    assert len(seen) > 10
+    # Those of the beginning are over.
+    assert seen - {update.chute.chute_id for update in world.rolling_updates(NOON + 46 * HOUR)}
+
+
+def test_the_autoscaler_wants_more_instances_where_the_load_is_high(world: World) -> None:
+    counts = world.active_counts(NOON)
+    for chute in world.chutes:
+        active, target = counts[chute.chute_id], world.target_instances(chute, NOON)
+        if not chute.public:
+            assert target == min(20, active + (world.bounty_age(chute, NOON) is not None))
+        elif active and chute.utilization(NOON) > 0.75:
+            assert min(20, active + 1) <= target <= min(20, active + 5)
+        elif active > 2:
+            assert target == min(20, active - (chute.utilization(NOON) < 0.3))
+        else:
+            assert target == 2
+        # It runs every half hour.
+        assert world.target_instances(chute, NOON + 29 * MINUTE) == target
 
 
 def test_servers_come_newest_first(world: World) -> None:
@@ -260,7 +338,7 @@ def test_a_bounty_is_worth_what_its_age_says(age: float, amount: int, boost: flo
 
 def test_private_instances_are_billed_until_nobody_asks(world: World) -> None:
     private = [one for one in world.all_instances(NOON) if not one.chute.public and one.activated_at is not None]
-    assert {one.end for one in private} == {End.MINER, End.FAILURES, End.IDLE, End.UPDATED}
+    assert {one.end for one in private} == {End.MINER, End.FAILURES, End.IDLE, End.UPDATED, End.MAINTENANCE}
     for one in private:
         activated = one.activated_at or 0
         assert one.stop_billing_at(activated - 1) is None

@@ -277,6 +277,15 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
     assert dict(rows["scores"])["Next request"] == "by the next scrape"
 
 
+async def test_the_landing_page_says_what_this_api_does_not_have(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults["bounties"] = Fault(status=404)
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        await get(f"{url}/metrics")
+        page = landing_page(exporter, clock.now)
+    assert "off: this API does not have it" in page
+    assert 'class="bad"' not in page
+
+
 async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
     simulator: Simulator, clock: Clock
 ) -> None:
