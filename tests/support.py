@@ -29,8 +29,10 @@ from starlette.routing import Route
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import Address, Credentials, Settings, make_settings
 from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
@@ -80,6 +82,21 @@ def parse_page(text: str) -> Page:
             assert key not in page, f"{key} stands twice"
             page[key] = sample.value
     return page
+
+
+def names(page: Page) -> set[str]:
+    """Return the names of a page's samples."""
+    return {name for name, _ in page}
+
+
+async def page_of(exporter: Exporter, timeout: float = 5) -> Page:
+    """Return an exporter's metrics page."""
+    return parse_page((await exporter.page(Format.TEXT, timeout=timeout)).decode())
+
+
+def find_collector(name: str) -> Collector:
+    """Return the collector of a name."""
+    return next(collector for collector in COLLECTORS if collector.name == name)
 
 
 def count_openmetrics(text: str) -> int:

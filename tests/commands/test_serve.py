@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -390,24 +389,6 @@ def wait_for(condition: Callable[[], object]) -> None:
     ends = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < ends, "it never came true"
-
-
-HELD_AT_IMPORT = """
-import signal, sys
-def report(event, arguments):
-    if event == "import" and arguments[0] in ("asyncio", "click"):
-        print(arguments[0], sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
-sys.addaudithook(report)
-from chutes_exporter.__main__ import main
-main()
-"""
-
-
-def test_signals_are_held_before_anything_that_takes_time_is_imported() -> None:
-    words = [sys.executable, "-c", HELD_AT_IMPORT, "serve", "--api.url", "none"]
-    result = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
-    held = [1, 2, 15]  # SIGHUP, SIGINT, SIGTERM
-    assert set(result.stdout.splitlines()) == {f"click {held}", f"asyncio {held}"}, result.stderr
 
 
 def cpu_ticks(process: subprocess.Popen[str]) -> int:

@@ -16,25 +16,26 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.feeds import table
 from chutes_exporter.page import observed
 from chutes_exporter.page import plan as module
-from chutes_exporter.page.exporter import ORDER, Exporter
+from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import enabled
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
     HOTKEY,
-    KEY,
     NOON,
     Clock,
     Page,
     data_of,
     examples,
+    find_collector,
     get,
+    names,
+    page_of,
     parse_page,
     promtool_complaints,
     scrape,
@@ -49,13 +50,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from chutes_exporter.collectors import Answers, Scope
-    from chutes_exporter.collectors.base import Collector
     from chutes_exporter.collectors.samples import Samples
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.simulator.world import Job
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
-INVOCATIONS = "chutes_chute_window_invocations"
 FEEDS = {
     "metagraph": "chutes_metagraph_miners",
     "scores": "chutes_scored_miners",
@@ -94,14 +92,6 @@ PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties"}
 def asking_all(url: str) -> Settings:
     """Return the settings of an exporter that asks every feed."""
     return watching(url, collectors={"thrash_cooldowns": True})
-
-
-async def page_of(exporter: Exporter, timeout: float = 5) -> Page:
-    return parse_page((await exporter.page(Format.TEXT, timeout=timeout)).decode())
-
-
-def names(page: Page) -> set[str]:
-    return {name for name, _ in page}
 
 
 async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(simulator: Simulator) -> None:
@@ -153,29 +143,6 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
         assert page[series("chutes_fleet_servers", hotkey=miner.hotkey)] == len(miner.servers)
     assert text.count("# TYPE chutes_server_info ") == 1
     assert [asked.endpoint for asked in simulator.asked].count("chutes") == 1
-
-
-async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator) -> None:
-    stranger = type(KEY).from_seed("22" * 32)
-    keys = (stranger, KEY)
-    page = await scrape(make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ())))
-    assert "chutes_chute_info" in names(page)
-    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
-    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
-    assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
-
-
-async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator) -> None:
-    stranger = type(KEY).from_seed("22" * 32)
-    settings = make_settings(
-        api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()), ttl=["chutes=0", "jobs=0"]
-    )
-    async with Exporter(settings, clock=Clock()) as exporter:
-        for _ in range(3):
-            await page_of(exporter)
-    keys = [asked.hotkey for asked in simulator.asked if asked.endpoint in ("chutes", "jobs")]
-    assert keys.count(stranger.address) <= 2
-    assert keys.count(HOTKEY) == 6
 
 
 async def test_who_is_last_among_equals_has_nobody_behind(simulator: Simulator) -> None:
@@ -494,17 +461,6 @@ async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
     assert second[series("chutes_feed_requests_total", feed="scores", result="miss")] == 1
 
 
-async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
-    simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n')
-    with structlog.testing.capture_logs() as logs:
-        page = await scrape(Settings(api_url=simulator.url))
-    assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
-    assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
-    assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
-    assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
-    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
-
-
 def body_of(*records: dict[str, Any], broken: int = 0) -> bytes:
     """Return a JSON list of records, and some that cannot be read."""
     return json.dumps([*records, *[{"hotkey": 5, "gpu_id": 5, "instance_id": 5, "chute_id": 5}] * broken]).encode()
@@ -574,21 +530,6 @@ async def test_a_sum_with_an_unknown_part_is_unknown(simulator: Simulator) -> No
     assert "chutes_platform_window_compute_seconds" not in names(page)
 
 
-async def test_no_gpus_are_only_believed_where_the_servers_have_none_either(simulator: Simulator) -> None:
-    simulator.faults["nodes"] = Fault(body=b"")
-    page = await scrape(watching(simulator.url))
-    doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")
-    assert page[doubted] == 1
-    assert "chutes_fleet_gpus" not in names(page)
-    simulator.faults["servers"] = Fault(status=500)
-    page = await scrape(watching(simulator.url))
-    assert page[doubted] == 1
-    simulator.faults["servers"] = Fault(body=b'{"servers": []}')
-    page = await scrape(watching(simulator.url))
-    assert page[doubted] == 0
-    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == 0
-
-
 async def test_what_the_api_says_twice_stands_once_and_is_counted(simulator: Simulator) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
     simulator.faults["metagraph"] = Fault(body=body_of(*twice))
@@ -596,12 +537,6 @@ async def test_what_the_api_says_twice_stands_once_and_is_counted(simulator: Sim
     assert page[series("chutes_miner_stake", hotkey=OTHER)] == 0.5
     assert page[series("chutes_metagraph_miners")] == 1
     assert page[series("chutes_scrape_collector_duplicate_samples", collector="metagraph")] == 1
-
-
-async def test_a_miner_without_history_is_no_failure(simulator: Simulator) -> None:
-    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[OTHER]))
-    assert page[series("chutes_feed_up", feed="unique_chute_history", hotkey=OTHER)] == 1
-    assert "chutes_miner_active_gpus" not in names(page)
 
 
 async def test_a_record_that_comes_twice_makes_one_series(simulator: Simulator) -> None:
@@ -622,7 +557,9 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
             await page_of(exporter)
     assert cut_of(page) == ["stats_per_chute"]
     gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
-    assert gone == {key for key in whole if key[0] in {metric.name for metric in by_name("stats_per_chute").metrics}}
+    assert gone == {
+        key for key in whole if key[0] in {metric.name for metric in find_collector("stats_per_chute").metrics}
+    }
     assert page[series("chutes_scrape_series")] == size
     assert page[series("chutes_scrape_series_limit")] == size - 1
     assert [log["collectors"] for log in logs if "left out" in log["event"]] == ["stats_per_chute"]
@@ -642,15 +579,6 @@ def cut_of(page: Page) -> list[str]:
     return sorted(
         dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith("_cut") and value
     )
-
-
-async def test_what_the_api_does_not_know_where_it_must_is_a_failure(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(status=404)
-    page = await scrape(watching(simulator.url, max_series=0))
-    assert page[series("chutes_feed_up", feed="scores")] == 0
-    # There is nothing of it to leave out.
-    assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
-    assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1
 
 
 async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Simulator) -> None:
@@ -761,7 +689,7 @@ async def test_a_collector_that_was_off_can_fail_like_any_other(simulator: Simul
 
 async def test_rolling_updates_are_asked_for_with_a_key_or_where_the_user_says_so(simulator: Simulator) -> None:
     one = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
-    collector = by_name("rolling_updates")
+    (collector,) = (found for found in COLLECTORS if found.name == "rolling_updates")
     assert not enabled(collector, one)
     assert enabled(collector, replace(one, collectors={"rolling_updates": True}))
     assert enabled(collector, watching("http://x"))
@@ -801,43 +729,6 @@ async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Sim
     ]
 
 
-class FewJobs(World):
-    """A world whose list of jobs has just begun."""
-
-    def jobs(self, now: float) -> list[Job]:
-        return super().jobs(now)[-5:]
-
-
-@pytest.mark.parametrize(
-    "size", [Size(miners=3, active_miners=3, chutes=40), Size(miners=40, active_miners=20, chutes=200)]
-)
-async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) -> None:
-    world = FewJobs(start=NOON, size=size)
-    async with Simulator(world, clock=clock) as simulator:
-        on = {collector.name: True for collector in COLLECTORS}
-        settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
-        async with Exporter(settings, clock=clock) as exporter:
-            page = await page_of(exporter, timeout=60)
-    counts = {
-        "miner": size.miners,
-        "chute": size.chutes,
-        "miner_chute": len(world.work(NOON, 7 * 86400, per_chute=True)),
-        "server": len(world.miners[0].servers),
-        "gpu": len(world.miners[0].gpus),
-        "instance": len(world.instances(NOON, HOTKEY)),
-        "item": 8 + len([job for job in world.jobs(NOON) if job.finished_at is None and job.miner is None]),
-    }
-    for collector in COLLECTORS:
-        names_of = {metric.name for metric in collector.metrics}
-        # Invocations of the hour and of the day come from two collectors.
-        other = ("window", "1h" if collector.name == "chutes" else "1d")
-        made = len([k for k in page if k[0] in names_of and not (k[0] == INVOCATIONS and other in k[1])])
-        stated = collector.cost.series(**counts, fixed=size.miners if collector.scope == "miner" else 1)
-        assert made <= stated, collector.name
-        # Stated costs are worst cases, not fantasies. The service has no cooldowns any more.
-        assert collector.name == "thrash_cooldowns" or stated <= 14 * made + 30, collector.name
-
-
 async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_answers: Answers, _scope: Scope, _out: Samples) -> None:
         raise ZeroDivisionError
@@ -859,26 +750,6 @@ async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simul
     (log,) = [log for log in logs if log["event"] == "feed failed"]
     assert (log["feed"], log["reason"], log["detail"]) == ("scores", "unavailable", "503 simulated fault")
     assert log["advice"]
-
-
-async def test_why_a_feed_is_down_is_told_in_a_word_for_as_long(simulator: Simulator, clock: Clock) -> None:
-    simulator.faults["scores"] = Fault(status=503, times=1)
-    stranger = type(KEY).from_seed("22" * 32)
-    settings = make_settings(api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()))
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        page = await page_of(exporter)
-        reasons = {tuple(sorted(labels)) for name, labels in page if name == "chutes_feed_failure_info"}
-        assert (("feed", "scores"), ("reason", "unavailable")) in reasons
-        assert (("feed", "servers"), ("hotkey", stranger.address), ("reason", "not_registered")) in reasons
-        clock.now += 60
-        page = await page_of(exporter)
-    assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
-
-
-async def test_the_watched_are_told_from_the_others(simulator: Simulator) -> None:
-    page = await scrape(watching(simulator.url, hotkeys=[OTHER], miners="all"))
-    watched = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"}
-    assert watched == {HOTKEY, OTHER}
 
 
 async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
@@ -928,49 +799,6 @@ async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mod
         assert promtool_complaints(await exporter.page(Format.TEXT, timeout=5)) == ""
 
 
-def by_name(name: str) -> Collector:
-    return next(collector for collector in COLLECTORS if collector.name == name)
-
-
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
     sources = {source.name for collector in COLLECTORS for source in collector.feeds}
     assert sources == FEEDS.keys() | {"stats_per_chute"}
-
-
-def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> None:
-    everybody, one, mine = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
-    assert enabled(by_name("scores"), everybody)
-    assert not enabled(by_name("scores"), replace(everybody, collectors={"scores": False}))
-    assert not enabled(by_name("stats_per_chute"), everybody)
-    assert enabled(by_name("stats_per_chute"), replace(everybody, collectors={"stats_per_chute": True}))
-    assert enabled(by_name("stats_per_chute"), one)
-    assert not enabled(by_name("servers"), one)
-    assert not enabled(by_name("servers"), replace(one, collectors={"servers": True}))
-    assert enabled(by_name("servers"), mine)
-    assert not enabled(by_name("job_details"), mine)
-    assert enabled(by_name("job_details"), replace(mine, collectors={"job_details": True}))
-    many = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in range(17)])
-    assert enabled(by_name("unique_chute_history"), one)
-    assert not enabled(by_name("unique_chute_history"), everybody)
-    assert not enabled(by_name("unique_chute_history"), many)
-    assert enabled(by_name("unique_chute_history"), replace(many, collectors={"unique_chute_history": True}))
-
-
-def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
-    assert len({metric.name for metric in ORDER}) == len(ORDER)
-    for metric in ORDER:
-        assert metric.name.startswith("chutes_")
-        assert metric.help.endswith(".")
-        assert metric.source
-        assert (metric.kind == "info") == metric.name.endswith("_info")
-        assert (metric.kind == "counter") == metric.name.endswith("_total")
-        assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(metric.labels)
-        # A ratio of a recent window is no sum over it, and a maintenance window is another thing.
-        sums = "_window_" in metric.name and "_maintenance_window_" not in metric.name
-        assert sums == ("window" in metric.labels and metric.unit != "ratio")
-
-
-async def test_no_collector_makes_a_metric_that_it_does_not_declare(simulator: Simulator) -> None:
-    page = await scrape(watching(simulator.url))
-    declared = {metric.name for metric in (*observed.METRICS, *(m for c in COLLECTORS for m in c.metrics))}
-    assert {name for name, _ in data_of(page)} <= declared

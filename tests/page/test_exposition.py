@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from chutes_exporter.collectors.samples import Metric, Metrics, Samples
 from chutes_exporter.page.exposition import Format, TooLongError, accepts_gzip, assemble, compress, negotiate, render
-from chutes_exporter.page.telemetry import Telemetry
-from tests.support import count_openmetrics, parse_page, promtool_complaints, series
+from tests.support import count_openmetrics, parse_page
 
 GAUGE = Metric("chutes_thing_seconds", 'Help with "quotes", a \\ and\na line.', ("a", "b"), "test")
 COUNTER = Metric("chutes_events_total", "Events.", (), "test", kind="counter")
@@ -145,17 +144,6 @@ def test_any_text_and_any_number_make_a_page_that_both_reference_parsers_read(
     assert len(parse_page(text)) == len(samples)
     openmetrics = b"".join(assemble(families, b"", ORDER, Format.OPENMETRICS)).decode()
     assert count_openmetrics(openmetrics) == len(samples)
-
-
-def test_the_processs_own_metrics_stand_in_both_formats() -> None:
-    telemetry = Telemetry()
-    text = telemetry.render(Format.TEXT)
-    page = parse_page(text.decode())
-    assert page[series("process_resident_memory_bytes")] > 1e6
-    assert not [name for name, _ in page if name.endswith("_created")]
-    assert promtool_complaints(text) == ""
-    openmetrics = telemetry.render(Format.OPENMETRICS).decode() + "# EOF\n"
-    assert count_openmetrics(openmetrics) == len(page)
 
 
 def test_compression_keeps_the_page() -> None:

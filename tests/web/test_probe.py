@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.api.keys import address_of
-from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import (
@@ -199,33 +198,6 @@ async def test_a_probe_speaks_openmetrics_and_gzip_as_the_metrics_do(simulator: 
     assert count_openmetrics(response.text) > 10
 
 
-async def test_debug_shows_what_was_asked_how_it_went_and_the_page(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(status=503)
-    simulator.faults["active_instances"] = Fault(
-        body=b'[{"instance_id": 5}, {"instance_id": "a", "miner_hotkey": "b"}]'
-    )
-    chosen = ["metagraph", "scores", "servers", "stats_per_chute", "unique_chute_history", "active_instances", "jobs"]
-    query = "&debug=true" + "".join(f"&collect[]={name}" for name in chosen)
-    response = await probe(watching(simulator.url), HOTKEY, query)
-    assert response.headers["content-type"] == "text/plain; charset=utf-8"
-    text = response.text
-    assert f"Probe of {HOTKEY}" in text
-    assert f"metagraph: GET {simulator.url}/miner/metagraph\n" in text
-    assert f"stats_per_chute: GET {simulator.url}/miner/stats?per_chute=true\n" in text
-    assert f"unique_chute_history: GET {simulator.url}/miner/unique_chute_history/{HOTKEY}\n" in text
-    assert f"signed by {HOTKEY} (X-Chutes-Signature: hidden)" in text
-    assert "signed by a configured hotkey" in text
-    assert "error: 503" in text
-    assert "1 records could not be read" in text
-    assert "  miss, after 0." in text
-    assert f'chutes_miner_registered{{hotkey="{HOTKEY}"}} 1' in text
-
-
 async def test_probes_of_a_page_too_large_are_cut_too(simulator: Simulator) -> None:
     page = parse_page((await probe(Settings(api_url=simulator.url, max_series=1), HOTKEY)).text)
     assert page[series("chutes_scrape_collector_cut", collector="metagraph")] == 1
-
-
-def test_only_collectors_that_tell_of_a_miner_are_asked_about_one() -> None:
-    telling = {one.name for one in COLLECTORS if any("hotkey" in metric.labels for metric in one.metrics)}
-    assert telling & {"metrics", "chutes", "images"} == set()
