@@ -357,11 +357,10 @@ def status(**flags: Any) -> None:
     log.configure("error", "logfmt")
     try:
         settings = _settings(flags, _credentials(flags))
-        code = _exit_on_config_error(run_status, settings, flags["as_json"])
+        sys.exit(_exit_on_config_error(run_status, settings, flags["as_json"]))
     except click.ClickException as error:
         # Its exit status is 2: here, 1 says that something needs action.
         raise click.UsageError(error.message) from None
-    sys.exit(code)
 
 
 _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET"]

@@ -7,6 +7,7 @@ import math
 import textwrap
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.page.exporter import Exporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from chutes_exporter.config import Settings
+    from chutes_exporter.page.plan import Entry
     from chutes_exporter.page.rendering import Readings
 
 Labels = dict[str, str]
-Samples = dict[str, list[tuple[Labels, float]]]
+Samples = Mapping[str, list[tuple[Labels, float]]]
 """Labels and value of each sample, by the metric's name."""
 
 NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
@@ -66,7 +68,7 @@ class NotKnown:
     """Something that the API did not say.
 
     Attributes:
-        feed: The feed's name, or ``fleet`` where the answers about GPUs do not agree.
+        feed: The feed's name; a collector's where it fails, or where its answers do not agree.
         hotkey: The miner; empty for what is platform-wide.
         reason: Why.
         advice: What to do about it.
@@ -274,10 +276,11 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
     for warning in settings.warnings:
         click.echo(f"Warning: {warning}", err=True)
     async with Exporter(settings) as exporter:
-        samples, readings = await exporter.samples(_METRICS, timeout=_PATIENCE)
+        collected = await exporter.samples(_METRICS, timeout=_PATIENCE)
         # Times in answers are by the API's clock.
         now = time.time() - (exporter.client.clock_offset or 0.0)
-    gaps = list(_failures(readings))
+    samples = collected.samples
+    gaps = [*_failures(collected.readings), *map(_bug, collected.failed)]
     incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
     counted = [
         key.address for key in settings.keys if not incomplete & {(feed.name, key.address) for feed in FLEET.feeds}
@@ -407,6 +410,11 @@ def _failures(readings: Readings) -> Iterator[NotKnown]:
             rejected = snapshot.answer.rejected
             reason = f"{rejected} records cannot be read" if rejected else "the list contradicts another answer"
             yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If it stays so, report it.")
+
+
+def _bug(entry: Entry) -> NotKnown:
+    """Say that a collector failed."""
+    return NotKnown(entry.collector.name, entry.scope.hotkey, "the collector failed: a bug", "Report it with the log.")
 
 
 # The screen

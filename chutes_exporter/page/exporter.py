@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.exposition import Format
-    from chutes_exporter.page.rendering import Readings
+    from chutes_exporter.page.rendering import Collected, Readings
 
 _log = structlog.get_logger("exporter")
 
@@ -169,23 +169,18 @@ class Exporter:
         """Ask for everything once, so that what is known is known before the first scrape."""
         await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
 
-    async def samples(
-        self, metrics: Collection[str], *, timeout: float
-    ) -> tuple[dict[str, list[tuple[dict[str, str], float]]], Readings]:
+    async def samples(self, metrics: Collection[str], *, timeout: float) -> Collected:
         """Ask once for what some metrics are made of, and return them as samples, for commands.
 
         Args:
             metrics: Names of the metrics. Their collectors run if they are on, and bring their other metrics too.
             timeout: Seconds to wait for the answers.
-
-        Returns:
-            Labels and value of each sample by the metric's name, and what each feed gave.
         """
         wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
         plan = self._main.only(wanted)
         feeds = await asyncio.gather(*(self.feeds.read(feed, timeout) for feed in plan.feeds))
         readings = dict(zip(plan.feeds, feeds, strict=True))
-        return collect(plan, readings), readings
+        return collect(plan, readings)
 
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()

@@ -231,18 +231,37 @@ def _answers(entry: Entry, readings: Readings) -> Answers:
     )
 
 
-def collect(plan: Plan, readings: Readings) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Return the samples of all collectors that have their answers: labels and value, by the metric's name."""
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What the collectors of a plan made, as samples instead of lines.
+
+    Attributes:
+        samples: Labels and value of each sample, by the metric's name.
+        failed: The entries whose collectors failed.
+        readings: What each feed gave.
+    """
+
+    samples: Mapping[str, list[tuple[dict[str, str], float]]]
+    failed: list[Entry]
+    readings: Readings
+
+
+def collect(plan: Plan, readings: Readings) -> Collected:
+    """Return the samples of all collectors that have their answers."""
     found: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+    failed: list[Entry] = []
     for entry in plan.entries:
         if _versions(entry, readings) is None:
             continue
         samples = _collect(entry, _answers(entry, readings))
-        for metric, family in (samples or Samples()).families():
+        if samples is None:
+            failed.append(entry)
+            continue
+        for metric, family in samples.families():
             found[metric.name] += [
                 (dict(zip(metric.labels, values, strict=True)), value) for values, value in family.items()
             ]
-    return found
+    return Collected(found, failed, readings)
 
 
 def _collect(entry: Entry, answers: Answers, max_samples: float = math.inf) -> Samples | None:
@@ -261,7 +280,7 @@ def _render(entry: Entry, answers: Answers, versions: tuple[int, ...], max_sampl
     """Make the samples of a collector and render them, unless they are too many."""
     collected = _collect(entry, answers, max(max_samples, 0))
     failed = collected is None
-    samples = collected or Samples()
+    samples = Samples() if collected is None else collected
     if samples.overflowed:
         return _Block(versions, None, samples.count, 0, samples.duplicates)
     try:

@@ -16,7 +16,7 @@ from chutes_exporter.api.meaning import GPU_MODELS, hourly_compute_units
 from chutes_exporter.api.records import ComputeRecord, Instance, decode_hook
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.hardware import MODELS
-from tests.support import HOTKEY, KEY, NOON
+from tests.support import HOTKEY, KEY, NOON, Clock
 from tests.test_recordings import DIRECTORIES
 
 if TYPE_CHECKING:
@@ -98,6 +98,17 @@ async def test_only_the_records_that_are_asked_for_take_memory(simulator: Simula
     assert len(every) * 0.8 < answer.count <= len(every)
     assert taken[-1] <= answer.size
     assert len(taken) == answer.count
+
+
+async def test_the_service_sends_the_records_of_8_days(simulator: Simulator, clock: Clock) -> None:
+    clock.now = NOON + 2 * 86400
+    every = {one.instance_id for one in simulator.world.all_instances(clock.now)}
+    async with ChutesClient(simulator.url) as client:
+        answer = await client.compute_history(every)
+    ends = [record.ended_at for record in answer.value if record.ended_at is not None]
+    assert NOON - 6 * 86400 < min(ends) < NOON - 5.9 * 86400
+    rows = [row for one in simulator.world.all_instances(clock.now) for row in one.history(clock.now)]
+    assert answer.count == sum(end is None or end > NOON - 6 * 86400 for _, end, _ in rows) < len(rows)
 
 
 async def test_the_request_is_never_signed(simulator: Simulator) -> None:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chutes_exporter import collectors, log
 from chutes_exporter.commands import status as module
 from chutes_exporter.commands.status import run_status
+from chutes_exporter.page import plan
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.prometheus.farm import L40S, Farm, Machine
@@ -392,6 +394,29 @@ async def test_several_miners_have_a_section_each(quiet: Simulator, farm: Farm) 
     assert code == 1
     assert [one["hotkey"] for one in found["miners"]] == sorted([HOTKEY, other])
     assert {one["hotkey"] for one in found["actions"]} == {HOTKEY}
+
+
+async def test_a_fleet_of_one_model_has_no_line_of_sums() -> None:
+    async with Simulator(Farm(time.time(), [(Machine("l40s", 2),)]), clock=time.time) as simulator:
+        _, output, _ = await status(simulator, **MINE)
+    assert re.search(r"^  l40s +2 +0 +0 +0 +0 +2$", output, re.MULTILINE)
+    assert "  all" not in output
+
+
+async def test_a_collector_with_a_bug_leaves_its_part_unknown(
+    quiet: Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    scores = replace(collectors.scores.COLLECTOR, collect=fail)
+    broken = tuple(scores if one.name == "scores" else one for one in collectors.COLLECTORS)
+    monkeypatch.setattr(plan, "COLLECTORS", broken)
+    log.configure("error", "logfmt")
+    assert await run_status(watching(quiet.url), as_json=True) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert [one["feed"] for one in found["not_known"]] == ["scores"]
+    assert found["miners"][0]["rank"] is None
 
 
 async def test_a_miner_with_nothing_has_no_gpus(farm: Farm) -> None:
