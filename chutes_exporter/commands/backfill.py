@@ -1,4 +1,4 @@
-"""The command ``backfill``: the week of history that the API has, for a Prometheus that starts today."""
+"""The command ``backfill``: writes the API's week of history for a new Prometheus."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ async def run_backfill(
     """Write the watched miners' history as OpenMetrics with timestamps.
 
     Args:
-        settings: Whom to ask, about whom.
-        output: A file, written whole or not at all; ``-`` is standard output.
+        settings: The API and the watched miners.
+        output: A file, written completely or not at all. ``-`` is standard output.
         labels: ``name=value`` to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
         compute_history: Whether to ask for the records of all instances too, which is heavy for the service.
 
@@ -55,30 +55,30 @@ async def run_backfill(
         ClickException: Nobody is watched, a key is missing, the API does not answer, or the file cannot be written.
     """
     if not settings.watched:
-        raise click.ClickException("whose history? Give --hotkey or --hotkey-file")
-    # What is wrong with the command line is said before the service works.
+        raise click.ClickException("backfill needs a miner: add --hotkey or --hotkey-file")
+    # Refuse a wrong command line before the service has to work.
     parsed = _parsed(labels)
     if compute_history and not settings.keys:
-        raise click.ClickException(
-            "--compute-history needs the ids of the miner's instances: give --hotkey-file, or MINER_SS58 and MINER_SEED"
-        )
+        raise click.ClickException("--compute-history needs a key: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
     histories: dict[str, list[HistoryPoint]] = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for hotkey in sorted(settings.watched):
             try:
                 answer = await client.unique_chute_history(hotkey)
             except NotFoundError:
-                click.echo(f"The API has no history of {hotkey} (yet).", err=True)
+                click.echo(f"The API has no history of {hotkey} yet.", err=True)
                 continue
             except ApiError as error:
                 text = f"history of {hotkey}: {printable(str(error))}\n→ {error.advice}"
                 raise click.ClickException(text) from None
             if answer.rejected:
-                click.echo(f"Left out of {hotkey}: {answer.rejected} hours that cannot be read.", err=True)
+                click.echo(f"{answer.rejected} hours of {hotkey} could not be read and are left out.", err=True)
             histories[hotkey] = answer.value
     units = await _compute_units(settings) if compute_history else {}
     if not histories and not any(units.values()):
-        raise click.ClickException("there is no history to write")
+        raise click.ClickException(
+            "no miner has a history, so nothing is written: check the addresses, or try again in an hour"
+        )
     text = openmetrics(histories, parsed, units)
     if output == "-":
         click.echo(text, nl=False)
@@ -86,13 +86,13 @@ async def run_backfill(
     try:
         _write(Path(output), text)
     except OSError as error:
-        raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from None
+        raise click.ClickException(f"--output: cannot write {output}: {error.strerror or error}") from None
     points = sum(map(len, histories.values())) + sum(len(hours) for own in units.values() for hours in own.values())
     click.echo(
-        f"{points} points of {len(histories | units)} hotkey(s), an hour each, in {output}. "
-        "Turn them into blocks with:\n"
+        f"Wrote {points} hourly points of {len(histories | units)} miners to {output}. "
+        "Import them into Prometheus with:\n"
         f"  promtool tsdb create-blocks-from openmetrics {output} PATH-OF-PROMETHEUS-DATA\n"
-        "Look at them with last_over_time(chutes_miner_active_gpus[1h]).",
+        "Query them with last_over_time(chutes_miner_active_gpus[1h]).",
         err=True,
     )
 
@@ -136,7 +136,7 @@ def _parsed(labels: tuple[str, ...]) -> dict[str, str]:
     for label in labels:
         match = _LABEL.fullmatch(label)
         if match is None or match[1].startswith("__") or match[1] in _OWN_LABELS:
-            raise click.ClickException(f"{label!r} is not a label to add: write NAME=VALUE, like job=chutes")
+            raise click.ClickException(f"--label {label!r} is invalid: write NAME=VALUE, for example job=chutes")
         parsed[match[1]] = match[2]
     return parsed
 
@@ -158,7 +158,7 @@ def openmetrics(
         parts.append(exposition.header(metric, exposition.Format.OPENMETRICS))
         for hotkey, points in histories.items():
             series = exposition.series(metric.name, {"hotkey": hotkey, **labels})
-            # Within a series time only rises, and no moment comes twice.
+            # OpenMetrics needs increasing and unique timestamps in a series.
             by_time = {point.time: getattr(point, field) for point in points}
             parts.extend(
                 f"{series} {exposition.number(float(value))} {time:.0f}\n"
@@ -176,12 +176,12 @@ def openmetrics(
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; what is no file (a pipe, a device) is written to as it is."""
+    """Write a file completely or not at all. Write directly to pipes and devices."""
     path = path.resolve()
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
-    # A new file is readable as the user's umask has it, an old one stays as it is.
+    # A new file gets its mode by the umask, and an old file keeps its mode.
     umask = os.umask(0)
     os.umask(umask)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask

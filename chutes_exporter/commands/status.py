@@ -272,9 +272,7 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
         ClickException: Nobody is watched.
     """
     if not settings.watched:
-        raise click.ClickException("whose status? Give --hotkey or --hotkey-file")
-    for warning in settings.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        raise click.ClickException("status needs a miner: add --hotkey or --hotkey-file")
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(_METRICS, timeout=_PATIENCE)
         # Times in answers are by the API's clock.

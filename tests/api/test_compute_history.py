@@ -114,7 +114,7 @@ async def test_the_service_sends_the_records_of_8_days(simulator: Simulator, clo
 async def test_the_request_is_never_signed(simulator: Simulator) -> None:
     async with ChutesClient(simulator.url) as client:
         await client.fetch(e.COMPUTE_HISTORY, key=KEY, keep=lambda _: False)
-    (asked,) = simulator.asked
+    (asked,) = simulator.requests
     assert (asked.endpoint, asked.signed, asked.hotkey) == ("compute_history", False, None)
 
 

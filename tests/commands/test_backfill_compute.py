@@ -46,7 +46,7 @@ async def test_compute_units_are_those_of_the_simulated_instances(
     async with Simulator(world, clock=time.time) as simulator:
         settings = make_settings(api_url=simulator.url, credentials=Credentials(tuple(keys), (), ()))
         await run_backfill(settings, str(tmp_path / "file"), ("job=chutes",), compute_history=True)
-        asked = [one for one in simulator.asked if one.endpoint == "compute_history"]
+        asked = [one for one in simulator.requests if one.endpoint == "compute_history"]
     assert [one.signed for one in asked] == [False]
     text = (tmp_path / "file").read_text()
     found = units_in(text)
@@ -139,9 +139,9 @@ async def test_records_and_instances_that_cannot_be_read_are_said(
 def test_the_flag_needs_a_key() -> None:
     result = run("backfill", "--hotkey", HOTKEY, "--output", "-", "--compute-history")
     assert result.returncode == 1
-    assert "--compute-history needs the ids of the miner's instances" in result.stderr
+    assert "--compute-history needs a key" in result.stderr
 
 
 async def test_without_the_flag_the_heavy_endpoint_is_not_asked(simulator: Simulator, tmp_path: Path) -> None:
     await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), str(tmp_path / "file"), ())
-    assert {one.endpoint for one in simulator.asked} == {"unique_chute_history"}
+    assert {one.endpoint for one in simulator.requests} == {"unique_chute_history"}

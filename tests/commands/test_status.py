@@ -190,7 +190,7 @@ async def test_where_nothing_needs_action_the_exit_status_is_0(quiet: Simulator)
 
 async def test_each_endpoint_is_asked_once_and_the_public_ones_without_a_signature(quiet: Simulator) -> None:
     await status(quiet, **MINE)
-    asked = {one.endpoint: one.signed for one in quiet.asked}
+    asked = {one.endpoint: one.signed for one in quiet.requests}
     assert asked == {
         "metagraph": False,
         "scores": False,
@@ -202,7 +202,7 @@ async def test_each_endpoint_is_asked_once_and_the_public_ones_without_a_signatu
         "jobs": True,
         "maintenance": True,
     }
-    assert len(quiet.asked) == len(asked)
+    assert len(quiet.requests) == len(asked)
 
 
 def _stick(farm: Farm, _now: float) -> None:
@@ -383,8 +383,8 @@ async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: F
     code, output, _ = await status(quiet, "--hotkey", HOTKEY)
     assert code == 0
     assert "GPUs, instances and jobs are not known: they need the hotkey file.\n" in output
-    assert {one.endpoint for one in quiet.asked} == {"metagraph", "scores"}
-    assert not any(one.signed for one in quiet.asked)
+    assert {one.endpoint for one in quiet.requests} == {"metagraph", "scores"}
+    assert not any(one.signed for one in quiet.requests)
 
 
 async def test_several_miners_have_a_section_each(quiet: Simulator, farm: Farm) -> None:
@@ -445,19 +445,19 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> 
 
 async def test_a_wrong_command_line_has_the_exit_status_2_and_names_the_flag(quiet: Simulator) -> None:
     for arguments, words in (
-        ((), "Give --hotkey or --hotkey-file"),
-        (("--gpu.cost", "h100"), "--gpu.cost 'h100': write MODEL=USD_PER_HOUR"),
+        ((), "status needs a miner: add --hotkey or --hotkey-file"),
+        (("--gpu.cost", "h100"), "--gpu.cost 'h100' is invalid: write MODEL=USD_PER_HOUR"),
         (("--hotkey", "5x"), "SS58 address"),
         (("--alpha.price", "much"), "'--alpha.price'"),
     ):
         code, output, errors = await status(quiet, *arguments)
         assert (code, output) == (2, "")
         assert words in errors
-    assert not quiet.asked
+    assert not quiet.requests
 
 
 async def test_an_unknown_model_is_warned_of_on_standard_error(quiet: Simulator) -> None:
     code, output, errors = await status(quiet, "--json", "--gpu.cost", "rtx9000=1", **MINE)
     assert code == 0
     assert json.loads(output)["actions"] == []
-    assert "Warning: --gpu.cost names a GPU model that is not known here: rtx9000. The known models are 3090," in errors
+    assert "Warning: --gpu.cost has an unknown GPU model: rtx9000. The known models are 3090," in errors

@@ -100,14 +100,14 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
     assert registered == set(simulator.world.by_hotkey)
     assert set(successes(page)) == PUBLIC
     assert set(successes(page).values()) == {1.0}
-    assert not [asked for asked in simulator.asked if asked.signed or asked.hotkey]
+    assert not [asked for asked in simulator.requests if asked.signed or asked.hotkey]
 
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]))
     assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
     assert "stats_per_chute" in successes(page)
-    assert not [asked for asked in simulator.asked if asked.signed]
+    assert not [asked for asked in simulator.requests if asked.signed]
 
 
 async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
@@ -130,7 +130,7 @@ async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
         await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
-    assert sorted(asked.endpoint for asked in simulator.asked) == sorted([*PUBLIC, "stats"])
+    assert sorted(asked.endpoint for asked in simulator.requests) == sorted([*PUBLIC, "stats"])
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
@@ -142,10 +142,10 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
     for miner in simulator.world.miners[:3]:
         assert page[series("chutes_fleet_servers", hotkey=miner.hotkey)] == len(miner.servers)
     assert text.count("# TYPE chutes_server_info ") == 1
-    assert [asked.endpoint for asked in simulator.asked].count("chutes") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("chutes") == 1
 
 
-async def test_who_is_last_among_equals_has_nobody_behind(simulator: Simulator) -> None:
+async def test_the_last_of_equal_miners_has_no_miner_behind(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url))
     earning = simulator.world.shares(NOON)
     idle = simulator.world.miners[-2].hotkey
@@ -194,7 +194,7 @@ async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[st
             assert metric not in names(cold), metric
         elif not NEEDS[name] & faults.keys():
             assert metric in names(cold), metric
-    # What is known already stays, whatever fails now, with its honest date.
+    # Cached data stays during the failure, with the time of its request.
     assert names(whole) - names(warm) <= {
         metric.name
         for collector in COLLECTORS
@@ -246,7 +246,7 @@ async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slo
         slow_rendering[:] = [0.3]
         pages = await asyncio.gather(*(page_of(exporter) for _ in range(30)))
         assert len(slow_rendering) == 2
-        # Who comes while a page is being made gets the next one: it may know more.
+        # A scrape that comes while a page is made gets the next page, which may have more data.
         first = asyncio.create_task(page_of(exporter))
         await until(lambda: being_made(exporter))
         await page_of(exporter)
@@ -267,7 +267,7 @@ async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Si
         leaving.transport.abort()
         page = parse_page((await staying).text)
     assert set(successes(page).values()) == {1.0}
-    assert [asked.endpoint for asked in simulator.asked].count("scores") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("scores") == 1
 
 
 async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
@@ -341,7 +341,7 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     assert waited["scores"] < 1
 
 
-async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simulator) -> None:
+async def test_a_stopping_exporter_answers_at_once_with_cached_data(simulator: Simulator) -> None:
     async with serve(watching(simulator.url)) as (url, exporter):
         simulator.faults["scores"] = Fault(latency=60)
         waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
@@ -382,7 +382,7 @@ async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simul
     async with Exporter(settings, clock=clock) as exporter:
         page = await page_of(exporter, timeout=30)
     assert set(successes(page).values()) == {1.0}
-    assert [simulator.api.most_at_once[name] for name in own] == [4] * 4
+    assert [simulator.api.max_concurrent[name] for name in own] == [4] * 4
 
 
 async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
@@ -405,14 +405,14 @@ async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simu
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await page_of(exporter)
         # Those under way together could not know; the others were left alone.
-        asked = len(simulator.asked)
+        asked = len(simulator.requests)
         clock.now += 599
         simulator.faults.clear()
         await page_of(exporter)
-        assert "nodes" not in [one.endpoint for one in list(simulator.asked)[asked:]]
+        assert "nodes" not in [one.endpoint for one in list(simulator.requests)[asked:]]
         clock.now += 1
         page = await page_of(exporter)
-    assert [one.endpoint for one in list(simulator.asked)[asked:]].count("nodes") == 12
+    assert [one.endpoint for one in list(simulator.requests)[asked:]].count("nodes") == 12
     assert successes(page)["nodes"] == 1
 
 
@@ -445,17 +445,17 @@ async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) 
     async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
         await page_of(exporter)
         page = await page_of(exporter)
-    assert [asked.endpoint for asked in simulator.asked].count("scores") == 2
-    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("scores") == 2
+    assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
     assert page[series("chutes_feed_ttl_seconds", feed="scores")] == 0
 
 
 async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         first = await page_of(exporter)
-        asked = len(simulator.asked)
+        asked = len(simulator.requests)
         second = await page_of(exporter)
-        assert len(simulator.asked) == asked
+        assert len(simulator.requests) == asked
     assert data_of(first) == data_of(second)
     assert second[series("chutes_feed_requests_total", feed="scores", result="hit")] == 1
     assert second[series("chutes_feed_requests_total", feed="scores", result="miss")] == 1
@@ -473,7 +473,7 @@ def stream_of(*records: dict[str, Any]) -> bytes:
 ROWS = [{"miner_hotkey": OTHER, "compute_units": 7, "total_instances": 1, "bounty_count": 0, "compute_seconds": None}]
 
 
-async def test_from_what_is_missing_nothing_is_concluded_where_a_record_could_not_be_read(simulator: Simulator) -> None:
+async def test_an_unreadable_record_makes_counts_ranks_and_zeros_absent(simulator: Simulator) -> None:
     gpu = {"uuid": "g1", "gpu_identifier": "h100", "verified_at": "2026-11-24T11:00:00"}
     window = {"instance_stats": [*ROWS, {"miner_hotkey": 5}]}
     simulator.faults.update(
@@ -530,7 +530,7 @@ async def test_a_sum_with_an_unknown_part_is_unknown(simulator: Simulator) -> No
     assert "chutes_platform_window_compute_seconds" not in names(page)
 
 
-async def test_what_the_api_says_twice_stands_once_and_is_counted(simulator: Simulator) -> None:
+async def test_a_duplicate_record_is_exported_once_and_counted(simulator: Simulator) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
     simulator.faults["metagraph"] = Fault(body=body_of(*twice))
     page = await scrape(make_settings(api_url=simulator.url))
@@ -616,7 +616,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: S
     (log,) = logs
     assert (log["event"], log["collector"], log["log_level"]) == ("collector off", name, "info")
     assert log["reason"].endswith("(404)")
-    assert [asked.endpoint for asked in simulator.asked].count(name) == 1
+    assert [asked.endpoint for asked in simulator.requests].count(name) == 1
 
 
 async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload(
@@ -627,7 +627,7 @@ async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload
     settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
 
     def asked() -> dict[str, int]:
-        endpoints = [one.endpoint for one in simulator.asked]
+        endpoints = [one.endpoint for one in simulator.requests]
         return {name: endpoints.count(name) for name in OPTIONAL}
 
     with structlog.testing.capture_logs() as logs:
@@ -689,14 +689,14 @@ async def test_a_collector_that_was_off_can_fail_like_any_other(simulator: Simul
 
 async def test_rolling_updates_are_asked_for_with_a_key_or_where_the_user_says_so(simulator: Simulator) -> None:
     one = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
-    (collector,) = (found for found in COLLECTORS if found.name == "rolling_updates")
+    collector = find_collector("rolling_updates")
     assert not enabled(collector, one)
     assert enabled(collector, replace(one, collectors={"rolling_updates": True}))
     assert enabled(collector, watching("http://x"))
     page = await scrape(replace(one, collectors={"rolling_updates": True}))
     assert "chutes_rolling_update_started_timestamp_seconds" in names(page)
     assert "chutes_instance_outdated" not in names(page)
-    assert not [asked for asked in simulator.asked if asked.signed]
+    assert not [asked for asked in simulator.requests if asked.signed]
 
 
 async def test_outdated_instances_are_those_of_an_older_version(simulator: Simulator) -> None:
@@ -712,7 +712,9 @@ async def test_outdated_instances_are_those_of_an_older_version(simulator: Simul
     assert set(outdated.values()) == {0, 1}
 
 
-async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Simulator, clock: Clock) -> None:
+async def test_leaving_out_collectors_and_restoring_them_is_logged_once_each(
+    simulator: Simulator, clock: Clock
+) -> None:
     only = {collector.name: collector.name == "metrics" for collector in COLLECTORS}
     with structlog.testing.capture_logs() as logs:
         async with Exporter(
@@ -764,7 +766,7 @@ async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
     assert page[series("chutes_feed_up", feed="scores")] == 1
 
 
-async def test_what_is_no_error_of_the_api_is_logged_with_its_trace(simulator: Simulator) -> None:
+async def test_an_unexpected_error_is_logged_with_its_traceback(simulator: Simulator) -> None:
     async def bug(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 

@@ -42,9 +42,7 @@ async def test_without_figures_their_metrics_are_absent(simulator: Simulator) ->
 
 def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:
     (warning,) = make_settings(gpu_costs=["h100=1", "rtx9000=2", "h1000=3"]).warnings
-    assert warning.startswith(
-        "--gpu.cost names a GPU model that is not known here: h1000, rtx9000. The known models are "
-    )
+    assert warning.startswith("--gpu.cost has an unknown GPU model: h1000, rtx9000. The known models are ")
     assert all(model in warning for model in GPU_MODELS)
     assert make_settings(gpu_costs=[f"{model}=1" for model in GPU_MODELS]).warnings == ()
 
@@ -53,7 +51,7 @@ def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:
 def test_a_cost_that_is_none_is_refused_in_a_sentence_that_names_the_flag(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         make_settings(gpu_costs=[text])
-    assert str(refused.value) == f"--gpu.cost {text!r}: write MODEL=USD_PER_HOUR, for example h100=1.95"
+    assert str(refused.value) == f"--gpu.cost {text!r} is invalid: write MODEL=USD_PER_HOUR, for example h100=1.95"
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
@@ -66,7 +64,7 @@ def test_a_figure_that_is_none_is_refused_in_a_sentence_that_names_the_flag(
     figure: dict[str, Any] = {setting: value}
     with pytest.raises(ConfigError) as refused:
         make_settings(**figure)
-    assert str(refused.value) == f"{flag} must be a finite number that is not negative, and not {value:g}"
+    assert str(refused.value) == f"{flag} {value:g} is invalid: write a number that is 0 or more"
 
 
 @pytest.mark.parametrize(

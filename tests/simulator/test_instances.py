@@ -30,7 +30,7 @@ def instance(chute: Chute, model: str = "4090", end: End = End.MINER, lasts: flo
 @pytest.mark.parametrize("end", End)
 @pytest.mark.parametrize("public", [True, False])
 @pytest.mark.parametrize("lasts", [HOUR - 1, HOUR])
-def test_what_ends_badly_in_its_first_hour_or_is_private_takes_back_everything(
+def test_the_end_of_an_instance_decides_whether_it_counts(
     chute: Chute, end: End, *, public: bool, lasts: float
 ) -> None:
     one = instance(replace(chute, public=public), end=end, lasts=lasts)
@@ -42,7 +42,7 @@ def test_what_ends_badly_in_its_first_hour_or_is_private_takes_back_everything(
     )
 
 
-def test_what_was_never_activated_does_not_count(chute: Chute) -> None:
+def test_an_instance_that_was_never_activated_does_not_count(chute: Chute) -> None:
     one = instance(chute, end=End.PURGED)
     one.activated_at = None
     assert not one.counts(NOON + DAY)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from chutes_exporter.simulator.instances import End
 from chutes_exporter.simulator.world import DAY, HOUR
 from tests.support import NOON
 
@@ -34,3 +35,18 @@ def test_a_maintenance_window_is_open_for_four_days_of_ten(world: World) -> None
     assert sum(window is not None for window in open_at) == 2 * 4 * 24
     assert {window.target for window in open_at if window is not None} == {"0.3.0", "0.4.0"}
     assert world.window(NOON - DAY) is None
+
+
+def test_maintenance_ends_the_instances_of_its_server_validly(world: World) -> None:
+    ended = 0
+    for miner in world.miners:
+        lives = world.all_instances(NOON + 6 * DAY, miner.hotkey)
+        for server in miner.servers:
+            mine = [one for one in lives if one.gpus[0].server_id == server.server_id]
+            ended += sum(one.end is End.MAINTENANCE for one in mine)
+            for upgrade in () if server.upgrades is None else server.upgrades.until(NOON + 5 * DAY):
+                middle = (upgrade.begins_at + upgrade.ends_at) / 2
+                assert not any(one.exists(middle) for one in mine)
+                for one in mine:
+                    assert one.end is not End.MAINTENANCE or one.activated_at is None or one.counts(one.ended_at + 1)
+    assert ended > 10
