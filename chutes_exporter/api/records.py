@@ -339,7 +339,7 @@ class HistoryPoint(Record, frozen=True):
 
 
 class ComputeRecord(Record, frozen=True):
-    """What a second of an instance was worth for a time. Source: ``/instances/compute_history_csv``.
+    """The compute multiplier of an instance for a time. Source: ``/instances/compute_history_csv``.
 
     An instance has records once it was activated. They begin at its creation. The newest has no end.
     """

@@ -132,7 +132,7 @@ ERROR_INFO = METRICS.info(
 )
 
 BACKFILLED = Metrics()
-"""What no page has and ``backfill`` writes."""
+"""Metrics that ``backfill`` writes. No page has them."""
 
 HOURLY_COMPUTE_UNITS = BACKFILLED.gauge(
     "chutes_instance_window_compute_units",

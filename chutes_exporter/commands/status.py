@@ -250,7 +250,7 @@ _RULES = (
         counts=True,
     ),
 )
-"""What needs action, the most urgent first. A metric that the exporter does not have makes no action."""
+"""The rules, the most urgent first. A metric without samples needs no action."""
 
 _METRICS = frozenset(rule.metric for rule in _RULES) | {
     "chutes_fleet_gpus",

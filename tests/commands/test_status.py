@@ -258,7 +258,7 @@ def _blacklist(farm: Farm, _now: float) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
-async def test_what_needs_action_is_said_and_the_exit_status_is_1(
+async def test_the_exit_status_is_1_and_the_screen_says_what_needs_action(
     quiet: Simulator, farm: Farm, happens: Callable[[Farm, float], None], kind: str, count: int, words: str
 ) -> None:
     happens(farm, time.time())
@@ -307,7 +307,7 @@ async def test_the_costs_of_idle_gpus_are_known_where_their_models_have_one(quie
     assert code == 1
 
 
-async def test_what_the_api_does_not_tell_is_said_and_the_exit_status_is_3(quiet: Simulator) -> None:
+async def test_a_failed_request_is_reported_and_the_exit_status_is_3(quiet: Simulator) -> None:
     quiet.faults["jobs"] = Fault(status=503)
     code, found = await report(quiet, **MINE)
     assert (code, found["action_needed"], found["all_known"]) == (3, False, False)
@@ -319,7 +319,7 @@ async def test_what_the_api_does_not_tell_is_said_and_the_exit_status_is_3(quiet
     assert output.endswith("Nothing of what is known needs action.\n")
 
 
-async def test_what_needs_action_counts_more_than_what_is_not_known(quiet: Simulator, farm: Farm) -> None:
+async def test_a_known_action_counts_more_than_a_failed_request(quiet: Simulator, farm: Farm) -> None:
     _idle(farm, time.time())
     quiet.faults["scores"] = Fault(status=502)
     code, found = await report(quiet, **MINE)
@@ -400,7 +400,7 @@ async def test_a_fleet_of_one_model_has_no_line_of_sums() -> None:
     async with Simulator(Farm(time.time(), [(Machine("l40s", 2),)]), clock=time.time) as simulator:
         _, output, _ = await status(simulator, **MINE)
     assert re.search(r"^  l40s +2 +0 +0 +0 +0 +2$", output, re.MULTILINE)
-    assert "  all" not in output
+    assert "\n  all" not in output
 
 
 async def test_a_collector_with_a_bug_leaves_its_part_unknown(
