@@ -46,6 +46,8 @@ OTHER_FOLDERS = {
 }
 """Folders of tests that mirror no package, and what they test."""
 OTHER_TESTS = {
+    "api/test_compute_history.py": "the CSV of multipliers, from its bytes to compute units",
+    "commands/test_backfill_compute.py": "what backfill makes of that CSV",
     "collectors/test_missing_fields.py": "every collector, with answers that lack a field",
     "test_facts.py": "the whole exporter, with a recorded world whose true values are known",
     "test_fields.py": "docs/fields.md",

@@ -18,9 +18,9 @@ from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
 from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH, NODES
-from chutes_exporter.page import exposition, observed, telemetry
+from chutes_exporter.page import exposition, money, observed, telemetry
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
-from chutes_exporter.page.rendering import Renderer
+from chutes_exporter.page.rendering import Renderer, collect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.exposition import Format
-    from chutes_exporter.page.rendering import Readings
+    from chutes_exporter.page.rendering import Collected, Readings
 
 _log = structlog.get_logger("exporter")
 
 ORDER = (
     *dict.fromkeys(metric for collector in COLLECTORS for metric in collector.metrics),
     *observed.METRICS,
+    *money.METRICS,
     *telemetry.METRICS,
 )
 """Every metric that a page may have, in the order of the page."""
@@ -168,6 +169,19 @@ class Exporter:
         """Ask for everything once, so that what is known is known before the first scrape."""
         await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
 
+    async def samples(self, metrics: Collection[str], *, timeout: float) -> Collected:
+        """Ask once for what some metrics are made of, and return them as samples, for commands.
+
+        Args:
+            metrics: Names of the metrics. Their collectors run if they are on, and bring their other metrics too.
+            timeout: Seconds to wait for the answers.
+        """
+        wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
+        plan = self._main.only(wanted)
+        feeds = await asyncio.gather(*(self.feeds.read(feed, timeout) for feed in plan.feeds))
+        readings = dict(zip(plan.feeds, feeds, strict=True))
+        return collect(plan, readings)
+
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
     ) -> bytes:
@@ -293,6 +307,7 @@ class Exporter:
         own.add(telemetry.RELOAD_GOOD, self.telemetry.reload_good)
         own.add(telemetry.RELOAD_TIMESTAMP, self.telemetry.reloaded_at or self._started)
         self._observations.collect(own)
+        money.report(self.settings, own)
         for state in self.feeds.states():
             # A feed that only a probe asked is reported on the probe's page.
             if not state.feed.hotkey or state.feed.hotkey in self.settings.watched:
