@@ -1,10 +1,11 @@
-"""The exporter: for each scrape, reads the feeds that the collectors need and makes the page."""
+"""The exporter: reads the feeds that a scrape needs, and makes the page."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -19,8 +20,10 @@ from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH, NODES
 from chutes_exporter.page import exposition, observed, telemetry
+from chutes_exporter.page.compression import gzip_page
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
-from chutes_exporter.page.rendering import Renderer
+from chutes_exporter.page.rendering import SECTIONS, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -31,24 +34,24 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading
-    from chutes_exporter.page.exposition import Format
-    from chutes_exporter.page.rendering import Readings
+    from chutes_exporter.page.exposition import Family
+    from chutes_exporter.page.rendering import Readings, Rendering
 
 _log = structlog.get_logger("exporter")
 
-ORDER = (
-    *dict.fromkeys(metric for collector in COLLECTORS for metric in collector.metrics),
-    *observed.METRICS,
-    *telemetry.METRICS,
-)
-"""Every metric that a page may have, in the order of the page."""
+ORDER = (*SECTIONS, *observed.METRICS, *telemetry.METRICS)
+"""Every metric of a page, in the order of the page."""
+_TELEMETRY_SECTIONS = {
+    **dict.fromkeys(observed.METRICS, "exporter"),
+    **{metric: "collectors" if "_scrape_" in metric.name else "exporter" for metric in telemetry.METRICS},
+}
 
 _LEAST_MEMORY = 64_000_000
 _MEMORY_PER_SERIES = 256
-"""Bytes of memory that the API's answers may take: at least, and for each series that a page may have."""
+"""Bytes of memory that the API's answers may take: at least, and for each allowed series of a page."""
 _FAST_BYTES = 1_000_000
 _FAST_ENTRIES = 64
-"""Assembling a page that is rendered already takes a few milliseconds up to this size."""
+"""Up to this size, assembling and compressing a page whose lines are cached takes a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Page:
 
     Attributes:
         body: The bytes.
-        readings: What each feed gave.
+        readings: The reading of each feed.
     """
 
     body: bytes
@@ -65,7 +68,7 @@ class Page:
 
 
 class _Wanted(NamedTuple):
-    """What a scrape wants. Scrapes that want the same share the page."""
+    """The page that a scrape asks for. Scrapes that ask for the same page share it."""
 
     target: str
     collect: frozenset[str]
@@ -74,11 +77,25 @@ class _Wanted(NamedTuple):
     gzipped: bool
 
 
+class _State(NamedTuple):
+    """The state of the exporter and its feeds at the moment of a page.
+
+    Attributes:
+        key: Differs if the samples differ.
+        samples: The samples, or None if the key is that of the page before.
+        counts: The readings of each feed, which change with every scrape.
+    """
+
+    key: object
+    samples: Samples | None
+    counts: list[tuple[Feed[Any], tuple[int, ...]]]
+
+
 class Exporter:
     """Answers scrapes.
 
     Args:
-        settings: What to watch and whom to ask.
+        settings: The miners to watch, and the API to request.
         clock: Unix time in seconds.
         monotonic: A clock that never jumps, in seconds.
 
@@ -113,9 +130,9 @@ class Exporter:
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Watch other miners, or with other keys. The address of the API and the timeouts stay as they were.
+        """Watch other miners, or use other keys. The address of the API and the timeouts stay the same.
 
-        What is known of miners that are not watched any more is forgotten.
+        The data of miners that are no longer watched is dropped.
         """
         before, feeds = self.settings.keys, set(self._main.feeds)
         self._adopt(settings)
@@ -128,6 +145,8 @@ class Exporter:
         self._requests.use(settings.keys)
         self._main = main_plan(settings)
         self._renderer = Renderer(self._main, settings.max_series)
+        self._exporter_part: tuple[object, list[Family]] = None, []
+        self._collector_part: tuple[object, list[Family]] = None, []
         self._making: dict[_Wanted, asyncio.Task[Page]] = {}
 
     def _tuned(self, feed: Feed[Any]) -> Feed[Any]:
@@ -140,7 +159,7 @@ class Exporter:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Give up what is under way and close all connections."""
+        """Cancel running requests and close all connections."""
         await self.feeds.aclose()
         await self.client.aclose()
 
@@ -150,7 +169,7 @@ class Exporter:
         return self._main.collectors
 
     def readiness(self) -> tuple[bool, str]:
-        """Tell whether a first answer of the API is known, or failed, and say so in words."""
+        """Tell whether a first request to the API has succeeded or failed, and say so in words."""
         api = self.settings.api_url
         if not self._main.feeds:
             return True, "ready, with no collector on"
@@ -161,7 +180,7 @@ class Exporter:
         return True, f"ready, though {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready"
 
     async def warm_up(self) -> None:
-        """Ask for everything once, so that what is known is known before the first scrape."""
+        """Request each feed once, before the first scrape."""
         await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
 
     async def page(
@@ -171,12 +190,12 @@ class Exporter:
 
         Args:
             form: The format of the page.
-            timeout: Seconds in which to answer; what has not come by then is older, or left out.
+            timeout: Seconds in which to answer. Data that has not arrived by then is older, or left out.
             gzipped: Whether to compress the page.
-            collect: Names of the only collectors that are wanted; all that are on where it is empty.
+            collect: Names of the only collectors to show. If empty, all that are on.
 
         Raises:
-            ChoiceError: A collector that is wanted is not on.
+            ChoiceError: One of these collectors is not on.
         """
         plan = self._main.only(collect) if collect else self._main
         wanted = _Wanted("", frozenset(collect), seated=False, form=form, gzipped=gzipped)
@@ -190,12 +209,12 @@ class Exporter:
         Args:
             target: The miner's hotkey.
             form: The format of the page.
-            timeout: Seconds in which to answer; what has not come by then is older, or left out.
+            timeout: Seconds in which to answer. Data that has not arrived by then is older, or left out.
             gzipped: Whether to compress the page.
-            collect: Names of the only collectors that are wanted.
+            collect: Names of the only collectors to show.
 
         Raises:
-            ChoiceError: A collector that is wanted cannot say anything about the target.
+            ChoiceError: One of these collectors has no data about the target.
         """
         deadline = time.monotonic() + timeout
         seated = await self._is_seated(target, collect, timeout)
@@ -203,7 +222,7 @@ class Exporter:
         return await self._answer(plan, _Wanted(target, frozenset(collect), seated, form, gzipped), deadline)
 
     async def _is_seated(self, target: str, collect: Collection[str], timeout: float) -> bool:
-        """Tell whether the API may be asked about a target alone: not for each address that somebody makes up."""
+        """Tell whether the API may be asked about a target alone, which is not so for addresses that do not exist."""
         if target in self.settings.watched:
             return True
         wanted = collect or [name for name, on in self.settings.collectors.items() if on]
@@ -213,20 +232,20 @@ class Exporter:
         return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)
 
     async def _answer(self, plan: Plan, wanted: _Wanted, deadline: float) -> Page:
-        # Making the page takes time too, and so do the pages before it. If that leaves nothing, the scrape does not
-        # wait. What is due is requested all the same, for the next scrape.
+        # Making this page and the pages before it takes time too. If that leaves none, the scrape does not wait. Due
+        # feeds are requested all the same, for the next scrape.
         wait = max(deadline - time.monotonic() - self._lag, 0.0)
         # Fast path: fresh feeds need no task.
         readings = {feed: hit for feed in plan.feeds if (hit := self.feeds.hit(feed)) is not None}
         due = [feed for feed in plan.feeds if feed not in readings]
         readings.update(zip(due, await asyncio.gather(*(self.feeds.read(feed, wait) for feed in due)), strict=True))
         began = time.monotonic()
-        # Scrapes share a page that nobody has begun to make yet.
+        # Scrapes share a page that is not being made yet.
         making = self._making.get(wanted)
         if making is None:
             making = self._making[wanted] = asyncio.create_task(self._make(plan, wanted, readings))
         try:
-            # A scraper that leaves must not take the page from the others.
+            # A scraper that disconnects must not cancel the page of the others.
             return await asyncio.shield(making)
         finally:
             self._lag = max(time.monotonic() - began, self._lag / 2)
@@ -235,29 +254,46 @@ class Exporter:
         # One page is made at a time: scrapes that come together share what is rendered.
         async with self._building:
             self._making.pop(wanted, None)
-            # Another scrape may have brought newer answers meanwhile, and old ones may have gone. The data and its
-            # freshness are taken at one moment, here on the loop, where nothing else moves.
+            # Another scrape may have brought newer answers meanwhile, and old answers may have expired. The data and
+            # its freshness are taken at one moment, here on the loop, where nothing else changes them.
             readings = {feed: self._as_of_now(feed, reading) for feed, reading in readings.items()}
-            own = Samples(with_created=self.settings.created_timestamps)
-            if not plan.target:
-                self._report(own)
-            rendered = self._renderer.rendered(plan, readings)
-            if rendered is not None and rendered <= _FAST_BYTES and len(plan.entries) <= _FAST_ENTRIES:
-                # A change of threads would take longer than this, most of all where the processor is scarce.
-                body = self._render(plan, wanted, readings, own)
+            state = None if plan.target else self._state()
+            if self._is_fast(plan, wanted, readings):
+                # A change of threads would take longer than this, most of all if the processor is busy.
+                body = self._render(plan, wanted, readings, state)
             else:
                 # In a thread, so that requests are answered meanwhile.
-                body = await asyncio.to_thread(self._render, plan, wanted, readings, own)
+                body = await asyncio.to_thread(self._render, plan, wanted, readings, state)
             return Page(body, readings)
 
-    def _render(self, plan: Plan, wanted: _Wanted, readings: Readings, own: Samples) -> bytes:
+    def _is_fast(self, plan: Plan, wanted: _Wanted, readings: Readings) -> bool:
+        """Tell whether making a page takes a few milliseconds at most."""
+        unchanged = self._renderer.unchanged(plan, readings)
+        if unchanged is not None and wanted.gzipped:
+            return all(section.pieces[wanted.form].is_compressed for section in unchanged.sections)
+        rendered = self._renderer.rendered(plan, readings)
+        return rendered is not None and rendered <= _FAST_BYTES and len(plan.entries) <= _FAST_ENTRIES
+
+    def _render(self, plan: Plan, wanted: _Wanted, readings: Readings, state: _State | None) -> bytes:
+        form, created = wanted.form, self.settings.created_timestamps
         rendering = self._renderer.render(plan, readings)
-        telemetry.report(rendering, own, max_series=None if plan.target else self.settings.max_series)
-        families = [*rendering.families, *exposition.render(own)]
-        created = self.settings.created_timestamps
-        own_end = b"" if plan.target else self.telemetry.render(wanted.form, created=created)
-        page = exposition.assemble(families, own_end, ORDER, wanted.form)
-        return exposition.compress(page) if wanted.gzipped else b"".join(page)
+        families = self._collector_families(plan, rendering)
+        if state is not None:
+            if state.samples is not None:
+                self._exporter_part = state.key, exposition.render(state.samples)
+            families = [*families, *self._exporter_part[1]]
+        sections = [*rendering.sections, *exposition.sections(families, _TELEMETRY_SECTIONS)]
+        pieces = [section.pieces[form] for section in sections]
+        rest: list[bytes] = []
+        if state is not None:
+            pieces.append(self.telemetry.exchanges(form, created=created))
+            since = self._started if created else None
+            rest = [telemetry.render_readings(state.counts, form, since), self.telemetry.process(form)]
+        if form is Format.OPENMETRICS:
+            rest.append(b"# EOF\n")
+        if wanted.gzipped:
+            return gzip_page(pieces, b"".join(rest))
+        return b"".join([*chain.from_iterable(piece.parts for piece in pieces), *rest])
 
     def _as_of_now(self, feed: Feed[Any], reading: Reading[Any]) -> Reading[Any]:
         snapshot = self.feeds.peek(feed)
@@ -269,7 +305,7 @@ class Exporter:
         return replace(reading, snapshot=snapshot, error=None)
 
     def _observe(self, feed: Feed[Any], answer: Answer[Any]) -> None:
-        # Every whole answer passes here once, in order; also the last ones of miners that are not watched any more.
+        # Every whole answer passes here once, in order, including the last ones of miners that are no longer watched.
         hotkey = feed.hotkey
         if all(key.address != hotkey for key in self.settings.keys):
             return
@@ -281,22 +317,44 @@ class Exporter:
         elif feed.name == NODES.name:
             self._observations.see_gpus(hotkey, answer.value, now)
 
-    def _report(self, own: Samples) -> None:
-        """Add the exporter's own samples."""
-        own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
-        for hotkey in sorted(self.settings.watched):
-            own.add(telemetry.WATCHED, 1, hotkey)
-        own.add(telemetry.RELOAD_GOOD, self.telemetry.reload_good)
-        own.add(telemetry.RELOAD_TIMESTAMP, self.telemetry.reloaded_at or self._started)
-        self._observations.collect(own)
-        for state in self.feeds.states():
-            # A feed that only a probe asked is reported on the probe's page.
-            if not state.feed.hotkey or state.feed.hotkey in self.settings.watched:
-                telemetry.report_feed(state, self.feeds.peek(state.feed), own, since=self._started)
+    def _state(self) -> _State:
+        """Return the state of the exporter and its feeds."""
+        watched = {"", *self.settings.watched}
+        # A feed that only a probe reads is reported on the probe's page.
+        states = [state for state in self.feeds.states() if state.feed.hotkey in watched]
+        feeds = [(state, self.feeds.peek(state.feed)) for state in states]
+        reloads = self.telemetry.reload_good, self.telemetry.reloaded_at or self._started
+        key = [self.settings, reloads, self._observations.version]
+        for state, snapshot in feeds:
+            key += [state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version]
+        samples = None
+        if self._exporter_part[0] != key:
+            samples = Samples(with_created=self.settings.created_timestamps)
+            samples.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
+            for hotkey in sorted(self.settings.watched):
+                samples.add(telemetry.WATCHED, 1, hotkey)
+            samples.add(telemetry.RELOAD_GOOD, reloads[0])
+            samples.add(telemetry.RELOAD_TIMESTAMP, reloads[1])
+            self._observations.collect(samples)
+            for state, snapshot in feeds:
+                telemetry.report_feed(state, snapshot, samples)
+        return _State(key, samples, [(state.feed, tuple(state.results.values())) for state in states])
+
+    def _collector_families(self, plan: Plan, rendering: Rendering) -> list[Family]:
+        """Return the results of a page's collectors, rendered again only if they changed."""
+        key = [rendering.cut, rendering.series, *rendering.outcomes]
+        if plan is not self._main or self._collector_part[0] != key:
+            samples = Samples()
+            telemetry.report(rendering, samples, max_series=None if plan.target else self.settings.max_series)
+            families = exposition.render(samples)
+            if plan is not self._main:
+                return families
+            self._collector_part = key, families
+        return self._collector_part[1]
 
 
 def _log_change(state: FeedState) -> None:
-    """Log that a feed went down, with what to do, or that it is back."""
+    """Log that a feed failed, with advice, or that it is back."""
     feed, error = state.feed, state.last_error
     context = {"feed": feed.name} | ({"hotkey": feed.hotkey} if feed.hotkey else {})
     if isinstance(error, ApiError):
@@ -304,7 +362,7 @@ def _log_change(state: FeedState) -> None:
     elif isinstance(error, DoubtedError):
         _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
     elif error is not None:
-        # No error of the API: a bug, which needs its trace.
+        # Not an error of the API but a bug, which needs its traceback.
         _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
     else:
         _log.info("feed is back", **context)

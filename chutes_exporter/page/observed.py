@@ -88,9 +88,14 @@ class _Watch:
 
 
 class Observations:
-    """The events of all watched miners. Tell it of every good answer, in order."""
+    """The events of all watched miners. Tell it of every good answer, in order.
+
+    Attributes:
+        version: Differs after every answer.
+    """
 
     def __init__(self) -> None:
+        self.version = 0
         self._counts: Counter[tuple[Metric, str]] = Counter()
         self._instances: dict[str, _Watch] = {}
         self._gpus: dict[str, _Watch] = {}
@@ -112,6 +117,7 @@ class Observations:
             still_active: Ids of instances that another endpoint says are active: they have not stopped.
             clock_offset: Seconds by which our clock is ahead of the service's, which dates the instances.
         """
+        self.version += 1
         first = hotkey not in self._instances
         watch = self._instances.setdefault(hotkey, _Watch(now))
         listed: dict[str, Instance] = {}
@@ -141,6 +147,7 @@ class Observations:
             nodes: The answer.
             now: Unix time of the answer.
         """
+        self.version += 1
         watch = self._gpus.setdefault(hotkey, _Watch(now))
         present = {node.uuid for node in nodes}
         for node in nodes:
@@ -156,6 +163,7 @@ class Observations:
 
     def forget(self, hotkey: str) -> None:
         """Forget a miner that is not watched any more: its counters would stand still."""
+        self.version += 1
         self._instances.pop(hotkey, None)
         self._gpus.pop(hotkey, None)
         for metric in METRICS:

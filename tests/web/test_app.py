@@ -18,7 +18,7 @@ from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
 from chutes_exporter.web.app import make_app, scrape_timeout
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, Clock, get, parse_page, series, served, served_exporter, until, watching
+from tests.support import HOTKEY, Clock, data_of, get, parse_page, series, served, served_exporter, until, watching
 
 CLOCK_SECONDS = 0.01
 """The resolution of the kernel's time of arrival."""
@@ -59,6 +59,18 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simula
         assert (head.status_code, head.content) == (200, b"")
         assert (await client.post(f"{url}/metrics")).status_code == 405
         assert (await client.get(f"{url}/nothing")).status_code == 404
+
+
+async def test_curl_reads_a_compressed_page(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        page = parse_page((await get(f"{url}/metrics")).text)
+        for _ in range(2):
+            # It fails if the stream does not end where it should.
+            arguments = ("curl", "--silent", "--show-error", "--compressed", f"{url}/metrics")
+            curl = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+            output, _ = await curl.communicate()
+            assert curl.returncode == 0
+            assert data_of(parse_page(output.decode())) == data_of(page)
 
 
 async def test_the_metrics_path_is_a_setting(simulator: Simulator) -> None:
