@@ -64,8 +64,8 @@ class Piece:
         return _Deflated(_deflate(self.parts, zlib.Z_FULL_FLUSH), checksum, _power(_BYTE, self.size))
 
 
-def gzip_page(pieces: Iterable[Piece], rest: bytes) -> bytes:
-    """Return a page as one gzip member.
+def gzip_page(pieces: Iterable[Piece], rest: bytes) -> list[bytes]:
+    """Return a page as the parts of one gzip member.
 
     Args:
         pieces: The bytes that are likely to stand on the next page too.
@@ -77,7 +77,7 @@ def gzip_page(pieces: Iterable[Piece], rest: bytes) -> bytes:
         checksum = _multiply(checksum, piece.deflated.shift) ^ piece.deflated.checksum
         size += piece.size
     trailer = struct.pack("<II", zlib.crc32(rest, checksum), size & 0xFFFFFFFF)
-    return b"".join([*data, _deflate([rest], zlib.Z_FINISH), trailer])
+    return [*data, _deflate([rest], zlib.Z_FINISH), trailer]
 
 
 def _deflate(parts: Iterable[bytes], end: int) -> bytes:

@@ -59,12 +59,17 @@ class Page:
     """The bytes of one exposition.
 
     Attributes:
-        body: The bytes.
+        parts: The bytes, in parts that pages share.
         readings: The reading of each feed.
     """
 
-    body: bytes
+    parts: list[bytes]
     readings: Readings
+
+    @property
+    def body(self) -> bytes:
+        """The bytes in one piece."""
+        return b"".join(self.parts)
 
 
 class _Wanted(NamedTuple):
@@ -186,6 +191,12 @@ class Exporter:
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
     ) -> bytes:
+        """Return the bytes of :meth:`metrics` in one piece."""
+        return (await self.metrics(form, timeout=timeout, gzipped=gzipped, collect=collect)).body
+
+    async def metrics(
+        self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
+    ) -> Page:
         """Answer a scrape of the metrics page.
 
         Args:
@@ -199,7 +210,7 @@ class Exporter:
         """
         plan = self._main.only(collect) if collect else self._main
         wanted = _Wanted("", frozenset(collect), seated=False, form=form, gzipped=gzipped)
-        return (await self._answer(plan, wanted, time.monotonic() + timeout)).body
+        return await self._answer(plan, wanted, time.monotonic() + timeout)
 
     async def probe(
         self, target: str, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -260,11 +271,11 @@ class Exporter:
             state = None if plan.target else self._state()
             if self._is_fast(plan, wanted, readings):
                 # A change of threads would take longer than this, most of all if the processor is busy.
-                body = self._render(plan, wanted, readings, state)
+                parts = self._render(plan, wanted, readings, state)
             else:
                 # In a thread, so that requests are answered meanwhile.
-                body = await asyncio.to_thread(self._render, plan, wanted, readings, state)
-            return Page(body, readings)
+                parts = await asyncio.to_thread(self._render, plan, wanted, readings, state)
+            return Page(parts, readings)
 
     def _is_fast(self, plan: Plan, wanted: _Wanted, readings: Readings) -> bool:
         """Tell whether making a page takes a few milliseconds at most."""
@@ -274,7 +285,7 @@ class Exporter:
         rendered = self._renderer.rendered(plan, readings)
         return rendered is not None and rendered <= _FAST_BYTES and len(plan.entries) <= _FAST_ENTRIES
 
-    def _render(self, plan: Plan, wanted: _Wanted, readings: Readings, state: _State | None) -> bytes:
+    def _render(self, plan: Plan, wanted: _Wanted, readings: Readings, state: _State | None) -> list[bytes]:
         form, created = wanted.form, self.settings.created_timestamps
         rendering = self._renderer.render(plan, readings)
         families = self._collector_families(plan, rendering)
@@ -293,7 +304,7 @@ class Exporter:
             rest.append(b"# EOF\n")
         if wanted.gzipped:
             return gzip_page(pieces, b"".join(rest))
-        return b"".join([*chain.from_iterable(piece.parts for piece in pieces), *rest])
+        return [*chain.from_iterable(piece.parts for piece in pieces), *rest]
 
     def _as_of_now(self, feed: Feed[Any], reading: Reading[Any]) -> Reading[Any]:
         snapshot = self.feeds.peek(feed)

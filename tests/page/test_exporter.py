@@ -244,7 +244,7 @@ def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     render = Exporter._render  # noqa: SLF001 - made slow
     seconds = [0.0]
 
-    def slow(*arguments: Any) -> bytes:
+    def slow(*arguments: Any) -> list[bytes]:
         time.sleep(seconds[0])
         seconds.append(seconds[0])
         return render(*arguments)
