@@ -250,6 +250,9 @@ class Exporter:
         readings = {feed: hit for feed in plan.feeds if (hit := self.feeds.hit(feed)) is not None}
         due = [feed for feed in plan.feeds if feed not in readings]
         readings.update(zip(due, await asyncio.gather(*(self.feeds.read(feed, wait) for feed in due)), strict=True))
+        if not due and not self._building.locked() and self._is_fast(plan, wanted, readings):
+            # A change of tasks or threads would take longer than this, most of all if the processor is busy.
+            return Page(self._render(plan, wanted, readings, self._state(plan, readings)), readings)
         began = time.monotonic()
         # Scrapes share a page that is not being made yet.
         making = self._making.get(wanted)
@@ -262,20 +265,15 @@ class Exporter:
             self._lag = max(time.monotonic() - began, self._lag / 2)
 
     async def _make(self, plan: Plan, wanted: _Wanted, readings: Readings) -> Page:
-        # One page is made at a time: scrapes that come together share what is rendered.
+        # One page is made at a time: scrapes that come together share the lines.
         async with self._building:
             self._making.pop(wanted, None)
             # Another scrape may have brought newer answers meanwhile, and old answers may have expired. The data and
             # its freshness are taken at one moment, here on the loop, where nothing else changes them.
             readings = {feed: self._as_of_now(feed, reading) for feed, reading in readings.items()}
-            state = None if plan.target else self._state()
-            if self._is_fast(plan, wanted, readings):
-                # A change of threads would take longer than this, most of all if the processor is busy.
-                parts = self._render(plan, wanted, readings, state)
-            else:
-                # In a thread, so that requests are answered meanwhile.
-                parts = await asyncio.to_thread(self._render, plan, wanted, readings, state)
-            return Page(parts, readings)
+            # In a thread, so that requests are answered meanwhile.
+            state = self._state(plan, readings)
+            return Page(await asyncio.to_thread(self._render, plan, wanted, readings, state), readings)
 
     def _is_fast(self, plan: Plan, wanted: _Wanted, readings: Readings) -> bool:
         """Tell whether making a page takes a few milliseconds at most."""
@@ -328,12 +326,17 @@ class Exporter:
         elif feed.name == NODES.name:
             self._observations.see_gpus(hotkey, answer.value, now)
 
-    def _state(self) -> _State:
-        """Return the state of the exporter and its feeds."""
+    def _state(self, plan: Plan, readings: Readings) -> _State | None:
+        """Return the state of the exporter and its feeds. The page of a probe does not show it."""
+        if plan.target:
+            return None
         watched = {"", *self.settings.watched}
         # A feed that only a probe reads is reported on the probe's page.
         states = [state for state in self.feeds.states() if state.feed.hotkey in watched]
-        feeds = [(state, self.feeds.peek(state.feed)) for state in states]
+        feeds = [
+            (state, reading.snapshot if (reading := readings.get(state.feed)) else self.feeds.peek(state.feed))
+            for state in states
+        ]
         reloads = self.telemetry.reload_good, self.telemetry.reloaded_at or self._started
         key = [self.settings, reloads, self._observations.version]
         for state, snapshot in feeds:

@@ -172,9 +172,12 @@ class _PageResponse(Response):
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        left = sum(map(len, self._parts))
         for portion in _portions(self._parts):
-            await send({"type": "http.response.body", "body": portion, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            left -= len(portion)
+            await send({"type": "http.response.body", "body": portion, "more_body": left > 0})
+            if not left:
+                return
 
 
 def _portions(parts: list[bytes]) -> Iterator[bytes | memoryview]:

@@ -13,7 +13,7 @@ import pytest
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings
-from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exporter import Exporter, Page
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
 from chutes_exporter.web.app import make_app, scrape_timeout
@@ -166,11 +166,11 @@ async def test_the_time_before_a_scrape_is_handled_counts(
 ) -> None:
     waits = []
 
-    async def page(*_: object, timeout: float, **__: object) -> bytes:
+    async def metrics(*_: object, timeout: float, **__: object) -> Page:
         waits.append(timeout)
-        return b""
+        return Page([], {})
 
-    monkeypatch.setattr(Exporter, "page", page)
+    monkeypatch.setattr(Exporter, "metrics", metrics)
     async with served_exporter(watching(simulator.url, timeout_offset=0.5)) as (url, _):
         address = httpx.URL(url)
         with socket.create_connection((address.host, address.port)) as client:
@@ -205,10 +205,25 @@ async def test_a_page_is_sent_bit_by_bit_and_whole(simulator: Simulator, monkeyp
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
 
 
+@pytest.mark.parametrize("sizes", [(), (0,), (10,), (1000,), (400, 600), (999, 2), (2000, 0), (1, 3500, 1)])
+async def test_a_page_of_any_size_is_sent_to_its_end(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
+) -> None:
+    parts = [bytes([number]) * size for number, size in enumerate(sizes)]
+
+    async def metrics(*_: object, **__: object) -> Page:
+        return Page(parts, {})
+
+    monkeypatch.setattr(app, "PORTION_BYTES", 1000)
+    monkeypatch.setattr(Exporter, "metrics", metrics)
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        assert (await get(f"{url}/metrics", **{"accept-encoding": "identity"})).content == b"".join(parts)
+
+
 async def test_a_reader_that_is_slow_takes_no_place_from_others(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Exporter, "_render", lambda *_: b"x" * 30_000_000)
+    monkeypatch.setattr(Exporter, "_render", lambda *_: [b"x" * 30_000_000])
     async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
         address = httpx.URL(url)
         reader, writer = await asyncio.open_connection(address.host, address.port)
