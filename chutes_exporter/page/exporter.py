@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Self
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.client import Answer, Exchange
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
@@ -120,7 +120,7 @@ class Exporter:
         self.client = ChutesClient(
             settings.api_url,
             timeout=settings.api_timeout,
-            watcher=self.telemetry.observe,
+            watcher=self._note_exchange,
             clock=clock,
             max_memory=_LEAST_MEMORY + _MEMORY_PER_SERIES * settings.max_series,
         )
@@ -312,6 +312,17 @@ class Exporter:
             error = reading.error or DeadlineError("it is too old by now")
             return replace(reading, snapshot=None, result="failed", error=error)
         return replace(reading, snapshot=snapshot, error=None)
+
+    def _note_exchange(self, exchange: Exchange) -> None:
+        """Count and log a request to the API. Paths and headers are not logged, because they can be private."""
+        self.telemetry.observe(exchange)
+        _log.debug(
+            "requested",
+            endpoint=exchange.endpoint,
+            status=exchange.code,
+            seconds=round(exchange.seconds, 3),
+            bytes=exchange.size,
+        )
 
     def _observe(self, feed: Feed[Any], answer: Answer[Any]) -> None:
         # Every whole answer passes here once, in order, including the last ones of miners that are no longer watched.
