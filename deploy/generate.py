@@ -189,7 +189,7 @@ FILES: Final = {
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
 }
-"""What is made, by its path in deploy/."""
+"""Generated files by their path in deploy/."""
 
 if __name__ == "__main__":
     for name, make in FILES.items():

@@ -9,6 +9,7 @@ import asyncio
 import re
 from pathlib import Path
 
+from chutes_exporter import log
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.page.exporter import Exporter
@@ -20,7 +21,7 @@ from tests.support import KEY, NOON, Clock
 DIRECTORY = Path(__file__).parent / "golden_pages"
 FILES = {Format.TEXT: DIRECTORY / "page.txt", Format.OPENMETRICS: DIRECTORY / "page.openmetrics"}
 
-# What differs from run to run: times that pass, the process, its Python, and what prometheus-client dates itself.
+# Values that differ between runs: durations, the process, its Python, and timestamps of prometheus-client.
 _VARYING = re.compile(
     r"^((?:chutes_scrape_collector_duration_seconds|chutes_api_request_duration_seconds_(?:bucket|sum)"
     r"|chutes_api_clock_offset_seconds|chutes_api_response_bytes_total|chutes_api_\w+_created"
@@ -67,5 +68,6 @@ async def pages() -> dict[Format, str]:
 
 
 if __name__ == "__main__":
+    log.configure("warning", "logfmt")
     for form, text in asyncio.run(pages()).items():
         FILES[form].write_text(text)

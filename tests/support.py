@@ -1,4 +1,4 @@
-"""What many tests need: clocks, pages, and real servers."""
+"""Helpers of many tests: clocks, pages and real servers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ from starlette.routing import Route
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import Address, Credentials, Settings, make_settings
 from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
@@ -82,6 +84,21 @@ def parse_page(text: str) -> Page:
     return page
 
 
+def names(page: Page) -> set[str]:
+    """Return the names of a page's samples."""
+    return {name for name, _ in page}
+
+
+async def page_of(exporter: Exporter, timeout: float = 5) -> Page:
+    """Return an exporter's metrics page."""
+    return parse_page((await exporter.page(Format.TEXT, timeout=timeout)).decode())
+
+
+def find_collector(name: str) -> Collector:
+    """Return the collector of a name."""
+    return next(collector for collector in COLLECTORS if collector.name == name)
+
+
 def count_openmetrics(text: str) -> int:
     """Return how many samples the reference parser finds in an OpenMetrics page."""
     families = parse_openmetrics(text)  # type: ignore[no-untyped-call]
@@ -89,7 +106,7 @@ def count_openmetrics(text: str) -> int:
 
 
 def data_of(page: Page) -> Page:
-    """Return the part of a page that tells of the API's data, not of the exporter itself."""
+    """Return the samples of a page about the API's data, without the exporter's own metrics."""
     own = ("process_", "python_", "chutes_api_", "chutes_feed_", "chutes_scrape_", "chutes_exporter_")
     return {
         key: value for key, value in page.items() if not key[0].startswith(own) and key[0] != "chutes_miner_watched"
@@ -97,7 +114,7 @@ def data_of(page: Page) -> Page:
 
 
 def successes(page: Page) -> dict[str, float]:
-    """Return how each collector went, by name."""
+    """Return the success of each collector by name."""
     return {
         dict(labels)["collector"]: value
         for (name, labels), value in page.items()
@@ -125,7 +142,7 @@ async def served_exporter(
 def free_port() -> int:
     """Return a port that nobody listens on, and that nobody else gets until this process ends."""
     reserved = socket.socket()
-    # Whoever listens sets the same option, and may therefore share the port with a socket that does not listen.
+    # A server sets the same option, and may therefore share the port with a socket that does not listen.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind(("127.0.0.1", 0))
     port: int = reserved.getsockname()[1]
@@ -134,12 +151,12 @@ def free_port() -> int:
 
 
 def examples(count: int) -> int:
-    """Return how many examples a property is tried on: as many, or five times as many in CI's deeper run."""
+    """Return the number of examples of a property test, five times as many in CI's deeper run."""
     return count * (5 if os.environ.get("CHUTES_EXPORTER_TEST_DEEP") else 1)
 
 
 async def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something is so; a coroutine is asked for what comes of it."""
+    """Wait until a condition is true. The condition may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
@@ -150,7 +167,7 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 async def get(url: str, **headers: str) -> httpx.Response:
-    """Ask once."""
+    """Send one GET request."""
     async with httpx.AsyncClient(timeout=30) as client:
         return await client.get(url, headers=headers)
 
@@ -180,7 +197,7 @@ def recording(directory: Path, name: str) -> bytes:
 
 
 def replay(answers: Mapping[str, bytes]) -> Starlette:
-    """Make an API that gives recorded answers, whoever asks.
+    """Make an API that gives recorded answers to every client.
 
     Args:
         answers: Bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one`` for one miner's. What
@@ -227,7 +244,7 @@ def fast_rules(directory: Path) -> list[Path]:
 
 
 class History:
-    """What a Prometheus that is about to start in a directory would have scraped before.
+    """Past scrapes of a Prometheus that will start in a directory.
 
     Args:
         directory: As `Prometheus` has it.
@@ -243,7 +260,7 @@ class History:
         """Add a page that was scraped at a Unix time, later than the one before."""
         with self._path.open("a") as file:
             for (name, own), value in page.items():
-                # What it costs to make a history is not what an exporter costs.
+                # The process metrics of this test are not those of an exporter.
                 if not name.startswith("process_"):
                     pairs = (f"{label}={json.dumps(text, ensure_ascii=False)}" for label, text in (*own, *self._labels))
                     file.write(f"{name}{{{','.join(pairs)}}} {value} {at:.3f}\n")
@@ -283,7 +300,7 @@ class Prometheus:
 
     @property
     def log(self) -> str:
-        """What it has logged."""
+        """The log of the process."""
         return (self.directory / "log").read_text()
 
     def __enter__(self) -> Self:

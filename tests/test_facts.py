@@ -96,7 +96,7 @@ async def test_places_follow_the_incentive(world: World) -> None:
     assert world.by("hotkey", "chutes_miner_seats_behind") == behind
 
 
-async def test_what_the_api_calls_vtrust_is_the_consensus(world: World) -> None:
+async def test_the_field_vtrust_is_the_consensus(world: World) -> None:
     seats = {seat["hotkey"]: seat["vtrust"] for seat in world.raw["metagraph"]}
     consensus = world.by("hotkey", "chutes_miner_consensus_ratio")
     assert consensus == pytest.approx({hotkey: value / 65535 for hotkey, value in seats.items()})
@@ -134,7 +134,7 @@ async def test_only_a_reason_with_text_is_a_blacklisting(world: World) -> None:
         "chutes_observed_instance_verification_failures_total",
     ],
 )
-async def test_what_the_service_never_writes_is_not_exported(world: World, name: str) -> None:
+async def test_fields_that_the_service_never_writes_are_not_exported(world: World, name: str) -> None:
     assert len(world.page) > 500
     assert [key for page in (world.page, world.wide) for key in page if key[0] == name] == []
 
@@ -227,7 +227,7 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
     assert found.total() == len(world.true["gpu_state"])
 
 
-async def test_what_is_said_of_one_gpu_agrees_with_its_state(world: World) -> None:
+async def test_the_metrics_of_a_gpu_agree_with_its_state(world: World) -> None:
     verified = {row["uuid"]: row["verified_at"] is not None for row in world.raw["nodes"]}
     for gpu, state in world.true["gpu_state"].items():
         assert world.mine("chutes_gpu_in_use", gpu_id=gpu) == (state not in ("idle", "unverified"))
@@ -343,7 +343,7 @@ async def test_the_score_heads_where_what_earns_now_would_bring_it(world: World)
     rates = dict(world.true["earning_rate_per_miner"])
     disabled = [one for one in world.raw["instances"] if world.true["instance_state"][one["instance_id"]] == "disabled"]
     rates[world.hotkey] += sum(one["compute_multiplier"] for one in disabled)
-    # Whoever has lost the seat, or is blacklisted, is not scored.
+    # A deregistered or blacklisted miner has no score.
     scored = {
         hotkey: rate
         for hotkey, rate in rates.items()
@@ -396,7 +396,7 @@ async def test_chutes_are_all_there(world: World) -> None:
     assert sum(one.get("disabled") == "true" for one in infos) == world.true["chutes_disabled"]
 
 
-async def test_what_the_api_calls_bounty_is_an_age(world: World) -> None:
+async def test_the_field_bounty_is_an_age(world: World) -> None:
     ages = world.by("chute_id", "chutes_chute_bounty_age_seconds")
     assert ages.keys() == world.true["bounties"].keys()
     for chute, bounty in world.true["bounties"].items():

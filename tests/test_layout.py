@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,37 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli", "web"},
 }
 """The direction of the data: api, feeds, collectors, page, web; with the simulator and the commands beside."""
+
+TESTS = ROOT / "tests"
+OTHER_FOLDERS = {
+    "alertmanager": "the routing of alerts",
+    "deploy": "the image, the manifests and the releases",
+    "golden_pages": "whole pages, as they were reviewed",
+    "grafana": "the dashboards",
+    "integration": "the exporter together with a real Prometheus and a browser",
+    "prometheus": "the rules and the alerts",
+    "recordings": "recorded answers",
+}
+"""Folders of tests that mirror no package, and what they test."""
+OTHER_TESTS = {
+    "collectors/test_missing_fields.py": "every collector, with answers that lack a field",
+    "test_facts.py": "the whole exporter, with a recorded world whose true values are known",
+    "test_fields.py": "docs/fields.md",
+    "test_flags.py": "docs/configuration.md",
+    "test_golden.py": "the whole page, as it was reviewed",
+    "test_hostile.py": "the whole exporter, with hostile answers and requests",
+    "test_layout.py": "the layout of the package",
+    "test_links.py": "the links between the documents",
+    "test_reaper.py": "tests/reaper.py",
+    "test_recordings.py": "the whole exporter, with recorded answers",
+    "test_secrets.py": "all that the exporter shows",
+    "test_security.py": "docs/security.md, docs/architecture.md and SECURITY.md",
+    "test_style.py": "the words of all public texts",
+    "web/test_attacks.py": "the real command, under attack",
+    "web/test_exporter_toolkit.py": "the web configuration, compared with Prometheus' exporter-toolkit",
+    "web/test_probe.py": "/probe, which web/app.py, page/plan.py and page/exporter.py answer together",
+}
+"""Test files in mirrored folders that test more than one module or none, and what they test."""
 
 
 def modules() -> list[Path]:
@@ -102,3 +134,41 @@ def test_no_module_imports_itself_through_others() -> None:
 def test_httpx_is_imported_in_one_place_only() -> None:
     users = [path for path in modules() if "import httpx" in path.read_text()]
     assert [str(path.relative_to(PACKAGE)) for path in users] == ["api/client.py"]
+
+
+def declares_something(path: Path) -> bool:
+    """Tell whether a module has more than a docstring, imports and names like ``__all__``."""
+    plain = (ast.Expr, ast.Import, ast.ImportFrom)
+    return not all(
+        isinstance(node, plain) or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith("__"))
+        for node in ast.parse(path.read_text()).body
+    )
+
+
+def mirrored_test(module: Path) -> str:
+    """Return the name of a module's test file. What ``__init__`` declares is tested under the package's name."""
+    stem = module.parent.name if module.name == "__init__.py" else module.stem.strip("_")
+    return str((module.parent / f"test_{stem}.py").relative_to(PACKAGE))
+
+
+TESTED = {mirrored_test(path): path for path in modules() if path.name != "__init__.py" or declares_something(path)}
+"""The modules, by the name of their test file."""
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_every_module_has_a_test_file_of_its_name(name: str) -> None:
+    path = TESTS / name
+    assert path.exists()
+    assert re.search(r"^(async )?def test_", path.read_text(), re.MULTILINE)
+
+
+def test_every_test_file_mirrors_a_module_or_is_listed_with_what_it_tests() -> None:
+    found = {str(path.relative_to(TESTS)) for path in TESTS.rglob("test_*.py")}
+    mirrored = {name for name in found if name.partition("/")[0] not in OTHER_FOLDERS}
+    assert mirrored == TESTED.keys() | OTHER_TESTS.keys()
+
+
+def test_every_folder_of_tests_mirrors_a_package_or_is_listed_with_what_it_tests() -> None:
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == packages | OTHER_FOLDERS.keys()

@@ -73,7 +73,7 @@ OWN = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique
 """Endpoints that answer about the miner who asks."""
 ALL_ON = {collector.name: True for collector in COLLECTORS}
 MARKER = b"marker-of-"
-"""What stands in our recordings where the service sends secrets and users' data."""
+"""Placeholder in our recordings for secrets and users' data."""
 _TIME = re.compile(r"(\d+)-(\d+)-(\d+)[T ](\d+):(\d+):(\d+)(\.\d+)?(?:([+-])(\d\d)(?::?(\d\d))?)?")
 
 
@@ -575,7 +575,7 @@ EXPECTATIONS = {
     expect_cooldowns: ("thrash_cooldowns",),
     expect_observed: ("instances", "nodes"),
 }
-"""What to expect where all the answers it is made of are there."""
+"""The expected value if all required answers are known."""
 
 
 def expected(raw: dict[str, Any], hotkey: str) -> Page:
@@ -670,7 +670,7 @@ def same(bodies: dict[str, bytes]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("change", [same, spoiled])
 @pytest.mark.parametrize("period", [None, *OLDER])
-async def test_no_page_log_line_or_error_shows_what_is_secret(
+async def test_no_page_log_line_or_error_shows_secrets(
     period: str | None, change: Callable[[dict[str, bytes]], dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bodies = change(MINERS[0].bodies() if period is None else older_bodies(period))
@@ -684,7 +684,7 @@ async def test_no_page_log_line_or_error_shows_what_is_secret(
 
 @pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)], ids=str)
 @pytest.mark.parametrize("name", ["instances", "jobs"])
-async def test_no_query_prints_what_is_secret(name: str, form: tuple[str, ...]) -> None:
+async def test_no_query_prints_secrets(name: str, form: tuple[str, ...]) -> None:
     bodies = MINERS[0].bodies()
     async with served(replay(bodies)) as url:
         process = await asyncio.create_subprocess_exec(
@@ -710,7 +710,7 @@ async def test_a_window_that_the_stats_leave_out_is_unknown_not_zero() -> None:
     assert series("chutes_miner_window_compute_units", hotkey=HOTKEY, window="1d") not in page
 
 
-async def test_chutes_may_lack_what_they_ask_for() -> None:
+async def test_chutes_may_lack_requirements() -> None:
     bodies = MINERS[0].bodies()
     bodies["chutes"] = b'data: {"chute_id":"a","node_selector":{"gpu_count":2}}\n\n'
     async with served(replay(bodies)) as url:

@@ -1,4 +1,4 @@
-"""The collectors, one module a topic."""
+"""The collectors, one module for each topic."""
 
 from chutes_exporter.collectors import (
     active_instances,
@@ -46,6 +46,6 @@ COLLECTORS: tuple[Collector, ...] = (
     image_details.COLLECTOR,
     chute_gpus.COLLECTOR,
 )
-"""All collectors, the most important first: of a page that would be too large each is kept that still fits."""
+"""All collectors, the most important first. A page that would be too large keeps those that fit, in this order."""
 
 __all__ = ["COLLECTORS", "Answers", "Collector", "Cost", "MinersChoice", "Scope"]

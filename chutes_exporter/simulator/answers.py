@@ -1,4 +1,4 @@
-"""What the endpoints answer, as JSON values, with every field that the service sends."""
+"""The endpoints' answers as JSON values, with every field that the service sends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 WINDOWS = (("past_hour", HOUR), ("past_day", DAY), ("all", WEEK))
 _IMAGES = (
-    # The status, and hours between a build's start and the world's.
+    # The status, and hours from the build's start to the start of the world.
     ("built and pushed", 30.0),
     ("built and pushed", 80.0),
     ("building", None),
@@ -41,7 +41,7 @@ _VALIDATOR_KEYS = "-----BEGIN CERTIFICATE-----\nc2ltdWxhdGVk\n-----END CERTIFICA
 
 
 def iso(time: float | None, *, offset: bool = True) -> str | None:
-    """Write a Unix time as the service does, with an offset or without."""
+    """Format a Unix time like the service, with or without an offset."""
     if time is None:
         return None
     moment = datetime.fromtimestamp(time, UTC)
@@ -52,10 +52,10 @@ def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
     """Return a chute.
 
     Args:
-        world: Where it is.
+        world: Its world.
         chute: The chute.
         now: Unix time.
-        bounties: Whether the service knows of bounties.
+        bounties: Whether the service knows the bounties.
     """
     age = world.bounty_age(chute, now) if bounties else None
     factors = chute.factors(now, age)
@@ -122,7 +122,7 @@ def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
 
 
 def image_rows(start: float, now: float) -> Iterator[Row]:
-    """Yield the images: built ones, failed ones, one that waits, and one that is built again and again."""
+    """Yield the images: built, failed, pending, and one that is rebuilt all the time."""
     for number, (status, age) in enumerate(_IMAGES):
         started = None if age is None else start - age * HOUR
         if status == "building":
@@ -229,7 +229,7 @@ def instance_rows(world: World, miner: Miner, now: float) -> Iterator[Row]:
 
 
 def inventory(world: World, miner: Miner, now: float) -> list[Row]:
-    """Return the GPUs of a miner's instances, whatever state these are in."""
+    """Return the GPUs of a miner's instances in any state."""
     return [
         {
             "gpu_id": gpu.uuid,
@@ -245,7 +245,7 @@ def inventory(world: World, miner: Miner, now: float) -> list[Row]:
 
 
 def active_instances(world: World, now: float) -> list[Row]:
-    """Return everybody's active instances with what they earn."""
+    """Return the active instances of all miners."""
     return [
         {
             "instance_id": instance.instance_id,
@@ -295,9 +295,9 @@ def metrics_rows(world: World, now: float, *, zeros: bool) -> Iterator[Row]:
     """Yield the demand for each chute that has an instance in any state, as last calculated.
 
     Args:
-        world: Where they are.
+        world: Their world.
         now: Unix time.
-        zeros: Whether nothing is known of the demand, which the service shows as 0.
+        zeros: Whether the demand is unknown, which the service shows as 0.
     """
     at = last(now, METRICS_PERIOD)
     counts: Counter[str] = Counter()
@@ -325,7 +325,7 @@ def metrics_rows(world: World, now: float, *, zeros: bool) -> Iterator[Row]:
 
 
 def stats_window(work: dict[tuple[str, str], Work], *, per_chute: bool) -> Row:
-    """Return a window of the stats: who has no units has no record."""
+    """Return a window of the stats. Miners without compute units have no record."""
     records = []
     for (hotkey, chute_id), entry in work.items():
         if entry.units > 0:
@@ -364,7 +364,7 @@ def scores(world: World, now: float, hotkey: str | None) -> Row:
 
 
 def history_row(time: float, count: int, total: int) -> Row:
-    """Return an hour of a history, with the time as PostgreSQL writes it."""
+    """Return an hour of a history, with the time in PostgreSQL's format."""
     text = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
     return {"time": text, "count": count, "total_count": total}
 
@@ -376,7 +376,7 @@ def metagraph(world: World, now: float) -> list[Row]:
     rows = []
     for miner in world.miners:
         incentive = incentives.get(miner.hotkey, 0)
-        # Emission goes to the seat all the time.
+        # The seat continuously gets emission.
         stake = miner.stake * (1 + (synced - world.start) / (1000 * DAY))
         row: Row = {
             "hotkey": miner.hotkey,

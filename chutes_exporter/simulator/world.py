@@ -1,9 +1,8 @@
-"""The world behind the simulated API: miners, servers, GPUs, chutes, instances and jobs that move with time.
+"""The world behind the simulated API: miners, servers, GPUs, chutes, instances and jobs that change over time.
 
-Everything is a function of the seed and the time: the same world asked about the same moment gives the same answer,
-however often and in whichever order it is asked. Instances come from a random process for each slot (a group of GPUs
-of one server); scores, stats, histories and incentives are worked out from the instances' lives by the rules of the
-service, so that all endpoints agree with each other.
+Everything is a function of the seed and the time. The order of questions does not matter. Each slot (a group of GPUs of
+a server) makes its instances with a random process. Scores, stats, histories and incentives are computed from the
+instances by the service's rules. So all endpoints agree with each other.
 """
 
 from __future__ import annotations
@@ -48,16 +47,16 @@ __all__ = [
 ]
 
 TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
-"""The invented, worthless seed of the first miner."""
+"""The invented seed of the first miner. It has no value."""
 
 U16 = 65535
-"""The chain's numbers for incentive and consensus go up to this."""
+"""The maximum of the chain's incentive and consensus."""
 _EPOCH = 72 * MINUTE
 _WEIGHTS_DELAY = MINUTE
 _JOBS_KEPT = 3 * DAY
 _MAINTENANCE_BLOCK = 6 * HOUR
-_GROWTH = 6 * HOUR  # the past is made in pieces of this length
-_KEPT = 256  # sums and histories
+_GROWTH_STEP = 6 * HOUR
+_CACHE_SIZE = 256
 
 _CHUTE_NAMES = (
     "deepseek-ai/DeepSeek-V3.2",
@@ -75,15 +74,15 @@ _CHUTE_NAMES = (
 
 @dataclass(frozen=True)
 class Size:
-    """How large a world is.
+    """The size of a world.
 
     Attributes:
         miners: Seats on the subnet.
-        active_miners: Miners that bring servers.
+        active_miners: Miners with servers.
         chutes: Chutes of the platform.
         servers: Servers of the first miner.
-        other_servers: Most servers of another miner.
-        source_bytes: Bytes of code or readme that each chute carries.
+        other_servers: Maximum servers of another miner.
+        source_bytes: Bytes of each chute's code or readme.
     """
 
     miners: int = 256
@@ -99,9 +98,8 @@ class Server:
     """A machine of a miner.
 
     Attributes:
-        version: What a TEE host was attested with; None for others.
-        turn: The miner's seed, the number of the server among its TEE servers, and how many these are; None for
-            others.
+        version: The attested version of a TEE server, None for others.
+        turn: The miner's seed, the server's number among its TEE servers, and their count. None for others.
     """
 
     server_id: str
@@ -115,7 +113,7 @@ class Server:
     turn: tuple[str, int, int] | None = None
 
     def maintenance_pending(self, now: float) -> bool:
-        """Return whether it has a slot for its upgrade: only TEE servers, one of a miner at a time, for six hours."""
+        """Return whether it has an upgrade slot of six hours. Only one TEE server of a miner has one at a time."""
         if self.turn is None:
             return False
         seed, number, count = self.turn
@@ -124,13 +122,13 @@ class Server:
 
 @dataclass(eq=False)
 class Miner:
-    """A seat on the subnet, and whoever holds it.
+    """A seat on the subnet and its miner.
 
     Attributes:
-        blacklist_reason: Why it is blacklisted; None or an empty text where it is not.
-        registered_at: When its seat was first seen.
-        validator: Whether it validates: much stake, and no incentive.
-        axon: The address that it announces, as a number; 0 for none.
+        blacklist_reason: Why it is blacklisted. None or empty if it is not.
+        registered_at: When the service first saw it in its seat.
+        validator: Whether it is a validator, with much stake and no incentive.
+        axon: The announced address as a number, 0 for none.
         servers: Newest first.
     """
 
@@ -158,13 +156,13 @@ class Miner:
 
 @dataclass(frozen=True)
 class Work:
-    """What somebody computed in a window.
+    """The compute in a window.
 
     Attributes:
-        instances: Instances that count in it.
-        bounties: Those of them that were activated with a bounty.
+        instances: Counting instances.
+        bounties: Counting instances that were activated with a bounty.
         seconds: Their billed seconds.
-        units: Those seconds times the multiplier of each.
+        units: Their compute units: each second times its multiplier.
     """
 
     instances: int
@@ -175,7 +173,7 @@ class Work:
 
 @dataclass(frozen=True)
 class _Offer:
-    """A bounty: from when, and until when it was claimed or expired."""
+    """A bounty, from its creation until it is claimed or expires."""
 
     made_at: float
     ends_at: float
@@ -185,12 +183,12 @@ class World:
     """A simulated platform.
 
     Args:
-        seed: Makes another world for each value.
-        start: Unix time around which the world is built: its past reaches a week further back.
-        size: How large it is.
+        seed: Seed of everything in the world.
+        start: Unix time around which the world is built. Its past begins more than a week before.
+        size: Its size.
 
     Attributes:
-        released_jobs: Jobs that were released by request; they wait from then on.
+        released_jobs: Ids of released jobs, which wait again.
     """
 
     chute_names: ClassVar[tuple[str, ...]] = _CHUTE_NAMES
@@ -208,9 +206,9 @@ class World:
         self._lives: dict[str, list[Instance]] = {}
         self._offers: dict[str, list[_Offer]] = {}
         self._job_lives: dict[int, JobLife] = {}
-        self._sums: LRUCache[tuple[float, float], dict[tuple[str, str], Work]] = LRUCache(_KEPT)
-        self._shares: LRUCache[float, dict[str, float]] = LRUCache(_KEPT)
-        self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(_KEPT)
+        self._sums: LRUCache[tuple[float, float], dict[tuple[str, str], Work]] = LRUCache(_CACHE_SIZE)
+        self._shares: LRUCache[float, dict[str, float]] = LRUCache(_CACHE_SIZE)
+        self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(_CACHE_SIZE)
 
     def _random(self, *parts: object) -> random.Random:
         return make_random(self._seed, *parts)
@@ -252,7 +250,7 @@ class World:
         )
 
     def bounty_age(self, chute: Chute, now: float) -> float | None:
-        """Return the age in seconds of the bounty on offer for a chute, or None."""
+        """Return the age in seconds of a chute's bounty, or None."""
         self.grow(now)
         offers = self._offers[chute.chute_id]
         number = bisect.bisect_right(offers, now, key=lambda offer: offer.made_at)
@@ -264,7 +262,7 @@ class World:
 
     @cached_property
     def miners(self) -> tuple[Miner, ...]:
-        """All miners, by UID. The first has the test seed and is an ordinary one."""
+        """All miners, by UID. The first has the test seed."""
         return tuple(self._miner(uid) for uid in range(self.size.miners))
 
     @cached_property
@@ -273,11 +271,11 @@ class World:
         return {miner.hotkey: miner for miner in self.miners}
 
     def blacklist_reason(self, uid: int) -> str | None:
-        """Return why a seat is blacklisted: the last one is."""
+        """Return why a seat is blacklisted, which only the last one is."""
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
 
     def _validates(self, uid: int) -> bool:
-        # Where there are seats without servers, two that are not the last ones validate.
+        # If there are seats without servers, two of them are validators, but not the last ones.
         return uid >= self.size.active_miners and self.size.miners - uid in (3, 4)
 
     def _miner(self, uid: int) -> Miner:
@@ -312,7 +310,7 @@ class World:
         return tuple(sorted(servers, key=lambda server: -server.created_at))
 
     def make_server(self, uid: int, index: int) -> Server:
-        """Make the server of a miner with a number."""
+        """Make the server with a number of a miner."""
         draw = self._random("server", uid, index)
         model = draw.choice(list(MODELS))
         server_id = make_uuid(self._seed, "server", uid, index)
@@ -335,7 +333,7 @@ class World:
     def _gpu(self, server_id: str, model: str, device: int, created: float, draw: random.Random) -> Gpu:
         registrations = register(created, None, draw)
         if draw.random() < 0.02:
-            # A second check has failed: the GPU may be used all the same.
+            # A second verification failed. The GPU can still be used.
             since = registrations[-1].since + draw.uniform(1, 5) * DAY
             error = draw.choice(self.gpu_errors)
             registrations.append(replace(registrations[-1], since=since, error=error))
@@ -361,7 +359,7 @@ class World:
                 position += width
                 chutes, fate = fitting[width], draw.random()
                 if fate < 0.02:
-                    # Its GPUs have never passed the check.
+                    # These GPUs never passed the verification.
                     for gpu in gpus:
                         gpu.registrations[:] = register(server.created_at, draw.choice(self.gpu_errors), draw)
                 elif fate > 0.05 and chutes:
@@ -390,10 +388,10 @@ class World:
     # Instances
 
     def grow(self, until: float) -> None:
-        """Make the past up to a time, unless it is made."""
+        """Make the instances and bounties up to a time, unless they exist."""
         if until <= self._grown_until:
             return
-        before, self._grown_until = self._grown_until, (until // _GROWTH + 1) * _GROWTH
+        before, self._grown_until = self._grown_until, (until // _GROWTH_STEP + 1) * _GROWTH_STEP
         for miner in self.miners:
             lives = self._lives.setdefault(miner.hotkey, [])
             for slot in miner.slots:
@@ -414,7 +412,7 @@ class World:
                     )
 
     def all_instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
-        """Return every instance created up to now, of all miners or one, those that ended included."""
+        """Return every instance created up to now, of all miners or one, including deleted ones."""
         self.grow(now)
         lists = self._lives.values() if hotkey is None else [self._lives[hotkey]]
         return [
@@ -430,7 +428,7 @@ class World:
     # Scores
 
     def sums(self, now: float, seconds: float) -> dict[tuple[str, str], Work]:
-        """Return what every miner computed on every chute in the window that ends now, by hotkey and chute id."""
+        """Return the compute of every miner on every chute in the window that ends now, by hotkey and chute id."""
         found = self._sums.get((now, seconds))
         if found is None:
             found = self._sums[now, seconds] = _add_up(self.all_instances(now), now - seconds, now)
@@ -445,17 +443,17 @@ class World:
         per_chute: bool = False,
         cached: bool = True,
     ) -> dict[tuple[str, str], Work]:
-        """Return what was computed in a window.
+        """Return the compute in a window.
 
         Args:
             now: Unix time.
             seconds: Length of the window.
-            hotkey: Only this miner's.
-            per_chute: Whether each chute has an entry of its own.
-            cached: Whether the window ends when the service's cache was last refreshed, not now.
+            hotkey: A miner, or None for all.
+            per_chute: Whether each chute has its own entry.
+            cached: Whether the window ends at the last refresh of the service's cache, not now.
 
         Returns:
-            Work by hotkey and chute id (empty, unless per chute). Who computed nothing has no entry.
+            Work by hotkey and chute id (empty unless per chute). Miners without compute have no entry.
         """
         sums = self.sums(last(now, CACHE_PERIOD) if cached else now, seconds)
         if hotkey is not None:
@@ -463,7 +461,7 @@ class World:
         return sums if per_chute else _by_miner(sums)
 
     def scored(self, now: float) -> dict[str, Work]:
-        """Return what the scores are made of: the work of the past day of each miner that is not blacklisted."""
+        """Return the compute of the past day of each miner that is not blacklisted, which makes the scores."""
         return {
             hotkey: entry
             for (hotkey, _), entry in self.work(now, DAY).items()
@@ -485,8 +483,8 @@ class World:
     def incentives(self, now: float) -> dict[str, int]:
         """Return the chain's incentive of each seat that has one, 1 to 65535.
 
-        Weights are set at every full hour, the chain turns them into incentives at its next epoch, and the service
-        reads these with its next sync. A share is rounded down.
+        Weights are set at every full hour. The chain turns them into incentives at its next epoch. The service reads
+        these with its next sync. A share is rounded down.
         """
         epoch = last(last(now, SYNC_PERIOD), _EPOCH)
         weights = last(epoch - _WEIGHTS_DELAY, HOUR)
@@ -498,7 +496,7 @@ class World:
 
         Returns:
             For each of 169 full hours, oldest first: its Unix time, the GPUs of the distinct chutes that ran, and the
-            GPUs of all instances. The last list stays when the miner is quiet for a week. None where there is none.
+            GPUs of all instances. After a week without activity, the list stays as it is. None without a history.
         """
         at = last(now, CACHE_PERIOD)
         instances = [one for one in self.all_instances(at, hotkey) if one.activated(at)]
@@ -511,7 +509,7 @@ class World:
         return self._histories[key]
 
     def prepare(self, now: float) -> None:
-        """Work out ahead of time what the first answers need: in a large world that takes seconds."""
+        """Compute ahead of time what the first answers need, which takes seconds in a large world."""
         for seconds in (HOUR, DAY, WEEK):
             self.work(now, seconds)
         self.incentives(now)
@@ -527,7 +525,7 @@ class World:
             yield life
 
     def jobs(self, now: float) -> list[Job]:
-        """Return the jobs that the API lists: those that wait, are stuck, or have ended, but not those that run."""
+        """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
         listed = []
         for life in self._jobs(now):
             job = life.waiting if life.waiting.job_id in self.released_jobs else life.listed(now)
@@ -536,10 +534,10 @@ class World:
         return listed
 
     def release_job(self, job_id: str, hotkey: str, now: float) -> Job | None:
-        """Let a job wait again that a miner has claimed and not finished.
+        """Release an unfinished job of a miner, so that it waits again.
 
         Returns:
-            The job, or None where it is not the miner's, or finished.
+            The job, or None if it is finished or does not belong to the miner.
         """
         for life in self._jobs(now):
             if life.waiting.job_id == job_id and job_id not in self.released_jobs:
@@ -551,9 +549,9 @@ class World:
 
 
 def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[_Offer]:
-    """Return the bounties of a chute up to a time, and give each to the first instance that is activated in it.
+    """Return the bounties of a chute up to a time, and give each to the first instance activated during it.
 
-    There is one at a time, and none for ten minutes after one was claimed.
+    There is one at a time, and none for ten minutes after a claim.
     """
     lifetime = DAY if chute.public else HOUR
     offers: list[_Offer] = []

@@ -65,7 +65,7 @@ NULL_MEANS = {
         "chutes_job_tries",
     },
 }
-"""What null in a field may change, because the service gives it a meaning of its own."""
+"""Samples that null in a field may change, because null has a meaning there."""
 # No error.
 NULL_MEANS["instances.verification_error"] = {
     "chutes_fleet_instances",
@@ -244,7 +244,7 @@ ON_A_PAGE = (
 
 
 @pytest.mark.parametrize(("name", "field"), ON_A_PAGE)
-async def test_a_page_lacks_what_its_answers_lack(name: str, field: str) -> None:
+async def test_missing_fields_make_their_samples_absent(name: str, field: str) -> None:
     bodies = Miner(RECORDINGS, "test_miner").bodies()
     raw = raw_json(bodies)[name]
     whole = stream if bodies[name].startswith(b"data: ") else json_body

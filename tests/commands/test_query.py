@@ -7,48 +7,21 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.api.endpoints import ENDPOINTS, RELEASE_JOB
-from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.cli import _ENDPOINTS
-from chutes_exporter.feeds.table import FEEDS
-from chutes_exporter.simulator import Fault, Simulator, Size, World
-from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.simulator import Fault, Simulator
+from tests.commands.support import MINE, run
 from tests.support import HOTKEY, Clock
 from tests.test_cli import environment
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 
 
 @pytest.fixture
 def clock() -> Clock:
     """The time at which the test began: the command's own clock is near, and all commands of a test see one world."""
     return Clock(time.time())
-
-
-async def run(
-    simulator: Simulator, *arguments: str, stdin: str = "", variables: dict[str, str] | None = None
-) -> tuple[int, str, str]:
-    command = Path(sys.executable).parent / "chutes-exporter"
-    process = await asyncio.create_subprocess_exec(
-        command,
-        *arguments,
-        "--api.url",
-        simulator.url,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(**(MINE if variables is None else variables)),
-    )
-    output, errors = await process.communicate(stdin.encode())
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
 
 
 def test_every_endpoint_that_changes_nothing_can_be_queried() -> None:
@@ -77,7 +50,7 @@ async def test_an_empty_list_prints_no_table(simulator: Simulator) -> None:
     assert await run(simulator, "query", "jobs") == (0, "", "0 rows\n")
 
 
-async def test_rows_say_what_the_world_knows(simulator: Simulator) -> None:
+async def test_rows_have_the_values_of_the_world(simulator: Simulator) -> None:
     _, text, _ = await run(simulator, "query", "servers", "--json")
     rows = json.loads(text)
     assert [(row["server_id"], row["name"], len(row["gpus"])) for row in rows] == [
@@ -107,14 +80,58 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     assert "→" in errors
 
 
-async def test_scores_of_a_miner_without_any_are_a_row_without_values(simulator: Simulator) -> None:
-    _, text, _ = await run(
-        simulator, "query", "scores", "--json", "--hotkey", simulator.world.miners[-1].hotkey, variables={}
+async def test_a_miner_without_a_score_gets_a_sentence(simulator: Simulator) -> None:
+    hotkey = simulator.world.miners[-1].hotkey
+    status, text, errors = await run(simulator, "query", "scores", "--json", "--hotkey", hotkey, variables={})
+    assert (status, json.loads(text)) == (0, [])
+    assert f"{hotkey} has no score: it is not registered, or no instance of the past day counts." in errors
+
+
+@pytest.mark.parametrize("name", ["stats", "scores", "metagraph", "active_instances"])
+async def test_a_key_or_hotkeys_select_their_miners(simulator: Simulator, name: str) -> None:
+    column = "miner_hotkey" if name in ("stats", "active_instances") else "hotkey"
+    others = [miner.hotkey for miner in simulator.world.miners if miner.servers][1:3]
+    for arguments, expected in (
+        ((), {HOTKEY}),
+        (("--hotkey", others[0]), {others[0]}),
+        (("--hotkey", others[0], "--hotkey", others[1]), set(others)),
+    ):
+        _, text, _ = await run(simulator, "query", name, "--json", *arguments)
+        assert {row[column] for row in json.loads(text)} == expected
+
+
+async def test_scores_have_the_rank_among_all_miners(simulator: Simulator) -> None:
+    _, text, _ = await run(simulator, "query", "scores", "--json", variables={})
+    shares = {row["hotkey"]: row["share"] for row in json.loads(text)}
+    assert all(row["rank"] == 1 + sum(share > row["share"] for share in shares.values()) for row in json.loads(text))
+    lowest = min(shares, key=lambda hotkey: shares[hotkey])
+    _, table, _ = await run(simulator, "query", "scores", "--hotkey", lowest)
+    head, row = table.splitlines()
+    assert dict(zip(head.split(), row.split(), strict=True))["rank"] == str(len(shares))
+
+
+async def test_an_unknown_share_leaves_the_ranks_empty(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(
+        body=json.dumps({"raw_values": {}, "final_scores": {HOTKEY: 1.0, "x": None}}).encode()
     )
-    assert json.loads(text) == [{"hotkey": simulator.world.miners[-1].hotkey, "share": None}]
+    _, text, _ = await run(simulator, "query", "scores", "--json")
+    assert [row["rank"] for row in json.loads(text)] == [None]
 
 
-async def test_what_is_missing_is_asked_for(simulator: Simulator) -> None:
+async def test_the_table_of_chutes_has_the_version_that_query_chute_needs(simulator: Simulator) -> None:
+    _, table, _ = await run(simulator, "query", "chutes")
+    chute = simulator.world.chutes[0]
+    line = next(line for line in table.splitlines() if chute.chute_id in line)
+    assert chute.version(simulator.api.clock()) in line
+
+
+async def test_warnings_about_the_settings_are_printed(simulator: Simulator) -> None:
+    variables = MINE | {"CHUTES_EXPORTER_HOTKEYS": "x"}
+    _, _, errors = await run(simulator, "query", "servers", variables=variables)
+    assert "Warning: CHUTES_EXPORTER_HOTKEYS is unknown" in errors
+
+
+async def test_a_missing_option_is_named(simulator: Simulator) -> None:
     status, _, errors = await run(simulator, "query", "nodes", variables={})
     assert status == 1
     assert "--hotkey-file" in errors
@@ -123,21 +140,21 @@ async def test_what_is_missing_is_asked_for(simulator: Simulator) -> None:
     assert "--hotkey" in errors
 
 
-async def test_what_does_not_go_together_is_refused(simulator: Simulator) -> None:
+async def test_options_that_exclude_each_other_are_refused(simulator: Simulator) -> None:
     other = simulator.world.miners[1].hotkey
-    status, _, errors = await run(simulator, "query", "stats", "--hotkey", HOTKEY, "--hotkey", other)
-    assert (status, "give one --hotkey" in errors) == (1, True)
+    status, _, errors = await run(simulator, "query", "unique_chute_history", "--hotkey", HOTKEY, "--hotkey", other)
+    assert (status, "exactly one miner" in errors) == (1, True)
     status, _, errors = await run(simulator, "query", "scores", "--per-chute")
-    assert (status, "goes with stats" in errors) == (1, True)
+    assert (status, "works only with stats" in errors) == (1, True)
 
 
-async def test_what_cannot_be_read_is_said(simulator: Simulator) -> None:
+async def test_unreadable_records_are_reported(simulator: Simulator) -> None:
     simulator.faults["metrics"] = Fault(
         body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a\x1b"}\n\n'.replace(b"\x1b", b"\\u001b")
     )
     status, table, errors = await run(simulator, "query", "metrics")
     assert status == 0
-    assert "Left out: 1 records" in errors
+    assert "1 records could not be read and are left out" in errors
     assert "\x1b" not in table
 
 
@@ -157,73 +174,3 @@ async def test_on_a_terminal_a_long_stream_shows_its_progress(simulator: Simulat
     assert process.returncode == 0
     assert b"/? kB" in output or b"/? bytes" in output or b"/? KiB" in output
     assert output.count(b"\n") > 30
-
-
-async def test_history_can_be_backfilled_from_the_command_line(simulator: Simulator, tmp_path: Path) -> None:
-    status, _, errors = await run(simulator, "backfill", "--output", str(tmp_path / "week.om"), "--label", "job=chutes")
-    assert status == 0
-    assert "169 points of 1 hotkey(s)" in errors
-    assert 'job="chutes"' in (tmp_path / "week.om").read_text()
-
-
-@pytest.fixture
-async def one_miner(clock: Clock) -> AsyncIterator[Simulator]:
-    """A simulator whose jobs can only be claimed by the test key's miner."""
-    world = World(start=clock.now, size=Size(miners=2, active_miners=1, chutes=30))
-    async with Simulator(world, clock=clock) as running:
-        yield running
-
-
-async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
-    simulator = one_miner
-
-    def released() -> set[str]:
-        return simulator.world.released_jobs
-
-    stuck = [one for one in simulator.world.jobs(simulator.api.clock()) if one.stuck]
-    job = next(one.job_id for one in stuck if one.chute_id == one.chute.chute_id)
-    status, output, _ = await run(simulator, "release-job", job, stdin="n\n")
-    assert (status, released() & {job}) == (1, set())
-    assert f"Release job {job} of {HOTKEY}" in output
-    status, _, _ = await run(simulator, "release-job", job)
-    assert (status, released() & {job}) == (1, set())
-    status, output, _ = await run(simulator, "release-job", job, stdin="y\n")
-    assert (status, released() & {job}) == (0, {job})
-    assert "Released" in output
-    status, _, errors = await run(simulator, "release-job", job, "--yes")
-    assert status == 1
-    assert f"404 job_id='{job}' not found or is not associated with your miner" in errors
-    status, _, errors = await run(simulator, "release-job", job, "--yes", variables={})
-    assert status == 1
-    assert "--hotkey-file" in errors
-
-
-@pytest.mark.parametrize("job", ["..", "", "a/b", "x y", TEST_SEED])
-async def test_what_is_no_id_of_a_job_is_refused_and_not_repeated(simulator: Simulator, job: str) -> None:
-    status, output, errors = await run(simulator, "release-job", job, "--yes")
-    assert status == 1
-    assert "no id of a job" in errors
-    assert TEST_SEED not in output + errors
-    assert simulator.asked == []
-
-
-async def test_where_the_answer_is_lost_it_is_not_known_whether_the_job_is_released(simulator: Simulator) -> None:
-    simulator.faults["release_job"] = Fault(latency=30)
-    status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--api.timeout", "0.3")
-    assert status == 1
-    assert "not known whether" in errors
-
-
-async def test_of_several_keys_none_is_guessed(simulator: Simulator, tmp_path: Path) -> None:
-    path = tmp_path / "hot"
-    other = "55" * 32
-    path.write_text(json.dumps({"ss58Address": Hotkey.from_seed(other).address, "secretSeed": other}))
-    status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--hotkey-file", str(path))
-    assert (status, "several keys" in errors) == (1, True)
-
-
-def test_nothing_that_a_scrape_asks_changes_anything() -> None:
-    asked = [feed.endpoint for feed in FEEDS]
-    assert len(asked) >= 15
-    assert RELEASE_JOB not in asked
-    assert {endpoint.method for endpoint in asked} == {"GET"}

@@ -64,7 +64,7 @@ def container(overlay: str) -> Object:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_generated_is_what_is_committed(name: str) -> None:
+def test_the_generated_files_are_committed(name: str) -> None:
     assert (ROOT / "deploy" / name).read_text() == FILES[name](), "run `make deploy`"
 
 
@@ -162,7 +162,7 @@ def test_the_network_lets_out_names_and_the_api_and_in_the_monitoring_alone(over
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_it_lives_where_the_miners_key_is_and_runs_this_version(overlay: str) -> None:
+def test_the_namespace_and_the_version_are_correct(overlay: str) -> None:
     assert {found["metadata"]["namespace"] for found in built(f"overlays/{overlay}")} == {"chutes"}
     assert container(overlay)["image"] == f"chutes-exporter:{chutes_exporter.__version__}"
 
@@ -211,7 +211,7 @@ def test_the_prometheus_rule_has_every_rule_and_promtool_takes_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_selectors_are_what_can_never_change(overlay: str) -> None:
+def test_selectors_contain_only_constant_labels(overlay: str) -> None:
     instance = "subnet" if overlay == "subnet" else "miner"
     wanted = {"app.kubernetes.io/name": "chutes-exporter", "app.kubernetes.io/instance": instance}
     assert only(overlay, "Deployment")["spec"]["selector"]["matchLabels"] == wanted

@@ -113,7 +113,7 @@ async def test_a_reader_that_gives_up_cancels_nobody_else(feeds: FeedCache, upst
     assert upstream.asked == 1
 
 
-async def test_what_is_late_is_left_out_and_serves_the_next(feeds: FeedCache, upstream: Upstream) -> None:
+async def test_a_late_answer_is_left_out_and_serves_the_next_scrape(feeds: FeedCache, upstream: Upstream) -> None:
     upstream.open.clear()
     reading = await read(feeds, timeout=0.01)
     assert (reading.snapshot, reading.result) == (None, "failed")
@@ -181,7 +181,7 @@ async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: FeedCache, ups
     assert upstream.asked == 2
 
 
-async def test_going_down_and_coming_back_are_told_once_each(
+async def test_a_failure_and_a_recovery_are_reported_once_each(
     feeds: FeedCache, upstream: Upstream, time: Time, changes: list[bool | None]
 ) -> None:
     await read(feeds)
@@ -250,7 +250,9 @@ async def test_feeds_of_a_group_wait_together_where_the_upstream_asks_for_it(
     assert (await ask("d", "one")).result == "miss"
 
 
-async def test_in_a_hurry_nobody_waits_and_nothing_is_asked(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+async def test_a_hurried_cache_neither_waits_nor_sends_requests(
+    feeds: FeedCache, upstream: Upstream, time: Time
+) -> None:
     await read(feeds)
     time.now += 100
     upstream.open.clear()
@@ -259,20 +261,20 @@ async def test_in_a_hurry_nobody_waits_and_nothing_is_asked(feeds: FeedCache, up
     feeds.hurry()
     feeds.hurry()
     assert ((await waiting).result, upstream.asked) == ("stale", 2)
-    # What is under way is not waited for, what is not is not begun.
+    # The cache neither waits for a request in progress nor starts another one.
     assert (await read(feeds)).result == "stale"
     assert (await feeds.read(FEED.of("another"), 5)).result == "failed"
     assert upstream.asked == 2
     await feeds.aclose()
 
 
-async def test_who_was_in_a_hurry_before_the_first_reading_gets_nothing(feeds: FeedCache, upstream: Upstream) -> None:
+async def test_a_cache_hurried_before_its_first_reading_returns_no_data(feeds: FeedCache, upstream: Upstream) -> None:
     feeds.hurry()
     assert (await read(feeds)).result == "failed"
     assert upstream.asked == 0
 
 
-async def test_what_is_forgotten_is_gone_and_its_late_answer_too(feeds: FeedCache, upstream: Upstream) -> None:
+async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: FeedCache, upstream: Upstream) -> None:
     await read(feeds)
     feeds.forget([FEED, FEED.of("never known")])
     assert feeds.states() == []
@@ -308,12 +310,12 @@ async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
 async def test_when_the_next_reading_asks_is_known(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
     await read(feeds)
     time.now += 20
-    assert feeds.opens_in(only(feeds)) == 40
+    assert feeds.seconds_to_next_request(only(feeds)) == 40
     time.now += 60
-    assert feeds.opens_in(only(feeds)) <= 0
+    assert feeds.seconds_to_next_request(only(feeds)) <= 0
     upstream.error = OSError("down")
     await read(feeds)
-    assert feeds.opens_in(only(feeds)) == 5
+    assert feeds.seconds_to_next_request(only(feeds)) == 5
 
 
 async def test_the_clock_of_ages_never_goes_back() -> None:

@@ -277,7 +277,7 @@ async def test_instances_that_hold_gpus_and_are_not_listed_make_the_instances_do
         assert doubts(page) == {"instances": "disagrees"}
         states = {key: value for key, value in before.items() if key[0] == "chutes_fleet_instances"}
         assert states.items() <= page.items()
-        # What is not believed did not stop.
+        # Instances that are missing from a doubted answer have not stopped.
         for minute in (2, 3, 4, 5):
             page = await scraper.page(at=minute * MINUTE)
         assert page[series("chutes_observed_instances_stopped_total", hotkey=HOTKEY)] == 0
@@ -328,7 +328,7 @@ async def test_a_platform_without_any_demand_is_unknown_not_idle() -> None:
         assert doubts(page) == {"metrics": "no_demand"}
         assert [count(page, name) for name in DEMAND] == [0] * len(DEMAND)
         assert not [key for key in page if key[0] == "chutes_chute_window_invocations" and ("window", "1h") in key[1]]
-        # What the service knows without its monitoring stays.
+        # Values that do not come from the service's monitoring stay.
         assert count(page, "chutes_chute_instances") == len(metrics)
         # Asking again at once would bring the same.
         assert scraper.api.asked["metrics"] == 1
@@ -495,24 +495,24 @@ def test_a_list_shrinks_when_it_loses_more_than_a_fifth(now: int, last: int, shr
     assert doubt.shrinks(now, last) is shrinks
 
 
-def test_what_may_be_missing_from_the_chutes() -> None:
+def test_a_few_chutes_may_be_missing() -> None:
     chutes = [Chute(f"c{number}") for number in range(5)]
     running = [ActiveInstance(f"i{number}", chute_id=f"c{number}") for number in range(7)]
-    assert doubt.of_chutes(chutes, None, running, None) is None  # two may have been deleted meanwhile
-    assert doubt.of_chutes(chutes, None, [*running, ActiveInstance("i7", chute_id="c7")], None) == "disagrees"
-    assert doubt.of_chutes(chutes, None, None, [ChuteMetrics(f"x{number}") for number in range(3)]) == "disagrees"
-    assert doubt.of_chutes(chutes, None, [ActiveInstance("i", chute_id=None)] * 9, None) is None
-    assert doubt.of_chutes(chutes, None, None, None) is None
+    assert doubt.check_chutes(chutes, None, running, None) is None  # two may have been deleted meanwhile
+    assert doubt.check_chutes(chutes, None, [*running, ActiveInstance("i7", chute_id="c7")], None) == "disagrees"
+    assert doubt.check_chutes(chutes, None, None, [ChuteMetrics(f"x{number}") for number in range(3)]) == "disagrees"
+    assert doubt.check_chutes(chutes, None, [ActiveInstance("i", chute_id=None)] * 9, None) is None
+    assert doubt.check_chutes(chutes, None, None, None) is None
 
 
-def test_what_no_evidence_contradicts_is_believed() -> None:
+def test_an_answer_without_contrary_evidence_is_believed() -> None:
     nodes = [Node("g1")]
-    assert doubt.of_nodes(nodes, None, None) is None
-    assert doubt.of_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g1")]), Server("t")]) is None
-    assert doubt.of_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g2")])]) == "disagrees"
-    assert doubt.of_nodes([], None, None) == "disagrees"
+    assert doubt.check_nodes(nodes, None, None) is None
+    assert doubt.check_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g1")]), Server("t")]) is None
+    assert doubt.check_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g2")])]) == "disagrees"
+    assert doubt.check_nodes([], None, None) == "disagrees"
     held = [InventoryItem("g1", chute_id="c1"), InventoryItem("g2")]
-    assert doubt.of_instances([], None, held) == "disagrees"
-    assert doubt.of_instances([Instance("i", chute_id="c1")], None, held) is None
-    assert doubt.of_instances([Instance("i")], None, held) is None
-    assert doubt.of_instances([], None, None) is None
+    assert doubt.check_instances([], None, held) == "disagrees"
+    assert doubt.check_instances([Instance("i", chute_id="c1")], None, held) is None
+    assert doubt.check_instances([Instance("i")], None, held) is None
+    assert doubt.check_instances([], None, None) is None

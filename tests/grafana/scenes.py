@@ -77,7 +77,7 @@ class Now(Clock):
 
 @dataclass
 class Answers:
-    """What Prometheus said in a world.
+    """Answers of Prometheus in a world.
 
     Attributes:
         hotkeys: The watched.
@@ -131,7 +131,7 @@ def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
         )
         and shares[0] < share < shares[-1]
         and share > world.shares(now - 6 * HOUR).get(miner.hotkey, 1)
-        # What not every server and instance has.
+        # Data that only some servers and instances have.
         and any(one.chute.public and one.active(now) for one in instances)
         and any(server.version for server in miner.servers)
         and any(one.stop_billing_at(now) for one in instances)
@@ -163,6 +163,8 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     ]
     return (
         any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)
+        # What not every instance has.
+        and any(one.stop_billing_at(now) for one in instances)
         and bool(long_idle)
         and bool(failing)
         and any(server.maintenance_pending(now) for server in miner.servers)

@@ -85,7 +85,7 @@ def test_every_query_has_data_where_its_panel_says_so_and_nowhere_else(
         if bool(found.now[query.expr]["result"]) != (kind in query.data)
     ]
     assert wrong == []
-    # What is there now is there over time.
+    # A series that exists now also exists over time.
     silent = [
         (board.uid, panel.builder.build().title)
         for board in BOARDS
@@ -119,7 +119,7 @@ def test_the_alerts_of_a_world_fire_and_no_others(answers: dict[World, Answers],
 
 
 @pytest.mark.parametrize("kind", World)
-def test_what_is_recorded_is_there_where_an_exporter_is(answers: dict[World, Answers], kind: World) -> None:
+def test_recorded_series_exist_wherever_an_exporter_runs(answers: dict[World, Answers], kind: World) -> None:
     found = answers[kind]
     recorded = {
         name: found.now[rule["expr"]]["result"]
@@ -176,7 +176,7 @@ def test_where_there_is_nothing_it_is_not_a_calm_zero(seen: dict[World, Seen]) -
         ("chutes-instances", "Mean multiplier"),
     ):
         assert text(empty, uid, title) == "none", title
-    # What is known to be none is a number.
+    # A known zero is shown as a number.
     assert text(empty, "chutes-fleet", "Servers") == "0"
     assert text(empty, "chutes-instances", "Active") == "0"
     # An answer that does not come is something else.
@@ -264,7 +264,7 @@ def test_the_table_of_gpus_agrees_with_the_counts_of_states(seen: dict[World, Se
     # Only deployments of 2025 have failed instances.
     for state in states.INSTANCE[1:]:
         assert text(seen[kind], "chutes-instances", state.text.capitalize()) == str(running[state.text])
-    # What costs most comes first.
+    # The largest cost comes first.
     order = [state.text for state in states.GPU]
     found = [row["State"] for row in table(seen[kind], "chutes-fleet", "GPUs")]
     assert found == sorted(found, key=order.index)

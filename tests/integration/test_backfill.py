@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
-from click import ClickException
-
-from chutes_exporter.api.records import HistoryPoint, UnixTime
-from chutes_exporter.commands.backfill import _write, openmetrics, run_backfill
+from chutes_exporter.commands.backfill import run_backfill
 from chutes_exporter.config import make_settings
-from chutes_exporter.simulator import Fault, Simulator, World
-from tests.support import HOTKEY, NOON, Clock, Prometheus, count_openmetrics, series
+from chutes_exporter.simulator import Simulator, World
+from tests.support import NOON, Clock, Prometheus, series
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, tmp_path: Path) -> None:
@@ -45,91 +43,3 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
                     prometheus.query, f'chutes_miner_unique_chute_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
                 )
                 assert list(answer.values()) == [unique]
-
-
-def test_points_are_in_order_once_each_and_unknown_ones_left_out() -> None:
-    def point(hour: int, count: float | None) -> HistoryPoint:
-        return HistoryPoint(UnixTime(hour * 3600), count=count, total_count=1.5)
-
-    text = openmetrics({'a"\n': [point(2, 5), point(1, None), point(2, 6)]}, {})
-    assert [line for line in text.splitlines() if not line.startswith("#")] == [
-        'chutes_miner_unique_chute_gpus{hotkey="a\\"\\n"} 6 7200',
-        'chutes_miner_active_gpus{hotkey="a\\"\\n"} 1.5 3600',
-        'chutes_miner_active_gpus{hotkey="a\\"\\n"} 1.5 7200',
-    ]
-    assert count_openmetrics(text) == 3
-
-
-async def test_standard_output_gets_the_page_alone(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
-    await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", ())
-    assert count_openmetrics(capsys.readouterr().out) == 2 * 169
-
-
-def fail(*_: object) -> None:
-    raise OSError(28, "No space left on device")
-
-
-async def test_a_file_is_written_whole_or_not_at_all(
-    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
-    with pytest.raises(ClickException, match="No such file"):
-        await run_backfill(settings, str(tmp_path / "nowhere" / "file"), ())
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(ClickException, match="cannot write"):
-        await run_backfill(settings, str(tmp_path / "taken"), ())
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(ClickException, match="cannot write"):
-        await run_backfill(settings, str(tmp_path / "file"), ())
-    monkeypatch.undo()
-    simulator.faults["unique_chute_history"] = Fault(status=503)
-    with pytest.raises(ClickException, match="503"):
-        await run_backfill(settings, str(tmp_path / "file"), ())
-    assert os.listdir(tmp_path) == ["taken"]  # noqa: PTH208 - pathlib's way is not for async functions
-
-
-async def test_what_is_there_stays_what_it_is(simulator: Simulator, tmp_path: Path) -> None:
-    settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
-    private, link, pipe = tmp_path / "private", tmp_path / "link", tmp_path / "pipe"
-    await run_backfill(settings, str(private), ())
-    page = private.read_text()
-    assert private.stat().st_mode & 0o077 == 0o044
-    private.chmod(0o600)
-    link.symlink_to(private)
-    await run_backfill(settings, str(link), ())
-    assert link.is_symlink()
-    assert private.stat().st_mode & 0o777 == 0o600
-    os.mkfifo(pipe)
-    reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
-    # In a thread: the other end is read in this process.
-    await asyncio.to_thread(_write, pipe, page)
-    assert await reading == page
-    assert pipe.is_fifo()
-
-
-async def test_miners_without_history_are_left_out_and_said(
-    simulator: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    new = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
-    await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY, new]), str(tmp_path / "file"), ())
-    assert f"no history of {new}" in capsys.readouterr().err
-    with pytest.raises(ClickException, match="no history to write"):
-        await run_backfill(make_settings(api_url=simulator.url, hotkeys=[new]), "-", ())
-    simulator.faults["unique_chute_history"] = Fault(
-        body=b'[{"time":"2026-11-24 11:00:00+00","count":1234567.5},{"time":5},{"time":"2026-11-24 12:00:00+00"}]'
-    )
-    await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", ())
-    shown = capsys.readouterr()
-    assert "1 hours that cannot be read" in shown.err
-    assert "1234567.5" in shown.out
-
-
-@pytest.mark.parametrize("label", ["job", "1=x", "__name__=x", "hotkey=x", "a-b=c"])
-async def test_labels_that_cannot_be_are_refused(simulator: Simulator, label: str) -> None:
-    with pytest.raises(ClickException, match="NAME=VALUE"):
-        await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", (label,))
-
-
-async def test_somebody_must_be_watched(simulator: Simulator) -> None:
-    with pytest.raises(ClickException, match="--hotkey"):
-        await run_backfill(make_settings(api_url=simulator.url), "-", ())

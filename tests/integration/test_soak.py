@@ -144,10 +144,13 @@ async def test_tasks_do_not_grow(small_world: World, clock: Clock) -> None:
 
 async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) -> None:
     async with Simulator(small_world) as simulator, exporting(simulator, timeout=20) as (url, process):
-        simulator.faults["scores"] = Fault(latency=1)
         async with httpx.AsyncClient(timeout=30) as client:
+            # The first scrape waits for the requests of the start, so the next one's are told apart from them.
+            await client.get(f"{url}/metrics")
+            simulator.faults["scores"] = Fault(latency=1)
+            simulator.api.max_concurrent.clear()
             scrape = asyncio.create_task(client.get(f"{url}/metrics"))
-            await until(lambda: simulator.api.most_at_once["scores"])
+            await until(lambda: simulator.api.max_concurrent["scores"])
             process.send_signal(signal.SIGTERM)
             response = await scrape
         assert response.status_code == 200

@@ -16,25 +16,25 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.feeds import table
 from chutes_exporter.page import observed
 from chutes_exporter.page import plan as module
-from chutes_exporter.page.exporter import ORDER, Exporter
+from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from chutes_exporter.page.plan import enabled
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
     HOTKEY,
-    KEY,
     NOON,
     Clock,
     Page,
     data_of,
     examples,
+    find_collector,
     get,
+    names,
+    page_of,
     parse_page,
     promtool_complaints,
     scrape,
@@ -49,13 +49,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from chutes_exporter.collectors import Answers, Scope
-    from chutes_exporter.collectors.base import Collector
     from chutes_exporter.collectors.samples import Samples
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.simulator.world import Job
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
-INVOCATIONS = "chutes_chute_window_invocations"
 FEEDS = {
     "metagraph": "chutes_metagraph_miners",
     "scores": "chutes_scored_miners",
@@ -82,28 +79,20 @@ def asking_all(url: str) -> Settings:
     return watching(url, collectors={"thrash_cooldowns": True})
 
 
-async def page_of(exporter: Exporter, timeout: float = 5) -> Page:
-    return parse_page((await exporter.page(Format.TEXT, timeout=timeout)).decode())
-
-
-def names(page: Page) -> set[str]:
-    return {name for name, _ in page}
-
-
 async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(simulator: Simulator) -> None:
     page = await scrape(Settings(api_url=simulator.url))
     registered = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"}
     assert registered == set(simulator.world.by_hotkey)
     assert set(successes(page)) == {"metagraph", "scores", "stats", "metrics"}
     assert set(successes(page).values()) == {1.0}
-    assert not [asked for asked in simulator.asked if asked.signed or asked.hotkey]
+    assert not [asked for asked in simulator.requests if asked.signed or asked.hotkey]
 
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]))
     assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
     assert "stats_per_chute" in successes(page)
-    assert not [asked for asked in simulator.asked if asked.signed]
+    assert not [asked for asked in simulator.requests if asked.signed]
 
 
 async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
@@ -126,7 +115,13 @@ async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
         await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
-    assert sorted(asked.endpoint for asked in simulator.asked) == ["metagraph", "metrics", "scores", "stats", "stats"]
+    assert sorted(asked.endpoint for asked in simulator.requests) == [
+        "metagraph",
+        "metrics",
+        "scores",
+        "stats",
+        "stats",
+    ]
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
@@ -138,33 +133,10 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
     for miner in simulator.world.miners[:3]:
         assert page[series("chutes_fleet_servers", hotkey=miner.hotkey)] == len(miner.servers)
     assert text.count("# TYPE chutes_server_info ") == 1
-    assert [asked.endpoint for asked in simulator.asked].count("chutes") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("chutes") == 1
 
 
-async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator) -> None:
-    stranger = type(KEY).from_seed("22" * 32)
-    keys = (stranger, KEY)
-    page = await scrape(make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ())))
-    assert "chutes_chute_info" in names(page)
-    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
-    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
-    assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
-
-
-async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator) -> None:
-    stranger = type(KEY).from_seed("22" * 32)
-    settings = make_settings(
-        api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()), ttl=["chutes=0", "jobs=0"]
-    )
-    async with Exporter(settings, clock=Clock()) as exporter:
-        for _ in range(3):
-            await page_of(exporter)
-    keys = [asked.hotkey for asked in simulator.asked if asked.endpoint in ("chutes", "jobs")]
-    assert keys.count(stranger.address) <= 2
-    assert keys.count(HOTKEY) == 6
-
-
-async def test_who_is_last_among_equals_has_nobody_behind(simulator: Simulator) -> None:
+async def test_the_last_of_equal_miners_has_no_miner_behind(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url))
     earning = simulator.world.shares(NOON)
     idle = simulator.world.miners[-2].hotkey
@@ -213,7 +185,7 @@ async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[st
             assert metric not in names(cold), metric
         elif not NEEDS[name] & faults.keys():
             assert metric in names(cold), metric
-    # What is known already stays, whatever fails now, with its honest date.
+    # Cached data stays during the failure, with the time of its request.
     assert names(whole) - names(warm) <= {
         metric.name
         for collector in COLLECTORS
@@ -265,7 +237,7 @@ async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slo
         slow_rendering[:] = [0.3]
         pages = await asyncio.gather(*(page_of(exporter) for _ in range(30)))
         assert len(slow_rendering) == 2
-        # Who comes while a page is being made gets the next one: it may know more.
+        # A scrape that comes while a page is made gets the next page, which may have more data.
         first = asyncio.create_task(page_of(exporter))
         await until(lambda: being_made(exporter))
         await page_of(exporter)
@@ -286,7 +258,7 @@ async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Si
         leaving.transport.abort()
         page = parse_page((await staying).text)
     assert set(successes(page).values()) == {1.0}
-    assert [asked.endpoint for asked in simulator.asked].count("scores") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("scores") == 1
 
 
 async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
@@ -360,7 +332,7 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     assert waited["scores"] < 1
 
 
-async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simulator) -> None:
+async def test_a_stopping_exporter_answers_at_once_with_cached_data(simulator: Simulator) -> None:
     async with serve(watching(simulator.url)) as (url, exporter):
         simulator.faults["scores"] = Fault(latency=60)
         waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
@@ -401,7 +373,7 @@ async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simul
     async with Exporter(settings, clock=clock) as exporter:
         page = await page_of(exporter, timeout=30)
     assert set(successes(page).values()) == {1.0}
-    assert [simulator.api.most_at_once[name] for name in own] == [4] * 4
+    assert [simulator.api.max_concurrent[name] for name in own] == [4] * 4
 
 
 async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
@@ -424,14 +396,14 @@ async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simu
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await page_of(exporter)
         # Those under way together could not know; the others were left alone.
-        asked = len(simulator.asked)
+        asked = len(simulator.requests)
         clock.now += 599
         simulator.faults.clear()
         await page_of(exporter)
-        assert "nodes" not in [one.endpoint for one in list(simulator.asked)[asked:]]
+        assert "nodes" not in [one.endpoint for one in list(simulator.requests)[asked:]]
         clock.now += 1
         page = await page_of(exporter)
-    assert [one.endpoint for one in list(simulator.asked)[asked:]].count("nodes") == 12
+    assert [one.endpoint for one in list(simulator.requests)[asked:]].count("nodes") == 12
     assert successes(page)["nodes"] == 1
 
 
@@ -464,31 +436,20 @@ async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) 
     async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
         await page_of(exporter)
         page = await page_of(exporter)
-    assert [asked.endpoint for asked in simulator.asked].count("scores") == 2
-    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("scores") == 2
+    assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
     assert page[series("chutes_feed_ttl_seconds", feed="scores")] == 0
 
 
 async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         first = await page_of(exporter)
-        asked = len(simulator.asked)
+        asked = len(simulator.requests)
         second = await page_of(exporter)
-        assert len(simulator.asked) == asked
+        assert len(simulator.requests) == asked
     assert data_of(first) == data_of(second)
     assert second[series("chutes_feed_requests_total", feed="scores", result="hit")] == 1
     assert second[series("chutes_feed_requests_total", feed="scores", result="miss")] == 1
-
-
-async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
-    simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n')
-    with structlog.testing.capture_logs() as logs:
-        page = await scrape(Settings(api_url=simulator.url))
-    assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
-    assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
-    assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
-    assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
-    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
 
 
 def body_of(*records: dict[str, Any], broken: int = 0) -> bytes:
@@ -503,7 +464,7 @@ def stream_of(*records: dict[str, Any]) -> bytes:
 ROWS = [{"miner_hotkey": OTHER, "compute_units": 7, "total_instances": 1, "bounty_count": 0, "compute_seconds": None}]
 
 
-async def test_from_what_is_missing_nothing_is_concluded_where_a_record_could_not_be_read(simulator: Simulator) -> None:
+async def test_an_unreadable_record_makes_counts_ranks_and_zeros_absent(simulator: Simulator) -> None:
     gpu = {"uuid": "g1", "gpu_identifier": "h100", "verified_at": "2026-11-24T11:00:00"}
     window = {"instance_stats": [*ROWS, {"miner_hotkey": 5}]}
     simulator.faults.update(
@@ -560,34 +521,13 @@ async def test_a_sum_with_an_unknown_part_is_unknown(simulator: Simulator) -> No
     assert "chutes_platform_window_compute_seconds" not in names(page)
 
 
-async def test_no_gpus_are_only_believed_where_the_servers_have_none_either(simulator: Simulator) -> None:
-    simulator.faults["nodes"] = Fault(body=b"")
-    page = await scrape(watching(simulator.url))
-    doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")
-    assert page[doubted] == 1
-    assert "chutes_fleet_gpus" not in names(page)
-    simulator.faults["servers"] = Fault(status=500)
-    page = await scrape(watching(simulator.url))
-    assert page[doubted] == 1
-    simulator.faults["servers"] = Fault(body=b'{"servers": []}')
-    page = await scrape(watching(simulator.url))
-    assert page[doubted] == 0
-    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == 0
-
-
-async def test_what_the_api_says_twice_stands_once_and_is_counted(simulator: Simulator) -> None:
+async def test_a_duplicate_record_is_exported_once_and_counted(simulator: Simulator) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
     simulator.faults["metagraph"] = Fault(body=body_of(*twice))
     page = await scrape(make_settings(api_url=simulator.url))
     assert page[series("chutes_miner_stake", hotkey=OTHER)] == 0.5
     assert page[series("chutes_metagraph_miners")] == 1
     assert page[series("chutes_scrape_collector_duplicate_samples", collector="metagraph")] == 1
-
-
-async def test_a_miner_without_history_is_no_failure(simulator: Simulator) -> None:
-    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[OTHER]))
-    assert page[series("chutes_feed_up", feed="unique_chute_history", hotkey=OTHER)] == 1
-    assert "chutes_miner_active_gpus" not in names(page)
 
 
 async def test_a_record_that_comes_twice_makes_one_series(simulator: Simulator) -> None:
@@ -608,7 +548,9 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
             await page_of(exporter)
     assert cut_of(page) == ["stats_per_chute"]
     gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
-    assert gone == {key for key in whole if key[0] in {metric.name for metric in by_name("stats_per_chute").metrics}}
+    assert gone == {
+        key for key in whole if key[0] in {metric.name for metric in find_collector("stats_per_chute").metrics}
+    }
     assert page[series("chutes_scrape_series")] == size
     assert page[series("chutes_scrape_series_limit")] == size - 1
     assert [log["collectors"] for log in logs if "left out" in log["event"]] == ["stats_per_chute"]
@@ -630,22 +572,15 @@ def cut_of(page: Page) -> list[str]:
     )
 
 
-async def test_what_the_api_does_not_know_where_it_must_is_a_failure(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(status=404)
-    page = await scrape(watching(simulator.url, max_series=0))
-    assert page[series("chutes_feed_up", feed="scores")] == 0
-    # There is nothing of it to leave out.
-    assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
-    assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1
-
-
 async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Simulator) -> None:
     async with Exporter(watching(simulator.url, max_series=0), clock=Clock()) as exporter:
         page = await page_of(exporter)
     assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
 
 
-async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Simulator, clock: Clock) -> None:
+async def test_leaving_out_collectors_and_restoring_them_is_logged_once_each(
+    simulator: Simulator, clock: Clock
+) -> None:
     only = {collector.name: collector.name == "metrics" for collector in COLLECTORS}
     with structlog.testing.capture_logs() as logs:
         async with Exporter(
@@ -660,43 +595,6 @@ async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Sim
         "collectors left out, to stay below --max-series",
         "no collector is left out any more",
     ]
-
-
-class FewJobs(World):
-    """A world whose list of jobs has just begun."""
-
-    def jobs(self, now: float) -> list[Job]:
-        return super().jobs(now)[-5:]
-
-
-@pytest.mark.parametrize(
-    "size", [Size(miners=3, active_miners=3, chutes=40), Size(miners=40, active_miners=20, chutes=200)]
-)
-async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) -> None:
-    world = FewJobs(start=NOON, size=size)
-    async with Simulator(world, clock=clock) as simulator:
-        on = {collector.name: True for collector in COLLECTORS}
-        settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
-        async with Exporter(settings, clock=clock) as exporter:
-            page = await page_of(exporter, timeout=60)
-    counts = {
-        "miner": size.miners,
-        "chute": size.chutes,
-        "miner_chute": len(world.work(NOON, 7 * 86400, per_chute=True)),
-        "server": len(world.miners[0].servers),
-        "gpu": len(world.miners[0].gpus),
-        "instance": len(world.instances(NOON, HOTKEY)),
-        "item": 8 + len([job for job in world.jobs(NOON) if job.finished_at is None and job.miner is None]),
-    }
-    for collector in COLLECTORS:
-        names_of = {metric.name for metric in collector.metrics}
-        # Invocations of the hour and of the day come from two collectors.
-        other = ("window", "1h" if collector.name == "chutes" else "1d")
-        made = len([k for k in page if k[0] in names_of and not (k[0] == INVOCATIONS and other in k[1])])
-        stated = collector.cost.series(**counts, fixed=size.miners if collector.scope == "miner" else 1)
-        assert made <= stated, collector.name
-        # Stated costs are worst cases, not fantasies. The service has no cooldowns any more.
-        assert collector.name == "thrash_cooldowns" or stated <= 14 * made + 30, collector.name
 
 
 async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -720,7 +618,7 @@ async def test_each_request_is_logged_at_the_level_debug(simulator: Simulator) -
     assert {frozenset(log) for log in requests} == {
         frozenset({"event", "log_level", "endpoint", "status", "seconds", "bytes"})
     }
-    assert sorted(log["endpoint"] for log in requests) == sorted(asked.endpoint for asked in simulator.asked)
+    assert sorted(log["endpoint"] for log in requests) == sorted(request.endpoint for request in simulator.requests)
     assert [log["status"] for log in requests if log["endpoint"] == "scores"] == ["500"]
     (metagraph,) = [log for log in requests if log["endpoint"] == "metagraph"]
     assert metagraph["bytes"] == page[series("chutes_api_response_bytes_total", endpoint="metagraph")]
@@ -737,26 +635,6 @@ async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simul
     assert log["advice"]
 
 
-async def test_why_a_feed_is_down_is_told_in_a_word_for_as_long(simulator: Simulator, clock: Clock) -> None:
-    simulator.faults["scores"] = Fault(status=503, times=1)
-    stranger = type(KEY).from_seed("22" * 32)
-    settings = make_settings(api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()))
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        page = await page_of(exporter)
-        reasons = {tuple(sorted(labels)) for name, labels in page if name == "chutes_feed_failure_info"}
-        assert (("feed", "scores"), ("reason", "unavailable")) in reasons
-        assert (("feed", "servers"), ("hotkey", stranger.address), ("reason", "not_registered")) in reasons
-        clock.now += 60
-        page = await page_of(exporter)
-    assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
-
-
-async def test_the_watched_are_told_from_the_others(simulator: Simulator) -> None:
-    page = await scrape(watching(simulator.url, hotkeys=[OTHER], miners="all"))
-    watched = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"}
-    assert watched == {HOTKEY, OTHER}
-
-
 async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(status=503, times=1)
     with structlog.testing.capture_logs() as logs:
@@ -769,7 +647,7 @@ async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
     assert page[series("chutes_feed_up", feed="scores")] == 1
 
 
-async def test_what_is_no_error_of_the_api_is_logged_with_its_trace(simulator: Simulator) -> None:
+async def test_an_unexpected_error_is_logged_with_its_traceback(simulator: Simulator) -> None:
     async def bug(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 
@@ -804,47 +682,6 @@ async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mod
         assert promtool_complaints(await exporter.page(Format.TEXT, timeout=5)) == ""
 
 
-def by_name(name: str) -> Collector:
-    return next(collector for collector in COLLECTORS if collector.name == name)
-
-
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
     sources = {source.name for collector in COLLECTORS for source in collector.feeds}
     assert sources == FEEDS.keys() | {"stats_per_chute"}
-
-
-def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> None:
-    everybody, one, mine = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
-    assert enabled(by_name("scores"), everybody)
-    assert not enabled(by_name("scores"), replace(everybody, collectors={"scores": False}))
-    assert not enabled(by_name("stats_per_chute"), everybody)
-    assert enabled(by_name("stats_per_chute"), replace(everybody, collectors={"stats_per_chute": True}))
-    assert enabled(by_name("stats_per_chute"), one)
-    assert not enabled(by_name("servers"), one)
-    assert not enabled(by_name("servers"), replace(one, collectors={"servers": True}))
-    assert enabled(by_name("servers"), mine)
-    assert not enabled(by_name("job_details"), mine)
-    assert enabled(by_name("job_details"), replace(mine, collectors={"job_details": True}))
-    many = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in range(17)])
-    assert enabled(by_name("unique_chute_history"), one)
-    assert not enabled(by_name("unique_chute_history"), everybody)
-    assert not enabled(by_name("unique_chute_history"), many)
-    assert enabled(by_name("unique_chute_history"), replace(many, collectors={"unique_chute_history": True}))
-
-
-def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
-    assert len({metric.name for metric in ORDER}) == len(ORDER)
-    for metric in ORDER:
-        assert metric.name.startswith("chutes_")
-        assert metric.help.endswith(".")
-        assert metric.source
-        assert (metric.kind == "info") == metric.name.endswith("_info")
-        assert (metric.kind == "counter") == metric.name.endswith("_total")
-        assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(metric.labels)
-        assert ("_window_" in metric.name) == ("window" in metric.labels)
-
-
-async def test_no_collector_makes_a_metric_that_it_does_not_declare(simulator: Simulator) -> None:
-    page = await scrape(watching(simulator.url))
-    declared = {metric.name for metric in (*observed.METRICS, *(m for c in COLLECTORS for m in c.metrics))}
-    assert {name for name, _ in data_of(page)} <= declared

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from chutes_exporter.collectors.samples import Metric, Metrics, Samples
 from chutes_exporter.page.exposition import Format, TooLongError, accepts_gzip, negotiate, render, sections
-from chutes_exporter.page.telemetry import Telemetry
-from tests.support import count_openmetrics, parse_page, promtool_complaints, series
+from tests.support import count_openmetrics, parse_page
 
 if TYPE_CHECKING:
     from chutes_exporter.page.exposition import Family
@@ -151,21 +150,6 @@ def test_any_text_and_any_number_make_a_page_that_both_reference_parsers_read(
     assert len(parse_page(text)) == len(samples)
     openmetrics = page_of(families, Format.OPENMETRICS) + "# EOF\n"
     assert count_openmetrics(openmetrics) == len(samples)
-
-
-def own_page(telemetry: Telemetry, form: Format) -> bytes:
-    return b"".join([*telemetry.exchanges(form).parts, telemetry.process(form)])
-
-
-def test_the_processs_own_metrics_stand_in_both_formats() -> None:
-    telemetry = Telemetry()
-    text = own_page(telemetry, Format.TEXT)
-    page = parse_page(text.decode())
-    assert page[series("process_resident_memory_bytes")] > 1e6
-    assert not [name for name, _ in page if name.endswith("_created")]
-    assert promtool_complaints(text) == ""
-    openmetrics = own_page(telemetry, Format.OPENMETRICS).decode() + "# EOF\n"
-    assert count_openmetrics(openmetrics) == len(page)
 
 
 def test_a_section_is_the_same_until_one_of_its_families_changes() -> None:

@@ -82,7 +82,7 @@ async def play(
 
 @dataclass(frozen=True)
 class Target:
-    """What Prometheus sees of an exporter.
+    """The scrapes of one exporter.
 
     Attributes:
         scrapes: By minute; None for a scrape that fails. In minutes that are missing there is no such target.

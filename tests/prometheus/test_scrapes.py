@@ -194,7 +194,7 @@ def test_a_new_pod_or_a_missed_scrape_restarts_no_timer(
     )
 
 
-def test_of_a_pair_the_newest_answer_decides(dead: list[Scrape], tmp_path: Path) -> None:
+def test_the_newest_answer_of_two_exporters_decides(dead: list[Scrape], tmp_path: Path) -> None:
     # One exporter has got no answer since the server died, and still reports the last one.
     old = {minute: dead[min(minute, BEGINS - 1)] for minute in range(END + 1)}
     pair = [Target(old, FIRST), Target(dict(enumerate(dead)), SECOND)]
@@ -205,6 +205,37 @@ def test_of_a_pair_the_newest_answer_decides(dead: list[Scrape], tmp_path: Path)
         quiet=[BEGINS],
         firing={BEGINS + 29: [server_dead()]},
         ever=[IDLE],
+    )
+
+
+def test_each_miner_is_judged_by_an_exporter_that_watches_it(well: list[Scrape], tmp_path: Path) -> None:
+    # Two exporters watch a miner each, and the second always has the newer answers about the platform.
+    other = "5Other"
+    newer = [
+        {
+            name.replace(HOTKEY, other): f"{float(value) + 30:f}" if "last_success" in name else value
+            for name, value in scrape.items()
+        }
+        for scrape in well
+    ]
+    seatless = {f'chutes_miner_registered{{hotkey="{HOTKEY}"}}': "0.000000"}
+    assert seatless.keys() <= well[BEGINS].keys()
+    first = {minute: {**scrape, **seatless} if minute >= BEGINS else scrape for minute, scrape in enumerate(well)}
+    deregistered = Firing(
+        "ChutesMinerDeregistered",
+        "critical",
+        {"hotkey": HOTKEY},
+        f"{SHORT}: it has no seat",
+        f"{HOTKEY} is not registered on subnet 64. It has no score, and the API refuses its requests. Its instances "
+        "earn nothing for it. First: `btcli subnet register --netuid 64 --wallet.name COLDKEY --wallet.hotkey HOTKEY`.",
+    )
+    check(
+        tmp_path,
+        input_series([Target(first, FIRST), Target(dict(enumerate(newer)), SECOND)], 30),
+        30,
+        quiet=[BEGINS],
+        firing={BEGINS + 4: [deregistered]},
+        ever=[("ChutesMinerDeregistered", "critical")],
     )
 
 

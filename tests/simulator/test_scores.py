@@ -1,4 +1,4 @@
-"""What instances earn: the counting rules, the multipliers, and all that is calculated from them."""
+"""Compute units of instances: the counting rules, the multipliers and the scores."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def instance(chute: Chute, model: str = "4090", end: End = End.MINER, lasts: flo
 @pytest.mark.parametrize("end", End)
 @pytest.mark.parametrize("public", [True, False])
 @pytest.mark.parametrize("lasts", [HOUR - 1, HOUR])
-def test_what_ends_badly_in_its_first_hour_or_is_private_takes_back_everything(
+def test_the_end_of_an_instance_decides_whether_it_counts(
     chute: Chute, end: End, *, public: bool, lasts: float
 ) -> None:
     one = instance(replace(chute, public=public), end=end, lasts=lasts)
@@ -62,7 +62,7 @@ def test_what_ends_badly_in_its_first_hour_or_is_private_takes_back_everything(
     assert one.counts(one.ended_at) == (end in (End.SCALED_DOWN, End.UPDATED, End.IDLE) or (public and lasts >= HOUR))
 
 
-def test_what_was_never_activated_does_not_count(chute: Chute) -> None:
+def test_an_instance_that_was_never_activated_does_not_count(chute: Chute) -> None:
     one = instance(chute, end=End.PURGED)
     one.activated_at = None
     assert not one.counts(NOON + DAY)
@@ -314,7 +314,7 @@ class Quiet(World):
         super().grow(min(until, NOON))
 
 
-def test_who_has_gone_quiet_keeps_the_last_history_for_ever() -> None:
+def test_an_inactive_miner_keeps_its_last_history() -> None:
     world = Quiet(start=NOON, size=SIZE)
     assert world.history(world.miners[-2].hotkey, NOON) is None
     ended = max(one.ended_at for one in world.all_instances(NOON + DAY, HOTKEY))

@@ -1,24 +1,25 @@
+"""The simulated world, and the scores, stats and histories that follow from the lives of its instances."""
+
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from chutes_exporter.simulator import Size, World
-from chutes_exporter.simulator.chutes import bounty_amount, bounty_boost
-from chutes_exporter.simulator.instances import End
+from chutes_exporter.simulator.chutes import bounty_boost
+from chutes_exporter.simulator.hardware import MODELS
+from chutes_exporter.simulator.instances import VALID_ENDS, End, Instance
 from chutes_exporter.simulator.times import MINUTE
-from chutes_exporter.simulator.world import DAY, HOUR
+from chutes_exporter.simulator.world import DAY, HOUR, WEEK
 from tests.simulator.odd import EMPTY_SERVER, OddWorld
 from tests.support import HOTKEY, NOON
 
-TIMES = [NOON - 3 * DAY, NOON, NOON + HOUR]
-
-
-@pytest.fixture(scope="module")
-def world() -> World:
-    """A world of the full size."""
-    return World(start=NOON)
+if TYPE_CHECKING:
+    from chutes_exporter.simulator.world import Chute
 
 
 def test_it_has_the_size_that_the_subnet_has(world: World) -> None:
@@ -77,7 +78,7 @@ def test_the_first_miner_is_an_ordinary_one(seed: int) -> None:
     assert all(text.isascii() and text.isprintable() and '"' not in text and "\\" not in text for text in texts)
 
 
-def test_an_odd_world_has_what_real_answers_were_seen_with() -> None:
+def test_an_odd_world_has_the_oddities_of_real_answers() -> None:
     world = OddWorld(start=NOON)
     servers = world.miners[0].servers
     assert len({server.server_id for server in servers}) == len(servers)
@@ -103,89 +104,6 @@ def test_some_seats_validate_and_the_rest_without_servers_are_newcomers(world: W
     assert not any(miner.validator for miner in World(start=NOON, size=Size(miners=4, active_miners=4)).miners)
 
 
-def test_instances_live_as_the_service_lets_them(world: World) -> None:
-    instances = world.all_instances(NOON)
-    assert {one.end for one in instances} == set(End)
-    for one in instances:
-        assert one.created_at < one.ended_at
-        if one.verified_at is None:
-            assert one.activated_at is None
-            assert one.ended_at <= one.created_at + 4 * HOUR
-        else:
-            assert one.created_at < one.verified_at
-            if one.activated_at is None:
-                assert one.ended_at <= max(one.created_at + 4 * HOUR, one.verified_at + 3.5 * HOUR)
-            else:
-                assert one.verified_at < one.activated_at < min(one.ended_at, one.created_at + 3.5 * HOUR)
-        if one.end is End.PURGED:
-            assert one.ended_at % (30 * MINUTE) == 0
-        if one.end is End.SCALED_DOWN:
-            assert one.activated_at is not None
-            assert one.ended_at - one.activated_at >= 63 * MINUTE
-    # Some launches are purged when their time is over, none before.
-    purged = [one for one in instances if one.end is End.PURGED and one.activated_at is None]
-    limits = [one.created_at + 3.5 * HOUR if one.verified_at is None else one.verified_at + 3 * HOUR for one in purged]
-    assert len(purged) > 10
-    assert {one.verified_at is None for one in purged} == {True, False}
-    assert all(0 <= one.ended_at - limit <= 30 * MINUTE for one, limit in zip(purged, limits, strict=True))
-
-
-def test_disabled_instances_are_not_active_and_purged_in_their_time(world: World) -> None:
-    disabled = [one for one in world.all_instances(NOON) if one.disabled_at is not None]
-    assert len(disabled) > 100
-    for one in disabled:
-        assert one.chute.public
-        assert one.activated_at is not None
-        assert one.verified_at is not None
-        moment = one.disabled_at or 0
-        if moment < one.ended_at:
-            assert one.active(moment - 1)
-            assert one.activated(moment)
-            assert one.disabled(moment)
-            assert not one.active(moment)
-            assert one.last_verified_at(one.ended_at) == one.last_verified_at(moment)
-        assert one.ended_at <= max(moment, one.verified_at + 3 * HOUR) + 30 * MINUTE
-    assert any(one.disabled(NOON) for one in disabled)
-
-
-def test_no_gpu_ever_runs_two_instances_at_once_or_starts_one_unverified(world: World) -> None:
-    for time in TIMES:
-        gpus = [gpu.uuid for instance in world.instances(time) for gpu in instance.gpus]
-        assert len(gpus) == len(set(gpus))
-    for instance in world.all_instances(NOON, HOTKEY):
-        assert all(gpu.verified_at(instance.created_at) is not None for gpu in instance.gpus)
-        assert all(gpu.verified_at(instance.ended_at - 1) is not None for gpu in instance.gpus)
-
-
-def test_instances_fit_their_gpus(world: World) -> None:
-    tee = {server.server_id for miner in world.miners for server in miner.servers if server.is_tee}
-    for instance in world.instances(NOON):
-        assert len(instance.gpus) == instance.chute.gpu_count
-        assert {gpu.model for gpu in instance.gpus} <= set(instance.chute.models)
-        assert not instance.chute.disabled
-        assert not instance.chute.tee or {gpu.server_id for gpu in instance.gpus} <= tee
-
-
-def test_gpus_are_verified_fail_and_are_registered_anew(world: World) -> None:
-    gpus = [gpu for miner in world.miners for gpu in miner.gpus]
-    states = Counter((gpu.verified_at(NOON) is not None, gpu.error(NOON) is not None) for gpu in gpus)
-    assert 0.005 < states[False, True] / len(gpus) < 0.1
-    # A verified GPU can have an error, which is only information.
-    assert 0.005 < states[True, True] / len(gpus) < 0.05
-    assert states[True, False] > 0.9 * len(gpus)
-    assert any(gpu.error(NOON - DAY) and gpu.verified_at(NOON) for gpu in gpus)
-    anew = [gpu for gpu in gpus if gpu.registration(NOON).created_at > NOON - DAY]
-    assert anew
-    assert all(gpu.registration(NOON - 8 * DAY).created_at < NOON - 8 * DAY for gpu in anew)
-    used = {gpu.uuid for instance in world.instances(NOON) for gpu in instance.gpus}
-    assert 0.8 * len(gpus) < len(used) < len(gpus)
-    # The newest registration has not been checked yet.
-    last = max((one for gpu in gpus for one in gpu.registrations), key=lambda one: one.created_at)
-    (gpu,) = [gpu for gpu in gpus if any(one is last for one in gpu.registrations)]
-    assert gpu.registration(last.created_at).verified_at is None
-    assert gpu.registration(last.created_at).error is None
-
-
 def test_at_most_one_tee_server_of_a_miner_waits_for_maintenance(world: World) -> None:
     waiting = Counter(
         (miner.uid, hours)
@@ -204,25 +122,6 @@ def test_servers_come_newest_first(world: World) -> None:
     for miner in world.miners:
         created = [server.created_at for server in miner.servers]
         assert created == sorted(created, reverse=True)
-
-
-def test_utilisation_follows_the_day_and_boosts_follow_utilisation(world: World) -> None:
-    for chute in world.chutes[:20]:
-        hours = [chute.utilization(NOON + hour * HOUR) for hour in range(24)]
-        assert max(hours) > 2 * min(hours)
-        assert chute.utilization(NOON + DAY) == pytest.approx(hours[0], abs=1e-5)
-    assert max(chute.utilization(NOON) for chute in world.chutes) > 1
-    for chute in world.chutes:
-        boost = chute.boost(NOON)
-        if boost is None:
-            assert not chute.scaled
-        elif not chute.public or chute.utilization(NOON) <= 0.75:
-            assert boost == 1
-        else:
-            assert 1 < boost <= 2.7
-        # The autoscaler runs every half hour.
-        assert boost == chute.boost(NOON + 29 * MINUTE)
-    assert any(chute.boost(NOON) != chute.boost(NOON + 30 * MINUTE) for chute in world.chutes)
 
 
 def test_a_bounty_ages_until_the_first_activation_takes_it(world: World) -> None:
@@ -249,82 +148,6 @@ def test_a_bounty_ages_until_the_first_activation_takes_it(world: World) -> None
         assert not one.has_bounty(activated - 1)
 
 
-@pytest.mark.parametrize(
-    ("age", "amount", "boost"),
-    [(0, 100, 1.1), (0.9, 100, 1.1), (59, 277, 1.1021851851851854), (10800, 32500, 1.5), (90_000, 86_400, 1.5)],
-)
-def test_a_bounty_is_worth_what_its_age_says(age: float, amount: int, boost: float) -> None:
-    assert bounty_amount(age) == amount
-    assert bounty_boost(age) == pytest.approx(boost, abs=1e-4)
-
-
-def test_private_instances_are_billed_until_nobody_asks(world: World) -> None:
-    private = [one for one in world.all_instances(NOON) if not one.chute.public and one.activated_at is not None]
-    assert {one.end for one in private} == {End.MINER, End.FAILURES, End.IDLE, End.UPDATED}
-    for one in private:
-        activated = one.activated_at or 0
-        assert one.stop_billing_at(activated - 1) is None
-        for moment in (activated, (activated + one.ended_at) / 2):
-            stop = one.stop_billing_at(moment)
-            assert stop is not None
-            assert activated + one.shutdown_after <= stop <= moment + one.shutdown_after
-        if one.end is End.IDLE:
-            stop = one.stop_billing_at(one.ended_at)
-            assert stop is not None
-            assert 0 < one.ended_at - stop <= MINUTE
-            # The last minute is not paid.
-            assert one.seconds_within(0, one.ended_at + 1) == pytest.approx(stop - one.created_at)
-    assert all(one.stop_billing_at(NOON) is None for one in world.instances(NOON) if one.chute.public)
-
-
-def test_a_new_version_replaces_old_instances_within_its_time(world: World) -> None:
-    for one in world.all_instances(NOON):
-        deployed = one.chute.next_deploy(one.created_at)
-        if one.activated_at is not None:
-            limit = max(deployed + (12 if one.chute.public else 2) * HOUR, one.activated_at + MINUTE)
-            assert one.ended_at <= limit
-        if one.end is End.UPDATED:
-            assert one.version != one.chute.version(one.ended_at)
-            assert one.chute.deployed_at(one.ended_at) == pytest.approx(deployed)
-    old = [one for one in world.instances(NOON) if one.version != one.chute.version(NOON)]
-    assert 0 < len(old) < len(world.instances(NOON)) / 4
-
-
-def test_the_prober_passes_by_every_few_minutes(world: World) -> None:
-    for one in world.instances(NOON):
-        passed = one.last_verified_at(NOON)
-        if one.verified_at is None or one.verified_at > NOON:
-            assert passed is None
-        elif one.active(NOON):
-            assert passed is not None
-            assert 0 <= NOON - passed < max(7 * MINUTE, 1)
-            assert one.last_verified_at(NOON + 7 * MINUTE) == pytest.approx(max(one.verified_at, passed + 7 * MINUTE))
-
-
-def test_jobs_wait_finish_and_get_stuck(world: World) -> None:
-    jobs = world.jobs(NOON)
-    states = Counter((job.waiting, job.stuck) for job in jobs)
-    assert states[True, False] > 1
-    assert states[False, True] > 5
-    assert states[False, False] > 100
-    for job in jobs:
-        assert len(set(job.tried_by)) == len(job.tried_by) <= 15
-        if job.waiting:
-            assert NOON - job.created_at <= 3 * HOUR
-            assert job.status == "pending"
-        else:
-            assert job.miner is not None
-            assert job.miner.servers
-            assert job.miner.hotkey in job.tried_by
-            assert (job.status == "pending") == job.stuck
-    assert {job.status for job in jobs if job.finished_at} >= {"complete", "error"}
-    assert any(job.chute_id not in {chute.chute_id for chute in world.chutes} for job in world.jobs(NOON + 5 * DAY))
-    # What has once ended stays for ever; what waits is taken, runs and is not listed meanwhile.
-    later = {job.job_id: job for job in world.jobs(NOON + HOUR)}
-    assert all(later[job.job_id] == job for job in jobs if not job.waiting)
-    assert any(job.job_id not in later for job in jobs if job.waiting)
-
-
 def test_only_the_miner_that_holds_a_job_can_release_it_and_only_once() -> None:
     world = World(start=NOON)
     now = NOON + 5 * DAY
@@ -342,3 +165,194 @@ def test_only_the_miner_that_holds_a_job_can_release_it_and_only_once() -> None:
     assert world.release_job(finished.job_id, finished.miner.hotkey, now) is None
     waiting = next(one for one in world.jobs(now) if one.waiting and one.job_id != job.job_id)
     assert all(world.release_job(waiting.job_id, miner.hotkey, now) is None for miner in world.miners)
+
+
+SIZE = Size(miners=12, active_miners=6, chutes=30)
+
+
+@pytest.fixture(scope="module")
+def ordinary_world() -> World:
+    """A small world without oddities."""
+    return World(start=NOON, size=SIZE)
+
+
+def recomputed(one: Instance, start: float, now: float) -> float:
+    """Return an instance's units, second by second in principle: from each change of its multiplier to the next."""
+    chute, activated = one.chute, one.activated_at or 0
+    real = sum(MODELS[gpu.model].hourly_rate for gpu in one.gpus) / 4.5
+    cheapest = len(one.gpus) * min(MODELS[model].hourly_rate for model in chute.models) / 4.5
+    lasting = chute.manual_boost or 1.0
+    if not chute.public:
+        lasting *= 3 if chute.integrated else 1.3 if chute.tee else 2
+    lasting *= 2.25 if chute.tee else 1
+
+    def urgency(time: float) -> float:
+        return (chute.boost(time) or 1) if chute.public else 1
+
+    changes = [(one.created_at, real * lasting)]
+    multiplier = real * lasting * urgency(one.created_at) * one.bounty_boost
+    changes.append((activated, multiplier))
+    hour = activated // HOUR * HOUR + 120
+    while hour < one.ended_at:
+        age = (hour - activated) / HOUR
+        target = cheapest * lasting * urgency(hour) if chute.public else real * lasting
+        if age >= 2:
+            weight = 1 if age >= 8 else ((age - 2) / 6) ** 2
+            multiplier = multiplier * (1 - weight) + target * weight
+            changes.append((hour, multiplier))
+        hour += HOUR
+    end = min(now, one.ended_at)
+    if not chute.public:
+        end = min(end, one.stop_billing_at(now) or end)
+    total = 0.0
+    for number, (since, worth) in enumerate(changes):
+        until = changes[number + 1][0] if number + 1 < len(changes) else end
+        seconds = max(0.0, min(until, end) - max(since, start))
+        open_record = until >= end > since
+        total += seconds * worth * (0.1 if one.last_of_chute and now >= one.ended_at and open_record else 1)
+    return total
+
+
+def test_scores_and_stats_are_the_sums_over_the_lives_of_instances(ordinary_world: World) -> None:
+    for seconds in (HOUR, DAY, WEEK):
+        units: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for one in ordinary_world.all_instances(NOON):
+            if one.activated_at is None or one.activated_at > NOON:
+                continue
+            lived = one.ended_at - one.activated_at
+            lost = one.ended_at <= NOON and one.end not in VALID_ENDS and not (one.chute.public and lived >= HOUR)
+            found = 0 if lost else recomputed(one, NOON - seconds, NOON)
+            if found:
+                units[one.hotkey] = units.get(one.hotkey, 0) + found
+                counts[one.hotkey] = counts.get(one.hotkey, 0) + 1
+        work = ordinary_world.work(NOON, seconds)
+        assert {hotkey: entry.units for (hotkey, _), entry in work.items()} == pytest.approx(units, rel=1e-9)
+        assert {hotkey: entry.instances for (hotkey, _), entry in work.items()} == counts
+    day = ordinary_world.work(NOON, DAY)
+    total = sum(entry.units for entry in day.values())
+    assert ordinary_world.shares(NOON) == pytest.approx(
+        {hotkey: entry.units / total for (hotkey, _), entry in day.items()}
+    )
+    assert sum(ordinary_world.shares(NOON).values()) == pytest.approx(1)
+    per_chute = ordinary_world.work(NOON, DAY, hotkey=HOTKEY, per_chute=True)
+    whole = day[HOTKEY, ""]
+    assert sum(entry.units for entry in per_chute.values()) == pytest.approx(whole.units)
+    assert sum(entry.instances for entry in per_chute.values()) == whole.instances
+    assert sum(entry.bounties for entry in per_chute.values()) == whole.bounties
+
+
+def test_stats_and_scores_move_every_ten_minutes_and_not_between(ordinary_world: World) -> None:
+    assert ordinary_world.shares(NOON) == ordinary_world.shares(NOON + 599)
+    assert ordinary_world.shares(NOON) != ordinary_world.shares(NOON + 600)
+    assert ordinary_world.work(NOON, HOUR) == ordinary_world.work(NOON + 599, HOUR)
+    assert ordinary_world.work(NOON, HOUR) != ordinary_world.work(NOON + 599, HOUR, cached=False)
+
+
+def test_a_world_where_nobody_works_has_no_shares() -> None:
+    assert World(start=NOON, size=Size(miners=2, active_miners=0)).shares(NOON) == {}
+
+
+def test_where_all_units_are_nothing_the_shares_are_equal() -> None:
+    class Worthless(World):
+        def make_chute(self, index: int) -> Chute:
+            return replace(super().make_chute(index), manual_boost=0.0)
+
+    shares = Worthless(start=NOON, size=SIZE).shares(NOON)
+    assert list(shares.values()) == [1 / 6] * 6
+
+
+def test_incentives_are_the_shares_of_a_full_hour_an_epoch_later_rounded_down(ordinary_world: World) -> None:
+    changes = []
+    for minute in range(0, 24 * 60, 3):
+        now = NOON + minute * MINUTE
+        incentives = ordinary_world.incentives(now)
+        assert sum(incentives.values()) <= 65535
+        assert incentives == ordinary_world.incentives(now + 2 * MINUTE)
+        if incentives != ordinary_world.incentives(now - 3 * MINUTE):
+            changes.append(now)
+        lags = [
+            lag
+            for lag in range(4)
+            if incentives
+            == {
+                key: int(share * 65535) for key, share in ordinary_world.shares(now // HOUR * HOUR - lag * HOUR).items()
+            }
+        ]
+        # A weight waits for the next epoch, 72 minutes at most, and for the sync after that.
+        assert lags[:1] in ([0], [1], [2])
+    assert {later - earlier for earlier, later in itertools.pairwise(changes)} <= {
+        72 * MINUTE,
+        75 * MINUTE,
+        69 * MINUTE,
+    }
+    assert len(changes) == 20
+
+
+class Banned(World):
+    """The second miner is blacklisted, the third has a reason that says nothing."""
+
+    def blacklist_reason(self, uid: int) -> str | None:
+        return {1: "spoofed", 2: ""}.get(uid)
+
+
+def test_the_blacklisted_have_no_score_but_stats() -> None:
+    world = Banned(start=NOON, size=SIZE)
+    banned, unharmed = world.miners[1].hotkey, world.miners[2].hotkey
+    assert world.work(NOON, DAY)[banned, ""].units > 0
+    assert banned not in world.shares(NOON)
+    assert banned not in world.incentives(NOON)
+    assert world.shares(NOON)[unharmed] > 0
+    assert sum(world.shares(NOON).values()) == pytest.approx(1)
+    assert [one for one in world.instances(NOON) if one.hotkey == banned]
+
+
+def test_a_history_counts_the_gpus_of_each_full_hour_of_the_week(ordinary_world: World) -> None:
+    now = NOON + 35 * MINUTE
+    history = ordinary_world.history(HOTKEY, now)
+    assert history is not None
+    assert [time for time, _, _ in history] == [NOON - number * HOUR for number in range(168, -1, -1)]
+    for time, count, total in history:
+        there = [
+            one
+            for one in ordinary_world.all_instances(NOON + 30 * MINUTE, HOTKEY)
+            if one.activated_at is not None
+            and one.activated_at <= time < one.ended_at
+            and (not one.chute.public or min(one.ended_at, NOON + 30 * MINUTE) - one.activated_at >= HOUR)
+        ]
+        assert total == sum(len(one.gpus) for one in there)
+        assert count == sum(chute.gpu_count for chute in {one.chute for one in there})
+    assert any(count < total for _, count, total in history)
+    assert ordinary_world.history(HOTKEY, now) == ordinary_world.history(HOTKEY, NOON + 30 * MINUTE)
+    # The newest points still rise: instances that were too young then are counted later.
+    later = ordinary_world.history(HOTKEY, now + HOUR)
+    assert later is not None
+    before, after = ({time: total for time, _, total in one} for one in (history, later))
+    assert all(after[time] >= total for time, total in before.items() if time in after)
+
+
+class Quiet(World):
+    """Nothing is started any more soon after noon."""
+
+    def grow(self, until: float) -> None:
+        super().grow(min(until, NOON))
+
+
+def test_an_inactive_miner_keeps_its_last_history() -> None:
+    world = Quiet(start=NOON, size=SIZE)
+    assert world.history(world.miners[-2].hotkey, NOON) is None
+    ended = max(one.ended_at for one in world.all_instances(NOON + DAY, HOTKEY))
+    week_later = world.history(HOTKEY, ended + WEEK)
+    assert week_later is not None
+    assert week_later[-1][0] == (ended + WEEK) // HOUR * HOUR
+    assert world.history(HOTKEY, ended + WEEK - HOUR) != week_later
+    assert world.history(HOTKEY, ended + 3 * WEEK) == week_later
+
+
+def test_the_last_active_instance_is_found_in_the_world(ordinary_world: World) -> None:
+    lives = ordinary_world.all_instances(NOON)
+    deleted = [one for one in lives if one.end is End.MINER and one.ended_at <= NOON and one.activated_at is not None]
+    assert {one.last_of_chute for one in deleted} == {True, False}
+    for one in deleted:
+        others = [other for other in lives if other.chute is one.chute and other is not one]
+        assert one.last_of_chute == (not any(other.active(one.ended_at) for other in others))

@@ -1,4 +1,4 @@
-"""Answers as deployments of 2024, 2025 and early 2026 gave them, in invented recordings: all of them can be read."""
+"""The table of endpoints. Each endpoint also reads the answers of older deployments (2024 to early 2026)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
-from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.api.endpoints import ENDPOINTS, RELEASE_JOB, stats_params
 from tests.support import HOTKEY, RECORDINGS, recording
 
 if TYPE_CHECKING:
@@ -30,6 +30,26 @@ async def decoded(path: Path) -> tuple[Any, Tally]:
         return [record async for record in shape.decode(body(), tally)], tally
     assert isinstance(shape, Shape)
     return shape.decode(recording(path.parent, path.stem), tally), tally
+
+
+def test_every_endpoint_has_its_own_name_and_address() -> None:
+    assert len({endpoint.name for endpoint in ENDPOINTS}) == len(ENDPOINTS)
+    assert len({(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}) == len(ENDPOINTS)
+
+
+def test_only_the_release_of_a_job_changes_something() -> None:
+    assert [endpoint for endpoint in ENDPOINTS if endpoint.method != "GET"] == [RELEASE_JOB]
+
+
+def test_answers_about_the_signing_miner_need_a_signature() -> None:
+    assert all(endpoint.signed for endpoint in ENDPOINTS if endpoint.scope == "signer")
+
+
+def test_stats_can_be_asked_about_one_miner_and_about_each_chute() -> None:
+    assert stats_params() == {}
+    assert stats_params(HOTKEY) == {"miner_hotkey": HOTKEY}
+    assert stats_params(per_chute=True) == {"per_chute": "true"}
+    assert stats_params(HOTKEY, per_chute=True) == {"miner_hotkey": HOTKEY, "per_chute": "true"}
 
 
 @pytest.mark.parametrize("path", OLDER, ids=lambda path: f"{path.parent.name}/{path.stem}")

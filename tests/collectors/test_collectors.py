@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.page import observed
+from chutes_exporter.page.exporter import ORDER, Exporter
+from chutes_exporter.simulator import Simulator, Size, World
+from tests.support import HOTKEY, NOON, Clock, data_of, page_of, scrape, watching
+
+if TYPE_CHECKING:
+    from chutes_exporter.simulator.world import Job
+
+
+INVOCATIONS = "chutes_chute_window_invocations"
+
+
+class FewJobs(World):
+    """A world whose list of jobs has just begun."""
+
+    def jobs(self, now: float) -> list[Job]:
+        return super().jobs(now)[-5:]
+
+
+@pytest.mark.parametrize(
+    "size", [Size(miners=3, active_miners=3, chutes=40), Size(miners=40, active_miners=20, chutes=200)]
+)
+async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) -> None:
+    world = FewJobs(start=NOON, size=size)
+    async with Simulator(world, clock=clock) as simulator:
+        on = {collector.name: True for collector in COLLECTORS}
+        settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
+        async with Exporter(settings, clock=clock) as exporter:
+            page = await page_of(exporter, timeout=60)
+    counts = {
+        "miner": size.miners,
+        "chute": size.chutes,
+        "miner_chute": len(world.work(NOON, 7 * 86400, per_chute=True)),
+        "server": len(world.miners[0].servers),
+        "gpu": len(world.miners[0].gpus),
+        "instance": len(world.instances(NOON, HOTKEY)),
+        "item": 8 + len([job for job in world.jobs(NOON) if job.finished_at is None and job.miner is None]),
+    }
+    for collector in COLLECTORS:
+        names_of = {metric.name for metric in collector.metrics}
+        # Invocations of the hour and of the day come from two collectors.
+        other = ("window", "1h" if collector.name == "chutes" else "1d")
+        made = len([k for k in page if k[0] in names_of and not (k[0] == INVOCATIONS and other in k[1])])
+        stated = collector.cost.series(**counts, fixed=size.miners if collector.scope == "miner" else 1)
+        assert made <= stated, collector.name
+        # Stated costs are worst cases, not fantasies. The service has no cooldowns any more.
+        assert collector.name == "thrash_cooldowns" or stated <= 14 * made + 30, collector.name
+
+
+def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
+    assert len({metric.name for metric in ORDER}) == len(ORDER)
+    for metric in ORDER:
+        assert metric.name.startswith("chutes_")
+        assert metric.help.endswith(".")
+        assert metric.source
+        assert (metric.kind == "info") == metric.name.endswith("_info")
+        assert (metric.kind == "counter") == metric.name.endswith("_total")
+        assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(metric.labels)
+        assert ("_window_" in metric.name) == ("window" in metric.labels)
+
+
+async def test_no_collector_makes_a_metric_that_it_does_not_declare(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url))
+    declared = {metric.name for metric in (*observed.METRICS, *(m for c in COLLECTORS for m in c.metrics))}
+    assert {name for name, _ in data_of(page)} <= declared

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.commands.support import run
+from tests.support import HOTKEY, Clock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The time at which the test began: the command's own clock is near, and all commands of a test see one world."""
+    return Clock(time.time())
+
+
+@pytest.fixture
+async def one_miner(clock: Clock) -> AsyncIterator[Simulator]:
+    """A simulator whose jobs can only be claimed by the test key's miner."""
+    world = World(start=clock.now, size=Size(miners=2, active_miners=1, chutes=30))
+    async with Simulator(world, clock=clock) as running:
+        yield running
+
+
+async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
+    simulator = one_miner
+
+    def released() -> set[str]:
+        return simulator.world.released_jobs
+
+    stuck = [one for one in simulator.world.jobs(simulator.api.clock()) if one.stuck]
+    job = next(one.job_id for one in stuck if one.chute_id == one.chute.chute_id)
+    status, output, _ = await run(simulator, "release-job", job, stdin="n\n")
+    assert (status, released() & {job}) == (1, set())
+    assert f"Release job {job} of {HOTKEY}" in output
+    status, _, _ = await run(simulator, "release-job", job)
+    assert (status, released() & {job}) == (1, set())
+    status, output, _ = await run(simulator, "release-job", job, stdin="y\n")
+    assert (status, released() & {job}) == (0, {job})
+    assert "Released" in output
+    status, _, errors = await run(simulator, "release-job", job, "--yes")
+    assert status == 1
+    assert f"404 job_id='{job}' not found or is not associated with your miner" in errors
+    status, _, errors = await run(simulator, "release-job", job, "--yes", variables={})
+    assert status == 1
+    assert "--hotkey-file" in errors
+
+
+@pytest.mark.parametrize("job", ["..", "", "a/b", "x y", TEST_SEED])
+async def test_an_invalid_job_id_is_refused_and_not_shown(simulator: Simulator, job: str) -> None:
+    status, output, errors = await run(simulator, "release-job", job, "--yes")
+    assert status == 1
+    assert "JOB_ID is invalid" in errors
+    assert TEST_SEED not in output + errors
+    assert simulator.requests == []
+
+
+async def test_without_an_answer_a_job_may_or_may_not_be_released(simulator: Simulator) -> None:
+    simulator.faults["release_job"] = Fault(latency=30)
+    status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--api.timeout", "0.3")
+    assert status == 1
+    assert "may or may not be released" in errors
+
+
+async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    other = "55" * 32
+    path.write_text(json.dumps({"ss58Address": Hotkey.from_seed(other).address, "secretSeed": other}))
+    status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--hotkey-file", str(path))
+    assert (status, "exactly one key" in errors) == (1, True)

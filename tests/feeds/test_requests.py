@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import structlog
+
+from chutes_exporter.config import Credentials, Settings, make_settings
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.simulator import Fault, Simulator
+from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, watching
+
+OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+
+
+async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator) -> None:
+    stranger = type(KEY).from_seed("22" * 32)
+    keys = (stranger, KEY)
+    page = await scrape(make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ())))
+    assert "chutes_chute_info" in names(page)
+    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
+    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
+    assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
+
+
+async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator) -> None:
+    stranger = type(KEY).from_seed("22" * 32)
+    settings = make_settings(
+        api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()), ttl=["chutes=0", "jobs=0"]
+    )
+    async with Exporter(settings, clock=Clock()) as exporter:
+        for _ in range(3):
+            await page_of(exporter)
+    keys = [asked.hotkey for asked in simulator.requests if asked.endpoint in ("chutes", "jobs")]
+    assert keys.count(stranger.address) <= 2
+    assert keys.count(HOTKEY) == 6
+
+
+async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
+    simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n')
+    with structlog.testing.capture_logs() as logs:
+        page = await scrape(Settings(api_url=simulator.url))
+    assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
+    assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
+    assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
+    assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
+
+
+async def test_no_gpus_are_only_believed_where_the_servers_have_none_either(simulator: Simulator) -> None:
+    simulator.faults["nodes"] = Fault(body=b"")
+    page = await scrape(watching(simulator.url))
+    doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")
+    assert page[doubted] == 1
+    assert "chutes_fleet_gpus" not in names(page)
+    simulator.faults["servers"] = Fault(status=500)
+    page = await scrape(watching(simulator.url))
+    assert page[doubted] == 1
+    simulator.faults["servers"] = Fault(body=b'{"servers": []}')
+    page = await scrape(watching(simulator.url))
+    assert page[doubted] == 0
+    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == 0
+
+
+async def test_a_miner_without_history_is_no_failure(simulator: Simulator) -> None:
+    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[OTHER]))
+    assert page[series("chutes_feed_up", feed="unique_chute_history", hotkey=OTHER)] == 1
+    assert "chutes_miner_active_gpus" not in names(page)
+
+
+async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(status=404)
+    page = await scrape(watching(simulator.url, max_series=0))
+    assert page[series("chutes_feed_up", feed="scores")] == 0
+    # There is nothing of it to leave out.
+    assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
+    assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1

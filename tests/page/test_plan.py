@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chutes_exporter.api.keys import Hotkey, address_of
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import make_settings
+from chutes_exporter.page.plan import ChoiceError, Plan, enabled, main_plan, probe_plan
+from tests.support import HOTKEY, KEY, find_collector, watching
+
+OTHER_KEY = Hotkey.from_seed("22" * 32)
+
+
+def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> None:
+    everybody, one, mine = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
+    assert enabled(find_collector("scores"), everybody)
+    assert not enabled(find_collector("scores"), replace(everybody, collectors={"scores": False}))
+    assert not enabled(find_collector("stats_per_chute"), everybody)
+    assert enabled(find_collector("stats_per_chute"), replace(everybody, collectors={"stats_per_chute": True}))
+    assert enabled(find_collector("stats_per_chute"), one)
+    assert not enabled(find_collector("servers"), one)
+    assert not enabled(find_collector("servers"), replace(one, collectors={"servers": True}))
+    assert enabled(find_collector("servers"), mine)
+    assert not enabled(find_collector("job_details"), mine)
+    assert enabled(find_collector("job_details"), replace(mine, collectors={"job_details": True}))
+    many = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in range(17)])
+    assert enabled(find_collector("unique_chute_history"), one)
+    assert not enabled(find_collector("unique_chute_history"), everybody)
+    assert not enabled(find_collector("unique_chute_history"), many)
+    assert enabled(find_collector("unique_chute_history"), replace(many, collectors={"unique_chute_history": True}))
+
+
+def hotkeys(plan: Plan, collector: str) -> list[str]:
+    """Return the miners that a collector runs for, as a plan has them."""
+    return [entry.scope.hotkey for entry in plan.entries if entry.collector.name == collector]
+
+
+def feeds(plan: Plan) -> list[tuple[str, str]]:
+    """Return the names and hotkeys of the feeds that a plan needs."""
+    return [(feed.name, feed.hotkey) for feed in plan.feeds]
+
+
+def test_private_collectors_run_once_for_each_key_and_platform_wide_ones_once() -> None:
+    plan = main_plan(watching("http://x", KEY, OTHER_KEY))
+    assert hotkeys(plan, "servers") == [HOTKEY, OTHER_KEY.address]
+    assert hotkeys(plan, "chutes") == [""]
+
+
+def test_collectors_of_one_plan_share_their_feeds() -> None:
+    plan = main_plan(watching("http://x"))
+    users = [entry.collector.name for entry in plan.entries if "servers" in {feed.name for feed in entry.feeds}]
+    assert len(users) > 1
+    assert feeds(plan).count(("servers", HOTKEY)) == 1
+
+
+def test_stats_per_chute_of_a_single_watched_miner_are_requested_for_that_miner_alone() -> None:
+    assert ("stats_per_chute", HOTKEY) in feeds(main_plan(make_settings(hotkeys=[HOTKEY])))
+    assert ("stats_per_chute", "") in feeds(main_plan(make_settings(hotkeys=[HOTKEY, OTHER_KEY.address])))
+
+
+def test_a_scrape_can_choose_among_the_collectors_that_are_on() -> None:
+    plan = main_plan(make_settings())
+    assert [collector.name for collector in plan.only(["scores"]).collectors] == ["scores"]
+    with pytest.raises(ChoiceError, match="there is no collector 'nonsense'"):
+        plan.only(["nonsense"])
+    with pytest.raises(ChoiceError, match=r"the collector servers is off: add --collector\.servers"):
+        plan.only(["servers"])
+
+
+def test_a_probe_runs_the_collectors_about_miners_for_its_target_alone() -> None:
+    plan = probe_plan(make_settings(hotkeys=[HOTKEY]), OTHER_KEY.address)
+    assert {collector.name for collector in plan.collectors} == {"metagraph", "scores", "stats"}
+    assert {entry.scope.watched for entry in plan.entries} == {frozenset({OTHER_KEY.address})}
+    assert {hotkey for _, hotkey in feeds(plan)} == {""}
+
+
+def test_a_probe_requests_nothing_for_a_target_without_a_seat() -> None:
+    with pytest.raises(ChoiceError, match="the miner is not registered, or the metagraph is not available yet"):
+        probe_plan(make_settings(), HOTKEY, ["unique_chute_history"], seated=False)
+    plan = probe_plan(make_settings(), HOTKEY, ["unique_chute_history"], seated=True)
+    assert feeds(plan) == [("unique_chute_history", HOTKEY)]
+
+
+def test_a_probe_runs_only_collectors_about_miners() -> None:
+    telling = {one.name for one in COLLECTORS if any("hotkey" in metric.labels for metric in one.metrics)}
+    assert telling & {"metrics", "chutes", "images"} == set()

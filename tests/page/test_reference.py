@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from chutes_exporter.page.exporter import ORDER
+from chutes_exporter.page.reference import reference
+from tests.support import RECORDINGS
+
+DOCS = RECORDINGS.parent.parent / "docs"
+
+
+def test_the_metric_reference_is_made_of_the_declarations_as_they_are() -> None:
+    """After a change that is meant, ``make docs`` writes it anew."""
+    text = (DOCS / "metrics.md").read_text()
+    assert text == reference()
+    for metric in ORDER:
+        assert f"| `{metric.name}` |" in text
