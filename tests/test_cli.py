@@ -259,7 +259,7 @@ def test_a_cold_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_serving_without_collectors_logs_a_warning() -> None:
-    off = [f"--no-collector.{name}" for name in ("metagraph", "scores", "stats", "metrics")]
+    off = [f"--no-collector.{name}" for name in ("metagraph", "scores", "stats", "metrics", "utilization", "bounties")]
     process = subprocess.Popen([COMMAND, *LISTEN, *off], stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stderr is not None
     line = process.stderr.readline()

@@ -349,6 +349,22 @@ class ChutesClient:
         """Return the seats of the subnet."""
         return await self.fetch(e.METAGRAPH)
 
+    async def utilization(self) -> Answer[list[r.ChuteUtilization]]:
+        """Return what the autoscaler knows of each chute, and how many instances it still allows."""
+        return await self.fetch(e.UTILIZATION)
+
+    async def bounties(self) -> Answer[list[r.Bounty]]:
+        """Return the open bounties."""
+        return await self.fetch(e.BOUNTIES)
+
+    async def rolling_updates(self) -> Answer[list[r.RollingUpdate]]:
+        """Return the rolling updates that are under way."""
+        return await self.fetch(e.ROLLING_UPDATES)
+
+    async def maintenance(self, key: Hotkey) -> Answer[r.MaintenancePolicy]:
+        """Return the maintenance window, and which of the signing miner's TEE servers need its upgrade."""
+        return await self.fetch(e.MAINTENANCE, key=key)
+
     @asynccontextmanager
     async def _opened(
         self,
@@ -381,7 +397,8 @@ class ChutesClient:
         self, endpoint: e.Endpoint[Any], url: str, key: Hotkey | None, params: Mapping[str, str] | None
     ) -> AsyncIterator[_Opened]:
         # Sign after the wait for a slot: the signature covers the time, and the service refuses old ones.
-        headers = key.headers(int(self._clock())) if endpoint.signed and key is not None else {}
+        signing = key if endpoint.signed else None
+        headers = {} if signing is None else signing.headers(int(self._clock()), endpoint.purpose)
         exchange = Exchange(endpoint.name)
         started = time.monotonic()
         limit = asyncio.timeout(self._total_timeout)

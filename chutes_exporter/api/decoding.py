@@ -15,6 +15,9 @@ import msgspec
 
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.records import (
+    MaintenancePolicy,
+    MaintenanceServer,
+    MaintenanceWindow,
     MinerStats,
     RawScore,
     Record,
@@ -269,6 +272,31 @@ def _all_servers(body: Body, tally: Tally) -> list[Server]:
 def servers_body() -> Shape[list[Server]]:
     """Make the shape of ``{"servers": [...]}``."""
     return Shape(_servers)
+
+
+class _MaintenanceBody(msgspec.Struct):
+    active_window: MaintenanceWindow | msgspec.UnsetType | None = msgspec.UNSET
+    current_slots: float | None = None
+    servers: msgspec.Raw = _NULL
+
+
+_read_maintenance: msgspec.json.Decoder[_MaintenanceBody] = msgspec.json.Decoder(_MaintenanceBody, dec_hook=decode_hook)
+_read_maintenance_servers = ListReader(MaintenanceServer)
+
+
+def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
+    found = _read_maintenance.decode(body)
+    servers = None if _is_null(found.servers) else _read_maintenance_servers(found.servers, tally)
+    if found.active_window is msgspec.UNSET and found.current_slots is None and servers is None:
+        raise msgspec.ValidationError("no maintenance policy in it")
+    _check_count(servers or ())
+    tally.accepted += 1
+    return MaintenancePolicy(found.active_window, found.current_slots, servers)
+
+
+def maintenance_body() -> Shape[MaintenancePolicy]:
+    """Make the shape of the maintenance policy. A server that cannot be read costs only itself."""
+    return Shape(_maintenance)
 
 
 class _WindowBody(msgspec.Struct):

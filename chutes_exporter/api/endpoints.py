@@ -1,4 +1,4 @@
-"""The sixteen endpoints of the Miner API Reference."""
+"""The sixteen endpoints of the Miner API Reference, and four others of the same service that miners need."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from chutes_exporter.api.decoding import (
     Shape,
     StreamShape,
     list_of,
+    maintenance_body,
     one,
     scores_body,
     servers_body,
@@ -18,6 +19,8 @@ from chutes_exporter.api.decoding import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from chutes_exporter.api.keys import Purpose
 
 T = TypeVar("T")
 R = TypeVar("R", bound=r.Record)
@@ -35,6 +38,7 @@ class Endpoint(Generic[T]):
         scope: Data of the whole platform, of the signing miner, or of a miner in the path.
         method: The HTTP method.
         query: Query parameters of every request.
+        purpose: The word that ends the signed message.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Endpoint(Generic[T]):
     scope: Literal["platform", "signer", "miner"]
     method: Literal["GET", "DELETE"] = "GET"
     query: Mapping[str, str] | None = None
+    purpose: Purpose = "miner"
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.path}>"
@@ -94,6 +99,17 @@ METAGRAPH = Endpoint(
     "metagraph", "/miner/metagraph", list_of(r.MetagraphNode, never_empty=True), signed=False, scope="platform"
 )
 
+UTILIZATION = Endpoint(
+    "utilization", "/chutes/utilization", list_of(r.ChuteUtilization), signed=False, scope="platform"
+)
+BOUNTIES = Endpoint("bounties", "/bounties/", list_of(r.Bounty), signed=False, scope="platform")
+ROLLING_UPDATES = Endpoint(
+    "rolling_updates", "/chutes/rolling_updates", list_of(r.RollingUpdate), signed=False, scope="platform"
+)
+MAINTENANCE = Endpoint(
+    "maintenance", "/servers/maintenance/policy", maintenance_body(), signed=True, scope="signer", purpose="tee"
+)
+
 
 def stats_params(hotkey: str | None = None, *, per_chute: bool = False) -> dict[str, str]:
     """Return the query of :data:`STATS` for all miners or one, in total or for each chute."""
@@ -117,4 +133,8 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     UNIQUE_CHUTE_HISTORY,
     THRASH_COOLDOWNS,
     METAGRAPH,
+    UTILIZATION,
+    BOUNTIES,
+    ROLLING_UPDATES,
+    MAINTENANCE,
 )

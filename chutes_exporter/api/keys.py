@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import base58
 import msgspec
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 SS58_PREFIX = 42
 """The network number of Bittensor addresses, which is the generic one of Substrate."""
 
-_PURPOSE = "miner"
+Purpose = Literal["miner", "tee"]
+"""The word at the end of a signed message. The service accepts a signature only where it expects its word."""
+
 _PUBLIC_KEY_BYTES = 32
 _CHECKSUM_BYTES = 2
 _MAX_PREFIX_BYTES = 2
@@ -179,13 +181,14 @@ class Hotkey:
             raise HotkeyError(f"{source} has no ss58Address, so the seed cannot be checked: add the address")
         return cls.from_seed(parsed.secretSeed, address=parsed.ss58Address, source=source)
 
-    def headers(self, nonce: int) -> dict[str, str]:
+    def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
         """Sign a request.
 
         Args:
             nonce: Unix time in whole seconds. The service refuses a nonce that differs by more than 600 s.
+            purpose: The word that the endpoint expects.
         """
-        message = f"{self.address}:{nonce}:{_PURPOSE}".encode()
+        message = f"{self.address}:{nonce}:{purpose}".encode()
         return {
             "X-Chutes-Hotkey": self.address,
             "X-Chutes-Nonce": str(nonce),
@@ -193,17 +196,18 @@ class Hotkey:
         }
 
 
-def verify_headers(address: str, nonce: str, signature: str) -> bool:
+def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:
     """Return whether a request was signed with the key of its address.
 
     Args:
         address: ``X-Chutes-Hotkey``.
         nonce: ``X-Chutes-Nonce``.
         signature: ``X-Chutes-Signature``.
+        purpose: The word that the endpoint expects.
     """
     try:
         raw = bytes.fromhex(signature)
-        return sr25519.verify(raw, f"{address}:{nonce}:{_PURPOSE}".encode(), public_key(address))
+        return sr25519.verify(raw, f"{address}:{nonce}:{purpose}".encode(), public_key(address))
     except (ValueError, TypeError):
         return False
 

@@ -144,6 +144,7 @@ _DEFAULTS = {
     "off": "off",
     "watched": "on if only configured hotkeys are watched",
     "few": "on if 1 to 16 hotkeys are configured",
+    "key": "on with a hotkey's seed",
 }
 
 
@@ -160,7 +161,8 @@ class Collector:
         cost: The maximum number of series.
         extra: Feeds that it uses if their answers are known, for each hotkey with a key.
         default: ``on``, ``off``, ``watched`` (on if only named hotkeys are watched, because it is large for all
-            miners) or ``few`` (on for up to 16 named hotkeys, because it sends a request for each).
+            miners), ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or ``key`` (on with a
+            hotkey's seed, because it shows less without one).
     """
 
     name: str
@@ -169,7 +171,7 @@ class Collector:
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Scope, Samples], None]
     cost: Cost
-    default: Literal["on", "off", "watched", "few"] = "on"
+    default: Literal["on", "off", "watched", "few", "key"] = "on"
     extra: tuple[Feed[Any], ...] = ()
 
     @property

@@ -22,10 +22,14 @@ from rich.text import Text
 from chutes_exporter.api import ApiError, ChutesClient, Hotkey, meaning
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.records import (
+    Bounty,
     Chute,
     ChuteMetrics,
+    ChuteUtilization,
     Instance,
     Job,
+    MaintenancePolicy,
+    MaintenanceWindow,
     MetagraphNode,
     Node,
     Scores,
@@ -63,6 +67,16 @@ _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "instances": ("instance_id", "chute_id", "state", "created_at", "activated_at", "secured_at", "purged_at"),
     "jobs": ("job_id", "chute_id", "method", "state", "miner_hotkey", "created_at", "compute_multiplier"),
     "metrics": ("chute_id", "utilization", "instance_count", "total_invocations", "rate_limit_count"),
+    "utilization": (
+        "chute_id",
+        "name",
+        "scale_allowance",
+        "target_instances",
+        "active_instance_count",
+        "starting_instances",
+        "utilization_1h",
+        "rate_limit_ratio_1h",
+    ),
     "metagraph": ("node_id", "hotkey", "incentive_ratio", "alpha_stake", "registered_at", "blacklist_reason"),
 }
 
@@ -206,6 +220,8 @@ def rows_of(value: Any) -> Iterator[Row]:
         case Stats():
             for name, window in windows(value):
                 yield from _window_rows(name, window)
+        case MaintenancePolicy():
+            yield from _maintenance_rows(value)
         case list():
             yield from _with_meanings(value)
         case _:
@@ -253,6 +269,18 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
             return lambda job: {"state": meaning.job_state(job)}
         case [Chute(), *_]:
             return lambda chute: {"bounty": UNSET, "bounty_age_seconds": meaning.bounty_age(chute)}
+        case [Bounty(), *_]:
+            return lambda bounty: {
+                "created_at": _time(bounty.created_at),
+                "expires_at": _time(meaning.bounty_expires_at(bounty)),
+                "boost": meaning.bounty_boost(bounty),
+            }
+        case [ChuteUtilization(), *_]:
+            return lambda chute: {
+                "target_count": UNSET,
+                "target_instances": meaning.target_instances(chute),
+                "starting_instances": meaning.starting_instances(chute),
+            }
         case [ChuteMetrics(), *_]:
             unknown = meaning.unknown_metrics(records)
             return lambda _: dict.fromkeys(unknown)
@@ -267,6 +295,16 @@ def _time(moment: float | None) -> UnixTime | None:
 def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
     for record in window.records:
         yield {"window": name} | _plain(record)
+
+
+def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:
+    """Return a row for each TEE server, each with the window; without any, the window alone."""
+    window = _plain(policy.active_window) if isinstance(policy.active_window, MaintenanceWindow) else {}
+    common = window | {"current_slots": policy.current_slots}
+    servers = policy.servers or ()
+    yield from (_plain(server) | common for server in servers)
+    if not servers:
+        yield common
 
 
 def _fields(record: msgspec.Struct) -> Row:

@@ -27,6 +27,17 @@ Result = Literal["hit", "miss", "coalesced", "stale", "failed"]
 RESULTS: tuple[Result, ...] = ("hit", "miss", "coalesced", "stale", "failed")
 
 
+class MissingEndpointError(Exception):
+    """The deployment does not have the endpoint of an optional feed.
+
+    Attributes:
+        retry_in: Seconds after which to ask again: the service may be updated meanwhile.
+    """
+
+    reason = "missing"
+    retry_in = 3600.0
+
+
 @dataclass(frozen=True)
 class Feed(Generic[T]):
     """A question whose answer the exporter caches. Feeds with the same name and hotkey are equal.
@@ -40,6 +51,7 @@ class Feed(Generic[T]):
         changes: How often the service changes the answer, in words.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
+        optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
         doubts: Possible reasons to doubt an answer.
         check: Finds a reason to doubt an answer, except ``shrunk``.
         evidence: Feeds that the check compares the answer with.
@@ -53,6 +65,7 @@ class Feed(Generic[T]):
     hotkey: str = ""
     per_chute: bool = field(default=False, compare=False)
     value_if_404: T | None = field(default=None, compare=False)
+    optional: bool = field(default=False, compare=False)
     doubts: tuple[Reason, ...] = field(default=("shrunk",), compare=False)
     check: Check[T] | None = field(default=None, compare=False)
     evidence: tuple[Feed[Any], ...] = field(default=(), compare=False)

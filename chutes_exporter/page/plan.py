@@ -94,6 +94,7 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
         "off": False,
         "watched": settings.miners == "watched",
         "few": len(settings.watched) <= _FEW,
+        "key": bool(settings.keys),
     }
     return None if choice or default[collector.default] else "by_default"
 
@@ -180,7 +181,8 @@ def _probe_problem(collector: Collector, settings: Settings, target: str) -> str
 def _probed_by_default(collector: Collector, settings: Settings) -> bool:
     if not has_miner_series(collector):
         return False
-    return settings.collectors.get(collector.name, collector.default == "on")
+    by_default = collector.default == "on" or (collector.default == "key" and bool(settings.keys))
+    return settings.collectors.get(collector.name, by_default)
 
 
 def _require_known(name: str) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from chutes_exporter.collectors import COLLECTORS, Answers
 from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:
@@ -76,12 +77,14 @@ class Outcome:
         success: Whether the collector had fresh answers of all its feeds and did not fail.
         seconds: Seconds for which it waited for answers and worked on them.
         duplicates: Samples that were dropped because their series had a sample already. None without an answer.
+        off: Whether it is off because the deployment does not have an endpoint that it needs.
     """
 
     entry: Entry
     success: bool
     seconds: float
     duplicates: int | None
+    off: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,7 @@ def _outcome(entry: Entry, readings: Readings, block: _Block | None, seconds: fl
         success=block is not None and not block.failed and all(reading.error is None for reading in collector_readings),
         seconds=max((reading.seconds for reading in collector_readings), default=0) + seconds,
         duplicates=None if block is None else block.duplicates,
+        off=any(isinstance(reading.error, MissingEndpointError) for reading in collector_readings),
     )
 
 

@@ -65,14 +65,21 @@ COLLECTOR_CUT = METRICS.gauge(
     ("collector",),
     "exporter",
 )
+COLLECTOR_OFF = METRICS.gauge(
+    "chutes_scrape_collector_off",
+    "Whether the collector is off because the API answers 404 for an endpoint that it needs (1): this deployment does "
+    "not have it. The exporter asks again every hour, and after a reload.",
+    ("collector",),
+    "exporter",
+)
 SERIES = METRICS.gauge("chutes_scrape_series", "Series of all collectors, including those left out.", (), "exporter")
 SERIES_LIMIT = METRICS.gauge(
     "chutes_scrape_series_limit", "Maximum series of all collectors together (--max-series).", (), "exporter"
 )
 COLLECTOR_SUCCESS = METRICS.gauge(
     "chutes_scrape_collector_success",
-    "Whether all answers of the collector's feeds are fresh (1). With 0, its samples are older or missing. The hotkey "
-    "is empty for platform-wide collectors.",
+    "Whether all answers of the collector's feeds are fresh (1). With 0, its samples are older or missing. Absent "
+    "while the collector is off. The hotkey is empty for platform-wide collectors.",
     _COLLECTOR,
     "exporter",
 )
@@ -90,8 +97,8 @@ COLLECTOR_DUPLICATES = METRICS.gauge(
 )
 FEED_UP = METRICS.gauge(
     "chutes_feed_up",
-    "Whether the feed's last request succeeded (1). Absent until the first request ends. The hotkey is empty for "
-    "platform-wide feeds.",
+    "Whether the feed's last request succeeded (1). Absent until the first request ends, and like all metrics of the "
+    "feed while the deployment does not have its endpoint. The hotkey is empty for platform-wide feeds.",
     _FEED,
     "exporter",
 )
@@ -266,25 +273,31 @@ def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> Non
         max_series: Maximum series of the metrics page. None for a probe, which does not report its size.
     """
     for outcome in rendering.outcomes:
+        if outcome.off:
+            continue
         labels = (outcome.entry.collector.name, outcome.entry.scope.hotkey)
         out.add(COLLECTOR_DUPLICATES, outcome.duplicates, *labels)
         out.add(COLLECTOR_SUCCESS, outcome.success, *labels)
         out.add(COLLECTOR_DURATION, outcome.seconds, *labels)
+    off = {outcome.entry.collector for outcome in rendering.outcomes if outcome.off}
     for collector in dict.fromkeys(outcome.entry.collector for outcome in rendering.outcomes):
         out.add(COLLECTOR_CUT, collector.name in rendering.cut, collector.name)
+        out.add(COLLECTOR_OFF, collector in off, collector.name)
     if max_series is not None:
         out.add(SERIES, rendering.series)
         out.add(SERIES_LIMIT, max_series)
 
 
 def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples) -> None:
-    """Add the state of a feed, without its readings.
+    """Add the state of a feed, without its readings. Add nothing if the deployment does not have its endpoint.
 
     Args:
         state: The feed's state.
         snapshot: Its newest good answer, or None.
         out: Receives the samples.
     """
+    if state.missing:
+        return
     feed = state.feed
     labels = (feed.name, feed.hotkey)
     if snapshot is not None:

@@ -24,9 +24,9 @@ class Fault:
         body: Answer with this body instead (``b""``: an empty 200).
         cut_after: Close the connection after this many bytes of the body.
         records: End a stream normally after this many records, like a query that fails halfway.
-        redis_down: The service's Redis is down. Bounties are null, there is no history, scores return 503, and stats
+        redis_down: The service's Redis is down. Bounties are missing, there is no history, scores return 503, and stats
             are computed for each request.
-        as_of: The program that computes stats, scores and histories stopped at this Unix time.
+        as_of: The program that computes stats, scores and histories, or the autoscaler, stopped at this Unix time.
         zeros: The Prometheus behind the demand for chutes is down. The demand is 0.
         times: The fault ends after this many requests. None: it does not end.
     """
@@ -73,9 +73,9 @@ _KINDS: dict[str, tuple[frozenset[str], Callable[[str], Fault]]] = {
     "empty": (_ALL, lambda _: Fault(body=b"")),
     "garbage": (_ALL, lambda _: Fault(body=GARBAGE)),
     "records": (_STREAMS, lambda value: Fault(records=_natural(value))),
-    "as-of": (_CALCULATED, lambda value: Fault(as_of=_seconds(value))),
-    "redis-down": (_CALCULATED | {"chutes", "chute"}, lambda _: Fault(redis_down=True)),
-    "zero": (frozenset({"metrics"}), lambda _: Fault(zeros=True)),
+    "as-of": (_CALCULATED | {"utilization"}, lambda value: Fault(as_of=_seconds(value))),
+    "redis-down": (_CALCULATED | {"chutes", "chute", "bounties"}, lambda _: Fault(redis_down=True)),
+    "zero": (frozenset({"metrics", "utilization"}), lambda _: Fault(zeros=True)),
 }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from chutes_exporter.simulator.chutes import Chute
+    from chutes_exporter.simulator.maintenance import Upgrades
 
 SECURED_AFTER = HOUR
 """A public instance that is deleted sooner after its activation loses its score."""
@@ -46,9 +47,10 @@ class End(enum.Enum):
     SCALED_DOWN = "the chute needed fewer instances"
     UPDATED = "the chute has a new version"
     IDLE = "nobody used the private instance"
+    MAINTENANCE = "its server is upgraded"
 
 
-VALID_ENDS = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE})
+VALID_ENDS = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE})
 """Ends after which an instance of any age keeps its score."""
 
 
@@ -283,6 +285,7 @@ class Slot:
         chutes: Chutes that can run on it, each using the whole group.
         start: Unix time at which its past begins.
         errors: Texts of failed verifications.
+        upgrades: Upgrades of the server, which end its instances. None for a server without any.
     """
 
     def __init__(
@@ -293,6 +296,7 @@ class Slot:
         chutes: Sequence[Chute],
         start: float,
         errors: Sequence[str],
+        upgrades: Upgrades | None = None,
     ) -> None:
         self._random = make_random(seed)
         self._seed = seed
@@ -300,6 +304,7 @@ class Slot:
         self._gpus = gpus
         self._chutes = chutes
         self._errors = errors
+        self._upgrades = upgrades
         self._next = start + self._random.uniform(0, 6 * HOUR)
         self._count = 0
 
@@ -307,8 +312,9 @@ class Slot:
         """Make the missing instances up to a creation time."""
         while self._next <= until:
             instance = self._launch(self._next)
+            self._upgrade(instance)
             yield instance
-            self._next = self._rest(instance.ended_at)
+            self._next = self._after_upgrades(self._rest(instance.ended_at))
 
     def _launch(self, created: float) -> Instance:
         draw = self._random
@@ -333,6 +339,21 @@ class Slot:
         else:
             _serve(instance, verified, draw)
         return instance
+
+    def _upgrade(self, instance: Instance) -> None:
+        """Let an upgrade of the server end an instance. Nobody launches one during an upgrade."""
+        upgrades = [] if self._upgrades is None else self._upgrades.until(instance.ended_at)
+        begins = next((one.begins_at for one in upgrades if one.begins_at > instance.created_at), instance.ended_at)
+        if begins < instance.ended_at:
+            instance.ended_at, instance.end = begins, End.MAINTENANCE
+            if instance.verified_at is not None and instance.verified_at > begins:
+                instance.verified_at = None
+            if instance.activated_at is not None and instance.activated_at > begins:
+                instance.activated_at = None
+
+    def _after_upgrades(self, start: float) -> float:
+        upgrades = [] if self._upgrades is None else self._upgrades.until(start)
+        return max([start, *(one.ends_at + MINUTE for one in upgrades)])
 
     def _rest(self, ended: float) -> float:
         """Return when the next instance is created. Sometimes the GPUs idle before, or are registered again."""
@@ -414,9 +435,9 @@ def _disable(instance: Instance, verified: float, activated: float, draw: random
 
 
 def _update(instance: Instance, activated: float, draw: random.Random) -> None:
-    """Let a rolling update delete an instance after a new version of its chute, within 12 h (private: 2 h)."""
+    """Let a rolling update delete an instance after a new version of its chute."""
     chute = instance.chute
-    replaced = chute.next_deploy(instance.created_at) + draw.uniform(0.02, 12 if chute.public else 2) * HOUR
+    replaced = chute.next_deploy(instance.created_at) + draw.uniform(0.02, chute.update_takes / HOUR) * HOUR
     replaced = max(replaced, activated + MINUTE)
     if replaced < instance.ended_at:
         instance.ended_at = replaced

@@ -125,7 +125,7 @@ FLEET.row(
         decimals=0,
     ),
     tile(
-        "Servers without GPUs",
+        "Without GPUs",
         "Servers that list no GPU: the GPUs were deleted, or the registration stopped halfway. Add the server again, "
         "or remove it.",
         or_absence(f"sum({miner('chutes_fleet_servers_without_gpus')})", "servers"),
@@ -133,7 +133,7 @@ FLEET.row(
         decimals=0,
     ),
     tile(
-        "Maintenance pending",
+        "Maintenance",
         "Servers that hold an upgrade slot of a maintenance window; their instances were deleted, validly. Upgrade "
         "them: they hold it until they boot with the target version.",
         or_absence(f"sum({miner('chutes_server_maintenance_pending', 'server_id')})", "servers"),

@@ -45,7 +45,7 @@ FITTING: Final = (
 MARKET.row(
     "Which chutes are in demand?",
     tile(
-        "Wanted more than served",
+        "Over capacity",
         "Chutes with more demand than capacity: their average utilisation of the past hour is above 1. Whether the "
         "service admits another instance depends on its target for the chute.",
         or_absence(f"count({UTILIZATION} > 1) or on () 0 * count({UTILIZATION})", "metrics"),
@@ -77,7 +77,7 @@ MARKET.row(
         decimals=0,
     ),
     tile(
-        "Longest wait of a job",
+        "Longest job wait",
         "How long the oldest unclaimed job has waited. Nobody may have the GPUs that it asks for, or launches failed.",
         or_absence(f"time() - {platform('chutes_jobs_oldest_created_timestamp_seconds')}", "jobs"),
         unit="s",

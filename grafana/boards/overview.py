@@ -166,7 +166,7 @@ OVERVIEW.row(
         decimals=0,
     ),
     tile(
-        "Share of compute, 1 h",
+        "Compute share, 1 h",
         "The share of everybody's compute units in the past hour. It moves first: the score share covers a whole day "
         "and follows it.",
         or_absence(

@@ -61,7 +61,7 @@ SUBNET.row(
         decimals=0,
     ),
     tile(
-        "Share of the best ten",
+        "Top ten share",
         "The ten best miners' share of all scores. It needs the recording rules of prometheus/rules/, and an exporter "
         "with --miners all.",
         Query(

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +33,7 @@ from chutes_exporter.api.errors import (
     UndecodableError,
     UnexpectedStatusError,
 )
-from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.api.keys import Hotkey, verify_headers
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import HOTKEY, KEY, NOON, Clock, served, until
 
@@ -50,7 +51,7 @@ async def client(simulator: Simulator, clock: Clock) -> AsyncIterator[ChutesClie
         yield running
 
 
-async def test_all_sixteen_endpoints_answer(client: ChutesClient, simulator: Simulator) -> None:
+async def test_all_endpoints_answer(client: ChutesClient, simulator: Simulator) -> None:
     world = simulator.world
     chutes = (await client.chutes(KEY)).value
     assert len(chutes) == 30
@@ -80,11 +81,21 @@ async def test_all_sixteen_endpoints_answer(client: ChutesClient, simulator: Sim
     assert len((await client.unique_chute_history(HOTKEY)).value) == 169
     assert (await client.thrash_cooldowns(KEY)).value == []
     assert len((await client.metagraph()).value) == 12
+    scaled = [chute.chute_id for chute in world.chutes if chute.scaled]
+    assert [row.chute_id for row in (await client.utilization()).value] == scaled
+    assert {bounty.chute_id for bounty in (await client.bounties()).value} >= {
+        chute.chute_id for chute in world.chutes if world.bounty(chute, NOON) is not None
+    }
+    updates = (await client.rolling_updates()).value
+    assert [update.chute_id for update in updates] == [one.chute.chute_id for one in world.rolling_updates(NOON)]
+    servers = (await client.maintenance(KEY)).value.servers
+    assert servers is not None
+    assert len(servers) == len([server for server in world.miners[0].servers if server.is_tee]) > 0
     stuck = next(job for job in world.jobs(NOON) if job.stuck and job.miner is world.miners[0])
     await client.release_job(stuck.job_id, KEY)
     assert stuck.job_id in world.released_jobs
     assert {asked.endpoint for asked in simulator.requests} == {endpoint.name for endpoint in e.ENDPOINTS}
-    assert len(e.ENDPOINTS) == 16
+    assert len(e.ENDPOINTS) == 20
     assert repr(e.CHUTE) == "<GET /miner/chutes/{chute_id}/{version}>"
 
 
@@ -98,7 +109,31 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
             assert endpoint in (e.CHUTE, e.RELEASE_JOB)
     signed = {asked.endpoint for asked in simulator.requests if asked.signed or asked.hotkey}
     public = {"metrics", "stats", "scores", "metagraph", "unique_chute_history"}
+    public |= {"utilization", "bounties", "rolling_updates"}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS} - public
+
+
+async def test_the_maintenance_policy_is_signed_with_a_word_of_its_own() -> None:
+    brought: list[dict[str, str]] = []
+
+    async def policy(request: Request) -> Response:
+        brought.append({name.removeprefix("x-chutes-"): value for name, value in request.headers.items()})
+        return Response(b'{"active_window": null, "current_slots": 0, "servers": []}')
+
+    async with served(Starlette(routes=[Route(e.MAINTENANCE.path, policy)])) as url, ChutesClient(url) as client:
+        found = (await client.maintenance(KEY)).value
+    assert (found.active_window, found.current_slots, found.servers) == (None, 0, [])
+    (headers,) = brought
+    signed = headers["hotkey"], headers["nonce"], headers["signature"]
+    assert verify_headers(*signed, "tee")
+    assert not verify_headers(*signed)
+
+
+async def test_a_signature_with_another_word_is_refused(client: ChutesClient) -> None:
+    with pytest.raises(SignatureRefusedError, match=r":tee$"):
+        await client.fetch(replace(e.MAINTENANCE, purpose="miner"), key=KEY)
+    with pytest.raises(SignatureRefusedError, match=r":miner$"):
+        await client.fetch(replace(e.NODES, purpose="tee"), key=KEY)
 
 
 async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient, simulator: Simulator) -> None:

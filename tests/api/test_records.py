@@ -94,6 +94,10 @@ NULLABLE = {
     r.HistoryPoint: set(),
     r.ThrashCooldown: set(),
     r.Server: set(),
+    r.ChuteUtilization: set(),
+    r.Bounty: set(),
+    r.RollingUpdate: set(),
+    r.MaintenanceServer: set(),
 }
 """Fields whose null says something, by record: a missing one differs from it."""
 

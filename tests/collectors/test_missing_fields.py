@@ -20,7 +20,7 @@ from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.table import FEEDS
 from tests.collectors.support import decoded
 from tests.support import HOTKEY, RECORDINGS, data_of, replay, scrape, served, watching
-from tests.test_recordings import ALL_ON, DIRECTORIES, NAMES, Miner, older_bodies, raw_json, stream
+from tests.test_recordings import ALL_ON, DIRECTORIES, EXTRA, NAMES, Miner, older_bodies, raw_json, stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,7 +202,7 @@ def _lacks_a_label(key: Key, gone: set[Key]) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *EXTRA, "maintenance"])
 @pytest.mark.parametrize("where", WORLDS)
 async def test_a_missing_field_changes_no_number_and_adds_none(where: str, name: str, kind: str) -> None:
     world = await world_of(where)
@@ -240,6 +240,11 @@ ON_A_PAGE = (
     ("jobs", "miner_history"),
     ("images", "status"),
     ("stats", "past_day.instance_stats.compute_units"),
+    ("utilization", "active_instance_count"),
+    ("utilization", "timestamp"),
+    ("bounties", "seconds_elapsed"),
+    ("rolling_updates", "new_version"),
+    ("maintenance", "servers"),
 )
 
 

@@ -197,6 +197,17 @@ async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) 
         assert words in " ".join(output.split())
 
 
+async def test_an_endpoint_that_the_deployment_lacks_is_no_failure(simulator: Simulator) -> None:
+    optional = ("utilization", "bounties", "rolling_updates", "maintenance")
+    simulator.faults.update(dict.fromkeys((*optional, "scores"), Fault(status=404)))
+    status, lines = await check_json(simulator, **MINE)
+    assert status == 1
+    for name in optional:
+        assert (lines[name]["verdict"], lines[name]["status"], lines[name]["advice"]) == ("ok", 404, "")
+        assert "does not have the endpoint" in lines[name]["note"]
+    assert lines["scores"]["verdict"] == "failed"
+
+
 async def test_an_outage_is_reported_once_for_all_endpoints(simulator: Simulator) -> None:
     simulator.faults.update({endpoint.name: Fault(status=502) for endpoint in ENDPOINTS})
     status, output = await check(simulator, **MINE)

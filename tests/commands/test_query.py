@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,31 @@ async def test_rows_have_the_values_of_the_world(simulator: Simulator) -> None:
     assert all(row["chute_id"] for row in json.loads(text))
     _, text, _ = await run(simulator, "query", "scores", "--json", variables={})
     assert {row["hotkey"] for row in json.loads(text)} == {m.hotkey for m in simulator.world.miners if m.servers}
+
+
+async def test_what_is_open_on_the_market_is_said_in_plain_numbers(simulator: Simulator) -> None:
+    world, now = simulator.world, simulator.api.clock()
+    _, text, _ = await run(simulator, "query", "utilization", "--json", variables={})
+    rows = json.loads(text)
+    assert [row["chute_id"] for row in rows] == [chute.chute_id for chute in world.chutes if chute.scaled]
+    for row in rows:
+        if row["scale_allowance"]:
+            assert row["target_instances"] == row["active_instance_count"] + row["scale_allowance"]
+        assert "target_count" not in row
+    _, text, _ = await run(simulator, "query", "bounties", "--json", variables={})
+    for row in json.loads(text):
+        assert row["created_at"].endswith("+00:00")
+        assert 1.1 <= row["boost"] <= 1.5
+        age = now - datetime.fromisoformat(row["created_at"]).timestamp()
+        assert row["seconds_elapsed"] == pytest.approx(age, abs=1)
+    _, text, _ = await run(simulator, "query", "maintenance", "--json")
+    rows = json.loads(text)
+    tee = [server for server in world.miners[0].servers if server.is_tee]
+    assert [row["server_id"] for row in rows] == [server.server_id for server in tee]
+    assert {row["target_measurement_version"] for row in rows} == {"0.3.0"}
+    simulator.faults["maintenance"] = Fault(body=b'{"active_window": null, "current_slots": 0, "servers": []}')
+    _, text, _ = await run(simulator, "query", "maintenance", "--json")
+    assert json.loads(text) == [{"current_slots": 0}]
 
 
 async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:

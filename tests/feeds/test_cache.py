@@ -8,7 +8,7 @@ import pytest
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import METAGRAPH, SCORES
 from chutes_exporter.feeds.cache import DeadlineError, FeedCache, FeedState, steady
-from chutes_exporter.feeds.feed import Feed, Reading
+from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Reading
 
 if TYPE_CHECKING:
     from typing import Any
@@ -190,6 +190,49 @@ async def test_a_failure_and_a_recovery_are_reported_once_each(
         time.now += 200
         await read(feeds)
     assert changes == [False, True]
+
+
+async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
+    feeds: FeedCache, upstream: Upstream, time: Time, changes: list[bool | None]
+) -> None:
+    upstream.error = MissingEndpointError("no such endpoint")
+    for _ in range(3):
+        reading = await read(feeds)
+        assert (reading.snapshot, reading.error) == (None, upstream.error)
+    time.now += 3599
+    await read(feeds)
+    assert upstream.asked == 1
+    state = only(feeds)
+    # It is neither up nor down, and its readings are no failures.
+    assert (state.up, state.missing) == (None, True)
+    assert set(state.results.values()) == {0}
+    time.now += 1
+    await read(feeds)
+    assert upstream.asked == 2
+    assert changes == [None]
+    upstream.error = None
+    time.now += 3600
+    assert (await read(feeds)).result == "miss"
+    assert (state.up, state.missing) == (True, False)
+    assert changes == [None, True]
+
+
+async def test_an_endpoint_that_is_missing_is_asked_for_at_once_when_it_is_wished(
+    feeds: FeedCache, upstream: Upstream, changes: list[bool | None]
+) -> None:
+    upstream.error = MissingEndpointError("no such endpoint")
+    await read(feeds)
+    feeds.ask_missing_again()
+    await read(feeds)
+    assert upstream.asked == 2
+    upstream.error = ZeroDivisionError()
+    feeds.ask_missing_again()
+    await read(feeds)
+    assert changes == [None, False]
+    # A failure keeps its back-off.
+    feeds.ask_missing_again()
+    await read(feeds)
+    assert upstream.asked == 3
 
 
 async def test_a_request_that_is_given_up_leaves_old_data_old(feeds: FeedCache, upstream: Upstream, time: Time) -> None:

@@ -505,6 +505,86 @@ def test_a_few_chutes_may_be_missing() -> None:
     assert doubt.check_chutes(chutes, None, None, None) is None
 
 
+async def test_open_bounties_that_go_all_at_once_are_not_gone() -> None:
+    async with scraping() as scraper:
+        before = await scraper.page()
+        bounties = {key: value for key, value in before.items() if key[0].startswith("chutes_bounty_")}
+        assert len(bounties) == 3 * 4
+        scraper.api.bodies["bounties"] = b"[]"
+        # Asking again at once would bring the same.
+        assert (await scraper.requests(at=2 * MINUTE))["bounties"] == 1
+        for minute in (3, 14):
+            page = await scraper.page(at=minute * MINUTE)
+            assert doubts(page) == {"bounties": "no_bounties"}
+            assert bounties.items() <= page.items()
+        page = await scraper.page(at=20 * MINUTE)
+        assert [key for key in page if key[0].startswith("chutes_bounty_")] == []
+
+
+async def test_no_bounties_are_doubted_where_the_chutes_have_some() -> None:
+    async with scraping() as scraper:
+        scraper.api.bodies["bounties"] = b"[]"
+        page = await scraper.page()
+        assert doubts(page) == {"bounties": "no_bounties"}
+        chutes = scraper.api.records("chutes")
+        scraper.api.bodies["chutes"] = stream([chute | {"bounty": None} for chute in chutes[:-2]] + chutes[-2:])
+    async with scraping("newcomer", ttl=["chutes=0"]) as scraper:
+        scraper.api.bodies["bounties"] = b"[]"
+        chutes = scraper.api.records("chutes")
+        scraper.api.bodies["chutes"] = stream([chute | {"bounty": None} for chute in chutes])
+        assert doubts(await scraper.page()) == {}
+
+
+async def test_one_open_bounty_may_be_claimed_and_all_but_one() -> None:
+    async with scraping() as scraper:
+        await scraper.page()
+        bounties = json.loads(scraper.api.bodies["bounties"])
+        scraper.api.bodies["bounties"] = json.dumps(bounties[:1]).encode()
+        page = await scraper.page(at=2 * MINUTE)
+        assert doubts(page) == {}
+        assert count(page, "chutes_bounty_boost_ratio") == 1
+
+
+async def test_a_platform_without_any_load_is_unknown_to_the_autoscaler() -> None:
+    async with scraping() as scraper:
+        before = await scraper.page()
+        recorded = json.loads(scraper.api.bodies["utilization"])
+        silent = {field: 0.0 for field in recorded[0] if field.startswith(("utilization_", "rate_limit_ratio_"))}
+        scraper.api.bodies["utilization"] = json.dumps([row | silent for row in recorded]).encode()
+        page = await scraper.page(at=2 * MINUTE)
+        assert doubts(page) == {"utilization": "no_demand"}
+        assert count(page, "chutes_chute_recent_utilization_ratio") == count(
+            before, "chutes_chute_recent_utilization_ratio"
+        )
+        page = await scraper.page(at=20 * MINUTE)
+        assert doubts(page) == {"utilization": "no_demand"}
+        assert count(page, "chutes_chute_recent_utilization_ratio") == 0
+        assert count(page, "chutes_chute_scale_allowance") == len(recorded)
+        assert count(page, "chutes_autoscaler_timestamp_seconds") == 0
+
+
+async def test_chutes_that_are_missing_from_the_utilization_are_asked_for_again() -> None:
+    async with scraping() as scraper:
+        await scraper.page()
+        recorded = json.loads(scraper.api.bodies["utilization"])
+        scraper.api.once["utilization"] = [json.dumps(recorded[:3]).encode()]
+        assert (await scraper.requests(at=2 * MINUTE))["utilization"] == 2
+        page = await scraper.page(at=2 * MINUTE + 1)
+        assert (doubts(page), count(page, "chutes_chute_scalable")) == ({}, len(recorded))
+
+
+async def test_rolling_updates_and_maintenance_windows_may_end_all_at_once() -> None:
+    async with scraping() as scraper:
+        await scraper.page()
+        scraper.api.bodies["rolling_updates"] = b"[]"
+        scraper.api.bodies["maintenance"] = b'{"active_window":null,"current_slots":0,"servers":[]}'
+        page = await scraper.page(at=6 * MINUTE)
+        assert doubts(page) == {}
+        assert {value for (name, _), value in page.items() if name == "chutes_instance_outdated"} == {0}
+        assert count(page, "chutes_maintenance_window_end_timestamp_seconds") == 0
+        assert page[series("chutes_maintenance_slots_in_use", hotkey=HOTKEY)] == 0
+
+
 def test_an_answer_without_contrary_evidence_is_believed() -> None:
     nodes = [Node("g1")]
     assert doubt.check_nodes(nodes, None, None) is None

@@ -218,6 +218,10 @@ FEEDS = [
     "stats_per_chute",
     "metrics",
     "chutes",
+    "utilization",
+    "bounties",
+    "rolling_updates",
+    "maintenance",
 ]
 
 

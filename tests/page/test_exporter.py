@@ -23,6 +23,7 @@ from chutes_exporter.page import observed
 from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.plan import enabled
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
     HOTKEY,
@@ -68,10 +69,24 @@ FEEDS = {
     "jobs": "chutes_jobs_waiting",
     "images": "chutes_images",
     "active_instances": "chutes_platform_active_instances",
+    "utilization": "chutes_chute_scale_allowance",
+    "bounties": "chutes_bounty_boost_ratio",
+    "rolling_updates": "chutes_rolling_update_started_timestamp_seconds",
+    "maintenance": "chutes_maintenance_slots_in_use",
 }
 NEEDS = {name: {name} for name in FEEDS} | {"inventory": {"servers", "nodes", "inventory", "instances"}}
 """The feeds without which a metric is absent."""
-OF_A_HOTKEY = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
+OF_A_HOTKEY = (
+    "servers",
+    "nodes",
+    "inventory",
+    "instances",
+    "thrash_cooldowns",
+    "unique_chute_history",
+    "maintenance",
+)
+PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties"}
+"""The collectors that are on without a key and without a hotkey."""
 
 
 def asking_all(url: str) -> Settings:
@@ -83,7 +98,7 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
     page = await scrape(Settings(api_url=simulator.url))
     registered = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"}
     assert registered == set(simulator.world.by_hotkey)
-    assert set(successes(page)) == {"metagraph", "scores", "stats", "metrics"}
+    assert set(successes(page)) == PUBLIC
     assert set(successes(page).values()) == {1.0}
     assert not [asked for asked in simulator.requests if asked.signed or asked.hotkey]
 
@@ -115,13 +130,7 @@ async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
         await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
-    assert sorted(asked.endpoint for asked in simulator.requests) == [
-        "metagraph",
-        "metrics",
-        "scores",
-        "stats",
-        "stats",
-    ]
+    assert sorted(asked.endpoint for asked in simulator.requests) == sorted([*PUBLIC, "stats"])
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
@@ -559,7 +568,7 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
 
 
 async def test_a_collector_too_large_for_the_page_does_not_take_the_others_with_it(simulator: Simulator) -> None:
-    async with Exporter(watching(simulator.url, max_series=150), clock=Clock()) as exporter:
+    async with Exporter(watching(simulator.url, max_series=190), clock=Clock()) as exporter:
         page = await page_of(exporter)
     cut = cut_of(page)
     assert "nodes" in cut
@@ -576,6 +585,131 @@ async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Si
     async with Exporter(watching(simulator.url, max_series=0), clock=Clock()) as exporter:
         page = await page_of(exporter)
     assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
+
+
+OPTIONAL = ("utilization", "bounties", "rolling_updates", "maintenance")
+
+
+def off_of(page: Page) -> list[str]:
+    return sorted(
+        dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith("_off") and value
+    )
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: Simulator, name: str) -> None:
+    simulator.faults[name] = Fault(status=404)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            for _ in range(2):
+                await page_of(exporter)
+            page = await page_of(exporter)
+            ready = exporter.readiness()
+    assert off_of(page) == [name]
+    assert FEEDS[name] not in names(page)
+    # Nothing of it looks like a failure.
+    assert name not in successes(page)
+    assert set(successes(page).values()) == {1.0}
+    assert [key for key in page if ("feed", name) in key[1]] == []
+    assert "chutes_feed_failure_info" not in names(page)
+    assert ready == (True, "ready")
+    (log,) = logs
+    assert (log["event"], log["collector"], log["log_level"]) == ("collector off", name, "info")
+    assert log["reason"].endswith("(404)")
+    assert [asked.endpoint for asked in simulator.requests].count(name) == 1
+
+
+async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload(
+    simulator: Simulator, clock: Clock
+) -> None:
+    simulator.faults.update(dict.fromkeys(OPTIONAL, Fault(status=404)))
+    keys = tuple(miner.key for miner in simulator.world.miners[:2])
+    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+
+    def asked() -> dict[str, int]:
+        endpoints = [one.endpoint for one in simulator.requests]
+        return {name: endpoints.count(name) for name in OPTIONAL}
+
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+            assert off_of(await page_of(exporter)) == sorted(OPTIONAL)
+            for _minute in range(59):
+                clock.now += 60
+                await page_of(exporter)
+            clock.now += 60
+            # Each key asks for its own policy.
+            once = dict.fromkeys(OPTIONAL, 1) | {"maintenance": 2}
+            assert asked() == once
+            await page_of(exporter)
+            assert asked() == {name: 2 * count for name, count in once.items()}
+            exporter.reconfigure(settings)
+            await page_of(exporter)
+            assert asked() == {name: 3 * count for name, count in once.items()}
+            assert [log["event"] for log in logs] == ["collector off"] * 4
+            simulator.faults.clear()
+            exporter.reconfigure(settings)
+            page = await page_of(exporter)
+    assert off_of(page) == []
+    assert set(successes(page)) >= set(OPTIONAL)
+    again = [log["collector"] for log in logs if log["event"] == "collector on again"]
+    assert (sorted(again), len(logs)) == (sorted(OPTIONAL), 8)
+
+
+async def test_an_endpoint_that_has_answered_lately_fails_with_404(simulator: Simulator, clock: Clock) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+            await page_of(exporter)
+            simulator.faults["utilization"] = Fault(status=404)
+            clock.now += 120
+            page = await page_of(exporter)
+            assert off_of(page) == []
+            assert page[series("chutes_feed_up", feed="utilization")] == 0
+            assert FEEDS["utilization"] in names(page)
+            # When its last answer is dropped, the deployment does not have it any more.
+            clock.now += 900
+            page = await page_of(exporter)
+    assert off_of(page) == ["utilization"]
+    assert [log["event"] for log in logs] == ["feed failed", "collector off"]
+
+
+async def test_a_collector_that_was_off_can_fail_like_any_other(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults["bounties"] = Fault(status=404, times=1)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+            await page_of(exporter)
+            simulator.faults["bounties"] = Fault(status=500, times=1)
+            clock.now += 3600
+            page = await page_of(exporter)
+            assert (off_of(page), page[series("chutes_feed_up", feed="bounties")]) == ([], 0)
+            clock.now += 3600
+            page = await page_of(exporter)
+    assert page[series("chutes_feed_up", feed="bounties")] == 1
+    assert [log["event"] for log in logs] == ["collector off", "feed failed", "collector on again"]
+
+
+async def test_rolling_updates_are_asked_for_with_a_key_or_where_the_user_says_so(simulator: Simulator) -> None:
+    one = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
+    collector = find_collector("rolling_updates")
+    assert not enabled(collector, one)
+    assert enabled(collector, replace(one, collectors={"rolling_updates": True}))
+    assert enabled(collector, watching("http://x"))
+    page = await scrape(replace(one, collectors={"rolling_updates": True}))
+    assert "chutes_rolling_update_started_timestamp_seconds" in names(page)
+    assert "chutes_instance_outdated" not in names(page)
+    assert not [asked for asked in simulator.requests if asked.signed]
+
+
+async def test_outdated_instances_are_those_of_an_older_version(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url))
+    outdated = {
+        dict(labels)["instance_id"]: value
+        for (name, labels), value in page.items()
+        if name == "chutes_instance_outdated"
+    }
+    assert outdated == {
+        one.instance_id: one.version != one.chute.version(NOON) for one in simulator.world.instances(NOON, HOTKEY)
+    }
+    assert set(outdated.values()) == {0, 1}
 
 
 async def test_leaving_out_collectors_and_restoring_them_is_logged_once_each(
@@ -605,7 +739,7 @@ async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, mo
     monkeypatch.setattr(module, "COLLECTORS", broken_scores)
     with structlog.testing.capture_logs() as logs:
         page = await scrape(Settings(api_url=simulator.url))
-    assert successes(page) == {"metagraph": 1, "scores": 0, "stats": 1, "metrics": 1}
+    assert successes(page) == dict.fromkeys(PUBLIC, 1) | {"scores": 0}
     assert [log["collector"] for log in logs if log["event"] == "collector failed"] == ["scores"]
 
 

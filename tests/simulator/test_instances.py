@@ -37,7 +37,9 @@ def test_the_end_of_an_instance_decides_whether_it_counts(
     assert not one.counts(NOON + HOUR / 2 - 1)
     assert one.counts(NOON + HOUR / 2)
     assert one.counts(one.ended_at - 1)
-    assert one.counts(one.ended_at) == (end in (End.SCALED_DOWN, End.UPDATED, End.IDLE) or (public and lasts >= HOUR))
+    assert one.counts(one.ended_at) == (
+        end in (End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE) or (public and lasts >= HOUR)
+    )
 
 
 def test_an_instance_that_was_never_activated_does_not_count(chute: Chute) -> None:
@@ -193,7 +195,7 @@ def test_gpus_are_verified_fail_and_are_registered_anew(world: World) -> None:
 
 def test_private_instances_are_billed_until_nobody_asks(world: World) -> None:
     private = [one for one in world.all_instances(NOON) if not one.chute.public and one.activated_at is not None]
-    assert {one.end for one in private} == {End.MINER, End.FAILURES, End.IDLE, End.UPDATED}
+    assert {one.end for one in private} == {End.MINER, End.FAILURES, End.IDLE, End.UPDATED, End.MAINTENANCE}
     for one in private:
         activated = one.activated_at or 0
         assert one.stop_billing_at(activated - 1) is None

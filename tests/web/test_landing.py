@@ -64,3 +64,12 @@ async def test_the_landing_page_marks_dropped_answers(simulator: Simulator, cloc
 async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:
     async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
         assert "the whole subnet" in (await get(f"{url}/")).text
+
+
+async def test_the_landing_page_says_what_this_api_does_not_have(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults["bounties"] = Fault(status=404)
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        await get(f"{url}/metrics")
+        page = landing_page(exporter, clock.now)
+    assert "off: this API does not have it" in page
+    assert 'class="bad"' not in page
