@@ -23,7 +23,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from benchmarks.hostile import KINDS
 from benchmarks.plain import PlainCollector
-from chutes_exporter import log
 from chutes_exporter.api.keys import Hotkey, address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Address, Credentials, make_settings
@@ -597,7 +596,6 @@ def bench_hostile_requests(table: Table) -> None:
 def main() -> None:
     """Run all benchmarks."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
-    log.configure("error", "logfmt")
     table = Table()
     bench_process(table)
     bench_large(table)

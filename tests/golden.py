@@ -9,7 +9,6 @@ import asyncio
 import re
 from pathlib import Path
 
-from chutes_exporter import log
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.page.exporter import Exporter
@@ -68,6 +67,5 @@ async def pages() -> dict[Format, str]:
 
 
 if __name__ == "__main__":
-    log.configure("warning", "logfmt")
     for form, text in asyncio.run(pages()).items():
         FILES[form].write_text(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -320,13 +321,12 @@ class Exporter:
     def _note_exchange(self, exchange: Exchange) -> None:
         """Count and log a request to the API. Paths and headers are not logged, because they can be private."""
         self.telemetry.observe(exchange)
-        _log.debug(
-            "requested",
-            endpoint=exchange.endpoint,
-            status=exchange.code,
-            seconds=round(exchange.seconds, 3),
-            bytes=exchange.size,
-        )
+        # Without a configuration, structlog would print these lines too.
+        if logging.getLogger("exporter").isEnabledFor(logging.DEBUG):
+            seconds = round(exchange.seconds, 3)
+            _log.debug(
+                "requested", endpoint=exchange.endpoint, status=exchange.code, seconds=seconds, bytes=exchange.size
+            )
 
     def _observe(self, feed: Feed[Any], answer: Answer[Any]) -> None:
         # Every whole answer passes here once, in order, including the last ones of miners that are no longer watched.

@@ -38,6 +38,8 @@ _QUEUE_SECONDS = 5.0
 """Maximum seconds that a scrape waits for its turn."""
 _HURRY_SECONDS = 1.0
 """Seconds after which a waiting scrape makes another one stop waiting for the API."""
+_PORTIONS_PER_TURN = 32
+"""Portions of a page that are sent before other requests get their turn: 2 MB."""
 _MINERS = ("watched", "active", "all")
 _TRUE = ("true", "1", "yes")
 
@@ -178,11 +180,14 @@ class _PageResponse(Response):
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         left = sum(map(len, self._parts))
-        for portion in _portions(self._parts):
+        for number, portion in enumerate(_portions(self._parts), 1):
             left -= len(portion)
             await send({"type": "http.response.body", "body": portion, "more_body": left > 0})
             if not left:
                 return
+            # A client that reads fast never makes this wait, and other requests would wait for the whole page.
+            if number % _PORTIONS_PER_TURN == 0:
+                await asyncio.sleep(0)
 
 
 def _portions(parts: list[bytes]) -> Iterator[bytes | memoryview]:
