@@ -1,7 +1,7 @@
-"""How states look: the one table of their names and colours, for all boards.
+"""The table of states: their names and colours, for all boards.
 
-A colour says that something is wrong: red for what earns nothing or costs the place, orange for what needs a look. All
-that is well is drawn in the colour of text.
+Red marks what earns nothing or costs the seat, orange what needs a look. The colours of GPU states differ in hue and in
+lightness, so that colour-blind people can tell them apart. All other lines have Grafana's classic palette.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-RED: Final = "red"
+RED: Final = "dark-red"
 ORANGE: Final = "orange"
 PLAIN: Final = "text"
 """Grafana's own colour of text: nothing is wrong."""
-PARTS: Final = ("blue", "purple", "super-light-blue", "super-light-purple")
-"""Lines that are told apart, and mean nothing by it, are shades of these."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class State:
 
     Attributes:
         value: As queries return it, or the label's text.
-        text: What is shown instead.
+        text: The text that is shown instead.
         color: Grafana's name of the colour.
     """
 
@@ -31,18 +29,6 @@ class State:
     text: str
     color: str = PLAIN
 
-
-ABSENCES: Final = (
-    State(-1, "exporter down", RED),
-    State(-2, "no key", PLAIN),
-    State(-3, "no data", ORANGE),
-    State(-4, "none", PLAIN),
-    State(-5, "not asked", PLAIN),
-)
-"""Why a tile has no number: Prometheus cannot scrape the exporter; the exporter watches the miner without its key; the
-API has given no (current, readable) answer; it has answered all that was asked, and there is nothing of the kind; the
-exporter does not ask for it."""
-DOWN, NO_KEY, NO_DATA, NOTHING, OFF = (int(state.value) for state in ABSENCES)
 
 ANSWERS: Final = (State(0, "silent", RED), State(1, "answers"))
 ACCEPTED: Final = (State(0, "refused", RED), State(1, "accepted"))
@@ -56,17 +42,17 @@ PENDING: Final = (State(0, "no"), State(1, "pending", ORANGE))
 GPU: Final = (
     State(0, "unverified", RED),
     State(1, "idle", ORANGE),
-    State(2, "starting", PARTS[0]),
-    State(3, "disabled", PARTS[1]),
-    State(4, "earning"),
+    State(2, "starting", "blue"),
+    State(3, "disabled", "super-light-purple"),
+    State(4, "earning", "green"),
 )
 """States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`' label `state`."""
 
 INSTANCE: Final = (
     State(0, "failed", RED),
-    State(1, "starting", PARTS[0]),
-    State(2, "disabled", PARTS[1]),
-    State(3, "active"),
+    State(1, "starting", "blue"),
+    State(2, "disabled", "super-light-purple"),
+    State(3, "active", "green"),
 )
 """States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`."""
 
