@@ -35,7 +35,7 @@ ACCEPTED: Final = (State(0, "refused", RED), State(1, "accepted"))
 REGISTERED: Final = (State(0, "no seat", RED), State(1, "registered"))
 BLACKLISTED: Final = (State(0, "no"), State(1, "blacklisted", RED))
 UP: Final = (State(0, "down", RED), State(1, "up"))
-LOADED: Final = (State(0, "failed", ORANGE), State(1, "loaded"))
+LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
 FLAG: Final = (State(0, "no"), State(1, "yes"))
 PENDING: Final = (State(0, "no"), State(1, "pending", ORANGE))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from grafana.boards.exporter import EXPORTER
 from grafana.boards.overview import OVERVIEW
 
 if TYPE_CHECKING:
     from grafana.parts import Board
 
-BOARDS: Final[tuple[Board, ...]] = (OVERVIEW,)
+BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, EXPORTER)
