@@ -389,6 +389,7 @@ def expect_fleet(want: Expected, raw: dict[str, Any]) -> None:
         key = row["uuid"]
         want.mine("chutes_gpu_in_use", key in held, gpu_id=key)
         want.mine("chutes_gpu_active", held.get(key, False), gpu_id=key)
+        want.mine("chutes_gpu_state_info", 1, gpu_id=key, state=state_of(row, raw))
         states.setdefault(row["gpu_identifier"], []).append(state_of(row, raw))
     for model, found in states.items():
         for state in ("earning", "starting", "disabled", "idle", "unverified"):

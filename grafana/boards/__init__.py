@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from grafana.boards.exporter import EXPORTER
+from grafana.boards.fleet import FLEET
+from grafana.boards.instances import INSTANCES
 from grafana.boards.overview import OVERVIEW
 
 if TYPE_CHECKING:
     from grafana.parts import Board
 
-BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, EXPORTER)
+BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, FLEET, INSTANCES, EXPORTER)

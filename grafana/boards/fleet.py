@@ -1,0 +1,328 @@
+"""Which servers and GPUs earn nothing, since when, and why?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import (
+    EXPORTERS,
+    MINER_COLUMNS,
+    Board,
+    Column,
+    Query,
+    board_link,
+    graph,
+    of_exporters,
+    of_miners,
+    or_load_rules,
+    recorded,
+    select,
+    short,
+    stat_panel,
+    table_panel,
+    timeline,
+)
+from grafana.states import FLAG, GPU, ORANGE, PENDING, RED
+from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
+
+ON_SERVERS: Final = {"server": "~$server"}
+SERVER: Final = ("hotkey", "server_id", "server")
+NO_GPUS: Final = "No GPUs known. They need the miner's key and the rules; the Exporter board shows what is missing."
+INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:newest", **ON_SERVERS)
+STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:newest")
+ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "nodes", "gpu_id", "error")
+COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
+
+
+def _gpus(states: str, *by: str) -> str:
+    labels = f" by ({', '.join(by)})" if by else ""
+    return f"sum{labels} ({recorded(COUNT, state=states, **ON_SERVERS)})"
+
+
+FLEET: Final = Board(
+    "chutes-fleet",
+    "Chutes fleet",
+    "Which servers and GPUs earn nothing, since when, and why? The API does not tell whether a machine is alive: a "
+    "dead one looks as before until its instances are deleted.",
+    variables=("cluster", "job", "instance", "hotkey", "server"),
+)
+
+FLEET.show(
+    stat_panel(
+        "GPUs",
+        "GPUs of the chosen servers. If some are missing, compare with the table of servers, and look at the machine.",
+        [Query(or_load_rules(f"sum({recorded(COUNT, **ON_SERVERS)})"), data=STOCKED)],
+        decimals=0,
+        empty="no GPUs known",
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Earning",
+        "Share of the GPUs in an active instance, or in a disabled one, which keeps earning.",
+        [
+            Query(
+                or_load_rules(f"{_gpus('~earning|disabled')} / on () sum({recorded(COUNT, **ON_SERVERS)})"),
+                data=STOCKED,
+            )
+        ],
+        unit="percentunit",
+        decimals=0,
+        thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.9, "text")],
+        empty="no GPUs known",
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Idle",
+        "Verified GPUs in no instance. They earn nothing. The Market board ranks the chutes that can run on them now.",
+        [
+            Query(
+                or_load_rules(f"({_gpus('idle')} or on () 0 * sum({recorded(COUNT, **ON_SERVERS)}))"),
+                data=STOCKED,
+            )
+        ],
+        decimals=0,
+        thresholds=[(1, ORANGE)],
+        empty="no GPUs known",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Unverified",
+        "GPUs in no instance and not verified. Launches on them are refused. The table of errors shows why.",
+        [
+            Query(
+                or_load_rules(f"({_gpus('unverified')} or on () 0 * sum({recorded(COUNT, **ON_SERVERS)}))"),
+                data=STOCKED,
+            )
+        ],
+        decimals=0,
+        thresholds=[(1, RED)],
+        empty="no GPUs known",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Idle cost, per day",
+        "Cost of the GPUs that are idle or unverified, in US dollars a day at the present rate. It needs --gpu.cost.",
+        [
+            Query(
+                f"24 * sum({recorded('hotkey_state:chutes_fleet_cost_usd_per_hour:sum', state='~idle|unverified')})",
+                data=SICK,
+            )
+        ],
+        unit="currencyUSD",
+        decimals=2,
+        thresholds=[(0.01, ORANGE)],
+        empty="needs --gpu.cost",
+        trend=True,
+        lower_is_better=True,
+        size=(4, 4),
+    ),
+    table_panel(
+        "Servers",
+        "Each server and model, with its GPUs by state. A click on a server shows its GPUs alone. The time of its "
+        "registration is no heartbeat.",
+        [
+            Query(short(f"sum by (hotkey, server_id, server, gpu) ({recorded(COUNT, **ON_SERVERS)})"), data=STOCKED),
+            *(
+                Query(_gpus(state, "hotkey", "server_id", "gpu"), data=data)
+                for state, data in (
+                    ("~earning|disabled", STOCKED),
+                    ("starting", SICK),
+                    ("idle", SICK),
+                    ("unverified", SICK),
+                )
+            ),
+            Query(
+                f"{recorded('hotkey_server_id:chutes_server_maintenance_pending:newest')} == 1",
+                data=SICK,
+            ),
+            Query(of_miners("chutes_server_upgrade_needed", "maintenance", "server_id"), data=SICK),
+            Query(
+                f"{_gpus('~idle|unverified', 'hotkey', 'server_id', 'gpu')}"
+                f" * on (gpu) group_left () (24 * {of_exporters('chutes_gpu_cost_usd_per_hour', 'gpu')})",
+                data=SICK,
+            ),
+            Query(of_miners("chutes_server_info", "servers", "server_id", "ip", "tee"), data=STOCKED),
+        ],
+        [
+            Column("server_id", ""),
+            Column(
+                "server",
+                "Server",
+                width=150,
+                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
+            ),
+            *MINER_COLUMNS,
+            Column("gpu", "Model", width=100),
+            Column("A", "GPUs", "none", 0, width=70),
+            Column("B", "Earning", "none", 0, width=80),
+            Column("C", "Starting", "none", 0, width=80),
+            Column("D", "Idle", "none", 0, width=70, thresholds=[(1, ORANGE)]),
+            Column("E", "Unverified", "none", 0, width=95, thresholds=[(1, RED)]),
+            Column("H", "Idle cost, 1 day", "currencyUSD", 2, width=120),
+            Column("F", "Maintenance", states=PENDING, width=110),
+            Column("G", "Upgrade needed", states=PENDING, width=130),
+            Column("tee", "TEE", width=60),
+            Column("ip", "Address"),
+        ],
+        empty="No servers known. They need the miner's key and the rules.",
+        sort=("Unverified", True),
+        size=(24, 8),
+    ),
+    timeline(
+        "GPU states",
+        "State of each GPU over time, for the 20 GPUs that are in the worst state at the end of the time range. "
+        "Choose a server above to see its GPUs alone.",
+        [
+            Query(
+                f"({STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end() and on (hotkey, gpu_id) {INFO} @ end()))"
+                " * on (hotkey, gpu_id) group_left (server, gpu, device_index) hotkey_gpu_id:chutes_gpu_info:newest",
+                "{{server}} {{gpu}} #{{device_index}}",
+                STOCKED,
+            )
+        ],
+        states=GPU,
+        empty=NO_GPUS,
+        size=(24, 9),
+    ),
+    table_panel(
+        "Verification errors",
+        "Error of each GPU's last failed verification; the next success clears it. A timeout points at load and "
+        "network, a failed attestation at driver and firmware. A verified GPU is usable in spite of an error.",
+        [
+            Query(f"{ERRORS} * on (hotkey, gpu_id) group_left (server, gpu) {INFO}", data=SICK),
+            Query(
+                f"{recorded('hotkey_gpu_id:chutes_gpu_verified:newest')} and on (hotkey, gpu_id) {ERRORS}", data=SICK
+            ),
+        ],
+        [
+            Column("server", "Server", width=150),
+            Column("gpu", "Model", width=100),
+            Column("B", "Verified", states=FLAG, width=80),
+            Column("error", "Error"),
+            Column("gpu_id", "GPU", width=330),
+        ],
+        empty="No GPU has a verification error, if the numbers above are known",
+        sort=("Server", False),
+        size=(24, 6),
+    ),
+)
+
+FLEET.fold(
+    "Every GPU",
+    table_panel(
+        "GPUs",
+        "Each GPU with its state and the chute that it runs, those that cost most first.",
+        [
+            Query(f"{STATE} * on (hotkey, gpu_id) group_left (server, gpu, device_index) {INFO}", data=STOCKED),
+            Query(of_miners("chutes_gpu_allocation_info", "inventory", "gpu_id", "chute_name"), data=STOCKED),
+            Query(
+                f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'nodes', 'gpu_id')}",
+                data=STOCKED,
+            ),
+            Query(
+                f"1 - avg_over_time(({STATE} < bool 2)[1d:10m])",
+                data=STOCKED,
+            ),
+        ],
+        [
+            Column("A", "State", states=GPU, width=100),
+            Column("server", "Server", width=150),
+            Column("gpu", "Model", width=100),
+            Column("device_index", "Slot", width=60),
+            Column("chute_name", "Chute"),
+            Column("D", "In instances, 1 day", "percentunit", 0, width=150),
+            Column("C", "Verified since", "s", 0, width=120),
+            Column("gpu_id", "GPU", width=330),
+        ],
+        empty=NO_GPUS,
+        sort=("State", False),
+        size=(24, 12),
+    ),
+)
+
+FLEET.fold(
+    "Fleet over time",
+    graph(
+        "GPUs by state",
+        "Each GPU of the chosen servers in exactly one state. A step from earning to idle is an instance that ended.",
+        [Query(f"sum by (state) ({recorded(COUNT, **ON_SERVERS)})", "{{state}}", STOCKED)],
+        unit="none",
+        decimals=0,
+        states=GPU,
+        stacked=True,
+        empty=NO_GPUS,
+    ),
+    graph(
+        "GPUs that earn nothing, by model",
+        "Idle and unverified GPUs, for the ten models with the most. A model that is idle for hours has too few "
+        "chutes that take it: see the Market board.",
+        [Query(f"topk(10, {_gpus('~idle|unverified', 'gpu')})", "{{gpu}}", SICK)],
+        unit="none",
+        decimals=0,
+        stacked=True,
+        empty="No GPU is idle or unverified, if the numbers above are known",
+    ),
+    graph(
+        "Failed verifications per hour",
+        "How often a verification error appeared on a GPU that had none. Many at once point at one server.",
+        [
+            Query(
+                "sum(max by (hotkey) (increase("
+                + select("chutes_observed_gpu_verification_failures_total", EXPORTERS, 'hotkey=~"$hotkey"')
+                + "[1h])))",
+                "failed verifications",
+                FADING_KEYED,
+                step="1h",
+            )
+        ],
+        unit="none",
+        decimals=0,
+        bars=True,
+        calcs=("sum", "max"),
+        empty="Nothing observed. It needs the miner's key, and two scrapes.",
+    ),
+    graph(
+        "Servers",
+        "Servers, those that list no GPU, and those that hold an upgrade slot of a maintenance window.",
+        [
+            Query(f"sum({of_miners('chutes_fleet_servers', 'servers')})", "servers", KEYED),
+            Query(f"sum({of_miners('chutes_fleet_servers_without_gpus', 'servers')})", "without GPUs", KEYED),
+            Query(
+                f"sum({recorded('hotkey_server_id:chutes_server_maintenance_pending:newest')})",
+                "maintenance pending",
+                STOCKED,
+            ),
+        ],
+        unit="none",
+        decimals=0,
+        empty="No servers known. They need the miner's key.",
+    ),
+)
+
+FLEET.fold(
+    "Hardware (needs DCGM metrics in the same Prometheus)",
+    graph(
+        "GPU utilisation by server",
+        "Average utilisation that DCGM measures on GPUs of an instance, for the ten servers with the lowest. GPUs "
+        "that are allocated and do nothing have a stuck instance.",
+        [
+            Query(
+                "bottomk(10, avg by (server) (max by (uuid) "
+                '(label_replace(DCGM_FI_DEV_GPU_UTIL, "uuid", "$1", "UUID", "(.+)"))'
+                f" * on (uuid) group_left (server) ({INFO} and on (hotkey, gpu_id) {STATE} >= 2)))",
+                "{{server}}",
+                frozenset(),
+            )
+        ],
+        unit="percent",
+        decimals=0,
+        empty="No DCGM metrics. docs/queries.md shows how to scrape them.",
+        size=(24, 8),
+    ),
+)

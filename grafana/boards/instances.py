@@ -1,0 +1,274 @@
+"""Which instances do not earn, which can lose their score, and what started and ended?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import (
+    EXPORTERS,
+    MINER_COLUMNS,
+    MINERS,
+    Board,
+    Column,
+    Query,
+    board_link,
+    graph,
+    of_miners,
+    of_platform,
+    or_load_rules,
+    recorded,
+    select,
+    short,
+    stat_panel,
+    table_panel,
+)
+from grafana.states import FLAG, INSTANCE, ORANGE, RED
+from grafana.worlds import BUSY, FADING_KEYED, KEYED, SICK, STOCKED
+
+NONE: Final = "No instances known. They need the miner's key and the rules; the Exporter board shows what is missing."
+STATES: Final = recorded("hotkey_state:chutes_fleet_instances:newest")
+STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:newest")
+INFO: Final = recorded("hotkey_instance_id:chutes_instance_info:newest", chute_id="~$chute")
+TO_PURGE: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_purge:newest")
+TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:newest")
+
+
+def _instance(metric: str) -> str:
+    return of_miners(metric, "instances", "instance_id")
+
+
+def _in(state: str) -> str:
+    return f"sum({recorded('hotkey_state:chutes_fleet_instances:newest', state=state)})"
+
+
+def _events(counter: str) -> str:
+    return f"sum(max by (hotkey) (increase({select(counter, EXPORTERS, MINERS)}[1h])))"
+
+
+INSTANCES: Final = Board(
+    "chutes-instances",
+    "Chutes instances",
+    "Which instances do not earn, which can still lose their score, and what started and ended?",
+    variables=("cluster", "job", "instance", "hotkey", "chute"),
+)
+
+INSTANCES.show(
+    stat_panel(
+        "Active",
+        "Instances that serve requests and earn. If their number falls, the Fleet board shows which GPUs are free.",
+        [Query(or_load_rules(_in("active")), data=KEYED)],
+        decimals=0,
+        empty="no instances known",
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Starting",
+        "Instances that hold GPUs and were never active. Minutes are normal; after half an hour one is stuck.",
+        [Query(or_load_rules(_in("starting")), data=KEYED)],
+        decimals=0,
+        empty="no instances known",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Disabled",
+        "Instances that were active and that their miner disabled. They serve no requests, and keep earning until "
+        "they are deleted.",
+        [Query(or_load_rules(_in("disabled")), data=KEYED)],
+        decimals=0,
+        empty="no instances known",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Not secured",
+        "Active public instances in their first hour. If one ends now, it loses everything that it has scored.",
+        [Query(or_load_rules(f"(count({TO_SECURED}) or on () 0 * {_in('active')})"), data=KEYED)],
+        decimals=0,
+        empty="no instances known",
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Next purge",
+        "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
+        "after its verification. Read its log, or delete it to free its GPUs.",
+        [Query(or_load_rules(f"min({TO_PURGE})"), data=SICK)],
+        unit="s",
+        decimals=0,
+        thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
+        empty="none",
+        size=(4, 4),
+    ),
+    table_panel(
+        "Instances",
+        "Each instance, those that do not earn first. A click on a chute opens it on the Market board. The "
+        "multiplier approaches its target from 2 to 8 hours after the activation; the target is that of the cheapest "
+        "GPU.",
+        [
+            Query(f"{STATE} * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
+            Query(short(f"{INFO} * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"), data=STOCKED),
+            Query(
+                f"{INFO} * on (chute_id) group_left () {of_platform('chutes_chute_gpus', 'chutes', 'chute_id')}",
+                data=STOCKED,
+            ),
+            Query(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}", data=STOCKED),
+            Query(_instance("chutes_instance_compute_multiplier"), data=STOCKED),
+            Query(
+                f"{INFO} * on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:target", data=STOCKED
+            ),
+            Query(TO_SECURED, data=SICK),
+            Query(TO_PURGE, data=SICK),
+            Query(of_miners("chutes_instance_outdated", "instances", "instance_id") + " == 1", data=SICK),
+            Query(f"{_instance('chutes_instance_stop_billing_timestamp_seconds')} - time()", data=STOCKED),
+            Query(f"time() - {_instance('chutes_instance_last_verified_timestamp_seconds')}", data=STOCKED),
+        ],
+        [
+            Column("A", "State", states=INSTANCE, width=90),
+            Column("chute_id", ""),
+            Column("name", "Chute", link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+            *MINER_COLUMNS,
+            Column("C", "GPUs", "none", 0, width=60),
+            Column("D", "Age", "s", 0, width=80),
+            Column("E", "Multiplier", "none", 2, width=90),
+            Column("F", "Target", "none", 2, width=80),
+            Column("G", "Secured in", "s", 0, width=95, thresholds=[(1, ORANGE)]),
+            Column("H", "Purged in", "s", 0, width=95, thresholds=[(float("-inf"), RED), (5400, ORANGE)]),
+            Column("I", "Outdated", states=FLAG, width=85),
+            Column("J", "Ends in", "s", 0, width=85),
+            Column("K", "Last check", "s", 0, width=95),
+            Column("instance_id", "Id", width=290),
+        ],
+        empty=NONE,
+        sort=("State", False),
+        size=(24, 11),
+    ),
+    graph(
+        "Instances by state",
+        "Each instance in exactly one state. A growing band of starting ones is a chute that does not come up.",
+        [Query(f"sum by (state) ({STATES})", "{{state}}", KEYED)],
+        unit="none",
+        decimals=0,
+        states=INSTANCE,
+        stacked=True,
+        empty=NONE,
+        size=(12, 8),
+    ),
+    graph(
+        "Starts and ends per hour",
+        "Instances that started and ended while the exporter watched. A public instance that ends within its first "
+        "hour loses everything that it has scored.",
+        [
+            Query(_events("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
+            Query(_events("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
+        ],
+        unit="none",
+        decimals=0,
+        bars=True,
+        calcs=("sum", "max"),
+        empty="Nothing observed. It needs the miner's key, and two scrapes.",
+        size=(12, 8),
+    ),
+)
+
+INSTANCES.fold(
+    "Lifetimes",
+    graph(
+        "Age of instances",
+        "Age of the oldest, the median and the newest instance. A median that stays low means that instances do not "
+        "last.",
+        [
+            Query(f"max(time() - {_instance('chutes_instance_created_timestamp_seconds')})", "oldest", STOCKED),
+            Query(
+                f"quantile(0.5, time() - {_instance('chutes_instance_created_timestamp_seconds')})", "median", STOCKED
+            ),
+            Query(f"min(time() - {_instance('chutes_instance_created_timestamp_seconds')})", "newest", STOCKED),
+        ],
+        unit="s",
+        decimals=0,
+        empty=NONE,
+    ),
+    graph(
+        "Time to become active",
+        "Time that the present instances took to become active. If it grows, look at image pulls, disks and the "
+        "network.",
+        [
+            Query(f"avg({recorded('hotkey_instance_id:chutes_instance_start_seconds:newest')})", "mean", STOCKED),
+            Query(f"max({recorded('hotkey_instance_id:chutes_instance_start_seconds:newest')})", "longest", STOCKED),
+        ],
+        unit="s",
+        decimals=0,
+        empty="No active instance known",
+    ),
+    graph(
+        "Compute units per second",
+        "Sum of the multipliers of each miner's active instances, for the ten largest. Disabled instances are not in "
+        "it.",
+        [
+            Query(
+                f"topk(10, {short(of_miners('chutes_miner_active_compute_multiplier', 'active_instances'))})",
+                "{{miner}}",
+                KEYED,
+            )
+        ],
+        unit="none",
+        decimals=1,
+    ),
+    graph(
+        "Active instances by the platform's count",
+        "Active instances in the platform's list, which has only verified ones, and in the miners' own lists. They "
+        "are asked at different times, and differ for some minutes after a change.",
+        [
+            Query(f"sum({of_miners('chutes_miner_active_instances', 'active_instances')})", "platform's list", KEYED),
+            Query(_in("active"), "own lists", KEYED),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+    graph(
+        "Active GPUs",
+        "GPUs that were active at each full hour, those of distinct chutes, and the average of 7 days. Public "
+        "instances count once they are an hour old.",
+        [
+            Query(f"sum({of_miners('chutes_miner_active_gpus', 'unique_chute_history')})", "active", BUSY),
+            Query(
+                f"sum({of_miners('chutes_miner_unique_chute_gpus', 'unique_chute_history')})", "distinct chutes", BUSY
+            ),
+            Query(
+                f"sum({of_miners('chutes_miner_average_active_gpus', 'unique_chute_history')})", "7-day average", BUSY
+            ),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+)
+
+INSTANCES.fold(
+    "Private gate",
+    table_panel(
+        "Private gate",
+        "Launching private chutes needs 4 active public instances with 12 GPUs, an activation 3 days ago, and 16 "
+        "active GPUs on average over 7 days; or one active TEE instance instead.",
+        [
+            Query(short(of_miners("chutes_miner_private_gate_instances", "instances")), data=KEYED),
+            Query(of_miners("chutes_miner_private_gate_gpus", "instances"), data=KEYED),
+            Query(
+                "time() - " + of_miners("chutes_miner_private_gate_oldest_activation_timestamp_seconds", "instances"),
+                data=STOCKED,
+            ),
+            Query(of_miners("chutes_miner_average_active_gpus", "unique_chute_history"), data=BUSY),
+        ],
+        [
+            *MINER_COLUMNS,
+            Column("A", "Public instances (4)", "none", 0, width=160),
+            Column("B", "Their GPUs (12)", "none", 0, width=140),
+            Column("C", "Oldest activation (3 days)", "s", 0, width=190),
+            Column("D", "GPUs, 7-day average (16)", "none", 1),
+        ],
+        empty="Nothing known. It needs the miner's key.",
+        sort=("Miner", False),
+        size=(24, 6),
+    ),
+)
