@@ -560,6 +560,7 @@ class Variable:
         query: Selects the values, in the language of Grafana's data source.
         all_value: The regular expression for "All"; the values themselves when empty.
         regex: Takes text and value out of the answer.
+        multi: Whether several values can be chosen, or all.
     """
 
     label: str
@@ -567,6 +568,7 @@ class Variable:
     query: str
     all_value: str = ".+"
     regex: str = ""
+    multi: bool = True
 
 
 VARIABLES: Final = {
@@ -590,6 +592,13 @@ VARIABLES: Final = {
         "Miners that the exporter watches.",
         'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job", instance=~"$instance"}, hotkey)',
         all_value="",
+    ),
+    "miner": Variable(
+        "Miner",
+        "Any miner that the exporters export. With --miners all, that is every miner of the subnet.",
+        f"label_values(chutes_miner_registered{{{EXPORTERS}}}, hotkey)",
+        all_value="",
+        multi=False,
     ),
     "server": Variable(
         "Server",
@@ -621,11 +630,12 @@ def _variable(name: str) -> builders.QueryVariable:
         )
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
-        .multi(multi=True)
-        .include_all(include_all=True)
+        .multi(multi=variable.multi)
+        .include_all(include_all=variable.multi)
         .regex(variable.regex)
-        .current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
+    if variable.multi:
+        built.current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
     return built.all_value(variable.all_value) if variable.all_value else built
 
 

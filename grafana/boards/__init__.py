@@ -8,8 +8,9 @@ from grafana.boards.exporter import EXPORTER
 from grafana.boards.fleet import FLEET
 from grafana.boards.instances import INSTANCES
 from grafana.boards.overview import OVERVIEW
+from grafana.boards.subnet import SUBNET
 
 if TYPE_CHECKING:
     from grafana.parts import Board
 
-BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, FLEET, INSTANCES, EXPORTER)
+BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, FLEET, INSTANCES, SUBNET, EXPORTER)

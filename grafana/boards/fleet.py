@@ -29,6 +29,7 @@ ON_SERVERS: Final = {"server": "~$server"}
 SERVER: Final = ("hotkey", "server_id", "server")
 NO_GPUS: Final = "No GPUs known. They need the miner's key and the rules; the Exporter board shows what is missing."
 INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:newest", **ON_SERVERS)
+ALL_INFO: Final = select("hotkey_gpu_id:chutes_gpu_info:newest", server="~$server")
 STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:newest")
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "nodes", "gpu_id", "error")
 COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
@@ -195,7 +196,7 @@ FLEET.show(
         "Error of each GPU's last failed verification; the next success clears it. A timeout points at load and "
         "network, a failed attestation at driver and firmware. A verified GPU is usable in spite of an error.",
         [
-            Query(f"{ERRORS} * on (hotkey, gpu_id) group_left (server, gpu) {INFO}", data=SICK),
+            Query(f"{ERRORS} * on (hotkey, gpu_id) group_left (server, gpu) {ALL_INFO}", data=SICK),
             Query(
                 f"{recorded('hotkey_gpu_id:chutes_gpu_verified:newest')} and on (hotkey, gpu_id) {ERRORS}", data=SICK
             ),

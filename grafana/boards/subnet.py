@@ -1,0 +1,317 @@
+"""Where does a miner stand among all, and who came, left or grew?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import (
+    EXPORTERS,
+    Board,
+    Column,
+    Query,
+    board_link,
+    graph,
+    of_platform,
+    or_load_rules,
+    select,
+    short,
+    stat_panel,
+    table_panel,
+    top_ten_at_end,
+)
+from grafana.states import BLACKLISTED
+from grafana.worlds import KEYED, LIVE, SICK
+
+CHOSEN: Final = {"hotkey": "$miner"}
+RATIO: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
+RANK: Final = "subnet_hotkey:chutes_miner_score_rank:newest"
+NEIGHBOURS: Final = f"abs({RANK} - scalar({select(RANK, **CHOSEN)})) <= 5"
+SEATS: Final = of_platform("chutes_miner_info", "metagraph", "hotkey", "uid")
+BEFORE: Final = f"max by (hotkey, uid) ({select('chutes_miner_info', EXPORTERS)} offset 1d)"
+MINER: Final = (
+    Column("hotkey", ""),
+    Column(
+        "miner",
+        "Miner",
+        width=110,
+        link=board_link("chutes-subnet", miner="${__data.fields.hotkey}"),
+        tooltip="${__data.fields.hotkey}",
+    ),
+)
+NOBODY: Final = "No miner known. It needs an exporter with --miners all, and the rules."
+
+
+def _near(metric: str, feed: str, **where: str) -> str:
+    """Select a metric of the chosen miner and its neighbours in the ranking."""
+    return f"{of_platform(metric, feed, 'hotkey', **where)} and on (hotkey) {NEIGHBOURS}"
+
+
+def _all(metric: str, feed: str, **where: str) -> str:
+    return of_platform(metric, feed, "hotkey", **where)
+
+
+SUBNET: Final = Board(
+    "chutes-subnet",
+    "Chutes subnet",
+    "Where does a miner stand among all, and who came, left or grew? An exporter exports every miner with --miners "
+    "all, and needs no key for it.",
+    variables=("cluster", "job", "instance", "miner"),
+)
+
+SUBNET.show(
+    stat_panel(
+        "Rank of the miner",
+        "Place of the chosen miner by score, 1 being the best.",
+        [Query(or_load_rules(f"max({select(RANK, **CHOSEN)})"), data=LIVE)],
+        decimals=0,
+        empty="no score",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Score share of the miner",
+        "Share of all scores of the chosen miner. It averages over a day.",
+        [Query(or_load_rules(f"max({select(RATIO, **CHOSEN)})"), data=LIVE)],
+        unit="percentunit",
+        decimals=2,
+        empty="no score",
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Miners with a score",
+        "Miners with a seat and a counting instance in the past day, and that are not blacklisted.",
+        [Query(of_platform("chutes_scored_miners", "scores"))],
+        decimals=0,
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Seats taken",
+        "Seats of the subnet that are taken, of 256. If none is free, a newcomer takes the seat of the miner with "
+        "the lowest incentive.",
+        [Query(of_platform("chutes_metagraph_miners", "metagraph"))],
+        decimals=0,
+        trend=True,
+        size=(4, 4),
+    ),
+    stat_panel(
+        "Share of the top ten",
+        "Score share of the ten best miners together. It needs an exporter with --miners all.",
+        [Query(or_load_rules("max(subnet:chutes_miner_score_ratio:top10)"))],
+        unit="percentunit",
+        decimals=1,
+        empty="needs --miners all",
+        trend=True,
+        size=(5, 4),
+    ),
+    table_panel(
+        "The miner and its neighbours",
+        "The chosen miner, five miners before and five after it. A click on a miner chooses it. Units of the past "
+        "hour above the average of the day mean that a miner grows.",
+        [
+            Query(short(f"({RANK} and on (hotkey) {NEIGHBOURS})")),
+            Query(f"{RATIO} and on (hotkey) {NEIGHBOURS}"),
+            Query(_near("chutes_miner_incentive_ratio", "metagraph")),
+            Query(_near("chutes_miner_window_compute_units", "stats", window="1h")),
+            Query(_near("chutes_miner_window_compute_units", "stats", window="1d")),
+            Query(_near("chutes_miner_active_instances", "active_instances"), data=KEYED),
+            Query(_near("chutes_miner_active_compute_multiplier", "active_instances"), data=KEYED),
+        ],
+        [
+            Column("A", "Rank", "none", 0, width=70),
+            *MINER,
+            Column("B", "Score share", "percentunit", 2, width=110),
+            Column("C", "Incentive", "percentunit", 2, width=110),
+            Column("D", "Units, 1 h", "short", 0, width=110),
+            Column("E", "Units, 1 day", "short", 0, width=110),
+            Column("F", "Instances", "none", 0, width=110),
+            Column("G", "Units per second", "none", 1),
+        ],
+        empty=NOBODY,
+        sort=("Rank", False),
+        size=(24, 9),
+    ),
+    graph(
+        "Score share of the miner and quantiles of all",
+        "The chosen miner beside quantiles over all miners with a score.",
+        [
+            Query(select(RATIO, **CHOSEN), "chosen miner"),
+            *(
+                Query(f"quantile({quantile}, {RATIO})", name)
+                for quantile, name in ((0.9, "90 %"), (0.75, "75 %"), (0.5, "median"), (0.25, "25 %"))
+            ),
+        ],
+        unit="percentunit",
+        decimals=2,
+        empty=NOBODY,
+        size=(12, 8),
+    ),
+    graph(
+        "Score share, top 10",
+        "The ten greatest shares. A line that jumps is a miner that brought or lost many GPUs.",
+        [Query(top_ten_at_end(short(RATIO), RATIO), "{{miner}}")],
+        unit="percentunit",
+        decimals=2,
+        empty=NOBODY,
+        size=(12, 8),
+    ),
+    table_panel(
+        "Newcomers of the past day",
+        "Seats that were free a day ago, or somebody else's. Many of them mean that the seats with the lowest "
+        "incentive change hands.",
+        [Query(short(f"({SEATS} unless on (hotkey) {BEFORE} and on () {BEFORE})"), data=SICK)],
+        [*MINER, Column("uid", "UID", "none", 0)],
+        empty="Nobody is new, if every miner was exported a day ago",
+        sort=("UID", False),
+        size=(12, 6),
+    ),
+    table_panel(
+        "Miners that left in the past day",
+        "Miners that had a seat a day ago and have none now. They have no score, and the API refuses their signatures.",
+        [Query(short(f"({BEFORE} unless on (hotkey) {SEATS} and on () {SEATS})"), data=SICK)],
+        [*MINER, Column("uid", "UID", "none", 0)],
+        empty="Nobody left, if every miner is exported",
+        sort=("UID", False),
+        size=(12, 6),
+    ),
+)
+
+SUBNET.fold(
+    "All miners",
+    table_panel(
+        "Leaderboard",
+        "All exported miners, the best first. A click on a miner chooses it.",
+        [
+            Query(short(_all("chutes_miner_incentive_rank", "metagraph"))),
+            Query(RANK),
+            Query(RATIO),
+            Query(_all("chutes_miner_incentive_ratio", "metagraph")),
+            *(
+                Query(_all("chutes_miner_window_compute_units", "stats", window=window))
+                for window in ("1h", "1d", "7d")
+            ),
+            Query(_all("chutes_miner_active_instances", "active_instances"), data=KEYED),
+            Query(f"time() - {_all('chutes_miner_last_activation_timestamp_seconds', 'active_instances')}", data=KEYED),
+            Query(_all("chutes_miner_window_bounties", "stats", window="1d")),
+            Query(_all("chutes_miner_blacklisted", "metagraph")),
+        ],
+        [
+            Column("B", "Rank", "none", 0, width=70),
+            *MINER,
+            Column("C", "Score share", "percentunit", 2, width=100),
+            Column("D", "Incentive", "percentunit", 2, width=100),
+            Column("A", "By incentive", "none", 0, width=105),
+            Column("E", "Units, 1 h", "short", 0, width=100),
+            Column("F", "Units, 1 day", "short", 0, width=100),
+            Column("G", "Units, 7 days", "short", 0, width=110),
+            Column("H", "Instances", "none", 0, width=90),
+            Column("I", "Last start", "s", 0, width=95),
+            Column("J", "With bounty, 1 day", "none", 0, width=135),
+            Column("K", "Blacklist", states=BLACKLISTED),
+        ],
+        empty=NOBODY,
+        sort=("Rank", False),
+        size=(24, 14),
+    ),
+    table_panel(
+        "Blacklisted",
+        "Miners that are blacklisted, with the reason. Only the operators of the platform can lift it.",
+        [Query(short(of_platform("chutes_miner_blacklist_info", "metagraph", "hotkey", "reason")))],
+        [*MINER, Column("reason", "Reason")],
+        empty="Nobody who is exported is blacklisted",
+        sort=("Reason", False),
+        size=(12, 8),
+    ),
+    table_panel(
+        "Stake and age of seats",
+        "Stake on each hotkey as the chain has it, and the time since the seat was first seen. A seat is safe for a "
+        "time after its registration.",
+        [
+            Query(short(_all("chutes_miner_stake", "metagraph"))),
+            Query(_all("chutes_miner_stake_tao", "metagraph")),
+            Query(_all("chutes_miner_stake_alpha", "metagraph")),
+            Query(f"time() - {_all('chutes_miner_registered_timestamp_seconds', 'metagraph')}"),
+            Query(_all("chutes_miner_consensus_ratio", "metagraph")),
+        ],
+        [
+            *MINER,
+            Column("A", "Stake", "short", 0, width=90),
+            Column("B", "TAO", "short", 0, width=80),
+            Column("C", "Alpha", "short", 0, width=90),
+            Column("D", "Seat age", "s", 0, width=100),
+            Column("E", "Consensus", "percentunit", 2),
+        ],
+        empty=NOBODY,
+        sort=("Stake", True),
+        size=(12, 8),
+    ),
+)
+
+SUBNET.fold(
+    "Platform over time",
+    graph(
+        "Concentration",
+        "Score share of the ten best, and the Herfindahl index, the sum of the squared shares. At 100 % one miner "
+        "has all.",
+        [
+            Query("max(subnet:chutes_miner_score_ratio:top10)", "top ten"),
+            Query("max(subnet:chutes_miner_score_ratio:herfindahl)", "Herfindahl index"),
+        ],
+        unit="percentunit",
+        decimals=1,
+        empty=NOBODY,
+    ),
+    graph(
+        "Compute units per hour of all miners",
+        "Compute units of all counting instances in the past hour. A miner's share falls if they grow without it.",
+        [Query(of_platform("chutes_platform_window_compute_units", "stats", window="1h"), "all miners")],
+        unit="short",
+        decimals=0,
+    ),
+    graph(
+        "Compute time per hour of all miners",
+        "Seconds of all counting instances in the past hour. Units that fall while the time stays mean lower "
+        "multipliers.",
+        [Query(of_platform("chutes_platform_window_compute_seconds", "stats", window="1h"), "all miners")],
+        unit="s",
+        decimals=0,
+    ),
+    graph(
+        "Instances of all miners",
+        "Counting instances of the past hour, those that were activated with a bounty, and active ones now.",
+        [
+            Query(of_platform("chutes_platform_window_instances", "stats", window="1h"), "past hour"),
+            Query(of_platform("chutes_platform_window_bounties", "stats", window="1h"), "with a bounty, past hour"),
+            Query(of_platform("chutes_platform_active_instances", "active_instances"), "active now", KEYED),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+    graph(
+        "Miners at work",
+        "Miners with compute units in the past hour, and blacklisted seats.",
+        [
+            Query(of_platform("chutes_platform_window_miners", "stats", window="1h"), "with compute units"),
+            Query(of_platform("chutes_metagraph_blacklisted_miners", "metagraph"), "blacklisted"),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+    graph(
+        "Compute units per second",
+        "Compute units that a second earns all miners and the chosen one: the sum of the multipliers of active "
+        "instances.",
+        [
+            Query(of_platform("chutes_platform_active_compute_multiplier", "active_instances"), "all miners", KEYED),
+            Query(
+                of_platform("chutes_miner_active_compute_multiplier", "active_instances", **CHOSEN),
+                "chosen miner",
+                KEYED,
+            ),
+        ],
+        unit="none",
+        decimals=1,
+    ),
+)
