@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 from grafana.boards.exporter import EXPORTER
 from grafana.boards.fleet import FLEET
 from grafana.boards.instances import INSTANCES
+from grafana.boards.market import MARKET
 from grafana.boards.overview import OVERVIEW
 from grafana.boards.subnet import SUBNET
 
 if TYPE_CHECKING:
     from grafana.parts import Board
 
-BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, FLEET, INSTANCES, SUBNET, EXPORTER)
+BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, FLEET, INSTANCES, MARKET, SUBNET, EXPORTER)

@@ -26,8 +26,8 @@ CHOSEN: Final = {"hotkey": "$miner"}
 RATIO: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
 RANK: Final = "subnet_hotkey:chutes_miner_score_rank:newest"
 NEIGHBOURS: Final = f"abs({RANK} - scalar({select(RANK, **CHOSEN)})) <= 5"
-SEATS: Final = of_platform("chutes_miner_info", "metagraph", "hotkey", "uid")
-BEFORE: Final = f"max by (hotkey, uid) ({select('chutes_miner_info', EXPORTERS)} offset 1d)"
+SEATS: Final = "subnet_hotkey:chutes_miner_info:newest"
+TAKEN: Final = select("chutes_metagraph_miners", EXPORTERS)
 MINER: Final = (
     Column("hotkey", ""),
     Column(
@@ -161,7 +161,15 @@ SUBNET.show(
         "Newcomers of the past day",
         "Seats that were free a day ago, or somebody else's. Many of them mean that the seats with the lowest "
         "incentive change hands.",
-        [Query(short(f"({SEATS} unless on (hotkey) {BEFORE} and on () {BEFORE})"), data=SICK)],
+        [
+            Query(
+                short(
+                    f"({SEATS} unless on (hotkey) {SEATS} offset 1d"
+                    f" and on () (count({SEATS} offset 1d) == on () max({TAKEN} offset 1d)))"
+                ),
+                data=SICK,
+            )
+        ],
         [*MINER, Column("uid", "UID", "none", 0)],
         empty="Nobody is new, if every miner was exported a day ago",
         sort=("UID", False),
@@ -170,7 +178,14 @@ SUBNET.show(
     table_panel(
         "Miners that left in the past day",
         "Miners that had a seat a day ago and have none now. They have no score, and the API refuses their signatures.",
-        [Query(short(f"({BEFORE} unless on (hotkey) {SEATS} and on () {SEATS})"), data=SICK)],
+        [
+            Query(
+                short(
+                    f"({SEATS} offset 1d unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () max({TAKEN})))"
+                ),
+                data=SICK,
+            )
+        ],
         [*MINER, Column("uid", "UID", "none", 0)],
         empty="Nobody left, if every miner is exported",
         sort=("UID", False),

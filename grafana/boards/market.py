@@ -1,0 +1,367 @@
+"""Where to deploy next: which chutes can run on idle GPUs now, what they pay, and how much they are wanted."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana.parts import (
+    MINER_COLUMNS,
+    Board,
+    Column,
+    Query,
+    graph,
+    of_exporters,
+    of_miners,
+    of_platform,
+    or_load_rules,
+    recorded,
+    short,
+    stat_panel,
+    table_panel,
+    top_ten_at_end,
+    with_chute_name,
+)
+from grafana.states import IMAGE, ORANGE
+from grafana.worlds import KEYED, SICK, STOCKED
+
+ON_CHUTES: Final = {"chute_id": "~$chute"}
+NO_KEY: Final = "Nothing known. It needs the miner's key; the Exporter board shows what is missing."
+RUNNABLE: Final = recorded("hotkey_gpu_chute_id:chutes_chute_units_per_gpu_second:runnable", **ON_CHUTES)
+PAY: Final = "chute_id:chutes_chute_units_per_gpu_second:newest"
+NONE_RUNNABLE: Final = "No chute can run on idle GPUs now, if the number of idle GPUs above is known"
+
+
+def _chute(metric: str, feed: str, **where: str) -> str:
+    return of_platform(metric, feed, "chute_id", **where, **ON_CHUTES)
+
+
+def _utilization(metric: str, window: str) -> str:
+    return _chute(metric, "utilization", window=window)
+
+
+def _runnable(query: str) -> str:
+    """Keep the chutes that can run on idle GPUs now."""
+    return f"{query} and on (chute_id) {RUNNABLE}"
+
+
+MARKET: Final = Board(
+    "chutes-market",
+    "Chutes market",
+    "Where to deploy next: which chutes can run on idle GPUs now, what they pay, and how much they are wanted.",
+    variables=("cluster", "job", "instance", "hotkey", "chute"),
+)
+
+MARKET.show(
+    stat_panel(
+        "Idle GPUs",
+        "Verified GPUs of the chosen miners in no instance. The table below ranks the chutes that they can run now.",
+        [Query(or_load_rules(f"sum({recorded('hotkey_state:chutes_fleet_gpus:sum', state='idle')})"), data=STOCKED)],
+        decimals=0,
+        thresholds=[(1, ORANGE)],
+        empty="no GPUs known",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Chutes that can grow",
+        "Chutes that can still get active instances. The service refuses launches of all others with 423.",
+        [Query(f"sum({_chute('chutes_chute_scale_allowance', 'utilization')} > bool 0)")],
+        decimals=0,
+        empty="no data",
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Open bounties",
+        "Chutes with a bounty. It raises the multiplier of the first instance that becomes active, from 1.1 to 1.5 "
+        "within 3 hours of its age.",
+        [Query(of_exporters("chutes_feed_records", feed="bounties"))],
+        decimals=0,
+        empty="no data",
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Autoscaler ran",
+        "Time since the service's autoscaler ran. If it stops, targets, allowances and utilisation on this board are "
+        "old.",
+        [Query(f"time() - {of_platform('chutes_autoscaler_timestamp_seconds', 'utilization')}")],
+        unit="s",
+        decimals=0,
+        thresholds=[(3600, ORANGE)],
+        empty="no data",
+        size=(5, 4),
+    ),
+    stat_panel(
+        "Jobs waiting",
+        "Jobs of the platform that no miner has claimed. The row of jobs below lists them.",
+        [Query(of_platform("chutes_jobs_waiting", "jobs"), data=KEYED)],
+        decimals=0,
+        empty="needs a key",
+        trend=True,
+        size=(4, 4),
+    ),
+    table_panel(
+        "Chutes for idle GPUs",
+        "Chutes that each idle GPU model can run now, by compute units per GPU-second; chutes-exporter advise prints "
+        "the same. Excluded: disabled, no allowance, TEE or private without the means, too many GPUs, in a cooldown.",
+        [
+            Query(short(with_chute_name(RUNNABLE)), data=SICK),
+            Query(_runnable(_utilization("chutes_chute_recent_utilization_ratio", "15m")), data=SICK),
+            Query(_runnable(_utilization("chutes_chute_rate_limited_ratio", "15m")), data=SICK),
+            Query(_runnable(_chute("chutes_chute_scale_allowance", "utilization")), data=SICK),
+            Query(_runnable(_chute("chutes_chute_starting_instances", "utilization")), data=SICK),
+            Query(_runnable(_chute("chutes_bounty_boost_ratio", "bounties")), data=SICK),
+            Query(
+                _runnable(f"{_chute('chutes_bounty_expires_timestamp_seconds', 'bounties')} - time()"),
+                data=SICK,
+            ),
+            Query(_runnable(_chute("chutes_chute_gpus", "chutes")), data=SICK),
+        ],
+        [
+            *MINER_COLUMNS,
+            Column("gpu", "Idle model", width=110),
+            Column("name", "Chute"),
+            Column("A", "Units per GPU-second", "none", 2, width=160),
+            Column("H", "GPUs", "none", 0, width=70),
+            Column("D", "Allowance", "none", 0, width=90),
+            Column("E", "Starting", "none", 0, width=80),
+            Column("B", "Utilisation", "percentunit", 0, width=95),
+            Column("C", "Rate limited", "percentunit", 0, width=105),
+            Column("F", "Bounty", "none", 2, width=80),
+            Column("G", "Bounty ends in", "s", 0, width=120),
+        ],
+        empty=NONE_RUNNABLE,
+        sort=("Units per GPU-second", True),
+        size=(24, 9),
+    ),
+    table_panel(
+        "Demand",
+        "Each chute with its demand and supply, the busiest first. A high rate-limited share with an allowance is "
+        "demand that nobody serves.",
+        [
+            Query(with_chute_name(_utilization("chutes_chute_recent_utilization_ratio", "15m"))),
+            Query(_utilization("chutes_chute_recent_utilization_ratio", "1h")),
+            Query(_utilization("chutes_chute_rate_limited_ratio", "15m")),
+            Query(_chute("chutes_chute_scale_allowance", "utilization")),
+            Query(_chute("chutes_chute_target_instances", "utilization")),
+            Query(_chute("chutes_chute_instances", "metrics")),
+            Query(_chute("chutes_chute_starting_instances", "utilization")),
+            Query(f"{PAY} and on (chute_id) {_chute('chutes_chute_info', 'chutes')}", data=KEYED),
+            Query(f"{_chute('chutes_bounty_expires_timestamp_seconds', 'bounties')} - time()"),
+            Query(_chute("chutes_chute_window_invocations", "metrics", window="1h")),
+        ],
+        [
+            Column("chute_id", ""),
+            Column("name", "Chute"),
+            Column("A", "Utilisation, 15 m", "percentunit", 0, width=130),
+            Column("B", "Utilisation, 1 h", "percentunit", 0, width=125),
+            Column("C", "Rate limited, 15 m", "percentunit", 0, width=140),
+            Column("D", "Allowance", "none", 0, width=90),
+            Column("E", "Target", "none", 0, width=75),
+            Column("F", "Active", "none", 0, width=75),
+            Column("G", "Starting", "none", 0, width=80),
+            Column("H", "Units per GPU-second", "none", 2, width=160),
+            Column("I", "Bounty ends in", "s", 0, width=120),
+            Column("J", "Requests, 1 h", "short", 0, width=110),
+        ],
+        empty="No chute known: the API has not answered, or the exporter is down",
+        sort=("Utilisation, 15 m", True),
+        size=(24, 11),
+    ),
+    graph(
+        "Requests per hour",
+        "Requests to the chosen chutes that were completed in the past hour, and those refused because all instances "
+        "were busy. Refusals are unmet demand.",
+        [
+            Query(f"sum({_chute('chutes_chute_window_invocations', 'metrics', window='1h')})", "completed"),
+            Query(f"sum({_chute('chutes_chute_window_rate_limits', 'metrics', window='1h')})", "refused"),
+        ],
+        unit="short",
+        decimals=0,
+        size=(12, 8),
+    ),
+    graph(
+        "Compute units per GPU-second, top 10",
+        "The ten best paid of the chosen chutes, on the cheapest GPU that each allows. A peak is urgency or a bounty.",
+        [
+            Query(
+                with_chute_name(top_ten_at_end(f'{PAY}{{chute_id=~"$chute"}}', PAY, "chute_id")),
+                "{{name}}",
+                KEYED,
+            )
+        ],
+        unit="none",
+        decimals=2,
+        empty=NO_KEY,
+        size=(12, 8),
+    ),
+)
+
+MARKET.fold(
+    "Bounties and boosts",
+    table_panel(
+        "Bounties",
+        "Open bounties with the factor that they give now and their time left. The first instance that becomes "
+        "active takes it.",
+        [
+            Query(with_chute_name(_chute("chutes_bounty_boost_ratio", "bounties"))),
+            Query(f"{_chute('chutes_bounty_expires_timestamp_seconds', 'bounties')} - time()"),
+            Query(f"time() - {_chute('chutes_bounty_created_timestamp_seconds', 'bounties')}"),
+        ],
+        [
+            Column("chute_id", ""),
+            Column("name", "Chute"),
+            Column("A", "Factor", "none", 2, width=90),
+            Column("C", "Age", "s", 0, width=110),
+            Column("B", "Ends in", "s", 0, width=110),
+        ],
+        empty="No bounty is open",
+        sort=("Factor", True),
+        size=(12, 9),
+    ),
+    table_panel(
+        "Factors",
+        "Factors of a chute's multiplier besides its GPUs: private, urgency, boosts, TEE. An instance approaches the "
+        "present factors, without the bounty, from 2 to 8 hours after its activation.",
+        [
+            Query(
+                with_chute_name(
+                    of_platform(
+                        "chutes_chute_compute_multiplier_factor",
+                        "chutes",
+                        "chute_id",
+                        "factor",
+                        factor="!base",
+                        **ON_CHUTES,
+                    )
+                    + " != 1"
+                ),
+                data=KEYED,
+            )
+        ],
+        [
+            Column("chute_id", ""),
+            Column("name", "Chute"),
+            Column("factor", "Factor", width=150),
+            Column("Value", "Times", "none", 2, width=90),
+        ],
+        empty="Nothing is boosted, or the exporter has no key",
+        sort=("Times", True),
+        size=(12, 9),
+    ),
+)
+
+MARKET.fold(
+    "Terms of chutes",
+    table_panel(
+        "Terms",
+        "How each chute scales, how many requests it takes at once, what users pay, and when an idle private "
+        "instance is shut down. What users pay does not reach the miner.",
+        [
+            Query(
+                of_platform("chutes_chute_info", "chutes", "chute_id", "name", "tee", "public", "disabled"), data=KEYED
+            ),
+            Query(_chute("chutes_chute_gpus", "chutes"), data=KEYED),
+            Query(_chute("chutes_chute_min_vram_bytes", "chutes"), data=KEYED),
+            Query(_chute("chutes_chute_max_instances", "chutes"), data=KEYED),
+            Query(_chute("chutes_chute_concurrency", "chutes"), data=KEYED),
+            Query(_chute("chutes_chute_scaling_threshold_ratio", "chutes"), data=KEYED),
+            Query(_chute("chutes_chute_shutdown_after_seconds", "chutes"), data=KEYED),
+            Query(_chute("chutes_chute_compute_multiplier", "metrics")),
+            Query(f"3600 * {_chute('chutes_chute_price_usd_per_second', 'metrics')}"),
+            Query(_chute("chutes_chute_window_usage_usd", "metrics", window="1h")),
+            Query(_chute("chutes_chute_discount_ratio", "chutes"), data=KEYED),
+        ],
+        [
+            Column("chute_id", ""),
+            Column("name", "Chute"),
+            Column("tee", "TEE", width=60),
+            Column("public", "Public", width=70),
+            Column("disabled", "Disabled", width=80),
+            Column("B", "GPUs", "none", 0, width=65),
+            Column("C", "VRAM", "decbytes", 0, width=80),
+            Column("D", "Most instances", "none", 0, width=120),
+            Column("E", "At once", "none", 0, width=80),
+            Column("F", "Scales above", "percentunit", 0, width=110),
+            Column("G", "Shuts down after", "s", 0, width=130),
+            Column("H", "Base multiplier", "none", 2, width=120),
+            Column("I", "Users pay, 1 h", "currencyUSD", 2, width=115),
+            Column("J", "Usage, 1 h", "currencyUSD", 2, width=100),
+            Column("K", "Discount", "percentunit", 0, width=85),
+        ],
+        empty="No chute known: the API has not answered, or the exporter is down",
+        sort=("Chute", False),
+        size=(24, 12),
+    ),
+)
+
+MARKET.fold(
+    "Jobs and images",
+    table_panel(
+        "Jobs waiting",
+        "Each job that no miner has claimed, the best paid first. The service gives launch tokens for a job to 15 "
+        "miners at most.",
+        [
+            Query(
+                with_chute_name(of_platform("chutes_job_info", "jobs", "job_id", "chute_id", "method")),
+                data=KEYED,
+            ),
+            Query(f"time() - {of_platform('chutes_job_created_timestamp_seconds', 'jobs', 'job_id')}", data=KEYED),
+            Query(of_platform("chutes_job_compute_multiplier", "jobs", "job_id"), data=KEYED),
+            Query(of_platform("chutes_job_tries", "jobs", "job_id"), data=KEYED),
+        ],
+        [
+            Column("name", "Chute"),
+            Column("method", "Method", width=120),
+            Column("B", "Waits", "s", 0, width=90),
+            Column("C", "Multiplier", "none", 2, width=95),
+            Column("D", "Tried by", "none", 0, width=85),
+            Column("job_id", "Id", width=290),
+        ],
+        empty="No job waits, or --collector.job_details is off",
+        sort=("Multiplier", True),
+        size=(12, 8),
+    ),
+    graph(
+        "Jobs waiting, by method",
+        "Jobs that no miner has claimed. If they pile up, nobody has the GPUs that they ask for, or launches fail.",
+        [
+            Query(of_platform("chutes_jobs_available", "jobs", "method"), "{{method}}", KEYED),
+        ],
+        unit="none",
+        decimals=0,
+        stacked=True,
+        empty="No job waits, or the exporter has no key",
+        size=(12, 8),
+    ),
+    table_panel(
+        "Jobs of the chosen miners",
+        "Waiting jobs that a miner asked a launch token for, and stuck jobs: unfinished ones whose instance is gone. "
+        "Release stuck jobs with chutes-exporter release-job.",
+        [
+            Query(short(of_miners("chutes_jobs_tried", "jobs")), data=KEYED),
+            Query(of_miners("chutes_jobs_stuck", "jobs"), data=KEYED),
+        ],
+        [
+            *MINER_COLUMNS,
+            Column("A", "Tried", "none", 0, width=100),
+            Column("B", "Stuck", "none", 0, thresholds=[(1, ORANGE)]),
+        ],
+        empty=NO_KEY,
+        sort=("Stuck", True),
+        size=(12, 8),
+    ),
+    graph(
+        "Images by status",
+        "Images of the platform by build status. Many that wait or fail explain chutes that do not come up.",
+        [Query(of_platform("chutes_images", "images", "status"), "{{status}}", KEYED - SICK)],
+        unit="none",
+        decimals=0,
+        states=IMAGE,
+        stacked=True,
+        empty=NO_KEY,
+        size=(12, 8),
+    ),
+)
