@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from chutes_exporter import defaults
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
+from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 
@@ -102,6 +103,9 @@ class Settings:
         created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
         freshness: Time to live and maximum age of feeds, in seconds by name, where the user set one of them.
         collectors: Whether a collector is on, by name, where the user said so.
+        gpu_costs: What a GPU costs in US dollars an hour, by model.
+        daily_emission: Alpha that the subnet's miners get together in a day; None where the user did not say.
+        alpha_price: US dollars for one alpha; None where the user did not say.
         warnings: What the user should know about these settings.
     """
 
@@ -121,6 +125,9 @@ class Settings:
     created_timestamps: bool = False
     freshness: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
+    gpu_costs: Mapping[str, float] = field(default_factory=dict)
+    daily_emission: float | None = None
+    alpha_price: float | None = None
     warnings: tuple[str, ...] = ()
 
     def tuned(self, feed: Feed[T]) -> Feed[T]:
@@ -197,6 +204,9 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     ttl: Iterable[str] = (),
     max_age: Iterable[str] = (),
     collectors: Mapping[str, bool] | None = None,
+    gpu_costs: Iterable[str] = (),
+    daily_emission: float | None = None,
+    alpha_price: float | None = None,
 ) -> Settings:
     """Validate what the user configured.
 
@@ -220,6 +230,9 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         ttl: ``FEED=SECONDS``: how long an answer of the feed counts as fresh.
         max_age: ``FEED=SECONDS``: the age at which an answer of the feed is dropped.
         collectors: Whether a collector is on, by name.
+        gpu_costs: ``MODEL=USD_PER_HOUR``: what the miner pays for one GPU of a model.
+        daily_emission: Alpha that the subnet's miners get together in a day.
+        alpha_price: US dollars for one alpha.
 
     Raises:
         ConfigError: Something of it cannot be used; the message says what and why.
@@ -249,6 +262,12 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         )
     if not (math.isfinite(api_timeout) and math.isfinite(timeout_offset)):
         raise ConfigError("--api.timeout and --scrape.timeout-offset must be finite numbers of seconds")
+    costs = _gpu_costs(gpu_costs)
+    if unknown := sorted(costs.keys() - GPU_MODELS):
+        warnings.append(
+            f"--gpu.cost names a GPU model that is not known here: {', '.join(unknown)}. "
+            f"The known models are {', '.join(GPU_MODELS)}"
+        )
     return Settings(
         api_url=url,
         api_timeout=api_timeout,
@@ -266,6 +285,9 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
         created_timestamps=created_timestamps,
         freshness=_freshness(ttl, max_age),
         collectors=dict(collectors or {}),
+        gpu_costs=costs,
+        daily_emission=_figure("--subnet.daily-emission", daily_emission),
+        alpha_price=_figure("--alpha.price", alpha_price),
         warnings=tuple(warnings),
     )
 
@@ -317,6 +339,28 @@ def _by_feed(flag: str, texts: Iterable[str]) -> dict[str, float]:
             raise ConfigError(f"{flag} {text!r}: write FEED=SECONDS, with a feed of {', '.join(sorted(names))}")
         found[name] = seconds
     return found
+
+
+def _gpu_costs(texts: Iterable[str]) -> dict[str, float]:
+    costs = {}
+    for text in texts:
+        model, _, number = text.partition("=")
+        # The API writes models in lower case.
+        model = model.strip().lower()
+        try:
+            cost = float(number)
+        except ValueError:
+            cost = math.nan
+        if not model or not 0 <= cost < math.inf:
+            raise ConfigError(f"--gpu.cost {text!r}: write MODEL=USD_PER_HOUR, for example h100=1.95")
+        costs[model] = cost
+    return costs
+
+
+def _figure(flag: str, value: float | None) -> float | None:
+    if value is not None and not 0 <= value < math.inf:
+        raise ConfigError(f"{flag} must be a finite number that is not negative, and not {value:g}")
+    return value
 
 
 def _validated_url(text: str) -> str:

@@ -38,7 +38,7 @@ from chutes_exporter.api.memory import Claim, MemoryBudget, size_of, trim_memory
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -181,7 +181,10 @@ class ChutesClient:
         self._watcher = watcher
         self._memory = MemoryBudget(max_memory)
         self._decoding = asyncio.Lock()
-        self._turns = {endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_OF_AN_ENDPOINT) for endpoint in e.ENDPOINTS}
+        self._turns = {
+            endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_OF_AN_ENDPOINT)
+            for endpoint in (*e.ENDPOINTS, *e.ON_REQUEST)
+        }
         try:
             self._http = httpx.AsyncClient(
                 base_url=base_url,
@@ -219,6 +222,7 @@ class ChutesClient:
         params: Mapping[str, str] | None = None,
         path: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
+        keep: Callable[[Any], bool] | None = None,
     ) -> Answer[T]:
         """Ask an endpoint and wait for the whole answer.
 
@@ -228,9 +232,10 @@ class ChutesClient:
             params: Query parameters.
             path: What goes into the braces of its path.
             progress: Is told, as a stream's records arrive, how many bytes have come.
+            keep: Tells whether to keep a record of a stream. The others are counted, and take no memory.
         """
         try:
-            return await self._fetch(endpoint, key, params, path or {}, progress or (lambda _size: None))
+            return await self._fetch(endpoint, key, params, path or {}, progress or (lambda _size: None), keep)
         except ApiError as error:
             # Whoever keeps the error must not keep the frames that it came through, with the whole answer in them.
             error.__context__ = None
@@ -245,6 +250,7 @@ class ChutesClient:
         params: Mapping[str, str] | None,
         path: Mapping[str, str],
         progress: Callable[[int], None],
+        keep: Callable[[Any], bool] | None,
     ) -> Answer[T]:
         async with self._opened(endpoint, key, params, path) as opened:
             started = time.monotonic()
@@ -253,11 +259,13 @@ class ChutesClient:
             if isinstance(endpoint.shape, StreamShape):
                 value = []
                 async for record in endpoint.shape.decode(opened.chunks(), opened.tally, opened.claim.add):
+                    progress(opened.exchange.size)
+                    if keep is not None and not keep(record):
+                        continue
                     value.append(record)
                     taken = size_of(record)
                     size += taken
                     opened.claim.add(taken)
-                    progress(opened.exchange.size)
             elif isinstance(endpoint.shape, Shape):
                 value, size = await self._decode(endpoint.shape, opened)
             answer = Answer(
@@ -347,6 +355,33 @@ class ChutesClient:
         """Return the seats of the subnet."""
         return await self.fetch(e.METAGRAPH)
 
+    async def utilization(self) -> Answer[list[r.ChuteUtilization]]:
+        """Return what the autoscaler knows of each chute, and how many instances it still allows."""
+        return await self.fetch(e.UTILIZATION)
+
+    async def bounties(self) -> Answer[list[r.Bounty]]:
+        """Return the open bounties."""
+        return await self.fetch(e.BOUNTIES)
+
+    async def rolling_updates(self) -> Answer[list[r.RollingUpdate]]:
+        """Return the rolling updates that are under way."""
+        return await self.fetch(e.ROLLING_UPDATES)
+
+    async def maintenance(self, key: Hotkey) -> Answer[r.MaintenancePolicy]:
+        """Return the maintenance window, and which of the signing miner's TEE servers need its upgrade."""
+        return await self.fetch(e.MAINTENANCE, key=key)
+
+    async def compute_history(
+        self, instance_ids: Collection[str], *, progress: Callable[[int], None] | None = None
+    ) -> Answer[list[r.ComputeRecord]]:
+        """Return the records of some instances of the past 8 days.
+
+        The API answers with the records of all instances, which is heavy for both sides. ``count`` of the answer is
+        the number of these.
+        """
+        wanted = frozenset(instance_ids)
+        return await self.fetch(e.COMPUTE_HISTORY, progress=progress, keep=lambda record: record.instance_id in wanted)
+
     @asynccontextmanager
     async def _opened(
         self,
@@ -380,7 +415,8 @@ class ChutesClient:
         self, endpoint: e.Endpoint[Any], url: str, key: Hotkey | None, params: Mapping[str, str] | None
     ) -> AsyncIterator[_Opened]:
         # Signed here, not earlier: the signature covers the time, and an old one is refused.
-        headers = key.headers(int(self._clock())) if endpoint.signed and key is not None else {}
+        signed = endpoint.signed and key is not None
+        headers = key.headers(int(self._clock()), endpoint.purpose) if signed else {}
         exchange = Exchange(endpoint.name)
         started = time.monotonic()
         limit = asyncio.timeout(self._total_timeout)

@@ -15,6 +15,9 @@ import msgspec
 
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.records import (
+    MaintenancePolicy,
+    MaintenanceServer,
+    MaintenanceWindow,
     MinerStats,
     RawScore,
     Record,
@@ -42,6 +45,8 @@ MAX_LIST_COMMAS = 500_000
 MAX_STREAM_BYTES = 512 * 1024 * 1024
 """The longest stream: 2,000 chutes are about 100 MB."""
 MAX_STREAM_LINES = 1_000_000
+MAX_CSV_LINES = 5_000_000
+"""The most lines of a CSV: 10,000 instances whose multipliers change every hour have 1.9 million in 8 days."""
 MAX_RECORDS = 50_000
 """The most records of a list or stream, stats per chute aside: the largest that is planned for has 10,000."""
 MAX_REJECTED = 10_000
@@ -272,6 +277,31 @@ def servers_body() -> Shape[list[Server]]:
     return Shape(_servers)
 
 
+class _MaintenanceBody(msgspec.Struct):
+    active_window: MaintenanceWindow | msgspec.UnsetType | None = msgspec.UNSET
+    current_slots: float | None = None
+    servers: msgspec.Raw = _NULL
+
+
+_read_maintenance: msgspec.json.Decoder[_MaintenanceBody] = msgspec.json.Decoder(_MaintenanceBody, dec_hook=decode_hook)
+_read_maintenance_servers = ListReader(MaintenanceServer)
+
+
+def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
+    found = _read_maintenance.decode(body)
+    servers = None if _is_null(found.servers) else _read_maintenance_servers(found.servers, tally)
+    if found.active_window is msgspec.UNSET and found.current_slots is None and servers is None:
+        raise msgspec.ValidationError("no maintenance policy in it")
+    _check_count(servers or ())
+    tally.accepted += 1
+    return MaintenancePolicy(found.active_window, found.current_slots, servers)
+
+
+def maintenance_body() -> Shape[MaintenancePolicy]:
+    """Make the shape of the maintenance policy. A server that cannot be read costs only itself."""
+    return Shape(_maintenance)
+
+
 class _WindowBody(msgspec.Struct):
     instance_stats: msgspec.Raw = _NULL
     compute_units: msgspec.Raw = _NULL
@@ -417,7 +447,58 @@ class StreamShape(Generic[R]):
             raise CutOffError("the stream is empty", status=200)
 
 
-async def _lines(chunks: AsyncIterable[bytes], take: Callable[[int], None]) -> AsyncIterator[tuple[bytes, bool]]:
+class CsvShape(StreamShape[R]):
+    """How a CSV with a line of column names is read, line by line. Its values are never quoted.
+
+    Args:
+        record: The type of one line. A value that is empty is null.
+    """
+
+    def __init__(self, record: type[R]) -> None:
+        super().__init__(record, empty_is_none=True)
+        self._record = record
+
+    async def decode(
+        self, chunks: AsyncIterable[bytes], tally: Tally, take: Callable[[int], None] | None = None
+    ) -> AsyncIterator[R]:
+        """Yield records as their lines arrive.
+
+        Args:
+            chunks: The body.
+            tally: Counts the records.
+            take: Is told by how many bytes the memory for the line under way grows, or shrinks where less than 0.
+
+        Raises:
+            CutOffError: The body is empty, or ends inside a line.
+            UndecodableError: It has other columns, or most lines cannot be read.
+            TooLargeError: A line, or the body, is larger than any honest one.
+        """
+        columns: list[str] = []
+        async for line, terminated in _lines(chunks, take or (lambda _size: None), MAX_CSV_LINES):
+            if not terminated:
+                raise CutOffError("the list ends inside a line", status=200)
+            if not columns:
+                columns = line.decode(errors="replace").split(",")
+                if missing := [field for field in self._record.__struct_fields__ if field not in columns]:
+                    raise UndecodableError(f"not the CSV that is due: no column {missing[0]}", status=200)
+                continue
+            try:
+                values = zip(columns, line.decode().split(","), strict=True)
+                row = {name: value or None for name, value in values}
+                record = msgspec.convert(row, self._record, dec_hook=decode_hook, strict=False)
+            except (*_UNREADABLE, ValueError) as error:
+                tally.reject(error)
+                continue
+            tally.accepted += 1
+            yield record
+        if not columns:
+            raise CutOffError("the answer is empty", status=200)
+        tally.require_most()
+
+
+async def _lines(
+    chunks: AsyncIterable[bytes], take: Callable[[int], None], max_lines: int = MAX_STREAM_LINES
+) -> AsyncIterator[tuple[bytes, bool]]:
     """Split into non-empty lines, each with whether its end was seen."""
     # A bytearray grows in place: a long line in small chunks stays linear, and no chunk is kept.
     pending = bytearray()
@@ -426,8 +507,8 @@ async def _lines(chunks: AsyncIterable[bytes], take: Callable[[int], None]) -> A
         total += len(chunk)
         first, *more = chunk.split(b"\n")
         count += len(more)
-        if total > MAX_STREAM_BYTES or count > MAX_STREAM_LINES:
-            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes or {MAX_STREAM_LINES} lines")
+        if total > MAX_STREAM_BYTES or count > max_lines:
+            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes or {max_lines} lines")
         pending += first
         _check_length(pending)
         for line in more:

@@ -1,4 +1,4 @@
-"""The sixteen endpoints of the Miner API Reference, one table."""
+"""The endpoints: the sixteen of the Miner API Reference, and four others of the same service that miners need."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.decoding import (
+    CsvShape,
     Shape,
     StreamShape,
     list_of,
+    maintenance_body,
     one,
     scores_body,
     servers_body,
@@ -18,6 +20,8 @@ from chutes_exporter.api.decoding import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from chutes_exporter.api.keys import Purpose
 
 T = TypeVar("T")
 R = TypeVar("R", bound=r.Record)
@@ -35,6 +39,7 @@ class Endpoint(Generic[T]):
         scope: Whose data it answers: the whole platform's, the signing miner's, or a named miner's.
         method: The HTTP method.
         query: Query parameters that every request carries.
+        purpose: The word that ends the signed message.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Endpoint(Generic[T]):
     scope: Literal["platform", "signer", "miner"]
     method: Literal["GET", "DELETE"] = "GET"
     query: Mapping[str, str] | None = None
+    purpose: Purpose = "miner"
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.path}>"
@@ -94,6 +100,22 @@ METAGRAPH = Endpoint(
     "metagraph", "/miner/metagraph", list_of(r.MetagraphNode, never_empty=True), signed=False, scope="platform"
 )
 
+UTILIZATION = Endpoint(
+    "utilization", "/chutes/utilization", list_of(r.ChuteUtilization), signed=False, scope="platform"
+)
+BOUNTIES = Endpoint("bounties", "/bounties/", list_of(r.Bounty), signed=False, scope="platform")
+ROLLING_UPDATES = Endpoint(
+    "rolling_updates", "/chutes/rolling_updates", list_of(r.RollingUpdate), signed=False, scope="platform"
+)
+MAINTENANCE = Endpoint(
+    "maintenance", "/servers/maintenance/policy", maintenance_body(), signed=True, scope="signer", purpose="tee"
+)
+
+
+COMPUTE_HISTORY = Endpoint(
+    "compute_history", "/instances/compute_history_csv", CsvShape(r.ComputeRecord), signed=False, scope="platform"
+)
+
 
 def stats_params(hotkey: str | None = None, *, per_chute: bool = False) -> dict[str, str]:
     """Return the query of :data:`STATS` for all miners or one, in all or for each chute."""
@@ -117,4 +139,11 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     UNIQUE_CHUTE_HISTORY,
     THRASH_COOLDOWNS,
     METAGRAPH,
+    UTILIZATION,
+    BOUNTIES,
+    ROLLING_UPDATES,
+    MAINTENANCE,
 )
+
+ON_REQUEST: tuple[Endpoint[Any], ...] = (COMPUTE_HISTORY,)
+"""Endpoints that are heavy for the service: only a command asks them, and only where the user says so."""

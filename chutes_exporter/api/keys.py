@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import base58
 import msgspec
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 SS58_PREFIX = 42
 """The network number in the addresses of Bittensor: the generic Substrate one."""
 
-_PURPOSE = "miner"
+Purpose = Literal["miner", "tee"]
+"""The word at the end of a signed message. The service accepts a signature only where it expects its word."""
+
 _PUBLIC_KEY_BYTES = 32
 _CHECKSUM_BYTES = 2
 _MAX_PREFIX_BYTES = 2
@@ -176,13 +178,14 @@ class Hotkey:
             raise HotkeyError(f"{source} has no ss58Address: the seed cannot be checked against it")
         return cls.from_seed(parsed.secretSeed, address=parsed.ss58Address, source=source)
 
-    def headers(self, nonce: int) -> dict[str, str]:
+    def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
         """Sign a request.
 
         Args:
             nonce: Unix time in whole seconds; the service refuses one more than 600 s from its own clock.
+            purpose: The word that the endpoint expects.
         """
-        message = f"{self.address}:{nonce}:{_PURPOSE}".encode()
+        message = f"{self.address}:{nonce}:{purpose}".encode()
         return {
             "X-Chutes-Hotkey": self.address,
             "X-Chutes-Nonce": str(nonce),
@@ -190,17 +193,18 @@ class Hotkey:
         }
 
 
-def verify_headers(address: str, nonce: str, signature: str) -> bool:
+def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:
     """Tell whether a request was signed by the address it names.
 
     Args:
         address: ``X-Chutes-Hotkey``.
         nonce: ``X-Chutes-Nonce``.
         signature: ``X-Chutes-Signature``.
+        purpose: The word that the endpoint expects.
     """
     try:
         raw = bytes.fromhex(signature)
-        return sr25519.verify(raw, f"{address}:{nonce}:{_PURPOSE}".encode(), public_key(address))
+        return sr25519.verify(raw, f"{address}:{nonce}:{purpose}".encode(), public_key(address))
     except (ValueError, TypeError):
         return False
 

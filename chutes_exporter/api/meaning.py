@@ -13,22 +13,27 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 from msgspec import UNSET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.api.records import (
         ActiveInstance,
+        Bounty,
         Chute,
         ChuteMetrics,
+        ChuteUtilization,
+        ComputeRecord,
         Instance,
         InventoryItem,
         Job,
         MetagraphNode,
         Node,
+        RollingUpdate,
     )
 
     T = TypeVar("T", InventoryItem, Instance)
 
 HOUR: Final = 3600.0
+WEEK: Final = 7 * 24 * HOUR
 U16: Final = 65535.0
 """The chain's 1.0: incentive, consensus and trust are whole numbers from 0 to this."""
 SECURED_AFTER: Final = HOUR
@@ -37,6 +42,37 @@ VERIFY_WITHIN: Final = 3.5 * HOUR
 """Seconds after its creation in which an instance must be verified."""
 ACTIVATE_WITHIN: Final = 3 * HOUR
 """Seconds after its verification in which an instance must become active."""
+
+GPU_MODELS: Final = (
+    "3090",
+    "4090",
+    "5090",
+    "a4000",
+    "a4000_ada",
+    "a5000",
+    "a6000",
+    "a6000_ada",
+    "pro_6000",
+    "l4",
+    "a10",
+    "a40",
+    "l40",
+    "l40s",
+    "a100_40gb",
+    "a100_40gb_sxm",
+    "a100",
+    "a100_sxm",
+    "h100",
+    "h100_nvl",
+    "h100_sxm",
+    "h800",
+    "h20",
+    "h200",
+    "mi300x",
+    "b200",
+    "b300",
+)
+"""GPU models by the short names that the API uses, as /nodes/supported listed them in November 2026."""
 
 DEMAND_FIELDS: Final = (
     "total_invocations",
@@ -51,6 +87,9 @@ _HERTZ_PER_KILOHERTZ: Final = 1e3
 _NO_REGION: Final = "n/a"
 _BOUNTY_AT_START: Final = 100
 _BOUNTY_PER_SECOND: Final = 3
+_LEAST_BOUNTY_BOOST: Final = 1.1
+_MOST_BOUNTY_BOOST: Final = 1.5
+_BOUNTY_GROWS_FOR: Final = 3 * HOUR
 _CHUTES_GPU_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
 
 InstanceState = Literal["active", "starting", "disabled", "failed"]
@@ -106,6 +145,35 @@ def instance_state(instance: Instance) -> InstanceState | None:
     if instance.activated_at is UNSET:
         return None
     return "starting" if instance.activated_at is None else "disabled"
+
+
+def hourly_compute_units(instance: Instance, records: Iterable[ComputeRecord], now: float) -> dict[float, float]:
+    """Return the compute units that an instance earned in each hour of the past 7 days, by the end of the hour.
+
+    Seconds count from the creation to now, or until billing stops. Without an activation none count. An hour in which
+    the instance did not exist, or with an unknown multiplier, is left out.
+
+    Args:
+        instance: An instance that exists.
+        records: Its records.
+        now: Unix time.
+    """
+    if instance.activated_at is UNSET or instance.activated_at is None:
+        return {}
+    begin, until = now - WEEK, min(now, instance.stop_billing_at or now)
+    units: dict[float, float] = defaultdict(float)
+    for record in records:
+        start, end = max(begin, record.started_at), min(until, record.ended_at or until)
+        while start < end:
+            hour = (start // HOUR + 1) * HOUR
+            units[hour] += (min(end, hour) - start) * (
+                math.nan if record.compute_multiplier is None else record.compute_multiplier
+            )
+            start = hour
+    # The first hour and the last one may be incomplete.
+    return {
+        hour: value for hour, value in sorted(units.items()) if begin + HOUR <= hour <= now and not math.isnan(value)
+    }
 
 
 def is_public(instance: Instance) -> bool | None:
@@ -199,6 +267,77 @@ def bounty_age(chute: Chute) -> float | None:
     if chute.bounty is UNSET or chute.bounty is None:
         return None
     return max(0.0, (chute.bounty - _BOUNTY_AT_START) / _BOUNTY_PER_SECOND)
+
+
+def bounty_boost(bounty: Bounty) -> float | None:
+    """Return the factor by which a bounty raises the multiplier of the instance that is activated first.
+
+    It grows in a straight line from 1.1 for a new bounty to 1.5 for one of 3 hours.
+    """
+    age = bounty.seconds_elapsed
+    if age is None:
+        return None
+    grown = min(max(age / _BOUNTY_GROWS_FOR, 0.0), 1.0)
+    return _LEAST_BOUNTY_BOOST + grown * (_MOST_BOUNTY_BOOST - _LEAST_BOUNTY_BOOST)
+
+
+def bounty_expires_at(bounty: Bounty) -> float | None:
+    """Return when a bounty expires, None where the service does not know. Correct to 2 seconds."""
+    created, age, left = bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining
+    return None if created is None or age is None or not left else created + age + left
+
+
+def target_instances(chute: ChuteUtilization) -> float | None:
+    """Return how many active instances the autoscaler wants of a chute.
+
+    The service sends the target of the autoscaler's last run, which may differ from the one that it enforces. That
+    one follows from the allowance where there is any, and is at most the number of active instances otherwise.
+    """
+    active, allowance = chute.active_instance_count, chute.scale_allowance
+    if active is None or allowance is None:
+        return None
+    if allowance > 0:
+        return active + allowance
+    logged = chute.target_count
+    return None if logged is None or logged > active else logged
+
+
+def starting_instances(chute: ChuteUtilization) -> float | None:
+    """Return how many instances of a chute are not active: they start, or their miners disabled them."""
+    total, active = chute.total_instance_count, chute.active_instance_count
+    return None if total is None or active is None else total - active
+
+
+def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:
+    """Return a ratio of the autoscaler's last run, None where it says nothing.
+
+    The service sends 0 for a chute of which its monitoring knows nothing, as of one that had no instance.
+    """
+    return None if ratio == 0 and not chute.instance_count else ratio
+
+
+def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
+    """Tell whether the autoscaler's monitoring knew nothing: then the whole platform was without any load."""
+    fields = [load for chute in chutes for load in (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)]
+    loads = [load for load in fields if load is not None]
+    return bool(loads) and not any(loads)
+
+
+def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
+    """Tell whether a rolling update replaces an instance: it runs another version than the new one.
+
+    Args:
+        instance: The instance.
+        updates: All rolling updates, by chute.
+    """
+    if instance.chute_id is None:
+        return None
+    update = updates.get(instance.chute_id)
+    if update is None:
+        return False
+    if instance.version is None or update.new_version is None:
+        return None
+    return instance.version != update.new_version
 
 
 def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:

@@ -337,6 +337,18 @@ class HistoryPoint(Record, frozen=True):
     total_count: float | None = None
 
 
+class ComputeRecord(Record, frozen=True):
+    """What a second of an instance was worth for a time. Source: ``/instances/compute_history_csv``.
+
+    An instance has records once it was activated. They begin at its creation. The newest has no end.
+    """
+
+    instance_id: str
+    started_at: UnixTime
+    compute_multiplier: float | None = None
+    ended_at: UnixTime | None = None
+
+
 class ThrashCooldown(Record, frozen=True):
     """A chute that the signing miner may not deploy for now. Source: ``/miner/thrash_cooldowns``."""
 
@@ -344,6 +356,89 @@ class ThrashCooldown(Record, frozen=True):
     chute_name: str | None = None
     deleted_at: UnixTime | None = None
     cooldown_expires_at: UnixTime | None = None
+
+
+class ChuteUtilization(Record, frozen=True):
+    """A chute as the autoscaler sees it. Source: ``/chutes/utilization``. A chute that it never logged is missing.
+
+    ``scale_allowance``, ``scalable``, ``total_instance_count`` and ``active_instance_count`` are of now. All else is
+    of the autoscaler's last run, at ``timestamp``. ``name`` is a placeholder for private chutes. The ratios are 0
+    where the autoscaler knows nothing, for example of a chute without an instance.
+    """
+
+    chute_id: str
+    name: str | None = None
+    timestamp: UnixTime | None = None
+    utilization_5m: float | None = None
+    utilization_15m: float | None = None
+    utilization_1h: float | None = None
+    rate_limit_ratio_5m: float | None = None
+    rate_limit_ratio_15m: float | None = None
+    rate_limit_ratio_1h: float | None = None
+    instance_count: float | None = None
+    target_count: float | None = None
+    total_instance_count: float | None = None
+    active_instance_count: float | None = None
+    scalable: bool | None = None
+    scale_allowance: float | None = None
+
+
+class Bounty(Record, frozen=True):
+    """An open bounty. Source: ``/bounties/``. Its chute may be gone.
+
+    ``created_at`` is Unix time, ``seconds_elapsed`` its age and ``time_remaining`` the seconds until it expires, both
+    when the answer was made and in whole seconds. ``time_remaining`` is 0 where the service does not know it.
+    """
+
+    chute_id: str
+    created_at: float | None = None
+    seconds_elapsed: float | None = None
+    time_remaining: float | None = None
+
+
+class RollingUpdate(Record, frozen=True):
+    """A chute whose old instances are being replaced. Source: ``/chutes/rolling_updates``.
+
+    All instances of another version than ``new_version`` are old, not only those of ``old_version``.
+    """
+
+    chute_id: str
+    old_version: str | None = None
+    new_version: str | None = None
+    started_at: UnixTime | None = None
+
+
+class MaintenanceWindow(Record, frozen=True):
+    """The time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
+
+    target_measurement_version: str | None = None
+    upgrade_window_start: UnixTime | None = None
+    upgrade_window_end: UnixTime | None = None
+    max_concurrent_per_miner: float | None = None
+
+
+class MaintenanceServer(Record, frozen=True):
+    """A TEE server of the signing miner during a window. Source: ``servers`` of ``/servers/maintenance/policy``."""
+
+    server_id: str
+    name: str | None = None
+    version: str | None = None
+    needs_upgrade: bool | None = None
+    in_maintenance: bool | None = None
+
+
+class MaintenancePolicy(Record, frozen=True):
+    """The maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
+
+    Attributes:
+        active_window: None without one, which is the usual case.
+        current_slots: Servers of the miner that hold an upgrade slot of this window.
+        servers: Empty without a window.
+    """
+
+    active_window: Nullable[MaintenanceWindow] = UNSET
+    current_slots: float | None = None
+    servers: list[MaintenanceServer] | None = None
 
 
 class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registered_at": "synced_at"}):

@@ -2,6 +2,7 @@
 
 from chutes_exporter.collectors import (
     active_instances,
+    bounties,
     chute_gpus,
     chutes,
     fleet,
@@ -10,10 +11,12 @@ from chutes_exporter.collectors import (
     instances,
     job_details,
     jobs,
+    maintenance,
     metagraph,
     metrics,
     nodes,
     private_gate,
+    rolling_updates,
     score_heading,
     scores,
     servers,
@@ -21,6 +24,7 @@ from chutes_exporter.collectors import (
     stats_per_chute,
     thrash_cooldowns,
     unique_chute_history,
+    utilization,
 )
 from chutes_exporter.collectors.base import Answers, Collector, Cost, MinersChoice, Scope
 
@@ -31,14 +35,18 @@ COLLECTORS: tuple[Collector, ...] = (
     stats.COLLECTOR,
     fleet.COLLECTOR,
     servers.COLLECTOR,
+    maintenance.COLLECTOR,
     nodes.COLLECTOR,
     instances.COLLECTOR,
+    rolling_updates.COLLECTOR,
     private_gate.COLLECTOR,
     thrash_cooldowns.COLLECTOR,
     unique_chute_history.COLLECTOR,
     jobs.COLLECTOR,
     images.COLLECTOR,
     active_instances.COLLECTOR,
+    bounties.COLLECTOR,
+    utilization.COLLECTOR,
     chutes.COLLECTOR,
     metrics.COLLECTOR,
     stats_per_chute.COLLECTOR,

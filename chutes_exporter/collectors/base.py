@@ -144,6 +144,7 @@ _DEFAULTS = {
     "off": "off",
     "watched": "on where only named hotkeys are watched",
     "few": "on where 1 to 16 hotkeys are named",
+    "key": "on with a hotkey's seed",
 }
 
 
@@ -160,7 +161,8 @@ class Collector:
         cost: How many series it makes.
         extra: Feeds that it also uses where their answers are known: one for each hotkey with a key.
         default: Whether it is on unless said otherwise: ``on``, ``off``, ``watched`` (where hotkeys are named: for
-            all miners it is large) or ``few`` (where a few hotkeys are named: it asks for each).
+            all miners it is large), ``few`` (where a few hotkeys are named: it asks for each) or ``key`` (where there
+            is a hotkey's seed: without one it says less).
     """
 
     name: str
@@ -169,7 +171,7 @@ class Collector:
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Scope, Samples], None]
     cost: Cost
-    default: Literal["on", "off", "watched", "few"] = "on"
+    default: Literal["on", "off", "watched", "few", "key"] = "on"
     extra: tuple[Feed[Any], ...] = ()
 
     @property

@@ -20,6 +20,7 @@ from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.api.records import HistoryPoint
 from chutes_exporter.duration import human_duration
+from chutes_exporter.feeds.table import FEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "failed", "not asked"]
 _NOTABLE_OFFSET = 30.0
+_HARMLESS_404 = dict.fromkeys(
+    (feed.endpoint.name for feed in FEEDS if feed.optional),
+    "this deployment does not have the endpoint: collectors that need it are off",
+) | {
+    # A miner that is new, or never ran anything, has no history.
+    e.UNIQUE_CHUTE_HISTORY.name: "the API has no history of this miner (yet)"
+}
+"""What a 404 means where nothing is wrong, by endpoint."""
 _COLUMNS = {
     "endpoint": False,
     "credentials": False,
@@ -125,6 +134,9 @@ class _Check:
             self._ask(e.STATS),
             self._ask(e.METRICS),
             self._ask(e.STATS, "stats (per chute)", params=e.stats_params(about, per_chute=True), about=about),
+            self._ask(e.UTILIZATION),
+            self._ask(e.BOUNTIES),
+            self._ask(e.ROLLING_UPDATES),
         )
         lines = [seats_line, *self._seats(metagraph), *(line for _, line in public)]
         hotkeys = self._watched or [node.hotkey for node in (metagraph.value if metagraph is not None else [])[:1]]
@@ -209,8 +221,7 @@ class _Check:
         try:
             answer = await self._client.fetch(endpoint, key=key, params=params, path=path)
         except ApiError as error:
-            # A miner that is new, or never ran anything, has no history: nothing is wrong with that.
-            harmless = endpoint is e.UNIQUE_CHUTE_HISTORY and isinstance(error, NotFoundError)
+            harmless = _HARMLESS_404.get(endpoint.name, "") if isinstance(error, NotFoundError) else ""
             return None, Line(
                 name,
                 "ok" if harmless else "failed",
@@ -218,7 +229,7 @@ class _Check:
                 about,
                 status=error.status,
                 seconds=time.monotonic() - started,
-                note="the API has no history of this miner (yet)" if harmless else str(error),
+                note=harmless or str(error),
                 advice="" if harmless else error.advice,
             )
         rejected = f"records that cannot be read and are left out: {answer.rejected} ({answer.first_error})"

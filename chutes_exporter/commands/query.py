@@ -22,8 +22,10 @@ from rich.text import Text
 from chutes_exporter.api import ApiError, ChutesClient, Hotkey, meaning
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.records import (
+    Bounty,
     Chute,
     ChuteMetrics,
+    ChuteUtilization,
     Instance,
     Job,
     MetagraphNode,
@@ -61,6 +63,16 @@ _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "instances": ("instance_id", "chute_id", "state", "created_at", "activated_at", "secured_at", "purged_at"),
     "jobs": ("job_id", "chute_id", "method", "state", "miner_hotkey", "created_at", "compute_multiplier"),
     "metrics": ("chute_id", "utilization", "instance_count", "total_invocations", "rate_limit_count"),
+    "utilization": (
+        "chute_id",
+        "name",
+        "scale_allowance",
+        "target_instances",
+        "active_instance_count",
+        "starting_instances",
+        "utilization_1h",
+        "rate_limit_ratio_1h",
+    ),
     "metagraph": ("node_id", "hotkey", "incentive_ratio", "alpha_stake", "registered_at", "blacklist_reason"),
 }
 
@@ -230,6 +242,18 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
             return lambda job: {"state": meaning.job_state(job)}
         case [Chute(), *_]:
             return lambda chute: {"bounty": UNSET, "bounty_age_seconds": meaning.bounty_age(chute)}
+        case [Bounty(), *_]:
+            return lambda bounty: {
+                "created_at": _time(bounty.created_at),
+                "expires_at": _time(meaning.bounty_expires_at(bounty)),
+                "boost": meaning.bounty_boost(bounty),
+            }
+        case [ChuteUtilization(), *_]:
+            return lambda chute: {
+                "target_count": UNSET,
+                "target_instances": meaning.target_instances(chute),
+                "starting_instances": meaning.starting_instances(chute),
+            }
         case [ChuteMetrics(), *_]:
             unknown = meaning.unknown_metrics(records)
             return lambda _: dict.fromkeys(unknown)
@@ -299,8 +323,9 @@ def _print_table(name: str, rows: list[Row]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
         if rows:
-            # One chute has more fields than a line has room for.
-            console.print(_sheet(rows[0]) if name == e.CHUTE.name else _table(name, rows))
+            # One chute has more fields than a line has room for, and a maintenance policy has parts.
+            single = name in (e.CHUTE.name, e.MAINTENANCE.name)
+            console.print(_sheet(rows[0]) if single else _table(name, rows))
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
     click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}", err=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import cachetools
 
-from chutes_exporter.feeds.feed import RESULTS, Feed, Reading, Result, Snapshot
+from chutes_exporter.feeds.feed import RESULTS, Feed, MissingEndpointError, Reading, Result, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -37,7 +37,7 @@ class FeedState:
 
     Attributes:
         feed: The feed.
-        up: Whether its last request succeeded; None before the first one ended.
+        up: Whether its last request succeeded; None before the first one ended, and while the endpoint is missing.
         last_success: Unix time at which the newest good answer was asked for, or None.
         last_error: Why the last request failed, or None where it did not.
         last_failure: The newest failure, also after a later success: its Unix time and the error.
@@ -55,6 +55,11 @@ class FeedState:
     read_at: float = 0.0  # monotonic, as are the next two
     fresh_until: float = 0.0
     closed_until: float = 0.0  # backing off
+
+    @property
+    def missing(self) -> bool:
+        """Whether the feed is off because the deployment does not have its endpoint."""
+        return isinstance(self.last_error, MissingEndpointError)
 
 
 class DeadlineError(Exception):
@@ -77,7 +82,7 @@ class FeedCache:
         monotonic: A clock that never jumps, in seconds, for ages.
         clock: Unix time in seconds, for timestamps.
         jitter: Returns a number from 0 to 1 that spreads retries.
-        on_change: Called with a feed's state when it goes down and when it comes back.
+        on_change: Called with a feed's state when it goes down, when its endpoint is missing, and when it comes back.
     """
 
     def __init__(
@@ -142,6 +147,12 @@ class FeedCache:
         if (state := self._states.get(feed)) is not None:
             state.fresh_until = 0.0
 
+    def ask_missing_again(self) -> None:
+        """Let the next reading of each feed whose endpoint was missing ask for it."""
+        for state in self._states.values():
+            if state.missing:
+                state.closed_until = 0.0
+
     def under_way(self, feed: Feed[Any]) -> bool:
         """Tell whether a request for the feed is under way."""
         return feed in self._flights
@@ -178,7 +189,8 @@ class FeedCache:
         state = self._states.setdefault(feed, FeedState(feed))
         state.feed, state.read_at = feed, self._monotonic()
         reading = await self._read(feed, state, timeout)
-        state.results[reading.result] += 1
+        if not state.missing:
+            state.results[reading.result] += 1
         return replace(reading, seconds=time.monotonic() - started)
 
     async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
@@ -214,7 +226,7 @@ class FeedCache:
         return Reading(snapshot, "failed" if snapshot is None else "stale", error)
 
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
-        before = state.up
+        before = state.up, state.missing
         at, asked = self._clock(), self._monotonic()
         try:
             answer = await self._ask(feed)
@@ -231,12 +243,14 @@ class FeedCache:
                 self._snapshots[feed] = Snapshot(answer, self._version, at, asked)
         finally:
             del self._flights[feed]
-        if self._on_change is not None and state.up is not before and not (before is None and state.up):
+        now = state.up, state.missing
+        first_success = before == (None, False) and state.up
+        if self._on_change is not None and now != before and not first_success:
             self._on_change(state)
 
     def _fail(self, state: FeedState, error: Exception) -> None:
-        state.up = False
         state.last_error = error
+        state.up = None if state.missing else False
         state.last_failure = self._clock(), error
         state.failures += 1
         wait = getattr(error, "retry_after", None) or 0.0

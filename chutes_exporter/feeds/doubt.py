@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import demand_is_unknown
+from chutes_exporter.api.meaning import demand_is_unknown, load_is_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,6 +111,19 @@ def of_chutes(
 def of_metrics(chutes: Sequence[r.ChuteMetrics], _last: Sequence[r.ChuteMetrics] | None) -> Reason | None:
     """Look for a platform without any demand."""
     return "no_demand" if demand_is_unknown(chutes) else None
+
+
+def of_utilization(chutes: Sequence[r.ChuteUtilization], _last: Sequence[r.ChuteUtilization] | None) -> Reason | None:
+    """Look for a platform without any load."""
+    return "no_demand" if load_is_unknown(chutes) else None
+
+
+def of_bounties(
+    bounties: Sequence[r.Bounty], last: Sequence[r.Bounty] | None, chutes: Sequence[r.Chute] | None
+) -> Reason | None:
+    """Compare an empty list with the bounties before, and with those of the chutes: it is also sent without Redis."""
+    before = max(len(last or ()), _bounties(chutes or ()))
+    return "no_bounties" if not bounties and before >= _BOUNTIES_THAT_GO_TOGETHER else None
 
 
 def _bounties(chutes: Iterable[r.Chute]) -> int:

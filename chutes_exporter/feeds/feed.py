@@ -20,6 +20,17 @@ nothing newer is there, or not at all."""
 RESULTS: tuple[Result, ...] = ("hit", "miss", "coalesced", "stale", "failed")
 
 
+class MissingEndpointError(Exception):
+    """The deployment does not have the endpoint of an optional feed.
+
+    Attributes:
+        retry_in: Seconds after which to ask again: the service may be updated meanwhile.
+    """
+
+    reason = "missing"
+    retry_in = 3600.0
+
+
 @dataclass(frozen=True)
 class Feed(Generic[T]):
     """A question that the exporter keeps an answer of. Feeds with the same name and hotkey are equal.
@@ -33,6 +44,7 @@ class Feed(Generic[T]):
         changes: How often the service changes the answer, in words.
         per_chute: Whether stats are asked for each chute.
         none: The answer where the API returns 404; an error when None.
+        optional: Whether a deployment may lack the endpoint. A 404 then switches the feed off.
         doubts: Reasons for which an answer can be doubted.
         check: Finds such a reason, besides a list that shrinks.
         evidence: Feeds that the check compares the answer with.
@@ -46,6 +58,7 @@ class Feed(Generic[T]):
     hotkey: str = ""
     per_chute: bool = field(default=False, compare=False)
     none: T | None = field(default=None, compare=False)
+    optional: bool = field(default=False, compare=False)
     doubts: tuple[Reason, ...] = field(default=("shrunk",), compare=False)
     check: Check[T] | None = field(default=None, compare=False)
     evidence: tuple[Feed[Any], ...] = field(default=(), compare=False)

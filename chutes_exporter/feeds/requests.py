@@ -11,6 +11,7 @@ from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.feeds import doubt
+from chutes_exporter.feeds.feed import MissingEndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,6 +64,7 @@ class Requests:
         Raises:
             ApiError: The API does not answer.
             DoubtedError: The answer is not believed, and there is an older one.
+            MissingEndpointError: The deployment does not have the endpoint, and need not.
         """
         last = self._believed(feed)
         answer = await self._request(feed)
@@ -103,9 +105,12 @@ class Requests:
                 return await self._client.fetch(endpoint, key=self._keys[hotkey])
             return await self._request_with_any_key(feed)
         except NotFoundError:
+            last = self.cache.peek(feed)
+            # An endpoint that has answered lately is there: then the proxy in front of it fails.
+            if feed.optional and last is None:
+                raise MissingEndpointError(f"the API has no {endpoint.path} (404)") from None
             if feed.none is None:
                 raise
-            last = self.cache.peek(feed)
             if last is not None and last.answer.count:
                 # A miner that had a history keeps it: the service has lost its cache.
                 raise doubt.DoubtedError("no_history", feed.ttl) from None

@@ -12,9 +12,10 @@ from chutes_exporter.feeds.feed import Feed
 # Times to live, in seconds, follow the service's own refresh periods; the docs list both:
 # - 55: what a miner acts on is asked at every scrape of the usual interval of one minute.
 # - 115: the platform's live lists, and servers and GPUs, which change when a miner works on them. The service itself
-#   keeps /miner/metrics/ for 120 s.
+#   keeps /miner/metrics/ for 120 s, and its autoscaler sets targets every 2 minutes at most.
 # - 175: the metagraph is synced every 3 minutes.
-# - 300: stats and scores are computed every 10 minutes. The list of jobs has every job ever.
+# - 300: stats and scores are computed every 10 minutes. The list of jobs has every job ever. A rolling update takes
+#   hours, and a maintenance window days.
 # - 900: chutes are many MB, and the autoscaler changes them every 20 to 30 minutes. The history gets a point an hour.
 METAGRAPH: Feed[list[r.MetagraphNode]] = Feed(
     "metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0
@@ -83,6 +84,39 @@ UNIQUE_CHUTE_HISTORY: Feed[list[r.HistoryPoint]] = Feed(
     none=[],
     doubts=("no_history",),
 )
+UTILIZATION: Feed[list[r.ChuteUtilization]] = Feed(
+    "utilization",
+    e.UTILIZATION,
+    changes="counts live, the rest every 2 to 30 minutes",
+    ttl=115.0,
+    max_age=900.0,
+    optional=True,
+    doubts=("shrunk", "no_demand"),
+    check=doubt.of_utilization,
+)
+BOUNTIES: Feed[list[r.Bounty]] = Feed(
+    "bounties",
+    e.BOUNTIES,
+    changes="live",
+    ttl=115.0,
+    max_age=900.0,
+    optional=True,
+    doubts=("no_bounties",),
+    check=doubt.of_bounties,
+    evidence=(CHUTES,),
+)
+ROLLING_UPDATES: Feed[list[r.RollingUpdate]] = Feed(
+    "rolling_updates",
+    e.ROLLING_UPDATES,
+    changes="live",
+    ttl=300.0,
+    max_age=1800.0,
+    optional=True,
+    doubts=(),
+)
+MAINTENANCE: Feed[r.MaintenancePolicy] = Feed(
+    "maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, doubts=()
+)
 
 FEEDS: tuple[Feed[Any], ...] = (
     METAGRAPH,
@@ -100,4 +134,8 @@ FEEDS: tuple[Feed[Any], ...] = (
     ACTIVE_INSTANCES,
     THRASH_COOLDOWNS,
     UNIQUE_CHUTE_HISTORY,
+    UTILIZATION,
+    BOUNTIES,
+    ROLLING_UPDATES,
+    MAINTENANCE,
 )

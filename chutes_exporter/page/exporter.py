@@ -18,15 +18,16 @@ from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
 from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH, NODES
-from chutes_exporter.page import exposition, observed, telemetry
+from chutes_exporter.page import exposition, money, observed, telemetry
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
-from chutes_exporter.page.rendering import Renderer
+from chutes_exporter.page.rendering import Renderer, collect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Self
 
     from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
@@ -39,6 +40,7 @@ _log = structlog.get_logger("exporter")
 ORDER = (
     *dict.fromkeys(metric for collector in COLLECTORS for metric in collector.metrics),
     *observed.METRICS,
+    *money.METRICS,
     *telemetry.METRICS,
 )
 """Every metric that a page may have, in the order of the page."""
@@ -104,9 +106,10 @@ class Exporter:
         )
         self._requests = Requests(self.client, tuned=self._tuned, on_answer=self._observe)
         self.feeds = self._requests.cache = FeedCache(
-            self._requests.ask, on_change=_log_change, clock=clock, monotonic=monotonic
+            self._requests.ask, on_change=self._log_change, clock=clock, monotonic=monotonic
         )
         self._started = clock()
+        self._missing: set[Endpoint[Any]] = set()
         self._observations = observed.Observations()
         self._building = asyncio.Lock()
         self._lag = 0.0
@@ -115,11 +118,13 @@ class Exporter:
     def reconfigure(self, settings: Settings) -> None:
         """Watch other miners, or with other keys. The address of the API and the timeouts stay as they were.
 
-        What is known of miners that are not watched any more is forgotten.
+        What is known of miners that are not watched any more is forgotten. Collectors that are off because the
+        deployment did not have an endpoint try again.
         """
         before, feeds = self.settings.keys, set(self._main.feeds)
         self._adopt(settings)
         self.feeds.forget(feeds - set(self._main.feeds))
+        self.feeds.ask_missing_again()
         for hotkey in {key.address for key in before} - {key.address for key in settings.keys}:
             self._observations.forget(hotkey)
 
@@ -163,6 +168,24 @@ class Exporter:
     async def warm_up(self) -> None:
         """Ask for everything once, so that what is known is known before the first scrape."""
         await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
+
+    async def samples(
+        self, metrics: Collection[str], *, timeout: float
+    ) -> tuple[dict[str, list[tuple[dict[str, str], float]]], Readings]:
+        """Ask once for what some metrics are made of, and return them as samples, for commands.
+
+        Args:
+            metrics: Names of the metrics. Their collectors run if they are on, and bring their other metrics too.
+            timeout: Seconds to wait for the answers.
+
+        Returns:
+            Labels and value of each sample by the metric's name, and what each feed gave.
+        """
+        wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
+        plan = self._main.only(wanted)
+        feeds = await asyncio.gather(*(self.feeds.read(feed, timeout) for feed in plan.feeds))
+        readings = dict(zip(plan.feeds, feeds, strict=True))
+        return collect(plan, readings), readings
 
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -289,10 +312,30 @@ class Exporter:
         own.add(telemetry.RELOAD_GOOD, self.telemetry.reload_good)
         own.add(telemetry.RELOAD_TIMESTAMP, self.telemetry.reloaded_at or self._started)
         self._observations.collect(own)
+        money.report(self.settings, own)
         for state in self.feeds.states():
             # A feed that only a probe asked is reported on the probe's page.
             if not state.feed.hotkey or state.feed.hotkey in self.settings.watched:
                 telemetry.report_feed(state, self.feeds.peek(state.feed), own, since=self._started)
+
+    def _log_change(self, state: FeedState) -> None:
+        """Log that a feed changed its state. What a deployment does not have is logged once, not for each hotkey."""
+        endpoint = state.feed.endpoint
+        names = " ".join(one.name for one in COLLECTORS if any(feed.endpoint is endpoint for feed in one.feeds))
+        if state.missing:
+            if endpoint not in self._missing:
+                self._missing.add(endpoint)
+                _log.info(
+                    "collector off",
+                    collector=names,
+                    reason=str(state.last_error),
+                    advice="Nothing is wrong: this deployment is older or newer. It is asked again every hour.",
+                )
+        elif endpoint not in self._missing or not state.up:
+            _log_change(state)
+        elif not any(one.missing and one.feed.endpoint is endpoint for one in self.feeds.states()):
+            self._missing.discard(endpoint)
+            _log.info("collector on again", collector=names)
 
 
 def _log_change(state: FeedState) -> None:

@@ -85,6 +85,7 @@ def enabled(collector: Collector, settings: Settings) -> bool:
         "off": False,
         "watched": settings.miners == "watched",
         "few": len(settings.watched) <= _FEW,
+        "key": bool(settings.keys),
     }
     return settings.collectors.get(collector.name, default[collector.default])
 
@@ -163,7 +164,8 @@ def _probe_trouble(collector: Collector, settings: Settings, target: str) -> str
 def _probed_by_default(collector: Collector, settings: Settings) -> bool:
     if not tells_of_miners(collector):
         return False
-    return settings.collectors.get(collector.name, collector.default == "on")
+    by_default = collector.default == "on" or (collector.default == "key" and bool(settings.keys))
+    return settings.collectors.get(collector.name, by_default)
 
 
 def _require_known(name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import structlog
 
 from chutes_exporter.collectors import Answers
 from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:
@@ -67,12 +70,14 @@ class Outcome:
         success: Whether it had fresh answers of all its feeds and did not fail.
         seconds: How long it waited for answers and worked on them.
         duplicates: Samples that were dropped because their series had one already; None without an answer.
+        off: Whether it is off because the deployment does not have an endpoint that it needs.
     """
 
     entry: Entry
     success: bool
     seconds: float
     duplicates: int | None
+    off: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,7 @@ def _outcome(entry: Entry, readings: Readings, block: _Block | None, seconds: fl
         success=block is not None and not block.failed and all(reading.error is None for reading in own),
         seconds=max((reading.seconds for reading in own), default=0) + seconds,
         duplicates=None if block is None else block.duplicates,
+        off=any(isinstance(reading.error, MissingEndpointError) for reading in own),
     )
 
 
@@ -225,16 +231,37 @@ def _answers(entry: Entry, readings: Readings) -> Answers:
     )
 
 
-def _render(entry: Entry, answers: Answers, versions: tuple[int, ...], max_samples: int, max_bytes: int) -> _Block:
-    """Make the samples of a collector and render them, unless they are too many."""
-    samples = Samples(max(max_samples, 0))
-    failed = False
+def collect(plan: Plan, readings: Readings) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Return the samples of all collectors that have their answers: labels and value, by the metric's name."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+    for entry in plan.entries:
+        if _versions(entry, readings) is None:
+            continue
+        samples = _collect(entry, _answers(entry, readings))
+        for metric, family in (samples or Samples()).families():
+            found[metric.name] += [
+                (dict(zip(metric.labels, values, strict=True)), value) for values, value in family.items()
+            ]
+    return found
+
+
+def _collect(entry: Entry, answers: Answers, max_samples: float = math.inf) -> Samples | None:
+    """Return what a collector makes of the answers, or None where it fails."""
+    samples = Samples(max_samples)
     try:
         entry.collector.collect(answers, entry.scope, samples)
     except Exception:  # noqa: BLE001 - whatever it is, the other collectors go on
         # A bug, or an answer that nobody thought of: it must not cost the other collectors.
         _log.exception("collector failed", collector=entry.collector.name, hotkey=entry.scope.hotkey)
-        samples, failed = Samples(), True
+        return None
+    return samples
+
+
+def _render(entry: Entry, answers: Answers, versions: tuple[int, ...], max_samples: int, max_bytes: int) -> _Block:
+    """Make the samples of a collector and render them, unless they are too many."""
+    collected = _collect(entry, answers, max(max_samples, 0))
+    failed = collected is None
+    samples = collected or Samples()
     if samples.overflowed:
         return _Block(versions, None, samples.count, 0, samples.duplicates)
     try:

@@ -61,6 +61,13 @@ COLLECTOR_CUT = METRICS.gauge(
     ("collector",),
     "exporter",
 )
+COLLECTOR_OFF = METRICS.gauge(
+    "chutes_scrape_collector_off",
+    "Whether the collector is off because the API answers 404 for an endpoint that it needs (1): this deployment does "
+    "not have it. The exporter asks again every hour, and after a reload.",
+    ("collector",),
+    "exporter",
+)
 SERIES = METRICS.gauge(
     "chutes_scrape_series", "Series of all collectors, those that are left out included.", (), "exporter"
 )
@@ -69,8 +76,8 @@ SERIES_LIMIT = METRICS.gauge(
 )
 COLLECTOR_SUCCESS = METRICS.gauge(
     "chutes_scrape_collector_success",
-    "Whether the collector had fresh answers to all it asked (1). With 0 its samples are older, or missing. The "
-    "hotkey is empty for what is platform-wide.",
+    "Whether the collector had fresh answers to all it asked (1). With 0 its samples are older, or missing. Absent "
+    "while the collector is off. The hotkey is empty for what is platform-wide.",
     _COLLECTOR,
     "exporter",
 )
@@ -88,8 +95,8 @@ COLLECTOR_DUPLICATES = METRICS.gauge(
 )
 FEED_UP = METRICS.gauge(
     "chutes_feed_up",
-    "Whether the feed's last request succeeded (1). Absent until the first one ended. The hotkey is empty for what "
-    "is platform-wide.",
+    "Whether the feed's last request succeeded (1). Absent until the first one ended, and like all metrics of the feed "
+    "while the deployment does not have its endpoint. The hotkey is empty for what is platform-wide.",
     _FEED,
     "exporter",
 )
@@ -264,19 +271,23 @@ def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> Non
         max_series: Maximum series of the metrics page; None for a probe, which does not report its size.
     """
     for outcome in rendering.outcomes:
+        if outcome.off:
+            continue
         labels = (outcome.entry.collector.name, outcome.entry.scope.hotkey)
         out.add(COLLECTOR_DUPLICATES, outcome.duplicates, *labels)
         out.add(COLLECTOR_SUCCESS, outcome.success, *labels)
         out.add(COLLECTOR_DURATION, outcome.seconds, *labels)
+    off = {outcome.entry.collector for outcome in rendering.outcomes if outcome.off}
     for collector in dict.fromkeys(outcome.entry.collector for outcome in rendering.outcomes):
         out.add(COLLECTOR_CUT, collector.name in rendering.cut, collector.name)
+        out.add(COLLECTOR_OFF, collector in off, collector.name)
     if max_series is not None:
         out.add(SERIES, rendering.series)
         out.add(SERIES_LIMIT, max_series)
 
 
 def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples, *, since: float) -> None:
-    """Add what is known of a feed.
+    """Add what is known of a feed; nothing where the deployment does not have its endpoint.
 
     Args:
         state: The feed's state.
@@ -284,6 +295,8 @@ def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples, 
         out: Takes the samples.
         since: Unix time from which readings are counted.
     """
+    if state.missing:
+        return
     feed = state.feed
     labels = (feed.name, feed.hotkey)
     if snapshot is not None:

@@ -1,4 +1,4 @@
-"""The simulated API's sixteen endpoints, over HTTP."""
+"""The simulated API's endpoints, over HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from chutes_exporter.api.endpoints import ENDPOINTS, Endpoint
+from chutes_exporter.api.endpoints import ENDPOINTS, ON_REQUEST, Endpoint
 from chutes_exporter.api.keys import HotkeyError, public_key, verify_headers
 from chutes_exporter.simulator import answers
 from chutes_exporter.simulator.faults import Fault
@@ -100,7 +100,10 @@ class SimulatedApi:
         self._under_way: Counter[str] = Counter()
         self.asked: deque[Asked] = deque(maxlen=_REMEMBERED)
         self.app = Starlette(
-            routes=[Route(endpoint.path, self._route(endpoint), methods=[endpoint.method]) for endpoint in ENDPOINTS],
+            routes=[
+                Route(endpoint.path, self._route(endpoint), methods=[endpoint.method])
+                for endpoint in (*ENDPOINTS, *ON_REQUEST)
+            ],
         )
 
     def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
@@ -133,7 +136,7 @@ class SimulatedApi:
                 response = Response(fault.body)
             else:
                 try:
-                    signer: Any = self._authenticate(request) if endpoint.signed else None
+                    signer: Any = self._authenticate(request, endpoint) if endpoint.signed else None
                     response = answer(_Call(request, self.clock(), signer, fault))
                 except HTTPException as error:
                     response = JSONResponse({"detail": error.detail}, status_code=error.status_code)
@@ -163,21 +166,22 @@ class SimulatedApi:
                 self.faults[name] = replace(fault, times=fault.times - 1)
         return fault
 
-    def _authenticate(self, request: Request) -> Miner:
+    def _authenticate(self, request: Request, endpoint: Endpoint[Any]) -> Miner:
         """Check a signature as the service does: form, clock, signature, registration."""
         hotkey, nonce, signature = (
             request.headers.get(f"x-chutes-{name}", "") for name in ("hotkey", "nonce", "signature")
         )
         if not (hotkey and nonce and signature):
-            raise HTTPException(401, "Invalid BT Auth.")
+            # The endpoints of servers look at the time first.
+            raise HTTPException(401, "Invalid BT Auth." if endpoint.purpose == "miner" else "Invalid nonce!")
         if not nonce.isdigit() or abs(self.clock() - int(nonce)) >= _NONCE_TOLERANCE:
             raise HTTPException(401, "Invalid nonce!")
         try:
             bytes.fromhex(signature)
         except ValueError as error:
             raise HTTPException(401, f"Invalid signature: {signature}, with error: {error}") from None
-        if not verify_headers(hotkey, nonce, signature):
-            message = f"{hotkey}:{nonce}:miner"
+        if not verify_headers(hotkey, nonce, signature, endpoint.purpose):
+            message = f"{hotkey}:{nonce}:{endpoint.purpose}"
             raise HTTPException(401, f"Invalid request signature for hotkey {hotkey}. Message: {message}")
         miner = self.world.by_hotkey.get(hotkey)
         if miner is None:
@@ -280,8 +284,34 @@ class SimulatedApi:
         # The rule went in May 2026.
         return JSONResponse([])
 
+    def _compute_history(self, call: _Call) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            chunk = bytearray(b"instance_id,compute_multiplier,started_at,ended_at\r\n")
+            for row in answers.compute_history_rows(self.world, call.now):
+                chunk += ",".join(row).encode() + b"\r\n"
+                if len(chunk) >= _CHUNK:
+                    yield bytes(chunk)
+                    chunk.clear()
+                    await asyncio.sleep(0)
+            yield bytes(chunk)
+
+        return StreamingResponse(lines(), media_type="text/csv")
+
     def _metagraph(self, call: _Call) -> Response:
         return JSONResponse(answers.metagraph(self.world, call.now))
+
+    def _utilization(self, call: _Call) -> Response:
+        rows = answers.utilization(self.world, call.now, call.cached, known=not call.fault.zeros)
+        return JSONResponse(list(rows))
+
+    def _bounties(self, call: _Call) -> Response:
+        return JSONResponse([] if call.fault.redis_down else answers.bounties(self.world, call.now))
+
+    def _rolling_updates(self, call: _Call) -> Response:
+        return JSONResponse(answers.rolling_updates(self.world, call.now))
+
+    def _maintenance(self, call: _Call) -> Response:
+        return JSONResponse(answers.maintenance(self.world, call.signer, call.now))
 
 
 class _CutResponse(Response):

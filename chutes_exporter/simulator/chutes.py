@@ -12,7 +12,12 @@ from chutes_exporter.simulator.times import AUTOSCALER_PERIOD, DAY, HOUR, MINUTE
 
 SCALING_THRESHOLD = 0.75
 """The utilization above which the autoscaler boosts a chute."""
+MAX_INSTANCES = 20
+"""Most instances that a chute may have."""
 _MOST_BOOST = 2.7
+_LEAST_PUBLIC_TARGET = 2
+_LITTLE_LOAD = 0.3
+_MOST_AT_ONCE = 5
 _REFRESH_DELAY = 2 * MINUTE  # multipliers are refreshed hourly, two minutes past
 
 
@@ -90,6 +95,25 @@ class Chute:
             self._boosts[run] = round(min(_MOST_BOOST, 1 + 4 * above), 3)
         return self._boosts[run]
 
+    def target_instances(self, run: float, active: int, *, bounty: bool) -> int:
+        """Return how many active instances the autoscaler wants at one of its runs.
+
+        Args:
+            run: Unix time of the run.
+            active: Active instances at that time.
+            bounty: Whether a bounty is on offer.
+        """
+        if not self.public:
+            # Its owner's requests make a bounty, and that lets one more instance start.
+            return min(MAX_INSTANCES, active + bounty)
+        load = self.utilization(run) if active else 0.0
+        target = active
+        if load > SCALING_THRESHOLD:
+            target += min(_MOST_AT_ONCE, math.ceil(10 * (load - SCALING_THRESHOLD)))
+        elif load < _LITTLE_LOAD:
+            target -= 1
+        return min(MAX_INSTANCES, max(_LEAST_PUBLIC_TARGET, target))
+
     @cached_property
     def base_multiplier(self) -> float:
         """What it is worth on the cheapest GPUs that it may run on."""
@@ -159,6 +183,15 @@ class Chute:
     def deployed_at(self, now: float) -> float:
         """Return when its present version was deployed."""
         return max(self.created_at, (self._version_number(now) + self.phase) * self.deploy_period)
+
+    def old_version(self, now: float) -> str:
+        """Return the id of the version before the present one."""
+        return make_uuid(self.seed, "version", self._version_number(now) - 1)
+
+    @property
+    def update_takes(self) -> float:
+        """Seconds within which a rolling update replaces all old instances."""
+        return (12 if self.public else 2) * HOUR
 
     def next_deploy(self, now: float) -> float:
         """Return when its next version is deployed."""

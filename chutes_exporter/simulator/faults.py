@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.decoding import StreamShape
-from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.api.endpoints import ENDPOINTS, ON_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ class Fault:
         body: Answer with this body instead (``b""``: an empty 200).
         cut_after: Cut the connection after so many bytes of the body.
         records: End a stream cleanly after so many records, as a query does that fails halfway.
-        redis_down: Whatever the service keeps in Redis is missing: bounties are null, there is no history, scores
-            are 503, and stats are worked out there and then.
-        as_of: The program that calculates stats, scores and histories has stopped at this Unix time: its last
-            answers stay for ever.
+        redis_down: Whatever the service keeps in Redis is missing: bounties are null or none, there is no history,
+            scores are 503, and stats are worked out there and then.
+        as_of: The program that calculates stats, scores and histories, or the autoscaler, has stopped at this Unix
+            time: its last answers stay for ever.
         zeros: The Prometheus behind the demand for chutes is down: all that it knows is 0.
         times: After so many requests all is well again; None for ever.
     """
@@ -49,7 +49,7 @@ EXAMPLES = (
     "scores=status:503, chutes=cut:1000, chutes=records:25, chutes=redis-down, metrics=zero, metrics=latency:5, "
     "stats=as-of:1795521600, metagraph=empty, stats=garbage"
 )
-_ALL = frozenset(endpoint.name for endpoint in ENDPOINTS)
+_ALL = frozenset(endpoint.name for endpoint in (*ENDPOINTS, *ON_REQUEST))
 _STREAMS = frozenset(endpoint.name for endpoint in ENDPOINTS if isinstance(endpoint.shape, StreamShape))
 _CALCULATED = frozenset({"stats", "scores", "unique_chute_history"})
 
@@ -74,9 +74,9 @@ _KINDS: dict[str, tuple[frozenset[str], Callable[[str], Fault]]] = {
     "empty": (_ALL, lambda _: Fault(body=b"")),
     "garbage": (_ALL, lambda _: Fault(body=GARBAGE)),
     "records": (_STREAMS, lambda value: Fault(records=_natural(value))),
-    "as-of": (_CALCULATED, lambda value: Fault(as_of=_seconds(value))),
-    "redis-down": (_CALCULATED | {"chutes", "chute"}, lambda _: Fault(redis_down=True)),
-    "zero": (frozenset({"metrics"}), lambda _: Fault(zeros=True)),
+    "as-of": (_CALCULATED | {"utilization"}, lambda value: Fault(as_of=_seconds(value))),
+    "redis-down": (_CALCULATED | {"chutes", "chute", "bounties"}, lambda _: Fault(redis_down=True)),
+    "zero": (frozenset({"metrics", "utilization"}), lambda _: Fault(zeros=True)),
 }
 
 
@@ -88,7 +88,7 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     """
     endpoint, _, fault = text.partition("=")
     kind, _, value = fault.partition(":")
-    names = [known.name for known in ENDPOINTS]
+    names = [known.name for known in (*ENDPOINTS, *ON_REQUEST)]
     if endpoint not in names:
         raise ValueError(f"{endpoint!r} is no endpoint; there are {', '.join(names)}: write one like {EXAMPLES}")
     endpoints, make = _KINDS.get(kind, (frozenset(), None))

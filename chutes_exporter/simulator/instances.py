@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from chutes_exporter.simulator.chutes import Chute
+    from chutes_exporter.simulator.maintenance import Upgrades
 
 SECURED_AFTER = HOUR
 """A public instance that is deleted sooner after its activation loses all that it has scored."""
@@ -44,9 +45,10 @@ class End(enum.Enum):
     SCALED_DOWN = "the chute needed fewer instances"
     UPDATED = "the chute has a new version"
     IDLE = "nobody used the private instance"
+    MAINTENANCE = "its server is upgraded"
 
 
-VALID_ENDS = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE})
+VALID_ENDS = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE})
 """Ends that take nothing back, whatever the age."""
 
 
@@ -216,6 +218,32 @@ class Instance:
         number = bisect.bisect_right(records, now, key=lambda one: one[0])
         return records[max(0, number - 1)]
 
+    def history(self, now: float) -> list[tuple[float, float | None, float]]:
+        """Return the start, end and multiplier of all records so far; the open one has no end.
+
+        There are none before the activation. A record begins where the multiplier changes.
+        """
+        if not self.activated(now):
+            return []
+        until = min(now, self.ended_at)
+        starts = [start for start, _ in self._records if start <= until]
+        run = self._settled_at
+        while (run := run + HOUR) <= until:
+            starts.append(run)
+        found: list[tuple[float, float | None, float]] = []
+        for start in starts:
+            multiplier = self.record(start)[1]
+            if found and found[-1][2] == multiplier:
+                continue
+            if found:
+                found[-1] = (found[-1][0], start, found[-1][2])
+            found.append((start, None, multiplier))
+        if now >= self.ended_at:
+            start, _, multiplier = found[-1]
+            # The open record is cut to a tenth where its miner deleted the chute's last active instance.
+            found[-1] = (start, self.ended_at, multiplier * (0.1 if self.last_of_chute else 1))
+        return found
+
     def multiplier(self, now: float) -> float:
         """Return what the API shows for it: before the activation what it was promised, then what it earns."""
         return self.record(now)[1] if self.activated(now) else self.launch_multiplier
@@ -281,6 +309,7 @@ class Slot:
         chutes: What may run on it, each using the whole group.
         start: When its past begins.
         errors: Texts of failed checks.
+        upgrades: The upgrades of the server, each of which ends what runs on it; None for a server without any.
     """
 
     def __init__(
@@ -291,6 +320,7 @@ class Slot:
         chutes: Sequence[Chute],
         start: float,
         errors: Sequence[str],
+        upgrades: Upgrades | None = None,
     ) -> None:
         self._random = make_random(seed)
         self._seed = seed
@@ -298,6 +328,7 @@ class Slot:
         self._gpus = gpus
         self._chutes = chutes
         self._errors = errors
+        self._upgrades = upgrades
         self._next = start + self._random.uniform(0, 6 * HOUR)
         self._count = 0
 
@@ -305,8 +336,9 @@ class Slot:
         """Make the instances created up to a time that are not made yet."""
         while self._next <= until:
             instance = self._launch(self._next)
+            self._upgrade(instance)
             yield instance
-            self._next = self._rest(instance.ended_at)
+            self._next = self._after_upgrades(self._rest(instance.ended_at))
 
     def _launch(self, created: float) -> Instance:
         draw = self._random
@@ -331,6 +363,21 @@ class Slot:
         else:
             _serve(instance, verified, draw)
         return instance
+
+    def _upgrade(self, instance: Instance) -> None:
+        """Let an upgrade of the server end an instance. Nobody launches one during an upgrade."""
+        upgrades = [] if self._upgrades is None else self._upgrades.until(instance.ended_at)
+        begins = next((one.begins_at for one in upgrades if one.begins_at > instance.created_at), instance.ended_at)
+        if begins < instance.ended_at:
+            instance.ended_at, instance.end = begins, End.MAINTENANCE
+            if instance.verified_at is not None and instance.verified_at > begins:
+                instance.verified_at = None
+            if instance.activated_at is not None and instance.activated_at > begins:
+                instance.activated_at = None
+
+    def _after_upgrades(self, start: float) -> float:
+        upgrades = [] if self._upgrades is None else self._upgrades.until(start)
+        return max([start, *(one.ends_at + MINUTE for one in upgrades)])
 
     def _rest(self, ended: float) -> float:
         """Return when the next instance is created. Now and then the GPUs idle, or are registered anew."""
@@ -412,9 +459,9 @@ def _disable(instance: Instance, verified: float, activated: float, draw: random
 
 
 def _update(instance: Instance, activated: float, draw: random.Random) -> None:
-    """Let a rolling update replace an instance whose chute gets a new version: within 12 h, a private one within 2."""
+    """Let a rolling update replace an instance whose chute gets a new version."""
     chute = instance.chute
-    replaced = chute.next_deploy(instance.created_at) + draw.uniform(0.02, 12 if chute.public else 2) * HOUR
+    replaced = chute.next_deploy(instance.created_at) + draw.uniform(0.02, chute.update_takes / HOUR) * HOUR
     replaced = max(replaced, activated + MINUTE)
     if replaced < instance.ended_at:
         instance.ended_at = replaced

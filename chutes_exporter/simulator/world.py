@@ -24,8 +24,9 @@ from chutes_exporter.simulator.hardware import MODELS
 from chutes_exporter.simulator.instances import PAST, End, Gpu, Instance, Slot, register
 from chutes_exporter.simulator.jobs import PERIOD as JOB_PERIOD
 from chutes_exporter.simulator.jobs import Job, JobLife, make_job
+from chutes_exporter.simulator.maintenance import Upgrades, Window, latest_window
 from chutes_exporter.simulator.naming import make_random, make_uuid
-from chutes_exporter.simulator.times import CACHE_PERIOD, DAY, HOUR, MINUTE, SYNC_PERIOD, WEEK, last
+from chutes_exporter.simulator.times import AUTOSCALER_PERIOD, CACHE_PERIOD, DAY, HOUR, MINUTE, SYNC_PERIOD, WEEK, last
 
 if TYPE_CHECKING:
     import random
@@ -36,6 +37,7 @@ __all__ = [
     "HOUR",
     "TEST_SEED",
     "WEEK",
+    "Bounty",
     "Chute",
     "Gpu",
     "Instance",
@@ -43,6 +45,8 @@ __all__ = [
     "Miner",
     "Server",
     "Size",
+    "Update",
+    "Window",
     "Work",
     "World",
 ]
@@ -55,7 +59,6 @@ U16 = 65535
 _EPOCH = 72 * MINUTE
 _WEIGHTS_DELAY = MINUTE
 _JOBS_KEPT = 3 * DAY
-_MAINTENANCE_BLOCK = 6 * HOUR
 _GROWTH = 6 * HOUR  # the past is made in pieces of this length
 _KEPT = 256  # sums and histories
 
@@ -99,9 +102,8 @@ class Server:
     """A machine of a miner.
 
     Attributes:
-        version: What a TEE host was attested with; None for others.
-        turn: The miner's seed, the number of the server among its TEE servers, and how many these are; None for
-            others.
+        version: What a TEE host was attested with before its upgrades; None for others.
+        upgrades: The upgrades of a TEE host; None for others.
     """
 
     server_id: str
@@ -112,14 +114,15 @@ class Server:
     created_at: float
     updated_at: float | None
     gpus: tuple[Gpu, ...]
-    turn: tuple[str, int, int] | None = None
+    upgrades: Upgrades | None = None
 
     def maintenance_pending(self, now: float) -> bool:
-        """Return whether it has a slot for its upgrade: only TEE servers, one of a miner at a time, for six hours."""
-        if self.turn is None:
-            return False
-        seed, number, count = self.turn
-        return make_random(seed, now // _MAINTENANCE_BLOCK).randrange(3 * count) == number
+        """Return whether it has a slot for its upgrade: only TEE servers, one of a miner at a time."""
+        return self.upgrades is not None and self.upgrades.under_way(now)
+
+    def version_at(self, now: float) -> str | None:
+        """Return what a TEE host is attested with; None for others."""
+        return self.version if self.upgrades is None else self.upgrades.version_at(now)
 
 
 @dataclass(eq=False)
@@ -174,11 +177,33 @@ class Work:
 
 
 @dataclass(frozen=True)
-class _Offer:
-    """A bounty: from when, and until when it was claimed or expired."""
+class Bounty:
+    """A bounty on offer.
+
+    Attributes:
+        made_at: When it was created.
+        ends_at: When it is claimed, or expires.
+        expires_at: When it expires unless it is claimed.
+    """
 
     made_at: float
     ends_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Update:
+    """A rolling update of a chute.
+
+    Attributes:
+        chute: The chute.
+        started_at: When its new version was deployed.
+        permitted: Instances of each miner at that time, by hotkey.
+    """
+
+    chute: Chute
+    started_at: float
+    permitted: dict[str, int]
 
 
 class World:
@@ -206,7 +231,8 @@ class World:
         self._seed = seed
         self._grown_until = float("-inf")
         self._lives: dict[str, list[Instance]] = {}
-        self._offers: dict[str, list[_Offer]] = {}
+        self._offers: dict[str, list[Bounty]] = {}
+        self._active_counts: LRUCache[float, Counter[str]] = LRUCache(_KEPT)
         self._job_lives: dict[int, JobLife] = {}
         self._sums: LRUCache[tuple[float, float], dict[tuple[str, str], Work]] = LRUCache(_KEPT)
         self._shares: LRUCache[float, dict[str, float]] = LRUCache(_KEPT)
@@ -251,14 +277,64 @@ class World:
             past_begins=self.start - PAST - DAY,
         )
 
-    def bounty_age(self, chute: Chute, now: float) -> float | None:
-        """Return the age in seconds of the bounty on offer for a chute, or None."""
+    def bounty(self, chute: Chute, now: float) -> Bounty | None:
+        """Return the bounty on offer for a chute, or None."""
         self.grow(now)
         offers = self._offers[chute.chute_id]
         number = bisect.bisect_right(offers, now, key=lambda offer: offer.made_at)
-        if number and now < offers[number - 1].ends_at:
-            return now - offers[number - 1].made_at
-        return None
+        return offers[number - 1] if number and now < offers[number - 1].ends_at else None
+
+    def bounty_age(self, chute: Chute, now: float) -> float | None:
+        """Return the age in seconds of the bounty on offer for a chute, or None."""
+        bounty = self.bounty(chute, now)
+        return None if bounty is None else now - bounty.made_at
+
+    def lost_bounty(self, now: float) -> tuple[str, Bounty] | None:
+        """Return the id of a chute that is gone, and the bounty that it has left, which lasts for half of each day."""
+        made = last(now, DAY)
+        bounty = Bounty(made, made + DAY / 2, made + DAY / 2)
+        return (make_uuid(self._seed, "gone", int(made // DAY)), bounty) if now < bounty.ends_at else None
+
+    def active_counts(self, now: float) -> Counter[str]:
+        """Return the number of active instances of each chute that has any, by chute id."""
+        found = self._active_counts.get(now)
+        if found is None:
+            active = (one.chute.chute_id for one in self.instances(now) if one.active(now))
+            found = self._active_counts[now] = Counter(active)
+        return found
+
+    def target_instances(self, chute: Chute, now: float) -> int:
+        """Return how many active instances the autoscaler has last wanted of a chute."""
+        run = last(now, AUTOSCALER_PERIOD)
+        bounty = self.bounty(chute, run) is not None
+        return chute.target_instances(run, self.active_counts(run)[chute.chute_id], bounty=bounty)
+
+    def rolling_updates(self, now: float) -> list[Update]:
+        """Return the rolling updates: each lasts until the autoscaler finds no active instance of an older version."""
+        run = last(now, AUTOSCALER_PERIOD)
+        deployed = {
+            chute.chute_id: chute.deployed_at(now)
+            for chute in self.chutes
+            if chute.created_at < chute.deployed_at(now) and now < chute.deployed_at(now) + chute.update_takes
+        }
+        permitted: dict[str, Counter[str]] = {chute_id: Counter() for chute_id in deployed}
+        left: set[str] = set()
+        for one in self.all_instances(now):
+            chute_id = one.chute.chute_id
+            if chute_id in deployed and one.exists(deployed[chute_id]):
+                permitted[chute_id][one.hotkey] += 1
+                if run <= deployed[chute_id] or one.active(run):
+                    left.add(chute_id)
+        return [
+            Update(chute, deployed[chute.chute_id], dict(permitted[chute.chute_id]))
+            for chute in self.chutes
+            if chute.chute_id in left
+        ]
+
+    def window(self, now: float) -> Window | None:
+        """Return the maintenance window that is open, or None."""
+        newest = latest_window(self.start, now)
+        return newest if newest is not None and now < newest.closes_at else None
 
     # Miners
 
@@ -306,9 +382,12 @@ class World:
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
         servers = [self.make_server(uid, index) for index in range(count)]
-        tee = [server.server_id for server in servers if server.is_tee]
-        turns = {server_id: (f"{self._seed}/maintenance/{uid}", n, len(tee)) for n, server_id in enumerate(tee)}
-        servers = [replace(server, turn=turns.get(server.server_id)) for server in servers]
+        upgrades = {
+            server.server_id: Upgrades(self.start, f"{self._seed}/maintenance/{uid}", number, server.version)
+            for number, server in enumerate(server for server in servers if server.is_tee)
+            if server.version is not None
+        }
+        servers = [replace(server, upgrades=upgrades.get(server.server_id)) for server in servers]
         return tuple(sorted(servers, key=lambda server: -server.created_at))
 
     def make_server(self, uid: int, index: int) -> Server:
@@ -372,6 +451,7 @@ class World:
                         chutes,
                         self.start - PAST,
                         self.gpu_errors,
+                        server.upgrades,
                     )
 
     def _fitting(self, server: Server, width: int) -> list[Chute]:
@@ -550,13 +630,13 @@ class World:
         return None
 
 
-def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[_Offer]:
+def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[Bounty]:
     """Return the bounties of a chute up to a time, and give each to the first instance that is activated in it.
 
     There is one at a time, and none for ten minutes after one was claimed.
     """
     lifetime = DAY if chute.public else HOUR
-    offers: list[_Offer] = []
+    offers: list[Bounty] = []
     number = math.ceil(chute.past_begins / chute.bounty_period)
     free_from, position = chute.past_begins, 0
     while (made := (number + chute.phase) * chute.bounty_period) <= until:
@@ -572,7 +652,7 @@ def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[_
                 activated[position].bounty_boost = bounty_boost(claimed - made)
                 ends = claimed
                 free_from = claimed + 10 * MINUTE
-        offers.append(_Offer(made, ends))
+        offers.append(Bounty(made, ends, made + lifetime))
     return offers
 
 
