@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.api.meaning import GPU_HOURLY_RATES
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator.world import TEST_SEED
@@ -382,6 +383,16 @@ def state_of(row: Row, raw: dict[str, Any]) -> str:
     return "unverified" if row["verified_at"] is None else "idle"
 
 
+def expect_chute_pay(want: Expected, raw: dict[str, Any]) -> None:
+    models = {row["gpu_identifier"] for row in raw["nodes"]}
+    for row in raw["chutes"]:
+        # The factor `base` is what the cheapest GPUs earn. An h200 earns 2.75 / 4.5.
+        base = (row.get("compute_multiplier_factors") or {}).get("base")
+        for model in models & set(row["node_selector"].get("supported_gpus") or ()) if base else ():
+            units = row["effective_compute_multiplier"] / base * GPU_HOURLY_RATES[model] / 4.5
+            want.mine("chutes_chute_units_per_gpu_second", units, gpu=model, chute_id=row["chute_id"])
+
+
 def expect_fleet(want: Expected, raw: dict[str, Any]) -> None:
     states: dict[str, list[str]] = {}
     held = {item["gpu_id"]: item["active"] for item in raw["inventory"]}
@@ -562,6 +573,7 @@ EXPECTATIONS = {
     expect_stats: ("stats",),
     expect_metrics: ("metrics",),
     expect_chutes: ("chutes",),
+    expect_chute_pay: ("chutes", "nodes"),
     expect_servers: ("servers",),
     expect_nodes: ("nodes",),
     expect_fleet: ("servers", "nodes", "inventory", "instances"),

@@ -174,7 +174,7 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
         for hotkey in counted
         if hotkey not in known
     ]
-    market = _Market(samples, now)
+    market = Market(samples, now)
     miners = [market.miner(hotkey, fleet_known=hotkey in known) for hotkey in hotkeys]
     if as_json:
         report = {
@@ -191,7 +191,7 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
     return NOT_KNOWN if gaps else NOTHING_TO_DEPLOY
 
 
-class _Market:
+class Market:
     """What the chutes ask for and pay, and which of them a miner can launch.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -132,6 +132,11 @@ async def check_rule(directory: Path, market: Market, rankings: list[Ranking], c
         for model, chutes in ranking.items()
         for name, units in chutes
     ]
+    evaluate(directory, input_series([Target(dict(enumerate(scrapes)))], 1), expected)
+
+
+def evaluate(directory: Path, series: list[dict[str, str]], expected: list[dict[str, Any]]) -> None:
+    """Let promtool evaluate all rules, and compare what the rule records after a minute."""
     first = ("chutes-newest", "chutes-market")
     written = {
         "rule_files": list(map(str, FILES)),
@@ -142,7 +147,7 @@ async def check_rule(directory: Path, market: Market, rankings: list[Ranking], c
         "tests": [
             {
                 "interval": "1m",
-                "input_series": input_series([Target(dict(enumerate(scrapes)))], 1),
+                "input_series": series,
                 "promql_expr_test": [{"expr": RULE, "eval_time": "1m", "exp_samples": expected}],
             }
         ],
