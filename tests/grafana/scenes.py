@@ -39,6 +39,7 @@ from tests.support import (
     fast_rules,
     get,
     parse_page,
+    series,
     served_exporter,
 )
 
@@ -275,7 +276,7 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
             simulator.faults["metagraph"] = await _yesterdays_seats(simulator)
         for hours in steps:
             clock.now = -hours * HOUR
-            history.add(clock(), parse_page((await get(f"{url}/metrics")).text))
+            history.add(clock(), parse_page((await get(f"{url}/metrics")).text) | {series("up"): 1.0})
             if sick:
                 simulator.faults["images"] = Fault(status=503)
         if sick:
