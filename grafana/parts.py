@@ -98,7 +98,7 @@ def short(expression: str) -> str:
 
 def with_chute_name(expression: str) -> str:
     """Add the label `name` to series with a `chute_id`. A chute without a known name has the start of its id."""
-    return f"{expression} * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"
+    return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"
 
 
 def top_ten_at_end(expression: str, plain: str, label: str = "hotkey") -> str:

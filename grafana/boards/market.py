@@ -176,7 +176,7 @@ MARKET.show(
         "were busy. Refusals are unmet demand.",
         [
             Query(f"sum({_chute('chutes_chute_window_invocations', 'metrics', window='1h')})", "completed"),
-            Query(f"sum({_chute('chutes_chute_window_rate_limits', 'metrics', window='1h')})", "refused"),
+            Query(f"sum({_chute('chutes_chute_window_rate_limits', 'metrics', window='1h')})", "rate limited"),
         ],
         unit="short",
         decimals=0,

@@ -189,12 +189,7 @@ OVERVIEW.show(
         "Alerts about the chosen miners and the exporter, the gravest first, with the time since their condition "
         "began and what they cost. The name opens the runbook, which says what to check and what to do.",
         [
-            Query(
-                f"max by ({ALERT_LABELS}) ("
-                + " or ".join(f"{state.value} * {_alerts(severity=state.text)}" for state in SEVERITY)
-                + ")",
-                data=ALARMED,
-            ),
+            Query(select("alert:chutes_alerts:severity", hotkey="~$hotkey|"), data=ALARMED),
             Query(
                 f"label_join(time() - max by ({ALERT_LABELS}) (ALERTS_FOR_STATE{{{ALERTS}}})"
                 f' and on ({ALERT_LABELS}) {_alerts()}, "cost", " ", "alertname", "severity")',
@@ -361,10 +356,19 @@ OVERVIEW.fold(
             Query(f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:newest')})", "earnings", SICK),
             Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", SICK),
             Query(f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:newest')})", "profit", SICK),
+            Query(f"sum({recorded('hotkey:chutes_fleet_cost_usd:sum1d')})", "cost of GPUs, past day", SICK),
         ],
         unit="currencyUSD",
         decimals=2,
         empty="The figures are missing. Give the exporter --gpu.cost, --subnet.daily-emission and --alpha.price.",
+    ),
+    graph(
+        "Estimated dollars per earning GPU",
+        "Estimate: US dollars a day for each GPU that earned in the past day, for the ten best of the chosen miners.",
+        [Query(f"topk(10, {short(recorded('hotkey:chutes_miner_estimated_usd_per_day:per_gpu'))})", "{{miner}}", SICK)],
+        unit="currencyUSD",
+        decimals=2,
+        empty="The figures are missing. Give the exporter --subnet.daily-emission and --alpha.price.",
     ),
     graph(
         "Estimated alpha per day",

@@ -309,7 +309,7 @@ SUBNET.fold(
         "Miners with compute units in the past hour, and blacklisted seats.",
         [
             Query(of_platform("chutes_platform_window_miners", "stats", window="1h"), "with compute units"),
-            Query(of_platform("chutes_metagraph_blacklisted_miners", "metagraph"), "blacklisted"),
+            Query(of_platform("chutes_metagraph_blacklisted_miners", "metagraph"), "on the blacklist"),
         ],
         unit="none",
         decimals=0,
