@@ -386,10 +386,12 @@ def state_of(row: Row, raw: dict[str, Any]) -> str:
 def expect_chute_pay(want: Expected, raw: dict[str, Any]) -> None:
     models = {row["gpu_identifier"] for row in raw["nodes"]}
     for row in raw["chutes"]:
-        # The factor `base` is what the cheapest GPUs earn. An h200 earns 2.75 / 4.5.
-        base = (row.get("compute_multiplier_factors") or {}).get("base")
-        for model in models & set(row["node_selector"].get("supported_gpus") or ()) if base else ():
-            units = row["effective_compute_multiplier"] / base * GPU_HOURLY_RATES[model] / 4.5
+        gpus, supported = row["node_selector"].get("gpu_count"), set(row["node_selector"].get("supported_gpus") or ())
+        if not gpus or row.get("effective_compute_multiplier") is None:
+            continue
+        for model in models & supported:
+            ratio = GPU_HOURLY_RATES[model] / min(GPU_HOURLY_RATES[one] for one in supported)
+            units = row["effective_compute_multiplier"] / gpus * ratio
             want.mine("chutes_chute_units_per_gpu_second", units, gpu=model, chute_id=row["chute_id"])
 
 

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from chutes_exporter.collectors.chute_pay import COLLECTOR
 from chutes_exporter.feeds.table import CHUTES, NODES
 from tests.collectors.support import UNREADABLE, collected
 
+if TYPE_CHECKING:
+    from chutes_exporter.feeds.feed import Feed
+
 UNITS = "chutes_chute_units_per_gpu_second"
 GPUS = [{"uuid": "1", "gpu_identifier": "h200"}, {"uuid": "2", "gpu_identifier": "h200"}]
 
 
-def chute(chute_id: str, *models: str, gpus: int = 2) -> dict[str, object]:
+def chute(chute_id: str, *models: str, gpus: int = 2) -> dict[str, Any]:
     selector = {"gpu_count": gpus, "supported_gpus": list(models)}
     return {"chute_id": chute_id, "node_selector": selector, "effective_compute_multiplier": 3.0}
 
@@ -43,6 +48,6 @@ def test_a_chute_that_is_listed_twice_is_counted_as_a_duplicate() -> None:
 
 def test_what_is_known_stays_where_an_answer_is_incomplete() -> None:
     expected = {f"{UNITS}{{hotkey=me,gpu=h200,chute_id=c}}": 1.5}
-    answers = {CHUTES: [chute("c", "h200"), UNREADABLE], NODES: [*GPUS, UNREADABLE]}
+    answers: dict[Feed[Any], Any] = {CHUTES: [chute("c", "h200"), UNREADABLE], NODES: [*GPUS, UNREADABLE]}
     assert collected(COLLECTOR, answers).samples == expected
     assert collected(COLLECTOR, {CHUTES: [chute("c", "h200")], NODES: GPUS}, doubted=[CHUTES]).samples == expected

@@ -16,7 +16,7 @@ from tests.prometheus.market import NUMBERS, RANKING, Market, Ranking, name_of, 
 from tests.support import NOON, Clock, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from chutes_exporter.config import Settings
@@ -35,6 +35,10 @@ def _blacklist(market: Market) -> None:
     market.miners[0].blacklist_reason = "Spoofed GPUs"
 
 
+def _verify(market: Market) -> None:
+    market.miners[0].servers[0].gpus[-1].registrations.pop()
+
+
 def _use_up(market: Market) -> None:
     # A GPU in an instance that starts is not idle.
     gpu = market.miners[0].servers[0].gpus[4]
@@ -48,7 +52,7 @@ def _unverify(market: Market) -> None:
 CASES: dict[str, tuple[Callable[[Market], None], Ranking, Ranking]] = {
     "as it is": (_nothing, A, B),
     "a fourth GPU is verified": (
-        lambda market: market.miners[0].servers[0].gpus[-1].registrations.pop() and None,
+        _verify,
         with_chute(A, L40S, "too-wide", 0.377778),
         B,
     ),
@@ -116,12 +120,30 @@ async def advised(market: Market, capsys: pytest.CaptureFixture[str], cooldown: 
     ]
 
 
-async def check_rule(directory: Path, market: Market, rankings: list[Ranking], cooldown: float = 3600) -> None:
-    """Let promtool evaluate all rules on the pages of a real exporter, and compare the recorded ranking."""
+async def check_rule(
+    directory: Path,
+    market: Market,
+    rankings: Sequence[Ranking],
+    cooldown: float = 3600,
+    changed: Mapping[str, float] | None = None,
+) -> None:
+    """Let promtool evaluate all rules on the pages of a real exporter, and compare the recorded ranking.
+
+    Args:
+        directory: For its file.
+        market: The world.
+        rankings: What must be recorded of its two miners.
+        cooldown: Seconds until the cooldown of a chute ends.
+        changed: Metrics with other values for all miners.
+    """
     clock = Clock()
     async with Simulator(market, clock=clock) as simulator:
         simulator.faults.update(market.cooldowns(cooldown))
         scrapes = await play(settings(simulator.url, market), clock, 2)
+    for scrape in scrapes:
+        for key in scrape:
+            if (value := (changed or {}).get(key.partition("{")[0])) is not None:
+                scrape[key] = f"{value:f}"
     expected = [
         {
             "labels": f'{RULE}{{hotkey="{miner.hotkey}",gpu="{model}",'
@@ -183,3 +205,18 @@ async def test_a_chute_is_offered_again_after_its_cooldown(tmp_path: Path, capsy
     expected = [with_chute(ranking, L40S, "cooling", 1.133333) for ranking in RANKING]
     assert await advised(Market(time.time()), capsys, cooldown=-60) == expected
     await check_rule(tmp_path, Market(NOON), expected, cooldown=-60)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("chutes_miner_private_gate_instances", 3),
+        ("chutes_miner_private_gate_gpus", 11),
+        ("chutes_miner_average_active_gpus", 15.9),
+        # The rule runs at the 60th second.
+        ("chutes_miner_private_gate_oldest_activation_timestamp_seconds", 61 - 3 * 86400),
+    ],
+)
+async def test_the_private_gate_has_four_conditions(tmp_path: Path, metric: str, value: float) -> None:
+    public = {L40S: [one for one in B[L40S] if one[0] != "private"]}
+    await check_rule(tmp_path, Market(NOON), [A, public], changed={metric: value})
