@@ -88,6 +88,7 @@ def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
         "fleet": "signer",
         "servers": "signer",
         "nodes": "signer",
+        "chute_pay": "signer",
         "instances": "signer",
         "private_gate": "signer",
         "thrash_cooldowns": "signer",
