@@ -165,7 +165,7 @@ async def test_the_queries_of_boards_and_rules_hold_in_a_store_that_prometheus_w
     # Most queries have an answer, so that there is something to compare.
     answered = [query for query in known.now if rows(known.now[query])]
     assert len(answered) > len(known.now) / 2
-    assert {query.expr for board in BOARDS for panel in board.queried for query in panel.queries} <= known.now.keys()
+    assert {query.expr for board in BOARDS for panel in board.panels for query in panel.queries} <= known.now.keys()
 
 
 def test_vmalert_accepts_the_rules_as_they_are(tmp_path: Path) -> None:
