@@ -72,7 +72,7 @@ GPU_HOURLY_RATES: Final = {
     "b200": 4.5,
     "b300": 4.5,
 }
-"""What the service counts an hour of a GPU as, in USD, by the short name of its model: /nodes/supported in November
+"""The service's hourly rate of a GPU in USD, by the short name of its model: /nodes/supported in November
 2026. A dearer GPU earns in proportion."""
 GPU_MODELS: Final = tuple(GPU_HOURLY_RATES)
 """GPU models by the short names that the API uses."""

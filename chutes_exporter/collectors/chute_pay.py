@@ -1,4 +1,4 @@
-"""What each of the signing miner's GPU models earns on each chute that runs on it: for choosing the next deployment."""
+"""Pay of each chute on the signing miner's GPU models, for choosing the next deployment."""
 
 from __future__ import annotations
 

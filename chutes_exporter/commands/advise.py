@@ -47,7 +47,7 @@ _GATE = {
     "chutes_miner_private_gate_gpus": 12,
     "chutes_miner_average_active_gpus": 16,
 }
-"""What the private gate asks of a miner without an active TEE instance, besides an old activation."""
+"""Conditions of the private gate for a miner without an active TEE instance, besides an old activation."""
 _GATE_ACTIVATION = "chutes_miner_private_gate_oldest_activation_timestamp_seconds"
 _GATE_AGE = 3 * 24 * HOUR
 
@@ -192,7 +192,7 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
 
 
 class Market:
-    """What the chutes ask for and pay, and which of them a miner can launch.
+    """Requirements and pay of the chutes, and which of them a miner can launch.
 
     Args:
         samples: Of the collectors.
@@ -351,7 +351,7 @@ class _Free:
 
 @dataclass(frozen=True)
 class _Limits:
-    """What a miner may not launch.
+    """Launches that the service refuses a miner.
 
     Attributes:
         blacklisted: Whether it may launch nothing.

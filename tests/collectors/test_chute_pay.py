@@ -46,7 +46,7 @@ def test_a_chute_that_is_listed_twice_is_counted_as_a_duplicate() -> None:
     assert made.duplicates == 1
 
 
-def test_what_is_known_stays_where_an_answer_is_incomplete() -> None:
+def test_known_pay_stays_if_an_answer_is_incomplete() -> None:
     expected = {f"{UNITS}{{hotkey=me,gpu=h200,chute_id=c}}": 1.5}
     answers: dict[Feed[Any], Any] = {CHUTES: [chute("c", "h200"), UNREADABLE], NODES: [*GPUS, UNREADABLE]}
     assert collected(COLLECTOR, answers).samples == expected

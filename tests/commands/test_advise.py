@@ -242,7 +242,7 @@ async def test_a_deployment_without_utilization_is_said(
     assert "? utilization: the deployment has no /chutes/utilization → " in text
 
 
-async def test_what_is_unknown_about_an_offer_has_a_dash(
+async def test_an_unknown_value_of_an_offer_is_a_dash(
     simulator: Simulator, market: SimulatedMarket, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chute_id = market.chutes[NUMBERS["bounty"]].chute_id

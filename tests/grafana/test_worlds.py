@@ -120,7 +120,7 @@ def test_the_alerts_of_a_world_fire_and_no_others(answers: dict[World, Answers],
 
 
 @pytest.mark.parametrize("kind", World)
-def test_what_is_recorded_is_there_where_an_exporter_is(answers: dict[World, Answers], kind: World) -> None:
+def test_recorded_series_exist_while_an_exporter_is_up(answers: dict[World, Answers], kind: World) -> None:
     found = answers[kind]
     recorded = {
         name: found.now[rule["expr"]]["result"]

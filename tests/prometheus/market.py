@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a chute asks for.
+    """Requirements of a chute.
 
     Attributes:
         models: On which it runs.
@@ -89,7 +89,7 @@ RANKING: Final[tuple[Ranking, Ranking]] = (
         ],
     },
 )
-"""What each of the two miners can run, on each model of which it has idle GPUs."""
+"""Chutes that each of the two miners can run, for each model with idle GPUs."""
 
 
 def with_chute(ranking: Ranking, model: str, name: str, units: float) -> Ranking:

@@ -1,4 +1,4 @@
-"""What idle GPUs can run: the recording rule and ``chutes-exporter advise`` rank one world as it was ranked by hand."""
+"""The recording rule and ``chutes-exporter advise`` rank one world as it was ranked by hand."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ INSTANCES = {
     "disabled": {"chutes_instance_active": 0, "chutes_instance_activated_timestamp_seconds": 100},
     "active": {"chutes_instance_active": 1, "chutes_instance_activated_timestamp_seconds": 100},
 }
-"""What the exporter exports of an instance, by its state."""
+"""Samples of an instance, by its state."""
 
 
 def series(name: str, **labels: str) -> str:
