@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 TESTS = ROOT / "tests"
 OTHER_FOLDERS = {
     "alertmanager": "the routing of alerts",
-    "deploy": "the image, the manifests and the releases",
+    "deploy": "the image, the chart and the releases",
     "golden_pages": "whole pages, as they were reviewed",
     "grafana": "the dashboards",
     "integration": "the exporter together with a real Prometheus and a browser",
