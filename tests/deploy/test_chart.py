@@ -7,13 +7,13 @@ import re
 from typing import Any
 
 import helm_python
-import kubernetes_validate
 import pytest
 import yaml
 
 import chutes_exporter
 from deploy.chart import CHART, render
 from deploy.generate import FILES
+from tests.deploy.cluster import validate
 from tests.support import HOTKEY, ROOT
 
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -172,7 +172,7 @@ def test_everything_that_can_be_set_reaches_the_pod() -> None:
     for text in render(EVERYTHING).values():
         for found in yaml.safe_load_all(text):
             if isinstance(found, dict) and "kind" in found:
-                kubernetes_validate.validate(found, "1.33", strict=True)
+                validate(found)
 
 
 def test_the_service_monitor_takes_more_of_the_endpoint() -> None:

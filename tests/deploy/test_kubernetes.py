@@ -10,7 +10,6 @@ import subprocess
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import helm_python
 import kubernetes_validate
 import pytest
 import yaml
@@ -19,6 +18,7 @@ import chutes_exporter
 from deploy.chart import render
 from deploy.generate import FILES
 from grafana.boards import BOARDS
+from tests.deploy.cluster import validate, values_of
 from tests.grafana.display import committed
 from tests.support import ROOT, RULES
 
@@ -31,8 +31,6 @@ SETUPS = {"annotations": "The first metric", "operator": "Prometheus Operator", 
 """Names of set-ups, and the headings in the document that have their commands."""
 ALL = (*SETUPS, "manifest")
 """The set-ups, and the manifest for users without Helm."""
-CUSTOM = {"ServiceMonitor", "PrometheusRule"}
-"""Kinds that the Prometheus Operator defines."""
 NAMES_OF_THE_MINERS_CHART = {"grafana-dashboards"}
 TITLES_OF_THE_MINERS_CHART = {"Chutes Monitoring", "Kubernetes Cluster", "HTTP/TCP Monitoring"}
 Object = dict[str, Any]
@@ -52,10 +50,7 @@ def built(setup: str) -> tuple[Object, ...]:
         return tuple(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
     (command,) = (line for line in commands(SETUPS[setup]) if line.startswith("helm "))
     words = shlex.split(command)
-    values: Object = {}
-    for flag, value in itertools.pairwise(words):
-        if flag == "--set":
-            values |= helm_python.parse_set_string(value)
+    values = values_of(value for flag, value in itertools.pairwise(words) if flag == "--set")
     texts = render(values, release=words[3], namespace=words[words.index("--namespace") + 1])
     return tuple(found for name, text in texts.items() if name.endswith(".yaml") for found in yaml.safe_load_all(text))
 
@@ -89,8 +84,7 @@ def test_every_object_is_valid_by_kubernetes_own_schemas(setup: str) -> None:
     kinds = set()
     for found in built(setup):
         kinds.add(found["kind"])
-        if found["kind"] not in CUSTOM:
-            kubernetes_validate.validate(found, "1.33", strict=True)
+        validate(found)
     assert kinds >= {"Deployment", "Service", "NetworkPolicy"}
 
 
@@ -98,7 +92,7 @@ def test_a_wrong_field_would_be_seen() -> None:
     broken = json.loads(json.dumps(only("annotations", "Deployment")))
     broken["spec"]["readOnly"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(broken, "1.33", strict=True)
+        validate(broken)
 
 
 @pytest.mark.parametrize("setup", ALL)
