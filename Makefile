@@ -26,7 +26,7 @@ stack: $(RUNTIME) ## Run the demo with Prometheus and Alertmanager, from Debian'
 
 test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 	@scripts/system-packages
-	@scripts/node-packages
+	@scripts/node-packages grafana/display
 	@scripts/test $(ARGS)
 
 soak: $(DEV) ## Run the tests that take minutes: memory and files under bad answers and requests
@@ -49,10 +49,10 @@ boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json, and the chart
 	@$(BIN)/python -m grafana
 	@$(BIN)/python -m deploy.generate
 
-pictures: $(DEV) ## Draw the dashboards for the README, grafana/pictures/
+pictures: $(DEV) ## Draw the dashboards with Grafana's components, grafana/pictures/
 	@scripts/system-packages
-	@scripts/node-packages
-	@$(BIN)/python -m tests.grafana.pictures
+	@scripts/node-packages grafana/render --legacy-peer-deps
+	@$(BIN)/python -m tests.grafana.pictures $(ARGS)
 
 deploy: $(DEV) ## Write what deploy/ has of rules, dashboards, routing, scrape jobs and rendered manifests
 	@$(BIN)/python -m deploy.generate
@@ -73,7 +73,7 @@ image: ## Build the container image
 	docker build --tag chutes-exporter:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' chutes_exporter/__init__.py) .
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-* grafana/display/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-* grafana/display/node_modules grafana/render/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 $(RUNTIME): requirements.lock requirements-build.lock pyproject.toml scripts/venv
 	@scripts/venv "$(PYTHON)" requirements.lock

@@ -1,1 +1,1 @@
-"""Measurements; see docs/performance.md and docs/sizes.md."""
+"""Benchmarks for docs/performance.md and docs/sizes.md."""

@@ -1,7 +1,6 @@
-"""``make bench``: what the exporter promises of its speed and size, measured, as a table.
+"""``make bench``: measures speed and memory, and prints a table with the promised bounds.
 
-All figures are ratios within one run, or sizes: machines differ, ratios less so. Servers run in processes of their own,
-as they do in production.
+Times are ratios within one run, which differ less between machines. Servers run in separate processes.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
 
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
-MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
+KEY_ENVIRONMENT = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 HERE = Path(__file__).parent
 _FLOOR = """
 import sys, uvicorn
@@ -62,10 +61,10 @@ asyncio.run(main())
 
 
 class Table:
-    """The figures, printed as they come.
+    """A table that is printed row by row.
 
     Attributes:
-        missed: How many are outside their bounds.
+        missed: Number of values outside their bounds.
     """
 
     def __init__(self) -> None:
@@ -74,13 +73,13 @@ class Table:
         print("| what | bound | measured | holds |\n|---|---|---|---|")
 
     def row(self, what: str, bound: str, measured: str, *, holds: bool) -> None:
-        """Print a figure."""
+        """Print a row."""
         self.missed += not holds
         print(f"| {what} | {bound} | {measured} | {'yes' if holds else '**no**'} |", flush=True)
 
 
 def machine() -> str:
-    """Say what this machine is."""
+    """Describe this machine."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -121,7 +120,7 @@ def process(*arguments: str, environment: dict[str, str] | None = None) -> Itera
 
 @contextlib.contextmanager
 def upstream(chutes: int, servers: int, *, source_bytes: int = 4096, latency: float = 0) -> Iterator[str]:
-    """Run a simulated API; yields its address."""
+    """Run a simulated API and yield its address."""
     script = str(HERE / "upstream.py")
     with process(sys.executable, script, str(chutes), str(servers), str(source_bytes), str(latency)) as running:
         assert running.stdout is not None
@@ -130,7 +129,7 @@ def upstream(chutes: int, servers: int, *, source_bytes: int = 4096, latency: fl
 
 @contextlib.contextmanager
 def hostile_api(kind: str) -> Iterator[str]:
-    """Run an API that answers badly; yields its address."""
+    """Run a hostile API and yield its address."""
     with process(sys.executable, "-m", "benchmarks.hostile", kind) as running:
         assert running.stdout is not None
         yield running.stdout.readline().strip()
@@ -138,7 +137,7 @@ def hostile_api(kind: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def memory_limit(megabytes: int) -> Iterator[tuple[str, ...]]:
-    """Make a control group with a limit of memory; yields how a command begins that runs in it, or nothing without."""
+    """Make a control group with a memory limit, if possible. Yield the start of a command that runs in it."""
     group = f"chutes-exporter-{os.getpid()}"
     for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
         directory = Path(root) / group
@@ -161,26 +160,26 @@ def memory_limit(megabytes: int) -> Iterator[tuple[str, ...]]:
 def exporter(
     url: str, *flags: str, limits: tuple[str, ...] = (), path: str = "/-/ready"
 ) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
-    """Run the exporter; yields its address, itself, and how long it took until a path was there."""
+    """Run the exporter. Yield its address, its process, and the seconds until the path answered."""
     port = free_port()
     command = str(Path(sys.executable).parent / "chutes-exporter")
     started = time.perf_counter()
     listen = ("--web.listen-address", f"127.0.0.1:{port}")
-    with process(*limits, command, "--api.url", url, *listen, *flags, environment=MINE) as running:
+    with process(*limits, command, "--api.url", url, *listen, *flags, environment=KEY_ENVIRONMENT) as running:
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}{path}")
         yield address, running, time.perf_counter() - started
 
 
 def memory(pid: int, what: str) -> float:
-    """Return how many MB of memory of a kind, as in /proc, a process has; without bound where it was killed."""
+    """Return the MB of a field in /proc/PID/status, or infinity if the process was killed."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition(f"{what}:")[2].split()[0]) / 1024 if f"{what}:" in status else float("inf")
 
 
 def wait_for(url: str) -> None:
-    """Wait until something answers well."""
-    # One client: making them takes time from who is waited for.
+    """Wait until a URL returns 200."""
+    # Use one client, because making clients takes CPU time from the server.
     with httpx.Client() as client:
         for _ in range(2000):
             with contextlib.suppress(httpx.TransportError):
@@ -191,7 +190,7 @@ def wait_for(url: str) -> None:
 
 
 def timed(client: httpx.Client, url: str, count: int) -> list[float]:
-    """Return how long each of some requests took."""
+    """Return the durations of some requests."""
     times = []
     for _ in range(count):
         started = time.perf_counter()
@@ -201,14 +200,18 @@ def timed(client: httpx.Client, url: str, count: int) -> list[float]:
 
 
 async def bench_cold(table: Table) -> None:
-    """A first scrape takes as long as the slowest endpoint."""
+    """Check that a first scrape takes as long as the slowest endpoint."""
     with upstream(300, 14, latency=1) as api:
         with httpx.Client(timeout=60) as client:
             names = ("stats", "scores", "metagraph", "metrics/")
             slowest = max(timed(client, f"{api}/miner/{name}", 1)[0] for name in names)
-        # Without the command's warm-up, which would have asked everything before.
+        # Do not run the command, because its warm-up would request everything before.
         opened = open_socket(Address("127.0.0.1", 0))
-        async with Exporter(mine(api)) as running, serving(make_app(running), [opened]), httpx.AsyncClient() as http:
+        async with (
+            Exporter(settings_with_key(api)) as running,
+            serving(make_app(running), [opened]),
+            httpx.AsyncClient() as http,
+        ):
             started = time.perf_counter()
             headers = {"X-Prometheus-Scrape-Timeout-Seconds": "60"}
             page = await http.get(f"http://{bound_address(opened)}/metrics", headers=headers, timeout=60)
@@ -218,13 +221,13 @@ async def bench_cold(table: Table) -> None:
     table.row("cold scrape, each endpoint answering in 1 s", "1.15 x slowest", f"{ratio:.2f} x", holds=ratio <= 1.15)
 
 
-def mine(api: str, **more: Any) -> Settings:
+def settings_with_key(api: str, **more: Any) -> Settings:
     """Return the settings of an exporter with a key."""
     return make_settings(api_url=api, credentials=Credentials((Hotkey.from_seed(TEST_SEED),), (), ()), **more)
 
 
 def require_fresh(page: str) -> None:
-    """Fail where a page lacks something: then its figures would mean nothing."""
+    """Raise if a collector failed, because then the measurement is invalid."""
     lines = [line for line in page.splitlines() if line.startswith("chutes_scrape_collector_success{")]
     failed = [line for line in lines if not line.endswith(" 1")]
     if failed or not lines:
@@ -232,7 +235,7 @@ def require_fresh(page: str) -> None:
 
 
 def bench_warm(table: Table) -> None:
-    """A page from what is known costs little more than its bytes."""
+    """Check that a page of known answers costs little more than sending its bytes."""
     with upstream(700, 20) as api, exporter(api, "--miners", "all") as (url, _, _), httpx.Client(timeout=60) as client:
         timed(client, f"{url}/metrics", 3)
         page = client.get(f"{url}/metrics").content
@@ -242,7 +245,7 @@ def bench_warm(table: Table) -> None:
         with process(sys.executable, "-c", _FLOOR, str(port), str(len(page))):
             floor_url = f"http://127.0.0.1:{port}/metrics"
             wait_for(floor_url)
-            # Turn about, so that both meet the same noise.
+            # Alternate, so that both get the same noise.
             warm, floor = [], []
             for _ in range(150):
                 warm += timed(client, f"{url}/metrics", 1)
@@ -268,8 +271,8 @@ def bench_warm(table: Table) -> None:
 
 
 async def bench_loop(table: Table) -> None:
-    """Not even a huge page holds up the event loop."""
-    # What else runs on the machine holds the loop too, now and then: of three rounds the quietest tells.
+    """Check that a huge page does not block the event loop."""
+    # Other processes on the machine also delay the loop, so take the best of three rounds.
     with upstream(2000, 100) as api:
         rounds = [await longest_gap(api) for _ in range(3)]
     longest, series = min(rounds)
@@ -278,7 +281,7 @@ async def bench_loop(table: Table) -> None:
 
 
 async def longest_gap(api: str) -> tuple[float, int]:
-    """Return how many milliseconds the loop was held at most while a new exporter was scraped, and its series."""
+    """Scrape a new exporter. Return the longest blocking of the event loop in milliseconds, and the series."""
     gaps: list[float] = []
 
     async def heartbeat() -> None:
@@ -289,11 +292,11 @@ async def longest_gap(api: str) -> tuple[float, int]:
             gaps.append(now - last)
             last = now
 
-    settings = mine(api, miners="all", collectors={"stats_per_chute": True}, max_series=10**9)
+    settings = settings_with_key(api, miners="all", collectors={"stats_per_chute": True}, max_series=10**9)
     opened = open_socket(Address("127.0.0.1", 0))
     async with Exporter(settings) as running, serving(make_app(running), [opened]):
         url = f"http://{bound_address(opened)}/metrics"
-        # The scraper is another process: reading the page must not hold this loop.
+        # The scraper is another process, so that reading the page does not block this loop.
         beating = asyncio.create_task(heartbeat())
         for _ in range(3):
             scraper = await asyncio.create_subprocess_exec(
@@ -307,7 +310,7 @@ async def longest_gap(api: str) -> tuple[float, int]:
 
 
 async def bench_crowd(table: Table, seconds: float) -> None:
-    """Many scrapers cost the API nothing."""
+    """Check that many scrapers cause no further requests to the API."""
     times: list[float] = []
     with upstream(300, 14) as api, exporter(api) as (url, _, _):
         began = time.monotonic()
@@ -328,9 +331,9 @@ async def bench_crowd(table: Table, seconds: float) -> None:
         if line.startswith("chutes_api_requests_total{")
     }
     ttls: dict[str, list[float]] = {}
-    for source in FEEDS:
-        ttls.setdefault(source.endpoint.name, []).append(source.ttl)
-    # Stats are asked in two ways; each is asked once, and once more for each time to live that passed.
+    for feed in FEEDS:
+        ttls.setdefault(feed.endpoint.name, []).append(feed.ttl)
+    # Each feed is requested once, and again after each time to live. The endpoint of stats has two feeds.
     excess = {name: count - sum(1 + (ends - began) // ttl for ttl in ttls[name]) for name, count in asked.items()}
     worst = max(excess, key=lambda name: excess[name])
     what = f"50 scrapers for {seconds:.0f} s ({len(times):,} scrapes)"
@@ -345,7 +348,7 @@ async def bench_crowd(table: Table, seconds: float) -> None:
 
 
 def bench_stream(table: Table) -> None:
-    """A long stream takes hardly more memory than a short one."""
+    """Check that a long stream takes little more memory than a short one."""
     peaks = []
     for chutes, source_bytes in ((100, 10_000), (1000, 100_000)):
         with upstream(chutes, 1, source_bytes=source_bytes) as api:
@@ -361,12 +364,12 @@ def bench_stream(table: Table) -> None:
 
 
 async def bench_hotkeys(table: Table) -> None:
-    """Watching everybody asks no more than watching one, but for what the API has only miner by miner."""
+    """Check that watching all miners causes as many requests as watching one, except for the history."""
     counts = []
     world = World(start=time.time(), size=Size(chutes=100))
     for hotkeys in (1, 256):
         async with Simulator(world) as simulator:
-            # The history is asked for each miner; beyond 16 hotkeys it is off anyway.
+            # The history needs a request for each miner. It is off by default beyond 16 hotkeys.
             settings = make_settings(
                 api_url=simulator.url,
                 hotkeys=list(world.by_hotkey)[:hotkeys],
@@ -374,14 +377,14 @@ async def bench_hotkeys(table: Table) -> None:
             )
             async with Exporter(settings) as running:
                 await running.page(Format.TEXT, timeout=60)
-            counts.append(len(simulator.asked))
+            counts.append(len(simulator.requests))
     table.row(
         "requests for 256 hotkeys against one", "the same", f"{counts[1]} and {counts[0]}", holds=counts[0] == counts[1]
     )
 
 
 def bench_process(table: Table) -> None:
-    """The process is small and starts fast."""
+    """Check that the process is small and starts fast."""
     readiness: list[float] = []
     resident = 0.0
     for _ in range(5):
@@ -396,11 +399,11 @@ def bench_process(table: Table) -> None:
 
 
 LARGEST = ("--miners", "all", "--max-series", "400000", *(f"--collector.{one.name}" for one in COLLECTORS))
-"""The flags for the largest page that is planned for."""
+"""The flags for the largest planned page."""
 
 
 def bench_large(table: Table) -> None:
-    """How much memory the largest subnet that is planned for takes: what a limit must leave room for."""
+    """Measure the memory for the largest planned subnet."""
     with (
         upstream(2000, 215, source_bytes=40_000) as api,
         memory_limit(512) as limits,
@@ -416,7 +419,7 @@ def bench_large(table: Table) -> None:
 
 
 def bench_hostile_api(table: Table) -> None:
-    """Whatever the API sends on all endpoints at once, the process stays small."""
+    """Check that the process stays small if the API sends bad answers on all endpoints at once."""
     for what, limit, flags in (("a miner's page", 256, ()), ("the largest page", 512, LARGEST)):
         peaks = {kind: hostile_peak(kind, limit, flags) for kind in KINDS}
         worst = max(peaks, key=lambda kind: peaks[kind])
@@ -429,7 +432,7 @@ def bench_hostile_api(table: Table) -> None:
 
 
 def hostile_peak(kind: str, limit: int, flags: tuple[str, ...]) -> float:
-    """Return how many MB the exporter took at most, in a control group where one can be made."""
+    """Return the exporter's peak memory in MB, in a control group if possible."""
     with (
         hostile_api(kind) as api,
         memory_limit(limit) as limits,
@@ -444,7 +447,7 @@ def hostile_peak(kind: str, limit: int, flags: tuple[str, ...]) -> float:
 
 
 def bench_hostile_requests(table: Table) -> None:
-    """Pages that nobody has asked for before take no memory for long."""
+    """Check that requests for many different pages do not grow the process."""
     count = 3000
     with upstream(300, 14) as api, exporter(api) as (url, running, _), httpx.Client(timeout=60) as client:
         for _ in range(3):
@@ -460,7 +463,7 @@ def bench_hostile_requests(table: Table) -> None:
 
 
 def main() -> None:
-    """Measure everything."""
+    """Run all benchmarks."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
     table = Table()
     bench_process(table)

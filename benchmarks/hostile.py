@@ -1,4 +1,4 @@
-"""An API that answers every request badly, in a process of its own: prints its address and serves until it is killed.
+"""A hostile API in a separate process. It prints its address and serves bad answers until it is killed.
 
 Argument: one of :data:`KINDS`.
 """
@@ -33,7 +33,7 @@ _MEGABYTE = b"x" * 1_000_000
 
 
 def _record(number: int, text: str = "") -> bytes:
-    """Return a record that every endpoint's decoder accepts, shortest where no text is given."""
+    """Return a record that every endpoint's decoder accepts. Without a text, it is as short as possible."""
     record: dict[str, Any] = dict.fromkeys(_IDS, f"{number:x}") | {"time": "2026-11-24 12:00:00+00"}
     if text:
         record |= dict.fromkeys(("name", "coldkey", "method", "version", "region", "chute_name", "user"), text)
@@ -77,7 +77,7 @@ def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
 
 
 def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
-    """Yield lists of numbers where records are due."""
+    """Yield lists of numbers instead of records."""
     yield {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}.get(endpoint.name, b"[")
     yield from itertools.repeat(b"1," * 500_000)
 
@@ -95,8 +95,8 @@ KINDS = (
     "records 45000 0",
     "records 400000 0",
 )
-"""What the API answers on every endpoint. ``records COUNT LENGTH``: so many records, without end where the count is 0,
-with texts of so many characters. ``gzip`` before it compresses the answer."""
+"""Kinds of answers of all endpoints. ``records COUNT LENGTH`` sends COUNT records (0: without end) with texts of LENGTH
+characters. The prefix ``gzip`` compresses the answer."""
 
 
 def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
@@ -118,7 +118,7 @@ def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
         stream = zlib.compressobj(1, wbits=31)
         for chunk in _body(endpoint, name):
             yield chunk if name == kind else stream.compress(chunk)
-            await asyncio.sleep(0)  # or nobody notices that the client has left
+            await asyncio.sleep(0)  # lets the server notice that the client disconnected
         if name != kind:
             yield stream.flush()
 

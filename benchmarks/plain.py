@@ -1,6 +1,6 @@
-"""The plain script that a user would write instead of this exporter, to be measured against.
+"""The simple script that a user would write instead of this exporter, for comparison.
 
-A custom collector of prometheus_client that asks the same endpoints one after another and parses with json.
+It is a custom collector of prometheus_client that requests the same endpoints one by one and parses them with json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PlainCollector:
-    """Makes a gauge of every number, with every text field as a label, as such scripts do."""
+    """Makes a gauge from every number, with all text fields as labels."""
 
     def __init__(self, url: str, key: Hotkey) -> None:
         self._url = url
@@ -29,7 +29,7 @@ class PlainCollector:
         self.answers: dict[str, list[dict[str, Any]]] = {}
 
     def fetch(self) -> None:
-        """Ask one endpoint after another."""
+        """Request one endpoint after another."""
         with httpx.Client(base_url=self._url, timeout=120) as client:
             for endpoint in ENDPOINTS:
                 if endpoint is not RELEASE_JOB and "{" not in endpoint.path:
@@ -37,7 +37,7 @@ class PlainCollector:
                     self.answers[endpoint.name] = _records(client.get(endpoint.path, headers=headers).text)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Translate the answers."""
+        """Return the metrics."""
         for name, records in self.answers.items():
             families: dict[str, GaugeMetricFamily] = {}
             for record in records:

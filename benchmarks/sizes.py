@@ -1,7 +1,4 @@
-"""How large pages get: prints the table of docs/sizes.md. Run it with ``make sizes``.
-
-Two worlds: the subnet as it is, and the largest that the exporter is planned for.
-"""
+"""Prints the tables of docs/sizes.md: page sizes in today's subnet and in the largest planned one (`make sizes`)."""
 
 from __future__ import annotations
 

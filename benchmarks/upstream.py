@@ -1,6 +1,6 @@
-"""A simulated API in a process of its own, for benchmarks: prints its address and serves until it is killed.
+"""A simulated API in a separate process. It prints its address and serves until it is killed.
 
-Arguments: chutes, servers, bytes of code a chute, seconds of latency.
+Arguments: number of chutes, number of servers, bytes of each chute's code, latency in seconds.
 """
 
 from __future__ import annotations

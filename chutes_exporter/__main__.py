@@ -1,4 +1,4 @@
-"""The start of the command ``chutes-exporter``, which is also ``python -m chutes_exporter``."""
+"""Entry point of ``chutes-exporter`` and ``python -m chutes_exporter``."""
 
 import signal
 
@@ -8,8 +8,8 @@ from chutes_exporter.defaults import HELD_SIGNALS
 def main() -> None:
     """Run the command line.
 
-    Signals are held back until the command handles them: during the imports, which take most of the start, SIGHUP
-    would kill the process, and SIGINT would print a traceback.
+    Signals are blocked until the command handles them. During the imports, SIGHUP would kill the process, and SIGINT
+    would print a traceback.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     from chutes_exporter import cli  # noqa: PLC0415 - see above

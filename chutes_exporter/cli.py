@@ -1,4 +1,4 @@
-"""The command line: thin. What a command does stands in a module of its name, imported when it runs."""
+"""The command line. Each command has its own module in ``commands/``, imported when it runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from chutes_exporter import __version__, defaults
 from chutes_exporter.api.endpoints import ENDPOINTS
@@ -25,7 +26,7 @@ ENV_PREFIX = "CHUTES_EXPORTER_"
 
 
 def _option(flag: str, *aliases: str, **settings: Any) -> Decorator:
-    """Declare a flag with its environment variable, and those that the miners' own tools use."""
+    """Declare a flag with its environment variable, and with aliases used by the miners' tools."""
     name = flag.partition("/")[0].removeprefix("--")
     variable = ENV_PREFIX + name.translate(str.maketrans(".-", "__")).upper()
     parameter = name.translate(str.maketrans(".-", "__"))
@@ -43,6 +44,17 @@ def _options(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+class _Seconds(click.FloatRange):
+    """A number of seconds, whose error explains that there is no unit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of seconds: write a plain number, for example 20", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _hotkey_options(without: str) -> Decorator:
     """Add the options that choose hotkeys.
 
@@ -54,7 +66,7 @@ def _hotkey_options(without: str) -> Decorator:
             "--hotkey",
             multiple=True,
             metavar="SS58",
-            help=f"This miner's public data (repeatable). {without}",
+            help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
         ),
         _option(
             "--hotkey-file",
@@ -62,16 +74,16 @@ def _hotkey_options(without: str) -> Decorator:
             multiple=True,
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="This Bittensor hotkey file's miner, private data included (repeatable). "
-            "Or set MINER_SS58 and MINER_SEED. A seed is never a flag.",
+            help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
+            "Alternative: set MINER_SS58 and MINER_SEED. A seed is never a flag.",
         ),
     )
 
 
-_watched = _hotkey_options("Without one, the whole subnet is watched.")
-_optional = _hotkey_options("Without one, the public data of all miners.")
-_signing = _hotkey_options("The request must be signed, which needs a hotkey file.")
-_required = _hotkey_options("At least one is required.")
+_watched = _hotkey_options("Without a hotkey, the whole subnet is watched.")
+_optional = _hotkey_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
+_signing = _hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
+_required = _hotkey_options("At least one hotkey is required.")
 _api = _options(
     _option(
         "--api.url",
@@ -83,7 +95,7 @@ _api = _options(
     ),
     _option(
         "--api.timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=_Seconds(min=0, min_open=True),
         default=defaults.API_TIMEOUT,
         show_default=True,
         metavar="SECONDS",
@@ -113,23 +125,23 @@ _web = _options(
         default=[defaults.LISTEN_ADDRESS],
         show_default=True,
         metavar="[HOST]:PORT",
-        help="Address to listen on (repeatable); unix:/PATH for a Unix socket.",
+        help="Address to listen on (repeatable). Use unix:/PATH for a Unix socket.",
     ),
     _option(
         "--web.systemd-socket",
         is_flag=True,
-        help="Listen on the sockets that systemd passes, instead.",
+        help="Listen on the sockets that systemd passes, instead of --web.listen-address.",
     ),
     _option(
         "--web.config.file",
         type=click.Path(path_type=Path),
         metavar="PATH",
-        help="TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.",
+        help="File with TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.",
     ),
     _option(
         "--web.enable-lifecycle",
         is_flag=True,
-        help="Serve POST /-/reload, which reads hotkey files and the web configuration again, as SIGHUP does.",
+        help="Serve POST /-/reload. Like SIGHUP, it reloads hotkey files and the web configuration.",
     ),
     _option(
         "--web.max-requests",
@@ -137,7 +149,7 @@ _web = _options(
         default=defaults.MAX_REQUESTS,
         show_default=True,
         metavar="NUMBER",
-        help="Maximum concurrent scrapes; others wait for up to 5 s, then get 503. 0 means unlimited.",
+        help="Maximum concurrent scrapes. Others wait for up to 5 s, then get 503. 0 means unlimited.",
     ),
     _option(
         "--web.telemetry-path",
@@ -148,7 +160,7 @@ _web = _options(
     ),
     _option(
         "--scrape.timeout-offset",
-        type=click.FloatRange(min=0),
+        type=_Seconds(min=0),
         default=defaults.TIMEOUT_OFFSET,
         show_default=True,
         metavar="SECONDS",
@@ -160,8 +172,8 @@ _collectors = _options(
         "--miners",
         type=click.Choice(["watched", "active", "all"]),
         default=None,
-        help="Which miners' public data is exported: that of the watched ones, of all that earn too, or of all. "
-        "[default: watched where hotkeys are named, else all]",
+        help="Miners whose public data is exported: the watched ones, also all that earn, or all. "
+        "[default: watched if hotkeys are configured, otherwise all]",
     ),
     _option(
         "--max-series",
@@ -169,24 +181,24 @@ _collectors = _options(
         default=defaults.MAX_SERIES,
         show_default=True,
         metavar="NUMBER",
-        help="Leave out whole collectors, the least important first, where all of them would have more series.",
+        help="Maximum series of all collectors. Beyond it, whole collectors are left out, the least important first.",
     ),
     _option(
         "--openmetrics.created",
         is_flag=True,
-        help="Write the _created lines of counters in OpenMetrics. Prometheus stores each as another series.",
+        help="Write the _created lines of counters in OpenMetrics. Prometheus stores each as an additional series.",
     ),
     _option(
         "--feed.ttl",
         multiple=True,
         metavar="FEED=SECONDS",
-        help="How long an answer counts as fresh (repeatable); the feeds and their defaults are in docs/metrics.md.",
+        help="Seconds for which an answer is fresh (repeatable). docs/metrics.md lists the feeds and their defaults.",
     ),
     _option(
         "--feed.max-age",
         multiple=True,
         metavar="FEED=SECONDS",
-        help="Age at which an answer is dropped, where the API brings no newer one (repeatable).",
+        help="Age at which an answer is dropped if the API gives no newer one (repeatable).",
     ),
     *(
         _option(
@@ -200,18 +212,23 @@ _collectors = _options(
 
 
 class _DefaultToServe(click.Group):
-    """Runs ``serve`` where no command is named."""
+    """Runs ``serve`` if no command is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = {option for command in self.commands.values() for one in command.params for option in one.opts}
+        for word in args:
+            # Otherwise -hotkey would mean -h.
+            if f"-{word.partition('=')[0]}" in flags and word not in flags:
+                raise click.UsageError(f"{word} has only one dash: write -{word}", ctx)
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
             if named := [word for word in args if word in self.commands]:
-                raise click.UsageError(f"the command goes first: chutes-exporter {named[0]} [OPTIONS]", ctx)
+                raise click.UsageError(f"the command must come first: chutes-exporter {named[0]} [OPTIONS]", ctx)
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
-        # The flags that most users look for are those of the command that runs without being named.
+        # Most users look for the flags of the default command.
         serve = self.commands["serve"]
         with formatter.section("Options of serve, the default command"):
             formatter.write_dl(
@@ -229,10 +246,10 @@ def cli() -> None:
     """Prometheus exporter for the Chutes miner API (Bittensor subnet 64).
 
     Without a command and without flags it listens on :10064 and exports the whole subnet from the public endpoints.
-    Every flag can be set by the environment variable named beside it.
+    Each flag can be set by the environment variable that its help names.
     """
     if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
-        # The other commands do not handle signals: each ends the process, as usual.
+        # The other commands do not handle signals, so unblock them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, defaults.HELD_SIGNALS)
 
 
@@ -243,12 +260,12 @@ def cli() -> None:
 @_collectors
 @_log
 def serve(**flags: Any) -> None:
-    """Serve metrics; this is also what runs without a command."""
+    """Serve metrics. This is the default command."""
     from chutes_exporter import log
     from chutes_exporter.commands.serve import run_serve
 
     def read_settings() -> Settings:
-        # In a reload the running exporter goes on: what is wrong is told there.
+        # During a reload, Service handles the errors.
         return _make_settings(flags, _credentials(flags))
 
     settings = _settings(flags, _credentials(flags))
@@ -262,33 +279,33 @@ def serve(**flags: Any) -> None:
     default="127.0.0.1:10065",
     show_default=True,
     metavar="[HOST]:PORT",
-    help="Where the simulated API listens.",
+    help="Address on which the simulated API listens.",
 )
 @_option(
     "--simulator.seed",
     type=int,
     default=64,
     show_default=True,
-    help="Makes another world for each value.",
+    help="Number that selects the simulated world.",
 )
 @_option(
     "--simulator.fault",
     multiple=True,
     metavar="ENDPOINT=FAULT",
-    help="Let an endpoint misbehave (repeatable): scores=status:503, metrics=latency:5, chutes=cut:1000 (bytes), "
-    "metagraph=empty, stats=garbage; chutes=records:25 ends a stream early, metrics=zero and chutes=redis-down are the "
-    "service without its Prometheus or Redis, stats=as-of:1795521600 is a cache that nobody refreshes any more.",
+    help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), chutes=cut:1000 (bytes), "
+    "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early. metrics=zero and chutes=redis-down "
+    "simulate the service without its Prometheus or Redis. stats=as-of:1795521600 stops the refresh of a cache.",
 )
 @_web
 @_collectors
 @_log
 def demo(**flags: Any) -> None:
-    """Serve metrics of a simulated Chutes API: nothing is needed from outside."""
+    """Serve metrics of a simulated Chutes API. It needs no network and no key."""
     from chutes_exporter import log
     from chutes_exporter.commands.demo import run_demo
 
     log.configure(flags["log_level"], flags["log_format"])
-    _exit_on_config_error(run_demo, flags, _collector_choices(flags))
+    _exit_on_config_error(run_demo, flags, _collector_choices(flags), _variable_warnings())
 
 
 @cli.command()
@@ -297,12 +314,12 @@ def demo(**flags: Any) -> None:
 @_web
 @_collectors
 @_log
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(**flags: Any) -> None:
-    """Ask each endpoint once, and say what works and what to do about what does not.
+    """Request each endpoint once, and report what works, what fails and how to fix it.
 
-    Takes the flags of serve, so that a command line can be checked as it is; those that do not matter here are
-    ignored. The exit status is 0 when all that should work does, and 1 otherwise.
+    check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
+    not matter. The exit status is 0 if all checks pass, and 1 otherwise.
     """
     from dataclasses import replace
 
@@ -318,62 +335,67 @@ _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET
 
 
 @cli.command(
-    help=f"""Ask an endpoint and print its answer as a table.
+    help=f"""Request an endpoint and print its answer as a table.
 
-    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has what a person looks for; --json and --csv have everything
-    that the exporter reads.
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has the most useful columns. --json and --csv have all
+    fields that the exporter reads.
     """
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
 @_optional
 @_api
-@click.option("--per-chute", is_flag=True, help="Of stats: for each chute.")
-@click.option("--chute-id", metavar="ID", help="Of chute: which one.")
-@click.option("--chute-version", metavar="VERSION", help="Of chute: which version of it.")
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
+@click.option("--chute-id", metavar="ID", help="Id of the chute. Required for chute; query chutes shows it.")
+@click.option(
+    "--chute-version", metavar="VERSION", help="Version of the chute. Required for chute; query chutes shows it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
-    """Ask an endpoint and print its answer."""
-    from chutes_exporter.commands.query import Wanted, run_query
+    """Request an endpoint and print its answer."""
+    from chutes_exporter.commands.query import QueryOptions, run_query
 
-    wanted = Wanted(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
-    settings = _settings(flags, _credentials(flags))
-    _exit_on_config_error(run_query, settings, endpoint, wanted, flags["form"] or "table")
+    if flags["as_json"] and flags["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other: use only one")
+    form = "json" if flags["as_json"] else "csv" if flags["as_csv"] else "table"
+    options = QueryOptions(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
+    settings = _settings_with_warnings(flags)
+    _exit_on_config_error(run_query, settings, endpoint, options, form)
 
 
 @cli.command("release-job")
 @click.argument("job_id", required=False)
 @_signing
 @_api
-@click.option("--yes", is_flag=True, help="Release without asking first.")
+@click.option("--yes", is_flag=True, help="Release without confirmation.")
 def release_job(job_id: str | None, **flags: Any) -> None:
-    """Release a job that is stuck with the signing miner. The only command that changes something at the API.
+    """Release a job that is stuck with the signing miner.
 
-    Without JOB_ID it lists the jobs that are stuck.
+    Without JOB_ID, the command lists the stuck jobs. This is the only command that changes anything at the API.
     """
     from chutes_exporter.commands.release_job import run_release_job
 
-    _exit_on_config_error(run_release_job, _settings(flags, _credentials(flags)), job_id, flags["yes"])
+    _exit_on_config_error(run_release_job, _settings_with_warnings(flags), job_id, flags["yes"])
 
 
 @cli.command()
 @_required
 @_api
-@click.option("--output", required=True, metavar="FILE", help="Where to write; - is standard output.")
+@click.option("--output", required=True, metavar="FILE", help="File to write. - means standard output.")
 @click.option(
     "--label",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Add a label to every series (repeatable): job=chutes and instance=HOST:PORT continue the scraped ones.",
+    help="Label to add to every series (repeatable). Use job=chutes and instance=HOST:PORT to continue scraped series.",
 )
 def backfill(**flags: Any) -> None:
-    """Write the past 7 days of the watched miners as OpenMetrics, for promtool to make blocks of.
+    """Write the past 7 days of the watched miners as OpenMetrics, so that promtool can import them.
 
-    Then: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
+    Import the file with: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
     """
     from chutes_exporter.commands.backfill import run_backfill
 
-    settings = _settings(flags, _credentials(flags))
+    settings = _settings_with_warnings(flags)
     _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"])
 
 
@@ -392,7 +414,34 @@ def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         raise click.ClickException(str(error)) from None
 
 
+def _settings_with_warnings(flags: dict[str, Any]) -> Settings:
+    """Return the settings, and print their warnings."""
+    settings = _settings(flags, _credentials(flags))
+    for warning in settings.warnings:
+        click.echo(f"Warning: {warning}.", err=True)
+    return settings
+
+
+def _variable_warnings() -> tuple[str, ...]:
+    from chutes_exporter.config import variable_warnings
+
+    known = {
+        name for command in cli.commands.values() for parameter in command.params for name in parameter.envvar or ()
+    }
+    return variable_warnings(os.environ, known)
+
+
+def _hotkeys_source() -> str:
+    """Return the flag or the variable that has the hotkeys, for messages."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.get_parameter_source("hotkey") is ParameterSource.ENVIRONMENT:
+        return f"{ENV_PREFIX}HOTKEY"
+    return "--hotkey"
+
+
 def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
+    from dataclasses import replace
+
     from chutes_exporter.config import make_settings
 
     # Not every command has every flag.
@@ -410,15 +459,17 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         "ttl": "feed_ttl",
         "max_age": "feed_max_age",
     }
-    return make_settings(
+    settings = make_settings(
         api_url=flags["api_url"],
         api_timeout=flags["api_timeout"],
         hotkeys=flags["hotkey"],
+        hotkeys_source=_hotkeys_source(),
         credentials=credentials,
         miner_ss58=os.environ.get("MINER_SS58", ""),
         collectors=_collector_choices(flags),
         **{setting: flags[flag] for setting, flag in optional.items() if flag in flags},
     )
+    return replace(settings, warnings=(*settings.warnings, *_variable_warnings()))
 
 
 def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:
@@ -426,7 +477,7 @@ def _collector_choices(flags: dict[str, Any]) -> dict[str, bool]:
 
 
 def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a command; what the user can put right is a sentence, not a trace."""
+    """Run a command. Show errors of the configuration as a message without a traceback."""
     import asyncio
 
     from chutes_exporter.api import ClientSetupError

@@ -1,7 +1,8 @@
-"""One settings object, validated once."""
+"""Validated settings."""
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import math
 import re
@@ -15,7 +16,7 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from chutes_exporter.collectors import MinersChoice
@@ -30,7 +31,7 @@ _MAX_PORT = 65535
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used, with the reason in a sentence."""
+    """A setting that cannot be used. The message says why."""
 
 
 _UNIX = "unix:"
@@ -38,12 +39,12 @@ _UNIX = "unix:"
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen.
+    """An address to listen on.
 
     Attributes:
-        host: An address or host name; empty for every address, of IPv4 and IPv6.
-        port: The port; 0 for any that is free.
-        path: Path of a Unix socket, instead of the two.
+        host: An address or host name. Empty for all addresses of IPv4 and IPv6.
+        port: The port. 0 for any free port.
+        path: Path of a Unix socket, instead of host and port.
     """
 
     host: str = ""
@@ -52,15 +53,15 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read ``:10064``, ``127.0.0.1:10064``, ``[::1]:10064`` or ``unix:/run/chutes-exporter.sock``.
+        """Parse ``:10064``, ``127.0.0.1:10064``, ``[::1]:10064`` or ``unix:/run/chutes-exporter.sock``.
 
         Raises:
-            ConfigError: The text is none of these.
+            ConfigError: The text is not such an address.
         """
         if text.startswith(_UNIX):
             path = text.removeprefix(_UNIX)
             if not path.startswith("/") or "\0" in path:
-                raise ConfigError(f"{text!r} is no Unix socket: write unix: and an absolute path")
+                raise ConfigError(f"{text!r} is not a Unix socket address: write unix: and an absolute path")
             return cls(path=path)
         host, colon, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
@@ -83,26 +84,26 @@ class Address:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run of the exporter depends on.
+    """The settings of the exporter.
 
     Attributes:
         api_url: Base address of the Chutes API.
-        api_timeout: Seconds without a byte after which a request to it is given up.
-        watched: Hotkeys whose public data is exported; empty for the whole subnet.
-        keys: Hotkeys with their seeds, whose private data is exported too; all are in ``watched``.
-        listen: Where to listen.
-        systemd_socket: Whether systemd has opened the sockets, instead.
-        web_config: Path of the web configuration (TLS, passwords); None for none.
-        enable_lifecycle: Whether ``POST /-/reload`` is served.
-        max_requests: Most scrapes that are answered at once; 0 for any number.
+        api_timeout: Abort a request to the API after this many seconds without data.
+        watched: Hotkeys whose public data is exported. Empty for the whole subnet.
+        keys: Hotkeys with seeds, whose private data is exported, too. All are in ``watched``.
+        listen: Addresses to listen on.
+        systemd_socket: Whether systemd has opened the sockets instead.
+        web_config: Path of the web configuration (TLS, passwords), or None.
+        enable_lifecycle: Whether to serve ``POST /-/reload``.
+        max_requests: Maximum concurrent scrapes. 0 means unlimited.
         telemetry_path: Path of the metrics page.
         timeout_offset: Seconds by which an answer comes before the scraper's timeout.
-        miners: Which miners' public data is exported besides the watched ones'.
-        max_series: Most series that the collectors may have together.
+        miners: The miners whose public data is exported.
+        max_series: Maximum series of all collectors together.
         created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
-        freshness: Time to live and maximum age of feeds, in seconds by name, where the user set one of them.
-        collectors: Whether a collector is on, by name, where the user said so.
-        warnings: What the user should know about these settings.
+        freshness: Time to live and maximum age in seconds, by name, of feeds for which the user set one of them.
+        collectors: The user's choice whether a collector is on, by name.
+        warnings: Warnings about these settings.
     """
 
     api_url: str = defaults.API_URL
@@ -124,19 +125,19 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
     def tuned(self, feed: Feed[T]) -> Feed[T]:
-        """Return a feed with the freshness that the user set."""
+        """Return a feed with the configured lifetimes."""
         known = self.freshness.get(feed.name)
-        return feed if known is None else feed.kept(*known)
+        return feed if known is None else feed.with_lifetimes(*known)
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """The keys that were found, and what is wrong with those that cannot be used.
+    """The configured keys and their problems.
 
     Attributes:
-        keys: Usable keys, one an address.
-        errors: A sentence for each that is not usable.
-        warnings: A sentence for each file that others can read.
+        keys: Usable keys, one for each address.
+        errors: A message for each unusable key.
+        warnings: A message for each file that others can read.
     """
 
     keys: tuple[Hotkey, ...]
@@ -155,17 +156,23 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
     errors: list[str] = []
     warnings: list[str] = []
     for path in files:
+        if _is_hotkey(str(path)) and not path.exists():
+            errors.append(
+                f"--hotkey-file or HOTKEY: {path} is an address, not the path of a hotkey file. "
+                "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"
+            )
+            continue
         try:
             key = Hotkey.from_file(path)
         except HotkeyError as error:
-            errors.append(str(error))
+            errors.append(f"--hotkey-file: {error}")
             continue
         keys.setdefault(key.address, key)
         if readable_by_others(path):
-            warnings.append(f"other users of this machine can read {path}: chmod 600 it")
+            warnings.append(f"other users of this machine can read {path}: run chmod 600 {path}")
     seed, address = environment.get("MINER_SEED", "").strip(), environment.get("MINER_SS58", "").strip()
     if seed and not address:
-        errors.append("MINER_SEED is set without MINER_SS58, the address that it must belong to")
+        errors.append("MINER_SEED is set without MINER_SS58: set MINER_SS58 to the address of the seed's hotkey")
     elif seed:
         try:
             key = Hotkey.from_seed(seed, address=address, source="MINER_SEED and MINER_SS58")
@@ -173,15 +180,68 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
         except HotkeyError as error:
             errors.append(str(error))
     elif "MINER_SEED" in environment:
-        warnings.append("MINER_SEED is empty: without it only public data is exported")
+        warnings.append("MINER_SEED is empty: only public data is exported. Set it to the hotkey's seed, or unset it")
     return Credentials(tuple(keys.values()), tuple(errors), tuple(warnings))
 
 
-def make_settings(  # noqa: PLR0913 - one argument a flag
+_VARIABLE_PREFIX = "CHUTES_EXPORTER_"
+_OTHER_VARIABLES = re.compile(r"CHUTES_EXPORTER_(TEST_.*|SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_[0-9]+_.*)")
+"""Variables of the test suite, and those that Kubernetes sets for a Service with the name chutes-exporter."""
+
+
+def variable_warnings(environment: Mapping[str, str], known: Collection[str]) -> tuple[str, ...]:
+    """Return a sentence for each variable of the exporter that is unknown, or that names no hotkey.
+
+    Args:
+        environment: The environment variables.
+        known: Names of all variables that flags have.
+    """
+    warnings = []
+    if environment.get(f"{_VARIABLE_PREFIX}HOTKEY", "set").strip() == "":
+        warnings.append("CHUTES_EXPORTER_HOTKEY is empty and has no effect: set it to a hotkey, or unset it")
+    for name in sorted(environment):
+        if name.startswith(_VARIABLE_PREFIX) and name not in known and not _OTHER_VARIABLES.fullmatch(name):
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "chutes-exporter --help lists all variables"
+            warnings.append(f"{name} is unknown and has no effect: {hint}")
+    return tuple(warnings)
+
+
+def _is_hotkey(text: str) -> bool:
+    try:
+        public_key(text)
+    except HotkeyError:
+        return False
+    return True
+
+
+def _watched_hotkeys(hotkeys: Iterable[str], source: str, miner_ss58: str) -> set[str]:
+    """Return the configured addresses.
+
+    Raises:
+        ConfigError: One of them is not an address; the message names the flag or the variable.
+    """
+    given = [(source, hotkey.strip()) for hotkey in hotkeys]
+    given += [("MINER_SS58", miner_ss58.strip())] if miner_ss58.strip() else []
+    for name, hotkey in given:
+        if not hotkey:
+            raise ConfigError(f"{name} is empty: use a hotkey, or remove it to watch the whole subnet")
+        if "," in hotkey:
+            advice = "repeat --hotkey for each hotkey" if name == "--hotkey" else "separate hotkeys by spaces"
+            raise ConfigError(f"{name} has a comma: {advice}")
+        try:
+            public_key(hotkey)
+        except HotkeyError as error:
+            raise ConfigError(f"{name}: {error}. Use the address of a miner's hotkey, which starts with 5") from None
+    return {hotkey for _, hotkey in given}
+
+
+def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Settings
     *,
     api_url: str = defaults.API_URL,
     api_timeout: float = defaults.API_TIMEOUT,
     hotkeys: Iterable[str] = (),
+    hotkeys_source: str = "--hotkey",
     credentials: Credentials | None = None,
     miner_ss58: str = "",
     listen: Iterable[str] = (defaults.LISTEN_ADDRESS,),
@@ -198,54 +258,44 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
     max_age: Iterable[str] = (),
     collectors: Mapping[str, bool] | None = None,
 ) -> Settings:
-    """Validate what the user configured.
+    """Validate the user's configuration. Arguments that are not listed here are as in :class:`Settings`.
 
     Args:
-        api_url: Base address of the Chutes API.
-        api_timeout: Seconds without a byte after which a request to it is given up.
         hotkeys: Addresses to watch.
-        credentials: The keys that were found.
-        miner_ss58: ``MINER_SS58``: watched too, with or without a seed.
-        listen: Addresses to listen on.
-        systemd_socket: Whether systemd has opened the sockets, instead.
-        web_config: Path of the web configuration; it is read by who serves.
-        enable_lifecycle: Whether ``POST /-/reload`` is served.
-        max_requests: Most scrapes that are answered at once; 0 for any number.
-        telemetry_path: Path of the metrics page.
-        timeout_offset: Seconds by which an answer comes before the scraper's timeout.
-        miners: Which miners' public data is exported besides the watched ones'; when None, everybody's where no
-            hotkey is named, and nobody's otherwise.
-        max_series: Most series that the collectors may have together.
-        created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
-        ttl: ``FEED=SECONDS``: how long an answer of the feed counts as fresh.
-        max_age: ``FEED=SECONDS``: the age at which an answer of the feed is dropped.
-        collectors: Whether a collector is on, by name.
+        hotkeys_source: The flag or the variable of these addresses, for messages.
+        credentials: The configured keys.
+        miner_ss58: ``MINER_SS58``, which is watched with or without a seed.
+        listen: Addresses to listen on, as text.
+        miners: None means ``watched`` with hotkeys and ``all`` without.
+        ttl: ``FEED=SECONDS``: time for which an answer of the feed is fresh.
+        max_age: ``FEED=SECONDS``: age at which an answer of the feed is dropped.
 
     Raises:
-        ConfigError: Something of it cannot be used; the message says what and why.
+        ConfigError: A setting cannot be used. The message says which and why.
     """
     credentials = credentials or Credentials((), (), ())
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
     warnings = list(credentials.warnings)
-    watched = {hotkey.strip() for hotkey in (*hotkeys, miner_ss58) if hotkey.strip()}
-    for hotkey in watched:
-        try:
-            public_key(hotkey)
-        except HotkeyError as error:
-            raise ConfigError(str(error)) from None
+    watched = _watched_hotkeys(hotkeys, hotkeys_source, miner_ss58)
     watched |= {key.address for key in credentials.keys}
     if miners == "watched" and not watched:
-        raise ConfigError("--miners watched needs somebody to watch: give --hotkey or --hotkey-file")
+        raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
     url = _validated_url(api_url)
     if url.startswith("http:") and credentials.keys and not _is_loopback(url):
-        warnings.append(f"signatures go to {url} without encryption: whoever sees one can use it for 10 minutes")
+        warnings.append(
+            f"--api.url: signatures go to {url} without encryption, "
+            "and anybody who reads one can use it for 10 minutes. Use https://"
+        )
     _require_usable(collectors or {}, credentials, watched)
-    addresses = tuple(Address.parse(text) for text in listen)
+    try:
+        addresses = tuple(Address.parse(text) for text in listen)
+    except ConfigError as error:
+        raise ConfigError(f"--web.listen-address: {error}") from None
     if not _PATH.fullmatch(telemetry_path) or telemetry_path in _RESERVED_PATHS:
         raise ConfigError(
-            f"{telemetry_path!r} cannot be the path of the metrics: it starts with /, has letters, digits and -._~/ "
-            f"and is none of {', '.join(_RESERVED_PATHS)}"
+            f"--web.telemetry-path {telemetry_path!r} cannot be the path of the metrics: start with /, "
+            f"use only letters, digits and -._~/, and do not use {', '.join(_RESERVED_PATHS)}"
         )
     if not (math.isfinite(api_timeout) and math.isfinite(timeout_offset)):
         raise ConfigError("--api.timeout and --scrape.timeout-offset must be finite numbers of seconds")
@@ -271,29 +321,27 @@ def make_settings(  # noqa: PLR0913 - one argument a flag
 
 
 def _require_usable(collectors: Mapping[str, bool], credentials: Credentials, watched: set[str]) -> None:
-    """Refuse collectors that the user wants and that could bring nothing."""
+    """Refuse collectors that the user enabled although they cannot give any data."""
     for collector in COLLECTORS:
         if collectors.get(collector.name):
             if collector.needs_key and not credentials.keys:
                 raise ConfigError(
                     f"--collector.{collector.name} needs a hotkey's seed: "
-                    "give --hotkey-file, or MINER_SS58 and MINER_SEED"
+                    "add --hotkey-file, or set MINER_SS58 and MINER_SEED"
                 )
             if collector.scope == "miner" and not watched:
-                raise ConfigError(
-                    f"--collector.{collector.name} needs somebody to watch: give --hotkey or --hotkey-file"
-                )
+                raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
 
 
 def _freshness(ttl: Iterable[str], max_age: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Return the time to live and the maximum age of each feed of which the user set one."""
+    """Return the time to live and maximum age of each feed for which the user set one of them."""
     fresh, kept = _by_feed("--feed.ttl", ttl), _by_feed("--feed.max-age", max_age)
     found = {}
     for feed in FEEDS:
         if feed.name not in fresh and feed.name not in kept:
             continue
         seconds = fresh.get(feed.name, feed.ttl)
-        # A longer time to live also keeps answers for that long.
+        # A longer time to live raises the maximum age, too.
         bound = kept.get(feed.name, max(feed.max_age, seconds))
         if bound < seconds:
             raise ConfigError(
@@ -314,7 +362,10 @@ def _by_feed(flag: str, texts: Iterable[str]) -> dict[str, float]:
         except ValueError:
             seconds = math.nan
         if name not in names or not 0 <= seconds < math.inf:
-            raise ConfigError(f"{flag} {text!r}: write FEED=SECONDS, with a feed of {', '.join(sorted(names))}")
+            raise ConfigError(
+                f"{flag} {text!r} is invalid: write FEED=SECONDS with a plain number. "
+                f"Feeds are {', '.join(sorted(names))}"
+            )
         found[name] = seconds
     return found
 
@@ -326,13 +377,13 @@ def _validated_url(text: str) -> str:
     except ValueError:
         parts, host = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or parts.query or parts.fragment:
-        # What may hold a password is not repeated.
-        shown = "the API's address" if "@" in text else repr(text)
+        # Do not show an address that may contain a password.
+        shown = "--api.url" if "@" in text else f"--api.url {text!r}"
         raise ConfigError(
-            f"{shown} is not an address of an API: write https://HOST (or http://), without a query or a fragment"
+            f"{shown} is not an address of an API: write https://HOST or http://HOST, without a query or a fragment"
         )
     if "@" in parts.netloc:
-        raise ConfigError("the API's address has a user or a password in it: write https://HOST alone")
+        raise ConfigError("--api.url has a user or a password: write https://HOST without them")
     # This also writes the scheme in lower case, as every check of it expects.
     return urlunsplit(parts).rstrip("/")
 

@@ -1,4 +1,4 @@
-"""Default settings, apart from all else so that ``--help`` can show them without importing what they configure."""
+"""Default settings. ``--help`` shows them without importing the modules that use them."""
 
 import signal
 
@@ -11,4 +11,4 @@ MAX_SERIES = 100_000
 MAX_REQUESTS = 64
 
 HELD_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-"""Signals that wait until the command handles them."""
+"""Signals that are blocked until the command handles them."""

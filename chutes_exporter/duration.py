@@ -1,4 +1,4 @@
-"""Durations as people say them."""
+"""Durations in words."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
 def human_duration(seconds: float) -> str:
-    """Say a duration in its largest fitting unit, rounded: ``12 minutes``, ``1 hour``, ``0.4 seconds``.
-
-    Args:
-        seconds: Any length of time in seconds; the sign is dropped.
-    """
+    """Format a duration, rounded, without its sign: ``12 minutes``, ``1 hour``, ``0.4 seconds``."""
     seconds = abs(seconds)
     for size, name in _UNITS:
-        # Above one and a half units: "90 minutes" reads truer than "2 hours".
+        # Use a unit from 1.5 on: "89 minutes" is more precise than "1 hour".
         if seconds > size * 1.5 or round(seconds) == size:
             count = round(seconds / size)
             return f"{count} {name}{'s' if count != 1 else ''}"

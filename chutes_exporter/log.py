@@ -1,4 +1,4 @@
-"""Logging: one line an event, logfmt or JSON, on standard error."""
+"""Logging: one line for each event, in logfmt or JSON, on standard error."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _LIMITED = ("asyncio", "server", "uvicorn.error")
 _LIMIT_SECONDS = 60.0
 
 
-def _first_things_first(_logger: object, _name: str, event: EventDict) -> EventDict:
+def _order_keys(_logger: object, _name: str, event: EventDict) -> EventDict:
     return {**{key: event[key] for key in _FIRST if key in event}, **event}
 
 
 class RateLimit(logging.Filter):
-    """Lets one line of each kind through in a minute, where clients can cause lines.
+    """Limits lines that clients can cause to one of each kind per minute.
 
     Args:
-        monotonic: A clock that never jumps, in seconds.
+        monotonic: A monotonic clock in seconds.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -41,10 +41,10 @@ class RateLimit(logging.Filter):
         self._last: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a line is written."""
+        """Return whether to write a line."""
         if record.name not in _LIMITED:
             return True
-        # The first line of a message is its kind; structlog's messages are dictionaries here.
+        # The first line of a message is its kind. The messages of structlog are dictionaries here.
         event = record.msg["event"] if isinstance(record.msg, dict) else record.msg
         kind, now = (record.name, str(event).partition("\n")[0]), self._monotonic()
         if now - self._last.get(kind, -_LIMIT_SECONDS) < _LIMIT_SECONDS:
@@ -54,11 +54,11 @@ class RateLimit(logging.Filter):
 
 
 def configure(level: Level, form: LogFormat) -> None:
-    """Send everything that is logged, by this package and by libraries, through one renderer.
+    """Configure logging for this package and all libraries.
 
     Args:
-        level: The least level that is written.
-        form: How a line is written.
+        level: Minimum level to write.
+        form: Format of a line.
     """
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
@@ -77,7 +77,7 @@ def configure(level: Level, form: LogFormat) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 structlog.processors.EventRenamer("msg"),
-                _first_things_first,
+                _order_keys,
                 render,
             ],
         )
@@ -86,7 +86,7 @@ def configure(level: Level, form: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # The HTTP libraries' own talk would hold what is sent and received; the client tells what matters.
+    # Info messages of the HTTP libraries would contain requests and responses.
     for library in ("httpx", "httpcore", "uvicorn", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)
     structlog.configure(

@@ -1,1 +1,1 @@
-"""What installs the exporter where it runs, as far as it is made from other files or run from here."""
+"""Generated installation files, and the stack that runs from here."""

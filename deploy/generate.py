@@ -201,7 +201,7 @@ FILES: Final = {
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
 }
-"""What is made, by its path in deploy/."""
+"""Generated files by their path in deploy/."""
 
 if __name__ == "__main__":
     shutil.rmtree(CHART / "files", ignore_errors=True)

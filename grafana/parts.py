@@ -1,8 +1,7 @@
-"""What all boards are made of: queries with the worlds they have data in, panels, rows, variables and links.
+"""The parts of boards: queries with the worlds in which they have data, panels, rows, variables and links.
 
-Several exporters may watch the same (a pair for availability, or a page of /probe beside the main one), so that every
-series may be there more than once. The queries here begin by taking one of each, with `max by` over the labels that
-identify it, and join with an explicit `on`.
+Several exporters may export the same series, for example a pair for availability, or a page of /probe beside the main
+page. So the queries first take one of each series with `max by` its identifying labels, and join with an explicit `on`.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ JOB: Final = 'job=~"$job"'
 WATCHED: Final = 'job=~"$job", hotkey=~"$hotkey"'
 TAG: Final = "chutes-exporter"
 MINIMUM_STEP: Final = "1m"
-"""The miners' Prometheus scrapes once a minute: rates need a range that holds several of that."""
-OURS: Final = f"and on (job, instance) last_over_time(chutes_exporter_build_info{{{JOB}}}[7d])"
-"""Of the targets of a job, keeps those that were exporters of ours within a week."""
+"""The miners' Prometheus scrapes once a minute, and the range of a rate must contain several scrapes."""
+WAS_EXPORTER: Final = f"and on (job, instance) last_over_time(chutes_exporter_build_info{{{JOB}}}[7d])"
+"""Keeps the targets of a job that were chutes-exporters within the past week."""
 SIGNED_FEEDS: Final = "servers|nodes|inventory|instances|thrash_cooldowns"
 
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
@@ -56,32 +55,32 @@ def miner(metric: str, *labels: str, **where: str) -> str:
 
     Args:
         metric: Its name.
-        labels: What tells its series apart, besides the hotkey.
-        where: Values of labels; `~` before one makes it a regular expression, `!` anything but it.
+        labels: Identifying labels besides the hotkey.
+        where: Values of labels. `~` before a value means a regular expression, and `!` means another value.
     """
     return f"max by ({', '.join(('hotkey', *labels))}) ({_selector(metric, WATCHED, where)})"
 
 
 def platform(metric: str, *labels: str, **where: str) -> str:
-    """Select a metric that is not about the watched miners alone; otherwise like `miner`."""
+    """Select a metric of all miners or of the platform. The arguments are those of `miner`."""
     by = f" by ({', '.join(labels)})" if labels else ""
     return f"max{by} ({_selector(metric, JOB, where)})"
 
 
-def worst(selected: str) -> str:
-    """Take of several exporters the one that is worst off, where a board is about the exporters themselves."""
+def lowest_of_exporters(selected: str) -> str:
+    """Take the lowest value of several exporters, on a board about the exporters themselves."""
     return selected.replace("max", "min", 1)
 
 
-def ten(expression: str, label: str) -> str:
-    """Keep of an expression the ten that are greatest at the end, for lines that stay the same ones."""
-    # After each selector: the same question, asked for the end of the range at every step.
+def top_ten_at_end(expression: str, label: str) -> str:
+    """Keep the ten series with the greatest values at the end of the range, so that all steps show the same series."""
+    # At every step, evaluate the selectors at the end of the range.
     now = re.sub(r"(\{[^{}]*\})", r"\1 @ end()", expression)
     return f"({expression}) and on ({label}) topk(10, {now})"
 
 
-def named(expression: str) -> str:
-    """Give what has a `chute_id` the chute's `name`: the id itself where the name is not known."""
+def with_chute_name(expression: str) -> str:
+    """Add the label `name` to series with a `chute_id`. An unknown name becomes the id."""
     names = f"topk by (chute_id) (1, {platform('chutes_chute_info', 'chute_id', 'name')})"
     return (
         f"({expression}) * on (chute_id) group_left (name) {names}\n"
@@ -90,11 +89,11 @@ def named(expression: str) -> str:
 
 
 def or_absence(value: str, collector: str) -> str:
-    """Give a value, or which absence it is that there is none.
+    """Return a query for a value, or for the state that explains why there is no value.
 
     Args:
-        value: What is asked; nothing where it is not known.
-        collector: The collector it comes from. With good answers to all that it asks, there is nothing of the kind.
+        value: The query for the value.
+        collector: The collector of its metrics. If all its answers are good, no value means none.
     """
     (found,) = (one for one in COLLECTORS if one.name == collector)
     here = WATCHED if found.scope == "signer" else JOB
@@ -115,19 +114,19 @@ def or_absence(value: str, collector: str) -> str:
     fallbacks += [
         f"{OFF} * ({live}) unless on () count({success})",
         f"{NO_DATA} * ({live})",
-        f"{DOWN} * (count(up{{{JOB}}} == 0 {OURS}) > bool 0)",
+        f"{DOWN} * (count(up{{{JOB}}} == 0 {WAS_EXPORTER}) > bool 0)",
     ]
     return "\nor on () ".join((value, *(f"({one})" for one in fallbacks)))
 
 
 @dataclass(frozen=True)
 class Query:
-    """A question to Prometheus.
+    """A query to Prometheus.
 
     Attributes:
-        expr: In PromQL.
+        expr: The PromQL expression.
         legend: Name of the series, with labels as `{{label}}`.
-        data: The worlds in which it returns something for the present.
+        data: The worlds in which it returns data for now.
     """
 
     expr: str
@@ -140,13 +139,13 @@ class Column:
     """A column of a table.
 
     Attributes:
-        source: A label, or the letter of the query whose value it is.
-        title: As it is headed.
+        source: A label, or the letter of a query.
+        title: The title.
         unit: Grafana's name of the unit.
-        states: Values, or texts, that mean states.
+        states: States of values or texts.
         width: In pixels.
-        link: Where a click leads.
-        thresholds: From which value on it has which colour.
+        link: URL of a click.
+        thresholds: Lowest values of colours.
     """
 
     source: str
@@ -160,12 +159,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel, and what it is known to show where.
+    """A panel with its queries.
 
     Attributes:
         builder: Makes its JSON.
-        queries: What it asks.
-        size: Columns of 24, and rows.
+        queries: Its queries.
+        size: Width in columns (of 24) and height in rows.
     """
 
     builder: stat.Panel | table.Panel | timeseries.Panel
@@ -184,7 +183,7 @@ def _targets(queries: Sequence[Query], *, now: bool, rows: bool = False) -> list
 
 
 def _steps(thresholds: Iterable[tuple[float, str]]) -> list[models.Threshold]:
-    """Make the steps of a scale that begins where nothing is wrong, unless a step says otherwise."""
+    """Make the steps of a scale. It begins with the plain colour unless the first step is minus infinity."""
     steps = list(thresholds)
     lowest = [models.Threshold(value=None, color=PLAIN)]
     if steps and steps[0][0] == float("-inf"):
@@ -212,18 +211,18 @@ def tile(
     empty: str = "no exporter",
     width: int = 3,
 ) -> Panel:
-    """Make a tile: one number, or the state it means.
+    """Make a tile with one number or state.
 
     Args:
-        title: What it is.
-        description: What to do when it looks bad.
-        query: A query, or an expression that always says something.
+        title: The title.
+        description: The meaning, and what to do when it looks bad.
+        query: A query, or an expression that has data in every world.
         unit: Grafana's name of the unit.
-        states: What values mean, besides the absences.
-        thresholds: From which value on it has which colour.
-        decimals: How many; as many as fit when None.
-        empty: What it says when there is no answer at all.
-        width: Columns.
+        states: States of values, besides the absences.
+        thresholds: Lowest values of colours.
+        decimals: Number of decimals. None lets Grafana choose.
+        empty: The text without any result.
+        width: Width in columns.
     """
     query = Query(query, data=ALL) if isinstance(query, str) else query
     panel = (
@@ -261,14 +260,14 @@ def lines(
     """Make lines over time.
 
     Args:
-        title: What they are.
-        description: What to do when it looks bad.
-        queries: What is asked.
+        title: The title.
+        description: The meaning, and what to do when it looks bad.
+        queries: The queries.
         unit: Grafana's name of the unit.
-        states: States that series are named after; all others are drawn in a shade of their query's colour.
-        stacked: Whether they are parts of a whole.
-        empty: What it says when there is nothing.
-        size: Columns and rows.
+        states: States whose colours the series with their names get. Others get a shade of their query's colour.
+        stacked: Whether the lines are parts of a whole.
+        empty: The text without data.
+        size: Width in columns and height in rows.
     """
     panel = (
         timeseries.Panel()
@@ -322,13 +321,13 @@ def rows(
     """Make a table.
 
     Args:
-        title: What it lists.
-        description: What to do when it looks bad.
-        queries: What is asked; rows that agree in all common labels are one.
-        columns: What of the answers is shown, in this order.
-        empty: What it says when it has no rows.
-        sort: The title of the column that orders it, and whether the greatest come first.
-        size: Columns and rows.
+        title: The title.
+        description: The meaning, and what to do when it looks bad.
+        queries: The queries. Rows with equal common labels are merged.
+        columns: The columns in their order.
+        empty: The text without rows.
+        sort: Title of the column that orders the rows, and whether the order is descending.
+        size: Width in columns and height in rows.
     """
     letters = _LETTERS[: len(queries)]
     value = "Value #{}" if len(queries) > 1 else "Value"
@@ -366,9 +365,9 @@ def rows(
 
 
 def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
-    # What is missing in one row is not what is missing altogether.
+    # An empty cell must not show the text of an empty table.
     yield models.DynamicConfigValue(id_val="noValue", value="-")
-    # Text that looks like a number is text.
+    # Do not format text that looks like a number.
     yield models.DynamicConfigValue(id_val="unit", value=column.unit or "string")
     if column.states:
         yield models.DynamicConfigValue(id_val="mappings", value=_mappings(column.states))
@@ -385,7 +384,7 @@ def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
 
 
 def board_link(uid: str, **variables: str) -> str:
-    """Return the address of another board, with what is chosen here and the time kept."""
+    """Return the address of another board that keeps the chosen variables and time."""
     chosen = "&".join(f"var-{name}={value}" for name, value in {"datasource": "${datasource}", **variables}.items())
     return f"/d/{uid}?{chosen}&${{job:queryparam}}&${{__url_time_range}}"
 
@@ -395,10 +394,10 @@ class Board:
     """A dashboard.
 
     Attributes:
-        uid: A slug, which is its address.
-        title: Not one that the miners' chart has.
-        description: What it answers.
-        panels: With the titles of rows between them.
+        uid: A slug, which is part of its address.
+        title: The title. It must differ from the dashboards of the miners' chart.
+        description: The description.
+        panels: Its panels, and titles of rows between them.
     """
 
     uid: str
@@ -416,7 +415,7 @@ class Board:
         self.panels += [title, *panels]
 
 
-STORY: Final = (
+BOARD_ORDER: Final = (
     ("chutes-overview", "Overview"),
     ("chutes-fleet", "Fleet"),
     ("chutes-instances", "Instances"),
@@ -424,7 +423,7 @@ STORY: Final = (
     ("chutes-subnet", "Subnet"),
     ("chutes-exporter", "Exporter"),
 )
-"""The boards in the order in which they tell it, each leading to the next."""
+"""The boards in the order of their links."""
 
 ALERTS: Final = 'alertname=~"Chutes.+", job=~"$job|", hotkey=~"$hotkey|"'
 """Matches the alerts about the watched miners, and those about no miner."""
@@ -453,8 +452,8 @@ def _variable(name: str, label: str, description: str) -> builders.QueryVariable
     )
 
 
-def make(board: Board) -> str:
-    """Make a board's JSON, as it is committed."""
+def dashboard_json(board: Board) -> str:
+    """Return a board's JSON, as it is committed."""
     made = (
         builders.Dashboard(board.title)
         .uid(board.uid)
@@ -467,7 +466,7 @@ def make(board: Board) -> str:
         .refresh("1m")
         .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
         .with_variable(_variable("job", "Job", "Scrape jobs that have an exporter.").all_value(".+"))
-        # Without a value of its own, "All" means the watched: the exporter may tell of everybody.
+        # "All" has no own regular expression here, so that it means all watched miners and not all exported ones.
         .with_variable(_variable("hotkey", "Hotkey", "Miners that the exporter was told to watch."))
         .annotation(
             builders.AnnotationQuery()
@@ -478,8 +477,8 @@ def make(board: Board) -> str:
             .expr(ANNOTATION.expr)
         )
     )
-    place = [uid for uid, _ in STORY].index(board.uid)
-    for uid, name in STORY[place + 1 :] + STORY[:place]:
+    place = [uid for uid, _ in BOARD_ORDER].index(board.uid)
+    for uid, name in BOARD_ORDER[place + 1 :] + BOARD_ORDER[:place]:
         made.link(
             builders.DashboardLink(name)
             .type(models.DashboardLinkType.LINK)
@@ -504,7 +503,7 @@ def make(board: Board) -> str:
         made.with_panel(part.builder.id(number).grid_pos(models.GridPos(h=tall, w=width, x=x, y=y)))
         x, height = x + width, max(height, tall)
     text = json.dumps(made.build(), cls=JSONEncoder)
-    # The data source's own fields of an annotation, of which the builder knows nothing.
+    # The builder does not know these fields of the data source.
     written = json.loads(text)
     for annotation in written["annotations"]["list"]:
         annotation |= {

@@ -1,7 +1,7 @@
-"""How states look: the one table of their names and colours, for all boards.
+"""The names and colours of states on all boards.
 
-A colour says that something is wrong: red for what earns nothing or costs the place, orange for what needs a look. All
-that is well is drawn in the colour of text.
+Red means that something earns nothing or endangers the seat. Orange means that something needs attention. Everything
+else has the colour of text.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 RED: Final = "red"
 ORANGE: Final = "orange"
 PLAIN: Final = "text"
-"""Grafana's own colour of text: nothing is wrong."""
+"""Grafana's colour of text."""
 PARTS: Final = ("blue", "purple", "super-light-blue", "super-light-purple")
-"""Lines that are told apart, and mean nothing by it, are shades of these."""
+"""Shades that distinguish lines and mean nothing else."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class State:
     """A value that means a state.
 
     Attributes:
-        value: As queries return it, or the label's text.
-        text: What is shown instead.
+        value: The value of a query or of a label.
+        text: The text to show instead.
         color: Grafana's name of the colour.
     """
 
@@ -39,9 +39,14 @@ ABSENCES: Final = (
     State(-4, "none", PLAIN),
     State(-5, "not asked", PLAIN),
 )
-"""Why a tile has no number: Prometheus cannot scrape the exporter; the exporter watches the miner without its key; the
-API has given no (current, readable) answer; it has answered all that was asked, and there is nothing of the kind; the
-exporter does not ask for it."""
+"""Reasons for a tile without a number.
+
+- exporter down: Prometheus cannot scrape the exporter.
+- no key: the exporter watches the miner without its key.
+- no data: the API has given no current and readable answer.
+- none: the answers are good, and there is nothing of the kind.
+- not asked: the exporter does not request it.
+"""
 DOWN, NO_KEY, NO_DATA, NOTHING, OFF = (int(state.value) for state in ABSENCES)
 
 ANSWERS: Final = (State(0, "silent", RED), State(1, "answers"))
@@ -60,7 +65,7 @@ GPU: Final = (
     State(3, "disabled", PARTS[1]),
     State(4, "earning"),
 )
-"""States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`' label `state`."""
+"""States of a GPU, the most expensive first. The texts are values of the label `state` of `chutes_fleet_gpus`."""
 
 INSTANCE: Final = (
     State(0, "failed", RED),
@@ -68,11 +73,11 @@ INSTANCE: Final = (
     State(2, "disabled", PARTS[1]),
     State(3, "active"),
 )
-"""States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`."""
+"""States of an instance. The texts are values of the label `state` of `chutes_fleet_instances`."""
 
 READING: Final = (State("stale", "stale", ORANGE), State("failed", "failed", RED))
-"""How readings of feeds come about that are not as they should be."""
+"""Bad results of reading feeds."""
 IMAGE: Final = (State("error", "error", ORANGE),)
-"""The status of images whose build failed."""
+"""Status of images whose build failed."""
 SEVERITY: Final = (State(0, "critical", RED), State(1, "warning", ORANGE), State(2, "info"))
-"""Severities of alerts, the gravest first; the texts are the values of their label `severity`."""
+"""Severities of alerts, the most severe first. The texts are values of the label `severity`."""

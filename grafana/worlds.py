@@ -1,4 +1,4 @@
-"""The worlds that boards declare their looks for; tests/grafana/ makes each of them, and asks every query in it."""
+"""The worlds for which queries declare whether they have data. tests/grafana/ runs every query in each world."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Final
 
 
 class World(enum.Enum):
-    """What a board may be looked at in."""
+    """A situation in which somebody looks at a board."""
 
-    HEALTHY = "a miner whose every GPU earns, watched by a pair of exporters"
-    SICK = "miners with all the troubles that there are"
+    HEALTHY = "a miner whose GPUs all earn, watched by a pair of exporters"
+    SICK = "miners with all possible problems"
     EMPTY = "a miner with a seat and a key, and nothing else"
     KEYLESS = "a miner that is watched without its key"
-    DOWN = "an exporter that was there, and cannot be scraped any more"
+    DOWN = "an exporter that can no longer be scraped"
 
 
 ALL: Final = frozenset(World)
 LIVE: Final = ALL - {World.DOWN}
 KEYED: Final = LIVE - {World.KEYLESS}
 STOCKED: Final = KEYED - {World.EMPTY}
-"""Where the miner has a key, and servers, GPUs and instances."""
+"""The miner has a key, servers, GPUs and instances."""
 BUSY: Final = LIVE - {World.EMPTY}
-"""Where the miner has computed something."""
+"""The miner has computed something."""
 SICK: Final = frozenset({World.SICK})
 ALARMED: Final = SICK | {World.DOWN}
-"""Where alerts fire."""
+"""Alerts fire."""
 FADING: Final = ALL
-"""Rates and the like look back, and so outlive an exporter for some minutes."""
+"""For rates, which look back and still have data some minutes after an exporter went down."""
 FADING_BUSY: Final = BUSY | {World.DOWN}
 FADING_KEYED: Final = KEYED | {World.DOWN}

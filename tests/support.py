@@ -1,4 +1,4 @@
-"""What many tests need: clocks, pages, and real servers."""
+"""Helpers of many tests: clocks, pages and real servers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def count_openmetrics(text: str) -> int:
 
 
 def data_of(page: Page) -> Page:
-    """Return the part of a page that tells of the API's data, not of the exporter itself."""
+    """Return the samples of a page about the API's data, without the exporter's own metrics."""
     own = ("process_", "python_", "chutes_api_", "chutes_feed_", "chutes_scrape_", "chutes_exporter_")
     return {
         key: value for key, value in page.items() if not key[0].startswith(own) and key[0] != "chutes_miner_watched"
@@ -114,7 +114,7 @@ def data_of(page: Page) -> Page:
 
 
 def successes(page: Page) -> dict[str, float]:
-    """Return how each collector went, by name."""
+    """Return the success of each collector by name."""
     return {
         dict(labels)["collector"]: value
         for (name, labels), value in page.items()
@@ -142,7 +142,7 @@ async def served_exporter(
 def free_port() -> int:
     """Return a port that nobody listens on, and that nobody else gets until this process ends."""
     reserved = socket.socket()
-    # Whoever listens sets the same option, and may therefore share the port with a socket that does not listen.
+    # A server sets the same option, and may therefore share the port with a socket that does not listen.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind(("127.0.0.1", 0))
     port: int = reserved.getsockname()[1]
@@ -151,12 +151,12 @@ def free_port() -> int:
 
 
 def examples(count: int) -> int:
-    """Return how many examples a property is tried on: as many, or five times as many in CI's deeper run."""
+    """Return the number of examples of a property test, five times as many in CI's deeper run."""
     return count * (5 if os.environ.get("CHUTES_EXPORTER_TEST_DEEP") else 1)
 
 
 async def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something is so; a coroutine is asked for what comes of it."""
+    """Wait until a condition is true. The condition may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
@@ -167,7 +167,7 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 async def get(url: str, **headers: str) -> httpx.Response:
-    """Ask once."""
+    """Send one GET request."""
     async with httpx.AsyncClient(timeout=30) as client:
         return await client.get(url, headers=headers)
 
@@ -197,7 +197,7 @@ def recording(directory: Path, name: str) -> bytes:
 
 
 def replay(answers: Mapping[str, bytes]) -> Starlette:
-    """Make an API that gives recorded answers, whoever asks.
+    """Make an API that gives recorded answers to every client.
 
     Args:
         answers: Bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one`` for one miner's. What
@@ -244,7 +244,7 @@ def fast_rules(directory: Path) -> list[Path]:
 
 
 class History:
-    """What a Prometheus that is about to start in a directory would have scraped before.
+    """Past scrapes of a Prometheus that will start in a directory.
 
     Args:
         directory: As `Prometheus` has it.
@@ -260,7 +260,7 @@ class History:
         """Add a page that was scraped at a Unix time, later than the one before."""
         with self._path.open("a") as file:
             for (name, own), value in page.items():
-                # What it costs to make a history is not what an exporter costs.
+                # The process metrics of this test are not those of an exporter.
                 if not name.startswith("process_"):
                     pairs = (f"{label}={json.dumps(text, ensure_ascii=False)}" for label, text in (*own, *self._labels))
                     file.write(f"{name}{{{','.join(pairs)}}} {value} {at:.3f}\n")
@@ -300,7 +300,7 @@ class Prometheus:
 
     @property
     def log(self) -> str:
-        """What it has logged."""
+        """The log of the process."""
         return (self.directory / "log").read_text()
 
     def __enter__(self) -> Self:

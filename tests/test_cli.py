@@ -165,7 +165,19 @@ def cold_key(directory: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
-        (("--hotkey", "nonsense"), {}, "not an SS58 address"),
+        (("--hotkey", "nonsense"), {}, "--hotkey: the value (not shown, 8 characters) is not an SS58 address"),
+        ((), {"CHUTES_EXPORTER_HOTKEY": "nonsense"}, "CHUTES_EXPORTER_HOTKEY: the value"),
+        ((), {"MINER_SS58": "nonsense"}, "MINER_SS58: the value"),
+        (("--hotkey", ""), {}, "--hotkey is empty"),
+        (("--hotkey", f"{HOTKEY},{OTHER}"), {}, "repeat --hotkey for each hotkey"),
+        ((), {"CHUTES_EXPORTER_HOTKEY": f"{HOTKEY},{OTHER}"}, "separate hotkeys by spaces"),
+        ((), {"HOTKEY": HOTKEY}, "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"),
+        (("-hotkey", HOTKEY), {}, "-hotkey has only one dash: write --hotkey"),
+        (("serve", f"-hotkey={HOTKEY}"), {}, "write --hotkey="),
+        (("--api.timeout", "20s"), {}, "'20s' is not a number of seconds: write a plain number"),
+        (("--api.timeout", "0"), {}, "'--api.timeout'"),
+        (("--feed.ttl", "scores=5m"), {}, "--feed.ttl 'scores=5m' is invalid: write FEED=SECONDS"),
+        (("query", "stats", "--json", "--csv"), {}, "--json and --csv exclude each other"),
         (("--hotkey-file", "/nowhere/hot"), {}, "cannot read the hotkey file"),
         ((), {"MINER_SEED": TEST_SEED, "MINER_SS58": OTHER}, "does not belong"),
         ((), {"MINER_SEED": TEST_SEED}, "without MINER_SS58"),
@@ -177,19 +189,27 @@ def cold_key(directory: Path) -> str:
         (("--api.timeout", "nan"), {}, "finite"),
         ((), {"HTTPS_PROXY": "garbage://x"}, "HTTPS_PROXY"),
         (("--api.url", "nonsense"), {}, "not an address of an API"),
-        (("--web.listen-address", "nonsense"), {}, "not an address to listen on"),
+        (("--web.listen-address", "nonsense"), {}, "--web.listen-address: 'nonsense' is not an address to listen on"),
         (("--web.listen-address", "192.0.2.1:1"), {}, "cannot listen on"),
         (("--collector.nonsense",), {}, "No such option"),
         (("nonsense",), {}, "No such command"),
-        (("--api.url", "http://127.0.0.1:9", "check"), {}, "the command goes first: chutes-exporter check"),
+        (("--api.url", "http://127.0.0.1:9", "check"), {}, "the command must come first: chutes-exporter check"),
         (("--collector.nodes",), {}, "--collector.nodes needs a hotkey's seed"),
-        (("--collector.unique_chute_history",), {}, "needs somebody to watch"),
-        (("--miners", "watched"), {}, "needs somebody to watch"),
-        (("demo", "--simulator.listen-address", "127.0.0.1:0", "--simulator.fault", "nonsense"), {}, "write one like"),
-        (("demo", "--simulator.listen-address", "nonsense"), {}, "not an address to listen on"),
+        (("--collector.unique_chute_history",), {}, "needs a watched miner: add --hotkey"),
+        (("--miners", "watched"), {}, "needs a watched miner: add --hotkey"),
+        (
+            ("demo", "--simulator.listen-address", "127.0.0.1:0", "--simulator.fault", "nonsense"),
+            {},
+            "--simulator.fault 'nonsense'",
+        ),
+        (
+            ("demo", "--simulator.listen-address", "nonsense"),
+            {},
+            "--simulator.listen-address: 'nonsense' is not an address to listen on",
+        ),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_a_sentence_without_a_trace(
+def test_invalid_settings_are_refused_without_a_traceback(
     arguments: tuple[str, ...], variables: dict[str, str], words: str
 ) -> None:
     result = run(*arguments, **variables)
@@ -199,14 +219,47 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_without_a_trace(
     assert TEST_SEED[2:] not in result.stderr
 
 
+def first_lines(count: int, *arguments: str, **variables: str) -> str:
+    """Return the first lines of the log of the command."""
+    process = subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environment(**variables))
+    assert process.stderr is not None
+    lines = "".join(process.stderr.readline() for _ in range(count))
+    process.terminate()
+    process.communicate(timeout=20)
+    return lines
+
+
+@pytest.mark.parametrize("command", [(), ("demo", "--simulator.listen-address", "127.0.0.1:0")])
+def test_an_unknown_variable_causes_a_warning_with_the_nearest_name(command: tuple[str, ...]) -> None:
+    line = first_lines(1, *command, *LISTEN, CHUTES_EXPORTER_HOTKEYS=HOTKEY)
+    assert "level=warning" in line
+    assert "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: did you mean CHUTES_EXPORTER_HOTKEY?" in line
+
+
+def test_the_start_is_logged_with_the_watched_miners_and_the_collectors_that_are_off() -> None:
+    line = first_lines(1, *LISTEN, "--no-collector.scores", "--hotkey", HOTKEY, "--api.url", "http://127.0.0.1:9")
+    assert f"watched={HOTKEY} " in line
+    assert "off_by_flag=scores" in line
+    assert re.search(r'off_without_key="[a-z_ ]*servers', line)
+    assert "off_by_default" not in line
+    assert "off_without_hotkey" not in line
+
+
+def test_without_a_hotkey_the_start_is_logged_with_the_whole_subnet() -> None:
+    line = first_lines(1, *LISTEN, "--api.url", "http://127.0.0.1:9")
+    assert 'watched="whole subnet"' in line
+    assert "off_without_hotkey=unique_chute_history" in line
+    assert "off_by_default=stats_per_chute" in line
+
+
 def test_a_cold_key_is_refused(tmp_path: Path) -> None:
     result = run("--hotkey-file", cold_key(tmp_path))
     assert result.returncode == 1
     assert "cold key" in result.stderr
 
 
-def test_a_page_of_nothing_is_warned_of() -> None:
-    off = [f"--no-collector.{name}" for name in ("metagraph", "scores", "stats", "metrics")]
+def test_serving_without_collectors_logs_a_warning() -> None:
+    off = [f"--no-collector.{name}" for name in ("metagraph", "scores", "stats", "metrics", "utilization", "bounties")]
     process = subprocess.Popen([COMMAND, *LISTEN, *off], stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stderr is not None
     line = process.stderr.readline()
@@ -215,7 +268,7 @@ def test_a_page_of_nothing_is_warned_of() -> None:
     assert "no collector is on" in line
 
 
-def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+def test_a_hotkey_file_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "hot"
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     path.chmod(0o644)

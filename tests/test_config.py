@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.config import Address, ConfigError, Credentials, find_credentials, make_settings
+from chutes_exporter.config import (
+    Address,
+    ConfigError,
+    Credentials,
+    find_credentials,
+    make_settings,
+    variable_warnings,
+)
 from chutes_exporter.feeds.table import CHUTES, SCORES, STATS
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, KEY
@@ -34,12 +41,12 @@ def test_addresses_are_read_as_prometheus_writes_them(text: str, address: Addres
 
 @pytest.mark.parametrize("text", ["unix:", "unix:relative", "unix:/a\0b"])
 def test_a_unix_socket_has_an_absolute_path(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no Unix socket"):
+    with pytest.raises(ConfigError, match="is not a Unix socket"):
         Address.parse(text)
 
 
 @pytest.mark.parametrize("text", ["", "10064", "::1:80", ":65536", ":-1", ":x", "http://x:80", "[::1]", ":²"])
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_an_invalid_listen_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="address to listen on"):
         Address.parse(text)
 
@@ -59,7 +66,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         "http://a..b",
     ],
 )
-def test_what_is_no_address_of_an_api_is_refused(url: str) -> None:
+def test_an_invalid_api_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="not an address of an API"):
         make_settings(api_url=url)
 
@@ -68,26 +75,26 @@ def test_what_is_no_address_of_an_api_is_refused(url: str) -> None:
     "url", ["https://user:password@x", "https://:password@x", "https://password@", "x://password@y"]
 )
 def test_a_password_in_the_address_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ConfigError, match="the API's address") as refusal:
+    with pytest.raises(ConfigError, match=r"--api\.url") as refusal:
         make_settings(api_url=url)
     assert "password@" not in str(refusal.value)
 
 
-def test_numbers_that_are_none_are_refused() -> None:
+def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ConfigError, match="finite"):
         make_settings(api_timeout=float("nan"))
     with pytest.raises(ConfigError, match="finite"):
         make_settings(timeout_offset=float("inf"))
 
 
-def test_white_space_around_what_a_secret_holds_does_not_matter() -> None:
+def test_white_space_around_a_seed_or_an_address_is_ignored() -> None:
     found = find_credentials([], {"MINER_SEED": f"{TEST_SEED}\n", "MINER_SS58": f"{HOTKEY}\n"})
     assert [key.address for key in found.keys] == [HOTKEY]
     assert make_settings(hotkeys=[f" {HOTKEY} "], miner_ss58=f"{HOTKEY}\n").watched == {HOTKEY}
     assert make_settings(miner_ss58="\n").watched == frozenset()
 
 
-def test_an_empty_seed_is_warned_of() -> None:
+def test_an_empty_seed_causes_a_warning() -> None:
     assert "MINER_SEED is empty" in find_credentials([], {"MINER_SEED": "", "MINER_SS58": HOTKEY}).warnings[0]
 
 
@@ -99,7 +106,7 @@ def test_the_freshness_of_single_feeds_can_be_set() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "scores", "scores=", "scores=x", "scores=-1", "scores=inf", "nothing=1"])
-def test_what_says_nothing_of_a_feeds_freshness_is_refused(text: str) -> None:
+def test_an_invalid_ttl_or_max_age_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="FEED=SECONDS"):
         make_settings(ttl=[text])
     with pytest.raises(ConfigError, match="FEED=SECONDS"):
@@ -121,12 +128,38 @@ def test_the_metrics_need_a_path_of_their_own(path: str) -> None:
         make_settings(telemetry_path=path)
 
 
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"CHUTES_EXPORTER_HOTKEYS": "x"}, "did you mean CHUTES_EXPORTER_HOTKEY?"),
+        ({"CHUTES_EXPORTER_ZZZ_QQQ_XXX_JJJ_VVV_KKK_YYY": "x"}, "--help lists all variables"),
+        ({"CHUTES_EXPORTER_HOTKEY": " "}, "CHUTES_EXPORTER_HOTKEY is empty"),
+    ],
+)
+def test_a_variable_without_an_effect_causes_a_warning(environment: dict[str, str], words: str) -> None:
+    (warning,) = variable_warnings(environment, {"CHUTES_EXPORTER_HOTKEY", "CHUTES_EXPORTER_MINERS"})
+    assert words in warning
+
+
+def test_known_variables_and_those_of_kubernetes_cause_no_warning() -> None:
+    environment = {
+        "CHUTES_EXPORTER_HOTKEY": HOTKEY,
+        "CHUTES_EXPORTER_SERVICE_HOST": "10.0.0.1",
+        "CHUTES_EXPORTER_SERVICE_PORT_HTTP": "10064",
+        "CHUTES_EXPORTER_PORT": "tcp://10.0.0.1:10064",
+        "CHUTES_EXPORTER_PORT_10064_TCP_ADDR": "10.0.0.1",
+        "CHUTES_EXPORTER_TEST_DEEP": "1",
+        "OTHER": "x",
+    }
+    assert variable_warnings(environment, {"CHUTES_EXPORTER_HOTKEY"}) == ()
+
+
 def test_a_malformed_hotkey_is_refused() -> None:
     with pytest.raises(ConfigError, match="not an SS58 address"):
         make_settings(hotkeys=["nonsense"])
 
 
-def test_what_is_watched_is_what_was_named_in_any_way() -> None:
+def test_all_configured_hotkeys_are_watched() -> None:
     assert make_settings().miners == "all"
     assert make_settings(hotkeys=[HOTKEY]).watched == {HOTKEY}
     assert make_settings(miner_ss58=HOTKEY).watched == {HOTKEY}
@@ -137,8 +170,8 @@ def test_what_is_watched_is_what_was_named_in_any_way() -> None:
     assert make_settings(hotkeys=[OTHER], miners="active").miners == "active"
 
 
-def test_watching_nobody_is_refused() -> None:
-    with pytest.raises(ConfigError, match="needs somebody to watch"):
+def test_miners_watched_without_a_hotkey_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs a watched miner: add --hotkey"):
         make_settings(miners="watched")
 
 
@@ -154,7 +187,7 @@ def test_watching_nobody_is_refused() -> None:
         ("https://api.example", False),
     ],
 )
-def test_signing_over_an_open_network_is_warned_of(url: str, warned: bool) -> None:  # noqa: FBT001
+def test_signing_without_encryption_causes_a_warning(url: str, warned: bool) -> None:  # noqa: FBT001
     assert bool(make_settings(api_url=url, credentials=WITH_KEY).warnings) is warned
     assert not make_settings(api_url=url).warnings
     assert make_settings(api_url=url).api_url == url.lower()
@@ -182,7 +215,7 @@ def test_a_wrong_seed_in_the_environment_is_refused_with_the_reason(environment:
         make_settings(credentials=found)
 
 
-def test_files_are_read_and_the_open_ones_warned_of(tmp_path: Path) -> None:
+def test_hotkey_files_that_others_can_read_cause_warnings(tmp_path: Path) -> None:
     path = tmp_path / "hot"
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     path.chmod(0o600)

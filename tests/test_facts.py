@@ -96,7 +96,7 @@ async def test_places_follow_the_incentive(world: World) -> None:
     assert world.by("hotkey", "chutes_miner_seats_behind") == behind
 
 
-async def test_what_the_api_calls_vtrust_is_the_consensus(world: World) -> None:
+async def test_the_field_vtrust_is_the_consensus(world: World) -> None:
     seats = {seat["hotkey"]: seat["vtrust"] for seat in world.raw["metagraph"]}
     consensus = world.by("hotkey", "chutes_miner_consensus_ratio")
     assert consensus == pytest.approx({hotkey: value / 65535 for hotkey, value in seats.items()})
@@ -134,7 +134,7 @@ async def test_only_a_reason_with_text_is_a_blacklisting(world: World) -> None:
         "chutes_observed_instance_verification_failures_total",
     ],
 )
-async def test_what_the_service_never_writes_is_not_exported(world: World, name: str) -> None:
+async def test_fields_that_the_service_never_writes_are_not_exported(world: World, name: str) -> None:
     assert len(world.page) > 500
     assert [key for page in (world.page, world.wide) for key in page if key[0] == name] == []
 
@@ -227,7 +227,7 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
     assert found.total() == len(world.true["gpu_state"])
 
 
-async def test_what_is_said_of_one_gpu_agrees_with_its_state(world: World) -> None:
+async def test_the_metrics_of_a_gpu_agree_with_its_state(world: World) -> None:
     verified = {row["uuid"]: row["verified_at"] is not None for row in world.raw["nodes"]}
     for gpu, state in world.true["gpu_state"].items():
         assert world.mine("chutes_gpu_in_use", gpu_id=gpu) == (state not in ("idle", "unverified"))
@@ -343,7 +343,7 @@ async def test_the_score_heads_where_what_earns_now_would_bring_it(world: World)
     rates = dict(world.true["earning_rate_per_miner"])
     disabled = [one for one in world.raw["instances"] if world.true["instance_state"][one["instance_id"]] == "disabled"]
     rates[world.hotkey] += sum(one["compute_multiplier"] for one in disabled)
-    # Whoever has lost the seat, or is blacklisted, is not scored.
+    # A deregistered or blacklisted miner has no score.
     scored = {
         hotkey: rate
         for hotkey, rate in rates.items()
@@ -396,7 +396,7 @@ async def test_chutes_are_all_there(world: World) -> None:
     assert sum(one.get("disabled") == "true" for one in infos) == world.true["chutes_disabled"]
 
 
-async def test_what_the_api_calls_bounty_is_an_age(world: World) -> None:
+async def test_the_field_bounty_is_an_age(world: World) -> None:
     ages = world.by("chute_id", "chutes_chute_bounty_age_seconds")
     assert ages.keys() == world.true["bounties"].keys()
     for chute, bounty in world.true["bounties"].items():
@@ -404,6 +404,71 @@ async def test_what_the_api_calls_bounty_is_an_age(world: World) -> None:
         # The number that is sent stops growing at 86400.
         assert ages[chute] == pytest.approx(min(age, (86400 - 100) / 3), abs=2)
     assert max(ages.values()) > 20000
+
+
+async def test_open_bounties_have_their_age_and_their_boost(world: World) -> None:
+    created = world.by("chute_id", "chutes_bounty_created_timestamp_seconds")
+    # The list may also have chutes that are gone.
+    assert created.items() >= {chute: one["created_at"] for chute, one in world.true["bounties"].items()}.items()
+    boosts = world.by("chute_id", "chutes_bounty_boost_ratio")
+    expires = world.by("chute_id", "chutes_bounty_expires_timestamp_seconds")
+    lifetimes = {3600, 86400}
+    for chute, at in created.items():
+        minutes = (world.recorded_at - at) / 60
+        assert boosts[chute] == pytest.approx(min(1.1 + 0.4 * minutes / 180, 1.5), abs=1e-4)
+        assert min(abs(expires[chute] - at - lifetime) for lifetime in lifetimes) <= 2
+    raw = {row["chute_id"]: row["bounty_amount"] for row in world.raw["bounties"]}
+    shown = {row["chute_id"]: row["bounty"] for row in world.raw["chutes"] if row["bounty"] is not None}
+    assert all(abs(raw[chute] - amount) <= 6 for chute, amount in shown.items())
+
+
+async def test_instances_of_an_old_version_are_outdated(world: World) -> None:
+    outdated = world.by("instance_id", "chutes_instance_outdated", hotkey=world.hotkey)
+    assert outdated.keys() == world.true["instance_state"].keys()
+    assert [one for one, value in outdated.items() if value] == world.true["instances_of_old_version"]
+    (update,) = world.raw["rolling_updates"]
+    (version,) = (row["version"] for row in world.raw["chutes"] if row["chute_id"] == update["chute_id"])
+    # The version that is replaced need not be the one before.
+    assert update["new_version"] == version
+    assert update["old_version"] not in {row["version"] for row in world.raw["instances"]}
+
+
+async def test_the_maintenance_window_tells_which_servers_need_the_upgrade(world: World) -> None:
+    true = world.true["in_maintenance_window"]
+    assert world.mine("chutes_maintenance_window_info", target_version=true["target"]) == 1
+    start = world.mine("chutes_maintenance_window_start_timestamp_seconds")
+    end = world.mine("chutes_maintenance_window_end_timestamp_seconds")
+    assert start is not None
+    assert end is not None
+    assert start < world.recorded_at < end
+    needed = world.by("server_id", "chutes_server_upgrade_needed", hotkey=world.hotkey)
+    assert {server for server, value in needed.items() if value} == set(true["servers_needing_upgrade"])
+    held = world.by("server_id", "chutes_server_in_maintenance", hotkey=world.hotkey)
+    assert [server for server, value in held.items() if value] == world.true["servers_in_maintenance"]
+    assert world.mine("chutes_maintenance_slots_in_use") == len(world.true["servers_in_maintenance"])
+    assert {server for server, tee in tee_servers(world).items() if tee} == needed.keys() == held.keys()
+
+
+def tee_servers(world: World) -> dict[str, bool]:
+    return {row["server_id"]: row["is_tee"] for row in world.raw["servers"]["servers"]}
+
+
+async def test_room_for_instances_follows_from_the_active_ones_and_the_target(world: World) -> None:
+    allowances = world.by("chute_id", "chutes_chute_scale_allowance")
+    targets = world.by("chute_id", "chutes_chute_target_instances")
+    active = {row["chute_id"]: row["active_instance_count"] for row in world.raw["utilization"]}
+    assert allowances.keys() == active.keys()
+    scalable = world.by("chute_id", "chutes_chute_scalable")
+    for chute, allowance in allowances.items():
+        assert scalable[chute] == (allowance > 0)
+        if chute in targets:
+            assert max(0, targets[chute] - active[chute]) == allowance
+    assert {0} < set(allowances.values())
+    disabled = {row["chute_id"] for row in world.raw["chutes"] if row.get("disabled")}
+    # The service refuses these whatever it allows.
+    assert any(allowances[chute] > 0 for chute in disabled & allowances.keys())
+    newest = world.page[series("chutes_autoscaler_timestamp_seconds")]
+    assert 0 < world.recorded_at - newest < 3600
 
 
 async def test_there_are_no_cooldowns_any_more(world: World) -> None:

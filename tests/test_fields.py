@@ -113,6 +113,25 @@ SENT: dict[str, tuple[type[records.Record], str]] = {
     "scores": (records.RawScore, "total_instances bounty_score instance_seconds instance_compute_units"),
     "unique_chute_history": (records.HistoryPoint, "time count total_count"),
     "thrash_cooldowns": (records.ThrashCooldown, "chute_id chute_name deleted_at cooldown_expires_at"),
+    "utilization": (
+        records.ChuteUtilization,
+        (
+            "chute_id name timestamp utilization_current utilization_5m utilization_15m utilization_1h "
+            "rate_limit_ratio_5m rate_limit_ratio_15m rate_limit_ratio_1h total_requests_5m total_requests_15m "
+            "total_requests_1h completed_requests_5m completed_requests_15m completed_requests_1h "
+            "rate_limited_requests_5m rate_limited_requests_15m rate_limited_requests_1h instance_count action_taken "
+            "target_count effective_multiplier total_instance_count active_instance_count scalable scale_allowance "
+            "avg_busy_ratio total_invocations total_rate_limit_errors"
+        ),
+    ),
+    "bounties": (records.Bounty, "chute_id bounty_amount seconds_elapsed time_remaining created_at"),
+    "rolling_updates": (records.RollingUpdate, "chute_id old_version new_version started_at permitted"),
+    "maintenance": (records.MaintenancePolicy, "active_window current_slots servers"),
+    "maintenance.active_window": (
+        records.MaintenanceWindow,
+        "id target_measurement_version upgrade_window_start upgrade_window_end max_concurrent_per_miner",
+    ),
+    "maintenance.servers": (records.MaintenanceServer, "server_id name version needs_upgrade in_maintenance"),
 }
 """By endpoint: the record that is decoded, and the fields that the service sends since 2026."""
 
@@ -157,6 +176,12 @@ def rows_in(directory: Path) -> dict[str, list[dict[str, Any]]]:
     rows = {name: stream(name) for name in ("chutes", "images", "nodes", "instances", "jobs", "metrics")}
     rows |= {name: answer(name) for name in ("metagraph", "inventory", "active_instances", "unique_chute_history")}
     rows["thrash_cooldowns"] = answer("thrash_cooldowns")
+    for name in ("utilization", "bounties", "rolling_updates"):
+        rows[name] = answer(f"extra/{name}")
+    rows["maintenance"] = [answer("extra/maintenance_policy"), answer("extra/maintenance_policy_none")]
+    policies = rows["maintenance"]
+    rows["maintenance.active_window"] = [one["active_window"] for one in policies if one["active_window"]]
+    rows["maintenance.servers"] = [server for one in policies for server in one["servers"]]
     rows["servers"] = answer("servers")["servers"]
     rows["servers.gpus"] = [gpu for server in rows["servers"] for gpu in server["gpus"] or ()]
     rows["chutes.node_selector"] = [chute["node_selector"] for chute in rows["chutes"] if chute.get("node_selector")]

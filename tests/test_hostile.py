@@ -162,7 +162,7 @@ async def pages_of(url: str) -> tuple[bytes, str]:
 @settings(
     max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-async def test_whatever_the_api_answers_the_page_is_valid(answers: dict[str, bytes]) -> None:
+async def test_any_answer_of_the_api_makes_a_valid_page(answers: dict[str, bytes]) -> None:
     def route(name: str) -> Any:
         async def answer(_request: Request) -> Response:
             return Response(answers.get(name, b""))
@@ -242,7 +242,7 @@ async def dribble() -> AsyncIterator[bytes]:
         ("metagraph", deep, "undecodable"),
     ],
 )
-async def test_what_is_too_much_is_refused_at_a_limit(endpoint: str, body: Any, reason: str) -> None:
+async def test_an_oversized_answer_is_refused_at_a_limit(endpoint: str, body: Any, reason: str) -> None:
     async def answer(_request: Request) -> Response:
         return StreamingResponse(body())
 

@@ -69,11 +69,13 @@ NAMES = (
     "thrash_cooldowns",
     "unique_chute_history",
 )
+EXTRA = ("utilization", "bounties", "rolling_updates")
+"""Endpoints outside the miner API; their answers are in a folder of their own."""
 OWN = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
 """Endpoints that answer about the miner who asks."""
 ALL_ON = {collector.name: True for collector in COLLECTORS}
 MARKER = b"marker-of-"
-"""What stands in our recordings where the service sends secrets and users' data."""
+"""Placeholder in our recordings for secrets and users' data."""
 _TIME = re.compile(r"(\d+)-(\d+)-(\d+)[T ](\d+):(\d+):(\d+)(\.\d+)?(?:([+-])(\d\d)(?::?(\d\d))?)?")
 
 
@@ -133,6 +135,9 @@ class Miner:
     def bodies(self) -> dict[str, bytes]:
         """Return the recorded bodies by name; where the service answers 404, there is none."""
         found = {name: recording(self.directory, name) for name in NAMES}
+        found |= {name: recording(self.directory / "extra", name) for name in EXTRA}
+        upgrading = "" if self.role == "test_miner" else "_none"
+        found["maintenance"] = recording(self.directory / "extra", f"maintenance_policy{upgrading}")
         if self.role == "test_miner":
             return found | {"stats_per_chute_one": recording(self.directory, "stats_per_chute_one")}
         # The service filters the stats by itself.
@@ -547,6 +552,61 @@ def expect_cooldowns(want: Expected, raw: dict[str, Any]) -> None:
             want.mine(f"chutes_thrash_cooldown_{metric}_timestamp_seconds", seconds(row[field]), chute_id=chute)
 
 
+def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
+    for row in raw["utilization"]:
+        chute, active, allowance = row["chute_id"], row["active_instance_count"], row["scale_allowance"]
+        want.put("chutes_chute_scale_allowance", allowance, chute_id=chute)
+        want.put("chutes_chute_scalable", row["scalable"], chute_id=chute)
+        want.put("chutes_chute_starting_instances", row["total_instance_count"] - active, chute_id=chute)
+        # What the last run wanted cannot be what counts now where it is above the active ones, and none is allowed.
+        target = active + allowance if allowance else row["target_count"]
+        if allowance or target <= active:
+            want.put("chutes_chute_target_instances", target, chute_id=chute)
+        for window in ("5m", "15m", "1h"):
+            labels = {"chute_id": chute, "window": window}
+            for metric, field in {"recent_utilization": "utilization", "rate_limited": "rate_limit_ratio"}.items():
+                value = row[f"{field}_{window}"]
+                # A zero of a chute without instances was not measured.
+                if value or row["instance_count"]:
+                    want.put(f"chutes_chute_{metric}_ratio", value, **labels)
+    newest = max(row["timestamp"] for row in raw["utilization"])
+    want.put("chutes_autoscaler_timestamp_seconds", seconds(newest))
+
+
+def expect_bounties(want: Expected, raw: dict[str, Any]) -> None:
+    for row in raw["bounties"]:
+        chute, created, age = row["chute_id"], row["created_at"], row["seconds_elapsed"]
+        want.put("chutes_bounty_created_timestamp_seconds", created, chute_id=chute)
+        expires = Fraction(created) + age + row["time_remaining"]
+        want.put("chutes_bounty_expires_timestamp_seconds", expires, chute_id=chute)
+        boost = Fraction(3, 2) if age >= 180 * 60 else Fraction(11, 10) + Fraction(4, 10) * Fraction(age, 180 * 60)
+        want.put("chutes_bounty_boost_ratio", boost, chute_id=chute)
+
+
+def expect_rolling_updates(want: Expected, raw: dict[str, Any]) -> None:
+    versions = {row["chute_id"]: row["new_version"] for row in raw["rolling_updates"]}
+    for row in raw["rolling_updates"]:
+        started = seconds(row["started_at"])
+        want.put("chutes_rolling_update_started_timestamp_seconds", started, chute_id=row["chute_id"])
+    for row in raw["instances"]:
+        outdated = row["version"] != versions.get(row["chute_id"], row["version"])
+        want.mine("chutes_instance_outdated", outdated, instance_id=row["instance_id"])
+
+
+def expect_maintenance(want: Expected, raw: dict[str, Any]) -> None:
+    policy = raw["maintenance"]
+    want.mine("chutes_maintenance_slots_in_use", policy["current_slots"])
+    if (window := policy["active_window"]) is not None:
+        for bound in ("start", "end"):
+            at = seconds(window[f"upgrade_window_{bound}"])
+            want.mine(f"chutes_maintenance_window_{bound}_timestamp_seconds", at)
+        want.mine("chutes_maintenance_slots_limit", window["max_concurrent_per_miner"])
+        want.mine("chutes_maintenance_window_info", 1, target_version=window["target_measurement_version"])
+    for row in policy["servers"]:
+        want.mine("chutes_server_upgrade_needed", row["needs_upgrade"], server_id=row["server_id"])
+        want.mine("chutes_server_in_maintenance", row["in_maintenance"], server_id=row["server_id"])
+
+
 def expect_observed(want: Expected, raw: dict[str, Any]) -> None:
     # The first answer is where counting starts.
     assert "instances" in raw
@@ -573,9 +633,13 @@ EXPECTATIONS = {
     expect_jobs: ("jobs",),
     expect_history: ("unique_chute_history",),
     expect_cooldowns: ("thrash_cooldowns",),
+    expect_utilization: ("utilization",),
+    expect_bounties: ("bounties",),
+    expect_rolling_updates: ("rolling_updates", "instances"),
+    expect_maintenance: ("maintenance",),
     expect_observed: ("instances", "nodes"),
 }
-"""What to expect where all the answers it is made of are there."""
+"""The expected value if all required answers are known."""
 
 
 def expected(raw: dict[str, Any], hotkey: str) -> Page:
@@ -670,7 +734,7 @@ def same(bodies: dict[str, bytes]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("change", [same, spoiled])
 @pytest.mark.parametrize("period", [None, *OLDER])
-async def test_no_page_log_line_or_error_shows_what_is_secret(
+async def test_no_page_log_line_or_error_shows_secrets(
     period: str | None, change: Callable[[dict[str, bytes]], dict[str, bytes]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bodies = change(MINERS[0].bodies() if period is None else older_bodies(period))
@@ -684,7 +748,7 @@ async def test_no_page_log_line_or_error_shows_what_is_secret(
 
 @pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)], ids=str)
 @pytest.mark.parametrize("name", ["instances", "jobs"])
-async def test_no_query_prints_what_is_secret(name: str, form: tuple[str, ...]) -> None:
+async def test_no_query_prints_secrets(name: str, form: tuple[str, ...]) -> None:
     bodies = MINERS[0].bodies()
     async with served(replay(bodies)) as url:
         process = await asyncio.create_subprocess_exec(
@@ -710,7 +774,7 @@ async def test_a_window_that_the_stats_leave_out_is_unknown_not_zero() -> None:
     assert series("chutes_miner_window_compute_units", hotkey=HOTKEY, window="1d") not in page
 
 
-async def test_chutes_may_lack_what_they_ask_for() -> None:
+async def test_chutes_may_lack_requirements() -> None:
     bodies = MINERS[0].bodies()
     bodies["chutes"] = b'data: {"chute_id":"a","node_selector":{"gpu_count":2}}\n\n'
     async with served(replay(bodies)) as url:

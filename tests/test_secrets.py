@@ -60,7 +60,7 @@ async def test_nothing_shown_holds_a_seed_or_a_signature(
     assert secrets_in(shown) == []
 
 
-async def test_nor_does_it_where_the_api_echoes_what_it_was_sent(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_key_that_the_api_echoes_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     echoed: list[str] = []
 
     async def echo(request: Request) -> Response:

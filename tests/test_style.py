@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ROOT, public_texts
+from tests.support import ROOT, named_tests, public_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,10 @@ REPLACED = (
 )
 RIDDLES = {"told", "mine", "again", "whose"}
 """Names of functions that nobody can guess the meaning of."""
+INDIRECT = ("What", "Who", "Whose", "Whoever", "Whatever")
+"""Words that a docstring or the name of a test must not start with, because they do not name the subject."""
+REWRITTEN_SEPARATELY = {"chutes_exporter/page/exporter.py", "chutes_exporter/page/rendering.py"}
+"""Modules whose docstrings change together with their code."""
 PRIVATE_NOUNS = {"Source", "FeedKey", "Read", "Run", "Block", "View", "Order"}
 """Names that the eight nouns of docs/architecture.md replaced."""
 
@@ -83,6 +87,30 @@ def test_no_function_has_a_name_that_is_a_riddle(folder: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.strip("_") in RIDDLES
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("folder", ["chutes_exporter", "tests"])
+def test_no_docstring_starts_with_an_indirect_question(folder: str) -> None:
+    # Strings below a constant or an attribute count as docstrings, too.
+    texts = [
+        (name, node.value.value)
+        for name, node in parsed(folder)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ]
+    assert texts
+    found = [
+        (name, text.partition("\n")[0])
+        for name, text in texts
+        if text.split(maxsplit=1)[0] in INDIRECT and name not in REWRITTEN_SEPARATELY
+    ]
+    assert found == []
+
+
+def test_no_test_has_a_name_that_is_an_indirect_question() -> None:
+    names = named_tests()
+    assert "test_no_test_has_a_name_that_is_an_indirect_question" in names
+    starts = tuple(f"test_{word.lower()}_" for word in INDIRECT)
+    assert [name for name in names if name.startswith(starts)] == []
 
 
 def test_the_core_uses_no_nouns_besides_the_eight() -> None:

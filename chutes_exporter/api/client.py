@@ -1,4 +1,4 @@
-"""The client: asks an endpoint, signs where it must, and turns what goes wrong into errors that say what to do."""
+"""The client requests an endpoint, signs the request if necessary, and raises errors that say what to do."""
 
 from __future__ import annotations
 
@@ -51,28 +51,31 @@ NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
 
 MAX_MEMORY = 256_000_000
-"""Bytes of memory that all answers of a client may take together, unless it is told otherwise."""
+"""Default limit in bytes for the memory that all answers of a client take together."""
 
-# An endpoint that hangs takes its own connections, and none of the others'.
-_MAX_CONNECTIONS_OF_AN_ENDPOINT = 4
+# A separate limit for each endpoint: an endpoint that hangs must not take the connections of others.
+_MAX_CONNECTIONS_PER_ENDPOINT = 4
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
 _SMALL_BODY = 256 * 1024
+_PLAIN_HTTP_SIGNS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure")
+"""Words of OpenSSL about a server that answers without TLS."""
+_PLAIN_HTTP_ADVICE = "The server answers without TLS. Set --api.url to an address with http://, or to another port."
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What an endpoint said.
+    """A decoded answer of an endpoint.
 
     Attributes:
         value: The records.
-        count: How many records they are.
-        rejected: How many records could not be read and were left out.
-        first_error: Why the first of those could not be read.
-        doubt: Why the answer may be incomplete though it looks whole, or None. The client never sets it.
+        count: Number of records.
+        rejected: Number of records that could not be read and were left out.
+        first_error: Error of the first rejected record.
+        doubt: Reason to think that the answer is incomplete, or None. The client never sets it.
         received_at: Unix time at which the answer was complete.
-        seconds: How long it took.
+        seconds: Duration of the request.
         size: Bytes of the body, decompressed.
     """
 
@@ -87,31 +90,31 @@ class Answer(Generic[T]):
 
     @property
     def whole(self) -> bool:
-        """Whether every record could be read and the answer is not doubted."""
+        """Whether every record could be read and nothing suggests that some are missing."""
         return not self.rejected and self.doubt is None
 
     @property
     def listed(self) -> int:
-        """How many records the answer has, those that could not be read included."""
+        """Number of records, including the rejected ones."""
         return self.count + self.rejected
 
     @classmethod
     def nothing(cls, value: T) -> Self:
-        """Return the answer that there is nothing."""
+        """Return an answer without records."""
         return cls(value, count=0, rejected=0, first_error="", received_at=0.0, seconds=0.0, size=0)
 
 
 @dataclass
 class Exchange:
-    """One request and how it went, for whoever watches the client.
+    """One request and its result.
 
     Attributes:
         endpoint: The endpoint's name.
-        code: The HTTP status, or the error's reason where no whole answer came.
-        seconds: From the first byte sent to the end.
+        code: The HTTP status, or the error's reason if the answer was not complete.
+        seconds: Duration of the request.
         size: Bytes of the body, decompressed.
-        rejected: Records that could not be read.
-        clock_offset: Local clock less the API's, in seconds, or None where the answer has no date.
+        rejected: Number of records that could not be read.
+        clock_offset: Seconds by which the local clock is ahead of the API's. None if the answer has no date.
     """
 
     endpoint: str
@@ -123,19 +126,19 @@ class Exchange:
 
 
 class ClientSetupError(ValueError):
-    """The environment's proxies or certificates cannot be used; the message says which to look at."""
+    """The environment's proxies or certificates cannot be used. The message names the variables to check."""
 
 
 class Watcher(Protocol):
-    """Is told of every exchange once it is over."""
+    """A callback for every finished exchange."""
 
     def __call__(self, exchange: Exchange, /) -> None:
-        """Take note of an exchange."""
+        """Observe a finished exchange."""
 
 
 @dataclass
 class _Opened:
-    """A response whose body is still to be read."""
+    """A response whose body was not read yet."""
 
     response: httpx.Response
     exchange: Exchange
@@ -152,12 +155,12 @@ class ChutesClient:
     """A client for one Chutes API.
 
     Args:
-        base_url: The API's address; signatures go there and nowhere else.
-        timeout: Seconds without a byte after which a request is given up.
-        total_timeout: Seconds after which it is given up in any case.
-        clock: Unix time in seconds.
-        watcher: Is told of every exchange.
-        max_memory: Bytes of memory that all answers may take together: those under way, and those that somebody keeps.
+        base_url: The API's address. Signatures go nowhere else.
+        timeout: Abort a request after this many seconds without data.
+        total_timeout: Abort a request after this many seconds.
+        clock: Returns the Unix time in seconds.
+        watcher: Called after every exchange.
+        max_memory: Limit in bytes for the memory that all answers take together, in progress and kept.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`. All methods raise :class:`ApiError`.
 
@@ -181,16 +184,15 @@ class ChutesClient:
         self._watcher = watcher
         self._memory = MemoryBudget(max_memory)
         self._decoding = asyncio.Lock()
-        self._turns = {endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_OF_AN_ENDPOINT) for endpoint in e.ENDPOINTS}
+        self._slots = {endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT) for endpoint in e.ENDPOINTS}
         try:
             self._http = httpx.AsyncClient(
                 base_url=base_url,
                 headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
                 timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=total_timeout),
-                limits=httpx.Limits(max_connections=len(e.ENDPOINTS) * _MAX_CONNECTIONS_OF_AN_ENDPOINT),
+                limits=httpx.Limits(max_connections=len(e.ENDPOINTS) * _MAX_CONNECTIONS_PER_ENDPOINT),
                 follow_redirects=False,
-                # The environment's proxies and certificates are for encrypted connections, which pass a proxy
-                # unread: without encryption it would see signatures.
+                # A proxy could read the signatures of unencrypted requests, so those ignore the environment's proxies.
                 trust_env=base_url.startswith("https:"),
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             )
@@ -220,19 +222,19 @@ class ChutesClient:
         path: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Answer[T]:
-        """Ask an endpoint and wait for the whole answer.
+        """Request an endpoint and wait for the whole answer.
 
         Args:
-            endpoint: Any of :mod:`chutes_exporter.api.endpoints`.
-            key: Signs the request where the endpoint wants it; otherwise it is not used.
+            endpoint: One of :mod:`chutes_exporter.api.endpoints`.
+            key: Signs the request if the endpoint needs it, and is unused otherwise.
             params: Query parameters.
-            path: What goes into the braces of its path.
-            progress: Is told, as a stream's records arrive, how many bytes have come.
+            path: Values for the braces in the endpoint's path.
+            progress: Called with the number of bytes received so far, after each record of a stream.
         """
         try:
             return await self._fetch(endpoint, key, params, path or {}, progress or (lambda _size: None))
         except ApiError as error:
-            # Whoever keeps the error must not keep the frames that it came through, with the whole answer in them.
+            # Drop the traceback: its frames hold the whole answer, and the error may be kept for long.
             error.__context__ = None
             if isinstance(error, TooLargeError):
                 trim_memory()
@@ -273,9 +275,9 @@ class ChutesClient:
             return answer
 
     async def stream(self, endpoint: e.Endpoint[list[T]], *, key: Hotkey | None = None) -> AsyncIterator[T]:
-        """Ask a streaming endpoint and yield each record as it arrives.
+        """Request a streaming endpoint and yield each record as it arrives.
 
-        A stream that fails on the way raises after the records that came before.
+        If the stream breaks, the error follows the records that arrived before.
         """
         if not isinstance(endpoint.shape, StreamShape):
             raise TypeError(f"{endpoint.name} is not a stream")
@@ -312,7 +314,7 @@ class ChutesClient:
         return await self.fetch(e.JOBS, key=key)
 
     async def release_job(self, job_id: str, key: Hotkey) -> None:
-        """Release a job. The only method that changes anything upstream."""
+        """Release a job. This is the only method that changes anything upstream."""
         await self.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
 
     async def inventory(self, key: Hotkey) -> Answer[list[r.InventoryItem]]:
@@ -328,7 +330,7 @@ class ChutesClient:
         return await self.fetch(e.ACTIVE_INSTANCES, key=key)
 
     async def stats(self, hotkey: str | None = None, *, per_chute: bool = False) -> Answer[r.Stats]:
-        """Return what miners computed, of all miners or one."""
+        """Return the compute of all miners or one."""
         return await self.fetch(e.STATS, params=e.stats_params(hotkey, per_chute=per_chute))
 
     async def scores(self, hotkey: str | None = None) -> Answer[r.Scores]:
@@ -336,16 +338,32 @@ class ChutesClient:
         return await self.fetch(e.SCORES, params={"hotkey": hotkey} if hotkey else None)
 
     async def unique_chute_history(self, hotkey: str) -> Answer[list[r.HistoryPoint]]:
-        """Return a miner's past 7 days, hour by hour, oldest first."""
+        """Return the hours of a miner's past 7 days, oldest first."""
         return await self.fetch(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": hotkey})
 
     async def thrash_cooldowns(self, key: Hotkey) -> Answer[list[r.ThrashCooldown]]:
-        """Return the chutes that the signing miner may not deploy for now."""
+        """Return the chutes that the signing miner currently may not deploy."""
         return await self.fetch(e.THRASH_COOLDOWNS, key=key)
 
     async def metagraph(self) -> Answer[list[r.MetagraphNode]]:
         """Return the seats of the subnet."""
         return await self.fetch(e.METAGRAPH)
+
+    async def utilization(self) -> Answer[list[r.ChuteUtilization]]:
+        """Return what the autoscaler knows of each chute, and how many instances it still allows."""
+        return await self.fetch(e.UTILIZATION)
+
+    async def bounties(self) -> Answer[list[r.Bounty]]:
+        """Return the open bounties."""
+        return await self.fetch(e.BOUNTIES)
+
+    async def rolling_updates(self) -> Answer[list[r.RollingUpdate]]:
+        """Return the rolling updates that are under way."""
+        return await self.fetch(e.ROLLING_UPDATES)
+
+    async def maintenance(self, key: Hotkey) -> Answer[r.MaintenancePolicy]:
+        """Return the maintenance window, and which of the signing miner's TEE servers need its upgrade."""
+        return await self.fetch(e.MAINTENANCE, key=key)
 
     @asynccontextmanager
     async def _opened(
@@ -355,32 +373,32 @@ class ChutesClient:
         params: Mapping[str, str] | None,
         path: Mapping[str, str],
     ) -> AsyncIterator[_Opened]:
-        """Send a request, check its status, and map whatever fails until its body is read."""
+        """Send a request, check its status, and map all errors until its body is read."""
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
-        # Each argument is one segment of the path: nothing in it may climb out. Dots are not quoted, and a segment of
-        # them alone would be taken for a way up.
+        # Each value is one segment of the path and must stay one. `quote` escapes slashes, but not "." and "..".
         if any(value in ("", ".", "..") for value in path.values()):
-            raise BadRequestError("what is asked for is no id", advice="Check the id.")
+            raise BadRequestError("the id is invalid", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in path.items()})
-        turn = self._turns[endpoint.name]
+        slots = self._slots[endpoint.name]
         try:
             async with asyncio.timeout(self._total_timeout):
-                await turn.acquire()
+                await slots.acquire()
         except TimeoutError:
-            raise TimedOutError("too many requests to the endpoint were before it") from None
+            raise TimedOutError("too many earlier requests to this endpoint") from None
         try:
             async with self._sent(endpoint, url, key, params) as opened:
                 yield opened
         finally:
-            turn.release()
+            slots.release()
 
     @asynccontextmanager
     async def _sent(
         self, endpoint: e.Endpoint[Any], url: str, key: Hotkey | None, params: Mapping[str, str] | None
     ) -> AsyncIterator[_Opened]:
-        # Signed here, not earlier: the signature covers the time, and an old one is refused.
-        headers = key.headers(int(self._clock())) if endpoint.signed and key is not None else {}
+        # Sign after the wait for a slot: the signature covers the time, and the service refuses old ones.
+        signing = key if endpoint.signed else None
+        headers = {} if signing is None else signing.headers(int(self._clock()), endpoint.purpose)
         exchange = Exchange(endpoint.name)
         started = time.monotonic()
         limit = asyncio.timeout(self._total_timeout)
@@ -419,8 +437,7 @@ class ChutesClient:
     ) -> AsyncIterator[httpx.Response]:
         """Send a request and yield the response.
 
-        A server may close a kept-alive connection at the moment at which a request is sent on it. Then a GET is sent
-        once more.
+        A server may close a kept-alive connection just when a request is sent on it. A GET is then repeated once.
         """
         connected = False
 
@@ -445,7 +462,7 @@ class ChutesClient:
             await response.aclose()
 
     async def _decode(self, shape: Shape[T], opened: _Opened) -> tuple[T, int]:
-        """Read the body and decode it; returns the value, and the bytes of memory that it takes."""
+        """Read and decode the body. Return the value and its size in memory in bytes."""
         body = await _body(opened)
 
         def decode() -> tuple[T, int]:
@@ -454,8 +471,8 @@ class ChutesClient:
 
         if len(body) < _SMALL_BODY:
             return decode()
-        # In a thread, as ten thousand records take longer than other requests should wait; and one at a time, as
-        # decoding takes much more memory than what comes of it.
+        # Decode in a thread, so that other requests do not wait. Decode one body at a time, because decoding takes
+        # much more memory than the result.
         claim = opened.claim
         async with self._decoding:
             claim.add(await asyncio.to_thread(shape.memory, body))
@@ -469,11 +486,10 @@ class ChutesClient:
         date = _http_date(response.headers.get("date", ""))
         if date is None:
             return
-        # The header has whole seconds, cut off: half a second is its expected error.
+        # The header is rounded down to whole seconds, which is half a second on average.
         self.clock_offset = exchange.clock_offset = self._clock() - (date + 0.5)
 
     async def _require_ok(self, response: httpx.Response) -> None:
-        """Raise what a status other than 200 means."""
         if response.status_code != httpx.codes.OK:
             raise await self._refusal(response)
 
@@ -482,49 +498,49 @@ class ChutesClient:
         detail = await _error_detail(response)
         if response.has_redirect_location:
             return RedirectedError(f"{status} redirect, not followed", status=status)
-        said = f"{status} {detail}".strip()
+        message = f"{status} {detail}".strip()
         wait = _retry_after(response)
         error: ApiError
         match status:
             case 401 if "not registered" in detail.lower():
-                error = NotRegisteredError(said, status=status)
+                error = NotRegisteredError(message, status=status)
             case 401:
-                error = SignatureRefusedError(said, status=status, advice=self._clock_advice(detail))
+                error = SignatureRefusedError(message, status=status, advice=self._clock_advice(detail))
             case 403:
-                error = ForbiddenError(said, status=status)
+                error = ForbiddenError(message, status=status)
             case 404:
-                error = NotFoundError(said, status=status)
+                error = NotFoundError(message, status=status)
             case 429:
-                error = RateLimitedError(said, status=status, retry_after=wait)
+                error = RateLimitedError(message, status=status, retry_after=wait)
             case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
                 error = UnavailableError(
-                    said,
+                    message,
                     status=status,
                     retry_after=wait,
-                    advice="The API has a problem or restarts: try again later; the exporter does so by itself.",
+                    advice="The API has a problem or restarts. Try again later. The exporter retries by itself.",
                 )
             case 400 | 422:
-                error = BadRequestError(said, status=status)
+                error = BadRequestError(message, status=status)
             case _:
-                error = UnexpectedStatusError(said, status=status)
+                error = UnexpectedStatusError(message, status=status)
         return error
 
     def _clock_advice(self, detail: str) -> str | None:
-        """Say that the clock is off, where it is and explains a refusal."""
+        """Return advice about the local clock if it may be the reason of a refused signature."""
         offset = self.clock_offset
         if offset is not None and abs(offset) > NONCE_TOLERANCE:
             side = "ahead of" if offset > 0 else "behind"
             return (
                 f"The local clock is {human_duration(offset)} {side} the API's: "
-                "set it right (NTP); signatures carry the time and more than 10 minutes are refused."
+                "set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
             )
         if "nonce" in detail.lower():
-            return "The API refuses the time in the signature: check the local clock (NTP)."
+            return "The API refuses the time in the signature. Check the local clock (NTP)."
         return None
 
 
 async def _error_detail(response: httpx.Response) -> str:
-    """Return the start of what an error's body says, on one line."""
+    """Return the start of an error's text on one line."""
     body = b""
     async for chunk in _inflated(response):
         body += chunk
@@ -540,7 +556,7 @@ async def _error_detail(response: httpx.Response) -> str:
 
 
 def _shortened(text: str) -> str:
-    # Scrubbed before it is cut: half a signature would not be found.
+    # Scrub before cutting: `scrub` does not recognize half a signature.
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
 
 
@@ -549,7 +565,7 @@ def _inflated(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _http_date(value: str) -> float | None:
-    """Read a date of an HTTP header as Unix time, or None where it is none."""
+    """Parse the date of an HTTP header into Unix time. Return None if it is not a date."""
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
     except (ValueError, TypeError, OverflowError):
@@ -557,7 +573,7 @@ def _http_date(value: str) -> float | None:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Read ``Retry-After``, in seconds or as a date, which is one of the service's clock."""
+    """Return the seconds of ``Retry-After``. A date in it counts from the response's own date."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
@@ -577,20 +593,21 @@ async def _body(opened: _Opened) -> bytearray:
 
 @asynccontextmanager
 async def _mapped_errors(host: str, claim: Claim) -> AsyncIterator[None]:
-    """Turn the errors of the HTTP library into the client's own."""
+    """Turn the errors of the HTTP library into :class:`ApiError`."""
     try:
         yield
     except TimeoutError:
         if claim.cancelled:
             raise claim.error() from None
-        raise TimedOutError("no whole answer in time") from None
+        raise TimedOutError("no complete answer in time") from None
     except httpx.TimeoutException as error:
         raise TimedOutError(_words(error, "no answer in time")) from None
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
         raise CutOffError(_words(error, "the connection was cut")) from None
     except (httpx.TransportError, httpx.InvalidURL) as error:
         reason = _ERRNO.sub("", _words(error, "no reason given"))
-        raise UnavailableError(f"cannot connect to {host}: {reason}") from None
+        advice = _PLAIN_HTTP_ADVICE if any(sign in reason for sign in _PLAIN_HTTP_SIGNS) else None
+        raise UnavailableError(f"cannot connect to {host}: {reason}", advice=advice) from None
 
 
 def _words(error: Exception, otherwise: str) -> str:

@@ -1,7 +1,7 @@
-"""From bytes to records, losing as little as possible.
+"""Decodes answers into records.
 
-One record that cannot be read is dropped and counted, the rest kept. An answer of another shape, or one of which no
-record can be read, fails as a whole: it is not the API that is known.
+A record that cannot be read is counted and left out. An answer of another shape fails, and so does an answer of which
+most records cannot be read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import msgspec
 
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.records import (
+    MaintenancePolicy,
+    MaintenanceServer,
+    MaintenanceWindow,
     MinerStats,
     RawScore,
     Record,
@@ -34,50 +37,50 @@ R = TypeVar("R", bound=Record)
 Body = bytes | bytearray
 
 MAX_LINE_BYTES = 1024 * 1024
-"""The longest record of a stream: a chute carries its whole code and readme, tens of KB."""
+"""Longest record of a stream. A chute contains its whole code and readme, tens of KB."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""The largest JSON answer: 77,000 stats records, of 256 miners on 2,000 chutes, are 44 MB."""
+"""Largest JSON answer. 77,000 stats records (256 miners on 2,000 chutes) are 44 MB."""
 MAX_LIST_COMMAS = 500_000
-"""The most commas of a list that is read record by record: 26,000 stats records have 260,000."""
+"""Most commas in a list that is read record by record. 26,000 stats records have 260,000."""
 MAX_STREAM_BYTES = 512 * 1024 * 1024
-"""The longest stream: 2,000 chutes are about 100 MB."""
+"""Longest stream. 2,000 chutes are about 100 MB."""
 MAX_STREAM_LINES = 1_000_000
 MAX_RECORDS = 50_000
-"""The most records of a list or stream, stats per chute aside: the largest that is planned for has 10,000."""
+"""Most records of a list or stream, except stats per chute. The largest planned for has 10,000."""
 MAX_REJECTED = 10_000
 
 MAX_PIECE_BYTES = 64 * 1024
-_GZIP = 31  # zlib's word for: the gzip format
+_ZLIB_GZIP_FORMAT = 31
 
-# Bytes that a JSON value takes at most: a key and a number in a dictionary that is read twice.
-_BYTES_OF_A_VALUE = 384
-# Bytes that a field of a record takes at most, its text aside: a reference and the head of a string.
-_BYTES_OF_A_FIELD = 64
-_BYTES_OF_A_RECORD = 32
+# Memory of a JSON value at most: a key and a number in a dictionary that is read twice.
+_BYTES_PER_VALUE = 384
+# Memory of a record's field at most, without its text: a reference and the head of a string.
+_BYTES_PER_FIELD = 64
+_BYTES_PER_RECORD = 32
 
-# RecursionError: msgspec's answer to JSON nested deeper than any record.
+# msgspec raises RecursionError for deeply nested JSON.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:
-    """Yield a body, decompressed in small pieces: a small body that stands for a huge one stays harmless.
+    """Decompress a body in small pieces, so that a small body that expands to a huge one does no harm.
 
     Args:
-        chunks: The body as it came.
+        chunks: The body as received.
         coding: Its ``Content-Encoding``.
 
     Raises:
-        UndecodableError: It is compressed in another way than gzip, or not as it says.
-        CutOffError: It ends too early.
+        UndecodableError: The encoding is not gzip, or the body is not valid gzip.
+        CutOffError: The body ends too early.
     """
     coding = coding.strip().lower()
     if coding not in ("", "identity", "gzip"):
-        raise UndecodableError("the answer is compressed in a way that was not asked for")
+        raise UndecodableError("the answer has an unsupported compression")
     if coding != "gzip":
         async for chunk in chunks:
             yield chunk
         return
-    stream = zlib.decompressobj(wbits=_GZIP)
+    stream = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
     async for chunk in chunks:
         left = chunk
         while left and not stream.eof:
@@ -87,7 +90,7 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
                 raise UndecodableError("the compressed body cannot be read") from None
             left = stream.unconsumed_tail
             yield piece
-            # A chunk may stand for a thousand pieces: others must not wait for all of them.
+            # A chunk may expand to a thousand pieces. Let other tasks run in between.
             await asyncio.sleep(0)
     if not stream.eof:
         raise CutOffError("the compressed body ends too early")
@@ -95,7 +98,7 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
 
 @dataclass
 class Tally:
-    """What became of an answer's records."""
+    """Counts of the records of an answer."""
 
     accepted: int = 0
     rejected: int = 0
@@ -109,7 +112,7 @@ class Tally:
             raise UndecodableError(f"more than {MAX_REJECTED} records cannot be read: {self.first_error}", status=200)
 
     def require_most(self) -> None:
-        """Fail when more records could not be read than could: that is another API, or an error page amid a stream."""
+        """Raise if most records could not be read, as in an error page or the answer of another API."""
         if self.rejected > self.accepted:
             raise UndecodableError(
                 f"{self.rejected} of {self.rejected + self.accepted} records cannot be read: {self.first_error}",
@@ -118,12 +121,11 @@ class Tally:
 
 
 class Shape(Generic[T]):
-    """How a JSON answer is read.
+    """The shape of a JSON answer.
 
     Args:
-        read: Makes the value from the body, counting records in the tally; raises msgspec's errors for an answer
-            of another shape.
-        record: The type of its records; None where it is read into dictionaries, or has lists or dictionaries inside.
+        read: Decodes the body and counts its records in the tally. Raises msgspec's errors for another shape.
+        record: The type of the records. None if the answer contains other lists or dictionaries.
     """
 
     def __init__(self, read: Callable[[Body, Tally], T], record: type[Record] | None = None) -> None:
@@ -131,40 +133,40 @@ class Shape(Generic[T]):
         self._record = record
 
     def memory(self, body: Body) -> int:
-        """Return the bytes of memory that decoding a body takes at most, the body itself aside."""
-        # Text of one wide character takes four bytes for each.
+        """Return the maximum memory in bytes for decoding a body, in addition to the body."""
+        # Python stores text that has a wide character with four bytes for each character.
         text = len(body) if body.isascii() else 4 * len(body)
         if self._record is None:
-            return text + _BYTES_OF_A_VALUE * (body.count(b",") + body.count(b"{"))
+            return text + _BYTES_PER_VALUE * (body.count(b",") + body.count(b"{"))
         fields = len(self._record.__struct_fields__)
-        return text + (_BYTES_OF_A_RECORD + _BYTES_OF_A_FIELD * fields) * body.count(b"{")
+        return text + (_BYTES_PER_RECORD + _BYTES_PER_FIELD * fields) * body.count(b"{")
 
     def decode(self, body: Body, tally: Tally) -> T:
-        """Read a whole body.
+        """Decode a whole body.
 
         Raises:
             CutOffError: The body is empty.
-            UndecodableError: The body has another shape, or none of its records can be read.
+            UndecodableError: The body has another shape, or most of its records cannot be read.
         """
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
         try:
             value = self._read(body, tally)
         except _UNREADABLE as error:
-            raise UndecodableError(f"not the JSON that is due: {str(error)[:200]}", status=200) from None
+            raise UndecodableError(f"the answer has an unexpected format: {str(error)[:200]}", status=200) from None
         tally.require_most()
         return value
 
 
 def _raw_list(body: Body | msgspec.Raw) -> list[msgspec.Raw]:
-    """Split a JSON list, unless it has so many parts that a small body would take much memory."""
+    """Split a JSON list. Refuse a list with so many parts that it would take much memory."""
     if bytes(body).count(b",") > MAX_LIST_COMMAS:
-        raise TooLargeError("the list has more parts than any honest one, and not all can be read", status=200)
+        raise TooLargeError("the list is too long, and not all of it can be read", status=200)
     return msgspec.json.decode(body, type=list[msgspec.Raw])
 
 
 class ListReader(Generic[R]):
-    """Reads a JSON list of records, record by record where some cannot be read."""
+    """Decodes a JSON list of records and leaves out those that cannot be read."""
 
     def __init__(self, record: type[R]) -> None:
         self._all = msgspec.json.Decoder(list[record], dec_hook=decode_hook)  # type: ignore[valid-type]
@@ -194,8 +196,8 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
     """Make the shape of a JSON list of records.
 
     Args:
-        record: The type of one.
-        never_empty: Whether a list without any is a failure.
+        record: The type of a record.
+        never_empty: Whether an empty list is an error.
     """
     reader = ListReader(record)
 
@@ -229,7 +231,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class _RawServer(Server, frozen=True):
-    """A server whose GPUs are still to be read: one bad GPU shall not cost the server."""
+    """A server with undecoded GPUs, so that one bad GPU does not reject the server."""
 
     gpus: msgspec.Raw = _NULL  # type: ignore[assignment]
 
@@ -252,7 +254,7 @@ def _all_servers(body: Body, tally: Tally) -> list[Server]:
     if not attempt.rejected:
         tally.accepted += attempt.accepted
         return servers
-    # Some server cannot be read as a whole: read each with its GPUs one by one.
+    # At least one server cannot be read as a whole: decode its GPUs one by one.
     servers = []
     for raw in _raw_list(raw_servers):
         try:
@@ -270,6 +272,31 @@ def _all_servers(body: Body, tally: Tally) -> list[Server]:
 def servers_body() -> Shape[list[Server]]:
     """Make the shape of ``{"servers": [...]}``."""
     return Shape(_servers)
+
+
+class _MaintenanceBody(msgspec.Struct):
+    active_window: MaintenanceWindow | msgspec.UnsetType | None = msgspec.UNSET
+    current_slots: float | None = None
+    servers: msgspec.Raw = _NULL
+
+
+_read_maintenance: msgspec.json.Decoder[_MaintenanceBody] = msgspec.json.Decoder(_MaintenanceBody, dec_hook=decode_hook)
+_read_maintenance_servers = ListReader(MaintenanceServer)
+
+
+def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
+    found = _read_maintenance.decode(body)
+    servers = None if _is_null(found.servers) else _read_maintenance_servers(found.servers, tally)
+    if found.active_window is msgspec.UNSET and found.current_slots is None and servers is None:
+        raise msgspec.ValidationError("no maintenance policy in it")
+    _check_count(servers or ())
+    tally.accepted += 1
+    return MaintenancePolicy(found.active_window, found.current_slots, servers)
+
+
+def maintenance_body() -> Shape[MaintenancePolicy]:
+    """Make the shape of the maintenance policy. A server that cannot be read costs only itself."""
+    return Shape(_maintenance)
 
 
 class _WindowBody(msgspec.Struct):
@@ -296,8 +323,7 @@ def _window(body: _WindowBody | None, tally: Tally) -> StatsWindow | None:
     if not _is_null(body.instance_stats):
         return StatsWindow(_read_miner_stats(body.instance_stats, tally), complete=True)
     if not _is_null(body.compute_units):
-        # The shape of 2025. Its invocation_count and total_bounty mean something else than today's instances
-        # and bounty_count: only what is the same is taken.
+        # The shape of 2025. Only compute_units means the same as today.
         records = _read_miner_stats(body.compute_units, tally)
         kept = [MinerStats(r.miner_hotkey, r.chute_id, compute_units=r.compute_units) for r in records]
         return StatsWindow(kept, complete=False)
@@ -312,7 +338,7 @@ def _stats(body: Body, tally: Tally) -> Stats:
         week=_window(parsed.all, tally),
     )
     if stats.hour is None and stats.day is None and stats.week is None:
-        raise msgspec.ValidationError("no window of stats in it")
+        raise msgspec.ValidationError("it has no window of stats")
     return stats
 
 
@@ -329,7 +355,7 @@ class _StatsShape(Shape[Stats]):
 
 
 def stats_body() -> Shape[Stats]:
-    """Make the shape of the stats, those of 2025 included."""
+    """Make the shape of the stats, including the shape of 2025."""
     return _StatsShape(_stats, MinerStats)
 
 
@@ -366,17 +392,17 @@ def scores_body() -> Shape[Scores]:
 
 
 class StreamShape(Generic[R]):
-    """How a stream of ``data: {json}`` lines is read.
+    """The shape of a stream of ``data: {json}`` lines.
 
     Args:
-        record: The type of one line.
-        empty_is_none: Whether an answer without a line can mean that there is nothing. On the platform-wide
-            streams, and where ``NO_ITEMS`` says so explicitly, it is a failure instead.
+        record: The type of a line.
+        may_be_empty: Whether a stream without lines is valid. Otherwise only the line ``NO_ITEMS`` means that there
+            are no records, and an empty stream is an error.
     """
 
-    def __init__(self, record: type[R], *, empty_is_none: bool) -> None:
+    def __init__(self, record: type[R], *, may_be_empty: bool) -> None:
         self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
-        self._empty_is_none = empty_is_none
+        self._may_be_empty = may_be_empty
 
     async def decode(
         self, chunks: AsyncIterable[bytes], tally: Tally, take: Callable[[int], None] | None = None
@@ -386,20 +412,20 @@ class StreamShape(Generic[R]):
         Args:
             chunks: The body.
             tally: Counts the records.
-            take: Is told by how many bytes the memory for the line under way grows, or shrinks where less than 0.
+            take: Called with the change in bytes of the memory for the unfinished line.
 
         Raises:
-            CutOffError: The stream is empty where that is a failure, or ends inside a record.
-            UndecodableError: No line of it can be read.
-            TooLargeError: A line, or the stream, is larger than any honest one.
+            CutOffError: The stream is empty without saying so, or ends inside a record.
+            UndecodableError: Most lines cannot be read.
+            TooLargeError: A line or the stream is too large.
         """
-        explicitly_none = False
+        no_items = False
         async for line, terminated in _lines(chunks, take or (lambda _size: None)):
             if line.startswith(b":"):  # a comment, in the grammar of event streams
                 continue
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
-                explicitly_none = True
+                no_items = True
                 continue
             try:
                 record = self._decoder.decode(payload)
@@ -413,13 +439,13 @@ class StreamShape(Generic[R]):
                 raise TooLargeError(f"the stream has more than {MAX_RECORDS} records")
             yield record
         tally.require_most()
-        if not (tally.accepted or explicitly_none or self._empty_is_none):
+        if not (tally.accepted or no_items or self._may_be_empty):
             raise CutOffError("the stream is empty", status=200)
 
 
 async def _lines(chunks: AsyncIterable[bytes], take: Callable[[int], None]) -> AsyncIterator[tuple[bytes, bool]]:
-    """Split into non-empty lines, each with whether its end was seen."""
-    # A bytearray grows in place: a long line in small chunks stays linear, and no chunk is kept.
+    """Yield non-empty lines, and for each whether it was terminated."""
+    # A bytearray grows in place, so a long line in small chunks takes linear time.
     pending = bytearray()
     total = count = taken = 0
     async for chunk in chunks:

@@ -1,4 +1,4 @@
-"""The sixteen endpoints of the Miner API Reference, one table."""
+"""The sixteen endpoints of the Miner API Reference, and four others of the same service that miners need."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from chutes_exporter.api.decoding import (
     Shape,
     StreamShape,
     list_of,
+    maintenance_body,
     one,
     scores_body,
     servers_body,
@@ -18,6 +19,8 @@ from chutes_exporter.api.decoding import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from chutes_exporter.api.keys import Purpose
 
 T = TypeVar("T")
 R = TypeVar("R", bound=r.Record)
@@ -28,13 +31,14 @@ class Endpoint(Generic[T]):
     """One endpoint of the API.
 
     Attributes:
-        name: Its short name, as labels, flags and commands have it.
-        path: The path, with ``{...}`` where arguments go.
-        shape: How its answer is read; None where there is none to read.
-        signed: Whether a request must be signed. Where not, nothing is ever signed.
-        scope: Whose data it answers: the whole platform's, the signing miner's, or a named miner's.
+        name: Short name in labels, flags and commands.
+        path: The path, with ``{...}`` for arguments.
+        shape: The shape of the answer. None if the answer has no content.
+        signed: Whether a request must be signed. Other requests are never signed.
+        scope: Data of the whole platform, of the signing miner, or of a miner in the path.
         method: The HTTP method.
-        query: Query parameters that every request carries.
+        query: Query parameters of every request.
+        purpose: The word that ends the signed message.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Endpoint(Generic[T]):
     scope: Literal["platform", "signer", "miner"]
     method: Literal["GET", "DELETE"] = "GET"
     query: Mapping[str, str] | None = None
+    purpose: Purpose = "miner"
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.path}>"
@@ -55,20 +60,20 @@ def _stream(
     *,
     scope: Literal["platform", "signer"],
     signed: bool = True,
-    empty_is_none: bool = False,
+    may_be_empty: bool = False,
     query: Mapping[str, str] | None = None,
 ) -> Endpoint[list[R]]:
-    shape: StreamShape[R] = StreamShape(record, empty_is_none=empty_is_none)
+    shape: StreamShape[R] = StreamShape(record, may_be_empty=may_be_empty)
     return Endpoint(name, f"/miner/{name}/", shape, signed, scope, query=query)
 
 
 CHUTES = _stream("chutes", r.Chute, scope="platform")
 IMAGES = _stream("images", r.Image, scope="platform")
-NODES = _stream("nodes", r.Node, scope="signer", empty_is_none=True)
+NODES = _stream("nodes", r.Node, scope="signer", may_be_empty=True)
 SERVERS = Endpoint("servers", "/miner/servers/", servers_body(), signed=True, scope="signer")
 INSTANCES = _stream("instances", r.Instance, scope="signer", query={"explicit_null": "true"})
-# Jobs are platform-wide, but none waiting is the usual case: an empty stream is an answer.
-JOBS = _stream("jobs", r.Job, scope="platform", empty_is_none=True)
+# Usually no job waits on the whole platform.
+JOBS = _stream("jobs", r.Job, scope="platform", may_be_empty=True)
 RELEASE_JOB: Endpoint[None] = Endpoint(
     "release_job", "/miner/jobs/{job_id}", None, signed=True, scope="signer", method="DELETE"
 )
@@ -94,9 +99,20 @@ METAGRAPH = Endpoint(
     "metagraph", "/miner/metagraph", list_of(r.MetagraphNode, never_empty=True), signed=False, scope="platform"
 )
 
+UTILIZATION = Endpoint(
+    "utilization", "/chutes/utilization", list_of(r.ChuteUtilization), signed=False, scope="platform"
+)
+BOUNTIES = Endpoint("bounties", "/bounties/", list_of(r.Bounty), signed=False, scope="platform")
+ROLLING_UPDATES = Endpoint(
+    "rolling_updates", "/chutes/rolling_updates", list_of(r.RollingUpdate), signed=False, scope="platform"
+)
+MAINTENANCE = Endpoint(
+    "maintenance", "/servers/maintenance/policy", maintenance_body(), signed=True, scope="signer", purpose="tee"
+)
+
 
 def stats_params(hotkey: str | None = None, *, per_chute: bool = False) -> dict[str, str]:
-    """Return the query of :data:`STATS` for all miners or one, in all or for each chute."""
+    """Return the query of :data:`STATS` for all miners or one, in total or for each chute."""
     return ({"miner_hotkey": hotkey} if hotkey else {}) | ({"per_chute": "true"} if per_chute else {})
 
 
@@ -117,4 +133,8 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     UNIQUE_CHUTE_HISTORY,
     THRASH_COOLDOWNS,
     METAGRAPH,
+    UTILIZATION,
+    BOUNTIES,
+    ROLLING_UPDATES,
+    MAINTENANCE,
 )

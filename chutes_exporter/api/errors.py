@@ -1,4 +1,4 @@
-"""What can go wrong between the exporter and the Chutes API, and what a person can do about it."""
+"""Errors of the Chutes API, each with advice for the user."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ _LONG_HEX = re.compile(r"[0-9a-fA-F]{64,}")
 
 
 def scrub(text: str) -> str:
-    """Take out of an upstream's text whatever could be a signature that it echoes.
-
-    A signature is 128 hexadecimal digits; nothing that helps a person has 64 in a row.
-    """
+    """Remove possible signatures from a text of the API: all runs of at least 64 hexadecimal digits."""
     return _LONG_HEX.sub("[hex]", text)
 
 
 class ApiError(Exception):
-    """A request to the Chutes API that gave no usable answer.
+    """A request to the Chutes API without a usable answer.
 
     Args:
-        detail: What happened, in a few words, without secrets.
-        status: The HTTP status, where there was one.
-        advice: Overrides the class's own advice.
+        detail: A short description without secrets.
+        status: The HTTP status, if there was one.
+        advice: Replaces the default advice of the class.
     """
 
     reason: ClassVar[str] = "error"
@@ -42,61 +39,63 @@ class SignatureRefusedError(ApiError):
     """401: the service does not accept the signature."""
 
     reason = "signature_refused"
-    advice = "Check that the seed belongs to the hotkey and that the local clock is right."
+    advice = "Check that the seed belongs to the hotkey, and that the local clock is correct."
 
 
 class NotRegisteredError(ApiError):
     """401: the hotkey has no seat on the subnet."""
 
     reason = "not_registered"
-    advice = "Register the hotkey on subnet 64, or configure another; deregistered miners lose access."
+    advice = "Register the hotkey on subnet 64, or configure another. Deregistered miners lose access."
 
 
 class ForbiddenError(ApiError):
     """403: the proxy in front of the service refuses this client."""
 
     reason = "forbidden"
-    advice = "The proxy in front of the API refuses this address: check --api.url, wait, or ask the operators."
+    advice = (
+        "The proxy in front of the API refuses this machine. Check --api.url, wait, or ask the operators of Chutes."
+    )
 
 
 class BadRequestError(ApiError):
-    """400 or 422: the service does not accept the question."""
+    """400 or 422: the service does not accept the parameters."""
 
     reason = "bad_request"
-    advice = "Check that the hotkey is a valid SS58 address; otherwise report a bug."
+    advice = "Check that the hotkey is a valid SS58 address. If it is, report a bug."
 
 
 class NotFoundError(ApiError):
-    """404: what was asked for is not known, or not yet."""
+    """404: the service does not know the requested object, or does not know it yet."""
 
     reason = "not_found"
-    advice = "The API does not know it (yet): check the id, and that --api.url is a Chutes API."
+    advice = "The API does not know it yet. Check the id, and that --api.url is a Chutes API."
 
 
 class RateLimitedError(ApiError):
     """429: too many requests.
 
     Attributes:
-        retry_after: Seconds to wait as the service asks, or None where it does not say.
+        retry_after: Seconds to wait according to the service, or None.
     """
 
     reason = "rate_limited"
 
     def __init__(self, detail: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         wait = "a while" if retry_after is None else human_duration(retry_after)
-        super().__init__(detail, status=status, advice=f"Wait {wait}; if it goes on, lower the scrape rate.")
+        super().__init__(detail, status=status, advice=f"Wait {wait}. If this continues, scrape less often.")
         self.retry_after = retry_after
 
 
 class UnavailableError(ApiError):
-    """The service cannot be reached or says 5xx.
+    """The service cannot be reached or returns 5xx.
 
     Attributes:
-        retry_after: Seconds to wait as the service asks, or None where it does not say.
+        retry_after: Seconds to wait according to the service, or None.
     """
 
     reason = "unavailable"
-    advice = "The API is down, or this machine cannot reach it: check the network and --api.url."
+    advice = "The API is down, or this machine cannot reach it. Check the network and --api.url."
 
     def __init__(
         self,
@@ -111,42 +110,42 @@ class UnavailableError(ApiError):
 
 
 class TimedOutError(ApiError):
-    """No answer, or no end of it, in time."""
+    """The answer did not arrive completely in time."""
 
     reason = "timed_out"
-    advice = "The API or the network is slow: try again, or raise --api.timeout."
+    advice = "The API or the network is slow. Try again, or raise --api.timeout."
 
 
 class CutOffError(ApiError):
-    """The answer ended too early: a connection cut in mid-stream, or an empty 200 where data is due."""
+    """The connection closed in the middle of the answer, or the answer is empty although it must not be."""
 
     reason = "cut_off"
-    advice = "The API failed while sending: try again; the exporter does so by itself."
+    advice = "The API failed while sending. Try again. The exporter retries by itself."
 
 
 class UndecodableError(ApiError):
-    """The answer is not what the API's reference says."""
+    """The answer does not match the API's reference."""
 
     reason = "undecodable"
-    advice = "Check that --api.url is a Chutes API; if it is, its format has changed: update the exporter."
+    advice = "Check that --api.url is a Chutes API. If it is, its format has changed. Update the exporter."
 
 
 class TooLargeError(ApiError):
-    """The answer, or one record of it, is larger than any honest one."""
+    """The answer or one of its records is too large."""
 
     reason = "too_large"
-    advice = "Check that --api.url is a Chutes API; if it is, report the size."
+    advice = "Check that --api.url is a Chutes API. If it is, report a bug with the size."
 
 
 class UnexpectedStatusError(ApiError):
-    """A status that the API's reference does not know."""
+    """The status is not in the API's reference."""
 
     reason = "unexpected_status"
-    advice = "Check that --api.url is a Chutes API, and what stands between here and there."
+    advice = "Check that --api.url is a Chutes API, and check the proxies in front of it."
 
 
 class RedirectedError(ApiError):
-    """3xx: never followed, because a signature goes to the configured host only."""
+    """3xx: redirects are not followed, because signatures go to the configured host only."""
 
     reason = "redirected"
-    advice = "Set --api.url to the API's own address: redirects are not followed."
+    advice = "Set --api.url to the address that the API redirects to. Redirects are not followed."

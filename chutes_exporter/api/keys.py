@@ -1,13 +1,10 @@
-"""Hotkeys: addresses, the files that hold them, and signing with them.
-
-A seed lives in one object, is never shown, and leaves it only as signatures.
-"""
+"""Hotkeys: addresses, hotkey files and signatures. Nothing shows or returns a seed."""
 
 from __future__ import annotations
 
 import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import base58
 import msgspec
@@ -18,14 +15,16 @@ if TYPE_CHECKING:
     from typing import Self
 
 SS58_PREFIX = 42
-"""The network number in the addresses of Bittensor: the generic Substrate one."""
+"""The network number of Bittensor addresses, which is the generic one of Substrate."""
 
-_PURPOSE = "miner"
+Purpose = Literal["miner", "tee"]
+"""The word at the end of a signed message. The service accepts a signature only where it expects its word."""
+
 _PUBLIC_KEY_BYTES = 32
 _CHECKSUM_BYTES = 2
 _MAX_PREFIX_BYTES = 2
 _LONG_PREFIX = 64
-"""From this first byte on, a network number has two bytes."""
+"""If the first byte is at least this, the network number has two bytes."""
 _PREFIX_END = 128
 _MAX_FILE_BYTES = 64 * 1024
 _SEED = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
@@ -34,39 +33,41 @@ _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
 
 
 class HotkeyError(ValueError):
-    """A key that cannot be used, with the reason in a sentence. Never holds key material."""
+    """A hotkey cannot be used. The message says why and never contains key material."""
 
 
-def _shown(text: str, what: str) -> str:
-    """Quote what the user gave, unless it could be a secret that was put into the wrong place."""
+def _shown(text: str) -> str:
+    """Quote a user's input, unless it could be a secret in the wrong place."""
     if _SEED.fullmatch(text.strip()):
-        return f"what is given as {what} (not shown: it looks like a seed)"
+        return "the value (not shown: it looks like a seed)"
     if _ADDRESS_SHAPE.fullmatch(text):
         return repr(text)
-    return f"what is given as {what} (not shown, {len(text)} characters)"
+    return f"the value (not shown, {len(text)} characters)"
 
 
 def public_key(address: str) -> bytes:
-    """Return the 32 bytes behind an SS58 address.
+    """Return the 32 bytes of the public key of an SS58 address.
 
     Args:
         address: An SS58 address of a hotkey, network prefix 42.
 
     Raises:
-        HotkeyError: The text is no such address.
+        HotkeyError: The text is not such an address.
     """
-    # The shape bounds the work, too: decoding takes time with the square of the length.
+    # Check the length before decoding, which takes quadratic time.
     raw = base58.b58decode(address) if _ADDRESS_SHAPE.fullmatch(address) else b""
     body, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
     prefix = _prefix(body)
     if prefix is None or checksum != _checksum(body):
-        raise HotkeyError(f"{_shown(address, 'an address')} is not an SS58 address")
+        raise HotkeyError(f"{_shown(address)} is not an SS58 address")
     if prefix != SS58_PREFIX:
         raise HotkeyError(
-            f"{_shown(address, 'an address')} is of another network (prefix {prefix}): a Bittensor hotkey starts with 5"
+            f"{_shown(address)} belongs to another network (prefix {prefix}): a Bittensor hotkey starts with 5"
         )
     if len(body) != 1 + _PUBLIC_KEY_BYTES:
-        raise HotkeyError(f"{_shown(address, 'an address')} is not the address of a key of {_PUBLIC_KEY_BYTES} bytes")
+        raise HotkeyError(
+            f"{_shown(address)} is not the address of a {_PUBLIC_KEY_BYTES}-byte key: use the SS58 address of a hotkey"
+        )
     return body[1:]
 
 
@@ -77,7 +78,7 @@ def address_of(public: bytes) -> str:
 
 
 def _prefix(body: bytes) -> int | None:
-    """Return the network number that an address begins with, or None where it begins with something else."""
+    """Return the network number at the start of an address, or None if there is none."""
     if len(body) < _MAX_PREFIX_BYTES or body[0] >= _PREFIX_END:
         return None
     first, second = body[:_MAX_PREFIX_BYTES]
@@ -100,7 +101,7 @@ class Hotkey:
 
     Attributes:
         address: Its SS58 address.
-        source: Where it came from, for messages: a path or the names of environment variables.
+        source: A path or the names of environment variables, for messages.
     """
 
     __slots__ = ("_pair", "address", "source")
@@ -114,7 +115,7 @@ class Hotkey:
         return f"Hotkey({self.address})"
 
     def __reduce__(self) -> str:
-        # Pickling would write the secret wherever the pickle goes.
+        # A pickle would contain the secret.
         raise TypeError("a Hotkey cannot be pickled")
 
     @classmethod
@@ -123,11 +124,11 @@ class Hotkey:
 
         Args:
             seed: 64 hexadecimal digits, with or without ``0x``.
-            address: The SS58 address that the seed must belong to; not checked when None.
-            source: Where the seed came from, for messages.
+            address: The SS58 address that the seed must belong to. None skips this check.
+            source: Origin of the seed, for messages.
 
         Raises:
-            HotkeyError: The seed has another form, or belongs to another address.
+            HotkeyError: The seed is malformed or belongs to another address.
         """
         match = _SEED.fullmatch(seed.strip())
         if match is None:
@@ -138,7 +139,7 @@ class Hotkey:
             if key.address != address:
                 raise HotkeyError(
                     f"{source}: the seed does not belong to {address}, but to {key.address}: "
-                    "one of the two is from another hotkey"
+                    "use the seed and the address of one hotkey"
                 )
         return key
 
@@ -147,42 +148,47 @@ class Hotkey:
         """Read a Bittensor hotkey file (``~/.bittensor/wallets/<wallet>/hotkeys/<name>``).
 
         Raises:
-            HotkeyError: The file is missing or unreadable, a cold key, encrypted, without a seed, or has a seed
-                that does not belong to its address.
+            HotkeyError: The file cannot be read, is a cold key, is encrypted, has no seed, or has a seed that does
+                not belong to its address.
         """
         source = str(path)
         if _SEED.fullmatch(path.name):
-            raise HotkeyError("the path of a hotkey file is due, and this looks like a seed (not shown)")
+            raise HotkeyError(
+                "the path looks like a seed (not shown): use the path of a file, or set MINER_SEED and MINER_SS58"
+            )
         try:
             path = path.expanduser()
             if {path.name, path.resolve().name} & _COLD_NAMES:
-                raise HotkeyError(f"{source} is a cold key: it is never needed here. Give the hotkey's file instead")
+                raise HotkeyError(f"{source} is a cold key, which the exporter never needs: use the file of the hotkey")
             with path.open("rb") as file:
                 content = file.read(_MAX_FILE_BYTES)
         except (OSError, RuntimeError) as error:
-            # RuntimeError: a loop of links, or the home of a user that does not exist.
+            # RuntimeError: a loop of links, or the home directory of an unknown user.
             reason = getattr(error, "strerror", None) or error
             raise HotkeyError(f"cannot read the hotkey file {source}: {reason}") from None
         if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
-            raise HotkeyError(f"{source} is encrypted, as cold keys are: a hotkey file is plain JSON with secretSeed")
+            raise HotkeyError(f"{source} is encrypted: use a hotkey file in plain JSON with secretSeed")
         try:
             parsed = msgspec.json.decode(content, type=_HotkeyFile)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # The decoder's own message is left out: it may quote the file.
-            raise HotkeyError(f"{source} is not a hotkey file: JSON with ss58Address and secretSeed is due") from None
+            # Omit the decoder's message: it may quote the file.
+            raise HotkeyError(
+                f"{source} is not a hotkey file: use a JSON file with ss58Address and secretSeed"
+            ) from None
         if not parsed.secretSeed:
-            raise HotkeyError(f"{source} has no secretSeed: it holds no hotkey that can sign")
+            raise HotkeyError(f"{source} has no secretSeed, so it cannot sign: use the file of a hotkey with its seed")
         if not parsed.ss58Address:
-            raise HotkeyError(f"{source} has no ss58Address: the seed cannot be checked against it")
+            raise HotkeyError(f"{source} has no ss58Address, so the seed cannot be checked: add the address")
         return cls.from_seed(parsed.secretSeed, address=parsed.ss58Address, source=source)
 
-    def headers(self, nonce: int) -> dict[str, str]:
+    def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
         """Sign a request.
 
         Args:
-            nonce: Unix time in whole seconds; the service refuses one more than 600 s from its own clock.
+            nonce: Unix time in whole seconds. The service refuses a nonce that differs by more than 600 s.
+            purpose: The word that the endpoint expects.
         """
-        message = f"{self.address}:{nonce}:{_PURPOSE}".encode()
+        message = f"{self.address}:{nonce}:{purpose}".encode()
         return {
             "X-Chutes-Hotkey": self.address,
             "X-Chutes-Nonce": str(nonce),
@@ -190,21 +196,22 @@ class Hotkey:
         }
 
 
-def verify_headers(address: str, nonce: str, signature: str) -> bool:
-    """Tell whether a request was signed by the address it names.
+def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:
+    """Return whether a request was signed with the key of its address.
 
     Args:
         address: ``X-Chutes-Hotkey``.
         nonce: ``X-Chutes-Nonce``.
         signature: ``X-Chutes-Signature``.
+        purpose: The word that the endpoint expects.
     """
     try:
         raw = bytes.fromhex(signature)
-        return sr25519.verify(raw, f"{address}:{nonce}:{_PURPOSE}".encode(), public_key(address))
+        return sr25519.verify(raw, f"{address}:{nonce}:{purpose}".encode(), public_key(address))
     except (ValueError, TypeError):
         return False
 
 
 def readable_by_others(path: Path) -> bool:
-    """Tell whether users other than the owner may read a file."""
+    """Return whether users other than the owner may read a file."""
     return bool(path.stat().st_mode & 0o044)

@@ -1,6 +1,6 @@
-"""What the fields mean: the service's rules that collectors and commands share, as pure functions.
+"""The service's rules that give fields their meaning, as pure functions for collectors and commands.
 
-``docs/earnings.md`` explains the rules to users. A function returns None where the answer does not say.
+``docs/earnings.md`` explains the rules to users. A function returns None if the result is unknown.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 from msgspec import UNSET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.api.records import (
         ActiveInstance,
+        Bounty,
         Chute,
         ChuteMetrics,
+        ChuteUtilization,
         Instance,
         InventoryItem,
         Job,
         MetagraphNode,
         Node,
+        RollingUpdate,
     )
 
     T = TypeVar("T", InventoryItem, Instance)
 
 HOUR: Final = 3600.0
 U16: Final = 65535.0
-"""The chain's 1.0: incentive, consensus and trust are whole numbers from 0 to this."""
+"""The chain stores incentive, consensus and trust as whole numbers from 0 to this, which stands for 1.0."""
 SECURED_AFTER: Final = HOUR
 """Seconds after its activation from which a public instance keeps its score when it is deleted."""
 VERIFY_WITHIN: Final = 3.5 * HOUR
@@ -45,27 +48,35 @@ DEMAND_FIELDS: Final = (
     "total_usage_usd",
     "utilization",
 )
-"""What the service's own monitoring measures of a chute."""
+"""The fields of ``/miner/metrics/`` that come from the service's own monitoring."""
 
 _HERTZ_PER_KILOHERTZ: Final = 1e3
 _NO_REGION: Final = "n/a"
 _BOUNTY_AT_START: Final = 100
 _BOUNTY_PER_SECOND: Final = 3
+_LEAST_BOUNTY_BOOST: Final = 1.1
+_MOST_BOUNTY_BOOST: Final = 1.5
+_BOUNTY_GROWS_FOR: Final = 3 * HOUR
 _CHUTES_GPU_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
 
 InstanceState = Literal["active", "starting", "disabled", "failed"]
-"""What an instance does: serves; was never active; was active and its miner disabled it; is not active and has a
-verification error, which no deployment since 2025 reports."""
+"""State of an instance.
+
+- active: serves requests.
+- starting: was never active.
+- disabled: was active, and its miner disabled it.
+- failed: is not active and has a verification error. No deployment since 2025 reports one.
+"""
 INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
 
 JobState = Literal["waiting", "stuck", "finished"]
-"""What a job without an instance does: waits for a miner; is claimed by a miner whose instance is gone; is over."""
+"""State of a job without an instance. A stuck job was claimed by a miner whose instance is gone."""
 
 
 def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
     """Return each seat's share of the incentive, 0 to 1, by hotkey.
 
-    Empty where the incentive of a seat is unknown, or no seat has any: then nobody's share is known.
+    The result is empty if the incentive of a seat is unknown, or if no seat has any.
     """
     incentives = {node.hotkey: node.incentive for node in nodes}
     known = {hotkey: value for hotkey, value in incentives.items() if value is not None}
@@ -76,9 +87,9 @@ def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
 
 
 def consensus_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
-    """Return each seat's consensus, 0 to 1, by hotkey; only where the answer has the chain's whole numbers.
+    """Return each seat's consensus, 0 to 1, by hotkey.
 
-    Until early 2025 the field was another value, between 0 and 1.
+    The result is empty for an answer of early 2025, in which the field was another value between 0 and 1.
     """
     if not any((node.incentive or 0) > 1 or (node.consensus or 0) > 1 for node in nodes):
         return {}
@@ -86,7 +97,7 @@ def consensus_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
 
 
 def trust_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
-    """Return each seat's trust, 0 to 1, by hotkey; empty where no seat has any, as the service sends since 2026."""
+    """Return each seat's trust, 0 to 1, by hotkey. Empty if no seat has any, which is so since 2026."""
     largest = max((node.trust or 0.0 for node in nodes), default=0.0)
     if largest <= 0:
         return {}
@@ -95,11 +106,11 @@ def trust_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
 
 
 def instance_state(instance: Instance) -> InstanceState | None:
-    """Return what an instance does."""
+    """Return the state of an instance."""
     if instance.active:
         return "active"
     if instance.active is None and instance.activated_at is not None:
-        # The column is nullable, but not null any more after the activation.
+        # `active` is null only before the first activation, so the two fields contradict each other.
         return None
     if instance.verification_error:
         return "failed"
@@ -109,19 +120,19 @@ def instance_state(instance: Instance) -> InstanceState | None:
 
 
 def is_public(instance: Instance) -> bool | None:
-    """Tell whether an instance runs a public chute: nobody is billed for it."""
+    """Return whether an instance is public, which means that nobody is billed for it."""
     return None if instance.billed_to is UNSET else instance.billed_to is None
 
 
 def secured_at(instance: Instance) -> float | None:
-    """Return when a public instance is safe: deleted later, it keeps its score. None for private instances."""
+    """Return the time from which a public instance keeps its score when deleted. None for private instances."""
     if not is_public(instance) or instance.activated_at is UNSET or instance.activated_at is None:
         return None
     return instance.activated_at + SECURED_AFTER
 
 
 def purged_at(instance: Instance) -> float | None:
-    """Return when the service purges an instance that is still starting; None for all others."""
+    """Return the time at which the service purges a starting instance. None for all other instances."""
     if instance_state(instance) != "starting" or instance.verified is None:
         return None
     since, allowed = (
@@ -133,24 +144,24 @@ def purged_at(instance: Instance) -> float | None:
 def inventory_states(
     inventory: Iterable[InventoryItem], instances: Iterable[Instance]
 ) -> dict[str, InstanceState | None]:
-    """Return the state of the instance that holds each GPU, by GPU id; None where the answers do not tell.
+    """Return the state of the instance that holds each GPU, by GPU id. None if it is unknown.
 
-    The inventory names an instance by its chute only. Where instances of the chute differ, the time of their last
-    verification tells them apart.
+    The inventory gives the chute of the instance, not the instance. If instances of the chute have different states,
+    the time of their last verification tells them apart.
     """
     items = list(inventory)
-    items_of, instances_of = _grouped(items), _grouped(instances)
+    items_by_chute, instances_by_chute = _by_chute(items), _by_chute(instances)
     states: dict[str, InstanceState | None] = {}
     for item in items:
-        # An instance of an unknown chute may be of any.
-        holders = [*instances_of[item.chute_id], *(instances_of[None] if item.chute_id is not None else ())]
-        state = _holder_state(item, items_of[item.chute_id], holders)
+        # An instance of an unknown chute may belong to any chute.
+        holders = [*instances_by_chute[item.chute_id], *(instances_by_chute[None] if item.chute_id is not None else ())]
+        state = _holder_state(item, items_by_chute[item.chute_id], holders)
         if states.get(item.gpu_id) != "active":
             states[item.gpu_id] = state
     return states
 
 
-def _grouped(records: Iterable[T]) -> dict[str | None, list[T]]:
+def _by_chute(records: Iterable[T]) -> dict[str | None, list[T]]:
     by_chute: dict[str | None, list[T]] = defaultdict(list)
     for record in records:
         by_chute[record.chute_id].append(record)
@@ -158,22 +169,22 @@ def _grouped(records: Iterable[T]) -> dict[str | None, list[T]]:
 
 
 def _holder_state(
-    item: InventoryItem, of_chute: Sequence[InventoryItem], holders: Sequence[Instance]
+    item: InventoryItem, chute_items: Sequence[InventoryItem], holders: Sequence[Instance]
 ) -> InstanceState | None:
     """Return the state of the instance that holds a GPU.
 
     Args:
         item: The GPU.
-        of_chute: All GPUs that the chute's instances hold.
-        holders: The instances that may be the chute's.
+        chute_items: All GPUs held by instances of the chute.
+        holders: All instances that may belong to the chute.
     """
     if item.active:
         return "active"
     holders = [one for one in holders if item.active is None or not one.active]
     states = {instance_state(one) for one in holders}
     if len(states) > 1:
-        # Each instance holds a GPU, so the times of both lists agree unless one is missing or newer.
-        times = {one.last_verified_at for one in of_chute if not one.active}
+        # Each instance holds a GPU, so both lists have the same times unless a list is incomplete or newer.
+        times = {one.last_verified_at for one in chute_items if not one.active}
         if times != {one.last_verified_at for one in holders}:
             return None
         states = {instance_state(one) for one in holders if one.last_verified_at == item.last_verified_at}
@@ -181,7 +192,7 @@ def _holder_state(
 
 
 def job_state(job: Job) -> JobState | None:
-    """Return what a job does."""
+    """Return the state of a job."""
     if job.finished_at is UNSET:
         return None
     if job.finished_at is not None:
@@ -194,23 +205,94 @@ def job_state(job: Job) -> JobState | None:
 def bounty_age(chute: Chute) -> float | None:
     """Return the age of a chute's bounty in seconds, None without one.
 
-    The service sends 100 plus 3 a second, at most 86400: from 8 hours on, the age is at least what is returned.
+    The service sends 100 plus 3 per second, up to 86400. So ages above 8 hours are returned as 8 hours.
     """
     if chute.bounty is UNSET or chute.bounty is None:
         return None
     return max(0.0, (chute.bounty - _BOUNTY_AT_START) / _BOUNTY_PER_SECOND)
 
 
+def bounty_boost(bounty: Bounty) -> float | None:
+    """Return the factor by which a bounty raises the multiplier of the instance that is activated first.
+
+    It grows in a straight line from 1.1 for a new bounty to 1.5 for one of 3 hours.
+    """
+    age = bounty.seconds_elapsed
+    if age is None:
+        return None
+    grown = min(max(age / _BOUNTY_GROWS_FOR, 0.0), 1.0)
+    return _LEAST_BOUNTY_BOOST + grown * (_MOST_BOUNTY_BOOST - _LEAST_BOUNTY_BOOST)
+
+
+def bounty_expires_at(bounty: Bounty) -> float | None:
+    """Return when a bounty expires, None where the service does not know. Correct to 2 seconds."""
+    created, age, left = bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining
+    return None if created is None or age is None or not left else created + age + left
+
+
+def target_instances(chute: ChuteUtilization) -> float | None:
+    """Return how many active instances the autoscaler wants of a chute.
+
+    The service sends the target of the autoscaler's last run, which may differ from the one that it enforces. That
+    one follows from the allowance where there is any, and is at most the number of active instances otherwise.
+    """
+    active, allowance = chute.active_instance_count, chute.scale_allowance
+    if active is None or allowance is None:
+        return None
+    if allowance > 0:
+        return active + allowance
+    logged = chute.target_count
+    return None if logged is None or logged > active else logged
+
+
+def starting_instances(chute: ChuteUtilization) -> float | None:
+    """Return how many instances of a chute are not active: they start, or their miners disabled them."""
+    total, active = chute.total_instance_count, chute.active_instance_count
+    return None if total is None or active is None else total - active
+
+
+def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:
+    """Return a ratio of the autoscaler's last run, None where it says nothing.
+
+    The service sends 0 for a chute of which its monitoring knows nothing, as of one that had no instance.
+    """
+    return None if ratio == 0 and not chute.instance_count else ratio
+
+
+def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
+    """Tell whether the autoscaler's monitoring knew nothing: then the whole platform was without any load."""
+    fields = [load for chute in chutes for load in (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)]
+    loads = [load for load in fields if load is not None]
+    return bool(loads) and not any(loads)
+
+
+def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
+    """Tell whether a rolling update replaces an instance: it runs another version than the new one.
+
+    Args:
+        instance: The instance.
+        updates: All rolling updates, by chute.
+    """
+    if instance.chute_id is None:
+        return None
+    update = updates.get(instance.chute_id)
+    if update is None:
+        return False
+    if instance.version is None or update.new_version is None:
+        return None
+    return instance.version != update.new_version
+
+
 def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
-    """Tell whether the service's own monitoring is down: then a whole platform reports no requests and no use."""
+    """Return whether the service's own monitoring is down: no chute of the platform has requests or use."""
     return bool(chutes) and not any(chute.total_invocations or chute.utilization for chute in chutes)
 
 
 def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
-    """Return the fields that say nothing in this answer: all of the demand, those not measured, or constants.
+    """Return the fields whose values are not measurements in this answer.
 
-    The service measures each field of the demand by itself, and sends 0 for every chute where that fails. Only
-    refused requests may be rare enough that nobody had any.
+    The service measures each field of the demand separately. If that fails, it sends 0 for every chute. Only
+    ``rate_limit_count`` may really be 0 for all chutes.
     """
     zero = [field for field in (*DEMAND_FIELDS, "error_count") if not any(getattr(chute, field) for chute in chutes)]
     if demand_is_unknown(chutes):
@@ -224,12 +306,12 @@ def clock_rate_hertz(node: Node) -> float | None:
 
 
 def region(instance: Instance) -> str | None:
-    """Return where an instance runs, None for the "n/a" that the service sends since 2025."""
+    """Return the region of an instance, None for the "n/a" that the service sends since 2025."""
     return None if instance.region == _NO_REGION else instance.region
 
 
 def nvidia_uuid(gpu_id: str) -> str | None:
-    """Return a GPU's id as NVIDIA's tools write it (``GPU-8-4-4-4-12``), None where it has no such form."""
+    """Return a GPU's id in the format of NVIDIA's tools (``GPU-8-4-4-4-12``), None if it is not such an id."""
     digits = gpu_id.removeprefix("GPU-").replace("-", "").lower()
     if not _CHUTES_GPU_ID.fullmatch(digits):
         return None
@@ -239,7 +321,7 @@ def nvidia_uuid(gpu_id: str) -> str | None:
 def active_rates(instances: Iterable[ActiveInstance]) -> dict[str, float] | None:
     """Return the compute units that each miner's active instances earn per second, by hotkey.
 
-    None where an instance's miner or compute multiplier is unknown.
+    None if the miner or compute multiplier of an instance is unknown.
     """
     by_hotkey: dict[str, list[float]] = defaultdict(list)
     for one in instances:

@@ -1,4 +1,4 @@
-"""One limit for the memory that all answers take together: those under way, and those that are kept."""
+"""Limits the memory of all answers together, in progress and kept."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE_BYTES = 2 * 1024 * 1024
 _SPARE_BYTES = 8 * 1024 * 1024
-_KEPT_SHARE = 3
-"""The answers of one endpoint may keep a third of the budget."""
+_MAX_KEPT_FRACTION = 1 / 3
+"""Fraction of the budget that the kept answers of one endpoint may take."""
 
 
 def keep_memory_compact() -> None:
-    """Have the C library return large pieces of memory to the system as soon as they are free.
+    """Make the C library return large pieces of memory to the system as soon as they are free.
 
-    Otherwise glibc keeps them once one was freed, and what is free but scattered counts towards a container's limit.
+    By default, glibc keeps them after the first was freed, and they count towards a container's limit.
     """
     _call_c_library("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
     _call_c_library("mallopt", _M_TRIM_THRESHOLD, _SPARE_BYTES)
 
 
 def trim_memory() -> None:
-    """Have the C library return the free memory between what is in use; for when much was given up."""
+    """Make the C library return free memory to the system. Call it after much memory was freed."""
     _call_c_library("malloc_trim", 0)
 
 
@@ -43,13 +43,13 @@ def _call_c_library(function: str, *arguments: int) -> None:
 
 
 class MemoryBudget:
-    """The bytes that all answers may take together.
+    """The memory that all answers may take together.
 
-    When they are used up, the endpoint that takes most loses its largest request. So an endpoint that sends too much
-    stops itself, and the small answers of the others always find room.
+    When it is used up, the largest request of the endpoint that uses most is cancelled. So an endpoint that sends too
+    much does not affect the others.
 
     Args:
-        total: The bytes.
+        total: Size of the budget in bytes.
     """
 
     def __init__(self, total: int) -> None:
@@ -57,12 +57,12 @@ class MemoryBudget:
         self._used: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
         self._claims: set[Claim] = set()
-        # An answer may be dropped in any thread, at any moment: only note it there.
+        # Any thread may drop an answer at any time. It only appends here, and `used` subtracts later.
         self._dropped: deque[tuple[str, int]] = deque()
 
     @property
     def used(self) -> int:
-        """The bytes in use."""
+        """Bytes in use."""
         while self._dropped:
             endpoint, size = self._dropped.popleft()
             self._used[endpoint] -= size
@@ -74,7 +74,7 @@ class MemoryBudget:
 
         Args:
             endpoint: The endpoint's name.
-            cancel: Ends the request as soon as possible, when others need its memory.
+            cancel: Cancels the request. Called when others need its memory.
         """
         claim = Claim(self, endpoint, cancel)
         self._claims.add(claim)
@@ -97,29 +97,29 @@ class MemoryBudget:
         self._claims.discard(claim)
 
     def _keep(self, claim: Claim, answer: object) -> None:
-        if self._kept[claim.endpoint] + claim.size > self.total // _KEPT_SHARE:
+        if self._kept[claim.endpoint] + claim.size > self.total * _MAX_KEPT_FRACTION:
             raise self.error(claim.endpoint)
         self._kept[claim.endpoint] += claim.size
         weakref.finalize(answer, self._dropped.append, (claim.endpoint, claim.size)).atexit = False
         claim.size = 0
 
     def error(self, endpoint: str) -> TooLargeError:
-        """Return the error of an endpoint that takes too much."""
+        """Return the error for an endpoint that takes too much."""
         return TooLargeError(
-            f"answers may take {self.total // 1_000_000} MB of memory together, and most of it is taken by {endpoint}",
+            f"all answers together may take {self.total // 1_000_000} MB of memory, and {endpoint} takes the most",
             status=200,
-            advice="Check that --api.url is a Chutes API; if it is, raise --max-series, which raises this limit too.",
+            advice="Check that --api.url is a Chutes API. If it is, raise --max-series, which also raises this limit.",
         )
 
 
 class Claim:
-    """What one request takes of the budget.
+    """The part of the budget that one request takes.
 
     Attributes:
         endpoint: The endpoint's name.
-        size: The bytes that it takes now.
+        size: Bytes that it takes now.
         busy: Whether it cannot be cancelled now.
-        cancelled: Whether it had to give way.
+        cancelled: Whether it was cancelled because others needed its memory.
     """
 
     def __init__(self, budget: MemoryBudget, endpoint: str, cancel: Callable[[], None]) -> None:
@@ -131,7 +131,7 @@ class Claim:
         self._cancel = cancel
 
     def add(self, size: int) -> None:
-        """Take more bytes, or give some back where the size is negative.
+        """Take more bytes, or return bytes if the size is negative.
 
         Raises:
             TooLargeError: The budget is used up, and this request is the largest of the endpoint that takes most.
@@ -141,31 +141,31 @@ class Claim:
         self._budget._add(self, size)  # noqa: SLF001 - two halves of one thing
 
     def keep(self, answer: object, size: int) -> None:
-        """Account for an answer for as long as it exists, in the place of what the request took.
+        """Replace the bytes of the request by those of its answer, until the answer is deleted.
 
         Raises:
-            TooLargeError: As above, or the endpoint keeps too much already.
+            TooLargeError: The budget is used up, or the kept answers of the endpoint take too much.
         """
         self.add(size - self.size)
         self._budget._keep(self, answer)  # noqa: SLF001
 
     def cancel(self) -> None:
-        """Give way to others."""
+        """Free the memory for others and cancel the request."""
         self.cancelled = True
         self.close()
         self._cancel()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Return all bytes."""
         self._budget._close(self)  # noqa: SLF001
 
     def error(self) -> TooLargeError:
-        """Return why the request was cancelled."""
+        """Return the error for a cancelled request."""
         return self._budget.error(self.endpoint)
 
 
 def size_of(value: Any) -> int:
-    """Return the bytes that records take, strings that they share counted each time."""
+    """Return the bytes that records take. Shared strings count each time."""
     size = sys.getsizeof(value)
     if isinstance(value, msgspec.Struct):
         return size + sum([size_of(getattr(value, name)) for name in value.__struct_fields__])

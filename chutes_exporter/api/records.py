@@ -1,11 +1,11 @@
-"""What the endpoints answer, as typed records.
+"""Typed records of the endpoints' answers.
 
-Only what the exporter uses is kept. Unknown fields are skipped while decoding, which includes secrets and users' data
-(``extra`` and ``cacert`` of instances, ``job_args`` of jobs): they never reach a record, a log line or an error.
+Records have only the fields that the exporter uses. Decoding skips all others. So secrets and users' data (``extra``
+and ``cacert`` of instances, ``job_args`` of jobs) never reach a record, a log line or an error.
 
-A field that is null or missing is ``None``: unknown, which is not zero. Where the service gives null a meaning of its
-own ("not verified", "not finished"), the field's type is :data:`Nullable`: null is ``None``, and a missing field is
-``UNSET``. Times are Unix seconds. Fields are named after their meaning where the API's own name says something else.
+A field that is null or missing is ``None``, which means unknown and not zero. Some fields use null for "not yet", such
+as "not verified". They have the type :data:`Nullable`: null is ``None``, and a missing field is ``UNSET``. Times are
+Unix seconds. Fields whose API name is misleading are renamed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from msgspec import UNSET, UnsetType
 T = TypeVar("T")
 
 Nullable: TypeAlias = T | UnsetType | None
-"""A field whose null says something: ``None`` for null, ``UNSET`` where the answer does not have the field."""
+"""A field in which null has a meaning. It is ``None`` for null, and ``UNSET`` if it is missing."""
 
 
 class UnixTime(float):
-    """Seconds since 1970-01-01 UTC, read from any of the API's three ways to write a time."""
+    """Seconds since 1970-01-01 UTC, parsed from any of the API's three time formats."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> UnixTime:
-        """Read an ISO 8601 or PostgreSQL timestamp; without an offset it is UTC.
+        """Parse an ISO 8601 or PostgreSQL timestamp. Without an offset it is UTC.
 
         Raises:
-            ValueError: The text is no time.
+            ValueError: The text is not a timestamp.
         """
         try:
             moment = datetime.fromisoformat(text)
@@ -46,13 +46,13 @@ class UnixTime(float):
 
 
 class AxonAddress(str):
-    """An IP address as people write it, read from decimal text (2025: from dotted text). Empty for none."""
+    """An IP address in its usual notation, parsed from decimal text (2025: from dotted text). Empty if unknown."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> AxonAddress:
-        """Read an address; "0" and anything that is no address are none."""
+        """Parse an address. "0" and invalid text give an empty address."""
         try:
             number = int(text) if text.isascii() and text.isdecimal() else text
             return cls(ipaddress.ip_address(number)) if number else cls()
@@ -61,7 +61,7 @@ class AxonAddress(str):
 
 
 def decode_hook(kind: type, value: Any) -> Any:
-    """Read the types that msgspec does not know (its ``dec_hook``)."""
+    """Decode the types that msgspec does not know (its ``dec_hook``)."""
     if kind is UnixTime and isinstance(value, str):
         return UnixTime.parse(value)
     if kind is AxonAddress and isinstance(value, str):
@@ -70,11 +70,11 @@ def decode_hook(kind: type, value: Any) -> Any:
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """What all records share."""
+    """Base class of all records."""
 
 
 class NodeSelector(Record, frozen=True):
-    """Which GPUs a chute asks for. Source: ``node_selector`` of chutes and jobs."""
+    """The GPUs that a chute needs. Source: ``node_selector`` of chutes and jobs."""
 
     gpu_count: int | None = None
     min_vram_gb_per_gpu: float | None = None
@@ -85,7 +85,7 @@ class NodeSelector(Record, frozen=True):
 class Chute(Record, frozen=True):
     """A workload that miners can run. Source: ``/miner/chutes/`` and ``/miner/chutes/{chute_id}/{version}``.
 
-    ``effective_compute_multiplier`` and its factors hold for the cheapest GPU that the chute allows. ``bounty`` is a
+    ``effective_compute_multiplier`` and its factors apply to the cheapest GPU that the chute allows. ``bounty`` is a
     number that grows with the bounty's age (:func:`~chutes_exporter.api.meaning.bounty_age`), null without a bounty.
     """
 
@@ -131,8 +131,8 @@ class Image(Record, frozen=True):
 class Node(Record, frozen=True):
     """One GPU of the signing miner. Source: ``/miner/nodes/``.
 
-    ``memory`` in bytes, ``clock_rate`` in kHz. ``verified_at`` is null until a verification succeeds.
-    ``verification_error`` belongs to the last failed one, and a GPU with both is usable.
+    ``memory`` is in bytes, ``clock_rate`` in kHz. ``verified_at`` is null until a verification succeeds.
+    ``verification_error`` belongs to the last failed verification. A GPU with both is usable.
     """
 
     uuid: str
@@ -174,11 +174,12 @@ class Server(Record, frozen=True):
 
 
 class Instance(Record, frozen=True):
-    """A chute that runs, or starts, on the signing miner's GPUs. Source: ``/miner/instances/``.
+    """A chute that runs or starts on the signing miner's GPUs. Source: ``/miner/instances/``.
 
-    ``hourly_rate`` in USD per hour. ``activated_at`` is null until the first activation, so an instance with it that
-    is not ``active`` was disabled by its miner. ``billed_to`` is null for public instances. ``last_queried_at`` and
-    ``verification_error`` have no writer since 2025, ``consecutive_failures`` is always 0, ``region`` always "n/a".
+    ``hourly_rate`` is in USD per hour. ``activated_at`` is null until the first activation. Its miner disabled an
+    instance that has ``activated_at`` but is not ``active``. ``billed_to`` is null for public instances. Since 2025 the
+    service does not write ``last_queried_at`` and ``verification_error``. ``consecutive_failures`` is always 0, and
+    ``region`` is always "n/a".
     """
 
     instance_id: str
@@ -202,10 +203,10 @@ class Instance(Record, frozen=True):
 
 
 class Job(Record, frozen=True):
-    """A job that has no instance: one that waits, is stuck, or is over. Source: ``/miner/jobs/``.
+    """A job without an instance: waiting, stuck or finished. Source: ``/miner/jobs/``.
 
-    ``finished_at`` is null until it is over, ``miner_hotkey`` until a miner claims it. ``miner_history`` names the
-    miners that asked for a launch token.
+    ``finished_at`` is null until the job is finished, ``miner_hotkey`` until a miner claims it. ``miner_history`` lists
+    the miners that requested a launch token.
     """
 
     job_id: str
@@ -221,9 +222,9 @@ class Job(Record, frozen=True):
 
 
 class InventoryItem(Record, frozen=True):
-    """A GPU that an instance holds, in whatever state, and its chute. Source: ``/miner/inventory``.
+    """A GPU that an instance in any state holds. Source: ``/miner/inventory``.
 
-    ``active`` and ``last_verified_at`` are the instance's.
+    ``active`` and ``last_verified_at`` belong to the instance.
     """
 
     gpu_id: str
@@ -236,8 +237,8 @@ class InventoryItem(Record, frozen=True):
 class ChuteMetrics(Record, frozen=True):
     """Demand for a chute over the past hour. Source: ``/miner/metrics/``. A chute without an instance is missing.
 
-    ``total_compute_time`` in seconds, money in USD, ``utilization`` a ratio that may exceed 1. ``error_count`` is
-    always 0 since 2026. Everything that the service's own monitoring measures is 0 where that fails.
+    ``total_compute_time`` is in seconds, and ``utilization`` is a ratio that may exceed 1. ``error_count`` is always 0
+    since 2026. All values of the service's own monitoring are 0 if the monitoring fails.
     """
 
     chute_id: str
@@ -253,7 +254,7 @@ class ChuteMetrics(Record, frozen=True):
 
 
 class ActiveInstance(Record, frozen=True):
-    """An active instance of any miner, blacklisted ones included. Source: ``/miner/active_instances/``."""
+    """An active instance of any miner, blacklisted or not. Source: ``/miner/active_instances/``."""
 
     instance_id: str
     miner_hotkey: str | None = None
@@ -263,7 +264,7 @@ class ActiveInstance(Record, frozen=True):
 
 
 class MinerStats(Record, frozen=True):
-    """What a miner computed in a window, in all or on one chute. Source: ``/miner/stats``.
+    """The compute of a miner in a window, in total or on one chute. Source: ``/miner/stats``.
 
     ``compute_units`` are seconds weighted by the compute multiplier.
     """
@@ -280,8 +281,8 @@ class StatsWindow(Record, frozen=True):
     """The records of one window.
 
     Attributes:
-        records: One a miner (and chute, where asked per chute). A miner with nothing in the window has none.
-        complete: False for the shape of 2025, which knows only ``compute_units``.
+        records: One for each miner, or for each miner and chute. A miner without compute in the window has none.
+        complete: False for the shape of 2025, which has only ``compute_units``.
     """
 
     records: list[MinerStats]
@@ -289,12 +290,12 @@ class StatsWindow(Record, frozen=True):
 
 
 class Stats(Record, frozen=True):
-    """Sums over sliding windows. Source: ``/miner/stats``. A window that the answer leaves out is None.
+    """Sums over sliding windows. Source: ``/miner/stats``. A missing window is None.
 
     Attributes:
         hour: ``past_hour``.
         day: ``past_day``.
-        week: ``all``, which covers 7 days whatever its name says.
+        week: ``all``, which covers 7 days despite its name.
     """
 
     hour: StatsWindow | None
@@ -303,7 +304,7 @@ class Stats(Record, frozen=True):
 
 
 class RawScore(Record, frozen=True):
-    """What a score is made of. Source: ``raw_values`` of ``/miner/scores``."""
+    """The values behind a score. Source: ``raw_values`` of ``/miner/scores``."""
 
     total_instances: float | None = None
     bounty_score: float | None = None
@@ -312,11 +313,11 @@ class RawScore(Record, frozen=True):
 
 
 class Scores(Record, frozen=True):
-    """Every miner's score. Source: ``/miner/scores``.
+    """The scores of all miners. Source: ``/miner/scores``.
 
     Attributes:
-        raw: By hotkey, over the past day; None for a hotkey without a score.
-        shares: ``final_scores``: by hotkey, the share of all scores (they sum to 1); None without a score.
+        raw: Values over the past day by hotkey. None for a hotkey without a score.
+        shares: ``final_scores``: share of all scores by hotkey, with the sum 1. None without a score.
     """
 
     raw: dict[str, RawScore | None]
@@ -338,7 +339,7 @@ class HistoryPoint(Record, frozen=True):
 
 
 class ThrashCooldown(Record, frozen=True):
-    """A chute that the signing miner may not deploy for now. Source: ``/miner/thrash_cooldowns``."""
+    """A chute that the signing miner currently may not deploy. Source: ``/miner/thrash_cooldowns``."""
 
     chute_id: str
     chute_name: str | None = None
@@ -346,14 +347,97 @@ class ThrashCooldown(Record, frozen=True):
     cooldown_expires_at: UnixTime | None = None
 
 
+class ChuteUtilization(Record, frozen=True):
+    """A chute as the autoscaler sees it. Source: ``/chutes/utilization``. A chute that it never logged is missing.
+
+    ``scale_allowance``, ``scalable``, ``total_instance_count`` and ``active_instance_count`` are of now. All else is
+    of the autoscaler's last run, at ``timestamp``. ``name`` is a placeholder for private chutes. The ratios are 0
+    where the autoscaler knows nothing, for example of a chute without an instance.
+    """
+
+    chute_id: str
+    name: str | None = None
+    timestamp: UnixTime | None = None
+    utilization_5m: float | None = None
+    utilization_15m: float | None = None
+    utilization_1h: float | None = None
+    rate_limit_ratio_5m: float | None = None
+    rate_limit_ratio_15m: float | None = None
+    rate_limit_ratio_1h: float | None = None
+    instance_count: float | None = None
+    target_count: float | None = None
+    total_instance_count: float | None = None
+    active_instance_count: float | None = None
+    scalable: bool | None = None
+    scale_allowance: float | None = None
+
+
+class Bounty(Record, frozen=True):
+    """An open bounty. Source: ``/bounties/``. Its chute may be gone.
+
+    ``created_at`` is Unix time, ``seconds_elapsed`` its age and ``time_remaining`` the seconds until it expires, both
+    when the answer was made and in whole seconds. ``time_remaining`` is 0 where the service does not know it.
+    """
+
+    chute_id: str
+    created_at: float | None = None
+    seconds_elapsed: float | None = None
+    time_remaining: float | None = None
+
+
+class RollingUpdate(Record, frozen=True):
+    """A chute whose old instances are being replaced. Source: ``/chutes/rolling_updates``.
+
+    All instances of another version than ``new_version`` are old, not only those of ``old_version``.
+    """
+
+    chute_id: str
+    old_version: str | None = None
+    new_version: str | None = None
+    started_at: UnixTime | None = None
+
+
+class MaintenanceWindow(Record, frozen=True):
+    """The time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
+
+    target_measurement_version: str | None = None
+    upgrade_window_start: UnixTime | None = None
+    upgrade_window_end: UnixTime | None = None
+    max_concurrent_per_miner: float | None = None
+
+
+class MaintenanceServer(Record, frozen=True):
+    """A TEE server of the signing miner during a window. Source: ``servers`` of ``/servers/maintenance/policy``."""
+
+    server_id: str
+    name: str | None = None
+    version: str | None = None
+    needs_upgrade: bool | None = None
+    in_maintenance: bool | None = None
+
+
+class MaintenancePolicy(Record, frozen=True):
+    """The maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
+
+    Attributes:
+        active_window: None without one, which is the usual case.
+        current_slots: Servers of the miner that hold an upgrade slot of this window.
+        servers: Empty without a window.
+    """
+
+    active_window: Nullable[MaintenanceWindow] = UNSET
+    current_slots: float | None = None
+    servers: list[MaintenanceServer] | None = None
+
+
 class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registered_at": "synced_at"}):
     """A seat on the subnet. Source: ``/miner/metagraph``.
 
-    ``node_id`` is the UID. ``incentive`` and ``trust`` are the chain's numbers from 0 to 65535, and so is
-    ``consensus``, which the API calls ``vtrust``; :mod:`~chutes_exporter.api.meaning` makes ratios of them.
-    ``registered_at`` is when the seat was first seen with this hotkey; the API calls it ``synced_at``.
-    ``blacklist_reason`` is null or empty for miners that are not blacklisted. ``trust`` and ``last_updated`` are not
-    written since 2026 and 2024.
+    ``node_id`` is the UID. ``incentive``, ``trust`` and ``consensus`` are the chain's numbers from 0 to 65535.
+    :mod:`~chutes_exporter.api.meaning` converts them to ratios. The API calls ``consensus`` ``vtrust``.
+    ``registered_at`` is the time at which the service first saw this hotkey in the seat. The API calls it
+    ``synced_at``. ``blacklist_reason`` is null or empty for miners that are not blacklisted. The service does not write
+    ``trust`` since 2026 and ``last_updated`` since 2024.
     """
 
     hotkey: str

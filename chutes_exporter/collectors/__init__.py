@@ -1,7 +1,8 @@
-"""The collectors, one module a topic."""
+"""The collectors, one module for each topic."""
 
 from chutes_exporter.collectors import (
     active_instances,
+    bounties,
     chute_gpus,
     chutes,
     fleet,
@@ -10,10 +11,12 @@ from chutes_exporter.collectors import (
     instances,
     job_details,
     jobs,
+    maintenance,
     metagraph,
     metrics,
     nodes,
     private_gate,
+    rolling_updates,
     score_heading,
     scores,
     servers,
@@ -21,6 +24,7 @@ from chutes_exporter.collectors import (
     stats_per_chute,
     thrash_cooldowns,
     unique_chute_history,
+    utilization,
 )
 from chutes_exporter.collectors.base import Answers, Collector, Cost, MinersChoice, Scope
 
@@ -31,14 +35,18 @@ COLLECTORS: tuple[Collector, ...] = (
     stats.COLLECTOR,
     fleet.COLLECTOR,
     servers.COLLECTOR,
+    maintenance.COLLECTOR,
     nodes.COLLECTOR,
     instances.COLLECTOR,
+    rolling_updates.COLLECTOR,
     private_gate.COLLECTOR,
     thrash_cooldowns.COLLECTOR,
     unique_chute_history.COLLECTOR,
     jobs.COLLECTOR,
     images.COLLECTOR,
     active_instances.COLLECTOR,
+    bounties.COLLECTOR,
+    utilization.COLLECTOR,
     chutes.COLLECTOR,
     metrics.COLLECTOR,
     stats_per_chute.COLLECTOR,
@@ -46,6 +54,6 @@ COLLECTORS: tuple[Collector, ...] = (
     image_details.COLLECTOR,
     chute_gpus.COLLECTOR,
 )
-"""All collectors, the most important first: of a page that would be too large each is kept that still fits."""
+"""All collectors, the most important first. A page that would be too large keeps those that fit, in this order."""
 
 __all__ = ["COLLECTORS", "Answers", "Collector", "Cost", "MinersChoice", "Scope"]

@@ -1,4 +1,4 @@
-"""Active instances of the whole platform: who runs how much, and where each chute runs."""
+"""Active instances of the whole platform, by miner and by chute."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ PLATFORM = METRICS.gauge(
 )
 PLATFORM_MULTIPLIER = METRICS.gauge(
     "chutes_platform_active_compute_multiplier",
-    "Sum of the compute multipliers of all miners' active instances: compute units that a second earns everybody.",
+    "Sum of the compute multipliers of all miners' active instances, which is their compute units per second.",
     (),
     f"{_SOURCE}: compute_multiplier",
 )
 BY_CHUTE = METRICS.gauge(
     "chutes_chute_active_instances",
-    "Active and verified instances of the chute on all miners; absent where there are none.",
+    "Active and verified instances of the chute on all miners. Absent without any.",
     ("chute_id",),
     f"{_SOURCE}: chute_id",
 )
 BY_MINER = METRICS.gauge(
     "chutes_miner_active_instances",
-    "Active and verified instances of the miner; absent where a miner that is not watched has none.",
+    "Active and verified instances of the miner. 0 is only exported for watched miners.",
     ("hotkey",),
     f"{_SOURCE}: miner_hotkey",
 )
 MULTIPLIER = METRICS.gauge(
     "chutes_miner_active_compute_multiplier",
-    "Sum of the compute multipliers of the miner's active instances: compute units that a second earns it.",
+    "Sum of the compute multipliers of the miner's active instances, which is its compute units per second.",
     ("hotkey",),
     f"{_SOURCE}: compute_multiplier",
 )
@@ -51,7 +51,7 @@ NEWEST = METRICS.gauge(
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the active instances: counts and sums, which an answer that is not whole would make false."""
+    """Count the active instances."""
     if not answers.complete():
         return
     instances = distinct(answers[ACTIVE_INSTANCES], lambda one: one.instance_id, out)
@@ -63,16 +63,15 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     by_miner: dict[str, list[ActiveInstance]] = {hotkey: [] for hotkey in sorted(scope.watched)}
     for one in instances:
         if one.miner_hotkey is None:
-            # It could be anybody's.
+            # It may belong to any miner.
             return
         by_miner.setdefault(one.miner_hotkey, []).append(one)
-    # The answer has every miner's: a watched one that is not in it runs nothing.
-    for hotkey, own in by_miner.items():
+    for hotkey, of_miner in by_miner.items():
         if scope.exports(hotkey, active=True):
-            out.add(BY_MINER, len(own), hotkey)
-            out.add(MULTIPLIER, total([one.compute_multiplier for one in own]), hotkey)
-            activations = [one.activated_at for one in own if one.activated_at is not None]
-            if len(activations) == len(own):
+            out.add(BY_MINER, len(of_miner), hotkey)
+            out.add(MULTIPLIER, total([one.compute_multiplier for one in of_miner]), hotkey)
+            activations = [one.activated_at for one in of_miner if one.activated_at is not None]
+            if len(activations) == len(of_miner):
                 out.add(NEWEST, max(activations, default=None), hotkey)
 
 

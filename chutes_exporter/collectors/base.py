@@ -1,4 +1,4 @@
-"""What a collector is: a pure function from answers to samples, with a declaration of both ends."""
+"""Collectors: pure functions from answers to samples, with their declarations."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ R = TypeVar("R")
 
 
 MinersChoice = Literal["watched", "active", "all"]
-"""Whose public data is exported: the named hotkeys', theirs and that of all miners that earn, or everybody's."""
+"""Miners whose public data is exported: watched ones, watched and earning ones, or all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose data a collector shall export.
+    """The miners whose data a collector exports.
 
     Attributes:
         watched: The hotkeys that the user named.
-        miners: Which other miners' public data is exported.
-        hotkey: The miner that the answers are about; empty for platform-wide answers.
+        miners: The miners whose public data is exported.
+        hotkey: The miner of the answers. Empty for platform-wide answers.
     """
 
     watched: frozenset[str]
@@ -36,21 +36,21 @@ class Scope:
     hotkey: str = ""
 
     def exports(self, hotkey: str, *, active: bool) -> bool:
-        """Tell whether a miner's public data is exported.
+        """Return whether a miner's public data is exported.
 
         Args:
             hotkey: The miner.
-            active: Whether it earns, by what the collector at hand knows.
+            active: Whether it earns according to the collector's data.
         """
         return self.miners == "all" or hotkey in self.watched or (active and self.miners == "active")
 
 
 class Answers:
-    """The answers to a collector's feeds, typed by feed.
+    """The answers of a collector's feeds.
 
     Args:
-        answers: By the feed's name, one for each feed that the collector needs.
-        extra: By the feed's name and hotkey, the known ones of the collector's extra feeds.
+        answers: The answer of each feed by name.
+        extra: The known answers of extra feeds by name and hotkey.
     """
 
     def __init__(
@@ -64,22 +64,22 @@ class Answers:
         return value
 
     def complete(self, *among: Feed[Any]) -> bool:
-        """Tell whether the answers of the named feeds, or of all, are whole: every record read, none doubted.
+        """Return whether the answers of the given feeds, or of all, are whole.
 
-        Otherwise nothing may be concluded from a record that is missing: no count, no rank, no zero.
+        If not, records may be missing, so that counts, ranks and zeros could be false.
         """
         names = [feed.name for feed in among] or self._answers
         return all(self._answers[name].whole for name in names)
 
     def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
-        """Return the known answers of an extra feed by hotkey; None for one that is not whole."""
+        """Return the known answers of an extra feed by hotkey, None for an answer that is not whole."""
         return {
             hotkey: one.value if one.whole else None for (name, hotkey), one in self._extra.items() if name == feed.name
         }
 
 
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
-    """Return the first record of each identity; the others describe the same thing again and are counted."""
+    """Return the first record of each identity, and count the others as duplicates."""
     found: dict[object, R] = {}
     for record in records:
         if found.setdefault(identity(record), record) is not record:
@@ -88,24 +88,24 @@ def distinct(records: list[R], identity: Callable[[R], object], out: Samples) ->
 
 
 def total(values: Sequence[float | None]) -> float | None:
-    """Add up, unless a part is unknown: then the sum is."""
+    """Return the sum, or None if a value is unknown."""
     known = [value for value in values if value is not None]
     return math.fsum(known) if len(known) == len(values) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """How many series a collector makes at most, by what they grow with.
+    """The maximum number of series of a collector.
 
     Attributes:
-        fixed: Series that are there in any case, once for each hotkey where the answers are a hotkey's own.
+        fixed: Series that always exist, once for each hotkey if the answers belong to a hotkey.
         miner: Series for each exported miner.
         chute: Series for each chute of the platform.
         miner_chute: Series for each chute that an exported miner computed on within a week.
         server: Series for each server of a hotkey with a key.
         gpu: Series for each GPU of a hotkey with a key.
         instance: Series for each instance of a hotkey with a key.
-        item: Series for each of what the collector lists besides (jobs, images, cooldowns).
+        item: Series for each other item that the collector lists (jobs, images, cooldowns).
     """
 
     fixed: int = 0
@@ -118,10 +118,10 @@ class Cost:
     item: int = 0
 
     def in_words(self, each: str = "") -> str:
-        """Say the cost in words.
+        """Return the cost in words.
 
         Args:
-            each: What the fixed part is there once for.
+            each: Words after the fixed part, such as " for each watched hotkey".
         """
         words = {
             "fixed": each,
@@ -133,7 +133,7 @@ class Cost:
         )
 
     def series(self, **counts: int) -> int:
-        """Return the series for given counts (of ``miner``, ``chute`` and so on)."""
+        """Return the series for the given counts of miners, chutes and so on."""
         return self.fixed * counts.get("fixed", 1) + sum(
             count * int(getattr(self, name)) for name, count in counts.items() if name != "fixed"
         )
@@ -142,8 +142,9 @@ class Cost:
 _DEFAULTS = {
     "on": "on",
     "off": "off",
-    "watched": "on where only named hotkeys are watched",
-    "few": "on where 1 to 16 hotkeys are named",
+    "watched": "on if only configured hotkeys are watched",
+    "few": "on if 1 to 16 hotkeys are configured",
+    "key": "on with a hotkey's seed",
 }
 
 
@@ -152,15 +153,16 @@ class Collector:
     """A topic of metrics.
 
     Attributes:
-        name: Its name in flags and labels.
-        summary: What it is about, for help texts and docs.
+        name: Name in flags and labels.
+        summary: Its topic, for help texts and docs.
         feeds: The feeds that it needs. It runs when all of them have an answer.
-        metrics: What it makes.
-        collect: Makes samples of answers. Pure: same answers, same samples.
-        cost: How many series it makes.
-        extra: Feeds that it also uses where their answers are known: one for each hotkey with a key.
-        default: Whether it is on unless said otherwise: ``on``, ``off``, ``watched`` (where hotkeys are named: for
-            all miners it is large) or ``few`` (where a few hotkeys are named: it asks for each).
+        metrics: The metrics that it makes.
+        collect: Makes samples from answers. It is a pure function.
+        cost: The maximum number of series.
+        extra: Feeds that it uses if their answers are known, for each hotkey with a key.
+        default: ``on``, ``off``, ``watched`` (on if only named hotkeys are watched, because it is large for all
+            miners), ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or ``key`` (on with a
+            hotkey's seed, because it shows less without one).
     """
 
     name: str
@@ -169,12 +171,12 @@ class Collector:
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Scope, Samples], None]
     cost: Cost
-    default: Literal["on", "off", "watched", "few"] = "on"
+    default: Literal["on", "off", "watched", "few", "key"] = "on"
     extra: tuple[Feed[Any], ...] = ()
 
     @property
     def needs_key(self) -> bool:
-        """Whether it works only with a hotkey's seed."""
+        """Whether it needs a hotkey's seed."""
         return any(feed.endpoint.signed for feed in self.feeds)
 
     @property
@@ -185,5 +187,5 @@ class Collector:
 
     @property
     def default_in_words(self) -> str:
-        """When it is on unless said otherwise, for help texts and docs."""
+        """The default in words, for help texts and docs."""
         return _DEFAULTS[self.default] + (", with a hotkey's seed" if self.needs_key else "")

@@ -1,4 +1,4 @@
-"""Which models of GPU each chute runs on: for joins with free GPUs. Large, so off unless wanted."""
+"""GPU models that each chute supports. Off by default because it is large."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chutes_exporter.feeds.table import CHUTES
 METRICS = Metrics()
 SUPPORTED = METRICS.info(
     "chutes_chute_supported_gpu_info",
-    "A model of GPU that the chute runs on.",
+    "A GPU model that the chute runs on.",
     ("chute_id", "gpu"),
     "GET /miner/chutes/: node_selector.supported_gpus",
     changes="at a deployment",
@@ -17,7 +17,7 @@ SUPPORTED = METRICS.info(
 
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Translate the chutes' selectors."""
+    """Add the GPU models of all chutes."""
     for chute in answers[CHUTES]:
         if chute.node_selector is not None:
             for gpu in dict.fromkeys(chute.node_selector.supported_gpus or ()):
@@ -26,7 +26,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="chute_gpus",
-    summary="the models of GPU that each chute runs on",
+    summary="the GPU models that each chute runs on",
     feeds=(CHUTES,),
     metrics=METRICS,
     collect=collect,

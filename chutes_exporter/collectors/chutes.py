@@ -1,4 +1,4 @@
-"""The chutes themselves: names to join with, what they ask for and what they pay."""
+"""The chutes: names, requirements, compute multipliers and bounties."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ INFO = METRICS.info(
 )
 GPUS = METRICS.gauge(
     "chutes_chute_gpus",
-    "GPUs that an instance of the chute takes.",
+    "GPUs of an instance of the chute.",
     _CHUTE,
     f"{_SOURCE}: node_selector.gpu_count",
     changes="at a deployment",
 )
 MIN_VRAM = METRICS.gauge(
     "chutes_chute_min_vram_bytes",
-    "Memory that each of its GPUs must have (GB counted as 10^9 bytes).",
+    "Minimum memory of each GPU (GB counted as 10^9 bytes).",
     _CHUTE,
     f"{_SOURCE}: node_selector.min_vram_gb_per_gpu",
     changes="at a deployment",
 )
 EFFECTIVE_MULTIPLIER = METRICS.gauge(
     "chutes_chute_effective_compute_multiplier",
-    "Compute units that a second of an instance started now earns, on the cheapest GPU that the chute allows. A dearer "
-    "GPU earns in proportion to its rate.",
+    "Compute units per second of an instance started now on the cheapest GPU that the chute allows. More expensive "
+    "GPUs earn in proportion to their rate.",
     _CHUTE,
     f"{_SOURCE}: effective_compute_multiplier",
     changes="live",
@@ -45,42 +45,43 @@ EFFECTIVE_MULTIPLIER = METRICS.gauge(
 MULTIPLIER_FACTOR = METRICS.gauge(
     "chutes_chute_compute_multiplier_factor",
     "Factors of the effective compute multiplier, as the API names them: base (what the GPUs earn), private, "
-    "private_tee, integrated_subnet, urgency_boost, manual_boost, bounty_boost, tee. Absent where one does not apply.",
+    "private_tee, integrated_subnet, urgency_boost, manual_boost, bounty_boost, tee. Factors that do not apply are "
+    "absent.",
     ("chute_id", "factor"),
     f"{_SOURCE}: compute_multiplier_factors",
 )
 BOUNTY_AGE = METRICS.gauge(
     "chutes_chute_bounty_age_seconds",
-    "Age of the bounty for the chute's next instance when the answer was made; absent without a bounty. At the most "
-    "that the service sends, 28767 seconds, it is at least this old.",
+    "Age of the bounty for the chute's next instance at the time of the answer. Absent without a bounty. The service "
+    "sends at most 28767 seconds, even for older bounties.",
     _CHUTE,
     f"{_SOURCE}: bounty, which is 100 and 3 for each second",
     changes="every second",
 )
 CONCURRENCY = METRICS.gauge(
     "chutes_chute_concurrency",
-    "Requests that an instance of the chute takes at once.",
+    "Maximum concurrent requests of an instance of the chute.",
     _CHUTE,
     f"{_SOURCE}: concurrency",
     changes="at a deployment",
 )
 MAX_INSTANCES = METRICS.gauge(
     "chutes_chute_max_instances",
-    "Most instances that the chute's owner allows.",
+    "Maximum number of instances that the chute's owner allows.",
     _CHUTE,
     f"{_SOURCE}: max_instances",
     changes="at a deployment",
 )
 SCALING_THRESHOLD = METRICS.gauge(
     "chutes_chute_scaling_threshold_ratio",
-    "Utilisation above which the chute is given more instances.",
+    "Utilization above which the chute gets more instances.",
     _CHUTE,
     f"{_SOURCE}: scaling_threshold",
     changes="at a deployment",
 )
 DISCOUNT = METRICS.gauge(
     "chutes_chute_discount_ratio",
-    "Discount on what users pay for the chute. It does not change what a miner earns.",
+    "Discount on the price that users pay for the chute. It does not change the miners' earnings.",
     _CHUTE,
     f"{_SOURCE}: discount",
     changes="by hand",
@@ -95,7 +96,7 @@ SHUTDOWN_AFTER = METRICS.gauge(
 
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Translate all chutes."""
+    """Add all chutes."""
     for chute in distinct(answers[CHUTES], lambda chute: chute.chute_id, out):
         key = chute.chute_id
         out.add(

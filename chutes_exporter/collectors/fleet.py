@@ -1,4 +1,4 @@
-"""The fleet: which of the signing miner's GPUs earn, and which only cost."""
+"""The fleet: the state of each of the signing miner's GPUs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ _INVENTORY = "GET /miner/inventory"
 _GPU = ("hotkey", "gpu_id")
 
 State = Literal["earning", "starting", "disabled", "idle", "unverified"]
-"""What a GPU does: an active instance runs on it; one that was never active holds it; one that its miner disabled
-holds it, which keeps earning until it is deleted; no instance holds it; or none does and it is not verified."""
+"""State of a GPU. The help of ``chutes_fleet_gpus`` explains the states."""
 STATES: tuple[State, ...] = get_args(State)
-_STATE_OF_HOLDER: dict[InstanceState, State] = {
+_STATES_BY_HOLDER: dict[InstanceState, State] = {
     "active": "earning",
     "starting": "starting",
     "failed": "starting",
@@ -33,9 +32,10 @@ _STATE_OF_HOLDER: dict[InstanceState, State] = {
 
 GPUS = METRICS.gauge(
     "chutes_fleet_gpus",
-    "GPUs of the miner by model and state, each in exactly one: earning (in an active instance), starting (in an "
-    "instance that was never active), disabled (in an instance that was active and that the miner disabled; it keeps "
-    "earning until it is deleted), idle (verified and in no instance), unverified (not verified and in no instance).",
+    "GPUs of the miner by model and state. Each GPU is in exactly one state: earning (in an active instance), starting "
+    "(in an instance that was never active), disabled (in an instance that the miner disabled after it was active, "
+    "which keeps earning until it is deleted), idle (verified and in no instance), unverified (not verified and in no "
+    "instance).",
     ("hotkey", "gpu", "state"),
     f"{_INVENTORY}, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/",
 )
@@ -47,29 +47,29 @@ IN_USE = METRICS.gauge(
 )
 ACTIVE = METRICS.gauge(
     "chutes_gpu_active",
-    "Whether an active instance runs on the GPU (1); absent where the API does not say whether the one on it is.",
+    "Whether an active instance runs on the GPU (1). Absent if the state of its instance is unknown.",
     _GPU,
     f"{_INVENTORY}: active",
 )
 ALLOCATION = METRICS.info(
     "chutes_gpu_allocation_info",
-    "The chute that holds the GPU; only for GPUs in use.",
+    "The chute that holds the GPU. Only for GPUs in use.",
     ("hotkey", "gpu_id", "chute_id", "chute_name"),
     f"{_INVENTORY}: chute_id, chute_name",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Tell each GPU's state from the four endpoints that know a part of it."""
+    """Combine four endpoints to the state of each GPU."""
     hotkey = scope.hotkey
-    # The same GPUs come from both endpoints; what /miner/nodes/ says of one wins.
+    # Both endpoints list the GPUs. The record of /miner/nodes/ comes first.
     known: dict[str, list[Node | ServerGpu]] = {gpu.uuid: [gpu] for gpu in answers[NODES]}
     for gpu in (gpu for server in answers[SERVERS] for gpu in server.gpus or ()):
         known.setdefault(gpu.uuid, []).append(gpu)
     inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out)
     active: dict[str, bool | None] = {}
     for item in inventory:
-        # Should several instances hold a GPU, one that is active decides.
+        # If several instances hold a GPU, an active one decides.
         active[item.gpu_id] = active.get(item.gpu_id) or item.active
         out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
     all_listed = answers.complete(INVENTORY)
@@ -79,34 +79,33 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             out.add(ACTIVE, active.get(key, False), hotkey, key)
     if answers.complete():
         instances = answers[INSTANCES]
-        _count(known, inventory_states(inventory, instances), hotkey, out)
+        _add_counts(known, inventory_states(inventory, instances), hotkey, out)
 
 
-def _count(
+def _add_counts(
     known: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
 ) -> None:
     """Count the GPUs by model and state."""
     if holders.keys() - known.keys():
-        # A GPU that an instance holds and that no list describes could be of any model.
+        # An instance holds a GPU of unknown model, so no count is certain.
         return
     states: dict[str, list[State | None]] = {}
     for key, records in known.items():
         state = _held_state(holders[key]) if key in holders else _free_state(records)
         model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), None)
         if model is None:
-            # It could be any: no model's count is certain.
             return
         states.setdefault(model, []).append(state)
     for model in sorted(states):
         count = Counter(states[model])
-        # One GPU in an unknown state could be in any: no count of its model is certain.
+        # One GPU in an unknown state makes all counts of its model uncertain.
         if None not in count:
             for state in STATES:
                 out.add(GPUS, count[state], hotkey, model, state)
 
 
 def _held_state(holder: InstanceState | None) -> State | None:
-    return None if holder is None else _STATE_OF_HOLDER[holder]
+    return None if holder is None else _STATES_BY_HOLDER[holder]
 
 
 def _free_state(records: list[Node | ServerGpu]) -> State | None:
@@ -118,7 +117,7 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 
 COLLECTOR = Collector(
     name="fleet",
-    summary="which of the miner's GPUs earn, start, are disabled, idle or unverified, and what runs on them",
+    summary="states of the miner's GPUs (active, starting, disabled, idle, unverified), and the instances on them",
     feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
     metrics=METRICS,
     collect=collect,

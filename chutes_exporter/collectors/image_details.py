@@ -1,4 +1,4 @@
-"""Each image. Many, and of interest to few, so off unless wanted."""
+"""Each image. Off by default because there are many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _IMAGE = ("image_id",)
 
 INFO = METRICS.info(
     "chutes_image_info",
-    "The image's name and status, and why its build failed where it did.",
+    "The image's name and status, and the error if its build failed.",
     ("image_id", "username", "name", "tag", "patch_version", "chutes_version", "public", "status", "error"),
     f"{_SOURCE}: username, name, tag, patch_version, chutes_version, public, status",
 )
@@ -39,7 +39,7 @@ BUILD_COMPLETED = METRICS.gauge(
 
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Translate the images."""
+    """Add all images."""
     for image in distinct(answers[IMAGES], lambda one: one.image_id, out):
         key, status = image.image_id, status_of(image)
         out.add(

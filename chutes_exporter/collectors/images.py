@@ -1,4 +1,4 @@
-"""Images: how many are built, wait, or failed to build."""
+"""Number of images by status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import Image
 
 Status = Literal["pending", "building", "built", "error", "other"]
-"""The API's status texts, errors' free text folded into ``error`` and unknown ones into ``other``."""
+"""The API's status texts. All errors become ``error``, and unknown texts become ``other``."""
 STATUSES: tuple[Status, ...] = get_args(Status)
 _STATUS_OF_TEXT: dict[str, Status] = {
     "pending build": "pending",
@@ -26,14 +26,14 @@ _STATUS_OF_TEXT: dict[str, Status] = {
 METRICS = Metrics()
 COUNT = METRICS.gauge(
     "chutes_images",
-    "Images by status: pending, building, built, error (whatever the error), other.",
+    "Images by status: pending, building, built, error (any error), other.",
     ("status",),
     "GET /miner/images/: status",
 )
 
 
 def status_of(image: Image) -> Status | None:
-    """Return the status that an image's text means, None where the answer does not have it."""
+    """Return an image's status, None if the answer does not have it."""
     text = image.status
     if text is UNSET:
         return None

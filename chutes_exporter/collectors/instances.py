@@ -1,4 +1,4 @@
-"""The signing miner's instances: their lives and what they earn by."""
+"""The signing miner's instances: state, times, compute multiplier."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _INSTANCE = ("hotkey", "instance_id")
 
 COUNT = METRICS.gauge(
     "chutes_fleet_instances",
-    "Instances of the miner by state, each in exactly one: active, starting (never active so far), disabled (active "
-    "before, until the miner disabled it; it keeps earning until it is deleted). A deployment that reports "
-    "verification errors also has failed (not active, with an error).",
+    "Instances of the miner by state. Each instance is in exactly one state: active, starting (never active so far), "
+    "disabled (the miner disabled it after it was active, and it keeps earning until it is deleted). Deployments that "
+    "report verification errors also have failed (not active, with an error).",
     ("hotkey", "state"),
     f"{_SOURCE}: active, activated_at, verification_error",
 )
 INFO = METRICS.info(
     "chutes_instance_info",
-    "The chute that the instance runs, its version, and the user who is billed; empty for public instances.",
+    "The chute that the instance runs, its version, and the billed user (empty for public instances).",
     ("hotkey", "instance_id", "chute_id", "version", "chutes_version", "region", "billed_to"),
     f"{_SOURCE}: chute_id, version, chutes_version, region, billed_to",
     changes="once",
 )
 ACTIVE = METRICS.gauge(
     "chutes_instance_active",
-    "Whether the instance serves requests (1). A disabled one does not, and keeps earning until it is deleted.",
+    "Whether the instance serves requests (1). A disabled instance does not, but keeps earning until it is deleted.",
     _INSTANCE,
     f"{_SOURCE}: active",
 )
@@ -41,7 +41,7 @@ VERIFIED = METRICS.gauge(
 )
 CREATED = METRICS.gauge(
     "chutes_instance_created_timestamp_seconds",
-    "When the instance claimed its launch token. Its score counts from here, once it becomes active.",
+    "When the instance claimed its launch token. Once the instance becomes active, its score counts from this time.",
     _INSTANCE,
     f"{_SOURCE}: created_at",
     changes="once",
@@ -55,18 +55,18 @@ ACTIVATED = METRICS.gauge(
 )
 SECURED = METRICS.gauge(
     "chutes_instance_secured_timestamp_seconds",
-    "From when on the public instance keeps its score if it is deleted: an hour after its activation. One that ends "
-    "earlier loses everything it scored. Absent for private instances, which lose it at any age when the miner deletes "
-    "them.",
+    "Time from which the public instance keeps its score when it is deleted: an hour after its activation. An instance "
+    "that ends earlier loses its whole score. Absent for private instances, which lose their score at any age when the "
+    "miner deletes them.",
     _INSTANCE,
     f"{_SOURCE}: activated_at, billed_to",
     changes="once",
 )
 PURGE = METRICS.gauge(
     "chutes_instance_purge_timestamp_seconds",
-    "When the service purges the instance unless it becomes active: 3.5 hours after its creation while it is not "
-    "verified, 3 hours after its verification then. Only for instances that are starting; the service purges disabled "
-    "ones by the same rule.",
+    "When the service purges the instance unless it becomes active: 3.5 hours after its creation if it is not "
+    "verified, otherwise 3 hours after its verification. Only for starting instances, but the service also purges "
+    "disabled ones by this rule.",
     _INSTANCE,
     f"{_SOURCE}: created_at, verified, last_verified_at",
     changes="once, at the verification",
@@ -87,31 +87,31 @@ LAST_QUERIED = METRICS.gauge(
 )
 STOP_BILLING = METRICS.gauge(
     "chutes_instance_stop_billing_timestamp_seconds",
-    "When the service deletes the private instance unless requests come. Absent for public instances.",
+    "When the service deletes the private instance unless it gets requests. Absent for public instances.",
     _INSTANCE,
     f"{_SOURCE}: stop_billing_at",
     changes="up to once a minute",
 )
 FAILURES = METRICS.gauge(
     "chutes_instance_consecutive_failures",
-    "Failures of the instance in a row. Absent on deployments since February 2025, which always send 0: the service "
-    "keeps the count to itself. docs/earnings.md has its rule.",
+    "Failures of the instance in a row. Absent on deployments since February 2025, which always send 0. "
+    "docs/earnings.md describes the service's rule.",
     _INSTANCE,
-    f"{_SOURCE}: consecutive_failures, where any instance has some",
+    f"{_SOURCE}: consecutive_failures, if any instance has some",
     changes="never since 2025",
 )
 MULTIPLIER = METRICS.gauge(
     "chutes_instance_compute_multiplier",
-    "Compute units that a second of the instance earns now. From 2 to 8 hours after its activation it approaches the "
-    "chute's present value, without the bounty.",
+    "Compute units that the instance earns per second. From 2 to 8 hours after its activation, it approaches the "
+    "chute's current value without the bounty.",
     _INSTANCE,
     f"{_SOURCE}: compute_multiplier",
     changes="about hourly",
 )
 PRICE = METRICS.gauge(
     "chutes_instance_price_usd_per_hour",
-    "Rate of the instance's GPUs when it was launched, in US dollars an hour. The compute multiplier follows from "
-    "it. It is not paid out.",
+    "Rate of the instance's GPUs at its launch, in US dollars per hour. It determines the compute multiplier and is "
+    "not paid out.",
     _INSTANCE,
     f"{_SOURCE}: hourly_rate",
     changes="once",
@@ -133,13 +133,13 @@ ERROR_INFO = METRICS.info(
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the miner's instances."""
+    """Add the miner's instances."""
     hotkey = scope.hotkey
     instances = distinct(answers[INSTANCES], lambda instance: instance.instance_id, out)
     failures = any(instance.consecutive_failures for instance in instances)
     for instance in instances:
         key = instance.instance_id
-        # Without the field, the empty label would claim that the instance is public.
+        # An empty label for an unknown value would mean that the instance is public.
         out.add(
             INFO,
             None if is_public(instance) is None else 1,

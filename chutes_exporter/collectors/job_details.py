@@ -1,4 +1,4 @@
-"""Each job that waits. Their ids change all the time, so off unless wanted."""
+"""Each waiting job. Off by default because the ids change all the time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _JOB = ("job_id",)
 
 INFO = METRICS.info(
     "chutes_job_info",
-    "The chute and method of a job that waits.",
+    "The chute and method of a waiting job.",
     ("job_id", "chute_id", "method", "status"),
     f"{_SOURCE}: chute_id, method, status",
     changes="live",
@@ -27,21 +27,21 @@ CREATED = METRICS.gauge(
 )
 MULTIPLIER = METRICS.gauge(
     "chutes_job_compute_multiplier",
-    "The base compute multiplier of the waiting job. Launching computes it anew from the real GPUs.",
+    "Base compute multiplier of the waiting job. The launch computes it again from the real GPUs.",
     _JOB,
     f"{_SOURCE}: compute_multiplier",
     changes="once",
 )
 TRIES = METRICS.gauge(
     "chutes_job_tries",
-    "Miners that asked for a launch token for the waiting job; the service admits 15.",
+    "Miners that requested a launch token for the waiting job. The service admits 15.",
     _JOB,
     f"{_SOURCE}: miner_history",
 )
 
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Translate the jobs that wait."""
+    """Add the waiting jobs."""
     for job in distinct(answers[JOBS], lambda one: one.job_id, out):
         if job_state(job) != "waiting":
             continue

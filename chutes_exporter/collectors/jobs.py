@@ -1,4 +1,4 @@
-"""Jobs that wait for a miner, and those that are stuck with one."""
+"""Jobs that wait for a miner or are stuck with one."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ WAITING = METRICS.gauge(
 )
 AVAILABLE = METRICS.gauge(
     "chutes_jobs_available",
-    "Jobs of the platform that wait for a miner, by method; absent for methods without any.",
+    "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
     ("method",),
     f"{_SOURCE}: method",
 )
 OLDEST = METRICS.gauge(
     "chutes_jobs_oldest_created_timestamp_seconds",
-    "When the job that has waited longest was created; absent where none waits.",
+    "When the oldest waiting job was created. Absent if no job waits.",
     (),
     f"{_SOURCE}: the oldest created_at",
 )
 TRIED = METRICS.gauge(
     "chutes_jobs_tried",
-    "Waiting jobs for which the watched miner asked for a launch token.",
+    "Waiting jobs for which the watched miner requested a launch token.",
     ("hotkey",),
     f"{_SOURCE}: miner_history",
 )
 
 STUCK = METRICS.gauge(
     "chutes_jobs_stuck",
-    "Unfinished jobs that the watched miner claimed and whose instance is gone. Nobody else can claim them until "
+    "Unfinished jobs without an instance that the watched miner claimed. Nobody else can claim them until "
     "`chutes-exporter release-job` releases them.",
     ("hotkey",),
-    f"{_SOURCE}: miner_hotkey, where finished_at is null",
+    f"{_SOURCE}: miner_hotkey, if finished_at is null",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Count the jobs that wait or are stuck. The list also has every job that is over."""
+    """Count waiting and stuck jobs. The list also has all finished jobs."""
     jobs = distinct(answers[JOBS], lambda job: job.job_id, out)
     if not answers.complete() or any(job_state(job) is None for job in jobs):
         return
@@ -67,7 +67,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="jobs",
-    summary="jobs that wait for a miner, which of them the miner has tried, and jobs that are stuck with it",
+    summary="jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
     feeds=(JOBS,),
     metrics=METRICS,
     collect=collect,

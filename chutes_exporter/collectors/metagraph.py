@@ -1,4 +1,4 @@
-"""Seats on the subnet: who is registered, blacklisted, and with what stake and incentive."""
+"""Seats on the subnet: registration, blacklist, incentive, stake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import UNSET
 from chutes_exporter.api.meaning import consensus_ratios, incentive_shares, trust_ratios
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
-from chutes_exporter.collectors.scores import places
+from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.feeds.table import METAGRAPH
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ _MINER = ("hotkey",)
 
 REGISTERED = METRICS.gauge(
     "chutes_miner_registered",
-    "Whether the miner has a seat on the subnet (1) or not, never had or was deregistered (0).",
+    "Whether the miner has a seat on the subnet (1).",
     _MINER,
     f"{_SOURCE}: hotkey",
 )
 BLACKLISTED = METRICS.gauge(
     "chutes_miner_blacklisted",
-    "Whether the miner is blacklisted (1): its launches are refused and it has no score.",
+    "Whether the miner is blacklisted (1). A blacklisted miner cannot launch and has no score.",
     _MINER,
     f"{_SOURCE}: blacklist_reason",
     changes="by hand",
@@ -41,22 +41,22 @@ INFO = METRICS.info(
 )
 BLACKLIST_INFO = METRICS.info(
     "chutes_miner_blacklist_info",
-    "Why the miner is blacklisted; only for miners that are.",
+    "Why the miner is blacklisted. Only for blacklisted miners.",
     ("hotkey", "reason"),
     f"{_SOURCE}: blacklist_reason",
     changes="by hand",
 )
 INCENTIVE = METRICS.gauge(
     "chutes_miner_incentive_ratio",
-    "The miner's share of the incentive of all seats, 0 to 1. It follows the score by 1 to 3 hours: weights are set "
-    "once an hour, and the chain applies them at its next epoch.",
+    "The miner's share of the incentive of all seats, 0 to 1. It follows the score after 1 to 3 hours, because weights "
+    "are set once an hour and the chain applies them at its next epoch.",
     _MINER,
     f"{_SOURCE}: incentive, divided by the sum over all seats",
     changes="about every 72 minutes",
 )
 INCENTIVE_RANK = METRICS.gauge(
     "chutes_miner_incentive_rank",
-    "The miner's place by incentive among all seats, 1 being the best; equal incentives have equal places.",
+    "The miner's rank by incentive among all seats, 1 for the highest. Equal incentives have equal ranks.",
     _MINER,
     f"{_SOURCE}: the order of incentive",
     stability="experimental",
@@ -65,8 +65,8 @@ INCENTIVE_RANK = METRICS.gauge(
 SEATS_BEHIND = METRICS.gauge(
     "chutes_miner_seats_behind",
     "Seats with a lower incentive than the miner's. The fewer there are, the sooner a newcomer takes this seat. "
-    "Validators count as well: they have no incentive, and the API does not tell who validates. Seats are safe for a "
-    "time after their registration.",
+    "Validators count too, because they have no incentive and the API does not mark them. A new seat is protected "
+    "for some time.",
     _MINER,
     f"{_SOURCE}: the order of incentive",
     stability="experimental",
@@ -76,26 +76,26 @@ TRUST = METRICS.gauge(
     "chutes_miner_trust_ratio",
     "The miner's trust on the chain, 0 to 1. Absent on deployments since January 2026, which always send 0.",
     _MINER,
-    f"{_SOURCE}: trust, where any seat has some",
+    f"{_SOURCE}: trust, if any seat has some",
     changes="never since 2026",
 )
 CONSENSUS = METRICS.gauge(
     "chutes_miner_consensus_ratio",
-    "The chain's consensus about the miner, 0 to 1: near its incentive, scaled otherwise. 0 for validators.",
+    "The chain's consensus about the miner, 0 to 1. It is close to the incentive, on another scale. 0 for validators.",
     _MINER,
     f"{_SOURCE}: vtrust, which holds the consensus, divided by 65535",
     changes="about every 72 minutes",
 )
 STAKE = METRICS.gauge(
     "chutes_miner_stake",
-    "Stake on the hotkey as the chain counts it, TAO and alpha together, in whole tokens.",
+    "Total stake on the hotkey, TAO and alpha together, in whole tokens.",
     _MINER,
     f"{_SOURCE}: stake",
 )
 STAKE_TAO = METRICS.gauge("chutes_miner_stake_tao", "TAO staked on the hotkey.", _MINER, f"{_SOURCE}: tao_stake")
 STAKE_ALPHA = METRICS.gauge(
     "chutes_miner_stake_alpha",
-    "Alpha, the subnet's own token, staked on the hotkey.",
+    "Alpha, the subnet's token, staked on the hotkey.",
     _MINER,
     f"{_SOURCE}: alpha_stake",
 )
@@ -109,8 +109,8 @@ LAST_UPDATE = METRICS.gauge(
 )
 REGISTERED_AT = METRICS.gauge(
     "chutes_miner_registered_timestamp_seconds",
-    "When the service first saw the miner in its seat: a registration time, as far as the service's table is old "
-    "enough.",
+    "When the service first saw the miner in its seat. This is the registration time, unless the seat is older than "
+    "the service's table.",
     _MINER,
     f"{_SOURCE}: synced_at, which is set once",
     changes="once",
@@ -126,36 +126,35 @@ BLACKLISTED_MINERS = METRICS.gauge(
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the metagraph."""
+    """Add the seats of the metagraph."""
     nodes = distinct(answers[METAGRAPH], lambda node: node.hotkey, out)
     exported = [node for node in nodes if scope.exports(node.hotkey, active=bool(node.incentive))]
     consensus, trust = consensus_ratios(nodes), trust_ratios(nodes)
     for node in exported:
-        _seat(node, out)
+        _add_seat(node, out)
         out.add(CONSENSUS, consensus.get(node.hotkey), node.hotkey)
         out.add(TRUST, trust.get(node.hotkey), node.hotkey)
     if not answers.complete():
         return
     for hotkey in sorted(scope.watched - {node.hotkey for node in nodes}):
         out.add(REGISTERED, 0, hotkey)
-    _incentives(nodes, exported, out)
+    _add_incentives(nodes, exported, out)
     out.add(MINERS, len(nodes))
     if all(node.blacklist_reason is not UNSET for node in nodes):
         out.add(BLACKLISTED_MINERS, sum(1 for node in nodes if node.blacklist_reason))
 
 
-def _incentives(nodes: list[MetagraphNode], exported: list[MetagraphNode], out: Samples) -> None:
-    """Compare incentives, where every seat's is known."""
+def _add_incentives(nodes: list[MetagraphNode], exported: list[MetagraphNode], out: Samples) -> None:
     shares = incentive_shares(nodes)
-    ladder = sorted(shares.values())
-    ranks = places(shares)
+    ascending = sorted(shares.values())
+    rank = ranks(shares)
     for hotkey in (node.hotkey for node in exported if node.hotkey in shares):
         out.add(INCENTIVE, shares[hotkey], hotkey)
-        out.add(INCENTIVE_RANK, ranks[hotkey], hotkey)
-        out.add(SEATS_BEHIND, bisect.bisect_left(ladder, shares[hotkey]), hotkey)
+        out.add(INCENTIVE_RANK, rank[hotkey], hotkey)
+        out.add(SEATS_BEHIND, bisect.bisect_left(ascending, shares[hotkey]), hotkey)
 
 
-def _seat(node: MetagraphNode, out: Samples) -> None:
+def _add_seat(node: MetagraphNode, out: Samples) -> None:
     hotkey = node.hotkey
     out.add(REGISTERED, 1, hotkey)
     if node.blacklist_reason is not UNSET:

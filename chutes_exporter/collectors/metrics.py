@@ -23,7 +23,7 @@ INVOCATIONS = METRICS.gauge(
 )
 COMPUTE_SECONDS = METRICS.gauge(
     "chutes_chute_window_compute_seconds",
-    "Seconds that completed requests took in the window, on all miners.",
+    "Total duration of the requests completed in the window on all miners.",
     _WINDOWED,
     f"{_SOURCE}: total_compute_time",
 )
@@ -31,24 +31,24 @@ ERRORS = METRICS.gauge(
     "chutes_chute_window_errors",
     "Requests to the chute that failed in the window. Absent on deployments since January 2026, which always send 0.",
     _WINDOWED,
-    f"{_SOURCE}: error_count, where any chute has some",
+    f"{_SOURCE}: error_count, if any chute has some",
     changes="never since 2026",
 )
 RATE_LIMITS = METRICS.gauge(
     "chutes_chute_window_rate_limits",
-    "Requests to the chute that were refused in the window because its instances were busy: unmet demand.",
+    "Requests to the chute that were refused in the window because its instances were busy.",
     _WINDOWED,
     f"{_SOURCE}: rate_limit_count",
 )
 USAGE = METRICS.gauge(
     "chutes_chute_window_usage_usd",
-    "What users paid for the chute in the window, in US dollars. Miners do not receive it.",
+    "Price paid by users for the chute in the window, in US dollars. Miners do not receive it.",
     _WINDOWED,
     f"{_SOURCE}: total_usage_usd",
 )
 UTILIZATION = METRICS.gauge(
     "chutes_chute_utilization_ratio",
-    "Average use of the chute's capacity over the past hour; above 1 there is more demand than capacity.",
+    "Average utilization of the chute's capacity over the past hour. Above 1, demand exceeds capacity.",
     _CHUTE,
     f"{_SOURCE}: utilization",
 )
@@ -67,7 +67,7 @@ COMPUTE_MULTIPLIER = METRICS.gauge(
 )
 PRICE = METRICS.gauge(
     "chutes_chute_price_usd_per_second",
-    "What users pay for a second of the chute, in US dollars. Miners do not receive it.",
+    "Price that users pay for a second of the chute, in US dollars. Miners do not receive it.",
     _CHUTE,
     f"{_SOURCE}: per_second_price_usd",
     changes="at a deployment",
@@ -75,7 +75,7 @@ PRICE = METRICS.gauge(
 
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Translate the metrics of all chutes."""
+    """Add the demand for all chutes."""
     chutes = distinct(answers[table.METRICS], lambda chute: chute.chute_id, out)
     unknown = dict.fromkeys(unknown_metrics(chutes))
     for chute in chutes:
@@ -93,7 +93,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="metrics",
-    summary="demand for each chute over the past hour: invocations, utilisation, rate limits, usage, price",
+    summary="demand for each chute over the past hour: invocations, utilization, rate limits, usage, price",
     feeds=(table.METRICS,),
     metrics=METRICS,
     collect=collect,

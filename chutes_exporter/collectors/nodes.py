@@ -1,4 +1,4 @@
-"""The signing miner's GPUs (the API calls a GPU a node): what they are and whether they are verified."""
+"""The signing miner's GPUs, which the API calls nodes: model, memory, verification."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _GPU = ("hotkey", "gpu_id")
 
 INFO = METRICS.info(
     "chutes_gpu_info",
-    "The GPU's model and place. The uuid is the id in NVIDIA's format, for joins with DCGM's metrics.",
+    "The GPU's model and server. The uuid is the id in NVIDIA's format, for joins with DCGM's metrics.",
     ("hotkey", "gpu_id", "server_id", "gpu", "name", "device_index", "verification_host", "uuid"),
     f"{_SOURCE}: uuid, server_id, gpu_identifier, name, device_index, verification_host",
     changes="once",
 )
 VERIFIED = METRICS.gauge(
     "chutes_gpu_verified",
-    "Whether the GPU is verified (1). Launches on an unverified GPU are refused. Only the time of verification "
-    "decides: a verified GPU with an error text is usable.",
+    "Whether the GPU is verified (1). Launches on an unverified GPU are refused. A verified GPU is usable even with an "
+    "error text.",
     _GPU,
     f"{_SOURCE}: verified_at",
     changes="when a verification ends",
@@ -37,7 +37,7 @@ VERIFIED_AT = METRICS.gauge(
 )
 ERROR_INFO = METRICS.info(
     "chutes_gpu_verification_error_info",
-    "Why the GPU's last verification failed; only for GPUs with an error. The next success clears it.",
+    "Why the GPU's last verification failed. Only for GPUs with an error. The next success clears it.",
     ("hotkey", "gpu_id", "error"),
     f"{_SOURCE}: verification_error",
     changes="when a verification ends",
@@ -55,7 +55,7 @@ CREATED = METRICS.gauge(
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the miner's GPUs."""
+    """Add the miner's GPUs."""
     hotkey = scope.hotkey
     for gpu in distinct(answers[NODES], lambda gpu: gpu.uuid, out):
         key = gpu.uuid

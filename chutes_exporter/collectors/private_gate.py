@@ -1,4 +1,4 @@
-"""The private gate: what the service wants of a miner before it may launch private chutes."""
+"""The private gate: the conditions under which a miner may launch private chutes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MINER = ("hotkey",)
 INSTANCE_COUNT = METRICS.gauge(
     "chutes_miner_private_gate_instances",
     "Active public instances of the miner. Launching private chutes needs 4. A miner with an active TEE instance "
-    "passes the gate without any of its conditions.",
+    "needs no condition of the gate.",
     _MINER,
     _SOURCE,
 )
@@ -33,8 +33,8 @@ GPUS = METRICS.gauge(
 )
 OLDEST = METRICS.gauge(
     "chutes_miner_private_gate_oldest_activation_timestamp_seconds",
-    "When the oldest present public instance of the miner became active. Launching private chutes needs an activation "
-    "3 days ago; the service also counts instances that have ended, which no answer lists.",
+    "When the oldest existing public instance of the miner became active. Launching private chutes needs an activation "
+    "3 days ago. The service also counts deleted instances, which no endpoint lists.",
     _MINER,
     f"{_SOURCE}, activated_at",
 )
@@ -59,17 +59,17 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 
 def _gpus(active: list[Instance], instances: list[Instance], inventory: list[InventoryItem]) -> int | None:
-    """Count the GPUs of active public instances, None where the chutes do not tell them from others."""
-    chutes = {one.chute_id for one in active}
-    others = {one.chute_id for one in instances if one.active and not is_public(one)}
+    """Count the GPUs of active public instances. Return None if private ones run the same chutes."""
+    public_chutes = {one.chute_id for one in active}
+    private_chutes = {one.chute_id for one in instances if one.active and not is_public(one)}
     held = [item for item in inventory if item.active is not False]
-    if chutes & others or None in chutes or any(item.chute_id is None for item in held):
+    if public_chutes & private_chutes or None in public_chutes or any(item.chute_id is None for item in held):
         return None
-    own = [item for item in held if item.chute_id in chutes]
-    # An active instance holds a GPU at least: without one, the two lists are not of one moment.
-    if any(item.active is None for item in own) or chutes - {item.chute_id for item in own}:
+    public = [item for item in held if item.chute_id in public_chutes]
+    # Each active instance holds a GPU. Otherwise the two answers are from different times.
+    if any(item.active is None for item in public) or public_chutes - {item.chute_id for item in public}:
         return None
-    return len(own)
+    return len(public)
 
 
 COLLECTOR = Collector(

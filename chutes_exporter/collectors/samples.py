@@ -1,4 +1,4 @@
-"""Metrics as declarations, and the samples made of them."""
+"""Declared metrics and their samples."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_LABEL_CHARACTERS = 200
-"""Longer text is cut: it is there to be recognised, not to be read in full."""
-
-_LONG = 64
+_SCRUBBED_LENGTH = 64
+"""Only texts of at least this length can contain a signature."""
 
 Stability = Literal["stable", "experimental"]
 LabelValue = str | int | bool | None
@@ -22,16 +21,16 @@ LabelValue = str | int | bool | None
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """The declaration of a metric: its name, meaning and origin, once.
+    """The declaration of a metric.
 
     Attributes:
-        name: The full name of its samples, suffixes included.
-        help: What it means, in a sentence.
-        labels: Label names, in the order of the values that samples bring.
-        source: The endpoint and field that it comes from.
-        kind: ``gauge``, ``counter``, ``histogram``, or ``info`` (text in labels; the value is always 1).
-        stability: Whether name, labels and meaning are promised to stay.
-        changes: How often the service changes it, where that differs from its collector's sources.
+        name: The full name of its samples, with suffixes.
+        help: Its meaning.
+        labels: Label names, in the order of the samples' label values.
+        source: Its endpoint and field.
+        kind: ``gauge``, ``counter``, ``histogram``, or ``info`` (text in labels, value 1).
+        stability: Whether the name, labels and meaning may change before a new major version.
+        changes: How often the service changes it, if that differs from its collector's feeds.
     """
 
     name: str
@@ -52,12 +51,12 @@ class Metric:
 
 
 class Metrics(list[Metric]):
-    """The metrics of a module, declared once each: declaring one adds it."""
+    """The metrics of a module. Each method declares a metric and adds it."""
 
     def gauge(
         self,
         name: str,
-        help: str,  # noqa: A002 - the formats' own word
+        help: str,  # noqa: A002 - the exposition formats call it so
         labels: tuple[str, ...] = (),
         source: str = "",
         *,
@@ -84,7 +83,7 @@ class Metrics(list[Metric]):
         return self._declare(Metric(name, help, labels, source, "histogram"))
 
     def info(self, name: str, help: str, labels: tuple[str, ...], source: str, *, changes: str = "") -> Metric:  # noqa: A002
-        """Declare text in labels; the value is always 1."""
+        """Declare text in labels, with the value 1."""
         return self._declare(Metric(name, help, labels, source, "info", changes=changes))
 
     def _declare(self, metric: Metric) -> Metric:
@@ -93,18 +92,18 @@ class Metrics(list[Metric]):
 
 
 class Samples:
-    """Collects samples, in such a way that any page made of them is valid.
+    """Collects samples so that their page is valid.
 
-    Unknown values (None, or not finite) make no sample; a second sample of one series is dropped and counted.
+    Unknown and infinite values are left out. A second sample of a series is dropped and counted.
 
     Args:
-        limit: Most samples to keep. With more all are dropped, and only their number is known.
-        with_created: Whether to keep the times from which counters count.
+        limit: Maximum number of samples. With more, all are dropped and only counted.
+        with_created: Whether to keep the start times of counters.
 
     Attributes:
-        count: How many samples there are, those that were dropped because of the limit included.
-        duplicates: Samples dropped because their series had one already.
-        created: Unix time from which on counters count, by metric and label values, where it is known and kept.
+        count: Number of samples, including those dropped because of the limit.
+        duplicates: Samples dropped because their series had a sample already.
+        created: Known start times of counters in Unix time, by metric and label values.
     """
 
     def __init__(self, limit: float = math.inf, *, with_created: bool = False) -> None:
@@ -119,10 +118,10 @@ class Samples:
         """Add a sample, unless its value is unknown.
 
         Args:
-            metric: What it is a sample of.
-            value: Its value; booleans are 1 and 0.
-            labels: The label values, in the declared order. None is unknown: an empty label.
-            created: Of a counter, the Unix time from which on it counts.
+            metric: The metric.
+            value: The value. Booleans become 1 and 0.
+            labels: The label values in the declared order. None is unknown and becomes an empty label.
+            created: Unix time at which a counter started.
         """
         if value is None:
             return
@@ -164,8 +163,8 @@ def _label(value: LabelValue) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = str(value)
-    if len(text) >= _LONG:
-        # An API that echoes a signature must not bring it onto the page.
+    if len(text) >= _SCRUBBED_LENGTH:
+        # The API may echo a signature.
         text = scrub(text)[:MAX_LABEL_CHARACTERS]
-    # Prometheus' parser takes NUL for the end of the page.
+    # Prometheus' parser treats NUL as the end of the page.
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text

@@ -1,4 +1,4 @@
-"""Where each miner's score is heading, while the score itself averages over a day."""
+"""The score share that each miner approaches. The score itself is an average over a day."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ if TYPE_CHECKING:
 METRICS = Metrics()
 HEADING = METRICS.gauge(
     "chutes_miner_score_heading_ratio",
-    "The score share that the miner approaches within a day if all active instances go on unchanged: its compute units "
-    "per second now, divided by everybody's. Its own disabled instances count where they are known. An estimate; "
-    "docs/earnings.md tells its error.",
+    "Estimate of the miner's score share in a day if all active instances continue unchanged: its compute units per "
+    "second, divided by those of all miners. Known disabled instances count too. docs/earnings.md describes the error.",
     ("hotkey",),
-    "GET /miner/active_instances/: compute_multiplier; GET /miner/metagraph: who is registered and not blacklisted; "
-    "GET /miner/instances/: the watched miners' disabled ones",
+    "GET /miner/active_instances/: compute_multiplier; GET /miner/metagraph: registered and not blacklisted miners; "
+    "GET /miner/instances/: disabled instances of watched miners",
     stability="experimental",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Divide what each miner earns per second by what all earn."""
+    """Divide the compute units per second of each miner by those of all miners."""
     seats = answers[METAGRAPH]
     active = distinct(answers[ACTIVE_INSTANCES], lambda one: one.instance_id, out)
     rates = active_rates(active)
@@ -50,7 +49,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 
 def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | None:
-    """Return what a miner's disabled instances earn per second, None where that is unknown."""
+    """Return the compute units per second of a miner's disabled instances, None if unknown."""
     if instances is None:
         return None
     instances = distinct(instances, lambda one: one.instance_id, out)

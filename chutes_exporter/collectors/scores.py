@@ -1,4 +1,4 @@
-"""Scores: each miner's share, rank, and what they are made of."""
+"""Scores: each miner's share, rank and components."""
 
 from __future__ import annotations
 
@@ -19,71 +19,69 @@ _MINER = ("hotkey",)
 
 SHARE = METRICS.gauge(
     "chutes_miner_score_ratio",
-    "The miner's share of all scores: its compute units of the past day divided by everybody's. The shares sum to 1. "
-    "Computed every 10 minutes.",
+    "The miner's share of all scores: its compute units of the past day divided by those of all miners. The service "
+    "computes it every 10 minutes.",
     _MINER,
     f"{_SOURCE}: final_scores",
 )
 RANK = METRICS.gauge(
     "chutes_miner_score_rank",
-    "The miner's place by share, 1 being the best; equal shares have equal places.",
+    "The miner's rank by share, 1 for the highest. Equal shares have equal ranks.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
 )
 NEXT_BETTER = METRICS.gauge(
     "chutes_miner_score_next_better_ratio",
-    "The share of the next better miner: what the miner must pass to gain a place; absent for the best.",
+    "The share of the next better miner, which the miner must exceed to gain a rank. Absent for the best.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
     stability="experimental",
 )
 NEXT_WORSE = METRICS.gauge(
     "chutes_miner_score_next_worse_ratio",
-    "The share of the next worse miner: what would take the miner's place; absent for the last.",
+    "The share of the next worse miner. Absent for the last.",
     _MINER,
     f"{_SOURCE}: the order of final_scores",
     stability="experimental",
 )
 INSTANCES = METRICS.gauge(
     "chutes_miner_score_instances",
-    "Instances of the past day that count for the score. A public instance that ended within its first hour does not, "
-    "nor does a private one that its miner deleted.",
+    "Instances of the past day that count for the score. Public instances that ended within their first hour do not "
+    "count, and neither do private ones that their miner deleted.",
     _MINER,
     f"{_SOURCE}: raw_values.total_instances",
 )
 BOUNTIES = METRICS.gauge(
     "chutes_miner_score_bounties",
-    "Those of the counting instances that were activated with a bounty. The number itself earns nothing.",
+    "Counting instances that were activated with a bounty. The number itself earns nothing.",
     _MINER,
     f"{_SOURCE}: raw_values.bounty_score",
 )
 INSTANCE_SECONDS = METRICS.gauge(
     "chutes_miner_score_instance_seconds",
-    "Seconds of the counting instances within the past day, start-up included.",
+    "Seconds of the counting instances within the past day, including their start-up.",
     _MINER,
     f"{_SOURCE}: raw_values.instance_seconds",
 )
 COMPUTE_UNITS = METRICS.gauge(
     "chutes_miner_score_compute_units",
-    "Compute units of the past day: seconds of counting instances times their compute multiplier. This is the whole "
-    "score.",
+    "Compute units of the past day: seconds of counting instances times their compute multiplier. The score is their "
+    "share of all miners' units.",
     _MINER,
     f"{_SOURCE}: raw_values.instance_compute_units",
 )
-SCORED = METRICS.gauge(
-    "chutes_scored_miners", "Miners that have a score.", (), f"{_SOURCE}: final_scores that are not null"
-)
+SCORED = METRICS.gauge("chutes_scored_miners", "Miners with a score.", (), f"{_SOURCE}: final_scores that are not null")
 
 
-def places(values: Mapping[str, float | None]) -> dict[str, int]:
-    """Rank by value, the highest first; equal values share a place, unknown ones have none."""
+def ranks(values: Mapping[str, float | None]) -> dict[str, int]:
+    """Return the rank of each known value, 1 for the highest. Equal values have equal ranks."""
     ordered = sorted((value for value in values.values() if value is not None), reverse=True)
-    place = {value: position for position, value in reversed(list(enumerate(ordered, start=1)))}
-    return {key: place[value] for key, value in values.items() if value is not None}
+    rank = {value: position for position, value in reversed(list(enumerate(ordered, start=1)))}
+    return {key: rank[value] for key, value in values.items() if value is not None}
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the scores."""
+    """Add the scores."""
     scores = answers[SCORES]
     shares = {hotkey: share for hotkey, share in scores.shares.items() if share is not None}
     exported = {hotkey for hotkey in scores.shares if scope.exports(hotkey, active=bool(shares.get(hotkey)))}
@@ -96,16 +94,15 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             out.add(BOUNTIES, raw.bounty_score, hotkey)
             out.add(INSTANCE_SECONDS, raw.instance_seconds, hotkey)
             out.add(COMPUTE_UNITS, raw.instance_compute_units, hotkey)
-    # Without the share of everybody, nobody has a place.
+    # Ranks need the shares of all miners.
     if answers.complete() and shares.keys() >= scores.raw.keys() | scores.shares.keys():
-        _ladder(shares, exported, out)
+        _add_ranks(shares, exported, out)
         out.add(SCORED, len(shares))
 
 
-def _ladder(shares: Mapping[str, float], exported: AbstractSet[str], out: Samples) -> None:
-    """Say where each miner stands among the others."""
+def _add_ranks(shares: Mapping[str, float], exported: AbstractSet[str], out: Samples) -> None:
     steps = sorted(set(shares.values()))
-    rank = places(shares)
+    rank = ranks(shares)
     for hotkey in sorted(shares.keys() & exported):
         step = bisect.bisect_left(steps, shares[hotkey])
         out.add(RANK, rank[hotkey], hotkey)
@@ -115,7 +112,7 @@ def _ladder(shares: Mapping[str, float], exported: AbstractSet[str], out: Sample
 
 COLLECTOR = Collector(
     name="scores",
-    summary="each miner's score share, rank and what they are made of",
+    summary="each miner's score share, rank and components",
     feeds=(SCORES,),
     metrics=METRICS,
     collect=collect,

@@ -19,7 +19,7 @@ _FLEET = ("hotkey",)
 
 INFO = METRICS.info(
     "chutes_server_info",
-    "The server's name and address; neither need be unique.",
+    "The server's name and address. Neither is necessarily unique.",
     ("hotkey", "server_id", "name", "ip", "tee", "version"),
     f"{_SOURCE}: name, ip, is_tee, version",
     changes="once; version at boot",
@@ -40,33 +40,33 @@ CREATED = METRICS.gauge(
 )
 UPDATED = METRICS.gauge(
     "chutes_server_updated_timestamp_seconds",
-    "When the server's registration last changed. It is no heartbeat: the API does not tell whether a server is alive.",
+    "When the server's registration last changed. It does not show whether the server is alive.",
     _SERVER,
     f"{_SOURCE}: updated_at",
 )
 SERVER_COUNT = METRICS.gauge("chutes_fleet_servers", "Servers of the miner.", _FLEET, _SOURCE)
 WITHOUT_GPUS = METRICS.gauge(
     "chutes_fleet_servers_without_gpus",
-    "Servers of the miner that list no GPU.",
+    "Servers of the miner without GPUs.",
     _FLEET,
     f"{_SOURCE}: gpus that are empty",
 )
 DUPLICATE_IPS = METRICS.gauge(
     "chutes_fleet_duplicate_server_ips",
-    "Addresses that more than one server of the miner has.",
+    "IP addresses shared by several servers of the miner.",
     _FLEET,
     f"{_SOURCE}: ip",
 )
 DUPLICATE_NAMES = METRICS.gauge(
     "chutes_fleet_duplicate_server_names",
-    "Names that more than one server of the miner has.",
+    "Names shared by several servers of the miner.",
     _FLEET,
     f"{_SOURCE}: name",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the miner's servers."""
+    """Add the miner's servers."""
     hotkey = scope.hotkey
     servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
     for server in servers:
@@ -87,7 +87,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 
 def _repeated(values: Sequence[str | None]) -> int | None:
-    """Return how many values there are more than once, None where one is unknown."""
+    """Return how many values occur more than once, None if a value is unknown."""
     return None if None in values else sum(1 for count in Counter(values).values() if count > 1)
 
 

@@ -1,4 +1,4 @@
-"""Stats: what each miner computed in the past hour, day and week."""
+"""Stats: the compute of each miner in the past hour, day and week."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _WINDOWS = "past_hour, past_day, all"
 
 INSTANCES = METRICS.gauge(
     "chutes_miner_window_instances",
-    "Counting instances that overlap the window, those that ended included.",
+    "Counting instances that overlap the window, including deleted ones.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.total_instances",
 )
 BOUNTIES = METRICS.gauge(
     "chutes_miner_window_bounties",
-    "Those of the counting instances that were activated with a bounty.",
+    "Counting instances in the window that were activated with a bounty.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.bounty_count",
 )
 COMPUTE_SECONDS = METRICS.gauge(
     "chutes_miner_window_compute_seconds",
-    "Seconds of counting instances within the window, start-up included.",
+    "Seconds of counting instances within the window, including their start-up.",
     ("hotkey", "window"),
     f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_seconds",
 )
@@ -51,7 +51,7 @@ PLATFORM_INSTANCES = METRICS.gauge(
 )
 PLATFORM_BOUNTIES = METRICS.gauge(
     "chutes_platform_window_bounties",
-    "Those of all counting instances that were activated with a bounty.",
+    "Counting instances of all miners in the window that were activated with a bounty.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.bounty_count",
 )
@@ -63,7 +63,7 @@ PLATFORM_COMPUTE_SECONDS = METRICS.gauge(
 )
 PLATFORM_COMPUTE_UNITS = METRICS.gauge(
     "chutes_platform_window_compute_units",
-    "Compute units of all miners in the window, blacklisted miners included.",
+    "Compute units of all miners in the window, including blacklisted miners.",
     ("window",),
     f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_units",
 )
@@ -76,14 +76,14 @@ PLATFORM_MINERS = METRICS.gauge(
 
 
 def windows(stats: Stats) -> Iterator[tuple[str, StatsWindow]]:
-    """Return the windows that an answer has, under their true lengths."""
+    """Return the windows of an answer with their lengths."""
     for name, window in (("1h", stats.hour), ("1d", stats.day), ("7d", stats.week)):
         if window is not None:
             yield name, window
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the stats of all miners."""
+    """Add the stats of all miners."""
     complete = answers.complete()
     for name, window in windows(answers[STATS]):
         records = distinct(window.records, lambda record: record.miner_hotkey, out)
@@ -93,14 +93,14 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
                 out.add(BOUNTIES, record.bounty_count, record.miner_hotkey, name)
                 out.add(COMPUTE_SECONDS, record.compute_seconds, record.miner_hotkey, name)
                 out.add(COMPUTE_UNITS, record.compute_units, record.miner_hotkey, name)
-        # An empty list is no list of miners that did nothing: the service had nothing to say.
+        # An empty list means that the service has no stats, not that no miner did anything.
         if complete and records:
-            _nothing(scope.watched - {record.miner_hotkey for record in records}, name, window, out)
-            _platform(records, name, out)
+            _add_zeros(scope.watched - {record.miner_hotkey for record in records}, name, window, out)
+            _add_platform(records, name, out)
 
 
-def _nothing(hotkeys: AbstractSet[str], name: str, window: StatsWindow, out: Samples) -> None:
-    """The answer has everybody who computed anything: a watched miner that is not in it computed nothing."""
+def _add_zeros(hotkeys: AbstractSet[str], name: str, window: StatsWindow, out: Samples) -> None:
+    """Add zeros for watched miners that are not in the answer, which lists all miners with compute."""
     for hotkey in sorted(hotkeys):
         out.add(COMPUTE_UNITS, 0, hotkey, name)
         if window.complete:
@@ -109,7 +109,7 @@ def _nothing(hotkeys: AbstractSet[str], name: str, window: StatsWindow, out: Sam
             out.add(COMPUTE_SECONDS, 0, hotkey, name)
 
 
-def _platform(records: list[MinerStats], name: str, out: Samples) -> None:
+def _add_platform(records: list[MinerStats], name: str, out: Samples) -> None:
     if all(record.compute_units is not None for record in records):
         out.add(PLATFORM_MINERS, len(records), name)
     out.add(PLATFORM_INSTANCES, total([record.total_instances for record in records]), name)
@@ -120,7 +120,7 @@ def _platform(records: list[MinerStats], name: str, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="stats",
-    summary="what each miner computed in the past hour, day and week, and all of them together",
+    summary="the compute of each miner, and of all miners, in the past hour, day and week",
     feeds=(STATS,),
     metrics=METRICS,
     collect=collect,

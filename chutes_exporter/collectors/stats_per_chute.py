@@ -1,4 +1,4 @@
-"""Stats per chute: on which chutes a miner earned in the past hour, day and week."""
+"""Stats per chute: the compute of each miner on each chute in the past hour, day and week."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ _SOURCE = "GET /miner/stats?per_chute=true: past_hour, past_day, all.instance_st
 
 INSTANCES = METRICS.gauge(
     "chutes_miner_chute_window_instances",
-    "Counting instances of the miner on the chute that overlap the window, those that ended included.",
+    "Counting instances of the miner on the chute that overlap the window, including deleted ones.",
     _LABELS,
     f"{_SOURCE}.total_instances",
 )
 BOUNTIES = METRICS.gauge(
     "chutes_miner_chute_window_bounties",
-    "Those of the miner's counting instances on the chute that were activated with a bounty.",
+    "Counting instances of the miner on the chute in the window that were activated with a bounty.",
     _LABELS,
     f"{_SOURCE}.bounty_count",
 )
 COMPUTE_SECONDS = METRICS.gauge(
     "chutes_miner_chute_window_compute_seconds",
-    "Seconds of the miner's counting instances on the chute within the window, start-up included.",
+    "Seconds of the miner's counting instances on the chute within the window, including their start-up.",
     _LABELS,
     f"{_SOURCE}.compute_seconds",
 )
 COMPUTE_UNITS = METRICS.gauge(
     "chutes_miner_chute_window_compute_units",
-    "Compute units of the miner on the chute in the window: seconds times compute multiplier.",
+    "Compute units of the miner on the chute in the window: seconds times the compute multiplier.",
     _LABELS,
     f"{_SOURCE}.compute_units (in 2025: compute_units.compute_units)",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the stats per chute."""
+    """Add the stats per chute."""
     for name, window in windows(answers[STATS_PER_CHUTE]):
         records = distinct(window.records, lambda record: (record.miner_hotkey, record.chute_id), out)
         for record in records:
-            # A record without a chute is a sum: an older deployment that does not know per_chute.
+            # Older deployments ignore per_chute and send sums without a chute.
             exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
             if record.chute_id is None or not exported:
                 continue
@@ -55,7 +55,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="stats_per_chute",
-    summary="what each miner computed on each chute in the past hour, day and week",
+    summary="the compute of each miner on each chute in the past hour, day and week",
     feeds=(STATS_PER_CHUTE,),
     metrics=METRICS,
     collect=collect,

@@ -1,4 +1,4 @@
-"""Chutes that the signing miner may not deploy for now. The rule was removed in May 2026, so off unless wanted."""
+"""Cooldowns of the signing miner. Off by default because the service removed the rule in May 2026."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SOURCE = "GET /miner/thrash_cooldowns"
 
 COUNT = METRICS.gauge(
     "chutes_miner_thrash_cooldowns",
-    "Cooldowns of the miner. The service removed the rule in May 2026 and sends an empty list since then.",
+    "Cooldowns of the miner. Since May 2026 the service sends an empty list.",
     ("hotkey",),
     _SOURCE,
 )
@@ -23,19 +23,19 @@ EXPIRES = METRICS.gauge(
 )
 DELETED = METRICS.gauge(
     "chutes_thrash_cooldown_deleted_timestamp_seconds",
-    "When the miner deleted the instance that brought the cooldown.",
+    "When the miner deleted the instance that caused the cooldown.",
     ("hotkey", "chute_id"),
     f"{_SOURCE}: deleted_at",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the cooldowns; of several for one chute, the one that lasts longest."""
+    """Add the longest cooldown of each chute."""
     cooldowns = answers[THRASH_COOLDOWNS]
     if not answers.complete():
         return
     out.add(COUNT, len(cooldowns), scope.hotkey)
-    # One without an end may last longest.
+    # A cooldown without an end may be the longest of its chute.
     endless = {one.chute_id for one in cooldowns if one.cooldown_expires_at is None}
     by_end = sorted(cooldowns, key=lambda one: one.cooldown_expires_at or 0)
     for one in {one.chute_id: one for one in by_end if one.chute_id not in endless}.values():
@@ -45,7 +45,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="thrash_cooldowns",
-    summary="cooldowns of the miner, on deployments from before May 2026; newer ones have none",
+    summary="cooldowns of the miner, on deployments before May 2026",
     feeds=(THRASH_COOLDOWNS,),
     metrics=METRICS,
     collect=collect,

@@ -1,4 +1,4 @@
-"""How broadly a miner works: the newest hour of its history."""
+"""A miner's history: GPUs at the newest full hour, and their average over 7 days."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _MINER = ("hotkey",)
 UNIQUE_CHUTE_GPUS = METRICS.gauge(
     "chutes_miner_unique_chute_gpus",
     "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute counts once, with the GPUs "
-    "that it asks for now. Public instances count only once they are an hour old, so the newest hours still rise.",
+    "that it needs now. Public instances count from the age of one hour, so the newest hours still rise.",
     _MINER,
     f"{_SOURCE}: count",
 )
 ACTIVE_GPUS = METRICS.gauge(
     "chutes_miner_active_gpus",
-    "GPUs of all the miner's instances that were active at the newest full hour, counted likewise.",
+    "GPUs of all the miner's instances that were active at the newest full hour. Public instances count from the age "
+    "of one hour.",
     _MINER,
     f"{_SOURCE}: total_count",
 )
@@ -31,17 +32,17 @@ AVERAGE_GPUS = METRICS.gauge(
 )
 TIME = METRICS.gauge(
     "chutes_miner_history_timestamp_seconds",
-    "The newest full hour of the miner's history. It stands still once the miner has had no activity for 7 days.",
+    "The newest full hour of the miner's history. It stops when the miner has had no activity for 7 days.",
     _MINER,
     f"{_SOURCE}: time",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the newest point, and the average that the private gate uses."""
+    """Add the newest point, and the average that the private gate uses."""
     points = distinct(answers[UNIQUE_CHUTE_HISTORY], lambda point: point.time, out)
     newest = max(points, key=lambda point: point.time, default=None)
-    # A point that could not be read may be the newest.
+    # A rejected point may be the newest.
     if newest is None or not answers.complete():
         return
     out.add(UNIQUE_CHUTE_GPUS, newest.count, scope.hotkey)

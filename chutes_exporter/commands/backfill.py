@@ -1,4 +1,4 @@
-"""The command ``backfill``: the week of history that the API has, for a Prometheus that starts today."""
+"""The command ``backfill``: writes the API's week of history for a new Prometheus."""
 
 from __future__ import annotations
 
@@ -30,31 +30,33 @@ async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...])
     """Write the watched miners' history as OpenMetrics with timestamps.
 
     Args:
-        settings: Whom to ask, about whom.
-        output: A file, written whole or not at all; ``-`` is standard output.
+        settings: The API and the watched miners.
+        output: A file, written completely or not at all. ``-`` is standard output.
         labels: ``name=value`` to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
 
     Raises:
         ClickException: Nobody is watched, the API does not answer, or the file cannot be written.
     """
     if not settings.watched:
-        raise click.ClickException("whose history? Give --hotkey or --hotkey-file")
+        raise click.ClickException("backfill needs a miner: add --hotkey or --hotkey-file")
     histories: dict[str, list[HistoryPoint]] = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for hotkey in sorted(settings.watched):
             try:
                 answer = await client.unique_chute_history(hotkey)
             except NotFoundError:
-                click.echo(f"The API has no history of {hotkey} (yet).", err=True)
+                click.echo(f"The API has no history of {hotkey} yet.", err=True)
                 continue
             except ApiError as error:
                 text = f"history of {hotkey}: {printable(str(error))}\n→ {error.advice}"
                 raise click.ClickException(text) from None
             if answer.rejected:
-                click.echo(f"Left out of {hotkey}: {answer.rejected} hours that cannot be read.", err=True)
+                click.echo(f"{answer.rejected} hours of {hotkey} could not be read and are left out.", err=True)
             histories[hotkey] = answer.value
     if not histories:
-        raise click.ClickException("there is no history to write")
+        raise click.ClickException(
+            "no miner has a history, so nothing is written: check the addresses, or try again in an hour"
+        )
     text = openmetrics(histories, _parsed(labels))
     if output == "-":
         click.echo(text, nl=False)
@@ -62,12 +64,12 @@ async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...])
     try:
         _write(Path(output), text)
     except OSError as error:
-        raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from None
+        raise click.ClickException(f"--output: cannot write {output}: {error.strerror or error}") from None
     points = sum(map(len, histories.values()))
     click.echo(
-        f"{points} points of {len(histories)} hotkey(s), an hour each, in {output}. Turn them into blocks with:\n"
+        f"Wrote {points} hourly points of {len(histories)} miners to {output}. Import them into Prometheus with:\n"
         f"  promtool tsdb create-blocks-from openmetrics {output} PATH-OF-PROMETHEUS-DATA\n"
-        "Look at them with last_over_time(chutes_miner_active_gpus[1h]).",
+        "Query them with last_over_time(chutes_miner_active_gpus[1h]).",
         err=True,
     )
 
@@ -77,7 +79,7 @@ def _parsed(labels: tuple[str, ...]) -> dict[str, str]:
     for label in labels:
         match = _LABEL.fullmatch(label)
         if match is None or match[1].startswith("__") or match[1] == "hotkey":
-            raise click.ClickException(f"{label!r} is not a label to add: write NAME=VALUE, like job=chutes")
+            raise click.ClickException(f"--label {label!r} is invalid: write NAME=VALUE, for example job=chutes")
         parsed[match[1]] = match[2]
     return parsed
 
@@ -94,7 +96,7 @@ def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str
         parts.append(exposition.header(metric, exposition.Format.OPENMETRICS))
         for hotkey, points in histories.items():
             series = exposition.series(metric.name, {"hotkey": hotkey, **labels})
-            # Within a series time only rises, and no moment comes twice.
+            # OpenMetrics needs increasing and unique timestamps in a series.
             by_time = {point.time: getattr(point, field) for point in points}
             parts.extend(
                 f"{series} {exposition.number(float(value))} {time:.0f}\n"
@@ -105,12 +107,12 @@ def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; what is no file (a pipe, a device) is written to as it is."""
+    """Write a file completely or not at all. Write directly to pipes and devices."""
     path = path.resolve()
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
-    # A new file is readable as the user's umask has it, an old one stays as it is.
+    # A new file gets its mode by the umask, and an old file keeps its mode.
     umask = os.umask(0)
     os.umask(umask)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask

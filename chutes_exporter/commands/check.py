@@ -1,4 +1,4 @@
-"""The command ``check``: asks each endpoint once and says how it went, and what to do where it did not."""
+"""The command ``check``: requests each endpoint once and reports the results with advice."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.api.records import HistoryPoint
 from chutes_exporter.duration import human_duration
+from chutes_exporter.feeds.table import FEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "failed", "not asked"]
 _NOTABLE_OFFSET = 30.0
+_HARMLESS_404 = dict.fromkeys(
+    (feed.endpoint.name for feed in FEEDS if feed.optional),
+    "this deployment does not have the endpoint: collectors that need it are off",
+) | {
+    # A miner that is new, or never ran anything, has no history.
+    e.UNIQUE_CHUTE_HISTORY.name: "the API has no history of this miner (yet)"
+}
+"""What a 404 means where nothing is wrong, by endpoint."""
 _COLUMNS = {
     "endpoint": False,
     "credentials": False,
@@ -40,24 +49,24 @@ _COLUMNS = {
     "time": True,
     "age": True,
 }
-"""The table's columns, and whether they are flush right."""
+"""The table's columns, and whether they are right-aligned."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """How one question went.
+    """The result of one check.
 
     Attributes:
-        endpoint: Its name.
+        endpoint: The endpoint's name.
         verdict: ``ok``, ``failed`` or ``not asked``.
         credentials: The hotkey that signed, or ``none``.
-        about: The hotkey that it asked about, or None for what is the same for everybody.
-        status: The HTTP status, or None without one.
-        records: How many records came, or None without an answer.
-        seconds: How long it took, or None.
-        age: Seconds since the newest time in the data, or None where it has none.
-        note: Why it failed or was not asked, or what else to know.
-        advice: What to do about it; empty where there is nothing to do.
+        about: The hotkey that the answer is about, or None for platform-wide answers.
+        status: The HTTP status, or None.
+        records: Number of records, or None without an answer.
+        seconds: Duration, or None.
+        age: Seconds since the newest time in the data, or None.
+        note: Why it failed or was not asked, or another remark.
+        advice: What to do, or empty.
     """
 
     endpoint: str
@@ -73,11 +82,11 @@ class Line:
 
 
 async def run_check(settings: Settings, credentials: Credentials, as_json: bool) -> int:  # noqa: FBT001
-    """Ask, print, and return the exit status: 0 when all that should work does."""
+    """Check, print the results, and return the exit status, which is 0 if nothing failed."""
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         lines = await _Check(settings, credentials, client).lines()
         offset = client.clock_offset
-    lines = [*_credential_lines(credentials), *lines, *_clock_line(offset)]
+    lines = [*_setting_lines(settings, credentials), *lines, *_clock_line(offset)]
     if as_json:
         report = {"api": settings.api_url, "ok": _all_ok(lines), "checks": [asdict(line) for line in lines]}
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -90,12 +99,15 @@ def _all_ok(lines: list[Line]) -> bool:
     return all(line.verdict != "failed" for line in lines)
 
 
-def _credential_lines(credentials: Credentials) -> Iterator[Line]:
+def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
     for error in credentials.errors:
-        advice = "Fix it or leave it out: without it the miner's private data is not exported."
+        advice = "Correct or remove it. Private data needs a usable key."
         yield Line("credentials", "failed", note=error, advice=advice)
     for warning in credentials.warnings:
         yield Line("credentials", "ok", note=warning)
+    for warning in settings.warnings:
+        if warning not in credentials.warnings:
+            yield Line("settings", "ok", note=warning)
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
@@ -105,7 +117,7 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
             "clock",
             "failed" if abs(offset) > NONCE_TOLERANCE else "ok",
             note=f"the local clock is {human_duration(offset)} {side} the API's",
-            advice="Set it right (NTP); beyond 10 minutes every signature is refused.",
+            advice="Set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes.",
         )
 
 
@@ -117,7 +129,7 @@ class _Check:
         self._client = client
 
     async def lines(self) -> list[Line]:
-        """Ask every endpoint, those at once that depend on nothing, and return a line for each."""
+        """Request every endpoint and return a line for each."""
         about = self._watched[0] if self._watched else None
         (metagraph, seats_line), *public = await asyncio.gather(
             self._ask(e.METAGRAPH),
@@ -125,6 +137,9 @@ class _Check:
             self._ask(e.STATS),
             self._ask(e.METRICS),
             self._ask(e.STATS, "stats (per chute)", params=e.stats_params(about, per_chute=True), about=about),
+            self._ask(e.UTILIZATION),
+            self._ask(e.BOUNTIES),
+            self._ask(e.ROLLING_UPDATES),
         )
         lines = [seats_line, *self._seats(metagraph), *(line for _, line in public)]
         hotkeys = self._watched or [node.hotkey for node in (metagraph.value if metagraph is not None else [])[:1]]
@@ -133,14 +148,14 @@ class _Check:
         )
         lines.extend(line for _, line in histories)
         if not hotkeys:
-            note = "no hotkey is given, and the metagraph named none to ask about"
+            note = "no --hotkey is given, and the metagraph lists no hotkey"
             lines.append(Line(e.UNIQUE_CHUTE_HISTORY.name, "not asked", note=note))
         lines.extend(await self._signed())
-        lines.append(Line(e.RELEASE_JOB.name, "not asked", note="it changes something: never asked by a check"))
+        lines.append(Line(e.RELEASE_JOB.name, "not asked", note="check sends no request that changes anything"))
         return lines
 
     def _seats(self, metagraph: Answer[list[MetagraphNode]] | None) -> Iterator[Line]:
-        """Say what the metagraph tells of the watched miners; nothing where it does not say all."""
+        """Return lines about the seats of the watched miners. Return none if the metagraph is incomplete."""
         if metagraph is None or metagraph.rejected:
             return
         nodes = metagraph.value
@@ -149,13 +164,13 @@ class _Check:
         for hotkey in self._watched:
             node = seats.get(hotkey)
             if node is None:
-                cold = " It is the cold key of a miner: give the hotkey." if hotkey in coldkeys else ""
+                cold = " It is the cold key of a miner: use the hotkey." if hotkey in coldkeys else ""
                 yield Line(
                     "registration",
                     "failed",
                     about=hotkey,
                     note=f"hotkey not registered: {hotkey} has no seat on the subnet.{cold}",
-                    advice="Register it on subnet 64, or watch another.",
+                    advice="Register it on subnet 64, or watch another hotkey.",
                 )
             elif node.blacklist_reason:
                 yield Line(
@@ -163,18 +178,18 @@ class _Check:
                     "failed",
                     about=hotkey,
                     note=f"blacklisted: {node.blacklist_reason}",
-                    advice="It gets no score and cannot launch: ask the operators of Chutes.",
+                    advice="The miner gets no score and cannot launch instances. Ask the operators of Chutes.",
                 )
             else:
                 yield Line("registration", "ok", about=hotkey, note=f"registered as UID {node.node_id}")
 
     async def _signed(self) -> list[Line]:
-        """Ask what must be signed: what is a miner's own with each key, the rest with the first."""
+        """Request the signed endpoints: those about the signing miner with each key, the others with the first key."""
         platform = [x for x in e.ENDPOINTS if x.signed and x.scope == "platform" and x is not e.CHUTE]
-        own = [x for x in e.ENDPOINTS if x.signed and x.scope == "signer" and x is not e.RELEASE_JOB]
+        per_key = [x for x in e.ENDPOINTS if x.signed and x.scope == "signer" and x is not e.RELEASE_JOB]
         if not self._keys:
-            why = "the key cannot be used" if self._unusable else "needs --hotkey-file, or MINER_SEED and MINER_SS58"
-            return [Line(endpoint.name, "not asked", note=why) for endpoint in (*platform, e.CHUTE, *own)]
+            why = "the key cannot be used" if self._unusable else "needs --hotkey-file, or MINER_SS58 and MINER_SEED"
+            return [Line(endpoint.name, "not asked", note=why) for endpoint in (*platform, e.CHUTE, *per_key)]
         first = self._keys[0]
         answers = dict(
             zip(platform, await asyncio.gather(*(self._ask(one, key=first) for one in platform)), strict=True)
@@ -186,11 +201,11 @@ class _Check:
             path = {"chute_id": chute.chute_id, "version": chute.version}
             lines.append((await self._ask(e.CHUTE, key=first, path=path))[1])
         else:
-            note = "chutes brought no chute that could be asked for"
+            note = "the answer of chutes has no chute with a version"
             lines.append(Line(e.CHUTE.name, "not asked", note=note))
         for key in self._keys:
-            asked = await asyncio.gather(*(self._ask(one, key=key, about=key.address) for one in own))
-            lines.extend(line for _, line in asked)
+            results = await asyncio.gather(*(self._ask(one, key=key, about=key.address) for one in per_key))
+            lines.extend(line for _, line in results)
         return lines
 
     async def _ask(
@@ -209,8 +224,7 @@ class _Check:
         try:
             answer = await self._client.fetch(endpoint, key=key, params=params, path=path)
         except ApiError as error:
-            # A miner that is new, or never ran anything, has no history: nothing is wrong with that.
-            harmless = endpoint is e.UNIQUE_CHUTE_HISTORY and isinstance(error, NotFoundError)
+            harmless = _HARMLESS_404.get(endpoint.name, "") if isinstance(error, NotFoundError) else ""
             return None, Line(
                 name,
                 "ok" if harmless else "failed",
@@ -218,10 +232,10 @@ class _Check:
                 about,
                 status=error.status,
                 seconds=time.monotonic() - started,
-                note="the API has no history of this miner (yet)" if harmless else str(error),
+                note=harmless or str(error),
                 advice="" if harmless else error.advice,
             )
-        rejected = f"records that cannot be read and are left out: {answer.rejected} ({answer.first_error})"
+        rejected = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
         return answer, Line(
             name,
             "ok",
@@ -232,12 +246,12 @@ class _Check:
             seconds=answer.seconds,
             age=_age(answer),
             note=rejected if answer.rejected else "",
-            advice="Update the exporter, or report it." if answer.rejected else "",
+            advice="Update the exporter. If that does not help, report a bug." if answer.rejected else "",
         )
 
 
 def _age(answer: Answer[Any]) -> float | None:
-    """Return the seconds since the newest moment that the service itself dates its data with."""
+    """Return the seconds since the newest time in the data, None without times."""
     if not isinstance(answer.value, list):
         return None
     times = [record.time for record in answer.value if isinstance(record, HistoryPoint)]
@@ -252,8 +266,8 @@ _STYLES: dict[Verdict, str] = {"ok": "green", "failed": "bold red", "not asked":
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
-    """Print a table, and below it, once each, what there is to know and do."""
-    # A file has no edge to fold at. The table fits 80 columns.
+    """Print a table, and below it each remark once, with advice."""
+    # Text in a file is folded at 120 columns. The table fits into 80 columns.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=False)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column, right in _COLUMNS.items():
@@ -279,19 +293,19 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
                 console.print(Padding(Text(f"→ {advice}"), (0, 0, 0, 2)))
         failed = sum(1 for line in lines if line.verdict == "failed")
         console.print()
-        good = Text("All that should work does.", style="green")
+        good = Text("All checks passed.", style="green")
         console.print(Text(f"{failed} failed.", style="bold red") if failed else good)
     for text in capture.get().splitlines():
         click.echo(text.rstrip())
 
 
 def printable(text: str) -> str:
-    """Return text without what would steer the terminal: it may come from the API."""
+    """Return text without control characters, because text of the API could control the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _grouped(lines: list[Line]) -> dict[tuple[Verdict, str, str], list[str]]:
-    """Put together what there is the same to say about: an outage is told once, not once an endpoint."""
+    """Group the endpoints of equal remarks, so that an outage is reported once and not for each endpoint."""
     groups: dict[tuple[Verdict, str, str], list[str]] = {}
     for line in lines:
         if line.note:

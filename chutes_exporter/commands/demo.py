@@ -17,27 +17,32 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> None:
-    """Simulate and serve until SIGTERM or SIGINT; SIGHUP reads the web configuration again.
+async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], warnings: tuple[str, ...]) -> None:
+    """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
 
     Args:
         flags: The command's flags.
         collectors: Whether a collector is on, by name.
+        warnings: Sentences about the environment to log.
 
     Raises:
-        ConfigError: An address cannot be listened on, or a fault is not known.
+        ConfigError: A setting cannot be used, or a fault is unknown.
     """
     try:
         faults = dict(parse_fault(text) for text in flags["simulator_fault"])
     except ValueError as error:
         raise ConfigError(str(error)) from None
     world = World(seed=flags["simulator_seed"], start=time.time())
-    simulator = Simulator(world, listen=Address.parse(flags["simulator_listen_address"]))
+    try:
+        listen = Address.parse(flags["simulator_listen_address"])
+    except ConfigError as error:
+        raise ConfigError(f"--simulator.listen-address: {error}") from None
+    simulator = Simulator(world, listen=listen)
     simulator.faults.update(faults)
     key = simulator.world.miners[0].key
     settings = make_settings(
         api_url=simulator.url,
-        credentials=Credentials((key,), (), ()),
+        credentials=Credentials((key,), (), warnings),
         listen=flags["web_listen_address"],
         systemd_socket=flags["web_systemd_socket"],
         web_config=flags["web_config_file"],
@@ -51,7 +56,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         max_age=flags["feed_max_age"],
         collectors=collectors,
     )
-    service = Service(settings)
+    service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up))
         world.prepare(time.time())
@@ -60,8 +65,8 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool]) -> 
         address, *_ = service.addresses
         base = f"{service.scheme}://{address if address.host or address.path else f'localhost:{address.port}'}"
         click.echo(
-            f"A simulated miner with {len(simulator.world.miners[0].gpus)} GPUs, one of "
-            f"{len(simulator.world.miners)}, on a simulated API at {simulator.url}.\n"
-            f"Look at {base}{settings.telemetry_path} (metrics) or {base}/ (status). Ctrl-C ends it."
+            f"The simulated API runs at {simulator.url}. It has {len(simulator.world.miners)} miners, and the watched "
+            f"one has {len(simulator.world.miners[0].gpus)} GPUs.\n"
+            f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop."
         )
         await stop.wait()

@@ -1,4 +1,4 @@
-"""The command ``query``: any endpoint's answer as a table, JSON or CSV."""
+"""The command ``query``: prints an endpoint's answer as a table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ from rich.text import Text
 from chutes_exporter.api import ApiError, ChutesClient, Hotkey, meaning
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.records import (
+    Bounty,
     Chute,
     ChuteMetrics,
+    ChuteUtilization,
     Instance,
     Job,
+    MaintenancePolicy,
+    MaintenanceWindow,
     MetagraphNode,
     Node,
     Scores,
@@ -33,6 +37,7 @@ from chutes_exporter.api.records import (
     StatsWindow,
     UnixTime,
 )
+from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.stats import windows
 from chutes_exporter.commands.check import printable
 
@@ -44,10 +49,11 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Form = Literal["table", "json", "csv"]
 
-# What a person looks for first; JSON and CSV have everything.
+# The most useful columns. JSON and CSV have all fields.
 _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "chutes": (
         "chute_id",
+        "version",
         "name",
         "effective_compute_multiplier",
         "bounty_age_seconds",
@@ -61,19 +67,38 @@ _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "instances": ("instance_id", "chute_id", "state", "created_at", "activated_at", "secured_at", "purged_at"),
     "jobs": ("job_id", "chute_id", "method", "state", "miner_hotkey", "created_at", "compute_multiplier"),
     "metrics": ("chute_id", "utilization", "instance_count", "total_invocations", "rate_limit_count"),
+    "utilization": (
+        "chute_id",
+        "name",
+        "scale_allowance",
+        "target_instances",
+        "active_instance_count",
+        "starting_instances",
+        "utilization_1h",
+        "rate_limit_ratio_1h",
+    ),
     "metagraph": ("node_id", "hotkey", "incentive_ratio", "alpha_stake", "registered_at", "blacklist_reason"),
 }
 
 
+_HOTKEY_COLUMNS = {
+    "scores": "hotkey",
+    "metagraph": "hotkey",
+    "stats": "miner_hotkey",
+    "active_instances": "miner_hotkey",
+}
+"""The column of the miner in endpoints about all miners."""
+
+
 @dataclass(frozen=True)
-class Wanted:
-    """What is asked for, besides the endpoint.
+class QueryOptions:
+    """The options of a query.
 
     Attributes:
-        hotkeys: Whose stats, scores or history; empty for everybody's.
-        per_chute: Whether stats are wanted for each chute.
-        chute_id: Which chute.
-        chute_version: Which version of it.
+        hotkeys: The miners of --hotkey. If empty, the watched miners are selected.
+        per_chute: Whether to request stats for each chute.
+        chute_id: The chute.
+        chute_version: The chute's version.
     """
 
     hotkeys: tuple[str, ...] = ()
@@ -82,20 +107,21 @@ class Wanted:
     chute_version: str = ""
 
 
-async def run_query(settings: Settings, name: str, wanted: Wanted, form: Form) -> None:
-    """Ask an endpoint and print its answer.
+async def run_query(settings: Settings, name: str, options: QueryOptions, form: Form) -> None:
+    """Request an endpoint and print its answer.
 
     Args:
-        settings: Whom to ask, and with which keys.
+        settings: The API and the keys.
         name: The endpoint's name.
-        wanted: What else is asked for.
-        form: How to print.
+        options: The options of the query.
+        form: The output format.
 
     Raises:
-        ClickException: Something needed is not given, or the API does not answer; the message says what to do.
+        ClickException: An option is missing, or the API does not answer. The message says what to do.
     """
     endpoint = next(one for one in e.ENDPOINTS if one.name == name)
-    key, params, path = _question(endpoint, settings, wanted)
+    hotkeys = set(options.hotkeys or settings.watched)
+    key, params, path = _request_arguments(endpoint, settings, options, hotkeys)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         try:
             with _progress(name) as progress:
@@ -104,8 +130,8 @@ async def run_query(settings: Settings, name: str, wanted: Wanted, form: Form) -
             raise click.ClickException(f"{name}: {printable(str(error))}\n→ {error.advice}") from None
     if answer.rejected:
         reason = printable(answer.first_error)
-        click.echo(f"Left out: {answer.rejected} records that cannot be read ({reason})", err=True)
-    rows = list(rows_of(answer.value))
+        click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
+    rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
     if form == "json":
         _show(json.dumps(rows, indent=2, ensure_ascii=False))
     elif form == "csv":
@@ -121,48 +147,56 @@ def first_key(settings: Settings) -> Hotkey:
         ClickException: There is none.
     """
     if not settings.keys:
-        raise click.ClickException("this must be signed: give --hotkey-file, or set MINER_SS58 and MINER_SEED")
+        raise click.ClickException("the request must be signed: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
     return settings.keys[0]
 
 
-def _question(
-    endpoint: e.Endpoint[Any], settings: Settings, wanted: Wanted
+def _request_arguments(
+    endpoint: e.Endpoint[Any], settings: Settings, options: QueryOptions, hotkeys: set[str]
 ) -> tuple[Hotkey | None, dict[str, str], dict[str, str]]:
     """Return the key, the query parameters and the path of a request."""
     key = first_key(settings) if endpoint.signed else None
-    if wanted.per_chute and endpoint is not e.STATS:
-        raise click.ClickException("--per-chute goes with stats")
-    if len(wanted.hotkeys) > 1:
-        raise click.ClickException("one answer is about one miner: give one --hotkey")
-    hotkey = wanted.hotkeys[0] if wanted.hotkeys else None
+    if options.per_chute and endpoint is not e.STATS:
+        raise click.ClickException("--per-chute works only with stats")
+    only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
     params: dict[str, str] = {}
     path: dict[str, str] = {}
     if endpoint is e.UNIQUE_CHUTE_HISTORY:
-        # Without --hotkey it is about whoever else was named, where that is one.
-        only = hotkey or (next(iter(settings.watched)) if len(settings.watched) == 1 else None)
         if only is None:
-            raise click.ClickException("whose history? Give --hotkey")
+            raise click.ClickException("unique_chute_history needs exactly one miner: use one --hotkey")
         path = {"hotkey": only}
     elif endpoint is e.CHUTE:
-        if not (wanted.chute_id and wanted.chute_version):
-            raise click.ClickException("which chute? Give --chute-id and --chute-version")
-        path = {"chute_id": wanted.chute_id, "version": wanted.chute_version}
+        if not (options.chute_id and options.chute_version):
+            raise click.ClickException("chute needs --chute-id and --chute-version: query chutes shows both")
+        path = {"chute_id": options.chute_id, "version": options.chute_version}
     elif endpoint is e.STATS:
-        params = e.stats_params(hotkey, per_chute=wanted.per_chute)
-    elif endpoint is e.SCORES and hotkey is not None:
-        params = {"hotkey": hotkey}
+        params = e.stats_params(only, per_chute=options.per_chute)
     return key, params, path
 
 
+def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> list[Row]:
+    """Return the rows about the selected miners. Ranks and shares need the rows of all miners before."""
+    column = _HOTKEY_COLUMNS.get(endpoint.name)
+    if column is None or not hotkeys:
+        return rows
+    selected = [row for row in rows if row.get(column) in hotkeys]
+    if endpoint is e.SCORES:
+        scored = {row["hotkey"] for row in selected if row["share"] is not None}
+        for hotkey in sorted(hotkeys - scored):
+            reason = "it is not registered, or no instance of the past day counts"
+            click.echo(f"{hotkey} has no score: {reason}.", err=True)
+    return selected
+
+
 def _show(text: str) -> None:
-    """Print text; on a terminal without what would steer it."""
+    """Print text. Remove control characters if standard output is a terminal."""
     for line in text.splitlines():
         click.echo(printable(line) if sys.stdout.isatty() else line)
 
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int], None] | None]:
-    """Show on a terminal how much of a stream has come."""
+    """Show the progress of a stream if standard error is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
@@ -175,15 +209,19 @@ def _progress(name: str) -> Iterator[Callable[[int], None] | None]:
 
 
 def rows_of(value: Any) -> Iterator[Row]:
-    """Return an answer as flat rows: times as ISO 8601 text, everything else as JSON has it."""
+    """Return an answer as flat rows, with times as ISO 8601 text."""
     match value:
         case Scores():
+            ranking = {} if None in value.shares.values() else ranks(value.shares)
             for hotkey, share in value.shares.items():
                 raw = value.raw.get(hotkey)
-                yield {"hotkey": hotkey, "share": share} | (_plain(raw) if raw is not None else {})
+                row = {"rank": ranking.get(hotkey), "hotkey": hotkey, "share": share}
+                yield row | (_plain(raw) if raw is not None else {})
         case Stats():
             for name, window in windows(value):
                 yield from _window_rows(name, window)
+        case MaintenancePolicy():
+            yield from _maintenance_rows(value)
         case list():
             yield from _with_meanings(value)
         case _:
@@ -191,14 +229,15 @@ def rows_of(value: Any) -> Iterator[Row]:
 
 
 def _with_meanings(records: list[msgspec.Struct]) -> Iterator[Row]:
-    """Return records as rows, with what their fields mean instead of the service's own codes and constants."""
-    mean = _meanings(records)
+    """Return records as rows. Replace the service's codes and constants by their meanings."""
+    meanings_of = _meanings(records)
     for record in records:
-        yield {name: _value(value) for name, value in (_fields(record) | mean(record)).items() if value is not UNSET}
+        row = _fields(record) | meanings_of(record)
+        yield {name: _value(value) for name, value in row.items() if value is not UNSET}
 
 
 def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a case for each kind of record
-    """Return what changes in the row of a record; UNSET leaves a column out."""
+    """Return a function from a record to its changed columns. UNSET leaves a column out."""
     match records:
         case [MetagraphNode(), *_]:
             shares, trusts = meaning.incentive_shares(records), meaning.trust_ratios(records)
@@ -230,6 +269,18 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
             return lambda job: {"state": meaning.job_state(job)}
         case [Chute(), *_]:
             return lambda chute: {"bounty": UNSET, "bounty_age_seconds": meaning.bounty_age(chute)}
+        case [Bounty(), *_]:
+            return lambda bounty: {
+                "created_at": _time(bounty.created_at),
+                "expires_at": _time(meaning.bounty_expires_at(bounty)),
+                "boost": meaning.bounty_boost(bounty),
+            }
+        case [ChuteUtilization(), *_]:
+            return lambda chute: {
+                "target_count": UNSET,
+                "target_instances": meaning.target_instances(chute),
+                "starting_instances": meaning.starting_instances(chute),
+            }
         case [ChuteMetrics(), *_]:
             unknown = meaning.unknown_metrics(records)
             return lambda _: dict.fromkeys(unknown)
@@ -244,6 +295,16 @@ def _time(moment: float | None) -> UnixTime | None:
 def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
     for record in window.records:
         yield {"window": name} | _plain(record)
+
+
+def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:
+    """Return a row for each TEE server, each with the window; without any, the window alone."""
+    window = _plain(policy.active_window) if isinstance(policy.active_window, MaintenanceWindow) else {}
+    common = window | {"current_slots": policy.current_slots}
+    servers = policy.servers or ()
+    yield from (_plain(server) | common for server in servers)
+    if not servers:
+        yield common
 
 
 def _fields(record: msgspec.Struct) -> Row:
@@ -299,15 +360,15 @@ def _print_table(name: str, rows: list[Row]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
         if rows:
-            # One chute has more fields than a line has room for.
-            console.print(_sheet(rows[0]) if name == e.CHUTE.name else _table(name, rows))
+            # A chute has too many fields for one line.
+            console.print(_vertical(rows[0]) if name == e.CHUTE.name else _table(name, rows))
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
     click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}", err=True)
 
 
-def _sheet(row: Row) -> Table:
-    """Lay out a record, a line a field."""
+def _vertical(row: Row) -> Table:
+    """Lay out a record with one line for each field."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for column, value in row.items():
         table.add_row(Text(column, style="bold"), Text(printable(_cell(value))))
@@ -315,7 +376,7 @@ def _sheet(row: Row) -> Table:
 
 
 def _table(name: str, rows: list[Row]) -> Table:
-    """Lay out records, a line a record."""
+    """Lay out records with one line for each record."""
     known = _columns(rows)
     usual = _TABLE_COLUMNS.get(name) or [column for column in known if not _always_empty(column, rows)]
     columns = [column for column in usual if column in known]
@@ -324,7 +385,7 @@ def _table(name: str, rows: list[Row]) -> Table:
         numbers = any(isinstance(row.get(column), int | float) for row in rows)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        # A server's GPUs are many words; how many they are says more in a table.
+        # Show only the number of a server's GPUs.
         cells = (len(row[c]) if c == "gpus" and isinstance(row[c], list) else row.get(c) for c in columns)
         table.add_row(*(Text(printable(_cell(value))) for value in cells))
     return table

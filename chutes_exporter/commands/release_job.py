@@ -1,4 +1,4 @@
-"""The command ``release-job``: the one thing here that changes something upstream."""
+"""The command ``release-job``, the only one that changes something upstream."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ async def run_release_job(settings: Settings, job_id: str | None, confirmed: boo
     """Release a job of the signing miner, or list those that are stuck.
 
     Args:
-        settings: Whom to ask, and with which key.
-        job_id: The job; None to list the stuck ones.
-        confirmed: Whether the user has said yes already.
+        settings: The API and the key.
+        job_id: The job. None lists the stuck jobs.
+        confirmed: Whether the user has already confirmed.
 
     Raises:
         Abort: The user says no.
-        ClickException: There is no key, or the API refuses; the message says what to do.
+        ClickException: There is no key, or the API refuses. The message says what to do.
     """
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
-        raise click.ClickException("that is no id of a job: letters, digits and dashes")
+        raise click.ClickException("JOB_ID is invalid: use letters, digits, dashes and underscores")
     key = first_key(settings)
     if len(settings.keys) > 1:
-        raise click.ClickException("several keys are given: give only that of the miner that has the job")
+        raise click.ClickException(
+            "release-job needs exactly one key: keep only the key of the miner that holds the job"
+        )
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         if job_id is None:
             await _list_stuck(client, key)
@@ -58,10 +60,10 @@ async def _list_stuck(client: ChutesClient, key: Hotkey) -> None:
         click.echo(printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}"))))
     incomplete = not answer.whole or None in map(job_state, answer.value)
     if incomplete:
-        click.echo("The list may be incomplete: the answer has jobs that could not be read.", err=True)
+        click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
     if stuck:
         click.echo(
-            "These jobs are stuck with the miner: release each with chutes-exporter release-job JOB_ID.", err=True
+            "These jobs are stuck with the miner. Release each with: chutes-exporter release-job JOB_ID", err=True
         )
     elif not incomplete:
         click.echo(f"No job is stuck with {key.address}.", err=True)
@@ -73,10 +75,10 @@ async def _release(client: ChutesClient, job_id: str, key: Hotkey) -> None:
     except (TimedOutError, CutOffError, UnavailableError) as error:
         if isinstance(error, UnavailableError) and error.status is None:
             raise click.ClickException(_not_released(job_id, error)) from None
-        # The service may fail after it has released the job, for example where the job's chute is gone.
+        # The service may fail after it released the job, for example if the job's chute is gone.
         raise click.ClickException(
-            f"it is not known whether job {job_id} is released: {printable(str(error))}\n"
-            "→ Look with chutes-exporter query jobs; releasing it again does no harm."
+            f"job {job_id} may or may not be released: {printable(str(error))}\n"
+            "→ Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no harm."
         ) from None
     except ApiError as error:
         raise click.ClickException(_not_released(job_id, error)) from None

@@ -1,10 +1,11 @@
-"""The command ``serve``: the exporter behind its HTTP server, until it is told to stop."""
+"""The command ``serve``: the exporter behind its HTTP server."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+import ssl
 import time
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chutes_exporter import __version__
+from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.plan import off_reason
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
@@ -36,42 +39,46 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("serve")
 
-_LOOK_EVERY = 1.0
-_SETTLED = 0.2
-"""Seconds for which a file must stay as it is to be followed."""
+_CHECK_INTERVAL = 1.0
+_SETTLE_SECONDS = 0.2
+"""A changed file must stay unchanged for this time before it is used."""
 
 
 class Service:
     """An exporter behind its server, whose configuration can be read again while it runs.
 
     Args:
-        settings: What to serve.
-        again: Makes the settings anew from the same flags, files read again; None where there is nothing to read.
+        settings: The settings.
+        read_settings: Makes new settings from the same flags, and reads the files again. None keeps the settings.
+        is_demo: Whether the private data is simulated and needs no protection.
 
     Use it as an asynchronous context manager.
 
     Raises:
-        ConfigError: Something cannot be used; the message says what and why.
+        ConfigError: A setting cannot be used. The message says which and why.
     """
 
-    def __init__(self, settings: Settings, again: Callable[[], Settings] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, read_settings: Callable[[], Settings] | None = None, *, is_demo: bool = False
+    ) -> None:
         self.settings = settings
         self.addresses: list[Address] = []
         self.notifier = Notifier(os.environ)
-        self._again = again or (lambda: settings)
+        self._is_demo = is_demo
+        self._read_settings = read_settings or (lambda: settings)
         self._stack = AsyncExitStack()
         self._exporter = Exporter(settings)
         self._web: WebConfig | None = None
         self._tls: CurrentContext | None = None
         self._reloading = asyncio.Lock()
         self._hang_ups: set[asyncio.Task[str]] = set()
-        self._trouble = {"files": "", "web": ""}
+        self._problems = {"files": "", "web": ""}
         lifecycle = self.reload if settings.enable_lifecycle else None
         self._guard = Guard(make_app(self._exporter, reload=lifecycle))
 
     @property
     def scheme(self) -> str:
-        """How its addresses begin."""
+        """The scheme of its addresses."""
         return "http" if self._tls is None else "https"
 
     async def __aenter__(self) -> Self:
@@ -87,7 +94,7 @@ class Service:
     async def _start(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self._exporter)
         if self.settings.web_config is not None:
-            from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - only who has one pays for YAML
+            from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - avoids YAML
             from chutes_exporter.web.tls import CurrentContext  # noqa: PLC0415
 
             self._web = load_web_config(self.settings.web_config)
@@ -100,6 +107,7 @@ class Service:
         self.addresses = [bound_address(opened) for opened in sockets]
         for work in (exporter.warm_up(), self._follow_files(), self.notifier.keep_alive()):
             self._in_background(stack, work)
+        self._warn()
         _announce(exporter, self.addresses, encrypted=self._tls is not None)
         self.notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
 
@@ -118,41 +126,66 @@ class Service:
         stack.push_async_callback(end, asyncio.create_task(work))
 
     async def reload(self) -> str:
-        """Read hotkey files and the web configuration again; both are followed, or neither is.
+        """Read hotkey files and the web configuration again. Use both, or neither if one has a problem.
 
         Returns:
-            What is wrong with them, or nothing.
+            The problem, or an empty text.
         """
         async with self._reloading:
             self.notifier.reloading()
-            trouble = ""
+            problem = ""
             try:
-                settings = await asyncio.to_thread(self._again)
+                settings = await asyncio.to_thread(self._read_settings)
                 web = await self._read_web_config()
                 self._adopt(web)
                 self._exporter.reconfigure(settings)
-            except Exception as error:  # noqa: BLE001 - whatever it is, what runs goes on running
-                trouble = _failure_line(error)
+            except Exception as error:  # noqa: BLE001 - the running service must survive every error
+                problem = _log_failure(error)
             finally:
-                self.notifier.ready(f"kept the old configuration: {trouble}" if trouble else "configuration read")
-            if not trouble:
+                self.notifier.ready(
+                    f"reload failed, the old configuration stays in use: {problem}"
+                    if problem
+                    else "configuration reloaded"
+                )
+            if not problem:
                 now = self._exporter.settings
-                _log.info("configuration read again", watched=len(now.watched), keys=len(now.keys))
-                _warn(now)
-            self._note(files=trouble, web="")
-            return trouble
+                _log.info("configuration reloaded", watched=len(now.watched), keys=len(now.keys))
+                self._warn()
+            self._note(files=problem, web="")
+            return problem
+
+    def _warn(self) -> None:
+        """Log the warnings about the configuration in use."""
+        settings = self._exporter.settings
+        for warning in settings.warnings:
+            _log.warning("configuration warning", reason=warning)
+        open_addresses = [address for address in self.addresses if not address.host and not address.path]
+        if settings.keys and open_addresses and not self._is_demo and not self._is_protected():
+            _log.warning(
+                "private data is served without protection",
+                addresses=" ".join(map(str, open_addresses)),
+                advice="set --web.listen-address 127.0.0.1:10064, or passwords or client certificates in "
+                "--web.config.file",
+            )
+
+    def _is_protected(self) -> bool:
+        """Tell whether clients need a password or a certificate."""
+        web = self._web
+        return web is not None and (
+            bool(web.users) or (web.context is not None and web.context.verify_mode is ssl.CERT_REQUIRED)
+        )
 
     def hang_up(self) -> None:
-        """Reload in the background, as SIGHUP asks for. While one reload waits for another, more are the same."""
+        """Reload in the background for SIGHUP, unless a reload already waits for another."""
         if len(self._hang_ups) <= 1:
             task = asyncio.create_task(self.reload())
             self._hang_ups.add(task)
             task.add_done_callback(self._hang_ups.discard)
 
-    def _note(self, **trouble: str) -> None:
-        """Note what was wrong the last time with hotkey files, or both (``files``), and with the web configuration."""
-        self._trouble.update(trouble)
-        self._exporter.telemetry.note_reload(time.time(), good=not any(self._trouble.values()))
+    def _note(self, **problems: str) -> None:
+        """Note the problems of the last reload (``files``) and of the last web configuration (``web``)."""
+        self._problems.update(problems)
+        self._exporter.telemetry.note_reload(time.time(), good=not any(self._problems.values()))
 
     async def _read_web_config(self) -> WebConfig | None:
         if self._web is None or self.settings.web_config is None:
@@ -160,11 +193,11 @@ class Service:
         from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - see above
 
         web = await asyncio.to_thread(load_web_config, self.settings.web_config)
-        # What is being written just now may look empty: what protects is never given up by a reload.
+        # A file that is being written may look empty. So a reload never switches off TLS or passwords.
         if (web.context is None) is not (self._web.context is None):
-            raise ConfigError(f"{self.settings.web_config}: TLS is switched on or off only by a restart")
+            raise ConfigError(f"{self.settings.web_config}: a reload cannot switch TLS on or off. Restart the exporter")
         if self._web.users and not web.users:
-            raise ConfigError(f"{self.settings.web_config}: passwords are switched off only by a restart")
+            raise ConfigError(f"{self.settings.web_config}: a reload cannot remove all passwords. Restart the exporter")
         return web
 
     def _adopt(self, web: WebConfig | None) -> None:
@@ -175,42 +208,41 @@ class Service:
                 self._tls.current = web.context
 
     async def _follow_files(self) -> None:
-        """Follow the web configuration and the files that it names as they change, for ever."""
+        """Use changes of the web configuration and of the files that it names, for ever."""
         if self._web is None or self.settings.web_config is None:
             return
         from chutes_exporter.web.config_file import changed  # noqa: PLC0415 - see above
 
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_CHECK_INTERVAL)
             async with self._reloading:
                 if not await asyncio.to_thread(changed, self._web):
-                    # Put back as it was: what is in force is what stands there.
-                    if self._trouble["web"]:
+                    # The user undid the change, so the configuration in use is up to date.
+                    if self._problems["web"]:
                         self._note(web="")
                     continue
                 try:
                     web = await self._read_web_config()
-                    await asyncio.sleep(_SETTLED)
+                    await asyncio.sleep(_SETTLE_SECONDS)
                     if web is None or await asyncio.to_thread(changed, web):
                         continue  # it is being written
                     self._adopt(web)
-                except Exception as error:  # noqa: BLE001 - whatever it is, what runs goes on running
-                    # A certificate and its key are seldom written in one moment: what is wrong now is looked at again,
-                    # and told once.
-                    if _reason(error) != self._trouble["web"]:
-                        self._note(web=_failure_line(error, "the old web configuration stays"))
+                except Exception as error:  # noqa: BLE001 - the running service must survive every error
+                    # Try again, because a certificate and its key are rarely written at the same time. Log it once.
+                    if _reason(error) != self._problems["web"]:
+                        self._note(web=_log_failure(error, "web configuration reload failed"))
                 else:
-                    _log.info("web configuration read again")
+                    _log.info("web configuration reloaded")
                     self._note(web="")
 
 
-def _failure_line(error: Exception, event: str = "the old configuration stays") -> str:
-    """Log why something could not be read, and return it."""
+def _log_failure(error: Exception, event: str = "configuration reload failed") -> str:
+    """Log why the configuration could not be read, and return it."""
     reason = _reason(error)
     if isinstance(error, ConfigError):
         _log.error(event, reason=reason)
     else:
-        # A bug, which needs its trace.
+        # A bug: log its traceback.
         _log.error(event, reason=reason, exc_info=error)
     return reason
 
@@ -222,8 +254,11 @@ def _reason(error: Exception) -> str:
 def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) -> None:
     settings = exporter.settings
     if not exporter.collectors:
-        _log.warning("no collector is on: the page has nothing but the exporter's own metrics")
-    _warn(settings)
+        _log.warning("no collector is on", advice="add --collector.NAME; the page has only the exporter's own metrics")
+    off: dict[str, list[str]] = {}
+    for collector in COLLECTORS:
+        if (reason := off_reason(collector, settings)) is not None:
+            off.setdefault(f"off_{reason}", []).append(collector.name)
     _log.info(
         "listening",
         version=__version__,
@@ -233,30 +268,25 @@ def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) 
         watched=" ".join(sorted(settings.watched)) or "whole subnet",
         keys=len(settings.keys),
         collectors=" ".join(collector.name for collector in exporter.collectors),
+        **{reason: " ".join(names) for reason, names in off.items()},
     )
 
 
-def _warn(settings: Settings) -> None:
-    for warning in settings.warnings:
-        _log.warning(warning)
-
-
-async def run_serve(settings: Settings, again: Callable[[], Settings]) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -> None:
+    """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again.
 
     Args:
-        settings: What to serve.
-        again: Makes the settings anew from the same flags, files read again.
+        settings: The settings.
+        read_settings: Makes new settings from the same flags, and reads the files again.
 
     Raises:
-        ConfigError: Something cannot be used; the message says what and why.
+        ConfigError: A setting cannot be used. The message says which and why.
     """
     allow_many_files()
-    service = Service(settings, again)
+    service = Service(settings, read_settings)
     with signals(service.hang_up) as stop:
         async with service:
-            # What is there from the start stays: the collector of garbage, which stops everything while it looks,
-            # need not look at it again.
+            # Objects of the start stay alive. The garbage collector, which pauses everything, need not scan them.
             gc.freeze()
             await stop.wait()
             _log.info("stopping")

@@ -1,7 +1,7 @@
-"""The cache of feeds: each is asked at most once per time to live, and old data is never shown as new.
+"""The cache of feeds.
 
-For each feed at most one request is under way (single flight). An answer serves every reader until its time to live
-is over. After a failure the last answer serves until its maximum age, and the cache backs off.
+Each feed has at most one request in flight. Its answer serves all readers until the time to live is over. After a
+failure, the last answer serves until its maximum age, and the cache backs off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import cachetools
 
-from chutes_exporter.feeds.feed import RESULTS, Feed, Reading, Result, Snapshot
+from chutes_exporter.feeds.feed import RESULTS, Feed, MissingEndpointError, Reading, Result, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -33,16 +33,16 @@ _REMEMBERED_SECONDS = 900.0
 
 @dataclass(slots=True)
 class FeedState:
-    """What the cache knows of a feed.
+    """The state of a feed.
 
     Attributes:
         feed: The feed.
-        up: Whether its last request succeeded; None before the first one ended.
-        last_success: Unix time at which the newest good answer was asked for, or None.
-        last_error: Why the last request failed, or None where it did not.
-        last_failure: The newest failure, also after a later success: its Unix time and the error.
-        results: How many readings came in each way.
-        failures: Requests that failed in a row.
+        up: Whether its last request succeeded. None until the first request ends, and while the endpoint is missing.
+        last_success: Unix time at which the newest good answer was requested, or None.
+        last_error: Error of the last request, or None if it succeeded.
+        last_failure: Unix time and error of the newest failure, even if a request succeeded since.
+        results: Number of readings by result.
+        failures: Number of failed requests in a row.
     """
 
     feed: Feed[Any]
@@ -52,17 +52,23 @@ class FeedState:
     last_failure: tuple[float, BaseException] | None = None
     failures: int = 0
     results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
-    read_at: float = 0.0  # monotonic, as are the next two
+    # Monotonic times. The cache backs off until closed_until.
+    read_at: float = 0.0
     fresh_until: float = 0.0
-    closed_until: float = 0.0  # backing off
+    closed_until: float = 0.0
+
+    @property
+    def missing(self) -> bool:
+        """Whether the feed is off because the deployment does not have its endpoint."""
+        return isinstance(self.last_error, MissingEndpointError)
 
 
 class DeadlineError(Exception):
-    """The answer did not come before the reader's deadline; the request goes on."""
+    """The answer did not arrive before the reader's deadline. The request continues."""
 
 
 def steady() -> float:
-    """Return seconds on a clock that never jumps and that goes on while the machine sleeps."""
+    """Return the time in seconds of a monotonic clock that also runs while the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()  # pragma: no cover - not on Linux
@@ -72,12 +78,12 @@ class FeedCache:
     """All feeds of the process.
 
     Args:
-        ask: Asks the API for a feed. What it raises is the reading's error. An error's ``retry_after`` in seconds is
-            obeyed for all feeds of the endpoint, its ``retry_in`` for this feed.
-        monotonic: A clock that never jumps, in seconds, for ages.
+        ask: Requests a feed from the API. Its exception becomes the reading's error. ``retry_after`` of the exception
+            delays all feeds of the endpoint, ``retry_in`` delays this feed, both in seconds.
+        monotonic: A monotonic clock in seconds, for ages.
         clock: Unix time in seconds, for timestamps.
         jitter: Returns a number from 0 to 1 that spreads retries.
-        on_change: Called with a feed's state when it goes down and when it comes back.
+        on_change: Called with a feed's state when the feed goes down, misses its endpoint, or comes back.
     """
 
     def __init__(
@@ -96,7 +102,7 @@ class FeedCache:
         self._on_change = on_change
         self._version = 0
         self._states: dict[Feed[Any], FeedState] = {}
-        # Drops each answer at its own maximum age, so that nothing older can be served.
+        # Drops each answer at its maximum age.
         self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
             _MAX_FEEDS, ttu=self._expiry, timer=monotonic
         )
@@ -107,13 +113,12 @@ class FeedCache:
         self._hurried: asyncio.Future[None] | None = None
 
     def _expiry(self, feed: Feed[Any], snapshot: Snapshot[Any], _now: float) -> float:
-        return snapshot.asked + self._states[feed].feed.max_age
+        return snapshot.monotonic_at + self._states[feed].feed.max_age
 
     def states(self) -> list[FeedState]:
-        """Return what is known of every feed that was read lately.
+        """Return the state of every feed.
 
-        A feed that nobody has read for its maximum age and for a quarter of an hour is forgotten: it would only look
-        old.
+        A feed is forgotten if it was not read for its maximum age and for 15 minutes. Otherwise it would look stale.
         """
         now = self._monotonic()
         self.forget(
@@ -124,11 +129,11 @@ class FeedCache:
         return list(self._states.values())
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
-        """Return a feed's newest good answer within its maximum age, without asking for anything."""
+        """Return a feed's newest good answer within its maximum age, without a request."""
         return self._snapshots.get(feed)
 
     def hit(self, feed: Feed[T]) -> Reading[T] | None:
-        """Read a feed whose answer is fresh; None where the API must be asked."""
+        """Read a feed if its answer is fresh. Return None if a request is necessary."""
         state, snapshot = self._states.get(feed), self._snapshots.get(feed)
         now = self._monotonic()
         if state is None or snapshot is None or now >= state.fresh_until:
@@ -138,35 +143,41 @@ class FeedCache:
         return Reading(snapshot, "hit")
 
     def expire(self, feed: Feed[Any]) -> None:
-        """Let the next reading of a feed ask, however fresh its answer is."""
+        """Make the next reading of a feed send a request, even if its answer is fresh."""
         if (state := self._states.get(feed)) is not None:
             state.fresh_until = 0.0
 
+    def ask_missing_again(self) -> None:
+        """Let the next reading of each feed whose endpoint was missing ask for it."""
+        for state in self._states.values():
+            if state.missing:
+                state.closed_until = 0.0
+
     def under_way(self, feed: Feed[Any]) -> bool:
-        """Tell whether a request for the feed is under way."""
+        """Return whether a request for the feed is in flight."""
         return feed in self._flights
 
-    def opens_in(self, state: FeedState) -> float:
-        """Return in how many seconds a reading would ask again; 0 or less when the next one does."""
+    def seconds_to_next_request(self, state: FeedState) -> float:
+        """Return the seconds until a reading would send a request. 0 or less means now."""
         return max(state.fresh_until, state.closed_until) - self._monotonic()
 
     def forget(self, feeds: Iterable[Feed[Any]]) -> None:
-        """Forget feeds that nobody will read again; the result of a request under way is dropped."""
+        """Forget feeds. The answers of their requests in flight are dropped."""
         for feed in feeds:
             self._states.pop(feed, None)
             self._snapshots.pop(feed, None)
 
     def hurry(self) -> None:
-        """Stop waiting, now and later: every reading is what is known already."""
+        """Stop waiting, now and in the future. All readings return at once with the known answers."""
         if self._hurried is None:
             self._hurried = asyncio.get_running_loop().create_future()
         if not self._hurried.done():
             self._hurried.set_result(None)
 
     async def read(self, feed: Feed[T], timeout: float) -> Reading[T]:
-        """Return the feed's answer, asking for it where it is not fresh.
+        """Return the feed's answer, and request it first if it is not fresh.
 
-        Cancelling the caller cancels no request: others may wait for it, and its answer is good for the next reader.
+        Cancelling the caller does not cancel the request, because other readers may need its answer.
 
         Args:
             feed: The feed.
@@ -178,20 +189,21 @@ class FeedCache:
         state = self._states.setdefault(feed, FeedState(feed))
         state.feed, state.read_at = feed, self._monotonic()
         reading = await self._read(feed, state, timeout)
-        state.results[reading.result] += 1
+        if not state.missing:
+            state.results[reading.result] += 1
         return replace(reading, seconds=time.monotonic() - started)
 
     async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
         flight = self._flights.get(feed)
         result: Result = "coalesced"
         if flight is None:
-            if (closed := self._closed(state)) is not None:
-                return self._old(feed, closed)
+            if (reason := self._reason_not_to_ask(state)) is not None:
+                return self._old(feed, reason)
             result = "miss"
             flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
         if self._hurried is None:
             self._hurried = asyncio.get_running_loop().create_future()
-        # Unlike wait_for, wait cancels nothing when it times out or is itself cancelled.
+        # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
         await asyncio.wait({flight, self._hurried}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if not flight.done() or flight.cancelled():
             return self._old(feed, DeadlineError("no answer yet"))
@@ -200,12 +212,12 @@ class FeedCache:
             return self._old(feed, state.last_error)
         return Reading(snapshot, result)
 
-    def _closed(self, state: FeedState) -> BaseException | None:
-        """Return why the API is not asked now, or None where it may be."""
+    def _reason_not_to_ask(self, state: FeedState) -> BaseException | None:
+        """Return why no request may be sent now, or None if it may."""
         if self._monotonic() < state.closed_until:
             return state.last_error
         if self._hurried is not None and self._hurried.done():
-            return DeadlineError("the exporter is stopping and asks for nothing")
+            return DeadlineError("the exporter is stopping and sends no requests")
         closed = self._closed_endpoints.get(state.feed.endpoint)
         return None if closed is None else closed[1]
 
@@ -214,11 +226,11 @@ class FeedCache:
         return Reading(snapshot, "failed" if snapshot is None else "stale", error)
 
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
-        before = state.up
-        at, asked = self._clock(), self._monotonic()
+        before = state.up, state.missing
+        at, monotonic_at = self._clock(), self._monotonic()
         try:
             answer = await self._ask(feed)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the feed failed and reports it
+        except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         else:
             self._version += 1
@@ -226,17 +238,19 @@ class FeedCache:
             state.last_error = None
             state.failures = 0
             state.last_success = at
-            state.fresh_until = asked + feed.ttl
+            state.fresh_until = monotonic_at + feed.ttl
             if self._states.get(feed) is state:
-                self._snapshots[feed] = Snapshot(answer, self._version, at, asked)
+                self._snapshots[feed] = Snapshot(answer, self._version, at, monotonic_at)
         finally:
             del self._flights[feed]
-        if self._on_change is not None and state.up is not before and not (before is None and state.up):
+        now = state.up, state.missing
+        first_success = before == (None, False) and state.up
+        if self._on_change is not None and now != before and not first_success:
             self._on_change(state)
 
     def _fail(self, state: FeedState, error: Exception) -> None:
-        state.up = False
         state.last_error = error
+        state.up = None if state.missing else False
         state.last_failure = self._clock(), error
         state.failures += 1
         wait = getattr(error, "retry_after", None) or 0.0
@@ -246,12 +260,12 @@ class FeedCache:
             self._closed_endpoints[state.feed.endpoint] = state.closed_until, error
 
     def _backoff(self, failures: int) -> float:
-        """Return the seconds for which the API is not asked: doubling, and spread."""
+        """Return the seconds of an exponential back-off with jitter."""
         delay: float = min(_FIRST_BACKOFF * 2.0 ** min(failures - 1, 10), _MAX_BACKOFF)
         return delay * (0.5 + self._jitter() / 2)
 
     async def aclose(self) -> None:
-        """Cancel the requests under way."""
+        """Cancel the requests in flight."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()

@@ -1,4 +1,4 @@
-"""What a feed is, and what reading it gives."""
+"""Feeds, snapshots and readings."""
 
 from __future__ import annotations
 
@@ -15,26 +15,44 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Result = Literal["hit", "miss", "coalesced", "stale", "failed"]
-"""How a reading came: from the cache, by its own request, by waiting for a request under way, as older data because
-nothing newer is there, or not at all."""
+"""Result of a reading.
+
+- hit: from the cache.
+- miss: by its own request.
+- coalesced: by waiting for a request in flight.
+- stale: older data, because there is nothing newer.
+- failed: no data.
+"""
 RESULTS: tuple[Result, ...] = ("hit", "miss", "coalesced", "stale", "failed")
+
+
+class MissingEndpointError(Exception):
+    """The deployment does not have the endpoint of an optional feed.
+
+    Attributes:
+        retry_in: Seconds after which to ask again: the service may be updated meanwhile.
+    """
+
+    reason = "missing"
+    retry_in = 3600.0
 
 
 @dataclass(frozen=True)
 class Feed(Generic[T]):
-    """A question that the exporter keeps an answer of. Feeds with the same name and hotkey are equal.
+    """A question whose answer the exporter caches. Feeds with the same name and hotkey are equal.
 
     Attributes:
-        name: Its name in metrics and flags: the endpoint's, or longer where an endpoint is asked in two ways.
-        hotkey: The miner whose answer it is; empty for the platform's.
-        endpoint: Which endpoint is asked.
+        name: Name in metrics and flags.
+        hotkey: The miner of the answer. Empty for the whole platform.
+        endpoint: The endpoint to request.
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
-        per_chute: Whether stats are asked for each chute.
-        none: The answer where the API returns 404; an error when None.
-        doubts: Reasons for which an answer can be doubted.
-        check: Finds such a reason, besides a list that shrinks.
+        per_chute: Whether stats are requested for each chute.
+        value_if_404: The answer if the API returns 404. With None, 404 is an error.
+        optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
+        doubts: Possible reasons to doubt an answer.
+        check: Finds a reason to doubt an answer, except ``shrunk``.
         evidence: Feeds that the check compares the answer with.
     """
 
@@ -45,7 +63,8 @@ class Feed(Generic[T]):
     changes: str = field(compare=False)
     hotkey: str = ""
     per_chute: bool = field(default=False, compare=False)
-    none: T | None = field(default=None, compare=False)
+    value_if_404: T | None = field(default=None, compare=False)
+    optional: bool = field(default=False, compare=False)
     doubts: tuple[Reason, ...] = field(default=("shrunk",), compare=False)
     check: Check[T] | None = field(default=None, compare=False)
     evidence: tuple[Feed[Any], ...] = field(default=(), compare=False)
@@ -54,37 +73,37 @@ class Feed(Generic[T]):
         """Return the feed of one miner."""
         return replace(self, hotkey=hotkey)
 
-    def kept(self, ttl: float, max_age: float) -> Self:
-        """Return the feed with other bounds of freshness."""
+    def with_lifetimes(self, ttl: float, max_age: float) -> Self:
+        """Return the feed with another time to live and maximum age."""
         return replace(self, ttl=ttl, max_age=max_age)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(Generic[T]):
-    """A good answer, with the time at which it was asked for: nothing in it is older.
+    """A good answer and the time of its request.
 
     Attributes:
         answer: The answer.
-        version: Differs for every answer of the process: derived data can be kept under it.
-        at: Unix time at which it was asked for.
-        asked: The same on the monotonic clock.
+        version: Unique number of the answer, as a cache key for derived data.
+        at: Unix time of the request.
+        monotonic_at: Monotonic time of the request.
     """
 
     answer: Answer[T]
     version: int
     at: float
-    asked: float
+    monotonic_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[T]):
-    """What a feed gives a scrape.
+    """The result of reading a feed.
 
     Attributes:
         snapshot: The newest good answer within its maximum age, or None.
-        result: How it came.
-        error: Why it is not fresh, or None where it is.
-        seconds: How long the scrape waited for it.
+        result: How the snapshot was obtained.
+        error: Why the snapshot is not fresh, or None if it is.
+        seconds: Seconds that the reader waited.
     """
 
     snapshot: Snapshot[T] | None

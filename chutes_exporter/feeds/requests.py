@@ -1,4 +1,4 @@
-"""How feeds are requested: which key signs, which parameters go along, what a 404 means, which answers are doubted."""
+"""Requests feeds: chooses the key and the parameters, handles 404, and doubts answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.feeds import doubt
+from chutes_exporter.feeds.feed import MissingEndpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,15 +27,15 @@ _EVIDENCE_WAIT = 0.5
 
 
 class Requests:
-    """Requests feeds, and asks again where an answer is doubted.
+    """Requests feeds, and repeats a request if its answer is doubted.
 
     Args:
         client: The client.
-        tuned: Returns a feed with the freshness that the user configured.
+        tuned: Returns a feed with the configured lifetimes.
         on_answer: Called with each whole answer, in order.
 
     Attributes:
-        cache: The cache that asks through this object; set once it exists.
+        cache: The cache that sends its requests through this object. It is set after both exist.
     """
 
     cache: FeedCache
@@ -53,22 +54,23 @@ class Requests:
         self._platform_keys: list[Hotkey] = []
 
     def use(self, keys: Iterable[Hotkey]) -> None:
-        """Sign with these keys from now on."""
+        """Set the keys that sign requests."""
         self._keys = {key.address: key for key in keys}
         self._platform_keys = list(self._keys.values())
 
     async def ask(self, feed: Feed[Any]) -> Answer[Any]:
-        """Return an answer that is believed, or that is marked as doubted where there is no older one.
+        """Request a feed. Mark a doubted answer if there is no older good answer.
 
         Raises:
             ApiError: The API does not answer.
-            DoubtedError: The answer is not believed, and there is an older one.
+            DoubtedError: The answer is doubted, and there is an older good answer.
+            MissingEndpointError: The deployment does not have the endpoint of an optional feed.
         """
-        last = self._believed(feed)
+        last = self._last_good(feed)
         answer = await self._request(feed)
         doubted = await self._doubt(feed, answer)
-        if doubted in doubt.WORTH_ASKING_AGAIN:
-            # The evidence may be older than the answer.
+        if doubted in doubt.REPEAT_REQUEST:
+            # The evidence may be older than the answer. Request it again, too.
             for other in feed.evidence:
                 if other.endpoint.scope == "signer":
                     self.cache.expire(other.of(feed.hotkey))
@@ -103,34 +105,37 @@ class Requests:
                 return await self._client.fetch(endpoint, key=self._keys[hotkey])
             return await self._request_with_any_key(feed)
         except NotFoundError:
-            if feed.none is None:
-                raise
             last = self.cache.peek(feed)
+            # An endpoint that has answered lately exists. Then the proxy in front of it fails.
+            if feed.optional and last is None:
+                raise MissingEndpointError(f"the API has no {endpoint.path} (404)") from None
+            if feed.value_if_404 is None:
+                raise
             if last is not None and last.answer.count:
-                # A miner that had a history keeps it: the service has lost its cache.
+                # A miner does not lose its history. The service lost its cache.
                 raise doubt.DoubtedError("no_history", feed.ttl) from None
-            return Answer.nothing(feed.none)
+            return Answer.nothing(feed.value_if_404)
 
     async def _request_with_any_key(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request what is the same for every miner. A key that is refused must not hide it from the others."""
+        """Request platform-wide data. If the API refuses a key, try the next one."""
         *others, last = self._platform_keys
         for key in others:
             try:
                 return await self._client.fetch(feed.endpoint, key=key)
             except (NotRegisteredError, SignatureRefusedError):
-                # The next request begins with another key. A key that was removed meanwhile does not come back.
+                # The next request begins with another key. Do not add a key that was removed meanwhile.
                 known = self._platform_keys
                 self._platform_keys = [one for one in known if one is not key] + [one for one in known if one is key]
         return await self._client.fetch(feed.endpoint, key=last)
 
-    def _believed(self, feed: Feed[Any]) -> Snapshot[Any] | None:
-        """Return the newest answer that is not doubted. A doubted one gives way to any newer answer."""
+    def _last_good(self, feed: Feed[Any]) -> Snapshot[Any] | None:
+        """Return the cached answer unless it is doubted."""
         last = self.cache.peek(feed)
         return None if last is None or last.answer.doubt is not None else last
 
     async def _doubt(self, feed: Feed[Any], answer: Answer[Any]) -> doubt.Reason | None:
         """Return a reason to doubt an answer, or None."""
-        last = self._believed(feed)
+        last = self._last_good(feed)
         shrinks = last is not None and doubt.shrinks(answer.listed, last.answer.listed)
         if shrinks and "shrunk" in feed.doubts:
             return "shrunk"
@@ -140,15 +145,15 @@ class Requests:
     def _check(
         feed: Feed[Any], answer: Answer[Any], last: Snapshot[Any] | None, evidence: list[Any]
     ) -> doubt.Reason | None:
-        # A record that could not be read is missing too, and known to be.
+        # Rejected records are missing for a known reason.
         if feed.check is None or answer.rejected:
             return None
         return feed.check(answer.value, None if last is None else last.answer.value, *evidence)
 
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:
-        """Return what other feeds say, None for what does not come soon: it must not hold up the answer.
+        """Return the records of the feeds to compare with, None for unknown ones.
 
-        A miner's own feeds are read, the platform's only where they are known or under way.
+        It waits only briefly. It requests the feeds of the same miner, but not those of the platform.
         """
         snapshots = []
         for one in feed.evidence:

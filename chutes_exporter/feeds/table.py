@@ -1,4 +1,4 @@
-"""The table of feeds: which questions the exporter asks the API, and how fresh it keeps each answer."""
+"""The table of feeds with their lifetimes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from chutes_exporter.api import records as r
 from chutes_exporter.feeds import doubt
 from chutes_exporter.feeds.feed import Feed
 
-# Times to live, in seconds, follow the service's own refresh periods; the docs list both:
-# - 55: what a miner acts on is asked at every scrape of the usual interval of one minute.
-# - 115: the platform's live lists, and servers and GPUs, which change when a miner works on them. The service itself
-#   keeps /miner/metrics/ for 120 s.
-# - 175: the metagraph is synced every 3 minutes.
-# - 300: stats and scores are computed every 10 minutes. The list of jobs has every job ever.
+# The times to live in seconds follow the service's refresh periods:
+# - 55: the miner's instances, requested at each scrape with the usual interval of one minute.
+# - 115: live lists of the platform, servers and GPUs. The service caches /miner/metrics/ for 120 s, and its autoscaler
+#   sets targets every 2 minutes at most.
+# - 175: the service reads the metagraph every 3 minutes.
+# - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs ever. A rolling
+#   update takes hours, and a maintenance window days.
 # - 900: chutes are many MB, and the autoscaler changes them every 20 to 30 minutes. The history gets a point an hour.
 METAGRAPH: Feed[list[r.MetagraphNode]] = Feed(
     "metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0
@@ -31,7 +32,7 @@ METRICS: Feed[list[r.ChuteMetrics]] = Feed(
     ttl=115.0,
     max_age=900.0,
     doubts=("shrunk", "no_demand"),
-    check=doubt.of_metrics,
+    check=doubt.check_metrics,
 )
 SERVERS: Feed[list[r.Server]] = Feed("servers", e.SERVERS, changes="live", ttl=115.0, max_age=900.0)
 NODES: Feed[list[r.Node]] = Feed(
@@ -41,7 +42,7 @@ NODES: Feed[list[r.Node]] = Feed(
     ttl=115.0,
     max_age=900.0,
     doubts=("shrunk", "disagrees"),
-    check=doubt.of_nodes,
+    check=doubt.check_nodes,
     evidence=(SERVERS,),
 )
 INVENTORY: Feed[list[r.InventoryItem]] = Feed("inventory", e.INVENTORY, changes="live", ttl=55.0, max_age=600.0)
@@ -52,7 +53,7 @@ INSTANCES: Feed[list[r.Instance]] = Feed(
     ttl=55.0,
     max_age=600.0,
     doubts=("shrunk", "disagrees"),
-    check=doubt.of_instances,
+    check=doubt.check_instances,
     evidence=(INVENTORY,),
 )
 IMAGES: Feed[list[r.Image]] = Feed("images", e.IMAGES, changes="live", ttl=900.0, max_age=3600.0)
@@ -67,21 +68,54 @@ CHUTES: Feed[list[r.Chute]] = Feed(
     ttl=900.0,
     max_age=3600.0,
     doubts=("shrunk", "disagrees", "no_bounties"),
-    check=doubt.of_chutes,
+    check=doubt.check_chutes,
     evidence=(ACTIVE_INSTANCES, METRICS),
 )
 THRASH_COOLDOWNS: Feed[list[r.ThrashCooldown]] = Feed(
     "thrash_cooldowns", e.THRASH_COOLDOWNS, changes="never since May 2026", ttl=900.0, max_age=7200.0
 )
-# A miner that is new has no history yet, which is no failure.
+# A new miner has no history yet.
 UNIQUE_CHUTE_HISTORY: Feed[list[r.HistoryPoint]] = Feed(
     "unique_chute_history",
     e.UNIQUE_CHUTE_HISTORY,
     changes="hourly",
     ttl=900.0,
     max_age=7200.0,
-    none=[],
+    value_if_404=[],
     doubts=("no_history",),
+)
+UTILIZATION: Feed[list[r.ChuteUtilization]] = Feed(
+    "utilization",
+    e.UTILIZATION,
+    changes="counts live, the rest every 2 to 30 minutes",
+    ttl=115.0,
+    max_age=900.0,
+    optional=True,
+    doubts=("shrunk", "no_demand"),
+    check=doubt.of_utilization,
+)
+BOUNTIES: Feed[list[r.Bounty]] = Feed(
+    "bounties",
+    e.BOUNTIES,
+    changes="live",
+    ttl=115.0,
+    max_age=900.0,
+    optional=True,
+    doubts=("no_bounties",),
+    check=doubt.of_bounties,
+    evidence=(CHUTES,),
+)
+ROLLING_UPDATES: Feed[list[r.RollingUpdate]] = Feed(
+    "rolling_updates",
+    e.ROLLING_UPDATES,
+    changes="live",
+    ttl=300.0,
+    max_age=1800.0,
+    optional=True,
+    doubts=(),
+)
+MAINTENANCE: Feed[r.MaintenancePolicy] = Feed(
+    "maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, doubts=()
 )
 
 FEEDS: tuple[Feed[Any], ...] = (
@@ -100,4 +134,8 @@ FEEDS: tuple[Feed[Any], ...] = (
     ACTIVE_INSTANCES,
     THRASH_COOLDOWNS,
     UNIQUE_CHUTE_HISTORY,
+    UTILIZATION,
+    BOUNTIES,
+    ROLLING_UPDATES,
+    MAINTENANCE,
 )

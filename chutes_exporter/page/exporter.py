@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
@@ -104,9 +105,10 @@ class Exporter:
         )
         self._requests = Requests(self.client, tuned=self._tuned, on_answer=self._observe)
         self.feeds = self._requests.cache = FeedCache(
-            self._requests.ask, on_change=_log_change, clock=clock, monotonic=monotonic
+            self._requests.ask, on_change=self._log_change, clock=clock, monotonic=monotonic
         )
         self._started = clock()
+        self._missing: set[Endpoint[Any]] = set()
         self._observations = observed.Observations()
         self._building = asyncio.Lock()
         self._lag = 0.0
@@ -115,11 +117,13 @@ class Exporter:
     def reconfigure(self, settings: Settings) -> None:
         """Watch other miners, or with other keys. The address of the API and the timeouts stay as they were.
 
-        What is known of miners that are not watched any more is forgotten.
+        What is known of miners that are not watched any more is forgotten. Collectors that are off because the
+        deployment did not have an endpoint try again.
         """
         before, feeds = self.settings.keys, set(self._main.feeds)
         self._adopt(settings)
         self.feeds.forget(feeds - set(self._main.feeds))
+        self.feeds.ask_missing_again()
         for hotkey in {key.address for key in before} - {key.address for key in settings.keys}:
             self._observations.forget(hotkey)
 
@@ -293,6 +297,25 @@ class Exporter:
             # A feed that only a probe asked is reported on the probe's page.
             if not state.feed.hotkey or state.feed.hotkey in self.settings.watched:
                 telemetry.report_feed(state, self.feeds.peek(state.feed), own, since=self._started)
+
+    def _log_change(self, state: FeedState) -> None:
+        """Log that a feed changed its state. What a deployment does not have is logged once, not for each hotkey."""
+        endpoint = state.feed.endpoint
+        names = " ".join(one.name for one in COLLECTORS if any(feed.endpoint is endpoint for feed in one.feeds))
+        if state.missing:
+            if endpoint not in self._missing:
+                self._missing.add(endpoint)
+                _log.info(
+                    "collector off",
+                    collector=names,
+                    reason=str(state.last_error),
+                    advice="Nothing is wrong: this deployment is older or newer. It is asked again every hour.",
+                )
+        elif endpoint not in self._missing or not state.up:
+            _log_change(state)
+        elif not any(one.missing and one.feed.endpoint is endpoint for one in self.feeds.states()):
+            self._missing.discard(endpoint)
+            _log.info("collector on again", collector=names)
 
 
 def _log_change(state: FeedState) -> None:

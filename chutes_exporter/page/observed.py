@@ -1,9 +1,7 @@
-"""What happened between two answers: counters for events that the API itself does not count.
+"""Counts events by comparing each good answer with the one before.
 
-The API says how things are, not what became of them. Comparing each good answer with the one before shows what
-started, stopped and failed in between; what came and went unseen is not counted. Nothing is counted twice and nothing
-false: a failed fetch brings no answer to compare, the first answer is only where counting starts, and a stream that
-stopped early (which cannot be told from a short one) must not look like instances that stopped and started again.
+The API shows states, not events. Events that begin and end between two answers are not counted. The first answer is
+only the start of counting. A list that ends early must not look like stopped and restarted instances.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ INSTANCES_STARTED = METRICS.counter(
 )
 INSTANCES_STOPPED = METRICS.counter(
     "chutes_observed_instances_stopped_total",
-    "Instances of the miner that ended while the exporter watched: gone from two answers in a row, and not among the "
+    "Instances of the miner that ended while the exporter watched: missing from two answers in a row and from the "
     "platform's active instances.",
     _MINER,
     f"{_INSTANCES}: instance_id that is gone",
@@ -43,22 +41,22 @@ INSTANCES_STOPPED = METRICS.counter(
 )
 GPU_FAILURES = METRICS.counter(
     "chutes_observed_gpu_verification_failures_total",
-    "Times that a GPU of the miner went from no verification error to one while the exporter watched.",
+    "New verification errors on GPUs of the miner while the exporter watched.",
     _MINER,
     "GET /miner/nodes/, from one good answer to the next: verification_error that is new",
     stability="experimental",
 )
 
-_SLACK = 60.0
-"""Seconds between an instance's creation and its being listed: one that is older than the answer before by more was
-there already, and only missing from it."""
+_MAX_LISTING_DELAY = 60.0
+"""Maximum seconds between an instance's creation and its first listing. A new id of an older instance was already there
+before, and only missing from the last answer."""
 _MISSES_TO_STOP = 2
 _MISSES_TO_FORGET = 100
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What the last answers said of an instance or a GPU."""
+    """State of an instance or a GPU according to the last answers."""
 
     error: bool = False
     misses: int = 0
@@ -67,12 +65,12 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Watch:
-    """One miner's answers from one endpoint.
+    """The answers of one endpoint for one miner.
 
     Attributes:
         since: Unix time of the first answer.
         last: Unix time of the newest answer, by the service's clock.
-        seen: By id, those gone lately included.
+        seen: States by id, including recently missing ones.
     """
 
     since: float
@@ -80,7 +78,7 @@ class _Watch:
     seen: dict[str, _Seen] = field(default_factory=dict)
 
     def absent(self, present: Container[str]) -> list[tuple[str, _Seen]]:
-        """Note who is absent, forget who has long been, and return those that are absent more than once."""
+        """Count who is absent, forget who is absent for long, and return those absent from several answers in a row."""
         for known in (known for key, known in self.seen.items() if key not in present):
             known.misses += 1
         self.seen = {key: known for key, known in self.seen.items() if known.misses <= _MISSES_TO_FORGET}
@@ -88,7 +86,7 @@ class _Watch:
 
 
 class Observations:
-    """The events of all watched miners. Tell it of every good answer, in order."""
+    """The events of all watched miners. It must see every good answer, in order."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[Metric, str]] = Counter()
@@ -109,8 +107,8 @@ class Observations:
             hotkey: The miner.
             instances: The answer.
             now: Unix time of the answer.
-            still_active: Ids of instances that another endpoint says are active: they have not stopped.
-            clock_offset: Seconds by which our clock is ahead of the service's, which dates the instances.
+            still_active: Ids of instances that are active according to another endpoint.
+            clock_offset: Seconds by which the local clock is ahead of the service's.
         """
         first = hotkey not in self._instances
         watch = self._instances.setdefault(hotkey, _Watch(now))
@@ -122,9 +120,7 @@ class Observations:
             if known is None:
                 known = watch.seen[key] = _Seen()
                 created = instance.created_at
-                # The first answer is where counting starts; and an id is created once, so whatever was seen before
-                # and is back has only been missing.
-                if not first and created is not None and created > watch.last - _SLACK:
+                if not first and created is not None and created > watch.last - _MAX_LISTING_DELAY:
                     self._counts[INSTANCES_STARTED, hotkey] += 1
             known.misses = 0
         for key, known in watch.absent(listed):
@@ -147,22 +143,21 @@ class Observations:
             if node.verification_error is UNSET:
                 continue
             error = bool(node.verification_error)
-            # One that is new with an error was never seen without.
+            # A new GPU that already has an error is not a new error.
             known = watch.seen.setdefault(node.uuid, _Seen(error=error))
             self._counts[GPU_FAILURES, hotkey] += error and not known.error
             known.error, known.misses = error, 0
-        # A GPU that is gone is no event: it is only forgotten in time.
         watch.absent(present)
 
     def forget(self, hotkey: str) -> None:
-        """Forget a miner that is not watched any more: its counters would stand still."""
+        """Forget a miner that is no longer watched."""
         self._instances.pop(hotkey, None)
         self._gpus.pop(hotkey, None)
         for metric in METRICS:
             self._counts.pop((metric, hotkey), None)
 
     def collect(self, out: Samples) -> None:
-        """Add what was counted, each with the time since which it was."""
+        """Add the counters with their start times."""
         for watches, metrics in (
             (self._instances, (INSTANCES_STARTED, INSTANCES_STOPPED)),
             (self._gpus, (GPU_FAILURES,)),

@@ -1,9 +1,9 @@
-"""What a page shows: which collectors run, for whom, and the feeds that they need."""
+"""Plans: which collectors run on a page, for which miners, and which feeds they need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Scope
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
 
-_EVERYBODY = Scope(frozenset(), "watched")
-"""The scope of collectors whose samples are the same for everybody: with one scope all pages share them."""
+_PLATFORM_SCOPE = Scope(frozenset(), "watched")
+"""The scope of collectors without series about miners. All pages share their samples."""
 _FEW = 16
-"""Most watched hotkeys for which collectors that ask for each of them are on by default."""
+"""Maximum watched hotkeys with which collectors that send a request for each hotkey are on by default."""
 
 
 class ChoiceError(ValueError):
-    """A collector that was asked for by name and cannot bring anything, with the reason in a sentence."""
+    """A requested collector cannot give any data. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Entry:
 
     Attributes:
         collector: The collector.
-        scope: Whose data it exports.
+        scope: The miners whose data it exports.
         feeds: Its feeds.
-        extra: Feeds whose answers it also uses where they are known.
-        whole: Whether series that belong to no miner are shown too.
+        extra: Feeds that it uses if their answers are known.
+        whole: Whether to show series that belong to no miner, too.
     """
 
     collector: Collector
@@ -43,11 +43,11 @@ class Entry:
 
 
 class Plan:
-    """Which collectors run, for whom, on a page.
+    """Which collectors run on a page, and for which miners.
 
     Args:
-        entries: The collectors, those of one kind side by side, the most important first.
-        target: The miner of a probe; empty for the metrics page, which also has the exporter's own metrics.
+        entries: The collectors, the most important first, with entries of the same collector side by side.
+        target: The miner of a probe. Empty for the metrics page, which also has the exporter's own metrics.
 
     Attributes:
         feeds: The feeds that it needs, each once.
@@ -64,33 +64,48 @@ class Plan:
         return list(dict.fromkeys(entry.collector for entry in self.entries))
 
     def only(self, collect: Collection[str]) -> Plan:
-        """Return a plan of some of its collectors.
+        """Return a plan with only these collectors.
 
         Raises:
-            ChoiceError: A collector that is wanted is not among them.
+            ChoiceError: The plan does not have one of them.
         """
         for name in collect:
             _require_known(name)
             if all(collector.name != name for collector in self.collectors):
-                raise ChoiceError(f"the collector {name} is not on: see --collector.{name}, and whether it needs a key")
+                raise ChoiceError(f"the collector {name} is off: add --collector.{name}, and a key if it needs one")
         return Plan(entry for entry in self.entries if entry.collector.name in collect)
 
 
-def enabled(collector: Collector, settings: Settings) -> bool:
-    """Tell whether a collector is on: as the user said, or by default, where it can work."""
-    if (collector.needs_key and not settings.keys) or (collector.scope == "miner" and not settings.watched):
-        return False
+OffReason = Literal["without_key", "without_hotkey", "by_flag", "by_default"]
+"""The reason for which a collector is off."""
+
+
+def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
+    """Return the reason for which a collector is off, or None if it is on."""
+    choice = settings.collectors.get(collector.name)
+    if choice is False:
+        return "by_flag"
+    if collector.needs_key and not settings.keys:
+        return "without_key"
+    if collector.scope == "miner" and not settings.watched:
+        return "without_hotkey"
     default = {
         "on": True,
         "off": False,
         "watched": settings.miners == "watched",
         "few": len(settings.watched) <= _FEW,
+        "key": bool(settings.keys),
     }
-    return settings.collectors.get(collector.name, default[collector.default])
+    return None if choice or default[collector.default] else "by_default"
+
+
+def enabled(collector: Collector, settings: Settings) -> bool:
+    """Tell whether a collector is on: because of its flag, or by default if it can work."""
+    return off_reason(collector, settings) is None
 
 
 def main_plan(settings: Settings) -> Plan:
-    """Return what the metrics page shows: all collectors that are on."""
+    """Return the plan of the metrics page: all collectors that are on."""
     return Plan(_main_entries(settings, [collector for collector in COLLECTORS if enabled(collector, settings)]))
 
 
@@ -100,26 +115,26 @@ def _main_entries(settings: Settings, collectors: Iterable[Collector]) -> Iterat
         "signer": [key.address for key in settings.keys],
         "miner": sorted(settings.watched),
     }
-    # Stats per chute: for one miner a small answer; for more, one large answer is still one request.
+    # Stats per chute: request only the miner if there is just one. For more, one large answer needs fewer requests.
     single = next(iter(settings.watched)) if len(settings.watched) == 1 and settings.miners == "watched" else ""
     for collector in collectors:
         for hotkey in hotkeys[collector.scope]:
-            scope = Scope(settings.watched, settings.miners, hotkey) if tells_of_miners(collector) else _EVERYBODY
+            scope = Scope(settings.watched, settings.miners, hotkey) if has_miner_series(collector) else _PLATFORM_SCOPE
             yield Entry(collector, scope, _feeds(collector, settings, hotkey, single), _extra(collector, settings))
 
 
 def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *, seated: bool = True) -> Plan:
-    """Return what a page about one miner shows: its own series, and all of what is asked for by name.
+    """Return the plan of a page about one miner.
 
     Args:
-        settings: Which keys there are, and which collectors are on.
+        settings: The keys and the enabled collectors.
         target: The miner's hotkey.
-        collect: Names of the only collectors that are wanted; where it is empty, all that can say something about
-            the target without asking the API once for each target.
-        seated: Whether the target is watched or has a seat: only then the API is asked about it alone.
+        collect: Names of the collectors to run, with all their series. If empty, all that have series about the target
+            and do not need a request for each target.
+        seated: Whether the target is watched or has a seat. Otherwise no request is sent for it alone.
 
     Raises:
-        ChoiceError: A collector that is wanted cannot say anything.
+        ChoiceError: A requested collector cannot give any data.
     """
     for name in collect:
         _require_known(name)
@@ -130,55 +145,59 @@ def _probe_entries(settings: Settings, target: str, collect: Collection[str], se
     for collector in COLLECTORS:
         if collect and collector.name not in collect:
             continue
-        trouble = _probe_trouble(collector, settings, target)
+        problem = _probe_problem(collector, settings, target)
         if collector.scope == "miner" and not seated:
-            trouble = f"the collector {collector.name} asks for each miner, and {target} is not known to have a seat"
-        if collect and trouble:
-            raise ChoiceError(trouble)
-        if trouble or not (collect or _probed_by_default(collector, settings)):
+            problem = (
+                f"the collector {collector.name} cannot be used for {target}: "
+                "the miner is not registered, or the metagraph is not available yet"
+            )
+        if collect and problem:
+            raise ChoiceError(problem)
+        if problem or not (collect or _probed_by_default(collector, settings)):
             continue
         hotkey = "" if collector.scope == "platform" else target
-        scope = Scope(frozenset({target}), "watched", hotkey) if tells_of_miners(collector) else _EVERYBODY
+        scope = Scope(frozenset({target}), "watched", hotkey) if has_miner_series(collector) else _PLATFORM_SCOPE
         feeds = _feeds(collector, settings, hotkey, single="")
         yield Entry(collector, scope, feeds, _extra(collector, settings), whole=bool(collect))
 
 
-def tells_of_miners(collector: Collector) -> bool:
-    """Tell whether some of a collector's series are miners' own: otherwise its samples are the same for everybody."""
+def has_miner_series(collector: Collector) -> bool:
+    """Return whether a collector has series about miners. Otherwise its samples are the same on all pages."""
     return any("hotkey" in metric.labels for metric in collector.metrics)
 
 
-def _probe_trouble(collector: Collector, settings: Settings, target: str) -> str:
-    """Say why a collector cannot tell anything about a target, or nothing where it can."""
+def _probe_problem(collector: Collector, settings: Settings, target: str) -> str:
+    """Return why a collector cannot give data about a target, or an empty text."""
     name = collector.name
     if settings.collectors.get(name) is False:
-        return f"the collector {name} is switched off"
+        return f"the collector {name} is switched off: remove --no-collector.{name}"
     if collector.scope == "signer" and all(key.address != target for key in settings.keys):
-        return f"the collector {name} needs the target's own seed, which is not configured here"
+        return f"the collector {name} needs the target's seed: add --hotkey-file for this miner"
     if collector.needs_key and not settings.keys:
-        return f"the collector {name} needs a hotkey's seed, and none is configured here"
+        return f"the collector {name} needs a hotkey's seed: add --hotkey-file"
     return ""
 
 
 def _probed_by_default(collector: Collector, settings: Settings) -> bool:
-    if not tells_of_miners(collector):
+    if not has_miner_series(collector):
         return False
-    return settings.collectors.get(collector.name, collector.default == "on")
+    by_default = collector.default == "on" or (collector.default == "key" and bool(settings.keys))
+    return settings.collectors.get(collector.name, by_default)
 
 
 def _require_known(name: str) -> None:
     names = [collector.name for collector in COLLECTORS]
     if name not in names:
-        raise ChoiceError(f"there is no collector {name[:40]!r}: choose of {', '.join(names)}")
+        raise ChoiceError(f"there is no collector {name[:40]!r}: use {', '.join(names)}")
 
 
 def _feeds(collector: Collector, settings: Settings, hotkey: str, single: str) -> tuple[Feed[Any], ...]:
-    def of(feed: Feed[Any]) -> str:
+    def hotkey_of(feed: Feed[Any]) -> str:
         if feed.per_chute:
             return single
         return "" if feed.endpoint.scope == "platform" else hotkey
 
-    return tuple(settings.tuned(feed.of(of(feed))) for feed in collector.feeds)
+    return tuple(settings.tuned(feed.of(hotkey_of(feed))) for feed in collector.feeds)
 
 
 def _extra(collector: Collector, settings: Settings) -> tuple[Feed[Any], ...]:

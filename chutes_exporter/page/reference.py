@@ -1,4 +1,4 @@
-"""The metric reference, docs/metrics.md, made of the declarations: ``python -m chutes_exporter.page.reference``."""
+"""Generates docs/metrics.md from the metrics' declarations: ``python -m chutes_exporter.page.reference``."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 _INTRODUCTION = """\
 # Metrics
 
-Made from the declarations in the code by `make docs`; do not edit. Types: a gauge rises and falls, a counter only
-rises while the process lives, an info's value is always 1 and its labels are the message. A metric whose value is not
-known has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`, `7d`): no `rate()` on
-them. Ids identify series; names are on info metrics, to be joined with
+`make docs` generates this file from the code. Do not edit it.
+
+**Types**: a gauge rises and falls. A counter only rises while the process lives. An info has the value 1 and text in
+its labels. An unknown value has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`,
+`7d`). Do not use `rate()` on them. Ids identify series. Join names from info metrics with
 `* on(chute_id) group_left(name) chutes_chute_info`.
 
-**Stability**: the name, labels and meaning of a *stable* metric change only with a new major version; those of an
-*experimental* one may change with any version, said in the changelog.
+**Stability**: the name, labels and meaning of a *stable* metric change only with a new major version. Those of an
+*experimental* metric may change with any version. The changelog lists the changes.
 
-**Cost** is the number of series at most. Collectors are listed by importance: where all together would have more
-series than `--max-series`, each is kept, in this order, that still fits, and the others are left out whole
-(`chutes_scrape_collector_cut`).
+**Cost** is the maximum number of series. Collectors are listed by importance. If all together exceed `--max-series`,
+the exporter keeps those that fit, in this order, and leaves out the others (`chutes_scrape_collector_cut`).
 [sizes.md](sizes.md) has measured pages.
 
 [earnings.md](earnings.md) explains the rules behind scores, windows and multipliers. [fields.md](fields.md) lists the
-fields that are left out, and why.
+fields that are not exported, with the reasons.
 """
 
 
@@ -41,22 +41,22 @@ def reference() -> str:
     parts = [_INTRODUCTION, _overview()]
     parts.extend(_section(collector) for collector in COLLECTORS)
     parts.append(
-        "## Observed events\n\nCounted by the exporter itself, from one good answer to the next, with the collectors "
-        "`instances` and `nodes`. "
-        "A restart starts from zero (OpenMetrics' created timestamps say when). "
+        "## Observed events\n\nThe exporter counts these events by comparing each good answer with the one before, if "
+        "the collectors `instances` and `nodes` are on. "
+        "A restart resets them to zero. OpenMetrics pages can have the time as created timestamps. "
         f"Cost: {len(observed.METRICS)} for each hotkey with a key.\n\n" + _table(observed.METRICS)
     )
     parts.append(
         "## The exporter itself\n\n"
-        "Never left out. Feeds are the questions that the exporter asks; collectors turn their answers into metrics. "
-        "Besides these there are the usual `process_` and `python_` metrics.\n\n"
+        "These metrics are always on the page. Feeds are the questions that the exporter asks the API, and collectors "
+        "turn the answers into metrics. The page also has the usual `process_` and `python_` metrics.\n\n"
         + _table([*telemetry.METRICS, *telemetry.API_METRICS])
     )
     return "\n".join(parts)
 
 
 def _overview() -> str:
-    rows = ["| collector | what it is about | needs a key | default | cost |", "|---|---|---|---|---|"]
+    rows = ["| collector | topic | needs a key | default | cost |", "|---|---|---|---|---|"]
     rows.extend(
         f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | "
         f"{one.default_in_words} | {_cost(one)} |"

@@ -12,6 +12,7 @@ import structlog
 
 from chutes_exporter.collectors import Answers
 from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:
@@ -67,12 +68,14 @@ class Outcome:
         success: Whether it had fresh answers of all its feeds and did not fail.
         seconds: How long it waited for answers and worked on them.
         duplicates: Samples that were dropped because their series had one already; None without an answer.
+        off: Whether it is off because the deployment does not have an endpoint that it needs.
     """
 
     entry: Entry
     success: bool
     seconds: float
     duplicates: int | None
+    off: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ def _outcome(entry: Entry, readings: Readings, block: _Block | None, seconds: fl
         success=block is not None and not block.failed and all(reading.error is None for reading in own),
         seconds=max((reading.seconds for reading in own), default=0) + seconds,
         duplicates=None if block is None else block.duplicates,
+        off=any(isinstance(reading.error, MissingEndpointError) for reading in own),
     )
 
 

@@ -1,4 +1,4 @@
-"""The exporter's metrics of itself: what it asked of the API, how it went, and how fresh its data is."""
+"""The exporter's metrics about itself: requests to the API, freshness of feeds, state of collectors."""
 
 from __future__ import annotations
 
@@ -22,95 +22,100 @@ if TYPE_CHECKING:
     from chutes_exporter.page.rendering import Rendering
 
 METRICS = Metrics()
-"""The exporter's own metrics of a page."""
+"""The exporter's own metrics on a page."""
 
 API_METRICS = Metrics()
-"""Metrics that prometheus-client counts, as exchanges with the API come and go."""
+"""Metrics about exchanges with the API, counted by prometheus-client."""
 
 _COLLECTOR = ("collector", "hotkey")
 _FEED = ("feed", "hotkey")
 
 BUILD_INFO = METRICS.info(
     "chutes_exporter_build_info",
-    "Version of the exporter and of its Python.",
+    "Versions of the exporter and of Python.",
     ("version", "python"),
     "exporter",
 )
 WATCHED = METRICS.gauge(
     "chutes_miner_watched",
-    "1 for each miner that the exporter was told to watch: those whom alerts are about, whoever else is exported.",
+    "1 for each watched miner. Alerts are only about watched miners.",
     ("hotkey",),
     "exporter: --hotkey, --hotkey-file, MINER_SS58",
 )
 RELOAD_GOOD = METRICS.gauge(
     "chutes_exporter_config_last_reload_successful",
-    "Whether the configuration could be read (1) when it was last read: at the start, at a reload, or when the web "
-    "configuration changed. With 0 an older one is in force.",
+    "Whether the last read of the configuration succeeded (1), at the start, at a reload, or after a change of the web "
+    "configuration. With 0, an older configuration is in use.",
     (),
     "exporter",
 )
 RELOAD_TIMESTAMP = METRICS.gauge(
     "chutes_exporter_config_last_reload_success_timestamp_seconds",
-    "When the configuration in force was read.",
+    "When the configuration in use was read.",
     (),
     "exporter",
 )
 COLLECTOR_CUT = METRICS.gauge(
     "chutes_scrape_collector_cut",
-    "Whether the collector's samples are left out because the page would have more series than --max-series (1).",
+    "Whether the collector's samples are left out (1) because the page would exceed --max-series.",
     ("collector",),
     "exporter",
 )
-SERIES = METRICS.gauge(
-    "chutes_scrape_series", "Series of all collectors, those that are left out included.", (), "exporter"
+COLLECTOR_OFF = METRICS.gauge(
+    "chutes_scrape_collector_off",
+    "Whether the collector is off because the API answers 404 for an endpoint that it needs (1): this deployment does "
+    "not have it. The exporter asks again every hour, and after a reload.",
+    ("collector",),
+    "exporter",
 )
+SERIES = METRICS.gauge("chutes_scrape_series", "Series of all collectors, including those left out.", (), "exporter")
 SERIES_LIMIT = METRICS.gauge(
-    "chutes_scrape_series_limit", "Most series that collectors may have together (--max-series).", (), "exporter"
+    "chutes_scrape_series_limit", "Maximum series of all collectors together (--max-series).", (), "exporter"
 )
 COLLECTOR_SUCCESS = METRICS.gauge(
     "chutes_scrape_collector_success",
-    "Whether the collector had fresh answers to all it asked (1). With 0 its samples are older, or missing. The "
-    "hotkey is empty for what is platform-wide.",
+    "Whether all answers of the collector's feeds are fresh (1). With 0, its samples are older or missing. Absent "
+    "while the collector is off. The hotkey is empty for platform-wide collectors.",
     _COLLECTOR,
     "exporter",
 )
 COLLECTOR_DURATION = METRICS.gauge(
     "chutes_scrape_collector_duration_seconds",
-    "How long the collector waited for answers and worked on them.",
+    "Duration of the collector's wait for answers and of its work.",
     _COLLECTOR,
     "exporter",
 )
 COLLECTOR_DUPLICATES = METRICS.gauge(
     "chutes_scrape_collector_duplicate_samples",
-    "Samples left out because the answers described one series twice.",
+    "Samples left out because their series had a sample already.",
     _COLLECTOR,
     "exporter",
 )
 FEED_UP = METRICS.gauge(
     "chutes_feed_up",
-    "Whether the feed's last request succeeded (1). Absent until the first one ended. The hotkey is empty for what "
-    "is platform-wide.",
+    "Whether the feed's last request succeeded (1). Absent until the first request ends, and like all metrics of the "
+    "feed while the deployment does not have its endpoint. The hotkey is empty for platform-wide feeds.",
     _FEED,
     "exporter",
 )
 FEED_FAILURE = METRICS.info(
     "chutes_feed_failure_info",
-    "Why the feed's last request failed, in a word; only while it is down. Among them are signature_refused, "
-    "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted and undecodable.",
+    "Reason of the feed's last failed request. Only while the feed is down. Examples: signature_refused, "
+    "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted, undecodable.",
     (*_FEED, "reason"),
     "exporter",
 )
 FEED_LAST_SUCCESS = METRICS.gauge(
     "chutes_feed_last_success_timestamp_seconds",
-    "When the newest good answer was asked for: the age of the answer, not of its data. Stats, scores and history can "
-    "be 10 minutes older, because the service computes them every 10 minutes and does not say when.",
+    "When the newest good answer was requested. The data can be older: the service computes stats, scores and history "
+    "every 10 minutes and does not send the time.",
     _FEED,
     "exporter",
 )
 FEED_REJECTED = METRICS.gauge(
     "chutes_feed_rejected_records",
-    "Records of the newest answer that could not be read and are missing from the metrics. Where there are any, "
-    "counts, ranks and zeros that they could make false are absent.",
+    "Records of the newest answer that could not be read and are missing from the metrics. With such records, counts, "
+    "ranks and zeros that could be wrong are absent.",
     _FEED,
     "exporter",
 )
@@ -124,22 +129,20 @@ FEED_DOUBTED = METRICS.gauge(
     "chutes_feed_doubted",
     "Whether the newest answer is doubted (1), by reason: shrunk (the list lost more than a fifth and a second answer "
     "did not confirm it), disagrees (another endpoint names records that are missing), no_demand (every chute reports "
-    "zero), no_bounties (three or more went at once), no_history (a miner lost its history). The last good answer "
-    "stays in use until its maximum age; without one, the doubted answer is used and counts, ranks and "
-    "zeros are absent.",
+    "zero), no_bounties (three or more disappeared at once), no_history (a miner lost its history). The last good "
+    "answer stays in use until its maximum age. Without one, the doubted answer is used, and counts, ranks and zeros "
+    "are absent.",
     (*_FEED, "reason"),
     "exporter",
 )
-FEED_TTL = METRICS.gauge(
-    "chutes_feed_ttl_seconds", "How long an answer of the feed counts as fresh.", _FEED, "exporter"
-)
+FEED_TTL = METRICS.gauge("chutes_feed_ttl_seconds", "Time for which an answer of the feed is fresh.", _FEED, "exporter")
 FEED_MAX_AGE = METRICS.gauge(
     "chutes_feed_max_age_seconds", "Age at which an answer of the feed is dropped.", _FEED, "exporter"
 )
 FEED_REQUESTS = METRICS.counter(
     "chutes_feed_requests_total",
-    "Readings of the feed by how they came about: hit (cached), miss (asked), coalesced (waited for a request under "
-    "way), stale (older data, for want of newer), failed (no data).",
+    "Readings of the feed by result: hit (from the cache), miss (by its own request), coalesced (waited for a request "
+    "in flight), stale (older data because there is nothing newer), failed (no data).",
     ("feed", "hotkey", "result"),
     "exporter",
 )
@@ -150,13 +153,13 @@ _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 API_REQUESTS = API_METRICS.counter(
     "chutes_api_requests_total",
-    "Requests to the Chutes API by HTTP status, or by the reason where there was no whole answer.",
+    "Requests to the Chutes API by HTTP status, or by the reason if there was no complete answer.",
     ("endpoint", "code"),
     "exporter",
 )
 API_DURATION = API_METRICS.histogram(
     "chutes_api_request_duration_seconds",
-    "Time from asking the Chutes API to the end of its answer.",
+    "Time from a request to the Chutes API to the end of the answer.",
     _ENDPOINT,
     "exporter",
 )
@@ -174,7 +177,8 @@ API_REJECTED = API_METRICS.counter(
 )
 API_CLOCK_OFFSET = API_METRICS.gauge(
     "chutes_api_clock_offset_seconds",
-    "Local clock less the Chutes API's, to half a second; beyond 600 either way signatures are refused.",
+    "Seconds by which the local clock is ahead of the Chutes API's, to half a second. The API refuses signatures if "
+    "the difference exceeds 600.",
     (),
     "exporter: the answers' Date",
 )
@@ -197,8 +201,8 @@ class Telemetry:
     """Counts the exporter's exchanges with the API. Pass :meth:`observe` to the client as its watcher.
 
     Attributes:
-        reload_good: Whether the configuration could be read the last time.
-        reloaded_at: Unix time at which the one in force was read, or None since the start.
+        reload_good: Whether the last read of the configuration succeeded.
+        reloaded_at: Unix time at which the configuration in use was read, or None since the start.
     """
 
     def __init__(self) -> None:
@@ -235,55 +239,60 @@ class Telemetry:
             self.reloaded_at = now
 
     def render(self, form: Format, *, created: bool = False) -> bytes:
-        """Return what was counted, and the metrics of the process and its Python, as the end of a page.
+        """Return the metrics about exchanges, the process and Python as the end of a page.
 
         Args:
             form: The format.
-            created: Whether OpenMetrics has the times from which counters count.
+            created: Whether OpenMetrics pages have the start times of counters.
         """
-        # Without a recent answer the offset is unknown, which is not zero.
+        # Without a recent answer, the offset is unknown.
         clock_known = time.monotonic() - self._clock_seen < _CLOCK_MAX_AGE
         rendered = self._rendered
-        ours = rendered.get((form, clock_known, created))
-        if ours is None:
-            # Most scrapes come between two exchanges, and histograms have many lines.
-            ours = rendered[form, clock_known, created] = render_own(
+        exchanges = rendered.get((form, clock_known, created))
+        if exchanges is None:
+            exchanges = rendered[form, clock_known, created] = render_own(
                 (one for one in self._registry.collect() if clock_known or one.name != API_CLOCK_OFFSET.name),
                 form,
                 created=created,
             )
-        return render_own(self._process.collect(), form, created=created) + ours
+        return render_own(self._process.collect(), form, created=created) + exchanges
 
 
 def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> None:
-    """Add how the collectors of a page did.
+    """Add the state of a page's collectors.
 
     Args:
         rendering: The collectors' part of the page.
-        out: Takes the samples.
-        max_series: Maximum series of the metrics page; None for a probe, which does not report its size.
+        out: Receives the samples.
+        max_series: Maximum series of the metrics page. None for a probe, which does not report its size.
     """
     for outcome in rendering.outcomes:
+        if outcome.off:
+            continue
         labels = (outcome.entry.collector.name, outcome.entry.scope.hotkey)
         out.add(COLLECTOR_DUPLICATES, outcome.duplicates, *labels)
         out.add(COLLECTOR_SUCCESS, outcome.success, *labels)
         out.add(COLLECTOR_DURATION, outcome.seconds, *labels)
+    off = {outcome.entry.collector for outcome in rendering.outcomes if outcome.off}
     for collector in dict.fromkeys(outcome.entry.collector for outcome in rendering.outcomes):
         out.add(COLLECTOR_CUT, collector.name in rendering.cut, collector.name)
+        out.add(COLLECTOR_OFF, collector in off, collector.name)
     if max_series is not None:
         out.add(SERIES, rendering.series)
         out.add(SERIES_LIMIT, max_series)
 
 
 def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples, *, since: float) -> None:
-    """Add what is known of a feed.
+    """Add the state of a feed. Add nothing if the deployment does not have its endpoint.
 
     Args:
         state: The feed's state.
         snapshot: Its newest good answer, or None.
-        out: Takes the samples.
-        since: Unix time from which readings are counted.
+        out: Receives the samples.
+        since: Unix time at which the counts of readings started.
     """
+    if state.missing:
+        return
     feed = state.feed
     labels = (feed.name, feed.hotkey)
     if snapshot is not None:

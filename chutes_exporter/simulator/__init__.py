@@ -1,4 +1,4 @@
-"""A Chutes API that lives in this process: a seeded world that moves, every endpoint, real signature checks.
+"""A simulated Chutes API in this process: a seeded world that changes over time, all endpoints, real signature checks.
 
 async with Simulator() as simulator:
     client = ChutesClient(simulator.url)
@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from chutes_exporter.config import Address
-from chutes_exporter.simulator.app import Asked, SimulatedApi
+from chutes_exporter.simulator.app import ReceivedRequest, SimulatedApi
 from chutes_exporter.simulator.faults import Fault, parse_fault
 from chutes_exporter.simulator.world import Size, World
 from chutes_exporter.web.server import bound_address, open_socket, serving
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-def _about_cut_answers(record: logging.LogRecord) -> bool:
-    """Keep from the log that the server was left with half an answer: that is what a fault wants."""
+__all__ = ["Fault", "ReceivedRequest", "Simulator", "Size", "World", "parse_fault"]
+
+
+def _hide_cut_answers(record: logging.LogRecord) -> bool:
+    """Filter out log lines about incomplete answers, which faults cause on purpose."""
     return "without completing response" not in record.getMessage()
 
 
-__all__ = ["Asked", "Fault", "Simulator", "Size", "World", "parse_fault"]
-
-
 class Simulator:
-    """A simulated API on a socket. An asynchronous context manager.
+    """A simulated API on a socket. It is an asynchronous context manager.
 
     Args:
-        world: What it tells of; a new default world when None.
-        clock: Unix time in seconds, as the service sees it.
-        listen: Where to listen; any free port of the loopback address by default.
+        world: The simulated world. None makes a new default world.
+        clock: The service's clock: Unix time in seconds.
+        listen: The address to listen on. None takes a free port of the loopback address.
 
     Attributes:
         url: Its base address.
@@ -59,9 +59,9 @@ class Simulator:
 
     async def __aenter__(self) -> Self:
         logger = logging.getLogger("uvicorn.error")
-        logger.addFilter(_about_cut_answers)
-        self._stack.callback(logger.removeFilter, _about_cut_answers)
-        # The answers carry the simulated clock's date, not the server's; requests that a fault holds up end with it.
+        logger.addFilter(_hide_cut_answers)
+        self._stack.callback(logger.removeFilter, _hide_cut_answers)
+        # Responses have the date of the simulated clock. The short grace period ends requests delayed by a fault.
         await self._stack.enter_async_context(serving(self.api.app, [self._socket], date_header=False, grace=1))
         return self
 
@@ -70,10 +70,10 @@ class Simulator:
 
     @property
     def faults(self) -> dict[str, Fault]:
-        """How endpoints misbehave, by name; change it at any time."""
+        """Faults by endpoint name. Change them at any time."""
         return self.api.faults
 
     @property
-    def asked(self) -> list[Asked]:
+    def requests(self) -> list[ReceivedRequest]:
         """The newest requests, oldest first."""
-        return list(self.api.asked)
+        return list(self.api.requests)

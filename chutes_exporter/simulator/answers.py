@@ -1,16 +1,28 @@
-"""What the endpoints answer, as JSON values, with every field that the service sends."""
+"""The endpoints' answers as JSON values, with every field that the service sends."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.simulator.chutes import SCALING_THRESHOLD, bounty_amount
+from chutes_exporter.simulator.chutes import MAX_INSTANCES, SCALING_THRESHOLD, bounty_amount
 from chutes_exporter.simulator.hardware import DEAREST_RATE, MODELS
+from chutes_exporter.simulator.maintenance import SLOTS, is_older
 from chutes_exporter.simulator.naming import make_random, make_uuid
-from chutes_exporter.simulator.times import CACHE_PERIOD, DAY, HOUR, METRICS_PERIOD, MINUTE, SYNC_PERIOD, WEEK, last
+from chutes_exporter.simulator.times import (
+    AUTOSCALER_PERIOD,
+    CACHE_PERIOD,
+    DAY,
+    HOUR,
+    METRICS_PERIOD,
+    MINUTE,
+    SYNC_PERIOD,
+    WEEK,
+    last,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,13 +31,13 @@ if TYPE_CHECKING:
     from chutes_exporter.simulator.chutes import Chute
     from chutes_exporter.simulator.instances import Gpu
     from chutes_exporter.simulator.jobs import Job
-    from chutes_exporter.simulator.world import Miner, Server, Work, World
+    from chutes_exporter.simulator.world import Bounty, Miner, Server, Work, World
 
 Row = dict[str, Any]
 
 WINDOWS = (("past_hour", HOUR), ("past_day", DAY), ("all", WEEK))
 _IMAGES = (
-    # The status, and hours between a build's start and the world's.
+    # The status, and hours from the build's start to the start of the world.
     ("built and pushed", 30.0),
     ("built and pushed", 80.0),
     ("building", None),
@@ -41,7 +53,7 @@ _VALIDATOR_KEYS = "-----BEGIN CERTIFICATE-----\nc2ltdWxhdGVk\n-----END CERTIFICA
 
 
 def iso(time: float | None, *, offset: bool = True) -> str | None:
-    """Write a Unix time as the service does, with an offset or without."""
+    """Format a Unix time like the service, with or without an offset."""
     if time is None:
         return None
     moment = datetime.fromtimestamp(time, UTC)
@@ -52,10 +64,10 @@ def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
     """Return a chute.
 
     Args:
-        world: Where it is.
+        world: Its world.
         chute: The chute.
         now: Unix time.
-        bounties: Whether the service knows of bounties.
+        bounties: Whether the service knows the bounties.
     """
     age = world.bounty_age(chute, now) if bounties else None
     factors = chute.factors(now, age)
@@ -102,7 +114,7 @@ def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
         "discount": stem.choice((0.0, 0.0, 0.0, 0.25)),
         "created_at": iso(chute.created_at),
         "updated_at": iso(chute.deployed_at(now)),
-        "max_instances": 20,
+        "max_instances": MAX_INSTANCES,
         "scaling_threshold": SCALING_THRESHOLD,
         "shutdown_after_seconds": stem.choice((300, 900, 1800)),
         "allow_external_egress": stem.random() < 0.5,
@@ -122,7 +134,7 @@ def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
 
 
 def image_rows(start: float, now: float) -> Iterator[Row]:
-    """Yield the images: built ones, failed ones, one that waits, and one that is built again and again."""
+    """Yield the images: built, failed, pending, and one that is rebuilt all the time."""
     for number, (status, age) in enumerate(_IMAGES):
         started = None if age is None else start - age * HOUR
         if status == "building":
@@ -187,7 +199,7 @@ def server_row(server: Server, now: float) -> Row:
         "name": server.name,
         "ip": server.ip,
         "is_tee": server.is_tee,
-        "version": server.version,
+        "version": server.version_at(now),
         "maintenance_pending": server.maintenance_pending(now),
         "created_at": iso(server.created_at),
         "updated_at": iso(server.updated_at),
@@ -229,7 +241,7 @@ def instance_rows(world: World, miner: Miner, now: float) -> Iterator[Row]:
 
 
 def inventory(world: World, miner: Miner, now: float) -> list[Row]:
-    """Return the GPUs of a miner's instances, whatever state these are in."""
+    """Return the GPUs of a miner's instances in any state."""
     return [
         {
             "gpu_id": gpu.uuid,
@@ -245,7 +257,7 @@ def inventory(world: World, miner: Miner, now: float) -> list[Row]:
 
 
 def active_instances(world: World, now: float) -> list[Row]:
-    """Return everybody's active instances with what they earn."""
+    """Return the active instances of all miners."""
     return [
         {
             "instance_id": instance.instance_id,
@@ -291,13 +303,23 @@ def job_row(job: Job) -> Row:
     }
 
 
+def _completed(load: float) -> float:
+    """Return the requests that are completed in an hour under a load."""
+    return 2000 * load
+
+
+def _refused(load: float) -> float:
+    """Return the requests that are refused in an hour under a load."""
+    return max(0.0, (load - SCALING_THRESHOLD) * 400)
+
+
 def metrics_rows(world: World, now: float, *, zeros: bool) -> Iterator[Row]:
     """Yield the demand for each chute that has an instance in any state, as last calculated.
 
     Args:
-        world: Where they are.
+        world: Their world.
         now: Unix time.
-        zeros: Whether nothing is known of the demand, which the service shows as 0.
+        zeros: Whether the demand is unknown, which the service shows as 0.
     """
     at = last(now, METRICS_PERIOD)
     counts: Counter[str] = Counter()
@@ -306,7 +328,7 @@ def metrics_rows(world: World, now: float, *, zeros: bool) -> Iterator[Row]:
     for chute in world.chutes:
         if chute.chute_id in counts:
             load = 0 if zeros else chute.utilization(at)
-            invocations = int(2000 * load)
+            invocations = int(_completed(load))
             price = chute.base_multiplier * DEAREST_RATE / HOUR
             yield {
                 "chute_id": chute.chute_id,
@@ -316,7 +338,7 @@ def metrics_rows(world: World, now: float, *, zeros: bool) -> Iterator[Row]:
                 "total_invocations": invocations,
                 "total_compute_time": invocations * 1.5,
                 "error_count": 0,
-                "rate_limit_count": max(0, int((load - SCALING_THRESHOLD) * 400)),
+                "rate_limit_count": int(_refused(load)),
                 "instance_count": counts[chute.chute_id],
                 "utilization": load,
                 "per_second_price_usd": price,
@@ -325,7 +347,7 @@ def metrics_rows(world: World, now: float, *, zeros: bool) -> Iterator[Row]:
 
 
 def stats_window(work: dict[tuple[str, str], Work], *, per_chute: bool) -> Row:
-    """Return a window of the stats: who has no units has no record."""
+    """Return a window of the stats. Miners without compute units have no record."""
     records = []
     for (hotkey, chute_id), entry in work.items():
         if entry.units > 0:
@@ -364,7 +386,7 @@ def scores(world: World, now: float, hotkey: str | None) -> Row:
 
 
 def history_row(time: float, count: int, total: int) -> Row:
-    """Return an hour of a history, with the time as PostgreSQL writes it."""
+    """Return an hour of a history, with the time in PostgreSQL's format."""
     text = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
     return {"time": text, "count": count, "total_count": total}
 
@@ -376,7 +398,7 @@ def metagraph(world: World, now: float) -> list[Row]:
     rows = []
     for miner in world.miners:
         incentive = incentives.get(miner.hotkey, 0)
-        # Emission goes to the seat all the time.
+        # The seat continuously gets emission.
         stake = miner.stake * (1 + (synced - world.start) / (1000 * DAY))
         row: Row = {
             "hotkey": miner.hotkey,
@@ -401,3 +423,127 @@ def metagraph(world: World, now: float) -> list[Row]:
         }
         rows.append(row | {"checksum": hashlib.sha256(repr(row).encode()).hexdigest()})
     return rows
+
+
+def utilization(world: World, now: float, logged: float, *, known: bool) -> Iterator[Row]:
+    """Yield what the autoscaler has last logged of each chute, with the counts of now.
+
+    Args:
+        world: Where they are.
+        now: Unix time.
+        logged: Unix time at which the log was read: earlier than now where the autoscaler has stopped.
+        known: Whether the autoscaler's monitoring knew anything; otherwise all loads are 0.
+    """
+    run = last(logged, AUTOSCALER_PERIOD)
+    total = Counter(one.chute.chute_id for one in world.instances(now))
+    for chute in world.chutes:
+        if not chute.scaled:
+            continue
+        key = chute.chute_id
+        before, active = world.active_counts(run)[key], world.active_counts(now)[key]
+        target = world.target_instances(chute, logged)
+        # Nothing is measured of a chute without an instance.
+        loads = {
+            window: chute.utilization(run - seconds / 2) if before and known else 0.0
+            for window, seconds in (("current", 0.0), ("5m", 5 * MINUTE), ("15m", 15 * MINUTE), ("1h", HOUR))
+        }
+        row: Row = {
+            "chute_id": key,
+            "name": chute.name if chute.public else "[private chute]",
+            "timestamp": iso(run, offset=False),
+        }
+        row |= {f"utilization_{window}": round(load, 4) for window, load in loads.items()}
+        requests = {
+            window: (_completed(loads[window]) * hours, _refused(loads[window]) * hours)
+            for window, hours in (("5m", 1 / 12), ("15m", 1 / 4), ("1h", 1.0))
+        }
+        for window, (completed, refused) in requests.items():
+            row[f"rate_limit_ratio_{window}"] = round(refused / (completed + refused), 4) if completed else 0.0
+        for window, (completed, refused) in requests.items():
+            row[f"total_requests_{window}"] = completed + refused
+        for window, (completed, _) in requests.items():
+            row[f"completed_requests_{window}"] = completed
+        for window, (_, refused) in requests.items():
+            row[f"rate_limited_requests_{window}"] = refused
+        yield row | {
+            "instance_count": before,
+            "action_taken": _action(target, before),
+            "target_count": target,
+            "effective_multiplier": math.prod(chute.factors(run, None).values()),
+            "total_instance_count": total[key],
+            "active_instance_count": active,
+            "scalable": active < target,
+            "scale_allowance": max(0, target - active),
+            "avg_busy_ratio": row["utilization_1h"],
+            "total_invocations": row["total_requests_1h"],
+            "total_rate_limit_errors": row["rate_limited_requests_1h"],
+        }
+
+
+def _action(target: int, active: int) -> str:
+    if target == active:
+        return "no_action"
+    return "scale_up_candidate" if target > active else "scale_down_candidate"
+
+
+def bounties(world: World, now: float) -> list[Row]:
+    """Return the open bounties, oldest first, also that of a chute that is gone."""
+    offers = [(chute.chute_id, bounty) for chute in world.chutes if (bounty := world.bounty(chute, now)) is not None]
+    if (lost := world.lost_bounty(now)) is not None:
+        offers.append(lost)
+    return [_bounty_row(chute_id, bounty, now) for chute_id, bounty in sorted(offers, key=lambda one: one[1].made_at)]
+
+
+def _bounty_row(chute_id: str, bounty: Bounty, now: float) -> Row:
+    age = int(now - bounty.made_at)
+    return {
+        "chute_id": chute_id,
+        "bounty_amount": bounty_amount(age),
+        "seconds_elapsed": age,
+        "time_remaining": round(bounty.expires_at - now),
+        "created_at": bounty.made_at,
+    }
+
+
+def rolling_updates(world: World, now: float) -> list[Row]:
+    """Return the rolling updates that are under way."""
+    return [
+        {
+            "chute_id": update.chute.chute_id,
+            "old_version": update.chute.old_version(now),
+            "new_version": update.chute.version(now),
+            "started_at": iso(update.started_at, offset=False),
+            "permitted": update.permitted,
+        }
+        for update in world.rolling_updates(now)
+    ]
+
+
+def maintenance(world: World, miner: Miner, now: float) -> Row:
+    """Return the maintenance window, and what a miner's TEE servers have to do in it."""
+    window = world.window(now)
+    if window is None:
+        return {"active_window": None, "current_slots": 0, "servers": []}
+    servers = [
+        {
+            "server_id": server.server_id,
+            "name": server.name,
+            "version": version,
+            "needs_upgrade": version is None or is_older(version, window.target),
+            "in_maintenance": server.maintenance_pending(now),
+        }
+        for server in miner.servers
+        if server.is_tee
+        for version in [server.version_at(now)]
+    ]
+    return {
+        "active_window": {
+            "id": make_uuid("window", window.number),
+            "target_measurement_version": window.target,
+            "upgrade_window_start": str(datetime.fromtimestamp(window.opens_at, UTC)),
+            "upgrade_window_end": str(datetime.fromtimestamp(window.closes_at, UTC)),
+            "max_concurrent_per_miner": SLOTS,
+        },
+        "current_slots": sum(bool(one["in_maintenance"]) for one in servers),
+        "servers": servers,
+    }

@@ -1,4 +1,4 @@
-"""The simulated API's sixteen endpoints, over HTTP."""
+"""The simulated API's endpoints, over HTTP."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _NONCE_TOLERANCE: Final = 600
 _CHUNK: Final = 32 * 1024
-_REMEMBERED: Final = 10_000
+_MAX_REQUESTS: Final = 10_000
 _NO_FAULT: Final = Fault()
 _BOOLS: Final = dict.fromkeys(("true", "1", "on", "t", "y", "yes"), True) | dict.fromkeys(
     ("false", "0", "off", "f", "n", "no"), False
@@ -40,15 +40,15 @@ _BOOLS: Final = dict.fromkeys(("true", "1", "on", "t", "y", "yes"), True) | dict
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that the simulator got.
+class ReceivedRequest:
+    """A request to the simulator.
 
     Attributes:
         endpoint: The endpoint's name.
         query: Its query parameters.
         hotkey: ``X-Chutes-Hotkey``, or None.
-        signed: Whether it brought a signature.
-        status: What it was answered with.
+        signed: Whether it has a signature.
+        status: The status of the response.
     """
 
     endpoint: str
@@ -60,12 +60,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Call:
-    """A request that may be answered.
+    """An accepted request.
 
     Attributes:
-        now: Unix time, as the service sees it.
-        signer: The miner that signed it. Where nothing needs to be signed, there is none, and nobody looks.
-        fault: How the answer is to misbehave.
+        now: Unix time of the service's clock.
+        signer: The miner that signed it. Unused by endpoints without signature.
+        fault: The fault of the answer.
     """
 
     request: Request
@@ -74,31 +74,31 @@ class _Call:
     fault: Fault
 
     @property
-    def cached(self) -> float:
-        """The time for which the service's cache answers: now, unless its refresher has stopped."""
+    def cached_at(self) -> float:
+        """The time of the service's cached data: now, unless the refresh has stopped."""
         return self.now if self.fault.as_of is None else min(self.now, self.fault.as_of)
 
 
 class SimulatedApi:
-    """The API over a world.
+    """The API of a world.
 
     Args:
-        world: What it tells of.
-        clock: Unix time in seconds, as the service sees it.
+        world: The simulated world.
+        clock: The service's clock: Unix time in seconds.
 
     Attributes:
-        faults: How endpoints misbehave, by name; change it at any time.
-        asked: The newest requests.
-        most_at_once: Most requests to each endpoint that were ever under way together.
+        faults: Faults by endpoint name. Change them at any time.
+        requests: The newest requests.
+        max_concurrent: The highest number of concurrent requests to each endpoint.
     """
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
         self.world = world
         self.clock = clock
         self.faults: dict[str, Fault] = {}
-        self.most_at_once: Counter[str] = Counter()
-        self._under_way: Counter[str] = Counter()
-        self.asked: deque[Asked] = deque(maxlen=_REMEMBERED)
+        self.max_concurrent: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
+        self.requests: deque[ReceivedRequest] = deque(maxlen=_MAX_REQUESTS)
         self.app = Starlette(
             routes=[Route(endpoint.path, self._route(endpoint), methods=[endpoint.method]) for endpoint in ENDPOINTS],
         )
@@ -108,12 +108,12 @@ class SimulatedApi:
 
         async def route(request: Request) -> Response:
             name = endpoint.name
-            self._under_way[name] += 1
-            self.most_at_once[name] = max(self.most_at_once[name], self._under_way[name])
+            self._in_flight[name] += 1
+            self.max_concurrent[name] = max(self.max_concurrent[name], self._in_flight[name])
             try:
                 return await respond(request)
             finally:
-                self._under_way[name] -= 1
+                self._in_flight[name] -= 1
 
         async def respond(request: Request) -> Response:
             fault = self._take_fault(endpoint.name)
@@ -121,7 +121,7 @@ class SimulatedApi:
                 try:
                     await asyncio.sleep(fault.latency)
                 except asyncio.CancelledError:
-                    # The server ends, or the client has left: nobody waits for an answer.
+                    # The server stops or the client disconnected, so nobody reads this answer.
                     return Response(status_code=503)
             response: Response
             if fault.status is not None:
@@ -133,7 +133,7 @@ class SimulatedApi:
                 response = Response(fault.body)
             else:
                 try:
-                    signer: Any = self._authenticate(request) if endpoint.signed else None
+                    signer: Any = self._authenticate(request, endpoint) if endpoint.signed else None
                     response = answer(_Call(request, self.clock(), signer, fault))
                 except HTTPException as error:
                     response = JSONResponse({"detail": error.detail}, status_code=error.status_code)
@@ -141,8 +141,8 @@ class SimulatedApi:
             if fault.cut_after is not None:
                 response = _CutResponse(response, fault.cut_after)
             response.headers["date"] = email.utils.formatdate(self.clock(), usegmt=True)
-            self.asked.append(
-                Asked(
+            self.requests.append(
+                ReceivedRequest(
                     endpoint.name,
                     dict(request.query_params),
                     request.headers.get("x-chutes-hotkey"),
@@ -163,21 +163,22 @@ class SimulatedApi:
                 self.faults[name] = replace(fault, times=fault.times - 1)
         return fault
 
-    def _authenticate(self, request: Request) -> Miner:
-        """Check a signature as the service does: form, clock, signature, registration."""
+    def _authenticate(self, request: Request, endpoint: Endpoint[Any]) -> Miner:
+        """Check a signature like the service: form, clock, signature, registration."""
         hotkey, nonce, signature = (
             request.headers.get(f"x-chutes-{name}", "") for name in ("hotkey", "nonce", "signature")
         )
         if not (hotkey and nonce and signature):
-            raise HTTPException(401, "Invalid BT Auth.")
+            # The endpoints of servers look at the time first.
+            raise HTTPException(401, "Invalid BT Auth." if endpoint.purpose == "miner" else "Invalid nonce!")
         if not nonce.isdigit() or abs(self.clock() - int(nonce)) >= _NONCE_TOLERANCE:
             raise HTTPException(401, "Invalid nonce!")
         try:
             bytes.fromhex(signature)
         except ValueError as error:
             raise HTTPException(401, f"Invalid signature: {signature}, with error: {error}") from None
-        if not verify_headers(hotkey, nonce, signature):
-            message = f"{hotkey}:{nonce}:miner"
+        if not verify_headers(hotkey, nonce, signature, endpoint.purpose):
+            message = f"{hotkey}:{nonce}:{endpoint.purpose}"
             raise HTTPException(401, f"Invalid request signature for hotkey {hotkey}. Message: {message}")
         miner = self.world.by_hotkey.get(hotkey)
         if miner is None:
@@ -224,7 +225,7 @@ class SimulatedApi:
         if job is None:
             raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
         if job.chute_id != job.chute.chute_id:
-            # The chute is gone, which the service notices too late.
+            # The service fails because the chute is gone, but only after it has released the job.
             return PlainTextResponse("Internal Server Error", 500)
         return JSONResponse(None)
 
@@ -254,7 +255,7 @@ class SimulatedApi:
             {
                 window: answers.stats_window(
                     self.world.work(
-                        call.cached, seconds, hotkey=hotkey, per_chute=per_chute, cached=not call.fault.redis_down
+                        call.cached_at, seconds, hotkey=hotkey, per_chute=per_chute, cached=not call.fault.redis_down
                     ),
                     per_chute=per_chute,
                 )
@@ -265,27 +266,40 @@ class SimulatedApi:
     def _scores(self, call: _Call) -> Response:
         if call.fault.redis_down:
             raise HTTPException(503, "Waiting for cache to populate.")
-        return JSONResponse(answers.scores(self.world, call.cached, call.request.query_params.get("hotkey")))
+        return JSONResponse(answers.scores(self.world, call.cached_at, call.request.query_params.get("hotkey")))
 
     def _unique_chute_history(self, call: _Call) -> Response:
         hotkey = call.request.path_params["hotkey"]
         if hotkey not in self.world.by_hotkey:
             raise HTTPException(404, f"Miner {hotkey} not found in metagraph.")
-        hours = None if call.fault.redis_down else self.world.history(hotkey, call.cached)
+        hours = None if call.fault.redis_down else self.world.history(hotkey, call.cached_at)
         if hours is None:
             raise HTTPException(404, f"Miner {hotkey} not found in unique history cache (yet)")
         return JSONResponse([answers.history_row(*hour) for hour in hours])
 
     def _thrash_cooldowns(self, _call: _Call) -> Response:
-        # The rule went in May 2026.
+        # The service removed the rule in May 2026.
         return JSONResponse([])
 
     def _metagraph(self, call: _Call) -> Response:
         return JSONResponse(answers.metagraph(self.world, call.now))
 
+    def _utilization(self, call: _Call) -> Response:
+        rows = answers.utilization(self.world, call.now, call.cached_at, known=not call.fault.zeros)
+        return JSONResponse(list(rows))
+
+    def _bounties(self, call: _Call) -> Response:
+        return JSONResponse([] if call.fault.redis_down else answers.bounties(self.world, call.now))
+
+    def _rolling_updates(self, call: _Call) -> Response:
+        return JSONResponse(answers.rolling_updates(self.world, call.now))
+
+    def _maintenance(self, call: _Call) -> Response:
+        return JSONResponse(answers.maintenance(self.world, call.signer, call.now))
+
 
 class _CutResponse(Response):
-    """Sends the start of another response's body, then drops the connection."""
+    """Sends the start of another response's body, then closes the connection."""
 
     def __init__(self, whole: Response, size: int) -> None:
         super().__init__(status_code=whole.status_code)
@@ -303,7 +317,7 @@ class _CutResponse(Response):
                 self._left -= len(part)
                 await send({"type": "http.response.body", "body": part, "more_body": True})
 
-        # Without a last part, the server closes the connection inside the body.
+        # Without a last part, the server closes the connection in the middle of the body.
         await self._whole(scope, receive, send_some)
 
 

@@ -1,4 +1,4 @@
-"""Misbehaviour on demand: what can go wrong with an endpoint, and how to say so."""
+"""Faults of endpoints, and their text format."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fault:
-    """How an endpoint misbehaves.
+    """A fault of an endpoint.
 
     Attributes:
-        latency: Seconds to wait before anything is answered.
+        latency: Wait this many seconds before the answer.
         status: Answer with this status instead.
         headers: Headers to add.
         body: Answer with this body instead (``b""``: an empty 200).
-        cut_after: Cut the connection after so many bytes of the body.
-        records: End a stream cleanly after so many records, as a query does that fails halfway.
-        redis_down: Whatever the service keeps in Redis is missing: bounties are null, there is no history, scores
-            are 503, and stats are worked out there and then.
-        as_of: The program that calculates stats, scores and histories has stopped at this Unix time: its last
-            answers stay for ever.
-        zeros: The Prometheus behind the demand for chutes is down: all that it knows is 0.
-        times: After so many requests all is well again; None for ever.
+        cut_after: Close the connection after this many bytes of the body.
+        records: End a stream normally after this many records, like a query that fails halfway.
+        redis_down: The service's Redis is down. Bounties are missing, there is no history, scores return 503, and stats
+            are computed for each request.
+        as_of: The program that computes stats, scores and histories, or the autoscaler, stopped at this Unix time.
+        zeros: The Prometheus behind the demand for chutes is down. The demand is 0.
+        times: The fault ends after this many requests. None: it does not end.
     """
 
     latency: float = 0.0
@@ -67,34 +66,37 @@ def _seconds(text: str) -> float:
 
 
 _KINDS: dict[str, tuple[frozenset[str], Callable[[str], Fault]]] = {
-    # The endpoints that a kind makes sense for, and what it means.
+    # The endpoints that can have a fault of the kind, and a function from its value to the fault.
     "status": (_ALL, lambda value: Fault(status=HTTPStatus(int(value)).value)),
     "latency": (_ALL, lambda value: Fault(latency=_seconds(value))),
     "cut": (_ALL, lambda value: Fault(cut_after=_natural(value))),
     "empty": (_ALL, lambda _: Fault(body=b"")),
     "garbage": (_ALL, lambda _: Fault(body=GARBAGE)),
     "records": (_STREAMS, lambda value: Fault(records=_natural(value))),
-    "as-of": (_CALCULATED, lambda value: Fault(as_of=_seconds(value))),
-    "redis-down": (_CALCULATED | {"chutes", "chute"}, lambda _: Fault(redis_down=True)),
-    "zero": (frozenset({"metrics"}), lambda _: Fault(zeros=True)),
+    "as-of": (_CALCULATED | {"utilization"}, lambda value: Fault(as_of=_seconds(value))),
+    "redis-down": (_CALCULATED | {"chutes", "chute", "bounties"}, lambda _: Fault(redis_down=True)),
+    "zero": (frozenset({"metrics", "utilization"}), lambda _: Fault(zeros=True)),
 }
 
 
 def parse_fault(text: str) -> tuple[str, Fault]:
-    """Read ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``.
+    """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``.
 
     Raises:
-        ValueError: The text says nothing that is known, or the endpoint has no such fault; the message has examples.
+        ValueError: The endpoint or the kind is unknown, or they do not fit together. The message has examples.
     """
     endpoint, _, fault = text.partition("=")
     kind, _, value = fault.partition(":")
     names = [known.name for known in ENDPOINTS]
     if endpoint not in names:
-        raise ValueError(f"{endpoint!r} is no endpoint; there are {', '.join(names)}: write one like {EXAMPLES}")
+        raise ValueError(
+            f"--simulator.fault {text!r}: {endpoint!r} is not an endpoint. "
+            f"Use {', '.join(names)}, for example {EXAMPLES}"
+        )
     endpoints, make = _KINDS.get(kind, (frozenset(), None))
     try:
         if make is not None and endpoint in endpoints:
             return endpoint, make(value)
     except ValueError:
         pass
-    raise ValueError(f"{text!r} is no fault of an endpoint: write one like {EXAMPLES}")
+    raise ValueError(f"--simulator.fault {text!r} is invalid: write for example {EXAMPLES}")

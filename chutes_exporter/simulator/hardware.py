@@ -1,27 +1,27 @@
-"""The GPU models of the simulated platform, with the figures of the service's own table."""
+"""The GPU models of the simulated platform, with the values of the service's table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 DEAREST_RATE = 4.5
-"""Hourly rate of the dearest model in USD: the multiplier of a GPU is its own rate over this one."""
+"""Hourly rate of the most expensive model in USD. The multiplier of a GPU is its rate divided by this."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of GPU.
+    """A GPU model.
 
     Attributes:
-        name: As the driver has it.
+        name: The driver's name.
         memory: In bytes.
         hourly_rate: In USD.
         processors: Streaming multiprocessors.
         clock_rate: In kHz.
         max_threads: Threads per processor.
-        major: Compute capability.
-        minor: Likewise.
-        sxm: Whether it sits on an SXM board.
+        major: First number of the compute capability.
+        minor: Second number of the compute capability.
+        sxm: Whether it is on an SXM board.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Model:
 
     @property
     def multiplier(self) -> float:
-        """What a second on it is worth in compute units."""
+        """Compute units per second."""
         return self.hourly_rate / DEAREST_RATE
 
 
@@ -49,18 +49,18 @@ MODELS = {
     "h200": Model("NVIDIA H200", 141 * 2**30, 2.75, 132, 1980e3, 2048, 9, 0, sxm=True),
     "b200": Model("NVIDIA B200", 180 * 2**30, 4.5, 148, 1965e3, 2048, 10, 0, sxm=True),
 }
-"""By the short name that the API uses."""
+"""The models by the API's short name."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What the service knows of a GPU from a time on.
+    """The service's record of a GPU from a time on.
 
     Attributes:
-        since: From when on.
+        since: Unix time from which it is valid.
         created_at: When the GPU was registered.
-        verified_at: When it passed the check; None while it may not be used.
-        error: Text of the last failed check. A verified GPU can have one and may be used all the same.
+        verified_at: When it passed the verification. None while it cannot be used.
+        error: Text of the last failed verification. A verified GPU with an error can still be used.
     """
 
     since: float

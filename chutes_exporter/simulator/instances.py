@@ -1,4 +1,4 @@
-"""The lives of instances, from the launch token to the deletion, and what each of them earns."""
+"""The lives of instances from the launch token to the deletion, and their compute units."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from chutes_exporter.simulator.chutes import Chute
+    from chutes_exporter.simulator.maintenance import Upgrades
 
 SECURED_AFTER = HOUR
-"""A public instance that is deleted sooner after its activation loses all that it has scored."""
+"""A public instance that is deleted sooner after its activation loses its score."""
 LONGEST_UNVERIFIED = 3.5 * HOUR
+"""Instances that are not verified so long after their creation are purged."""
 LONGEST_INACTIVE = 3 * HOUR
-"""Launches that take longer are purged: from the creation to the verification, and from there to the activation."""
+"""Instances that are not active so long after their verification are purged."""
 PAST = 8 * DAY
-"""How far before its start the instances of a world begin."""
-_UNCHANGED = 2 * HOUR  # after the activation a multiplier keeps its value for so long
-_BLENDED = 8 * HOUR  # and then equals the chute's target
+"""Time before the world's start at which its instances begin."""
+# Between these ages after the activation, the multiplier changes to the chute's target.
+_UNCHANGED = 2 * HOUR
+_BLENDED = 8 * HOUR
 _SCALE_DOWN_AFTER = 63 * MINUTE
 _PROBE_PERIOD = 7 * MINUTE
 
@@ -44,10 +47,11 @@ class End(enum.Enum):
     SCALED_DOWN = "the chute needed fewer instances"
     UPDATED = "the chute has a new version"
     IDLE = "nobody used the private instance"
+    MAINTENANCE = "its server is upgraded"
 
 
-VALID_ENDS = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE})
-"""Ends that take nothing back, whatever the age."""
+VALID_ENDS = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE})
+"""Ends after which an instance of any age keeps its score."""
 
 
 @dataclass(eq=False)
@@ -55,9 +59,9 @@ class Gpu:
     """A GPU of a server.
 
     Attributes:
-        uuid: 32 hexadecimal digits, as Chutes writes them.
+        uuid: 32 hexadecimal digits, as in the API.
         seed: A number of its registration.
-        registrations: What the service has known of it, oldest first; its slot adds to them.
+        registrations: The service's records, oldest first. The GPU's slot adds to them.
         grow: Makes the world's past up to a time.
     """
 
@@ -70,17 +74,17 @@ class Gpu:
     grow: Callable[[float], None] = field(repr=False)
 
     def registration(self, now: float) -> Registration:
-        """Return what the service knows of it."""
+        """Return the service's current record of it."""
         self.grow(now)
         number = bisect.bisect_right(self.registrations, now, key=lambda one: one.since)
         return self.registrations[max(0, number - 1)]
 
     def verified_at(self, now: float) -> float | None:
-        """Return when it passed the check, or None where it may not be used."""
+        """Return when it passed the verification, or None if it cannot be used."""
         return self.registration(now).verified_at
 
     def error(self, now: float) -> str | None:
-        """Return the text of its last failed check. It says nothing about whether the GPU may be used."""
+        """Return the text of its last failed verification. The GPU may be usable nevertheless."""
         return self.registration(now).error
 
 
@@ -90,15 +94,15 @@ class Instance:
 
     Attributes:
         created_at: When its pod claimed the launch token.
-        verified_at: None for one that never is.
-        activated_at: Likewise.
-        disabled_at: When its miner took it out of service; None for most.
+        verified_at: When it is verified, or None.
+        activated_at: When it is activated, or None.
+        disabled_at: When its miner disables it, or None.
         ended_at: When it is deleted.
-        end: Why.
-        last_request: When a private one gets its last request; it stops being billed some time later.
-        shutdown_after: Seconds without requests after which a private one stops.
-        bounty_boost: The factor of the bounty that its activation took; 1 where there was none.
-        last_of_chute: Whether its miner deleted the chute's last active instance with it.
+        end: Why it is deleted.
+        last_request: When a private instance gets its last request. Its billing stops some time later.
+        shutdown_after: Seconds without requests after which a private instance is deleted.
+        bounty_boost: The factor of the bounty at its activation. 1 without a bounty.
+        last_of_chute: Whether its miner deleted it as the chute's last active instance.
     """
 
     instance_id: str
@@ -129,11 +133,11 @@ class Instance:
         return self.activated_at is not None and self.activated_at <= now
 
     def disabled(self, now: float) -> bool:
-        """Return whether its miner has taken it out of service. It goes on earning."""
+        """Return whether its miner has disabled it. It continues to earn."""
         return self.exists(now) and self.disabled_at is not None and self.disabled_at <= now
 
     def active(self, now: float) -> bool:
-        """Return whether it serves."""
+        """Return whether it serves requests."""
         return self.exists(now) and self.activated(now) and not self.disabled(now)
 
     def has_bounty(self, now: float) -> bool:
@@ -141,11 +145,11 @@ class Instance:
         return self.activated(now) and self.bounty_boost > 1
 
     def keeps_bounty(self, now: float) -> bool:
-        """Return whether its bounty is counted: deleting a chute's last active instance drops it."""
+        """Return whether its bounty counts. Deleting a chute's last active instance drops it."""
         return self.has_bounty(now) and not (self.last_of_chute and now >= self.ended_at)
 
     def last_verified_at(self, now: float) -> float | None:
-        """Return when it last passed a check: its verification, and then each of the prober's rounds."""
+        """Return when it last passed its verification or a round of the prober."""
         if self.verified_at is None or self.verified_at > now:
             return None
         shift = int(self.instance_id[:4], 16) % _PROBE_PERIOD
@@ -153,7 +157,7 @@ class Instance:
         return max(self.verified_at, last(until - shift, _PROBE_PERIOD) + shift)
 
     def stop_billing_at(self, now: float) -> float | None:
-        """Return until when a private one is billed: every request moves it on, at most once a minute."""
+        """Return until when a private instance is billed. Requests extend it, at most once a minute."""
         if self.last_request is None or self.activated_at is None or not self.activated(now):
             return None
         request = max(self.activated_at, last(min(now, self.last_request), MINUTE))
@@ -166,22 +170,22 @@ class Instance:
 
     @cached_property
     def hourly_rate(self) -> float:
-        """What its GPUs cost, in USD an hour."""
+        """Rate of its GPUs in USD per hour."""
         return math.fsum(MODELS[gpu.model].hourly_rate for gpu in self.gpus)
 
     @cached_property
     def warmup_multiplier(self) -> float:
-        """What its start-up is worth: without urgency and bounty."""
+        """Multiplier of its start-up, without urgency and bounty."""
         return math.fsum(MODELS[gpu.model].multiplier for gpu in self.gpus) * self.chute.lasting_factor
 
     @cached_property
     def launch_multiplier(self) -> float:
-        """What it is promised at its launch."""
+        """Multiplier that the API shows before its activation."""
         return self.warmup_multiplier * self.chute.urgency(self.created_at)
 
     @cached_property
     def _records(self) -> list[tuple[float, float]]:
-        """The start and the multiplier of each record until it has reached the target, or is gone."""
+        """Start and multiplier of each record until it has reached the target or is deleted."""
         records = [(self.created_at, self.warmup_multiplier)]
         if self.activated_at is None:
             return records
@@ -202,13 +206,13 @@ class Instance:
 
     @cached_property
     def _settled_at(self) -> float:
-        """When its multiplier has reached the target, which a public one follows from then on."""
+        """Time from which the multiplier of a public instance follows the chute's target."""
         start = self._records[-1][0]
         reached = self.activated_at is not None and start - self.activated_at >= _BLENDED
         return start if reached and self.chute.public else float("inf")
 
     def record(self, now: float) -> tuple[float, float]:
-        """Return since when it has earned what it earns now, and its multiplier."""
+        """Return the start and the multiplier of the current record."""
         if now >= self._settled_at:
             run = refreshed(now)
             return run, self.chute.target(run)
@@ -217,11 +221,11 @@ class Instance:
         return records[max(0, number - 1)]
 
     def multiplier(self, now: float) -> float:
-        """Return what the API shows for it: before the activation what it was promised, then what it earns."""
+        """Return the multiplier that the API shows."""
         return self.record(now)[1] if self.activated(now) else self.launch_multiplier
 
     def counts(self, now: float) -> bool:
-        """Return whether it scores: once it was activated, unless its end took everything back."""
+        """Return whether it counts for the score: it was activated, and did not lose its score by its end."""
         if self.activated_at is None or self.activated_at > now:
             return False
         if now < self.ended_at or self.end in VALID_ENDS:
@@ -233,7 +237,7 @@ class Instance:
         return min(now, self.ended_at) if stop is None else min(now, self.ended_at, stop)
 
     def seconds_within(self, start: float, now: float) -> float:
-        """Return its billed seconds between a time and now, those of its start-up included."""
+        """Return its billed seconds between a time and now, including its start-up."""
         return max(0.0, self._earning_until(now) - max(start, self.created_at))
 
     def units_within(self, start: float, now: float) -> float:
@@ -243,14 +247,14 @@ class Instance:
             return 0.0
         units = self._earned(end) - self._earned(max(start, self.created_at))
         if self.last_of_chute and now >= self.ended_at:
-            # The open record is cut to a tenth.
+            # The service cuts the open record to a tenth.
             since, multiplier = self.record(end)
             units -= 0.9 * multiplier * (end - max(start, since))
         return units
 
     @cached_property
     def whole_life(self) -> tuple[float, float]:
-        """All its billed seconds and compute units, once it is gone."""
+        """All its billed seconds and compute units."""
         return self.seconds_within(0, self.ended_at), self.units_within(0, self.ended_at)
 
     @cached_property
@@ -263,8 +267,8 @@ class Instance:
     def _earned(self, until: float) -> float:
         """Return the compute units from its creation to a time."""
         if until > self._settled_at:
-            earned = self.chute.earned_by_target
-            return self._sums[-1] + earned(until) - earned(self._settled_at)
+            units = self.chute.target_units
+            return self._sums[-1] + units(until) - units(self._settled_at)
         records = self._records
         number = max(0, bisect.bisect_right(records, until, key=lambda one: one[0]) - 1)
         start, multiplier = records[number]
@@ -272,15 +276,16 @@ class Instance:
 
 
 class Slot:
-    """A group of GPUs that runs one instance after another, its past and future made as far as it is asked for.
+    """A group of GPUs that runs one instance after another. The instances are made when needed.
 
     Args:
-        seed: Makes another life for each value.
-        hotkey: Whose it is.
+        seed: Seed of its instances.
+        hotkey: Its miner.
         gpus: The group.
-        chutes: What may run on it, each using the whole group.
-        start: When its past begins.
-        errors: Texts of failed checks.
+        chutes: Chutes that can run on it, each using the whole group.
+        start: Unix time at which its past begins.
+        errors: Texts of failed verifications.
+        upgrades: Upgrades of the server, which end its instances. None for a server without any.
     """
 
     def __init__(
@@ -291,6 +296,7 @@ class Slot:
         chutes: Sequence[Chute],
         start: float,
         errors: Sequence[str],
+        upgrades: Upgrades | None = None,
     ) -> None:
         self._random = make_random(seed)
         self._seed = seed
@@ -298,15 +304,17 @@ class Slot:
         self._gpus = gpus
         self._chutes = chutes
         self._errors = errors
+        self._upgrades = upgrades
         self._next = start + self._random.uniform(0, 6 * HOUR)
         self._count = 0
 
     def grow(self, until: float) -> Iterator[Instance]:
-        """Make the instances created up to a time that are not made yet."""
+        """Make the missing instances up to a creation time."""
         while self._next <= until:
             instance = self._launch(self._next)
+            self._upgrade(instance)
             yield instance
-            self._next = self._rest(instance.ended_at)
+            self._next = self._after_upgrades(self._rest(instance.ended_at))
 
     def _launch(self, created: float) -> Instance:
         draw = self._random
@@ -332,8 +340,23 @@ class Slot:
             _serve(instance, verified, draw)
         return instance
 
+    def _upgrade(self, instance: Instance) -> None:
+        """Let an upgrade of the server end an instance. Nobody launches one during an upgrade."""
+        upgrades = [] if self._upgrades is None else self._upgrades.until(instance.ended_at)
+        begins = next((one.begins_at for one in upgrades if one.begins_at > instance.created_at), instance.ended_at)
+        if begins < instance.ended_at:
+            instance.ended_at, instance.end = begins, End.MAINTENANCE
+            if instance.verified_at is not None and instance.verified_at > begins:
+                instance.verified_at = None
+            if instance.activated_at is not None and instance.activated_at > begins:
+                instance.activated_at = None
+
+    def _after_upgrades(self, start: float) -> float:
+        upgrades = [] if self._upgrades is None else self._upgrades.until(start)
+        return max([start, *(one.ends_at + MINUTE for one in upgrades)])
+
     def _rest(self, ended: float) -> float:
-        """Return when the next instance is created. Now and then the GPUs idle, or are registered anew."""
+        """Return when the next instance is created. Sometimes the GPUs idle before, or are registered again."""
         draw = self._random
         start = ended + (draw.expovariate(1 / (6 * HOUR)) if draw.random() < 0.25 else draw.uniform(60, 600))
         if draw.random() < 0.08:
@@ -351,7 +374,7 @@ class Slot:
 
 
 def register(created: float, error: str | None, draw: random.Random) -> list[Registration]:
-    """Return what becomes of a GPU's registration: its check passes, or fails with an error."""
+    """Return the records of a GPU's registration, whose verification passes or fails with an error."""
     checked = created + draw.uniform(60, 120)
     return [
         Registration(created, created, None, None),
@@ -397,14 +420,14 @@ def _use_privately(instance: Instance, activated: float, draw: random.Random) ->
     instance.shutdown_after = draw.choice((300.0, 900.0, 1800.0))
     instance.last_request = instance.ended_at
     if instance.end is End.SCALED_DOWN or draw.random() < 0.5:
-        # Its user is done with it: the cron finds it within a minute.
+        # Nobody uses it any more. The service's cron job finds it within a minute.
         instance.end = End.IDLE
         instance.last_request = max(activated, last(instance.ended_at, MINUTE))
         instance.ended_at = instance.last_request + instance.shutdown_after + draw.uniform(1, MINUTE)
 
 
 def _disable(instance: Instance, verified: float, activated: float, draw: random.Random) -> None:
-    """Let its miner take a public instance out of service, and delete it, or have it purged, later."""
+    """Let the miner disable a public instance. Later the miner deletes it, or the service purges it."""
     instance.disabled_at = activated + draw.uniform(5, 80) * MINUTE
     purge = next_run(max(instance.disabled_at, verified + LONGEST_INACTIVE), AUTOSCALER_PERIOD)
     instance.ended_at = min(purge, instance.disabled_at + draw.uniform(0.2, 4) * HOUR)
@@ -412,9 +435,9 @@ def _disable(instance: Instance, verified: float, activated: float, draw: random
 
 
 def _update(instance: Instance, activated: float, draw: random.Random) -> None:
-    """Let a rolling update replace an instance whose chute gets a new version: within 12 h, a private one within 2."""
+    """Let a rolling update delete an instance after a new version of its chute."""
     chute = instance.chute
-    replaced = chute.next_deploy(instance.created_at) + draw.uniform(0.02, 12 if chute.public else 2) * HOUR
+    replaced = chute.next_deploy(instance.created_at) + draw.uniform(0.02, chute.update_takes / HOUR) * HOUR
     replaced = max(replaced, activated + MINUTE)
     if replaced < instance.ended_at:
         instance.ended_at = replaced

@@ -1,7 +1,4 @@
-"""Jobs: they wait, run on an instance, and stay in the list when they are over.
-
-The instances that jobs run on are not simulated.
-"""
+"""Jobs: they wait, run on an instance, and stay in the list when finished. Their instances are not simulated."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ if TYPE_CHECKING:
     from chutes_exporter.simulator.world import Miner
 
 PERIOD = 20 * MINUTE
-"""A job is made this often."""
+"""Seconds between two new jobs."""
 MAX_HISTORY = 15
-"""At most so many miners can ask for a job's launch token."""
+"""Maximum number of miners that can request a job's launch token."""
 _ENDS: dict[str, tuple[int, dict[str, Any] | None, str | None]] = {
-    # The status at the end: how often, the result, the error.
+    # The final status, with its weight, the result and the error.
     "complete": (70, {"ok": True}, None),
     "complete_pending_uploads": (5, {"ok": True}, None),
     "partial_failure": (8, None, "2 of 5 outputs could not be uploaded"),
@@ -33,14 +30,14 @@ _ENDS: dict[str, tuple[int, dict[str, Any] | None, str | None]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the API lists it at some time.
+    """A job as the API lists it at a time.
 
     Attributes:
-        chute_id: Of its chute, which may be gone.
-        tried_by: The hotkeys that asked for its launch token.
-        miner: Who claimed it; None while it waits.
-        started_at: When its instance was ready; None before, and where it never was.
-        finished_at: None while it waits or runs, and where its instance was deleted without failing it.
+        chute_id: Id of its chute, which may be deleted.
+        tried_by: The hotkeys that requested its launch token.
+        miner: The miner that claimed it. None while it waits.
+        started_at: When its instance was ready, or None.
+        finished_at: When it finished. None while it waits or runs, and for a stuck job.
     """
 
     job_id: str
@@ -62,19 +59,19 @@ class Job:
 
     @property
     def stuck(self) -> bool:
-        """Whether its instance is gone, and the miner that had claimed it must release it."""
+        """Whether its instance is gone, so that the miner that claimed it must release it."""
         return self.finished_at is None and self.miner is not None
 
 
 @dataclass(frozen=True)
 class JobLife:
-    """All that ever becomes of a job.
+    """The life of a job.
 
     Attributes:
-        waiting: The job before anybody has claimed it.
-        claimed_at: When it is claimed.
-        over: The job after its instance is gone: finished, or stuck.
-        over_at: When that is.
+        waiting: The job before a miner claims it.
+        claimed_at: When a miner claims it.
+        over: The job after its instance is gone: finished or stuck.
+        over_at: When its instance is gone.
     """
 
     waiting: Job
@@ -83,7 +80,7 @@ class JobLife:
     over_at: float
 
     def listed(self, now: float) -> Job | None:
-        """Return the job as the API lists it, or None before it is made and while it runs."""
+        """Return the job as the API lists it, or None before it exists and while it runs."""
         if now < self.waiting.created_at or self.claimed_at <= now < self.over_at:
             return None
         return self.waiting if now < self.claimed_at else self.over
@@ -95,13 +92,13 @@ class JobLife:
 
 
 def make_job(seed: str, number: int, chutes: Sequence[Chute], miners: Sequence[Miner]) -> JobLife:
-    """Return the job with a number, which is made that many periods after 1970.
+    """Return the job with a number. It is created that many periods after 1970.
 
     Args:
-        seed: Makes other jobs for each value.
-        number: Of the job.
-        chutes: One of them is the job's, unless that is gone.
-        miners: One of them runs the job, others have tried.
+        seed: Seed of the jobs.
+        number: Number of the job.
+        chutes: Chutes to choose from.
+        miners: Miners to choose from.
     """
     draw = make_random(seed, "job", number)
     chute = draw.choice(chutes)

@@ -1,4 +1,4 @@
-"""Ids and draws that follow from the seed of a world."""
+"""Ids and random generators that depend only on the seed of a world."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import random
 
 
 def make_uuid(*parts: object) -> str:
-    """Return the UUID that belongs to something."""
+    """Return the UUID for these parts."""
     digits = hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
 
 
 def make_random(*parts: object) -> random.Random:
-    """Return the source of randomness that belongs to something."""
+    """Return the random generator for these parts."""
     return random.Random("/".join(map(str, parts)))

@@ -1,4 +1,4 @@
-"""Lengths of time, and the clocks that the service's programs run by. All in seconds."""
+"""Periods of the service's programs, in seconds."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ DAY = 24 * HOUR
 WEEK = 7 * DAY
 
 CACHE_PERIOD = 10 * MINUTE
-"""Stats, scores, histories and invocation counts are calculated this often."""
+"""Period of computing stats, scores, histories and invocation counts."""
 METRICS_PERIOD = 2 * MINUTE
-"""The demand for chutes is kept this long."""
+"""Period of computing the demand for chutes."""
 SYNC_PERIOD = 3 * MINUTE
-"""The metagraph is read from the chain this often."""
+"""Period of reading the metagraph from the chain."""
 AUTOSCALER_PERIOD = 30 * MINUTE
-"""Boosts are set, and launches that take too long are purged, this often."""
+"""Period of setting boosts and purging launches that take too long."""
 
 
 def last(now: float, period: float) -> float:
-    """Return when something that runs at every full period has last run."""
+    """Return the last run, up to now, of a program that runs at every full period."""
     return now // period * period
 
 
 def next_run(now: float, period: float) -> float:
-    """Return when something that runs at every full period runs next; now itself counts."""
+    """Return the next run, from now on, of a program that runs at every full period."""
     return -(-now // period) * period

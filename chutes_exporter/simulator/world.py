@@ -1,9 +1,8 @@
-"""The world behind the simulated API: miners, servers, GPUs, chutes, instances and jobs that move with time.
+"""The world behind the simulated API: miners, servers, GPUs, chutes, instances and jobs that change over time.
 
-Everything is a function of the seed and the time: the same world asked about the same moment gives the same answer,
-however often and in whichever order it is asked. Instances come from a random process for each slot (a group of GPUs
-of one server); scores, stats, histories and incentives are worked out from the instances' lives by the rules of the
-service, so that all endpoints agree with each other.
+Everything is a function of the seed and the time. The order of questions does not matter. Each slot (a group of GPUs of
+a server) makes its instances with a random process. Scores, stats, histories and incentives are computed from the
+instances by the service's rules. So all endpoints agree with each other.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ from chutes_exporter.simulator.hardware import MODELS
 from chutes_exporter.simulator.instances import PAST, End, Gpu, Instance, Slot, register
 from chutes_exporter.simulator.jobs import PERIOD as JOB_PERIOD
 from chutes_exporter.simulator.jobs import Job, JobLife, make_job
+from chutes_exporter.simulator.maintenance import Upgrades, Window, latest_window
 from chutes_exporter.simulator.naming import make_random, make_uuid
-from chutes_exporter.simulator.times import CACHE_PERIOD, DAY, HOUR, MINUTE, SYNC_PERIOD, WEEK, last
+from chutes_exporter.simulator.times import AUTOSCALER_PERIOD, CACHE_PERIOD, DAY, HOUR, MINUTE, SYNC_PERIOD, WEEK, last
 
 if TYPE_CHECKING:
     import random
@@ -36,6 +36,7 @@ __all__ = [
     "HOUR",
     "TEST_SEED",
     "WEEK",
+    "Bounty",
     "Chute",
     "Gpu",
     "Instance",
@@ -43,21 +44,22 @@ __all__ = [
     "Miner",
     "Server",
     "Size",
+    "Update",
+    "Window",
     "Work",
     "World",
 ]
 
 TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
-"""The invented, worthless seed of the first miner."""
+"""The invented seed of the first miner. It has no value."""
 
 U16 = 65535
-"""The chain's numbers for incentive and consensus go up to this."""
+"""The maximum of the chain's incentive and consensus."""
 _EPOCH = 72 * MINUTE
 _WEIGHTS_DELAY = MINUTE
 _JOBS_KEPT = 3 * DAY
-_MAINTENANCE_BLOCK = 6 * HOUR
-_GROWTH = 6 * HOUR  # the past is made in pieces of this length
-_KEPT = 256  # sums and histories
+_GROWTH_STEP = 6 * HOUR
+_CACHE_SIZE = 256
 
 _CHUTE_NAMES = (
     "deepseek-ai/DeepSeek-V3.2",
@@ -75,15 +77,15 @@ _CHUTE_NAMES = (
 
 @dataclass(frozen=True)
 class Size:
-    """How large a world is.
+    """The size of a world.
 
     Attributes:
         miners: Seats on the subnet.
-        active_miners: Miners that bring servers.
+        active_miners: Miners with servers.
         chutes: Chutes of the platform.
         servers: Servers of the first miner.
-        other_servers: Most servers of another miner.
-        source_bytes: Bytes of code or readme that each chute carries.
+        other_servers: Maximum servers of another miner.
+        source_bytes: Bytes of each chute's code or readme.
     """
 
     miners: int = 256
@@ -99,9 +101,8 @@ class Server:
     """A machine of a miner.
 
     Attributes:
-        version: What a TEE host was attested with; None for others.
-        turn: The miner's seed, the number of the server among its TEE servers, and how many these are; None for
-            others.
+        version: The attested version of a TEE server before its upgrades, None for others.
+        upgrades: The upgrades of a TEE server, None for others.
     """
 
     server_id: str
@@ -112,25 +113,26 @@ class Server:
     created_at: float
     updated_at: float | None
     gpus: tuple[Gpu, ...]
-    turn: tuple[str, int, int] | None = None
+    upgrades: Upgrades | None = None
 
     def maintenance_pending(self, now: float) -> bool:
-        """Return whether it has a slot for its upgrade: only TEE servers, one of a miner at a time, for six hours."""
-        if self.turn is None:
-            return False
-        seed, number, count = self.turn
-        return make_random(seed, now // _MAINTENANCE_BLOCK).randrange(3 * count) == number
+        """Return whether it has an upgrade slot. Only one TEE server of a miner has one at a time."""
+        return self.upgrades is not None and self.upgrades.under_way(now)
+
+    def version_at(self, now: float) -> str | None:
+        """Return the attested version of a TEE server, None for others."""
+        return self.version if self.upgrades is None else self.upgrades.version_at(now)
 
 
 @dataclass(eq=False)
 class Miner:
-    """A seat on the subnet, and whoever holds it.
+    """A seat on the subnet and its miner.
 
     Attributes:
-        blacklist_reason: Why it is blacklisted; None or an empty text where it is not.
-        registered_at: When its seat was first seen.
-        validator: Whether it validates: much stake, and no incentive.
-        axon: The address that it announces, as a number; 0 for none.
+        blacklist_reason: Why it is blacklisted. None or empty if it is not.
+        registered_at: When the service first saw it in its seat.
+        validator: Whether it is a validator, with much stake and no incentive.
+        axon: The announced address as a number, 0 for none.
         servers: Newest first.
     """
 
@@ -158,13 +160,13 @@ class Miner:
 
 @dataclass(frozen=True)
 class Work:
-    """What somebody computed in a window.
+    """The compute in a window.
 
     Attributes:
-        instances: Instances that count in it.
-        bounties: Those of them that were activated with a bounty.
+        instances: Counting instances.
+        bounties: Counting instances that were activated with a bounty.
         seconds: Their billed seconds.
-        units: Those seconds times the multiplier of each.
+        units: Their compute units: each second times its multiplier.
     """
 
     instances: int
@@ -174,23 +176,45 @@ class Work:
 
 
 @dataclass(frozen=True)
-class _Offer:
-    """A bounty: from when, and until when it was claimed or expired."""
+class Bounty:
+    """A bounty on offer.
+
+    Attributes:
+        made_at: When it was created.
+        ends_at: When it is claimed, or expires.
+        expires_at: When it expires unless it is claimed.
+    """
 
     made_at: float
     ends_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Update:
+    """A rolling update of a chute.
+
+    Attributes:
+        chute: The chute.
+        started_at: When its new version was deployed.
+        permitted: Instances of each miner at that time, by hotkey.
+    """
+
+    chute: Chute
+    started_at: float
+    permitted: dict[str, int]
 
 
 class World:
     """A simulated platform.
 
     Args:
-        seed: Makes another world for each value.
-        start: Unix time around which the world is built: its past reaches a week further back.
-        size: How large it is.
+        seed: Seed of everything in the world.
+        start: Unix time around which the world is built. Its past begins more than a week before.
+        size: Its size.
 
     Attributes:
-        released_jobs: Jobs that were released by request; they wait from then on.
+        released_jobs: Ids of released jobs, which wait again.
     """
 
     chute_names: ClassVar[tuple[str, ...]] = _CHUTE_NAMES
@@ -206,11 +230,12 @@ class World:
         self._seed = seed
         self._grown_until = float("-inf")
         self._lives: dict[str, list[Instance]] = {}
-        self._offers: dict[str, list[_Offer]] = {}
+        self._offers: dict[str, list[Bounty]] = {}
+        self._active_counts: LRUCache[float, Counter[str]] = LRUCache(_CACHE_SIZE)
         self._job_lives: dict[int, JobLife] = {}
-        self._sums: LRUCache[tuple[float, float], dict[tuple[str, str], Work]] = LRUCache(_KEPT)
-        self._shares: LRUCache[float, dict[str, float]] = LRUCache(_KEPT)
-        self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(_KEPT)
+        self._sums: LRUCache[tuple[float, float], dict[tuple[str, str], Work]] = LRUCache(_CACHE_SIZE)
+        self._shares: LRUCache[float, dict[str, float]] = LRUCache(_CACHE_SIZE)
+        self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(_CACHE_SIZE)
 
     def _random(self, *parts: object) -> random.Random:
         return make_random(self._seed, *parts)
@@ -251,20 +276,70 @@ class World:
             past_begins=self.start - PAST - DAY,
         )
 
-    def bounty_age(self, chute: Chute, now: float) -> float | None:
-        """Return the age in seconds of the bounty on offer for a chute, or None."""
+    def bounty(self, chute: Chute, now: float) -> Bounty | None:
+        """Return the bounty on offer for a chute, or None."""
         self.grow(now)
         offers = self._offers[chute.chute_id]
         number = bisect.bisect_right(offers, now, key=lambda offer: offer.made_at)
-        if number and now < offers[number - 1].ends_at:
-            return now - offers[number - 1].made_at
-        return None
+        return offers[number - 1] if number and now < offers[number - 1].ends_at else None
+
+    def bounty_age(self, chute: Chute, now: float) -> float | None:
+        """Return the age in seconds of the bounty on offer for a chute, or None."""
+        bounty = self.bounty(chute, now)
+        return None if bounty is None else now - bounty.made_at
+
+    def lost_bounty(self, now: float) -> tuple[str, Bounty] | None:
+        """Return the id of a chute that is gone, and the bounty that it has left, which lasts for half of each day."""
+        made = last(now, DAY)
+        bounty = Bounty(made, made + DAY / 2, made + DAY / 2)
+        return (make_uuid(self._seed, "gone", int(made // DAY)), bounty) if now < bounty.ends_at else None
+
+    def active_counts(self, now: float) -> Counter[str]:
+        """Return the number of active instances of each chute that has any, by chute id."""
+        found = self._active_counts.get(now)
+        if found is None:
+            active = (one.chute.chute_id for one in self.instances(now) if one.active(now))
+            found = self._active_counts[now] = Counter(active)
+        return found
+
+    def target_instances(self, chute: Chute, now: float) -> int:
+        """Return how many active instances the autoscaler has last wanted of a chute."""
+        run = last(now, AUTOSCALER_PERIOD)
+        bounty = self.bounty(chute, run) is not None
+        return chute.target_instances(run, self.active_counts(run)[chute.chute_id], bounty=bounty)
+
+    def rolling_updates(self, now: float) -> list[Update]:
+        """Return the rolling updates: each lasts until the autoscaler finds no active instance of an older version."""
+        run = last(now, AUTOSCALER_PERIOD)
+        deployed = {
+            chute.chute_id: chute.deployed_at(now)
+            for chute in self.chutes
+            if chute.created_at < chute.deployed_at(now) and now < chute.deployed_at(now) + chute.update_takes
+        }
+        permitted: dict[str, Counter[str]] = {chute_id: Counter() for chute_id in deployed}
+        left: set[str] = set()
+        for one in self.all_instances(now):
+            chute_id = one.chute.chute_id
+            if chute_id in deployed and one.exists(deployed[chute_id]):
+                permitted[chute_id][one.hotkey] += 1
+                if run <= deployed[chute_id] or one.active(run):
+                    left.add(chute_id)
+        return [
+            Update(chute, deployed[chute.chute_id], dict(permitted[chute.chute_id]))
+            for chute in self.chutes
+            if chute.chute_id in left
+        ]
+
+    def window(self, now: float) -> Window | None:
+        """Return the maintenance window that is open, or None."""
+        newest = latest_window(self.start, now)
+        return newest if newest is not None and now < newest.closes_at else None
 
     # Miners
 
     @cached_property
     def miners(self) -> tuple[Miner, ...]:
-        """All miners, by UID. The first has the test seed and is an ordinary one."""
+        """All miners, by UID. The first has the test seed."""
         return tuple(self._miner(uid) for uid in range(self.size.miners))
 
     @cached_property
@@ -273,11 +348,11 @@ class World:
         return {miner.hotkey: miner for miner in self.miners}
 
     def blacklist_reason(self, uid: int) -> str | None:
-        """Return why a seat is blacklisted: the last one is."""
+        """Return why a seat is blacklisted, which only the last one is."""
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
 
     def _validates(self, uid: int) -> bool:
-        # Where there are seats without servers, two that are not the last ones validate.
+        # If there are seats without servers, two of them are validators, but not the last ones.
         return uid >= self.size.active_miners and self.size.miners - uid in (3, 4)
 
     def _miner(self, uid: int) -> Miner:
@@ -306,13 +381,16 @@ class World:
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
         servers = [self.make_server(uid, index) for index in range(count)]
-        tee = [server.server_id for server in servers if server.is_tee]
-        turns = {server_id: (f"{self._seed}/maintenance/{uid}", n, len(tee)) for n, server_id in enumerate(tee)}
-        servers = [replace(server, turn=turns.get(server.server_id)) for server in servers]
+        upgrades = {
+            server.server_id: Upgrades(self.start, f"{self._seed}/maintenance/{uid}", number, server.version)
+            for number, server in enumerate(server for server in servers if server.is_tee)
+            if server.version is not None
+        }
+        servers = [replace(server, upgrades=upgrades.get(server.server_id)) for server in servers]
         return tuple(sorted(servers, key=lambda server: -server.created_at))
 
     def make_server(self, uid: int, index: int) -> Server:
-        """Make the server of a miner with a number."""
+        """Make the server with a number of a miner."""
         draw = self._random("server", uid, index)
         model = draw.choice(list(MODELS))
         server_id = make_uuid(self._seed, "server", uid, index)
@@ -335,7 +413,7 @@ class World:
     def _gpu(self, server_id: str, model: str, device: int, created: float, draw: random.Random) -> Gpu:
         registrations = register(created, None, draw)
         if draw.random() < 0.02:
-            # A second check has failed: the GPU may be used all the same.
+            # A second verification failed. The GPU can still be used.
             since = registrations[-1].since + draw.uniform(1, 5) * DAY
             error = draw.choice(self.gpu_errors)
             registrations.append(replace(registrations[-1], since=since, error=error))
@@ -361,7 +439,7 @@ class World:
                 position += width
                 chutes, fate = fitting[width], draw.random()
                 if fate < 0.02:
-                    # Its GPUs have never passed the check.
+                    # These GPUs never passed the verification.
                     for gpu in gpus:
                         gpu.registrations[:] = register(server.created_at, draw.choice(self.gpu_errors), draw)
                 elif fate > 0.05 and chutes:
@@ -372,6 +450,7 @@ class World:
                         chutes,
                         self.start - PAST,
                         self.gpu_errors,
+                        server.upgrades,
                     )
 
     def _fitting(self, server: Server, width: int) -> list[Chute]:
@@ -390,10 +469,10 @@ class World:
     # Instances
 
     def grow(self, until: float) -> None:
-        """Make the past up to a time, unless it is made."""
+        """Make the instances and bounties up to a time, unless they exist."""
         if until <= self._grown_until:
             return
-        before, self._grown_until = self._grown_until, (until // _GROWTH + 1) * _GROWTH
+        before, self._grown_until = self._grown_until, (until // _GROWTH_STEP + 1) * _GROWTH_STEP
         for miner in self.miners:
             lives = self._lives.setdefault(miner.hotkey, [])
             for slot in miner.slots:
@@ -414,7 +493,7 @@ class World:
                     )
 
     def all_instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
-        """Return every instance created up to now, of all miners or one, those that ended included."""
+        """Return every instance created up to now, of all miners or one, including deleted ones."""
         self.grow(now)
         lists = self._lives.values() if hotkey is None else [self._lives[hotkey]]
         return [
@@ -430,7 +509,7 @@ class World:
     # Scores
 
     def sums(self, now: float, seconds: float) -> dict[tuple[str, str], Work]:
-        """Return what every miner computed on every chute in the window that ends now, by hotkey and chute id."""
+        """Return the compute of every miner on every chute in the window that ends now, by hotkey and chute id."""
         found = self._sums.get((now, seconds))
         if found is None:
             found = self._sums[now, seconds] = _add_up(self.all_instances(now), now - seconds, now)
@@ -445,17 +524,17 @@ class World:
         per_chute: bool = False,
         cached: bool = True,
     ) -> dict[tuple[str, str], Work]:
-        """Return what was computed in a window.
+        """Return the compute in a window.
 
         Args:
             now: Unix time.
             seconds: Length of the window.
-            hotkey: Only this miner's.
-            per_chute: Whether each chute has an entry of its own.
-            cached: Whether the window ends when the service's cache was last refreshed, not now.
+            hotkey: A miner, or None for all.
+            per_chute: Whether each chute has its own entry.
+            cached: Whether the window ends at the last refresh of the service's cache, not now.
 
         Returns:
-            Work by hotkey and chute id (empty, unless per chute). Who computed nothing has no entry.
+            Work by hotkey and chute id (empty unless per chute). Miners without compute have no entry.
         """
         sums = self.sums(last(now, CACHE_PERIOD) if cached else now, seconds)
         if hotkey is not None:
@@ -463,7 +542,7 @@ class World:
         return sums if per_chute else _by_miner(sums)
 
     def scored(self, now: float) -> dict[str, Work]:
-        """Return what the scores are made of: the work of the past day of each miner that is not blacklisted."""
+        """Return the compute of the past day of each miner that is not blacklisted, which makes the scores."""
         return {
             hotkey: entry
             for (hotkey, _), entry in self.work(now, DAY).items()
@@ -485,8 +564,8 @@ class World:
     def incentives(self, now: float) -> dict[str, int]:
         """Return the chain's incentive of each seat that has one, 1 to 65535.
 
-        Weights are set at every full hour, the chain turns them into incentives at its next epoch, and the service
-        reads these with its next sync. A share is rounded down.
+        Weights are set at every full hour. The chain turns them into incentives at its next epoch. The service reads
+        these with its next sync. A share is rounded down.
         """
         epoch = last(last(now, SYNC_PERIOD), _EPOCH)
         weights = last(epoch - _WEIGHTS_DELAY, HOUR)
@@ -498,7 +577,7 @@ class World:
 
         Returns:
             For each of 169 full hours, oldest first: its Unix time, the GPUs of the distinct chutes that ran, and the
-            GPUs of all instances. The last list stays when the miner is quiet for a week. None where there is none.
+            GPUs of all instances. After a week without activity, the list stays as it is. None without a history.
         """
         at = last(now, CACHE_PERIOD)
         instances = [one for one in self.all_instances(at, hotkey) if one.activated(at)]
@@ -511,7 +590,7 @@ class World:
         return self._histories[key]
 
     def prepare(self, now: float) -> None:
-        """Work out ahead of time what the first answers need: in a large world that takes seconds."""
+        """Compute ahead of time what the first answers need, which takes seconds in a large world."""
         for seconds in (HOUR, DAY, WEEK):
             self.work(now, seconds)
         self.incentives(now)
@@ -527,7 +606,7 @@ class World:
             yield life
 
     def jobs(self, now: float) -> list[Job]:
-        """Return the jobs that the API lists: those that wait, are stuck, or have ended, but not those that run."""
+        """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
         listed = []
         for life in self._jobs(now):
             job = life.waiting if life.waiting.job_id in self.released_jobs else life.listed(now)
@@ -536,10 +615,10 @@ class World:
         return listed
 
     def release_job(self, job_id: str, hotkey: str, now: float) -> Job | None:
-        """Let a job wait again that a miner has claimed and not finished.
+        """Release an unfinished job of a miner, so that it waits again.
 
         Returns:
-            The job, or None where it is not the miner's, or finished.
+            The job, or None if it is finished or does not belong to the miner.
         """
         for life in self._jobs(now):
             if life.waiting.job_id == job_id and job_id not in self.released_jobs:
@@ -550,13 +629,13 @@ class World:
         return None
 
 
-def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[_Offer]:
-    """Return the bounties of a chute up to a time, and give each to the first instance that is activated in it.
+def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[Bounty]:
+    """Return the bounties of a chute up to a time, and give each to the first instance activated during it.
 
-    There is one at a time, and none for ten minutes after one was claimed.
+    There is one at a time, and none for ten minutes after a claim.
     """
     lifetime = DAY if chute.public else HOUR
-    offers: list[_Offer] = []
+    offers: list[Bounty] = []
     number = math.ceil(chute.past_begins / chute.bounty_period)
     free_from, position = chute.past_begins, 0
     while (made := (number + chute.phase) * chute.bounty_period) <= until:
@@ -572,7 +651,7 @@ def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[_
                 activated[position].bounty_boost = bounty_boost(claimed - made)
                 ends = claimed
                 free_from = claimed + 10 * MINUTE
-        offers.append(_Offer(made, ends))
+        offers.append(Bounty(made, ends, made + lifetime))
     return offers
 
 

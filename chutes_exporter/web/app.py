@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     Page = Callable[[Request, float], Awaitable[Response]]
 
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
-_LEAST_WAIT = 0.05
+_MIN_WAIT = 0.05
 _QUEUE_SECONDS = 5.0
-"""Seconds that a scrape waits for its turn."""
+"""Maximum seconds that a scrape waits for its turn."""
 _HURRY_SECONDS = 1.0
 """Seconds after which a waiting scrape makes another one stop waiting for the API."""
 _MINERS = ("watched", "active", "all")
@@ -46,9 +46,8 @@ def scrape_timeout(header: str | None, offset: float) -> float:
     """Return the seconds that a scrape may wait for the API.
 
     Args:
-        header: ``X-Prometheus-Scrape-Timeout-Seconds``; Prometheus' default is taken where it is missing or no
-            positive number.
-        offset: Seconds to leave for the way back.
+        header: ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number in it, Prometheus' default counts.
+        offset: Seconds to leave for sending the answer.
     """
     try:
         seconds = float(header or "")
@@ -56,11 +55,11 @@ def scrape_timeout(header: str | None, offset: float) -> float:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
         seconds = _DEFAULT_SCRAPE_TIMEOUT
-    return max(seconds - offset, _LEAST_WAIT)
+    return max(seconds - offset, _MIN_WAIT)
 
 
 class _Pages:
-    """What is answered to whom."""
+    """The handlers of the routes."""
 
     def __init__(self, exporter: Exporter, reload: Callable[[], Awaitable[str]] | None) -> None:
         self._exporter = exporter
@@ -85,11 +84,11 @@ class _Pages:
     async def discovery(self, request: Request, wait: float) -> Response:
         miners = request.query_params.get("miners", self._exporter.settings.miners)
         if miners not in _MINERS:
-            return _sentence(f"miners cannot be {miners[:40]!r}; there are {', '.join(_MINERS)}", 400)
+            return _sentence(f"the parameter miners={miners[:40]!r} is invalid: use {', '.join(_MINERS)}", 400)
         try:
             groups = await targets(self._exporter, cast("MinersChoice", miners), wait)
         except UnknownMinersError as error:
-            # Not an empty list: with that Prometheus would drop every target.
+            # With an empty list, Prometheus would drop every target.
             return _sentence(str(error), 503)
         return Response(json.dumps(groups), media_type="application/json")
 
@@ -105,12 +104,16 @@ class _Pages:
 
     async def reload(self, request: Request) -> Response:
         if self._reload is None:
-            return _sentence("reloading over HTTP is off: see --web.enable-lifecycle, or send SIGHUP", 403)
+            return _sentence(
+                "reloading over HTTP is off: start the exporter with --web.enable-lifecycle, or send SIGHUP", 403
+            )
         if _is_cross_origin(request):
-            return _sentence("a page of another site may not reload the configuration", 403)
-        # A client that leaves does not stop it half-way.
-        trouble = await asyncio.shield(asyncio.ensure_future(self._reload()))
-        return _sentence(f"the old configuration stays: {trouble}", 500) if trouble else _sentence("reloaded")
+            return _sentence(
+                "a page of another site cannot reload the configuration: send the request without a browser", 403
+            )
+        # A client that disconnects must not stop it half-way.
+        problem = await asyncio.shield(asyncio.ensure_future(self._reload()))
+        return _sentence(f"the old configuration stays in use: {problem}", 500) if problem else _sentence("reloaded")
 
 
 def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None = None) -> Starlette:
@@ -118,8 +121,8 @@ def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None 
 
     Args:
         exporter: The exporter.
-        reload: Reads the configuration again, and returns what was wrong with it (nothing where all is well). None
-            where this may not be asked for over HTTP.
+        reload: Reads the configuration again, and returns the problem or an empty text. None disables reloads over
+            HTTP.
     """
     pages = _Pages(exporter, reload)
     scrapes = _Scrapes(exporter.settings.max_requests, exporter.settings.timeout_offset)
@@ -135,7 +138,7 @@ def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None 
         ],
         exception_handlers={ChoiceError: _bad_choice, HotkeyError: _bad_choice},
     )
-    # A redirect would lead to whatever host the client names.
+    # A redirect would lead to any host that the client names.
     app.router.redirect_slashes = False
     return app
 
@@ -146,14 +149,16 @@ def _wanted(request: Request) -> tuple[Format, bool]:
 
 
 def _target(request: Request) -> str:
-    """Return the one target of a probe: an SS58 address, and nothing else, least of all one on the network.
+    """Return the target of a probe, which must be an SS58 address.
 
     Raises:
-        HotkeyError: It is none.
+        HotkeyError: There is not exactly one target, or it is not an SS58 address.
     """
     given = request.query_params.getlist("target")
     if len(given) != 1 or not given[0].strip():
-        raise HotkeyError("a probe needs one target: /probe?target=HOTKEY, the SS58 address of a miner's hotkey")
+        raise HotkeyError(
+            "a probe needs exactly one target: use /probe?target=HOTKEY with the SS58 address of a miner's hotkey"
+        )
     target = given[0].strip()
     try:
         public_key(target)
@@ -187,7 +192,7 @@ async def _bad_choice(_request: Request, error: Exception) -> Response:
 
 
 def _is_cross_origin(request: Request) -> bool:
-    """Tell whether a page of another origin made the request, by the rules of Go's ``http.CrossOriginProtection``."""
+    """Return whether a page of another origin made the request, by the rules of Go's ``http.CrossOriginProtection``."""
     site = request.headers.get("sec-fetch-site", "")
     if site:
         return site not in ("same-origin", "none")
@@ -196,20 +201,20 @@ def _is_cross_origin(request: Request) -> bool:
 
 
 class _Scrapes:
-    """Limits how many scrapes are answered at the same time; sending the answer does not count.
+    """Limits the number of concurrent scrapes. Sending the answer does not count.
 
     Args:
-        most: The limit; 0 means unlimited.
+        limit: The limit. 0 means unlimited.
         offset: Seconds by which an answer comes before the scraper's timeout.
     """
 
-    def __init__(self, most: int, offset: float) -> None:
-        self._free = asyncio.Semaphore(most or sys.maxsize)
+    def __init__(self, limit: int, offset: float) -> None:
+        self._free = asyncio.Semaphore(limit or sys.maxsize)
         self._offset = offset
         self._waits: dict[Request, asyncio.Timeout] = {}
-        """How long each scrape waits for the API, the oldest scrape first."""
+        """Timeouts of the scrapes that wait for the API, the oldest scrape first."""
         self._overdue: set[Request] = set()
-        """Scrapes that have waited for their turn for too long."""
+        """Scrapes that have waited too long for their turn."""
 
     async def answer(self, page: Page, request: Request) -> Response:
         """Make a page when it is the request's turn."""
@@ -218,12 +223,12 @@ class _Scrapes:
             async with asyncio.timeout(_QUEUE_SECONDS):
                 await self._free.acquire()
         except TimeoutError:
-            text = "Too many scrapes are being answered: see --web.max-requests.\n"
+            text = "Too many concurrent scrapes: try again later, or raise --web.max-requests.\n"
             return PlainTextResponse(text, 503, {"Retry-After": "1"})
         finally:
             hurry.cancel()
             self._overdue.discard(request)
-        # A client that disconnects leaves the queue at once, but a page that is being made counts to its end.
+        # A client that disconnects leaves the queue at once, but a page in progress counts until its end.
         return await asyncio.shield(asyncio.create_task(self._make(page, request)))
 
     def _hurry(self, overdue: Request) -> None:
@@ -236,8 +241,8 @@ class _Scrapes:
             if not self._overdue:
                 with contextlib.suppress(TimeoutError):
                     return await self._wait_and_make(page, request)
-            # Other scrapes need its place: it gets the data that is known.
-            return await page(request, _LEAST_WAIT)
+            # Other scrapes wait for their turn, so answer with the known data.
+            return await page(request, _MIN_WAIT)
         finally:
             self._free.release()
 
@@ -250,7 +255,7 @@ class _Scrapes:
             self._waits.pop(request, None)
 
     def _remaining(self, request: Request) -> float:
-        """Return how long a scrape may still wait: its time runs from the moment at which the kernel received it."""
+        """Return how long a scrape may still wait. Its time started when the kernel received it."""
         waited = time.monotonic() - request.scope["state"]["arrived"]
         return scrape_timeout(request.headers.get("x-prometheus-scrape-timeout-seconds"), self._offset + waited)
 

@@ -1,4 +1,4 @@
-"""Passwords: checked off the event loop, in a time that tells nothing, and remembered briefly where they were right."""
+"""Checks passwords in a thread, in a time that reveals nothing. Right ones are remembered briefly."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 _REMEMBERED_SECONDS = 120
 _REMEMBERED = 256
 _MAX_WAITING = 64
-_MAX_WAITING_OF_A_CLIENT = 4
-_BCRYPT_BYTES = 72  # what bcrypt looks at
+_MAX_WAITING_PER_CLIENT = 4
+_BCRYPT_BYTES = 72
+"""Bcrypt ignores all bytes after these."""
 
 
 class BusyError(Exception):
-    """So many passwords wait to be checked that another would wait for too long."""
+    """Too many passwords wait to be checked."""
 
 
 class PasswordCheck:
@@ -38,55 +39,55 @@ class PasswordCheck:
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self._users = {name: hashed.encode() for name, hashed in users.items()}
-        # For users that do not exist, so that they take as long: a hash that nothing has, at each cost that there is.
+        # Hashes for unknown users, with the same costs as real ones, so that their check takes as long.
         self._decoys = sorted({hashed[:7] + b"." * 53 for hashed in self._users.values()})
         self._key = os.urandom(32)
         self._good: cachetools.TTLCache[bytes, bool] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
-        # One at a time, in a thread of its own: guesses must not take the time that pages need.
+        # One thread: guesses must not take the time that pages need.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
         self._waiting: Counter[str] = Counter()
 
     async def admits(self, authorization: str, client: str = "") -> bool:
-        """Tell whether an Authorization header has a user's right password.
+        """Return whether an Authorization header has a user's right password.
 
         Args:
             authorization: The header.
-            client: Where it comes from: who guesses from one place waits behind himself alone.
+            client: The client's address. The guesses of one client do not delay others.
 
         Raises:
-            BusyError: Too many others wait.
+            BusyError: Too many passwords wait to be checked.
         """
         credentials = _credentials(authorization)
         if credentials is None:
             return False
         name, password = credentials
-        # Kept under a digest with a key of this process: neither memory nor timing tells the password.
+        # Only remember a keyed digest, so that neither memory nor timing reveals the password.
         digest = hmac.digest(self._key, name.encode() + b"\0" + password, hashlib.sha256)
         if digest not in self._good:
-            if self._waiting[client] >= _MAX_WAITING_OF_A_CLIENT or self._waiting.total() >= _MAX_WAITING:
+            if self._waiting[client] >= _MAX_WAITING_PER_CLIENT or self._waiting.total() >= _MAX_WAITING:
                 raise BusyError
             self._waiting[client] += 1
             try:
                 good = await asyncio.get_running_loop().run_in_executor(self._thread, self._check, name, password)
             finally:
                 self._waiting[client] -= 1
-                self._waiting += Counter()  # forgets whoever waits no more
+                self._waiting += Counter()  # removes clients with a count of 0
             if not good:
                 return False
-        # Anew each time: who scrapes on is not asked to wait behind those who guess.
+        # Renew the entry each time, so that a regular scraper never waits behind guesses.
         self._good[digest] = True
         return True
 
     def _check(self, name: str, password: bytes) -> bool:
         hashed = self._users.get(name)
         if hashed is None:
-            # The same user always takes the same time, as real ones do.
+            # Choose the same hash for the same name, because a real user's check always takes the same time.
             pick = hmac.digest(self._key, name.encode(), hashlib.sha256)[0] % len(self._decoys)
             hashed = self._decoys[pick]
         return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed) and name in self._users
 
     def close(self) -> None:
-        """End when the checks under way are done."""
+        """Stop the thread after its current checks."""
         self._thread.shutdown(wait=False)
 
 

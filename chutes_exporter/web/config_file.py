@@ -1,8 +1,7 @@
-"""``--web.config.file``: who may send requests, and how connections are encrypted.
+"""``--web.config.file``: TLS, passwords, headers and the rate limit.
 
-The format is exporter-toolkit's, which Prometheus' own exporters share. A file that exporter-toolkit accepts is
-accepted, and one that it refuses is refused. ``docs/http.md`` lists the exceptions in a table. A setting that cannot be
-honoured is an error. A setting that has no effect is accepted, as there, with a warning.
+The format is that of exporter-toolkit, which Prometheus' exporters share. The same files are valid. ``docs/http.md``
+lists the exceptions. A setting that is not supported is an error. A setting without effect causes a warning.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ _BCRYPT_DIGITS = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 @dataclass(frozen=True)
 class RateLimit:
-    """How many requests are answered.
+    """Limit of the request rate.
 
     Attributes:
         interval: Seconds after which one more request is answered.
@@ -89,15 +88,15 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class WebConfig:
-    """What the file says.
+    """A web configuration.
 
     Attributes:
-        context: Encrypts connections; None where they are not encrypted.
-        users: Bcrypt hashes by user name, all of them with the prefix ``$2b$``; empty where nobody needs a password.
+        context: The TLS context. None does not encrypt connections.
+        users: Bcrypt hashes by user name, all with the prefix ``$2b$``. If empty, nobody needs a password.
         headers: Headers of every response.
-        rate_limit: How many requests are answered; None for any number.
-        warnings: Which settings have no effect, or refuse everybody.
-        contents: What every file was when it was read, by path: the file itself, certificates and keys.
+        rate_limit: The rate limit, or None.
+        warnings: Settings that have no effect or refuse everybody.
+        contents: Contents of the files by path: the configuration, certificates and keys.
     """
 
     context: ServerContext | None = None
@@ -123,7 +122,7 @@ class _Files:
             raise ConfigError(f"cannot read {self.path}: {error.strerror}") from None
         self.contents[self.path] = content
         if len(content) > _MAX_BYTES:
-            raise ConfigError(f"{self.path} is larger than {_MAX_BYTES} bytes: that is no web configuration")
+            raise ConfigError(f"{self.path} is larger than {_MAX_BYTES} bytes: it is not a web configuration")
         try:
             return first_document(content)
         except yaml.MarkedYAMLError as error:
@@ -131,24 +130,24 @@ class _Files:
             place = f", line {mark.line + 1}" if mark is not None else ""
             raise ConfigError(f"{self.path}{place}: {error.problem}") from None
         except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
-            raise ConfigError(f"{self.path} is no YAML: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"{self.path} is not valid YAML: {str(error).splitlines()[0]}") from None
 
     def either(self, section: Section, name: str) -> bytes | None:
-        """Return what a file, or else the configuration itself, has; None where neither does."""
+        """Return the content of the named file, or else the inline text, or None."""
         if path := section.get_value(f"{name}_file"):
             return self._named(section[f"{name}_file"], path, f"{name}_file")
         inline = section.get_value(name)
         return inline.encode() if inline else None
 
     def _named(self, found: Found, name: str, what: str) -> bytes:
-        # Relative to the configuration, wherever the exporter was started.
+        # Paths are relative to the configuration, not to the working directory.
         path = self.path.parent / name
         try:
             content = _content(path)
         except OSError as error:
             raise NodeError(found.node, f"{what}: cannot read {path}: {error.strerror}") from None
         except ValueError:
-            raise NodeError(found.node, f"{what} is no path") from None
+            raise NodeError(found.node, f"{what} is not a valid path") from None
         self.contents[path] = content
         return content
 
@@ -157,17 +156,17 @@ class _Files:
 
 
 def _content(path: Path) -> bytes:
-    # A pipe would be empty, or block for ever, when it is read again.
+    # A second read of a pipe would return nothing or block.
     if path.exists() and not path.is_file():
-        raise OSError(0, "it is no regular file")
+        raise OSError(0, "it is not a regular file")
     return path.read_bytes()
 
 
 def load_web_config(path: Path) -> WebConfig:
-    """Read a web configuration and all the files that it names.
+    """Read a web configuration and the files that it names.
 
     Raises:
-        ConfigError: It cannot be honoured in full; the message says where and why.
+        ConfigError: It is invalid or not supported. The message says where and why.
     """
     files = _Files(path)
     root = files.root()
@@ -186,7 +185,7 @@ def load_web_config(path: Path) -> WebConfig:
 
 
 def changed(config: WebConfig) -> bool:
-    """Tell whether a file differs from what it was when it was read."""
+    """Return whether a file has changed since it was read."""
     for path, content in config.contents.items():
         try:
             if _content(path) != content:
@@ -201,7 +200,10 @@ def _tls(files: _Files, section: Section, http: Section) -> ServerContext | None
     max_version = _version(section, "max_version", ssl.TLSVersion.TLSv1_3)
     suites, curve = _suites(section), _curve(section)
     if not any(section.get_value(name) for name in _TLS_SWITCHES):
-        files.warn(section.node, "tls_server_config has no certificate: connections are not encrypted")
+        files.warn(
+            section.node,
+            "tls_server_config has no certificate, so connections are not encrypted: set cert_file and key_file",
+        )
         return None
     if http.get_value("http2", default=False):
         raise NodeError(http["http2"].node, "HTTP/2 is not served: leave http2 out, or set it to false")
@@ -243,10 +245,10 @@ def _tls(files: _Files, section: Section, http: Section) -> ServerContext | None
 def _client_auth(files: _Files, section: Section) -> tuple[ssl.VerifyMode, bytes | None, frozenset[str] | None]:
     kind = section.get_value("client_auth_type") or ""
     if kind not in _CLIENT_AUTH:
-        refusal = " (it asks for a certificate without verifying it: that is not served)" if kind in _UNVERIFIED else ""
+        refusal = " (it does not verify certificates)" if kind in _UNVERIFIED else ""
         raise NodeError(
             section["client_auth_type"].node,
-            f"client_auth_type cannot be {kind!r}{refusal}; there are {_listed(_CLIENT_AUTH)}",
+            f"client_auth_type {kind!r} is not supported{refusal}: use {_listed(_CLIENT_AUTH)}",
         )
     verify, client_ca = _CLIENT_AUTH[kind], files.either(section, "client_ca")
     sans = section.get_value("client_allowed_sans")
@@ -254,12 +256,14 @@ def _client_auth(files: _Files, section: Section) -> tuple[ssl.VerifyMode, bytes
         return verify, client_ca, None if sans is None else frozenset(item.value or "" for item in sans)
     if client_ca is not None:
         raise NodeError(
-            section.node, "a client_ca without a client_auth_type that verifies certificates protects nothing"
+            section.node,
+            "client_ca has no effect without client_auth_type: add client_auth_type: RequireAndVerifyClientCert",
         )
     if sans is not None:
         files.warn(
             section["client_allowed_sans"].node,
-            "client_allowed_sans has no effect without a client_auth_type that verifies",
+            "client_allowed_sans has no effect without client_auth_type: "
+            "add client_auth_type: RequireAndVerifyClientCert",
         )
     return verify, None, None
 
@@ -275,7 +279,7 @@ def _version(section: Section, name: str, default: ssl.TLSVersion) -> ssl.TLSVer
     if version not in _VERSIONS:
         raise NodeError(
             section[name].node,
-            f"{name} cannot be {version!r} (older versions are not served); there are {', '.join(_VERSIONS)}",
+            f"{name} {version!r} is not supported: use {' or '.join(_VERSIONS)}",
         )
     return _VERSIONS[version]
 
@@ -286,7 +290,7 @@ def _suites(section: Section) -> list[str]:
         if item.value not in (*CIPHERS, *_TLS13_CIPHERS):
             raise NodeError(
                 item.node,
-                f"the cipher suite {item.value!r} is not known; there are {', '.join((*CIPHERS, *_TLS13_CIPHERS))}",
+                f"the cipher suite {item.value!r} is unknown: use {', '.join((*CIPHERS, *_TLS13_CIPHERS))}",
             )
     return [item.value for item in items]
 
@@ -297,7 +301,7 @@ def _curve(section: Section) -> str | None:
     if len(names) > 1 or not names <= set(CURVES):
         raise NodeError(
             section["curve_preferences"].node,
-            f"curve_preferences can be one curve, of {', '.join(CURVES)}: Python's TLS takes no list",
+            f"curve_preferences must have exactly one curve: use {', '.join(CURVES)}",
         )
     return CURVES[names.pop()] if names else None
 
@@ -306,16 +310,20 @@ def _users(files: _Files, section: Section) -> dict[str, str]:
     users = {}
     for name, found in section.items():
         match = _BCRYPT.fullmatch(found.value)
-        # The hash is a secret: it is not repeated.
+        # Do not show the hash, because it is a secret.
         if match is None:
             raise NodeError(
-                found.node, f"the password of {name!r} is no bcrypt hash: make one with htpasswd -nBC 10 '' | tr -d ':'"
+                found.node,
+                f"the password of {name!r} is not a bcrypt hash: make one with htpasswd -nBC 10 '' | tr -d ':'",
             )
-        # All prefixes name one algorithm in Go. The last digit of a salt has four bits without meaning.
+        # In Go, all prefixes mean the same algorithm. The last digit of a salt has four unused bits.
         last = _BCRYPT_DIGITS[_BCRYPT_DIGITS.index(match["last"]) & 0b110000]
         users[name] = f"$2b${match['cost']}${match['salt']}{last}{match['hash']}"
     if not users:
-        files.warn(section.node, "basic_auth_users has no user: nobody needs a password")
+        files.warn(
+            section.node,
+            "basic_auth_users has no user, so no request needs a password: add a user, or remove the section",
+        )
     return users
 
 
@@ -323,13 +331,13 @@ def _headers(section: Mapping[str, Found]) -> dict[str, str]:
     headers = {}
     for name, found in section.items():
         if name not in _HEADERS:
-            raise NodeError(found.node, f"{name!r} is not known in headers; there are {', '.join(_HEADERS)}")
+            raise NodeError(found.node, f"{name!r} is unknown in headers: use {', '.join(_HEADERS)}")
         allowed = _HEADERS[name]
         if allowed is not None and found.value not in allowed:
-            raise NodeError(found.node, f"{name} cannot be {found.value!r}; there are {', '.join(allowed)}")
+            raise NodeError(found.node, f"{name} {found.value!r} is invalid: use {' or '.join(allowed)}")
         value = _LINE_BREAK.sub(" ", found.value).strip(" \t")
         if _CONTROL.search(value):
-            raise NodeError(found.node, f"{name} must not have control characters")
+            raise NodeError(found.node, f"{name} has control characters: remove them")
         headers[name] = value
     return headers
 
@@ -340,5 +348,5 @@ def _rate_limit(files: _Files, section: Section) -> RateLimit | None:
     if interval <= 0:
         return None
     if burst < 1:
-        files.warn(section.node, "rate_limit has no burst: every request is refused")
+        files.warn(section.node, "rate_limit has no burst, so every request is refused: set burst to 1 or more")
     return RateLimit(interval / 1e9, burst)

@@ -1,4 +1,4 @@
-"""One HTTP connection: uvicorn's, with strict framing and a deadline for everything that its client does."""
+"""An HTTP connection: uvicorn's, with strict framing and deadlines for the client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("server")
 
 PORTION_BYTES = 64 * 1024
-"""Bytes of an answer that may wait in this process for the client to read them."""
+"""Maximum bytes of an answer that wait in this process for the client."""
 
 # All connections read into the same buffer, because each read is handled before the next one. With asyncio's own
 # buffers, pipelined requests could fill 256 KB for each connection.
@@ -31,7 +31,7 @@ _READ_BUFFER = memoryview(bytearray(16 * 1024))
 _END_OF_HEAD_OR_BARE_LF = re.compile(rb"\r\n\r\n|(?<!\r)\n")
 _TCP_INFO_BYTES = 104
 _LAST_DATA_RECEIVED = slice(52, 56)
-"""Place of ``tcpi_last_data_recv`` in Linux' ``struct tcp_info``: milliseconds since the newest data came."""
+"""Position of ``tcpi_last_data_recv`` in Linux' ``struct tcp_info``: milliseconds since the newest data arrived."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Limits:
     """Limits for the connections of a server.
 
     Attributes:
-        connections: Connections that are open at the same time. A further one replaces the one that waits longest.
-        slow_readers: Connections whose answer waits for the client to read. A further one replaces the one that waits
+        connections: Maximum open connections. A further one replaces the one that waits longest.
+        slow_readers: Maximum connections whose answer waits for the client. A further one replaces the one that waits
             longest.
         client_seconds: Seconds that a client has for each step: the TLS handshake, sending a request, the pause
             between two requests, and reading each 64 KB of an answer.
@@ -83,16 +83,16 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return False
 
     def is_working(self) -> bool:
-        """Tell whether the application answers a request."""
+        """Return whether the application answers a request."""
         cycle: RequestResponseCycle | None = self.cycle  # None until the first request
         return cycle is not None and not cycle.response_complete
 
     def waits_for_client(self) -> bool:
-        """Tell whether it is the client's turn: to send a request, or to read an answer."""
+        """Return whether the client must send a request or read an answer."""
         return not self.is_working() or self.flow.write_paused
 
     def is_closing(self) -> bool:
-        """Tell whether the end of the connection has begun."""
+        """Return whether the connection is closing."""
         transport: asyncio.Transport | None = self.transport  # None until it is set up
         return transport is not None and transport.is_closing()
 
@@ -108,7 +108,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(PORTION_BYTES)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and not tls.context.admits(tls.getpeercert()):
-            _log.warning("refused a client's certificate: it has no allowed name", client=str(self.client))
+            _log.warning("client certificate refused", client=str(self.client), reason="no name in client_allowed_sans")
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -118,15 +118,15 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._task.cancel()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Return where asyncio puts what the client sends."""
+        """Return the buffer for received bytes."""
         return _READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Handle what the client has sent."""
+        """Handle received bytes."""
         data = bytes(_READ_BUFFER[:nbytes])
         was_working = self.is_working()
         if not was_working and _has_bare_line_feed(self.conn.trailing_data[0] + data):
-            self.send_400_response("A line of the request ends without CR.")
+            self.send_400_response("A line of the request ends without CR: end each line with CRLF.")
             return
         self.app_state = {"arrived": self.loop.time() - _seconds_in_kernel(self.transport)}
         self.data_received(data)
@@ -141,8 +141,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self.headers.append((b"connection", b"close"))
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says nothing, and the connection is closed
-        """Tell whether the connection stays open although the client sends nothing more."""
-        # A client that sends nothing more may still read the answer; TLS has no such thing.
+        """Return whether the connection stays open although the client sends nothing more."""
+        # A client that sends nothing more may still read the answer, but not with TLS.
         return self.is_working() and self.scheme == "http"
 
     def on_response_complete(self) -> None:
@@ -165,14 +165,14 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
 
 def _has_bare_line_feed(data: bytes) -> bool:
-    """Tell whether the head of a request has a line that ends without CR, which proxies understand differently."""
+    """Return whether a line of the request's head ends without CR. Proxies interpret such lines differently."""
     found = _END_OF_HEAD_OR_BARE_LF.search(data)
     return found is not None and found[0] == b"\n"
 
 
 def _seconds_in_kernel(transport: asyncio.Transport) -> float:
-    """Return how long the newest bytes of a connection waited for this process; 0 where the kernel does not tell."""
-    # A Unix socket has no such option, and other systems than Linux have none at all.
+    """Return how long the newest bytes of a connection waited for this process, 0 if unknown."""
+    # Only TCP sockets on Linux have this option.
     with contextlib.suppress(OSError, AttributeError):
         info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         return int.from_bytes(info[_LAST_DATA_RECEIVED], sys.byteorder) / 1000

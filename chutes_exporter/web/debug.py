@@ -1,4 +1,4 @@
-"""``/probe?debug=true``: what was asked for a page, how it went, and the page."""
+"""``/probe?debug=true``: the requests for a page, their results, and the page."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def debug_page(exporter: Exporter, target: str, page: Page, now: float) -> str:
-    """Return the page as text.
+    """Return the debug page as text.
 
     Args:
-        exporter: Which made the page.
-        target: What it is about.
+        exporter: The exporter that made the page.
+        target: The hotkey of the probe.
         page: The page.
         now: Unix time in seconds.
     """
-    parts = [f"Probe of {target}", "", "What was asked, and how it went:"]
+    parts = [f"Probe of {target}", "", "Requests to the API:"]
     for feed, reading in page.readings.items():
         parts += ["", *_feed_lines(exporter, feed, reading, now)]
-    return "\n".join([*parts, "", "The page:", "", page.body.decode()])
+    return "\n".join([*parts, "", "Page:", "", page.body.decode()])
 
 
 def _feed_lines(exporter: Exporter, feed: Feed[Any], reading: Reading[Any], now: float) -> list[str]:
@@ -43,7 +43,7 @@ def _feed_lines(exporter: Exporter, feed: Feed[Any], reading: Reading[Any], now:
         answer = reading.snapshot.answer
         age = human_duration(max(now - reading.snapshot.at, 0))
         lines.append(
-            f"  {answer.count} records in {answer.size} bytes, asked for {age} ago, answered in {answer.seconds:.3f} s"
+            f"  {answer.count} records in {answer.size} bytes, requested {age} ago, answered in {answer.seconds:.3f} s"
         )
         if answer.rejected:
             lines.append(f"  {answer.rejected} records could not be read: {answer.first_error}")

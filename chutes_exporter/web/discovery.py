@@ -1,4 +1,4 @@
-"""``/sd``: Prometheus' HTTP service discovery of the subnet's miners, each a target of ``/probe``."""
+"""``/sd``: HTTP service discovery of the subnet's miners, which are targets of ``/probe``."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 
 class UnknownMinersError(Exception):
-    """The metagraph is not known: Prometheus keeps the targets that it has when it is told so."""
+    """The metagraph is not known. With an error response, Prometheus keeps its current targets."""
 
 
 async def targets(exporter: Exporter, miners: MinersChoice, timeout: float) -> list[dict[str, Any]]:
-    """Return target groups, one a miner.
+    """Return a target group for each miner.
 
     Args:
-        exporter: Whose metagraph is asked.
-        miners: The watched ones, those that earn by the metagraph (incentive above 0) as well, or all.
-        timeout: Seconds to wait for the API at most.
+        exporter: The exporter.
+        miners: ``watched``, ``active`` (also those with an incentive above 0), or ``all``.
+        timeout: Maximum seconds to wait for the API.
 
     Raises:
         UnknownMinersError: The metagraph is not known.
     """
     reading = await exporter.feeds.read(exporter.settings.tuned(METAGRAPH), timeout)
     if reading.snapshot is None:
-        raise UnknownMinersError(f"the metagraph is not known: {reading.error}")
+        raise UnknownMinersError(f"the metagraph is not available yet: {reading.error}")
     nodes: dict[str, MetagraphNode | None] = dict.fromkeys(sorted(exporter.settings.watched))
     for node in reading.snapshot.answer.value:
         if miners == "all" or node.hotkey in nodes or (miners == "active" and node.incentive):

@@ -1,8 +1,8 @@
 """Decodes YAML as Go's ``yaml.v2`` decodes it into a struct in strict mode. exporter-toolkit does that.
 
-PyYAML parses the text. This module gives the nodes their meaning, because the two libraries differ: only the first
-document counts, ``y`` is a boolean, ``010`` is 8, a float fits into an integer, a later anchor replaces an earlier one,
-and merge keys take effect where they stand.
+PyYAML parses the text. This module interprets the nodes, because Go does it differently: only the first document
+counts, ``y`` is a boolean, ``010`` is 8, a float fits into an integer, a later anchor replaces an earlier one, and
+merge keys take effect at their position.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NANOSECONDS = {
 
 
 class NodeError(ValueError):
-    """A node that cannot be used; the message says why.
+    """A node that cannot be used. The message says why.
 
     Attributes:
         line: The number of the node's line, from 1.
@@ -64,8 +64,8 @@ class Found:
     """A decoded value.
 
     Attributes:
-        value: The value. None stands for null, which sets a field to Go's zero value.
-        node: Where it stands.
+        value: The value. None is null, which sets a field to Go's zero value.
+        node: Its position.
     """
 
     value: Any
@@ -73,10 +73,10 @@ class Found:
 
 
 class Section(dict[str, Any]):
-    """Decoded fields by name; a field that the document does not mention is absent.
+    """Decoded fields by name. Fields that the document does not mention are absent.
 
     Attributes:
-        node: Where the section stands.
+        node: Its position.
     """
 
     def __init__(self, node: yaml.Node) -> None:
@@ -84,13 +84,13 @@ class Section(dict[str, Any]):
         self.node = node
 
     def get_value(self, name: str, default: Any = None) -> Any:
-        """Return a field's value, or the default where the document does not mention the field."""
+        """Return a field's value, or the default if the document does not mention the field."""
         return self[name].value if name in self else default
 
 
 Kind: TypeAlias = Callable[[yaml.Node, str], Any]
 Schema: TypeAlias = Mapping[str, "Schema | Kind | None"]
-"""The kind of each field: the schema of a nested struct, the function for a value, or None for a map of texts."""
+"""The kind of each field: a schema for a nested struct, a function for a value, or None for a map of texts."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -98,7 +98,7 @@ class _Loader(yaml.SafeLoader):
     yaml_version: tuple[int, int] | None
 
     def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> str:
-        # What a plain scalar means depends on its place. PyYAML decides too early, and differently.
+        # The meaning of a plain scalar depends on its position. PyYAML decides too early, and differently.
         if kind is yaml.ScalarNode:
             return _PLAIN if implicit[0] else _STRING
         return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
@@ -115,7 +115,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def first_document(text: bytes) -> yaml.Node | None:
-    """Parse the first document; None where there is none. Go ignores all others.
+    """Parse the first document, because Go ignores all others. Return None if there is none.
 
     Raises:
         yaml.YAMLError: The text is not YAML.
@@ -126,7 +126,7 @@ def first_document(text: bytes) -> yaml.Node | None:
     try:
         node = loader.get_node() if loader.check_node() else None
         if loader.yaml_version not in (None, (1, 1)):
-            raise yaml.YAMLError("only YAML 1.1 is read")
+            raise yaml.YAMLError("only YAML 1.1 is supported")
     finally:
         loader.dispose()
     return node
@@ -138,10 +138,10 @@ def decode(node: yaml.Node, schema: Schema, what: str) -> Section:
     Args:
         node: The document's root.
         schema: Its fields.
-        what: What it is, for messages.
+        what: Name of the document, for messages.
 
     Raises:
-        NodeError: Something does not fit, is unknown or stands twice.
+        NodeError: A field does not fit, is unknown or is set twice.
     """
     section = Section(node)
     _Decoder().struct(node, schema, what, section)
@@ -154,7 +154,7 @@ class _Decoder:
         self._steps = 0
 
     def struct(self, node: yaml.Node, schema: Schema, what: str, into: Section) -> None:
-        """Decode into what is there already: a merge key adds to a struct, and the last value of a field counts."""
+        """Decode into an existing section. A merge key adds to it, and the last value of a field counts."""
         into.node = node
         if _is_null(node, what):
             into.clear()
@@ -167,9 +167,9 @@ class _Decoder:
                 continue
             name = text(key, f"a key of {what}") or ""
             if name not in schema:
-                raise NodeError(key, f"{name!r} is not known in {what}; there are {', '.join(schema)}")
+                raise NodeError(key, f"{name!r} is unknown in {what}: use {', '.join(schema)}")
             if name in seen:
-                raise NodeError(key, f"{name!r} stands twice in {what}")
+                raise NodeError(key, f"{name!r} is set twice in {what}: remove one")
             seen.add(name)
             kind = schema[name]
             if isinstance(kind, Mapping):
@@ -189,11 +189,11 @@ class _Decoder:
                 continue
             name = text(key, f"a key of {what}") or ""
             if name in into:
-                raise NodeError(key, f"{name!r} stands twice in {what}")
+                raise NodeError(key, f"{name!r} is set twice in {what}: remove one")
             into[name] = Found(text(value, f"{name} in {what}") or "", value)
 
     def _entries(self, node: yaml.Node, what: str) -> Iterator[tuple[yaml.Node | None, yaml.Node]]:
-        """Yield a mapping's keys and values, and for a merge key None and each mapping to merge."""
+        """Yield a mapping's keys and values. For a merge key, yield None with each mapping to merge."""
         if not isinstance(node, yaml.MappingNode):
             raise NodeError(node, f"{what} must be a mapping")
         if any(node is outer for outer in self._open):
@@ -206,7 +206,7 @@ class _Decoder:
             if not _is_merge(key):
                 yield key, value
                 continue
-            # Go takes a list of mappings where it stands behind the key, and not through an alias.
+            # Go accepts a list of mappings directly after the key, but not as an alias.
             listed = isinstance(value, yaml.SequenceNode) and value.start_mark.index > key.start_mark.index
             for merged in reversed(value.value) if listed else [value]:
                 if not isinstance(merged, yaml.MappingNode):
@@ -224,7 +224,7 @@ def _is_null(node: yaml.Node, what: str) -> bool:
 
 
 def text(node: yaml.Node, what: str) -> str | None:
-    """Return a text; numbers and booleans are texts as they are written."""
+    """Return a text. Numbers and booleans are texts, too, as they are written."""
     if not isinstance(node, yaml.ScalarNode):
         raise NodeError(node, f"{what} must be a text")
     if any("\ud800" <= character <= "\udfff" for character in node.value):
@@ -250,7 +250,7 @@ def boolean(node: yaml.Node, what: str) -> bool | None:
 
 
 def integer(node: yaml.Node, what: str) -> int | None:
-    """Return an integer of 64 bits; floats are cut."""
+    """Return an integer of 64 bits. Floats are truncated."""
     value = _resolve(node, what) if isinstance(node, yaml.ScalarNode) else ""
     if value is None:
         return None
@@ -260,7 +260,7 @@ def integer(node: yaml.Node, what: str) -> int | None:
 
 
 def nanoseconds(node: yaml.Node, what: str) -> int | None:
-    """Return the nanoseconds of a duration like ``1m30s``; a number alone is a number of nanoseconds."""
+    """Return the nanoseconds of a duration like ``1m30s``. A plain number is in nanoseconds."""
     value = _resolve(node, what) if isinstance(node, yaml.ScalarNode) else ""
     if not isinstance(value, str):
         return integer(node, what)
@@ -269,7 +269,7 @@ def nanoseconds(node: yaml.Node, what: str) -> int | None:
         total = sum(int(Decimal(number) * _NANOSECONDS[unit]) for number, unit in parts)
         if total <= _MAX_INT:
             return -total if value.startswith("-") else total
-    raise NodeError(node, f"{what} cannot be {value[:40]!r}: write a duration like 1s or 100ms")
+    raise NodeError(node, f"{what} {value[:40]!r} is not a duration: write one like 1s or 100ms")
 
 
 def _resolve(node: yaml.ScalarNode, what: str) -> bool | float | str | None:

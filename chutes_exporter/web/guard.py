@@ -27,18 +27,18 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    # The landing page has one sheet of styles in it, and a form; nothing here ever loads anything.
+    # The landing page has inline styles and a form, and loads nothing.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
 }
 
 
 class Guard:
-    """Lets through what the web configuration of the moment allows.
+    """Passes on the requests that the current web configuration allows.
 
     Args:
-        app: What it guards.
-        monotonic: A clock that never jumps, in seconds.
+        app: The application to guard.
+        monotonic: A monotonic clock in seconds.
     """
 
     def __init__(self, app: ASGIApp, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -49,24 +49,24 @@ class Guard:
         self._bucket: _Bucket | None = None
 
     def adopt(self, config: WebConfig) -> None:
-        """Follow a configuration from now on."""
+        """Use a configuration from now on."""
         for warning in config.warnings:
-            _log.warning("the web configuration may not protect", reason=warning)
+            _log.warning("web configuration warning", reason=warning)
         if self._passwords is not None:
             self._passwords.close()
         self._passwords = None
         if config.users:
-            # Only who uses passwords pays for the library.
+            # Import the library only if there are passwords.
             from chutes_exporter.web.auth import PasswordCheck  # noqa: PLC0415
 
             self._passwords = PasswordCheck(config.users)
-        # Headers are bytes. Starlette encodes them as Latin-1; what is configured goes out as UTF-8, as in Go.
+        # Send headers as UTF-8, as Go does. Starlette encodes them as Latin-1.
         configured = {name: value.encode().decode("latin-1") for name, value in config.headers.items()}
         self._headers = {**_HEADERS, **configured}
         self._bucket = None if config.rate_limit is None else _Bucket(config.rate_limit, self._monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or say why not."""
+        """Answer a request, or refuse it with the reason."""
         headers = self._headers
 
         async def send_with_headers(message: Message) -> None:
@@ -79,9 +79,9 @@ class Guard:
 
     async def _refusal(self, scope: Scope) -> Response | None:
         if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_TARGET_BYTES:
-            return PlainTextResponse("The address is too long.\n", 414)
+            return PlainTextResponse("The URL is too long: use at most 4096 bytes.\n", 414)
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
-            return PlainTextResponse("The headers are too long.\n", 431)
+            return PlainTextResponse("The headers are too long: use at most 16 KiB.\n", 431)
         if (refusal := _body_refusal(Headers(scope=scope))) is not None:
             return refusal
         # Passwords first: otherwise, clients without one use up the rate limit of those that have one.
@@ -89,7 +89,9 @@ class Guard:
             return refusal
         if self._bucket is not None and (wait := self._bucket.take()) > 0:
             retry = {"Retry-After": str(int(wait) + 1)} if wait < math.inf else None
-            return PlainTextResponse("Too many requests: rate_limit in --web.config.file.\n", 429, retry)
+            return PlainTextResponse(
+                "Too many requests: rate_limit in --web.config.file is exceeded. Try again later.\n", 429, retry
+            )
         return None
 
     async def _unauthorized(self, passwords: PasswordCheck, scope: Scope) -> Response | None:
@@ -100,24 +102,28 @@ class Guard:
             if await passwords.admits(Headers(scope=scope).get("authorization", ""), client):
                 return None
         except BusyError:
-            return PlainTextResponse("Too many passwords are being checked.\n", 503, {"Retry-After": "5"})
+            return PlainTextResponse(
+                "Too many concurrent password checks: try again later.\n", 503, {"Retry-After": "5"}
+            )
         return PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="chutes-exporter"'})
 
 
 def _body_refusal(headers: Headers) -> Response | None:
-    """Refuse bodies that could hide another request (RFC 9112, section 6.1) or take memory; nothing here needs one."""
+    """Refuse bodies that could hide another request (RFC 9112, section 6.1) or take much memory."""
     close = {"Connection": "close"}
     if "transfer-encoding" in headers:
         if "content-length" in headers:
-            return PlainTextResponse("Both Content-Length and Transfer-Encoding.\n", 400, close)
-        return PlainTextResponse("A body needs a Content-Length.\n", 411, close)
+            return PlainTextResponse(
+                "The request has both Content-Length and Transfer-Encoding: send only one.\n", 400, close
+            )
+        return PlainTextResponse("A request body needs a Content-Length header.\n", 411, close)
     if int(headers.get("content-length", "0")) > _MAX_BODY_BYTES:
-        return PlainTextResponse("The body is too long.\n", 413, close)
+        return PlainTextResponse("The body is too long: use at most 16 KiB.\n", 413, close)
     return None
 
 
 class _Bucket:
-    """A token bucket: one more token every so often, and at most so many."""
+    """A token bucket: it gets a token at every interval, up to a maximum."""
 
     def __init__(self, limit: RateLimit, monotonic: Callable[[], float]) -> None:
         self._limit = limit
@@ -126,7 +132,7 @@ class _Bucket:
         self._at = monotonic()
 
     def take(self) -> float:
-        """Take a token, or return the seconds until there is one: infinity where there never is one."""
+        """Take a token and return 0, or return the seconds until there is one (infinity: never)."""
         if self._limit.burst < 1:
             return math.inf
         now = self._monotonic()

@@ -1,4 +1,4 @@
-"""The landing page: what runs here and how its feeds are, for a person without other tools at hand."""
+"""The landing page: the exporter's state, its links, and the state of its feeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.page.exporter import Exporter
 
-# On a narrow screen each row becomes a block whose cells carry their column's name.
+# On a narrow screen, each row becomes a block, and its cells show the column's name.
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -41,7 +41,7 @@ def landing_page(exporter: Exporter, now: float) -> str:
     """Return the page as HTML.
 
     Args:
-        exporter: What runs here.
+        exporter: The exporter.
         now: Unix time in seconds.
     """
     settings = exporter.settings
@@ -55,7 +55,7 @@ def landing_page(exporter: Exporter, now: float) -> str:
     feeds = (
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         if rows
-        else "<p>Nothing was asked yet: the first scrape asks.</p>"
+        else "<p>No requests yet. The first scrape sends them.</p>"
     )
     ready, reason = exporter.readiness()
     reason = f"{reason[:1].upper()}{reason[1:]}."
@@ -67,7 +67,7 @@ def landing_page(exporter: Exporter, now: float) -> str:
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
         f"<h1>chutes-exporter {escape(__version__)}</h1>"
         f"<p>{state}</p>"
-        f"<p>Asks <code>{escape(settings.api_url)}</code> about {watched}</p>"
+        f"<p>Chutes API: <code>{escape(settings.api_url)}</code>. Watched: {watched}</p>"
         "<ul>"
         f'<li><a href="{metrics}">{metrics}</a>: the metrics</li>'
         '<li><a href="/sd">/sd</a>: the miners of the subnet, for Prometheus\' HTTP service discovery</li>'
@@ -75,9 +75,10 @@ def landing_page(exporter: Exporter, now: float) -> str:
         "</ul>"
         '<form action="/probe"><p><label>One miner: <input name="target" placeholder="hotkey (SS58)" required '
         'spellcheck="false" autocomplete="off"></label> '
-        '<label><input type="checkbox" name="debug" value="true" style="width:auto"> how it went</label> '
+        '<label><input type="checkbox" name="debug" value="true" style="width:auto"> show requests</label> '
         "<button>Probe</button></p></form>"
-        "<h2>Feeds</h2><p>What is asked of the API, when a scrape needs it and what is known is not fresh any more.</p>"
+        "<h2>Feeds</h2>"
+        "<p>A scrape requests a feed from the API when its cached answer is missing or no longer fresh.</p>"
         f"{feeds}</body></html>"
     )
 
@@ -102,6 +103,8 @@ def _row(exporter: Exporter, state: FeedState, now: float) -> str:
 
 
 def _state(state: FeedState) -> str:
+    if state.missing:
+        return "off: this API does not have it"
     if state.up is None:
         return "waiting for the first answer"
     return "up" if state.up else '<span class="bad">down</span>'
@@ -117,6 +120,6 @@ def _last_error(state: FeedState, now: float) -> str:
 
 def _next(exporter: Exporter, state: FeedState) -> str:
     if exporter.feeds.under_way(state.feed):
-        return "under way"
-    wait = exporter.feeds.opens_in(state)
-    return f"in {human_duration(wait)}" if wait > 0 else "by the next scrape"
+        return "in progress"
+    wait = exporter.feeds.seconds_to_next_request(state)
+    return f"in {human_duration(wait)}" if wait > 0 else "with the next scrape"

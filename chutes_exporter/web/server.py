@@ -36,11 +36,11 @@ _PATIENCE_SECONDS = 10
 _GRACE_SECONDS = 15
 _MAX_HEAD_BYTES = 32 * 1024
 """More than the guard admits, so that it can refuse a request with the reason."""
-_LOOK_EVERY = 1.0
-_END_LOOK_EVERY = 0.05
+_CHECK_INTERVAL = 1.0
+_END_CHECK_INTERVAL = 0.05
 _OPEN_FILES = 4096
 _RESERVED_FILES = 80
-"""Descriptors that are kept for requests to the API (at most 60), files, and the process itself."""
+"""Descriptors reserved for requests to the API (at most 60), files, and the process itself."""
 
 
 class _Server:
@@ -86,13 +86,13 @@ class _Server:
                 self._loop.add_reader(opened, self._accept, opened)
             for connection in self._connections:
                 connection.check()
-            await asyncio.sleep(min(_LOOK_EVERY, self._limits.client_seconds / 4))
+            await asyncio.sleep(min(_CHECK_INTERVAL, self._limits.client_seconds / 4))
 
     async def end(self, grace: float) -> None:
-        """Accept nothing more, and end all connections.
+        """Stop accepting, and end all connections.
 
         Args:
-            grace: Seconds that requests under way have to finish; then they are cut.
+            grace: Seconds after which unfinished requests are cut.
         """
         for opened in self._sockets:
             self._loop.remove_reader(opened)
@@ -106,7 +106,7 @@ class _Server:
         while (self._state.connections or self._state.tasks) and self._loop.time() < ends:
             for connection in self._connections:
                 connection.check()
-            await asyncio.sleep(_END_LOOK_EVERY)
+            await asyncio.sleep(_END_CHECK_INTERVAL)
         for connection in self._connections:
             connection.transport.abort()
         for request in self._state.tasks:
@@ -121,22 +121,22 @@ class _Server:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # Without a file descriptor the connection stays in the backlog, and the loop would wake for ever.
-                _log.warning("accepting pauses", reason=os.strerror(error.errno or 0))
+                # Without a file descriptor, the connection stays in the backlog and would wake the loop all the time.
+                _log.warning("accepting connections paused", reason=os.strerror(error.errno or 0))
                 self._loop.remove_reader(opened)
                 return
             if is_full:
                 self._make_room()
             self._set_up(accepted)
             if is_full:
-                # The others get their turn to send a request before the next one replaces them.
+                # Let the other connections send a request before the next one replaces them.
                 return
 
     def _set_up(self, accepted: socket.socket) -> None:
         connection = Connection(self._config, self._state, self._limits)
 
         async def connect() -> None:
-            # Whatever is wrong with a handshake or a connection that is gone already, the client knows.
+            # Failed handshakes and lost connections are the client's problem.
             with contextlib.suppress(OSError):
                 await self._loop.connect_accepted_socket(
                     lambda: connection,
@@ -162,7 +162,7 @@ class _Server:
         return [one for one in {*self._arriving, *self._connections} if not one.is_closing()]
 
     def _make_room(self) -> None:
-        """Cut the connection that has waited for its client for longest; if all are being answered, the oldest."""
+        """Cut the connection that waits longest for its client. If all are being answered, cut the oldest."""
         oldest = min(self._open(), key=lambda one: (not one.waits_for_client(), one.since))
         if oldest in self._connections:
             oldest.transport.abort()
@@ -171,7 +171,7 @@ class _Server:
 
 
 def files_for_connections() -> int:
-    """Return how many file descriptors connections may have."""
+    """Return the maximum number of file descriptors for connections."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return _OPEN_FILES
@@ -179,10 +179,10 @@ def files_for_connections() -> int:
 
 
 def open_socket(address: Address) -> socket.socket:
-    """Open a listening socket; without a host for IPv6 and IPv4 alike.
+    """Open a listening socket. Without a host, it listens on IPv6 and IPv4.
 
     Raises:
-        ConfigError: The address cannot be listened on; the message says why.
+        ConfigError: It cannot listen on the address. The message says why.
     """
     dual = not address.host and socket.has_dualstack_ipv6()
     try:
@@ -194,7 +194,7 @@ def open_socket(address: Address) -> socket.socket:
                     ("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
                 )
             except OSError:
-                # IPv6 is compiled in but switched off, as in some containers.
+                # IPv6 is compiled in but disabled, as in some containers.
                 return socket.create_server(("", address.port), backlog=_BACKLOG)
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
@@ -204,7 +204,7 @@ def open_socket(address: Address) -> socket.socket:
 
 
 def _open_unix_socket(path: str) -> socket.socket:
-    """Open a Unix socket for this user and group, in the place of one that nobody listens on any more."""
+    """Open a Unix socket for this user and group. It replaces a socket that nobody listens on."""
     with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
         with socket.socket(socket.AF_UNIX) as other:
             other.connect(path)
@@ -214,7 +214,7 @@ def _open_unix_socket(path: str) -> socket.socket:
             Path(path).unlink()
     opened = socket.socket(socket.AF_UNIX)
     try:
-        # Nobody else may connect, not even between the two calls.
+        # Set the permissions by the umask, so that nobody else can connect between two calls.
         before = os.umask(0o117)
         try:
             opened.bind(path)
@@ -229,27 +229,27 @@ def _open_unix_socket(path: str) -> socket.socket:
 
 @contextlib.contextmanager
 def listening(address: Address) -> Iterator[socket.socket]:
-    """Listen for as long as the context lasts; the path of a Unix socket goes with it, unless another took its place.
+    """Listen while the context lasts. At the end, remove the path of a Unix socket, unless another socket replaced it.
 
     Raises:
-        ConfigError: The address cannot be listened on; the message says why.
+        ConfigError: It cannot listen on the address. The message says why.
     """
     with open_socket(address) as opened:
         path = Path(address.path) if address.path else None
-        mine = path.stat() if path is not None else None
+        created = path.stat() if path is not None else None
         try:
             yield opened
         finally:
-            if path is not None and mine is not None:
+            if path is not None and created is not None:
                 with contextlib.suppress(FileNotFoundError):
-                    there = path.stat()
-                    # Numbers of files are used again at once; the time tells them apart.
-                    if (there.st_ino, there.st_ctime_ns) == (mine.st_ino, mine.st_ctime_ns):
+                    found = path.stat()
+                    # Inode numbers are reused at once. The time distinguishes the files.
+                    if (found.st_ino, found.st_ctime_ns) == (created.st_ino, created.st_ctime_ns):
                         path.unlink()
 
 
 def bound_address(opened: socket.socket) -> Address:
-    """Return where a socket listens in fact, its port resolved."""
+    """Return the address of a listening socket with its real port."""
     name = opened.getsockname()
     if opened.family == socket.AF_UNIX:
         return Address(path=name)
@@ -258,11 +258,11 @@ def bound_address(opened: socket.socket) -> Address:
 
 
 def allow_many_files() -> None:
-    """Raise the soft limit of open files, which is often 1024: idle connections must not keep others out."""
+    """Raise the soft limit of open files, which is often 1024, so that idle connections do not block others."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _OPEN_FILES:
         wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-        # A sandbox may forbid it; then what there is must do.
+        # A sandbox may forbid it. Then the old limit applies.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -279,16 +279,16 @@ async def serving(
     hurry: Callable[[], None] | None = None,
     limits: Limits = Limits(),  # noqa: B008 - it is immutable
 ) -> AsyncIterator[None]:
-    """Serve an application on open sockets for as long as the context lasts, then end gracefully.
+    """Serve an application on open sockets while the context lasts, then end gracefully.
 
     Args:
         app: The application.
-        sockets: Listening sockets; they are closed at the end.
-        context: Encrypts connections; None where they are not encrypted.
+        sockets: Listening sockets, closed at the end.
+        context: The TLS context. None does not encrypt connections.
         date_header: Whether to add a Date header to responses.
-        grace: Seconds that requests under way have to finish at the end; then they are cut.
-        patience: Seconds of these after which they are hurried.
-        hurry: Lets requests under way answer at once with what they have.
+        grace: Seconds after which unfinished requests are cut at the end.
+        patience: Seconds after which ``hurry`` is called at the end.
+        hurry: Makes unfinished requests answer at once with the known data.
         limits: Limits for the connections.
     """
     config = uvicorn.Config(
@@ -305,7 +305,7 @@ async def serving(
     server = _Server(config, sockets, context, limits)
     running = asyncio.create_task(server.run())
     try:
-        # The sockets listen already: connections wait in their backlog until the server is ready.
+        # The sockets listen already. Connections wait in the backlog until the server is ready.
         yield
     finally:
         running.cancel()
@@ -316,13 +316,13 @@ async def serving(
 
 @contextlib.contextmanager
 def signals(hang_up: Callable[[], None]) -> Iterator[asyncio.Event]:
-    """Handle signals for as long as the context lasts: yields an event that SIGTERM and SIGINT set.
+    """Handle signals while the context lasts, and yield an event that SIGTERM and SIGINT set.
 
-    The context encloses the start and the end. Signals that were blocked until now are delivered when it begins, and
-    are blocked again when it ends, so that none can kill the process at a bad moment.
+    Blocked signals are delivered when the context begins, and are blocked again when it ends. So no signal kills the
+    process during its start or end.
 
     Args:
-        hang_up: What SIGHUP does.
+        hang_up: Called for SIGHUP.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
-"""systemd: sockets that it has opened, and telling it how things are.
+"""systemd: socket activation and notifications.
 
-Both are a few lines of its documented protocols; the libraries for it want its headers, or are kept by nobody.
+Both protocols are short and documented. The libraries for them need systemd's headers or are unmaintained.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ _FIRST_DESCRIPTOR = 3
 
 
 def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the listening sockets that systemd has opened, and forget about them for children.
+    """Return the listening sockets that systemd has opened.
 
     Args:
-        environment: The environment variables; those of the protocol are taken out.
+        environment: The environment variables. Those of the protocol are removed, so that children do not see them.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: There is none.
     """
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit() or count == "0":
-        raise ConfigError("--web.systemd-socket needs a socket unit, and systemd has handed over no socket")
+        raise ConfigError("--web.systemd-socket: systemd passed no socket. Start the exporter through a socket unit")
     sockets = []
     for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count)):
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - takes it by position only
         opened = socket.socket(fileno=descriptor)
         if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ConfigError("a socket that systemd has handed over is none to listen on: use ListenStream=")
+            raise ConfigError(
+                "--web.systemd-socket: systemd passed a socket that does not listen. "
+                "Use ListenStream= in the socket unit"
+            )
         sockets.append(opened)
     return sockets
 
 
 class Notifier:
-    """Tells systemd how things are, where it wants to know.
+    """Notifies systemd, if it wants to know.
 
     Args:
         environment: The environment variables.
@@ -52,35 +55,35 @@ class Notifier:
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
-        # @ stands for the abstract namespace.
+        # @ means the abstract namespace.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        wanted = environment.get("WATCHDOG_USEC", "")
-        ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._interval = int(wanted) / 2e6 if wanted.isdigit() and ours else 0.0
+        timeout = environment.get("WATCHDOG_USEC", "")
+        for_this_process = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._interval = int(timeout) / 2e6 if timeout.isdigit() and for_this_process else 0.0
 
     def ready(self, status: str) -> None:
-        """Say that requests are answered."""
-        self._tell(f"READY=1\nSTATUS={status}")
+        """Notify that the service is ready, also after a reload."""
+        self._notify(f"READY=1\nSTATUS={status}")
 
     def reloading(self) -> None:
-        """Say that the configuration is being read again; :meth:`ready` ends that."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Notify that a reload has begun. :meth:`ready` ends it."""
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
-        self._tell("STOPPING=1")
+        """Notify that the service stops."""
+        self._notify("STOPPING=1")
 
     async def keep_alive(self) -> None:
-        """Say again and again that the event loop runs, if a watchdog wants to know; for ever."""
+        """Notify systemd's watchdog for ever, if there is one, that the event loop runs."""
         while self._interval:
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
             await asyncio.sleep(self._interval)
 
-    def _tell(self, message: str) -> None:
+    def _notify(self, message: str) -> None:
         if self._address:
             # A failed notification must not stop the service.
             with (
                 contextlib.suppress(OSError),
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as told,
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
             ):
-                told.sendto(message.encode(), self._address)
+                sender.sendto(message.encode(), self._address)

@@ -1,4 +1,4 @@
-"""Encrypted connections, with settings that can change while connections last."""
+"""TLS, with settings that can change while the server runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Go's names, which the configuration has, and OpenSSL's: the suites of TLS 1.2 that Go counts as secure.
+# Go's names, as in the configuration, and OpenSSL's names of the TLS 1.2 suites that Go considers secure.
 CIPHERS = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -27,18 +27,18 @@ CIPHERS = {
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
 }
 CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
-# Without a choice only suites with authenticated encryption are offered.
+# By default, only offer suites with authenticated encryption.
 _DEFAULT_CIPHERS = tuple(suite for name, suite in CIPHERS.items() if "CBC" not in name)
 _PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-# Other kinds of name have no text to compare.
+# Kinds of names that are plain text.
 _NAMES = ("DNS", "email", "URI")
 
 
 class TlsError(ValueError):
-    """Settings that OpenSSL does not take.
+    """Settings that OpenSSL does not accept.
 
     Attributes:
-        fields: The fields of the configuration that it may be about.
+        fields: The fields of the configuration that may be the cause.
     """
 
     def __init__(self, reason: str, *fields: str) -> None:
@@ -48,19 +48,19 @@ class TlsError(ValueError):
 
 @dataclass(frozen=True)
 class TlsSettings:
-    """How connections are encrypted.
+    """TLS settings.
 
     Attributes:
-        cert: The server's certificate and those between it and its authority, PEM.
+        cert: The server's certificate chain, PEM.
         key: Its key, PEM.
         verify: Whether clients need a certificate.
-        client_ca: Certificates that clients' certificates are verified with, PEM; None for the system's authorities.
-        allowed_sans: Names of which a client's certificate must have one; None where any will do.
-        min_version: The oldest version of TLS.
-        max_version: The newest.
-        ciphers: The suites of TLS 1.2, in OpenSSL's names; empty for those with forward secrecy and authentication.
+        client_ca: CA certificates for clients, PEM. None for the system's CAs.
+        allowed_sans: A client's certificate must have one of these names. None allows any name.
+        min_version: Minimum TLS version.
+        max_version: Maximum TLS version.
+        ciphers: TLS 1.2 suites with OpenSSL's names. Empty for those with forward secrecy and authenticated encryption.
         server_preference: Whether the server's order of suites counts.
-        curve: The only curve of key exchanges; None for OpenSSL's own choice.
+        curve: The only curve for key exchanges. None for OpenSSL's default.
     """
 
     cert: bytes
@@ -76,7 +76,7 @@ class TlsSettings:
 
 
 class ServerContext(ssl.SSLContext):
-    """Encrypts connections as the settings say.
+    """A server's TLS context.
 
     Raises:
         TlsError: The settings cannot be used.
@@ -107,21 +107,21 @@ class ServerContext(ssl.SSLContext):
 
     def _verify_clients(self, settings: TlsSettings) -> None:
         self.verify_mode = settings.verify
-        # As in Go, each certificate is an authority of its own, whoever signed it.
+        # As in Go, trust each of these certificates, even if its issuer is unknown.
         self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if settings.client_ca is None:
             self.load_default_certs(ssl.Purpose.CLIENT_AUTH)
             return
-        # As in Go, what is no certificate is skipped. Without any certificate no client can be verified.
+        # As in Go, skip everything that is not a certificate. Without any certificate, no client can be verified.
         for certificate in _PEM_CERTIFICATE.findall(settings.client_ca.decode("ascii", "replace")):
             with suppress(ssl.SSLError, ValueError):
                 self.load_verify_locations(cadata=certificate)
 
     def admits(self, certificate: Any) -> bool:
-        """Tell whether a client with this (verified) certificate may connect.
+        """Return whether a client with this verified certificate may connect.
 
         Args:
-            certificate: What :meth:`ssl.SSLSocket.getpeercert` returned.
+            certificate: The result of :meth:`ssl.SSLSocket.getpeercert`.
         """
         if self._allowed_sans is None:
             return True
@@ -133,16 +133,16 @@ class ServerContext(ssl.SSLContext):
 
 
 class CurrentContext(ssl.SSLContext):
-    """Hands each new connection to the context of the moment; those that last keep theirs.
+    """Uses the current context for each new connection. Existing connections keep theirs.
 
     Attributes:
-        current: The context of the moment.
+        current: The current context.
     """
 
     current: ServerContext
 
     def __new__(cls, _current: ServerContext) -> CurrentContext:  # noqa: PYI034 - as in typeshed
-        """Make a context that has no settings of its own."""
+        """Make a context without own settings."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
     def __init__(self, current: ServerContext) -> None:
@@ -150,14 +150,14 @@ class CurrentContext(ssl.SSLContext):
         self.current = current
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        """Begin a connection; this is how asyncio does it."""
+        """Begin a connection. asyncio calls this method."""
         return self.current.wrap_bio(*arguments, **options)
 
 
 def _load_cert_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
     with ExitStack() as stack:
         try:
-            # A key with a password asks for it at the terminal unless one is given.
+            # Without this password, OpenSSL would ask for the key's password at the terminal.
             context.load_cert_chain(
                 stack.enter_context(_as_file(cert)), stack.enter_context(_as_file(key)), password=""
             )
@@ -166,17 +166,19 @@ def _load_cert_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
                 raise TlsError("the key does not belong to the certificate", "key_file", "key") from None
             if str(getattr(error, "reason", "")).endswith(("_TOO_SMALL", "_TOO_WEAK")):
                 raise TlsError(
-                    "the certificate's key or signature is too weak for OpenSSL", "cert_file", "cert"
+                    "the certificate's key or signature is too weak for OpenSSL: use a stronger one",
+                    "cert_file",
+                    "cert",
                 ) from None
             raise TlsError(
-                "the certificate or the key cannot be read: both must be PEM, the key without a password",
+                "the certificate or the key cannot be read: use PEM files, and a key without a password",
                 *("cert_file", "cert"),
             ) from None
 
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Give what is read already a path: Python reads certificates from nowhere else. It never reaches a disk."""
+    """Make a temporary file in memory, because Python reads certificates only from paths."""
     descriptor = os.memfd_create("chutes-exporter")
     try:
         os.write(descriptor, content)

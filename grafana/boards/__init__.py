@@ -1,4 +1,4 @@
-"""The boards, a module each, in the order in which they tell their story."""
+"""The boards in the order of their links, one module for each."""
 
 from __future__ import annotations
 

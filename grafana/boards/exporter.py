@@ -1,10 +1,22 @@
-"""The exporter itself: what it asks, how fresh its answers are, how the API behaves, and what it costs."""
+"""The exporter itself: its requests, the freshness of its answers, the API's behaviour, and its resources."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import JOB, OURS, Board, Column, Query, lines, or_absence, platform, rows, tile, worst
+from grafana.parts import (
+    JOB,
+    WAS_EXPORTER,
+    Board,
+    Column,
+    Query,
+    lines,
+    lowest_of_exporters,
+    or_absence,
+    platform,
+    rows,
+    tile,
+)
 from grafana.states import LOADED, ORANGE, READING, RED, UP
 from grafana.worlds import ALL, FADING, SICK
 
@@ -15,8 +27,10 @@ EXPORTER: Final = Board(
 )
 
 ASKED: Final = 'hotkey=~"$hotkey|"'
-UP_OF_FEEDS: Final = worst(platform("chutes_feed_up", "feed", "hotkey", hotkey="~$hotkey|"))
-SUCCESS: Final = worst(platform("chutes_feed_last_success_timestamp_seconds", "feed", "hotkey", hotkey="~$hotkey|"))
+UP_OF_FEEDS: Final = lowest_of_exporters(platform("chutes_feed_up", "feed", "hotkey", hotkey="~$hotkey|"))
+SUCCESS: Final = lowest_of_exporters(
+    platform("chutes_feed_last_success_timestamp_seconds", "feed", "hotkey", hotkey="~$hotkey|")
+)
 DOUBTED: Final = f"{platform('chutes_feed_doubted', 'feed', 'hotkey', 'reason', hotkey='~$hotkey|')} == 1"
 MAX_AGE: Final = platform("chutes_feed_max_age_seconds", "feed", "hotkey", hotkey="~$hotkey|")
 
@@ -32,7 +46,7 @@ EXPORTER.row(
         "Exporters",
         "Whether Prometheus can scrape every exporter that it has scraped within a week. When one is down: is the "
         "process there, does it listen, does the network let Prometheus in?",
-        Query(f"min(up{{{JOB}}} {OURS})", data=ALL),
+        Query(f"min(up{{{JOB}}} {WAS_EXPORTER})", data=ALL),
         states=UP,
         empty="none in a week",
     ),
@@ -241,7 +255,7 @@ EXPORTER.row(
     lines(
         "Scrape duration",
         "How long Prometheus waited for the page. Most of it is the slowest endpoint whenever something is asked anew.",
-        [Query(f"max by (job) (scrape_duration_seconds{{{JOB}}} {OURS})", "{{job}}", ALL)],
+        [Query(f"max by (job) (scrape_duration_seconds{{{JOB}}} {WAS_EXPORTER})", "{{job}}", ALL)],
         unit="s",
     ),
     lines(
@@ -249,7 +263,7 @@ EXPORTER.row(
         "Share of one core that the exporter uses. It grows with the series of the page and with scrapes.",
         [
             Query(
-                f"max by (job) (rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval]) {OURS})",
+                f"max by (job) (rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval]) {WAS_EXPORTER})",
                 "{{job}}",
                 FADING,
             )
@@ -259,7 +273,7 @@ EXPORTER.row(
     lines(
         "Memory",
         "Memory that the exporter holds. docs/performance.md has what to expect for which size.",
-        [Query(f"max by (job) (process_resident_memory_bytes{{{JOB}}} {OURS})", "{{job}}")],
+        [Query(f"max by (job) (process_resident_memory_bytes{{{JOB}}} {WAS_EXPORTER})", "{{job}}")],
         unit="bytes",
     ),
     rows(

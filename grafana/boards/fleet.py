@@ -1,4 +1,4 @@
-"""Servers and GPUs: what is there, what it does, and what does not earn."""
+"""Servers and GPUs: inventory, states, and what does not earn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACTIVE: Final = miner("chutes_gpu_active", "gpu_id")
 
 
 def _chutes_of_instances(operator: str) -> str:
-    """Give the chutes of instances that are not active: `and` for those activated before, `unless` for the others."""
+    """Select the chutes of inactive instances: `and` for those that were active before, `unless` for the others."""
     return (
         f"({miner('chutes_instance_info', 'instance_id', 'chute_id')}"
         f" and on (hotkey, instance_id) {miner('chutes_instance_active', 'instance_id')} == 0"
@@ -33,14 +33,14 @@ DISABLED: Final = (
     f"{miner('chutes_gpu_allocation_info', 'gpu_id', 'chute_id')} and on (hotkey, chute_id) "
     f"({_chutes_of_instances('and')} unless on (hotkey, chute_id) {_chutes_of_instances('unless')})"
 )
-"""GPUs of chutes of which instances are disabled and none is starting: the inventory names only an instance's chute."""
+"""GPUs of chutes with disabled and without starting instances, because the inventory has only the instance's chute."""
 STATE: Final = (
     f"(4 * ({ACTIVE} == 1))\n"
     f"or on (hotkey, gpu_id) (3 * ({IN_USE} == 1 and on (hotkey, gpu_id) ({DISABLED})))\n"
     f"or on (hotkey, gpu_id) (2 * ({IN_USE} == 1))\n"
     f"or on (hotkey, gpu_id) ({VERIFIED} and on (hotkey, gpu_id) {IN_USE} == 0)"
 )
-"""A number for each GPU, as the table of states has it: unverified, idle, starting, disabled, earning."""
+"""The number of each GPU's state in `grafana.states.GPU`."""
 GPU_INFO: Final = (
     "topk by (hotkey, gpu_id) (1, "
     f"{miner('chutes_gpu_info', 'gpu_id', 'gpu', 'name', 'server_id', 'device_index', 'verification_host')})"
@@ -52,7 +52,7 @@ SERVER_NAMES: Final = (
 
 
 def _changed(metric: str) -> str:
-    """Give the Unix time at which a metric of each GPU that is 0 or 1 was last the other, within a day."""
+    """Return the Unix time of the last change of a metric that is 0 or 1 for each GPU, within the past day."""
     now = miner(metric, "gpu_id")
     return (
         f"(max_over_time(timestamp({now} == 0)[1d:5m]) and on (hotkey, gpu_id) {now} == 1\n"
@@ -64,7 +64,7 @@ SINCE: Final = "max by (hotkey, gpu_id) (\n{}\n)".format(
     "\nor on (hotkey, gpu_id, of) ".join(
         f'label_replace({since} and on (hotkey, gpu_id) {kept}, "of", "{of}", "", "")'
         for of, since, kept in (
-            # Whether a GPU is verified does not matter to its state while an instance holds it.
+            # While an instance holds a GPU, the verification does not affect its state.
             ("verified", _changed("chutes_gpu_verified"), f"{IN_USE} == 0"),
             ("in use", _changed("chutes_gpu_in_use"), VERIFIED),
             ("active", _changed("chutes_gpu_active"), f"{IN_USE} == 1"),
@@ -72,7 +72,7 @@ SINCE: Final = "max by (hotkey, gpu_id) (\n{}\n)".format(
         )
     )
 )
-"""The Unix time since when each GPU is in its state: at the latest, as it reaches back a day."""
+"""The Unix time since which each GPU is in its state. The GPU may be in it for longer than a day."""
 
 
 def _gpus(state: str) -> str:
@@ -125,7 +125,7 @@ FLEET.row(
         decimals=0,
     ),
     tile(
-        "Servers without GPUs",
+        "Without GPUs",
         "Servers that list no GPU: the GPUs were deleted, or the registration stopped halfway. Add the server again, "
         "or remove it.",
         or_absence(f"sum({miner('chutes_fleet_servers_without_gpus')})", "servers"),
@@ -133,7 +133,7 @@ FLEET.row(
         decimals=0,
     ),
     tile(
-        "Maintenance pending",
+        "Maintenance",
         "Servers that hold an upgrade slot of a maintenance window; their instances were deleted, validly. Upgrade "
         "them: they hold it until they boot with the target version.",
         or_absence(f"sum({miner('chutes_server_maintenance_pending', 'server_id')})", "servers"),

@@ -1,10 +1,10 @@
-"""The life of each instance: starts, the first hour, purges, multipliers; and the private gate."""
+"""The life of each instance (starts, the first hour, purges, multipliers) and the private gate."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import WATCHED, Board, Column, Query, lines, miner, named, or_absence, platform, rows, tile
+from grafana.parts import WATCHED, Board, Column, Query, lines, miner, or_absence, platform, rows, tile, with_chute_name
 from grafana.states import FLAG, INSTANCE, ORANGE, RED
 from grafana.worlds import BUSY, FADING_KEYED, KEYED, SICK, STOCKED
 
@@ -30,13 +30,13 @@ STATE: Final = (
     f"or on (hotkey, instance_id) (1 + ({STARTING}))\n"
     f"or on (hotkey, instance_id) (2 + ({ACTIVE} == 0))"
 )
-"""A number for each instance, as the table of states has it: failed (2025 only), starting, disabled, active."""
+"""The number of each instance's state in `grafana.states.INSTANCE`."""
 TEE_INSTANCES: Final = (
     f"sum by (hotkey) ({ACTIVE} * on (hotkey, instance_id) group_left (chute_id) {INFO}"
     f" and on (chute_id) {platform('chutes_chute_info', 'chute_id', tee='true')})\n"
     f"or on (hotkey) 0 * {miner('chutes_miner_private_gate_instances')}"
 )
-"""Active instances of TEE chutes, by miner; one of them opens the private gate."""
+"""Active instances of TEE chutes, by miner. One of them opens the private gate."""
 
 
 def _in(state: str) -> str:
@@ -128,7 +128,7 @@ INSTANCES.row(
         [
             Query(f"({STATE}) * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
             Query(
-                named(INFO),
+                with_chute_name(INFO),
                 data=STOCKED,
             ),
             Query(f"time() - {CREATED}", data=STOCKED),

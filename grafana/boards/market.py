@@ -1,10 +1,22 @@
-"""Every chute with its demand and its pay, and what the miner has free for it: where to deploy next."""
+"""Demand and compute units of every chute, and the miner's free GPUs: where to deploy next."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import Board, Column, Query, lines, miner, named, or_absence, platform, rows, ten, tile
+from grafana.parts import (
+    Board,
+    Column,
+    Query,
+    lines,
+    miner,
+    or_absence,
+    platform,
+    rows,
+    tile,
+    top_ten_at_end,
+    with_chute_name,
+)
 from grafana.states import IMAGE, ORANGE
 from grafana.worlds import KEYED, LIVE, SICK, STOCKED
 
@@ -21,19 +33,19 @@ PAY_OF_A_GPU: Final = f"{PAY} / on (chute_id) ({GPUS} > 0)"
 UTILIZATION: Final = platform("chutes_chute_utilization_ratio", "chute_id")
 SUPPORTED: Final = platform("chutes_chute_supported_gpu_info", "chute_id", "gpu")
 IDLE: Final = f"max by (gpu) (sum by (hotkey, gpu) ({miner('chutes_fleet_gpus', 'gpu', 'state', state='idle')}))"
-"""Idle GPUs of each model: of the watched miner that has most of them, as an instance runs on one miner's."""
+"""Idle GPUs of each model, of the watched miner with the most. An instance runs on the GPUs of one miner."""
 OPEN: Final = platform("chutes_chute_info", "chute_id", disabled="!true")
 FITTING: Final = (
     f"({SUPPORTED} * on (chute_id) group_left () ({PAY_OF_A_GPU})\n"
     f"and on (chute_id) {OPEN}\n"
     f"and on (chute_id, gpu) ({SUPPORTED} * on (chute_id) group_left () {GPUS} <= on (gpu) group_left () {IDLE}))"
 )
-"""Pay of a GPU, for each chute and model of which there are enough idle ones for an instance."""
+"""Compute units per GPU-second, for each chute and model with enough idle GPUs for an instance."""
 
 MARKET.row(
     "Which chutes are in demand?",
     tile(
-        "Wanted more than served",
+        "Over capacity",
         "Chutes with more demand than capacity: their average utilisation of the past hour is above 1. Whether the "
         "service admits another instance depends on its target for the chute.",
         or_absence(f"count({UTILIZATION} > 1) or on () 0 * count({UTILIZATION})", "metrics"),
@@ -65,7 +77,7 @@ MARKET.row(
         decimals=0,
     ),
     tile(
-        "Longest wait of a job",
+        "Longest job wait",
         "How long the oldest unclaimed job has waited. Nobody may have the GPUs that it asks for, or launches failed.",
         or_absence(f"time() - {platform('chutes_jobs_oldest_created_timestamp_seconds')}", "jobs"),
         unit="s",
@@ -104,7 +116,7 @@ MARKET.row(
         "for the cheapest GPU that the chute allows. The Fleet board says whether the GPUs are in one server.",
         [
             Query(
-                f"topk by (gpu) (5, {named(FITTING)})",
+                f"topk by (gpu) (5, {with_chute_name(FITTING)})",
                 data=SICK,
             ),
         ],
@@ -123,7 +135,7 @@ MARKET.row(
         "becomes active; an instance approaches the present factors, without the bounty, 2 to 8 hours after.",
         [
             Query(
-                named(
+                with_chute_name(
                     platform("chutes_chute_compute_multiplier_factor", "chute_id", "factor", factor="!base") + " != 1"
                 ),
                 data=KEYED,
@@ -143,7 +155,7 @@ MARKET.row(
         "Pay on the cheapest GPU that a chute allows, demand, supply, and users' price, the best paid for a GPU first. "
         "High utilisation and rate limits mean unmet demand. My idle needs --collector.chute_gpus.",
         [
-            Query(named(PAY_OF_A_GPU), data=KEYED),
+            Query(with_chute_name(PAY_OF_A_GPU), data=KEYED),
             Query(platform("chutes_chute_bounty_age_seconds", "chute_id"), data=KEYED),
             Query(UTILIZATION, data=LIVE),
             Query(platform("chutes_chute_window_rate_limits", "chute_id", window="1h"), data=LIVE),
@@ -232,14 +244,20 @@ MARKET.row(
     lines(
         "Utilisation of the most wanted",
         "The ten chutes whose capacity is used most. Above 100 % there is more demand than capacity.",
-        [Query(named(ten(UTILIZATION, "chute_id")), "{{name}}")],
+        [Query(with_chute_name(top_ten_at_end(UTILIZATION, "chute_id")), "{{name}}")],
         unit="percentunit",
     ),
     lines(
         "Compute units per GPU-second, top 10",
         "Compute units a second and GPU of the ten best paid chutes, on the cheapest GPU that each allows. A peak is "
         "urgency or a bounty.",
-        [Query(named(ten(f"{PAY_OF_A_GPU} and on (chute_id) {OPEN}", "chute_id")), "{{name}}", KEYED)],
+        [
+            Query(
+                with_chute_name(top_ten_at_end(f"{PAY_OF_A_GPU} and on (chute_id) {OPEN}", "chute_id")),
+                "{{name}}",
+                KEYED,
+            )
+        ],
         unit="none",
         empty="Nothing known: the exporter has no key, or the API has not answered",
     ),
@@ -286,7 +304,9 @@ MARKET.row(
         "miners at most.",
         [
             Query(
-                named(f"topk by (job_id) (1, {platform('chutes_job_info', 'job_id', 'chute_id', 'method', 'status')})"),
+                with_chute_name(
+                    f"topk by (job_id) (1, {platform('chutes_job_info', 'job_id', 'chute_id', 'method', 'status')})"
+                ),
                 data=KEYED,
             ),
             Query(f"time() - {platform('chutes_job_created_timestamp_seconds', 'job_id')}", data=KEYED),

@@ -1,4 +1,4 @@
-"""Is everything all right, what do I earn, and how does it move?"""
+"""The miner's health, earnings and trends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from grafana.parts import (
     board_link,
     lines,
     miner,
-    named,
     or_absence,
     platform,
     rows,
     tile,
+    with_chute_name,
 )
 from grafana.states import ACCEPTED, ANSWERS, BLACKLISTED, GPU, ORANGE, RED, REGISTERED, SEVERITY
 from grafana.worlds import ALARMED, ALL, BUSY, FADING_BUSY, KEYED, SICK, STOCKED
@@ -27,7 +27,7 @@ GPUS: Final = miner("chutes_fleet_gpus", "gpu", "state")
 EARNING: Final = miner("chutes_fleet_gpus", "gpu", "state", state="~earning|disabled")
 NOT_EARNING: Final = miner("chutes_fleet_gpus", "gpu", "state", state="~idle|unverified")
 ALERT_LABELS: Final = "alertname, severity, hotkey, job, feed, collector, server, server_id, gpu, chute_id, instance_id"
-"""All labels of alerts: each that fires is a row."""
+"""All labels of alerts. Each firing alert is a row."""
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 SEATS: Final = 256
 """Seats of the subnet."""
@@ -166,7 +166,7 @@ OVERVIEW.row(
         decimals=0,
     ),
     tile(
-        "Share of compute, 1 h",
+        "Compute share, 1 h",
         "The share of everybody's compute units in the past hour. It moves first: the score share covers a whole day "
         "and follows it.",
         or_absence(
@@ -333,7 +333,7 @@ OVERVIEW.row(
         "day. A chute that holds GPUs and is far down earns less for them than others: see the Market board.",
         [
             Query(
-                named(
+                with_chute_name(
                     f"sum by (chute_id) ({miner('chutes_miner_chute_window_compute_units', 'chute_id', window=window)})"
                 ),
                 data=BUSY,

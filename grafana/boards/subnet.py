@@ -1,10 +1,23 @@
-"""All miners: the leaders, how concentrated scores are, and who came, left or was blacklisted."""
+"""All miners: leaders, concentration of scores, and registered, deregistered and blacklisted miners."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import JOB, OURS, Board, Column, Query, lines, miner, or_absence, platform, rows, ten, tile
+from grafana.parts import (
+    JOB,
+    WAS_EXPORTER,
+    Board,
+    Column,
+    Query,
+    lines,
+    miner,
+    or_absence,
+    platform,
+    rows,
+    tile,
+    top_ten_at_end,
+)
 from grafana.states import BLACKLISTED, DOWN, OFF
 from grafana.worlds import ALL, KEYED, SICK
 
@@ -48,14 +61,14 @@ SUBNET.row(
         decimals=0,
     ),
     tile(
-        "Share of the best ten",
+        "Top ten share",
         "The ten best miners' share of all scores. It needs the recording rules of prometheus/rules/, and an exporter "
         "with --miners all.",
         Query(
             'max(subnet:chutes_miner_score_ratio:top10{job=~"$job|"})\n'
             f"or on () ({OFF} * (count(chutes_exporter_build_info{{{JOB}}}) > bool 0)"
             ' and on () prometheus:chutes_rules:loaded{job=~"$job|"})\n'
-            f"or on () ({DOWN} * (count(up{{{JOB}}} == 0 {OURS}) > bool 0))",
+            f"or on () ({DOWN} * (count(up{{{JOB}}} == 0 {WAS_EXPORTER}) > bool 0))",
             data=ALL,
         ),
         unit="percentunit",
@@ -84,7 +97,7 @@ SUBNET.row(
 )
 
 SUBNET.row(
-    "Who leads?",
+    "Leaders",
     rows(
         "Leaderboard",
         "All miners that the exporter tells of, the best first. To see one on the other boards, "
@@ -129,7 +142,7 @@ SUBNET.row(
     lines(
         "Score share of the best ten",
         "The ten greatest shares. A line that jumps is a miner that brought, or lost, many GPUs.",
-        [Query(ten(SHARE, "hotkey"), "{{hotkey}}")],
+        [Query(top_ten_at_end(SHARE, "hotkey"), "{{hotkey}}")],
         unit="percentunit",
         size=(24, 8),
     ),

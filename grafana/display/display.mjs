@@ -6,6 +6,8 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
+import { setUp } from './frames.mjs';
+
 // The package is made for browsers.
 globalThis.window = globalThis;
 Object.defineProperty(globalThis, 'navigator', {
@@ -16,92 +18,10 @@ const grafana = createRequire(import.meta.url)('@grafana/data');
 const { FieldType } = grafana;
 const theme = grafana.createTheme({ colors: { mode: 'dark' } });
 const timeZone = 'utc';
+const replaceVariables = (text) => text;
+const { prepare } = setUp(grafana);
 
-// The names of panels' options, as Grafana's panels register them; the values are taken as they are.
-const option = (id, custom) => ({
-  id: custom ? `custom.${id}` : id,
-  path: id,
-  name: id,
-  isCustom: custom,
-  process: grafana.identityOverrideProcessor,
-  override: grafana.identityOverrideProcessor,
-  editor: () => null,
-  shouldApply: () => true,
-});
-const standard = ['unit', 'min', 'max', 'decimals', 'displayName', 'noValue', 'thresholds', 'mappings', 'links', 'color', 'filterable'];
-const custom = ['cellOptions', 'width'];
-grafana.standardFieldConfigEditorRegistry.setInit(() => standard.map((id) => option(id, false)));
-const registry = new grafana.FieldConfigOptionsRegistry(() => [
-  ...standard.map((id) => option(id, false)),
-  ...custom.map((id) => option(id, true)),
-]);
-// Some have a second name.
-const transformers = new Map(Object.values(grafana.standardTransformers).map((one) => [one.id, one]));
-grafana.standardTransformersRegistry.setInit(() =>
-  [...transformers.values()].map((transformation) => ({
-    id: transformation.id,
-    name: transformation.name,
-    transformation,
-    editor: () => null,
-  }))
-);
 const known = new Set(grafana.getValueFormats().flatMap((category) => category.submenu.map((format) => format.value)));
-
-const number = (text) => (text === 'NaN' ? NaN : Number(text.replace('Inf', 'Infinity')));
-
-const legend = (format, labels) => {
-  if (format === '__auto') {
-    return Object.entries(labels).map(([label, value]) => `${label}="${value}"`).join(', ') || 'Value';
-  }
-  return format.replace(/\{\{\s*(.+?)\s*\}\}/g, (_, label) => labels[label] ?? '');
-};
-
-// As the data source makes them of answers: a table for each query that asks for one, else a frame a series.
-function frames({ panel, answers }) {
-  return panel.targets.flatMap((target) => {
-    const result = answers[target.refId].result;
-    if (target.format === 'table') {
-      const labels = [...new Set(result.flatMap((one) => Object.keys(one.metric)))].sort();
-      const value = panel.targets.length > 1 ? `Value #${target.refId}` : 'Value';
-      return grafana.toDataFrame({
-        refId: target.refId,
-        fields: [
-          { name: 'Time', type: FieldType.time, values: result.map((one) => one.value[0] * 1000) },
-          ...labels.map((label) => ({
-            name: label,
-            type: FieldType.string,
-            values: result.map((one) => one.metric[label] ?? ''),
-          })),
-          { name: value, type: FieldType.number, values: result.map((one) => number(one.value[1])) },
-        ],
-      });
-    }
-    return result.map((one) => {
-      const points = one.values ?? [one.value];
-      const name = legend(target.legendFormat, one.metric);
-      return grafana.toDataFrame({
-        refId: target.refId,
-        fields: [
-          { name: 'Time', type: FieldType.time, values: points.map(([time]) => time * 1000) },
-          {
-            name: 'Value',
-            type: FieldType.number,
-            labels: one.metric,
-            config: { displayNameFromDS: name },
-            values: points.map(([, value]) => number(value)),
-          },
-        ],
-      });
-    });
-  });
-}
-
-const transformed = (panel, data) =>
-  new Promise((resolve, reject) =>
-    grafana
-      .transformDataFrame(panel.transformations ?? [], data, { interpolate: (text) => text })
-      .subscribe({ next: resolve, error: reject })
-  );
 
 const shown = ({ text, prefix, suffix, color }) => ({
   text: `${prefix ?? ''}${text}${suffix ?? ''}`,
@@ -114,21 +34,14 @@ async function see(request) {
     Object.fromEntries(one.properties.map(({ id, value }) => [id, value])))]
     .map((config) => config.unit).filter(Boolean);
   const unknown = units.filter((unit) => !known.has(unit));
-  const data = grafana.applyFieldOverrides({
-    data: await transformed(panel, frames(request)),
-    fieldConfig: panel.fieldConfig,
-    fieldConfigRegistry: registry,
-    replaceVariables: (text) => text,
-    theme,
-    timeZone,
-  });
+  const { data, fieldConfig } = await prepare(request, { theme, timeZone, replaceVariables });
   const empty = panel.fieldConfig.defaults.noValue;
   if (panel.type === 'stat') {
     const values = grafana.getFieldDisplayValues({
       data,
-      fieldConfig: panel.fieldConfig,
+      fieldConfig,
       reduceOptions: panel.options.reduceOptions,
-      replaceVariables: (text) => text,
+      replaceVariables,
       theme,
       timeZone,
     });

@@ -37,7 +37,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_routing_is_what_alertmanager_takes() -> None:
+def test_alertmanager_accepts_the_routing() -> None:
     result = run("amtool", "check-config", str(ROUTING))
     assert result.returncode == 0, result.stdout + result.stderr
 

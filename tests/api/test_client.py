@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +33,7 @@ from chutes_exporter.api.errors import (
     UndecodableError,
     UnexpectedStatusError,
 )
-from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.api.keys import Hotkey, verify_headers
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import HOTKEY, KEY, NOON, Clock, served, until
 
@@ -50,7 +51,7 @@ async def client(simulator: Simulator, clock: Clock) -> AsyncIterator[ChutesClie
         yield running
 
 
-async def test_all_sixteen_endpoints_answer(client: ChutesClient, simulator: Simulator) -> None:
+async def test_all_endpoints_answer(client: ChutesClient, simulator: Simulator) -> None:
     world = simulator.world
     chutes = (await client.chutes(KEY)).value
     assert len(chutes) == 30
@@ -80,11 +81,21 @@ async def test_all_sixteen_endpoints_answer(client: ChutesClient, simulator: Sim
     assert len((await client.unique_chute_history(HOTKEY)).value) == 169
     assert (await client.thrash_cooldowns(KEY)).value == []
     assert len((await client.metagraph()).value) == 12
+    scaled = [chute.chute_id for chute in world.chutes if chute.scaled]
+    assert [row.chute_id for row in (await client.utilization()).value] == scaled
+    assert {bounty.chute_id for bounty in (await client.bounties()).value} >= {
+        chute.chute_id for chute in world.chutes if world.bounty(chute, NOON) is not None
+    }
+    updates = (await client.rolling_updates()).value
+    assert [update.chute_id for update in updates] == [one.chute.chute_id for one in world.rolling_updates(NOON)]
+    servers = (await client.maintenance(KEY)).value.servers
+    assert servers is not None
+    assert len(servers) == len([server for server in world.miners[0].servers if server.is_tee]) > 0
     stuck = next(job for job in world.jobs(NOON) if job.stuck and job.miner is world.miners[0])
     await client.release_job(stuck.job_id, KEY)
     assert stuck.job_id in world.released_jobs
-    assert {asked.endpoint for asked in simulator.asked} == {endpoint.name for endpoint in e.ENDPOINTS}
-    assert len(e.ENDPOINTS) == 16
+    assert {asked.endpoint for asked in simulator.requests} == {endpoint.name for endpoint in e.ENDPOINTS}
+    assert len(e.ENDPOINTS) == 20
     assert repr(e.CHUTE) == "<GET /miner/chutes/{chute_id}/{version}>"
 
 
@@ -96,15 +107,39 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
             await client.fetch(endpoint, key=KEY, path=needed)
         except NotFoundError:
             assert endpoint in (e.CHUTE, e.RELEASE_JOB)
-    signed = {asked.endpoint for asked in simulator.asked if asked.signed or asked.hotkey}
+    signed = {asked.endpoint for asked in simulator.requests if asked.signed or asked.hotkey}
     public = {"metrics", "stats", "scores", "metagraph", "unique_chute_history"}
+    public |= {"utilization", "bounties", "rolling_updates"}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS} - public
+
+
+async def test_the_maintenance_policy_is_signed_with_a_word_of_its_own() -> None:
+    brought: list[dict[str, str]] = []
+
+    async def policy(request: Request) -> Response:
+        brought.append({name.removeprefix("x-chutes-"): value for name, value in request.headers.items()})
+        return Response(b'{"active_window": null, "current_slots": 0, "servers": []}')
+
+    async with served(Starlette(routes=[Route(e.MAINTENANCE.path, policy)])) as url, ChutesClient(url) as client:
+        found = (await client.maintenance(KEY)).value
+    assert (found.active_window, found.current_slots, found.servers) == (None, 0, [])
+    (headers,) = brought
+    signed = headers["hotkey"], headers["nonce"], headers["signature"]
+    assert verify_headers(*signed, "tee")
+    assert not verify_headers(*signed)
+
+
+async def test_a_signature_with_another_word_is_refused(client: ChutesClient) -> None:
+    with pytest.raises(SignatureRefusedError, match=r":tee$"):
+        await client.fetch(replace(e.MAINTENANCE, purpose="miner"), key=KEY)
+    with pytest.raises(SignatureRefusedError, match=r":miner$"):
+        await client.fetch(replace(e.NODES, purpose="tee"), key=KEY)
 
 
 async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient, simulator: Simulator) -> None:
     with pytest.raises(TypeError, match="must be signed"):
         await client.fetch(e.NODES)
-    assert simulator.asked == []
+    assert simulator.requests == []
 
 
 async def test_a_stream_yields_records_as_they_arrive(client: ChutesClient, simulator: Simulator) -> None:
@@ -130,7 +165,7 @@ async def test_a_stream_yields_records_as_they_arrive(client: ChutesClient, simu
     ("fault", "kind", "words"),
     [
         (Fault(status=401), SignatureRefusedError, "seed belongs to the hotkey"),
-        (Fault(status=403, body=b"<html>denied</html>"), ForbiddenError, "address"),
+        (Fault(status=403, body=b"<html>denied</html>"), ForbiddenError, "proxy"),
         (Fault(status=400), BadRequestError, "SS58"),
         (Fault(status=422), BadRequestError, "SS58"),
         (Fault(status=404), NotFoundError, "not know"),
@@ -149,7 +184,7 @@ async def test_a_stream_yields_records_as_they_arrive(client: ChutesClient, simu
     ],
 )
 @pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.METRICS])
-async def test_errors_are_told_apart_and_say_what_to_do(
+async def test_each_error_has_its_class_and_advice(
     simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[ApiError], words: str
 ) -> None:
     simulator.faults[endpoint.name] = fault
@@ -171,7 +206,7 @@ async def test_the_wait_that_the_api_asks_for_is_known_in_seconds(client: Chutes
         assert error.value.retry_after == seconds
 
 
-async def test_an_unregistered_hotkey_is_told_apart_from_a_bad_signature(client: ChutesClient) -> None:
+async def test_an_unregistered_hotkey_differs_from_a_bad_signature(client: ChutesClient) -> None:
     with pytest.raises(NotRegisteredError, match="not registered") as error:
         await client.nodes(STRANGER)
     assert "subnet 64" in error.value.advice
@@ -211,19 +246,19 @@ async def test_a_wait_until_a_date_is_counted_by_the_services_clock(simulator: S
     assert error.value.retry_after == 60
 
 
-async def test_who_waits_too_long_for_a_turn_gives_up(simulator: Simulator) -> None:
+async def test_a_request_that_waits_too_long_for_a_connection_times_out(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=60)
     async with ChutesClient(simulator.url, total_timeout=0.3) as client:
         results = await asyncio.gather(*(client.scores() for _ in range(12)), return_exceptions=True)
     assert {type(result) for result in results} == {TimedOutError}
-    assert any("were before it" in str(result) for result in results)
+    assert any("too many earlier requests" in str(result) for result in results)
 
 
 async def test_each_request_is_signed_afresh(client: ChutesClient, clock: Clock, simulator: Simulator) -> None:
     await client.nodes(KEY)
     clock.now += 3600
     await client.nodes(KEY)
-    assert [asked.status for asked in simulator.asked] == [200, 200]
+    assert [asked.status for asked in simulator.requests] == [200, 200]
 
 
 async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> None:
@@ -247,7 +282,7 @@ async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_confi
     assert elsewhere == []
 
 
-async def test_what_the_server_echoes_of_a_signature_is_not_repeated() -> None:
+async def test_a_signature_that_the_server_echoes_is_not_shown() -> None:
     async def echo(request: Request) -> Response:
         return PlainTextResponse(f"bad: {request.headers['x-chutes-signature'].upper()}", 500)
 
@@ -353,7 +388,7 @@ async def test_only_the_compression_that_was_asked_for_is_read(coding: str) -> N
         return Response(gzip.compress(gzip.compress(b"{}")), headers={"content-encoding": coding})
 
     async with served(Starlette(routes=[Route("/miner/scores", scores)])) as url, ChutesClient(url) as client:
-        with pytest.raises(UndecodableError, match="not asked for"):
+        with pytest.raises(UndecodableError, match="unsupported compression"):
             await client.scores()
 
 
@@ -376,18 +411,16 @@ async def test_path_arguments_stay_one_segment(client: ChutesClient, simulator: 
         await client.unique_chute_history("../metagraph?x=1#y")
     with pytest.raises(NotFoundError):
         await client.release_job("../../miner/nodes/", KEY)
-    assert all(asked.endpoint == "unique_chute_history" for asked in simulator.asked)
+    assert all(asked.endpoint == "unique_chute_history" for asked in simulator.requests)
 
 
 @pytest.mark.parametrize("value", ["", ".", ".."])
-async def test_what_would_climb_out_of_the_path_is_not_asked(
-    client: ChutesClient, simulator: Simulator, value: str
-) -> None:
-    with pytest.raises(BadRequestError, match="no id"):
+async def test_a_path_traversal_is_not_requested(client: ChutesClient, simulator: Simulator, value: str) -> None:
+    with pytest.raises(BadRequestError, match="the id is invalid"):
         await client.release_job(value, KEY)
-    with pytest.raises(BadRequestError, match="no id"):
+    with pytest.raises(BadRequestError, match="the id is invalid"):
         await client.chute("x", value, KEY)
-    assert simulator.asked == []
+    assert simulator.requests == []
 
 
 async def test_nobody_listening_is_unavailable() -> None:
@@ -395,6 +428,13 @@ async def test_nobody_listening_is_unavailable() -> None:
         with pytest.raises(UnavailableError) as error:
             await client.scores()
     assert "--api.url" in error.value.advice
+
+
+async def test_https_to_a_server_without_tls_is_explained(simulator: Simulator) -> None:
+    async with ChutesClient(simulator.url.replace("http://", "https://")) as client:
+        with pytest.raises(UnavailableError) as error:
+            await client.scores()
+    assert "The server answers without TLS. Set --api.url" in error.value.advice
 
 
 async def test_broken_compression_is_undecodable() -> None:
@@ -434,7 +474,7 @@ async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> 
     seen: list[Exchange] = []
     async with ChutesClient(simulator.url, watcher=seen.append) as client:
         task = asyncio.create_task(client.scores())
-        await until(lambda: simulator.api.most_at_once["scores"])
+        await until(lambda: simulator.api.max_concurrent["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -234,7 +234,7 @@ def test_scores_of_2025_bring_what_is_in_them() -> None:
     assert scores.raw == {"a": RawScore()}
 
 
-async def test_what_an_instance_or_a_job_keeps_secret_is_in_no_error() -> None:
+async def test_no_error_shows_secret_fields_of_instances_or_jobs() -> None:
     secret = {
         "extra": {"key": "marker"},
         "cacert": "marker",

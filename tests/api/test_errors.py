@@ -17,7 +17,12 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("signature", [SIGNATURE, SIGNATURE.upper(), f"0x{SIGNATURE}", SIGNATURE[:64]])
+@pytest.mark.parametrize(
+    "signature",
+    [SIGNATURE, SIGNATURE.upper(), f"0x{SIGNATURE}", SIGNATURE[:64]],
+    # A signature is never the same twice, and the processes of a parallel run compare names.
+    ids=["plain", "upper", "prefixed", "half"],
+)
 def test_a_signature_in_the_text_of_an_error_is_hidden(signature: str) -> None:
     error = UnavailableError(f"500 cannot verify {signature}!", status=500)
     assert str(error).removesuffix("!").endswith("[hex]")
@@ -52,7 +57,7 @@ def test_advice_for_one_error_leaves_the_advice_of_its_kind_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "wait"), [(None, "Wait a while;"), (0.5, "Wait 0.5 seconds;"), (720, "Wait 12 minutes;")]
+    ("retry_after", "wait"), [(None, "Wait a while."), (0.5, "Wait 0.5 seconds."), (720, "Wait 12 minutes.")]
 )
 def test_the_advice_after_too_many_requests_says_how_long_to_wait(retry_after: float | None, wait: str) -> None:
     error = RateLimitedError("429", status=429, retry_after=retry_after)

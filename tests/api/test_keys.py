@@ -65,7 +65,7 @@ def test_a_seed_of_another_address_is_refused() -> None:
         "5\N{SNOWMAN}",
     ],
 )
-def test_what_is_no_bittensor_address_is_refused(address: str) -> None:
+def test_an_invalid_bittensor_address_is_refused(address: str) -> None:
     with pytest.raises(HotkeyError):
         public_key(address)
 
@@ -151,7 +151,7 @@ def test_an_address_with_two_neighbours_swapped_is_never_the_same_key(key: bytes
 # A key that begins with a zero gets an address of another length in network 0.
 @given(key=KEYS.filter(lambda key: key[0] > 0), prefix=st.integers(0, 16383).filter(lambda prefix: prefix != 42))
 def test_an_address_of_another_network_is_refused_with_its_prefix(key: bytes, prefix: int) -> None:
-    with pytest.raises(HotkeyError, match=rf"is of another network \(prefix {prefix}\)"):
+    with pytest.raises(HotkeyError, match=rf"belongs to another network \(prefix {prefix}\)"):
         public_key(encoded(prefix, key))
 
 
@@ -163,13 +163,13 @@ def test_an_address_of_another_network_is_refused_with_its_prefix(key: bytes, pr
     ],
 )
 def test_known_addresses_of_other_networks_are_refused_with_their_prefix(address: str, prefix: int) -> None:
-    with pytest.raises(HotkeyError, match=rf"is of another network \(prefix {prefix}\)"):
+    with pytest.raises(HotkeyError, match=rf"belongs to another network \(prefix {prefix}\)"):
         public_key(address)
 
 
 @given(st.binary(min_size=29, max_size=35).filter(lambda payload: len(payload) != 32))
 def test_a_key_of_another_length_is_refused(payload: bytes) -> None:
-    with pytest.raises(HotkeyError, match="is not the address of a key of 32 bytes"):
+    with pytest.raises(HotkeyError, match="is not the address of a 32-byte key"):
         public_key(encoded(42, payload))
 
 

@@ -80,14 +80,14 @@ def test_trust_is_known_where_any_seat_has_some() -> None:
         ({"activated_at": None}, "starting"),
         ({"active": False, "activated_at": None, "verification_error": "x"}, "failed"),
         ({"active": None, "activated_at": None, "verification_error": "x"}, "failed"),
-        # What the answer does not say.
+        # Fields that the answer does not have.
         ({"active": False}, None),
         ({"activated_at": NOON}, None),
         ({"active": None, "activated_at": NOON}, None),
         ({}, None),
     ],
 )
-def test_what_an_instance_does(fields: dict[str, Any], state: str | None) -> None:
+def test_the_state_of_an_instance_follows_from_its_times(fields: dict[str, Any], state: str | None) -> None:
     assert meaning.instance_state(instance(**fields)) == state
 
 
@@ -158,7 +158,7 @@ def test_a_holder_that_could_be_any_of_several_is_unknown() -> None:
     assert meaning.inventory_states([held("g", VERIFIED)], twins) == {"g": None}
 
 
-def test_instances_in_one_state_need_not_be_told_apart() -> None:
+def test_two_instances_in_one_state_on_a_gpu_are_not_a_conflict() -> None:
     instances = [instance(**STARTING), instance(**VERIFIED)]
     assert meaning.inventory_states([held("g", DISABLED)], instances) == {"g": "starting"}
     assert meaning.inventory_states([held("g", STARTING, active=None)], instances) == {"g": "starting"}
@@ -172,7 +172,7 @@ def test_an_instance_of_an_unknown_chute_may_hold_any_gpu() -> None:
     assert meaning.inventory_states([held("g", STARTING)], []) == {"g": None}
 
 
-def test_of_two_holders_of_a_gpu_the_active_one_counts() -> None:
+def test_the_active_holder_of_a_gpu_counts() -> None:
     instances = [instance(**STARTING), instance(**ACTIVE, chute_id="d")]
     for inventory in itertools.permutations([held("g", STARTING), held("g", ACTIVE, chute_id="d")]):
         assert meaning.inventory_states(inventory, instances) == {"g": "active"}
@@ -190,7 +190,7 @@ def test_of_two_holders_of_a_gpu_the_active_one_counts() -> None:
         ({"miner_hotkey": None}, None),
     ],
 )
-def test_what_a_job_does(fields: dict[str, Any], state: str | None) -> None:
+def test_the_state_of_a_job_follows_from_its_fields(fields: dict[str, Any], state: str | None) -> None:
     # A job that waits and one that is stuck are both "pending".
     assert meaning.job_state(read(Job, job_id="j", status="pending", **fields)) == state
 
@@ -216,7 +216,7 @@ def test_demand_is_unknown_where_nobody_has_any() -> None:
     assert set(meaning.unknown_metrics([zero])) == {*meaning.DEMAND_FIELDS, "error_count"}
 
 
-def test_what_was_not_measured_is_unknown_by_itself() -> None:
+def test_a_value_that_was_not_measured_is_unknown() -> None:
     rest = {"total_compute_time": 2.0, "total_usage_usd": 1.0, "error_count": 1}
     assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.0, **rest)]) == ["utilization"]
     assert meaning.unknown_metrics([demand(total_invocations=0, utilization=0.5, **rest)]) == ["total_invocations"]
@@ -243,7 +243,7 @@ def test_gpu_ids_become_nvidias(gpu_id: str, uuid: str | None) -> None:
     assert meaning.nvidia_uuid(gpu_id) == uuid
 
 
-def test_what_everybody_earns_per_second() -> None:
+def test_the_rates_of_all_miners_are_sums_of_their_active_instances() -> None:
     running = [ActiveInstance(f"i{n}", miner_hotkey="ab"[n % 2], compute_multiplier=n / 8) for n in range(1, 4)]
     assert meaning.active_rates(running) == {"b": 0.5, "a": 0.25}
     assert meaning.active_rates([]) == {}

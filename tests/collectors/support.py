@@ -34,7 +34,7 @@ UNREADABLE = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Collected:
-    """What a collector made.
+    """The samples of one collection.
 
     Attributes:
         samples: Values by series, written like ``chutes_images{status=built}``; empty labels are left out.

@@ -87,6 +87,7 @@ def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
     assert {one.name: one.scope for one in COLLECTORS if one.scope != "platform"} == {
         "fleet": "signer",
         "servers": "signer",
+        "maintenance": "signer",
         "nodes": "signer",
         "instances": "signer",
         "private_gate": "signer",
@@ -105,8 +106,9 @@ def test_a_collector_says_when_it_is_on() -> None:
     assert collector(METAGRAPH).default_in_words == "on"
     assert collector(NODES).default_in_words == "on, with a hotkey's seed"
     assert collector(METAGRAPH, default="off").default_in_words == "off"
-    assert collector(METAGRAPH, default="few").default_in_words.startswith("on where 1 to 16 ")
-    assert collector(METAGRAPH, default="watched").default_in_words.startswith("on where only named ")
+    assert collector(METAGRAPH, default="few").default_in_words.startswith("on if 1 to 16 ")
+    assert collector(METAGRAPH, default="key").default_in_words == "on with a hotkey's seed"
+    assert collector(METAGRAPH, default="watched").default_in_words.startswith("on if only configured ")
 
 
 def test_every_collector_has_its_own_name_and_metrics() -> None:

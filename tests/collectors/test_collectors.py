@@ -63,7 +63,9 @@ def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
         assert (metric.kind == "info") == metric.name.endswith("_info")
         assert (metric.kind == "counter") == metric.name.endswith("_total")
         assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(metric.labels)
-        assert ("_window_" in metric.name) == ("window" in metric.labels)
+        # A ratio of a recent window is no sum over it, and a maintenance window is another thing.
+        sums = "_window_" in metric.name and "_maintenance_window_" not in metric.name
+        assert sums == ("window" in metric.labels and metric.unit != "ratio")
 
 
 async def test_no_collector_makes_a_metric_that_it_does_not_declare(simulator: Simulator) -> None:

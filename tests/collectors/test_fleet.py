@@ -97,7 +97,7 @@ def test_a_gpu_that_only_the_inventory_lists_is_in_use_and_in_no_count() -> None
     }
 
 
-def test_of_two_instances_on_a_gpu_the_active_one_decides() -> None:
+def test_the_active_one_of_two_instances_on_a_gpu_decides() -> None:
     both = [held("g1", ACTIVE), held("g1", STARTING)]
     for inventory in (both, both[::-1]):
         made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=[ACTIVE, STARTING]))

@@ -20,7 +20,7 @@ from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.table import FEEDS
 from tests.collectors.support import decoded
 from tests.support import HOTKEY, RECORDINGS, data_of, replay, scrape, served, watching
-from tests.test_recordings import ALL_ON, DIRECTORIES, NAMES, Miner, older_bodies, raw_json, stream
+from tests.test_recordings import ALL_ON, DIRECTORIES, EXTRA, NAMES, Miner, older_bodies, raw_json, stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ NULL_MEANS = {
         "chutes_job_tries",
     },
 }
-"""What null in a field may change, because the service gives it a meaning of its own."""
+"""Samples that null in a field may change, because null has a meaning there."""
 # No error.
 NULL_MEANS["instances.verification_error"] = {
     "chutes_fleet_instances",
@@ -202,7 +202,7 @@ def _lacks_a_label(key: Key, gone: set[Key]) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *EXTRA, "maintenance"])
 @pytest.mark.parametrize("where", WORLDS)
 async def test_a_missing_field_changes_no_number_and_adds_none(where: str, name: str, kind: str) -> None:
     world = await world_of(where)
@@ -240,11 +240,16 @@ ON_A_PAGE = (
     ("jobs", "miner_history"),
     ("images", "status"),
     ("stats", "past_day.instance_stats.compute_units"),
+    ("utilization", "active_instance_count"),
+    ("utilization", "timestamp"),
+    ("bounties", "seconds_elapsed"),
+    ("rolling_updates", "new_version"),
+    ("maintenance", "servers"),
 )
 
 
 @pytest.mark.parametrize(("name", "field"), ON_A_PAGE)
-async def test_a_page_lacks_what_its_answers_lack(name: str, field: str) -> None:
+async def test_missing_fields_make_their_samples_absent(name: str, field: str) -> None:
     bodies = Miner(RECORDINGS, "test_miner").bodies()
     raw = raw_json(bodies)[name]
     whole = stream if bodies[name].startswith(b"data: ") else json_body

@@ -60,7 +60,7 @@ def test_a_miner_without_instances_has_zeros_and_no_activation() -> None:
     assert run([], []).samples == {COUNT: 0, GPUS: 0}
 
 
-def test_what_is_listed_twice_counts_once() -> None:
+def test_a_duplicate_counts_once() -> None:
     made = run([instance(1), instance(1)], [held("g1"), held("g1")])
     assert made.samples == {COUNT: 1, GPUS: 1, OLDEST: NOON}
     assert made.duplicates == 2
@@ -82,7 +82,7 @@ def without(field: str) -> dict[str, Any]:
     ],
     ids=["who pays", "when active", "active without a time", "whether active", "not active yet", "which chute"],
 )
-def test_what_is_unknown_of_an_instance_hides_what_needs_it(other: dict[str, Any], known: set[str]) -> None:
+def test_an_unknown_field_of_an_instance_hides_the_metrics_that_need_it(other: dict[str, Any], known: set[str]) -> None:
     assert run([instance(1), other], [held("g1")]).samples.keys() == known
 
 
@@ -95,13 +95,13 @@ def test_what_is_unknown_of_an_instance_hides_what_needs_it(other: dict[str, Any
         (held("g2", chute_id="d", active=None), 1),
     ],
 )
-def test_what_is_unknown_of_a_gpu_hides_the_number_of_gpus(item: dict[str, Any], gpus: float | None) -> None:
+def test_an_unknown_field_of_a_gpu_hides_the_number_of_gpus(item: dict[str, Any], gpus: float | None) -> None:
     made = run([instance(1)], [held("g1"), item])
     assert made.samples.get(GPUS) == gpus
     assert made.samples[COUNT] == 1
 
 
-def test_public_and_private_gpus_of_one_chute_are_not_told_apart() -> None:
+def test_public_and_private_gpus_of_one_chute_are_counted_together() -> None:
     made = run([instance(1), instance(2, billed_to="user")], [held("g1"), held("g2")])
     assert made.samples == {COUNT: 1, OLDEST: NOON}
 

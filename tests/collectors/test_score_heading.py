@@ -49,7 +49,7 @@ def test_a_miner_that_has_only_disabled_instances_earns() -> None:
 
 
 @pytest.mark.parametrize("seats", [[seat(ME)], [seat(ME), seat("other", blacklist_reason="abuse")]])
-def test_who_has_no_seat_or_is_blacklisted_has_no_part_in_the_sum(seats: list[dict[str, Any]]) -> None:
+def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(seats: list[dict[str, Any]]) -> None:
     assert run(MINE + OTHERS, seats, miners="all").samples == ratios(me=1)
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.collectors.scores import COLLECTOR, places
+from chutes_exporter.collectors.scores import COLLECTOR, ranks
 from chutes_exporter.feeds.table import SCORES
 from tests.collectors.support import ME, Collected, collected
 
@@ -92,5 +92,5 @@ def test_an_answer_that_is_doubted_shows_shares_and_no_places() -> None:
 
 
 def test_places_count_from_the_highest_value_and_leave_out_the_unknown() -> None:
-    assert places({"a": 1.0, "b": 3.0, "c": 3.0, "d": None}) == {"a": 3, "b": 1, "c": 1}
-    assert places({}) == {}
+    assert ranks({"a": 1.0, "b": 3.0, "c": 3.0, "d": None}) == {"a": 3, "b": 1, "c": 1}
+    assert ranks({}) == {}

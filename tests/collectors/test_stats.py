@@ -90,7 +90,7 @@ def test_other_miners_are_exported_where_the_user_wants_them(miners: MinersChoic
 def test_a_sum_with_an_unknown_part_is_unknown(field: str, metric: str) -> None:
     whole = run([record(ME, 1.0), record("other", 1.0)]).samples
     made = run([record(ME, 1.0), record("other", 1.0) | {field: None}]).samples
-    # Who has no known compute units may have none, and is then no miner of the window.
+    # A miner with unknown compute units may have none, and then does not belong to the window.
     unknown = {metric, "miners"} if metric == "compute_units" else {metric}
     assert whole.keys() - made.keys() == {f"chutes_platform_window_{name}{{window=1h}}" for name in unknown}
 

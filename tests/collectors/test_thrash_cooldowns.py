@@ -21,7 +21,7 @@ def test_an_empty_list_is_a_zero() -> None:
     assert collected(COLLECTOR, {THRASH_COOLDOWNS: []}).samples == {COUNT: 0}
 
 
-def test_of_several_cooldowns_of_a_chute_the_one_that_lasts_longest_is_shown() -> None:
+def test_the_longest_cooldown_of_a_chute_is_shown() -> None:
     for answer in ([UNTIL_NOON, UNTIL_ELEVEN], [UNTIL_ELEVEN, UNTIL_NOON]):
         made = collected(COLLECTOR, {THRASH_COOLDOWNS: answer})
         assert made.samples == {COUNT: 2, EXPIRES: NOON, DELETED: NOON - HOUR}

@@ -56,7 +56,7 @@ async def test_a_file_is_written_whole_or_not_at_all(
     assert os.listdir(tmp_path) == ["taken"]  # noqa: PTH208 - pathlib's way is not for async functions
 
 
-async def test_what_is_there_stays_what_it_is(simulator: Simulator, tmp_path: Path) -> None:
+async def test_an_existing_file_keeps_its_mode_and_kind(simulator: Simulator, tmp_path: Path) -> None:
     settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
     private, link, pipe = tmp_path / "private", tmp_path / "link", tmp_path / "pipe"
     await run_backfill(settings, str(private), ())
@@ -75,20 +75,20 @@ async def test_what_is_there_stays_what_it_is(simulator: Simulator, tmp_path: Pa
     assert pipe.is_fifo()
 
 
-async def test_miners_without_history_are_left_out_and_said(
+async def test_miners_without_a_history_are_left_out_with_a_message(
     simulator: Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
     await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY, new]), str(tmp_path / "file"), ())
     assert f"no history of {new}" in capsys.readouterr().err
-    with pytest.raises(ClickException, match="no history to write"):
+    with pytest.raises(ClickException, match="no miner has a history"):
         await run_backfill(make_settings(api_url=simulator.url, hotkeys=[new]), "-", ())
     simulator.faults["unique_chute_history"] = Fault(
         body=b'[{"time":"2026-11-24 11:00:00+00","count":1234567.5},{"time":5},{"time":"2026-11-24 12:00:00+00"}]'
     )
     await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", ())
     shown = capsys.readouterr()
-    assert "1 hours that cannot be read" in shown.err
+    assert "1 hours of " in shown.err
     assert "1234567.5" in shown.out
 
 
@@ -106,5 +106,5 @@ async def test_somebody_must_be_watched(simulator: Simulator) -> None:
 async def test_history_can_be_backfilled_from_the_command_line(simulator: Simulator, tmp_path: Path) -> None:
     status, _, errors = await run(simulator, "backfill", "--output", str(tmp_path / "week.om"), "--label", "job=chutes")
     assert status == 0
-    assert "169 points of 1 hotkey(s)" in errors
+    assert "Wrote 169 hourly points of 1 miners" in errors
     assert 'job="chutes"' in (tmp_path / "week.om").read_text()

@@ -64,7 +64,7 @@ async def test_with_a_key_every_endpoint_is_asked_and_works(simulator: Simulator
     assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
     assert lines["nodes"]["credentials"] == lines["nodes"]["about"] == HOTKEY
     assert lines["unique_chute_history"]["about"] == HOTKEY
-    assert [asked.endpoint for asked in simulator.asked].count("release_job") == 0
+    assert [asked.endpoint for asked in simulator.requests].count("release_job") == 0
 
 
 async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> None:
@@ -75,12 +75,12 @@ async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> 
         assert column in head
     assert any(row.split()[:3] == ["nodes", "5GNo…1Wti", "5GNo…1Wti"] for row in rows)
     assert "  registered as UID 0" in rows
-    assert rows[-1] == "All that should work does."
+    assert rows[-1] == "All checks passed."
     assert all(len(row) <= 80 and row == row.rstrip() for row in rows)
     assert TEST_SEED[2:] not in output
 
 
-async def test_without_a_key_what_needs_one_is_not_asked_and_nothing_is_wrong(simulator: Simulator) -> None:
+async def test_without_a_key_signed_endpoints_are_skipped_and_the_check_passes(simulator: Simulator) -> None:
     status, lines = await check_json(simulator)
     assert status == 0
     for endpoint in ENDPOINTS:
@@ -88,7 +88,7 @@ async def test_without_a_key_what_needs_one_is_not_asked_and_nothing_is_wrong(si
     assert "--hotkey-file" in lines["nodes"]["note"]
 
 
-async def test_a_clock_off_by_12_minutes_is_said_with_what_to_do(small_world: World) -> None:
+async def test_a_clock_off_by_12_minutes_is_reported_with_advice(small_world: World) -> None:
     clock = Clock(time.time() + 720)
     async with Simulator(small_world, clock=clock) as simulator:
         status, lines = await check_json(simulator, **MINE)
@@ -100,7 +100,7 @@ async def test_a_clock_off_by_12_minutes_is_said_with_what_to_do(small_world: Wo
     assert lines["scores"]["verdict"] == "ok"
 
 
-async def test_a_clock_off_by_a_minute_is_said_but_no_failure(small_world: World) -> None:
+async def test_a_clock_off_by_a_minute_is_reported_and_is_not_a_failure(small_world: World) -> None:
     clock = Clock(time.time() - 60)
     async with Simulator(small_world, clock=clock) as simulator:
         status, lines = await check_json(simulator, **MINE)
@@ -108,7 +108,7 @@ async def test_a_clock_off_by_a_minute_is_said_but_no_failure(small_world: World
     assert "ahead" in lines["clock"]["note"]
 
 
-async def test_a_hotkey_that_is_not_registered_is_said_with_what_to_do(simulator: Simulator) -> None:
+async def test_an_unregistered_hotkey_is_reported_with_advice(simulator: Simulator) -> None:
     stranger = "44" * 32
     address = Hotkey.from_seed(stranger).address
     status, lines = await check_json(simulator, MINER_SEED=stranger, MINER_SS58=address)
@@ -126,7 +126,7 @@ async def test_a_cold_key_given_as_a_hotkey_is_recognised(simulator: Simulator) 
     assert "cold key of a miner" in lines["registration"]["note"]
 
 
-async def test_a_blacklisted_miner_is_told_why(simulator: Simulator) -> None:
+async def test_the_reason_of_a_blacklisting_is_reported(simulator: Simulator) -> None:
     status, lines = await check_json(simulator, "--hotkey", simulator.world.miners[-1].hotkey)
     assert status == 1
     assert 'abuse: "spoofed" GPUs' in lines["registration"]["note"]
@@ -140,16 +140,16 @@ async def test_text_of_the_api_cannot_steer_the_terminal(simulator: Simulator) -
     assert not {"\x1b", "\x9b"} & set(output)
 
 
-async def test_where_the_metagraph_is_not_whole_nobody_is_said_to_be_missing_from_it(simulator: Simulator) -> None:
+async def test_an_incomplete_metagraph_reports_no_missing_registration(simulator: Simulator) -> None:
     simulator.faults["metagraph"] = Fault(
         body=json.dumps([{"hotkey": OTHER}, {"hotkey": HOTKEY, "port": "x"}]).encode()
     )
     _, lines = await check_json(simulator, "--hotkey", HOTKEY)
     assert "registration" not in lines
-    assert "cannot be read" in lines["metagraph"]["note"]
+    assert "could not be read" in lines["metagraph"]["note"]
 
 
-async def test_a_seed_of_another_address_is_said_and_the_rest_still_asked(simulator: Simulator) -> None:
+async def test_a_seed_of_another_address_is_reported_and_public_endpoints_are_checked(simulator: Simulator) -> None:
     status, lines = await check_json(simulator, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
     assert status == 1
     assert "does not belong" in lines["credentials"]["note"]
@@ -158,7 +158,7 @@ async def test_a_seed_of_another_address_is_said_and_the_rest_still_asked(simula
     assert lines["scores"]["verdict"] == "ok"
 
 
-async def test_a_readable_file_is_warned_of(simulator: Simulator, tmp_path: Path) -> None:
+async def test_a_readable_hotkey_file_causes_a_warning(simulator: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "hot"
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     path.chmod(0o644)
@@ -167,7 +167,13 @@ async def test_a_readable_file_is_warned_of(simulator: Simulator, tmp_path: Path
     assert "chmod 600" in lines["credentials"]["note"]
 
 
-async def test_failures_of_the_api_are_told_apart(simulator: Simulator) -> None:
+async def test_a_warning_about_the_settings_is_reported(simulator: Simulator) -> None:
+    status, lines = await check_json(simulator, CHUTES_EXPORTER_HOTKEYS="x")
+    assert status == 0
+    assert "did you mean CHUTES_EXPORTER_HOTKEY?" in lines["settings"]["note"]
+
+
+async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) -> None:
     simulator.faults.update(
         scores=Fault(status=503),
         metagraph=Fault(body=b"[]"),
@@ -182,16 +188,27 @@ async def test_failures_of_the_api_are_told_apart(simulator: Simulator) -> None:
         "503 simulated fault",
         "its format has changed",
         "The API failed while sending",
-        "records that cannot be read and are left out: 1",
+        "1 records could not be read and are left out",
         "Wait 2 minutes",
         "the list is empty",
-        "chutes brought no chute that could be asked for",
+        "the answer of chutes has no chute with a version",
         "6 failed",
     ):
         assert words in " ".join(output.split())
 
 
-async def test_an_outage_is_told_once_for_all_endpoints(simulator: Simulator) -> None:
+async def test_an_endpoint_that_the_deployment_lacks_is_no_failure(simulator: Simulator) -> None:
+    optional = ("utilization", "bounties", "rolling_updates", "maintenance")
+    simulator.faults.update(dict.fromkeys((*optional, "scores"), Fault(status=404)))
+    status, lines = await check_json(simulator, **MINE)
+    assert status == 1
+    for name in optional:
+        assert (lines[name]["verdict"], lines[name]["status"], lines[name]["advice"]) == ("ok", 404, "")
+        assert "does not have the endpoint" in lines[name]["note"]
+    assert lines["scores"]["verdict"] == "failed"
+
+
+async def test_an_outage_is_reported_once_for_all_endpoints(simulator: Simulator) -> None:
     simulator.faults.update({endpoint.name: Fault(status=502) for endpoint in ENDPOINTS})
     status, output = await check(simulator, **MINE)
     assert status == 1
@@ -205,7 +222,7 @@ async def test_the_flags_of_serve_are_taken_so_that_a_command_line_can_be_checke
     assert (await check(simulator, *flags))[0] == 0
 
 
-async def test_without_a_metagraph_and_a_hotkey_there_is_no_history_to_ask_for(simulator: Simulator) -> None:
+async def test_without_a_metagraph_and_a_hotkey_no_history_is_requested(simulator: Simulator) -> None:
     simulator.faults["metagraph"] = Fault(status=500)
     _, lines = await check_json(simulator)
     assert lines["unique_chute_history"]["verdict"] == "not asked"

@@ -9,7 +9,7 @@ from tests.support import HOTKEY, parse_page, series
 from tests.test_cli import LISTEN, running
 
 
-def test_the_demo_says_where_to_look_and_what_it_says_is_there() -> None:
+def test_the_demo_prints_the_address_of_its_metrics() -> None:
     with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as (_, process):
         assert process.stdout is not None
         text = process.stdout.readline() + process.stdout.readline()

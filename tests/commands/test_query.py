@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ async def test_an_empty_list_prints_no_table(simulator: Simulator) -> None:
     assert await run(simulator, "query", "jobs") == (0, "", "0 rows\n")
 
 
-async def test_rows_say_what_the_world_knows(simulator: Simulator) -> None:
+async def test_rows_have_the_values_of_the_world(simulator: Simulator) -> None:
     _, text, _ = await run(simulator, "query", "servers", "--json")
     rows = json.loads(text)
     assert [(row["server_id"], row["name"], len(row["gpus"])) for row in rows] == [
@@ -62,6 +63,31 @@ async def test_rows_say_what_the_world_knows(simulator: Simulator) -> None:
     assert all(row["chute_id"] for row in json.loads(text))
     _, text, _ = await run(simulator, "query", "scores", "--json", variables={})
     assert {row["hotkey"] for row in json.loads(text)} == {m.hotkey for m in simulator.world.miners if m.servers}
+
+
+async def test_what_is_open_on_the_market_is_said_in_plain_numbers(simulator: Simulator) -> None:
+    world, now = simulator.world, simulator.api.clock()
+    _, text, _ = await run(simulator, "query", "utilization", "--json", variables={})
+    rows = json.loads(text)
+    assert [row["chute_id"] for row in rows] == [chute.chute_id for chute in world.chutes if chute.scaled]
+    for row in rows:
+        if row["scale_allowance"]:
+            assert row["target_instances"] == row["active_instance_count"] + row["scale_allowance"]
+        assert "target_count" not in row
+    _, text, _ = await run(simulator, "query", "bounties", "--json", variables={})
+    for row in json.loads(text):
+        assert row["created_at"].endswith("+00:00")
+        assert 1.1 <= row["boost"] <= 1.5
+        age = now - datetime.fromisoformat(row["created_at"]).timestamp()
+        assert row["seconds_elapsed"] == pytest.approx(age, abs=1)
+    _, text, _ = await run(simulator, "query", "maintenance", "--json")
+    rows = json.loads(text)
+    tee = [server for server in world.miners[0].servers if server.is_tee]
+    assert [row["server_id"] for row in rows] == [server.server_id for server in tee]
+    assert {row["target_measurement_version"] for row in rows} == {"0.3.0"}
+    simulator.faults["maintenance"] = Fault(body=b'{"active_window": null, "current_slots": 0, "servers": []}')
+    _, text, _ = await run(simulator, "query", "maintenance", "--json")
+    assert json.loads(text) == [{"current_slots": 0}]
 
 
 async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
@@ -80,14 +106,58 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     assert "→" in errors
 
 
-async def test_scores_of_a_miner_without_any_are_a_row_without_values(simulator: Simulator) -> None:
-    _, text, _ = await run(
-        simulator, "query", "scores", "--json", "--hotkey", simulator.world.miners[-1].hotkey, variables={}
+async def test_a_miner_without_a_score_gets_a_sentence(simulator: Simulator) -> None:
+    hotkey = simulator.world.miners[-1].hotkey
+    status, text, errors = await run(simulator, "query", "scores", "--json", "--hotkey", hotkey, variables={})
+    assert (status, json.loads(text)) == (0, [])
+    assert f"{hotkey} has no score: it is not registered, or no instance of the past day counts." in errors
+
+
+@pytest.mark.parametrize("name", ["stats", "scores", "metagraph", "active_instances"])
+async def test_a_key_or_hotkeys_select_their_miners(simulator: Simulator, name: str) -> None:
+    column = "miner_hotkey" if name in ("stats", "active_instances") else "hotkey"
+    others = [miner.hotkey for miner in simulator.world.miners if miner.servers][1:3]
+    for arguments, expected in (
+        ((), {HOTKEY}),
+        (("--hotkey", others[0]), {others[0]}),
+        (("--hotkey", others[0], "--hotkey", others[1]), set(others)),
+    ):
+        _, text, _ = await run(simulator, "query", name, "--json", *arguments)
+        assert {row[column] for row in json.loads(text)} == expected
+
+
+async def test_scores_have_the_rank_among_all_miners(simulator: Simulator) -> None:
+    _, text, _ = await run(simulator, "query", "scores", "--json", variables={})
+    shares = {row["hotkey"]: row["share"] for row in json.loads(text)}
+    assert all(row["rank"] == 1 + sum(share > row["share"] for share in shares.values()) for row in json.loads(text))
+    lowest = min(shares, key=lambda hotkey: shares[hotkey])
+    _, table, _ = await run(simulator, "query", "scores", "--hotkey", lowest)
+    head, row = table.splitlines()
+    assert dict(zip(head.split(), row.split(), strict=True))["rank"] == str(len(shares))
+
+
+async def test_an_unknown_share_leaves_the_ranks_empty(simulator: Simulator) -> None:
+    simulator.faults["scores"] = Fault(
+        body=json.dumps({"raw_values": {}, "final_scores": {HOTKEY: 1.0, "x": None}}).encode()
     )
-    assert json.loads(text) == [{"hotkey": simulator.world.miners[-1].hotkey, "share": None}]
+    _, text, _ = await run(simulator, "query", "scores", "--json")
+    assert [row["rank"] for row in json.loads(text)] == [None]
 
 
-async def test_what_is_missing_is_asked_for(simulator: Simulator) -> None:
+async def test_the_table_of_chutes_has_the_version_that_query_chute_needs(simulator: Simulator) -> None:
+    _, table, _ = await run(simulator, "query", "chutes")
+    chute = simulator.world.chutes[0]
+    line = next(line for line in table.splitlines() if chute.chute_id in line)
+    assert chute.version(simulator.api.clock()) in line
+
+
+async def test_warnings_about_the_settings_are_printed(simulator: Simulator) -> None:
+    variables = MINE | {"CHUTES_EXPORTER_HOTKEYS": "x"}
+    _, _, errors = await run(simulator, "query", "servers", variables=variables)
+    assert "Warning: CHUTES_EXPORTER_HOTKEYS is unknown" in errors
+
+
+async def test_a_missing_option_is_named(simulator: Simulator) -> None:
     status, _, errors = await run(simulator, "query", "nodes", variables={})
     assert status == 1
     assert "--hotkey-file" in errors
@@ -96,21 +166,21 @@ async def test_what_is_missing_is_asked_for(simulator: Simulator) -> None:
     assert "--hotkey" in errors
 
 
-async def test_what_does_not_go_together_is_refused(simulator: Simulator) -> None:
+async def test_options_that_exclude_each_other_are_refused(simulator: Simulator) -> None:
     other = simulator.world.miners[1].hotkey
-    status, _, errors = await run(simulator, "query", "stats", "--hotkey", HOTKEY, "--hotkey", other)
-    assert (status, "give one --hotkey" in errors) == (1, True)
+    status, _, errors = await run(simulator, "query", "unique_chute_history", "--hotkey", HOTKEY, "--hotkey", other)
+    assert (status, "exactly one miner" in errors) == (1, True)
     status, _, errors = await run(simulator, "query", "scores", "--per-chute")
-    assert (status, "goes with stats" in errors) == (1, True)
+    assert (status, "works only with stats" in errors) == (1, True)
 
 
-async def test_what_cannot_be_read_is_said(simulator: Simulator) -> None:
+async def test_unreadable_records_are_reported(simulator: Simulator) -> None:
     simulator.faults["metrics"] = Fault(
         body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a\x1b"}\n\n'.replace(b"\x1b", b"\\u001b")
     )
     status, table, errors = await run(simulator, "query", "metrics")
     assert status == 0
-    assert "Left out: 1 records" in errors
+    assert "1 records could not be read and are left out" in errors
     assert "\x1b" not in table
 
 

@@ -81,9 +81,7 @@ def broken(path: Path) -> None:
     path.write_text("{")
 
 
-async def test_what_is_known_is_known_before_the_first_scrape(
-    make: Callable[..., Settings], simulator: Simulator
-) -> None:
+async def test_feeds_are_requested_before_the_first_scrape(make: Callable[..., Settings], simulator: Simulator) -> None:
     async with Service(make()) as service:
         url = f"http://{service.addresses[0]}"
         async with httpx.AsyncClient(base_url=url) as client:
@@ -93,7 +91,7 @@ async def test_what_is_known_is_known_before_the_first_scrape(
 
             await until(ready)
             assert (await client.get("/metrics")).status_code == 200
-    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
 
 
 async def test_a_reload_follows_the_hotkey_file(
@@ -114,7 +112,9 @@ async def test_a_reload_follows_the_hotkey_file(
         assert page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")] > started
 
 
-async def test_a_faulty_reload_keeps_what_was_and_says_so(make: Callable[..., Settings], hotkey_file: Path) -> None:
+async def test_a_failed_reload_keeps_the_configuration_and_is_reported(
+    make: Callable[..., Settings], hotkey_file: Path
+) -> None:
     with structlog.testing.capture_logs() as logs:
         async with Service(make(), make) as service, httpx.AsyncClient() as client:
             url = f"http://{service.addresses[0]}"
@@ -122,14 +122,14 @@ async def test_a_faulty_reload_keeps_what_was_and_says_so(make: Callable[..., Se
             broken(hotkey_file)
             response = await client.post(f"{url}/-/reload")
             assert response.status_code == 500
-            assert response.text.startswith("The old configuration stays: ")
+            assert response.text.startswith("The old configuration stays in use: ")
             assert TEST_SEED[2:] not in response.text
             page = parse_page((await client.get(f"{url}/metrics")).text)
             assert page[series("chutes_exporter_config_last_reload_successful")] == 0
             stamp = series("chutes_exporter_config_last_reload_success_timestamp_seconds")
             assert page[stamp] == before[stamp]
             assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
-    assert [log["event"] for log in logs if log["log_level"] == "error"] == ["the old configuration stays"]
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == ["configuration reload failed"]
 
 
 async def test_a_faulty_web_configuration_keeps_the_hotkeys_too(
@@ -161,19 +161,19 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
         path.write_text(second)
         await until(lambda: admits("second"))
         assert not await admits("first")
-        # What is faulty changes nothing, is told once, and what is put right is followed again.
+        # A file with an error changes nothing and is logged once. The corrected file is used again.
         with structlog.testing.capture_logs() as logs:
             path.write_text("basic_auth_users: {alice: secret}")
             await until(lambda: logs)
             await asyncio.sleep(2.2)
-            assert [log["event"] for log in logs] == ["the old web configuration stays"]
+            assert [log["event"] for log in logs] == ["web configuration reload failed"]
             assert await admits("second")
             good = series("chutes_exporter_config_last_reload_successful")
             assert parse_page((await client.get(page_url, auth=("alice", "second"))).text)[good] == 0
             # An emptied file may be half a rewrite, and protection is not given up by a reload.
             path.write_text("")
             await until(lambda: len(logs) > 1)
-            assert "passwords are switched off only by a restart" in logs[1]["reason"]
+            assert "a reload cannot remove all passwords" in logs[1]["reason"]
             assert (await client.get(url)).status_code == 401
             # Put back as it was: what is in force is what stands there.
             path.write_text(second)
@@ -188,7 +188,7 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
         assert page[series("chutes_exporter_config_last_reload_successful")] == 1
 
 
-async def test_whatever_goes_wrong_in_a_reload_what_runs_goes_on(
+async def test_the_service_continues_after_any_error_in_a_reload(
     make: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "web.yml"
@@ -205,7 +205,7 @@ async def test_whatever_goes_wrong_in_a_reload_what_runs_goes_on(
                 path.write_text(users("second"))
                 await until(lambda: len([log for log in logs if log["log_level"] == "error"]) > 1)
             # The next good one is followed.
-            await until(lambda: "web configuration read again" in [log["event"] for log in logs])
+            await until(lambda: "web configuration reloaded" in [log["event"] for log in logs])
             url = f"http://{service.addresses[0]}/metrics"
             async with httpx.AsyncClient(auth=("alice", "second")) as client:
                 page = parse_page((await client.get(url)).text)
@@ -265,7 +265,7 @@ async def test_certificates_are_followed_and_tls_is_not_switched(
 
         await until(renewed_now)
         path.write_text("")
-        assert "only by a restart" in await service.reload()
+        assert "a reload cannot switch TLS on or off" in await service.reload()
         await serial()
 
 
@@ -274,7 +274,7 @@ async def test_a_faulty_web_configuration_is_refused_at_the_start(
 ) -> None:
     path = tmp_path / "web.yml"
     path.write_text("\nnonsense: 1")
-    with pytest.raises(ConfigError, match=r"web\.yml, line 2: 'nonsense' is not known"):
+    with pytest.raises(ConfigError, match=r"web\.yml, line 2: 'nonsense' is unknown"):
         async with Service(make(web_config=path)):
             pass
 
@@ -295,12 +295,52 @@ async def test_several_addresses_and_unix_sockets_are_served_at_once(
     assert not path.exists()
 
 
-async def test_who_has_no_collector_is_told(make: Callable[..., Settings]) -> None:
+UNPROTECTED = "private data is served without protection"
+CLIENT_CERTIFICATES = "  client_auth_type: {}\n  client_ca_file: ca.crt\n"
+
+
+@pytest.mark.parametrize(
+    ("listen", "web", "is_warned"),
+    [
+        (":0", "", True),
+        ("127.0.0.1:0", "", False),
+        (":0", "rate_limit:\n  interval: 1s\n  burst: 9\n", True),
+        (":0", TLS, True),
+        (":0", TLS + CLIENT_CERTIFICATES.format("VerifyClientCertIfGiven"), True),
+        (":0", TLS + CLIENT_CERTIFICATES.format("RequireAndVerifyClientCert"), False),
+        (":0", users("secret"), False),
+    ],
+    ids=["open", "loopback", "rate limit", "TLS", "optional certificate", "required certificate", "password"],
+)
+async def test_private_data_on_all_interfaces_without_protection_causes_a_warning(
+    make: Callable[..., Settings], pki: Pki, listen: str, web: str, *, is_warned: bool
+) -> None:
+    path = pki.folder / "web.yml"
+    path.write_text(web)
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(listen=[listen], web_config=path if web else None)) as service:
+            addresses = " ".join(map(str, service.addresses))
+    warnings = [log for log in logs if log["event"] == UNPROTECTED]
+    assert [log["addresses"] for log in warnings] == ([addresses] if is_warned else [])
+
+
+async def test_public_and_simulated_data_need_no_protection(
+    make: Callable[..., Settings], simulator: Simulator
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make_settings(api_url=simulator.url, hotkeys=[HOTKEY], listen=[":0"])):
+            pass
+        async with Service(make(listen=[":0"]), is_demo=True):
+            pass
+    assert UNPROTECTED not in [log["event"] for log in logs]
+
+
+async def test_a_service_without_collectors_logs_a_warning(make: Callable[..., Settings]) -> None:
     off = {collector.name: False for collector in COLLECTORS}
     with structlog.testing.capture_logs() as logs:
         async with Service(make(collectors=off)):
             pass
-    assert "no collector is on: the page has nothing but the exporter's own metrics" in [log["event"] for log in logs]
+    assert "no collector is on" in [log["event"] for log in logs]
 
 
 async def test_a_file_that_is_being_written_is_not_followed_yet(
@@ -321,9 +361,9 @@ async def test_a_file_that_is_being_written_is_not_followed_yet(
     with structlog.testing.capture_logs() as logs:
         async with Service(make(web_config=path)):
             await until(lambda: len(looked) == 2)
-            assert "web configuration read again" not in [log["event"] for log in logs]
+            assert "web configuration reloaded" not in [log["event"] for log in logs]
             path.write_text(users("second"))
-            await until(lambda: "web configuration read again" in [log["event"] for log in logs])
+            await until(lambda: "web configuration reloaded" in [log["event"] for log in logs])
 
 
 async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settings]) -> None:
@@ -340,10 +380,10 @@ async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settin
             os.kill(os.getpid(), signal.SIGHUP)
             await asyncio.sleep(0.01)
         signalled.set()
-        await until(lambda: len([log for log in logs if log["event"] == "configuration read again"]) == 2)
+        await until(lambda: len([log for log in logs if log["event"] == "configuration reloaded"]) == 2)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
-    assert len([log for log in logs if log["event"] == "configuration read again"]) == 2
+    assert len([log for log in logs if log["event"] == "configuration reloaded"]) == 2
 
 
 async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
@@ -355,13 +395,13 @@ async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
         address = next(log["addresses"] for log in logs if log["event"] == "listening")
         other = another_key(hotkey_file, simulator)
         os.kill(os.getpid(), signal.SIGHUP)
-        await until(lambda: [log for log in logs if log["event"] == "configuration read again"])
+        await until(lambda: [log for log in logs if log["event"] == "configuration reloaded"])
         page = parse_page((await get(f"http://{address}/metrics")).text)
         assert series("chutes_fleet_servers", hotkey=other) in page
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 20)
     # The warnings of a reload are told as those of a start.
-    assert [log for log in logs if "other users of this machine can read" in log["event"]]
+    assert [log for log in logs if "other users of this machine can read" in log.get("reason", "")]
 
 
 COMMANDS = {

@@ -1,7 +1,7 @@
 """Stand-ins for docker, ssh, helm and kubectl on a cluster of one node, which is a folder.
 
-They take only what docs/kubernetes.md uses, and fail where a cluster would. Helm's own library renders the chart. The test
-starts the exporter as the Deployment says.
+They take only what docs/kubernetes.md uses, and fail where a cluster would. Helm's own library renders the chart.
+The test starts the exporter as the Deployment says.
 """
 
 from __future__ import annotations

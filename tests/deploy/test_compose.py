@@ -53,7 +53,7 @@ def test_each_profile_has_one_exporter_and_the_rest_of_the_stack(profile: str, t
     assert ("MINER_SS58" in services[profile].get("environment", {})) == (profile == "miner")
 
 
-def test_a_miner_without_settings_is_told_so(tmp_path: Path) -> None:
+def test_a_miner_without_settings_gets_an_error(tmp_path: Path) -> None:
     result = config(Path(shutil.copy(COMPOSE, tmp_path)), "miner")
     assert result.returncode != 0
     assert ".env not found" in result.stderr
@@ -76,7 +76,7 @@ def test_images_are_pinned_and_everything_is_healthy_before_what_needs_it_starts
     assert set(services["grafana"]["depends_on"]) == {"prometheus"}
 
 
-def test_what_is_mounted_is_there_and_is_what_the_tests_run() -> None:
+def test_mounted_files_exist_and_are_the_tested_ones() -> None:
     mounted = {
         (name, volume["target"]): Path(volume["source"]).relative_to(ROOT.resolve())
         for name, service in resolved("demo").items()

@@ -65,7 +65,7 @@ def interpreter() -> Path:
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Path]:
-    """What the build stage makes, its folders being under one of ours; read-only, and everybody's to read."""
+    """The output of the build stage under one folder: read-only, and readable by everybody."""
     # Not in pytest's folder, which every run of pytest closes to other users again.
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
@@ -98,7 +98,7 @@ def build(root: Path) -> Path:
     return root / "opt" / "chutes-exporter"
 
 
-def test_the_package_is_what_was_locked_and_nothing_else(installed: Path) -> None:
+def test_the_image_has_exactly_the_locked_packages(installed: Path) -> None:
     (packages,) = installed.glob("lib/python3*/site-packages")
     found = {re.sub(r"[-_.]+", "-", path.name.split("-")[0]).lower() for path in packages.glob("*.dist-info")}
     lock = (ROOT / "requirements.lock").read_text()

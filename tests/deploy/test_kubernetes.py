@@ -75,7 +75,7 @@ def container(setup: str) -> Object:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_generated_is_what_is_committed(name: str) -> None:
+def test_the_generated_files_are_committed(name: str) -> None:
     assert (ROOT / "deploy" / name).read_text() == FILES[name](), "run `make deploy`"
 
 
@@ -172,7 +172,7 @@ def test_the_network_lets_out_names_and_the_api_and_in_the_monitoring_alone(setu
 
 
 @pytest.mark.parametrize("setup", ALL)
-def test_it_lives_where_the_miners_key_is_and_runs_this_version(setup: str) -> None:
+def test_the_namespace_and_the_version_are_correct(setup: str) -> None:
     assert {found["metadata"]["namespace"] for found in built(setup)} == {"chutes"}
     assert container(setup)["image"] == f"chutes-exporter:{chutes_exporter.__version__}"
 
@@ -219,7 +219,7 @@ def test_the_prometheus_rule_has_every_rule_and_promtool_takes_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("setup", ALL)
-def test_selectors_are_what_can_never_change(setup: str) -> None:
+def test_selectors_contain_only_constant_labels(setup: str) -> None:
     instance = "chutes-exporter-subnet" if setup == "subnet" else "chutes-exporter"
     wanted = {"app.kubernetes.io/name": "chutes-exporter", "app.kubernetes.io/instance": instance}
     assert only(setup, "Deployment")["spec"]["selector"]["matchLabels"] == wanted

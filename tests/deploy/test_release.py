@@ -1,4 +1,4 @@
-"""What a release is made of: wheel and sdist, built, installed from and run as users do."""
+"""Build the wheel and the sdist, install from them, and run them as users do."""
 
 from __future__ import annotations
 

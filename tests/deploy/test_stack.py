@@ -100,7 +100,7 @@ def test_an_address_that_somebody_has_is_refused_though_it_answers(tmp_path: Pat
     assert "exporter.log" not in {path.name for path in tmp_path.iterdir()}
 
 
-def test_what_is_no_address_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_hotkey_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([f"--directory={tmp_path}", "--exporter=:9000"])
     assert "is not HOST:PORT" in capsys.readouterr().err

@@ -63,7 +63,7 @@ SCHEMA = {
         },
     },
 }
-"""What the chart (with prometheus 27.19 as `prometheus`) has of what is set here: its names and types."""
+"""Names and types of the chart's values that our files set (with prometheus 27.19 as `prometheus`)."""
 
 
 def config(values: dict[str, Any], directory: Path) -> Path:
@@ -99,7 +99,7 @@ def test_the_rules_are_those_of_the_project() -> None:
 
 
 @pytest.mark.parametrize("jobs", [VALUES, SUBNET], ids=["rules", "subnet"])
-def test_prometheus_takes_what_the_chart_makes_of_them(tmp_path: Path, jobs: dict[str, Any]) -> None:
+def test_prometheus_accepts_the_rendered_values(tmp_path: Path, jobs: dict[str, Any]) -> None:
     together = {"prometheus": {**VALUES["prometheus"], **jobs["prometheus"]}}
     subprocess.run(["promtool", "check", "config", str(config(together, tmp_path))], check=True)  # noqa: S607
 
@@ -128,7 +128,7 @@ def test_the_chart_fills_in_nothing_of_the_scrape_job() -> None:
         assert "{{" not in values["prometheus"]["extraScrapeConfigs"]
 
 
-def test_what_is_annotated_is_not_scraped_a_second_time() -> None:
+def test_annotated_pods_are_scraped_once() -> None:
     (job,) = yaml.safe_load(VALUES["prometheus"]["extraScrapeConfigs"])
     assert {
         "source_labels": ["__meta_kubernetes_pod_annotation_prometheus_io_scrape"],

@@ -8,7 +8,7 @@ import pytest
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import METAGRAPH, SCORES
 from chutes_exporter.feeds.cache import DeadlineError, FeedCache, FeedState, steady
-from chutes_exporter.feeds.feed import Feed, Reading
+from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Reading
 
 if TYPE_CHECKING:
     from typing import Any
@@ -113,7 +113,7 @@ async def test_a_reader_that_gives_up_cancels_nobody_else(feeds: FeedCache, upst
     assert upstream.asked == 1
 
 
-async def test_what_is_late_is_left_out_and_serves_the_next(feeds: FeedCache, upstream: Upstream) -> None:
+async def test_a_late_answer_is_left_out_and_serves_the_next_scrape(feeds: FeedCache, upstream: Upstream) -> None:
     upstream.open.clear()
     reading = await read(feeds, timeout=0.01)
     assert (reading.snapshot, reading.result) == (None, "failed")
@@ -181,7 +181,7 @@ async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: FeedCache, ups
     assert upstream.asked == 2
 
 
-async def test_going_down_and_coming_back_are_told_once_each(
+async def test_a_failure_and_a_recovery_are_reported_once_each(
     feeds: FeedCache, upstream: Upstream, time: Time, changes: list[bool | None]
 ) -> None:
     await read(feeds)
@@ -190,6 +190,49 @@ async def test_going_down_and_coming_back_are_told_once_each(
         time.now += 200
         await read(feeds)
     assert changes == [False, True]
+
+
+async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
+    feeds: FeedCache, upstream: Upstream, time: Time, changes: list[bool | None]
+) -> None:
+    upstream.error = MissingEndpointError("no such endpoint")
+    for _ in range(3):
+        reading = await read(feeds)
+        assert (reading.snapshot, reading.error) == (None, upstream.error)
+    time.now += 3599
+    await read(feeds)
+    assert upstream.asked == 1
+    state = only(feeds)
+    # It is neither up nor down, and its readings are no failures.
+    assert (state.up, state.missing) == (None, True)
+    assert set(state.results.values()) == {0}
+    time.now += 1
+    await read(feeds)
+    assert upstream.asked == 2
+    assert changes == [None]
+    upstream.error = None
+    time.now += 3600
+    assert (await read(feeds)).result == "miss"
+    assert (state.up, state.missing) == (True, False)
+    assert changes == [None, True]
+
+
+async def test_an_endpoint_that_is_missing_is_asked_for_at_once_when_it_is_wished(
+    feeds: FeedCache, upstream: Upstream, changes: list[bool | None]
+) -> None:
+    upstream.error = MissingEndpointError("no such endpoint")
+    await read(feeds)
+    feeds.ask_missing_again()
+    await read(feeds)
+    assert upstream.asked == 2
+    upstream.error = ZeroDivisionError()
+    feeds.ask_missing_again()
+    await read(feeds)
+    assert changes == [None, False]
+    # A failure keeps its back-off.
+    feeds.ask_missing_again()
+    await read(feeds)
+    assert upstream.asked == 3
 
 
 async def test_a_request_that_is_given_up_leaves_old_data_old(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
@@ -250,7 +293,9 @@ async def test_feeds_of_a_group_wait_together_where_the_upstream_asks_for_it(
     assert (await ask("d", "one")).result == "miss"
 
 
-async def test_in_a_hurry_nobody_waits_and_nothing_is_asked(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+async def test_a_hurried_cache_neither_waits_nor_sends_requests(
+    feeds: FeedCache, upstream: Upstream, time: Time
+) -> None:
     await read(feeds)
     time.now += 100
     upstream.open.clear()
@@ -259,20 +304,20 @@ async def test_in_a_hurry_nobody_waits_and_nothing_is_asked(feeds: FeedCache, up
     feeds.hurry()
     feeds.hurry()
     assert ((await waiting).result, upstream.asked) == ("stale", 2)
-    # What is under way is not waited for, what is not is not begun.
+    # The cache neither waits for a request in progress nor starts another one.
     assert (await read(feeds)).result == "stale"
     assert (await feeds.read(FEED.of("another"), 5)).result == "failed"
     assert upstream.asked == 2
     await feeds.aclose()
 
 
-async def test_who_was_in_a_hurry_before_the_first_reading_gets_nothing(feeds: FeedCache, upstream: Upstream) -> None:
+async def test_a_cache_hurried_before_its_first_reading_returns_no_data(feeds: FeedCache, upstream: Upstream) -> None:
     feeds.hurry()
     assert (await read(feeds)).result == "failed"
     assert upstream.asked == 0
 
 
-async def test_what_is_forgotten_is_gone_and_its_late_answer_too(feeds: FeedCache, upstream: Upstream) -> None:
+async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: FeedCache, upstream: Upstream) -> None:
     await read(feeds)
     feeds.forget([FEED, FEED.of("never known")])
     assert feeds.states() == []
@@ -308,12 +353,12 @@ async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
 async def test_when_the_next_reading_asks_is_known(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
     await read(feeds)
     time.now += 20
-    assert feeds.opens_in(only(feeds)) == 40
+    assert feeds.seconds_to_next_request(only(feeds)) == 40
     time.now += 60
-    assert feeds.opens_in(only(feeds)) <= 0
+    assert feeds.seconds_to_next_request(only(feeds)) <= 0
     upstream.error = OSError("down")
     await read(feeds)
-    assert feeds.opens_in(only(feeds)) == 5
+    assert feeds.seconds_to_next_request(only(feeds)) == 5
 
 
 async def test_the_clock_of_ages_never_goes_back() -> None:

@@ -277,7 +277,7 @@ async def test_instances_that_hold_gpus_and_are_not_listed_make_the_instances_do
         assert doubts(page) == {"instances": "disagrees"}
         states = {key: value for key, value in before.items() if key[0] == "chutes_fleet_instances"}
         assert states.items() <= page.items()
-        # What is not believed did not stop.
+        # Instances that are missing from a doubted answer have not stopped.
         for minute in (2, 3, 4, 5):
             page = await scraper.page(at=minute * MINUTE)
         assert page[series("chutes_observed_instances_stopped_total", hotkey=HOTKEY)] == 0
@@ -328,7 +328,7 @@ async def test_a_platform_without_any_demand_is_unknown_not_idle() -> None:
         assert doubts(page) == {"metrics": "no_demand"}
         assert [count(page, name) for name in DEMAND] == [0] * len(DEMAND)
         assert not [key for key in page if key[0] == "chutes_chute_window_invocations" and ("window", "1h") in key[1]]
-        # What the service knows without its monitoring stays.
+        # Values that do not come from the service's monitoring stay.
         assert count(page, "chutes_chute_instances") == len(metrics)
         # Asking again at once would bring the same.
         assert scraper.api.asked["metrics"] == 1
@@ -495,24 +495,104 @@ def test_a_list_shrinks_when_it_loses_more_than_a_fifth(now: int, last: int, shr
     assert doubt.shrinks(now, last) is shrinks
 
 
-def test_what_may_be_missing_from_the_chutes() -> None:
+def test_a_few_chutes_may_be_missing() -> None:
     chutes = [Chute(f"c{number}") for number in range(5)]
     running = [ActiveInstance(f"i{number}", chute_id=f"c{number}") for number in range(7)]
-    assert doubt.of_chutes(chutes, None, running, None) is None  # two may have been deleted meanwhile
-    assert doubt.of_chutes(chutes, None, [*running, ActiveInstance("i7", chute_id="c7")], None) == "disagrees"
-    assert doubt.of_chutes(chutes, None, None, [ChuteMetrics(f"x{number}") for number in range(3)]) == "disagrees"
-    assert doubt.of_chutes(chutes, None, [ActiveInstance("i", chute_id=None)] * 9, None) is None
-    assert doubt.of_chutes(chutes, None, None, None) is None
+    assert doubt.check_chutes(chutes, None, running, None) is None  # two may have been deleted meanwhile
+    assert doubt.check_chutes(chutes, None, [*running, ActiveInstance("i7", chute_id="c7")], None) == "disagrees"
+    assert doubt.check_chutes(chutes, None, None, [ChuteMetrics(f"x{number}") for number in range(3)]) == "disagrees"
+    assert doubt.check_chutes(chutes, None, [ActiveInstance("i", chute_id=None)] * 9, None) is None
+    assert doubt.check_chutes(chutes, None, None, None) is None
 
 
-def test_what_no_evidence_contradicts_is_believed() -> None:
+async def test_open_bounties_that_go_all_at_once_are_not_gone() -> None:
+    async with scraping() as scraper:
+        before = await scraper.page()
+        bounties = {key: value for key, value in before.items() if key[0].startswith("chutes_bounty_")}
+        assert len(bounties) == 3 * 4
+        scraper.api.bodies["bounties"] = b"[]"
+        # Asking again at once would bring the same.
+        assert (await scraper.requests(at=2 * MINUTE))["bounties"] == 1
+        for minute in (3, 14):
+            page = await scraper.page(at=minute * MINUTE)
+            assert doubts(page) == {"bounties": "no_bounties"}
+            assert bounties.items() <= page.items()
+        page = await scraper.page(at=20 * MINUTE)
+        assert [key for key in page if key[0].startswith("chutes_bounty_")] == []
+
+
+async def test_no_bounties_are_doubted_where_the_chutes_have_some() -> None:
+    async with scraping() as scraper:
+        scraper.api.bodies["bounties"] = b"[]"
+        page = await scraper.page()
+        assert doubts(page) == {"bounties": "no_bounties"}
+        chutes = scraper.api.records("chutes")
+        scraper.api.bodies["chutes"] = stream([chute | {"bounty": None} for chute in chutes[:-2]] + chutes[-2:])
+    async with scraping("newcomer", ttl=["chutes=0"]) as scraper:
+        scraper.api.bodies["bounties"] = b"[]"
+        chutes = scraper.api.records("chutes")
+        scraper.api.bodies["chutes"] = stream([chute | {"bounty": None} for chute in chutes])
+        assert doubts(await scraper.page()) == {}
+
+
+async def test_one_open_bounty_may_be_claimed_and_all_but_one() -> None:
+    async with scraping() as scraper:
+        await scraper.page()
+        bounties = json.loads(scraper.api.bodies["bounties"])
+        scraper.api.bodies["bounties"] = json.dumps(bounties[:1]).encode()
+        page = await scraper.page(at=2 * MINUTE)
+        assert doubts(page) == {}
+        assert count(page, "chutes_bounty_boost_ratio") == 1
+
+
+async def test_a_platform_without_any_load_is_unknown_to_the_autoscaler() -> None:
+    async with scraping() as scraper:
+        before = await scraper.page()
+        recorded = json.loads(scraper.api.bodies["utilization"])
+        silent = {field: 0.0 for field in recorded[0] if field.startswith(("utilization_", "rate_limit_ratio_"))}
+        scraper.api.bodies["utilization"] = json.dumps([row | silent for row in recorded]).encode()
+        page = await scraper.page(at=2 * MINUTE)
+        assert doubts(page) == {"utilization": "no_demand"}
+        assert count(page, "chutes_chute_recent_utilization_ratio") == count(
+            before, "chutes_chute_recent_utilization_ratio"
+        )
+        page = await scraper.page(at=20 * MINUTE)
+        assert doubts(page) == {"utilization": "no_demand"}
+        assert count(page, "chutes_chute_recent_utilization_ratio") == 0
+        assert count(page, "chutes_chute_scale_allowance") == len(recorded)
+        assert count(page, "chutes_autoscaler_timestamp_seconds") == 0
+
+
+async def test_chutes_that_are_missing_from_the_utilization_are_asked_for_again() -> None:
+    async with scraping() as scraper:
+        await scraper.page()
+        recorded = json.loads(scraper.api.bodies["utilization"])
+        scraper.api.once["utilization"] = [json.dumps(recorded[:3]).encode()]
+        assert (await scraper.requests(at=2 * MINUTE))["utilization"] == 2
+        page = await scraper.page(at=2 * MINUTE + 1)
+        assert (doubts(page), count(page, "chutes_chute_scalable")) == ({}, len(recorded))
+
+
+async def test_rolling_updates_and_maintenance_windows_may_end_all_at_once() -> None:
+    async with scraping() as scraper:
+        await scraper.page()
+        scraper.api.bodies["rolling_updates"] = b"[]"
+        scraper.api.bodies["maintenance"] = b'{"active_window":null,"current_slots":0,"servers":[]}'
+        page = await scraper.page(at=6 * MINUTE)
+        assert doubts(page) == {}
+        assert {value for (name, _), value in page.items() if name == "chutes_instance_outdated"} == {0}
+        assert count(page, "chutes_maintenance_window_end_timestamp_seconds") == 0
+        assert page[series("chutes_maintenance_slots_in_use", hotkey=HOTKEY)] == 0
+
+
+def test_an_answer_without_contrary_evidence_is_believed() -> None:
     nodes = [Node("g1")]
-    assert doubt.of_nodes(nodes, None, None) is None
-    assert doubt.of_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g1")]), Server("t")]) is None
-    assert doubt.of_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g2")])]) == "disagrees"
-    assert doubt.of_nodes([], None, None) == "disagrees"
+    assert doubt.check_nodes(nodes, None, None) is None
+    assert doubt.check_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g1")]), Server("t")]) is None
+    assert doubt.check_nodes(nodes, None, [Server("s", gpus=[ServerGpu("g2")])]) == "disagrees"
+    assert doubt.check_nodes([], None, None) == "disagrees"
     held = [InventoryItem("g1", chute_id="c1"), InventoryItem("g2")]
-    assert doubt.of_instances([], None, held) == "disagrees"
-    assert doubt.of_instances([Instance("i", chute_id="c1")], None, held) is None
-    assert doubt.of_instances([Instance("i")], None, held) is None
-    assert doubt.of_instances([], None, None) is None
+    assert doubt.check_instances([], None, held) == "disagrees"
+    assert doubt.check_instances([Instance("i", chute_id="c1")], None, held) is None
+    assert doubt.check_instances([Instance("i")], None, held) is None
+    assert doubt.check_instances([], None, None) is None

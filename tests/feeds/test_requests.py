@@ -28,7 +28,7 @@ async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator)
     async with Exporter(settings, clock=Clock()) as exporter:
         for _ in range(3):
             await page_of(exporter)
-    keys = [asked.hotkey for asked in simulator.asked if asked.endpoint in ("chutes", "jobs")]
+    keys = [asked.hotkey for asked in simulator.requests if asked.endpoint in ("chutes", "jobs")]
     assert keys.count(stranger.address) <= 2
     assert keys.count(HOTKEY) == 6
 
@@ -65,7 +65,7 @@ async def test_a_miner_without_history_is_no_failure(simulator: Simulator) -> No
     assert "chutes_miner_active_gpus" not in names(page)
 
 
-async def test_what_the_api_does_not_know_where_it_must_is_a_failure(simulator: Simulator) -> None:
+async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(status=404)
     page = await scrape(watching(simulator.url, max_series=0))
     assert page[series("chutes_feed_up", feed="scores")] == 0

@@ -22,7 +22,7 @@ def ask_in(kind: World, directory: Path) -> Answers:
 
 @pytest.fixture(scope="session")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[World, Answers]:
-    """What a real Prometheus answers to every query in every world."""
+    """Answers of a real Prometheus to every query in every world."""
     directory = tmp_path_factory.mktemp("worlds")
     # Two at a time: each has a simulator, an exporter and a Prometheus that mostly wait for each other.
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -32,5 +32,5 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[World, Answers]:
 
 @pytest.fixture(scope="session")
 def seen(answers: dict[World, Answers]) -> dict[World, Seen]:
-    """What every panel shows in every world."""
+    """The contents of every panel in every world."""
     return {kind: see(found) for kind, found in answers.items()}

@@ -1,4 +1,4 @@
-"""What panels show for answers, by Grafana's own code in Node."""
+"""Render panels from answers with Grafana's own code in Node."""
 
 from __future__ import annotations
 

@@ -1,50 +1,307 @@
-"""Draws the dashboards for the README, `python -m tests.grafana.pictures`: a day of a simulated miner with troubles."""
+"""Draws the dashboards with Grafana's own components: `make pictures`.
+
+Without arguments, it draws the pictures of the README. With arguments, it draws some for a look:
+
+    make pictures ARGS="--board chutes-fleet --world sick --width 800 --output /tmp/look --reuse"
+
+It simulates a miner's day for each world, and asks a real Prometheus every query of the dashboards' JSON. The data of
+that Prometheus stays in .cache/pictures/, so that --reuse draws other boards or widths within seconds.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import hashlib
+import itertools
+import json
+import mimetypes
 import shutil
-import tempfile
+import subprocess
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from playwright.async_api import async_playwright
 
 from grafana.__main__ import DASHBOARDS
-from grafana.boards import BOARDS
 from grafana.worlds import World
-from tests.grafana.display import committed, see
-from tests.grafana.picture import WIDTH, draw
-from tests.grafana.scenes import ask_everything, scene
-from tests.support import ROOT
+from tests.grafana.promql import metrics
+from tests.grafana.queries import Window, answers, seconds_back, variables
+from tests.grafana.scenes import RULES, scene
+from tests.support import ROOT, Prometheus
 
-PICTURES = ROOT / "grafana" / "pictures"
-SUMS = "drawn-from.sha256"
-STEPS = [number / 6 for number in range(144, 0, -1)]
-"""A day in steps of ten minutes."""
-RATE_INTERVAL = "40m"
-"""As Grafana has it for such steps."""
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from playwright.async_api import Page, Route
+
+PICTURES: Final = ROOT / "grafana" / "pictures"
+RENDER: Final = ROOT / "grafana" / "render"
+CACHE: Final = ROOT / ".cache" / "pictures"
+SUMS: Final = "drawn-from.sha256"
+WIDTH: Final = 1600
+WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick"}
+"""The worlds of the README's pictures, and how their files' names end."""
+STEP: Final = 300
+"""Seconds between the simulated scrapes of a day."""
+HOURS: Final = [number * STEP / 3600 for number in range(24 * 3600 // STEP + 2, 0, -1)]
+"""When these scrapes were, in hours before now."""
+ORIGIN: Final = "http://grafana.invalid"
+FONTS: Final = {"Inter-Regular.woff2": 400, "Inter-Medium.woff2": 500}
 
 
-async def main() -> None:
-    """Make the world, ask everything, and draw every board."""
-    with tempfile.TemporaryDirectory() as directory:
-        async with scene(World.SICK, Path(directory), STEPS) as found:
-            answers = await asyncio.to_thread(ask_everything, found, RATE_INTERVAL)
-    seen = see(answers)
-    PICTURES.mkdir(exist_ok=True)
-    sums = []
+def boards() -> list[str]:
+    """Return the uids of the committed dashboards."""
+    return sorted(path.stem for path in DASHBOARDS.glob("*.json"))
+
+
+def rule_levels(expressions: Mapping[str, str]) -> list[list[str]]:
+    """Group recording rules into levels, so that each reads only what earlier levels record.
+
+    Args:
+        expressions: By the name that each records.
+    """
+    left = {name: metrics(expression) - {name} for name, expression in expressions.items()}
+    levels = []
+    while left:
+        level = [name for name, read in left.items() if not read & left.keys()]
+        if not level:
+            raise ValueError(f"these rules read each other: {', '.join(left)}")
+        levels.append(level)
+        left = {name: read for name, read in left.items() if name not in level}
+    return levels
+
+
+def _evaluate_rules(directory: Path, end: float) -> None:
+    """Record what the recording rules would have recorded over the day."""
+    path = directory / "level.yml"
+    for level in rule_levels({name: rule["expr"] for name, rule in RULES.items() if "record" in rule}):
+        path.write_text(json.dumps({"groups": [{"name": "level", "rules": [RULES[name] for name in level]}]}))
+        with Prometheus(directory) as prometheus:
+            command = ["promtool", "tsdb", "create-blocks-from", "rules", f"--url={prometheus.url}"]
+            command += [f"--start={end - HOURS[0] * 3600:.0f}", f"--end={end - STEP:.0f}", f"--eval-interval={STEP}s"]
+            subprocess.run([*command, f"--output-dir={directory / 'data'}", path], check=True, capture_output=True)
+
+
+async def _simulate(kind: World, directory: Path) -> float:
+    """Let a Prometheus know a day of a world; returns when it ended."""
+    async with scene(kind, directory, HOURS) as found:
+        return found.prometheus.at or time.time()
+
+
+def make_day(kind: World, directory: Path) -> None:
+    """Simulate a day of a world, and leave the data of a Prometheus in a directory."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    end = asyncio.run(_simulate(kind, directory))
+    _evaluate_rules(directory, end)
+    (directory / "end.json").write_text(json.dumps(end))
+
+
+def _firing(prometheus: Prometheus) -> list[dict[str, Any]]:
+    """Return the alerts that fire, the gravest first, with the time in milliseconds since when they are pending."""
+    since = prometheus.query('ALERTS_FOR_STATE and on (alertname) ALERTS{alertstate="firing", alertname!="Watchdog"}')
+    order = ["critical", "warning", "info"]
+    found = [(dict(labels), value) for labels, value in since.items()]
+    found.sort(key=lambda one: (order.index(one[0]["severity"]), one[0]["alertname"]))
+    return [
+        {"name": labels["alertname"], "severity": labels["severity"], "since": value * 1000} for labels, value in found
+    ]
+
+
+def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Ask the Prometheus of a day everything that boards ask.
+
+    Args:
+        directory: Where its data is.
+        uids: Of the boards.
+
+    Returns:
+        By uid, what grafana/render/page.jsx needs.
+    """
+    requests = {}
+    end = json.loads((directory / "end.json").read_text())
+    with Prometheus(directory) as prometheus:
+        prometheus.at = end
+        for uid in uids:
+            dashboard = json.loads((DASHBOARDS / f"{uid}.json").read_text())
+            window = Window(end, seconds_back(dashboard["time"]["from"]), STEP)
+            chosen = variables(dashboard, prometheus, window)
+            values = {name: one.query for name, one in chosen.items()}
+            requests[uid] = {
+                "dashboard": dashboard,
+                "answers": answers(dashboard, prometheus, window, values),
+                "step": STEP,
+                "variables": {name: {"text": one.text} for name, one in chosen.items()},
+                "range": {"from": window.start * 1000, "to": window.end * 1000},
+                "alerts": _firing(prometheus),
+            }
+    return requests
+
+
+def build_page() -> Path:
+    """Bundle the page that draws, and return its script."""
+    script = CACHE / "page.js"
+    subprocess.run(["node", str(RENDER / "build.mjs"), str(script)], check=True)  # noqa: S607 - from the path
+    return script
+
+
+class _Site:
+    """What the browser finds at `ORIGIN`; nothing is fetched from anywhere else."""
+
+    def __init__(self, script: Path) -> None:
+        self._script = script
+        self.missing: list[str] = []
+
+    def _file(self, path: str) -> Path | None:
+        modules = RENDER / "node_modules"
+        name = path.rpartition("/")[2]
+        if name in FONTS:
+            return modules / "@fontsource" / "inter" / "files" / f"inter-latin-{FONTS[name]}-normal.woff2"
+        if path.startswith("/public/img/"):
+            return modules / "@grafana" / "ui" / "dist" / path.removeprefix("/")
+        if path in ("/page.js", "/page.css"):
+            return self._script.with_suffix(Path(path).suffix)
+        return None
+
+    async def answer(self, route: Route) -> None:
+        """Answer a request of the browser."""
+        url = urlsplit(route.request.url)
+        file = self._file(url.path)
+        if f"{url.scheme}://{url.netloc}" == ORIGIN and url.path == "/":
+            head = (
+                '<meta charset="utf-8"><link rel="stylesheet" href="/page.css"><script src="/page.js" defer></script>'
+            )
+            await route.fulfill(body=f"<!doctype html><title>Dashboard</title>{head}<body>", content_type="text/html")
+        elif file is not None and file.exists():
+            kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+            await route.fulfill(body=file.read_bytes(), content_type=kind)
+        else:
+            self.missing.append(route.request.url)
+            await route.abort()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn board.
+
+    Attributes:
+        png: The file.
+        cut: Titles of panels that are too long for their panels.
+    """
+
+    png: bytes
+    cut: list[str]
+
+
+async def draw(tab: Page, request: dict[str, Any], width: int, *, opened: bool) -> Picture:
+    """Draw a board in a browser's tab.
+
+    Args:
+        tab: Shows the page that draws.
+        request: Of `make_requests`.
+        width: In pixels.
+        opened: Whether collapsed rows are opened.
+
+    Raises:
+        ValueError: A panel cannot be drawn.
+    """
+    await tab.set_viewport_size({"width": width, "height": 900})
+    result = await tab.evaluate("request => window.draw(request)", {**request, "width": width, "open": opened})
+    if result["errors"]:
+        raise ValueError("\n".join(result["errors"]))
+    await tab.wait_for_load_state("networkidle")
+    return Picture(await tab.locator("#dashboard").screenshot(type="png"), result["cut"])
+
+
+async def draw_all(
+    requests: dict[World, dict[str, dict[str, Any]]], widths: Sequence[int], *, opened: bool
+) -> dict[tuple[World, str, int], Picture]:
+    """Draw boards in worlds and widths."""
+    site, failures = _Site(build_page()), list[str]()
+    drawn = {}
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
         tab = await browser.new_page(viewport={"width": WIDTH, "height": 900})
-        for board in BOARDS:
-            picture = await draw(tab, committed(board.uid), seen[board.uid])
-            (PICTURES / f"{board.uid}.png").write_bytes(picture)
-            source = DASHBOARDS / f"{board.uid}.json"
-            sums.append(f"{hashlib.sha256(source.read_bytes()).hexdigest()}  {source.name}\n")
+        tab.on("pageerror", lambda error: failures.append(str(error)))
+        await tab.route("**/*", site.answer)
+        await tab.goto(f"{ORIGIN}/", wait_until="load")
+        for (kind, asked), width in itertools.product(requests.items(), widths):
+            for uid, request in asked.items():
+                began = time.monotonic()
+                picture = drawn[kind, uid, width] = await draw(tab, request, width, opened=opened)
+                seconds, size = time.monotonic() - began, len(picture.png) / 1000
+                cut = f"; cut titles: {', '.join(picture.cut)}" if picture.cut else ""
+                print(f"{uid}, {kind.name.lower()}, {width} px: {seconds:.1f} s, {size:.0f} kB{cut}")
         await browser.close()
-    (PICTURES / SUMS).write_text("".join(sums))
+    if failures or site.missing:
+        raise ValueError(f"the page failed: {failures}; files that it did not find: {site.missing}")
+    return drawn
+
+
+def compressed(png: bytes) -> bytes:
+    """Return a PNG with a palette of 256 colours, which is a third as large and looks the same."""
+    command = ["node", str(RENDER / "compress.mjs")]
+    return subprocess.run(command, input=png, check=True, capture_output=True).stdout
+
+
+def write_for_readme(drawn: dict[tuple[World, str, int], Picture]) -> None:
+    """Write pictures for the README, and what they were drawn from; they must show every title whole."""
+    if cut := {uid: picture.cut for (_, uid, _), picture in drawn.items() if picture.cut}:
+        raise ValueError(f"these titles are too long for their panels: {cut}")
+    PICTURES.mkdir(exist_ok=True)
+    sums = {}
+    if (PICTURES / SUMS).exists():
+        sums = dict(line.split()[::-1] for line in (PICTURES / SUMS).read_text().splitlines())
+    for (kind, uid, _), picture in drawn.items():
+        (PICTURES / f"{uid}{WORLDS[kind]}.png").write_bytes(compressed(picture.png))
+        source = DASHBOARDS / f"{uid}.json"
+        sums[source.name] = hashlib.sha256(source.read_bytes()).hexdigest()
+    (PICTURES / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="make pictures", description="Draw the dashboards with Grafana's components.")
+    kinds = {kind.name.lower(): kind for kind in World}
+    parser.add_argument("--board", action="append", choices=boards(), help="only this board; may be repeated")
+    parser.add_argument("--world", action="append", choices=list(kinds), help="only this world; needs --output")
+    parser.add_argument("--width", action="append", type=int, help=f"in pixels, instead of {WIDTH}; needs --output")
+    parser.add_argument("--open", action="store_true", help="open collapsed rows; needs --output")
+    parser.add_argument("--output", type=Path, help="a directory for the pictures, instead of grafana/pictures/")
+    parser.add_argument("--reuse", action="store_true", help="use the simulated days of the last time")
+    parsed = parser.parse_args(arguments)
+    if parsed.output is None and (parsed.world or parsed.width or parsed.open):
+        parser.error("--world, --width and --open need --output")
+    parsed.board = parsed.board or boards()
+    parsed.world = [kinds[name] for name in parsed.world or ()] or list(WORLDS)
+    parsed.width = parsed.width or [WIDTH]
+    return parsed
+
+
+def main() -> None:
+    """Make the worlds, ask everything, and draw the boards."""
+    chosen = parse_arguments()
+    requests = {}
+    for kind in chosen.world:
+        directory = CACHE / kind.name.lower()
+        if not (chosen.reuse and (directory / "end.json").exists()):
+            began = time.monotonic()
+            make_day(kind, directory)
+            print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")
+        requests[kind] = make_requests(directory, chosen.board)
+    drawn = asyncio.run(draw_all(requests, chosen.width, opened=chosen.open))
+    if chosen.output is None:
+        write_for_readme(drawn)
+        return
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    for (kind, uid, width), picture in drawn.items():
+        (chosen.output / f"{uid}-{kind.name.lower()}-{width}.png").write_bytes(picture.png)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

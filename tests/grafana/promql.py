@@ -1,4 +1,4 @@
-"""What stands in a query: its selectors, and where two sets of series meet."""
+"""Parse a query: its selectors, and its binary operations between series."""
 
 from __future__ import annotations
 

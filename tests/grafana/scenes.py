@@ -39,6 +39,7 @@ from tests.support import (
     fast_rules,
     get,
     parse_page,
+    series,
     served_exporter,
 )
 
@@ -77,7 +78,7 @@ class Now(Clock):
 
 @dataclass
 class Answers:
-    """What Prometheus said in a world.
+    """Answers of Prometheus in a world.
 
     Attributes:
         hotkeys: The watched.
@@ -131,7 +132,7 @@ def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
         )
         and shares[0] < share < shares[-1]
         and share > world.shares(now - 6 * HOUR).get(miner.hotkey, 1)
-        # What not every server and instance has.
+        # Data that only some servers and instances have.
         and any(one.chute.public and one.active(now) for one in instances)
         and any(server.version for server in miner.servers)
         and any(one.stop_billing_at(now) for one in instances)
@@ -275,7 +276,7 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
             simulator.faults["metagraph"] = await _yesterdays_seats(simulator)
         for hours in steps:
             clock.now = -hours * HOUR
-            history.add(clock(), parse_page((await get(f"{url}/metrics")).text))
+            history.add(clock(), parse_page((await get(f"{url}/metrics")).text) | {series("up"): 1.0})
             if sick:
                 simulator.faults["images"] = Fault(status=503)
         if sick:

@@ -81,7 +81,7 @@ def says(directory: Path, collector: str, series: dict[str, float | str], expect
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_tile_tells_why_there_is_no_number(tmp_path: Path, case: str) -> None:
+def test_an_empty_tile_says_why_it_is_empty(tmp_path: Path, case: str) -> None:
     collector, series, expected = CASES[case]
     assert says(tmp_path, collector, dict(series), expected, 10) == ""
 
@@ -92,5 +92,5 @@ def test_a_tile_tells_that_the_exporter_is_down_or_that_there_never_was_one(tmp_
     assert says(tmp_path, "fleet", {}, None, 20) == ""
 
 
-def test_every_absence_is_told_somewhere() -> None:
+def test_every_empty_value_is_explained_in_a_panel() -> None:
     assert {state.value for state in ABSENCES} == {DOWN, *(expected for _, _, expected in CASES.values())}

@@ -72,7 +72,7 @@ async def test_one_scrape_config_monitors_the_whole_subnet_in_two_shards(world: 
     assert seen[0] & seen[1] == set()
     assert seen[0] | seen[1] == set(world.by_hotkey)
     # However many targets there are, the API is asked once.
-    asked = [one.endpoint for one in simulator.asked]
+    asked = [one.endpoint for one in simulator.requests]
     assert all(asked.count(endpoint) == 1 for endpoint in ("metagraph", "scores", "stats"))
 
 

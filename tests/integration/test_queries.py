@@ -36,7 +36,7 @@ def by(label: str, answer: dict[Labels, float]) -> Known:
 
 
 class Truth:
-    """What each query must say, from the world itself. A method for each query."""
+    """Expected results of each query, computed from the world. Each query has a method."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -218,6 +218,10 @@ FEEDS = [
     "stats_per_chute",
     "metrics",
     "chutes",
+    "utilization",
+    "bounties",
+    "rolling_updates",
+    "maintenance",
 ]
 
 
@@ -258,7 +262,7 @@ def told(label: str, answer: dict[Labels, float]) -> Known:
     return by(label, answer)
 
 
-async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
+async def test_every_query_returns_the_values_of_the_world(tmp_path: Path) -> None:
     # A world in which every trouble is there at noon.
     world = OddWorld(seed=15, start=NOON)
     truth: Any = Truth(world)
@@ -284,7 +288,7 @@ async def test_every_query_says_what_the_world_knows(tmp_path: Path) -> None:
         assert told(label, answer) == pytest.approx(expected), name
         if not expected:
             empty.add(name)
-    # What this world has none of must not be most of it.
+    # Most queries must have a result in this world.
     assert empty <= {
         "score-change",
         "not-earning-since",

@@ -23,6 +23,7 @@ from chutes_exporter.page import observed
 from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.plan import enabled
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
     HOTKEY,
@@ -68,10 +69,24 @@ FEEDS = {
     "jobs": "chutes_jobs_waiting",
     "images": "chutes_images",
     "active_instances": "chutes_platform_active_instances",
+    "utilization": "chutes_chute_scale_allowance",
+    "bounties": "chutes_bounty_boost_ratio",
+    "rolling_updates": "chutes_rolling_update_started_timestamp_seconds",
+    "maintenance": "chutes_maintenance_slots_in_use",
 }
 NEEDS = {name: {name} for name in FEEDS} | {"inventory": {"servers", "nodes", "inventory", "instances"}}
 """The feeds without which a metric is absent."""
-OF_A_HOTKEY = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
+OF_A_HOTKEY = (
+    "servers",
+    "nodes",
+    "inventory",
+    "instances",
+    "thrash_cooldowns",
+    "unique_chute_history",
+    "maintenance",
+)
+PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties"}
+"""The collectors that are on without a key and without a hotkey."""
 
 
 def asking_all(url: str) -> Settings:
@@ -83,16 +98,16 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
     page = await scrape(Settings(api_url=simulator.url))
     registered = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"}
     assert registered == set(simulator.world.by_hotkey)
-    assert set(successes(page)) == {"metagraph", "scores", "stats", "metrics"}
+    assert set(successes(page)) == PUBLIC
     assert set(successes(page).values()) == {1.0}
-    assert not [asked for asked in simulator.asked if asked.signed or asked.hotkey]
+    assert not [asked for asked in simulator.requests if asked.signed or asked.hotkey]
 
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]))
     assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
     assert "stats_per_chute" in successes(page)
-    assert not [asked for asked in simulator.asked if asked.signed]
+    assert not [asked for asked in simulator.requests if asked.signed]
 
 
 async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
@@ -115,7 +130,7 @@ async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
         await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
-    assert sorted(asked.endpoint for asked in simulator.asked) == ["metagraph", "metrics", "scores", "stats", "stats"]
+    assert sorted(asked.endpoint for asked in simulator.requests) == sorted([*PUBLIC, "stats"])
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
@@ -127,10 +142,10 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
     for miner in simulator.world.miners[:3]:
         assert page[series("chutes_fleet_servers", hotkey=miner.hotkey)] == len(miner.servers)
     assert text.count("# TYPE chutes_server_info ") == 1
-    assert [asked.endpoint for asked in simulator.asked].count("chutes") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("chutes") == 1
 
 
-async def test_who_is_last_among_equals_has_nobody_behind(simulator: Simulator) -> None:
+async def test_the_last_of_equal_miners_has_no_miner_behind(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url))
     earning = simulator.world.shares(NOON)
     idle = simulator.world.miners[-2].hotkey
@@ -179,7 +194,7 @@ async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[st
             assert metric not in names(cold), metric
         elif not NEEDS[name] & faults.keys():
             assert metric in names(cold), metric
-    # What is known already stays, whatever fails now, with its honest date.
+    # Cached data stays during the failure, with the time of its request.
     assert names(whole) - names(warm) <= {
         metric.name
         for collector in COLLECTORS
@@ -231,7 +246,7 @@ async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slo
         slow_rendering[:] = [0.3]
         pages = await asyncio.gather(*(page_of(exporter) for _ in range(30)))
         assert len(slow_rendering) == 2
-        # Who comes while a page is being made gets the next one: it may know more.
+        # A scrape that comes while a page is made gets the next page, which may have more data.
         first = asyncio.create_task(page_of(exporter))
         await until(lambda: being_made(exporter))
         await page_of(exporter)
@@ -252,7 +267,7 @@ async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Si
         leaving.transport.abort()
         page = parse_page((await staying).text)
     assert set(successes(page).values()) == {1.0}
-    assert [asked.endpoint for asked in simulator.asked].count("scores") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("scores") == 1
 
 
 async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
@@ -326,7 +341,7 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     assert waited["scores"] < 1
 
 
-async def test_who_must_stop_answers_at_once_with_what_is_known(simulator: Simulator) -> None:
+async def test_a_stopping_exporter_answers_at_once_with_cached_data(simulator: Simulator) -> None:
     async with serve(watching(simulator.url)) as (url, exporter):
         simulator.faults["scores"] = Fault(latency=60)
         waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
@@ -367,7 +382,7 @@ async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simul
     async with Exporter(settings, clock=clock) as exporter:
         page = await page_of(exporter, timeout=30)
     assert set(successes(page).values()) == {1.0}
-    assert [simulator.api.most_at_once[name] for name in own] == [4] * 4
+    assert [simulator.api.max_concurrent[name] for name in own] == [4] * 4
 
 
 async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
@@ -390,14 +405,14 @@ async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simu
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await page_of(exporter)
         # Those under way together could not know; the others were left alone.
-        asked = len(simulator.asked)
+        asked = len(simulator.requests)
         clock.now += 599
         simulator.faults.clear()
         await page_of(exporter)
-        assert "nodes" not in [one.endpoint for one in list(simulator.asked)[asked:]]
+        assert "nodes" not in [one.endpoint for one in list(simulator.requests)[asked:]]
         clock.now += 1
         page = await page_of(exporter)
-    assert [one.endpoint for one in list(simulator.asked)[asked:]].count("nodes") == 12
+    assert [one.endpoint for one in list(simulator.requests)[asked:]].count("nodes") == 12
     assert successes(page)["nodes"] == 1
 
 
@@ -430,17 +445,17 @@ async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) 
     async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
         await page_of(exporter)
         page = await page_of(exporter)
-    assert [asked.endpoint for asked in simulator.asked].count("scores") == 2
-    assert [asked.endpoint for asked in simulator.asked].count("metagraph") == 1
+    assert [asked.endpoint for asked in simulator.requests].count("scores") == 2
+    assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
     assert page[series("chutes_feed_ttl_seconds", feed="scores")] == 0
 
 
 async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         first = await page_of(exporter)
-        asked = len(simulator.asked)
+        asked = len(simulator.requests)
         second = await page_of(exporter)
-        assert len(simulator.asked) == asked
+        assert len(simulator.requests) == asked
     assert data_of(first) == data_of(second)
     assert second[series("chutes_feed_requests_total", feed="scores", result="hit")] == 1
     assert second[series("chutes_feed_requests_total", feed="scores", result="miss")] == 1
@@ -458,7 +473,7 @@ def stream_of(*records: dict[str, Any]) -> bytes:
 ROWS = [{"miner_hotkey": OTHER, "compute_units": 7, "total_instances": 1, "bounty_count": 0, "compute_seconds": None}]
 
 
-async def test_from_what_is_missing_nothing_is_concluded_where_a_record_could_not_be_read(simulator: Simulator) -> None:
+async def test_an_unreadable_record_makes_counts_ranks_and_zeros_absent(simulator: Simulator) -> None:
     gpu = {"uuid": "g1", "gpu_identifier": "h100", "verified_at": "2026-11-24T11:00:00"}
     window = {"instance_stats": [*ROWS, {"miner_hotkey": 5}]}
     simulator.faults.update(
@@ -515,7 +530,7 @@ async def test_a_sum_with_an_unknown_part_is_unknown(simulator: Simulator) -> No
     assert "chutes_platform_window_compute_seconds" not in names(page)
 
 
-async def test_what_the_api_says_twice_stands_once_and_is_counted(simulator: Simulator) -> None:
+async def test_a_duplicate_record_is_exported_once_and_counted(simulator: Simulator) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
     simulator.faults["metagraph"] = Fault(body=body_of(*twice))
     page = await scrape(make_settings(api_url=simulator.url))
@@ -553,7 +568,7 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
 
 
 async def test_a_collector_too_large_for_the_page_does_not_take_the_others_with_it(simulator: Simulator) -> None:
-    async with Exporter(watching(simulator.url, max_series=150), clock=Clock()) as exporter:
+    async with Exporter(watching(simulator.url, max_series=190), clock=Clock()) as exporter:
         page = await page_of(exporter)
     cut = cut_of(page)
     assert "nodes" in cut
@@ -572,7 +587,134 @@ async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Si
     assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
 
 
-async def test_what_is_cut_and_what_is_whole_again_is_logged_once(simulator: Simulator, clock: Clock) -> None:
+OPTIONAL = ("utilization", "bounties", "rolling_updates", "maintenance")
+
+
+def off_of(page: Page) -> list[str]:
+    return sorted(
+        dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith("_off") and value
+    )
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: Simulator, name: str) -> None:
+    simulator.faults[name] = Fault(status=404)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+            for _ in range(2):
+                await page_of(exporter)
+            page = await page_of(exporter)
+            ready = exporter.readiness()
+    assert off_of(page) == [name]
+    assert FEEDS[name] not in names(page)
+    # Nothing of it looks like a failure.
+    assert name not in successes(page)
+    assert set(successes(page).values()) == {1.0}
+    assert [key for key in page if ("feed", name) in key[1]] == []
+    assert "chutes_feed_failure_info" not in names(page)
+    assert ready == (True, "ready")
+    (log,) = logs
+    assert (log["event"], log["collector"], log["log_level"]) == ("collector off", name, "info")
+    assert log["reason"].endswith("(404)")
+    assert [asked.endpoint for asked in simulator.requests].count(name) == 1
+
+
+async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload(
+    simulator: Simulator, clock: Clock
+) -> None:
+    simulator.faults.update(dict.fromkeys(OPTIONAL, Fault(status=404)))
+    keys = tuple(miner.key for miner in simulator.world.miners[:2])
+    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+
+    def asked() -> dict[str, int]:
+        endpoints = [one.endpoint for one in simulator.requests]
+        return {name: endpoints.count(name) for name in OPTIONAL}
+
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+            assert off_of(await page_of(exporter)) == sorted(OPTIONAL)
+            for _minute in range(59):
+                clock.now += 60
+                await page_of(exporter)
+            clock.now += 60
+            # Each key asks for its own policy.
+            once = dict.fromkeys(OPTIONAL, 1) | {"maintenance": 2}
+            assert asked() == once
+            await page_of(exporter)
+            assert asked() == {name: 2 * count for name, count in once.items()}
+            exporter.reconfigure(settings)
+            await page_of(exporter)
+            assert asked() == {name: 3 * count for name, count in once.items()}
+            assert [log["event"] for log in logs] == ["collector off"] * 4
+            simulator.faults.clear()
+            exporter.reconfigure(settings)
+            page = await page_of(exporter)
+    assert off_of(page) == []
+    assert set(successes(page)) >= set(OPTIONAL)
+    again = [log["collector"] for log in logs if log["event"] == "collector on again"]
+    assert (sorted(again), len(logs)) == (sorted(OPTIONAL), 8)
+
+
+async def test_an_endpoint_that_has_answered_lately_fails_with_404(simulator: Simulator, clock: Clock) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+            await page_of(exporter)
+            simulator.faults["utilization"] = Fault(status=404)
+            clock.now += 120
+            page = await page_of(exporter)
+            assert off_of(page) == []
+            assert page[series("chutes_feed_up", feed="utilization")] == 0
+            assert FEEDS["utilization"] in names(page)
+            # When its last answer is dropped, the deployment does not have it any more.
+            clock.now += 900
+            page = await page_of(exporter)
+    assert off_of(page) == ["utilization"]
+    assert [log["event"] for log in logs] == ["feed failed", "collector off"]
+
+
+async def test_a_collector_that_was_off_can_fail_like_any_other(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults["bounties"] = Fault(status=404, times=1)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+            await page_of(exporter)
+            simulator.faults["bounties"] = Fault(status=500, times=1)
+            clock.now += 3600
+            page = await page_of(exporter)
+            assert (off_of(page), page[series("chutes_feed_up", feed="bounties")]) == ([], 0)
+            clock.now += 3600
+            page = await page_of(exporter)
+    assert page[series("chutes_feed_up", feed="bounties")] == 1
+    assert [log["event"] for log in logs] == ["collector off", "feed failed", "collector on again"]
+
+
+async def test_rolling_updates_are_asked_for_with_a_key_or_where_the_user_says_so(simulator: Simulator) -> None:
+    one = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
+    collector = find_collector("rolling_updates")
+    assert not enabled(collector, one)
+    assert enabled(collector, replace(one, collectors={"rolling_updates": True}))
+    assert enabled(collector, watching("http://x"))
+    page = await scrape(replace(one, collectors={"rolling_updates": True}))
+    assert "chutes_rolling_update_started_timestamp_seconds" in names(page)
+    assert "chutes_instance_outdated" not in names(page)
+    assert not [asked for asked in simulator.requests if asked.signed]
+
+
+async def test_outdated_instances_are_those_of_an_older_version(simulator: Simulator) -> None:
+    page = await scrape(watching(simulator.url))
+    outdated = {
+        dict(labels)["instance_id"]: value
+        for (name, labels), value in page.items()
+        if name == "chutes_instance_outdated"
+    }
+    assert outdated == {
+        one.instance_id: one.version != one.chute.version(NOON) for one in simulator.world.instances(NOON, HOTKEY)
+    }
+    assert set(outdated.values()) == {0, 1}
+
+
+async def test_leaving_out_collectors_and_restoring_them_is_logged_once_each(
+    simulator: Simulator, clock: Clock
+) -> None:
     only = {collector.name: collector.name == "metrics" for collector in COLLECTORS}
     with structlog.testing.capture_logs() as logs:
         async with Exporter(
@@ -597,7 +739,7 @@ async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, mo
     monkeypatch.setattr(module, "COLLECTORS", broken_scores)
     with structlog.testing.capture_logs() as logs:
         page = await scrape(Settings(api_url=simulator.url))
-    assert successes(page) == {"metagraph": 1, "scores": 0, "stats": 1, "metrics": 1}
+    assert successes(page) == dict.fromkeys(PUBLIC, 1) | {"scores": 0}
     assert [log["collector"] for log in logs if log["event"] == "collector failed"] == ["scores"]
 
 
@@ -624,7 +766,7 @@ async def test_a_feed_that_is_back_is_logged(simulator: Simulator) -> None:
     assert page[series("chutes_feed_up", feed="scores")] == 1
 
 
-async def test_what_is_no_error_of_the_api_is_logged_with_its_trace(simulator: Simulator) -> None:
+async def test_an_unexpected_error_is_logged_with_its_traceback(simulator: Simulator) -> None:
     async def bug(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 

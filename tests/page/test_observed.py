@@ -55,7 +55,7 @@ def test_the_first_answer_is_only_where_counting_starts(seen: Observations) -> N
     assert watch(seen, [instances("ab")]) == {"instances_started": 0, "instances_stopped": 0}
 
 
-def test_what_is_new_has_started_and_what_stays_gone_has_stopped(seen: Observations) -> None:
+def test_a_new_instance_has_started_and_a_missing_one_has_stopped(seen: Observations) -> None:
     new = instances("cd", created=LATER)
     found = watch(seen, [instances("ab"), instances("b") + new, new, new, new])
     assert (found["instances_started"], found["instances_stopped"]) == (2, 2)
@@ -75,7 +75,7 @@ def test_streams_that_stop_early_again_and_again_count_nothing_that_another_endp
     assert (found["instances_started"], found["instances_stopped"]) == (0, 0)
 
 
-def test_what_stopped_by_all_accounts_is_counted_once_even_if_it_comes_back(seen: Observations) -> None:
+def test_a_stopped_instance_is_counted_once_even_if_it_returns(seen: Observations) -> None:
     whole = instances("a", created=LATER)
     found = watch(seen, [whole, [], [], [], whole, [], [], whole])
     assert (found["instances_started"], found["instances_stopped"]) == (0, 1)
@@ -86,17 +86,17 @@ def test_a_first_answer_that_stopped_early_makes_no_starts_of_what_was_there(see
     assert found["instances_started"] == 0
 
 
-def test_what_does_not_say_when_it_was_created_is_not_taken_for_new(seen: Observations) -> None:
+def test_an_instance_without_a_creation_time_does_not_count_as_started(seen: Observations) -> None:
     assert watch(seen, [[], instances("a", created=None)])["instances_started"] == 0
 
 
-def test_what_started_while_fetches_failed_counts(seen: Observations) -> None:
+def test_an_instance_that_starts_while_requests_fail_is_counted(seen: Observations) -> None:
     seen.see_instances(MINER, [], NOON)
     seen.see_instances(MINER, instances("a", created=NOON + 60), NOON + 1800)
     assert counts(seen)["instances_started"] == 1
 
 
-def test_what_is_gone_for_long_is_forgotten_and_not_taken_for_new(seen: Observations) -> None:
+def test_an_instance_that_returns_after_a_long_time_does_not_count_as_started(seen: Observations) -> None:
     both = instances("ab")
     found = watch(seen, [both, *[both[:1]] * 150])
     assert found["instances_stopped"] == 1

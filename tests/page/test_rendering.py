@@ -53,9 +53,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-async def test_what_is_the_same_for_everybody_is_rendered_once_for_all_pages(
-    simulator: Simulator, collected: Counter[str]
-) -> None:
+async def test_platform_samples_are_rendered_once_for_all_pages(simulator: Simulator, collected: Counter[str]) -> None:
     shared = ("chutes", "metrics", "images", "chute_gpus")
     async with Exporter(watching(simulator.url, collectors=EVERYTHING), clock=Clock()) as exporter:
         whole = await metrics(exporter)
@@ -68,9 +66,7 @@ async def test_what_is_the_same_for_everybody_is_rendered_once_for_all_pages(
     assert {name: collected[name] for name in shared} == dict.fromkeys(shared, 1)
 
 
-async def test_what_differs_from_miner_to_miner_is_rendered_for_each(
-    simulator: Simulator, collected: Counter[str]
-) -> None:
+async def test_samples_of_a_miner_are_rendered_for_each_miner(simulator: Simulator, collected: Counter[str]) -> None:
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         for _ in range(2):
             for stranger in STRANGERS:

@@ -71,7 +71,7 @@ def test_a_faulty_reload_leaves_the_time_of_the_last_good_one() -> None:
     assert (telemetry.reload_good, telemetry.reloaded_at) == (False, NOON)
 
 
-async def test_why_a_feed_is_down_is_told_in_a_word_for_as_long(simulator: Simulator, clock: Clock) -> None:
+async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Simulator, clock: Clock) -> None:
     simulator.faults["scores"] = Fault(status=503, times=1)
     stranger = type(KEY).from_seed("22" * 32)
     settings = make_settings(api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()))
@@ -85,7 +85,7 @@ async def test_why_a_feed_is_down_is_told_in_a_word_for_as_long(simulator: Simul
     assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
 
 
-async def test_the_watched_are_told_from_the_others(simulator: Simulator) -> None:
+async def test_watched_miners_are_marked(simulator: Simulator) -> None:
     page = await scrape(watching(simulator.url, hotkeys=[OTHER], miners="all"))
     watched = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"}
     assert watched == {HOTKEY, OTHER}

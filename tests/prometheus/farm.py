@@ -81,7 +81,7 @@ class Farm(World):
         for server in other.servers:
             self.launch(other, server.gpus, ELSEWHERE, start - 3 * DAY)
 
-    # What makes the world, without chance
+    # Building a world without chance
 
     def grow(self, until: float) -> None:
         """Do nothing: instances are launched by hand."""
@@ -160,7 +160,7 @@ class Farm(World):
         """Return the work of those that have a seat."""
         return {key: entry for (key, _), entry in self.work(now, DAY).items() if key in self.by_hotkey}
 
-    # What tests do
+    # Changes that tests make
 
     def launch(
         self,

@@ -27,7 +27,20 @@ ALERTS: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rule
 _USED = frozenset(re.findall(r"\bchutes_\w+", " ".join(map(str, GROUPS))))
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
-LEAN = dict.fromkeys(("images", "metrics", "private_gate", "stats_per_chute", "unique_chute_history"), False)
+LEAN = dict.fromkeys(
+    (
+        "bounties",
+        "images",
+        "maintenance",
+        "metrics",
+        "private_gate",
+        "rolling_updates",
+        "stats_per_chute",
+        "unique_chute_history",
+        "utilization",
+    ),
+    False,
+)
 """Without the collectors that no rule needs."""
 
 Scrape = dict[str, str]
@@ -82,7 +95,7 @@ async def play(
 
 @dataclass(frozen=True)
 class Target:
-    """What Prometheus sees of an exporter.
+    """The scrapes of one exporter.
 
     Attributes:
         scrapes: By minute; None for a scrape that fails. In minutes that are missing there is no such target.

@@ -162,7 +162,9 @@ def test_a_score_that_falls_by_30_percent_over_a_day_is_a_warning_within_80_minu
     )
 
 
-def test_what_lasts_for_a_day_becomes_info(troubled: LongTroubles, long: list[Scrape], tmp_path: Path) -> None:
+def test_a_condition_that_lasts_for_a_day_becomes_info(
+    troubled: LongTroubles, long: list[Scrape], tmp_path: Path
+) -> None:
     hotkey = troubled.hotkeys[FORGOTTEN]
     l40s, h200, rtx4090 = troubled.server_ids
 

@@ -75,7 +75,7 @@ def test_every_alert_says_what_is_wrong_what_it_costs_and_what_to_do_first(rule:
     if rule["alert"] == "Watchdog":
         return
     assert notes.keys() == {"summary", "description", "threshold", "cost", "runbook_url", "dashboard"}
-    # Who it is about comes first: a short name of the miner, the API or the exporter.
+    # The summary starts with its subject: a short name of the miner, the API or the exporter.
     assert re.match(r"\{\{ (reReplaceAll|with \$labels.hotkey)|Chutes (API|exporter)", notes["summary"])
     assert re.search(r"First(: |, on its machine: )", notes["description"])
     # Ids identify, and say nothing to a reader; commands may need them.

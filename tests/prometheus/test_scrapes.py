@@ -194,7 +194,7 @@ def test_a_new_pod_or_a_missed_scrape_restarts_no_timer(
     )
 
 
-def test_of_a_pair_the_newest_answer_decides(dead: list[Scrape], tmp_path: Path) -> None:
+def test_the_newest_answer_of_two_exporters_decides(dead: list[Scrape], tmp_path: Path) -> None:
     # One exporter has got no answer since the server died, and still reports the last one.
     old = {minute: dead[min(minute, BEGINS - 1)] for minute in range(END + 1)}
     pair = [Target(old, FIRST), Target(dict(enumerate(dead)), SECOND)]

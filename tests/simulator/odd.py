@@ -6,16 +6,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from chutes_exporter.simulator import World
+from chutes_exporter.simulator.world import HOUR
 
 if TYPE_CHECKING:
     from chutes_exporter.simulator.world import Chute, Server
 
+UPDATED_CHUTE = 1
+"""The number of the chute that got a new version three hours before the world's start."""
 EMPTY_SERVER = 2
 """The number of the first miner's server that has no GPUs."""
 
 
 class OddWorld(World):
-    """Odd names and errors; servers of one name or address, and one without GPUs; chutes without a name."""
+    """Odd names and errors; odd servers; chutes without a name, and one that is being updated.
+
+    Some servers have the same name or address, one has no GPUs, and one is of unknown version.
+    """
 
     chute_names: ClassVar[tuple[str, ...]] = (
         'weights "quoted"\\and\\slashed',
@@ -29,6 +35,8 @@ class OddWorld(World):
         chute = super().make_chute(index)
         if index % 7 == 3:
             chute = replace(chute, name=None, slug=None, scaled=False, tee=None, disabled=None)
+        if index == UPDATED_CHUTE:
+            chute = replace(chute, phase=(self.start - 3 * HOUR) / chute.deploy_period % 1)
         return chute
 
     def make_server(self, uid: int, index: int) -> Server:
@@ -43,6 +51,8 @@ class OddWorld(World):
                 server = replace(server, name="rack-7")
             elif index == 5:
                 server = replace(server, name='h100 "rack\\7"\nünï', ip="gpu-box.miner.example")
+            elif index == 6:
+                server = replace(server, is_tee=True, version=None)
         return server
 
     def blacklist_reason(self, uid: int) -> str | None:

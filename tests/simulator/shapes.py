@@ -60,6 +60,21 @@ _FIELDS = {
     "stats": f"{_WORK} invocation_count:int total_bounty:float",
     "stats_bounties": "miner_hotkey:str total_bounty:float",
     "stats_per_chute": f"{_WORK} chute_id:str invocation_count:int",
+    "utilization": "chute_id:str name:str|null timestamp:str utilization_current:float|null utilization_5m:float|null "
+    "utilization_15m:float|null utilization_1h:float|null rate_limit_ratio_5m:float|null "
+    "rate_limit_ratio_15m:float|null rate_limit_ratio_1h:float|null total_requests_5m:float|null "
+    "total_requests_15m:float|null total_requests_1h:float|null completed_requests_5m:float|null "
+    "completed_requests_15m:float|null completed_requests_1h:float|null rate_limited_requests_5m:float|null "
+    "rate_limited_requests_15m:float|null rate_limited_requests_1h:float|null instance_count:int action_taken:str "
+    "target_count:int effective_multiplier:float|null total_instance_count:int active_instance_count:int "
+    "scalable:bool scale_allowance:int avg_busy_ratio:float|null total_invocations:float|null "
+    "total_rate_limit_errors:float|null",
+    "bounties": "chute_id:str bounty_amount:int seconds_elapsed:int time_remaining:int created_at:float",
+    "rolling_updates": "chute_id:str old_version:str new_version:str started_at:str permitted:object",
+    "maintenance": "active_window:object|null current_slots:int servers:list",
+    "maintenance_window": "id:str target_measurement_version:str upgrade_window_start:str upgrade_window_end:str "
+    "max_concurrent_per_miner:int",
+    "maintenance_servers": "server_id:str name:str|null version:str|null needs_upgrade:bool in_maintenance:bool",
     "scores": "total_instances:float bounty_score:float instance_seconds:float instance_compute_units:float",
 }
 SHAPES: dict[str, Fields] = {
@@ -89,6 +104,9 @@ def records(name: str, body: bytes) -> dict[str, list[Row]]:
             return lists | (
                 {"stats_bounties": [row for one in windows for row in one["bounties"]]} if name == "stats" else {}
             )
+        case "maintenance":
+            window, servers = value["active_window"], value["servers"]
+            return {name: [value], "maintenance_window": [window], "maintenance_servers": servers}
         case "scores":
             return {name: [row for row in value["raw_values"].values() if row]}
     return {name: value}

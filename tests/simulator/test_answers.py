@@ -8,31 +8,42 @@ import os
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.simulator import Simulator, World
+from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.answers import stats_window
-from chutes_exporter.simulator.world import HOUR, Work
-from tests.simulator.odd import OddWorld
+from chutes_exporter.simulator.times import MINUTE
+from chutes_exporter.simulator.world import DAY, HOUR, Work
+from tests.simulator.odd import UPDATED_CHUTE, OddWorld
 from tests.simulator.shapes import SHAPES, records, shape
 from tests.simulator.shapes import rows as stream_rows
 from tests.support import HOTKEY, KEY, NOON, Clock, get, recording
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.keys import Purpose
+
+
+def recorded_as(directory: Path, name: str) -> bytes:
+    return recording(directory / "extra", EXTRA[name]) if name in EXTRA else recording(directory, name)
+
 
 ANSWERS = {
     **{one.name: one.path for one in ENDPOINTS if one.name not in ("chute", "release_job", "thrash_cooldowns")},
     "unique_chute_history": f"/miner/unique_chute_history/{HOTKEY}",
     "stats_per_chute": "/miner/stats?per_chute=true",
 }
+EXTRA = {name: name for name in ("utilization", "bounties", "rolling_updates")} | {"maintenance": "maintenance_policy"}
+"""Recordings of the endpoints outside the miner API, which are in a folder of their own."""
 RECORDED = [SHAPES]
 if directory := os.environ.get("CHUTES_EXPORTER_TEST_RECORDINGS"):
     RECORDED.append(
         {
             part: shape(found)
             for name in ANSWERS
-            for part, found in records(name, recording(Path(directory), name)).items()
+            for part, found in records(name, recorded_as(Path(directory), name)).items()
         }
     )
 
@@ -44,7 +55,8 @@ async def test_every_field_is_there_with_the_type_that_it_was_recorded_with(
 ) -> None:
     world = OddWorld(start=NOON, size=small_world.size) if odd else small_world
     async with Simulator(world, clock=Clock()) as simulator:
-        body = (await get(simulator.url + ANSWERS[name], **KEY.headers(int(NOON)))).content
+        purpose: Purpose = "tee" if name == "maintenance" else "miner"
+        body = (await get(simulator.url + ANSWERS[name], **KEY.headers(int(NOON), purpose))).content
     for part, found in records(name, body).items():
         assert found, part
         simulated = shape(found)
@@ -80,7 +92,7 @@ async def test_stats_are_those_of_the_window_for_all_or_one(simulator: Simulator
         assert all(row["chute_id"] for row in found["instance_stats"])
 
 
-async def test_who_has_no_units_has_no_record(simulator: Simulator, small_world: World) -> None:
+async def test_a_miner_without_compute_units_has_no_record(simulator: Simulator, small_world: World) -> None:
     sums = dict(small_world.work(NOON, HOUR))
     sums["5idle", ""] = Work(1, 0, 3600.0, 0.0)
     hotkeys = {row["miner_hotkey"] for row in stats_window(sums, per_chute=False)["instance_stats"]}
@@ -127,7 +139,7 @@ async def test_times_have_an_offset_where_the_service_sends_one(simulator: Simul
     assert (len(history), history[-1]["time"]) == (169, "2026-11-24 12:00:00+00")
 
 
-async def test_hardware_is_told_in_the_services_units(simulator: Simulator) -> None:
+async def test_hardware_has_the_units_of_the_service(simulator: Simulator) -> None:
     nodes = stream_rows((await get(f"{simulator.url}/miner/nodes/", **SIGNED)).content)
     for node in nodes:
         assert 1.4e6 <= node["clock_rate"] <= 2.6e6
@@ -204,3 +216,99 @@ async def test_images_are_built_fail_and_wait(simulator: Simulator) -> None:
         "pending build",
         "error",
     }
+
+
+async def test_a_maintenance_policy_is_about_the_signers_tee_servers(simulator: Simulator, clock: Clock) -> None:
+    async def policy() -> Any:
+        headers = KEY.headers(int(clock.now), "tee")
+        return (await get(f"{simulator.url}/servers/maintenance/policy", **headers)).json()
+
+    found = await policy()
+    window = found["active_window"]
+    assert window["upgrade_window_start"] == "2026-11-23 21:00:00+00:00"
+    assert window["upgrade_window_end"] == "2026-11-27 21:00:00+00:00"
+    servers = (await get(f"{simulator.url}/miner/servers/", **SIGNED)).json()["servers"]
+    tee = {one["server_id"]: one for one in servers if one["is_tee"]}
+    assert {one["server_id"] for one in found["servers"]} == tee.keys()
+    for one in found["servers"]:
+        assert one["in_maintenance"] is tee[one["server_id"]]["maintenance_pending"]
+        assert one["version"] == tee[one["server_id"]]["version"]
+        assert one["needs_upgrade"] == (one["version"] in (None, "0.2.9"))
+    assert {one["version"] for one in found["servers"]} >= {None, "0.2.9"}
+    slots = set()
+    for hours in range(0, 84, 3):
+        clock.now = NOON + hours * HOUR
+        found = await policy()
+        assert found["current_slots"] == sum(one["in_maintenance"] for one in found["servers"])
+        slots.add(found["current_slots"])
+    assert slots == {0, 1}
+    clock.now = NOON + 90 * HOUR
+    assert await policy() == {"active_window": None, "current_slots": 0, "servers": []}
+
+
+async def test_utilization_agrees_with_the_instances_of_now_and_the_autoscalers_last_run(
+    simulator: Simulator, small_world: World, clock: Clock
+) -> None:
+    clock.now = NOON + 25 * MINUTE
+    rows = (await get(f"{simulator.url}/chutes/utilization")).json()
+    instances = small_world.instances(clock.now)
+    by_id = {chute.chute_id: chute for chute in small_world.chutes}
+    assert [row["chute_id"] for row in rows] == [chute.chute_id for chute in small_world.chutes if chute.scaled]
+    for row in rows:
+        chute = by_id[row["chute_id"]]
+        own = [one for one in instances if one.chute is chute]
+        active = sum(one.active(clock.now) for one in own)
+        assert (row["total_instance_count"], row["active_instance_count"]) == (len(own), active)
+        assert row["target_count"] == small_world.target_instances(chute, NOON)
+        assert row["scale_allowance"] == max(0, row["target_count"] - active)
+        assert row["scalable"] is (row["scale_allowance"] > 0)
+        assert row["timestamp"] == "2026-11-24T12:00:00"
+        assert row["name"] == (chute.name if chute.public else "[private chute]")
+        assert row["instance_count"] == sum(
+            one.active(NOON) for one in small_world.instances(NOON) if one.chute is chute
+        )
+        loads = [row[f"utilization_{window}"] for window in ("current", "5m", "15m", "1h")]
+        assert any(loads) == (row["instance_count"] > 0)
+        assert row["rate_limit_ratio_1h"] == pytest.approx(
+            row["rate_limited_requests_1h"] / (row["total_requests_1h"] or 1), abs=1e-4
+        )
+    assert {row["action_taken"] for row in rows} == {"no_action", "scale_up_candidate", "scale_down_candidate"}
+    # Some chutes have room for more instances, some have none, and some refuse requests.
+    assert {0, 1, 2} <= {row["scale_allowance"] for row in rows}
+    assert any(row["rate_limit_ratio_5m"] for row in rows)
+    assert any(row["name"] == "[private chute]" for row in rows)
+
+
+async def test_open_bounties_are_those_of_the_chutes_and_of_one_that_is_gone(
+    simulator: Simulator, small_world: World, clock: Clock
+) -> None:
+    clock.now = NOON + 0.5
+    rows = (await get(f"{simulator.url}/bounties/")).json()
+    assert rows == sorted(rows, key=lambda row: row["created_at"])
+    by_chute = {row["chute_id"]: row for row in rows}
+    for chute in small_world.chutes:
+        age = small_world.bounty_age(chute, clock.now)
+        row = by_chute.pop(chute.chute_id, None)
+        assert (row is None) == (age is None)
+        if row is not None and age is not None:
+            assert row["created_at"] == pytest.approx(clock.now - age)
+            assert row["seconds_elapsed"] == int(age)
+            assert row["bounty_amount"] == min(100 + 3 * int(age), 86400)
+            assert row["time_remaining"] + age == pytest.approx(DAY if chute.public else HOUR, abs=1)
+    assert by_chute == {}
+    clock.now = NOON + 13 * HOUR
+    gone = (await get(f"{simulator.url}/bounties/")).json()
+    assert len([row for row in gone if row["chute_id"] not in {chute.chute_id for chute in small_world.chutes}]) == 1
+    simulator.faults["bounties"] = Fault(redis_down=True)
+    assert (await get(f"{simulator.url}/bounties/")).json() == []
+
+
+async def test_a_rolling_update_names_the_new_version_of_its_chute(simulator: Simulator, small_world: World) -> None:
+    rows = (await get(f"{simulator.url}/chutes/rolling_updates")).json()
+    versions = {chute.chute_id: chute.version(NOON) for chute in small_world.chutes}
+    assert small_world.chutes[UPDATED_CHUTE].chute_id in {row["chute_id"] for row in rows}
+    for row in rows:
+        assert row["new_version"] == versions[row["chute_id"]] != row["old_version"]
+        assert row["permitted"]
+        started = datetime.fromisoformat(row["started_at"] + "+00:00").timestamp()
+        assert NOON - 12 * HOUR < started <= NOON

@@ -44,6 +44,22 @@ async def test_signatures_are_checked_for_real(simulator: Simulator, change: Map
     assert response.json() == {"detail": detail}
 
 
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        ({}, "Invalid nonce!"),
+        (SIGNED, WRONG.replace(":miner", ":tee")),
+        (KEY.headers(int(NOON) - 600, "tee"), "Invalid nonce!"),
+        (Hotkey.from_seed("33" * 32).headers(int(NOON), "tee"), "Hotkey is not registered on netuid 64"),
+    ],
+)
+async def test_the_maintenance_policy_wants_another_word(
+    simulator: Simulator, headers: Mapping[str, str], detail: str
+) -> None:
+    response = await get(f"{simulator.url}/servers/maintenance/policy", **headers)
+    assert (response.status_code, response.json()) == (401, {"detail": detail})
+
+
 async def test_a_good_signature_opens_its_own_miners_data(simulator: Simulator) -> None:
     other = simulator.world.miners[1]
     mine = (await get(f"{simulator.url}/miner/servers/", **SIGNED)).json()["servers"]
@@ -90,7 +106,7 @@ async def test_a_miner_without_instances_gets_no_items_only_where_it_asks_for_th
         ("thrash_cooldowns", 200, []),
     ],
 )
-async def test_what_is_not_known_is_answered_in_the_services_own_words(
+async def test_unknown_ids_get_the_errors_of_the_service(
     simulator: Simulator, path: str, status: int, answer: object
 ) -> None:
     response = await get(f"{simulator.url}/miner/{path}", **SIGNED)
@@ -150,6 +166,10 @@ async def test_without_its_prometheus_the_service_knows_no_demand_and_says_zero(
     assert any(row[field] for row in before for field in demand)
     assert not any(row[field] for row in after for field in demand)
     assert [row | dict.fromkeys(demand) for row in before] == [row | dict.fromkeys(demand) for row in after]
+    simulator.faults["utilization"] = Fault(zeros=True)
+    rows = (await get(f"{simulator.url}/chutes/utilization")).json()
+    assert not any(row["utilization_1h"] or row["total_requests_1h"] for row in rows)
+    assert any(row["scale_allowance"] for row in rows)
 
 
 async def test_without_its_redis_the_service_has_no_bounties_histories_and_scores(
@@ -196,3 +216,13 @@ async def test_a_cut_stream_breaks_off_inside_the_body(simulator: Simulator) -> 
     simulator.faults["metrics"] = Fault(cut_after=100)
     with pytest.raises(httpx.RemoteProtocolError):
         await get(f"{simulator.url}/miner/metrics/")
+
+
+async def test_an_autoscaler_that_has_stopped_leaves_its_last_records(simulator: Simulator, clock: Clock) -> None:
+    before = (await get(f"{simulator.url}/chutes/utilization")).json()
+    simulator.faults["utilization"] = Fault(as_of=NOON + 1)
+    clock.now = NOON + DAY / 4
+    after = (await get(f"{simulator.url}/chutes/utilization")).json()
+    live = dict.fromkeys(("total_instance_count", "active_instance_count", "scalable", "scale_allowance"))
+    assert [row | live for row in after] == [row | live for row in before]
+    assert after != before

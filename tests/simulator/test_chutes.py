@@ -58,6 +58,6 @@ def test_utilisation_follows_the_day_and_boosts_follow_utilisation(world: World)
     ("age", "amount", "boost"),
     [(0, 100, 1.1), (0.9, 100, 1.1), (59, 277, 1.1021851851851854), (10800, 32500, 1.5), (90_000, 86_400, 1.5)],
 )
-def test_a_bounty_is_worth_what_its_age_says(age: float, amount: int, boost: float) -> None:
+def test_the_value_of_a_bounty_follows_from_its_age(age: float, amount: int, boost: float) -> None:
     assert bounty_amount(age) == amount
     assert bounty_boost(age) == pytest.approx(boost, abs=1e-4)

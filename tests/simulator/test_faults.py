@@ -20,6 +20,10 @@ from tests.support import NOON
         ("unique_chute_history=redis-down", Fault(redis_down=True)),
         ("metrics=zero", Fault(zeros=True)),
         ("stats=as-of:1795521600", Fault(as_of=NOON)),
+        ("utilization=as-of:1795521600", Fault(as_of=NOON)),
+        ("utilization=zero", Fault(zeros=True)),
+        ("bounties=redis-down", Fault(redis_down=True)),
+        ("maintenance=status:404", Fault(status=404)),
     ],
 )
 def test_faults_can_be_written_on_the_command_line(text: str, fault: Fault) -> None:
@@ -46,6 +50,6 @@ def test_faults_can_be_written_on_the_command_line(text: str, fault: Fault) -> N
         "nothing=status:500",
     ],
 )
-def test_what_is_no_fault_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ValueError, match="write one like scores=status:503"):
+def test_an_invalid_fault_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match="for example scores=status:503"):
         parse_fault(text)

@@ -30,17 +30,19 @@ def instance(chute: Chute, model: str = "4090", end: End = End.MINER, lasts: flo
 @pytest.mark.parametrize("end", End)
 @pytest.mark.parametrize("public", [True, False])
 @pytest.mark.parametrize("lasts", [HOUR - 1, HOUR])
-def test_what_ends_badly_in_its_first_hour_or_is_private_takes_back_everything(
+def test_the_end_of_an_instance_decides_whether_it_counts(
     chute: Chute, end: End, *, public: bool, lasts: float
 ) -> None:
     one = instance(replace(chute, public=public), end=end, lasts=lasts)
     assert not one.counts(NOON + HOUR / 2 - 1)
     assert one.counts(NOON + HOUR / 2)
     assert one.counts(one.ended_at - 1)
-    assert one.counts(one.ended_at) == (end in (End.SCALED_DOWN, End.UPDATED, End.IDLE) or (public and lasts >= HOUR))
+    assert one.counts(one.ended_at) == (
+        end in (End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE) or (public and lasts >= HOUR)
+    )
 
 
-def test_what_was_never_activated_does_not_count(chute: Chute) -> None:
+def test_an_instance_that_was_never_activated_does_not_count(chute: Chute) -> None:
     one = instance(chute, end=End.PURGED)
     one.activated_at = None
     assert not one.counts(NOON + DAY)
@@ -193,7 +195,7 @@ def test_gpus_are_verified_fail_and_are_registered_anew(world: World) -> None:
 
 def test_private_instances_are_billed_until_nobody_asks(world: World) -> None:
     private = [one for one in world.all_instances(NOON) if not one.chute.public and one.activated_at is not None]
-    assert {one.end for one in private} == {End.MINER, End.FAILURES, End.IDLE, End.UPDATED}
+    assert {one.end for one in private} == {End.MINER, End.FAILURES, End.IDLE, End.UPDATED, End.MAINTENANCE}
     for one in private:
         activated = one.activated_at or 0
         assert one.stop_billing_at(activated - 1) is None

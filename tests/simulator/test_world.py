@@ -78,7 +78,7 @@ def test_the_first_miner_is_an_ordinary_one(seed: int) -> None:
     assert all(text.isascii() and text.isprintable() and '"' not in text and "\\" not in text for text in texts)
 
 
-def test_an_odd_world_has_what_real_answers_were_seen_with() -> None:
+def test_an_odd_world_has_the_oddities_of_real_answers() -> None:
     world = OddWorld(start=NOON)
     servers = world.miners[0].servers
     assert len({server.server_id for server in servers}) == len(servers)
@@ -107,7 +107,7 @@ def test_some_seats_validate_and_the_rest_without_servers_are_newcomers(world: W
 def test_at_most_one_tee_server_of_a_miner_waits_for_maintenance(world: World) -> None:
     waiting = Counter(
         (miner.uid, hours)
-        for hours in range(0, 48, 6)
+        for hours in range(0, 11 * 24, 6)
         for miner in world.miners
         for server in miner.servers
         if server.maintenance_pending(NOON + hours * HOUR)
@@ -116,6 +116,42 @@ def test_at_most_one_tee_server_of_a_miner_waits_for_maintenance(world: World) -
     assert set(waiting.values()) == {1}
     plain = [server for miner in world.miners for server in miner.servers if not server.is_tee]
     assert not any(server.maintenance_pending(NOON) or server.version for server in plain)
+
+
+def test_a_rolling_update_lasts_while_instances_of_an_older_version_are_active(world: World) -> None:
+    seen: set[str] = set()
+    for hours in range(0, 48, 2):
+        now = NOON + hours * HOUR
+        active = [one for one in world.instances(now) if one.active(now)]
+        old = {one.chute.chute_id for one in active if one.version != one.chute.version(now)}
+        updates = world.rolling_updates(now)
+        listed = {update.chute.chute_id for update in updates}
+        # The autoscaler has just run.
+        assert old == listed
+        for update in updates:
+            assert now - update.started_at < (12 if update.chute.public else 2) * HOUR
+            existed = [one for one in world.all_instances(now) if one.chute is update.chute]
+            assert update.permitted == Counter(one.hotkey for one in existed if one.exists(update.started_at))
+        seen |= listed
+    assert len(seen) > 10
+    # Those of the beginning are over.
+    assert seen - {update.chute.chute_id for update in world.rolling_updates(NOON + 46 * HOUR)}
+
+
+def test_the_autoscaler_wants_more_instances_where_the_load_is_high(world: World) -> None:
+    counts = world.active_counts(NOON)
+    for chute in world.chutes:
+        active, target = counts[chute.chute_id], world.target_instances(chute, NOON)
+        if not chute.public:
+            assert target == min(20, active + (world.bounty_age(chute, NOON) is not None))
+        elif active and chute.utilization(NOON) > 0.75:
+            assert min(20, active + 1) <= target <= min(20, active + 5)
+        elif active > 2:
+            assert target == min(20, active - (chute.utilization(NOON) < 0.3))
+        else:
+            assert target == 2
+        # It runs every half hour.
+        assert world.target_instances(chute, NOON + 29 * MINUTE) == target
 
 
 def test_servers_come_newest_first(world: World) -> None:
@@ -338,7 +374,7 @@ class Quiet(World):
         super().grow(min(until, NOON))
 
 
-def test_who_has_gone_quiet_keeps_the_last_history_for_ever() -> None:
+def test_an_inactive_miner_keeps_its_last_history() -> None:
     world = Quiet(start=NOON, size=SIZE)
     assert world.history(world.miners[-2].hotkey, NOON) is None
     ended = max(one.ended_at for one in world.all_instances(NOON + DAY, HOTKEY))

@@ -75,7 +75,7 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
             503,
             f"Not ready: waiting for a first answer of {simulator.url}.\n",
         )
-        assert simulator.asked == type(simulator.asked)()
+        assert simulator.requests == type(simulator.requests)()
         simulator.faults["scores"] = Fault(status=500)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         response = await get(f"{url}/-/ready")
@@ -92,11 +92,11 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
 async def test_collectors_can_be_chosen_for_a_scrape(simulator: Simulator) -> None:
     async with served_exporter(watching(simulator.url)) as (url, _):
         page = parse_page((await get(f"{url}/metrics?collect[]=scores&collect[]=servers")).text)
-        assert {asked.endpoint for asked in simulator.asked} == {"scores", "servers"}
+        assert {asked.endpoint for asked in simulator.requests} == {"scores", "servers"}
         chosen = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
         assert chosen == {"scores", "servers"}
         response = await get(f"{url}/metrics?collect[]=nothing")
-        assert (response.status_code, response.text[:37]) == (400, "There is no collector 'nothing': choo")
+        assert (response.status_code, response.text[:37]) == (400, "There is no collector 'nothing': use ")
         response = await get(f"{url}/metrics?collect[]=image_details")
         assert response.status_code == 400
         assert "--collector.image_details" in response.text
@@ -118,7 +118,7 @@ async def test_a_scrape_that_does_not_get_its_turn_is_refused(
     simulator.faults["scores"] = Fault(latency=60)
     async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
         waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "2"}))
-        await until(lambda: simulator.asked)
+        await until(lambda: simulator.requests)
         refused = await get(f"{url}/metrics")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         # Other pages are answered all the same, and the place is free afterwards.
@@ -191,7 +191,7 @@ async def test_a_page_is_sent_bit_by_bit_and_whole(simulator: Simulator, monkeyp
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
 
 
-async def test_a_reader_that_is_slow_takes_no_place_from_others(
+async def test_a_slow_reader_does_not_count_towards_max_requests(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Exporter, "_render", lambda *_: b"x" * 30_000_000)
@@ -227,7 +227,7 @@ async def test_reloading_over_http_is_off_unless_it_is_wanted(simulator: Simulat
         ({"sec-fetch-site": "same-site", "origin": "http://exporter.example:10064"}, 403),
     ],
 )
-async def test_a_page_of_another_site_may_not_reload(
+async def test_a_page_of_another_site_cannot_reload_the_configuration(
     simulator: Simulator, headers: dict[str, str], status: int
 ) -> None:
     reloads = []

@@ -250,11 +250,11 @@ def test_accepting_pauses_without_file_descriptors_and_goes_on_afterwards() -> N
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
         for _ in range(50):
             stack.enter_context(socket.create_connection(running.address))
-        wait_until(lambda: running.messages()['"accepting pauses"'])
+        wait_until(lambda: running.messages()['"accepting connections paused"'])
         assert share_of_a_busy_loop(running.process) < 0.25
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         assert httpx.get(running.url.join("/-/healthy"), timeout=30).status_code == 200
-    assert running.messages()['"accepting pauses"'] == 1
+    assert running.messages()['"accepting connections paused"'] == 1
 
 
 def test_clients_cause_few_lines_in_the_log() -> None:

@@ -103,7 +103,7 @@ async def test_the_event_loop_goes_on_while_a_password_is_checked() -> None:
     slow.close()
 
 
-async def test_who_guesses_waits_behind_himself_alone() -> None:
+async def test_guesses_of_one_client_do_not_delay_other_clients() -> None:
     check = PasswordCheck(HASHES)
     guesses = [
         asyncio.create_task(check.admits(basic("alice", f"guess {number}"), "10.0.0.1")) for number in range(100)
@@ -124,7 +124,7 @@ async def test_guesses_wait_for_each_other_and_not_for_ever() -> None:
         for number in range(100)
     ]
     await asyncio.sleep(0)
-    # Who is known already waits behind nobody.
+    # A remembered password needs no check.
     started = time.process_time()
     assert await check.admits(basic("alice", "secret"))
     known = time.process_time() - started

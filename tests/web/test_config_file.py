@@ -104,7 +104,9 @@ def test_a_rate_limit_without_a_burst_is_kept_with_a_warning(write: Write, burst
     config = load_web_config(path)
     assert config.rate_limit is not None
     assert config.rate_limit.burst < 1
-    assert config.warnings == (f"{path}, line 2: rate_limit has no burst: every request is refused",)
+    assert config.warnings == (
+        f"{path}, line 2: rate_limit has no burst, so every request is refused: set burst to 1 or more",
+    )
 
 
 @pytest.mark.parametrize("kind", ["2", "2a", "2b", "2x", "2y"])
@@ -125,7 +127,8 @@ def test_without_a_certificate_tls_is_off_with_a_warning(write: Write, section: 
     path = write(f"\ntls_server_config: {section}")
     config = load_web_config(path)
     assert config.context is None
-    assert config.warnings == (f"{path}, line 2: tls_server_config has no certificate: connections are not encrypted",)
+    reason = "tls_server_config has no certificate, so connections are not encrypted: set cert_file and key_file"
+    assert config.warnings == (f"{path}, line 2: {reason}",)
 
 
 @pytest.mark.parametrize("section", ["", "{}", "~"])
@@ -133,7 +136,12 @@ def test_without_users_nobody_needs_a_password_and_a_warning_says_so(write: Writ
     path = write(f"basic_auth_users: {section}")
     config = load_web_config(path)
     assert config.users == {}
-    assert config.warnings == (f"{path}, line 1: basic_auth_users has no user: nobody needs a password",)
+    assert config.warnings == (
+        (
+            f"{path}, line 1: basic_auth_users has no user, so no request needs a password: "
+            "add a user, or remove the section"
+        ),
+    )
 
 
 @pytest.mark.usefixtures("pki")
@@ -143,12 +151,15 @@ def test_allowed_names_without_verification_have_no_effect_and_a_warning_says_so
     assert config.context is not None
     assert config.context.admits(None)
     assert config.warnings == (
-        f"{path}, line 4: client_allowed_sans has no effect without a client_auth_type that verifies",
+        (
+            f"{path}, line 4: client_allowed_sans has no effect without client_auth_type: "
+            "add client_auth_type: RequireAndVerifyClientCert"
+        ),
     )
 
 
 @pytest.mark.usefixtures("pki")
-def test_a_file_is_taken_before_what_stands_inline(write: Write) -> None:
+def test_a_file_has_precedence_over_an_inline_value(write: Write) -> None:
     config = load_web_config(write(TLS + "  cert: nothing\n  key: nothing\n"))
     assert config.context is not None
     assert {path.name for path in config.contents} == {"web.yml", "server.crt", "server.key"}
@@ -172,53 +183,53 @@ def test_without_a_choice_only_suites_with_forward_secrecy_are_offered(write: Wr
 
 
 FAULTS = {
-    "tls_server_confg: {}": (1, "'tls_server_confg' is not known in a web configuration; there are tls_server_config"),
+    "tls_server_confg: {}": (1, "'tls_server_confg' is unknown in a web configuration: use tls_server_config"),
     "[]": (1, "a web configuration must be a mapping"),
     "a: [": (1, "expected the node content"),
     "\n\tx: 1": (2, "found character '\\t' that cannot start any token"),
-    "rate_limit: {}\nrate_limit: {}": (2, "'rate_limit' stands twice"),
+    "rate_limit: {}\nrate_limit: {}": (2, "'rate_limit' is set twice"),
     "? [a]\n: 1": (1, "a key of a web configuration must be a text"),
     "tls_server_config:\n  cert_file: server.crt": (2, "needs cert_file and key_file"),
     "tls_server_config:\n  cert_file: none.crt\n  key_file: server.key": (2, "cert_file: cannot read"),
-    "tls_server_config:\n  cert_file: server.crt\n  key_file: web.yml": (2, "cannot be read: both must be PEM"),
-    "tls_server_config:\n  cert_file: web.yml\n  key_file: server.key": (2, "cannot be read: both must be PEM"),
+    "tls_server_config:\n  cert_file: server.crt\n  key_file: web.yml": (2, "cannot be read: use PEM files"),
+    "tls_server_config:\n  cert_file: web.yml\n  key_file: server.key": (2, "cannot be read: use PEM files"),
     "tls_server_config:\n  cert_file: server.crt\n  key_file: other.key": (3, "the key does not belong to the cert"),
-    "tls_server_config:\n  cert_file: server.crt\n  key_file: locked.key": (2, "the key without a password"),
+    "tls_server_config:\n  cert_file: server.crt\n  key_file: locked.key": (2, "a key without a password"),
     "tls_server_config:\n  cert_file: [a]\n  key_file: server.key": (2, "cert_file must be a text"),
-    TLS + "  min_version: TLS10": (4, "min_version cannot be 'TLS10' (older versions are not served); there are TLS12"),
-    TLS + "  max_version: SSL3": (4, "max_version cannot be 'SSL3'"),
+    TLS + "  min_version: TLS10": (4, "min_version 'TLS10' is not supported: use TLS12 or TLS13"),
+    TLS + "  max_version: SSL3": (4, "max_version 'SSL3' is not supported"),
     TLS + "  max_version: TLS12\n  min_version: TLS13": (5, "min_version is newer than max_version"),
-    TLS + "  client_auth_type: RequestClientCert": (4, "asks for a certificate without verifying it: that is not"),
-    TLS + "  client_auth_type: RequireAnyClientCert": (4, "asks for a certificate without verifying it: that is not"),
-    TLS + "  client_auth_type: Sometimes": (4, "client_auth_type cannot be 'Sometimes'; there are NoClientCert"),
-    TLS + "  client_ca_file: ca.crt": (2, "protects nothing"),
+    TLS + "  client_auth_type: RequestClientCert": (4, "is not supported (it does not verify certificates): use"),
+    TLS + "  client_auth_type: RequireAnyClientCert": (4, "is not supported (it does not verify certificates): use"),
+    TLS + "  client_auth_type: Sometimes": (4, "client_auth_type 'Sometimes' is not supported: use NoClientCert"),
+    TLS + "  client_ca_file: ca.crt": (2, "client_ca has no effect without client_auth_type"),
     TLS + "  client_allowed_sans: a\n  client_ca_file: ca.crt\n  client_auth_type: RequireAndVerifyClientCert": (
         4,
         "client_allowed_sans must be a list",
     ),
-    TLS + "  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]": (4, "'TLS_RSA_WITH_RC4_128_SHA' is not known; there are"),
-    TLS + "  curve_preferences: [CurveP256, X25519]": (4, "curve_preferences can be one curve"),
-    TLS + "  curve_preferences: [X25519MLKEM768]": (4, "curve_preferences can be one curve, of CurveP256"),
+    TLS + "  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]": (4, "'TLS_RSA_WITH_RC4_128_SHA' is unknown: use"),
+    TLS + "  curve_preferences: [CurveP256, X25519]": (4, "curve_preferences must have exactly one curve"),
+    TLS + "  curve_preferences: [X25519MLKEM768]": (4, "must have exactly one curve: use CurveP256"),
     TLS + "  prefer_server_cipher_suites: 1": (4, "prefer_server_cipher_suites must be true or false"),
-    "basic_auth_users:\n  alice: secret": (2, "the password of 'alice' is no bcrypt hash"),
+    "basic_auth_users:\n  alice: secret": (2, "the password of 'alice' is not a bcrypt hash"),
     TLS + "http_server_config:\n  http2: true": (5, "HTTP/2 is not served"),
     TLS + "  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]": (4, "or http_server_config needs http2: false"),
     TLS + "  cipher_suites: [TLS_AES_128_GCM_SHA256]\n  max_version: TLS12\nhttp_server_config: {http2: false}": (
         4,
         "cipher_suites has no suite for TLS 1.2, the max_version",
     ),
-    TLS + "  cipher_suites:\n    - ~": (5, "the cipher suite None is not known"),
-    "http_server_config:\n  headers:\n    Server: me": (3, "'Server' is not known in headers"),
-    'http_server_config:\n  headers:\n    X-Frame-Options: ""': (3, "X-Frame-Options cannot be ''"),
-    "http_server_config:\n  headers:\n    X-Frame-Options: SAMEORIGIN": (3, "X-Frame-Options cannot be 'SAMEORIGIN'"),
-    'http_server_config:\n  headers:\n    X-XSS-Protection: "\\0"': (3, "must not have control characters"),
-    "http_server_config:\n  headers:\n    X-Frame-Options: allow": (3, "X-Frame-Options cannot be 'allow'"),
-    "rate_limit:\n  interval: fast\n  burst: 1": (2, "interval cannot be 'fast': write a duration"),
-    'tls_server_config:\n  cert_file: "a\\0b"\n  key_file: server.key': (2, "cert_file is no path"),
-    "tls_server_config:\n  cert_file: /dev/null\n  key_file: server.key": (2, "it is no regular file"),
+    TLS + "  cipher_suites:\n    - ~": (5, "the cipher suite None is unknown"),
+    "http_server_config:\n  headers:\n    Server: me": (3, "'Server' is unknown in headers"),
+    'http_server_config:\n  headers:\n    X-Frame-Options: ""': (3, "X-Frame-Options '' is invalid"),
+    "http_server_config:\n  headers:\n    X-Frame-Options: SAMEORIGIN": (3, "X-Frame-Options 'SAMEORIGIN' is invalid"),
+    'http_server_config:\n  headers:\n    X-XSS-Protection: "\\0"': (3, "has control characters: remove them"),
+    "http_server_config:\n  headers:\n    X-Frame-Options: allow": (3, "X-Frame-Options 'allow' is invalid"),
+    "rate_limit:\n  interval: fast\n  burst: 1": (2, "interval 'fast' is not a duration: write one"),
+    'tls_server_config:\n  cert_file: "a\\0b"\n  key_file: server.key': (2, "cert_file is not a valid path"),
+    "tls_server_config:\n  cert_file: /dev/null\n  key_file: server.key": (2, "it is not a regular file"),
     'tls_server_config:\n  cert: "\\ud800"\n  key_file: server.key': (2, "cert has a character that does not exist"),
     f"rate_limit:\n  interval: 1s\n  burst: {'9' * 5000}": (3, "burst must be a number"),
-    f"rate_limit:\n  interval: {'9' * 400}s\n  burst: 1": (2, "interval cannot be"),
+    f"rate_limit:\n  interval: {'9' * 400}s\n  burst: 1": (2, "is not a duration"),
 }
 
 
@@ -238,19 +249,19 @@ def test_a_faulty_file_is_refused_with_the_line_and_the_reason(pki: Pki, write: 
     assert "PRIVATE KEY" not in message
 
 
-def test_what_is_no_yaml_at_all_is_refused(write: Write, tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_refused(write: Write, tmp_path: Path) -> None:
     path = write("")
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ConfigError, match=r"web\.yml"):
         load_web_config(path)
     path.write_text('"\\UFFFFFFFF"')
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         load_web_config(path)
     path.write_text("%YAML 1.2\n--- {}")
-    with pytest.raises(ConfigError, match=r"is no YAML: only YAML 1\.1 is read"):
+    with pytest.raises(ConfigError, match=r"is not valid YAML: only YAML 1\.1 is supported"):
         load_web_config(path)
     path.write_text("[" * 100_000)
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         load_web_config(path)
     path.write_text("#" * 2_000_000)
     with pytest.raises(ConfigError, match="is larger than 1048576 bytes"):
@@ -280,7 +291,7 @@ _TREES = st.recursive(
 
 @given(text=st.text(max_size=80) | _TREES.map(json.dumps))
 @settings(max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_stands_in_it_is_refused_or_read_in_full(tmp_path: Path, text: str) -> None:
+def test_any_content_is_refused_or_read_completely(tmp_path: Path, text: str) -> None:
     path = tmp_path / "any.yml"
     path.write_text(text, encoding="utf-8", errors="replace")
     try:

@@ -152,7 +152,7 @@ async def test_a_line_that_ends_without_cr_is_refused(request_bytes: bytes, size
             await asyncio.sleep(0.001)
         answer = await asyncio.wait_for(reader.read(), 20)
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.endswith(b"A line of the request ends without CR.")
+    assert answer.endswith(b"A line of the request ends without CR: end each line with CRLF.")
     assert app.scopes == []
 
 
@@ -163,7 +163,7 @@ async def test_a_body_may_have_any_line_ends() -> None:
         assert (await answer_to(address, request)).endswith(b"answer 1")
 
 
-async def test_a_body_that_is_no_http_is_refused_without_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_body_that_is_not_http_is_refused_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     app = Answers()
     async with serve(app) as address:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

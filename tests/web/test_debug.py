@@ -4,7 +4,7 @@ from chutes_exporter.simulator import Fault, Simulator
 from tests.support import HOTKEY, get, served_exporter, watching
 
 
-async def test_debug_shows_what_was_asked_how_it_went_and_the_page(simulator: Simulator) -> None:
+async def test_debug_shows_the_requests_their_results_and_the_page(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(status=503)
     simulator.faults["active_instances"] = Fault(
         body=b'[{"instance_id": 5}, {"instance_id": "a", "miner_hotkey": "b"}]'

@@ -65,7 +65,7 @@ async def test_a_choice_that_there_is_not_is_refused(simulator: Simulator) -> No
         response = await get(f"{url}/sd?miners=some")
     assert (response.status_code, response.text) == (
         400,
-        "Miners cannot be 'some'; there are watched, active, all.\n",
+        "The parameter miners='some' is invalid: use watched, active, all.\n",
     )
 
 
@@ -75,4 +75,4 @@ async def test_without_a_metagraph_prometheus_keeps_what_it_has(simulator: Simul
     async with served_exporter(watching(simulator.url)) as (url, _):
         response = await get(f"{url}/sd", **{"X-Prometheus-Scrape-Timeout-Seconds": "1"})
     assert response.status_code == 503
-    assert "the metagraph is not known" in response.text.lower()
+    assert "the metagraph is not available yet" in response.text.lower()

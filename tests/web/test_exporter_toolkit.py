@@ -1,4 +1,4 @@
-"""What exporter-toolkit accepts and refuses, beside what this exporter does.
+"""Compare the configurations that exporter-toolkit accepts with those that this exporter accepts.
 
 The verdicts of exporter-toolkit were recorded with its commit 19a7c2d (July 2026), Go 1.24 and yaml.v2 2.4.0. They say
 whether ``web.Serve`` starts with the file. Each difference is a row of the table in ``docs/http.md``.

@@ -75,7 +75,7 @@ def test_numbers_are_read_as_go_reads_them(written: str, meaning: int | None) ->
         *("[1]", "{}", "!!str 1", "!!int x", "!!bool 1", "!!null x", "!x 1", "!!binary MQ==", "!!timestamp 2001-01-01"),
     ],
 )
-def test_what_go_takes_for_no_number_is_refused(written: str) -> None:
+def test_a_number_that_go_refuses_is_refused(written: str) -> None:
     with pytest.raises(NodeError, match=r"number (must be a number|does not fit its tag|cannot have the tag)"):
         read(f"number: {written}")
 
@@ -94,7 +94,7 @@ def test_durations_are_read_as_go_reads_them(written: str, seconds: float) -> No
 
 
 @pytest.mark.parametrize("written", ["'5'", "1d", "s", ".s", "1 s", "1:30", "9223372037s", "true", "[1s]", "1s-1s"])
-def test_what_go_takes_for_no_duration_is_refused(written: str) -> None:
+def test_a_duration_that_go_refuses_is_refused(written: str) -> None:
     with pytest.raises(NodeError, match="time"):
         read(f"time: {written}")
 
@@ -150,21 +150,21 @@ def test_entries_of_a_map_are_merged_and_null_empties_it() -> None:
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
-        ("text: a\ntext: b", "'text' stands twice in the document"),
-        ("map: {a: 1, a: 2}", "'a' stands twice in map"),
-        ("map: {<<: {a: 1}, a: 2}", "'a' stands twice in map"),
+        ("text: a\ntext: b", "'text' is set twice in the document"),
+        ("map: {a: 1, a: 2}", "'a' is set twice in map"),
+        ("map: {<<: {a: 1}, a: 2}", "'a' is set twice in map"),
         ("map: []", "map must be a mapping"),
         ("inner: x", "inner must be a mapping"),
         ("texts: x", "texts must be a list"),
         ("texts: [[x]]", "an item of texts must be a text"),
-        ("'<<': {}", "'<<' is not known in the document"),
+        ("'<<': {}", "'<<' is unknown in the document"),
         ("<<: x", "a merge key needs a mapping or a list of mappings"),
         ("texts: &a []\n<<: *a", "a merge key needs a mapping or a list of mappings"),
         ("&a {<<: *a}", "the document contains itself"),
         ('text: "\\ud800"', "text has a character that does not exist"),
     ],
 )
-def test_what_go_refuses_in_a_mapping_is_refused(written: str, reason: str) -> None:
+def test_a_mapping_that_go_refuses_is_refused(written: str, reason: str) -> None:
     with pytest.raises(NodeError, match=reason):
         read(written)
 

@@ -43,7 +43,7 @@ async def test_every_answer_has_headers_that_keep_browsers_from_harm() -> None:
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["content-security-policy"].startswith("default-src 'none'; ")
             assert headers["referrer-policy"] == "no-referrer"
-            # What is configured goes before.
+            # Configured headers have precedence.
             assert headers.get_list("x-frame-options") == ["sameorigin"]
 
 
@@ -105,11 +105,11 @@ async def test_passwords_are_asked_for_everywhere_and_from_the_next_configuratio
         assert (await client.get("/")).status_code == 200
 
 
-async def test_many_guesses_at_once_are_sent_away() -> None:
+async def test_too_many_concurrent_password_checks_get_503() -> None:
     slow = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     async with guarded(WebConfig(users={"alice": slow})) as (client, _):
         answers = await asyncio.gather(*(client.get("/", auth=("alice", str(number))) for number in range(90)))
-        # What one place guesses is no matter of others.
+        # Guesses of one client do not delay another client.
         guard_of_others = await client.get("/", auth=("alice", "secret"))
         assert guard_of_others.status_code == 200
     statuses = {answer.status_code for answer in answers}
@@ -155,7 +155,7 @@ async def test_configured_headers_go_out_as_utf_8_and_may_be_empty() -> None:
         assert [value for name, value in headers if name.lower() == b"content-security-policy"] == [b""]
 
 
-async def test_what_may_not_protect_is_logged_when_a_configuration_is_adopted() -> None:
+async def test_warnings_of_a_web_configuration_are_logged() -> None:
     with structlog.testing.capture_logs() as logs:
         async with guarded(WebConfig(warnings=("web.yml, line 1: basic_auth_users has no user",))):
             pass

@@ -10,7 +10,7 @@ from tests.support import HOTKEY, Clock, get, served_exporter, watching
 
 async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        assert "Nothing was asked yet" in (await get(f"{url}/")).text
+        assert "No requests yet" in (await get(f"{url}/")).text
         simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
         simulator.faults["stats"] = Fault(latency=30)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
@@ -31,11 +31,11 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         ("Next request", "in 2 minutes"),
         ("Last error", "none"),
     ]
-    assert dict(rows["stats"])["Next request"] == "under way"
+    assert dict(rows["stats"])["Next request"] == "in progress"
     assert "down" in dict(rows["scores"])["State"]
     assert dict(rows["scores"])["Last error"].startswith("30 seconds ago: 500 &lt;script&gt;alert(1)")
     assert dict(rows["scores"])["Newest answer"] == "none"
-    assert dict(rows["scores"])["Next request"] == "by the next scrape"
+    assert dict(rows["scores"])["Next request"] == "with the next scrape"
 
 
 async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
@@ -51,7 +51,7 @@ async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
     assert 'class="bad"' not in page
 
 
-async def test_the_landing_page_tells_what_was_dropped(simulator: Simulator, clock: Clock) -> None:
+async def test_the_landing_page_marks_dropped_answers(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         simulator.faults["scores"] = Fault(status=500)
@@ -64,3 +64,12 @@ async def test_the_landing_page_tells_what_was_dropped(simulator: Simulator, clo
 async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:
     async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
         assert "the whole subnet" in (await get(f"{url}/")).text
+
+
+async def test_the_landing_page_says_what_this_api_does_not_have(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults["bounties"] = Fault(status=404)
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        await get(f"{url}/metrics")
+        page = landing_page(exporter, clock.now)
+    assert "off: this API does not have it" in page
+    assert 'class="bad"' not in page

@@ -45,7 +45,7 @@ async def test_any_miner_of_the_subnet_has_a_page_of_its_own(simulator: Simulato
     )
     data = {key for key in page if not key[0].startswith("chutes_scrape_")}
     assert {dict(labels)["hotkey"] for _, labels in data} == {miner.hotkey}
-    assert not [asked for asked in simulator.asked if asked.signed]
+    assert not [asked for asked in simulator.requests if asked.signed]
 
 
 async def test_the_exporters_own_metrics_stay_on_its_own_page(simulator: Simulator) -> None:
@@ -65,7 +65,7 @@ async def test_a_target_whose_key_is_configured_shows_its_private_data(simulator
     page = parse_page((await probe(watching(simulator.url), other)).text)
     assert not [labels for _, labels in page if ("hotkey", HOTKEY) in labels]
     assert "servers" not in successes(page)
-    # What is signed by anybody and tells of every miner is there.
+    # A signed answer about all miners is on the page, no matter which key signed it.
     assert series("chutes_miner_active_instances", hotkey=other) in page
 
 
@@ -89,13 +89,13 @@ async def test_collectors_are_chosen_by_name_and_shown_whole(simulator: Simulato
     )
     assert set(successes(page)) == {"stats_per_chute", "scores"}
     # All miners' in one request, whoever is asked about.
-    assert [asked.query for asked in simulator.asked if asked.endpoint == "stats"][-1] == {"per_chute": "true"}
+    assert [asked.query for asked in simulator.requests if asked.endpoint == "stats"][-1] == {"per_chute": "true"}
     simulator.faults["metagraph"] = Fault(latency=0.1)
     history = parse_page((await probe(Settings(api_url=simulator.url), target, "&collect[]=unique_chute_history")).text)
     assert successes(history) == {"unique_chute_history": 1}
 
 
-async def test_what_is_switched_on_or_off_is_so_for_every_target(simulator: Simulator) -> None:
+async def test_collector_flags_apply_to_every_target(simulator: Simulator) -> None:
     settings = make_settings(
         api_url=simulator.url, collectors={"scores": False, "unique_chute_history": True}, hotkeys=[HOTKEY]
     )
@@ -109,7 +109,10 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
         for number in range(20):
             made_up = address_of(bytes([number]) * 32)
             response = await get(f"{url}/probe?target={made_up}&collect[]=unique_chute_history")
-            assert (response.status_code, "is not known to have a seat" in response.text) == (400, True)
+            assert (
+                response.status_code,
+                "the miner is not registered, or the metagraph is not available yet" in response.text,
+            ) == (400, True)
             # Its page is there without.
             page = parse_page((await get(f"{url}/probe?target={made_up}")).text)
             assert page[series("chutes_miner_registered", hotkey=made_up)] == 0
@@ -117,9 +120,9 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
         assert "unique_chute_history" in successes(parse_page((await get(f"{url}/probe?target={seated}")).text))
         assert "unique_chute_history" in successes(parse_page((await get(f"{url}/probe?target={HOTKEY}")).text))
         whole = parse_page((await get(f"{url}/metrics")).text)
-    asked = [one.endpoint for one in simulator.asked]
+    asked = [one.endpoint for one in simulator.requests]
     assert asked.count("unique_chute_history") == 2
-    # What a probe asked of its target alone is no series of the exporter's own page.
+    # Feeds of a probe's target have no series on the metrics page.
     feeds = {dict(labels).get("hotkey", "") for name, labels in whole if name == "chutes_feed_up"}
     assert feeds == {"", HOTKEY}
 
@@ -129,11 +132,11 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
     [
         ("&collect[]=nothing", "There is no collector 'nothing'"),
         ("&collect[]=scores", "The collector scores is switched off"),
-        ("&collect[]=servers", "needs the target's own seed"),
-        ("&collect[]=chutes", "needs a hotkey's seed, and none is configured"),
+        ("&collect[]=servers", "needs the target's seed"),
+        ("&collect[]=chutes", "needs a hotkey's seed: add --hotkey-file"),
     ],
 )
-async def test_a_collector_that_can_say_nothing_is_refused_in_a_sentence(
+async def test_a_collector_without_data_about_the_target_is_refused_with_the_reason(
     simulator: Simulator, query: str, reason: str
 ) -> None:
     settings = make_settings(api_url=simulator.url, collectors={"scores": False})
@@ -167,14 +170,14 @@ async def test_a_miner_without_a_seat_gets_a_page_that_says_so(simulator: Simula
         address_of(bytes(32))[:-2],
     ],
 )
-async def test_what_is_no_address_of_a_miner_is_refused_in_a_sentence(simulator: Simulator, target: str) -> None:
+async def test_an_invalid_target_is_refused_with_the_reason(simulator: Simulator, target: str) -> None:
     response = await probe(Settings(api_url=simulator.url), urllib.parse.quote(target, safe=""))
     assert response.status_code == 400
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     assert "x-injected" not in response.headers
     assert len(response.text) < 500
     assert response.text.endswith(".\n")
-    assert not simulator.asked
+    assert not simulator.requests
 
 
 async def test_a_probe_has_one_target(simulator: Simulator) -> None:
@@ -187,7 +190,7 @@ async def test_targets_share_the_platforms_answers(simulator: Simulator) -> None
     async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
         for miner in simulator.world.miners:
             assert (await get(f"{url}/probe?target={miner.hotkey}")).status_code == 200
-    assert sorted(asked.endpoint for asked in simulator.asked) == ["metagraph", "scores", "stats"]
+    assert sorted(asked.endpoint for asked in simulator.requests) == ["metagraph", "scores", "stats"]
 
 
 async def test_a_probe_speaks_openmetrics_and_gzip_as_the_metrics_do(simulator: Simulator) -> None:

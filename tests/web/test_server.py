@@ -60,7 +60,7 @@ def test_a_machine_without_ipv6_is_served_by_ipv4(monkeypatch: pytest.MonkeyPatc
         assert opened.family == socket.AF_INET
 
 
-def test_an_address_in_use_is_refused_in_a_sentence() -> None:
+def test_an_address_in_use_is_refused_with_the_reason() -> None:
     with (
         open_socket(Address("127.0.0.1", 0)) as taken,
         pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
@@ -122,7 +122,7 @@ async def gone(writer: asyncio.StreamWriter) -> None:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-async def test_what_is_too_large_or_no_http_is_sent_away_and_the_next_is_answered(request_bytes: bytes) -> None:
+async def test_oversized_or_invalid_requests_are_refused_and_the_next_one_is_answered(request_bytes: bytes) -> None:
     async with attacked() as url:
         answer = await said(url, request_bytes.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
         assert answer == b"" or answer.split()[1] in (b"400", b"404")
@@ -206,7 +206,7 @@ async def test_a_client_that_waits_for_its_answer_is_not_cut() -> None:
             assert (await get(f"http://{bound_address(opened)}/")).text == "late"
 
 
-async def test_who_has_sent_all_that_he_will_still_gets_the_answer() -> None:
+async def test_a_client_that_closed_its_sending_side_gets_the_answer() -> None:
     async def slow(_request: Request) -> Response:
         await asyncio.sleep(0.3)
         return PlainTextResponse("late")
@@ -220,7 +220,7 @@ async def test_who_has_sent_all_that_he_will_still_gets_the_answer() -> None:
             await gone(writer)
 
 
-async def test_who_takes_a_while_to_read_the_answer_gets_all_of_it() -> None:
+async def test_a_slow_reader_gets_the_whole_answer() -> None:
     async def large(_request: Request) -> Response:
         return PlainTextResponse(b"x" * 30_000_000)
 

@@ -38,7 +38,7 @@ def heard(told: socket.socket) -> str:
     return told.recv(4096).decode()
 
 
-def test_systemd_is_told_how_things_are(told: socket.socket) -> None:
+def test_systemd_gets_notifications_of_start_reload_and_stop(told: socket.socket) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": told.getsockname()})
     notifier.ready("listening")
     assert heard(told) == "READY=1\nSTATUS=listening"
@@ -55,7 +55,7 @@ def test_the_abstract_namespace_is_meant_by_an_at_sign() -> None:
         assert heard(listening) == "STOPPING=1"
 
 
-def test_who_is_not_there_is_not_told(tmp_path: Path) -> None:
+def test_a_missing_systemd_socket_is_ignored(tmp_path: Path) -> None:
     Notifier({}).ready("listening")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("listening")
 
@@ -92,7 +92,7 @@ async def test_without_a_watchdog_nothing_is_said(told: socket.socket, variables
     ],
 )
 def test_sockets_of_somebody_else_are_not_taken(variables: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="has handed over no socket"):
+    with pytest.raises(ConfigError, match="systemd passed no socket"):
         take_sockets(variables)
 
 
@@ -110,7 +110,7 @@ except ValueError as error:
 
 def test_a_socket_that_nothing_can_listen_on_is_refused() -> None:
     result = subprocess.run([sys.executable, "-c", _DATAGRAM], capture_output=True, text=True, check=False)
-    assert (result.returncode, "use ListenStream=" in result.stderr) == (1, True)
+    assert (result.returncode, "Use ListenStream=" in result.stderr) == (1, True)
 
 
 def test_it_serves_on_a_socket_that_systemd_has_opened_and_tells_when_it_is_ready(

@@ -156,7 +156,7 @@ async def test_an_authority_in_the_middle_of_a_chain_is_enough(pki: Pki, write: 
         assert await refused(url, pki.client("other"))
 
 
-async def test_what_is_no_certificate_is_skipped_among_the_authorities(pki: Pki, write: Write) -> None:
+async def test_invalid_certificates_of_authorities_are_skipped(pki: Pki, write: Write) -> None:
     pki.issue("client", "prometheus.example")
     broken = b"\xff -----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
     (pki.folder / "ca.crt").write_bytes(broken + pki.authority.cert_pem.bytes())
@@ -167,7 +167,7 @@ async def test_what_is_no_certificate_is_skipped_among_the_authorities(pki: Pki,
         assert await refused(url, pki.client("client"))
 
 
-async def test_of_the_authoritys_clients_only_those_with_an_allowed_name_are_served(pki: Pki, write: Write) -> None:
+async def test_only_clients_with_an_allowed_name_are_served(pki: Pki, write: Write) -> None:
     pki.issue("one", "one.example")
     pki.issue("two", "two.example", "10.0.0.7")
     pki.issue("six", "2001:db8::7")

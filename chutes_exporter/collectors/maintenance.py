@@ -1,0 +1,85 @@
+"""The maintenance window for TEE servers: how long it lasts, and which of the miner's servers need the upgrade."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import MAINTENANCE
+
+METRICS = Metrics()
+_SOURCE = "GET /servers/maintenance/policy"
+_MINER = ("hotkey",)
+_SERVER = ("hotkey", "server_id")
+
+START = METRICS.gauge(
+    "chutes_maintenance_window_start_timestamp_seconds",
+    "When the open maintenance window for TEE servers began. Absent without a window, which is the usual case.",
+    _MINER,
+    f"{_SOURCE}: active_window.upgrade_window_start",
+)
+END = METRICS.gauge(
+    "chutes_maintenance_window_end_timestamp_seconds",
+    "When the open maintenance window for TEE servers ends. Absent without a window.",
+    _MINER,
+    f"{_SOURCE}: active_window.upgrade_window_end",
+)
+INFO = METRICS.info(
+    "chutes_maintenance_window_info",
+    "The version that TEE servers must be upgraded to within the window.",
+    ("hotkey", "target_version"),
+    f"{_SOURCE}: active_window.target_measurement_version",
+)
+SLOTS = METRICS.gauge(
+    "chutes_maintenance_slots_in_use",
+    "Servers of the miner that hold an upgrade slot of the open window.",
+    _MINER,
+    f"{_SOURCE}: current_slots",
+)
+SLOTS_LIMIT = METRICS.gauge(
+    "chutes_maintenance_slots_limit",
+    "Upgrade slots that the miner may hold at once. Absent without a window.",
+    _MINER,
+    f"{_SOURCE}: active_window.max_concurrent_per_miner",
+)
+UPGRADE_NEEDED = METRICS.gauge(
+    "chutes_server_upgrade_needed",
+    "Whether the TEE server runs an older version than the window's (1). Only for TEE servers, while a window is open.",
+    _SERVER,
+    f"{_SOURCE}: servers.needs_upgrade",
+)
+IN_MAINTENANCE = METRICS.gauge(
+    "chutes_server_in_maintenance",
+    "Whether the TEE server holds an upgrade slot (1), of this window or of an earlier one that it did not finish. "
+    "Only for TEE servers, while a window is open.",
+    _SERVER,
+    f"{_SOURCE}: servers.in_maintenance",
+)
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Translate the window and the miner's TEE servers."""
+    hotkey = scope.hotkey
+    policy = answers[MAINTENANCE]
+    out.add(SLOTS, policy.current_slots, hotkey)
+    window = policy.active_window
+    if window is not None and window is not UNSET:
+        out.add(START, window.upgrade_window_start, hotkey)
+        out.add(END, window.upgrade_window_end, hotkey)
+        out.add(SLOTS_LIMIT, window.max_concurrent_per_miner, hotkey)
+        if window.target_measurement_version is not None:
+            out.add(INFO, 1, hotkey, window.target_measurement_version)
+    for server in distinct(policy.servers or [], lambda server: server.server_id, out):
+        out.add(UPGRADE_NEEDED, server.needs_upgrade, hotkey, server.server_id)
+        out.add(IN_MAINTENANCE, server.in_maintenance, hotkey, server.server_id)
+
+
+COLLECTOR = Collector(
+    name="maintenance",
+    summary="the maintenance window for TEE servers, and which of the miner's servers need the upgrade",
+    feeds=(MAINTENANCE,),
+    metrics=METRICS,
+    collect=collect,
+    cost=Cost(fixed=5, server=2),
+)

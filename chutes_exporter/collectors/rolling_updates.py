@@ -1,0 +1,55 @@
+"""Rolling updates: chutes with a new version, and the miner's instances that will be replaced."""
+
+from __future__ import annotations
+
+from chutes_exporter.api.meaning import is_outdated
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
+
+METRICS = Metrics()
+_SOURCE = "GET /chutes/rolling_updates"
+
+STARTED = METRICS.gauge(
+    "chutes_rolling_update_started_timestamp_seconds",
+    "When the rolling update of the chute started. Within 12 hours (2 hours for private chutes) the service replaces "
+    "all active instances of older versions, one after another and validly.",
+    ("chute_id",),
+    f"{_SOURCE}: started_at",
+    changes="once",
+)
+OUTDATED = METRICS.gauge(
+    "chutes_instance_outdated",
+    "Whether a rolling update will replace the instance (1), because it runs another version than the new one.",
+    ("hotkey", "instance_id"),
+    f"{_SOURCE}: new_version; GET /miner/instances/: version, chute_id",
+    changes="at a deployment",
+)
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Translate the rolling updates, and compare them with the miners' instances."""
+    updates = distinct(answers[ROLLING_UPDATES], lambda update: update.chute_id, out)
+    for update in updates:
+        out.add(STARTED, update.started_at, update.chute_id)
+    if not answers.complete():
+        # The update of any chute may be missing.
+        return
+    by_chute = {update.chute_id: update for update in updates}
+    for hotkey, instances in answers.by_hotkey(INSTANCES).items():
+        if not scope.exports(hotkey, active=False):
+            continue
+        for instance in distinct(instances or [], lambda one: one.instance_id, out):
+            out.add(OUTDATED, is_outdated(instance, by_chute), hotkey, instance.instance_id)
+
+
+COLLECTOR = Collector(
+    name="rolling_updates",
+    summary="chutes that get a new version, and the miner's instances that will be replaced",
+    feeds=(ROLLING_UPDATES,),
+    metrics=METRICS,
+    collect=collect,
+    cost=Cost(chute=1, instance=1),
+    default="key",
+    extra=(INSTANCES,),
+)

@@ -1,0 +1,103 @@
+"""The autoscaler's view of each chute: how many more instances it allows, and how much demand there is."""
+
+from __future__ import annotations
+
+from chutes_exporter.api.meaning import load_is_unknown, recent_ratio, starting_instances, target_instances
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import UTILIZATION
+
+METRICS = Metrics()
+_SOURCE = "GET /chutes/utilization"
+_CHUTE = ("chute_id",)
+_WINDOWED = ("chute_id", "window")
+_AUTOSCALER = "at each run of the autoscaler"
+
+AUTOSCALER = METRICS.gauge(
+    "chutes_autoscaler_timestamp_seconds",
+    "When the autoscaler last ran. Once it stops, targets, allowances and recent ratios of all chutes are old.",
+    (),
+    f"{_SOURCE}: the newest timestamp",
+    changes=_AUTOSCALER,
+)
+ALLOWANCE = METRICS.gauge(
+    "chutes_chute_scale_allowance",
+    "Instances of the chute that can still become active. At 0 the service refuses a launch with 423. It also refuses "
+    "a disabled chute, whatever the allowance.",
+    _CHUTE,
+    f"{_SOURCE}: scale_allowance",
+    changes="live",
+)
+SCALABLE = METRICS.gauge(
+    "chutes_chute_scalable",
+    "Whether the chute has fewer active instances than the autoscaler wants (1).",
+    _CHUTE,
+    f"{_SOURCE}: scalable",
+    changes="live",
+)
+TARGET = METRICS.gauge(
+    "chutes_chute_target_instances",
+    "Active instances that the autoscaler wants of the chute. Absent where its last run wanted more than the service "
+    "allows now.",
+    _CHUTE,
+    f"{_SOURCE}: active_instance_count + scale_allowance, or target_count without an allowance",
+    changes=_AUTOSCALER,
+)
+STARTING = METRICS.gauge(
+    "chutes_chute_starting_instances",
+    "Instances of the chute on all miners that are not active: they start and compete for the allowance, or their "
+    "miners disabled them.",
+    _CHUTE,
+    f"{_SOURCE}: total_instance_count - active_instance_count",
+    changes="live",
+)
+UTILIZED = METRICS.gauge(
+    "chutes_chute_recent_utilization_ratio",
+    "Average use of the chute's capacity in the window before the autoscaler's last run; above 1 there is more demand "
+    "than capacity. Absent for a chute that had no instance.",
+    _WINDOWED,
+    f"{_SOURCE}: utilization_5m, utilization_15m, utilization_1h",
+    changes=_AUTOSCALER,
+)
+RATE_LIMITED = METRICS.gauge(
+    "chutes_chute_rate_limited_ratio",
+    "Share of the chute's requests that were refused in the window before the autoscaler's last run, because all "
+    "instances were busy. 0 without requests. Absent for a chute that had no instance.",
+    _WINDOWED,
+    f"{_SOURCE}: rate_limit_ratio_5m, rate_limit_ratio_15m, rate_limit_ratio_1h",
+    changes=_AUTOSCALER,
+)
+
+
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Translate the utilisation of all chutes."""
+    chutes = distinct(answers[UTILIZATION], lambda chute: chute.chute_id, out)
+    unknown = load_is_unknown(chutes)
+    for chute in chutes:
+        key = chute.chute_id
+        out.add(ALLOWANCE, chute.scale_allowance, key)
+        out.add(SCALABLE, chute.scalable, key)
+        out.add(TARGET, target_instances(chute), key)
+        out.add(STARTING, starting_instances(chute), key)
+        if unknown:
+            continue
+        for window, used, refused in (
+            ("5m", chute.utilization_5m, chute.rate_limit_ratio_5m),
+            ("15m", chute.utilization_15m, chute.rate_limit_ratio_15m),
+            ("1h", chute.utilization_1h, chute.rate_limit_ratio_1h),
+        ):
+            out.add(UTILIZED, recent_ratio(chute, used), key, window)
+            out.add(RATE_LIMITED, recent_ratio(chute, refused), key, window)
+    times = [chute.timestamp for chute in chutes if chute.timestamp is not None]
+    if answers.complete() and len(times) == len(chutes):
+        out.add(AUTOSCALER, max(times, default=None))
+
+
+COLLECTOR = Collector(
+    name="utilization",
+    summary="room for more instances of each chute, and its demand as the autoscaler sees it",
+    feeds=(UTILIZATION,),
+    metrics=METRICS,
+    collect=collect,
+    cost=Cost(fixed=1, chute=10),
+)

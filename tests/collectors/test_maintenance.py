@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chutes_exporter.api.errors import UndecodableError
+from chutes_exporter.collectors.maintenance import COLLECTOR
+from chutes_exporter.feeds.table import MAINTENANCE
+from tests.collectors.support import HOUR, NOON, UNREADABLE, Collected, answer, collected
+
+# As PostgreSQL writes times.
+WINDOW = {
+    "id": "w",
+    "target_measurement_version": "0.3.0",
+    "upgrade_window_start": "2026-11-24 11:00:00+00:00",
+    "upgrade_window_end": "2026-11-24 13:00:00.500000+00:00",
+    "max_concurrent_per_miner": 2,
+}
+OLD = {"server_id": "old", "name": "a", "version": "0.2.9", "needs_upgrade": True, "in_maintenance": True}
+NEW = {"server_id": "new", "name": "b", "version": "0.3.0", "needs_upgrade": False, "in_maintenance": False}
+SLOTS = "chutes_maintenance_slots_in_use{hotkey=me}"
+
+
+def run(window: dict[str, Any] | None, *servers: dict[str, Any], **more: Any) -> Collected:
+    policy = {"active_window": window, "current_slots": 1, "servers": list(servers)} | more
+    return collected(COLLECTOR, {MAINTENANCE: policy})
+
+
+def test_a_window_has_its_bounds_and_each_tee_server_its_state() -> None:
+    assert run(WINDOW, OLD, NEW).samples == {
+        "chutes_maintenance_window_start_timestamp_seconds{hotkey=me}": NOON - HOUR,
+        "chutes_maintenance_window_end_timestamp_seconds{hotkey=me}": NOON + HOUR + 0.5,
+        "chutes_maintenance_window_info{hotkey=me,target_version=0.3.0}": 1,
+        SLOTS: 1,
+        "chutes_maintenance_slots_limit{hotkey=me}": 2,
+        "chutes_server_upgrade_needed{hotkey=me,server_id=old}": 1,
+        "chutes_server_in_maintenance{hotkey=me,server_id=old}": 1,
+        "chutes_server_upgrade_needed{hotkey=me,server_id=new}": 0,
+        "chutes_server_in_maintenance{hotkey=me,server_id=new}": 0,
+    }
+
+
+def test_no_window_is_a_normal_answer() -> None:
+    assert run(None, current_slots=0).samples == {SLOTS: 0}
+
+
+def test_an_unknown_field_makes_no_sample() -> None:
+    assert run({}, {"server_id": "s"}, current_slots=None).samples == {}
+    assert collected(COLLECTOR, {MAINTENANCE: {"current_slots": 0}}).samples == {SLOTS: 0}
+    assert collected(COLLECTOR, {MAINTENANCE: {"servers": [OLD]}}).samples.keys() == {
+        "chutes_server_upgrade_needed{hotkey=me,server_id=old}",
+        "chutes_server_in_maintenance{hotkey=me,server_id=old}",
+    }
+
+
+def test_a_server_that_cannot_be_read_costs_only_itself() -> None:
+    assert run(WINDOW, UNREADABLE, NEW).samples == run(WINDOW, NEW).samples
+    assert run(WINDOW, UNREADABLE).samples == run(WINDOW).samples
+
+
+def test_a_server_that_is_listed_twice_counts_once() -> None:
+    made = run(WINDOW, OLD, OLD | {"needs_upgrade": False})
+    assert made.samples["chutes_server_upgrade_needed{hotkey=me,server_id=old}"] == 1
+    assert made.duplicates == 1
+
+
+@pytest.mark.parametrize("body", [{}, {"detail": "x"}, [], {"active_window": 5}, {"servers": {}}])
+def test_another_answer_is_no_policy(body: Any) -> None:
+    with pytest.raises(UndecodableError):
+        answer(MAINTENANCE, body)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chutes_exporter.collectors.utilization import COLLECTOR
+from chutes_exporter.feeds.table import UTILIZATION
+from tests.collectors.support import HOUR, NOON, UNREADABLE, Collected, collected
+
+BUSY = {
+    "chute_id": "busy",
+    "name": "[private chute]",
+    "timestamp": "2026-11-24T12:00:00",
+    "utilization_5m": 0.9,
+    "utilization_15m": 0.8,
+    "utilization_1h": 1.25,
+    "rate_limit_ratio_5m": 0.1,
+    "rate_limit_ratio_15m": 0.0,
+    "rate_limit_ratio_1h": 0.05,
+    "instance_count": 3,
+    "target_count": 4,
+    "total_instance_count": 5,
+    "active_instance_count": 2,
+    "scalable": True,
+    "scale_allowance": 4,
+}
+TARGET = "chutes_chute_target_instances"
+RATIOS = ("chutes_chute_recent_utilization_ratio", "chutes_chute_rate_limited_ratio")
+LOAD = ("utilization_5m", "utilization_15m", "utilization_1h")
+
+
+def run(*chutes: dict[str, Any], **options: Any) -> Collected:
+    return collected(COLLECTOR, {UTILIZATION: list(chutes)}, **options)
+
+
+def test_a_chute_has_its_room_and_its_recent_demand() -> None:
+    assert run(BUSY).samples == {
+        "chutes_autoscaler_timestamp_seconds": NOON,
+        "chutes_chute_scale_allowance{chute_id=busy}": 4,
+        "chutes_chute_scalable{chute_id=busy}": 1,
+        # The live target: 2 are active, and 4 more are allowed. The last run wanted 4.
+        "chutes_chute_target_instances{chute_id=busy}": 6,
+        "chutes_chute_starting_instances{chute_id=busy}": 3,
+        "chutes_chute_recent_utilization_ratio{chute_id=busy,window=5m}": 0.9,
+        "chutes_chute_recent_utilization_ratio{chute_id=busy,window=15m}": 0.8,
+        "chutes_chute_recent_utilization_ratio{chute_id=busy,window=1h}": 1.25,
+        "chutes_chute_rate_limited_ratio{chute_id=busy,window=5m}": 0.1,
+        "chutes_chute_rate_limited_ratio{chute_id=busy,window=15m}": 0,
+        "chutes_chute_rate_limited_ratio{chute_id=busy,window=1h}": 0.05,
+    }
+
+
+@pytest.mark.parametrize(
+    ("logged", "target"), [(1, {f"{TARGET}{{chute_id=busy}}": 1}), (2, {f"{TARGET}{{chute_id=busy}}": 2}), (3, {})]
+)
+def test_without_an_allowance_the_logged_target_counts_unless_it_would_allow_more(
+    logged: int, target: dict[str, float]
+) -> None:
+    full = BUSY | {"scale_allowance": 0, "scalable": False, "target_count": logged}
+    assert run(full).of(TARGET) == target
+
+
+def test_a_zero_of_a_chute_without_instances_was_not_measured() -> None:
+    cold = BUSY | dict.fromkeys((*LOAD, "rate_limit_ratio_5m"), 0.0) | {"chute_id": "cold", "instance_count": 0}
+    idle = cold | {"chute_id": "idle", "instance_count": 1}
+    made = run(BUSY, cold, idle).of(*RATIOS)
+    # One that has just lost its instances was measured before.
+    assert {key for key in made if "=cold" in key} == {"chutes_chute_rate_limited_ratio{chute_id=cold,window=1h}"}
+    assert {value for key, value in made.items() if "=idle" in key} == {0, 0.05}
+    assert len([key for key in made if "=idle" in key]) == 6
+
+
+def test_where_no_chute_has_any_load_it_is_unknown_and_the_room_is_known() -> None:
+    silent = BUSY | dict.fromkeys((*LOAD, "rate_limit_ratio_5m"), 0.0)
+    made = run(silent, silent | {"chute_id": "other"})
+    assert made.of(*RATIOS) == {}
+    assert made.samples["chutes_chute_scale_allowance{chute_id=other}"] == 4
+
+
+def test_the_autoscaler_ran_when_its_newest_record_was_made() -> None:
+    older = BUSY | {"chute_id": "older", "timestamp": "2026-11-24T11:00:00"}
+    assert run(older, BUSY).samples["chutes_autoscaler_timestamp_seconds"] == NOON
+    assert run(older).samples["chutes_autoscaler_timestamp_seconds"] == NOON - HOUR
+
+
+@pytest.mark.parametrize("lost", [{"chute_id": "other"}, UNREADABLE])
+def test_the_newest_record_is_unknown_where_one_has_no_time(lost: dict[str, Any]) -> None:
+    assert run(BUSY, lost).of("chutes_autoscaler_timestamp_seconds") == {}
+
+
+def test_a_doubted_answer_does_not_date_the_autoscaler() -> None:
+    made = run(BUSY, doubted=[UTILIZATION])
+    assert "chutes_autoscaler_timestamp_seconds" not in made.samples
+    assert made.samples["chutes_chute_scale_allowance{chute_id=busy}"] == 4
+
+
+def test_an_unknown_field_makes_no_sample() -> None:
+    made = run(BUSY, {"chute_id": "new", "timestamp": "2026-11-24T12:00:00"})
+    assert [key for key in made.samples if "=new" in key] == []
+
+
+def test_an_empty_list_says_nothing() -> None:
+    assert run().samples == {}
+
+
+def test_a_chute_that_is_listed_twice_counts_once() -> None:
+    made = run(BUSY, BUSY | {"scale_allowance": 9})
+    assert made.samples["chutes_chute_scale_allowance{chute_id=busy}"] == 4
+    assert made.duplicates == 1
