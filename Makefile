@@ -57,15 +57,16 @@ format: $(DEV) ## Format the code
 docs: $(DEV) ## Write the metric reference, docs/metrics.md
 	@$(BIN)/python -m chutes_exporter.page.reference > docs/metrics.md
 
-boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json
+boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json, and the chart's copy of them
 	@$(BIN)/python -m grafana
+	@$(BIN)/python -m deploy.generate
 
 pictures: $(DEV) ## Draw the dashboards with Grafana's components, grafana/pictures/
 	@scripts/system-packages
 	@scripts/node-packages grafana/render --legacy-peer-deps
 	@$(BIN)/python -m tests.grafana.pictures $(ARGS)
 
-deploy: $(DEV) ## Write what deploy/ has of rules, routing and scrape jobs
+deploy: $(DEV) ## Write what deploy/ has of rules, dashboards, routing, scrape jobs and rendered manifests
 	@$(BIN)/python -m deploy.generate
 
 golden: $(DEV) ## Write the golden pages that tests compare with

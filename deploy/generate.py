@@ -1,16 +1,18 @@
-"""Writes what is made of the one source of rules, routing and scrape jobs: `make deploy`."""
+"""Writes what is made of rules, dashboards, routing, scrape jobs and the Helm chart: `make deploy`."""
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from deploy.chart import CHART, NAMESPACE, render
+
 ROOT: Final = Path(__file__).parent.parent
-NAMESPACE: Final = "chutes"
 MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
-_RULES = ("alerts", "recordings")
 
 VALUES_HEAD: Final = """\
 # Adds the rules and a scrape job to the miners' own monitoring (the chart chutes-monitoring, release `monitoring`), on
@@ -34,8 +36,13 @@ VALUES_HEAD: Final = """\
 # The scrape job leaves out Pods that are annotated for scraping, which this Prometheus scrapes anyway.
 """
 SUBNET_HEAD: Final = """\
-# Each miner of the subnet as a target of its own, from the exporter of deploy/kustomize/overlays/subnet. Give it after
-# deploy/chutes-monitoring-values.yaml in the same command, with another -f: it has the scrape job of that file too.
+# Each miner of the subnet as a target of its own, from the Helm release chutes-exporter-subnet of docs/kubernetes.md.
+# Pass it after deploy/chutes-monitoring-values.yaml in the same command, with another -f. It has the scrape job of that
+# file too.
+"""
+MANIFEST_HEAD: Final = """\
+# An exporter for the miner whose key is in the Secret `miner-credentials`, as the Helm chart's own values make it, without
+# the dashboards: docs/kubernetes.md says how to add them.
 """
 ALERTMANAGER_HEAD: Final = """\
 # Switches on the Alertmanager of the miners' own monitoring, which is off and claims 2 Gi of storage when on, with
@@ -78,17 +85,16 @@ def _read(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text())
 
 
-def prometheus_rule() -> str:
-    """Make the rules' PrometheusRule, for the Prometheus Operator."""
-    groups = [group for name in _RULES for group in _read(f"prometheus/rules/{name}.yml")["groups"]]
-    return MADE.format("prometheus/rules/") + _write(
-        {
-            "apiVersion": "monitoring.coreos.com/v1",
-            "kind": "PrometheusRule",
-            "metadata": {"name": "chutes-exporter"},
-            "spec": {"groups": groups},
-        }
-    )
+def _copy(path: str) -> str:
+    """Return a file of the project as it is: Helm reads only what is in its chart's folder."""
+    return (ROOT / path).read_text()
+
+
+def manifest() -> str:
+    """Make the manifest for users without Helm, without the dashboards, which would be half a megabyte more."""
+    rendered = render({"dashboards": {"enabled": False}})
+    parts = (rendered[name] for name in ("networkpolicy.yaml", "service.yaml", "deployment.yaml"))
+    return MADE.format("deploy/helm/chutes-exporter/") + MANIFEST_HEAD + "---\n" + "---\n".join(parts)
 
 
 def _pods() -> dict[str, Any]:
@@ -141,7 +147,7 @@ def monitoring_values() -> str:
 
 
 def subnet_values() -> str:
-    """Make the Helm values that scrape every miner of the subnet from the exporter of the overlay `subnet`."""
+    """Make the Helm values that scrape every miner of the subnet from the release chutes-exporter-subnet."""
     text = (ROOT / "prometheus" / "subnet.yml").read_text()
     address = f"chutes-exporter-subnet.{NAMESPACE}.svc:10064"
     (job, _) = yaml.safe_load(text.replace("localhost:10064", address))["scrape_configs"]
@@ -182,8 +188,14 @@ def alerts_table() -> str:
     return ALERTS_HEAD + "".join(rows)
 
 
+_COPIES = {
+    f"helm/chutes-exporter/files/{path.parent.name}/{path.name}": partial(_copy, str(path.relative_to(ROOT)))
+    for pattern in ("grafana/dashboards/*.json", "prometheus/rules/*.yml")
+    for path in sorted(ROOT.glob(pattern))
+}
 FILES: Final = {
-    "kustomize/overlays/operator/prometheusrule.yaml": prometheus_rule,
+    **_COPIES,
+    "kubernetes.yaml": manifest,
     "chutes-monitoring-values.yaml": monitoring_values,
     "chutes-monitoring-subnet-values.yaml": subnet_values,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
@@ -192,5 +204,8 @@ FILES: Final = {
 """Generated files by their path in deploy/."""
 
 if __name__ == "__main__":
+    shutil.rmtree(CHART / "files", ignore_errors=True)
     for name, make in FILES.items():
-        (ROOT / "deploy" / name).write_text(make())
+        target = ROOT / "deploy" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(make())

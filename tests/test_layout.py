@@ -36,7 +36,7 @@ TESTS = ROOT / "tests"
 OTHER_FOLDERS = {
     "alertmanager": "the routing of alerts",
     "containers": "the image, the manifests and compose, run by podman",
-    "deploy": "the image, the manifests and the releases",
+    "deploy": "the image, the chart and the releases",
     "golden_pages": "whole pages, as they were reviewed",
     "grafana": "the dashboards",
     "integration": "the exporter together with a real Prometheus and a browser",

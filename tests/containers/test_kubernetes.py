@@ -1,9 +1,8 @@
-"""The Kubernetes manifests, rendered and played by podman: a Deployment that gets its key from a Secret."""
+"""The Kubernetes manifests, played by podman: a Deployment that gets its key from a Secret."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import yaml
 
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.containers.podman import IMAGE, TIMEOUT, fetch, inspect, podman, wait_until_ready
+from tests.containers.podman import IMAGE, fetch, inspect, podman, wait_until_ready
 from tests.support import HOTKEY, ROOT, parse_page
 
 if TYPE_CHECKING:
@@ -30,13 +29,8 @@ SECRET = {
 
 def rendered(api_url: str) -> list[dict[str, Any]]:
     """Return what users apply, with the Secret of the miners' chart and the address of another API."""
-    result = subprocess.run(
-        ["kustomize", "build", str(ROOT / "deploy" / "kustomize" / "overlays" / "annotations")],  # noqa: S607
-        capture_output=True,
-        check=True,
-        timeout=TIMEOUT,
-    )
-    (deployment,) = (found for found in yaml.safe_load_all(result.stdout) if found["kind"] == "Deployment")
+    manifests = yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text())
+    (deployment,) = (found for found in manifests if found["kind"] == "Deployment")
     (exporter,) = deployment["spec"]["template"]["spec"]["containers"]
     exporter["env"].append({"name": "CHUTES_EXPORTER_API_URL", "value": api_url})
     return [SECRET, deployment]

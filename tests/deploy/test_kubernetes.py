@@ -1,9 +1,11 @@
-"""The Kubernetes manifests: built as users build them, valid by Kubernetes' own schemas, and as tight as they say."""
+"""The Kubernetes objects: rendered as the document says, valid by Kubernetes' own schemas, and as tight as they say."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shlex
 import subprocess
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,10 @@ import pytest
 import yaml
 
 import chutes_exporter
+from deploy.chart import render
 from deploy.generate import FILES
 from grafana.boards import BOARDS
+from tests.deploy.cluster import validate, values_of
 from tests.grafana.display import committed
 from tests.support import ROOT, RULES
 
@@ -22,44 +26,51 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-KUSTOMIZE = ROOT / "deploy" / "kustomize"
-OVERLAYS = ("annotations", "operator", "subnet")
-CUSTOM = {"ServiceMonitor", "PrometheusRule"}
-"""Kinds that the Prometheus Operator defines."""
+DOCUMENT = (ROOT / "docs" / "kubernetes.md").read_text()
+SETUPS = {"annotations": "The first metric", "operator": "Prometheus Operator", "subnet": "The whole subnet"}
+"""Names of set-ups, and the headings in the document that have their commands."""
+ALL = (*SETUPS, "manifest")
+"""The set-ups, and the manifest for users without Helm."""
 NAMES_OF_THE_MINERS_CHART = {"grafana-dashboards"}
 TITLES_OF_THE_MINERS_CHART = {"Chutes Monitoring", "Kubernetes Cluster", "HTTP/TCP Monitoring"}
 Object = dict[str, Any]
 
 
+def commands(heading: str) -> list[str]:
+    """Return the commands of a section of the document."""
+    section = DOCUMENT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
+
+
 @cache
-def built(overlay: str) -> tuple[Object, ...]:
-    result = subprocess.run(
-        ["kustomize", "build", str(KUSTOMIZE / overlay)],  # noqa: S607 - Debian's, from the path
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    return tuple(yaml.safe_load_all(result.stdout))
+def built(setup: str) -> tuple[Object, ...]:
+    """Return the objects that the document's command installs; of `manifest`, those for users without Helm."""
+    if setup == "manifest":
+        return tuple(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
+    (command,) = (line for line in commands(SETUPS[setup]) if line.startswith("helm "))
+    words = shlex.split(command)
+    values = values_of(value for flag, value in itertools.pairwise(words) if flag == "--set")
+    texts = render(values, release=words[3], namespace=words[words.index("--namespace") + 1])
+    return tuple(found for name, text in texts.items() if name.endswith(".yaml") for found in yaml.safe_load_all(text))
 
 
-def objects(overlay: str, kind: str) -> list[Object]:
-    return [found for found in built(f"overlays/{overlay}") if found["kind"] == kind]
+def objects(setup: str, kind: str) -> list[Object]:
+    return [found for found in built(setup) if found["kind"] == kind]
 
 
-def only(overlay: str, kind: str) -> Object:
-    (found,) = objects(overlay, kind)
+def only(setup: str, kind: str) -> Object:
+    (found,) = objects(setup, kind)
     return found
 
 
-def pod(overlay: str) -> Object:
-    spec: Object = only(overlay, "Deployment")["spec"]["template"]["spec"]
+def pod(setup: str) -> Object:
+    spec: Object = only(setup, "Deployment")["spec"]["template"]["spec"]
     return spec
 
 
-def container(overlay: str) -> Object:
-    (found,) = pod(overlay)["containers"]
+def container(setup: str) -> Object:
+    (found,) = pod(setup)["containers"]
     return dict(found)
 
 
@@ -68,26 +79,25 @@ def test_the_generated_files_are_committed(name: str) -> None:
     assert (ROOT / "deploy" / name).read_text() == FILES[name](), "run `make deploy`"
 
 
-@pytest.mark.parametrize("overlay", ["base", *(f"overlays/{name}" for name in OVERLAYS)])
-def test_every_object_is_valid_by_kubernetes_own_schemas(overlay: str) -> None:
+@pytest.mark.parametrize("setup", ALL)
+def test_every_object_is_valid_by_kubernetes_own_schemas(setup: str) -> None:
     kinds = set()
-    for found in built(overlay):
+    for found in built(setup):
         kinds.add(found["kind"])
-        if found["kind"] not in CUSTOM:
-            kubernetes_validate.validate(found, "1.33", strict=True)
+        validate(found)
     assert kinds >= {"Deployment", "Service", "NetworkPolicy"}
 
 
 def test_a_wrong_field_would_be_seen() -> None:
-    broken = json.loads(json.dumps(built("base")[-1]))
+    broken = json.loads(json.dumps(only("annotations", "Deployment")))
     broken["spec"]["readOnly"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(broken, "1.33", strict=True)
+        validate(broken)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_pod_may_do_nothing_that_it_need_not(overlay: str) -> None:
-    spec = pod(overlay)
+@pytest.mark.parametrize("setup", ALL)
+def test_the_pod_may_do_nothing_that_it_need_not(setup: str) -> None:
+    spec = pod(setup)
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
     assert "hostNetwork" not in spec
@@ -96,61 +106,61 @@ def test_the_pod_may_do_nothing_that_it_need_not(overlay: str) -> None:
     assert security["runAsNonRoot"] is True
     assert security["runAsUser"] > 0
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container(overlay)["securityContext"] == {
+    assert container(setup)["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_user_is_the_images_own(overlay: str) -> None:
+@pytest.mark.parametrize("setup", ALL)
+def test_the_user_is_the_images_own(setup: str) -> None:
     (user,) = re.findall(r"^USER (\d+):\1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert pod(overlay)["securityContext"]["runAsUser"] == int(user)
+    assert pod(setup)["securityContext"]["runAsUser"] == int(user)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_it_is_probed_where_the_exporter_answers(overlay: str) -> None:
-    found = container(overlay)
+@pytest.mark.parametrize("setup", ALL)
+def test_it_is_probed_where_the_exporter_answers(setup: str) -> None:
+    found = container(setup)
     assert found["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "metrics"}
     assert found["readinessProbe"]["httpGet"] == {"path": "/-/ready", "port": "metrics"}
     assert found["ports"] == [{"name": "metrics", "containerPort": 10064}]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_resources_are_those_that_were_measured(overlay: str) -> None:
+@pytest.mark.parametrize("setup", ALL)
+def test_resources_are_those_that_were_measured(setup: str) -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
     found = re.search(r"request (\d+) MB .*?limit it to (\d+) MB for a miner, or (\d+) MB", text, re.DOTALL)
     assert found is not None
     request, miner, subnet = found.groups()
-    assert container(overlay)["resources"] == {
+    assert container(setup)["resources"] == {
         "requests": {"cpu": "50m", "memory": f"{request}Mi"},
-        "limits": {"memory": f"{subnet if overlay == 'subnet' else miner}Mi"},
+        "limits": {"memory": f"{subnet if setup == 'subnet' else miner}Mi"},
     }
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_update_never_leaves_nobody_to_scrape(overlay: str) -> None:
-    deployment = only(overlay, "Deployment")["spec"]
+@pytest.mark.parametrize("setup", ALL)
+def test_an_update_never_leaves_nobody_to_scrape(setup: str) -> None:
+    deployment = only(setup, "Deployment")["spec"]
     assert deployment["strategy"] == {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
     }
-    (spread,) = pod(overlay)["topologySpreadConstraints"]
+    (spread,) = pod(setup)["topologySpreadConstraints"]
     assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
     assert spread["matchLabelKeys"] == ["pod-template-hash"]
     labels = deployment["template"]["metadata"]["labels"]
     assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
     assert deployment["selector"]["matchLabels"].items() <= labels.items()
-    service = only(overlay, "Service")["spec"]
+    service = only(setup, "Service")["spec"]
     assert service["selector"] == deployment["selector"]["matchLabels"]
     assert service["publishNotReadyAddresses"] is True
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_network_lets_out_names_and_the_api_and_in_the_monitoring_alone(overlay: str) -> None:
-    policy = only(overlay, "NetworkPolicy")["spec"]
-    assert policy["podSelector"] == {"matchLabels": only(overlay, "Deployment")["spec"]["selector"]["matchLabels"]}
+@pytest.mark.parametrize("setup", ALL)
+def test_the_network_lets_out_names_and_the_api_and_in_the_monitoring_alone(setup: str) -> None:
+    policy = only(setup, "NetworkPolicy")["spec"]
+    assert policy["podSelector"] == {"matchLabels": only(setup, "Deployment")["spec"]["selector"]["matchLabels"]}
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     ports = sorted((rule["port"], rule["protocol"]) for one in policy["egress"] for rule in one["ports"])
     assert ports == [(53, "TCP"), (53, "UDP"), (443, "TCP")]
@@ -161,21 +171,21 @@ def test_the_network_lets_out_names_and_the_api_and_in_the_monitoring_alone(over
     }
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_namespace_and_the_version_are_correct(overlay: str) -> None:
-    assert {found["metadata"]["namespace"] for found in built(f"overlays/{overlay}")} == {"chutes"}
-    assert container(overlay)["image"] == f"chutes-exporter:{chutes_exporter.__version__}"
+@pytest.mark.parametrize("setup", ALL)
+def test_the_namespace_and_the_version_are_correct(setup: str) -> None:
+    assert {found["metadata"]["namespace"] for found in built(setup)} == {"chutes"}
+    assert container(setup)["image"] == f"chutes-exporter:{chutes_exporter.__version__}"
 
 
 def test_the_key_comes_from_the_miners_own_secret_and_the_subnet_has_none() -> None:
-    for overlay in ("annotations", "operator"):
-        assert {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container(overlay)["env"]} == {
+    for setup in ("annotations", "operator"):
+        assert {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container(setup)["env"]} == {
             "MINER_SS58": {"name": "miner-credentials", "key": "ss58"},
             "MINER_SEED": {"name": "miner-credentials", "key": "seed", "optional": True},
         }
     assert "env" not in container("subnet")
     assert container("subnet")["args"] == ["--miners", "all"]
-    assert "miner-credentials" not in json.dumps(built("overlays/subnet"))
+    assert "miner-credentials" not in json.dumps(built("subnet"))
 
 
 def test_it_is_annotated_once() -> None:
@@ -183,10 +193,8 @@ def test_it_is_annotated_once() -> None:
     template = only("annotations", "Deployment")["spec"]["template"]
     assert template["metadata"]["annotations"] == wanted
     assert "annotations" not in only("annotations", "Service")["metadata"]
-    for overlay in ("operator", "subnet"):
-        assert "prometheus.io" not in json.dumps(
-            [found for found in built(f"overlays/{overlay}") if found["kind"] != "ConfigMap"]
-        )
+    for setup in ("operator", "subnet"):
+        assert "prometheus.io" not in json.dumps([found for found in built(setup) if found["kind"] != "ConfigMap"])
 
 
 def test_the_service_monitor_finds_the_service_at_an_interval_that_fits() -> None:
@@ -210,36 +218,62 @@ def test_the_prometheus_rule_has_every_rule_and_promtool_takes_it(tmp_path: Path
     subprocess.run(["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(path)], check=True)  # noqa: S607
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_selectors_contain_only_constant_labels(overlay: str) -> None:
-    instance = "subnet" if overlay == "subnet" else "miner"
+@pytest.mark.parametrize("setup", ALL)
+def test_selectors_contain_only_constant_labels(setup: str) -> None:
+    instance = "chutes-exporter-subnet" if setup == "subnet" else "chutes-exporter"
     wanted = {"app.kubernetes.io/name": "chutes-exporter", "app.kubernetes.io/instance": instance}
-    assert only(overlay, "Deployment")["spec"]["selector"]["matchLabels"] == wanted
-    assert only(overlay, "Service")["spec"]["selector"] == wanted
-    assert only(overlay, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == wanted
+    assert only(setup, "Deployment")["spec"]["selector"]["matchLabels"] == wanted
+    assert only(setup, "Service")["spec"]["selector"] == wanted
+    assert only(setup, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == wanted
 
 
-@pytest.mark.parametrize("overlay", ["annotations", "operator"])
-def test_the_subnet_can_stand_beside_the_others(overlay: str) -> None:
+@pytest.mark.parametrize("setup", ["annotations", "operator"])
+def test_the_subnet_can_stand_beside_the_others(setup: str) -> None:
     def names(of: str) -> set[tuple[str, str]]:
-        return {(found["kind"], found["metadata"]["name"]) for found in built(f"overlays/{of}")}
+        return {(found["kind"], found["metadata"]["name"]) for found in built(of)}
 
-    assert names(overlay) & names("subnet") == set()
-    monitors = objects(overlay, "ServiceMonitor")
+    assert names(setup) & names("subnet") == set()
+    monitors = objects(setup, "ServiceMonitor")
     labels = only("subnet", "Service")["metadata"]["labels"]
     assert not any(one["spec"]["selector"]["matchLabels"].items() <= labels.items() for one in monitors)
 
 
-def dashboards(overlay: str) -> Iterator[tuple[Object, str, Object]]:
-    for config in objects(overlay, "ConfigMap"):
+def dashboards(setup: str) -> Iterator[tuple[Object, str, Object]]:
+    for config in objects(setup, "ConfigMap"):
         if config["metadata"].get("labels", {}).get("grafana_dashboard") == "1":
             ((name, text),) = config["data"].items()
             yield config, name, json.loads(text)
 
 
-@pytest.mark.parametrize("overlay", ["annotations", "operator"])
-def test_every_dashboard_is_a_config_map_that_the_sidecar_loads(overlay: str) -> None:
-    found = {name: (config, dashboard) for config, name, dashboard in dashboards(overlay)}
+def test_the_manifest_is_the_first_set_up_without_dashboards() -> None:
+    def without_dashboards(setup: str) -> list[Object]:
+        found = [one for one in built(setup) if one["kind"] != "ConfigMap"]
+        return sorted(found, key=lambda one: str(one["kind"]))
+
+    assert without_dashboards("manifest") == without_dashboards("annotations")
+    assert objects("manifest", "ConfigMap") == []
+
+
+def test_helm_template_renders_what_the_document_installs_for_the_operator() -> None:
+    (install,) = commands("Prometheus Operator")
+    (template,) = (line for line in commands("Without Helm") if line.startswith("helm template "))
+    values = install.partition(" --set ")[2]
+    assert template.split() == [
+        *("helm", "template", "chutes-exporter", "deploy/helm/chutes-exporter", "--namespace", "chutes"),
+        *("--set", values, ">", "chutes-exporter.yaml"),
+    ]
+
+
+def test_all_dashboards_fit_into_the_one_config_map_of_users_without_helm() -> None:
+    # Kubernetes stores at most 1 MiB.
+    sizes = [path.stat().st_size for path in (ROOT / "grafana" / "dashboards").iterdir()]
+    assert len(sizes) == len(BOARDS)
+    assert sum(sizes) < 900_000
+
+
+@pytest.mark.parametrize("setup", ["annotations", "operator"])
+def test_every_dashboard_is_a_config_map_that_the_sidecar_loads(setup: str) -> None:
+    found = {name: (config, dashboard) for config, name, dashboard in dashboards(setup)}
     assert {name: dashboard for name, (_, dashboard) in found.items()} == {
         f"{board.uid}.json": committed(board.uid) for board in BOARDS
     }

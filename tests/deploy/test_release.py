@@ -108,5 +108,5 @@ def test_the_checklist_and_the_changelog_are_ready_for_this_version() -> None:
     assert (ROOT / "CHANGELOG.md").read_text().startswith("# Changelog")
     version = chutes_exporter.__version__
     documents = ("docs/containers.md", "docs/kubernetes.md")
-    for path in ("deploy/compose.yaml", "deploy/kustomize/base/kustomization.yaml", *documents):
+    for path in ("deploy/compose.yaml", "deploy/helm/chutes-exporter/Chart.yaml", *documents):
         assert version in (ROOT / path).read_text(), path

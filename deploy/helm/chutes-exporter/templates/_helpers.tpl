@@ -1,0 +1,64 @@
+{{- define "chutes-exporter.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride }}
+{{- else if contains .Chart.Name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Selectors cannot change after the installation, so they contain only these. */}}
+{{- define "chutes-exporter.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "chutes-exporter.labels" -}}
+{{ include "chutes-exporter.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end }}
+
+{{/* Without a miner, the exporter would watch the whole subnet by accident. */}}
+{{- define "chutes-exporter.checkMiner" -}}
+{{- $flags := join " " .Values.extraArgs }}
+{{- if not (or .Values.subnet .Values.existingSecret .Values.hotkeys .Values.extraEnv (contains "--hotkey" $flags)) }}
+{{- fail "No miner is chosen: set existingSecret or hotkeys, or set subnet=true to watch the whole subnet" }}
+{{- end }}
+{{- end }}
+
+{{- define "chutes-exporter.args" -}}
+{{- range .Values.hotkeys }}
+- --hotkey
+- {{ . }}
+{{- end }}
+{{- if .Values.subnet }}
+- --miners
+- all
+{{- end }}
+{{- with .Values.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "chutes-exporter.resources" -}}
+{{- $limit := ternary "512Mi" "256Mi" .Values.subnet }}
+{{- $measured := dict "requests" (dict "cpu" "50m" "memory" "64Mi") "limits" (dict "memory" $limit) }}
+{{- mergeOverwrite $measured (deepCopy .Values.resources) | toYaml }}
+{{- end }}
+
+{{/* Takes the root context and a path. */}}
+{{- define "chutes-exporter.probe" -}}
+{{- $protocol := (index . 0).Values.probes.protocol }}
+{{- if eq $protocol "TCP" -}}
+tcpSocket:
+  port: metrics
+{{- else -}}
+httpGet:
+  path: {{ index . 1 }}
+  port: metrics
+  {{- if eq $protocol "HTTPS" }}
+  scheme: HTTPS
+  {{- end }}
+{{- end }}
+{{- end }}

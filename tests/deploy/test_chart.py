@@ -1,0 +1,223 @@
+"""The Helm chart: linted and rendered by Helm's own library, with values that its schema checks."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+import chutes_exporter
+from deploy.chart import CHART, render
+from deploy.generate import FILES
+from tests.deploy.cluster import validate
+from tests.support import HOTKEY, ROOT
+
+VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+EVERYTHING: dict[str, Any] = {
+    "hotkeys": [HOTKEY],
+    "extraArgs": ["--log.format", "json"],
+    "extraEnv": [{"name": "CHUTES_EXPORTER_LOG_LEVEL", "value": "debug"}],
+    "extraVolumes": [{"name": "web", "secret": {"secretName": "web-config"}}],
+    "extraVolumeMounts": [{"name": "web", "mountPath": "/etc/chutes-exporter", "readOnly": True}],
+    "image": {"repository": "registry.example/chutes-exporter", "tag": "1.2.3", "pullPolicy": "Always"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "podAnnotations": {"example.org/note": "yes"},
+    "podLabels": {"team": "mining"},
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "system-cluster-critical",
+    "dashboards": {"annotations": {"grafana_folder": "Chutes"}},
+    "networkPolicy": {"namespaces": ["monitoring", "observability"], "egressPorts": [443, 8443]},
+    "probes": {"protocol": "HTTPS"},
+    "resources": {"limits": {"memory": "1Gi"}},
+    "replicas": 2,
+}
+"""Values that use every list and map that is empty in values.yaml."""
+
+
+def pod(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a pod's specification, and that of its container."""
+    template = yaml.safe_load(render(values)["deployment.yaml"])["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    return template["spec"], container
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING, {"subnet": True}], ids=["default", "everything", "subnet"])
+def test_helm_lint_finds_nothing(values: dict[str, Any]) -> None:
+    report = helm_python.lint(CHART, values, strict=True)
+    # Helm recommends an icon, with severity 1.
+    assert [found for found in report["messages"] if found["severity"] > 1] == []
+    assert report["errors"] == []
+
+
+def test_helm_packages_the_chart_with_all_files(tmp_path: Any) -> None:
+    archive = helm_python.package(CHART, destination=tmp_path)
+    with helm_python.Chart.load(archive) as chart:
+        packed = {found["name"] for found in chart.files}
+    assert packed >= {str(path.relative_to(CHART)) for path in (CHART / "files").rglob("*.*")}
+
+
+def test_the_chart_has_the_version_of_the_project() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (chutes_exporter.__version__,) * 2
+
+
+def test_the_chart_has_exactly_the_dashboards_and_rules_of_the_project() -> None:
+    found = {str(path.relative_to(ROOT / "deploy")) for path in (CHART / "files").rglob("*") if path.is_file()}
+    assert found == {name for name in FILES if name.startswith("helm/")}, "run `make deploy`"
+    sources = [*(ROOT / "grafana" / "dashboards").iterdir(), *(ROOT / "prometheus" / "rules").iterdir()]
+    assert {f"{path.parent.name}/{path.name}" for path in sources} == {
+        str(path.relative_to(CHART / "files")) for path in (CHART / "files").rglob("*.*")
+    }
+
+
+def test_every_value_has_a_schema_and_is_explained() -> None:
+    def keys(values: dict[str, Any], schema: dict[str, Any]) -> None:
+        properties = schema["properties"]
+        assert set(values) == set(properties) - {"global"}
+        for key, value in values.items():
+            if "properties" in properties[key] and value:
+                keys(value, properties[key])
+
+    keys(VALUES, SCHEMA)
+    assert SCHEMA["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"hotkey": HOTKEY}, "hotkey"),
+        ({"hotkeys": HOTKEY}, "hotkeys"),
+        ({"hotkeys": ["5F"]}, "hotkeys"),
+        ({"scrape": "annotation"}, "scrape"),
+        ({"subnet": "yes"}, "subnet"),
+        ({"image": {"version": "1"}}, "version"),
+        ({"networkPolicy": {"namespaces": []}}, "namespaces"),
+        ({"networkPolicy": {"egressPorts": [0]}}, "egressPorts"),
+        ({"serviceMonitor": {"interval": "1 minute"}}, "interval"),
+        ({"podAnnotations": {"prometheus.io/scrape": True}}, "podAnnotations"),
+        ({"resources": {"memory": "1Gi"}}, "memory"),
+        ({"extraEnv": {"A": "b"}}, "extraEnv"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=named):
+        render(values)
+
+
+def test_the_whole_subnet_is_never_watched_by_accident() -> None:
+    with pytest.raises(helm_python.HelmRenderError, match="set existingSecret or hotkeys, or set subnet=true"):
+        render({"existingSecret": ""})
+    render({"existingSecret": "", "extraArgs": ["--hotkey-file=/keys/miner"]})
+    render({"existingSecret": "", "extraEnv": [{"name": "CHUTES_EXPORTER_HOTKEY", "value": HOTKEY}]})
+
+
+def test_hotkeys_and_flags_reach_the_command_in_this_order() -> None:
+    args = ["--hotkey", HOTKEY, "--log.format", "json"]
+    assert pod({"hotkeys": [HOTKEY], "extraArgs": args[2:]})[1]["args"] == args
+    everything = pod({"hotkeys": [HOTKEY], "extraArgs": args[2:], "subnet": True})[1]
+    assert everything["args"] == [*args[:2], "--miners", "all", *args[2:]]
+    assert "args" not in pod({})[1]
+
+
+def test_a_flag_that_looks_like_a_number_stays_a_text() -> None:
+    args = ["--max-series", "1000"]
+    assert pod({"extraArgs": args})[1]["args"] == args
+
+
+def test_the_key_comes_from_the_secret_that_the_values_name() -> None:
+    found = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in pod({"existingSecret": "mine"})[1]["env"]}
+    assert {reference["name"] for reference in found.values()} == {"mine"}
+    assert "env" not in pod({"existingSecret": "", "hotkeys": [HOTKEY]})[1]
+
+
+def test_one_limit_changes_and_the_measured_resources_stay() -> None:
+    assert pod({"resources": {"limits": {"memory": "1Gi"}}})[1]["resources"] == {
+        "requests": {"cpu": "50m", "memory": "64Mi"},
+        "limits": {"memory": "1Gi"},
+    }
+
+
+def test_everything_that_can_be_set_reaches_the_pod() -> None:
+    spec, container = pod(EVERYTHING)
+    assert spec["imagePullSecrets"] == EVERYTHING["imagePullSecrets"]
+    assert spec["nodeSelector"] == EVERYTHING["nodeSelector"]
+    assert spec["tolerations"] == EVERYTHING["tolerations"]
+    assert spec["affinity"] == EVERYTHING["affinity"]
+    assert spec["priorityClassName"] == EVERYTHING["priorityClassName"]
+    assert spec["volumes"] == EVERYTHING["extraVolumes"]
+    assert container["volumeMounts"] == EVERYTHING["extraVolumeMounts"]
+    assert container["image"] == "registry.example/chutes-exporter:1.2.3"
+    assert container["imagePullPolicy"] == "Always"
+    assert container["env"][-1] == EVERYTHING["extraEnv"][0]
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+    deployment = yaml.safe_load(render(EVERYTHING)["deployment.yaml"])
+    assert deployment["spec"]["replicas"] == 2
+    metadata = deployment["spec"]["template"]["metadata"]
+    assert metadata["labels"]["team"] == "mining"
+    assert metadata["annotations"]["example.org/note"] == "yes"
+    assert metadata["annotations"]["prometheus.io/scrape"] == "true"
+    policy = yaml.safe_load(render(EVERYTHING)["networkpolicy.yaml"])["spec"]
+    assert len(policy["ingress"][0]["from"]) == 2
+    assert [port["port"] for port in policy["egress"][1]["ports"]] == [443, 8443]
+    for config in yaml.safe_load_all(render(EVERYTHING)["dashboards.yaml"]):
+        assert config["metadata"]["annotations"] == {"grafana_folder": "Chutes"}
+    for text in render(EVERYTHING).values():
+        for found in yaml.safe_load_all(text):
+            if isinstance(found, dict) and "kind" in found:
+                validate(found)
+
+
+def test_the_service_monitor_takes_more_of_the_endpoint() -> None:
+    tls = {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
+    values = {"scrape": "serviceMonitor", "serviceMonitor": {"labels": {"release": "mine"}, "endpoint": tls}}
+    monitor = yaml.safe_load(render(values)["servicemonitor.yaml"])
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert tls.items() <= endpoint.items()
+    assert monitor["metadata"]["labels"]["release"] == "mine"
+
+
+def test_probes_of_an_exporter_with_passwords_only_connect() -> None:
+    container = pod({"probes": {"protocol": "TCP"}})[1]
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container[probe]["tcpSocket"] == {"port": "metrics"}
+        assert "httpGet" not in container[probe]
+
+
+@pytest.mark.parametrize("part", ["networkPolicy", "dashboards"])
+def test_a_part_that_is_switched_off_is_not_rendered(part: str) -> None:
+    name = f"{part.lower()}.yaml"
+    assert name in render({})
+    assert name not in render({part: {"enabled": False}})
+
+
+@pytest.mark.parametrize(
+    ("release", "values", "name"),
+    [
+        ("chutes-exporter", {}, "chutes-exporter"),
+        ("chutes-exporter-subnet", {}, "chutes-exporter-subnet"),
+        ("mine", {}, "mine-chutes-exporter"),
+        ("mine", {"fullnameOverride": "other"}, "other"),
+        ("a" * 53, {}, f"{'a' * 53}-chutes-ex"),
+    ],
+)
+def test_objects_have_the_name_of_the_release(release: str, values: dict[str, Any], name: str) -> None:
+    for template, text in render(values, release=release).items():
+        if template.endswith(".yaml"):
+            for found in yaml.safe_load_all(text):
+                assert found["metadata"]["name"].removesuffix("-dashboard-overview").startswith(name)
+                assert "app.kubernetes.io/name: chutes-exporter" in text
+    assert yaml.safe_load(render(values, release=release)["deployment.yaml"])["metadata"]["name"] == name
+
+
+def test_the_notes_say_what_to_run_next() -> None:
+    notes = render({}, release="mine", namespace="other")["NOTES.txt"]
+    assert re.findall(r"--namespace (\S+)", notes) == ["other", "other"]
+    assert "exec deployment/mine-chutes-exporter -- chutes-exporter check" in notes
