@@ -210,6 +210,28 @@ _collectors = _options(
     ),
 )
 
+_money = _options(
+    _option(
+        "--gpu.cost",
+        multiple=True,
+        metavar="MODEL=USD_PER_HOUR",
+        help="What you pay for one GPU of a model, in US dollars an hour (repeatable), for the cost of the fleet and "
+        "of idle GPUs.",
+    ),
+    _option(
+        "--subnet.daily-emission",
+        type=float,
+        metavar="ALPHA",
+        help="Alpha that all miners of the subnet get in a day, to estimate earnings.",
+    ),
+    _option(
+        "--alpha.price",
+        type=float,
+        metavar="USD",
+        help="Price of one alpha in US dollars, to estimate earnings.",
+    ),
+)
+
 
 class _DefaultToServe(click.Group):
     """Runs ``serve`` if no command is given."""
@@ -258,6 +280,7 @@ def cli() -> None:
 @_api
 @_web
 @_collectors
+@_money
 @_log
 def serve(**flags: Any) -> None:
     """Serve metrics. This is the default command."""
@@ -298,6 +321,7 @@ def serve(**flags: Any) -> None:
 )
 @_web
 @_collectors
+@_money
 @_log
 def demo(**flags: Any) -> None:
     """Serve metrics of a simulated Chutes API. It needs no network and no key."""
@@ -313,6 +337,7 @@ def demo(**flags: Any) -> None:
 @_api
 @_web
 @_collectors
+@_money
 @_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(**flags: Any) -> None:
@@ -329,6 +354,30 @@ def check(**flags: Any) -> None:
     # What needs no key is asked even where a key cannot be used.
     settings = _settings(flags, replace(credentials, errors=()))
     sys.exit(_exit_on_config_error(run_check, settings, credentials, flags["as_json"]))
+
+
+@cli.command()
+@_required
+@_api
+@_money
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def status(**flags: Any) -> None:
+    """Show a miner's rank, shares, GPUs and costs, and everything that needs action, on one screen.
+
+    The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if
+    nothing is known to need action but some requests failed or answers are incomplete.
+    """
+    from chutes_exporter import log
+    from chutes_exporter.commands.status import run_status
+
+    # The screen says what failed; the log only has what is a bug.
+    log.configure("error", "logfmt")
+    try:
+        settings = _settings_with_warnings(flags)
+        sys.exit(_exit_on_config_error(run_status, settings, flags["as_json"]))
+    except click.ClickException as error:
+        # Its exit status is 2: here, 1 says that something needs action.
+        raise click.UsageError(error.message) from None
 
 
 _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET"]
@@ -388,6 +437,12 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     metavar="NAME=VALUE",
     help="Label to add to every series (repeatable). Use job=chutes and instance=HOST:PORT to continue scraped series.",
 )
+@click.option(
+    "--compute-history",
+    is_flag=True,
+    help="Also write the compute units of each instance that exists now, hour by hour. Needs a key. The service "
+    "answers with the records of all miners' instances, which is heavy: use it once.",
+)
 def backfill(**flags: Any) -> None:
     """Write the past 7 days of the watched miners as OpenMetrics, so that promtool can import them.
 
@@ -396,7 +451,7 @@ def backfill(**flags: Any) -> None:
     from chutes_exporter.commands.backfill import run_backfill
 
     settings = _settings_with_warnings(flags)
-    _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"])
+    _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"], flags["compute_history"])
 
 
 def _credentials(flags: dict[str, Any]) -> Credentials:
@@ -458,6 +513,9 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         "created_timestamps": "openmetrics_created",
         "ttl": "feed_ttl",
         "max_age": "feed_max_age",
+        "gpu_costs": "gpu_cost",
+        "daily_emission": "subnet_daily_emission",
+        "alpha_price": "alpha_price",
     }
     settings = make_settings(
         api_url=flags["api_url"],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Chute,
         ChuteMetrics,
         ChuteUtilization,
+        ComputeRecord,
         Instance,
         InventoryItem,
         Job,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     T = TypeVar("T", InventoryItem, Instance)
 
 HOUR: Final = 3600.0
+WEEK: Final = 7 * 24 * HOUR
 U16: Final = 65535.0
 """The chain stores incentive, consensus and trust as whole numbers from 0 to this, which stands for 1.0."""
 SECURED_AFTER: Final = HOUR
@@ -40,6 +42,37 @@ VERIFY_WITHIN: Final = 3.5 * HOUR
 """Seconds after its creation in which an instance must be verified."""
 ACTIVATE_WITHIN: Final = 3 * HOUR
 """Seconds after its verification in which an instance must become active."""
+
+GPU_MODELS: Final = (
+    "3090",
+    "4090",
+    "5090",
+    "a4000",
+    "a4000_ada",
+    "a5000",
+    "a6000",
+    "a6000_ada",
+    "pro_6000",
+    "l4",
+    "a10",
+    "a40",
+    "l40",
+    "l40s",
+    "a100_40gb",
+    "a100_40gb_sxm",
+    "a100",
+    "a100_sxm",
+    "h100",
+    "h100_nvl",
+    "h100_sxm",
+    "h800",
+    "h20",
+    "h200",
+    "mi300x",
+    "b200",
+    "b300",
+)
+"""GPU models by the short names that the API uses, as /nodes/supported listed them in November 2026."""
 
 DEMAND_FIELDS: Final = (
     "total_invocations",
@@ -117,6 +150,35 @@ def instance_state(instance: Instance) -> InstanceState | None:
     if instance.activated_at is UNSET:
         return None
     return "starting" if instance.activated_at is None else "disabled"
+
+
+def hourly_compute_units(instance: Instance, records: Iterable[ComputeRecord], now: float) -> dict[float, float]:
+    """Return the compute units that an instance earned in each hour of the past 7 days, by the end of the hour.
+
+    Seconds count from the creation to now, or until billing stops. Without an activation none count. An hour in which
+    the instance did not exist, or with an unknown multiplier, is left out.
+
+    Args:
+        instance: An instance that exists.
+        records: Its records.
+        now: Unix time.
+    """
+    if instance.activated_at is UNSET or instance.activated_at is None:
+        return {}
+    begin, until = now - WEEK, min(now, instance.stop_billing_at or now)
+    units: dict[float, float] = defaultdict(float)
+    for record in records:
+        start, end = max(begin, record.started_at), min(until, record.ended_at or until)
+        while start < end:
+            hour = (start // HOUR + 1) * HOUR
+            units[hour] += (min(end, hour) - start) * (
+                math.nan if record.compute_multiplier is None else record.compute_multiplier
+            )
+            start = hour
+    # The first hour and the last one may be incomplete.
+    return {
+        hour: value for hour, value in sorted(units.items()) if begin + HOUR <= hour <= now and not math.isnan(value)
+    }
 
 
 def is_public(instance: Instance) -> bool | None:

@@ -20,11 +20,11 @@ from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
 from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH, NODES
-from chutes_exporter.page import exposition, observed, telemetry
+from chutes_exporter.page import exposition, money, observed, telemetry
 from chutes_exporter.page.compression import gzip_page
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
-from chutes_exporter.page.rendering import SECTIONS, Renderer
+from chutes_exporter.page.rendering import SECTIONS, Renderer, collect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.exposition import Family
-    from chutes_exporter.page.rendering import Readings, Rendering
+    from chutes_exporter.page.rendering import Collected, Readings, Rendering
 
 _log = structlog.get_logger("exporter")
 
-ORDER = (*SECTIONS, *observed.METRICS, *telemetry.METRICS)
+ORDER = (*SECTIONS, *observed.METRICS, *money.METRICS, *telemetry.METRICS)
 """Every metric of a page, in the order of the page."""
 _TELEMETRY_SECTIONS = {
-    **dict.fromkeys(observed.METRICS, "exporter"),
+    **dict.fromkeys((*observed.METRICS, *money.METRICS), "exporter"),
     **{metric: "collectors" if "_scrape_" in metric.name else "exporter" for metric in telemetry.METRICS},
 }
 
@@ -192,6 +192,19 @@ class Exporter:
     async def warm_up(self) -> None:
         """Request each feed once, before the first scrape."""
         await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
+
+    async def samples(self, metrics: Collection[str], *, timeout: float) -> Collected:
+        """Ask once for what some metrics are made of, and return them as samples, for commands.
+
+        Args:
+            metrics: Names of the metrics. Their collectors run if they are on, and bring their other metrics too.
+            timeout: Seconds to wait for the answers.
+        """
+        wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
+        plan = self._main.only(wanted)
+        feeds = await asyncio.gather(*(self.feeds.read(feed, timeout) for feed in plan.feeds))
+        readings = dict(zip(plan.feeds, feeds, strict=True))
+        return collect(plan, readings)
 
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -365,6 +378,7 @@ class Exporter:
             samples.add(telemetry.RELOAD_GOOD, reloads[0])
             samples.add(telemetry.RELOAD_TIMESTAMP, reloads[1])
             self._observations.collect(samples)
+            money.report(self.settings, samples)
             for state, snapshot in feeds:
                 telemetry.report_feed(state, snapshot, samples)
         counts = [(state.feed, tuple(state.results.values())) for state in states if not state.missing]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -131,9 +133,7 @@ class Renderer:
         total = 0
         for entry in plan.entries:
             versions = _versions(entry, readings)
-            if versions is None:
-                continue
-            block = self._cached_block(entry, versions)
+            block = None if versions is None else self._cached_block(entry, versions)
             if block is None or block.families is None:
                 return None
             total += block.size
@@ -264,16 +264,56 @@ def _answers(entry: Entry, readings: Readings) -> Answers:
     )
 
 
-def _render(entry: Entry, answers: Answers, versions: tuple[int, ...], max_samples: int, max_bytes: int) -> _Block:
-    """Make the samples of a collector and render them, unless there are too many."""
-    samples = Samples(max(max_samples, 0))
-    failed = False
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What the collectors of a plan made, as samples instead of lines.
+
+    Attributes:
+        samples: Labels and value of each sample, by the metric's name.
+        failed: The entries whose collectors failed.
+        readings: What each feed gave.
+    """
+
+    samples: Mapping[str, list[tuple[dict[str, str], float]]]
+    failed: list[Entry]
+    readings: Readings
+
+
+def collect(plan: Plan, readings: Readings) -> Collected:
+    """Return the samples of all collectors that have their answers."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+    failed: list[Entry] = []
+    for entry in plan.entries:
+        if _versions(entry, readings) is None:
+            continue
+        samples = _collect(entry, _answers(entry, readings))
+        if samples is None:
+            failed.append(entry)
+            continue
+        for metric, family in samples.families():
+            found[metric.name] += [
+                (dict(zip(metric.labels, values, strict=True)), value) for values, value in family.items()
+            ]
+    return Collected(found, failed, readings)
+
+
+def _collect(entry: Entry, answers: Answers, max_samples: float = math.inf) -> Samples | None:
+    """Return what a collector makes of the answers, or None where it fails."""
+    samples = Samples(max_samples)
     try:
         entry.collector.collect(answers, entry.scope, samples)
     except Exception:  # noqa: BLE001 - the other collectors continue in any case
         # A bug, or an answer that nobody expected. It must not remove the other collectors.
         _log.exception("collector failed", collector=entry.collector.name, hotkey=entry.scope.hotkey)
-        samples, failed = Samples(), True
+        return None
+    return samples
+
+
+def _render(entry: Entry, answers: Answers, versions: tuple[int, ...], max_samples: int, max_bytes: int) -> _Block:
+    """Make the samples of a collector and render them, unless they are too many."""
+    collected = _collect(entry, answers, max(max_samples, 0))
+    failed = collected is None
+    samples = Samples() if collected is None else collected
     if samples.overflowed:
         return _Block(versions, None, samples.count, 0, samples.duplicates)
     try:

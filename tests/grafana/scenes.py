@@ -256,8 +256,17 @@ def _settle(kind: World, prometheus: Prometheus) -> None:
 
 
 @contextlib.asynccontextmanager
-async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) -> AsyncIterator[Scene]:
-    """Make a world."""
+async def scene(
+    kind: World, directory: Path, steps: Iterable[float] = STEPS, remote_write: str = ""
+) -> AsyncIterator[Scene]:
+    """Make a world.
+
+    Args:
+        kind: What it is like.
+        directory: For Prometheus.
+        steps: Hours before now of which there is history.
+        remote_write: URL of a store that gets every sample of Prometheus, without the history.
+    """
     sick = kind is World.SICK
     world, miner = _search(kind)
     clock = Now()
@@ -287,7 +296,7 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
             simulator.faults["unique_chute_history"] = Fault(status=404, body=b'{"detail": "Not found in the cache"}')
         clock.now = 0
         await asyncio.to_thread(history.load)
-        with Prometheus(directory, targets, rule_files=fast_rules(directory)) as prometheus:
+        with Prometheus(directory, targets, rule_files=fast_rules(directory), remote_write=remote_write) as prometheus:
             await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 5 and up == 1")
             if kind is World.DOWN:
                 await leaving.aclose()
