@@ -367,17 +367,45 @@ def status(**flags: Any) -> None:
     The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if
     nothing is known to need action but some requests failed or answers are incomplete.
     """
-    from chutes_exporter import log
     from chutes_exporter.commands.status import run_status
+
+    sys.exit(_exit_with_status(run_status, flags))
+
+
+def _exit_with_status(run: Callable[[Settings, bool], Any], flags: dict[str, Any]) -> int:
+    """Run a command whose exit status is an answer, and return it."""
+    from chutes_exporter import log
 
     # The screen says what failed; the log only has what is a bug.
     log.configure("error", "logfmt")
     try:
         settings = _settings_with_warnings(flags)
-        sys.exit(_exit_on_config_error(run_status, settings, flags["as_json"]))
+        code: int = _exit_on_config_error(run, settings, flags["as_json"])
     except click.ClickException as error:
-        # Its exit status is 2: here, 1 says that something needs action.
+        # Its exit status is 2: 1 is an answer.
         raise click.UsageError(error.message) from None
+    return code
+
+
+@cli.command()
+@_signing
+@_api
+@_option(
+    "--collector.thrash_cooldowns/--no-collector.thrash_cooldowns",
+    default=None,
+    help="Leave out chutes in a cooldown of the miner, on deployments from before May 2026. [default: off]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with everything that is known, for scripts.")
+def advise(**flags: Any) -> None:
+    """List the chutes that the miner's idle GPUs can run now, the best paid first.
+
+    For each idle GPU model, it ranks chutes by compute units per GPU-second. It leaves out what the service would
+    refuse. It asks the API anew. The exit status is 0 when there is nothing to deploy, 1 when there is, 2 when the
+    command line is wrong, and 3 when no such chute is known but the API did not tell everything.
+    """
+    from chutes_exporter.commands.advise import run_advise
+
+    sys.exit(_exit_with_status(run_advise, flags))
 
 
 _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET"]

@@ -43,36 +43,39 @@ VERIFY_WITHIN: Final = 3.5 * HOUR
 ACTIVATE_WITHIN: Final = 3 * HOUR
 """Seconds after its verification in which an instance must become active."""
 
-GPU_MODELS: Final = (
-    "3090",
-    "4090",
-    "5090",
-    "a4000",
-    "a4000_ada",
-    "a5000",
-    "a6000",
-    "a6000_ada",
-    "pro_6000",
-    "l4",
-    "a10",
-    "a40",
-    "l40",
-    "l40s",
-    "a100_40gb",
-    "a100_40gb_sxm",
-    "a100",
-    "a100_sxm",
-    "h100",
-    "h100_nvl",
-    "h100_sxm",
-    "h800",
-    "h20",
-    "h200",
-    "mi300x",
-    "b200",
-    "b300",
-)
-"""GPU models by the short names that the API uses, as /nodes/supported listed them in November 2026."""
+GPU_HOURLY_RATES: Final = {
+    "3090": 0.25,
+    "4090": 0.4,
+    "5090": 0.7,
+    "a4000": 0.2,
+    "a4000_ada": 0.21,
+    "a5000": 0.25,
+    "a6000": 0.5,
+    "a6000_ada": 0.75,
+    "pro_6000": 1.8,
+    "l4": 0.25,
+    "a10": 0.25,
+    "a40": 0.5,
+    "l40": 0.55,
+    "l40s": 0.85,
+    "a100_40gb": 1.1,
+    "a100_40gb_sxm": 1.15,
+    "a100": 1.2,
+    "a100_sxm": 1.25,
+    "h100": 1.79,
+    "h100_nvl": 2.25,
+    "h100_sxm": 2.35,
+    "h800": 1.5,
+    "h20": 1.2,
+    "h200": 2.75,
+    "mi300x": 3.0,
+    "b200": 4.5,
+    "b300": 4.5,
+}
+"""The service's hourly rate of a GPU in USD, by the short name of its model: /nodes/supported in November
+2026. A dearer GPU earns in proportion."""
+GPU_MODELS: Final = tuple(GPU_HOURLY_RATES)
+"""GPU models by the short names that the API uses."""
 
 DEMAND_FIELDS: Final = (
     "total_invocations",
@@ -262,6 +265,24 @@ def job_state(job: Job) -> JobState | None:
     if job.miner_hotkey is UNSET:
         return None
     return "waiting" if job.miner_hotkey is None else "stuck"
+
+
+def units_per_gpu_second(chute: Chute, model: str) -> float | None:
+    """Return the compute units that a second of one GPU earns in an instance of a chute started now.
+
+    The service tells them of the cheapest GPU that the chute allows, and a dearer one earns in proportion to its rate.
+    Where the rate of one of the models is not known here, it is what is earned at least.
+
+    Args:
+        chute: A chute.
+        model: The GPU's model, which the chute allows.
+    """
+    selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
+    if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
+        return None
+    rates = [GPU_HOURLY_RATES[one] for one in selector.supported_gpus or () if one in GPU_HOURLY_RATES]
+    cheapest = min(rates, default=1.0)
+    return multiplier / selector.gpu_count * GPU_HOURLY_RATES.get(model, cheapest) / cheapest
 
 
 def bounty_age(chute: Chute) -> float | None:

@@ -278,7 +278,7 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
         # Times in answers are by the API's clock.
         now = time.time() - (exporter.client.clock_offset or 0.0)
     samples = collected.samples
-    gaps = [*_failures(collected.readings), *map(_bug, collected.failed)]
+    gaps = [*failures(collected.readings), *map(collector_failure, collected.failed)]
     incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
     counted = [
         key.address for key in settings.keys if not incomplete & {(feed.name, key.address) for feed in FLEET.feeds}
@@ -286,9 +286,9 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
     gaps += [
         NotKnown("fleet", hotkey, "the answers do not tell the states of all GPUs", "Try again in a minute.")
         for hotkey in counted
-        if not _all_counted(samples, hotkey)
+        if not all_counted(samples, hotkey)
     ]
-    known = {hotkey for hotkey in counted if _all_counted(samples, hotkey)}
+    known = {hotkey for hotkey in counted if all_counted(samples, hotkey)}
     miners = [_miner(settings, hotkey, samples, gpus_known=hotkey in known) for hotkey in sorted(settings.watched)]
     actions = [action for miner in miners for action in _actions(miner.hotkey, samples, now)]
     if as_json:
@@ -308,26 +308,27 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
     return NOT_KNOWN if gaps else NOTHING_TO_DO
 
 
-def _of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
+def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
+    """Return the samples of a metric about a miner."""
     return [(labels, value) for labels, value in samples.get(metric, ()) if labels.get("hotkey") == hotkey]
 
 
 def _value(samples: Samples, metric: str, hotkey: str) -> float | None:
-    return next((value for _, value in _of(samples, metric, hotkey)), None)
+    return next((value for _, value in samples_of(samples, metric, hotkey)), None)
 
 
-def _all_counted(samples: Samples, hotkey: str) -> bool:
+def all_counted(samples: Samples, hotkey: str) -> bool:
     """Tell whether the state of every GPU is known."""
-    counted = {labels["gpu"] for labels, _ in _of(samples, "chutes_fleet_gpus", hotkey)}
-    described = {labels["gpu"] for labels, _ in _of(samples, "chutes_gpu_info", hotkey)}
-    return described <= counted and bool(counted or not _of(samples, "chutes_gpu_in_use", hotkey))
+    counted = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_fleet_gpus", hotkey)}
+    described = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey)}
+    return described <= counted and bool(counted or not samples_of(samples, "chutes_gpu_in_use", hotkey))
 
 
 def _miner(settings: Settings, hotkey: str, samples: Samples, *, gpus_known: bool) -> Miner:
     rank = _value(samples, "chutes_miner_score_rank", hotkey)
     scored = next((value for _, value in samples.get("chutes_scored_miners", ())), None)
     gpus: dict[str, dict[str, int]] = {}
-    for labels, value in _of(samples, "chutes_fleet_gpus", hotkey):
+    for labels, value in samples_of(samples, "chutes_fleet_gpus", hotkey):
         gpus.setdefault(labels["gpu"], {})[labels["state"]] = int(value)
     known = gpus if gpus_known else None
     incentive = _value(samples, "chutes_miner_incentive_ratio", hotkey)
@@ -370,7 +371,7 @@ def _actions(hotkey: str, samples: Samples, now: float) -> Iterator[Action]:
     for rule in _RULES:
         found = [
             (labels, value)
-            for labels, value in _of(samples, rule.metric, hotkey)
+            for labels, value in samples_of(samples, rule.metric, hotkey)
             if rule.labels.items() <= labels.items() and rule.applies(value, now)
         ]
         if found:
@@ -381,25 +382,33 @@ def _actions(hotkey: str, samples: Samples, now: float) -> Iterator[Action]:
 def _names(hotkey: str, samples: Samples) -> dict[str, str]:
     """Return a name for each instance (its chute's) and each server, by id."""
     chutes = {
-        labels["chute_id"]: labels["chute_name"] for labels, _ in _of(samples, "chutes_gpu_allocation_info", hotkey)
+        labels["chute_id"]: labels["chute_name"]
+        for labels, _ in samples_of(samples, "chutes_gpu_allocation_info", hotkey)
     }
     instances = {
         labels["instance_id"]: chutes.get(labels["chute_id"]) or labels["instance_id"]
-        for labels, _ in _of(samples, "chutes_instance_info", hotkey)
+        for labels, _ in samples_of(samples, "chutes_instance_info", hotkey)
     }
     servers = {
         labels["server_id"]: labels["name"] or labels["server_id"]
-        for labels, _ in _of(samples, "chutes_server_info", hotkey)
+        for labels, _ in samples_of(samples, "chutes_server_info", hotkey)
     }
     return instances | servers
 
 
-def _failures(readings: Readings) -> Iterator[NotKnown]:
-    """Say what could not be asked, or not be read as a whole."""
+def failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown]:
+    """Say what could not be asked, or not be read as a whole.
+
+    Args:
+        readings: What each feed gave.
+        missing: Whether endpoints are named that an older deployment does not have.
+    """
     for feed, reading in readings.items():
         error, snapshot = reading.error, reading.snapshot
         if isinstance(error, MissingEndpointError):
-            # An older deployment has no such thing, and needs no action for it.
+            if missing:
+                reason = f"the deployment has no {feed.endpoint.path}"
+                yield NotKnown(feed.name, feed.hotkey, reason, "Ask the operators of Chutes for a newer service.")
             continue
         if snapshot is None:
             advice = error.advice if isinstance(error, ApiError) else "Try again later."
@@ -410,7 +419,7 @@ def _failures(readings: Readings) -> Iterator[NotKnown]:
             yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If it stays so, report it.")
 
 
-def _bug(entry: Entry) -> NotKnown:
+def collector_failure(entry: Entry) -> NotKnown:
     """Say that a collector failed."""
     return NotKnown(entry.collector.name, entry.scope.hotkey, "the collector failed: a bug", "Report it with the log.")
 
@@ -420,26 +429,31 @@ def _bug(entry: Entry) -> NotKnown:
 
 def _print_screen(miners: list[Miner], actions: list[Action], gaps: list[NotKnown], now: float) -> None:
     for miner in miners:
-        _say(f"{miner.hotkey}  {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+        say(f"{miner.hotkey}  {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
         for line in _sheet(miner):
-            _say(line)
+            say(line)
         for action in (one for one in actions if one.hotkey == miner.hotkey):
-            _say(f"! {action.text}", indent="  ", fg="red")
-            _say(f"→ {action.advice}", indent="    ", start="  ")
+            say(f"! {action.text}", indent="  ", fg="red")
+            say(f"→ {action.advice}", indent="    ", start="  ")
         click.echo()
-    if gaps:
-        _say("Not known", bold=True)
+    print_not_known(gaps)
+    if not actions:
+        say("Nothing of what is known needs action." if gaps else "Nothing needs action.", fg="green")
+
+
+def print_not_known(gaps: Iterable[NotKnown]) -> None:
+    """Print what is not known, the same reasons together."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for gap in gaps:
         grouped.setdefault((gap.reason, gap.advice), []).append(gap.feed)
+    if grouped:
+        say("Not known", bold=True)
     for (reason, advice), feeds in grouped.items():
-        _say(f"? {', '.join(dict.fromkeys(feeds))}: {reason}", indent="  ", fg="yellow")
-        _say(f"→ {advice}", indent="    ", start="  ")
-    if not actions:
-        _say("Nothing of what is known needs action." if gaps else "Nothing needs action.", fg="green")
+        say(f"? {', '.join(dict.fromkeys(feeds))}: {reason}", indent="  ", fg="yellow")
+        say(f"→ {advice}", indent="    ", start="  ")
 
 
-def _say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
+def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
     """Print text that may come from the API, folded to the width of a terminal."""
     lines = textwrap.wrap(printable(text), _WIDTH, initial_indent=start, subsequent_indent=indent, drop_whitespace=True)
     for line in lines:

@@ -266,7 +266,7 @@ def _answers(entry: Entry, readings: Readings) -> Answers:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What the collectors of a plan made, as samples instead of lines.
+    """Samples of the collectors of a plan.
 
     Attributes:
         samples: Labels and value of each sample, by the metric's name.

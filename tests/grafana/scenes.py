@@ -102,8 +102,14 @@ class Answers:
 
 
 def filled_in(expression: str, hotkeys: Iterable[str], rate_interval: str = "4m") -> str:
-    """Fill in Grafana's variables, as it does with everything chosen."""
-    values = {"$job": ".+", "$hotkey": f"({'|'.join(hotkeys)})", "$__rate_interval": rate_interval}
+    """Fill in Grafana's variables: everything is chosen, and of all miners the first one."""
+    chosen = list(hotkeys)
+    values = {
+        **{f"${name}": variable.all_value for name, variable in VARIABLES.items() if variable.all_value},
+        "$hotkey": f"({'|'.join(chosen)})",
+        "$miner": chosen[0],
+        "$__rate_interval": rate_interval,
+    }
     for name, value in values.items():
         expression = expression.replace(name, value)
     return expression
@@ -318,7 +324,7 @@ def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
     """Ask every query of every board and rule, for now and over the past day."""
     prometheus, hotkeys = found.prometheus, found.hotkeys
     answers = Answers(hotkeys, found.gpus, prometheus.at or time.time())
-    everything = {query.expr for board in BOARDS for panel in board.queried for query in panel.queries}
+    everything = {query.expr for board in BOARDS for panel in board.panels for query in panel.queries}
     for expression in {*everything, ANNOTATION.expr, *(rule["expr"] for rule in RULES.values())}:
         query = filled_in(expression, hotkeys, rate_interval)
         now = ask(prometheus, "query", query=query, time=answers.at)
@@ -330,8 +336,9 @@ def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
                 answers.errors[expression] = str({**answer, "data": None})
     for name, variable in VARIABLES.items():
         # As the data source does.
-        match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.expr)
-        assert match is not None
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.query)
+        if match is None:
+            continue
         selector: dict[str, str | float] = {
             "match[]": filled_in(match[1], hotkeys),
             "start": answers.at - 24 * HOUR,

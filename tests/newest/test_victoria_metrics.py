@@ -165,7 +165,7 @@ async def test_the_queries_of_boards_and_rules_hold_in_a_store_that_prometheus_w
     # Most queries have an answer, so that there is something to compare.
     answered = [query for query in known.now if rows(known.now[query])]
     assert len(answered) > len(known.now) / 2
-    assert {query.expr for board in BOARDS for panel in board.queried for query in panel.queries} <= known.now.keys()
+    assert {query.expr for board in BOARDS for panel in board.panels for query in panel.queries} <= known.now.keys()
 
 
 def test_vmalert_accepts_the_rules_as_they_are(tmp_path: Path) -> None:
@@ -225,9 +225,7 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         series = {dict(labels)["hotkey"] for labels in await asyncio.to_thread(store.wait_for, "chutes_miner_watched")}
         assert series == {HOTKEY}
         # A recording rule reads it, and its result is in the store.
-        await asyncio.to_thread(
-            store.wait_for, "instance_hotkey_feed:chutes_feed_last_success_timestamp_seconds:newest"
-        )
+        await asyncio.to_thread(store.wait_for, "instance_hotkey_feed:chutes_feed_last_success:newest")
         # An alert fires and reaches Alertmanager, with the link to its board.
         alerts: list[dict[str, Any]] = []
 

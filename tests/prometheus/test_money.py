@@ -52,7 +52,8 @@ def figures(
 
 
 def share(value: float, hotkey: str = A, instance: str = "one:1") -> dict[str, float]:
-    return {f'chutes_miner_incentive_ratio{{job="chutes",instance="{instance}",hotkey="{hotkey}"}}': value}
+    labels = f'job="chutes",instance="{instance}",hotkey="{hotkey}"'
+    return {f"chutes_miner_incentive_ratio{{{labels}}}": value, f"chutes_miner_watched{{{labels}}}": 1}
 
 
 def evaluate(
