@@ -133,9 +133,7 @@ class Renderer:
         total = 0
         for entry in plan.entries:
             versions = _versions(entry, readings)
-            if versions is None:
-                continue
-            block = self._cached_block(entry, versions)
+            block = None if versions is None else self._cached_block(entry, versions)
             if block is None or block.families is None:
                 return None
             total += block.size

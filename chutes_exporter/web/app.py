@@ -183,8 +183,6 @@ class _PageResponse(Response):
         for number, portion in enumerate(_portions(self._parts), 1):
             left -= len(portion)
             await send({"type": "http.response.body", "body": portion, "more_body": left > 0})
-            if not left:
-                return
             # A client that reads fast never makes this wait, and other requests would wait for the whole page.
             if number % _PORTIONS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -202,9 +200,11 @@ def _portions(parts: list[bytes]) -> Iterator[bytes | memoryview]:
             rest = view[room:]
             yield portion[0] if len(portion) == 1 else b"".join(portion)
             portion, room = [], PORTION_BYTES
-        portion.append(rest)
-        room -= len(rest)
-    yield b"".join(portion)
+        if rest:
+            portion.append(rest)
+            room -= len(rest)
+    if portion or not any(parts):
+        yield b"".join(portion)
 
 
 def _sentence(text: str, status: int = 200) -> Response:

@@ -213,6 +213,7 @@ async def test_a_page_of_any_size_is_sent_to_its_end(
         return Page(parts, {})
 
     monkeypatch.setattr(app, "PORTION_BYTES", 1000)
+    monkeypatch.setattr(app, "_PORTIONS_PER_TURN", 2)
     monkeypatch.setattr(Exporter, "metrics", metrics)
     async with served_exporter(watching(simulator.url)) as (url, _):
         assert (await get(f"{url}/metrics", **{"accept-encoding": "identity"})).content == b"".join(parts)
