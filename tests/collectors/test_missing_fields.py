@@ -41,9 +41,9 @@ NULL_MEANS = {
         "chutes_miner_score_heading_ratio",
     },
     # Not verified.
-    "nodes.verified_at": {"chutes_gpu_verified", "chutes_fleet_gpus"},
+    "nodes.verified_at": {"chutes_gpu_verified", "chutes_gpu_state_info", "chutes_fleet_gpus"},
     # Never active.
-    "instances.activated_at": {*_INSTANCES, "chutes_instance_purge_timestamp_seconds"},
+    "instances.activated_at": {*_INSTANCES, "chutes_gpu_state_info", "chutes_instance_purge_timestamp_seconds"},
     # Nobody is billed, so the instance is public.
     "instances.billed_to": {
         "chutes_instance_secured_timestamp_seconds",

@@ -306,7 +306,7 @@ async def test_a_wrong_command_line_has_the_exit_status_2(simulator: Simulator) 
     for arguments in ((), ("--hotkey", HOTKEY)):
         code, output, errors = await advise(simulator, *arguments)
         assert (code, output) == (2, "")
-        assert "give --hotkey-file, or set MINER_SS58 and MINER_SEED" in errors
+        assert "add --hotkey-file, or set MINER_SS58 and MINER_SEED" in errors
 
 
 async def test_warnings_go_to_standard_error(simulator: Simulator, tmp_path: Path) -> None:

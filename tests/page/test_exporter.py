@@ -396,7 +396,7 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
     assert up == FEEDS.keys() - {"nodes", "instances", "thrash_cooldowns"} | {"stats_per_chute"}
     assert "chutes_feed_up" in names(page)
     hanging = {collector for collector, value in successes(page).items() if not value}
-    assert hanging == {"nodes", "fleet", "instances", "private_gate"}
+    assert hanging == {"nodes", "fleet", "instances", "private_gate", "chute_pay"}
 
 
 async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simulator, Settings], clock: Clock) -> None:

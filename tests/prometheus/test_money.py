@@ -52,8 +52,7 @@ def figures(
 
 
 def share(value: float, hotkey: str = A, instance: str = "one:1") -> dict[str, float]:
-    labels = f'job="chutes",instance="{instance}",hotkey="{hotkey}"'
-    return {f"chutes_miner_incentive_ratio{{{labels}}}": value, f"chutes_miner_watched{{{labels}}}": 1}
+    return {f'chutes_miner_incentive_ratio{{job="chutes",instance="{instance}",hotkey="{hotkey}"}}': value}
 
 
 def evaluate(

@@ -83,7 +83,7 @@ def test_an_outage_that_lasts_is_a_warning_and_critical_once_data_is_dropped(
         "critical",
         {"job": "chutes"},
         "Chutes API: nothing is known any more (job chutes)",
-        "Every request of job chutes to the Chutes API fails, and the last answers of all 11 feeds but the seats have "
+        "Every request of job chutes to the Chutes API fails, and the last answers of all 15 feeds but the seats have "
         f"reached their maximum age. All alerts about miners are silent. {CHECK}",
     )
     check(
