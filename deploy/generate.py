@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
 from deploy.chart import CHART, NAMESPACE, render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT: Final = Path(__file__).parent.parent
 MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
@@ -193,7 +196,7 @@ _COPIES = {
     for pattern in ("grafana/dashboards/*.json", "prometheus/rules/*.yml")
     for path in sorted(ROOT.glob(pattern))
 }
-FILES: Final = {
+FILES: Final[dict[str, Callable[[], str]]] = {
     **_COPIES,
     "kubernetes.yaml": manifest,
     "chutes-monitoring-values.yaml": monitoring_values,

@@ -14,10 +14,10 @@ import pytest
 import chutes_exporter
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
+from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
 from tests.deploy.cluster import Cluster, install, secret
 from tests.deploy.test_kubernetes import DOCUMENT, commands
-from tests.grafana.display import DASHBOARDS
 from tests.support import HOTKEY, ROOT, free_port
 
 if TYPE_CHECKING:
