@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test soak test-python check format docs boards pictures deploy golden sizes bench lock image clean
+.PHONY: help demo stack test soak test-containers test-newest test-python check format docs boards pictures deploy golden sizes bench lock image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,18 @@ test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 
 soak: $(DEV) ## Run the tests that take minutes: memory and files under bad answers and requests
 	@scripts/test -m soak
+
+test-containers: $(DEV) ## Build the container image and run it, the Kubernetes manifests and compose, as root
+	@scripts/system-packages containers
+	@scripts/test-containers $(ARGS)
+
+test-newest: $(DEV) ## Run the integration tests with Prometheus 3 and VictoriaMetrics of Debian's next release
+	@scripts/system-packages
+	@scripts/node-packages
+	@scripts/newest-programs
+	@PATH="$(CURDIR)/.cache/newest/usr/bin:$$PATH" scripts/test --numprocesses auto --maxprocesses 4 --dist loadfile \
+		-m "newest or not (soak or containers)" tests/newest tests/integration tests/prometheus tests/alertmanager \
+		tests/grafana/test_worlds.py $(ARGS)
 
 test-python: ## Run `make test` with another Python: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory test VENV=.venv-$(basename $(VERSION))

@@ -210,6 +210,28 @@ _collectors = _options(
     ),
 )
 
+_money = _options(
+    _option(
+        "--gpu.cost",
+        multiple=True,
+        metavar="MODEL=USD_PER_HOUR",
+        help="What you pay for one GPU of a model, in US dollars an hour (repeatable), for the cost of the fleet and "
+        "of idle GPUs.",
+    ),
+    _option(
+        "--subnet.daily-emission",
+        type=float,
+        metavar="ALPHA",
+        help="Alpha that all miners of the subnet get in a day, to estimate earnings.",
+    ),
+    _option(
+        "--alpha.price",
+        type=float,
+        metavar="USD",
+        help="Price of one alpha in US dollars, to estimate earnings.",
+    ),
+)
+
 
 class _DefaultToServe(click.Group):
     """Runs ``serve`` if no command is given."""
@@ -258,6 +280,7 @@ def cli() -> None:
 @_api
 @_web
 @_collectors
+@_money
 @_log
 def serve(**flags: Any) -> None:
     """Serve metrics. This is the default command."""
@@ -298,6 +321,7 @@ def serve(**flags: Any) -> None:
 )
 @_web
 @_collectors
+@_money
 @_log
 def demo(**flags: Any) -> None:
     """Serve metrics of a simulated Chutes API. It needs no network and no key."""
@@ -313,6 +337,7 @@ def demo(**flags: Any) -> None:
 @_api
 @_web
 @_collectors
+@_money
 @_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(**flags: Any) -> None:
@@ -329,6 +354,58 @@ def check(**flags: Any) -> None:
     # What needs no key is asked even where a key cannot be used.
     settings = _settings(flags, replace(credentials, errors=()))
     sys.exit(_exit_on_config_error(run_check, settings, credentials, flags["as_json"]))
+
+
+@cli.command()
+@_required
+@_api
+@_money
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def status(**flags: Any) -> None:
+    """Show a miner's rank, shares, GPUs and costs, and everything that needs action, on one screen.
+
+    The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if
+    nothing is known to need action but some requests failed or answers are incomplete.
+    """
+    from chutes_exporter.commands.status import run_status
+
+    sys.exit(_exit_with_status(run_status, flags))
+
+
+def _exit_with_status(run: Callable[[Settings, bool], Any], flags: dict[str, Any]) -> int:
+    """Run a command whose exit status is an answer, and return it."""
+    from chutes_exporter import log
+
+    # The screen says what failed; the log only has what is a bug.
+    log.configure("error", "logfmt")
+    try:
+        settings = _settings_with_warnings(flags)
+        code: int = _exit_on_config_error(run, settings, flags["as_json"])
+    except click.ClickException as error:
+        # Its exit status is 2: 1 is an answer.
+        raise click.UsageError(error.message) from None
+    return code
+
+
+@cli.command()
+@_signing
+@_api
+@_option(
+    "--collector.thrash_cooldowns/--no-collector.thrash_cooldowns",
+    default=None,
+    help="Leave out chutes in a cooldown of the miner, on deployments from before May 2026. [default: off]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with everything that is known, for scripts.")
+def advise(**flags: Any) -> None:
+    """List the chutes that the miner's idle GPUs can run now, the best paid first.
+
+    For each idle GPU model, it ranks chutes by compute units per GPU-second. It leaves out what the service would
+    refuse. It asks the API anew. The exit status is 0 when there is nothing to deploy, 1 when there is, 2 when the
+    command line is wrong, and 3 when no such chute is known but the API did not tell everything.
+    """
+    from chutes_exporter.commands.advise import run_advise
+
+    sys.exit(_exit_with_status(run_advise, flags))
 
 
 _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET"]
@@ -388,6 +465,12 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     metavar="NAME=VALUE",
     help="Label to add to every series (repeatable). Use job=chutes and instance=HOST:PORT to continue scraped series.",
 )
+@click.option(
+    "--compute-history",
+    is_flag=True,
+    help="Also write the compute units of each instance that exists now, hour by hour. Needs a key. The service "
+    "answers with the records of all miners' instances, which is heavy: use it once.",
+)
 def backfill(**flags: Any) -> None:
     """Write the past 7 days of the watched miners as OpenMetrics, so that promtool can import them.
 
@@ -396,7 +479,7 @@ def backfill(**flags: Any) -> None:
     from chutes_exporter.commands.backfill import run_backfill
 
     settings = _settings_with_warnings(flags)
-    _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"])
+    _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"], flags["compute_history"])
 
 
 def _credentials(flags: dict[str, Any]) -> Credentials:
@@ -458,6 +541,9 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         "created_timestamps": "openmetrics_created",
         "ttl": "feed_ttl",
         "max_age": "feed_max_age",
+        "gpu_costs": "gpu_cost",
+        "daily_emission": "subnet_daily_emission",
+        "alpha_price": "alpha_price",
     }
     settings = make_settings(
         api_url=flags["api_url"],

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from chutes_exporter import defaults
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
+from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 
@@ -103,6 +104,9 @@ class Settings:
         created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
         freshness: Time to live and maximum age in seconds, by name, of feeds for which the user set one of them.
         collectors: The user's choice whether a collector is on, by name.
+        gpu_costs: Cost of a GPU in US dollars an hour, by model.
+        daily_emission: Alpha that all miners of the subnet get in a day, or None.
+        alpha_price: Price of one alpha in US dollars, or None.
         warnings: Warnings about these settings.
     """
 
@@ -122,6 +126,9 @@ class Settings:
     created_timestamps: bool = False
     freshness: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
+    gpu_costs: Mapping[str, float] = field(default_factory=dict)
+    daily_emission: float | None = None
+    alpha_price: float | None = None
     warnings: tuple[str, ...] = ()
 
     def tuned(self, feed: Feed[T]) -> Feed[T]:
@@ -257,6 +264,9 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
     ttl: Iterable[str] = (),
     max_age: Iterable[str] = (),
     collectors: Mapping[str, bool] | None = None,
+    gpu_costs: Iterable[str] = (),
+    daily_emission: float | None = None,
+    alpha_price: float | None = None,
 ) -> Settings:
     """Validate the user's configuration. Arguments that are not listed here are as in :class:`Settings`.
 
@@ -269,6 +279,7 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
         miners: None means ``watched`` with hotkeys and ``all`` without.
         ttl: ``FEED=SECONDS``: time for which an answer of the feed is fresh.
         max_age: ``FEED=SECONDS``: age at which an answer of the feed is dropped.
+        gpu_costs: ``MODEL=USD_PER_HOUR``: cost of a GPU of the model.
 
     Raises:
         ConfigError: A setting cannot be used. The message says which and why.
@@ -299,6 +310,11 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
         )
     if not (math.isfinite(api_timeout) and math.isfinite(timeout_offset)):
         raise ConfigError("--api.timeout and --scrape.timeout-offset must be finite numbers of seconds")
+    costs = _gpu_costs(gpu_costs)
+    if unknown := sorted(costs.keys() - GPU_MODELS):
+        warnings.append(
+            f"--gpu.cost has an unknown GPU model: {', '.join(unknown)}. The known models are {', '.join(GPU_MODELS)}"
+        )
     return Settings(
         api_url=url,
         api_timeout=api_timeout,
@@ -316,6 +332,9 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
         created_timestamps=created_timestamps,
         freshness=_freshness(ttl, max_age),
         collectors=dict(collectors or {}),
+        gpu_costs=costs,
+        daily_emission=_figure("--subnet.daily-emission", daily_emission),
+        alpha_price=_figure("--alpha.price", alpha_price),
         warnings=tuple(warnings),
     )
 
@@ -368,6 +387,28 @@ def _by_feed(flag: str, texts: Iterable[str]) -> dict[str, float]:
             )
         found[name] = seconds
     return found
+
+
+def _gpu_costs(texts: Iterable[str]) -> dict[str, float]:
+    costs = {}
+    for text in texts:
+        model, _, number = text.partition("=")
+        # The API writes models in lower case.
+        model = model.strip().lower()
+        try:
+            cost = float(number)
+        except ValueError:
+            cost = math.nan
+        if not model or not 0 <= cost < math.inf:
+            raise ConfigError(f"--gpu.cost {text!r} is invalid: write MODEL=USD_PER_HOUR, for example h100=1.95")
+        costs[model] = cost
+    return costs
+
+
+def _figure(flag: str, value: float | None) -> float | None:
+    if value is not None and not 0 <= value < math.inf:
+        raise ConfigError(f"{flag} {value:g} is invalid: write a number that is 0 or more")
+    return value
 
 
 def _validated_url(text: str) -> str:

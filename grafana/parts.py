@@ -1,7 +1,7 @@
-"""The parts of boards: queries with the worlds in which they have data, panels, rows, variables and links.
+"""Parts of dashboards: queries with the worlds in which they have data, panels, rows, variables and links.
 
-Several exporters may export the same series, for example a pair for availability, or a page of /probe beside the main
-page. So the queries first take one of each series with `max by` its identifying labels, and join with an explicit `on`.
+Several exporters can watch the same miner. A query takes the series of the exporter with the newest good answer, and
+joins with an explicit `on`.
 """
 
 from __future__ import annotations
@@ -10,113 +10,114 @@ import json
 import re
 import string
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from chutes_exporter.collectors import COLLECTORS
-from grafana.states import ABSENCES, DOWN, NO_DATA, NO_KEY, NOTHING, OFF, PARTS, PLAIN, State
-from grafana.worlds import ALARMED, ALL, LIVE, World
+from grafana.states import ORANGE, PLAIN, State
+from grafana.worlds import ALARMED, LIVE, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-JOB: Final = 'job=~"$job"'
-WATCHED: Final = 'job=~"$job", hotkey=~"$hotkey"'
 TAG: Final = "chutes-exporter"
 MINIMUM_STEP: Final = "1m"
-"""The miners' Prometheus scrapes once a minute, and the range of a rate must contain several scrapes."""
-WAS_EXPORTER: Final = f"and on (job, instance) last_over_time(chutes_exporter_build_info{{{JOB}}}[7d])"
-"""Keeps the targets of a job that were chutes-exporters within the past week."""
-SIGNED_FEEDS: Final = "servers|nodes|inventory|instances|thrash_cooldowns"
+"""The usual scrape interval. Rates need a range that holds several scrapes."""
+LOAD_RULES: Final = "load the rules"
+NO_DATA: Final = "No data. The Exporter board shows which feeds fail, and whether the rules are loaded."
+
+EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
+"""Matches the chosen exporters."""
+MINERS: Final = 'hotkey=~"$hotkey"'
+"""Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
+SUCCESS: Final = "chutes_feed_last_success_timestamp_seconds"
+WATCHED_SUCCESS: Final = "instance_hotkey_feed:chutes_feed_last_success:watched"
 
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 _COLUMNS = 24
 _LETTERS = string.ascii_uppercase
 
 
-def _selector(metric: str, always: str, where: dict[str, str]) -> str:
-    operators = {"~": "=~", "!": "!="}
-    matchers = [
-        f'{label}{operators[value[0]]}"{value[1:]}"' if value[0] in operators else f'{label}="{value}"'
-        for label, value in where.items()
-    ]
-    return f"{metric}{{{', '.join((always, *matchers))}}}"
-
-
-def miner(metric: str, *labels: str, **where: str) -> str:
-    """Select a metric of the watched miners, one series for each hotkey and combination of the labels.
+def select(metric: str, *matchers: str, **where: str) -> str:
+    """Select series.
 
     Args:
-        metric: Its name.
-        labels: Identifying labels besides the hotkey.
-        where: Values of labels. `~` before a value means a regular expression, and `!` means another value.
+        metric: The name.
+        matchers: Matchers as PromQL writes them.
+        where: Values of labels; `~` before one makes it a regular expression, `!` anything but it.
     """
-    return f"max by ({', '.join(('hotkey', *labels))}) ({_selector(metric, WATCHED, where)})"
+    operators = {"~": "=~", "!": "!="}
+    written = [
+        f'{label}{operators[value[0]]}"{value[1:]}"' if value[:1] in operators else f'{label}="{value}"'
+        for label, value in where.items()
+    ]
+    return f"{metric}{{{', '.join((*matchers, *written))}}}"
 
 
-def platform(metric: str, *labels: str, **where: str) -> str:
-    """Select a metric of all miners or of the platform. The arguments are those of `miner`."""
+def of_miners(metric: str, feed: str, *labels: str, **where: str) -> str:
+    """Select a metric of the chosen miners, from the exporter with the newest answer about each.
+
+    Args:
+        metric: The name.
+        feed: The feed that it comes from.
+        labels: Labels that tell its series apart, besides the hotkey.
+        where: See `select`.
+    """
+    newest = f"topk by (hotkey) (1, {select(WATCHED_SUCCESS, EXPORTERS, feed=feed)})"
+    selected = select(metric, EXPORTERS, MINERS, **where)
+    return f"max by ({', '.join(('hotkey', *labels))}) ({selected} and on (job, instance, hotkey) {newest})"
+
+
+def of_platform(metric: str, feed: str, *labels: str, **where: str) -> str:
+    """Select a metric about the platform, from the exporter with the newest answer; otherwise like `of_miners`."""
+    newest = f"topk(1, {select(SUCCESS, EXPORTERS, hotkey='', feed=feed)})"
     by = f" by ({', '.join(labels)})" if labels else ""
-    return f"max{by} ({_selector(metric, JOB, where)})"
+    return f"max{by} ({select(metric, EXPORTERS, **where)} and on (job, instance) {newest})"
 
 
-def lowest_of_exporters(selected: str) -> str:
-    """Take the lowest value of several exporters, on a board about the exporters themselves."""
-    return selected.replace("max", "min", 1)
+def of_exporters(metric: str, *labels: str, function: str = "max", **where: str) -> str:
+    """Select a metric about the chosen exporters themselves."""
+    by = f" by ({', '.join(labels)})" if labels else ""
+    return f"{function}{by} ({select(metric, EXPORTERS, **where)})"
 
 
-def top_ten_at_end(expression: str, label: str) -> str:
-    """Keep the ten series with the greatest values at the end of the range, so that all steps show the same series."""
-    # At every step, evaluate the selectors at the end of the range.
-    now = re.sub(r"(\{[^{}]*\})", r"\1 @ end()", expression)
-    return f"({expression}) and on ({label}) topk(10, {now})"
+def recorded(name: str, **where: str) -> str:
+    """Select a recorded series of the chosen miners."""
+    return select(name, MINERS, **where)
+
+
+def short(expression: str) -> str:
+    """Add the label `miner`: the first 5 and the last 4 characters of the hotkey."""
+    return f'label_replace({expression}, "miner", "$1…$2", "hotkey", "(.{{5}}).*(.{{4}})")'
 
 
 def with_chute_name(expression: str) -> str:
-    """Add the label `name` to series with a `chute_id`. An unknown name becomes the id."""
-    names = f"topk by (chute_id) (1, {platform('chutes_chute_info', 'chute_id', 'name')})"
-    return (
-        f"({expression}) * on (chute_id) group_left (name) {names}\n"
-        f'or on (chute_id) label_replace({expression}, "name", "$1", "chute_id", "(.+)")'
-    )
+    """Add the label `name` to series with a `chute_id`. A chute without a known name has the start of its id."""
+    return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"
 
 
-def or_absence(value: str, collector: str) -> str:
-    """Return a query for a value, or for the state that explains why there is no value.
+def top_ten_at_end(expression: str, plain: str, label: str = "hotkey", *, lowest: bool = False) -> str:
+    """Keep the ten series that are greatest at the end of the time range, so that lines stay the same.
 
     Args:
-        value: The query for the value.
-        collector: The collector of its metrics. If all its answers are good, no value means none.
+        expression: Gives the lines.
+        plain: The same series without added labels, whose values order them.
+        label: Tells the series apart.
+        lowest: Whether the ten lowest are kept.
     """
-    (found,) = (one for one in COLLECTORS if one.name == collector)
-    here = WATCHED if found.scope == "signer" else JOB
-    live = f"count(chutes_exporter_build_info{{{JOB}}}) > bool 0"
-    feeds = "|".join(feed.name for feed in found.feeds)
-    success = f'chutes_scrape_collector_success{{{here}, collector="{collector}"}}'
-    nothing = (
-        f"{NOTHING} * (min({success}) > 0)"
-        f' unless on () sum(chutes_feed_rejected_records{{{here}, feed=~"{feeds}"}}) > 0'
-        f' unless on () max(chutes_feed_doubted{{{here}, feed=~"{feeds}"}}) > 0'
-        f' unless on () max(chutes_scrape_collector_cut{{{JOB}, collector="{collector}"}}) > 0'
-    )
-    fallbacks = [nothing]
-    if found.needs_key:
-        fallbacks.append(
-            f'{NO_KEY} * ({live}) unless on () count(chutes_feed_ttl_seconds{{{here}, feed=~"{SIGNED_FEEDS}"}})'
-        )
-    fallbacks += [
-        f"{OFF} * ({live}) unless on () count({success})",
-        f"{NO_DATA} * ({live})",
-        f"{DOWN} * (count(up{{{JOB}}} == 0 {WAS_EXPORTER}) > bool 0)",
-    ]
-    return "\nor on () ".join((value, *(f"({one})" for one in fallbacks)))
+    at_end = re.sub(r"(\{[^{}]*\})", r"\1 @ end()", plain) if "{" in plain else f"{plain} @ end()"
+    return f"{expression} and on ({label}) {'bottomk' if lowest else 'topk'}(10, {at_end})"
+
+
+def or_load_rules(expression: str) -> str:
+    """Return an expression that is NaN while the rules are not loaded. A stat shows this as `LOAD_RULES`."""
+    return f"{expression} or on () absent(prometheus:chutes_rules:loaded) * NaN"
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,20 @@ class Query:
     """A query to Prometheus.
 
     Attributes:
-        expr: The PromQL expression.
+        expr: In PromQL.
         legend: Name of the series, with labels as `{{label}}`.
-        data: The worlds in which it returns data for now.
+        data: The worlds in which it returns something for the present.
+        sometimes: Whether it returns something there depends on the moment.
+        unit: Grafana's name of the unit, where it differs from the panel's.
+        step: The least time between two points of a graph.
     """
 
     expr: str
     legend: str = ""
     data: frozenset[World] = LIVE
+    unit: str = ""
+    step: str = MINIMUM_STEP
+    sometimes: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,35 +146,39 @@ class Column:
     """A column of a table.
 
     Attributes:
-        source: A label, or the letter of a query.
-        title: The title.
+        source: A label, or the letter of the query that gives the value.
+        title: The heading. An empty one hides the column, whose values links can use.
         unit: Grafana's name of the unit.
-        states: States of values or texts.
+        decimals: Digits after the point; as many as needed when None.
+        states: Values, or texts, that mean states.
         width: In pixels.
-        link: URL of a click.
-        thresholds: Lowest values of colours.
+        link: The address that a click opens.
+        tooltip: The title of the link. `${__data.fields.hotkey}` shows a value of the row.
+        thresholds: From which value on it has which colour.
     """
 
     source: str
     title: str
     unit: str = ""
+    decimals: int | None = None
     states: Sequence[State] = ()
     width: int = 0
     link: str = ""
+    tooltip: str = ""
     thresholds: Sequence[tuple[float, str]] = ()
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel with its queries.
+    """A panel.
 
     Attributes:
         builder: Makes its JSON.
         queries: Its queries.
-        size: Width in columns (of 24) and height in rows.
+        size: Width of 24 columns, and height in grid rows.
     """
 
-    builder: stat.Panel | table.Panel | timeseries.Panel
+    builder: stat.Panel | table.Panel | timeseries.Panel | statetimeline.Panel
     queries: Sequence[Query]
     size: tuple[int, int]
 
@@ -178,12 +189,12 @@ def _targets(queries: Sequence[Query], *, now: bool, rows: bool = False) -> list
         target = prometheus.Dataquery().ref_id(letter).expr(query.expr).datasource(_DATASOURCE)
         target = target.instant() if now else target.range()
         target = target.format(PromQueryFormat.TABLE if rows else PromQueryFormat.TIME_SERIES)
-        targets.append(target.legend_format(query.legend or "__auto").interval(MINIMUM_STEP))
+        targets.append(target.legend_format(query.legend or "__auto").interval(query.step))
     return targets
 
 
 def _steps(thresholds: Iterable[tuple[float, str]]) -> list[models.Threshold]:
-    """Make the steps of a scale. It begins with the plain colour unless the first step is minus infinity."""
+    """Make the steps of a scale that begins plain, unless a step says otherwise."""
     steps = list(thresholds)
     lowest = [models.Threshold(value=None, color=PLAIN)]
     if steps and steps[0][0] == float("-inf"):
@@ -199,75 +210,106 @@ def _mappings(states: Iterable[State]) -> list[models.ValueMapping]:
     return [models.ValueMap(options=options)] if options else []
 
 
-def tile(
+def _rules_missing(index: int) -> models.SpecialValueMap:
+    result = models.ValueMappingResult(text=LOAD_RULES, color=ORANGE, index=index)
+    options = models.DashboardSpecialValueMapOptions(match=models.SpecialValueMatch.NA_N, result=result)
+    return models.SpecialValueMap(options=options)
+
+
+def _overrides(
+    panel: stat.Panel | timeseries.Panel | statetimeline.Panel, queries: Sequence[Query], states: Sequence[State]
+) -> None:
+    for letter, query in zip(_LETTERS, queries, strict=False):
+        if query.unit:
+            panel.override_by_query(letter, [models.DynamicConfigValue(id_val="unit", value=query.unit)])
+    for state in states:
+        color = {"mode": "fixed", "fixedColor": state.color}
+        panel.override_by_name(state.text, [models.DynamicConfigValue(id_val="color", value=color)])
+
+
+def stat_panel(
     title: str,
     description: str,
-    query: Query | str,
+    queries: Sequence[Query],
     *,
     unit: str = "short",
     states: Sequence[State] = (),
     thresholds: Sequence[tuple[float, str]] = (),
     decimals: int | None = None,
-    empty: str = "no exporter",
-    width: int = 3,
+    empty: str = "no data",
+    trend: bool = False,
+    lower_is_better: bool = False,
+    size: tuple[int, int] = (4, 4),
 ) -> Panel:
-    """Make a tile with one number or state.
+    """Make a stat: a large number, or the state that it means.
 
     Args:
-        title: The title.
-        description: The meaning, and what to do when it looks bad.
-        query: A query, or an expression that has data in every world.
+        title: The name of the number.
+        description: What to do when it looks bad.
+        queries: Each gives a number.
         unit: Grafana's name of the unit.
-        states: States of values, besides the absences.
-        thresholds: Lowest values of colours.
-        decimals: Number of decimals. None lets Grafana choose.
-        empty: The text without any result.
-        width: Width in columns.
+        states: Values that mean states.
+        thresholds: From which value on it has which colour.
+        decimals: Digits after the point; as many as needed when None.
+        empty: The text when there is no data.
+        trend: Whether to show a sparkline and the change over the time range.
+        lower_is_better: Whether a fall is good.
+        size: Columns and grid rows.
     """
-    query = Query(query, data=ALL) if isinstance(query, str) else query
+    colors = common.PercentChangeColorMode.INVERTED if lower_is_better else common.PercentChangeColorMode.STANDARD
     panel = (
         stat.Panel()
         .title(title)
         .description(description)
         .datasource(_DATASOURCE)
-        .targets(list(_targets([query], now=True)))
+        .targets(list(_targets(queries, now=not trend)))
         .unit(unit)
-        .mappings(_mappings((*states, *ABSENCES)))
+        .mappings([*_mappings(states), _rules_missing(len(states))])
         .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(thresholds)))
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .no_value(empty)
-        .graph_mode(common.BigValueGraphMode.NONE)
+        .graph_mode(common.BigValueGraphMode.AREA if trend else common.BigValueGraphMode.NONE)
         .color_mode(common.BigValueColorMode.VALUE)
         .justify_mode(common.BigValueJustifyMode.CENTER)
-        .reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False))
+        .show_percent_change(show_percent_change=trend)
+        .percent_change_color_mode(colors)
+        # The last value, as "last not null" leaves NaN out.
+        .reduce_options(common_builders.ReduceDataOptions().calcs(["last"]).values(values=False))
     )
     if decimals is not None:
         panel.decimals(decimals)
-    return Panel(panel, [query], (width, 4))
+    _overrides(panel, queries, ())
+    return Panel(panel, queries, size)
 
 
-def lines(
+def graph(
     title: str,
     description: str,
     queries: Sequence[Query],
     *,
     unit: str,
     states: Sequence[State] = (),
+    decimals: int | None = None,
     stacked: bool = False,
-    empty: str = "No data in this time range",
+    bars: bool = False,
+    calcs: Sequence[str] = ("lastNotNull", "min", "max"),
+    empty: str = NO_DATA,
     size: tuple[int, int] = (12, 8),
 ) -> Panel:
-    """Make lines over time.
+    """Make a graph of at most ten lines over time, with one unit.
 
     Args:
-        title: The title.
-        description: The meaning, and what to do when it looks bad.
-        queries: The queries.
+        title: The name of what it shows.
+        description: What to do when it looks bad.
+        queries: Their legends name the lines.
         unit: Grafana's name of the unit.
-        states: States whose colours the series with their names get. Others get a shade of their query's colour.
+        states: Lines that mean states have the colours of these. All others have the classic palette.
+        decimals: Digits after the point; as many as needed when None.
         stacked: Whether the lines are parts of a whole.
-        empty: The text without data.
-        size: Width in columns and height in rows.
+        bars: Whether each point counts what happened in its step.
+        calcs: Columns of the legend's table.
+        empty: The text when there is no data.
+        size: Columns and grid rows.
     """
     panel = (
         timeseries.Panel()
@@ -276,39 +318,82 @@ def lines(
         .datasource(_DATASOURCE)
         .targets(list(_targets(queries, now=False)))
         .unit(unit)
-        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.SHADES).fixed_color(PARTS[0]))
+        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
         .no_value(empty)
         .min(0)
-        .fill_opacity(30 if stacked else 0)
+        .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
+        .fill_opacity(80 if bars else 40 if stacked else 0)
         .line_width(1)
         .show_points(common.VisibilityMode.NEVER)
         .span_nulls(span_nulls=False)
         .stacking(
             common_builders.StackingConfig()
-            .mode(common.StackingMode.NORMAL if stacked else common.StackingMode.NONE)
+            .mode(common.StackingMode.NORMAL if stacked or bars else common.StackingMode.NONE)
             .group("A")
         )
+        .legend(
+            common_builders.VizLegendOptions()
+            .display_mode(common.LegendDisplayMode.TABLE)
+            .placement(common.LegendPlacement.BOTTOM)
+            .show_legend(show_legend=True)
+            .calcs(list(calcs))
+        )
+        .tooltip(
+            common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
+        )
+    )
+    if decimals is not None:
+        panel.decimals(decimals)
+    _overrides(panel, queries, states)
+    return Panel(panel, queries, size)
+
+
+def timeline(
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    *,
+    states: Sequence[State],
+    empty: str = NO_DATA,
+    size: tuple[int, int] = (24, 8),
+) -> Panel:
+    """Make a timeline: a line for each series, whose colour shows its state.
+
+    Args:
+        title: The name of what it shows.
+        description: What to do when it looks bad.
+        queries: Their values are those of the states.
+        states: Values that mean states.
+        empty: The text when there is no data.
+        size: Columns and grid rows.
+    """
+    panel = (
+        statetimeline.Panel()
+        .title(title)
+        .description(description)
+        .datasource(_DATASOURCE)
+        .targets(list(_targets(queries, now=False)))
+        .unit("short")
+        .mappings(_mappings(states))
+        .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(())))
+        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+        .no_value(empty)
+        .merge_values(merge_values=True)
+        .show_value(common.VisibilityMode.NEVER)
+        .row_height(0.8)
+        .fill_opacity(80)
+        .line_width(0)
         .legend(
             common_builders.VizLegendOptions()
             .display_mode(common.LegendDisplayMode.LIST)
             .placement(common.LegendPlacement.BOTTOM)
             .show_legend(show_legend=True)
         )
-        .tooltip(
-            common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
-        )
     )
-    if len(queries) > 1:
-        for letter, shade in zip(_LETTERS[: len(queries)], PARTS, strict=False):
-            color = {"mode": "shades", "fixedColor": shade}
-            panel.override_by_query(letter, [models.DynamicConfigValue(id_val="color", value=color)])
-    for state in states:
-        color = {"mode": "fixed", "fixedColor": state.color}
-        panel.override_by_name(state.text, [models.DynamicConfigValue(id_val="color", value=color)])
     return Panel(panel, queries, size)
 
 
-def rows(
+def table_panel(
     title: str,
     description: str,
     queries: Sequence[Query],
@@ -316,18 +401,18 @@ def rows(
     *,
     empty: str,
     sort: tuple[str, bool],
-    size: tuple[int, int] = (24, 10),
+    size: tuple[int, int] = (24, 8),
 ) -> Panel:
     """Make a table.
 
     Args:
-        title: The title.
-        description: The meaning, and what to do when it looks bad.
-        queries: The queries. Rows with equal common labels are merged.
-        columns: The columns in their order.
-        empty: The text without rows.
-        sort: Title of the column that orders the rows, and whether the order is descending.
-        size: Width in columns and height in rows.
+        title: The name of what it lists.
+        description: What to do when it looks bad.
+        queries: Rows that agree in all common labels are one.
+        columns: Parts of the answers that are shown, in this order.
+        empty: The text when it has no rows.
+        sort: The title of the column that orders it, and whether the greatest come first.
+        size: Columns and grid rows.
     """
     letters = _LETTERS[: len(queries)]
     value = "Value #{}" if len(queries) > 1 else "Value"
@@ -339,7 +424,9 @@ def rows(
             id_val="organize",
             options={
                 "indexByName": {source: index for index, source in enumerate(sources)},
-                "renameByName": dict(zip(sources, (column.title for column in columns), strict=True)),
+                "renameByName": {
+                    source: column.title for source, column in zip(sources, columns, strict=True) if column.title
+                },
             },
         ),
     ]
@@ -359,16 +446,20 @@ def rows(
         .cell_height(common.TableCellHeight.SM)
         .sort_by([common_builders.TableSortByFieldState().display_name(sort[0]).desc(sort[1])])
     )
-    for column in columns:
-        panel.override_by_name(column.title, list(_column(column)))
+    for source, column in zip(sources, columns, strict=True):
+        panel.override_by_name(column.title or source, list(_column(column)))
     return Panel(panel, queries, size)
 
 
 def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
-    # An empty cell must not show the text of an empty table.
+    if not column.title:
+        yield models.DynamicConfigValue(id_val="custom.hidden", value=True)
+    # A value that is missing in one row does not make the table empty.
     yield models.DynamicConfigValue(id_val="noValue", value="-")
-    # Do not format text that looks like a number.
+    # Text that looks like a number is text.
     yield models.DynamicConfigValue(id_val="unit", value=column.unit or "string")
+    if column.decimals is not None:
+        yield models.DynamicConfigValue(id_val="decimals", value=column.decimals)
     if column.states:
         yield models.DynamicConfigValue(id_val="mappings", value=_mappings(column.states))
     if column.thresholds:
@@ -379,14 +470,42 @@ def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
     if column.width:
         yield models.DynamicConfigValue(id_val="custom.width", value=column.width)
     if column.link:
-        link = {"title": f"Show this {column.title.lower()}", "url": column.link}
+        link = {"title": column.tooltip or f"Show this {column.title.lower()}", "url": column.link}
         yield models.DynamicConfigValue(id_val="links", value=[link])
 
 
 def board_link(uid: str, **variables: str) -> str:
-    """Return the address of another board that keeps the chosen variables and time."""
+    """Return the address of another board, which keeps the choices made here and the time range."""
     chosen = "&".join(f"var-{name}={value}" for name, value in {"datasource": "${datasource}", **variables}.items())
-    return f"/d/{uid}?{chosen}&${{job:queryparam}}&${{__url_time_range}}"
+    return f"/d/{uid}?{chosen}&${{job:queryparam}}&${{instance:queryparam}}&${{__url_time_range}}"
+
+
+MINER_COLUMNS: Final = (
+    Column("hotkey", ""),
+    Column(
+        "miner",
+        "Miner",
+        width=110,
+        link=board_link("chutes-overview", hotkey="${__data.fields.hotkey}"),
+        tooltip="${__data.fields.hotkey}",
+    ),
+)
+"""The short hotkey, which shows the full one on hover. Queries add the label `miner` with `short`."""
+
+
+@dataclass
+class Row:
+    """Panels under a heading.
+
+    Attributes:
+        title: The heading; an open row can do without.
+        panels: In reading order.
+        collapsed: Whether it is closed until somebody opens it.
+    """
+
+    title: str
+    panels: Sequence[Panel]
+    collapsed: bool
 
 
 @dataclass
@@ -394,25 +513,30 @@ class Board:
     """A dashboard.
 
     Attributes:
-        uid: A slug, which is part of its address.
-        title: The title. It must differ from the dashboards of the miners' chart.
-        description: The description.
-        panels: Its panels, and titles of rows between them.
+        uid: A slug, which is its address.
+        title: Not one that the miners' own monitoring chart has.
+        description: The question that it answers.
+        variables: Names of those in `VARIABLES` that it offers.
     """
 
     uid: str
     title: str
     description: str
-    panels: list[Panel | str] = field(default_factory=list)
+    variables: Sequence[str] = ("cluster", "job", "instance", "hotkey")
+    rows: list[Row] = field(default_factory=list)
 
     @property
-    def queried(self) -> list[Panel]:
-        """Its panels, without the rows."""
-        return [panel for panel in self.panels if not isinstance(panel, str)]
+    def panels(self) -> list[Panel]:
+        """All panels, those of collapsed rows included."""
+        return [panel for row in self.rows for panel in row.panels]
 
-    def row(self, title: str, *panels: Panel) -> None:
-        """Add panels under a heading."""
-        self.panels += [title, *panels]
+    def show(self, *panels: Panel, title: str = "") -> None:
+        """Add panels that are open."""
+        self.rows.append(Row(title, panels, collapsed=False))
+
+    def fold(self, title: str, *panels: Panel) -> None:
+        """Add panels in a collapsed row."""
+        self.rows.append(Row(title, panels, collapsed=True))
 
 
 BOARD_ORDER: Final = (
@@ -423,38 +547,107 @@ BOARD_ORDER: Final = (
     ("chutes-subnet", "Subnet"),
     ("chutes-exporter", "Exporter"),
 )
-"""The boards in the order of their links."""
+"""The order in which the boards lead to each other."""
 
 ALERTS: Final = 'alertname=~"Chutes.+", job=~"$job|", hotkey=~"$hotkey|"'
-"""Matches the alerts about the watched miners, and those about no miner."""
+"""Matches the alerts about the chosen miners, and those about no miner."""
 ANNOTATION: Final = Query(
-    f'max by (alertname, severity, hotkey) (ALERTS{{{ALERTS}, alertstate="firing"}})', data=ALARMED
+    f'max by (alertname, severity, hotkey) (ALERTS{{{ALERTS}, alertstate="firing", severity="critical"}})', data=ALARMED
 )
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of a board.
+
+    Attributes:
+        label: Its name on the board.
+        description: What it selects.
+        query: Selects the values, in the language of Grafana's data source.
+        all_value: The regular expression for "All"; the values themselves when empty.
+        regex: Takes text and value out of the answer.
+        multi: Whether several values can be chosen, or all.
+    """
+
+    label: str
+    description: str
+    query: str
+    all_value: str = ".+"
+    regex: str = ""
+    multi: bool = True
+
+
 VARIABLES: Final = {
-    "job": Query("label_values(chutes_exporter_build_info, job)", data=ALL),
-    "hotkey": Query(f"label_values(chutes_miner_watched{{{JOB}}}, hotkey)", data=ALL),
+    "cluster": Variable(
+        "Cluster",
+        "Narrows the choices of job and hotkey, where a Prometheus scrapes several clusters.",
+        "label_values(chutes_exporter_build_info, cluster)",
+        all_value=".*",
+    ),
+    "job": Variable(
+        "Job", "Scrape jobs with an exporter.", 'label_values(chutes_exporter_build_info{cluster=~"$cluster"}, job)'
+    ),
+    "instance": Variable(
+        "Exporter",
+        "Exporters whose answers are shown. Where several watch a miner, the newest answer counts.",
+        'label_values(chutes_exporter_build_info{cluster=~"$cluster", job=~"$job"}, instance)',
+    ),
+    # Without a regular expression of its own, "All" means the watched miners, even if all others are exported.
+    "hotkey": Variable(
+        "Hotkey",
+        "Miners that the exporter watches.",
+        'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job", instance=~"$instance"}, hotkey)',
+        all_value="",
+    ),
+    "miner": Variable(
+        "Miner",
+        "Any miner that the exporters export. With --miners all, that is every miner of the subnet.",
+        f"label_values(chutes_miner_registered{{{EXPORTERS}}}, hotkey)",
+        all_value="",
+        multi=False,
+    ),
+    "server": Variable(
+        "Server",
+        "Servers of the chosen miners.",
+        f"label_values(hotkey_server_id:chutes_server_info:newest{{{MINERS}}}, server)",
+    ),
+    "chute": Variable(
+        "Chute",
+        "Chutes, by name.",
+        "query_result(chute_id:chutes_chute_info:newest)",
+        regex='/name="(?<text>[^"]+)|chute_id="(?<value>[^"]+)/g',
+    ),
 }
 
 
-def _variable(name: str, label: str, description: str) -> builders.QueryVariable:
-    query = VARIABLES[name].expr
-    return (
+def _variable(name: str) -> builders.QueryVariable:
+    variable = VARIABLES[name]
+    built = (
         builders.QueryVariable(name)
-        .label(label)
-        .description(description)
+        .label(variable.label)
+        .description(variable.description)
         .datasource(_DATASOURCE)
-        .query({"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"})
+        .query(
+            {
+                "qryType": 1 if variable.query.startswith("label_values") else 3,
+                "query": variable.query,
+                "refId": "PrometheusVariableQueryEditor-VariableQuery",
+            }
+        )
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
-        .multi(multi=True)
-        .include_all(include_all=True)
-        .current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
+        .multi(multi=variable.multi)
+        .include_all(include_all=variable.multi)
+        .regex(variable.regex)
     )
+    if variable.multi:
+        built.current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    return built.all_value(variable.all_value) if variable.all_value else built
 
 
 def dashboard_json(board: Board) -> str:
-    """Return a board's JSON, as it is committed."""
-    made = (
+    """Make a board's JSON, as it is committed."""
+    dashboard = (
         builders.Dashboard(board.title)
         .uid(board.uid)
         .description(board.description)
@@ -465,46 +658,66 @@ def dashboard_json(board: Board) -> str:
         .time("now-24h", "now")
         .refresh("1m")
         .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .with_variable(_variable("job", "Job", "Scrape jobs that have an exporter.").all_value(".+"))
-        # "All" has no own regular expression here, so that it means all watched miners and not all exported ones.
-        .with_variable(_variable("hotkey", "Hotkey", "Miners that the exporter was told to watch."))
         .annotation(
             builders.AnnotationQuery()
-            .name("Alerts")
+            .name("Critical alerts")
             .datasource(_DATASOURCE)
-            .enable(enable=True)
+            .enable(enable=False)
             .icon_color("red")
             .expr(ANNOTATION.expr)
         )
     )
+    for name in board.variables:
+        dashboard.with_variable(_variable(name))
     place = [uid for uid, _ in BOARD_ORDER].index(board.uid)
     for uid, name in BOARD_ORDER[place + 1 :] + BOARD_ORDER[:place]:
-        made.link(
+        dashboard.link(
             builders.DashboardLink(name)
             .type(models.DashboardLinkType.LINK)
             .icon("dashboard")
-            .tooltip(f"{name}, with what is chosen here")
+            .tooltip(f"{name}, with the same choices")
             .url(f"/d/{uid}")
             .include_vars(include_vars=True)
             .keep_time(keep_time=True)
         )
-    x = y = height = 0
-    number = 0
-    for part in board.panels:
-        number += 1
-        if isinstance(part, str):
-            y, x, height = y + height, 0, 0
-            made.with_row(builders.Row(part).id(number).grid_pos(models.GridPos(h=1, w=_COLUMNS, x=0, y=y)))
+    y = number = 0
+    for row in board.rows:
+        heading = builders.Row(row.title).collapsed(collapsed=row.collapsed)
+        if row.title:
+            number += 1
+            heading.id(number).grid_pos(models.GridPos(h=1, w=_COLUMNS, x=0, y=y))
             y += 1
-            continue
-        width, tall = part.size
+        placed, bottom = _place(row.panels, y)
+        for panel, position in placed:
+            number += 1
+            built = panel.builder.id(number).grid_pos(position)
+            if row.collapsed:
+                heading.with_panel(built)
+        if row.title:
+            dashboard.with_row(heading)
+        if not row.collapsed:
+            for panel, _ in placed:
+                dashboard.with_panel(panel.builder)
+            y = bottom
+    return _written(dashboard)
+
+
+def _place(panels: Sequence[Panel], y: int) -> tuple[list[tuple[Panel, models.GridPos]], int]:
+    """Place panels from left to right, and return the grid row below them as well."""
+    placed = []
+    x = height = 0
+    for panel in panels:
+        width, tall = panel.size
         if x + width > _COLUMNS:
             y, x, height = y + height, 0, 0
-        made.with_panel(part.builder.id(number).grid_pos(models.GridPos(h=tall, w=width, x=x, y=y)))
+        placed.append((panel, models.GridPos(h=tall, w=width, x=x, y=y)))
         x, height = x + width, max(height, tall)
-    text = json.dumps(made.build(), cls=JSONEncoder)
-    # The builder does not know these fields of the data source.
-    written = json.loads(text)
+    return placed, y + height
+
+
+def _written(dashboard: builders.Dashboard) -> str:
+    written: dict[str, Any] = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
+    # The builder does not know the data source's own fields of an annotation.
     for annotation in written["annotations"]["list"]:
         annotation |= {
             "titleFormat": "{{alertname}}",

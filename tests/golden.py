@@ -60,6 +60,9 @@ async def pages() -> dict[Format, str]:
             credentials=Credentials((KEY,), (), ()),
             miners="all",
             collectors={collector.name: True for collector in COLLECTORS},
+            gpu_costs=["h200=3.1", "l40s=0.65"],
+            daily_emission=2952.0,
+            alpha_price=4.2,
         )
         async with Exporter(settings, clock=clock) as exporter:
             await exporter.page(Format.TEXT, timeout=10)

@@ -286,6 +286,7 @@ class Prometheus:
         scrape_configs: What to scrape, instead.
         rule_files: Rules to evaluate every second.
         alertmanager: ``host:port`` of who gets the alerts.
+        remote_write: URL of a store that gets every sample too.
     """
 
     directory: Path
@@ -293,6 +294,7 @@ class Prometheus:
     scrape_configs: Iterable[Mapping[str, Any]] = ()
     rule_files: Iterable[Path] = ()
     alertmanager: str = ""
+    remote_write: str = ""
     url: str = ""
     at: float | None = field(default=None, init=False)
     """The moment that queries see: now, when it is None."""
@@ -318,6 +320,7 @@ class Prometheus:
                         if self.alertmanager
                         else []
                     },
+                    "remote_write": [{"url": self.remote_write}] if self.remote_write else [],
                     "scrape_configs": list(self.scrape_configs)
                     or [{"job_name": "chutes", "static_configs": [{"targets": list(self.targets)}]}],
                 }

@@ -230,6 +230,7 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
 async def test_the_metrics_of_a_gpu_agree_with_its_state(world: World) -> None:
     verified = {row["uuid"]: row["verified_at"] is not None for row in world.raw["nodes"]}
     for gpu, state in world.true["gpu_state"].items():
+        assert world.mine("chutes_gpu_state_info", gpu_id=gpu, state=state) == 1
         assert world.mine("chutes_gpu_in_use", gpu_id=gpu) == (state not in ("idle", "unverified"))
         # An instance of unknown activity never served: unknown, or not active, but never active.
         assert world.mine("chutes_gpu_active", gpu_id=gpu) in ([1] if state == "earning" else [0, None])

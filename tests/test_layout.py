@@ -35,15 +35,19 @@ MAY_IMPORT: dict[str, set[str]] = {
 TESTS = ROOT / "tests"
 OTHER_FOLDERS = {
     "alertmanager": "the routing of alerts",
+    "containers": "the image, the manifest and compose, run by podman",
     "deploy": "the image, the chart and the releases",
     "golden_pages": "whole pages, as they were reviewed",
     "grafana": "the dashboards",
     "integration": "the exporter together with a real Prometheus and a browser",
+    "newest": "Prometheus 3 and VictoriaMetrics, of Debian's next release",
     "prometheus": "the rules and the alerts",
     "recordings": "recorded answers",
 }
 """Folders of tests that mirror no package, and what they test."""
 OTHER_TESTS = {
+    "api/test_compute_history.py": "the CSV of multipliers, from its bytes to compute units",
+    "commands/test_backfill_compute.py": "what backfill makes of that CSV",
     "collectors/test_missing_fields.py": "every collector, with answers that lack a field",
     "test_facts.py": "the whole exporter, with a recorded world whose true values are known",
     "test_fields.py": "docs/fields.md",

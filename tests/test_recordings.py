@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.api.meaning import GPU_HOURLY_RATES
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator.world import TEST_SEED
@@ -387,6 +388,18 @@ def state_of(row: Row, raw: dict[str, Any]) -> str:
     return "unverified" if row["verified_at"] is None else "idle"
 
 
+def expect_chute_pay(want: Expected, raw: dict[str, Any]) -> None:
+    models = {row["gpu_identifier"] for row in raw["nodes"]}
+    for row in raw["chutes"]:
+        gpus, supported = row["node_selector"].get("gpu_count"), set(row["node_selector"].get("supported_gpus") or ())
+        if not gpus or row.get("effective_compute_multiplier") is None:
+            continue
+        for model in models & supported:
+            ratio = GPU_HOURLY_RATES[model] / min(GPU_HOURLY_RATES[one] for one in supported)
+            units = row["effective_compute_multiplier"] / gpus * ratio
+            want.mine("chutes_chute_units_per_gpu_second", units, gpu=model, chute_id=row["chute_id"])
+
+
 def expect_fleet(want: Expected, raw: dict[str, Any]) -> None:
     states: dict[str, list[str]] = {}
     held = {item["gpu_id"]: item["active"] for item in raw["inventory"]}
@@ -394,6 +407,7 @@ def expect_fleet(want: Expected, raw: dict[str, Any]) -> None:
         key = row["uuid"]
         want.mine("chutes_gpu_in_use", key in held, gpu_id=key)
         want.mine("chutes_gpu_active", held.get(key, False), gpu_id=key)
+        want.mine("chutes_gpu_state_info", 1, gpu_id=key, state=state_of(row, raw))
         states.setdefault(row["gpu_identifier"], []).append(state_of(row, raw))
     for model, found in states.items():
         for state in ("earning", "starting", "disabled", "idle", "unverified"):
@@ -621,6 +635,7 @@ EXPECTATIONS = {
     expect_stats: ("stats",),
     expect_metrics: ("metrics",),
     expect_chutes: ("chutes",),
+    expect_chute_pay: ("chutes", "nodes"),
     expect_servers: ("servers",),
     expect_nodes: ("nodes",),
     expect_fleet: ("servers", "nodes", "inventory", "instances"),

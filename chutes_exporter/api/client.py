@@ -38,7 +38,7 @@ from chutes_exporter.api.memory import Claim, MemoryBudget, size_of, trim_memory
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -184,7 +184,10 @@ class ChutesClient:
         self._watcher = watcher
         self._memory = MemoryBudget(max_memory)
         self._decoding = asyncio.Lock()
-        self._slots = {endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT) for endpoint in e.ENDPOINTS}
+        self._slots = {
+            endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
+            for endpoint in (*e.ENDPOINTS, *e.ON_REQUEST)
+        }
         try:
             self._http = httpx.AsyncClient(
                 base_url=base_url,
@@ -221,6 +224,7 @@ class ChutesClient:
         params: Mapping[str, str] | None = None,
         path: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
+        keep: Callable[[Any], bool] | None = None,
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer.
 
@@ -230,9 +234,10 @@ class ChutesClient:
             params: Query parameters.
             path: Values for the braces in the endpoint's path.
             progress: Called with the number of bytes received so far, after each record of a stream.
+            keep: Returns whether to keep a record of a stream. The others are counted, and take no memory.
         """
         try:
-            return await self._fetch(endpoint, key, params, path or {}, progress or (lambda _size: None))
+            return await self._fetch(endpoint, key, params, path or {}, progress or (lambda _size: None), keep)
         except ApiError as error:
             # Drop the traceback: its frames hold the whole answer, and the error may be kept for long.
             error.__context__ = None
@@ -247,6 +252,7 @@ class ChutesClient:
         params: Mapping[str, str] | None,
         path: Mapping[str, str],
         progress: Callable[[int], None],
+        keep: Callable[[Any], bool] | None,
     ) -> Answer[T]:
         async with self._opened(endpoint, key, params, path) as opened:
             started = time.monotonic()
@@ -255,11 +261,13 @@ class ChutesClient:
             if isinstance(endpoint.shape, StreamShape):
                 value = []
                 async for record in endpoint.shape.decode(opened.chunks(), opened.tally, opened.claim.add):
+                    progress(opened.exchange.size)
+                    if keep is not None and not keep(record):
+                        continue
                     value.append(record)
                     taken = size_of(record)
                     size += taken
                     opened.claim.add(taken)
-                    progress(opened.exchange.size)
             elif isinstance(endpoint.shape, Shape):
                 value, size = await self._decode(endpoint.shape, opened)
             answer = Answer(
@@ -364,6 +372,17 @@ class ChutesClient:
     async def maintenance(self, key: Hotkey) -> Answer[r.MaintenancePolicy]:
         """Return the maintenance window, and which of the signing miner's TEE servers need its upgrade."""
         return await self.fetch(e.MAINTENANCE, key=key)
+
+    async def compute_history(
+        self, instance_ids: Collection[str], *, progress: Callable[[int], None] | None = None
+    ) -> Answer[list[r.ComputeRecord]]:
+        """Return the records of some instances of the past 8 days.
+
+        The API answers with the records of all instances, which is heavy for both sides. ``count`` of the answer is
+        the number of these.
+        """
+        wanted = frozenset(instance_ids)
+        return await self.fetch(e.COMPUTE_HISTORY, progress=progress, keep=lambda record: record.instance_id in wanted)
 
     @asynccontextmanager
     async def _opened(

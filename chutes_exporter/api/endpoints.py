@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.decoding import (
+    CsvShape,
     Shape,
     StreamShape,
     list_of,
@@ -111,6 +112,11 @@ MAINTENANCE = Endpoint(
 )
 
 
+COMPUTE_HISTORY: Endpoint[list[r.ComputeRecord]] = Endpoint(
+    "compute_history", "/instances/compute_history_csv", CsvShape(r.ComputeRecord), signed=False, scope="platform"
+)
+
+
 def stats_params(hotkey: str | None = None, *, per_chute: bool = False) -> dict[str, str]:
     """Return the query of :data:`STATS` for all miners or one, in total or for each chute."""
     return ({"miner_hotkey": hotkey} if hotkey else {}) | ({"per_chute": "true"} if per_chute else {})
@@ -138,3 +144,6 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     ROLLING_UPDATES,
     MAINTENANCE,
 )
+
+ON_REQUEST: tuple[Endpoint[Any], ...] = (COMPUTE_HISTORY,)
+"""Endpoints that are heavy for the service: only a command asks them, and only where the user says so."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Chute,
         ChuteMetrics,
         ChuteUtilization,
+        ComputeRecord,
         Instance,
         InventoryItem,
         Job,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     T = TypeVar("T", InventoryItem, Instance)
 
 HOUR: Final = 3600.0
+WEEK: Final = 7 * 24 * HOUR
 U16: Final = 65535.0
 """The chain stores incentive, consensus and trust as whole numbers from 0 to this, which stands for 1.0."""
 SECURED_AFTER: Final = HOUR
@@ -40,6 +42,40 @@ VERIFY_WITHIN: Final = 3.5 * HOUR
 """Seconds after its creation in which an instance must be verified."""
 ACTIVATE_WITHIN: Final = 3 * HOUR
 """Seconds after its verification in which an instance must become active."""
+
+GPU_HOURLY_RATES: Final = {
+    "3090": 0.25,
+    "4090": 0.4,
+    "5090": 0.7,
+    "a4000": 0.2,
+    "a4000_ada": 0.21,
+    "a5000": 0.25,
+    "a6000": 0.5,
+    "a6000_ada": 0.75,
+    "pro_6000": 1.8,
+    "l4": 0.25,
+    "a10": 0.25,
+    "a40": 0.5,
+    "l40": 0.55,
+    "l40s": 0.85,
+    "a100_40gb": 1.1,
+    "a100_40gb_sxm": 1.15,
+    "a100": 1.2,
+    "a100_sxm": 1.25,
+    "h100": 1.79,
+    "h100_nvl": 2.25,
+    "h100_sxm": 2.35,
+    "h800": 1.5,
+    "h20": 1.2,
+    "h200": 2.75,
+    "mi300x": 3.0,
+    "b200": 4.5,
+    "b300": 4.5,
+}
+"""The service's hourly rate of a GPU in USD, by the short name of its model: /nodes/supported in November
+2026. A dearer GPU earns in proportion."""
+GPU_MODELS: Final = tuple(GPU_HOURLY_RATES)
+"""GPU models by the short names that the API uses."""
 
 DEMAND_FIELDS: Final = (
     "total_invocations",
@@ -117,6 +153,35 @@ def instance_state(instance: Instance) -> InstanceState | None:
     if instance.activated_at is UNSET:
         return None
     return "starting" if instance.activated_at is None else "disabled"
+
+
+def hourly_compute_units(instance: Instance, records: Iterable[ComputeRecord], now: float) -> dict[float, float]:
+    """Return the compute units that an instance earned in each hour of the past 7 days, by the end of the hour.
+
+    Seconds count from the creation to now, or until billing stops. Without an activation none count. An hour in which
+    the instance did not exist, or with an unknown multiplier, is left out.
+
+    Args:
+        instance: An instance that exists.
+        records: Its records.
+        now: Unix time.
+    """
+    if instance.activated_at is UNSET or instance.activated_at is None:
+        return {}
+    begin, until = now - WEEK, min(now, instance.stop_billing_at or now)
+    units: dict[float, float] = defaultdict(float)
+    for record in records:
+        start, end = max(begin, record.started_at), min(until, record.ended_at or until)
+        while start < end:
+            hour = (start // HOUR + 1) * HOUR
+            units[hour] += (min(end, hour) - start) * (
+                math.nan if record.compute_multiplier is None else record.compute_multiplier
+            )
+            start = hour
+    # The first hour and the last one may be incomplete.
+    return {
+        hour: value for hour, value in sorted(units.items()) if begin + HOUR <= hour <= now and not math.isnan(value)
+    }
 
 
 def is_public(instance: Instance) -> bool | None:
@@ -200,6 +265,24 @@ def job_state(job: Job) -> JobState | None:
     if job.miner_hotkey is UNSET:
         return None
     return "waiting" if job.miner_hotkey is None else "stuck"
+
+
+def units_per_gpu_second(chute: Chute, model: str) -> float | None:
+    """Return the compute units that a second of one GPU earns in an instance of a chute started now.
+
+    The service tells them of the cheapest GPU that the chute allows, and a dearer one earns in proportion to its rate.
+    Where the rate of one of the models is not known here, it is what is earned at least.
+
+    Args:
+        chute: A chute.
+        model: The GPU's model, which the chute allows.
+    """
+    selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
+    if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
+        return None
+    rates = [GPU_HOURLY_RATES[one] for one in selector.supported_gpus or () if one in GPU_HOURLY_RATES]
+    cheapest = min(rates, default=1.0)
+    return multiplier / selector.gpu_count * GPU_HOURLY_RATES.get(model, cheapest) / cheapest
 
 
 def bounty_age(chute: Chute) -> float | None:

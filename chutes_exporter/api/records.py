@@ -338,6 +338,18 @@ class HistoryPoint(Record, frozen=True):
     total_count: float | None = None
 
 
+class ComputeRecord(Record, frozen=True):
+    """The compute multiplier of an instance for a time. Source: ``/instances/compute_history_csv``.
+
+    An instance has records once it was activated. They begin at its creation. The newest has no end.
+    """
+
+    instance_id: str
+    started_at: UnixTime
+    compute_multiplier: float | None = None
+    ended_at: UnixTime | None = None
+
+
 class ThrashCooldown(Record, frozen=True):
     """A chute that the signing miner currently may not deploy. Source: ``/miner/thrash_cooldowns``."""
 

@@ -39,6 +39,12 @@ GPUS = METRICS.gauge(
     ("hotkey", "gpu", "state"),
     f"{_INVENTORY}, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/",
 )
+GPU_STATE = METRICS.info(
+    "chutes_gpu_state_info",
+    "The GPU's state, as chutes_fleet_gpus counts it.",
+    ("hotkey", "gpu_id", "state"),
+    f"{_INVENTORY}, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/",
+)
 IN_USE = METRICS.gauge(
     "chutes_gpu_in_use",
     "Whether an instance holds the GPU (1), active or not.",
@@ -85,18 +91,23 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 def _add_counts(
     known: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
 ) -> None:
-    """Count the GPUs by model and state."""
+    """Add each GPU's state, and count the GPUs by model and state."""
     if holders.keys() - known.keys():
         # An instance holds a GPU of unknown model, so no count is certain.
         return
     states: dict[str, list[State | None]] = {}
+    models_known = True
     for key, records in known.items():
         state = _held_state(holders[key]) if key in holders else _free_state(records)
+        if state is not None:
+            out.add(GPU_STATE, 1, hotkey, key, state)
         model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), None)
         if model is None:
-            return
-        states.setdefault(model, []).append(state)
-    for model in sorted(states):
+            # It could be any: no model's count is certain.
+            models_known = False
+        else:
+            states.setdefault(model, []).append(state)
+    for model in sorted(states) if models_known else ():
         count = Counter(states[model])
         # One GPU in an unknown state makes all counts of its model uncertain.
         if None not in count:
@@ -121,5 +132,5 @@ COLLECTOR = Collector(
     feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(gpu=8),
+    cost=Cost(gpu=9),
 )

@@ -131,6 +131,19 @@ ERROR_INFO = METRICS.info(
     changes="never since 2025",
 )
 
+BACKFILLED = Metrics()
+"""Metrics that ``backfill`` writes. No page has them."""
+
+HOURLY_COMPUTE_UNITS = BACKFILLED.gauge(
+    "chutes_instance_window_compute_units",
+    "Compute units that the instance earned in the hour that ends at the sample's time, start-up included. Only "
+    "instances that existed when `backfill` ran have it: the API does not name the miner's earlier ones. Written by "
+    "`backfill --compute-history`, never scraped.",
+    ("hotkey", "instance_id", "window"),
+    "GET /instances/compute_history_csv: compute_multiplier, started_at, ended_at; GET /miner/instances/",
+    stability="experimental",
+)
+
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Add the miner's instances."""

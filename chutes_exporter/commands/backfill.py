@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api.errors import NotFoundError
+from chutes_exporter.api.meaning import hourly_compute_units
+from chutes_exporter.collectors.instances import HOURLY_COMPUTE_UNITS
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
 from chutes_exporter.commands.check import printable
 from chutes_exporter.page import exposition
@@ -20,25 +23,43 @@ from chutes_exporter.page import exposition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.records import HistoryPoint
+    from chutes_exporter.api.records import ComputeRecord, HistoryPoint, Instance
     from chutes_exporter.config import Settings
 
+_OWN_LABELS = {"hotkey", *HOURLY_COMPUTE_UNITS.labels}
 _LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.*)", re.DOTALL)
 
 
-async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...]) -> None:
+Units = dict[str, dict[float, float]]
+"""Compute units by instance and the end of the hour."""
+
+_LONGEST = 900.0
+"""Seconds that the answer of all instances may take."""
+
+
+async def run_backfill(
+    settings: Settings,
+    output: str,
+    labels: tuple[str, ...],
+    compute_history: bool = False,  # noqa: FBT001, FBT002 - a flag
+) -> None:
     """Write the watched miners' history as OpenMetrics with timestamps.
 
     Args:
         settings: The API and the watched miners.
         output: A file, written completely or not at all. ``-`` is standard output.
         labels: ``name=value`` to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
+        compute_history: Whether to ask for the records of all instances too, which is heavy for the service.
 
     Raises:
-        ClickException: Nobody is watched, the API does not answer, or the file cannot be written.
+        ClickException: Nobody is watched, a key is missing, the API does not answer, or the file cannot be written.
     """
     if not settings.watched:
         raise click.ClickException("backfill needs a miner: add --hotkey or --hotkey-file")
+    # Refuse a wrong command line before the service has to work.
+    parsed = _parsed(labels)
+    if compute_history and not settings.keys:
+        raise click.ClickException("--compute-history needs a key: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
     histories: dict[str, list[HistoryPoint]] = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for hotkey in sorted(settings.watched):
@@ -53,11 +74,12 @@ async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...])
             if answer.rejected:
                 click.echo(f"{answer.rejected} hours of {hotkey} could not be read and are left out.", err=True)
             histories[hotkey] = answer.value
-    if not histories:
+    units = await _compute_units(settings) if compute_history else {}
+    if not histories and not any(units.values()):
         raise click.ClickException(
             "no miner has a history, so nothing is written: check the addresses, or try again in an hour"
         )
-    text = openmetrics(histories, _parsed(labels))
+    text = openmetrics(histories, parsed, units)
     if output == "-":
         click.echo(text, nl=False)
         return
@@ -65,31 +87,71 @@ async def run_backfill(settings: Settings, output: str, labels: tuple[str, ...])
         _write(Path(output), text)
     except OSError as error:
         raise click.ClickException(f"--output: cannot write {output}: {error.strerror or error}") from None
-    points = sum(map(len, histories.values()))
+    points = sum(map(len, histories.values())) + sum(len(hours) for own in units.values() for hours in own.values())
     click.echo(
-        f"Wrote {points} hourly points of {len(histories)} miners to {output}. Import them into Prometheus with:\n"
+        f"Wrote {points} hourly points of {len(histories | units)} miners to {output}. "
+        "Import them into Prometheus with:\n"
         f"  promtool tsdb create-blocks-from openmetrics {output} PATH-OF-PROMETHEUS-DATA\n"
         "Query them with last_over_time(chutes_miner_active_gpus[1h]).",
         err=True,
     )
 
 
+async def _compute_units(settings: Settings) -> dict[str, Units]:
+    """Return the compute units of the instances of each hotkey with a key."""
+    instances: dict[str, list[Instance]] = {}
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout, total_timeout=_LONGEST) as client:
+        try:
+            for key in settings.keys:
+                listed = await client.instances(key)
+                instances[key.address] = listed.value
+                if listed.rejected:
+                    click.echo(f"Left out of {key.address}: {listed.rejected} instances that cannot be read.", err=True)
+            ids = {one.instance_id for own in instances.values() for one in own}
+            answer = await client.compute_history(ids)
+        except ApiError as error:
+            text = f"compute history: {printable(str(error))}\n→ {error.advice}"
+            raise click.ClickException(text) from None
+        now = answer.received_at - (client.clock_offset or 0.0)
+    click.echo(
+        f"The compute history has {answer.count} records of all instances, {answer.size / 1e6:.1f} MB, read in "
+        f"{answer.seconds:.1f} s. {len(answer.value)} are of the {len(ids)} instances that exist now.",
+        err=True,
+    )
+    if answer.rejected:
+        click.echo(f"Left out: {answer.rejected} records that cannot be read.", err=True)
+    records: dict[str, list[ComputeRecord]] = defaultdict(list)
+    for record in answer.value:
+        records[record.instance_id].append(record)
+    return {
+        hotkey: {
+            one.instance_id: hours for one in own if (hours := hourly_compute_units(one, records[one.instance_id], now))
+        }
+        for hotkey, own in instances.items()
+    }
+
+
 def _parsed(labels: tuple[str, ...]) -> dict[str, str]:
     parsed = {}
     for label in labels:
         match = _LABEL.fullmatch(label)
-        if match is None or match[1].startswith("__") or match[1] == "hotkey":
+        if match is None or match[1].startswith("__") or match[1] in _OWN_LABELS:
             raise click.ClickException(f"--label {label!r} is invalid: write NAME=VALUE, for example job=chutes")
         parsed[match[1]] = match[2]
     return parsed
 
 
-def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str, str]) -> str:
+def openmetrics(
+    histories: Mapping[str, list[HistoryPoint]],
+    labels: Mapping[str, str],
+    units: Mapping[str, Units] | None = None,
+) -> str:
     """Return histories as an OpenMetrics page with timestamps.
 
     Args:
         histories: Points by hotkey.
         labels: Labels to add to every series.
+        units: Compute units by hotkey.
     """
     parts = []
     for metric, field in ((UNIQUE_CHUTE_GPUS, "count"), (ACTIVE_GPUS, "total_count")):
@@ -103,6 +165,13 @@ def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str
                 for time, value in sorted(by_time.items())
                 if value is not None
             )
+    if units:
+        parts.append(exposition.header(HOURLY_COMPUTE_UNITS, exposition.Format.OPENMETRICS))
+    for hotkey, own in (units or {}).items():
+        for instance_id, hours in own.items():
+            known = {"hotkey": hotkey, "instance_id": instance_id, "window": "1h"}
+            series = exposition.series(HOURLY_COMPUTE_UNITS.name, {**known, **labels})
+            parts.extend(f"{series} {exposition.number(value)} {hour:.0f}\n" for hour, value in hours.items())
     return "".join(parts) + "# EOF\n"
 
 

@@ -39,7 +39,7 @@ _HARMLESS_404 = dict.fromkeys(
     # A miner that is new, or never ran anything, has no history.
     e.UNIQUE_CHUTE_HISTORY.name: "the API has no history of this miner (yet)"
 }
-"""What a 404 means where nothing is wrong, by endpoint."""
+"""Endpoints whose 404 is no failure, with its meaning."""
 _COLUMNS = {
     "endpoint": False,
     "credentials": False,

@@ -55,6 +55,9 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         ttl=flags["feed_ttl"],
         max_age=flags["feed_max_age"],
         collectors=collectors,
+        gpu_costs=flags["gpu_cost"],
+        daily_emission=flags["subnet_daily_emission"],
+        alpha_price=flags["alpha_price"],
     )
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -68,6 +69,14 @@ class Feed(Generic[T]):
     doubts: tuple[Reason, ...] = field(default=("shrunk",), compare=False)
     check: Check[T] | None = field(default=None, compare=False)
     evidence: tuple[Feed[Any], ...] = field(default=(), compare=False)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Every scrape looks up each feed several times.
+        return hash((self.name, self.hotkey))
 
     def of(self, hotkey: str) -> Self:
         """Return the feed of one miner."""

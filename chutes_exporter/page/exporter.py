@@ -1,10 +1,12 @@
-"""The exporter: for each scrape, reads the feeds that the collectors need and makes the page."""
+"""The exporter: reads the feeds that a scrape needs, and makes the page."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -18,38 +20,40 @@ from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
 from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH, NODES
-from chutes_exporter.page import exposition, observed, telemetry
+from chutes_exporter.page import exposition, money, observed, telemetry
+from chutes_exporter.page.compression import gzip_page
+from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
-from chutes_exporter.page.rendering import Renderer
+from chutes_exporter.page.rendering import SECTIONS, Renderer, collect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Self
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.client import Answer, Exchange
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading
-    from chutes_exporter.page.exposition import Format
-    from chutes_exporter.page.rendering import Readings
+    from chutes_exporter.page.exposition import Family
+    from chutes_exporter.page.rendering import Collected, Readings, Rendering
 
 _log = structlog.get_logger("exporter")
 
-ORDER = (
-    *dict.fromkeys(metric for collector in COLLECTORS for metric in collector.metrics),
-    *observed.METRICS,
-    *telemetry.METRICS,
-)
-"""Every metric that a page may have, in the order of the page."""
+ORDER = (*SECTIONS, *observed.METRICS, *money.METRICS, *telemetry.METRICS)
+"""Every metric of a page, in the order of the page."""
+_TELEMETRY_SECTIONS = {
+    **dict.fromkeys((*observed.METRICS, *money.METRICS), "exporter"),
+    **{metric: "collectors" if "_scrape_" in metric.name else "exporter" for metric in telemetry.METRICS},
+}
 
 _LEAST_MEMORY = 64_000_000
 _MEMORY_PER_SERIES = 256
-"""Bytes of memory that the API's answers may take: at least, and for each series that a page may have."""
+"""Bytes of memory that the API's answers may take: at least, and for each allowed series of a page."""
 _FAST_BYTES = 1_000_000
 _FAST_ENTRIES = 64
-"""Assembling a page that is rendered already takes a few milliseconds up to this size."""
+"""Up to this size, assembling and compressing a page whose lines are cached takes a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +61,21 @@ class Page:
     """The bytes of one exposition.
 
     Attributes:
-        body: The bytes.
-        readings: What each feed gave.
+        parts: The bytes, in parts that pages share.
+        readings: The reading of each feed.
     """
 
-    body: bytes
+    parts: list[bytes]
     readings: Readings
+
+    @property
+    def body(self) -> bytes:
+        """The bytes in one piece."""
+        return b"".join(self.parts)
 
 
 class _Wanted(NamedTuple):
-    """What a scrape wants. Scrapes that want the same share the page."""
+    """The page that a scrape asks for. Scrapes that ask for the same page share it."""
 
     target: str
     collect: frozenset[str]
@@ -75,11 +84,25 @@ class _Wanted(NamedTuple):
     gzipped: bool
 
 
+class _State(NamedTuple):
+    """The state of the exporter and its feeds at the moment of a page.
+
+    Attributes:
+        key: Differs if the samples differ.
+        samples: The samples, or None if the key is that of the page before.
+        counts: The readings of each feed, which change with every scrape.
+    """
+
+    key: object
+    samples: Samples | None
+    counts: list[tuple[Feed[Any], tuple[int, ...]]]
+
+
 class Exporter:
     """Answers scrapes.
 
     Args:
-        settings: What to watch and whom to ask.
+        settings: The miners to watch, and the API to request.
         clock: Unix time in seconds.
         monotonic: A clock that never jumps, in seconds.
 
@@ -99,7 +122,7 @@ class Exporter:
         self.client = ChutesClient(
             settings.api_url,
             timeout=settings.api_timeout,
-            watcher=self.telemetry.observe,
+            watcher=self._note_exchange,
             clock=clock,
             max_memory=_LEAST_MEMORY + _MEMORY_PER_SERIES * settings.max_series,
         )
@@ -115,10 +138,10 @@ class Exporter:
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Watch other miners, or with other keys. The address of the API and the timeouts stay as they were.
+        """Watch other miners, or use other keys. The address of the API and the timeouts stay the same.
 
-        What is known of miners that are not watched any more is forgotten. Collectors that are off because the
-        deployment did not have an endpoint try again.
+        The data of miners that are no longer watched is dropped. Collectors that are off because the deployment did not
+        have an endpoint try again.
         """
         before, feeds = self.settings.keys, set(self._main.feeds)
         self._adopt(settings)
@@ -132,6 +155,8 @@ class Exporter:
         self._requests.use(settings.keys)
         self._main = main_plan(settings)
         self._renderer = Renderer(self._main, settings.max_series)
+        self._exporter_part: tuple[object, list[Family]] = None, []
+        self._collector_part: tuple[object, list[Family]] = None, []
         self._making: dict[_Wanted, asyncio.Task[Page]] = {}
 
     def _tuned(self, feed: Feed[Any]) -> Feed[Any]:
@@ -144,7 +169,7 @@ class Exporter:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Give up what is under way and close all connections."""
+        """Cancel running requests and close all connections."""
         await self.feeds.aclose()
         await self.client.aclose()
 
@@ -154,7 +179,7 @@ class Exporter:
         return self._main.collectors
 
     def readiness(self) -> tuple[bool, str]:
-        """Tell whether a first answer of the API is known, or failed, and say so in words."""
+        """Tell whether a first request to the API has succeeded or failed, and say so in words."""
         api = self.settings.api_url
         if not self._main.feeds:
             return True, "ready, with no collector on"
@@ -165,26 +190,45 @@ class Exporter:
         return True, f"ready, though {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready"
 
     async def warm_up(self) -> None:
-        """Ask for everything once, so that what is known is known before the first scrape."""
+        """Request each feed once, before the first scrape."""
         await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
+
+    async def samples(self, metrics: Collection[str], *, timeout: float) -> Collected:
+        """Ask once for what some metrics are made of, and return them as samples, for commands.
+
+        Args:
+            metrics: Names of the metrics. Their collectors run if they are on, and bring their other metrics too.
+            timeout: Seconds to wait for the answers.
+        """
+        wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
+        plan = self._main.only(wanted)
+        feeds = await asyncio.gather(*(self.feeds.read(feed, timeout) for feed in plan.feeds))
+        readings = dict(zip(plan.feeds, feeds, strict=True))
+        return collect(plan, readings)
 
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
     ) -> bytes:
+        """Return the bytes of :meth:`metrics` in one piece."""
+        return (await self.metrics(form, timeout=timeout, gzipped=gzipped, collect=collect)).body
+
+    async def metrics(
+        self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
+    ) -> Page:
         """Answer a scrape of the metrics page.
 
         Args:
             form: The format of the page.
-            timeout: Seconds in which to answer; what has not come by then is older, or left out.
+            timeout: Seconds in which to answer. Data that has not arrived by then is older, or left out.
             gzipped: Whether to compress the page.
-            collect: Names of the only collectors that are wanted; all that are on where it is empty.
+            collect: Names of the only collectors to show. If empty, all that are on.
 
         Raises:
-            ChoiceError: A collector that is wanted is not on.
+            ChoiceError: One of these collectors is not on.
         """
         plan = self._main.only(collect) if collect else self._main
         wanted = _Wanted("", frozenset(collect), seated=False, form=form, gzipped=gzipped)
-        return (await self._answer(plan, wanted, time.monotonic() + timeout)).body
+        return await self._answer(plan, wanted, time.monotonic() + timeout)
 
     async def probe(
         self, target: str, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -194,12 +238,12 @@ class Exporter:
         Args:
             target: The miner's hotkey.
             form: The format of the page.
-            timeout: Seconds in which to answer; what has not come by then is older, or left out.
+            timeout: Seconds in which to answer. Data that has not arrived by then is older, or left out.
             gzipped: Whether to compress the page.
-            collect: Names of the only collectors that are wanted.
+            collect: Names of the only collectors to show.
 
         Raises:
-            ChoiceError: A collector that is wanted cannot say anything about the target.
+            ChoiceError: One of these collectors has no data about the target.
         """
         deadline = time.monotonic() + timeout
         seated = await self._is_seated(target, collect, timeout)
@@ -207,7 +251,7 @@ class Exporter:
         return await self._answer(plan, _Wanted(target, frozenset(collect), seated, form, gzipped), deadline)
 
     async def _is_seated(self, target: str, collect: Collection[str], timeout: float) -> bool:
-        """Tell whether the API may be asked about a target alone: not for each address that somebody makes up."""
+        """Tell whether the API may be asked about a target alone, which is not so for addresses that do not exist."""
         if target in self.settings.watched:
             return True
         wanted = collect or [name for name, on in self.settings.collectors.items() if on]
@@ -217,51 +261,66 @@ class Exporter:
         return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)
 
     async def _answer(self, plan: Plan, wanted: _Wanted, deadline: float) -> Page:
-        # Making the page takes time too, and so do the pages before it. If that leaves nothing, the scrape does not
-        # wait. What is due is requested all the same, for the next scrape.
+        # Making this page and the pages before it takes time too. If that leaves none, the scrape does not wait. Due
+        # feeds are requested all the same, for the next scrape.
         wait = max(deadline - time.monotonic() - self._lag, 0.0)
         # Fast path: fresh feeds need no task.
         readings = {feed: hit for feed in plan.feeds if (hit := self.feeds.hit(feed)) is not None}
         due = [feed for feed in plan.feeds if feed not in readings]
         readings.update(zip(due, await asyncio.gather(*(self.feeds.read(feed, wait) for feed in due)), strict=True))
+        if not due and not self._building.locked() and self._is_fast(plan, wanted, readings):
+            # A change of tasks or threads would take longer than this, most of all if the processor is busy.
+            return Page(self._render(plan, wanted, readings, self._state(plan, readings)), readings)
         began = time.monotonic()
-        # Scrapes share a page that nobody has begun to make yet.
+        # Scrapes share a page that is not being made yet.
         making = self._making.get(wanted)
         if making is None:
             making = self._making[wanted] = asyncio.create_task(self._make(plan, wanted, readings))
         try:
-            # A scraper that leaves must not take the page from the others.
+            # A scraper that disconnects must not cancel the page of the others.
             return await asyncio.shield(making)
         finally:
             self._lag = max(time.monotonic() - began, self._lag / 2)
 
     async def _make(self, plan: Plan, wanted: _Wanted, readings: Readings) -> Page:
-        # One page is made at a time: scrapes that come together share what is rendered.
+        # One page is made at a time: scrapes that come together share the lines.
         async with self._building:
             self._making.pop(wanted, None)
-            # Another scrape may have brought newer answers meanwhile, and old ones may have gone. The data and its
-            # freshness are taken at one moment, here on the loop, where nothing else moves.
+            # Another scrape may have brought newer answers meanwhile, and old answers may have expired. The data and
+            # its freshness are taken at one moment, here on the loop, where nothing else changes them.
             readings = {feed: self._as_of_now(feed, reading) for feed, reading in readings.items()}
-            own = Samples(with_created=self.settings.created_timestamps)
-            if not plan.target:
-                self._report(own)
-            rendered = self._renderer.rendered(plan, readings)
-            if rendered is not None and rendered <= _FAST_BYTES and len(plan.entries) <= _FAST_ENTRIES:
-                # A change of threads would take longer than this, most of all where the processor is scarce.
-                body = self._render(plan, wanted, readings, own)
-            else:
-                # In a thread, so that requests are answered meanwhile.
-                body = await asyncio.to_thread(self._render, plan, wanted, readings, own)
-            return Page(body, readings)
+            # In a thread, so that requests are answered meanwhile.
+            state = self._state(plan, readings)
+            return Page(await asyncio.to_thread(self._render, plan, wanted, readings, state), readings)
 
-    def _render(self, plan: Plan, wanted: _Wanted, readings: Readings, own: Samples) -> bytes:
+    def _is_fast(self, plan: Plan, wanted: _Wanted, readings: Readings) -> bool:
+        """Tell whether making a page takes a few milliseconds at most."""
+        unchanged = self._renderer.unchanged(plan, readings)
+        if unchanged is not None and wanted.gzipped:
+            return all(section.pieces[wanted.form].is_compressed for section in unchanged.sections)
+        rendered = self._renderer.rendered(plan, readings)
+        return rendered is not None and rendered <= _FAST_BYTES and len(plan.entries) <= _FAST_ENTRIES
+
+    def _render(self, plan: Plan, wanted: _Wanted, readings: Readings, state: _State | None) -> list[bytes]:
+        form, created = wanted.form, self.settings.created_timestamps
         rendering = self._renderer.render(plan, readings)
-        telemetry.report(rendering, own, max_series=None if plan.target else self.settings.max_series)
-        families = [*rendering.families, *exposition.render(own)]
-        created = self.settings.created_timestamps
-        own_end = b"" if plan.target else self.telemetry.render(wanted.form, created=created)
-        page = exposition.assemble(families, own_end, ORDER, wanted.form)
-        return exposition.compress(page) if wanted.gzipped else b"".join(page)
+        families = self._collector_families(plan, rendering)
+        if state is not None:
+            if state.samples is not None:
+                self._exporter_part = state.key, exposition.render(state.samples)
+            families = [*families, *self._exporter_part[1]]
+        sections = [*rendering.sections, *exposition.sections(families, _TELEMETRY_SECTIONS)]
+        pieces = [section.pieces[form] for section in sections]
+        rest: list[bytes] = []
+        if state is not None:
+            pieces.append(self.telemetry.exchanges(form, created=created))
+            since = self._started if created else None
+            rest = [telemetry.render_readings(state.counts, form, since), self.telemetry.process(form)]
+        if form is Format.OPENMETRICS:
+            rest.append(b"# EOF\n")
+        if wanted.gzipped:
+            return gzip_page(pieces, b"".join(rest))
+        return [*chain.from_iterable(piece.parts for piece in pieces), *rest]
 
     def _as_of_now(self, feed: Feed[Any], reading: Reading[Any]) -> Reading[Any]:
         snapshot = self.feeds.peek(feed)
@@ -272,8 +331,18 @@ class Exporter:
             return replace(reading, snapshot=None, result="failed", error=error)
         return replace(reading, snapshot=snapshot, error=None)
 
+    def _note_exchange(self, exchange: Exchange) -> None:
+        """Count and log a request to the API. Paths and headers are not logged, because they can be private."""
+        self.telemetry.observe(exchange)
+        # Without a configuration, structlog would print these lines too.
+        if logging.getLogger("exporter").isEnabledFor(logging.DEBUG):
+            seconds = round(exchange.seconds, 3)
+            _log.debug(
+                "requested", endpoint=exchange.endpoint, status=exchange.code, seconds=seconds, bytes=exchange.size
+            )
+
     def _observe(self, feed: Feed[Any], answer: Answer[Any]) -> None:
-        # Every whole answer passes here once, in order; also the last ones of miners that are not watched any more.
+        # Every whole answer passes here once, in order, including the last ones of miners that are no longer watched.
         hotkey = feed.hotkey
         if all(key.address != hotkey for key in self.settings.keys):
             return
@@ -285,18 +354,47 @@ class Exporter:
         elif feed.name == NODES.name:
             self._observations.see_gpus(hotkey, answer.value, now)
 
-    def _report(self, own: Samples) -> None:
-        """Add the exporter's own samples."""
-        own.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
-        for hotkey in sorted(self.settings.watched):
-            own.add(telemetry.WATCHED, 1, hotkey)
-        own.add(telemetry.RELOAD_GOOD, self.telemetry.reload_good)
-        own.add(telemetry.RELOAD_TIMESTAMP, self.telemetry.reloaded_at or self._started)
-        self._observations.collect(own)
-        for state in self.feeds.states():
-            # A feed that only a probe asked is reported on the probe's page.
-            if not state.feed.hotkey or state.feed.hotkey in self.settings.watched:
-                telemetry.report_feed(state, self.feeds.peek(state.feed), own, since=self._started)
+    def _state(self, plan: Plan, readings: Readings) -> _State | None:
+        """Return the state of the exporter and its feeds. The page of a probe does not show it."""
+        if plan.target:
+            return None
+        watched = {"", *self.settings.watched}
+        # A feed that only a probe reads is reported on the probe's page.
+        states = [state for state in self.feeds.states() if state.feed.hotkey in watched]
+        feeds = [
+            (state, reading.snapshot if (reading := readings.get(state.feed)) else self.feeds.peek(state.feed))
+            for state in states
+        ]
+        reloads = self.telemetry.reload_good, self.telemetry.reloaded_at or self._started
+        key = [self.settings, reloads, self._observations.version]
+        for state, snapshot in feeds:
+            key += [state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version]
+        samples = None
+        if self._exporter_part[0] != key:
+            samples = Samples(with_created=self.settings.created_timestamps)
+            samples.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
+            for hotkey in sorted(self.settings.watched):
+                samples.add(telemetry.WATCHED, 1, hotkey)
+            samples.add(telemetry.RELOAD_GOOD, reloads[0])
+            samples.add(telemetry.RELOAD_TIMESTAMP, reloads[1])
+            self._observations.collect(samples)
+            money.report(self.settings, samples)
+            for state, snapshot in feeds:
+                telemetry.report_feed(state, snapshot, samples)
+        counts = [(state.feed, tuple(state.results.values())) for state in states if not state.missing]
+        return _State(key, samples, counts)
+
+    def _collector_families(self, plan: Plan, rendering: Rendering) -> list[Family]:
+        """Return the results of a page's collectors, rendered again only if they changed."""
+        key = [rendering.cut, rendering.series, *rendering.outcomes]
+        if plan is not self._main or self._collector_part[0] != key:
+            samples = Samples()
+            telemetry.report(rendering, samples, max_series=None if plan.target else self.settings.max_series)
+            families = exposition.render(samples)
+            if plan is not self._main:
+                return families
+            self._collector_part = key, families
+        return self._collector_part[1]
 
     def _log_change(self, state: FeedState) -> None:
         """Log that a feed changed its state. What a deployment does not have is logged once, not for each hotkey."""
@@ -319,7 +417,7 @@ class Exporter:
 
 
 def _log_change(state: FeedState) -> None:
-    """Log that a feed went down, with what to do, or that it is back."""
+    """Log that a feed failed, with advice, or that it is back."""
     feed, error = state.feed, state.last_error
     context = {"feed": feed.name} | ({"hotkey": feed.hotkey} if feed.hotkey else {})
     if isinstance(error, ApiError):
@@ -327,7 +425,7 @@ def _log_change(state: FeedState) -> None:
     elif isinstance(error, DoubtedError):
         _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
     elif error is not None:
-        # No error of the API: a bug, which needs its trace.
+        # Not an error of the API but a bug, which needs its traceback.
         _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
     else:
         _log.info("feed is back", **context)

@@ -1,18 +1,19 @@
-"""Exposition: which format a scraper wants, and writing it.
+"""Exposition: the formats that a scraper can ask for, and how a page is written in them.
 
-Two formats: Prometheus' text format 0.0.4 and OpenMetrics 1.0.0. A sample's line is the same in both; only what
-stands above and below differs. So lines are rendered once, kept as bytes, and put together for each page.
+The formats are Prometheus' text format 0.0.4 and OpenMetrics 1.0.0. Both have the same line for a sample, and different
+headers. So lines are rendered once and cached as bytes, and a section of a page adds the headers.
 """
 
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
+
+from chutes_exporter.page.compression import Piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,32 +36,74 @@ _OFFERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Family:
     """The rendered samples of one metric.
 
     Attributes:
-        metric: Which metric.
+        metric: The metric.
         lines: Its lines, each ended by a newline.
-        samples: How many they are.
-        openmetrics: Its lines for OpenMetrics where these differ, which is where counters have created timestamps.
+        samples: Number of lines.
+        openmetrics: Its lines in OpenMetrics if they differ: counters can have created timestamps there.
+        section: The section that begins with this family on the newest page.
     """
 
     metric: Metric
     lines: bytes
     samples: int
     openmetrics: bytes | None = None
+    section: Section | None = None
 
     def lines_for(self, form: Format) -> bytes:
         """Return the lines in a format."""
         return self.openmetrics if form is Format.OPENMETRICS and self.openmetrics is not None else self.lines
 
 
-def negotiate(accept: str) -> Format:
-    """Choose the format that an Accept header likes best.
+class Section:
+    """Families that stand together on a page, with their headers.
 
-    Text is what anybody gets who does not ask for OpenMetrics by name, or asks for nothing that exists: a scraper
-    that gets something can at least show it.
+    Args:
+        families: The families, in the order of the page.
+
+    Attributes:
+        others: The families after the first one, which refers to this section.
+        pieces: The bytes in each format.
+    """
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self.others = families[1:]
+        self.pieces: dict[Format, Piece] = {}
+        for form in Format:
+            parts: list[bytes] = []
+            for metric, members in groupby(families, key=lambda family: family.metric):
+                parts += [header(metric, form).encode(), *(family.lines_for(form) for family in members)]
+            self.pieces[form] = Piece(parts)
+
+
+def sections(families: Iterable[Family], order: Mapping[Metric, str]) -> list[Section]:
+    """Divide the families of a page into sections. A section stays the same as long as its families do.
+
+    Args:
+        families: Rendered families. Those of one metric are put together, as both formats demand.
+        order: Every possible metric, in the order of the page, with the name of its section.
+    """
+    by_metric: dict[Metric, list[Family]] = {metric: [] for metric in order}
+    for family in families:
+        by_metric[family.metric].append(family)
+    found: list[Section] = []
+    for _, metrics in groupby(by_metric, key=order.__getitem__):
+        if members := [family for metric in metrics for family in by_metric[metric]]:
+            first, *others = members
+            if first.section is None or first.section.others != others:
+                first.section = Section(members)
+            found.append(first.section)
+    return found
+
+
+def negotiate(accept: str) -> Format:
+    """Choose the format that an Accept header prefers.
+
+    A scraper gets text unless it names OpenMetrics. It also gets text if it accepts neither, because it can show text.
     """
     best, best_quality = Format.TEXT, 0.0
     for media_range, parameters in _header_items(accept):
@@ -99,14 +142,14 @@ def _quality(parameters: dict[str, str]) -> float:
 
 
 class TooLongError(Exception):
-    """The lines are longer than they may be."""
+    """The lines have more bytes than allowed."""
 
 
 def render(samples: Samples, *, max_bytes: float = math.inf) -> list[Family]:
     """Render the lines of samples, family by family.
 
     Raises:
-        TooLongError: They have more bytes than they may.
+        TooLongError: The lines have more than ``max_bytes``.
     """
     rendered: list[Family] = []
     for metric, family in samples.families():
@@ -115,7 +158,7 @@ def render(samples: Samples, *, max_bytes: float = math.inf) -> list[Family]:
         max_bytes -= len(lines)
         openmetrics = None
         if metric.kind == "counter":
-            # OpenMetrics wants each series' own lines side by side.
+            # In OpenMetrics, the created line of a series follows its sample.
             created = _pattern(metric, f"{metric.name.removesuffix('_total')}_created")
             openmetrics = _encode(
                 pattern % (*map(_escape, labels), number(value))
@@ -129,7 +172,7 @@ def render(samples: Samples, *, max_bytes: float = math.inf) -> list[Family]:
 
 
 def _join(lines: Iterator[str], max_bytes: float) -> bytes:
-    # Some at a time: as text they take several times the memory.
+    # In portions, because text takes several times the memory of bytes.
     joined = bytearray()
     while some := _encode(islice(lines, 1000)):
         joined += some
@@ -159,35 +202,12 @@ def _escape(value: str) -> str:
 
 def number(value: float) -> str:
     """Render a number."""
-    # repr is the shortest text that reads back as the same number.
+    # repr returns the shortest text that reads back as the same number.
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)  # noqa: PLR2004
 
 
-def assemble(families: Iterable[Family], own: bytes, order: Sequence[Metric], form: Format) -> list[bytes]:
-    """Put a page together; returns its parts.
-
-    Args:
-        families: Rendered families; those of one metric are put into one group, as both formats demand.
-        own: What stands below them, rendered.
-        order: Every metric that may come, in the order in which they shall stand.
-        form: The format.
-    """
-    groups: dict[Metric, list[bytes]] = {metric: [] for metric in order}
-    for family in families:
-        groups[family.metric].append(family.lines_for(form))
-    parts: list[bytes] = []
-    for metric, lines in groups.items():
-        if lines:
-            parts.append(header(metric, form).encode())
-            parts.extend(lines)
-    parts.append(own)
-    if form is Format.OPENMETRICS:
-        parts.append(b"# EOF\n")
-    return parts
-
-
 def header(metric: Metric, form: Format) -> str:
-    """Render what stands above the samples of a metric."""
+    """Render the lines above the samples of a metric."""
     return _header(metric.name, metric.kind, metric.help, metric.unit, form)
 
 
@@ -201,25 +221,27 @@ def series(name: str, labels: Mapping[str, str]) -> str:
 
 @lru_cache(maxsize=1024)
 def _header(name: str, kind: str, text: str, unit: str, form: Format) -> str:
-    """Render what stands above the samples of a metric, given the full name of its samples."""
+    """Render the lines above the samples of a metric, whose full name is given."""
     text = text.replace("\\", r"\\").replace("\n", r"\n")
     if form is Format.TEXT:
         kind = "gauge" if kind == "info" else kind
         return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
-    # OpenMetrics names the family without the suffix that its kind implies, and escapes quotes too.
+    # In OpenMetrics, the family's name lacks the suffix that its kind implies, and quotes are escaped.
     name = name.removesuffix({"counter": "_total", "info": "_info"}.get(kind, ""))
     text = text.replace('"', r"\"")
     unit_line = f"# UNIT {name} {unit}\n" if unit else ""
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n{unit_line}"
 
 
-def render_own(families: Iterable[prometheus_client.Metric], form: Format, *, created: bool = False) -> bytes:
-    """Render what prometheus-client counts for us; families without a sample are left out.
+def render_client_families(
+    families: Iterable[prometheus_client.Metric], form: Format, *, created: bool = False
+) -> bytes:
+    """Render families of prometheus-client. Families without a sample are left out.
 
     Args:
         families: The families.
         form: The format.
-        created: Whether OpenMetrics has the times from which counters count. Text has no such thing.
+        created: Whether to write the created timestamps of counters, which only OpenMetrics has.
     """
     lines: list[str] = []
     for metric in families:
@@ -232,9 +254,3 @@ def render_own(families: Iterable[prometheus_client.Metric], form: Format, *, cr
                 continue
             lines.append(f"{series(sample.name, sample.labels)} {number(float(sample.value))}\n")
     return _encode(lines)
-
-
-def compress(page: Iterable[bytes]) -> bytes:
-    """Compress a page. Level 1: a ninth of the time of the default, for a fifth more bytes."""
-    stream = zlib.compressobj(1, wbits=31)
-    return b"".join([*map(stream.compress, page), stream.flush()])

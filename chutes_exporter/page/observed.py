@@ -86,9 +86,14 @@ class _Watch:
 
 
 class Observations:
-    """The events of all watched miners. It must see every good answer, in order."""
+    """The events of all watched miners. It must see every good answer, in order.
+
+    Attributes:
+        version: Differs after every answer.
+    """
 
     def __init__(self) -> None:
+        self.version = 0
         self._counts: Counter[tuple[Metric, str]] = Counter()
         self._instances: dict[str, _Watch] = {}
         self._gpus: dict[str, _Watch] = {}
@@ -110,6 +115,7 @@ class Observations:
             still_active: Ids of instances that are active according to another endpoint.
             clock_offset: Seconds by which the local clock is ahead of the service's.
         """
+        self.version += 1
         first = hotkey not in self._instances
         watch = self._instances.setdefault(hotkey, _Watch(now))
         listed: dict[str, Instance] = {}
@@ -137,6 +143,7 @@ class Observations:
             nodes: The answer.
             now: Unix time of the answer.
         """
+        self.version += 1
         watch = self._gpus.setdefault(hotkey, _Watch(now))
         present = {node.uuid for node in nodes}
         for node in nodes:
@@ -151,6 +158,7 @@ class Observations:
 
     def forget(self, hotkey: str) -> None:
         """Forget a miner that is no longer watched."""
+        self.version += 1
         self._instances.pop(hotkey, None)
         self._gpus.pop(hotkey, None)
         for metric in METRICS:

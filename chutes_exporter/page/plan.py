@@ -85,7 +85,8 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     choice = settings.collectors.get(collector.name)
     if choice is False:
         return "by_flag"
-    if collector.needs_key and not settings.keys:
+    wants_key = collector.default == "key" and choice is None
+    if (collector.needs_key or wants_key) and not settings.keys:
         return "without_key"
     if collector.scope == "miner" and not settings.watched:
         return "without_hotkey"
@@ -94,7 +95,7 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
         "off": False,
         "watched": settings.miners == "watched",
         "few": len(settings.watched) <= _FEW,
-        "key": bool(settings.keys),
+        "key": True,
     }
     return None if choice or default[collector.default] else "by_default"
 

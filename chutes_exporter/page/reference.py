@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.page import observed, telemetry
+from chutes_exporter.collectors.instances import BACKFILLED
+from chutes_exporter.page import money, observed, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,6 +46,16 @@ def reference() -> str:
         "the collectors `instances` and `nodes` are on. "
         "A restart resets them to zero. OpenMetrics pages can have the time as created timestamps. "
         f"Cost: {len(observed.METRICS)} for each hotkey with a key.\n\n" + _table(observed.METRICS)
+    )
+    parts.append(
+        "## Costs and prices\n\n"
+        "The figures of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`, as the user gave them. "
+        "Without a flag its metric is absent. [money.md](money.md) describes what the recording rules make of them. "
+        "Cost: 2, and 1 for each model with a cost.\n\n" + _table(money.METRICS, "at a restart")
+    )
+    parts.append(
+        "## Backfilled\n\nNot on any page: `backfill --compute-history` writes it for `promtool`. "
+        "Cost: at most 168 samples for each instance.\n\n" + _table(BACKFILLED, "hourly")
     )
     parts.append(
         "## The exporter itself\n\n"

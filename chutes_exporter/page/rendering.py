@@ -1,8 +1,10 @@
-"""Rendered samples: what collectors made of the answers, kept once for all pages that show it."""
+"""Rendered samples: the lines that collectors make of answers, cached once for all pages that show them."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cachetools
 import structlog
 
-from chutes_exporter.collectors import Answers
+from chutes_exporter.collectors import COLLECTORS, Answers
 from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.page import exposition
@@ -19,31 +21,40 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.feeds.feed import Feed, Reading
-    from chutes_exporter.page.exposition import Family
+    from chutes_exporter.page.exposition import Family, Section
     from chutes_exporter.page.plan import Entry, Plan
 
     Readings = Mapping[Feed[Any], Reading[Any]]
 
 _log = structlog.get_logger("exporter")
 
+SECTIONS = {
+    metric: " ".join(other.name for other in COLLECTORS if metric in other.metrics)
+    for collector in COLLECTORS
+    for metric in collector.metrics
+}
+"""Every metric of a collector, in the order of the page, with the name of its section: the collectors that make it."""
+
 _BYTES_PER_SERIES = 192
-"""Bytes of a page for each series that it may have; they are 157 on the largest page that is planned for."""
+"""Maximum bytes of a page for each allowed series. The largest planned page has 157."""
 _LEAST_BYTES = 1_000_000
-_OTHERS_BYTES = 8_000_000
+_OTHERS_BYTES = 24_000_000
 _BLOCK_BYTES = 1024
-"""What a block takes besides its lines."""
+"""Bytes that a block takes besides its lines."""
+_COPIES = 3
+"""A cached line exists as text, and may exist compressed in both formats."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What a collector made of certain answers.
+    """The lines that a collector made of certain answers.
 
     Attributes:
-        versions: Of the answers.
-        families: The lines, or None where they were left out because a page has no room for so many.
-        samples: How many samples they are.
-        size: How many bytes they are, or are at least where they were left out.
-        duplicates: Samples that were dropped because their series had one already.
+        versions: The versions of the answers.
+        families: The lines, or None if they were left out because they do not fit on a page.
+        samples: Number of samples.
+        size: Number of bytes, or a lower bound if the lines were left out.
+        duplicates: Samples that were dropped because their series had a sample already.
         failed: Whether the collector failed.
     """
 
@@ -55,19 +66,19 @@ class _Block:
     failed: bool = False
 
     def fits(self, samples: int, size: int) -> bool:
-        """Tell whether it fits where there is room for so many samples and bytes."""
+        """Tell whether the lines fit into the remaining samples and bytes of a page."""
         return self.samples <= samples and self.size <= size
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a collector did.
+    """The result of a collector on a page.
 
     Attributes:
         entry: The entry of the plan.
-        success: Whether it had fresh answers of all its feeds and did not fail.
-        seconds: How long it waited for answers and worked on them.
-        duplicates: Samples that were dropped because their series had one already; None without an answer.
+        success: Whether the collector had fresh answers of all its feeds and did not fail.
+        seconds: Seconds for which it waited for answers and worked on them.
+        duplicates: Samples that were dropped because their series had a sample already. None without an answer.
         off: Whether it is off because the deployment does not have an endpoint that it needs.
     """
 
@@ -83,23 +94,23 @@ class Rendering:
     """The collectors' part of a page.
 
     Attributes:
-        families: The rendered samples.
-        outcomes: How each collector did.
+        sections: The rendered samples.
+        outcomes: The result of each collector.
         cut: Names of the collectors that are left out because the page would be too large.
-        series: Series of all collectors, those that are left out included.
+        series: Series of all collectors, including those that are left out.
     """
 
-    families: list[Family]
+    sections: list[Section]
     outcomes: list[Outcome]
     cut: frozenset[str]
     series: int
 
 
 class Renderer:
-    """Renders collectors' samples, and keeps the lines for as long as the answers are the same.
+    """Renders collectors' samples, and caches the lines as long as the answers are the same.
 
-    It keeps all lines of the main page, which the limit of series bounds, and up to 8 MB of lines of other pages, the
-    most recently used ones.
+    It caches all lines of the main page, which ``max_series`` limits. Of other pages, it caches the most recently used
+    lines, up to 8 MB, and as much again for each format in which they are compressed.
 
     Args:
         main: The plan of the main page.
@@ -112,29 +123,41 @@ class Renderer:
         self._max_bytes = _LEAST_BYTES + _BYTES_PER_SERIES * max_series
         self._main_blocks: dict[Entry, _Block] = {}
         self._other_blocks: cachetools.LRUCache[Entry, _Block] = cachetools.LRUCache(
-            _OTHERS_BYTES, getsizeof=lambda block: _BLOCK_BYTES + block.size
+            _OTHERS_BYTES, getsizeof=_memory_of
         )
         self._cut: frozenset[str] = frozenset()
+        self._newest: tuple[tuple[int, ...], Rendering] | None = None
 
     def rendered(self, plan: Plan, readings: Readings) -> int | None:
-        """Return how many bytes of lines a page has where all of them are rendered already, otherwise None."""
+        """Return the bytes of a page's lines if all of them are cached, otherwise None."""
         total = 0
         for entry in plan.entries:
             versions = _versions(entry, readings)
             if versions is None:
                 continue
-            block = self._known(entry, versions)
+            block = self._cached_block(entry, versions)
             if block is None or block.families is None:
                 return None
             total += block.size
         return total
 
+    def unchanged(self, plan: Plan, readings: Readings) -> Rendering | None:
+        """Return the newest rendering of the main page if all its feeds are hits of the same answers again."""
+        if plan is self._main and self._newest is not None and self._newest[0] == _hits(plan, readings):
+            return self._newest[1]
+        return None
+
     def render(self, plan: Plan, readings: Readings) -> Rendering:
         """Return the collectors' part of a page.
 
-        A page that would be too large loses whole collectors. The most important come first, and each is kept that
-        still fits: one that is too large must not take the others with it.
+        A page that would be too large loses whole collectors. The most important ones come first, and each collector
+        that still fits stays, so that a collector that is too large does not remove the others.
         """
+        if (unchanged := self.unchanged(plan, readings)) is not None:
+            return unchanged
+        if plan is self._main:
+            # Old lines must not stay in memory while new ones are rendered.
+            self._newest = None
         families: list[Family] = []
         outcomes: list[Outcome] = []
         series, size, total = self._max_series, self._max_bytes, 0
@@ -158,16 +181,19 @@ class Renderer:
             cut.add(collector.name)
             if plan is self._main:
                 self._main_blocks |= {entry: replace(block, families=None) for entry, block in blocks.items()}
+        rendering = Rendering(exposition.sections(families, SECTIONS), outcomes, frozenset(cut), total)
         if plan is self._main:
-            self._log_cut(frozenset(cut), total)
-        return Rendering(families, outcomes, frozenset(cut), total)
+            self._log_cut(rendering.cut, total)
+            hits = _hits(plan, readings)
+            self._newest = None if hits is None else (hits, rendering)
+        return rendering
 
     def _block(self, plan: Plan, entry: Entry, readings: Readings, samples: int, size: int) -> _Block | None:
         versions = _versions(entry, readings)
-        block = None if versions is None else self._known(entry, versions)
+        block = None if versions is None else self._cached_block(entry, versions)
         if block is not None and (block.families is not None or not block.fits(samples, size)):
             return block
-        # The old block makes room before the new one is made.
+        # The old block is dropped before the new one is made, to save memory.
         self._main_blocks.pop(entry, None)
         self._other_blocks.pop(entry, None)
         if versions is None:
@@ -175,11 +201,11 @@ class Renderer:
         block = _render(entry, _answers(entry, readings), versions, samples, size)
         if plan is self._main:
             self._main_blocks[entry] = block
-        elif _BLOCK_BYTES + block.size <= _OTHERS_BYTES:
+        elif _memory_of(block) <= _OTHERS_BYTES:
             self._other_blocks[entry] = block
         return block
 
-    def _known(self, entry: Entry, versions: tuple[int, ...]) -> _Block | None:
+    def _cached_block(self, entry: Entry, versions: tuple[int, ...]) -> _Block | None:
         for blocks in (self._main_blocks, self._other_blocks):
             block = blocks.get(entry)
             if block is not None and block.versions == versions:
@@ -197,19 +223,30 @@ class Renderer:
             )
 
 
+def _memory_of(block: _Block) -> int:
+    return _BLOCK_BYTES + _COPIES * block.size
+
+
+def _hits(plan: Plan, readings: Readings) -> tuple[int, ...] | None:
+    """Return the versions of a page's answers if all of them are fresh and cached, otherwise None."""
+    snapshots = [reading.snapshot for feed in plan.feeds if (reading := readings[feed]).result == "hit"]
+    versions = tuple([snapshot.version for snapshot in snapshots if snapshot is not None])
+    return versions if len(versions) == len(plan.feeds) else None
+
+
 def _outcome(entry: Entry, readings: Readings, block: _Block | None, seconds: float) -> Outcome:
-    own = [readings[feed] for feed in entry.feeds]
+    collector_readings = [readings[feed] for feed in entry.feeds]
     return Outcome(
         entry,
-        success=block is not None and not block.failed and all(reading.error is None for reading in own),
-        seconds=max((reading.seconds for reading in own), default=0) + seconds,
+        success=block is not None and not block.failed and all(reading.error is None for reading in collector_readings),
+        seconds=max((reading.seconds for reading in collector_readings), default=0) + seconds,
         duplicates=None if block is None else block.duplicates,
-        off=any(isinstance(reading.error, MissingEndpointError) for reading in own),
+        off=any(isinstance(reading.error, MissingEndpointError) for reading in collector_readings),
     )
 
 
 def _versions(entry: Entry, readings: Readings) -> tuple[int, ...] | None:
-    """Return the versions of a collector's answers, 0 for a missing extra one; None where it cannot run."""
+    """Return the versions of a collector's answers (0 for a missing extra one), or None if a needed one is missing."""
     snapshots = [readings[feed].snapshot for feed in entry.feeds]
     if None in snapshots:
         return None
@@ -229,16 +266,56 @@ def _answers(entry: Entry, readings: Readings) -> Answers:
     )
 
 
-def _render(entry: Entry, answers: Answers, versions: tuple[int, ...], max_samples: int, max_bytes: int) -> _Block:
-    """Make the samples of a collector and render them, unless they are too many."""
-    samples = Samples(max(max_samples, 0))
-    failed = False
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Samples of the collectors of a plan.
+
+    Attributes:
+        samples: Labels and value of each sample, by the metric's name.
+        failed: The entries whose collectors failed.
+        readings: What each feed gave.
+    """
+
+    samples: Mapping[str, list[tuple[dict[str, str], float]]]
+    failed: list[Entry]
+    readings: Readings
+
+
+def collect(plan: Plan, readings: Readings) -> Collected:
+    """Return the samples of all collectors that have their answers."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+    failed: list[Entry] = []
+    for entry in plan.entries:
+        if _versions(entry, readings) is None:
+            continue
+        samples = _collect(entry, _answers(entry, readings))
+        if samples is None:
+            failed.append(entry)
+            continue
+        for metric, family in samples.families():
+            found[metric.name] += [
+                (dict(zip(metric.labels, values, strict=True)), value) for values, value in family.items()
+            ]
+    return Collected(found, failed, readings)
+
+
+def _collect(entry: Entry, answers: Answers, max_samples: float = math.inf) -> Samples | None:
+    """Return what a collector makes of the answers, or None where it fails."""
+    samples = Samples(max_samples)
     try:
         entry.collector.collect(answers, entry.scope, samples)
-    except Exception:  # noqa: BLE001 - whatever it is, the other collectors go on
-        # A bug, or an answer that nobody thought of: it must not cost the other collectors.
+    except Exception:  # noqa: BLE001 - the other collectors continue in any case
+        # A bug, or an answer that nobody expected. It must not remove the other collectors.
         _log.exception("collector failed", collector=entry.collector.name, hotkey=entry.scope.hotkey)
-        samples, failed = Samples(), True
+        return None
+    return samples
+
+
+def _render(entry: Entry, answers: Answers, versions: tuple[int, ...], max_samples: int, max_bytes: int) -> _Block:
+    """Make the samples of a collector and render them, unless they are too many."""
+    collected = _collect(entry, answers, max(max_samples, 0))
+    failed = collected is None
+    samples = Samples() if collected is None else collected
     if samples.overflowed:
         return _Block(versions, None, samples.count, 0, samples.duplicates)
     try:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import platform
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import prometheus_client as prom
 
 from chutes_exporter import __version__
 from chutes_exporter.collectors.samples import Metrics
-from chutes_exporter.page.exposition import render_own
+from chutes_exporter.feeds.feed import RESULTS
+from chutes_exporter.page.compression import Piece
+from chutes_exporter.page.exposition import Format, header, number, render_client_families, series
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from chutes_exporter.api.client import Exchange
     from chutes_exporter.collectors.samples import Metric, Samples
     from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.feeds.feed import Snapshot
-    from chutes_exporter.page.exposition import Format
+    from chutes_exporter.feeds.feed import Feed, Snapshot
     from chutes_exporter.page.rendering import Rendering
 
 METRICS = Metrics()
@@ -213,7 +217,7 @@ class Telemetry:
         prom.PlatformCollector(registry=self._process)
         prom.GCCollector(registry=self._process)
         self._registry = prom.CollectorRegistry()
-        self._rendered: dict[tuple[Format, bool, bool], bytes] = {}
+        self._exchanges: dict[tuple[Format, bool, bool], Piece] = {}
         self._requests = _instrument(prom.Counter, API_REQUESTS, self._registry)
         self._duration = _instrument(prom.Histogram, API_DURATION, self._registry, buckets=_BUCKETS)
         self._bytes = _instrument(prom.Counter, API_BYTES, self._registry)
@@ -223,7 +227,7 @@ class Telemetry:
 
     def observe(self, exchange: Exchange) -> None:
         """Count an exchange with the API."""
-        self._rendered = {}
+        self._exchanges = {}
         self._requests.labels(exchange.endpoint, exchange.code).inc()
         self._duration.labels(exchange.endpoint).observe(exchange.seconds)
         self._bytes.labels(exchange.endpoint).inc(exchange.size)
@@ -238,24 +242,26 @@ class Telemetry:
         if good:
             self.reloaded_at = now
 
-    def render(self, form: Format, *, created: bool = False) -> bytes:
-        """Return the metrics about exchanges, the process and Python as the end of a page.
+    def exchanges(self, form: Format, *, created: bool = False) -> Piece:
+        """Return the metrics of the exchanges with the API.
 
         Args:
             form: The format.
-            created: Whether OpenMetrics pages have the start times of counters.
+            created: Whether to write the created timestamps of counters, which only OpenMetrics has.
         """
         # Without a recent answer, the offset is unknown.
         clock_known = time.monotonic() - self._clock_seen < _CLOCK_MAX_AGE
-        rendered = self._rendered
-        exchanges = rendered.get((form, clock_known, created))
-        if exchanges is None:
-            exchanges = rendered[form, clock_known, created] = render_own(
-                (one for one in self._registry.collect() if clock_known or one.name != API_CLOCK_OFFSET.name),
-                form,
-                created=created,
-            )
-        return render_own(self._process.collect(), form, created=created) + exchanges
+        key = form, clock_known, created
+        # An exchange replaces the dictionary, perhaps while a thread renders.
+        cached = self._exchanges
+        if key not in cached:
+            families = (one for one in self._registry.collect() if clock_known or one.name != API_CLOCK_OFFSET.name)
+            cached[key] = Piece([render_client_families(families, form, created=created)])
+        return cached[key]
+
+    def process(self, form: Format) -> bytes:
+        """Return the metrics of the process and its Python."""
+        return render_client_families(self._process.collect(), form)
 
 
 def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> None:
@@ -282,14 +288,13 @@ def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> Non
         out.add(SERIES_LIMIT, max_series)
 
 
-def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples, *, since: float) -> None:
-    """Add the state of a feed. Add nothing if the deployment does not have its endpoint.
+def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples) -> None:
+    """Add the state of a feed, without its readings. Add nothing if the deployment does not have its endpoint.
 
     Args:
         state: The feed's state.
         snapshot: Its newest good answer, or None.
         out: Receives the samples.
-        since: Unix time at which the counts of readings started.
     """
     if state.missing:
         return
@@ -307,8 +312,31 @@ def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples, 
     out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
     out.add(FEED_TTL, feed.ttl, *labels)
     out.add(FEED_MAX_AGE, feed.max_age, *labels)
-    for result, count in state.results.items():
-        out.add(FEED_REQUESTS, count, *labels, result, created=since)
+
+
+def render_readings(counts: Iterable[tuple[Feed[Any], Iterable[int]]], form: Format, since: float | None) -> bytes:
+    """Return the numbers of readings, which change with every scrape.
+
+    Args:
+        counts: The numbers of each feed, in the order of the results.
+        form: The format.
+        since: Unix time from which readings are counted, if it shall be written.
+    """
+    created = since if form is Format.OPENMETRICS else None
+    lines = [_readings_pattern(feed.name, feed.hotkey, created) % (*numbers,) for feed, numbers in counts]
+    return "".join([header(FEED_REQUESTS, form), *lines]).encode() if lines else b""
+
+
+@lru_cache(maxsize=8192)
+def _readings_pattern(feed: str, hotkey: str, created: float | None) -> str:
+    """Return the lines of a feed's readings, with a place for each number."""
+    lines = ""
+    for result in RESULTS:
+        labels = {"feed": feed, "hotkey": hotkey, "result": result}
+        lines += f"{series(FEED_REQUESTS.name, labels)} %d\n"
+        if created is not None:
+            lines += f"{series(FEED_REQUESTS.name.replace('_total', '_created'), labels)} {number(created)}\n"
+    return lines
 
 
 def build_labels() -> tuple[str, str]:

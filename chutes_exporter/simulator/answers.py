@@ -271,6 +271,19 @@ def active_instances(world: World, now: float) -> list[Row]:
     ]
 
 
+def compute_history_rows(world: World, now: float) -> Iterator[tuple[str, str, str, str]]:
+    """Yield what every instance was worth in the past 8 days, those that are gone included."""
+    for instance in world.all_instances(now):
+        for start, end, multiplier in instance.history(now):
+            if end is None or end > now - 8 * DAY:
+                yield instance.instance_id, repr(multiplier), _moment(start), "" if end is None else _moment(end)
+
+
+def _moment(time: float) -> str:
+    """Write a Unix time as PostgreSQL does, without an offset."""
+    return str(datetime.fromtimestamp(time, UTC).replace(tzinfo=None))
+
+
 def job_row(job: Job) -> Row:
     """Return a job."""
     return {

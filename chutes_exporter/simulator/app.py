@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from chutes_exporter.api.endpoints import ENDPOINTS, Endpoint
+from chutes_exporter.api.endpoints import ENDPOINTS, ON_REQUEST, Endpoint
 from chutes_exporter.api.keys import HotkeyError, public_key, verify_headers
 from chutes_exporter.simulator import answers
 from chutes_exporter.simulator.faults import Fault
@@ -100,7 +100,10 @@ class SimulatedApi:
         self._in_flight: Counter[str] = Counter()
         self.requests: deque[ReceivedRequest] = deque(maxlen=_MAX_REQUESTS)
         self.app = Starlette(
-            routes=[Route(endpoint.path, self._route(endpoint), methods=[endpoint.method]) for endpoint in ENDPOINTS],
+            routes=[
+                Route(endpoint.path, self._route(endpoint), methods=[endpoint.method])
+                for endpoint in (*ENDPOINTS, *ON_REQUEST)
+            ],
         )
 
     def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
@@ -280,6 +283,19 @@ class SimulatedApi:
     def _thrash_cooldowns(self, _call: _Call) -> Response:
         # The service removed the rule in May 2026.
         return JSONResponse([])
+
+    def _compute_history(self, call: _Call) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            chunk = bytearray(b"instance_id,compute_multiplier,started_at,ended_at\r\n")
+            for row in answers.compute_history_rows(self.world, call.now):
+                chunk += ",".join(row).encode() + b"\r\n"
+                if len(chunk) >= _CHUNK:
+                    yield bytes(chunk)
+                    chunk.clear()
+                    await asyncio.sleep(0)
+            yield bytes(chunk)
+
+        return StreamingResponse(lines(), media_type="text/csv")
 
     def _metagraph(self, call: _Call) -> Response:
         return JSONResponse(answers.metagraph(self.world, call.now))

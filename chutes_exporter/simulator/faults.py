@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.decoding import StreamShape
-from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.api.endpoints import ENDPOINTS, ON_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ EXAMPLES = (
     "scores=status:503, chutes=cut:1000, chutes=records:25, chutes=redis-down, metrics=zero, metrics=latency:5, "
     "stats=as-of:1795521600, metagraph=empty, stats=garbage"
 )
-_ALL = frozenset(endpoint.name for endpoint in ENDPOINTS)
+_ALL = frozenset(endpoint.name for endpoint in (*ENDPOINTS, *ON_REQUEST))
 _STREAMS = frozenset(endpoint.name for endpoint in ENDPOINTS if isinstance(endpoint.shape, StreamShape))
 _CALCULATED = frozenset({"stats", "scores", "unique_chute_history"})
 
@@ -87,7 +87,7 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     """
     endpoint, _, fault = text.partition("=")
     kind, _, value = fault.partition(":")
-    names = [known.name for known in ENDPOINTS]
+    names = [known.name for known in (*ENDPOINTS, *ON_REQUEST)]
     if endpoint not in names:
         raise ValueError(
             f"--simulator.fault {text!r}: {endpoint!r} is not an endpoint. "

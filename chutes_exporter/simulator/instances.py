@@ -220,6 +220,32 @@ class Instance:
         number = bisect.bisect_right(records, now, key=lambda one: one[0])
         return records[max(0, number - 1)]
 
+    def history(self, now: float) -> list[tuple[float, float | None, float]]:
+        """Return the start, end and multiplier of all records so far; the open one has no end.
+
+        There are none before the activation. A record begins where the multiplier changes.
+        """
+        if not self.activated(now):
+            return []
+        until = min(now, self.ended_at)
+        starts = [start for start, _ in self._records if start <= until]
+        run = self._settled_at
+        while (run := run + HOUR) <= until:
+            starts.append(run)
+        found: list[tuple[float, float | None, float]] = []
+        for start in starts:
+            multiplier = self.record(start)[1]
+            if found and found[-1][2] == multiplier:
+                continue
+            if found:
+                found[-1] = (found[-1][0], start, found[-1][2])
+            found.append((start, None, multiplier))
+        if now >= self.ended_at:
+            start, _, multiplier = found[-1]
+            # The open record is cut to a tenth where its miner deleted the chute's last active instance.
+            found[-1] = (start, self.ended_at, multiplier * (0.1 if self.last_of_chute else 1))
+        return found
+
     def multiplier(self, now: float) -> float:
         """Return the multiplier that the API shows."""
         return self.record(now)[1] if self.activated(now) else self.launch_multiplier

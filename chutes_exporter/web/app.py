@@ -23,7 +23,7 @@ from chutes_exporter.web.discovery import UnknownMinersError, targets
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.types import Receive, Scope, Send
 
@@ -38,6 +38,8 @@ _QUEUE_SECONDS = 5.0
 """Maximum seconds that a scrape waits for its turn."""
 _HURRY_SECONDS = 1.0
 """Seconds after which a waiting scrape makes another one stop waiting for the API."""
+_PORTIONS_PER_TURN = 32
+"""Portions of a page that are sent before other requests get their turn: 2 MB."""
 _MINERS = ("watched", "active", "all")
 _TRUE = ("true", "1", "yes")
 
@@ -68,8 +70,8 @@ class _Pages:
     async def metrics(self, request: Request, wait: float) -> Response:
         form, gzipped = _wanted(request)
         collect = request.query_params.getlist("collect[]")
-        page = await self._exporter.page(form, timeout=wait, gzipped=gzipped, collect=collect)
-        return _page(page, form, gzipped=gzipped)
+        page = await self._exporter.metrics(form, timeout=wait, gzipped=gzipped, collect=collect)
+        return _PageResponse(page.parts, form.value, gzipped=gzipped)
 
     async def probe(self, request: Request, wait: float) -> Response:
         target = _target(request)
@@ -78,8 +80,8 @@ class _Pages:
         collect = request.query_params.getlist("collect[]")
         page = await self._exporter.probe(target, form, timeout=wait, gzipped=gzipped, collect=collect)
         if debug:
-            return _PageResponse(debug_page(self._exporter, target, page, time.time()), media_type="text/plain")
-        return _page(page.body, form, gzipped=gzipped)
+            return _PageResponse([debug_page(self._exporter, target, page, time.time()).encode()], "text/plain")
+        return _PageResponse(page.parts, form.value, gzipped=gzipped)
 
     async def discovery(self, request: Request, wait: float) -> Response:
         miners = request.query_params.get("miners", self._exporter.settings.miners)
@@ -167,20 +169,42 @@ def _target(request: Request) -> str:
     return target
 
 
-def _page(body: bytes, form: Format, *, gzipped: bool) -> Response:
-    headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if gzipped else {})
-    return _PageResponse(body, headers=headers, media_type=form.value)
-
-
 class _PageResponse(Response):
     """Sends a page portion by portion, so that slow readers share the page and hold only a portion each."""
 
+    def __init__(self, parts: list[bytes], media_type: str, *, gzipped: bool = False) -> None:
+        headers = {"Vary": "Accept, Accept-Encoding", "Content-Length": str(sum(map(len, parts)))}
+        super().__init__(headers=headers | ({"Content-Encoding": "gzip"} if gzipped else {}), media_type=media_type)
+        self._parts = parts
+
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        page = memoryview(self.body)
-        for start in range(0, max(len(page), 1), PORTION_BYTES):
-            more = start + PORTION_BYTES < len(page)
-            await send({"type": "http.response.body", "body": page[start : start + PORTION_BYTES], "more_body": more})
+        left = sum(map(len, self._parts))
+        for number, portion in enumerate(_portions(self._parts), 1):
+            left -= len(portion)
+            await send({"type": "http.response.body", "body": portion, "more_body": left > 0})
+            if not left:
+                return
+            # A client that reads fast never makes this wait, and other requests would wait for the whole page.
+            if number % _PORTIONS_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+
+def _portions(parts: list[bytes]) -> Iterator[bytes | memoryview]:
+    """Divide bytes into portions of a size. Only small parts are copied."""
+    portion: list[bytes | memoryview] = []
+    room = PORTION_BYTES
+    for part in parts:
+        rest: bytes | memoryview = part
+        while len(rest) >= room:
+            view = memoryview(rest)
+            portion.append(view[:room])
+            rest = view[room:]
+            yield portion[0] if len(portion) == 1 else b"".join(portion)
+            portion, room = [], PORTION_BYTES
+        portion.append(rest)
+        room -= len(rest)
+    yield b"".join(portion)
 
 
 def _sentence(text: str, status: int = 200) -> Response:

@@ -1,4 +1,4 @@
-"""The boards in the order of their links, one module for each."""
+"""The boards, a module each, in the order in which they lead to each other."""
 
 from __future__ import annotations
 

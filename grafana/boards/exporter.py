@@ -1,140 +1,166 @@
-"""The exporter itself: its requests, the freshness of its answers, the API's behaviour, and its resources."""
+"""Can I trust the numbers: which exporter is down, which feed is old, and how much is asked of the API?"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from grafana.parts import (
-    JOB,
-    WAS_EXPORTER,
+    EXPORTERS,
     Board,
     Column,
     Query,
-    lines,
-    lowest_of_exporters,
-    or_absence,
-    platform,
-    rows,
-    tile,
+    graph,
+    of_exporters,
+    select,
+    short,
+    stat_panel,
+    table_panel,
+    top_ten_at_end,
 )
 from grafana.states import LOADED, ORANGE, READING, RED, UP
 from grafana.worlds import ALL, FADING, SICK
 
+FEEDS: Final = {"hotkey": "~$hotkey|"}
+FEED: Final = ("feed", "hotkey")
+SUCCESS: Final = of_exporters("chutes_feed_last_success_timestamp_seconds", *FEED, **FEEDS)
+MAX_AGE: Final = of_exporters("chutes_feed_max_age_seconds", *FEED, **FEEDS)
+FEED_AGE: Final = f"max by (feed) (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS)})"
+DURATION: Final = of_exporters("chutes_scrape_collector_duration_seconds", "collector")
+FEED_UP: Final = of_exporters("chutes_feed_up", *FEED, **FEEDS)
+DOUBTED: Final = f"{of_exporters('chutes_feed_doubted', *FEED, 'reason', **FEEDS)} == 1"
+SEEN: Final = f"and on (job, instance) last_over_time({select('chutes_exporter_build_info', EXPORTERS)}[7d])"
+"""Keeps the targets that were exporters within a week."""
+BUDGET: Final = 450
+"""Most requests that one key may cause in an hour."""
+REQUESTS: Final = select("chutes_api_requests_total", EXPORTERS)
+
+
+def _rate(metric: str, by: str) -> str:
+    return f"sum by ({by}) (rate({select(metric, EXPORTERS)}[$__rate_interval]))"
+
+
+def _top(metric: str, by: str) -> str:
+    """Count an hour's events for the ten values of a label that have the most at the end of the time range."""
+    selected = select(metric, EXPORTERS)
+    return (
+        f"sum by ({by}) (increase({selected}[1h]))"
+        f" and on ({by}) topk(10, sum by ({by}) (increase({selected}[1h] @ end())))"
+    )
+
+
 EXPORTER: Final = Board(
     "chutes-exporter",
     "Chutes exporter",
-    "The exporter itself: its feeds and how fresh their answers are, the API's latency and errors, and what it costs.",
+    "Can the numbers be trusted: which exporter is down, which feed is old or doubted, and how much is asked of the "
+    "API?",
 )
 
-ASKED: Final = 'hotkey=~"$hotkey|"'
-UP_OF_FEEDS: Final = lowest_of_exporters(platform("chutes_feed_up", "feed", "hotkey", hotkey="~$hotkey|"))
-SUCCESS: Final = lowest_of_exporters(
-    platform("chutes_feed_last_success_timestamp_seconds", "feed", "hotkey", hotkey="~$hotkey|")
-)
-DOUBTED: Final = f"{platform('chutes_feed_doubted', 'feed', 'hotkey', 'reason', hotkey='~$hotkey|')} == 1"
-MAX_AGE: Final = platform("chutes_feed_max_age_seconds", "feed", "hotkey", hotkey="~$hotkey|")
-
-
-def _rate(metric: str, by: str, where: str = "") -> str:
-    matchers = ", ".join(filter(None, (JOB, where)))
-    return f"sum by ({by}) (rate({metric}{{{matchers}}}[$__rate_interval]))"
-
-
-EXPORTER.row(
-    "Are the numbers current and complete?",
-    tile(
-        "Exporters",
-        "Whether Prometheus can scrape every exporter that it has scraped within a week. When one is down: is the "
-        "process there, does it listen, does the network let Prometheus in?",
-        Query(f"min(up{{{JOB}}} {WAS_EXPORTER})", data=ALL),
-        states=UP,
+EXPORTER.show(
+    stat_panel(
+        "Exporters up",
+        "Share of the exporters of the past week that Prometheus can scrape. Below 100 %, look for the one that is "
+        "down in the table below, and check its process and network.",
+        [Query(f"avg({select('up', EXPORTERS)} {SEEN})", data=ALL)],
+        unit="percentunit",
+        decimals=0,
+        thresholds=[(float("-inf"), RED), (1, "text")],
         empty="none in a week",
+        size=(4, 4),
     ),
-    tile(
-        "Feeds down",
-        "Feeds whose last request failed. Until their answers are too old, their metrics stay as they were; the table "
-        "below says why they fail.",
-        or_absence(
-            f"count({UP_OF_FEEDS} == 0) or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
-            "scores",
-        ),
+    stat_panel(
+        "Rules",
+        "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, and no alert can fire.",
+        [Query("prometheus:chutes_rules:loaded or on () vector(0)", data=ALL)],
+        states=LOADED,
+        size=(4, 4),
+    ),
+    stat_panel(
+        "Feeds failing",
+        "Feeds whose last request failed. Their metrics stay until the answer reaches its maximum age. The table of "
+        "feeds shows why they fail.",
+        [Query(f"count({FEED_UP} == 0) or on () 0 * count({FEED_UP})")],
         thresholds=[(1, ORANGE)],
         decimals=0,
+        empty="no exporter",
+        size=(4, 4),
     ),
-    tile(
+    stat_panel(
         "Feeds without data",
-        "Feeds whose newest good answer is too old to be shown: their metrics are gone, and alerts on them are silent.",
-        or_absence(
-            f"count(time() - {SUCCESS} > on (feed, hotkey) {MAX_AGE}) or on () 0 * count({MAX_AGE})",
-            "scores",
-        ),
+        "Feeds whose newest good answer has reached its maximum age. Their metrics are gone, and alerts on them are "
+        "silent.",
+        [Query(f"count(time() - {SUCCESS} > on (feed, hotkey) {MAX_AGE}) or on () 0 * count({MAX_AGE})")],
         thresholds=[(1, RED)],
         decimals=0,
+        empty="no exporter",
+        size=(4, 4),
     ),
-    tile(
-        "Clock offset",
-        "The exporter's clock less the API's. Beyond 600 seconds every signature is refused: make the machine keep "
-        "time.",
-        or_absence(f"max(abs(chutes_api_clock_offset_seconds{{{JOB}}}))", "scores"),
-        unit="s",
-        thresholds=[(120, ORANGE), (600, RED)],
-        decimals=1,
-    ),
-    tile(
-        "Series of the limit",
-        "Series that collectors would have, of those that they may (--max-series). At 100 % whole collectors are left "
-        "out of the page, and the alert ChutesCollectorCut names them.",
-        or_absence(
-            f"max(chutes_scrape_series{{{JOB}}} / on (job, instance) chutes_scrape_series_limit{{{JOB}}})",
-            "scores",
-        ),
-        unit="percentunit",
-        thresholds=[(0.8, ORANGE), (1, RED)],
-        decimals=0,
-    ),
-    tile(
-        "Doubted",
-        "Feeds whose newest answer is probably wrong, though it looks right. The table below has the reason, and the "
-        "runbook of ChutesDataIncomplete what it means.",
-        or_absence(
-            f"count({DOUBTED}) or on () 0 * count(chutes_feed_up{{{JOB}, {ASKED}}})",
-            "scores",
-        ),
+    stat_panel(
+        "Doubted feeds",
+        "Feeds whose newest answer looks right and is probably wrong. The table of feeds has the reason, and the "
+        "runbook of ChutesDataIncomplete explains it.",
+        [Query(f"count({DOUBTED}) or on () 0 * count({FEED_UP})")],
         thresholds=[(1, ORANGE)],
         decimals=0,
+        empty="no exporter",
+        size=(4, 4),
     ),
-    tile(
-        "Records not read",
-        "Records of the newest answers that could not be read. Counts, ranks and zeros that they could make false are "
-        "absent; the log names the field.",
-        or_absence(f"sum({platform('chutes_feed_rejected_records', 'feed', 'hotkey', hotkey='~$hotkey|')})", "scores"),
-        thresholds=[(1, ORANGE)],
+    stat_panel(
+        "Requests per hour",
+        f"Requests of the busiest exporter to the API in the past hour. One key causes at most {BUDGET}. "
+        "More exporters, more keys or a shorter --feed.ttl cause more.",
+        [Query(f"max(sum by (job, instance) (increase({REQUESTS}[1h])))", data=FADING)],
         decimals=0,
+        empty="no requests",
+        trend=True,
+        lower_is_better=True,
+        size=(4, 4),
     ),
-    tile(
-        "Configuration",
-        "Whether the configuration could be read when it last changed. When not, the one before is in force; the log "
-        "says what is wrong with the new one.",
-        or_absence(f"min(chutes_exporter_config_last_reload_successful{{{JOB}}})", "scores"),
-        states=LOADED,
-    ),
-)
-
-EXPORTER.row(
-    "Requests to the API",
-    rows(
-        "Feeds",
-        "Every feed, those that fail first. The age is that of the answer: stats, scores and history in it can be 10 "
-        "minutes older, as the service computes them every 10 minutes. The runbook of ChutesFeedFailing has the "
-        "reasons.",
+    table_panel(
+        "Exporters",
+        "The exporters of the past week, with the cost of their work. An exporter that is down keeps its row for a "
+        "week.",
         [
-            Query(UP_OF_FEEDS),
-            Query(platform("chutes_feed_failure_info", "feed", "hotkey", "reason", hotkey="~$hotkey|"), data=SICK),
+            Query(f"max by (job, instance) ({select('up', EXPORTERS)} {SEEN})", data=ALL),
+            Query(of_exporters("chutes_exporter_build_info", "job", "instance", "version", "python")),
+            Query(f"max by (job, instance) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", data=ALL),
+            Query(f"sum by (job, instance) (increase({REQUESTS}[1h]))", data=FADING),
+            Query(of_exporters("process_resident_memory_bytes", "job", "instance") + f" {SEEN}"),
+            Query(
+                f"{of_exporters('chutes_scrape_series', 'job', 'instance')}"
+                f" / on (job, instance) {of_exporters('chutes_scrape_series_limit', 'job', 'instance')}"
+            ),
+            Query(of_exporters("chutes_exporter_config_last_reload_successful", "job", "instance")),
+            Query(f"max by (job, instance) (abs({select('chutes_api_clock_offset_seconds', EXPORTERS)}))"),
+        ],
+        [
+            Column("A", "State", states=UP, width=80),
+            Column("instance", "Exporter", width=190),
+            Column("job", "Job", width=110),
+            Column("version", "Version", width=90),
+            Column("python", "Python", width=80),
+            Column("C", "Scrape time", "s", 2, width=110),
+            Column("D", "Requests, 1 h", "none", 0, width=120),
+            Column("E", "Memory", "bytes", 0, width=100),
+            Column("F", "Series of limit", "percentunit", 0, width=120, thresholds=[(0.8, ORANGE), (1, RED)]),
+            Column("G", "Configuration", states=LOADED, width=120),
+            Column("H", "Clock offset", "s", 1, thresholds=[(120, ORANGE), (600, RED)]),
+        ],
+        empty="No exporter: none was scraped within a week",
+        sort=("State", False),
+        size=(24, 5),
+    ),
+    table_panel(
+        "Feeds",
+        "Each feed, those that fail first. The age is that of the answer. Stats, scores and history in it can be 10 "
+        "minutes older. At its bound the answer is dropped. The runbook of ChutesFeedFailing explains the reasons.",
+        [
+            Query(short(FEED_UP)),
+            Query(of_exporters("chutes_feed_failure_info", *FEED, "reason", **FEEDS), data=SICK),
             Query(f"time() - {SUCCESS}"),
-            Query(platform("chutes_feed_ttl_seconds", "feed", "hotkey", hotkey="~$hotkey|")),
             Query(MAX_AGE),
-            Query(platform("chutes_feed_rejected_records", "feed", "hotkey", hotkey="~$hotkey|")),
-            Query(platform("chutes_feed_records", "feed", "hotkey", hotkey="~$hotkey|")),
+            Query(f"(time() - {SUCCESS}) / on (feed, hotkey) {MAX_AGE}"),
+            Query(of_exporters("chutes_feed_records", *FEED, **FEEDS)),
+            Query(of_exporters("chutes_feed_rejected_records", *FEED, **FEEDS)),
             Query(
                 f'max by (feed, hotkey, doubt) (label_replace({DOUBTED}, "doubt", "$1", "reason", "(.*)"))', data=SICK
             ),
@@ -142,159 +168,161 @@ EXPORTER.row(
         [
             Column("A", "State", states=UP, width=80),
             Column("feed", "Feed", width=180),
-            Column("reason", "Reason", width=180),
-            Column("doubt", "Doubt", width=110),
-            Column("C", "Answer age", "s", width=100),
-            Column("D", "Fresh for", "s", width=100),
-            Column("E", "Dropped at", "s", width=110),
-            Column("G", "Records", "none", width=90),
-            Column("F", "Not read", "none", width=90, thresholds=[(1, ORANGE)]),
-            Column("hotkey", "Miner"),
+            Column("hotkey", ""),
+            Column("miner", "Miner", width=110),
+            Column("C", "Age", "s", 0, width=90),
+            Column("D", "Bound", "s", 0, width=90),
+            Column("E", "Age of bound", "percentunit", 0, width=110, thresholds=[(0.5, ORANGE), (1, RED)]),
+            Column("F", "Records", "none", 0, width=90),
+            Column("G", "Rejected", "none", 0, width=90, thresholds=[(1, ORANGE)]),
+            Column("reason", "Reason", width=150),
+            Column("doubt", "Doubt"),
         ],
-        empty="No feed known: the exporter is down, or has not asked yet",
+        empty="No feed known: the exporter is down, or has sent no request yet",
         sort=("State", False),
-        size=(24, 11),
+        size=(24, 9),
     ),
-    lines(
+    graph(
+        "Requests per hour by endpoint",
+        f"The ten endpoints that are asked most. One key causes at most {BUDGET} requests an hour. "
+        "Scrapes cause none, as each feed is asked once per time to live.",
+        [Query(_top("chutes_api_requests_total", "endpoint"), "{{endpoint}}", FADING)],
+        unit="none",
+        decimals=0,
+        calcs=("lastNotNull", "max"),
+        size=(12, 8),
+    ),
+    graph(
+        "Requests per hour by result",
+        "Requests by HTTP status, or by the reason where no whole answer came. Anything but 200 is a problem of the "
+        "API, the key or the network.",
+        [Query(_top("chutes_api_requests_total", "code"), "{{code}}", FADING)],
+        unit="none",
+        decimals=0,
+        calcs=("lastNotNull", "max"),
+        size=(12, 8),
+    ),
+)
+
+EXPORTER.fold(
+    "API",
+    graph(
         "Age of answers",
-        "Time since each feed's newest good answer was asked for. Stats, scores and history in it can be 10 minutes "
-        "older. Saw teeth are normal; a line that climbs is a feed that fails.",
-        [Query(f"max by (feed) (time() - {SUCCESS})", "{{feed}}")],
+        "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal, a line that climbs is a feed "
+        "that fails. The table above has the bounds.",
+        [
+            Query(top_ten_at_end(FEED_AGE, FEED_AGE, "feed"), "{{feed}}"),
+        ],
         unit="s",
-        size=(24, 8),
+        decimals=0,
     ),
-    lines(
-        "Requests by outcome",
-        "Requests a second by HTTP status, or by the reason where there was no whole answer. Anything but 200 is a "
-        "trouble of the API, the key or the network.",
-        [Query(_rate("chutes_api_requests_total", "code"), "{{code}}", FADING)],
-        unit="reqps",
-        stacked=True,
-    ),
-    lines(
-        "Requests by endpoint",
-        "Requests a second by endpoint. It does not grow with scrapes: each endpoint is asked once a freshness period.",
-        [Query(_rate("chutes_api_requests_total", "endpoint"), "{{endpoint}}", FADING)],
-        unit="reqps",
-    ),
-    lines(
-        "Latency, 90 % of requests",
-        "Time within which nine of ten answers had ended, by endpoint. When it nears --api.timeout, feeds begin to "
-        "fail.",
+    graph(
+        "Response time, 90th percentile",
+        "Time within which nine of ten answers ended, over all endpoints. Near --api.timeout, feeds begin to fail.",
         [
             Query(
-                f"histogram_quantile(0.9, {_rate('chutes_api_request_duration_seconds_bucket', 'endpoint, le')})",
-                "{{endpoint}}",
+                f"histogram_quantile(0.9, {_rate('chutes_api_request_duration_seconds_bucket', 'le')})",
+                "all endpoints",
                 FADING,
             )
         ],
         unit="s",
-        empty="Nothing was asked in this time range",
+        decimals=2,
     ),
-    lines(
-        "Bytes of answers",
-        "Bytes a second of the API's answers, decompressed. The list of chutes is the largest; it carries their code.",
-        [Query(_rate("chutes_api_response_bytes_total", "endpoint"), "{{endpoint}}", FADING)],
-        unit="Bps",
-        stacked=True,
+    graph(
+        "Bytes per hour by endpoint",
+        "Bytes of the API's answers, decompressed, for the ten largest endpoints. The list of chutes is the largest.",
+        [Query(_top("chutes_api_response_bytes_total", "endpoint"), "{{endpoint}}", FADING)],
+        unit="bytes",
+        decimals=0,
+        calcs=("lastNotNull", "max"),
     ),
-    lines(
-        "Feed reads by result",
-        "Reads of feeds a second: answered from the cache (hit), by a request (miss), by a request under way (joined), "
-        "with older data (stale), or not at all (failed).",
-        [Query(_rate("chutes_feed_requests_total", "result"), "{{result}}", FADING)],
-        unit="ops",
-        states=READING,
-        stacked=True,
-    ),
-    lines(
-        "Records that could not be read",
-        "Records a second that were left out because they made no sense, by endpoint. The API has changed, or is "
-        "broken: the log names the field.",
-        [Query(_rate("chutes_api_rejected_records_total", "endpoint"), "{{endpoint}}", FADING)],
-        unit="ops",
+    graph(
+        "Rejected records per hour",
+        "Records that could not be read and were left out, for the ten endpoints with the most. The log names the "
+        "field.",
+        [Query(_top("chutes_api_rejected_records_total", "endpoint"), "{{endpoint}}", FADING)],
+        unit="none",
+        decimals=0,
+        calcs=("lastNotNull", "max"),
     ),
 )
 
-EXPORTER.row(
-    "What does it cost?",
-    lines(
-        "Time of collectors",
-        "How long each collector waited for answers and worked on them in the last scrape. Close to the scrape "
-        "timeout, pages show older data.",
-        [Query(platform("chutes_scrape_collector_duration_seconds", "collector"), "{{collector}}")],
-        unit="s",
+EXPORTER.fold(
+    "Exporter",
+    graph(
+        "Feed reads by result",
+        "Reads of feeds per second: from the cache (hit), by a request (miss), by a request under way (coalesced), "
+        "with older data (stale), or none (failed).",
+        [Query(_rate("chutes_feed_requests_total", "result"), "{{result}}", FADING)],
+        unit="ops",
+        decimals=2,
+        states=READING,
+        stacked=True,
     ),
-    lines(
+    graph(
+        "Collector time",
+        "Time that each collector waited for answers and worked on them, for the ten slowest. Near the scrape "
+        "timeout, pages show older data.",
+        [Query(top_ten_at_end(DURATION, DURATION, "collector"), "{{collector}}")],
+        unit="s",
+        decimals=2,
+    ),
+    graph(
         "Collectors without fresh answers",
-        "Collectors that did not get fresh answers to all they asked: their samples are older, or missing.",
+        "Collectors whose samples are older than they should be, or missing.",
         [
             Query(
-                f"(1 - min by (collector) (chutes_scrape_collector_success{{{JOB}}})) > 0",
+                f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0",
                 "{{collector}}",
-                data=SICK,
+                SICK,
             )
         ],
         unit="none",
-        stacked=True,
-        empty="Every collector had fresh answers, if the exporter is up",
+        decimals=0,
+        empty="Every collector has fresh answers, if the exporter is up",
     ),
-    lines(
+    graph(
         "Series",
-        "Series of all collectors, and how many there may be. Samples that the API described twice are left out.",
+        "Series of all collectors, their limit (--max-series), and samples left out because the API described them "
+        "twice.",
         [
-            Query(platform("chutes_scrape_series"), "series"),
-            Query(platform("chutes_scrape_series_limit"), "limit"),
+            Query(of_exporters("chutes_scrape_series"), "series"),
+            Query(of_exporters("chutes_scrape_series_limit"), "limit"),
             Query(
-                f"sum(max by (collector, hotkey) (chutes_scrape_collector_duplicate_samples{{{JOB}}}))",
+                f"sum({of_exporters('chutes_scrape_collector_duplicate_samples', 'collector', 'hotkey')})",
                 "left out as duplicates",
             ),
         ],
         unit="none",
+        decimals=0,
     ),
-    lines(
-        "Scrape duration",
-        "How long Prometheus waited for the page. Most of it is the slowest endpoint whenever something is asked anew.",
-        [Query(f"max by (job) (scrape_duration_seconds{{{JOB}}} {WAS_EXPORTER})", "{{job}}", ALL)],
+    graph(
+        "Scrape time",
+        "Time that Prometheus waited for the page, by job. When a request is due, it is the time of the slowest "
+        "endpoint.",
+        [Query(f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL)],
         unit="s",
+        decimals=2,
     ),
-    lines(
-        "Processor time",
-        "Share of one core that the exporter uses. It grows with the series of the page and with scrapes.",
+    graph(
+        "CPU time",
+        "Share of one core that the busiest exporter of a job uses. It grows with series and scrapes.",
         [
             Query(
-                f"max by (job) (rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval]) {WAS_EXPORTER})",
+                f"max by (job) (rate({select('process_cpu_seconds_total', EXPORTERS)}[$__rate_interval]) {SEEN})",
                 "{{job}}",
                 FADING,
             )
         ],
         unit="percentunit",
+        decimals=1,
     ),
-    lines(
+    graph(
         "Memory",
-        "Memory that the exporter holds. docs/performance.md has what to expect for which size.",
-        [Query(f"max by (job) (process_resident_memory_bytes{{{JOB}}} {WAS_EXPORTER})", "{{job}}")],
+        "Resident memory of the largest exporter of a job. docs/performance.md shows what to expect.",
+        [Query(f"max by (job) ({select('process_resident_memory_bytes', EXPORTERS)} {SEEN})", "{{job}}")],
         unit="bytes",
-    ),
-    rows(
-        "Versions",
-        "The exporters, their versions, and how long ago the configuration in force was read.",
-        [
-            Query(
-                f"max by (job, version, python) (chutes_exporter_build_info{{{JOB}}})",
-            ),
-            Query(
-                f"time() - max by (job) (chutes_exporter_config_last_reload_success_timestamp_seconds{{{JOB}}})",
-            ),
-        ],
-        [
-            Column("job", "Job"),
-            Column("version", "Version", width=120),
-            Column("python", "Python", width=120),
-            Column("B", "Configuration read", "s", width=160),
-        ],
-        empty="No exporter: it is down, or Prometheus does not scrape it",
-        sort=("Job", False),
-        size=(24, 5),
+        decimals=0,
     ),
 )

@@ -1,263 +1,274 @@
-"""The life of each instance (starts, the first hour, purges, multipliers) and the private gate."""
+"""Which instances do not earn, which can lose their score, and what started and ended?"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from grafana.parts import WATCHED, Board, Column, Query, lines, miner, or_absence, platform, rows, tile, with_chute_name
+from grafana.parts import (
+    EXPORTERS,
+    MINER_COLUMNS,
+    MINERS,
+    Board,
+    Column,
+    Query,
+    board_link,
+    graph,
+    of_miners,
+    of_platform,
+    or_load_rules,
+    recorded,
+    select,
+    short,
+    stat_panel,
+    table_panel,
+)
 from grafana.states import FLAG, INSTANCE, ORANGE, RED
 from grafana.worlds import BUSY, FADING_KEYED, KEYED, SICK, STOCKED
+
+NONE: Final = "No instances known. They need the miner's key and the rules; the Exporter board shows what is missing."
+STATES: Final = recorded("hotkey_state:chutes_fleet_instances:newest")
+STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:newest")
+INFO: Final = recorded("hotkey_instance_id:chutes_instance_info:newest", chute_id="~$chute")
+TO_PURGE: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_purge:newest")
+TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:newest")
+
+
+def _instance(metric: str) -> str:
+    return of_miners(metric, "instances", "instance_id")
+
+
+def _in(state: str) -> str:
+    return f"sum({recorded('hotkey_state:chutes_fleet_instances:newest', state=state)})"
+
+
+def _events(counter: str) -> str:
+    return f"sum(max by (hotkey) (increase({select(counter, EXPORTERS, MINERS)}[1h])))"
+
 
 INSTANCES: Final = Board(
     "chutes-instances",
     "Chutes instances",
-    "The life of each instance of the watched miners, from its start to its end. All of it needs the miner's key.",
+    "Which instances do not earn, which can still lose their score, and what started and ended?",
+    variables=("cluster", "job", "instance", "hotkey", "chute"),
 )
 
-ACTIVE: Final = miner("chutes_instance_active", "instance_id")
-CREATED: Final = miner("chutes_instance_created_timestamp_seconds", "instance_id")
-ACTIVATED: Final = miner("chutes_instance_activated_timestamp_seconds", "instance_id")
-SECURED: Final = miner("chutes_instance_secured_timestamp_seconds", "instance_id")
-PURGE: Final = miner("chutes_instance_purge_timestamp_seconds", "instance_id")
-ERRORS: Final = miner("chutes_instance_verification_error_info", "instance_id")
-STARTING: Final = f"{ACTIVE} == 0 unless on (hotkey, instance_id) {ACTIVATED}"
-INFO: Final = "topk by (hotkey, instance_id) (1, {})".format(
-    miner("chutes_instance_info", "instance_id", "chute_id", "version", "chutes_version", "billed_to")
-)
-STATE: Final = (
-    f"(3 * ({ACTIVE} == 1))\n"
-    f"or on (hotkey, instance_id) (0 * ({ACTIVE} == 0 and on (hotkey, instance_id) {ERRORS}))\n"
-    f"or on (hotkey, instance_id) (1 + ({STARTING}))\n"
-    f"or on (hotkey, instance_id) (2 + ({ACTIVE} == 0))"
-)
-"""The number of each instance's state in `grafana.states.INSTANCE`."""
-TEE_INSTANCES: Final = (
-    f"sum by (hotkey) ({ACTIVE} * on (hotkey, instance_id) group_left (chute_id) {INFO}"
-    f" and on (chute_id) {platform('chutes_chute_info', 'chute_id', tee='true')})\n"
-    f"or on (hotkey) 0 * {miner('chutes_miner_private_gate_instances')}"
-)
-"""Active instances of TEE chutes, by miner. One of them opens the private gate."""
-
-
-def _in(state: str) -> str:
-    return f"sum({miner('chutes_fleet_instances', 'state', state=state)})"
-
-
-def _pace(metric: str) -> str:
-    return f"max by (hotkey) (increase({metric}{{{WATCHED}}}[1h]))"
-
-
-INSTANCES.row(
-    "Which instances run, and which do not?",
-    tile(
+INSTANCES.show(
+    stat_panel(
         "Active",
-        "Instances that serve and earn. When it falls, the Fleet board shows which GPUs are free.",
-        or_absence(_in("active"), "instances"),
+        "Instances that serve requests and earn. If their number falls, the Fleet board shows which GPUs are free.",
+        [Query(or_load_rules(_in("active")), data=KEYED)],
         decimals=0,
+        empty="no instances known",
+        trend=True,
+        size=(5, 4),
     ),
-    tile(
+    stat_panel(
         "Starting",
-        "Instances that hold GPUs and were never active. Minutes are normal; another tile says how long the longest "
-        "has taken.",
-        or_absence(_in("starting"), "instances"),
+        "Instances that hold GPUs and were never active. Minutes are normal; after half an hour one is stuck.",
+        [Query(or_load_rules(_in("starting")), data=KEYED)],
         decimals=0,
+        empty="no instances known",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
     ),
-    tile(
+    stat_panel(
         "Disabled",
-        "Instances that were active and that their miner disabled. They serve no requests, and keep earning until they "
-        "are deleted. The service purges them by the rule for starting ones.",
-        or_absence(_in("disabled"), "instances"),
+        "Instances that were active and that their miner disabled. They serve no requests, and keep earning until "
+        "they are deleted.",
+        [Query(or_load_rules(_in("disabled")), data=KEYED)],
         decimals=0,
+        empty="no instances known",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
     ),
-    tile(
-        "Longest start",
-        "How long the oldest instance that was never active has been starting. Beyond half an hour it is stuck: look "
-        "at its log, then delete it.",
-        or_absence(f"max(time() - {CREATED} and on (hotkey, instance_id) ({STARTING}))", "instances"),
-        unit="s",
-        thresholds=[(1800, ORANGE), (3600, RED)],
+    stat_panel(
+        "Not secured",
+        "Active public instances in their first hour. If one ends now, it loses everything that it has scored.",
+        [Query(or_load_rules(f"(count({TO_SECURED}) or on () 0 * {_in('active')})"), data=KEYED)],
         decimals=0,
+        empty="no instances known",
+        size=(5, 4),
     ),
-    tile(
+    stat_panel(
         "Next purge",
-        "Time until the service purges an instance that is still starting, for the one that is next: 3.5 hours after "
-        "its creation, or 3 hours after its verification.",
-        or_absence(f"min({PURGE} - time())", "instances"),
+        "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
+        "after its verification. Read its log, or delete it to free its GPUs.",
+        [Query(or_load_rules(f"min({TO_PURGE})"), data=SICK)],
         unit="s",
+        decimals=0,
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
-        decimals=0,
+        empty="none",
+        size=(4, 4),
     ),
-    tile(
-        "In their first hour",
-        "Active public instances that lose everything they scored if they end now: their activation is less than an "
-        "hour ago. Private ones lose it at any age when their miner deletes them.",
-        or_absence(f"count({SECURED} > time()) or on () 0 * count({CREATED})", "instances"),
-        decimals=0,
-    ),
-    tile(
-        "Mean multiplier",
-        "Compute units that a second of an active instance earns, on average. From 2 to 8 hours after its activation "
-        "an instance approaches the chute's present value without the bounty, so it falls after a bounty.",
-        or_absence(
-            f"avg({miner('chutes_instance_compute_multiplier', 'instance_id')}"
-            f" and on (hotkey, instance_id) {ACTIVE} == 1)",
-            "instances",
-        ),
-        decimals=2,
-    ),
-    tile(
-        "GPU rates, an hour",
-        "The sum of the hourly rates of the active instances' GPUs, in US dollars, as they were at the launch. The "
-        "multiplier follows from them; nobody is paid by them.",
-        or_absence(
-            f"sum({miner('chutes_instance_price_usd_per_hour', 'instance_id')}"
-            f" and on (hotkey, instance_id) {ACTIVE} == 1)",
-            "instances",
-        ),
-        unit="currencyUSD",
-        decimals=2,
-    ),
-)
-
-INSTANCES.row(
-    "Every instance, those that do not earn first",
-    rows(
+    table_panel(
         "Instances",
-        "Starting ones first. A public one is secured an hour after its activation: deleted earlier, it loses all that "
-        "it scored. The last check is the prober's. A private one ends when its time is over and no requests come.",
+        "Each instance, those that do not earn first. A click on a chute opens it on the Market board. The "
+        "multiplier approaches its target from 2 to 8 hours after the activation; the target is that of the cheapest "
+        "GPU.",
         [
-            Query(f"({STATE}) * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
+            Query(f"{STATE} * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
+            Query(short(f"{INFO} * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"), data=STOCKED),
             Query(
-                with_chute_name(INFO),
+                f"{INFO} * on (chute_id) group_left () {of_platform('chutes_chute_gpus', 'chutes', 'chute_id')}",
                 data=STOCKED,
             ),
-            Query(f"time() - {CREATED}", data=STOCKED),
+            Query(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}", data=STOCKED),
+            Query(_instance("chutes_instance_compute_multiplier"), data=STOCKED),
             Query(
-                f"{ACTIVATED} - on (hotkey, instance_id) {CREATED}",
-                data=STOCKED,
+                f"{INFO} * on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:target", data=STOCKED
             ),
-            Query(f"clamp_min({SECURED} - time(), 0)", data=STOCKED),
-            Query(miner("chutes_instance_compute_multiplier", "instance_id"), data=STOCKED),
-            Query(miner("chutes_instance_price_usd_per_hour", "instance_id"), data=STOCKED),
-            Query(miner("chutes_instance_bounty", "instance_id"), data=STOCKED),
-            Query(miner("chutes_instance_verified", "instance_id"), data=STOCKED),
-            Query(f"time() - {miner('chutes_instance_last_verified_timestamp_seconds', 'instance_id')}", data=STOCKED),
-            Query(f"{PURGE} - time()", data=SICK),
-            Query(f"{miner('chutes_instance_stop_billing_timestamp_seconds', 'instance_id')} - time()", data=STOCKED),
+            Query(TO_SECURED, data=SICK),
+            Query(TO_PURGE, data=SICK),
+            Query(of_miners("chutes_instance_outdated", "instances", "instance_id") + " == 1", data=SICK),
+            Query(f"{_instance('chutes_instance_stop_billing_timestamp_seconds')} - time()", data=STOCKED),
+            Query(f"time() - {_instance('chutes_instance_last_verified_timestamp_seconds')}", data=STOCKED),
         ],
         [
-            Column("A", "State", states=INSTANCE, width=80),
-            Column("name", "Chute"),
-            Column("C", "Age", "s", width=85),
-            Column("D", "Start took", "s", width=90),
-            Column("E", "Secured in", "s", width=95),
-            Column("K", "Purged in", "s", width=95),
-            Column("F", "Multiplier", "none", width=90),
-            Column("G", "GPU rate", "currencyUSD", width=85),
-            Column("H", "Bounty", states=FLAG, width=75),
-            Column("I", "Verified", states=FLAG, width=80),
-            Column("J", "Last check", "s", width=100),
-            Column("L", "Ends in", "s", width=90),
-            Column("instance_id", "Id", width=300),
+            Column("A", "State", states=INSTANCE, width=90),
+            Column("chute_id", ""),
+            Column("name", "Chute", link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+            *MINER_COLUMNS,
+            Column("C", "GPUs", "none", 0, width=60),
+            Column("D", "Age", "s", 0, width=80),
+            Column("E", "Multiplier", "none", 2, width=90),
+            Column("F", "Target", "none", 2, width=80),
+            Column("G", "Secured in", "s", 0, width=95, thresholds=[(1, ORANGE)]),
+            Column("H", "Purged in", "s", 0, width=95, thresholds=[(float("-inf"), RED), (5400, ORANGE)]),
+            Column("I", "Outdated", states=FLAG, width=85),
+            Column("J", "Ends in", "s", 0, width=85),
+            Column("K", "Last check", "s", 0, width=95),
+            Column("instance_id", "Id", width=290),
         ],
-        empty="No instance known: there is none, the exporter has no key, or the API has not answered (see the tiles)",
+        empty=NONE,
         sort=("State", False),
-        size=(24, 13),
+        size=(24, 11),
     ),
-)
-
-INSTANCES.row(
-    "How does it move?",
-    lines(
+    graph(
         "Instances by state",
-        "Every instance in exactly one state. A growing band of starting ones is a chute that does not come up.",
-        [
-            Query(
-                f"sum by (state) ({miner('chutes_fleet_instances', 'state')})",
-                "{{state}}",
-                KEYED,
-            )
-        ],
+        "Each instance in exactly one state. A growing band of starting ones is a chute that does not come up.",
+        [Query(f"sum by (state) ({STATES})", "{{state}}", KEYED)],
         unit="none",
+        decimals=0,
         states=INSTANCE,
         stacked=True,
-        empty="Nothing known: the exporter has no key, or the API has not answered",
-    ),
-    lines(
-        "Starts and ends, past hour",
-        "Instances that began and ended while the exporter watched, in the hour before. Many of both cost score: a "
-        "public instance that ends within its first hour takes back everything that it scored.",
-        [
-            Query(_pace("chutes_observed_instances_started_total"), "started by {{hotkey}}", FADING_KEYED),
-            Query(_pace("chutes_observed_instances_stopped_total"), "ended of {{hotkey}}", FADING_KEYED),
-        ],
-        unit="none",
-        empty="Nothing observed: the exporter has no key, or Prometheus has not scraped it twice",
-    ),
-    rows(
-        "Private gate",
-        "Launching private chutes needs 4 active public instances with 12 GPUs, an activation 3 days ago (of one that "
-        "ended, too), and 16 active GPUs on average over 7 days; or one active TEE instance instead of all that.",
-        [
-            Query(miner("chutes_miner_private_gate_instances"), data=KEYED),
-            Query(miner("chutes_miner_private_gate_gpus"), data=KEYED),
-            Query(
-                f"time() - {miner('chutes_miner_private_gate_oldest_activation_timestamp_seconds')}",
-                data=STOCKED,
-            ),
-            Query(miner("chutes_miner_average_active_gpus"), data=BUSY),
-            Query(TEE_INSTANCES, data=KEYED),
-        ],
-        [
-            Column("hotkey", "Miner"),
-            Column("A", "Public instances", "none", width=120),
-            Column("B", "Their GPUs", "none", width=90),
-            Column("C", "Oldest activation", "s", width=120),
-            Column("D", "Average GPUs", "none", width=105),
-            Column("E", "TEE", "none", width=60),
-        ],
-        empty="Nothing known: the exporter has no key, or the API has not answered",
-        sort=("Miner", False),
+        empty=NONE,
         size=(12, 8),
     ),
-    lines(
-        "Time to become active",
-        "How long the instances that are active now took to start: the mean and the longest. When it grows, look at "
-        "image pulls, disks and the network.",
+    graph(
+        "Starts and ends per hour",
+        "Instances that started and ended while the exporter watched. A public instance that ends within its first "
+        "hour loses everything that it has scored.",
         [
-            Query(
-                f"{calc}({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {ACTIVE} == 1)",
-                legend,
-                STOCKED,
-            )
-            for calc, legend in (("avg", "mean"), ("max", "longest"))
-        ],
-        unit="s",
-        empty="No active instance known",
-    ),
-    lines(
-        "Units a second",
-        "The sum of the compute multipliers of the active instances: compute units that a second earns, as the list of "
-        "all miners has them. Disabled instances keep earning and are not in it.",
-        [
-            Query(miner("chutes_miner_active_compute_multiplier"), "{{hotkey}}", KEYED),
+            Query(_events("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
+            Query(_events("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
         ],
         unit="none",
-        empty="Nothing known: the exporter has no key, or the API has not answered",
+        decimals=0,
+        bars=True,
+        calcs=("sum", "max"),
+        empty="Nothing observed. It needs the miner's key, and two scrapes.",
+        size=(12, 8),
     ),
-    lines(
-        "Active instances by the platform's count",
-        "Active instances in the list of all miners', which has only verified ones, and in the miner's own list. They "
-        "are asked at different times, so they differ for some minutes after a change.",
+)
+
+INSTANCES.fold(
+    "Lifetimes",
+    graph(
+        "Age of instances",
+        "Age of the oldest, the median and the newest instance. A median that stays low means that instances do not "
+        "last.",
         [
-            Query(miner("chutes_miner_active_instances"), "{{hotkey}}", KEYED),
+            Query(f"max(time() - {_instance('chutes_instance_created_timestamp_seconds')})", "oldest", STOCKED),
             Query(
-                f"sum by (hotkey) ({miner('chutes_fleet_instances', 'state', state='active')})",
-                "own list of {{hotkey}}",
+                f"quantile(0.5, time() - {_instance('chutes_instance_created_timestamp_seconds')})", "median", STOCKED
+            ),
+            Query(f"min(time() - {_instance('chutes_instance_created_timestamp_seconds')})", "newest", STOCKED),
+        ],
+        unit="s",
+        decimals=0,
+        empty=NONE,
+    ),
+    graph(
+        "Time to become active",
+        "Time that the present instances took to become active. If it grows, look at image pulls, disks and the "
+        "network.",
+        [
+            Query(f"avg({recorded('hotkey_instance_id:chutes_instance_start_seconds:newest')})", "mean", STOCKED),
+            Query(f"max({recorded('hotkey_instance_id:chutes_instance_start_seconds:newest')})", "longest", STOCKED),
+        ],
+        unit="s",
+        decimals=0,
+        empty="No active instance known",
+    ),
+    graph(
+        "Compute units per second",
+        "Sum of the multipliers of each miner's active instances, for the ten largest. Disabled instances are not in "
+        "it.",
+        [
+            Query(
+                f"sum({of_miners('chutes_miner_active_compute_multiplier', 'active_instances')})",
+                "chosen miners",
                 KEYED,
+            )
+        ],
+        unit="none",
+        decimals=1,
+    ),
+    graph(
+        "Active instances by the platform's count",
+        "Active instances in the platform's list, which has only verified ones, and in the miners' own lists. They "
+        "are asked at different times, and differ for some minutes after a change.",
+        [
+            Query(f"sum({of_miners('chutes_miner_active_instances', 'active_instances')})", "platform's list", KEYED),
+            Query(_in("active"), "own lists", KEYED),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+    graph(
+        "Active GPUs",
+        "GPUs that were active at each full hour, those of distinct chutes, and the average of 7 days. Public "
+        "instances count once they are an hour old.",
+        [
+            Query(f"sum({of_miners('chutes_miner_active_gpus', 'unique_chute_history')})", "active", BUSY),
+            Query(
+                f"sum({of_miners('chutes_miner_unique_chute_gpus', 'unique_chute_history')})", "distinct chutes", BUSY
+            ),
+            Query(
+                f"sum({of_miners('chutes_miner_average_active_gpus', 'unique_chute_history')})", "7-day average", BUSY
             ),
         ],
         unit="none",
-        empty="Nothing known: the exporter has no key, or the API has not answered",
+        decimals=0,
+    ),
+)
+
+INSTANCES.fold(
+    "Private gate",
+    table_panel(
+        "Private gate",
+        "Launching private chutes needs 4 active public instances with 12 GPUs, an activation 3 days ago, and 16 "
+        "active GPUs on average over 7 days; or one active TEE instance instead.",
+        [
+            Query(short(of_miners("chutes_miner_private_gate_instances", "instances")), data=KEYED),
+            Query(of_miners("chutes_miner_private_gate_gpus", "instances"), data=KEYED),
+            Query(
+                "time() - " + of_miners("chutes_miner_private_gate_oldest_activation_timestamp_seconds", "instances"),
+                data=STOCKED,
+            ),
+            Query(of_miners("chutes_miner_average_active_gpus", "unique_chute_history"), data=BUSY),
+        ],
+        [
+            *MINER_COLUMNS,
+            Column("A", "Public instances (4)", "none", 0, width=160),
+            Column("B", "Their GPUs (12)", "none", 0, width=140),
+            Column("C", "Oldest activation (3 days)", "s", 0, width=190),
+            Column("D", "GPUs, 7-day average (16)", "none", 1),
+        ],
+        empty="Nothing known. It needs the miner's key.",
+        sort=("Miner", False),
+        size=(24, 6),
     ),
 )

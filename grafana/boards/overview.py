@@ -1,363 +1,427 @@
-"""The miner's health, earnings and trends."""
+"""Is everything all right, what do I earn, and what changed overnight?"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
+
+import yaml
 
 from grafana.parts import (
     ALERTS,
-    SIGNED_FEEDS,
-    WATCHED,
+    EXPORTERS,
+    MINER_COLUMNS,
+    MINERS,
     Board,
     Column,
     Query,
     board_link,
-    lines,
-    miner,
-    or_absence,
-    platform,
-    rows,
-    tile,
+    graph,
+    of_miners,
+    or_load_rules,
+    recorded,
+    select,
+    short,
+    stat_panel,
+    table_panel,
+    top_ten_at_end,
     with_chute_name,
 )
-from grafana.states import ACCEPTED, ANSWERS, BLACKLISTED, GPU, ORANGE, RED, REGISTERED, SEVERITY
-from grafana.worlds import ALARMED, ALL, BUSY, FADING_BUSY, KEYED, SICK, STOCKED
+from grafana.states import GPU, ORANGE, RED, REGISTERED, SEVERITY, State
+from grafana.worlds import ALARMED, ALL, BUSY, FADING_KEYED, KEYED, SICK, STOCKED
 
-GPUS: Final = miner("chutes_fleet_gpus", "gpu", "state")
-EARNING: Final = miner("chutes_fleet_gpus", "gpu", "state", state="~earning|disabled")
-NOT_EARNING: Final = miner("chutes_fleet_gpus", "gpu", "state", state="~idle|unverified")
-ALERT_LABELS: Final = "alertname, severity, hotkey, job, feed, collector, server, server_id, gpu, chute_id, instance_id"
-"""All labels of alerts. Each firing alert is a row."""
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
-SEATS: Final = 256
-"""Seats of the subnet."""
-SCORE: Final = miner("chutes_miner_score_ratio")
-UNITS: Final = miner("chutes_miner_window_compute_units", "window")
+ALERT_LABELS: Final = "alertname, severity, hotkey, server, gpu, feed"
+ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
+
+SHARE: Final = recorded("hotkey:chutes_miner_score_ratio:newest")
+HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:newest")
+RANK: Final = recorded("hotkey:chutes_miner_score_rank:newest")
+
+
+BEHIND: Final = recorded("hotkey:chutes_miner_seats_behind:newest")
+PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
+VERIFIED: Final = recorded("hotkey_gpu_id:chutes_gpu_verified:newest")
+COSTS: Final = tuple(
+    State(f"{rule['alert']} {rule['labels']['severity']}", rule["annotations"]["cost"])
+    for group in yaml.safe_load(ALERT_RULES.read_text())["groups"]
+    for rule in group["rules"]
+)
+"""The cost of each alert, as its rule has it."""
+
+
+def _gpus(states: str) -> str:
+    return f"sum by (hotkey) ({recorded('hotkey_state:chutes_fleet_gpus:sum', state=states)})"
+
+
+def _events(counter: str) -> str:
+    return f"sum(max by (hotkey) (increase({select(counter, EXPORTERS, MINERS)}[1h])))"
+
+
+def _alerts(**where: str) -> str:
+    return select("ALERTS", ALERTS, alertstate="firing", **where)
+
 
 OVERVIEW: Final = Board(
     "chutes-overview",
     "Chutes miner overview",
-    "Whether everything is all right with the watched miners, what they earn, and how it moves.",
+    "Is everything all right with the watched miners, what do they earn, and what changed overnight?",
 )
 
-OVERVIEW.row(
-    "Is everything all right?",
-    tile(
-        "API",
-        "The share of the exporter's questions that the Chutes API answered when it was last asked. Below 100 %, the "
-        "Exporter board says which fail and why; at 0 nothing new is known, and the numbers here grow old.",
-        or_absence('avg(max by (feed, hotkey) (chutes_feed_up{job=~"$job", hotkey=~"$hotkey|"}))', "scores"),
-        unit="percentunit",
-        states=ANSWERS,
-        thresholds=[(float("-inf"), RED), (0.5, ORANGE), (1, "text")],
-        decimals=0,
-    ),
-    tile(
-        "Signature",
-        "Whether the API takes what the miner signs. When it is refused, compare the seed with the hotkey and the "
-        "clock with the right time, and see whether the hotkey has its seat. Without its key, the miner's servers, "
-        "GPUs and instances are not known.",
-        or_absence(
-            f"0 * count(chutes_feed_failure_info"
-            f'{{{WATCHED}, feed=~"{SIGNED_FEEDS}", reason=~"signature_refused|not_registered"}})\n'
-            f'or on () (count(chutes_feed_up{{{WATCHED}, feed=~"{SIGNED_FEEDS}"}} == 1) > bool 0)',
-            "servers",
-        ),
-        states=ACCEPTED,
-    ),
-    tile(
-        "Seat",
-        "Whether every watched miner has its seat on the subnet. Without one it has no score, and the API refuses its "
-        "signatures: register again.",
-        or_absence(f"min({miner('chutes_miner_registered')})", "metagraph"),
-        states=REGISTERED,
-    ),
-    tile(
-        "Blacklist",
-        "Whether a watched miner is blacklisted: then its launches are refused and it has no score. The Subnet board "
-        "has the reason; only the operators of the platform can lift it.",
-        or_absence(f"max({miner('chutes_miner_blacklisted')})", "metagraph"),
-        states=BLACKLISTED,
-    ),
-    tile(
-        "GPUs earning",
-        "The share of the GPUs that are in an active instance, or in one that its miner disabled, which keeps earning. "
-        "The Fleet board lists each GPU with its state, the ones that cost most first.",
-        or_absence(f"sum({EARNING}) / on () (sum({GPUS}) > 0)", "fleet"),
-        unit="percentunit",
-        thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.9, "text")],
-        decimals=0,
-    ),
-    tile(
-        "Idle or unverified",
-        "GPUs that are in no instance and earn nothing. Idle ones want a chute (the Market board says which pays), "
-        "unverified ones a look at the verification error on the Fleet board.",
-        or_absence(f"sum({NOT_EARNING})", "fleet"),
-        thresholds=[(1, ORANGE)],
-        decimals=0,
-    ),
-    tile(
-        "Next purge",
-        "Time until the service purges an instance that is still starting, for the one that is next: 3.5 hours after "
-        "its creation, or 3 hours after its verification. Look at its log, or delete it to free its GPUs.",
-        or_absence(f"min({miner('chutes_instance_purge_timestamp_seconds', 'instance_id')} - time())", "instances"),
-        unit="s",
-        thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
-        decimals=0,
-    ),
-    tile(
-        "Alerts firing",
-        "Critical alerts and warnings about the watched miners and the exporter. The table below lists them with their "
-        'age and runbook, and info as well. When this says "no rules", Prometheus does not load prometheus/rules/, '
-        "and no alert can fire.",
-        Query(
-            f'count(ALERTS{{{ALERTS}, alertstate="firing", severity=~"critical|warning"}})\n'
-            'or on () 0 * max(prometheus:chutes_rules:loaded{job=~"$job|"})',
-            data=ALL,
-        ),
-        thresholds=[(1, RED)],
-        decimals=0,
-        empty="no rules",
-    ),
-)
-
-OVERVIEW.row(
-    "What do I earn?",
-    tile(
+OVERVIEW.show(
+    stat_panel(
         "Score share",
-        "The share of all scores: compute units of the past day, divided by everybody's. The service computes it every "
-        "10 minutes. Weights, and then the incentive, follow it within 1 to 3 hours.",
-        or_absence(f"sum({SCORE})", "scores"),
+        "Share of all scores: the compute units of the past day. Weights, and then the incentive, follow it within 1 "
+        "to 3 hours. The small number is the change over the time range.",
+        [Query(or_load_rules(f"sum({SHARE})"), data=BUSY)],
         unit="percentunit",
-        decimals=3,
+        decimals=2,
+        empty="no score",
+        trend=True,
+        size=(5, 4),
     ),
-    tile(
+    stat_panel(
+        "Heading share",
+        "The score share that the miners approach within a day if all instances go on. Below the score share, the "
+        "score is about to fall: look for idle GPUs. Without a key it is the share of compute units of the past hour.",
+        [Query(or_load_rules(f"sum({HEADING})"))],
+        unit="percentunit",
+        decimals=2,
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
         "Rank",
-        "The place by score among all miners, 1 being the best; the best place where several miners are watched. A "
-        "sinking rank with a steady share means that others grow.",
-        or_absence(f"min({miner('chutes_miner_score_rank')})", "scores"),
+        "Place by score among all miners, 1 being the best. With several miners it is the place of the best one. A "
+        "falling place with a steady share means that others grow.",
+        [Query(or_load_rules(f"min({RANK})"), data=BUSY)],
         decimals=0,
+        empty="no score",
+        trend=True,
+        lower_is_better=True,
+        size=(4, 4),
     ),
-    tile(
-        "To the next better",
-        "The share that is missing to pass the next better miner, for the watched miner that is closest to it. "
-        "Compare it with what an idle GPU would bring.",
-        or_absence(f"min({miner('chutes_miner_score_next_better_ratio')} - on (hotkey) {SCORE})", "scores"),
-        unit="percentunit",
-        decimals=4,
-    ),
-    tile(
-        "To the next worse",
-        "The share between the miner and the next worse one, for the watched miner that is closest to losing a "
-        "place. When it nears 0, the place is about to be lost.",
-        or_absence(f"min({SCORE} - on (hotkey) {miner('chutes_miner_score_next_worse_ratio')})", "scores"),
-        unit="percentunit",
-        decimals=4,
-    ),
-    tile(
-        "Seats behind",
-        "Free seats, and seats with a lower incentive than the watched miner that is worst off. Validators count as "
-        "well, as they have no incentive, so fewer newcomers may take its seat. Below 5, bring GPUs to work.",
-        or_absence(
-            f"min({miner('chutes_miner_seats_behind')}) + on () ({SEATS} - {platform('chutes_metagraph_miners')})",
-            "metagraph",
-        ),
-        thresholds=[(float("-inf"), RED), (5, ORANGE), (10, "text")],
+    stat_panel(
+        "GPU-hours lost, 24 h",
+        "Hours of the past day in which GPUs were in no instance, with their cost where --gpu.cost gives it. The "
+        "Fleet board shows on which servers.",
+        [
+            Query(or_load_rules(f"sum({recorded('hotkey:chutes_fleet_gpu_hours_lost:sum1d')})"), "GPU-hours", STOCKED),
+            Query(
+                f"sum({recorded('hotkey_state:chutes_fleet_cost_usd:sum1d', state='~idle|unverified')})",
+                "cost",
+                SICK,
+                unit="currencyUSD",
+            ),
+        ],
         decimals=0,
+        empty="no GPUs known",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
     ),
-    tile(
-        "Compute share, 1 h",
-        "The share of everybody's compute units in the past hour. It moves first: the score share covers a whole day "
-        "and follows it.",
-        or_absence(
-            f"sum({miner('chutes_miner_window_compute_units', window='1h')})"
-            f" / on () {platform('chutes_platform_window_compute_units', window='1h')}",
-            "stats",
-        ),
-        unit="percentunit",
-        decimals=3,
-    ),
-    tile(
-        "Units a second",
-        "Compute units that a second earns now: the sum of the compute multipliers of the active instances. Disabled "
-        "ones keep earning and are not in it.",
-        or_absence(f"sum({miner('chutes_miner_active_compute_multiplier')})", "active_instances"),
-        decimals=1,
-    ),
-    tile(
-        "Score heading",
-        "The score share that the miner approaches within a day if all active instances go on unchanged. An estimate: "
-        "docs/earnings.md tells its error. Below the score share, the score is about to fall.",
-        or_absence(f"sum({miner('chutes_miner_score_heading_ratio')})", "score_heading"),
-        unit="percentunit",
-        decimals=3,
-    ),
-)
-
-OVERVIEW.row(
-    "How does it move?",
-    lines(
-        "Score share and its neighbours",
-        "The miner's share between those of the next better and the next worse, and the share that it is heading for. "
-        "Where a neighbour's line is near, a place is about to change hands.",
-        [
-            Query(SCORE, "{{hotkey}}", BUSY),
-            Query(miner("chutes_miner_score_heading_ratio"), "heading of {{hotkey}}", KEYED),
-            Query(miner("chutes_miner_score_next_better_ratio"), "next better than {{hotkey}}", BUSY - SICK),
-            Query(miner("chutes_miner_score_next_worse_ratio"), "next worse than {{hotkey}}", BUSY),
-        ],
-        unit="percentunit",
-        empty="No score: the miner has computed nothing, or the API has not answered",
-    ),
-    lines(
-        "Rank",
-        "The place by score and the place by incentive; lower is better. The incentive follows the score by 1 to 3 "
-        "hours: weights are set once an hour, and the chain applies them at its next epoch.",
-        [
-            Query(miner("chutes_miner_score_rank"), "score of {{hotkey}}", BUSY),
-            Query(miner("chutes_miner_incentive_rank"), "incentive of {{hotkey}}"),
-        ],
-        unit="none",
-    ),
-    lines(
-        "Share of compute by window",
-        "The miner's share of everybody's compute units in the past hour, day and week. The hour below the day means "
-        "that the score is about to fall: look for idle GPUs and instances that ended.",
+    stat_panel(
+        "Critical alerts",
+        "Alerts that mean lost money or a lost seat, and that somebody can act on now. The table below lists all "
+        "alerts.",
         [
             Query(
-                f"sum by (window) ({UNITS}) / on (window) {platform('chutes_platform_window_compute_units', 'window')}",
-                "past {{window}}",
+                or_load_rules(f"count({_alerts(severity='critical')}) or on () 0 * prometheus:chutes_rules:loaded"),
+                data=ALL,
             )
         ],
-        unit="percentunit",
+        thresholds=[(1, RED)],
+        decimals=0,
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
     ),
-    lines(
-        "GPUs by state",
-        "Every GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep earning: the Fleet "
-        "board lists them.",
-        [Query(f"sum by (state) ({GPUS})", "{{state}}", STOCKED)],
-        unit="none",
-        states=GPU,
-        stacked=True,
-        empty="No GPU known: there is none, the exporter has no key, or the API has not answered",
-    ),
-    lines(
-        "Work by window",
-        "Compute units of the past hour, day and week; and compute units and seconds in the score, which covers the "
-        "past day. Seconds that stay while units fall mean lower multipliers.",
+    table_panel(
+        "Miners",
+        "The watched miners. A click on a miner selects it, a click on its problem opens the runbook, and a click on "
+        "its idle or unverified GPUs opens the Fleet board.",
         [
-            Query(f"sum by (window) ({UNITS})", "units, past {{window}}"),
-            Query(f"sum({miner('chutes_miner_score_compute_units')})", "units in the score", BUSY),
-            Query(f"sum({miner('chutes_miner_score_instance_seconds')})", "seconds in the score", BUSY),
-            Query(f"sum({miner('chutes_miner_window_compute_seconds', window='1d')})", "seconds, past 1d"),
-        ],
-        unit="short",
-    ),
-    lines(
-        "Instances and bounties",
-        "Counting instances of the past hour, and those in the score, which covers the past day; some of them were "
-        "activated with a bounty. Many instances for little work are instances that do not stay up.",
-        [
-            Query(f"sum({miner('chutes_miner_window_instances', window='1h')})", "instances, past hour"),
-            Query(f"sum({miner('chutes_miner_score_instances')})", "instances in the score", BUSY),
-            Query(f"sum({miner('chutes_miner_score_bounties')})", "with a bounty, in the score", BUSY),
-        ],
-        unit="none",
-    ),
-    lines(
-        "Active GPUs and distinct chutes",
-        "GPUs that were active at each full hour, those of distinct chutes, and the average of 7 days. Public "
-        "instances count only once they are an hour old, and each with the GPUs that its chute asks for now.",
-        [
-            Query(f"sum(last_over_time({miner('chutes_miner_active_gpus')}[1h:1m]))", "active GPUs", FADING_BUSY),
+            Query(short(f"{recorded('hotkey:chutes_miner_registered:newest')}")),
+            Query(SHARE, data=BUSY),
+            Query(HEADING),
+            Query(RANK, data=BUSY),
+            Query(_gpus("~earning|disabled"), data=KEYED),
+            Query(_gpus("starting"), data=KEYED),
+            Query(_gpus("idle"), data=KEYED),
+            Query(_gpus("unverified"), data=KEYED),
             Query(
-                f"sum(last_over_time({miner('chutes_miner_unique_chute_gpus')}[1h:1m]))",
-                "GPUs of distinct chutes",
-                FADING_BUSY,
+                f"topk by (hotkey) (1, max by (hotkey, alertname) ({_alerts(severity='~critical|warning')}))",
+                data=SICK,
             ),
-            Query(f"sum({miner('chutes_miner_average_active_gpus')})", "active GPUs, average of 7 days", BUSY),
         ],
-        unit="none",
-    ),
-    lines(
-        "Incentive and consensus",
-        "The miner's share of the incentive of all seats, and the chain's consensus about it, which is near the "
-        "incentive and scaled otherwise. Both move with the chain's epochs, about every 72 minutes.",
         [
-            Query(miner("chutes_miner_incentive_ratio"), "incentive of {{hotkey}}"),
-            Query(miner("chutes_miner_consensus_ratio"), "consensus about {{hotkey}}"),
-        ],
-        unit="percentunit",
-    ),
-)
-
-OVERVIEW.row(
-    "What needs a look, and which chutes earned?",
-    rows(
-        "Alerts firing now",
-        "Every alert about the watched miners and the exporter, and since when its condition has held. The name leads "
-        "to what it costs, and from there to its runbook, which says what to check and what to do.",
-        [
-            Query(
-                f"\nor on ({ALERT_LABELS}) ".join(
-                    f"{state.value} * max by ({ALERT_LABELS})"
-                    f' (ALERTS{{{ALERTS}, alertstate="firing", severity="{state.text}"}})'
-                    for state in SEVERITY
-                ),
-                data=ALARMED,
+            *MINER_COLUMNS,
+            Column("A", "Seat", states=REGISTERED, width=90),
+            Column("B", "Share", "percentunit", 2, width=80),
+            Column("C", "Heading", "percentunit", 2, width=80),
+            Column("D", "Rank", "none", 0, width=60),
+            Column("E", "Earning", "none", 0, width=80),
+            Column("F", "Starting", "none", 0, width=80),
+            Column(
+                "G",
+                "Idle",
+                "none",
+                0,
+                width=60,
+                thresholds=[(1, ORANGE)],
+                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
             ),
+            Column(
+                "H",
+                "Unverified",
+                "none",
+                0,
+                width=90,
+                thresholds=[(1, RED)],
+                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
+            ),
+            Column("alertname", "Alert", link=RUNBOOK, tooltip="Open the runbook"),
+        ],
+        empty="No miner is watched, or the rules are not loaded",
+        sort=("Share", True),
+        size=(24, 5),
+    ),
+    table_panel(
+        "Alerts",
+        "Alerts about the chosen miners and the exporter, the gravest first, with the time since their condition "
+        "began and what they cost. The name opens the runbook, which says what to check and what to do.",
+        [
+            Query(select("alert:chutes_alerts:severity", hotkey="~$hotkey|"), data=ALARMED),
             Query(
-                f"max by ({ALERT_LABELS}) (\n"
-                f"  time() - ALERTS_FOR_STATE{{{ALERTS}}}\n"
-                f'  and on ({ALERT_LABELS}) ALERTS{{{ALERTS}, alertstate="firing"}}\n'
-                ")",
+                f"label_join(time() - max by ({ALERT_LABELS}) (ALERTS_FOR_STATE{{{ALERTS}}})"
+                f' and on ({ALERT_LABELS}) {_alerts()}, "cost", " ", "alertname", "severity")',
                 data=ALARMED,
             ),
         ],
         [
             Column("A", "Severity", states=SEVERITY, width=80),
-            Column("B", "Age", "s", width=75),
-            Column("alertname", "Alert", width=210, link=RUNBOOK),
-            Column("feed", "Feed", width=100),
-            Column("gpu", "Model", width=75),
-            Column("server", "Server", width=90),
-            Column("hotkey", "Miner", link=board_link("chutes-overview", hotkey="${__value.raw}")),
+            Column("alertname", "Alert", width=220, link=RUNBOOK, tooltip="Open the runbook"),
+            Column("hotkey", "Miner", width=120),
+            Column("server", "Server", width=110),
+            Column("gpu", "Model", width=80),
+            Column("feed", "Feed", width=110),
+            Column("B", "Age", "s", 0, width=80),
+            Column("cost", "Cost", states=COSTS),
         ],
-        empty="No alert fires, if the tile above does not say otherwise",
+        empty="No alert fires, if the number of critical alerts above is 0",
         sort=("Severity", False),
-        size=(12, 10),
+        size=(24, 5),
     ),
-    rows(
+    graph(
+        "GPUs by state",
+        "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep earning. The Fleet "
+        "board lists them.",
+        [Query(f"sum by (state) ({recorded('hotkey_state:chutes_fleet_gpus:sum')})", "{{state}}", STOCKED)],
+        unit="none",
+        decimals=0,
+        states=GPU,
+        stacked=True,
+        empty="No GPUs known. They need the miner's key and the rules.",
+        size=(12, 6),
+    ),
+    graph(
+        "Changes per hour",
+        "Events while the exporter watched: instances that started and ended, GPUs that became verified, and failed "
+        "verifications. Many starts and ends are instances that do not stay up.",
+        [
+            Query(_events("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
+            Query(_events("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
+            Query(
+                f"count({VERIFIED} == 1 unless on (hotkey, gpu_id) {VERIFIED} offset 1h == 1)"
+                f" or on () 0 * count({VERIFIED})",
+                "verified",
+                STOCKED,
+                step="1h",
+            ),
+            Query(
+                _events("chutes_observed_gpu_verification_failures_total"),
+                "failed verification",
+                FADING_KEYED,
+                step="1h",
+            ),
+        ],
+        unit="none",
+        decimals=0,
+        bars=True,
+        calcs=("sum", "max"),
+        empty="No events known. They need the miner's key.",
+        size=(12, 6),
+    ),
+)
+
+OVERVIEW.fold(
+    "Score over time",
+    graph(
+        "Score share by miner",
+        "The share of all scores, for the ten best of the chosen miners. It averages over a day.",
+        [Query(top_ten_at_end(short(SHARE), SHARE), "{{miner}}", BUSY)],
+        unit="percentunit",
+        decimals=2,
+    ),
+    graph(
+        "Heading share by miner",
+        "The score share that each miner approaches within a day, for the ten best. It reacts within minutes.",
+        [Query(top_ten_at_end(short(HEADING), HEADING), "{{miner}}")],
+        unit="percentunit",
+        decimals=2,
+    ),
+    graph(
+        "Distance to the neighbours in the ranking",
+        "Share that the chosen miner closest to a change of rank would need to pass the next better miner, and its "
+        "lead over the next worse one. Near 0, a place is about to change hands.",
+        [
+            Query(
+                f"min({of_miners('chutes_miner_score_next_better_ratio', 'scores')} - on (hotkey) {SHARE})",
+                "to the next better",
+                BUSY - SICK,
+            ),
+            Query(
+                f"min({SHARE} - on (hotkey) {of_miners('chutes_miner_score_next_worse_ratio', 'scores')})",
+                "lead over the next worse",
+                BUSY,
+            ),
+        ],
+        unit="percentunit",
+        decimals=3,
+    ),
+    graph(
+        "Rank by score and by incentive",
+        "Places of the best chosen miner; lower is better. The incentive follows the score by 1 to 3 hours, because "
+        "weights are set once an hour and the chain applies them at its next epoch.",
+        [
+            Query(f"min({RANK})", "by score", BUSY),
+            Query(f"min({of_miners('chutes_miner_incentive_rank', 'metagraph')})", "by incentive"),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+    graph(
+        "Share of compute by window",
+        "Share of everybody's compute units in the past hour, day and week. The hour below the day means that the "
+        "score is about to fall.",
+        [
+            Query(f"sum({recorded('hotkey_window:chutes_miner_window_compute_units:ratio', window=window)})", name)
+            for window, name in (("1h", "past hour"), ("1d", "past day"), ("7d", "past week"))
+        ],
+        unit="percentunit",
+        decimals=2,
+    ),
+    graph(
+        "Counting instances",
+        "Instances that count for the score of the past day, and those of the past hour. Many instances for little "
+        "work are instances that do not stay up.",
+        [
+            Query(f"sum({of_miners('chutes_miner_window_instances', 'stats', window='1h')})", "past hour"),
+            Query(f"sum({of_miners('chutes_miner_score_instances', 'scores')})", "past day", BUSY),
+            Query(f"sum({of_miners('chutes_miner_score_bounties', 'scores')})", "with a bounty, past day", BUSY),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+)
+
+OVERVIEW.fold(
+    "Seat",
+    graph(
+        "Seats behind",
+        "Seats with a lower incentive than the miner's, without free ones. Below 5 a newcomer may soon take its "
+        "seat: bring GPUs to work. The ten worst of the chosen miners.",
+        [Query(top_ten_at_end(short(BEHIND), BEHIND, lowest=True), "{{miner}}")],
+        unit="none",
+        decimals=0,
+    ),
+    graph(
+        "Incentive and consensus",
+        "Share of the incentive of all seats, and the chain's consensus about the miner, as sums over the chosen "
+        "miners. Both change with the chain's epochs, about every 72 minutes.",
+        [
+            Query(f"sum({of_miners('chutes_miner_incentive_ratio', 'metagraph')})", "incentive"),
+            Query(f"sum({of_miners('chutes_miner_consensus_ratio', 'metagraph')})", "consensus"),
+        ],
+        unit="percentunit",
+        decimals=2,
+    ),
+)
+
+OVERVIEW.fold(
+    "Money (estimates; they need --gpu.cost, --subnet.daily-emission and --alpha.price)",
+    graph(
+        "Estimated earnings and costs",
+        "Estimates in US dollars a day: incentive share x daily emission x price of alpha, the cost of all GPUs, and "
+        "the difference. docs/money.md explains their error.",
+        [
+            Query(f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:newest')})", "earnings", SICK),
+            Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", SICK),
+            Query(f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:newest')})", "profit", SICK),
+            Query(f"sum({recorded('hotkey:chutes_fleet_cost_usd:sum1d')})", "cost of GPUs, past day", SICK),
+        ],
+        unit="currencyUSD",
+        decimals=2,
+        empty="The figures are missing. Give the exporter --gpu.cost, --subnet.daily-emission and --alpha.price.",
+    ),
+    graph(
+        "Estimated dollars per earning GPU",
+        "Estimate: US dollars a day for each GPU that earned in the past day, for the ten best of the chosen miners.",
+        [Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}", SICK)],
+        unit="currencyUSD",
+        decimals=2,
+        empty="The figures are missing. Give the exporter --subnet.daily-emission and --alpha.price.",
+    ),
+    graph(
+        "Estimated alpha per day",
+        "Estimate: incentive share x daily emission to miners, and the same for each GPU that earned in the past day.",
+        [
+            Query(f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:newest')})", "all GPUs", SICK),
+            Query(f"avg({recorded('hotkey:chutes_miner_estimated_alpha_per_day:per_gpu')})", "per earning GPU", SICK),
+        ],
+        unit="none",
+        decimals=2,
+        empty="The figure is missing. Give the exporter --subnet.daily-emission.",
+    ),
+)
+
+OVERVIEW.fold(
+    "Earnings by chute",
+    table_panel(
         "Earnings by chute",
-        "Compute units of the watched miners by chute; counting instances, and those with a bounty, are of the past "
-        "day. A chute that holds GPUs and is far down earns less for them than others: see the Market board.",
+        "Compute units of the chosen miners by chute. A chute that holds GPUs and is far down earns less for them than "
+        "others: see the Market board.",
         [
             Query(
                 with_chute_name(
-                    f"sum by (chute_id) ({miner('chutes_miner_chute_window_compute_units', 'chute_id', window=window)})"
+                    "sum by (chute_id) ("
+                    + of_miners("chutes_miner_chute_window_compute_units", "stats_per_chute", "chute_id", window="1d")
+                    + ")"
                 ),
                 data=BUSY,
-            )
-            for window in ("1h", "1d", "7d")
-        ]
-        + [
-            Query(
-                f"sum by (chute_id) ({miner(f'chutes_miner_chute_window_{what}', 'chute_id', window='1d')})",
-                data=BUSY,
-            )
-            for what in ("compute_seconds", "instances", "bounties")
+            ),
+            *(
+                Query(
+                    f"sum by (chute_id) ({of_miners(metric, 'stats_per_chute', 'chute_id', window=window)})", data=BUSY
+                )
+                for metric, window in (
+                    ("chutes_miner_chute_window_compute_units", "1h"),
+                    ("chutes_miner_chute_window_compute_seconds", "1d"),
+                    ("chutes_miner_chute_window_instances", "1d"),
+                    ("chutes_miner_chute_window_bounties", "1d"),
+                )
+            ),
         ],
         [
-            Column("name", "Chute"),
-            Column("A", "Units, 1 h", "short", width=85),
-            Column("B", "Units, 1 day", "short", width=95),
-            Column("C", "Units, 7 days", "short", width=100),
-            Column("D", "Time, 1 day", "s", width=90),
-            Column("E", "Instances", "none", width=80),
-            Column("F", "Bounties", "none", width=75),
+            Column("chute_id", ""),
+            Column("name", "Chute", link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+            Column("B", "Units, 1 h", "short", 0, width=110),
+            Column("A", "Units, 1 day", "short", 0, width=110),
+            Column("C", "Time, 1 day", "s", 1, width=110),
+            Column("D", "Instances, 1 day", "none", 0, width=130),
+            Column("E", "With bounty", "none", 0, width=110),
         ],
-        empty="Nothing computed, or not asked for: see --collector.stats_per_chute",
-        sort=("Units, 1 h", True),
-        size=(12, 10),
+        empty="No work by chute. It needs --collector.stats_per_chute, which is on with a hotkey.",
+        sort=("Units, 1 day", True),
     ),
 )

@@ -1,268 +1,332 @@
-"""All miners: leaders, concentration of scores, and registered, deregistered and blacklisted miners."""
+"""Where does a miner stand among all, and who came, left or grew?"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from grafana.parts import (
-    JOB,
-    WAS_EXPORTER,
+    EXPORTERS,
     Board,
     Column,
     Query,
-    lines,
-    miner,
-    or_absence,
-    platform,
-    rows,
-    tile,
+    board_link,
+    graph,
+    of_platform,
+    or_load_rules,
+    select,
+    short,
+    stat_panel,
+    table_panel,
     top_ten_at_end,
 )
-from grafana.states import BLACKLISTED, DOWN, OFF
-from grafana.worlds import ALL, KEYED, SICK
+from grafana.states import BLACKLISTED
+from grafana.worlds import KEYED, LIVE, SICK
+
+CHOSEN: Final = {"hotkey": "$miner"}
+RATIO: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
+RANK: Final = "subnet_hotkey:chutes_miner_score_rank:newest"
+NEIGHBOURS: Final = f"abs({RANK} - scalar({select(RANK, **CHOSEN)})) <= 5"
+SEATS: Final = "subnet_hotkey:chutes_miner_info:newest"
+TAKEN: Final = select("chutes_metagraph_miners", EXPORTERS)
+MINER: Final = (
+    Column("hotkey", ""),
+    Column(
+        "miner",
+        "Miner",
+        width=110,
+        link=board_link("chutes-subnet", miner="${__data.fields.hotkey}"),
+        tooltip="${__data.fields.hotkey}",
+    ),
+)
+NOBODY: Final = "No miner known. It needs an exporter with --miners all, and the rules."
+
+
+def _near(metric: str, feed: str, **where: str) -> str:
+    """Select a metric of the chosen miner and its neighbours in the ranking."""
+    return f"{of_platform(metric, feed, 'hotkey', **where)} and on (hotkey) {NEIGHBOURS}"
+
+
+def _all(metric: str, feed: str, **where: str) -> str:
+    return of_platform(metric, feed, "hotkey", **where)
+
 
 SUBNET: Final = Board(
     "chutes-subnet",
     "Chutes subnet",
-    "All miners of the subnet. An exporter that is told whom to watch tells of these alone, unless it is started with "
-    "--miners all; it needs no key.",
+    "Where does a miner stand among all, and who came, left or grew? An exporter exports every miner with --miners "
+    "all, and needs no key for it.",
+    variables=("cluster", "job", "instance", "miner"),
 )
 
-SHARE: Final = platform("chutes_miner_score_ratio", "hotkey")
-SEATS: Final = "topk by (hotkey) (1, {})".format(platform("chutes_miner_info", "hotkey", "coldkey", "uid"))
-BEFORE: Final = 'max by (hotkey, coldkey, uid) (chutes_miner_info{job=~"$job"} offset 1d)'
-
-SUBNET.row(
-    "How is the subnet?",
-    tile(
-        "Seats taken",
-        "Seats of the subnet that are taken, of 256. When none is free, a newcomer takes the seat of the worst.",
-        or_absence(platform("chutes_metagraph_miners"), "metagraph"),
+SUBNET.show(
+    stat_panel(
+        "Rank of the miner",
+        "Place of the chosen miner by score, 1 being the best.",
+        [Query(or_load_rules(f"max({select(RANK, **CHOSEN)})"), data=LIVE)],
         decimals=0,
+        empty="no score",
+        trend=True,
+        lower_is_better=True,
+        size=(5, 4),
     ),
-    tile(
+    stat_panel(
+        "Score share of the miner",
+        "Share of all scores of the chosen miner. It averages over a day.",
+        [Query(or_load_rules(f"max({select(RATIO, **CHOSEN)})"), data=LIVE)],
+        unit="percentunit",
+        decimals=2,
+        empty="no score",
+        trend=True,
+        size=(5, 4),
+    ),
+    stat_panel(
         "Miners with a score",
-        "Miners that have a score: registered, not blacklisted, and with a counting instance in the past day. The "
-        "service computes scores every 10 minutes.",
-        or_absence(platform("chutes_scored_miners"), "scores"),
+        "Miners with a seat and a counting instance in the past day, and that are not blacklisted.",
+        [Query(of_platform("chutes_scored_miners", "scores"))],
         decimals=0,
+        trend=True,
+        size=(5, 4),
     ),
-    tile(
-        "Miners at work, 1 h",
-        "Miners with compute units in the past hour. The service counts them every 10 minutes.",
-        or_absence(platform("chutes_platform_window_miners", window="1h"), "stats"),
+    stat_panel(
+        "Seats taken",
+        "Seats of the subnet that are taken, of 256. If none is free, a newcomer takes the seat of the miner with "
+        "the lowest incentive.",
+        [Query(of_platform("chutes_metagraph_miners", "metagraph"))],
         decimals=0,
+        trend=True,
+        size=(4, 4),
     ),
-    tile(
-        "Blacklisted",
-        "Seats that are blacklisted: their launches are refused and they have no score. The table below has the "
-        "reasons, for those that the exporter tells of.",
-        or_absence(platform("chutes_metagraph_blacklisted_miners"), "metagraph"),
-        decimals=0,
-    ),
-    tile(
-        "Top ten share",
-        "The ten best miners' share of all scores. It needs the recording rules of prometheus/rules/, and an exporter "
-        "with --miners all.",
-        Query(
-            'max(subnet:chutes_miner_score_ratio:top10{job=~"$job|"})\n'
-            f"or on () ({OFF} * (count(chutes_exporter_build_info{{{JOB}}}) > bool 0)"
-            ' and on () prometheus:chutes_rules:loaded{job=~"$job|"})\n'
-            f"or on () ({DOWN} * (count(up{{{JOB}}} == 0 {WAS_EXPORTER}) > bool 0))",
-            data=ALL,
-        ),
+    stat_panel(
+        "Share of the top ten",
+        "Score share of the ten best miners together. It needs an exporter with --miners all.",
+        [Query(or_load_rules("max(subnet:chutes_miner_score_ratio:top10)"))],
         unit="percentunit",
         decimals=1,
-        empty="no rules",
+        empty="needs --miners all",
+        trend=True,
+        size=(5, 4),
     ),
-    tile(
-        "Active instances",
-        "Active and verified instances of all miners, which the exporter knows with any miner's key.",
-        or_absence(platform("chutes_platform_active_instances"), "active_instances"),
-        decimals=0,
-    ),
-    tile(
-        "Units, 1 day",
-        "Compute units of all miners in the past day, blacklisted ones included: what shares of compute are shares of.",
-        or_absence(platform("chutes_platform_window_compute_units", window="1d"), "stats"),
-    ),
-    tile(
-        "Newest seat",
-        "How long ago the newest seat was first seen, of those that the exporter tells of. When no seat is free, each "
-        "newcomer took one from somebody.",
-        or_absence(f"time() - max({platform('chutes_miner_registered_timestamp_seconds', 'hotkey')})", "metagraph"),
-        unit="s",
-        decimals=0,
-    ),
-)
-
-SUBNET.row(
-    "Leaders",
-    rows(
-        "Leaderboard",
-        "All miners that the exporter tells of, the best first. To see one on the other boards, "
-        "have the exporter watch it.",
+    table_panel(
+        "The miner and its neighbours",
+        "The chosen miner, five miners before and five after it. A click on a miner chooses it. Units of the past "
+        "hour above the average of the day mean that a miner grows.",
         [
-            Query(platform("chutes_miner_score_rank", "hotkey")),
-            Query(SHARE),
-            Query(SEATS),
-            Query(platform("chutes_miner_incentive_ratio", "hotkey")),
-            Query(platform("chutes_miner_incentive_rank", "hotkey")),
-            *(
-                Query(platform("chutes_miner_window_compute_units", "hotkey", window=window))
-                for window in ("1h", "1d", "7d")
-            ),
-            Query(platform("chutes_miner_active_instances", "hotkey"), data=KEYED),
-            Query(platform("chutes_miner_active_compute_multiplier", "hotkey"), data=KEYED),
-            Query(f"time() - {platform('chutes_miner_last_activation_timestamp_seconds', 'hotkey')}", data=KEYED),
-            Query(platform("chutes_miner_window_bounties", "hotkey", window="1d")),
-            Query(platform("chutes_miner_blacklisted", "hotkey")),
+            Query(short(f"({RANK} and on (hotkey) {NEIGHBOURS})")),
+            Query(f"{RATIO} and on (hotkey) {NEIGHBOURS}"),
+            Query(_near("chutes_miner_incentive_ratio", "metagraph")),
+            Query(_near("chutes_miner_window_compute_units", "stats", window="1h")),
+            Query(_near("chutes_miner_window_compute_units", "stats", window="1d")),
+            Query(_near("chutes_miner_active_instances", "active_instances"), data=KEYED),
+            Query(_near("chutes_miner_active_compute_multiplier", "active_instances"), data=KEYED),
         ],
         [
-            Column("A", "Rank", "none", width=65),
-            Column("hotkey", "Miner"),
-            Column("B", "Score share", "percentunit", width=100),
-            Column("D", "Incentive", "percentunit", width=90),
-            Column("E", "By incentive", "none", width=105),
-            Column("F", "Units, 1 h", "short", width=90),
-            Column("G", "Units, 1 day", "short", width=100),
-            Column("H", "Units, 7 days", "short", width=105),
-            Column("I", "Instances", "none", width=90),
-            Column("J", "Units a second", "none", width=115),
-            Column("K", "Last start", "s", width=95),
-            Column("L", "With bounty, 1 day", "none", width=135),
-            Column("M", "Blacklist", states=BLACKLISTED, width=95),
-            Column("uid", "UID", "none", width=60),
-            Column("coldkey", "Coldkey", width=160),
+            Column("A", "Rank", "none", 0, width=70),
+            *MINER,
+            Column("B", "Score share", "percentunit", 2, width=110),
+            Column("C", "Incentive", "percentunit", 2, width=110),
+            Column("D", "Units, 1 h", "short", 0, width=110),
+            Column("E", "Units, 1 day", "short", 0, width=110),
+            Column("F", "Instances", "none", 0, width=110),
+            Column("G", "Units per second", "none", 1),
         ],
-        empty="No miner known: the API has not answered, or the exporter is down",
+        empty=NOBODY,
         sort=("Rank", False),
-        size=(24, 14),
+        size=(24, 9),
     ),
-    lines(
-        "Score share of the best ten",
-        "The ten greatest shares. A line that jumps is a miner that brought, or lost, many GPUs.",
-        [Query(top_ten_at_end(SHARE, "hotkey"), "{{hotkey}}")],
-        unit="percentunit",
-        size=(24, 8),
-    ),
-    lines(
-        "Concentration",
-        "The share of the best ten, and the Herfindahl index (the sum of the squared shares: 1 is a monopoly). When it "
-        "rises, fewer miners share the scores.",
+    graph(
+        "Score share of the miner and quantiles of all",
+        "The chosen miner beside quantiles over all miners with a score.",
         [
-            Query('max(subnet:chutes_miner_score_ratio:top10{job=~"$job|"})', "best ten"),
-            Query('max(subnet:chutes_miner_score_ratio:herfindahl{job=~"$job|"})', "Herfindahl index"),
-        ],
-        unit="percentunit",
-        empty="Not recorded: it needs an exporter with --miners all, and the recording rules of prometheus/rules/",
-    ),
-    lines(
-        "Work of all miners in the past hour",
-        "Compute units and compute seconds of all counting instances in the past hour. A miner's share falls when "
-        "these grow without it.",
-        [
-            Query(platform("chutes_platform_window_compute_units", window="1h"), "compute units"),
-            Query(platform("chutes_platform_window_compute_seconds", window="1h"), "compute seconds"),
-        ],
-        unit="short",
-    ),
-    lines(
-        "Instances and bounties of all miners",
-        "Counting instances of all miners in the past hour, and those of them that were activated with a bounty. Many "
-        "bounties are many chutes that had no instance before.",
-        [
-            Query(platform("chutes_platform_window_instances", window="1h"), "instances"),
-            Query(platform("chutes_platform_window_bounties", window="1h"), "with a bounty"),
-        ],
-        unit="none",
-    ),
-    lines(
-        "The watched among all",
-        "The watched miners' part of the compute units that all active instances earn in a second, and of the active "
-        "instances.",
-        [
-            Query(
-                f"sum({miner('chutes_miner_active_compute_multiplier')})"
-                f" / on () ({platform('chutes_platform_active_compute_multiplier')} > 0)",
-                "units a second",
-                KEYED,
-            ),
-            Query(
-                f"sum({miner('chutes_miner_active_instances')})"
-                f" / on () ({platform('chutes_platform_active_instances')} > 0)",
-                "active instances",
-                KEYED,
+            Query(select(RATIO, **CHOSEN), "chosen miner"),
+            *(
+                Query(f"quantile({quantile}, {RATIO})", name)
+                for quantile, name in ((0.9, "90 %"), (0.75, "75 %"), (0.5, "median"), (0.25, "25 %"))
             ),
         ],
         unit="percentunit",
-        empty="Nothing known: the exporter has no key, or the API has not answered",
+        decimals=2,
+        empty=NOBODY,
+        size=(12, 8),
     ),
-)
-
-SUBNET.row(
-    "Which miners came, and which left?",
-    rows(
-        "Newcomers",
-        "Seats that a day ago were free, or somebody else's. Many of them mean that the seats with the lowest "
+    graph(
+        "Score share, top 10",
+        "The ten greatest shares. A line that jumps is a miner that brought or lost many GPUs.",
+        [Query(top_ten_at_end(short(RATIO), RATIO), "{{miner}}")],
+        unit="percentunit",
+        decimals=2,
+        empty=NOBODY,
+        size=(12, 8),
+    ),
+    table_panel(
+        "Newcomers of the past day",
+        "Seats that were free a day ago, or somebody else's. Many of them mean that the seats with the lowest "
         "incentive change hands.",
         [
             Query(
-                f"{SEATS} unless on (hotkey) {BEFORE}\n"
-                f"and on () count({BEFORE}) == on () max(chutes_metagraph_miners{{{JOB}}} offset 1d)",
+                short(
+                    f"({SEATS} unless on (hotkey) {SEATS} offset 1d"
+                    f" and on () (count({SEATS} offset 1d) == on () max({TAKEN} offset 1d)))"
+                ),
                 data=SICK,
-            ),
+            )
         ],
-        [Column("hotkey", "Miner"), Column("uid", "UID", "none", width=70), Column("coldkey", "Coldkey")],
-        empty="Nobody new within a day, or not everybody was exported the day before",
+        [*MINER, Column("uid", "UID", "none", 0)],
+        empty="Nobody is new, if every miner was exported a day ago",
         sort=("UID", False),
-        size=(12, 8),
+        size=(12, 6),
     ),
-    rows(
-        "Deregistered",
+    table_panel(
+        "Miners that left in the past day",
         "Miners that had a seat a day ago and have none now. They have no score, and the API refuses their signatures.",
         [
             Query(
-                f"{BEFORE} unless on (hotkey) {SEATS}\n"
-                f"and on () count({SEATS}) == on () {platform('chutes_metagraph_miners')}",
+                short(
+                    f"({SEATS} offset 1d unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () max({TAKEN})))"
+                ),
                 data=SICK,
-            ),
+            )
         ],
-        [Column("hotkey", "Miner"), Column("uid", "UID", "none", width=70), Column("coldkey", "Coldkey")],
-        empty="Nobody gone within a day, or not everybody was exported the day before",
+        [*MINER, Column("uid", "UID", "none", 0)],
+        empty="Nobody left, if every miner is exported",
         sort=("UID", False),
-        size=(12, 8),
+        size=(12, 6),
     ),
-    rows(
+)
+
+SUBNET.fold(
+    "All miners",
+    table_panel(
+        "Leaderboard",
+        "All exported miners, the best first. A click on a miner chooses it.",
+        [
+            Query(short(_all("chutes_miner_incentive_rank", "metagraph"))),
+            Query(RANK),
+            Query(RATIO),
+            Query(_all("chutes_miner_incentive_ratio", "metagraph")),
+            *(
+                Query(_all("chutes_miner_window_compute_units", "stats", window=window))
+                for window in ("1h", "1d", "7d")
+            ),
+            Query(_all("chutes_miner_active_instances", "active_instances"), data=KEYED),
+            Query(f"time() - {_all('chutes_miner_last_activation_timestamp_seconds', 'active_instances')}", data=KEYED),
+            Query(_all("chutes_miner_window_bounties", "stats", window="1d")),
+            Query(_all("chutes_miner_blacklisted", "metagraph")),
+        ],
+        [
+            Column("B", "Rank", "none", 0, width=70),
+            *MINER,
+            Column("C", "Score share", "percentunit", 2, width=100),
+            Column("D", "Incentive", "percentunit", 2, width=100),
+            Column("A", "By incentive", "none", 0, width=105),
+            Column("E", "Units, 1 h", "short", 0, width=100),
+            Column("F", "Units, 1 day", "short", 0, width=100),
+            Column("G", "Units, 7 days", "short", 0, width=110),
+            Column("H", "Instances", "none", 0, width=90),
+            Column("I", "Last start", "s", 0, width=95),
+            Column("J", "With bounty, 1 day", "none", 0, width=135),
+            Column("K", "Blacklist", states=BLACKLISTED),
+        ],
+        empty=NOBODY,
+        sort=("Rank", False),
+        size=(24, 14),
+    ),
+    table_panel(
         "Blacklisted",
-        "Miners that are blacklisted, and why. If a watched one is among them, ask the operators of the platform.",
-        [Query(platform("chutes_miner_blacklist_info", "hotkey", "reason"))],
-        [Column("hotkey", "Miner"), Column("reason", "Reason")],
-        empty="Nobody whom the exporter tells of is blacklisted, if the tile above has a number",
-        sort=("Miner", False),
+        "Miners that are blacklisted, with the reason. Only the operators of the platform can lift it.",
+        [Query(short(of_platform("chutes_miner_blacklist_info", "metagraph", "hotkey", "reason")))],
+        [*MINER, Column("reason", "Reason")],
+        empty="Nobody who is exported is blacklisted",
+        sort=("Reason", False),
         size=(12, 8),
     ),
-    rows(
-        "Stake and registration",
-        "The stake on each hotkey, as the chain has it, and how long ago the seat was first seen, as far as the "
-        "service's table is old enough. Seats are safe for a time after registration.",
+    table_panel(
+        "Stake and age of seats",
+        "Stake on each hotkey as the chain has it, and the time since the seat was first seen. A seat is safe for a "
+        "time after its registration.",
         [
-            Query(platform("chutes_miner_stake", "hotkey")),
-            Query(platform("chutes_miner_stake_tao", "hotkey")),
-            Query(platform("chutes_miner_stake_alpha", "hotkey")),
-            Query(f"time() - {platform('chutes_miner_registered_timestamp_seconds', 'hotkey')}"),
-            Query(platform("chutes_miner_consensus_ratio", "hotkey")),
+            Query(short(_all("chutes_miner_stake", "metagraph"))),
+            Query(_all("chutes_miner_stake_tao", "metagraph")),
+            Query(_all("chutes_miner_stake_alpha", "metagraph")),
+            Query(f"time() - {_all('chutes_miner_registered_timestamp_seconds', 'metagraph')}"),
+            Query(_all("chutes_miner_consensus_ratio", "metagraph")),
         ],
         [
-            Column("hotkey", "Miner"),
-            Column("A", "Stake", "short", width=90),
-            Column("B", "TAO", "short", width=80),
-            Column("C", "Alpha", "short", width=90),
-            Column("D", "Seat age", "s", width=100),
-            Column("E", "Consensus", "percentunit", width=95),
+            *MINER,
+            Column("A", "Stake", "short", 0, width=90),
+            Column("B", "TAO", "short", 0, width=80),
+            Column("C", "Alpha", "short", 0, width=90),
+            Column("D", "Seat age", "s", 0, width=100),
+            Column("E", "Consensus", "percentunit", 2),
         ],
-        empty="No miner known: the API has not answered, or the exporter is down",
+        empty=NOBODY,
         sort=("Stake", True),
         size=(12, 8),
+    ),
+)
+
+SUBNET.fold(
+    "Platform over time",
+    graph(
+        "Concentration",
+        "Score share of the ten best, and the Herfindahl index, the sum of the squared shares. At 100 % one miner "
+        "has all.",
+        [
+            Query("max(subnet:chutes_miner_score_ratio:top10)", "top ten"),
+            Query("max(subnet:chutes_miner_score_ratio:herfindahl)", "Herfindahl index"),
+        ],
+        unit="percentunit",
+        decimals=1,
+        empty=NOBODY,
+    ),
+    graph(
+        "Compute units per hour of all miners",
+        "Compute units of all counting instances in the past hour. A miner's share falls if they grow without it.",
+        [Query(of_platform("chutes_platform_window_compute_units", "stats", window="1h"), "all miners")],
+        unit="short",
+        decimals=0,
+    ),
+    graph(
+        "Compute time per hour of all miners",
+        "Seconds of all counting instances in the past hour. Units that fall while the time stays mean lower "
+        "multipliers.",
+        [Query(of_platform("chutes_platform_window_compute_seconds", "stats", window="1h"), "all miners")],
+        unit="s",
+        decimals=0,
+    ),
+    graph(
+        "Instances of all miners",
+        "Counting instances of the past hour, those that were activated with a bounty, and active ones now.",
+        [
+            Query(of_platform("chutes_platform_window_instances", "stats", window="1h"), "past hour"),
+            Query(of_platform("chutes_platform_window_bounties", "stats", window="1h"), "with a bounty, past hour"),
+            Query(of_platform("chutes_platform_active_instances", "active_instances"), "active now", KEYED),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+    graph(
+        "Miners at work",
+        "Miners with compute units in the past hour, and blacklisted seats.",
+        [
+            Query(of_platform("chutes_platform_window_miners", "stats", window="1h"), "with compute units"),
+            Query(of_platform("chutes_metagraph_blacklisted_miners", "metagraph"), "on the blacklist"),
+        ],
+        unit="none",
+        decimals=0,
+    ),
+    graph(
+        "Compute units per second",
+        "Compute units that a second earns all miners and the chosen one: the sum of the multipliers of active "
+        "instances.",
+        [
+            Query(of_platform("chutes_platform_active_compute_multiplier", "active_instances"), "all miners", KEYED),
+            Query(
+                of_platform("chutes_miner_active_compute_multiplier", "active_instances", **CHOSEN),
+                "chosen miner",
+                KEYED,
+            ),
+        ],
+        unit="none",
+        decimals=1,
     ),
 )

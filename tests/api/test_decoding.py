@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from chutes_exporter.api import decoding
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
-from chutes_exporter.api.endpoints import ENDPOINTS, INSTANCES, JOBS, METAGRAPH, METRICS, NODES, SCORES, SERVERS, STATS
+from chutes_exporter.api.endpoints import (
+    ENDPOINTS,
+    INSTANCES,
+    JOBS,
+    METAGRAPH,
+    METRICS,
+    NODES,
+    ON_REQUEST,
+    SCORES,
+    SERVERS,
+    STATS,
+)
 from chutes_exporter.api.errors import ApiError, CutOffError, TooLargeError, UndecodableError
 from chutes_exporter.api.records import RawScore
 
@@ -281,7 +292,7 @@ _json = st.recursive(
 
 @given(body=st.binary(max_size=300) | _json.map(lambda value: json.dumps(value).encode()), size=st.integers(1, 60))
 async def test_no_answer_raises_anything_but_the_apis_errors(body: bytes, size: int) -> None:
-    for endpoint in ENDPOINTS:
+    for endpoint in (*ENDPOINTS, *ON_REQUEST):
         tally = Tally()
         try:
             if isinstance(endpoint.shape, StreamShape):

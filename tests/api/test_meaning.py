@@ -17,6 +17,7 @@ from chutes_exporter.api.records import (
     InventoryItem,
     Job,
     MetagraphNode,
+    NodeSelector,
     decode_hook,
 )
 
@@ -249,3 +250,29 @@ def test_the_rates_of_all_miners_are_sums_of_their_active_instances() -> None:
     assert meaning.active_rates([]) == {}
     assert meaning.active_rates([*running, ActiveInstance("i", miner_hotkey="a")]) is None
     assert meaning.active_rates([*running, ActiveInstance("i", compute_multiplier=1.0)]) is None
+
+
+def priced(gpus: int | None, multiplier: float | None, *models: str) -> Chute:
+    selector = NodeSelector(gpu_count=gpus, supported_gpus=list(models))
+    return Chute("c", node_selector=selector, effective_compute_multiplier=multiplier)
+
+
+def test_a_dearer_gpu_earns_in_proportion_to_its_rate() -> None:
+    chute = priced(4, 2.0, "h200", "l40s")
+    assert meaning.units_per_gpu_second(chute, "l40s") == 0.5
+    assert meaning.units_per_gpu_second(chute, "h200") == pytest.approx(0.5 * 2.75 / 0.85)
+
+
+def test_a_gpu_with_an_unknown_rate_earns_at_least_what_the_cheapest_one_does() -> None:
+    chute = priced(2, 1.0, "z9000", "h200", "l40s")
+    assert meaning.units_per_gpu_second(chute, "z9000") == 0.5
+    assert meaning.units_per_gpu_second(chute, "h200") == pytest.approx(0.5 * 2.75 / 0.85)
+    assert meaning.units_per_gpu_second(priced(2, 1.0, "z9000"), "z9000") == 0.5
+
+
+@pytest.mark.parametrize(
+    "chute",
+    [priced(None, 1.0, "h200"), priced(0, 1.0, "h200"), priced(-1, 1.0, "h200"), priced(1, None, "h200"), Chute("c")],
+)
+def test_without_gpus_or_a_multiplier_the_pay_is_unknown(chute: Chute) -> None:
+    assert meaning.units_per_gpu_second(chute, "h200") is None

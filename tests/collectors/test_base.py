@@ -89,6 +89,7 @@ def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
         "servers": "signer",
         "maintenance": "signer",
         "nodes": "signer",
+        "chute_pay": "signer",
         "instances": "signer",
         "private_gate": "signer",
         "thrash_cooldowns": "signer",

@@ -42,7 +42,7 @@ def test_the_boost_grows_for_three_hours(age: float, boost: float) -> None:
         ("time_remaining", 0, {CREATED, BOOST}),
     ],
 )
-def test_what_is_unknown_makes_no_sample(field: str, value: float | None, left: set[str]) -> None:
+def test_an_unknown_value_makes_no_sample(field: str, value: float | None, left: set[str]) -> None:
     assert collected(COLLECTOR, {BOUNTIES: [BOUNTY | {field: value}]}).samples.keys() == left
 
 

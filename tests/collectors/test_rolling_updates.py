@@ -45,7 +45,7 @@ def test_without_a_key_the_updates_are_shown_alone() -> None:
     assert run(UPDATE).samples == {STARTED: NOON - HOUR}
 
 
-def test_what_is_unknown_makes_no_sample() -> None:
+def test_an_unknown_value_makes_no_sample() -> None:
     unsure = [instance(1, chute=None), instance(2, version=None), instance(3, chute="d", version=None)]
     # Without an update of its chute, the version of an instance does not matter.
     assert outdated(run(UPDATE, instances={ME: unsure})) == {"i3": 0}
@@ -69,7 +69,7 @@ def test_a_page_about_one_miner_has_only_its_instances() -> None:
     assert outdated(made, OTHER) == {}
 
 
-def test_what_is_listed_twice_counts_once() -> None:
+def test_a_record_that_is_listed_twice_counts_once() -> None:
     made = run(UPDATE, UPDATE | {"new_version": "v1"}, instances={ME: [instance(1), instance(1, version="v2")]})
     assert outdated(made) == {"i1": 1}
     assert made.duplicates == 2

@@ -65,7 +65,7 @@ async def test_rows_have_the_values_of_the_world(simulator: Simulator) -> None:
     assert {row["hotkey"] for row in json.loads(text)} == {m.hotkey for m in simulator.world.miners if m.servers}
 
 
-async def test_what_is_open_on_the_market_is_said_in_plain_numbers(simulator: Simulator) -> None:
+async def test_the_open_market_is_printed_in_plain_numbers(simulator: Simulator) -> None:
     world, now = simulator.world, simulator.api.clock()
     _, text, _ = await run(simulator, "query", "utilization", "--json", variables={})
     rows = json.loads(text)

@@ -107,5 +107,6 @@ def test_the_checklist_and_the_changelog_are_ready_for_this_version() -> None:
     assert {"Version.", "Changelog.", "Build.", "Try."} <= set(steps)
     assert (ROOT / "CHANGELOG.md").read_text().startswith("# Changelog")
     version = chutes_exporter.__version__
-    for path in ("deploy/compose.yaml", "deploy/helm/chutes-exporter/Chart.yaml", "docs/kubernetes.md"):
+    documents = ("docs/containers.md", "docs/kubernetes.md")
+    for path in ("deploy/compose.yaml", "deploy/helm/chutes-exporter/Chart.yaml", *documents):
         assert version in (ROOT / path).read_text(), path

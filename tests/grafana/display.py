@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
+from tests.grafana.queries import all_panels
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def committed(uid: str) -> dict[str, Any]:
 
 
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the panels of a dashboard, without its rows."""
-    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    """Return the panels of a dashboard, those in collapsed rows included, without the rows."""
+    return list(all_panels(dashboard))
 
 
 def see(answers: Answers) -> Seen:
@@ -37,7 +38,7 @@ def see(answers: Answers) -> Seen:
         {
             "panel": panel,
             "answers": {
-                target["refId"]: (answers.over_time if panel["type"] == "timeseries" else answers.now)[target["expr"]]
+                target["refId"]: (answers.over_time if target["range"] else answers.now)[target["expr"]]
                 for target in panel["targets"]
             },
         }

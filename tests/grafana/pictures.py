@@ -150,7 +150,7 @@ def build_page() -> Path:
 
 
 class _Site:
-    """What the browser finds at `ORIGIN`; nothing is fetched from anywhere else."""
+    """Files that the browser finds at `ORIGIN`. Nothing is fetched from anywhere else."""
 
     def __init__(self, script: Path) -> None:
         self._script = script

@@ -1,4 +1,4 @@
-"""What a dashboard asks Prometheus: Grafana's variables filled in, and the answers by panel and query."""
+"""Asks Prometheus the queries of a dashboard, with the variables filled in."""
 
 from __future__ import annotations
 

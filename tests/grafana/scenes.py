@@ -102,8 +102,14 @@ class Answers:
 
 
 def filled_in(expression: str, hotkeys: Iterable[str], rate_interval: str = "4m") -> str:
-    """Fill in Grafana's variables, as it does with everything chosen."""
-    values = {"$job": ".+", "$hotkey": f"({'|'.join(hotkeys)})", "$__rate_interval": rate_interval}
+    """Fill in Grafana's variables: everything is chosen, and of all miners the first one."""
+    chosen = list(hotkeys)
+    values = {
+        **{f"${name}": variable.all_value for name, variable in VARIABLES.items() if variable.all_value},
+        "$hotkey": f"({'|'.join(chosen)})",
+        "$miner": chosen[0],
+        "$__rate_interval": rate_interval,
+    }
     for name, value in values.items():
         expression = expression.replace(name, value)
     return expression
@@ -256,8 +262,17 @@ def _settle(kind: World, prometheus: Prometheus) -> None:
 
 
 @contextlib.asynccontextmanager
-async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) -> AsyncIterator[Scene]:
-    """Make a world."""
+async def scene(
+    kind: World, directory: Path, steps: Iterable[float] = STEPS, remote_write: str = ""
+) -> AsyncIterator[Scene]:
+    """Make a world.
+
+    Args:
+        kind: What it is like.
+        directory: For Prometheus.
+        steps: Hours before now of which there is history.
+        remote_write: URL of a store that gets every sample of Prometheus, without the history.
+    """
     sick = kind is World.SICK
     world, miner = _search(kind)
     clock = Now()
@@ -287,7 +302,7 @@ async def scene(kind: World, directory: Path, steps: Iterable[float] = STEPS) ->
             simulator.faults["unique_chute_history"] = Fault(status=404, body=b'{"detail": "Not found in the cache"}')
         clock.now = 0
         await asyncio.to_thread(history.load)
-        with Prometheus(directory, targets, rule_files=fast_rules(directory)) as prometheus:
+        with Prometheus(directory, targets, rule_files=fast_rules(directory), remote_write=remote_write) as prometheus:
             await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 5 and up == 1")
             if kind is World.DOWN:
                 await leaving.aclose()
@@ -309,7 +324,7 @@ def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
     """Ask every query of every board and rule, for now and over the past day."""
     prometheus, hotkeys = found.prometheus, found.hotkeys
     answers = Answers(hotkeys, found.gpus, prometheus.at or time.time())
-    everything = {query.expr for board in BOARDS for panel in board.queried for query in panel.queries}
+    everything = {query.expr for board in BOARDS for panel in board.panels for query in panel.queries}
     for expression in {*everything, ANNOTATION.expr, *(rule["expr"] for rule in RULES.values())}:
         query = filled_in(expression, hotkeys, rate_interval)
         now = ask(prometheus, "query", query=query, time=answers.at)
@@ -321,8 +336,9 @@ def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
                 answers.errors[expression] = str({**answer, "data": None})
     for name, variable in VARIABLES.items():
         # As the data source does.
-        match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.expr)
-        assert match is not None
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.query)
+        if match is None:
+            continue
         selector: dict[str, str | float] = {
             "match[]": filled_in(match[1], hotkeys),
             "start": answers.at - 24 * HOUR,

@@ -36,6 +36,8 @@ FIRING = {
     },
 }
 """The alerts of each world. tests/prometheus/ fires those that none has."""
+LASTING = {"Critical alerts", "Exporters up", "Rules", "Requests per hour", "GPU-hours lost, 24 h"}
+"""Stats that have a number without an exporter."""
 MAYBE = {"ChutesInstancePurgeNear", "ChutesPrivateInstanceAtRisk"}
 """Alerts about what a simulated world happens to have at the moment."""
 
@@ -75,18 +77,19 @@ def test_every_query_has_data_where_its_panel_says_so_and_nowhere_else(
     wrong = [
         (board.uid, panel.builder.build().title, number, "should have data" if kind in query.data else "has data")
         for board in BOARDS
-        for panel in board.queried
+        for panel in board.panels
         for number, query in enumerate(panel.queries)
         if bool(found.now[query.expr]["result"]) != (kind in query.data)
+        and not (query.sometimes and kind in query.data)
     ]
-    assert wrong == []
-    # A series that exists now also exists over time.
+    assert wrong == [], "\n".join(map(str, wrong))
+    # What is there now is there over time.
     silent = [
         (board.uid, panel.builder.build().title)
         for board in BOARDS
-        for panel in board.queried
+        for panel in board.panels
         for query in panel.queries
-        if kind in query.data and not found.over_time[query.expr]["result"]
+        if kind in query.data and not query.sometimes and not found.over_time[query.expr]["result"]
     ]
     assert silent == []
 
@@ -94,7 +97,10 @@ def test_every_query_has_data_where_its_panel_says_so_and_nowhere_else(
 @pytest.mark.parametrize("kind", World)
 def test_variables_offer_the_jobs_and_the_watched(answers: dict[World, Answers], kind: World) -> None:
     found = answers[kind]
-    assert found.variables == {"job": [JOB], "hotkey": sorted(found.hotkeys)}
+    assert found.variables["job"] == [JOB]
+    assert found.variables["hotkey"] == sorted(found.hotkeys)
+    assert set(found.hotkeys) <= set(found.variables["miner"])
+    assert bool(found.variables["server"]) == (kind in (World.HEALTHY, World.SICK))
 
 
 @pytest.mark.parametrize("kind", World)
@@ -102,7 +108,7 @@ def test_the_alerts_of_a_world_fire_and_no_others(answers: dict[World, Answers],
     found = answers[kind]
     assert found.firing - MAYBE == {*FIRING[kind], "Watchdog"}
     shown = {row["metric"]["alertname"] for row in found.now[ANNOTATION.expr]["result"]}
-    assert shown == found.firing - {"Watchdog"}
+    assert shown <= found.firing - {"Watchdog"}
     assert bool(shown) == (kind in ALARMED)
     quiet = {
         rule["alert"]
@@ -114,7 +120,7 @@ def test_the_alerts_of_a_world_fire_and_no_others(answers: dict[World, Answers],
 
 
 @pytest.mark.parametrize("kind", World)
-def test_recorded_series_exist_wherever_an_exporter_runs(answers: dict[World, Answers], kind: World) -> None:
+def test_recorded_series_exist_while_an_exporter_is_up(answers: dict[World, Answers], kind: World) -> None:
     found = answers[kind]
     recorded = {
         name: found.now[rule["expr"]]["result"]
@@ -127,60 +133,45 @@ def test_recorded_series_exist_wherever_an_exporter_runs(answers: dict[World, An
     )
 
 
-def test_with_a_dead_exporter_every_tile_says_so(seen: dict[World, Seen]) -> None:
-    red = states.ABSENCES[0]
-    said = {where: [one["text"] for one in texts] for where, texts in tiles(seen[World.DOWN]).items()}
-    different = {where: texts for where, texts in said.items() if texts != [red.text]}
-    assert different == {("chutes-overview", "Alerts firing"): ["2"], ("chutes-exporter", "Exporters"): ["down"]}
+def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[World, Seen]) -> None:
+    for (uid, title), shown in tiles(seen[World.DOWN]).items():
+        if title in LASTING:
+            continue
+        (panel,) = (one for one in panels(committed(uid)) if (one["title"], one["type"]) == (title, "stat"))
+        # A sparkline's number is the last one that there was; the line ends where the exporter went down.
+        ended = panel["targets"][0]["range"]
+        assert ended or [one["text"] for one in shown] == [panel["fieldConfig"]["defaults"]["noValue"]], (uid, title)
 
 
-def test_without_a_key_what_needs_one_says_so_and_the_rest_is_known(seen: dict[World, Seen]) -> None:
+def test_without_a_key_stats_say_that_it_is_missing(seen: dict[World, Seen]) -> None:
     said = {where: texts[0]["text"] for where, texts in tiles(seen[World.KEYLESS]).items()}
-    keyless = {where for where, found in said.items() if found == "no key"}
-    assert keyless == {
-        ("chutes-overview", "Signature"),
-        ("chutes-overview", "GPUs earning"),
-        ("chutes-overview", "Idle or unverified"),
-        ("chutes-overview", "Next purge"),
-        ("chutes-overview", "Units a second"),
-        ("chutes-overview", "Score heading"),
-        ("chutes-market", "Bounties on offer"),
-        ("chutes-market", "My idle GPUs"),
-        ("chutes-market", "Jobs waiting"),
-        ("chutes-market", "Longest job wait"),
-        ("chutes-market", "Tried and waiting"),
-        ("chutes-market", "Jobs stuck"),
-        ("chutes-market", "Images that failed"),
-        ("chutes-subnet", "Active instances"),
-        *(where for where in said if where[0] in ("chutes-fleet", "chutes-instances")),
-    }
-    assert not {found for where, found in said.items() if where not in keyless} & {
-        state.text for state in states.ABSENCES
-    }
+    assert said["chutes-overview", "GPU-hours lost, 24 h"] == "no GPUs known"
+    assert said["chutes-fleet", "GPUs"] == "no GPUs known"
+    assert said["chutes-instances", "Active"] == "no instances known"
+    assert said["chutes-market", "Jobs waiting"] == "needs a key"
+    assert re.fullmatch(r"[0-9.]+%", said["chutes-overview", "Score share"])
 
 
 def test_where_there_is_nothing_it_is_not_a_calm_zero(seen: dict[World, Seen]) -> None:
     empty = seen[World.EMPTY]
-    for uid, title in (
-        ("chutes-overview", "GPUs earning"),
-        ("chutes-overview", "Score share"),
-        ("chutes-overview", "Rank"),
-        ("chutes-fleet", "GPUs"),
-        ("chutes-fleet", "Idle"),
-        ("chutes-instances", "Longest start"),
-        ("chutes-instances", "Mean multiplier"),
-    ):
-        assert text(empty, uid, title) == "none", title
-    # A known zero is shown as a number.
-    assert text(empty, "chutes-fleet", "Servers") == "0"
+    assert text(empty, "chutes-overview", "Score share") == "no score"
+    assert text(empty, "chutes-overview", "Rank") == "no score"
+    assert text(empty, "chutes-fleet", "GPUs") == "no GPUs known"
+    # What is known to be none is a number.
     assert text(empty, "chutes-instances", "Active") == "0"
-    # An answer that does not come is something else.
-    assert text(seen[World.SICK], "chutes-market", "Images that failed") == "no data"
+
+
+@pytest.mark.parametrize("kind", World)
+def test_no_graph_has_more_than_ten_lines(seen: dict[World, Seen], kind: World) -> None:
+    for board in BOARDS:
+        for panel in panels(committed(board.uid)):
+            if panel["type"] == "timeseries":
+                assert len(seen[kind][board.uid][panel["id"]]["series"]) <= 10, (board.uid, panel["title"])
 
 
 def alarming(seen: Seen) -> set[tuple[str, str]]:
     """Return where something is drawn in red or orange."""
-    colors = {"#F2495C", "#FF9830"}
+    colors = {"#C4162A", "#FF9830"}
     found = {where for where, texts in tiles(seen).items() if {one["color"] for one in texts} & colors}
     for uid, panel, shown in tables(seen):
         if any(cell["color"] in colors for row in shown["rows"] for cell in row):
@@ -188,20 +179,17 @@ def alarming(seen: Seen) -> set[tuple[str, str]]:
     return found
 
 
-def test_colours_are_there_where_something_is_wrong_alone(seen: dict[World, Seen]) -> None:
+def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen]) -> None:
     # Somebody else is blacklisted in every world.
     for kind in (World.HEALTHY, World.KEYLESS, World.EMPTY):
         assert alarming(seen[kind]) == {("chutes-subnet", "Leaderboard")}
     assert alarming(seen[World.SICK]) >= {
-        *(("chutes-overview", title) for title in ("API", "Signature", "Seat", "Blacklist", "GPUs earning")),
-        *(("chutes-overview", title) for title in ("Idle or unverified", "Alerts firing")),
-        *(("chutes-overview", title) for title in ("Alerts firing now", "Seats behind")),
-        *(("chutes-fleet", title) for title in ("Idle", "Unverified", "Without GPUs", "Maintenance")),
-        *(("chutes-fleet", title) for title in ("GPUs", "Servers")),
-        ("chutes-instances", "Longest start"),
-        *(("chutes-market", title) for title in ("My idle GPUs", "Tried and waiting", "Images that failed")),
+        *(("chutes-overview", title) for title in ("Critical alerts", "Miners", "Alerts")),
+        *(("chutes-fleet", title) for title in ("Earning", "Idle", "Unverified", "Servers", "GPUs")),
+        ("chutes-instances", "Instances"),
+        *(("chutes-market", title) for title in ("Idle GPUs", "Jobs of the chosen miners")),
         ("chutes-subnet", "Leaderboard"),
-        *(("chutes-exporter", title) for title in ("Feeds down", "Feeds without data", "Doubted", "Feeds")),
+        *(("chutes-exporter", title) for title in ("Feeds failing", "Doubted feeds", "Feeds")),
     }
 
 
@@ -213,7 +201,9 @@ def test_tables_have_their_columns_in_order_and_a_row_for_each_thing(
         for uid, panel, shown in tables(shown_there):
             options = next(one for one in panel["transformations"] if one["id"] == "organize")["options"]
             places = options["indexByName"]
-            declared = [options["renameByName"][source] for source in sorted(places, key=places.__getitem__)]
+            declared = [
+                options["renameByName"].get(source, source) for source in sorted(places, key=places.__getitem__)
+            ]
             results = [answers[kind].now[target["expr"]]["result"] for target in panel["targets"]]
             labels = [{label for row in result for label in row["metric"]} for result in results if result]
             shared = sorted(set.intersection(*labels)) if labels else []
@@ -238,7 +228,7 @@ def test_every_value_reads_as_what_it_is(seen: dict[World, Seen]) -> None:
     codes = re.compile(r"-[0-9]")
     for kind, shown_there in seen.items():
         for where, texts in tiles(shown_there).items():
-            assert len(texts) == 1, where
+            assert len(texts) in (1, 2), where
             assert not codes.match(texts[0]["text"]), (kind, where, texts)
         for uid, panel, shown in tables(shown_there):
             for row in shown["rows"]:
@@ -248,28 +238,22 @@ def test_every_value_reads_as_what_it_is(seen: dict[World, Seen]) -> None:
 
 
 @pytest.mark.parametrize("kind", [World.HEALTHY, World.SICK])
-def test_the_table_of_gpus_agrees_with_the_counts_of_states(seen: dict[World, Seen], kind: World) -> None:
+def test_tables_agree_with_the_numbers_above_them(
+    answers: dict[World, Answers], seen: dict[World, Seen], kind: World
+) -> None:
     listed = Counter(row["State"] for row in table(seen[kind], "chutes-fleet", "GPUs"))
-    for state in states.GPU:
-        title = {"earning": None}.get(state.text, state.text.capitalize())
-        if title is not None:
-            assert text(seen[kind], "chutes-fleet", title) == str(listed[state.text])
-    assert text(seen[kind], "chutes-fleet", "GPUs") == str(sum(listed.values()))
+    for state in ("idle", "unverified"):
+        assert text(seen[kind], "chutes-fleet", state.capitalize()) == str(listed[state])
+    # A pair of exporters watches the healthy miner, and nothing counts twice.
+    assert text(seen[kind], "chutes-fleet", "GPUs") == str(listed.total()) == str(answers[kind].gpus)
+    assert sum(int(row["GPUs"]) for row in table(seen[kind], "chutes-fleet", "Servers")) == listed.total()
     running = Counter(row["State"] for row in table(seen[kind], "chutes-instances", "Instances"))
-    # Only deployments of 2025 have failed instances.
-    for state in states.INSTANCE[1:]:
-        assert text(seen[kind], "chutes-instances", state.text.capitalize()) == str(running[state.text])
-    # The largest cost comes first.
+    for state in ("active", "starting", "disabled"):
+        assert text(seen[kind], "chutes-instances", state.capitalize()) == str(running[state])
+    # What costs most comes first.
     order = [state.text for state in states.GPU]
     found = [row["State"] for row in table(seen[kind], "chutes-fleet", "GPUs")]
     assert found == sorted(found, key=order.index)
-
-
-def test_a_pair_of_exporters_counts_nothing_twice(answers: dict[World, Answers], seen: dict[World, Seen]) -> None:
-    for kind in (World.HEALTHY, World.SICK):
-        gpus = answers[kind].gpus
-        assert text(seen[kind], "chutes-fleet", "GPUs") == f"{gpus}"
-        assert len(table(seen[kind], "chutes-fleet", "GPUs")) == gpus
 
 
 def test_models_that_are_named_by_numbers_stay_names(seen: dict[World, Seen]) -> None:

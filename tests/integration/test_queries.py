@@ -17,9 +17,10 @@ from starlette.routing import Route
 
 from chutes_exporter.simulator import Simulator, World
 from chutes_exporter.simulator.chutes import bounty_amount
+from chutes_exporter.simulator.hardware import MODELS
 from chutes_exporter.simulator.world import DAY, HOUR
 from tests.simulator.odd import OddWorld
-from tests.support import HOTKEY, NOON, Clock, Labels, Prometheus, served, served_exporter, watching
+from tests.support import HOTKEY, NOON, RULES, Clock, Labels, Prometheus, served, served_exporter, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,21 +142,32 @@ class Truth:
         secured = {one.instance_id: one.activated_at + HOUR for one in self.instances if one.activated_at is not None}
         return "instance_id", {key: at - NOON for key, at in secured.items() if at > NOON}
 
-    def best_paying(self) -> tuple[str, Known]:
+    def runnable_chutes(self) -> tuple[str, Known]:
         _, idle = self.idle_gpus()
-        best: Known = {}
+        gate_open = bool(self.private_gate()[1][HOTKEY])
+        total = Counter(one.chute.chute_id for one in self.world.instances(NOON))
+        found: Known = {}
         for model in {gpu.model for gpu in self.miner.gpus if gpu.uuid in idle}:
-            free = len([gpu for gpu in self.miner.gpus if gpu.model == model and gpu.uuid in idle])
-            pay = {
-                chute.chute_id: math.prod(chute.factors(NOON, self.world.bounty_age(chute, NOON)).values())
-                / chute.gpu_count
-                for chute in self.world.chutes
-                if model in chute.models and not chute.disabled and chute.gpu_count <= free
+            free = {
+                server: sum(gpu.model == model and gpu.uuid in idle for gpu in server.gpus)
+                for server in self.miner.servers
             }
-            # Which of several that pay the same is among the five is not decided: the pay is.
-            for place, value in enumerate(sorted(pay.values(), reverse=True)[:5]):
-                best[f"{model}/{place}"] = value
-        return "best", best
+            for chute in self.world.chutes:
+                key, bounty = chute.chute_id, self.world.bounty_age(chute, NOON)
+                active = self.world.active_counts(NOON)[key]
+                room = max(0, self.world.target_instances(chute, NOON) - active) if chute.scaled else 0
+                if (
+                    model in chute.models
+                    and not chute.disabled
+                    and room
+                    and any(count >= chute.gpu_count for one, count in free.items() if one.is_tee or not chute.tee)
+                    and (chute.public or (gate_open and bounty is not None))
+                    and (not chute.tee or total[key] - active <= room)
+                ):
+                    cheapest = min(MODELS[one].hourly_rate for one in chute.models)
+                    pay = math.prod(chute.factors(NOON, bounty).values()) / chute.gpu_count
+                    found[f"{model}+{key}"] = pay * MODELS[model].hourly_rate / cheapest
+        return "gpu+chute_id", found
 
     def bounties(self) -> tuple[str, Known]:
         ages = {chute.chute_id: self.world.bounty_age(chute, NOON) for chute in self.world.chutes}
@@ -248,17 +260,8 @@ def dcgm(miner: Miner) -> Starlette:
 
 def told(label: str, answer: dict[Labels, float]) -> Known:
     """Return a query's answer by the label that tells its rows apart."""
-    if label == "gpu+state":
-        return {f"{dict(row)['gpu']}+{dict(row)['state']}": value for row, value in answer.items()}
-    if label == "best":
-        models: dict[str, list[float]] = {}
-        for row, value in answer.items():
-            models.setdefault(dict(row)["gpu"], []).append(value)
-        return {
-            f"{model}/{place}": value
-            for model, values in models.items()
-            for place, value in enumerate(sorted(values, reverse=True))
-        }
+    if "+" in label:
+        return {"+".join(dict(row)[name] for name in label.split("+")): value for row, value in answer.items()}
     return by(label, answer)
 
 
@@ -269,13 +272,17 @@ async def test_every_query_returns_the_values_of_the_world(tmp_path: Path) -> No
     answers: dict[str, dict[Labels, float]] = {}
     async with (
         Simulator(world, clock=Clock()) as simulator,
-        served_exporter(watching(simulator.url, collectors={"chute_gpus": True})) as (url, _),
+        served_exporter(watching(simulator.url)) as (url, _),
         served(dcgm(world.miners[0])) as dcgm_url,
     ):
-        with Prometheus(tmp_path, [one.removeprefix("http://") for one in (url, dcgm_url)]) as prometheus:
+        targets = [one.removeprefix("http://") for one in (url, dcgm_url)]
+        with Prometheus(tmp_path, targets, rule_files=sorted(RULES.glob("*.yml"))) as prometheus:
             await asyncio.to_thread(prometheus.wait_for, "count(count_over_time(up[1m]) >= 2 and up == 1) == 2")
             # A scrape may come before the API's answers on a busy machine.
             await asyncio.to_thread(prometheus.wait_for, "min(chutes_scrape_collector_success) == 1")
+            await asyncio.to_thread(
+                prometheus.wait_for, "hotkey_gpu_chute_id:chutes_chute_units_per_gpu_second:runnable"
+            )
             await asyncio.to_thread(prometheus.stand_still)
             for name, query in QUERIES.items():
                 # The simulated time stands still at noon, Prometheus' own goes on.

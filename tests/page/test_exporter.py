@@ -225,7 +225,7 @@ def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     render = Exporter._render  # noqa: SLF001 - made slow
     seconds = [0.0]
 
-    def slow(*arguments: Any) -> bytes:
+    def slow(*arguments: Any) -> list[bytes]:
         time.sleep(seconds[0])
         seconds.append(seconds[0])
         return render(*arguments)
@@ -741,6 +741,24 @@ async def test_a_collector_with_a_bug_costs_only_itself(simulator: Simulator, mo
         page = await scrape(Settings(api_url=simulator.url))
     assert successes(page) == dict.fromkeys(PUBLIC, 1) | {"scores": 0}
     assert [log["collector"] for log in logs if log["event"] == "collector failed"] == ["scores"]
+
+
+async def test_each_request_is_logged_at_the_level_debug(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "exporter")
+    simulator.faults["scores"] = Fault(status=500)
+    with structlog.testing.capture_logs() as logs:
+        page = await scrape(watching(simulator.url))
+    requests = [log for log in logs if log["event"] == "requested"]
+    assert {log["log_level"] for log in requests} == {"debug"}
+    assert {frozenset(log) for log in requests} == {
+        frozenset({"event", "log_level", "endpoint", "status", "seconds", "bytes"})
+    }
+    assert sorted(log["endpoint"] for log in requests) == sorted(request.endpoint for request in simulator.requests)
+    assert [log["status"] for log in requests if log["endpoint"] == "scores"] == ["500"]
+    (metagraph,) = [log for log in requests if log["endpoint"] == "metagraph"]
+    assert metagraph["bytes"] == page[series("chutes_api_response_bytes_total", endpoint="metagraph")]
 
 
 async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simulator) -> None:

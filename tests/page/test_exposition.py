@@ -1,19 +1,22 @@
 from __future__ import annotations
 
-import gzip
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chutes_exporter.collectors.samples import Metric, Metrics, Samples
-from chutes_exporter.page.exposition import Format, TooLongError, accepts_gzip, assemble, compress, negotiate, render
+from chutes_exporter.page.exposition import Format, TooLongError, accepts_gzip, negotiate, render, sections
 from tests.support import count_openmetrics, parse_page
+
+if TYPE_CHECKING:
+    from chutes_exporter.page.exposition import Family
 
 GAUGE = Metric("chutes_thing_seconds", 'Help with "quotes", a \\ and\na line.', ("a", "b"), "test")
 COUNTER = Metric("chutes_events_total", "Events.", (), "test", kind="counter")
 INFO = Metrics().info("chutes_thing_info", "Text.", ("text",), "test")
-ORDER = (GAUGE, COUNTER, INFO)
+ORDER = {GAUGE: "things", COUNTER: "things", INFO: "texts"}
 
 PROMETHEUS_2_53 = (
     "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
@@ -59,6 +62,10 @@ def test_gzip_only_where_it_is_accepted(header: str, accepted: bool) -> None:  #
     assert accepts_gzip(header) is accepted
 
 
+def page_of(families: list[Family], form: Format) -> str:
+    return b"".join(part for section in sections(families, ORDER) for part in section.pieces[form].parts).decode()
+
+
 def some_samples() -> Samples:
     samples = Samples()
     samples.add(GAUGE, 1.5, "x", 'quote " slash \\ line\nend')
@@ -69,7 +76,7 @@ def some_samples() -> Samples:
 
 
 def test_the_text_format_is_as_its_description_says() -> None:
-    assert b"".join(assemble(render(some_samples()), b"", ORDER, Format.TEXT)).decode() == (
+    assert page_of(render(some_samples()), Format.TEXT) == (
         '# HELP chutes_thing_seconds Help with "quotes", a \\\\ and\\na line.\n'
         "# TYPE chutes_thing_seconds gauge\n"
         'chutes_thing_seconds{a="x",b="quote \\" slash \\\\ line\\nend"} 1.5\n'
@@ -84,7 +91,7 @@ def test_the_text_format_is_as_its_description_says() -> None:
 
 
 def test_openmetrics_names_families_without_the_suffixes_of_their_types() -> None:
-    assert b"".join(assemble(render(some_samples()), b"", ORDER, Format.OPENMETRICS)).decode() == (
+    assert page_of(render(some_samples()), Format.OPENMETRICS) == (
         '# HELP chutes_thing_seconds Help with \\"quotes\\", a \\\\ and\\na line.\n'
         "# TYPE chutes_thing_seconds gauge\n"
         "# UNIT chutes_thing_seconds seconds\n"
@@ -96,7 +103,6 @@ def test_openmetrics_names_families_without_the_suffixes_of_their_types() -> Non
         "# HELP chutes_thing Text.\n"
         "# TYPE chutes_thing info\n"
         'chutes_thing_info{text="\N{SNOWMAN}"} 1\n'
-        "# EOF\n"
     )
 
 
@@ -105,7 +111,7 @@ def test_samples_of_one_metric_from_several_collectors_stand_together() -> None:
     first.add(INFO, 1, "a")
     first.add(COUNTER, 1)
     second.add(INFO, 1, "b")
-    page = b"".join(assemble([*render(first), *render(second)], b"", ORDER, Format.TEXT)).decode()
+    page = page_of([*render(first), *render(second)], Format.TEXT)
     assert page.count("# TYPE chutes_thing_info") == 1
     assert 'text="a"} 1\nchutes_thing_info{text="b"} 1\n' in page
 
@@ -140,14 +146,23 @@ def test_any_text_and_any_number_make_a_page_that_both_reference_parsers_read(
     for a, b, value in rows:
         samples.add(GAUGE, value, a, b)
     families = render(samples)
-    text = b"".join(assemble(families, b"", ORDER, Format.TEXT)).decode()
+    text = page_of(families, Format.TEXT)
     assert len(parse_page(text)) == len(samples)
-    openmetrics = b"".join(assemble(families, b"", ORDER, Format.OPENMETRICS)).decode()
+    openmetrics = page_of(families, Format.OPENMETRICS) + "# EOF\n"
     assert count_openmetrics(openmetrics) == len(samples)
 
 
-def test_compression_keeps_the_page() -> None:
-    assert gzip.decompress(compress([b"page"] * 100)) == b"page" * 100
+def test_a_section_is_the_same_until_one_of_its_families_changes() -> None:
+    families = render(some_samples())
+    things, texts = sections(families, ORDER)
+    assert sections(families, ORDER) == [things, texts]
+    info = next(family for family in families if family.metric is INFO)
+    changed = [*(family for family in families if family is not info), *render(some_samples())[-1:]]
+    assert sections(changed, ORDER)[0] is things
+    assert sections(changed, ORDER)[1] is not texts
+    fewer = [family for family in families if family.metric is not COUNTER]
+    assert sections(fewer, ORDER)[0] is not things
+    assert sections(fewer, ORDER)[1] is texts
 
 
 def test_more_bytes_of_lines_than_there_is_room_for_are_not_rendered() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import make_settings
-from chutes_exporter.page import plan, rendering
+from chutes_exporter.page import compression, plan, rendering
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator
@@ -79,7 +80,7 @@ async def test_lines_of_other_pages_are_dropped_when_they_are_too_many(
     simulator: Simulator, collected: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Room for the lines of three strangers' metagraph, but not for those of all chutes.
-    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 4_000)
+    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 6_000)
     settings = watching(simulator.url, collectors={"chutes": False, "metrics": True, "chute_gpus": False})
     async with Exporter(settings, clock=Clock()) as exporter:
         await metrics(exporter)
@@ -141,6 +142,62 @@ async def test_lines_that_are_too_long_together_are_left_out_though_they_are_few
                 page = await metrics(exporter)
                 assert cut_of(page) == cut
                 assert page[series("chutes_scrape_series")] < 3_000
+
+
+async def gzip_metrics(exporter: Exporter, form: Format = Format.TEXT) -> Page:
+    return parse_page(gzip.decompress(await exporter.page(form, timeout=5, gzipped=True)).decode())
+
+
+@pytest.fixture
+def compressed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bytes that were compressed."""
+    found: list[bytes] = []
+    deflate = compression._deflate  # noqa: SLF001 - nothing shows it from outside
+
+    def counting(parts: list[bytes], end: int) -> bytes:
+        found.append(b"".join(parts))
+        return deflate(parts, end)
+
+    monkeypatch.setattr(compression, "_deflate", counting)
+    return found
+
+
+async def test_only_lines_that_changed_are_compressed_again(
+    simulator: Simulator, clock: Clock, compressed: list[bytes]
+) -> None:
+    # The metagraph is due at each scrape, and everything else stays fresh.
+    settings = watching(simulator.url, ttl=["metagraph=10"])
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        for _ in range(2):
+            clock.now += 11
+            await gzip_metrics(exporter)
+        compressed.clear()
+        unchanged = await gzip_metrics(exporter)
+        unchanged = await gzip_metrics(exporter)
+        # Readings and the process change with every scrape. The first scrape no longer waits for the metagraph.
+        *durations, first, second = compressed
+        assert [b"chutes_feed_requests_total" in lines for lines in (first, second)] == [True, True]
+        assert [b"chutes_scrape_collector_duration_seconds" in lines for lines in durations] == [True]
+        compressed.clear()
+        clock.now += 11
+        changed = await gzip_metrics(exporter)
+        names = ("chutes_metagraph_miners", "chutes_feed_up", "chutes_api_requests_total", "chutes_scrape_series")
+        assert sorted(name for lines in compressed for name in names if f"# TYPE {name}".encode() in lines) == sorted(
+            names
+        )
+        assert not [lines for lines in compressed if b"chutes_chute_info" in lines]
+        assert data_of(changed) == data_of(unchanged) == data_of(await metrics(exporter))
+
+
+async def test_each_format_is_compressed_from_the_same_lines(simulator: Simulator, compressed: list[bytes]) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        text, openmetrics = [await gzip_metrics(exporter, form) for form in Format]
+        await gzip_metrics(exporter)
+        compressed.clear()
+        assert data_of(await gzip_metrics(exporter)) == data_of(text)
+        await gzip_metrics(exporter, Format.OPENMETRICS)
+        assert len(compressed) == 2
+    assert len(data_of(text)) == len(data_of(openmetrics)) > 500
 
 
 async def test_an_answer_that_is_gone_takes_its_lines_along(simulator: Simulator, clock: Clock) -> None:

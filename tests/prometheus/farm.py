@@ -58,17 +58,26 @@ class Farm(World):
         start: Unix time.
         fleets: The machines of each watched miner, by UID.
         seats: How many there are.
+        more_chutes: Chutes after the private one and the one that earns nearly everything.
+        age: Seconds for which the instances have been there.
 
     Attributes:
         stuck: Hotkeys of miners that a job is stuck with.
     """
 
-    def __init__(self, start: float, fleets: Iterable[Sequence[Machine]], seats: int = 20) -> None:
+    def __init__(
+        self,
+        start: float,
+        fleets: Iterable[Sequence[Machine]],
+        seats: int = 20,
+        *,
+        more_chutes: int = 0,
+        age: float = 3 * DAY,
+    ) -> None:
         self._fleets = tuple(fleets)
         # One more miner earns nearly everything.
-        super().__init__(
-            start=start, size=Size(miners=seats, active_miners=len(self._fleets) + 1, chutes=len(MODELS) + 2)
-        )
+        chutes = len(MODELS) + 2 + more_chutes
+        super().__init__(start=start, size=Size(miners=seats, active_miners=len(self._fleets) + 1, chutes=chutes))
         self._count = 0
         self.stuck: list[str] = []
         self._lives = {miner.hotkey: [] for miner in self.miners}
@@ -76,7 +85,7 @@ class Farm(World):
         for miner, machines in zip(self.miners, self._fleets, strict=False):
             for machine, server in zip(machines, miner.servers, strict=True):
                 for gpu in server.gpus[: machine.gpus - machine.idle]:
-                    self.launch(miner, (gpu,), list(MODELS).index(machine.model), start - 3 * DAY)
+                    self.launch(miner, (gpu,), list(MODELS).index(machine.model), start - age)
         other = self.miners[len(self._fleets)]
         for server in other.servers:
             self.launch(other, server.gpus, ELSEWHERE, start - 3 * DAY)

@@ -12,11 +12,11 @@ import pytest
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings
-from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exporter import Exporter, Page
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
 from chutes_exporter.web.app import make_app, scrape_timeout
-from tests.support import HOTKEY, get, parse_page, series, served, served_exporter, until, watching
+from tests.support import HOTKEY, data_of, get, parse_page, series, served, served_exporter, until, watching
 
 CLOCK_SECONDS = 0.01
 """The resolution of the kernel's time of arrival."""
@@ -57,6 +57,18 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simula
         assert (head.status_code, head.content) == (200, b"")
         assert (await client.post(f"{url}/metrics")).status_code == 405
         assert (await client.get(f"{url}/nothing")).status_code == 404
+
+
+async def test_curl_reads_a_compressed_page(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        page = parse_page((await get(f"{url}/metrics")).text)
+        for _ in range(2):
+            # It fails if the stream does not end where it should.
+            arguments = ("curl", "--silent", "--show-error", "--compressed", f"{url}/metrics")
+            curl = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+            output, _ = await curl.communicate()
+            assert curl.returncode == 0
+            assert data_of(parse_page(output.decode())) == data_of(page)
 
 
 async def test_the_metrics_path_is_a_setting(simulator: Simulator) -> None:
@@ -152,11 +164,11 @@ async def test_the_time_before_a_scrape_is_handled_counts(
 ) -> None:
     waits = []
 
-    async def page(*_: object, timeout: float, **__: object) -> bytes:
+    async def metrics(*_: object, timeout: float, **__: object) -> Page:
         waits.append(timeout)
-        return b""
+        return Page([], {})
 
-    monkeypatch.setattr(Exporter, "page", page)
+    monkeypatch.setattr(Exporter, "metrics", metrics)
     async with served_exporter(watching(simulator.url, timeout_offset=0.5)) as (url, _):
         address = httpx.URL(url)
         with socket.create_connection((address.host, address.port)) as client:
@@ -191,10 +203,25 @@ async def test_a_page_is_sent_bit_by_bit_and_whole(simulator: Simulator, monkeyp
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
 
 
+@pytest.mark.parametrize("sizes", [(), (0,), (10,), (1000,), (400, 600), (999, 2), (2000, 0), (1, 3500, 1)])
+async def test_a_page_of_any_size_is_sent_to_its_end(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
+) -> None:
+    parts = [bytes([number]) * size for number, size in enumerate(sizes)]
+
+    async def metrics(*_: object, **__: object) -> Page:
+        return Page(parts, {})
+
+    monkeypatch.setattr(app, "PORTION_BYTES", 1000)
+    monkeypatch.setattr(Exporter, "metrics", metrics)
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        assert (await get(f"{url}/metrics", **{"accept-encoding": "identity"})).content == b"".join(parts)
+
+
 async def test_a_slow_reader_does_not_count_towards_max_requests(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Exporter, "_render", lambda *_: b"x" * 30_000_000)
+    monkeypatch.setattr(Exporter, "_render", lambda *_: [b"x" * 30_000_000])
     async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
         address = httpx.URL(url)
         reader, writer = await asyncio.open_connection(address.host, address.port)

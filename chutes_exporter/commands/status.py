@@ -1,0 +1,509 @@
+"""The command ``status``: how the miners stand and what needs action, on one screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chutes_exporter.api.errors import ApiError
+from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
+from chutes_exporter.collectors.fleet import STATES
+from chutes_exporter.commands.check import printable
+from chutes_exporter.feeds.feed import MissingEndpointError
+from chutes_exporter.page.exporter import Exporter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from chutes_exporter.config import Settings
+    from chutes_exporter.page.plan import Entry
+    from chutes_exporter.page.rendering import Readings
+
+Labels = dict[str, str]
+Samples = Mapping[str, list[tuple[Labels, float]]]
+"""Labels and value of each sample, by the metric's name."""
+
+NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
+"""The exit status; 2 is that of a wrong command line. 3 means that nothing is known to need action, and that not
+everything is known."""
+
+_PATIENCE = 120.0
+_PURGE_SOON = 45 * 60
+"""Seconds before its purge from which an instance needs action, as for the alert ChutesInstancePurgeNear."""
+_WIDTH = 80
+_SHOWN = 3
+"""Most names in a line."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that needs action.
+
+    Attributes:
+        kind: A word for scripts.
+        hotkey: The miner.
+        count: How many things it is about.
+        text: What is wrong, in a sentence.
+        advice: What to do about it.
+    """
+
+    kind: str
+    hotkey: str
+    count: int
+    text: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class NotKnown:
+    """Something that the API did not say.
+
+    Attributes:
+        feed: The feed's name; a collector's where it fails, or where its answers do not agree.
+        hotkey: The miner; empty for what is platform-wide.
+        reason: Why.
+        advice: What to do about it.
+    """
+
+    feed: str
+    hotkey: str
+    reason: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Miner:
+    """How a miner stands. A number that is not known is None.
+
+    Attributes:
+        hotkey: The miner.
+        private: Whether there is a key: otherwise GPUs, instances and jobs are not known.
+        rank: Its place by score.
+        scored_miners: How many miners have a score.
+        share: Its score share.
+        heading_share: The score share that it approaches.
+        incentive_share: Its share of the incentive.
+        gpus: GPUs by model and state; None without a key, or where they are not known.
+        cost_usd_per_hour: What all GPUs cost.
+        idle_cost_usd_per_hour: What the idle ones cost.
+        estimated_alpha_per_day: Incentive share x daily emission.
+        estimated_usd_per_day: That x the price of alpha.
+    """
+
+    hotkey: str
+    private: bool
+    rank: int | None
+    scored_miners: int | None
+    share: float | None
+    heading_share: float | None
+    incentive_share: float | None
+    gpus: dict[str, dict[str, int]] | None
+    cost_usd_per_hour: float | None
+    idle_cost_usd_per_hour: float | None
+    estimated_alpha_per_day: float | None
+    estimated_usd_per_day: float | None
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """When samples of a metric need action.
+
+    Attributes:
+        kind: A word for scripts.
+        metric: The metric.
+        applies: Whether a value needs action at a Unix time.
+        text: Makes the sentence of the samples that need action.
+        advice: What to do.
+        labels: Only samples with these labels.
+        counts: Whether the values are counts, which are added up. Otherwise each sample counts as one.
+    """
+
+    kind: str
+    metric: str
+    applies: Callable[[float, float], bool]
+    text: Callable[[_Found], str]
+    advice: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    counts: bool = False
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The samples that need action by a rule.
+
+    Attributes:
+        count: How many things they are about.
+        samples: Their labels and values.
+        names: Names of chutes and servers by id.
+    """
+
+    count: int
+    samples: list[tuple[Labels, float]]
+    names: Mapping[str, str]
+
+    def things(self, singular: str, plural: str = "") -> str:
+        """Return the number with its noun."""
+        return f"{self.count} {singular if self.count == 1 else plural or singular + 's'}"
+
+    def verb(self, singular: str, plural: str) -> str:
+        """Return the verb that fits the number."""
+        return singular if self.count == 1 else plural
+
+    def each(self, label: str) -> str:
+        """List what a label says, by name where it has one."""
+        counts = Counter(self.names.get(labels[label], labels[label]) for labels, _ in self.samples)
+        return _listed(name if count == 1 else f"{count} x {name}" for name, count in counts.items())
+
+    def by_model(self) -> str:
+        """List the GPU models with their counts."""
+        return _listed(f"{value:.0f} {labels['gpu']}" for labels, value in self.samples)
+
+    def first(self) -> str:
+        """Return the earliest time."""
+        return _clock_time(min(value for _, value in self.samples))
+
+    def last(self) -> str:
+        """Return the latest time."""
+        return _clock_time(max(value for _, value in self.samples))
+
+
+_RULES = (
+    _Rule(
+        "not_registered",
+        "chutes_miner_registered",
+        lambda value, _: value == 0,
+        lambda _: "The hotkey has no seat on the subnet.",
+        "Register it on subnet 64. Without a seat it earns nothing.",
+    ),
+    _Rule(
+        "blacklisted",
+        "chutes_miner_blacklisted",
+        lambda value, _: value == 1,
+        lambda _: "The miner is blacklisted. It gets no score and cannot launch.",
+        "Ask the operators of Chutes.",
+    ),
+    _Rule(
+        "stuck_jobs",
+        "chutes_jobs_stuck",
+        lambda value, _: value > 0,
+        lambda found: f"{found.things('job')} {found.verb('is', 'are')} stuck with the miner.",
+        "List and release them: chutes-exporter release-job",
+        counts=True,
+    ),
+    _Rule(
+        "purges",
+        "chutes_instance_purge_timestamp_seconds",
+        lambda value, now: value - now < _PURGE_SOON,
+        lambda found: (
+            f"{found.things('instance')} {found.verb('does', 'do')} not become active. The first purge is at "
+            f"{found.first()}: {found.each('instance_id')}."
+        ),
+        "Look at the pods. A start-up that ends in a purge earns nothing.",
+    ),
+    _Rule(
+        "upgrades",
+        "chutes_server_upgrade_needed",
+        lambda value, _: value == 1,
+        lambda found: (
+            f"{found.things('TEE server')} {found.verb('needs', 'need')} the upgrade of the maintenance window: "
+            f"{found.each('server_id')}."
+        ),
+        "Upgrade before the window ends: chutes-exporter query maintenance",
+    ),
+    _Rule(
+        "unsecured_instances",
+        "chutes_instance_secured_timestamp_seconds",
+        lambda value, now: value > now,
+        lambda found: (
+            f"{found.things('public instance')} would lose the whole score at an end before {found.last()}: "
+            f"{found.each('instance_id')}."
+        ),
+        "Do not delete an instance in its first hour.",
+    ),
+    _Rule(
+        "unverified_gpus",
+        "chutes_fleet_gpus",
+        lambda value, _: value > 0,
+        lambda found: (
+            f"{found.things('GPU')} {found.verb('is', 'are')} not verified and in no instance: {found.by_model()}."
+        ),
+        "See the errors: chutes-exporter query nodes",
+        labels={"state": "unverified"},
+        counts=True,
+    ),
+    _Rule(
+        "idle_gpus",
+        "chutes_fleet_gpus",
+        lambda value, _: value > 0,
+        lambda found: f"{found.things('GPU')} {found.verb('is', 'are')} idle: {found.by_model()}.",
+        "Deploy chutes on them.",
+        labels={"state": "idle"},
+        counts=True,
+    ),
+)
+"""The rules, the most urgent first. A metric without samples needs no action."""
+
+_METRICS = frozenset(rule.metric for rule in _RULES) | {
+    "chutes_fleet_gpus",
+    "chutes_gpu_info",
+    "chutes_instance_info",
+    "chutes_miner_incentive_ratio",
+    "chutes_miner_score_heading_ratio",
+    "chutes_miner_score_rank",
+    "chutes_miner_score_ratio",
+    "chutes_scored_miners",
+    "chutes_server_info",
+}
+
+
+async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
+    """Ask once, print, and return the exit status.
+
+    Raises:
+        ClickException: Nobody is watched.
+    """
+    if not settings.watched:
+        raise click.ClickException("status needs a miner: add --hotkey or --hotkey-file")
+    async with Exporter(settings) as exporter:
+        collected = await exporter.samples(_METRICS, timeout=_PATIENCE)
+        # Times in answers are by the API's clock.
+        now = time.time() - (exporter.client.clock_offset or 0.0)
+    samples = collected.samples
+    gaps = [*failures(collected.readings), *map(collector_failure, collected.failed)]
+    incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
+    counted = [
+        key.address for key in settings.keys if not incomplete & {(feed.name, key.address) for feed in FLEET.feeds}
+    ]
+    gaps += [
+        NotKnown("fleet", hotkey, "the answers do not tell the states of all GPUs", "Try again in a minute.")
+        for hotkey in counted
+        if not all_counted(samples, hotkey)
+    ]
+    known = {hotkey for hotkey in counted if all_counted(samples, hotkey)}
+    miners = [_miner(settings, hotkey, samples, gpus_known=hotkey in known) for hotkey in sorted(settings.watched)]
+    actions = [action for miner in miners for action in _actions(miner.hotkey, samples, now)]
+    if as_json:
+        report = {
+            "api": settings.api_url,
+            "action_needed": bool(actions),
+            "all_known": not gaps,
+            "miners": [asdict(one) for one in miners],
+            "actions": [asdict(one) for one in actions],
+            "not_known": [asdict(one) for one in gaps],
+        }
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _print_screen(miners, actions, gaps, now)
+    if actions:
+        return ACTION_NEEDED
+    return NOT_KNOWN if gaps else NOTHING_TO_DO
+
+
+def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
+    """Return the samples of a metric about a miner."""
+    return [(labels, value) for labels, value in samples.get(metric, ()) if labels.get("hotkey") == hotkey]
+
+
+def _value(samples: Samples, metric: str, hotkey: str) -> float | None:
+    return next((value for _, value in samples_of(samples, metric, hotkey)), None)
+
+
+def all_counted(samples: Samples, hotkey: str) -> bool:
+    """Tell whether the state of every GPU is known."""
+    counted = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_fleet_gpus", hotkey)}
+    described = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey)}
+    return described <= counted and bool(counted or not samples_of(samples, "chutes_gpu_in_use", hotkey))
+
+
+def _miner(settings: Settings, hotkey: str, samples: Samples, *, gpus_known: bool) -> Miner:
+    rank = _value(samples, "chutes_miner_score_rank", hotkey)
+    scored = next((value for _, value in samples.get("chutes_scored_miners", ())), None)
+    gpus: dict[str, dict[str, int]] = {}
+    for labels, value in samples_of(samples, "chutes_fleet_gpus", hotkey):
+        gpus.setdefault(labels["gpu"], {})[labels["state"]] = int(value)
+    known = gpus if gpus_known else None
+    incentive = _value(samples, "chutes_miner_incentive_ratio", hotkey)
+    alpha = _product(incentive, settings.daily_emission)
+    return Miner(
+        hotkey=hotkey,
+        private=any(key.address == hotkey for key in settings.keys),
+        rank=None if rank is None else int(rank),
+        scored_miners=None if scored is None else int(scored),
+        share=_value(samples, "chutes_miner_score_ratio", hotkey),
+        heading_share=_value(samples, "chutes_miner_score_heading_ratio", hotkey),
+        incentive_share=incentive,
+        gpus=known,
+        cost_usd_per_hour=_cost(known, settings.gpu_costs, STATES),
+        idle_cost_usd_per_hour=_cost(known, settings.gpu_costs, ("idle",)),
+        estimated_alpha_per_day=alpha,
+        estimated_usd_per_day=_product(alpha, settings.alpha_price),
+    )
+
+
+def _product(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one * other
+
+
+def _cost(
+    gpus: Mapping[str, Mapping[str, int]] | None, costs: Mapping[str, float], states: Iterable[str]
+) -> float | None:
+    """Return what GPUs in some states cost per hour, None where the cost of one of them is not known."""
+    if gpus is None or not costs:
+        return None
+    counts = {model: sum(by_state[state] for state in states) for model, by_state in gpus.items()}
+    if any(count and model not in costs for model, count in counts.items()):
+        return None
+    return math.fsum(count * costs.get(model, 0.0) for model, count in counts.items())
+
+
+def _actions(hotkey: str, samples: Samples, now: float) -> Iterator[Action]:
+    """Return what needs action, by the table of rules."""
+    names = _names(hotkey, samples)
+    for rule in _RULES:
+        found = [
+            (labels, value)
+            for labels, value in samples_of(samples, rule.metric, hotkey)
+            if rule.labels.items() <= labels.items() and rule.applies(value, now)
+        ]
+        if found:
+            count = int(sum(value for _, value in found)) if rule.counts else len(found)
+            yield Action(rule.kind, hotkey, count, rule.text(_Found(count, found, names)), rule.advice)
+
+
+def _names(hotkey: str, samples: Samples) -> dict[str, str]:
+    """Return a name for each instance (its chute's) and each server, by id."""
+    chutes = {
+        labels["chute_id"]: labels["chute_name"]
+        for labels, _ in samples_of(samples, "chutes_gpu_allocation_info", hotkey)
+    }
+    instances = {
+        labels["instance_id"]: chutes.get(labels["chute_id"]) or labels["instance_id"]
+        for labels, _ in samples_of(samples, "chutes_instance_info", hotkey)
+    }
+    servers = {
+        labels["server_id"]: labels["name"] or labels["server_id"]
+        for labels, _ in samples_of(samples, "chutes_server_info", hotkey)
+    }
+    return instances | servers
+
+
+def failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown]:
+    """Say what could not be asked, or not be read as a whole.
+
+    Args:
+        readings: What each feed gave.
+        missing: Whether endpoints are named that an older deployment does not have.
+    """
+    for feed, reading in readings.items():
+        error, snapshot = reading.error, reading.snapshot
+        if isinstance(error, MissingEndpointError):
+            if missing:
+                reason = f"the deployment has no {feed.endpoint.path}"
+                yield NotKnown(feed.name, feed.hotkey, reason, "Ask the operators of Chutes for a newer service.")
+            continue
+        if snapshot is None:
+            advice = error.advice if isinstance(error, ApiError) else "Try again later."
+            yield NotKnown(feed.name, feed.hotkey, str(error), advice)
+        elif not snapshot.answer.whole:
+            rejected = snapshot.answer.rejected
+            reason = f"{rejected} records cannot be read" if rejected else "the list contradicts another answer"
+            yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If it stays so, report it.")
+
+
+def collector_failure(entry: Entry) -> NotKnown:
+    """Say that a collector failed."""
+    return NotKnown(entry.collector.name, entry.scope.hotkey, "the collector failed: a bug", "Report it with the log.")
+
+
+# The screen
+
+
+def _print_screen(miners: list[Miner], actions: list[Action], gaps: list[NotKnown], now: float) -> None:
+    for miner in miners:
+        say(f"{miner.hotkey}  {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+        for line in _sheet(miner):
+            say(line)
+        for action in (one for one in actions if one.hotkey == miner.hotkey):
+            say(f"! {action.text}", indent="  ", fg="red")
+            say(f"→ {action.advice}", indent="    ", start="  ")
+        click.echo()
+    print_not_known(gaps)
+    if not actions:
+        say("Nothing of what is known needs action." if gaps else "Nothing needs action.", fg="green")
+
+
+def print_not_known(gaps: Iterable[NotKnown]) -> None:
+    """Print what is not known, the same reasons together."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        grouped.setdefault((gap.reason, gap.advice), []).append(gap.feed)
+    if grouped:
+        say("Not known", bold=True)
+    for (reason, advice), feeds in grouped.items():
+        say(f"? {', '.join(dict.fromkeys(feeds))}: {reason}", indent="  ", fg="yellow")
+        say(f"→ {advice}", indent="    ", start="  ")
+
+
+def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
+    """Print text that may come from the API, folded to the width of a terminal."""
+    lines = textwrap.wrap(printable(text), _WIDTH, initial_indent=start, subsequent_indent=indent, drop_whitespace=True)
+    for line in lines:
+        click.echo(click.style(line, **style))
+
+
+def _sheet(miner: Miner) -> Iterator[str]:
+    """Return the lines about a miner: what is not known has a dash."""
+    rank = "-" if miner.rank is None else f"{miner.rank} of {miner.scored_miners}"
+    yield f"Score      rank {rank}, share {_percent(miner.share)}, heading for {_percent(miner.heading_share)}"
+    yield f"Incentive  share {_percent(miner.incentive_share)}"
+    if miner.estimated_alpha_per_day is not None:
+        dollars = "" if miner.estimated_usd_per_day is None else f", {miner.estimated_usd_per_day:,.2f} USD"
+        yield f"Estimate   {miner.estimated_alpha_per_day:,.2f} alpha{dollars} a day"
+    if not miner.private:
+        yield "GPUs, instances and jobs are not known: they need the hotkey file."
+        return
+    if miner.gpus is None:
+        yield "GPUs       -"
+        return
+    yield _row("GPUs", (*STATES, "all"))
+    totals: Counter[str] = Counter()
+    for model, counts in miner.gpus.items():
+        totals.update(counts)
+        yield _row(f"  {model}", [*(counts[state] for state in STATES), sum(counts.values())])
+    if len(miner.gpus) != 1:
+        yield _row("  all", [*(totals[state] for state in STATES), totals.total()])
+    if miner.cost_usd_per_hour is not None or miner.idle_cost_usd_per_hour is not None:
+        every, idle = _dollars(miner.cost_usd_per_hour), _dollars(miner.idle_cost_usd_per_hour)
+        yield f"Cost       all GPUs {every} an hour, idle GPUs {idle} an hour"
+
+
+def _row(head: str, cells: Iterable[str | int]) -> str:
+    return f"{head:<14}" + "".join(f"{cell:>11}" for cell in cells)
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.3g} %"
+
+
+def _dollars(amount: float | None) -> str:
+    return "-" if amount is None else f"{amount:,.2f} USD"
+
+
+def _clock_time(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%H:%M} UTC"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """List some names."""
+    every = list(names)
+    shown = ", ".join(every[:_SHOWN])
+    return shown if len(every) <= _SHOWN else f"{shown} and {len(every) - _SHOWN} more"

@@ -1,0 +1,463 @@
+"""The command ``status``. Its figures are worked out anew from the simulated world, without API and collectors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter import collectors, log
+from chutes_exporter.commands import status as module
+from chutes_exporter.commands.status import run_status
+from chutes_exporter.page import plan
+from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.prometheus.farm import L40S, Farm, Machine
+from tests.support import HOTKEY, watching
+from tests.test_cli import environment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
+COSTS = ("--gpu.cost", "l40s=0.5", "--gpu.cost", "h200=3")
+
+
+async def status(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    """Run the command; returns its exit status and what it wrote."""
+    command = Path(sys.executable).parent / "chutes-exporter"
+    process = await asyncio.create_subprocess_exec(
+        command,
+        "status",
+        "--api.url",
+        simulator.url,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**variables),
+    )
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def report(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
+    code, output, _ = await status(simulator, "--json", *arguments, **variables)
+    return code, json.loads(output)
+
+
+def kinds(found: dict[str, Any]) -> dict[str, int]:
+    return {action["kind"]: action["count"] for action in found["actions"]}
+
+
+@pytest.fixture
+def farm() -> Farm:
+    """A quiet world: every GPU of the first miner earns."""
+    return Farm(time.time(), [(Machine("l40s", 4), Machine("h200", 4))])
+
+
+@pytest.fixture
+async def quiet(farm: Farm) -> AsyncIterator[Simulator]:
+    # The machine's own clock: the command sees it too.
+    async with Simulator(farm, clock=time.time) as simulator:
+        yield simulator
+
+
+@pytest.mark.parametrize("seed", [64, 65])
+async def test_every_figure_is_that_of_the_simulated_world(seed: int) -> None:
+    world = World(seed=seed, start=time.time() - 3600, size=Size(miners=20, active_miners=10, chutes=60))
+    costs = {"4090": 0.25, "5090": 0.5, "a100": 1.0, "l40s": 0.5, "h100_sxm": 2.0, "h200": 3.0, "b200": 4.0}
+    figures = [f"--gpu.cost={model}={cost}" for model, cost in costs.items()]
+    async with Simulator(world, clock=time.time) as simulator:
+        # Nothing may change between the answer and the moment of comparison.
+        before = time.time()
+        _, found = await report(simulator, *figures, "--subnet.daily-emission=7200", "--alpha.price=0.5", **MINE)
+        after = time.time()
+    expected = [_expected(world, now, costs) for now in (before, after)]
+    (miner,) = found["miners"]
+    shown = {key: miner[key] for key in expected[0]}
+    assert shown.pop("gpus") in [one.pop("gpus") for one in expected]
+    assert any(shown == pytest.approx(one, rel=1e-9) for one in expected)
+    assert miner["heading_share"] in [pytest.approx(_heading(world, now), rel=1e-4) for now in (before, after)]
+    assert kinds(found) in [_expected_actions(world, now) for now in (before, after)]
+
+
+def _states(world: World, now: float) -> dict[str, Counter[str]]:
+    """Return the GPUs of the first miner by model and state, from the lives of instances and registrations."""
+    holders = {gpu.uuid: one for one in world.instances(now, HOTKEY) for gpu in one.gpus}
+    found: dict[str, Counter[str]] = {}
+    for gpu in world.miners[0].gpus:
+        holder = holders.get(gpu.uuid)
+        if holder is None:
+            state = "idle" if gpu.verified_at(now) else "unverified"
+        elif holder.active(now):
+            state = "earning"
+        else:
+            state = "disabled" if holder.activated(now) else "starting"
+        found.setdefault(gpu.model, Counter())[state] += 1
+    return found
+
+
+def _expected(world: World, now: float, costs: dict[str, float]) -> dict[str, Any]:
+    shares, incentives = world.shares(now), world.incentives(now)
+    states = _states(world, now)
+    incentive = incentives[HOTKEY] / sum(incentives.values())
+    return {
+        "rank": 1 + sum(share > shares[HOTKEY] for share in shares.values()),
+        "scored_miners": len(shares),
+        "share": shares[HOTKEY],
+        "incentive_share": incentive,
+        "cost_usd_per_hour": sum(costs[model] * counts.total() for model, counts in states.items()),
+        "idle_cost_usd_per_hour": sum(costs[model] * counts["idle"] for model, counts in states.items()),
+        "estimated_alpha_per_day": incentive * 7200,
+        "estimated_usd_per_day": incentive * 3600,
+        "gpus": {
+            model: {state: counts[state] for state in ("earning", "starting", "disabled", "idle", "unverified")}
+            for model, counts in states.items()
+        },
+    }
+
+
+def _heading(world: World, now: float) -> float:
+    rates: Counter[str] = Counter()
+    for one in world.instances(now):
+        blacklisted = world.by_hotkey[one.hotkey].blacklist_reason
+        # The miner's own disabled instances count, because they are known.
+        counted = one.active(now) or (one.hotkey == HOTKEY and one.disabled(now) and one.activated(now))
+        if counted and not blacklisted:
+            rates[one.hotkey] += one.multiplier(now)  # type: ignore[assignment]
+    return rates[HOTKEY] / sum(rates.values())
+
+
+def _number(version: str | None) -> list[int]:
+    assert version is not None
+    return [int(part) for part in version.split(".")]
+
+
+def _expected_actions(world: World, now: float) -> dict[str, int]:
+    states = _states(world, now)
+    instances = world.instances(now, HOTKEY)
+    stuck = sum(
+        1 for job in world.jobs(now) if job.finished_at is None and job.miner is not None and job.miner.hotkey == HOTKEY
+    )
+    unsecured = sum(
+        1 for one in instances if one.chute.public and one.activated(now) and now < (one.activated_at or 0) + 3600
+    )
+    purges = 0
+    for one in instances:
+        if not one.activated(now):
+            probed = one.last_verified_at(now)
+            purges += now > (one.created_at + 3.5 * 3600 if probed is None else probed + 3 * 3600) - 45 * 60
+    window = world.window(now)
+    versions = [server.version_at(now) for server in world.miners[0].servers if server.is_tee]
+    upgrades = 0 if window is None else sum(_number(version) < _number(window.target) for version in versions)
+    return {
+        kind: count
+        for kind, count in {
+            "stuck_jobs": stuck,
+            "purges": purges,
+            "upgrades": upgrades,
+            "unsecured_instances": unsecured,
+            "unverified_gpus": sum(counts["unverified"] for counts in states.values()),
+            "idle_gpus": sum(counts["idle"] for counts in states.values()),
+        }.items()
+        if count
+    }
+
+
+async def test_where_nothing_needs_action_the_exit_status_is_0(quiet: Simulator) -> None:
+    code, found = await report(quiet, **MINE)
+    assert (code, found["action_needed"], found["all_known"]) == (0, False, True)
+    assert found["actions"] == found["not_known"] == []
+    (miner,) = found["miners"]
+    assert miner["gpus"]["l40s"] == {"earning": 4, "starting": 0, "disabled": 0, "idle": 0, "unverified": 0}
+    assert miner["cost_usd_per_hour"] is miner["estimated_alpha_per_day"] is None
+    code, output, errors = await status(quiet, **MINE)
+    assert code == 0
+    assert output.endswith("\nNothing needs action.\n")
+    assert "Cost" not in output
+    assert "Estimate" not in output
+    assert errors == ""
+
+
+async def test_each_endpoint_is_asked_once_and_the_public_ones_without_a_signature(quiet: Simulator) -> None:
+    await status(quiet, **MINE)
+    asked = {one.endpoint: one.signed for one in quiet.requests}
+    assert asked == {
+        "metagraph": False,
+        "scores": False,
+        "active_instances": True,
+        "servers": True,
+        "nodes": True,
+        "inventory": True,
+        "instances": True,
+        "jobs": True,
+        "maintenance": True,
+    }
+    assert len(quiet.requests) == len(asked)
+
+
+def _stick(farm: Farm, _now: float) -> None:
+    farm.stuck += [HOTKEY, HOTKEY]
+
+
+def _idle(farm: Farm, now: float) -> None:
+    farm.end(farm.on(farm.miners[0], 0, now), now)
+
+
+def _unverify(farm: Farm, now: float) -> None:
+    farm.end(farm.on(farm.miners[0], 0, now)[:1], now)
+    (free,) = set(farm.miners[0].servers[0].gpus) - {gpu for one in farm.on(farm.miners[0], 0, now) for gpu in one.gpus}
+    farm.unverify([free], now - 1)
+
+
+def _relaunch(farm: Farm, now: float, created: float, activated: float | None) -> None:
+    (old, *_) = farm.on(farm.miners[0], 0, now)
+    farm.end([old], now - 5 * 3600)
+    verified = None if activated is None else 90
+    farm.launch(farm.miners[0], old.gpus, L40S, created, verified=verified, activated=activated)
+
+
+def _upgrade(farm: Farm, _now: float) -> None:
+    miner = farm.miners[0]
+    miner.servers = (replace(miner.servers[0], is_tee=True, version="0.1.0"), *miner.servers[1:])
+
+
+def _blacklist(farm: Farm, _now: float) -> None:
+    farm.miners[0].blacklist_reason = "Spoofed GPUs"
+
+
+@pytest.mark.parametrize(
+    ("happens", "kind", "count", "words"),
+    [
+        (_stick, "stuck_jobs", 2, "2 jobs are stuck with the miner. → List and release them"),
+        (_idle, "idle_gpus", 4, "4 GPUs are idle: 4 l40s. → Deploy"),
+        (_unverify, "unverified_gpus", 1, "1 GPU is not verified and in no instance: 1 l40s. → See the errors"),
+        (
+            lambda farm, now: _relaunch(farm, now, now - 3 * 3600, None),
+            "purges",
+            1,
+            "1 instance does not become active. The first purge is at",
+        ),
+        (
+            lambda farm, now: _relaunch(farm, now, now - 1800, 600),
+            "unsecured_instances",
+            1,
+            "1 public instance would lose the whole score at an end before",
+        ),
+        (_upgrade, "upgrades", 1, "1 TEE server needs the upgrade of the maintenance window: l40s-0."),
+        (_blacklist, "blacklisted", 1, "The miner is blacklisted."),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+async def test_the_exit_status_is_1_and_the_screen_says_what_needs_action(
+    quiet: Simulator, farm: Farm, happens: Callable[[Farm, float], None], kind: str, count: int, words: str
+) -> None:
+    happens(farm, time.time())
+    code, found = await report(quiet, **MINE)
+    assert (code, found["action_needed"]) == (1, True)
+    assert kinds(found) == {kind: count}
+    code, output, _ = await status(quiet, **MINE)
+    assert code == 1
+    assert words in " ".join(output.split())
+    assert "l40s-model" in output or kind not in ("purges", "unsecured_instances")
+
+
+async def test_a_purge_that_is_an_hour_away_needs_no_action(quiet: Simulator, farm: Farm) -> None:
+    now = time.time()
+    _relaunch(farm, now, now - 2 * 3600, None)
+    code, found = await report(quiet, **MINE)
+    assert code == 0
+    assert found["miners"][0]["gpus"]["l40s"]["starting"] == 1
+
+
+async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(quiet: Simulator, farm: Farm) -> None:
+    assert HOTKEY in farm.by_hotkey
+    farm.deregister(farm.miners[0])
+    code, found = await report(quiet, **MINE)
+    assert code == 1
+    assert kinds(found) == {"not_registered": 1}
+    assert "nodes" in {one["feed"] for one in found["not_known"]}
+    code, output, _ = await status(quiet, **MINE)
+    assert code == 1
+    assert "\nGPUs       -\n" in output
+    assert "Score      rank -, share -, heading for -" in output
+    assert output.count("not registered") == 1
+
+
+async def test_the_costs_of_idle_gpus_are_known_where_their_models_have_one(quiet: Simulator, farm: Farm) -> None:
+    _idle(farm, time.time())
+    code, found = await report(quiet, *COSTS, **MINE)
+    (miner,) = found["miners"]
+    assert (miner["cost_usd_per_hour"], miner["idle_cost_usd_per_hour"]) == (14.0, 2.0)
+    _, output, _ = await status(quiet, *COSTS[:2], "--subnet.daily-emission", "7200", **MINE)
+    assert "Cost       all GPUs - an hour, idle GPUs 2.00 USD an hour\n" in output
+    assert re.search(r"^Estimate   [\d.,]+ alpha a day$", output, re.MULTILINE)
+    _, output, _ = await status(quiet, *COSTS[2:], "--subnet.daily-emission", "7200", "--alpha.price", "2", **MINE)
+    assert re.search(r"^Estimate   [\d.,]+ alpha, [\d.,]+ USD a day$", output, re.MULTILINE)
+    assert "Cost" not in output
+    assert code == 1
+
+
+async def test_a_failed_request_is_reported_and_the_exit_status_is_3(quiet: Simulator) -> None:
+    quiet.faults["jobs"] = Fault(status=503)
+    code, found = await report(quiet, **MINE)
+    assert (code, found["action_needed"], found["all_known"]) == (3, False, False)
+    (gap,) = found["not_known"]
+    assert (gap["feed"], gap["reason"]) == ("jobs", "503 simulated fault")
+    code, output, _ = await status(quiet, **MINE)
+    assert code == 3
+    assert "? jobs: 503 simulated fault\n  → " in output
+    assert output.endswith("Nothing of what is known needs action.\n")
+
+
+async def test_a_known_action_counts_more_than_a_failed_request(quiet: Simulator, farm: Farm) -> None:
+    _idle(farm, time.time())
+    quiet.faults["scores"] = Fault(status=502)
+    code, found = await report(quiet, **MINE)
+    assert code == 1
+    assert [one["feed"] for one in found["not_known"]] == ["scores"]
+    assert found["miners"][0]["rank"] is None
+
+
+async def test_answers_that_are_not_whole_are_no_ground_for_saying_that_all_is_well(quiet: Simulator) -> None:
+    rows = [{"gpu_id": 5}, {"gpu_id": "a"}]
+    quiet.faults["inventory"] = Fault(body=json.dumps(rows).encode())
+    quiet.faults["nodes"] = Fault(records=1)
+    code, found = await report(quiet, **MINE)
+    assert code == 3
+    assert {one["feed"]: one["reason"] for one in found["not_known"]} == {
+        "inventory": "1 records cannot be read",
+        "nodes": "the list contradicts another answer",
+    }
+    assert found["miners"][0]["gpus"] is None
+
+
+async def test_gpus_in_an_unknown_state_are_said(quiet: Simulator, farm: Farm) -> None:
+    now = time.time()
+    (first, *others) = [
+        {"instance_id": one.instance_id, "chute_id": one.chute.chute_id, "active": True, "billed_to": None}
+        for one in farm.instances(now, HOTKEY)
+    ]
+    # Neither active, nor with a word about its activation.
+    broken = [first | {"active": False}, *others]
+    quiet.faults["instances"] = Fault(body=b"".join(b"data: %b\n\n" % json.dumps(row).encode() for row in broken))
+    rows = [
+        {"gpu_id": gpu.uuid, "chute_id": one.chute.chute_id, "active": one.instance_id != first["instance_id"]}
+        for one in farm.instances(now, HOTKEY)
+        for gpu in one.gpus
+    ]
+    quiet.faults["inventory"] = Fault(body=json.dumps(rows).encode())
+    code, found = await report(quiet, **MINE)
+    assert code == 3
+    assert [one["feed"] for one in found["not_known"]] == ["fleet"]
+    assert found["miners"][0]["gpus"] is None
+
+
+async def test_a_deployment_without_maintenance_windows_has_nothing_to_do_about_them(quiet: Simulator) -> None:
+    quiet.faults["maintenance"] = Fault(status=404)
+    code, found = await report(quiet, **MINE)
+    assert code == 0
+    assert found["all_known"] is True
+
+
+async def test_an_api_that_does_not_answer_in_time_is_said(
+    quiet: Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.3)
+    quiet.faults["jobs"] = Fault(latency=60)
+    assert await run_status(watching(quiet.url), as_json=False) == 3
+    assert "→ Try again later." in capsys.readouterr().out
+
+
+async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: Farm) -> None:
+    _idle(farm, time.time())
+    code, output, _ = await status(quiet, "--hotkey", HOTKEY)
+    assert code == 0
+    assert "GPUs, instances and jobs are not known: they need the hotkey file.\n" in output
+    assert {one.endpoint for one in quiet.requests} == {"metagraph", "scores"}
+    assert not any(one.signed for one in quiet.requests)
+
+
+async def test_several_miners_have_a_section_each(quiet: Simulator, farm: Farm) -> None:
+    other = farm.miners[3].hotkey
+    _stick(farm, 0)
+    code, found = await report(quiet, "--hotkey", other, **MINE)
+    assert code == 1
+    assert [one["hotkey"] for one in found["miners"]] == sorted([HOTKEY, other])
+    assert {one["hotkey"] for one in found["actions"]} == {HOTKEY}
+
+
+async def test_a_fleet_of_one_model_has_no_line_of_sums() -> None:
+    async with Simulator(Farm(time.time(), [(Machine("l40s", 2),)]), clock=time.time) as simulator:
+        _, output, _ = await status(simulator, **MINE)
+    assert re.search(r"^  l40s +2 +0 +0 +0 +0 +2$", output, re.MULTILINE)
+    assert "\n  all" not in output
+
+
+async def test_a_collector_with_a_bug_leaves_its_part_unknown(
+    quiet: Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    scores = replace(collectors.scores.COLLECTOR, collect=fail)
+    broken = tuple(scores if one.name == "scores" else one for one in collectors.COLLECTORS)
+    monkeypatch.setattr(plan, "COLLECTORS", broken)
+    log.configure("error", "logfmt")
+    assert await run_status(watching(quiet.url), as_json=True) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert [one["feed"] for one in found["not_known"]] == ["scores"]
+    assert found["miners"][0]["rank"] is None
+
+
+async def test_a_miner_with_nothing_has_no_gpus(farm: Farm) -> None:
+    newcomer = farm.miners[5].key
+    async with Simulator(farm, clock=time.time) as simulator:
+        settings = watching(simulator.url, newcomer)
+        assert await run_status(settings, as_json=False) == 0
+
+
+async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> None:
+    machines = [Machine(model, 8, idle=8) for model in ("4090", "5090", "a100", "l40s", "h200")]
+    farm = Farm(time.time(), [machines])
+    farm.miners[0].servers = tuple(
+        replace(server, is_tee=True, version="0.1.0", name=f"\x1b[2Jserver-{'x' * 60}-{number}")
+        for number, server in enumerate(farm.miners[0].servers)
+    )
+    async with Simulator(farm, clock=time.time) as simulator:
+        code, output, _ = await status(simulator, *COSTS, **MINE)
+    assert code == 1
+    assert all(len(line) <= 80 and line == line.rstrip() for line in output.splitlines())
+    assert "\x1b" not in output
+    assert "8 4090, 8 5090, 8 a100 and 2 more" in " ".join(output.split())
+    (row,) = (line for line in output.splitlines() if line.startswith("  all"))
+    assert row.split() == ["all", "0", "0", "0", "40", "0", "40"]
+
+
+async def test_a_wrong_command_line_has_the_exit_status_2_and_names_the_flag(quiet: Simulator) -> None:
+    for arguments, words in (
+        ((), "status needs a miner: add --hotkey or --hotkey-file"),
+        (("--gpu.cost", "h100"), "--gpu.cost 'h100' is invalid: write MODEL=USD_PER_HOUR"),
+        (("--hotkey", "5x"), "SS58 address"),
+        (("--alpha.price", "much"), "'--alpha.price'"),
+    ):
+        code, output, errors = await status(quiet, *arguments)
+        assert (code, output) == (2, "")
+        assert words in errors
+    assert not quiet.requests
+
+
+async def test_an_unknown_model_is_warned_of_on_standard_error(quiet: Simulator) -> None:
+    code, output, errors = await status(quiet, "--json", "--gpu.cost", "rtx9000=1", **MINE)
+    assert code == 0
+    assert json.loads(output)["actions"] == []
+    assert "Warning: --gpu.cost has an unknown GPU model: rtx9000. The known models are 3090," in errors

@@ -1,0 +1,80 @@
+"""podman, as scripts/test-containers configures it: everything is in namespaces and folders that end with the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import chutes_exporter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+IMAGE = f"chutes-exporter:{chutes_exporter.__version__}"
+HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=256m", "--pids-limit=64")
+TIMEOUT = 60.0
+"""Seconds that a command may take."""
+
+
+def run(*command: str, variables: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, whatever its status."""
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=variables
+    )
+
+
+def podman(*arguments: str, stdin: str = "") -> str:
+    """Run podman; returns its output."""
+    result = run("podman", *arguments, stdin=stdin)
+    assert result.returncode == 0, f"podman {' '.join(arguments)}: {result.stderr or result.stdout}"
+    return result.stdout.strip()
+
+
+def inspect(kind: str, name: str) -> dict[str, Any]:
+    """Return what podman knows of an image, a container or a network."""
+    (found,) = json.loads(podman("inspect", "--type", kind, name))
+    return dict(found)
+
+
+@contextlib.contextmanager
+def container(name: str, *arguments: str) -> Iterator[str]:
+    """Run a container of the image, as read-only and without rights as it can be; yields its name.
+
+    Args:
+        name: Of the container.
+        arguments: Options of ``podman run``, and after ``--`` the image's own.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, own = arguments[:end], arguments[end + 1 :]
+    podman("run", "--detach", "--name", name, *HARDENED, *options, IMAGE, *own)
+    try:
+        yield name
+    finally:
+        podman("rm", "--force", "--time=10", "--volumes", name)
+
+
+def fetch(url: str) -> str:
+    """Return a page."""
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return str(response.read().decode())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = TIMEOUT, why: Callable[[], str] = str) -> None:
+    """Wait until a condition holds; a URL that does not answer does not hold."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            if condition():
+                return
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.2)
+
+
+def wait_until_ready(name: str, address: str) -> None:
+    """Wait until the exporter in a container has its first answers."""
+    wait_for(lambda: fetch(f"http://{address}/-/ready") != "", why=lambda: podman("logs", name))

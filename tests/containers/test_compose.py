@@ -1,0 +1,96 @@
+"""deploy/compose.yaml, run by compose on podman, without Grafana: Debian has no package of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.containers.podman import fetch, inspect, podman, run, wait_for
+from tests.support import HOTKEY, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.containers
+
+SERVICES = ("demo", "alertmanager", "prometheus")
+
+
+@pytest.fixture
+def engine() -> Iterator[dict[str, str]]:
+    """Podman with Docker's API; yields the environment that leads compose to it."""
+    socket = "unix:///run/podman.sock"
+    service = subprocess.Popen(["podman", "system", "service", "--time=0", socket], stdin=subprocess.DEVNULL)  # noqa: S607
+    try:
+        wait_for(lambda: Path("/run/podman.sock").exists())
+        # podman has no BuildKit.
+        yield {**os.environ, "DOCKER_HOST": socket, "DOCKER_BUILDKIT": "0"}
+    finally:
+        service.terminate()
+        service.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def health_checks() -> Iterator[None]:
+    """Run the containers' health checks once a second: without systemd podman has nobody to do so."""
+    stopping = threading.Event()
+
+    def check() -> None:
+        while not stopping.wait(1):
+            for name in run("podman", "ps", "--quiet").stdout.split():
+                run("podman", "healthcheck", "run", name)
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def compose(engine: dict[str, str], file: Path, *arguments: str) -> None:
+    command = ["docker-compose", "--file", str(file), "--profile", "demo", *arguments]
+    result = subprocess.run(
+        command, env=engine, capture_output=True, text=True, check=False, timeout=240, stdin=subprocess.DEVNULL
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def ask(port: int, path: str) -> Any:
+    return json.loads(fetch(f"http://127.0.0.1:{port}{path}"))
+
+
+def test_the_stack_comes_up_healthy_and_works_together(engine: dict[str, str]) -> None:
+    file = ROOT / "deploy" / "compose.yaml"
+    try:
+        with health_checks():
+            compose(engine, file, "up", "--detach", "--wait", *SERVICES)
+        for name in SERVICES:
+            state = inspect("container", f"chutes-exporter-{name}-1")
+            assert state["State"]["Health"]["Status"] == "healthy"
+            assert state["HostConfig"]["ReadonlyRootfs"] is True
+            assert state["EffectiveCaps"] in (None, [])
+            assert state["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
+        # Prometheus scrapes the exporter by its name in the network, and has read the rules.
+        query = "/api/v1/query?query=chutes_miner_watched"
+        wait_for(lambda: bool(ask(9090, query)["data"]["result"]), 120)
+        (watched,) = ask(9090, query)["data"]["result"]
+        assert watched["metric"]["hotkey"] == HOTKEY
+        assert watched["metric"]["instance"] == "exporter:10064"
+        assert len(ask(9090, "/api/v1/rules")["data"]["groups"]) >= 2
+        # Its Watchdog reaches Alertmanager.
+        wait_for(lambda: any(one["labels"]["alertname"] == "Watchdog" for one in ask(9093, "/api/v2/alerts")), 180)
+        assert "chutes_miner_watched" in fetch("http://127.0.0.1:10064/metrics")
+    finally:
+        compose(engine, file, "down", "--volumes", "--timeout=10")
+    assert podman("ps", "--all", "--quiet") == ""
+    assert podman("volume", "ls", "--quiet") == ""
+    assert podman("network", "ls", "--quiet").split() == ["podman"]

@@ -1,0 +1,58 @@
+"""The Kubernetes manifest, played by podman: a Deployment that gets its key from a Secret."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from chutes_exporter.simulator import Simulator, Size, World
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.containers.podman import IMAGE, fetch, inspect, podman, wait_until_ready
+from tests.support import HOTKEY, ROOT, parse_page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.containers
+
+SECRET = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": "miner-credentials"},
+    "stringData": {"ss58": HOTKEY, "seed": TEST_SEED},
+}
+
+
+def rendered(api_url: str) -> list[dict[str, Any]]:
+    """Return what users apply, with the Secret of the miners' chart and the address of another API."""
+    text = (ROOT / "deploy" / "kubernetes.yaml").read_text()
+    (deployment,) = (found for found in yaml.safe_load_all(text) if found["kind"] == "Deployment")
+    (exporter,) = deployment["spec"]["template"]["spec"]["containers"]
+    exporter["env"].append({"name": "CHUTES_EXPORTER_API_URL", "value": api_url})
+    return [SECRET, deployment]
+
+
+async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the_secret(tmp_path: Path) -> None:
+    path = tmp_path / "manifests.yaml"
+    async with Simulator(World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))) as simulator:
+        path.write_text(yaml.safe_dump_all(rendered(simulator.url)))
+        try:
+            await asyncio.to_thread(podman, "kube", "play", "--network=host", str(path))
+            (name,) = (
+                await asyncio.to_thread(podman, "ps", "--filter=ancestor=" + IMAGE, "--format={{.Names}}")
+            ).split()
+            await asyncio.to_thread(wait_until_ready, name, "127.0.0.1:10064")
+            page = parse_page(await asyncio.to_thread(fetch, "http://127.0.0.1:10064/metrics"))
+            container = await asyncio.to_thread(inspect, "container", name)
+        finally:
+            await asyncio.to_thread(podman, "kube", "down", "--force", str(path))
+    assert {dict(labels)["hotkey"] for series, labels in page if series == "chutes_gpu_in_use"} == {HOTKEY}
+    assert container["Config"]["User"] == "65532:65532"
+    assert container["HostConfig"]["ReadonlyRootfs"] is True
+    assert container["HostConfig"]["Memory"] == 256 * 2**20
+    assert container["EffectiveCaps"] in (None, [])
+    assert await asyncio.to_thread(podman, "ps", "--all", "--quiet") == ""

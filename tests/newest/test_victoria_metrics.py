@@ -1,0 +1,243 @@
+"""VictoriaMetrics as docs/operations.md shows it: behind Prometheus, and instead of Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import re
+import shlex
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter.commands.serve import Service
+from chutes_exporter.simulator import Fault, Simulator, Size, World
+from grafana.boards import BOARDS
+from grafana.worlds import World as Kind
+from tests.alertmanager.test_routing import SIGNED, alertmanager
+from tests.grafana.scenes import Answers, ask_everything, scene
+from tests.support import HOTKEY, ROOT, RULES, Prometheus, fast_rules, free_port, until, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+pytestmark = pytest.mark.newest
+
+_SECTION = (ROOT / "docs" / "operations.md").read_text().partition("## Prometheus 3 and VictoriaMetrics\n")[2]
+DOCUMENTED = {
+    words[0]: words
+    for block in re.findall(r"```sh\n(.*?)```", _SECTION.partition("\n## ")[0], re.DOTALL)
+    for words in map(shlex.split, block.replace("\\\n", "").splitlines())
+}
+"""The commands of the document, by program."""
+(REMOTE_WRITE,) = re.findall(r"```yaml\nremote_write:\n  - url: http://localhost:8428/(\S+)\n```", _SECTION)
+STORE = "localhost:8428"
+"""Where VictoriaMetrics listens in the document."""
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], directory: Path) -> Iterator[str]:
+    """Run one of VictoriaMetrics' programs on a free port; yields its URL when it is healthy."""
+    address = f"127.0.0.1:{free_port()}"
+    log = directory / f"{command[0]}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, f"-httpListenAddr={address}"], cwd=directory, stdout=file, stderr=file, stdin=subprocess.DEVNULL
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(f"http://{address}/health", timeout=5).close()
+                break
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def victoria_metrics(directory: Path) -> Iterator[str]:
+    """Run the store as documented, without its delay; yields its URL."""
+    directory.mkdir()
+    command = [word.replace("/var/lib", str(directory)) for word in DOCUMENTED["victoria-metrics"]]
+    # Prometheus' default lookback. The store derives its own from the interval of samples, and bridges the hours
+    # between the samples of a test's history.
+    flags = ["-search.maxLookback=5m", "-search.latencyOffset=0s", "-search.disableCache"]
+    with running([*command, *flags], directory) as url:
+        yield url
+
+
+def import_history(url: str, path: Path) -> None:
+    """Give the store the history that Prometheus has."""
+    lines = (line for line in path.read_text().split("\n") if line and not line.startswith("#"))
+    # Seconds become milliseconds.
+    page = "\n".join(re.sub(r" (\d+)\.(\d{3})$", r" \1\2", line) for line in lines)
+    request = urllib.request.Request(f"{url}/api/v1/import/prometheus", data=page.encode(), method="POST")
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+Rows = dict[frozenset[tuple[str, str]], float]
+
+
+def rows(data: Any) -> Rows:
+    """Return the result of an instant query by labels, without the values that are not numbers."""
+    results = data["result"] if data["resultType"] == "vector" else [{"metric": {}, "value": data["result"]}]
+    found = {
+        frozenset((name, text) for name, text in one["metric"].items() if name != "__name__"): float(one["value"][1])
+        for one in results
+    }
+    return {labels: value for labels, value in found.items() if not math.isnan(value)}
+
+
+def difference(query: str, known: Rows, stored: Rows) -> str:
+    """Return how the store's answer differs from Prometheus' beyond what their documents say, or nothing."""
+    # The store rounds to 12 digits, which are milliseconds of a Unix time.
+    precision = 0.01 if "time" in query else 0
+
+    def equal(one: float, other: float) -> bool:
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=precision)
+
+    # The store does not extrapolate to the ends of a range.
+    if not re.search(r"\b(rate|increase)\(", query):
+        for labels in known.keys() & stored.keys():
+            if not equal(known[labels], stored[labels]):
+                return f"{dict(labels)} is {stored[labels]}, not {known[labels]}"
+    values = [*known.values(), *stored.values()]
+    for answer in (known, stored):
+        for labels in answer.keys() - (known.keys() & stored.keys()):
+            # Of equal values, topk may keep any.
+            if "topk" not in query or len([value for value in values if equal(value, answer[labels])]) == 1:
+                return f"only one has {dict(labels)}"
+    return ""
+
+
+def compare(known: Answers, stored: Answers) -> dict[str, str]:
+    """Return the differences between the answers of Prometheus and of the store, by query.
+
+    Subqueries and offsets are left out: they read the history, which has a sample every few hours. Which step sees such
+    a sample depends on how a server aligns steps.
+    """
+    found = {
+        query: difference(query, rows(known.now[query]), rows(stored.now[query]))
+        for query in known.now
+        if not re.search(r"\boffset\b|\[\w+:\w+\]", query)
+    }
+    assert len(found) > 0.8 * len(known.now)
+    return {query: text for query, text in found.items() if text}
+
+
+@pytest.mark.parametrize("kind", [Kind.SICK, Kind.HEALTHY])
+async def test_the_queries_of_boards_and_rules_hold_in_a_store_that_prometheus_writes_to(
+    kind: Kind, tmp_path: Path
+) -> None:
+    directory = tmp_path / "prometheus"
+    directory.mkdir()
+    with victoria_metrics(tmp_path / "store") as url:
+        async with scene(kind, directory, remote_write=f"{url}/{REMOTE_WRITE}") as found:
+            known = await asyncio.to_thread(ask_everything, found)
+            await asyncio.to_thread(import_history, url, directory / "history.om")
+            store = Prometheus(directory, url=url)
+            # What Prometheus knew at that moment has arrived.
+            await asyncio.to_thread(store.wait_for, f"min(timestamp(up)) > {known.at}")
+            store.at = known.at
+            stored = await asyncio.to_thread(ask_everything, replace(found, prometheus=store))
+    assert known.errors == {}
+    assert stored.errors == {}
+    assert compare(known, stored) == {}
+    assert stored.firing == known.firing
+    assert stored.variables == known.variables
+    # Most queries have an answer, so that there is something to compare.
+    answered = [query for query in known.now if rows(known.now[query])]
+    assert len(answered) > len(known.now) / 2
+    assert {query.expr for board in BOARDS for panel in board.panels for query in panel.queries} <= known.now.keys()
+
+
+def test_vmalert_accepts_the_rules_as_they_are(tmp_path: Path) -> None:
+    (rule,) = (word for word in DOCUMENTED["vmalert"] if word.startswith("-rule="))
+    result = subprocess.run(
+        ["vmalert", rule, "-dryRun"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"found {len(list(RULES.glob('*.yml')))} files" in result.stdout + result.stderr
+    broken = tmp_path / "broken.yml"
+    broken.write_text('groups: [{name: broken, rules: [{record: a, expr: "sum("}]}]')
+    refused = subprocess.run(["vmalert", f"-rule={broken}", "-dryRun"], capture_output=True, check=False, timeout=60)  # noqa: S607
+    assert refused.returncode != 0
+
+
+def configure(directory: Path, exporter: str) -> None:
+    """Lay out the files that the documented commands read, with short times."""
+    shutil.copytree(ROOT / "prometheus", directory / "prometheus", ignore=shutil.ignore_patterns("rules", "targets"))
+    config = directory / "prometheus" / "prometheus.yml"
+    config.write_text(re.sub(r"(scrape_\w+): \d+\w", r"\1: 1s", config.read_text()))
+    for folder in ("rules", "targets"):
+        (directory / "prometheus" / folder).mkdir()
+    (directory / "prometheus" / "targets" / "exporter.yml").write_text(f'- targets: ["{exporter}"]\n')
+    fast_rules(directory / "prometheus" / "rules")
+
+
+async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        world = World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
+        simulator = await stack.enter_async_context(Simulator(world))
+        simulator.faults.update({name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED})
+        settings = watching(simulator.url, listen=["127.0.0.1:0"], ttl=[f"{name}=0" for name in SIGNED])
+        service = await stack.enter_async_context(Service(settings))
+        configure(tmp_path, str(service.addresses[0]))
+        url = stack.enter_context(victoria_metrics(tmp_path / "store"))
+        address = stack.enter_context(alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9"))
+
+        def command(program: str) -> list[str]:
+            return [
+                word.replace(f"http://{STORE}", url).replace("localhost:9093", address) for word in DOCUMENTED[program]
+            ]
+
+        await asyncio.to_thread(
+            stack.enter_context, running([*command("vmagent"), "-remoteWrite.flushInterval=1s"], tmp_path)
+        )
+        flags = ["-rule.evalDelay=0s", "-remoteWrite.flushInterval=1s"]
+        await asyncio.to_thread(stack.enter_context, running([*command("vmalert"), *flags], tmp_path))
+        store = Prometheus(tmp_path, url=url)
+
+        # The whole page arrives.
+        await asyncio.to_thread(store.wait_for, 'up{job="chutes"} == 1')
+        series = {dict(labels)["hotkey"] for labels in await asyncio.to_thread(store.wait_for, "chutes_miner_watched")}
+        assert series == {HOTKEY}
+        # A recording rule reads it, and its result is in the store.
+        await asyncio.to_thread(store.wait_for, "instance_hotkey_feed:chutes_feed_last_success:newest")
+        # An alert fires and reaches Alertmanager, with the link to its board.
+        alerts: list[dict[str, Any]] = []
+
+        async def arrived() -> bool:
+            with await asyncio.to_thread(urllib.request.urlopen, f"http://{address}/api/v2/alerts", timeout=10) as got:
+                alerts[:] = json.load(got)
+            return any(alert["labels"]["alertname"] == "ChutesSignatureRefused" for alert in alerts)
+
+        await until(arrived, 120)
+        (alert,) = (one for one in alerts if one["labels"]["alertname"] == "ChutesSignatureRefused")
+        assert alert["labels"]["hotkey"] == HOTKEY
+        assert alert["annotations"]["dashboard"].startswith("http://localhost:3000/")
+        for program in ("vmagent", "vmalert"):
+            log = (tmp_path / f"{program}.log").read_text()
+            assert [line for line in log.split("\n") if "\terror\t" in line] == []
