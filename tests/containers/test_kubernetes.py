@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, played by podman: a Deployment that gets its key from a Secret."""
+"""The Kubernetes manifest, played by podman: a Deployment that gets its key from a Secret."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SECRET = {
 
 def rendered(api_url: str) -> list[dict[str, Any]]:
     """Return what users apply, with the Secret of the miners' chart and the address of another API."""
-    manifests = yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text())
-    (deployment,) = (found for found in manifests if found["kind"] == "Deployment")
+    text = (ROOT / "deploy" / "kubernetes.yaml").read_text()
+    (deployment,) = (found for found in yaml.safe_load_all(text) if found["kind"] == "Deployment")
     (exporter,) = deployment["spec"]["template"]["spec"]["containers"]
     exporter["env"].append({"name": "CHUTES_EXPORTER_API_URL", "value": api_url})
     return [SECRET, deployment]

@@ -75,6 +75,8 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
             "chutes-fleet",
             "chutes-instances",
             "chutes-newest",
+            "chutes-money",
+            "chutes-market",
             "chutes-recordings",
         }
         assert ask(alertmanager, "/api/v2/status")["config"]["original"]
