@@ -41,6 +41,8 @@ WATCHED_SUCCESS: Final = "instance_hotkey_feed:chutes_feed_last_success:watched"
 
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 _COLUMNS = 24
+_LOWEST = -1e12
+_HAIR = 1e-9
 _LETTERS = string.ascii_uppercase
 
 
@@ -117,7 +119,7 @@ def top_ten_at_end(expression: str, plain: str, label: str = "hotkey", *, lowest
 
 def or_load_rules(expression: str) -> str:
     """Return an expression that is NaN while the rules are not loaded. A stat shows this as `LOAD_RULES`."""
-    return f"{expression} or on () absent(prometheus:chutes_rules:loaded) * NaN"
+    return f"{expression} or on () absent(prometheus:chutes_rules:loaded @ end()) * NaN"
 
 
 @dataclass(frozen=True)
@@ -193,21 +195,36 @@ def _targets(queries: Sequence[Query], *, now: bool, rows: bool = False) -> list
     return targets
 
 
-def _steps(thresholds: Iterable[tuple[float, str]]) -> list[models.Threshold]:
-    """Make the steps of a scale that begins plain, unless a step says otherwise."""
-    steps = list(thresholds)
+def _steps(thresholds: Sequence[tuple[float, str]]) -> list[models.Threshold]:
+    """Make the steps of a scale that begins plain. Colours that begin at the lowest value are mappings instead."""
+    steps = [] if any(value == float("-inf") for value, _ in thresholds) else thresholds
     lowest = [models.Threshold(value=None, color=PLAIN)]
-    if steps and steps[0][0] == float("-inf"):
-        lowest = [models.Threshold(value=None, color=steps.pop(0)[1])]
     return lowest + [models.Threshold(value=value, color=color) for value, color in steps]
 
 
-def _mappings(states: Iterable[State]) -> list[models.ValueMapping]:
+def _mappings(
+    states: Iterable[State], thresholds: Sequence[tuple[float, str]] = ()
+) -> list[models.ValueMap | models.RangeMap | models.RegexMap | models.SpecialValueMap]:
+    """Make the mappings of states, and of colours that begin at the lowest value.
+
+    A threshold without a lower limit would colour missing values as well, so it becomes a range.
+    """
     options = {
         f"{state.value}": models.ValueMappingResult(text=state.text, color=state.color, index=index)
         for index, state in enumerate(states)
     }
-    return [models.ValueMap(options=options)] if options else []
+    mappings: list[models.ValueMap | models.RangeMap | models.RegexMap | models.SpecialValueMap] = []
+    if options:
+        mappings.append(models.ValueMap(options=options))
+    if thresholds and thresholds[0][0] == float("-inf"):
+        lowers = [_LOWEST, *(value for value, _ in thresholds[1:])]
+        uppers = [*lowers[1:], -_LOWEST]
+        for index, (lower, upper, (_, color)) in enumerate(zip(lowers, uppers, thresholds, strict=True)):
+            result = models.ValueMappingResult(color=color, index=len(options) + index)
+            # Both limits of a range belong to it, so the upper one is a little lower.
+            ends = models.DashboardRangeMapOptions(from_val=lower, to=upper - _HAIR, result=result)
+            mappings.append(models.RangeMap(options=ends))
+    return mappings
 
 
 def _rules_missing(index: int) -> models.SpecialValueMap:
@@ -264,7 +281,7 @@ def stat_panel(
         .datasource(_DATASOURCE)
         .targets(list(_targets(queries, now=not trend)))
         .unit(unit)
-        .mappings([*_mappings(states), _rules_missing(len(states))])
+        .mappings([*_mappings(states, thresholds), _rules_missing(len(states) + len(thresholds))])
         .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(thresholds)))
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .no_value(empty)
@@ -417,7 +434,12 @@ def table_panel(
     letters = _LETTERS[: len(queries)]
     value = "Value #{}" if len(queries) > 1 else "Value"
     sources = [value.format(column.source) if column.source in letters else column.source for column in columns]
-    transformations = [models.DataTransformerConfig(id_val="merge", options={})] if len(queries) > 1 else []
+    transformations = []
+    if len(queries) > 1:
+        # Rows that differ in the name of their metric would not become one.
+        unnamed = {"exclude": {"names": ["__name__"]}}
+        transformations.append(models.DataTransformerConfig(id_val="filterFieldsByName", options=unnamed))
+        transformations.append(models.DataTransformerConfig(id_val="merge", options={}))
     transformations += [
         models.DataTransformerConfig(id_val="filterFieldsByName", options={"include": {"names": sources}}),
         models.DataTransformerConfig(
@@ -460,8 +482,8 @@ def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
     yield models.DynamicConfigValue(id_val="unit", value=column.unit or "string")
     if column.decimals is not None:
         yield models.DynamicConfigValue(id_val="decimals", value=column.decimals)
-    if column.states:
-        yield models.DynamicConfigValue(id_val="mappings", value=_mappings(column.states))
+    if mappings := _mappings(column.states, column.thresholds):
+        yield models.DynamicConfigValue(id_val="mappings", value=mappings)
     if column.thresholds:
         scale = {"mode": "absolute", "steps": _steps(column.thresholds)}
         yield models.DynamicConfigValue(id_val="thresholds", value=scale)

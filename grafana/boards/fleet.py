@@ -29,10 +29,10 @@ from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
 ON_SERVERS: Final = {"server": "~$server"}
 SERVER: Final = ("hotkey", "server_id", "server")
 NO_GPUS: Final = "No GPUs known. They need the miner's key and the rules; the Exporter board shows what is missing."
-INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:newest", **ON_SERVERS)
-ALL_INFO: Final = select("hotkey_gpu_id:chutes_gpu_info:newest", server="~$server")
-STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:newest")
+STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:newest", **ON_SERVERS)
+ALL_STATE: Final = select("hotkey_gpu_id:chutes_gpu_state:newest", **ON_SERVERS)
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "nodes", "gpu_id", "error")
+ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "inventory", "gpu_id", "chute_name")
 COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
 
 
@@ -42,6 +42,17 @@ def _gpus(states: str, *by: str) -> str:
 
 
 LOST: Final = _gpus("~idle|unverified", "gpu")
+
+
+def _of_gpus(query: str) -> str:
+    """Keep the GPUs of the chosen servers."""
+    return f"{query} and on (hotkey, gpu_id) {ALL_STATE}"
+
+
+def _of_servers(query: str) -> str:
+    """Keep the chosen servers."""
+    return f"{query} and on (hotkey, server_id) {recorded(COUNT, **ON_SERVERS)}"
+
 
 FLEET: Final = Board(
     "chutes-fleet",
@@ -142,16 +153,20 @@ FLEET.show(
                 )
             ),
             Query(
-                f"{recorded('hotkey_server_id:chutes_server_maintenance_pending:newest')} == 1",
+                _of_servers(f"{recorded('hotkey_server_id:chutes_server_maintenance_pending:newest')} == 1"),
                 data=SICK,
             ),
-            Query(of_miners("chutes_server_upgrade_needed", "maintenance", "server_id"), data=SICK),
+            Query(
+                _of_servers(of_miners("chutes_server_upgrade_needed", "maintenance", "server_id")),
+                data=STOCKED,
+                sometimes=True,
+            ),
             Query(
                 f"{_gpus('~idle|unverified', 'hotkey', 'server_id', 'gpu')}"
                 f" * on (gpu) group_left () (24 * {of_exporters('chutes_gpu_cost_usd_per_hour', 'gpu')})",
                 data=SICK,
             ),
-            Query(of_miners("chutes_server_info", "servers", "server_id", "ip", "tee"), data=STOCKED),
+            Query(_of_servers(of_miners("chutes_server_info", "servers", "server_id", "ip", "tee")), data=STOCKED),
         ],
         [
             Column("server_id", ""),
@@ -184,8 +199,8 @@ FLEET.show(
         "Choose a server above to see its GPUs alone.",
         [
             Query(
-                f"({STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end() and on (hotkey, gpu_id) {INFO} @ end()))"
-                " * on (hotkey, gpu_id) group_left (server, gpu, device_index) hotkey_gpu_id:chutes_gpu_info:newest",
+                "max by (server, gpu, device_index, gpu_id) "
+                f"({STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end()))",
                 "{{server}} {{gpu}} #{{device_index}}",
                 STOCKED,
             )
@@ -199,7 +214,7 @@ FLEET.show(
         "Error of each GPU's last failed verification; the next success clears it. A timeout points at load and "
         "network, a failed attestation at driver and firmware. A verified GPU is usable in spite of an error.",
         [
-            Query(f"{ERRORS} * on (hotkey, gpu_id) group_left (server, gpu) {ALL_INFO}", data=SICK),
+            Query(f"{ERRORS} * on (hotkey, gpu_id) group_left (server, gpu) ({ALL_STATE} >= bool 0)", data=SICK),
             Query(
                 f"{recorded('hotkey_gpu_id:chutes_gpu_verified:newest')} and on (hotkey, gpu_id) {ERRORS}", data=SICK
             ),
@@ -223,14 +238,14 @@ FLEET.fold(
         "GPUs",
         "Each GPU with its state and the chute that it runs, those that cost most first.",
         [
-            Query(f"{STATE} * on (hotkey, gpu_id) group_left (server, gpu, device_index) {INFO}", data=STOCKED),
-            Query(of_miners("chutes_gpu_allocation_info", "inventory", "gpu_id", "chute_name"), data=STOCKED),
+            Query(STATE, data=STOCKED),
+            Query(_of_gpus(f"topk by (hotkey, gpu_id) (1, {ALLOCATION})"), data=STOCKED),
             Query(
-                f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'nodes', 'gpu_id')}",
+                _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'nodes', 'gpu_id')}"),
                 data=STOCKED,
             ),
             Query(
-                f"1 - avg_over_time(({STATE} < bool 2)[1d:10m])",
+                _of_gpus(f"avg_over_time({recorded('hotkey_gpu_id:chutes_gpu_in_use:newest')}[1d])"),
                 data=STOCKED,
             ),
         ],
@@ -319,7 +334,8 @@ FLEET.fold(
             Query(
                 "bottomk(10, avg by (server) (max by (uuid) "
                 '(label_replace(DCGM_FI_DEV_GPU_UTIL, "uuid", "$1", "UUID", "(.+)"))'
-                f" * on (uuid) group_left (server) ({INFO} and on (hotkey, gpu_id) {STATE} >= 2)))",
+                " * on (uuid) group_left (server) (hotkey_gpu_id:chutes_gpu_info:newest"
+                f" and on (hotkey, gpu_id) {STATE} >= 2)))",
                 "{{server}}",
                 frozenset(),
             )

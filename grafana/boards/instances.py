@@ -23,18 +23,24 @@ from grafana.parts import (
     table_panel,
 )
 from grafana.states import FLAG, INSTANCE, ORANGE, RED
-from grafana.worlds import BUSY, FADING_KEYED, KEYED, SICK, STOCKED
+from grafana.worlds import BUSY, FADING_KEYED, KEYED, STOCKED
 
 NONE: Final = "No instances known. They need the miner's key and the rules; the Exporter board shows what is missing."
 STATES: Final = recorded("hotkey_state:chutes_fleet_instances:newest")
 STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:newest")
-INFO: Final = recorded("hotkey_instance_id:chutes_instance_info:newest", chute_id="~$chute")
+INSTANCE_INFO: Final = "hotkey_instance_id:chutes_instance_info:newest"
+INFO: Final = recorded(INSTANCE_INFO, chute_id="~$chute")
 TO_PURGE: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_purge:newest")
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:newest")
 
 
 def _instance(metric: str) -> str:
     return of_miners(metric, "instances", "instance_id")
+
+
+def _shown(query: str) -> str:
+    """Keep the instances of the chosen chutes."""
+    return f"{query} and on (hotkey, instance_id) {select(INSTANCE_INFO, chute_id='~$chute')}"
 
 
 def _in(state: str) -> str:
@@ -95,7 +101,7 @@ INSTANCES.show(
         "Next purge",
         "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
         "after its verification. Read its log, or delete it to free its GPUs.",
-        [Query(or_load_rules(f"min({TO_PURGE})"), data=SICK)],
+        [Query(or_load_rules(f"min({TO_PURGE})"), data=STOCKED, sometimes=True)],
         unit="s",
         decimals=0,
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
@@ -114,16 +120,16 @@ INSTANCES.show(
                 f"{INFO} * on (chute_id) group_left () {of_platform('chutes_chute_gpus', 'chutes', 'chute_id')}",
                 data=STOCKED,
             ),
-            Query(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}", data=STOCKED),
-            Query(_instance("chutes_instance_compute_multiplier"), data=STOCKED),
+            Query(_shown(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}"), data=STOCKED),
+            Query(_shown(_instance("chutes_instance_compute_multiplier")), data=STOCKED),
             Query(
                 f"{INFO} * on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:target", data=STOCKED
             ),
-            Query(TO_SECURED, data=SICK),
-            Query(TO_PURGE, data=SICK),
-            Query(of_miners("chutes_instance_outdated", "instances", "instance_id") + " == 1", data=SICK),
-            Query(f"{_instance('chutes_instance_stop_billing_timestamp_seconds')} - time()", data=STOCKED),
-            Query(f"time() - {_instance('chutes_instance_last_verified_timestamp_seconds')}", data=STOCKED),
+            Query(_shown(TO_SECURED), data=STOCKED, sometimes=True),
+            Query(_shown(TO_PURGE), data=STOCKED, sometimes=True),
+            Query(_shown(f"{_instance('chutes_instance_outdated')} == 1"), data=STOCKED, sometimes=True),
+            Query(_shown(f"{_instance('chutes_instance_stop_billing_timestamp_seconds')} - time()"), data=STOCKED),
+            Query(_shown(f"time() - {_instance('chutes_instance_last_verified_timestamp_seconds')}"), data=STOCKED),
         ],
         [
             Column("A", "State", states=INSTANCE, width=90),
@@ -135,7 +141,9 @@ INSTANCES.show(
             Column("E", "Multiplier", "none", 2, width=90),
             Column("F", "Target", "none", 2, width=80),
             Column("G", "Secured in", "s", 0, width=95, thresholds=[(1, ORANGE)]),
-            Column("H", "Purged in", "s", 0, width=95, thresholds=[(float("-inf"), RED), (5400, ORANGE)]),
+            Column(
+                "H", "Purged in", "s", 0, width=95, thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")]
+            ),
             Column("I", "Outdated", states=FLAG, width=85),
             Column("J", "Ends in", "s", 0, width=85),
             Column("K", "Last check", "s", 0, width=95),

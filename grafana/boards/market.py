@@ -26,7 +26,8 @@ from grafana.worlds import KEYED, SICK, STOCKED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
 NO_KEY: Final = "Nothing known. It needs the miner's key; the Exporter board shows what is missing."
-RUNNABLE: Final = recorded("hotkey_gpu_chute_id:chutes_chute_units_per_gpu_second:runnable", **ON_CHUTES)
+RUNNABLE_RULE: Final = "hotkey_gpu_chute_id:chutes_chute_units_per_gpu_second:runnable"
+RUNNABLE: Final = recorded(RUNNABLE_RULE, **ON_CHUTES)
 PAY: Final = "chute_id:chutes_chute_units_per_gpu_second:newest"
 NONE_RUNNABLE: Final = "No chute can run on idle GPUs now, if the number of idle GPUs above is known"
 
@@ -40,8 +41,9 @@ def _utilization(metric: str, window: str) -> str:
 
 
 def _runnable(query: str) -> str:
-    """Keep the chutes that can run on idle GPUs now."""
-    return f"{query} and on (chute_id) {RUNNABLE}"
+    """Return a value of the chutes that can run on idle GPUs now, for each of the GPU models."""
+    runnable = recorded(RUNNABLE_RULE)
+    return f"0 * {runnable} + on (chute_id) group_left () ({query})"
 
 
 MARKET: Final = Board(

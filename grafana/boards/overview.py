@@ -28,7 +28,7 @@ from grafana.parts import (
     with_chute_name,
 )
 from grafana.states import GPU, ORANGE, RED, REGISTERED, SEVERITY, State
-from grafana.worlds import ALARMED, ALL, BUSY, FADING_KEYED, KEYED, SICK, STOCKED
+from grafana.worlds import ALARMED, ALL, BUSY, FADING_KEYED, NEEDS_A_DAY, SICK, STOCKED, World
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_LABELS: Final = "alertname, severity, hotkey, server, gpu, feed"
@@ -106,11 +106,15 @@ OVERVIEW.show(
         "Hours of the past day in which GPUs were in no instance, with their cost where --gpu.cost gives it. The "
         "Fleet board shows on which servers.",
         [
-            Query(or_load_rules(f"sum({recorded('hotkey:chutes_fleet_gpu_hours_lost:sum1d')})"), "GPU-hours", STOCKED),
+            Query(
+                or_load_rules(f"sum({recorded('hotkey:chutes_fleet_gpu_hours_lost:sum1d')})"),
+                "GPU-hours",
+                STOCKED | {World.DOWN},
+            ),
             Query(
                 f"sum({recorded('hotkey_state:chutes_fleet_cost_usd:sum1d', state='~idle|unverified')})",
                 "cost",
-                SICK,
+                NEEDS_A_DAY,
                 unit="currencyUSD",
             ),
         ],
@@ -145,13 +149,13 @@ OVERVIEW.show(
             Query(SHARE, data=BUSY),
             Query(HEADING),
             Query(RANK, data=BUSY),
-            Query(_gpus("~earning|disabled"), data=KEYED),
-            Query(_gpus("starting"), data=KEYED),
-            Query(_gpus("idle"), data=KEYED),
-            Query(_gpus("unverified"), data=KEYED),
+            Query(_gpus("~earning|disabled"), data=STOCKED),
+            Query(_gpus("starting"), data=STOCKED),
+            Query(_gpus("idle"), data=STOCKED),
+            Query(_gpus("unverified"), data=STOCKED),
             Query(
                 f"topk by (hotkey) (1, max by (hotkey, alertname) ({_alerts(severity='~critical|warning')}))",
-                data=SICK,
+                data=ALARMED,
             ),
         ],
         [
@@ -358,7 +362,7 @@ OVERVIEW.fold(
             Query(f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:newest')})", "earnings", SICK),
             Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", SICK),
             Query(f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:newest')})", "profit", SICK),
-            Query(f"sum({recorded('hotkey:chutes_fleet_cost_usd:sum1d')})", "cost of GPUs, past day", SICK),
+            Query(f"sum({recorded('hotkey:chutes_fleet_cost_usd:sum1d')})", "cost of GPUs, past day", NEEDS_A_DAY),
         ],
         unit="currencyUSD",
         decimals=2,

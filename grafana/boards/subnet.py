@@ -20,7 +20,7 @@ from grafana.parts import (
     top_ten_at_end,
 )
 from grafana.states import BLACKLISTED
-from grafana.worlds import KEYED, LIVE, SICK
+from grafana.worlds import KEYED, LIVE, NEEDS_A_DAY
 
 CHOSEN: Final = {"hotkey": "$miner"}
 RATIO: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
@@ -167,7 +167,7 @@ SUBNET.show(
                     f"({SEATS} unless on (hotkey) {SEATS} offset 1d"
                     f" and on () (count({SEATS} offset 1d) == on () max({TAKEN} offset 1d)))"
                 ),
-                data=SICK,
+                data=NEEDS_A_DAY,
             )
         ],
         [*MINER, Column("uid", "UID", "none", 0)],
@@ -183,7 +183,7 @@ SUBNET.show(
                 short(
                     f"({SEATS} offset 1d unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () max({TAKEN})))"
                 ),
-                data=SICK,
+                data=NEEDS_A_DAY,
             )
         ],
         [*MINER, Column("uid", "UID", "none", 0)],

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator import Fault, Simulator, Size
 from chutes_exporter.simulator import World as Simulated
@@ -61,6 +62,12 @@ RULES: Final[dict[str, dict[str, Any]]] = {
 STEPS: Final = (24.02, 18, 12, 6.02, 3, 1, 0.5, 0.2)
 """Hours before now of which there is history."""
 OPTIONAL: Final = {"chute_gpus": True, "job_details": True, "stats_per_chute": True}
+FIGURES: Final[dict[str, Any]] = {
+    "gpu_costs": [f"{model}=1.5" for model in GPU_MODELS],
+    "daily_emission": 2900.0,
+    "alpha_price": 4.0,
+}
+"""Figures that only the user knows."""
 UNKNOWN: Final = Hotkey.from_seed("0x" + "42" * 32, source="test")
 """A key whose hotkey has no seat."""
 NEWCOMER: Final = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
@@ -101,13 +108,13 @@ class Answers:
     firing: set[str] = field(default_factory=set)
 
 
-def filled_in(expression: str, hotkeys: Iterable[str], rate_interval: str = "4m") -> str:
-    """Fill in Grafana's variables: everything is chosen, and of all miners the first one."""
+def filled_in(expression: str, hotkeys: Iterable[str], rate_interval: str = "4m", miner: str = "") -> str:
+    """Fill in Grafana's variables: everything is chosen, and of all miners the named or the first one."""
     chosen = list(hotkeys)
     values = {
         **{f"${name}": variable.all_value for name, variable in VARIABLES.items() if variable.all_value},
         "$hotkey": f"({'|'.join(chosen)})",
-        "$miner": chosen[0],
+        "$miner": miner or chosen[0],
         "$__rate_interval": rate_interval,
     }
     for name, value in values.items():
@@ -224,6 +231,7 @@ def _settings(kind: World, url: str, world: Simulated, miner: Miner) -> Settings
         collectors=optional,
         # Asked again within the last minute, so that it can be doubted.
         ttl=["unique_chute_history=30"],
+        **(FIGURES if kind is World.SICK else {}),
     )
 
 
@@ -242,11 +250,13 @@ class Scene:
         prometheus: It scrapes the exporter, or both of a pair.
         hotkeys: The watched.
         gpus: How many GPUs the first of them has.
+        scored: A miner with a score.
     """
 
     prometheus: Prometheus
     hotkeys: list[str]
     gpus: int
+    scored: str
 
 
 def _settle(kind: World, prometheus: Prometheus) -> None:
@@ -258,6 +268,11 @@ def _settle(kind: World, prometheus: Prometheus) -> None:
         for name in ("ChutesGpusIdle", "ChutesGpusUnverified"):
             prometheus.wait_for(f'ALERTS{{alertname="{name}",alertstate="firing"}}')
         prometheus.wait_for('ALERTS{alertstate="firing"} and on() absent(ALERTS{alertstate="pending"})')
+        # A recorded series follows by an evaluation.
+        firing = (
+            'max by (alertname, severity, hotkey, server, gpu, feed) (ALERTS{alertstate="firing",severity!="none"})'
+        )
+        prometheus.wait_for(f"count(alert:chutes_alerts:severity) == count({firing})")
     prometheus.stand_still()
 
 
@@ -307,7 +322,9 @@ async def scene(
             if kind is World.DOWN:
                 await leaving.aclose()
             await asyncio.to_thread(_settle, kind, prometheus)
-            yield Scene(prometheus, list(settings.watched), len(miner.gpus))
+            shares = world.shares(clock())
+            scored = miner.hotkey if shares.get(miner.hotkey) else max(shares, key=shares.__getitem__)
+            yield Scene(prometheus, list(settings.watched), len(miner.gpus), scored)
 
 
 def ask(prometheus: Prometheus, path: str, **parameters: str | float) -> Any:
@@ -326,7 +343,7 @@ def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
     answers = Answers(hotkeys, found.gpus, prometheus.at or time.time())
     everything = {query.expr for board in BOARDS for panel in board.panels for query in panel.queries}
     for expression in {*everything, ANNOTATION.expr, *(rule["expr"] for rule in RULES.values())}:
-        query = filled_in(expression, hotkeys, rate_interval)
+        query = filled_in(expression, hotkeys, rate_interval, found.scored)
         now = ask(prometheus, "query", query=query, time=answers.at)
         answers.now[expression] = now.get("data")
         past = ask(prometheus, "query_range", query=query, start=answers.at - 24 * HOUR, end=answers.at, step=600)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from grafana.states import State
 
 ME = "5Me"
+UNKNOWN = ', state="STATE", server="unknown", gpu="unknown"'
 INSTANCES = {
     "failed": {"chutes_instance_active": 0, "chutes_instance_verification_error_info": 1},
     "starting": {"chutes_instance_active": 0},
@@ -29,8 +30,16 @@ def series(name: str, **labels: str) -> str:
     return f"{name}{{{','.join(f'{key}={json.dumps(value)}' for key, value in every.items())}}}"
 
 
-def check(path: Path, present: dict[str, float], record: str, label: str, table: tuple[State, ...]) -> None:
-    expected = [{"labels": f'{record}{{hotkey="{ME}", {label}="{one.text}"}}', "value": one.value} for one in table]
+def check(
+    path: Path, present: dict[str, float], record: str, label: str, table: tuple[State, ...], more: str = ""
+) -> None:
+    expected = [
+        {
+            "labels": f'{record}{{hotkey="{ME}", {label}="{one.text}"{more.replace("STATE", one.text)}}}',
+            "value": one.value,
+        }
+        for one in table
+    ]
     test = {
         "interval": "1m",
         "input_series": [{"series": name, "values": f"{value}x9"} for name, value in present.items()],
@@ -51,7 +60,7 @@ def test_the_state_of_a_gpu_is_the_number_that_boards_map(tmp_path: Path) -> Non
         series("chutes_gpu_state_info", gpu_id=one.text, state=one.text): 1 for one in states.GPU
     }
     present[series("chutes_feed_last_success_timestamp_seconds", feed="inventory")] = 60
-    check(tmp_path / "test.yml", present, "hotkey_gpu_id:chutes_gpu_state:newest", "gpu_id", states.GPU)
+    check(tmp_path / "test.yml", present, "hotkey_gpu_id:chutes_gpu_state:newest", "gpu_id", states.GPU, UNKNOWN)
 
 
 def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) -> None:
