@@ -90,14 +90,14 @@ async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: S
 
 
 async def test_without_a_stuck_job_the_list_is_empty(one_miner: Simulator) -> None:
-    one_miner.faults["jobs"] = Fault(body=b"[]")
+    one_miner.faults["jobs"] = Fault(body=b"")
     status, output, errors = await run(one_miner, "release-job")
     assert (status, output) == (0, "")
     assert f"No job is stuck with {HOTKEY}" in errors
 
 
 async def test_a_job_that_cannot_be_read_makes_the_list_incomplete(one_miner: Simulator) -> None:
-    one_miner.faults["jobs"] = Fault(body=b'[{"job_id": 5}]')
+    one_miner.faults["jobs"] = Fault(body=b'{"job_id": "a"}\n{"job_id": 5}\n')
     status, output, errors = await run(one_miner, "release-job")
     assert (status, output) == (0, "")
     assert "may be incomplete" in errors
