@@ -41,6 +41,7 @@ WATCHED_SUCCESS: Final = "instance_hotkey_feed:chutes_feed_last_success:watched"
 
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 _COLUMNS = 24
+_LOW = 8
 _LOWEST = -1e12
 _HAIR = 1e-9
 _LETTERS = string.ascii_uppercase
@@ -351,7 +352,8 @@ def graph(
         .legend(
             common_builders.VizLegendOptions()
             .display_mode(common.LegendDisplayMode.TABLE)
-            .placement(common.LegendPlacement.BOTTOM)
+            # Below a low graph, only one line of the legend would be seen.
+            .placement(common.LegendPlacement.RIGHT if size[1] < _LOW else common.LegendPlacement.BOTTOM)
             .show_legend(show_legend=True)
             .calcs(list(calcs))
         )
@@ -463,7 +465,6 @@ def table_panel(
         .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(())))
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .no_value(empty)
-        .filterable(filterable=True)
         .show_header(show_header=True)
         .cell_height(common.TableCellHeight.SM)
         .sort_by([common_builders.TableSortByFieldState().display_name(sort[0]).desc(sort[1])])
@@ -507,7 +508,7 @@ MINER_COLUMNS: Final = (
     Column(
         "miner",
         "Miner",
-        width=110,
+        width=135,
         link=board_link("chutes-overview", hotkey="${__data.fields.hotkey}"),
         tooltip="${__data.fields.hotkey}",
     ),

@@ -236,7 +236,7 @@ OVERVIEW.show(
             Query(_events("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
             Query(_events("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
             Query(
-                f"count({VERIFIED} == 1 unless on (hotkey, gpu_id) {VERIFIED} offset 1h == 1)"
+                f"count({VERIFIED} == 1 and on (hotkey, gpu_id) {VERIFIED} offset 1h == 0)"
                 f" or on () 0 * count({VERIFIED})",
                 "verified",
                 STOCKED,

@@ -33,7 +33,7 @@ MINER: Final = (
     Column(
         "miner",
         "Miner",
-        width=110,
+        width=135,
         link=board_link("chutes-subnet", miner="${__data.fields.hotkey}"),
         tooltip="${__data.fields.hotkey}",
     ),

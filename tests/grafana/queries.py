@@ -192,7 +192,8 @@ def answers(
             if target.get("instant"):
                 answer = ask(prometheus, "query", query=query, time=mine.end)
             else:
-                answer = ask(prometheus, "query_range", query=query, start=mine.start, end=mine.end, step=mine.step)
+                step = max(mine.step, seconds_back(target.get("interval") or "1m"))
+                answer = ask(prometheus, "query_range", query=query, start=mine.start, end=mine.end, step=step)
             if answer["status"] != "success" or answer.get("warnings"):
                 raise ValueError(f"{dashboard['uid']}, {panel['title']!r}: {answer | {'data': None}}")
             found.setdefault(panel["id"], {})[target["refId"]] = answer["data"]
