@@ -77,3 +77,43 @@ async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: 
     path.write_text(json.dumps({"ss58Address": Hotkey.from_seed(other).address, "secretSeed": other}))
     status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--hotkey-file", str(path))
     assert (status, "exactly one key" in errors) == (1, True)
+
+
+async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: Simulator) -> None:
+    jobs = one_miner.world.jobs(one_miner.api.clock())
+    stuck = {job.job_id for job in jobs if job.stuck and job.miner is not None and job.miner.hotkey == HOTKEY}
+    assert stuck
+    status, output, errors = await run(one_miner, "release-job")
+    assert status == 0
+    assert {line.split()[0] for line in output.splitlines()} == stuck
+    assert "chutes-exporter release-job JOB_ID" in errors
+
+
+async def test_without_a_stuck_job_the_list_is_empty(one_miner: Simulator) -> None:
+    one_miner.faults["jobs"] = Fault(body=b"")
+    status, output, errors = await run(one_miner, "release-job")
+    assert (status, output) == (0, "")
+    assert f"No job is stuck with {HOTKEY}" in errors
+
+
+async def test_a_job_that_cannot_be_read_makes_the_list_incomplete(one_miner: Simulator) -> None:
+    one_miner.faults["jobs"] = Fault(body=b'{"job_id": "a"}\n{"job_id": 5}\n')
+    status, output, errors = await run(one_miner, "release-job")
+    assert (status, output) == (0, "")
+    assert "may be incomplete" in errors
+    assert "No job is stuck" not in errors
+
+
+async def test_a_list_that_fails_says_why(one_miner: Simulator) -> None:
+    one_miner.faults["jobs"] = Fault(status=500)
+    status, _, errors = await run(one_miner, "release-job")
+    assert status == 1
+    assert "jobs: 500" in errors
+
+
+async def test_a_job_is_not_released_if_the_api_cannot_be_reached(small_world: World) -> None:
+    async with Simulator(small_world) as simulator:
+        pass
+    status, _, errors = await run(simulator, "release-job", "abc", "--yes")
+    assert status == 1
+    assert "job abc is not released" in errors

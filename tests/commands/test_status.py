@@ -20,6 +20,7 @@ from chutes_exporter.commands.status import run_status
 from chutes_exporter.page import plan
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
+from tests.commands.support import run
 from tests.prometheus.farm import L40S, Farm, Machine
 from tests.support import HOTKEY, watching
 from tests.test_cli import environment
@@ -461,3 +462,11 @@ async def test_an_unknown_model_is_warned_of_on_standard_error(quiet: Simulator)
     assert code == 0
     assert json.loads(output)["actions"] == []
     assert "Warning: --gpu.cost has an unknown GPU model: rtx9000. The known models are 3090," in errors
+
+
+async def test_the_command_prints_the_screen_and_exits_with_the_answer() -> None:
+    world = World(start=time.time(), size=Size(miners=4, active_miners=2, chutes=10))
+    async with Simulator(world) as simulator:
+        status, output, errors = await run(simulator, "status")
+    assert status in (0, 1), errors
+    assert HOTKEY[:5] in output

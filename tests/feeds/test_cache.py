@@ -371,3 +371,14 @@ async def test_closing_gives_up_what_is_under_way(feeds: FeedCache, upstream: Up
     before = len(asyncio.all_tasks())
     await feeds.aclose()
     assert len(asyncio.all_tasks()) == before - 1
+
+
+async def test_expiring_a_feed_makes_the_next_reading_request_it(feeds: FeedCache, upstream: Upstream) -> None:
+    feeds.expire(FEED)
+    assert feeds.states() == []
+    await read(feeds)
+    await read(feeds)
+    assert upstream.asked == 1
+    feeds.expire(FEED)
+    await read(feeds)
+    assert upstream.asked == 2

@@ -119,10 +119,22 @@ def _options(
         options = [_line(row) for row in found["data"]["result"]]
     else:
         raise ValueError(f"the variable {declared['name']} has an unknown query: {text}")
-    if pattern := declared.get("regex", "").strip("/"):
-        matches = filter(None, (re.search(pattern, option) for option in options))
-        options = [match[1] if match.groups() else match[0] for match in matches]
+    if pattern := declared.get("regex"):
+        options = [found for option in options if (found := _taken(pattern, option))]
     return list(dict.fromkeys(options))
+
+
+def _taken(pattern: str, option: str) -> str:
+    """Take the value out of an option: the group `value`, the first group, or the whole match."""
+    # JavaScript writes named groups without the P.
+    written = re.sub(r"^/|/[a-z]*$", "", pattern).replace("(?<", "(?P<")
+    groups: dict[str, str] = {}
+    for match in re.finditer(written, option):
+        named = {name: found for name, found in match.groupdict().items() if found}
+        if not named:
+            return match[1] if match.groups() else match[0]
+        groups |= named
+    return groups.get("value") or groups.get("text", "")
 
 
 def _line(row: Mapping[str, Any]) -> str:
