@@ -31,6 +31,7 @@ from grafana.states import GPU, ORANGE, RED, REGISTERED, SEVERITY, State
 from grafana.worlds import ALARMED, ALL, BUSY, FADING_KEYED, NEEDS_A_DAY, SICK, STOCKED, World
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
+JOB_OR_NONE: Final = 'job=~"$job|"'
 ALERT_LABELS: Final = "alertname, severity, hotkey, server, gpu, feed"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
 
@@ -154,7 +155,8 @@ OVERVIEW.show(
             Query(_gpus("idle"), data=STOCKED),
             Query(_gpus("unverified"), data=STOCKED),
             Query(
-                f"topk by (hotkey) (1, max by (hotkey, alertname) ({_alerts(severity='~critical|warning')}))",
+                f"topk by (hotkey) (1, max by (hotkey, alertname) ("
+                f"{select('ALERTS', JOB_OR_NONE, MINERS, alertstate='firing', severity='~critical|warning')}))",
                 data=ALARMED,
             ),
         ],
@@ -195,7 +197,7 @@ OVERVIEW.show(
         "Alerts about the chosen miners and the exporter, the gravest first, with the time since their condition "
         "began and what they cost. The name opens the runbook, which says what to check and what to do.",
         [
-            Query(select("alert:chutes_alerts:severity", hotkey="~$hotkey|"), data=ALARMED),
+            Query(short(select("alert:chutes_alerts:severity", hotkey="~$hotkey|")), data=ALARMED),
             Query(
                 f"label_join(time() - max by ({ALERT_LABELS}) (ALERTS_FOR_STATE{{{ALERTS}}})"
                 f' and on ({ALERT_LABELS}) {_alerts()}, "cost", " ", "alertname", "severity")',
@@ -205,7 +207,7 @@ OVERVIEW.show(
         [
             Column("A", "Severity", states=SEVERITY, width=80),
             Column("alertname", "Alert", width=220, link=RUNBOOK, tooltip="Open the runbook"),
-            Column("hotkey", "Miner", width=120),
+            *MINER_COLUMNS,
             Column("server", "Server", width=110),
             Column("gpu", "Model", width=80),
             Column("feed", "Feed", width=110),
