@@ -29,7 +29,7 @@ SIGHT: Final[dict[str, tuple[Color, Color, Color]]] = {
     "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
     "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
 }
-"""What becomes of linear red, green and blue: Machado, Oliveira and Fernandes (2009), at full severity."""
+"""Matrices for linear red, green and blue: Machado, Oliveira and Fernandes (2009), at full severity."""
 TO_XYZ: Final[tuple[Color, Color, Color]] = (
     (0.4124, 0.3576, 0.1805),
     (0.2126, 0.7152, 0.0722),
