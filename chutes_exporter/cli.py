@@ -379,12 +379,10 @@ def _exit_with_status(run: Callable[[Settings, bool], Any], flags: dict[str, Any
     # The screen says what failed; the log only has what is a bug.
     log.configure("error", "logfmt")
     try:
-        settings = _settings_with_warnings(flags)
-        code: int = _exit_on_config_error(run, settings, flags["as_json"])
+        return int(_exit_on_config_error(run, _settings_with_warnings(flags), flags["as_json"]))
     except click.ClickException as error:
         # Its exit status is 2: 1 is an answer.
         raise click.UsageError(error.message) from None
-    return code
 
 
 @cli.command()
