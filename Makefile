@@ -38,7 +38,7 @@ test-containers: $(DEV) ## Build the container image and run it, the Kubernetes 
 
 test-newest: $(DEV) ## Run the integration tests with Prometheus 3 and VictoriaMetrics of Debian's next release
 	@scripts/system-packages
-	@scripts/node-packages
+	@scripts/node-packages grafana/display
 	@scripts/newest-programs
 	@PATH="$(CURDIR)/.cache/newest/usr/bin:$$PATH" scripts/test --numprocesses auto --maxprocesses 4 --dist loadfile \
 		-m "newest or not (soak or containers)" tests/newest tests/integration tests/prometheus tests/alertmanager \
