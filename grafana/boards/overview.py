@@ -41,7 +41,7 @@ RANK: Final = recorded("hotkey:chutes_miner_score_rank:newest")
 
 
 BEHIND: Final = recorded("hotkey:chutes_miner_seats_behind:newest")
-PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
+_UNITS: Final = {"alpha": "alpha", "dollars": "usd"}
 VERIFIED: Final = recorded("hotkey_gpu_id:chutes_gpu_verified:newest")
 COSTS: Final = tuple(
     State(f"{rule['alert']} {rule['labels']['severity']}", rule["annotations"]["cost"])
@@ -370,24 +370,27 @@ OVERVIEW.fold(
         decimals=2,
         empty="The figures are missing. Give the exporter --gpu.cost, --subnet.daily-emission and --alpha.price.",
     ),
-    graph(
-        "Estimated dollars per earning GPU",
-        "Estimate: US dollars a day for each GPU that earned in the past day, for the ten best of the chosen miners.",
-        [Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}", SICK)],
-        unit="currencyUSD",
-        decimals=2,
-        empty="The figures are missing. Give the exporter --subnet.daily-emission and --alpha.price.",
-    ),
-    graph(
-        "Estimated alpha per day",
-        "Estimate: incentive share x daily emission to miners, and the same for each GPU that earned in the past day.",
-        [
-            Query(f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:newest')})", "all GPUs", SICK),
-            Query(f"avg({recorded('hotkey:chutes_miner_estimated_alpha_per_day:per_gpu')})", "per earning GPU", SICK),
-        ],
-        unit="none",
-        decimals=2,
-        empty="The figure is missing. Give the exporter --subnet.daily-emission.",
+    *(
+        graph(
+            f"Estimated {money} per day, {by}",
+            f"Estimate: {words} a day for {what}, for the ten best of the chosen miners.",
+            [Query(top_ten_at_end(short(recorded(name)), recorded(name)), "{{miner}}", SICK)],
+            unit=unit,
+            decimals=2,
+            empty=f"The figures are missing. Give the exporter {flags}.",
+        )
+        for money, words, unit, flags in (
+            ("alpha", "alpha", "none", "--subnet.daily-emission"),
+            ("dollars", "US dollars", "currencyUSD", "--subnet.daily-emission and --alpha.price"),
+        )
+        for by, what, name in (
+            ("by miner", "each miner", f"hotkey:chutes_miner_estimated_{_UNITS[money]}_per_day:newest"),
+            (
+                "by earning GPU",
+                "each GPU that earned in the past day",
+                f"hotkey:chutes_miner_estimated_{_UNITS[money]}_per_day:per_gpu",
+            ),
+        )
     ),
 )
 
