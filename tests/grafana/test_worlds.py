@@ -193,7 +193,7 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
 
 
 def unsure_columns() -> set[tuple[str, str, str]]:
-    """Return the columns whose queries can be empty in every world. If all of a table can be, these are all its columns."""
+    """Return the columns whose queries can be empty in every world, and all of a table if that is true of all."""
     sometimes_empty: set[tuple[str, str, str]] = set()
     for board in BOARDS:
         for one, made in zip(board.panels, panels(committed(board.uid)), strict=True):
