@@ -121,8 +121,9 @@ def difference(query: str, known: Rows, stored: Rows) -> str:
     values = [*known.values(), *stored.values()]
     for answer in (known, stored):
         for labels in answer.keys() - (known.keys() & stored.keys()):
-            # Of equal values, topk may keep any.
-            if "topk" not in query or len([value for value in values if equal(value, answer[labels])]) == 1:
+            # Of equal values, topk and bottomk may keep any.
+            chosen = re.search(r"\b(top|bottom)k\b", query)
+            if chosen is None or len([value for value in values if equal(value, answer[labels])]) == 1:
                 return f"only one has {dict(labels)}"
     return ""
 
