@@ -95,6 +95,11 @@ def recorded(name: str, **where: str) -> str:
     return select(name, MINERS, **where)
 
 
+def events_per_hour(counter: str) -> str:
+    """Count events of the chosen miners in the hour before each point. The exporter that saw most of them counts."""
+    return f"sum(max by (hotkey) (increase({select(counter, EXPORTERS, MINERS)}[1h])))"
+
+
 def short(expression: str) -> str:
     """Add the label `miner`: the first 5 and the last 4 characters of the hotkey."""
     return f'label_replace({expression}, "miner", "$1…$2", "hotkey", "(.{{5}}).*(.{{4}})")'

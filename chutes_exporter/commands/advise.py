@@ -152,7 +152,7 @@ class Miner:
     private_gate_open: bool | None
 
 
-async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
+async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 - a flag of the command line
     """Ask once, print, and return the exit status.
 
     Raises:

@@ -265,7 +265,7 @@ _METRICS = frozenset(rule.metric for rule in _RULES) | {
 }
 
 
-async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001
+async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 - a flag of the command line
     """Ask once, print, and return the exit status.
 
     Raises:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
-    EXPORTERS,
     MINER_COLUMNS,
-    MINERS,
     Board,
     Column,
     Query,
     board_link,
+    events_per_hour,
     graph,
     of_miners,
     of_platform,
@@ -45,10 +44,6 @@ def _shown(query: str) -> str:
 
 def _in(state: str) -> str:
     return f"sum({recorded('hotkey_state:chutes_fleet_instances:newest', state=state)})"
-
-
-def _events(counter: str) -> str:
-    return f"sum(max by (hotkey) (increase({select(counter, EXPORTERS, MINERS)}[1h])))"
 
 
 INSTANCES: Final = Board(
@@ -169,8 +164,8 @@ INSTANCES.show(
         "Instances that started and ended while the exporter watched. A public instance that ends within its first "
         "hour loses everything that it has scored.",
         [
-            Query(_events("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
-            Query(_events("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
+            Query(events_per_hour("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
+            Query(events_per_hour("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
         ],
         unit="none",
         decimals=0,

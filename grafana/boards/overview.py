@@ -9,13 +9,13 @@ import yaml
 
 from grafana.parts import (
     ALERTS,
-    EXPORTERS,
     MINER_COLUMNS,
     MINERS,
     Board,
     Column,
     Query,
     board_link,
+    events_per_hour,
     graph,
     of_miners,
     or_load_rules,
@@ -53,10 +53,6 @@ COSTS: Final = tuple(
 
 def _gpus(states: str) -> str:
     return f"sum by (hotkey) ({recorded('hotkey_state:chutes_fleet_gpus:sum', state=states)})"
-
-
-def _events(counter: str) -> str:
-    return f"sum(max by (hotkey) (increase({select(counter, EXPORTERS, MINERS)}[1h])))"
 
 
 def _alerts(**where: str) -> str:
@@ -235,8 +231,8 @@ OVERVIEW.show(
         "Events while the exporter watched: instances that started and ended, GPUs that became verified, and failed "
         "verifications. Many starts and ends are instances that do not stay up.",
         [
-            Query(_events("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
-            Query(_events("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
+            Query(events_per_hour("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
+            Query(events_per_hour("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
             Query(
                 f"count({VERIFIED} == 1 and on (hotkey, gpu_id) {VERIFIED} offset 1h == 0)"
                 f" or on () 0 * count({VERIFIED})",
@@ -245,7 +241,7 @@ OVERVIEW.show(
                 step="1h",
             ),
             Query(
-                _events("chutes_observed_gpu_verification_failures_total"),
+                events_per_hour("chutes_observed_gpu_verification_failures_total"),
                 "failed verification",
                 FADING_KEYED,
                 step="1h",

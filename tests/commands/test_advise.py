@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,14 +14,15 @@ from chutes_exporter.api.meaning import GPU_HOURLY_RATES
 from chutes_exporter.commands.advise import Market, run_advise
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
+from tests.commands.support import run
 from tests.prometheus.farm import Farm, Machine
 from tests.prometheus.market import NUMBERS
 from tests.prometheus.market import Market as SimulatedMarket
 from tests.support import HOTKEY, watching
-from tests.test_cli import environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 DAY = 86400.0
@@ -32,20 +30,7 @@ DAY = 86400.0
 
 async def advise(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, str, str]:
     """Run the command; returns its exit status and what it wrote."""
-    command = Path(sys.executable).parent / "chutes-exporter"
-    process = await asyncio.create_subprocess_exec(
-        command,
-        "advise",
-        "--api.url",
-        simulator.url,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(**variables),
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
+    return await run(simulator, "advise", *arguments, variables=variables)
 
 
 async def screen(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +20,6 @@ from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import run
 from tests.prometheus.farm import L40S, Farm, Machine
 from tests.support import HOTKEY, watching
-from tests.test_cli import environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,20 +30,7 @@ COSTS = ("--gpu.cost", "l40s=0.5", "--gpu.cost", "h200=3")
 
 async def status(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, str, str]:
     """Run the command; returns its exit status and what it wrote."""
-    command = Path(sys.executable).parent / "chutes-exporter"
-    process = await asyncio.create_subprocess_exec(
-        command,
-        "status",
-        "--api.url",
-        simulator.url,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(**variables),
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
+    return await run(simulator, "status", *arguments, variables=variables)
 
 
 async def report(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
