@@ -113,8 +113,12 @@ def difference(query: str, known: Rows, stored: Rows) -> str:
     def equal(one: float, other: float) -> bool:
         return math.isclose(one, other, rel_tol=1e-9, abs_tol=precision)
 
-    # The store does not extrapolate to the ends of a range.
-    if not re.search(r"\b(rate|increase)\(", query):
+    chooses = re.search(r"\b(top|bottom)k\b", query)
+    # The store does not extrapolate to the ends of a range, so that increases differ, and which of them are largest.
+    if re.search(r"\b(rate|increase)\(", query):
+        if chooses and len(known) == len(stored):
+            return ""
+    else:
         for labels in known.keys() & stored.keys():
             if not equal(known[labels], stored[labels]):
                 return f"{dict(labels)} is {stored[labels]}, not {known[labels]}"
@@ -122,8 +126,7 @@ def difference(query: str, known: Rows, stored: Rows) -> str:
     for answer in (known, stored):
         for labels in answer.keys() - (known.keys() & stored.keys()):
             # Of equal values, topk and bottomk may keep any.
-            chosen = re.search(r"\b(top|bottom)k\b", query)
-            if chosen is None or len([value for value in values if equal(value, answer[labels])]) == 1:
+            if not chooses or len([value for value in values if equal(value, answer[labels])]) == 1:
                 return f"only one has {dict(labels)}"
     return ""
 
