@@ -90,7 +90,7 @@ def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            [  # noqa: S607 - Debian's, from the path
+            [
                 "prometheus-alertmanager",
                 f"--config.file={directory / 'alertmanager.yml'}",
                 f"--storage.path={directory / 'data'}",

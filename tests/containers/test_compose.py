@@ -27,7 +27,7 @@ SERVICES = ("demo", "alertmanager", "prometheus")
 def engine() -> Iterator[dict[str, str]]:
     """Podman with Docker's API; yields the environment that leads compose to it."""
     socket = "unix:///run/podman.sock"
-    service = subprocess.Popen(["podman", "system", "service", "--time=0", socket], stdin=subprocess.DEVNULL)  # noqa: S607
+    service = subprocess.Popen(["podman", "system", "service", "--time=0", socket], stdin=subprocess.DEVNULL)
     try:
         wait_for(lambda: Path("/run/podman.sock").exists())
         # podman has no BuildKit.

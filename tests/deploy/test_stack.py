@@ -116,7 +116,7 @@ def test_a_second_stack_leaves_the_first_alone_and_one_that_loses_a_program_ends
             main([f"--directory={tmp_path}"])
         assert until(lambda: ask(addresses[1], "/api/v1/targets")["data"]["activeTargets"])
         listening = subprocess.run(
-            ["pgrep", "-f", f"web.listen-address={addresses[2]}"],  # noqa: S607
+            ["pgrep", "-f", f"web.listen-address={addresses[2]}"],
             capture_output=True,
             text=True,
             check=True,

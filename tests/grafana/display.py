@@ -45,7 +45,7 @@ def see(answers: Answers) -> Seen:
         for _, panel in wanted
     ]
     result = subprocess.run(
-        ["node", str(ROOT / "grafana" / "display" / "display.mjs")],  # noqa: S607 - from the path
+        ["node", str(ROOT / "grafana" / "display" / "display.mjs")],
         input=json.dumps(requests),
         capture_output=True,
         text=True,

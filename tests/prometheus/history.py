@@ -248,7 +248,7 @@ def check(
     }
     path.write_text(json.dumps(written))
     result = subprocess.run(
-        ["promtool", "test", "rules", str(path)],  # noqa: S607 - from the path
+        ["promtool", "test", "rules", str(path)],
         capture_output=True,
         text=True,
         check=False,

@@ -177,7 +177,7 @@ def evaluate(directory: Path, series: list[dict[str, str]], expected: list[dict[
     path = directory / "market.yml"
     path.write_text(json.dumps(written))
     result = subprocess.run(
-        ["promtool", "test", "rules", str(path)],  # noqa: S607 - from the path
+        ["promtool", "test", "rules", str(path)],
         capture_output=True,
         text=True,
         check=False,

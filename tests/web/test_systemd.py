@@ -119,7 +119,7 @@ def test_it_serves_on_a_socket_that_systemd_has_opened_and_tells_when_it_is_read
     path = tmp_path / "exporter.sock"
     variables = environment(NOTIFY_SOCKET=str(told.getsockname()))
     process = subprocess.Popen(
-        [  # noqa: S607 - Debian's, from the path
+        [
             "systemd-socket-activate",
             f"--listen={path}",
             *(f"--setenv={name}={value}" for name, value in variables.items()),
@@ -149,7 +149,7 @@ def test_answers_on_a_socket_from_systemd_are_sent_without_delay() -> None:
     address = f"127.0.0.1:{free_port()}"
     variables = environment()
     process = subprocess.Popen(
-        [  # noqa: S607 - Debian's, from the path
+        [
             "systemd-socket-activate",
             f"--listen={address}",
             *(f"--setenv={name}={value}" for name, value in variables.items()),
