@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,20 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from chutes_exporter.api.meaning import GPU_HOURLY_RATES, HOUR
-from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
-from chutes_exporter.commands.check import printable
 from chutes_exporter.commands.query import first_key
-from chutes_exporter.commands.status import (
-    NotKnown,
-    Samples,
-    all_counted,
-    collector_failure,
-    failures,
-    print_not_known,
-    samples_of,
-    say,
-)
-from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.commands.report import NotKnown, Samples, collect_report, print_not_known, samples_of
+from chutes_exporter.commands.terminal import printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +25,6 @@ NOTHING_TO_DEPLOY, CHUTES_TO_DEPLOY, NOT_KNOWN = 0, 1, 3
 """The exit status; 2 is that of a wrong command line. 3 means that no chute is known to be worth a deployment, and
 that not everything is known."""
 
-_PATIENCE = 120.0
 _WINDOW = "15m"
 _SHOWN = 10
 """Most chutes of a model on the screen."""
@@ -159,31 +146,19 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
         ClickException: There is no key.
     """
     first_key(settings)
-    async with Exporter(settings) as exporter:
-        collected = await exporter.samples(_METRICS, timeout=_PATIENCE)
-        # Times in answers are by the API's clock.
-        now = time.time() - (exporter.client.clock_offset or 0.0)
-    samples = collected.samples
-    gaps = [*failures(collected.readings, missing=True), *map(collector_failure, collected.failed)]
-    incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
+    report = await collect_report(settings, _METRICS, missing=True)
+    gaps, now = report.gaps, report.now
     hotkeys = sorted(key.address for key in settings.keys)
-    counted = [hotkey for hotkey in hotkeys if not incomplete & {(feed.name, hotkey) for feed in FLEET.feeds}]
-    known = {hotkey for hotkey in counted if all_counted(samples, hotkey)}
-    gaps += [
-        NotKnown("fleet", hotkey, "the answers do not tell the states of all GPUs", "Try again in a minute.")
-        for hotkey in counted
-        if hotkey not in known
-    ]
-    market = Market(samples, now)
-    miners = [market.miner(hotkey, fleet_known=hotkey in known) for hotkey in hotkeys]
+    market = Market(report.samples, now)
+    miners = [market.miner(hotkey, fleet_known=hotkey in report.counted) for hotkey in hotkeys]
     if as_json:
-        report = {
+        summary = {
             "api": settings.api_url,
             "all_known": not gaps,
             "miners": [asdict(one) for one in miners],
             "not_known": [asdict(one) for one in gaps],
         }
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
         _print_screen(miners, gaps, now)
     if any(model.runnable for miner in miners for model in miner.idle or ()):

@@ -17,7 +17,7 @@ from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.api.meaning import hourly_compute_units
 from chutes_exporter.collectors.instances import HOURLY_COMPUTE_UNITS
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
-from chutes_exporter.commands.check import printable
+from chutes_exporter.commands.terminal import printable
 from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.api.records import HistoryPoint
+from chutes_exporter.commands.terminal import printable
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.table import FEEDS
 
@@ -297,11 +298,6 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
         console.print(Text(f"{failed} failed.", style="bold red") if failed else good)
     for text in capture.get().splitlines():
         click.echo(text.rstrip())
-
-
-def printable(text: str) -> str:
-    """Return text without control characters, because text of the API could control the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _grouped(lines: list[Line]) -> dict[tuple[Verdict, str, str], list[str]]:

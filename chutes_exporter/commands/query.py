@@ -39,7 +39,7 @@ from chutes_exporter.api.records import (
 )
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.stats import windows
-from chutes_exporter.commands.check import printable
+from chutes_exporter.commands.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

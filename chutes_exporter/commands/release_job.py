@@ -11,8 +11,8 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api.errors import CutOffError, TimedOutError, UnavailableError
 from chutes_exporter.api.meaning import job_state
-from chutes_exporter.commands.check import printable
 from chutes_exporter.commands.query import first_key
+from chutes_exporter.commands.terminal import printable
 
 if TYPE_CHECKING:
     from chutes_exporter.api import Hotkey

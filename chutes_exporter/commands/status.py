@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
-import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from chutes_exporter.api.errors import ApiError
-from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
 from chutes_exporter.collectors.fleet import STATES
-from chutes_exporter.commands.check import printable
-from chutes_exporter.feeds.feed import MissingEndpointError
-from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.commands.report import Labels, NotKnown, Samples, collect_report, print_not_known, samples_of
+from chutes_exporter.commands.terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.page.plan import Entry
-    from chutes_exporter.page.rendering import Readings
-
-Labels = dict[str, str]
-Samples = Mapping[str, list[tuple[Labels, float]]]
-"""Labels and value of each sample, by the metric's name."""
 
 NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
 """The exit status; 2 is that of a wrong command line. 3 means that nothing is known to need action, and that not
 everything is known."""
 
-_PATIENCE = 120.0
 _PURGE_SOON = 45 * 60
 """Seconds before its purge from which an instance needs action, as for the alert ChutesInstancePurgeNear."""
-_WIDTH = 80
 _SHOWN = 3
 """Most names in a line."""
 
@@ -60,23 +46,6 @@ class Action:
     hotkey: str
     count: int
     text: str
-    advice: str
-
-
-@dataclass(frozen=True)
-class NotKnown:
-    """Something that the API did not say.
-
-    Attributes:
-        feed: The feed's name; a collector's where it fails, or where its answers do not agree.
-        hotkey: The miner; empty for what is platform-wide.
-        reason: Why.
-        advice: What to do about it.
-    """
-
-    feed: str
-    hotkey: str
-    reason: str
     advice: str
 
 
@@ -273,26 +242,14 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
     """
     if not settings.watched:
         raise click.ClickException("status needs a miner: add --hotkey or --hotkey-file")
-    async with Exporter(settings) as exporter:
-        collected = await exporter.samples(_METRICS, timeout=_PATIENCE)
-        # Times in answers are by the API's clock.
-        now = time.time() - (exporter.client.clock_offset or 0.0)
-    samples = collected.samples
-    gaps = [*failures(collected.readings), *map(collector_failure, collected.failed)]
-    incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
-    counted = [
-        key.address for key in settings.keys if not incomplete & {(feed.name, key.address) for feed in FLEET.feeds}
+    report = await collect_report(settings, _METRICS)
+    samples, gaps, now = report.samples, report.gaps, report.now
+    miners = [
+        _miner(settings, hotkey, samples, gpus_known=hotkey in report.counted) for hotkey in sorted(settings.watched)
     ]
-    gaps += [
-        NotKnown("fleet", hotkey, "the answers do not tell the states of all GPUs", "Try again in a minute.")
-        for hotkey in counted
-        if not all_counted(samples, hotkey)
-    ]
-    known = {hotkey for hotkey in counted if all_counted(samples, hotkey)}
-    miners = [_miner(settings, hotkey, samples, gpus_known=hotkey in known) for hotkey in sorted(settings.watched)]
     actions = [action for miner in miners for action in _actions(miner.hotkey, samples, now)]
     if as_json:
-        report = {
+        summary = {
             "api": settings.api_url,
             "action_needed": bool(actions),
             "all_known": not gaps,
@@ -300,7 +257,7 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             "actions": [asdict(one) for one in actions],
             "not_known": [asdict(one) for one in gaps],
         }
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
         _print_screen(miners, actions, gaps, now)
     if actions:
@@ -308,20 +265,8 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
     return NOT_KNOWN if gaps else NOTHING_TO_DO
 
 
-def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
-    """Return the samples of a metric about a miner."""
-    return [(labels, value) for labels, value in samples.get(metric, ()) if labels.get("hotkey") == hotkey]
-
-
 def _value(samples: Samples, metric: str, hotkey: str) -> float | None:
     return next((value for _, value in samples_of(samples, metric, hotkey)), None)
-
-
-def all_counted(samples: Samples, hotkey: str) -> bool:
-    """Tell whether the state of every GPU is known."""
-    counted = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_fleet_gpus", hotkey)}
-    described = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey)}
-    return described <= counted and bool(counted or not samples_of(samples, "chutes_gpu_in_use", hotkey))
 
 
 def _miner(settings: Settings, hotkey: str, samples: Samples, *, gpus_known: bool) -> Miner:
@@ -396,34 +341,6 @@ def _names(hotkey: str, samples: Samples) -> dict[str, str]:
     return instances | servers
 
 
-def failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown]:
-    """Say what could not be asked, or not be read as a whole.
-
-    Args:
-        readings: What each feed gave.
-        missing: Whether endpoints are named that an older deployment does not have.
-    """
-    for feed, reading in readings.items():
-        error, snapshot = reading.error, reading.snapshot
-        if isinstance(error, MissingEndpointError):
-            if missing:
-                reason = f"the deployment has no {feed.endpoint.path}"
-                yield NotKnown(feed.name, feed.hotkey, reason, "Ask the operators of Chutes for a newer service.")
-            continue
-        if snapshot is None:
-            advice = error.advice if isinstance(error, ApiError) else "Try again later."
-            yield NotKnown(feed.name, feed.hotkey, str(error), advice)
-        elif not snapshot.answer.whole:
-            rejected = snapshot.answer.rejected
-            reason = f"{rejected} records cannot be read" if rejected else "the list contradicts another answer"
-            yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If it stays so, report it.")
-
-
-def collector_failure(entry: Entry) -> NotKnown:
-    """Say that a collector failed."""
-    return NotKnown(entry.collector.name, entry.scope.hotkey, "the collector failed: a bug", "Report it with the log.")
-
-
 # The screen
 
 
@@ -439,25 +356,6 @@ def _print_screen(miners: list[Miner], actions: list[Action], gaps: list[NotKnow
     print_not_known(gaps)
     if not actions:
         say("Nothing of what is known needs action." if gaps else "Nothing needs action.", fg="green")
-
-
-def print_not_known(gaps: Iterable[NotKnown]) -> None:
-    """Print what is not known, the same reasons together."""
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for gap in gaps:
-        grouped.setdefault((gap.reason, gap.advice), []).append(gap.feed)
-    if grouped:
-        say("Not known", bold=True)
-    for (reason, advice), feeds in grouped.items():
-        say(f"? {', '.join(dict.fromkeys(feeds))}: {reason}", indent="  ", fg="yellow")
-        say(f"→ {advice}", indent="    ", start="  ")
-
-
-def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
-    """Print text that may come from the API, folded to the width of a terminal."""
-    lines = textwrap.wrap(printable(text), _WIDTH, initial_indent=start, subsequent_indent=indent, drop_whitespace=True)
-    for line in lines:
-        click.echo(click.style(line, **style))
 
 
 def _sheet(miner: Miner) -> Iterator[str]:

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter import collectors, log
-from chutes_exporter.commands import status as module
 from chutes_exporter.commands.status import run_status
-from chutes_exporter.page import plan
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import run
@@ -312,54 +309,11 @@ async def test_a_known_action_counts_more_than_a_failed_request(quiet: Simulator
     assert found["miners"][0]["rank"] is None
 
 
-async def test_answers_that_are_not_whole_are_no_ground_for_saying_that_all_is_well(quiet: Simulator) -> None:
-    rows = [{"gpu_id": 5}, {"gpu_id": "a"}]
-    quiet.faults["inventory"] = Fault(body=json.dumps(rows).encode())
-    quiet.faults["nodes"] = Fault(records=1)
-    code, found = await report(quiet, **MINE)
-    assert code == 3
-    assert {one["feed"]: one["reason"] for one in found["not_known"]} == {
-        "inventory": "1 records cannot be read",
-        "nodes": "the list contradicts another answer",
-    }
-    assert found["miners"][0]["gpus"] is None
-
-
-async def test_gpus_in_an_unknown_state_are_said(quiet: Simulator, farm: Farm) -> None:
-    now = time.time()
-    (first, *others) = [
-        {"instance_id": one.instance_id, "chute_id": one.chute.chute_id, "active": True, "billed_to": None}
-        for one in farm.instances(now, HOTKEY)
-    ]
-    # Neither active, nor with a word about its activation.
-    broken = [first | {"active": False}, *others]
-    quiet.faults["instances"] = Fault(body=b"".join(b"data: %b\n\n" % json.dumps(row).encode() for row in broken))
-    rows = [
-        {"gpu_id": gpu.uuid, "chute_id": one.chute.chute_id, "active": one.instance_id != first["instance_id"]}
-        for one in farm.instances(now, HOTKEY)
-        for gpu in one.gpus
-    ]
-    quiet.faults["inventory"] = Fault(body=json.dumps(rows).encode())
-    code, found = await report(quiet, **MINE)
-    assert code == 3
-    assert [one["feed"] for one in found["not_known"]] == ["fleet"]
-    assert found["miners"][0]["gpus"] is None
-
-
 async def test_a_deployment_without_maintenance_windows_has_nothing_to_do_about_them(quiet: Simulator) -> None:
     quiet.faults["maintenance"] = Fault(status=404)
     code, found = await report(quiet, **MINE)
     assert code == 0
     assert found["all_known"] is True
-
-
-async def test_an_api_that_does_not_answer_in_time_is_said(
-    quiet: Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.3)
-    quiet.faults["jobs"] = Fault(latency=60)
-    assert await run_status(watching(quiet.url), as_json=False) == 3
-    assert "→ Try again later." in capsys.readouterr().out
 
 
 async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: Farm) -> None:
@@ -385,22 +339,6 @@ async def test_a_fleet_of_one_model_has_no_line_of_sums() -> None:
         _, output, _ = await status(simulator, **MINE)
     assert re.search(r"^  l40s +2 +0 +0 +0 +0 +2$", output, re.MULTILINE)
     assert "\n  all" not in output
-
-
-async def test_a_collector_with_a_bug_leaves_its_part_unknown(
-    quiet: Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError
-
-    scores = replace(collectors.scores.COLLECTOR, collect=fail)
-    broken = tuple(scores if one.name == "scores" else one for one in collectors.COLLECTORS)
-    monkeypatch.setattr(plan, "COLLECTORS", broken)
-    log.configure("error", "logfmt")
-    assert await run_status(watching(quiet.url), as_json=True) == 3
-    found = json.loads(capsys.readouterr().out)
-    assert [one["feed"] for one in found["not_known"]] == ["scores"]
-    assert found["miners"][0]["rank"] is None
 
 
 async def test_a_miner_with_nothing_has_no_gpus(farm: Farm) -> None:

@@ -1,0 +1,139 @@
+"""One collection for a command that reports about miners: the samples, and what is not known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chutes_exporter.api.errors import ApiError
+from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
+from chutes_exporter.commands.terminal import say
+from chutes_exporter.feeds.feed import MissingEndpointError
+from chutes_exporter.page.exporter import Exporter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from chutes_exporter.config import Settings
+    from chutes_exporter.page.plan import Entry
+    from chutes_exporter.page.rendering import Readings
+
+Labels = dict[str, str]
+Samples = Mapping[str, list[tuple[Labels, float]]]
+"""Labels and value of each sample, by the metric's name."""
+
+_PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class NotKnown:
+    """Something that the API did not say.
+
+    Attributes:
+        feed: The feed's name; a collector's where it fails, or where its answers do not agree.
+        hotkey: The miner; empty for what is platform-wide.
+        reason: Why.
+        advice: What to do about it.
+    """
+
+    feed: str
+    hotkey: str
+    reason: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The samples of one collection.
+
+    Attributes:
+        samples: The samples that were asked for.
+        now: Unix time by the API's clock, to which the times in answers belong.
+        gaps: What is not known.
+        counted: Hotkeys of the miners for which the state of every GPU is known.
+    """
+
+    samples: Samples
+    now: float
+    gaps: list[NotKnown]
+    counted: set[str]
+
+
+async def collect_report(settings: Settings, metrics: frozenset[str], *, missing: bool = False) -> Report:
+    """Request what the metrics need, once.
+
+    Args:
+        settings: The miners and the API.
+        metrics: Names of metrics.
+        missing: Whether an endpoint that an older deployment does not have is a gap.
+    """
+    async with Exporter(settings) as exporter:
+        collected = await exporter.samples(metrics, timeout=_PATIENCE)
+        now = time.time() - (exporter.client.clock_offset or 0.0)
+    samples = collected.samples
+    gaps = [*_failures(collected.readings, missing=missing), *map(_collector_failure, collected.failed)]
+    incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
+    whole = [
+        key.address for key in settings.keys if not incomplete & {(feed.name, key.address) for feed in FLEET.feeds}
+    ]
+    counted = {hotkey for hotkey in whole if _all_counted(samples, hotkey)}
+    gaps += [
+        NotKnown("fleet", hotkey, "the answers do not tell the states of all GPUs", "Try again in a minute.")
+        for hotkey in whole
+        if hotkey not in counted
+    ]
+    return Report(samples, now, gaps, counted)
+
+
+def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
+    """Return the samples of a metric about a miner."""
+    return [(labels, value) for labels, value in samples.get(metric, ()) if labels.get("hotkey") == hotkey]
+
+
+def print_not_known(gaps: Iterable[NotKnown]) -> None:
+    """Print what is not known, the same reasons together."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        grouped.setdefault((gap.reason, gap.advice), []).append(gap.feed)
+    if grouped:
+        say("Not known", bold=True)
+    for (reason, advice), feeds in grouped.items():
+        say(f"? {', '.join(dict.fromkeys(feeds))}: {reason}", indent="  ", fg="yellow")
+        say(f"→ {advice}", indent="    ", start="  ")
+
+
+def _all_counted(samples: Samples, hotkey: str) -> bool:
+    """Tell whether the state of every GPU is known."""
+    counted = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_fleet_gpus", hotkey)}
+    described = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey)}
+    return described <= counted and bool(counted or not samples_of(samples, "chutes_gpu_in_use", hotkey))
+
+
+def _failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown]:
+    """Say what could not be asked, or not be read as a whole.
+
+    Args:
+        readings: What each feed gave.
+        missing: Whether endpoints are named that an older deployment does not have.
+    """
+    for feed, reading in readings.items():
+        error, snapshot = reading.error, reading.snapshot
+        if isinstance(error, MissingEndpointError):
+            if missing:
+                reason = f"the deployment has no {feed.endpoint.path}"
+                yield NotKnown(feed.name, feed.hotkey, reason, "Ask the operators of Chutes for a newer service.")
+            continue
+        if snapshot is None:
+            advice = error.advice if isinstance(error, ApiError) else "Try again later."
+            yield NotKnown(feed.name, feed.hotkey, str(error), advice)
+        elif not snapshot.answer.whole:
+            rejected = snapshot.answer.rejected
+            reason = f"{rejected} records cannot be read" if rejected else "the list contradicts another answer"
+            yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If it stays so, report it.")
+
+
+def _collector_failure(entry: Entry) -> NotKnown:
+    """Say that a collector failed."""
+    return NotKnown(entry.collector.name, entry.scope.hotkey, "the collector failed: a bug", "Report it with the log.")

@@ -1,0 +1,140 @@
+"""One collection for the commands that report about miners, from a simulated API whose first miner's GPUs all earn."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter import collectors, log
+from chutes_exporter.commands import report as module
+from chutes_exporter.commands.report import NotKnown, collect_report, print_not_known, samples_of
+from chutes_exporter.page import plan
+from chutes_exporter.simulator import Fault, Simulator
+from tests.prometheus.farm import Farm, Machine
+from tests.support import HOTKEY, watching
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+METRICS = frozenset(
+    {
+        "chutes_fleet_gpus",
+        "chutes_gpu_in_use",
+        "chutes_gpu_info",
+        "chutes_jobs_waiting",
+        "chutes_miner_score_rank",
+        "chutes_server_upgrade_needed",
+    }
+)
+
+
+@pytest.fixture
+def farm() -> Farm:
+    return Farm(time.time(), [(Machine("l40s", 4), Machine("h200", 4))])
+
+
+@pytest.fixture
+async def simulator(farm: Farm) -> AsyncIterator[Simulator]:
+    # The machine's own clock: the report's time comes from it.
+    async with Simulator(farm, clock=time.time) as simulator:
+        yield simulator
+
+
+async def gaps_of(simulator: Simulator, *, missing: bool = False) -> dict[str, str]:
+    """Return the reason of each gap, by feed."""
+    report = await collect_report(watching(simulator.url), METRICS, missing=missing)
+    return {gap.feed: gap.reason for gap in report.gaps}
+
+
+async def test_a_report_has_the_samples_of_the_metrics_and_counts_every_gpu(simulator: Simulator) -> None:
+    report = await collect_report(watching(simulator.url), METRICS)
+    assert report.gaps == []
+    assert report.counted == {HOTKEY}
+    assert sum(value for _, value in samples_of(report.samples, "chutes_fleet_gpus", HOTKEY)) == 8
+    assert samples_of(report.samples, "chutes_fleet_gpus", "another miner") == []
+
+
+async def test_the_time_is_that_of_the_api(farm: Farm) -> None:
+    async with Simulator(farm, clock=lambda: time.time() - 500) as simulator:
+        report = await collect_report(watching(simulator.url), METRICS)
+        assert report.now == pytest.approx(time.time() - 500, abs=100)
+
+
+async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(simulator: Simulator) -> None:
+    rows = [{"gpu_id": 5}, {"gpu_id": "a"}]
+    simulator.faults["inventory"] = Fault(body=json.dumps(rows).encode())
+    simulator.faults["nodes"] = Fault(records=1)
+    report = await collect_report(watching(simulator.url), METRICS)
+    assert {gap.feed: gap.reason for gap in report.gaps} == {
+        "inventory": "1 records cannot be read",
+        "nodes": "the list contradicts another answer",
+    }
+    assert report.counted == set()
+
+
+async def test_a_gpu_in_an_unknown_state_is_a_gap(simulator: Simulator, farm: Farm) -> None:
+    (first, *others) = [
+        {"instance_id": one.instance_id, "chute_id": one.chute.chute_id, "active": True, "billed_to": None}
+        for one in farm.instances(time.time(), HOTKEY)
+    ]
+    # Neither active nor activated at any time.
+    broken = [first | {"active": False}, *others]
+    simulator.faults["instances"] = Fault(body=b"".join(b"data: %b\n\n" % json.dumps(row).encode() for row in broken))
+    rows = [
+        {"gpu_id": gpu.uuid, "chute_id": one.chute.chute_id, "active": one.instance_id != first["instance_id"]}
+        for one in farm.instances(time.time(), HOTKEY)
+        for gpu in one.gpus
+    ]
+    simulator.faults["inventory"] = Fault(body=json.dumps(rows).encode())
+    report = await collect_report(watching(simulator.url), METRICS)
+    assert [gap.feed for gap in report.gaps] == ["fleet"]
+    assert report.counted == set()
+
+
+async def test_an_endpoint_that_a_deployment_does_not_have_is_a_gap_only_on_request(simulator: Simulator) -> None:
+    simulator.faults["maintenance"] = Fault(status=404)
+    assert await gaps_of(simulator) == {}
+    assert await gaps_of(simulator, missing=True) == {
+        "maintenance": "the deployment has no /servers/maintenance/policy"
+    }
+
+
+async def test_an_answer_that_does_not_come_in_time_is_a_gap(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.3)
+    simulator.faults["jobs"] = Fault(latency=60)
+    assert "jobs" in await gaps_of(simulator)
+
+
+async def test_a_collector_with_a_bug_is_a_gap(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    scores = replace(collectors.scores.COLLECTOR, collect=fail)
+    broken = tuple(scores if one.name == "scores" else one for one in collectors.COLLECTORS)
+    monkeypatch.setattr(plan, "COLLECTORS", broken)
+    log.configure("error", "logfmt")
+    assert await gaps_of(simulator) == {"scores": "the collector failed: a bug"}
+
+
+def test_gaps_of_one_reason_are_printed_together(capsys: pytest.CaptureFixture[str]) -> None:
+    print_not_known(
+        [
+            NotKnown("jobs", "a", "503 down", "Try again."),
+            NotKnown("jobs", "b", "503 down", "Try again."),
+            NotKnown("nodes", "a", "503 down", "Try again."),
+            NotKnown("scores", "", "404 gone", "Ask."),
+        ]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "Not known",
+        "? jobs, nodes: 503 down",
+        "  → Try again.",
+        "? scores: 404 gone",
+        "  → Ask.",
+    ]

@@ -1,0 +1,30 @@
+"""Text for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.commands.terminal import printable, say
+
+if TYPE_CHECKING:
+    from _pytest.capture import CaptureFixture
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\n", "\r", "\x07", "\x9b", "\u202e", "\u2028"])
+def test_a_character_that_could_control_the_terminal_becomes_a_space(character: str) -> None:
+    assert printable(f"a{character}b") == "a b"
+
+
+def test_text_of_any_language_is_kept() -> None:
+    assert printable("Ünïcödé 模型 → 5 %") == "Ünïcödé 模型 → 5 %"
+
+
+def test_long_text_is_folded_at_80_columns_and_indented(capsys: CaptureFixture[str]) -> None:
+    say("word " * 40, indent="    ", start="  ")
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("  word")
+    assert all(line.startswith("    word") for line in others)
+    assert max(map(len, (first, *others))) <= 80
+    assert sum(line.count("word") for line in (first, *others)) == 40
