@@ -63,7 +63,7 @@ def running(*arguments: str, variables: Mapping[str, str] | None = None) -> Iter
         process.communicate(timeout=20)
 
 
-def test_help_shows_the_commands_and_the_flags_of_the_main_job() -> None:
+def test_help_shows_the_commands_and_the_flags_of_serve() -> None:
     text = run("--help").stdout
     for word in ("serve", "demo", "check", "--hotkey-file", "--api.url", "--web.listen-address", "VALIDATOR_API"):
         assert word in text
@@ -71,7 +71,7 @@ def test_help_shows_the_commands_and_the_flags_of_the_main_job() -> None:
     assert run("--version").stdout.startswith("chutes-exporter 0.")
 
 
-def test_the_help_tells_of_every_collector_when_it_is_on() -> None:
+def test_the_help_says_when_each_collector_is_on() -> None:
     text = " ".join(run("serve", "--help").stdout.split())
     for collector in COLLECTORS:
         assert f"--collector.{collector.name} / --no-collector.{collector.name}" in text
@@ -118,7 +118,7 @@ def test_sighup_reads_the_hotkey_file_again(tmp_path: Path) -> None:
         assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
 
 
-def test_everything_can_come_from_the_environment(tmp_path: Path) -> None:
+def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "hot"
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     variables = {

@@ -21,5 +21,5 @@ from chutes_exporter.duration import human_duration
         (6e5, "7 days"),
     ],
 )
-def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
+def test_durations_are_written_in_words(seconds: float, words: str) -> None:
     assert human_duration(seconds) == words

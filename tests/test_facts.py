@@ -169,7 +169,7 @@ async def test_the_next_places_are_the_next_shares(world: World) -> None:
 
 
 @pytest.mark.parametrize("field", WINDOWS)
-async def test_stats_are_everybodys_in_each_window(world: World, field: str) -> None:
+async def test_stats_contain_all_miners_in_each_window(world: World, field: str) -> None:
     true = world.true["stats"][field]
     window = WINDOWS[field]
     for metric, part in PARTS.items():
@@ -262,7 +262,7 @@ async def test_gpus_have_their_id_in_nvidias_format_and_their_clock_in_hertz(wor
     assert sorted(without) == sorted(world.true["gpus_without_server"])
 
 
-async def test_servers_are_all_there(world: World) -> None:
+async def test_all_servers_are_exported(world: World) -> None:
     true = world.true
     assert world.mine("chutes_fleet_servers") == true["servers"]
     assert world.mine("chutes_fleet_servers_without_gpus") == len(true["servers_without_gpus"])
@@ -329,7 +329,7 @@ async def test_instances_say_who_is_billed_and_whether_they_got_a_bounty(world: 
     assert old == set(world.true["instances_of_old_version"])
 
 
-async def test_active_instances_are_everybodys(world: World) -> None:
+async def test_active_instances_contain_all_miners(world: World) -> None:
     true = world.true
     assert world.page[series("chutes_platform_active_instances")] == true["active_instances"]
     assert world.by("chute_id", "chutes_chute_active_instances") == true["active_instances_per_chute"]
@@ -340,7 +340,7 @@ async def test_active_instances_are_everybodys(world: World) -> None:
     assert total == pytest.approx(sum(true["earning_rate_per_miner"].values()))
 
 
-async def test_the_score_heads_where_what_earns_now_would_bring_it(world: World) -> None:
+async def test_the_heading_share_is_the_share_of_the_compute_units_per_second(world: World) -> None:
     rates = dict(world.true["earning_rate_per_miner"])
     disabled = [one for one in world.raw["instances"] if world.true["instance_state"][one["instance_id"]] == "disabled"]
     rates[world.hotkey] += sum(one["compute_multiplier"] for one in disabled)
@@ -391,7 +391,7 @@ async def test_images_with_any_error_are_errors(world: World) -> None:
     assert true == {}
 
 
-async def test_chutes_are_all_there(world: World) -> None:
+async def test_all_chutes_are_exported(world: World) -> None:
     infos = [dict(labels) for name, labels in world.page if name == "chutes_chute_info"]
     assert len(infos) == world.true["chutes"]
     assert sum(one.get("disabled") == "true" for one in infos) == world.true["chutes_disabled"]

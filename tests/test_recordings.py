@@ -799,7 +799,7 @@ async def test_chutes_may_lack_requirements() -> None:
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
-async def test_promtool_has_nothing_to_say_about_a_page_of_recorded_answers(directory: Path) -> None:
+async def test_promtool_finds_nothing_in_a_page_of_recorded_answers(directory: Path) -> None:
     miner = Miner(directory, "test_miner")
     async with (
         served(replay(miner.bodies())) as url,

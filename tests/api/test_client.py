@@ -292,7 +292,7 @@ async def test_a_signature_that_the_server_echoes_is_not_shown() -> None:
     assert str(error.value) == "500 bad: [hex]"
 
 
-async def test_nor_is_half_of_it_where_the_text_is_cut() -> None:
+async def test_half_of_an_echoed_signature_is_not_shown_at_the_end_of_a_cut_text() -> None:
     async def echo(request: Request) -> Response:
         return PlainTextResponse(f"{'bad ' * 45}{request.headers['x-chutes-signature']}", 500)
 
@@ -423,7 +423,7 @@ async def test_a_path_traversal_is_not_requested(client: ChutesClient, simulator
     assert simulator.requests == []
 
 
-async def test_nobody_listening_is_unavailable() -> None:
+async def test_an_address_without_a_listener_is_unavailable() -> None:
     async with ChutesClient("http://127.0.0.1:9") as client:
         with pytest.raises(UnavailableError) as error:
             await client.scores()

@@ -181,7 +181,7 @@ def test_an_address_that_begins_with_no_network_number_is_refused(first: int, re
 
 
 @given(st.text(max_size=60) | st.text(alphabet=ALPHABET, max_size=60))
-def test_no_text_raises_anything_but_the_keys_error(text: str) -> None:
+def test_any_invalid_text_raises_a_hotkey_error(text: str) -> None:
     try:
         key = public_key(text)
     except HotkeyError:

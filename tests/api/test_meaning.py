@@ -240,7 +240,7 @@ def test_a_value_that_was_not_measured_is_unknown() -> None:
         ("", None),
     ],
 )
-def test_gpu_ids_become_nvidias(gpu_id: str, uuid: str | None) -> None:
+def test_gpu_ids_get_the_format_of_nvidia(gpu_id: str, uuid: str | None) -> None:
     assert meaning.nvidia_uuid(gpu_id) == uuid
 
 

@@ -106,7 +106,7 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     assert "→" in errors
 
 
-async def test_a_miner_without_a_score_gets_a_sentence(simulator: Simulator) -> None:
+async def test_a_miner_without_a_score_gets_an_explanation(simulator: Simulator) -> None:
     hotkey = simulator.world.miners[-1].hotkey
     status, text, errors = await run(simulator, "query", "scores", "--json", "--hotkey", hotkey, variables={})
     assert (status, json.loads(text)) == (0, [])

@@ -30,7 +30,7 @@ NOBODY = 65534 if os.geteuid() == 0 else None
 """A user without rights, where this one may run programs as another."""
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_finds_nothing() -> None:
     hadolint = str(Path(sys.executable).parent / "hadolint")
     result = subprocess.run([hadolint, str(DOCKERFILE)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -140,7 +140,7 @@ def test_resources_are_those_that_were_measured(setup: str) -> None:
 
 
 @pytest.mark.parametrize("setup", ALL)
-def test_an_update_never_leaves_nobody_to_scrape(setup: str) -> None:
+def test_an_update_always_leaves_a_ready_pod(setup: str) -> None:
     deployment = only(setup, "Deployment")["spec"]
     assert deployment["strategy"] == {
         "type": "RollingUpdate",
@@ -158,7 +158,7 @@ def test_an_update_never_leaves_nobody_to_scrape(setup: str) -> None:
 
 
 @pytest.mark.parametrize("setup", ALL)
-def test_the_network_lets_out_names_and_the_api_and_in_the_monitoring_alone(setup: str) -> None:
+def test_the_network_policy_allows_only_dns_and_the_api_out_and_only_monitoring_in(setup: str) -> None:
     policy = only(setup, "NetworkPolicy")["spec"]
     assert policy["podSelector"] == {"matchLabels": only(setup, "Deployment")["spec"]["selector"]["matchLabels"]}
     assert policy["policyTypes"] == ["Ingress", "Egress"]

@@ -217,7 +217,7 @@ async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
     assert changes == [None, True]
 
 
-async def test_an_endpoint_that_is_missing_is_asked_for_at_once_when_it_is_wished(
+async def test_a_missing_endpoint_is_requested_at_once_on_demand(
     feeds: FeedCache, upstream: Upstream, changes: list[bool | None]
 ) -> None:
     upstream.error = MissingEndpointError("no such endpoint")
@@ -246,7 +246,7 @@ async def test_a_request_that_is_given_up_leaves_old_data_old(feeds: FeedCache, 
     assert (await reading).error is not None
 
 
-async def test_age_counts_from_when_an_answer_was_asked_for(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+async def test_the_age_of_an_answer_counts_from_its_request(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
     upstream.open.clear()
     slow = asyncio.create_task(read(feeds))
     await asyncio.sleep(0.01)
@@ -350,7 +350,7 @@ async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
     await feeds.aclose()
 
 
-async def test_when_the_next_reading_asks_is_known(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+async def test_the_time_of_the_next_request_is_known(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
     await read(feeds)
     time.now += 20
     assert feeds.seconds_to_next_request(only(feeds)) == 40
@@ -365,7 +365,7 @@ async def test_the_clock_of_ages_never_goes_back() -> None:
     assert steady() <= steady()
 
 
-async def test_closing_gives_up_what_is_under_way(feeds: FeedCache, upstream: Upstream) -> None:
+async def test_closing_cancels_requests_in_flight(feeds: FeedCache, upstream: Upstream) -> None:
     upstream.open.clear()
     await read(feeds, timeout=0.01)
     before = len(asyncio.all_tasks())

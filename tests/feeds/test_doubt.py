@@ -372,7 +372,7 @@ async def test_a_field_that_is_zero_for_every_chute_was_not_measured(field: str,
         assert others == [len(metrics)] * len(others)
 
 
-async def test_bounties_that_go_all_at_once_are_not_gone() -> None:
+async def test_bounties_that_disappear_all_at_once_are_doubted() -> None:
     async with scraping() as scraper:
         before = await scraper.page()
         assert count(before, "chutes_chute_bounty_age_seconds") > 2
@@ -398,7 +398,7 @@ async def test_one_bounty_may_be_claimed() -> None:
         assert count(page, "chutes_chute_bounty_age_seconds") == 1
 
 
-async def test_a_history_is_not_gone_because_the_service_does_not_find_it() -> None:
+async def test_a_history_that_the_service_does_not_find_is_kept() -> None:
     async with scraping() as scraper:
         before = await scraper.page()
         del scraper.api.bodies["unique_chute_history"]
@@ -505,7 +505,7 @@ def test_a_few_chutes_may_be_missing() -> None:
     assert doubt.check_chutes(chutes, None, None, None) is None
 
 
-async def test_open_bounties_that_go_all_at_once_are_not_gone() -> None:
+async def test_open_bounties_that_disappear_all_at_once_are_doubted() -> None:
     async with scraping() as scraper:
         before = await scraper.page()
         bounties = {key: value for key, value in before.items() if key[0].startswith("chutes_bounty_")}

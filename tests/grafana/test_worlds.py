@@ -151,7 +151,7 @@ def test_without_a_key_stats_say_that_it_is_missing(seen: dict[World, Seen]) -> 
     assert re.fullmatch(r"[0-9.]+%", said["chutes-overview", "Score share"])
 
 
-def test_where_there_is_nothing_it_is_not_a_calm_zero(seen: dict[World, Seen]) -> None:
+def test_a_stat_without_data_does_not_show_zero(seen: dict[World, Seen]) -> None:
     empty = seen[World.EMPTY]
     assert text(empty, "chutes-overview", "Score share") == "no score"
     assert text(empty, "chutes-overview", "Rank") == "no score"

@@ -122,7 +122,7 @@ async def test_promql_gives_the_simulators_own_numbers(world: World, tmp_path: P
 IDLE = "chutes_gpu_in_use == 0 and on(gpu_id) chutes_gpu_verified == 1"
 
 
-async def test_no_gpu_is_idle_while_nobody_knows(world: World, tmp_path: Path) -> None:
+async def test_no_gpu_counts_as_idle_while_its_state_is_unknown(world: World, tmp_path: Path) -> None:
     async with Simulator(world, clock=Clock()) as simulator:
         simulator.faults["inventory"] = Fault(status=503)
         async with scraped(None, simulator, tmp_path) as prometheus:

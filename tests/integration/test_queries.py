@@ -339,7 +339,7 @@ async def test_the_troubles_of_another_miner_show_too(tmp_path: Path) -> None:
             assert all(0 < seconds < 120 for seconds in answer.values())
 
 
-def test_the_document_has_a_truth_for_each_query_and_none_besides() -> None:
+def test_each_query_of_the_document_has_an_expected_result() -> None:
     methods = {name.replace("_", "-") for name in vars(Truth) if not name.startswith("_")}
     assert methods == QUERIES.keys()
     assert "```promql\n" not in DOCUMENT.read_text()

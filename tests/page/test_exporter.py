@@ -156,7 +156,7 @@ async def test_the_last_of_equal_miners_has_no_miner_behind(simulator: Simulator
 
 
 @pytest.mark.parametrize("failing", [*itertools.combinations(FEEDS, 1), *itertools.combinations(FEEDS, len(FEEDS) - 1)])
-async def test_whichever_endpoints_fail_the_others_metrics_stay(simulator: Simulator, failing: tuple[str, ...]) -> None:
+async def test_failing_endpoints_leave_the_metrics_of_others(simulator: Simulator, failing: tuple[str, ...]) -> None:
     for name in failing:
         simulator.faults[name] = Fault(status=500)
     page = await scrape(asking_all(simulator.url))
@@ -209,9 +209,7 @@ async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[st
 
 
 @pytest.mark.parametrize("hanging", [("metagraph",), ("servers", "stats"), tuple(FEEDS)[1:], tuple(FEEDS)])
-async def test_whichever_endpoints_hang_the_rest_is_there_in_time(
-    simulator: Simulator, hanging: tuple[str, ...]
-) -> None:
+async def test_endpoints_that_hang_leave_the_others_in_time(simulator: Simulator, hanging: tuple[str, ...]) -> None:
     simulator.faults.update(dict.fromkeys(hanging, Fault(latency=60)))
     async with Exporter(asking_all(simulator.url), clock=Clock()) as exporter:
         page = await asyncio.wait_for(page_of(exporter, timeout=3), 60)
@@ -399,7 +397,7 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
     assert hanging == {"nodes", "fleet", "instances", "private_gate", "chute_pay"}
 
 
-async def test_where_one_miner_is_asked_to_wait_all_of_them_do(crowd: tuple[Simulator, Settings], clock: Clock) -> None:
+async def test_a_rate_limit_on_one_miner_delays_all_miners(crowd: tuple[Simulator, Settings], clock: Clock) -> None:
     simulator, settings = crowd
     simulator.faults["nodes"] = Fault(status=429, headers={"retry-after": "600"})
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:

@@ -50,7 +50,7 @@ VICTORIAMETRICS = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
         (";;,,=;q", Format.TEXT),
     ],
 )
-def test_the_format_is_the_one_that_the_scraper_likes_best(accept: str, form: Format) -> None:
+def test_the_format_is_the_one_that_the_scraper_prefers(accept: str, form: Format) -> None:
     assert negotiate(accept) is form
 
 

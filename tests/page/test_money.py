@@ -48,7 +48,7 @@ def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "h100", "=1", "h100=", "h100=much", "h100=-1", "h100=nan", "h100=inf"])
-def test_a_cost_that_is_none_is_refused_in_a_sentence_that_names_the_flag(text: str) -> None:
+def test_an_invalid_cost_is_refused_with_the_name_of_the_flag(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         make_settings(gpu_costs=[text])
     assert str(refused.value) == f"--gpu.cost {text!r} is invalid: write MODEL=USD_PER_HOUR, for example h100=1.95"
@@ -58,7 +58,7 @@ def test_a_cost_that_is_none_is_refused_in_a_sentence_that_names_the_flag(text: 
 @pytest.mark.parametrize(
     ("flag", "setting"), [("--subnet.daily-emission", "daily_emission"), ("--alpha.price", "alpha_price")]
 )
-def test_a_figure_that_is_none_is_refused_in_a_sentence_that_names_the_flag(
+def test_an_invalid_price_or_emission_is_refused_with_the_name_of_the_flag(
     flag: str, setting: str, value: float
 ) -> None:
     figure: dict[str, Any] = {setting: value}

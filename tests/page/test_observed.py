@@ -168,7 +168,7 @@ async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clo
     assert page[series("chutes_observed_gpu_verification_failures_total", hotkey=HOTKEY)] > 0
 
 
-async def test_openmetrics_says_since_when_each_counter_counts_on_request(simulator: Simulator, clock: Clock) -> None:
+async def test_openmetrics_has_the_start_of_each_counter_on_request(simulator: Simulator, clock: Clock) -> None:
     keys = tuple(miner.key for miner in simulator.world.miners[:2])
     credentials = Credentials(keys, (), ())
     async with Exporter(make_settings(api_url=simulator.url, credentials=credentials), clock=clock) as exporter:

@@ -200,7 +200,7 @@ async def test_each_format_is_compressed_from_the_same_lines(simulator: Simulato
     assert len(data_of(text)) == len(data_of(openmetrics)) > 500
 
 
-async def test_an_answer_that_is_gone_takes_its_lines_along(simulator: Simulator, clock: Clock) -> None:
+async def test_the_lines_of_a_dropped_answer_are_dropped(simulator: Simulator, clock: Clock) -> None:
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         assert "chutes_scored_miners" in {name for name, _ in await metrics(exporter)}
         simulator.faults["scores"] = Fault(status=500)

@@ -95,7 +95,7 @@ async def test_watched_miners_are_marked(simulator: Simulator) -> None:
     assert watched == {HOTKEY, OTHER}
 
 
-def test_the_processs_own_metrics_stand_in_both_formats() -> None:
+def test_process_metrics_are_written_in_both_formats() -> None:
     telemetry = Telemetry()
     text = rendered(telemetry, Format.TEXT)
     page = parse_page(text.decode())

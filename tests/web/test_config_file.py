@@ -75,7 +75,7 @@ def test_certificates_can_stand_in_the_file_itself(pki: Pki, write: Write) -> No
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "~\n"])
-def test_an_empty_file_protects_nothing_and_says_nothing_else(write: Write, text: str) -> None:
+def test_an_empty_file_configures_nothing(write: Write, text: str) -> None:
     path = write(text)
     assert load_web_config(path) == WebConfig(contents={path: text.encode()})
 

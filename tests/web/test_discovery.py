@@ -37,7 +37,7 @@ async def test_every_miner_of_the_metagraph_is_a_target(simulator: Simulator) ->
     assert {group["labels"]["__meta_chutes_blacklisted"] for group in groups} == {"true", "false"}
 
 
-async def test_the_watched_ones_the_earning_ones_or_all(simulator: Simulator) -> None:
+async def test_targets_are_the_watched_the_earning_or_all_miners(simulator: Simulator) -> None:
     settings = watching(simulator.url, hotkeys=[STRANGER])
     watched = await discover(settings, "?miners=watched")
     assert watched == await discover(settings)
@@ -60,7 +60,7 @@ async def test_the_watched_ones_the_earning_ones_or_all(simulator: Simulator) ->
     assert set(hotkeys(everybody)) == {*simulator.world.by_hotkey, STRANGER}
 
 
-async def test_a_choice_that_there_is_not_is_refused(simulator: Simulator) -> None:
+async def test_an_unknown_choice_is_refused(simulator: Simulator) -> None:
     async with served_exporter(make_settings(api_url=simulator.url)) as (url, _):
         response = await get(f"{url}/sd?miners=some")
     assert (response.status_code, response.text) == (
@@ -70,7 +70,7 @@ async def test_a_choice_that_there_is_not_is_refused(simulator: Simulator) -> No
 
 
 @pytest.mark.parametrize("fault", [Fault(status=500), Fault(body=b"[]"), Fault(latency=60)])
-async def test_without_a_metagraph_prometheus_keeps_what_it_has(simulator: Simulator, fault: Fault) -> None:
+async def test_without_a_metagraph_prometheus_keeps_its_targets(simulator: Simulator, fault: Fault) -> None:
     simulator.faults["metagraph"] = fault
     async with served_exporter(watching(simulator.url)) as (url, _):
         response = await get(f"{url}/sd", **{"X-Prometheus-Scrape-Timeout-Seconds": "1"})

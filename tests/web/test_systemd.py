@@ -60,7 +60,7 @@ def test_a_missing_systemd_socket_is_ignored(tmp_path: Path) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("listening")
 
 
-async def test_the_watchdog_hears_twice_in_its_time(told: socket.socket) -> None:
+async def test_the_watchdog_is_notified_twice_per_period(told: socket.socket) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "1000000"})
     alive = asyncio.create_task(notifier.keep_alive())
     times = []
@@ -75,7 +75,7 @@ async def test_the_watchdog_hears_twice_in_its_time(told: socket.socket) -> None
 @pytest.mark.parametrize(
     "variables", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}]
 )
-async def test_without_a_watchdog_nothing_is_said(told: socket.socket, variables: dict[str, str]) -> None:
+async def test_without_a_watchdog_no_notification_is_sent(told: socket.socket, variables: dict[str, str]) -> None:
     await asyncio.wait_for(Notifier({"NOTIFY_SOCKET": told.getsockname(), **variables}).keep_alive(), 5)
     told.setblocking(False)  # noqa: FBT003 - takes it by position only
     with pytest.raises(BlockingIOError):
@@ -91,7 +91,7 @@ async def test_without_a_watchdog_nothing_is_said(told: socket.socket, variables
         {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "many"},
     ],
 )
-def test_sockets_of_somebody_else_are_not_taken(variables: dict[str, str]) -> None:
+def test_sockets_of_another_process_are_not_taken(variables: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="systemd passed no socket"):
         take_sockets(variables)
 

@@ -123,7 +123,7 @@ async def test_clients_need_a_certificate_of_the_authority(pki: Pki, write: Writ
         assert await refused(url, pki.client("forged"))
 
 
-async def test_where_it_is_optional_a_certificate_must_still_be_good(pki: Pki, write: Write) -> None:
+async def test_an_optional_client_certificate_must_be_valid(pki: Pki, write: Write) -> None:
     pki.issue("client", "prometheus.example")
     pki.issue("forged", "prometheus.example", authority=trustme.CA())
     optional = MUTUAL.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
@@ -180,7 +180,7 @@ async def test_only_clients_with_an_allowed_name_are_served(pki: Pki, write: Wri
         assert await refused(url, pki.client("one"))
 
 
-async def test_where_a_certificate_is_optional_an_allowed_name_is_not(pki: Pki, write: Write) -> None:
+async def test_an_optional_client_certificate_must_have_an_allowed_name(pki: Pki, write: Write) -> None:
     pki.issue("client", "one.example")
     optional = MUTUAL.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
     async with encrypted(write(optional + "  client_allowed_sans: [one.example]\n")) as (url, _):
@@ -208,7 +208,7 @@ async def test_a_new_certificate_serves_new_connections_and_loses_no_old_one(pki
             assert await serial(new) != first
 
 
-async def test_handshakes_that_never_come_to_an_end_keep_nobody_out(pki: Pki, write: Write) -> None:
+async def test_unfinished_handshakes_do_not_block_other_clients(pki: Pki, write: Write) -> None:
     async with encrypted(write(TLS)) as (url, _):
         address = httpx.URL(url)
         silent = [await asyncio.open_connection(address.host, address.port) for _ in range(100)]
