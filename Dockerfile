@@ -14,7 +14,7 @@ RUN python -m pip wheel --no-cache-dir --disable-pip-version-check --no-build-is
         --no-cache-dir --disable-pip-version-check --no-index --no-deps /dist/*.whl
 
 FROM python:3.13-slim-trixie
-# The base image's installer is of no use here.
+# The image needs no installer.
 RUN rm -rf /usr/local/lib/python3.13/site-packages/pip* /usr/local/bin/pip* /usr/local/lib/python3.13/ensurepip
 COPY --from=build /opt/chutes-exporter /opt/chutes-exporter
 # Nothing is written: the root file system can be read-only.

@@ -59,7 +59,7 @@ def _hotkey_options(without: str) -> Decorator:
     """Add the options that choose hotkeys.
 
     Args:
-        without: What the command does without one, in a sentence.
+        without: A sentence about what the command does without a hotkey.
     """
     return _options(
         _option(
@@ -172,7 +172,8 @@ _collectors = _options(
         "--miners",
         type=click.Choice(["watched", "active", "all"]),
         default=None,
-        help="Miners whose public data is exported: the watched ones, also all that earn, or all. "
+        help="Miners whose public data is exported: watched (the configured hotkeys), active (also all miners that "
+        "earn), or all. "
         "[default: watched if hotkeys are configured, otherwise all]",
     ),
     _option(
@@ -215,20 +216,20 @@ _money = _options(
         "--gpu.cost",
         multiple=True,
         metavar="MODEL=USD_PER_HOUR",
-        help="What you pay for one GPU of a model, in US dollars an hour (repeatable), for the cost of the fleet and "
-        "of idle GPUs.",
+        help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is used to compute "
+        "the cost of the fleet and of idle GPUs.",
     ),
     _option(
         "--subnet.daily-emission",
         type=float,
         metavar="ALPHA",
-        help="Alpha that all miners of the subnet get in a day, to estimate earnings.",
+        help="Alpha that all miners of the subnet receive per day. It is used to estimate earnings.",
     ),
     _option(
         "--alpha.price",
         type=float,
         metavar="USD",
-        help="Price of one alpha in US dollars, to estimate earnings.",
+        help="Price of one alpha in US dollars. It is used to estimate earnings.",
     ),
 )
 
@@ -316,8 +317,9 @@ def serve(**flags: Any) -> None:
     multiple=True,
     metavar="ENDPOINT=FAULT",
     help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), chutes=cut:1000 (bytes), "
-    "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early. metrics=zero and chutes=redis-down "
-    "simulate the service without its Prometheus or Redis. stats=as-of:1795521600 stops the refresh of a cache.",
+    "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early. metrics=zero simulates a service without "
+    "its Prometheus, chutes=redis-down one without its Redis. stats=as-of:1795521600 (Unix time) freezes the "
+    "service's cache at that time.",
 )
 @_web
 @_collectors
@@ -351,7 +353,7 @@ def check(**flags: Any) -> None:
     from chutes_exporter.commands.check import run_check
 
     credentials = _credentials(flags)
-    # What needs no key is asked even where a key cannot be used.
+    # Endpoints without a signature are checked even if a key cannot be used.
     settings = _settings(flags, replace(credentials, errors=()))
     sys.exit(_exit_on_config_error(run_check, settings, credentials, flags["as_json"]))
 
@@ -364,8 +366,8 @@ def check(**flags: Any) -> None:
 def status(**flags: Any) -> None:
     """Show a miner's rank, shares, GPUs and costs, and everything that needs action, on one screen.
 
-    The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if
-    nothing is known to need action but some requests failed or answers are incomplete.
+    The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if nothing
+    needs action as far as known, but some requests failed or answers are incomplete.
     """
     from chutes_exporter.commands.status import run_status
 
@@ -376,12 +378,12 @@ def _exit_with_status(run: Callable[[Settings, bool], Any], flags: dict[str, Any
     """Run a command whose exit status is an answer, and return it."""
     from chutes_exporter import log
 
-    # The screen says what failed; the log only has what is a bug.
+    # The command prints failed requests itself, so the log only shows bugs.
     log.configure("error", "logfmt")
     try:
         return int(_exit_on_config_error(run, _settings_with_warnings(flags), flags["as_json"]))
     except click.ClickException as error:
-        # Its exit status is 2: 1 is an answer.
+        # The exit status is 2, because 1 is a result of the command.
         raise click.UsageError(error.message) from None
 
 
@@ -391,15 +393,17 @@ def _exit_with_status(run: Callable[[Settings, bool], Any], flags: dict[str, Any
 @_option(
     "--collector.thrash_cooldowns/--no-collector.thrash_cooldowns",
     default=None,
-    help="Leave out chutes in a cooldown of the miner, on deployments from before May 2026. [default: off]",
+    help="Leave out chutes for which the miner has a cooldown. Only deployments before May 2026 have cooldowns. "
+    "[default: off]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with everything that is known, for scripts.")
 def advise(**flags: Any) -> None:
     """List the chutes that the miner's idle GPUs can run now, the best paid first.
 
-    For each idle GPU model, it ranks chutes by compute units per GPU-second. It leaves out what the service would
-    refuse. It asks the API anew. The exit status is 0 when there is nothing to deploy, 1 when there is, 2 when the
-    command line is wrong, and 3 when no such chute is known but the API did not tell everything.
+    For each idle GPU model, it ranks chutes by compute units per GPU-second. It leaves out chutes whose launch the
+    service would refuse. It requests fresh data from the API. The exit status is 0 when there is nothing to deploy, 1
+    when there is, 2 when the command line is wrong, and 3 when no such chute was found but some answers are missing or
+    incomplete.
     """
     from chutes_exporter.commands.advise import run_advise
 
@@ -466,8 +470,8 @@ def release_job(job_id: str | None, **flags: Any) -> None:
 @click.option(
     "--compute-history",
     is_flag=True,
-    help="Also write the compute units of each instance that exists now, hour by hour. Needs a key. The service "
-    "answers with the records of all miners' instances, which is heavy: use it once.",
+    help="Also write the compute units of each instance that exists now, hour by hour. Needs a key. Use it only once: "
+    "the service must answer with the records of all miners' instances, which is a lot of work.",
 )
 def backfill(**flags: Any) -> None:
     """Write the past 7 days of the watched miners as OpenMetrics, so that promtool can import them.

@@ -1,4 +1,4 @@
-"""Writes what is made of rules, dashboards, routing, scrape jobs and the Helm chart: `make deploy`."""
+"""Generates files from rules, dashboards, routing, scrape jobs and the Helm chart: `make deploy`."""
 
 from __future__ import annotations
 
@@ -19,50 +19,51 @@ MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
 
 VALUES_HEAD: Final = """\
 # Adds the rules and a scrape job to the miners' own monitoring (the chart chutes-monitoring, release `monitoring`), on
-# the control node's cluster, CONTROL being its context:
+# the control node's cluster. CONTROL is its context:
 #
 #   helm upgrade monitoring /tmp/chutes-monitoring --kube-context CONTROL --namespace monitoring --reuse-values \\
 #     -f deploy/chutes-monitoring-values.yaml \\
 #     --set prometheus.server.global.external_labels.grafana_url=http://CONTROL_NODE:30080
 #
-# The chart is where it was installed from: the folder /tmp/chutes-monitoring that ansible leaves, or
-# charts/chutes-monitoring of the miners' repository (then first `helm dependency build`), or its Helm repository with
-# the version that `helm list --namespace monitoring` says.
+# Take the chart from one of these places: the folder /tmp/chutes-monitoring that ansible leaves behind, the folder
+# charts/chutes-monitoring of the miners' repository (first run `helm dependency build`), or its Helm repository, with
+# the version that `helm list --namespace monitoring` shows.
 #
 # Rules and scrape jobs of your own in the same values (`helm get values monitoring --namespace monitoring`) are
-# replaced, not added to: merge them into a file of yours first. Nothing else of the release changes.
+# replaced: merge them into your own values file first. Nothing else of the release changes.
 #
-# WHAT AN ANSIBLE RE-RUN RESETS: its monitoring task upgrades the release with its own values alone. Rules, scrape jobs,
-# external labels and Alertmanager are then gone until the command above is given again. The exporter and its dashboards
-# stay: they are not part of the release.
+# WHAT AN ANSIBLE RE-RUN RESETS: its monitoring task upgrades the release with only its own values. It removes the
+# rules, scrape jobs, external labels and Alertmanager. Run the command above again. The exporter and its dashboards
+# stay, because they are not part of the release.
 #
 # The scrape job leaves out Pods that are annotated for scraping, which this Prometheus scrapes anyway.
 """
 SUBNET_HEAD: Final = """\
-# Each miner of the subnet as a target of its own, from the Helm release chutes-exporter-subnet of docs/kubernetes.md.
-# Pass it after deploy/chutes-monitoring-values.yaml in the same command, with another -f. It has the scrape job of that
-# file too.
+# Scrapes each miner of the subnet as a separate target, from the Helm release chutes-exporter-subnet of
+# docs/kubernetes.md. Pass it after deploy/chutes-monitoring-values.yaml in the same command, with another -f. It
+# contains the scrape job of that file too.
 """
 MANIFEST_HEAD: Final = """\
-# An exporter for the miner whose key is in the Secret `miner-credentials`, as the Helm chart's own values make it, without
-# the dashboards: docs/kubernetes.md says how to add them.
+# An exporter for the miner whose key is in the Secret `miner-credentials`, rendered from the Helm chart's default
+# values, without the dashboards. docs/kubernetes.md says how to add them.
 """
 ALERTMANAGER_HEAD: Final = """\
-# Switches on the Alertmanager of the miners' own monitoring, which is off and claims 2 Gi of storage when on, with
-# the example of routing. Give it after deploy/chutes-monitoring-values.yaml in the same command, with another -f, and
-# after it a file of your own with receivers of these names, as those here lead nowhere:
+# Switches on the Alertmanager of the miners' own monitoring, with the example routing. Alertmanager is off by default
+# and claims 2 Gi of storage when on. Pass this file after deploy/chutes-monitoring-values.yaml in the same command,
+# with another -f. Then pass a file of your own with these receivers, because the receivers here are placeholders:
 #
 #   prometheus: {alertmanager: {config: {receivers: [{name: phone, ...}, {name: chat, ...}, {name: digest, ...}, {name: dead-mans-switch, ...}]}}}
 """
 ALERTS_HEAD: Final = """\
 # Alerts
 
-`make deploy` writes this table from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml); do not edit it. Critical
-means that money stops or the seat is lost, and somebody can act now. Warning means a partial loss to handle today. Info goes into a digest.
-Most conditions that last for a day become info. Each name leads to its section in the runbooks: what it means, what to check, what to do.
+`make deploy` writes this table from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml); do not edit it.
+Critical means that earnings stop or the seat is lost, and somebody can act now. Warning means a partial loss to handle
+today. Info goes into a digest. Most conditions that last for a day become info. Each name links to its runbook section,
+which says what the alert means, what to check and what to do.
 
-The shortest times from an event to its alert, with a scrape and an evaluation each minute, are a few minutes longer than the
-threshold: the exporter asks for instances every minute and for servers and GPUs every two minutes.
+With a scrape and a rule evaluation each minute, an alert fires a few minutes after the threshold. The exporter requests
+instances every minute, and servers and GPUs every two minutes.
 
 | alert | severity | threshold | what it costs |
 |---|---|---|---|
@@ -89,7 +90,7 @@ def _read(path: str) -> Any:
 
 
 def _copy(path: str) -> str:
-    """Return a file of the project as it is: Helm reads only what is in its chart's folder."""
+    """Return the text of a project file. Helm reads only files in its chart's folder, so the chart has a copy."""
     return (ROOT / path).read_text()
 
 

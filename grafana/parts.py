@@ -136,7 +136,7 @@ class Query:
         expr: In PromQL.
         legend: Name of the series, with labels as `{{label}}`.
         data: The worlds in which it returns something for the present.
-        sometimes: Whether it returns something there depends on the moment.
+        sometimes: Whether it returns data there only at some times.
         unit: Grafana's name of the unit, where it differs from the panel's.
         step: The least time between two points of a graph.
     """
@@ -432,7 +432,7 @@ def table_panel(
     Args:
         title: The name of what it lists.
         description: What to do when it looks bad.
-        queries: Rows that agree in all common labels are one.
+        queries: Rows with equal values of all common labels are merged.
         columns: Parts of the answers that are shown, in this order.
         empty: The text when it has no rows.
         sort: The title of the column that orders it, and whether the greatest come first.
@@ -542,7 +542,7 @@ class Board:
 
     Attributes:
         uid: A slug, which is its address.
-        title: Not one that the miners' own monitoring chart has.
+        title: Must differ from the titles in the miners' own monitoring chart.
         description: The question that it answers.
         variables: Names of those in `VARIABLES` that it offers.
     """

@@ -46,9 +46,9 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024
 """Longest stream. 2,000 chutes are about 100 MB."""
 MAX_STREAM_LINES = 1_000_000
 MAX_CSV_LINES = 5_000_000
-"""The most lines of a CSV: 10,000 instances whose multipliers change every hour have 1.9 million in 8 days."""
+"""Maximum lines of a CSV. 10,000 instances whose multipliers change every hour have 1.9 million lines in 8 days."""
 MAX_RECORDS = 50_000
-"""Most records of a list or stream, except stats per chute. The largest planned for has 10,000."""
+"""Maximum records of a list or stream, except stats per chute. The largest planned list has 10,000."""
 MAX_REJECTED = 10_000
 
 MAX_PIECE_BYTES = 64 * 1024
@@ -290,7 +290,7 @@ def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
     found = _read_maintenance.decode(body)
     servers = None if _is_null(found.servers) else _read_maintenance_servers(found.servers, tally)
     if found.active_window is msgspec.UNSET and found.current_slots is None and servers is None:
-        raise msgspec.ValidationError("no maintenance policy in it")
+        raise msgspec.ValidationError("the answer has no maintenance policy")
     _check_count(servers or ())
     tally.accepted += 1
     return MaintenancePolicy(found.active_window, found.current_slots, servers)
@@ -340,7 +340,7 @@ def _stats(body: Body, tally: Tally) -> Stats:
         week=_window(parsed.all, tally),
     )
     if stats.hour is None and stats.day is None and stats.week is None:
-        raise msgspec.ValidationError("it has no window of stats")
+        raise msgspec.ValidationError("the answer has no window of stats")
     return stats
 
 

@@ -146,4 +146,4 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
 )
 
 ON_REQUEST: tuple[Endpoint[Any], ...] = (COMPUTE_HISTORY,)
-"""Endpoints that are heavy for the service: only a command asks them, and only where the user says so."""
+"""Endpoints that are heavy for the service. Only a command requests them, and only if the user asks for it."""

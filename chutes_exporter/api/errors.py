@@ -46,7 +46,7 @@ class NotRegisteredError(ApiError):
     """401: the hotkey has no seat on the subnet."""
 
     reason = "not_registered"
-    advice = "Register the hotkey on subnet 64, or configure another. Deregistered miners lose access."
+    advice = "Register the hotkey on subnet 64, or configure another hotkey. Deregistered miners lose access."
 
 
 class ForbiddenError(ApiError):
@@ -120,7 +120,7 @@ class CutOffError(ApiError):
     """The connection closed in the middle of the answer, or the answer is empty although it must not be."""
 
     reason = "cut_off"
-    advice = "The API failed while sending. Try again. The exporter retries by itself."
+    advice = "The API stopped in the middle of its answer. Try again. The exporter retries by itself."
 
 
 class UndecodableError(ApiError):

@@ -73,7 +73,7 @@ GPU_HOURLY_RATES: Final = {
     "b300": 4.5,
 }
 """The service's hourly rate of a GPU in USD, by the short name of its model: /nodes/supported in November
-2026. A dearer GPU earns in proportion."""
+2026. A more expensive GPU earns more, in proportion to its rate."""
 GPU_MODELS: Final = tuple(GPU_HOURLY_RATES)
 """GPU models by the short names that the API uses."""
 
@@ -158,8 +158,8 @@ def instance_state(instance: Instance) -> InstanceState | None:
 def hourly_compute_units(instance: Instance, records: Iterable[ComputeRecord], now: float) -> dict[float, float]:
     """Return the compute units that an instance earned in each hour of the past 7 days, by the end of the hour.
 
-    Seconds count from the creation to now, or until billing stops. Without an activation none count. An hour in which
-    the instance did not exist, or with an unknown multiplier, is left out.
+    Seconds count from the creation to now, or until billing stops. An instance that was never activated earned nothing.
+    An hour in which the instance did not exist, or with an unknown multiplier, is left out.
 
     Args:
         instance: An instance that exists.
@@ -270,8 +270,8 @@ def job_state(job: Job) -> JobState | None:
 def units_per_gpu_second(chute: Chute, model: str) -> float | None:
     """Return the compute units that a second of one GPU earns in an instance of a chute started now.
 
-    The service tells them of the cheapest GPU that the chute allows, and a dearer one earns in proportion to its rate.
-    Where the rate of one of the models is not known here, it is what is earned at least.
+    The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU earns more, in
+    proportion to its hourly rate. If the rate of a model is unknown, the result is a minimum.
 
     Args:
         chute: A chute.
@@ -316,8 +316,8 @@ def bounty_expires_at(bounty: Bounty) -> float | None:
 def target_instances(chute: ChuteUtilization) -> float | None:
     """Return how many active instances the autoscaler wants of a chute.
 
-    The service sends the target of the autoscaler's last run, which may differ from the one that it enforces. That
-    one follows from the allowance where there is any, and is at most the number of active instances otherwise.
+    The service sends the target of the autoscaler's last run. The target that it enforces may differ. With an
+    allowance, it is the active instances plus the allowance. Without one, it is at most the number of active instances.
     """
     active, allowance = chute.active_instance_count, chute.scale_allowance
     if active is None or allowance is None:
@@ -335,22 +335,22 @@ def starting_instances(chute: ChuteUtilization) -> float | None:
 
 
 def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:
-    """Return a ratio of the autoscaler's last run, None where it says nothing.
+    """Return a ratio of the autoscaler's last run, or None if it is unknown.
 
-    The service sends 0 for a chute of which its monitoring knows nothing, as of one that had no instance.
+    The service sends 0 for a chute that its monitoring does not know, for example a chute without an instance.
     """
     return None if ratio == 0 and not chute.instance_count else ratio
 
 
 def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
-    """Tell whether the autoscaler's monitoring knew nothing: then the whole platform was without any load."""
+    """Return whether the autoscaler's monitoring failed. In that case, no chute of the platform has any load."""
     fields = [load for chute in chutes for load in (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)]
     loads = [load for load in fields if load is not None]
     return bool(loads) and not any(loads)
 
 
 def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
-    """Tell whether a rolling update replaces an instance: it runs another version than the new one.
+    """Return whether a rolling update will replace an instance, because it does not run the new version.
 
     Args:
         instance: The instance.

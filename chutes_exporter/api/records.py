@@ -341,7 +341,7 @@ class HistoryPoint(Record, frozen=True):
 class ComputeRecord(Record, frozen=True):
     """The compute multiplier of an instance for a time. Source: ``/instances/compute_history_csv``.
 
-    An instance has records once it was activated. They begin at its creation. The newest has no end.
+    An instance has records once it was activated. They begin at its creation. The newest record has no end.
     """
 
     instance_id: str
@@ -360,11 +360,11 @@ class ThrashCooldown(Record, frozen=True):
 
 
 class ChuteUtilization(Record, frozen=True):
-    """A chute as the autoscaler sees it. Source: ``/chutes/utilization``. A chute that it never logged is missing.
+    """A chute as the autoscaler sees it. Source: ``/chutes/utilization``. Chutes that it never logged are missing.
 
-    ``scale_allowance``, ``scalable``, ``total_instance_count`` and ``active_instance_count`` are of now. All else is
-    of the autoscaler's last run, at ``timestamp``. ``name`` is a placeholder for private chutes. The ratios are 0
-    where the autoscaler knows nothing, for example of a chute without an instance.
+    ``scale_allowance``, ``scalable``, ``total_instance_count`` and ``active_instance_count`` are current. All other
+    fields are from the autoscaler's last run, at ``timestamp``. ``name`` is a placeholder for private chutes. The
+    ratios are 0 if the autoscaler has no data, for example for a chute without an instance.
     """
 
     chute_id: str

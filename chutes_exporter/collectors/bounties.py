@@ -1,4 +1,4 @@
-"""Open bounties: since when, until when, and how much they raise the multiplier."""
+"""Open bounties: their start, their end, and their factor of the multiplier."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ CREATED = METRICS.gauge(
 )
 EXPIRES = METRICS.gauge(
     "chutes_bounty_expires_timestamp_seconds",
-    "When the open bounty of the chute expires, to 2 seconds, unless an instance becomes active before and takes it.",
+    "When the open bounty of the chute expires, accurate to 2 seconds. It ends earlier if an instance becomes active "
+    "and takes it.",
     _CHUTE,
     f"{_SOURCE}: created_at + seconds_elapsed + time_remaining",
     changes="once",
 )
 BOOST = METRICS.gauge(
     "chutes_bounty_boost_ratio",
-    "Factor of the multiplier that the bounty gave to an instance activated when the answer was made: 1.1 for a new "
-    "bounty, rising to 1.5 within 3 hours.",
+    "Factor by which the bounty multiplies the compute multiplier of an instance that is activated at the time of the "
+    "answer. It is 1.1 for a new bounty and rises to 1.5 within 3 hours.",
     _CHUTE,
     f"{_SOURCE}: seconds_elapsed",
     changes="every second",

@@ -10,10 +10,11 @@ from chutes_exporter.feeds.table import CHUTES, NODES
 METRICS = Metrics()
 UNITS = METRICS.gauge(
     "chutes_chute_units_per_gpu_second",
-    "Compute units that a second of one GPU of this model earns in an instance of the chute started now, for models "
-    "that the miner has and the chute runs on. The API tells them of the cheapest GPU that the chute allows. A dearer "
-    "one earns in proportion to its hourly rate, of which the exporter has a table of November 2026. It is a minimum "
-    "where a model is not in the table. A public instance moves to the pay of the cheapest GPU within 8 hours.",
+    "Compute units that one GPU of this model earns per second in an instance of the chute that starts now. Only for "
+    "models that the miner has and the chute supports. The API reports the value of the cheapest GPU that the chute "
+    "allows. A more expensive GPU earns more, in proportion to its hourly rate. The exporter has a table of these "
+    "rates from November 2026. For a model that is not in the table, the value is a minimum. Within 8 hours, a public "
+    "instance falls to the value of the cheapest GPU.",
     ("hotkey", "gpu", "chute_id"),
     "GET /miner/chutes/: effective_compute_multiplier, node_selector; GET /miner/nodes/: gpu_identifier",
     changes="live",

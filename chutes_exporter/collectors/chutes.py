@@ -22,7 +22,7 @@ INFO = METRICS.info(
 )
 GPUS = METRICS.gauge(
     "chutes_chute_gpus",
-    "GPUs of an instance of the chute.",
+    "Number of GPUs that an instance of the chute needs.",
     _CHUTE,
     f"{_SOURCE}: node_selector.gpu_count",
     changes="at a deployment",
@@ -37,7 +37,7 @@ MIN_VRAM = METRICS.gauge(
 EFFECTIVE_MULTIPLIER = METRICS.gauge(
     "chutes_chute_effective_compute_multiplier",
     "Compute units per second of an instance started now on the cheapest GPU that the chute allows. More expensive "
-    "GPUs earn in proportion to their rate.",
+    "GPUs earn more, in proportion to their hourly rate.",
     _CHUTE,
     f"{_SOURCE}: effective_compute_multiplier",
     changes="live",

@@ -26,7 +26,7 @@ _STATUS_OF_TEXT: dict[str, Status] = {
 METRICS = Metrics()
 COUNT = METRICS.gauge(
     "chutes_images",
-    "Images by status: pending, building, built, error (any error), other.",
+    "Images by status: pending, building, built, error (any error), other (any other status).",
     ("status",),
     "GET /miner/images/: status",
 )

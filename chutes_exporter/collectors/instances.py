@@ -65,8 +65,8 @@ SECURED = METRICS.gauge(
 PURGE = METRICS.gauge(
     "chutes_instance_purge_timestamp_seconds",
     "When the service purges the instance unless it becomes active: 3.5 hours after its creation if it is not "
-    "verified, otherwise 3 hours after its verification. Only for starting instances, but the service also purges "
-    "disabled ones by this rule.",
+    "verified, otherwise 3 hours after its verification. Only starting instances have it, but the service purges "
+    "disabled ones by the same rule.",
     _INSTANCE,
     f"{_SOURCE}: created_at, verified, last_verified_at",
     changes="once, at the verification",
@@ -80,7 +80,7 @@ LAST_VERIFIED = METRICS.gauge(
 )
 LAST_QUERIED = METRICS.gauge(
     "chutes_instance_last_queried_timestamp_seconds",
-    "When the instance last got a request. Absent on deployments since February 2025, which do not send it.",
+    "When the instance last received a request. Absent on deployments since February 2025, which do not send it.",
     _INSTANCE,
     f"{_SOURCE}: last_queried_at",
     changes="never since 2025",

@@ -39,8 +39,8 @@ TRIED = METRICS.gauge(
 
 STUCK = METRICS.gauge(
     "chutes_jobs_stuck",
-    "Unfinished jobs without an instance that the watched miner claimed. Nobody else can claim them until "
-    "`chutes-exporter release-job` releases them.",
+    "Unfinished jobs that the watched miner claimed and that have no instance any more. No other miner can claim them "
+    "until `chutes-exporter release-job` releases them.",
     ("hotkey",),
     f"{_SOURCE}: miner_hotkey, if finished_at is null",
 )

@@ -64,9 +64,8 @@ INCENTIVE_RANK = METRICS.gauge(
 )
 SEATS_BEHIND = METRICS.gauge(
     "chutes_miner_seats_behind",
-    "Seats with a lower incentive than the miner's. The fewer there are, the sooner a newcomer takes this seat. "
-    "Validators count too, because they have no incentive and the API does not mark them. A new seat is protected "
-    "for some time.",
+    "Seats with a lower incentive than the miner's. With fewer of them, a newcomer takes this seat sooner. Validators "
+    "count too, because they have no incentive and the API does not mark them. A new seat is protected for some time.",
     _MINER,
     f"{_SOURCE}: the order of incentive",
     stability="experimental",
@@ -81,7 +80,8 @@ TRUST = METRICS.gauge(
 )
 CONSENSUS = METRICS.gauge(
     "chutes_miner_consensus_ratio",
-    "The chain's consensus about the miner, 0 to 1. It is close to the incentive, on another scale. 0 for validators.",
+    "The chain's consensus about the miner, 0 to 1. It is close to the incentive but has another scale. Validators "
+    "have 0.",
     _MINER,
     f"{_SOURCE}: vtrust, which holds the consensus, divided by 65535",
     changes="about every 72 minutes",

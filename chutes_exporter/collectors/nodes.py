@@ -22,8 +22,8 @@ INFO = METRICS.info(
 )
 VERIFIED = METRICS.gauge(
     "chutes_gpu_verified",
-    "Whether the GPU is verified (1). Launches on an unverified GPU are refused. A verified GPU is usable even with an "
-    "error text.",
+    "Whether the GPU is verified (1). Launches on an unverified GPU are refused. A verified GPU is usable, even if it "
+    "has an error text from a later check.",
     _GPU,
     f"{_SOURCE}: verified_at",
     changes="when a verification ends",

@@ -20,8 +20,8 @@ _MINER = ("hotkey",)
 
 INSTANCE_COUNT = METRICS.gauge(
     "chutes_miner_private_gate_instances",
-    "Active public instances of the miner. Launching private chutes needs 4. A miner with an active TEE instance "
-    "needs no condition of the gate.",
+    "Active public instances of the miner. Launching private chutes needs 4. A miner with an active TEE instance does "
+    "not need the conditions of the private gate.",
     _MINER,
     _SOURCE,
 )
@@ -33,8 +33,8 @@ GPUS = METRICS.gauge(
 )
 OLDEST = METRICS.gauge(
     "chutes_miner_private_gate_oldest_activation_timestamp_seconds",
-    "When the oldest existing public instance of the miner became active. Launching private chutes needs an activation "
-    "3 days ago. The service also counts deleted instances, which no endpoint lists.",
+    "When the oldest existing public instance of the miner became active. Launching private chutes needs an "
+    "activation at least 3 days ago. The service also counts deleted instances, which no endpoint lists.",
     _MINER,
     f"{_SOURCE}, activated_at",
 )

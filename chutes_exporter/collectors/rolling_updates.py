@@ -13,14 +13,14 @@ _SOURCE = "GET /chutes/rolling_updates"
 STARTED = METRICS.gauge(
     "chutes_rolling_update_started_timestamp_seconds",
     "When the rolling update of the chute started. Within 12 hours (2 hours for private chutes) the service replaces "
-    "all active instances of older versions, one after another and validly.",
+    "all active instances of older versions, one after another. They keep their score.",
     ("chute_id",),
     f"{_SOURCE}: started_at",
     changes="once",
 )
 OUTDATED = METRICS.gauge(
     "chutes_instance_outdated",
-    "Whether a rolling update will replace the instance (1), because it runs another version than the new one.",
+    "Whether a rolling update will replace the instance (1), because the instance does not run the new version.",
     ("hotkey", "instance_id"),
     f"{_SOURCE}: new_version; GET /miner/instances/: version, chute_id",
     changes="at a deployment",

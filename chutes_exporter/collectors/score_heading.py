@@ -19,7 +19,8 @@ METRICS = Metrics()
 HEADING = METRICS.gauge(
     "chutes_miner_score_heading_ratio",
     "Estimate of the miner's score share in a day if all active instances continue unchanged: its compute units per "
-    "second, divided by those of all miners. Known disabled instances count too. docs/earnings.md describes the error.",
+    "second, divided by those of all miners. Known disabled instances count too. docs/earnings.md describes how far "
+    "the estimate can be wrong.",
     ("hotkey",),
     "GET /miner/active_instances/: compute_multiplier; GET /miner/metagraph: registered and not blacklisted miners; "
     "GET /miner/instances/: disabled instances of watched miners",

@@ -47,26 +47,26 @@ NEXT_WORSE = METRICS.gauge(
 INSTANCES = METRICS.gauge(
     "chutes_miner_score_instances",
     "Instances of the past day that count for the score. Public instances that ended within their first hour do not "
-    "count, and neither do private ones that their miner deleted.",
+    "count, and private ones that their miner deleted do not count either.",
     _MINER,
     f"{_SOURCE}: raw_values.total_instances",
 )
 BOUNTIES = METRICS.gauge(
     "chutes_miner_score_bounties",
-    "Counting instances that were activated with a bounty. The number itself earns nothing.",
+    "Instances that count for the score and were activated with a bounty. The number itself earns nothing.",
     _MINER,
     f"{_SOURCE}: raw_values.bounty_score",
 )
 INSTANCE_SECONDS = METRICS.gauge(
     "chutes_miner_score_instance_seconds",
-    "Seconds of the counting instances within the past day, including their start-up.",
+    "Seconds of the instances that count for the score within the past day, including their start-up.",
     _MINER,
     f"{_SOURCE}: raw_values.instance_seconds",
 )
 COMPUTE_UNITS = METRICS.gauge(
     "chutes_miner_score_compute_units",
-    "Compute units of the past day: seconds of counting instances times their compute multiplier. The score is their "
-    "share of all miners' units.",
+    "Compute units of the past day: seconds of each instance that counts, times its compute multiplier. The score "
+    "share is the miner's part of all miners' units.",
     _MINER,
     f"{_SOURCE}: raw_values.instance_compute_units",
 )

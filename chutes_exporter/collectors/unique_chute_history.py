@@ -13,7 +13,8 @@ _MINER = ("hotkey",)
 UNIQUE_CHUTE_GPUS = METRICS.gauge(
     "chutes_miner_unique_chute_gpus",
     "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute counts once, with the GPUs "
-    "that it needs now. Public instances count from the age of one hour, so the newest hours still rise.",
+    "that it needs now. Public instances count from the age of one hour, so the numbers of the newest hours still "
+    "rise.",
     _MINER,
     f"{_SOURCE}: count",
 )

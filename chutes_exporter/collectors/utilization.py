@@ -15,15 +15,15 @@ _AUTOSCALER = "at each run of the autoscaler"
 
 AUTOSCALER = METRICS.gauge(
     "chutes_autoscaler_timestamp_seconds",
-    "When the autoscaler last ran. Once it stops, targets, allowances and recent ratios of all chutes are old.",
+    "When the autoscaler last ran. If it stops, the targets, allowances and recent ratios of all chutes become stale.",
     (),
     f"{_SOURCE}: the newest timestamp",
     changes=_AUTOSCALER,
 )
 ALLOWANCE = METRICS.gauge(
     "chutes_chute_scale_allowance",
-    "Instances of the chute that can still become active. At 0 the service refuses a launch with 423. It also refuses "
-    "a disabled chute, whatever the allowance.",
+    "Instances of the chute that can still become active. At 0 the service refuses a launch with 423. It refuses a "
+    "disabled chute even with an allowance.",
     _CHUTE,
     f"{_SOURCE}: scale_allowance",
     changes="live",
@@ -37,24 +37,24 @@ SCALABLE = METRICS.gauge(
 )
 TARGET = METRICS.gauge(
     "chutes_chute_target_instances",
-    "Active instances that the autoscaler wants of the chute. Absent where its last run wanted more than the service "
-    "allows now.",
+    "Number of active instances that the autoscaler wants for the chute. Absent if its last run wanted more than the "
+    "service allows now.",
     _CHUTE,
     f"{_SOURCE}: active_instance_count + scale_allowance, or target_count without an allowance",
     changes=_AUTOSCALER,
 )
 STARTING = METRICS.gauge(
     "chutes_chute_starting_instances",
-    "Instances of the chute on all miners that are not active: they start and compete for the allowance, or their "
-    "miners disabled them.",
+    "Instances of the chute that are not active, on all miners. They are starting and compete for the allowance, or "
+    "their miners disabled them.",
     _CHUTE,
     f"{_SOURCE}: total_instance_count - active_instance_count",
     changes="live",
 )
 UTILIZED = METRICS.gauge(
     "chutes_chute_recent_utilization_ratio",
-    "Average use of the chute's capacity in the window before the autoscaler's last run; above 1 there is more demand "
-    "than capacity. Absent for a chute that had no instance.",
+    "Average use of the chute's capacity in the window before the autoscaler's last run. Above 1, demand exceeds "
+    "capacity. Absent for a chute that had no instance.",
     _WINDOWED,
     f"{_SOURCE}: utilization_5m, utilization_15m, utilization_1h",
     changes=_AUTOSCALER,

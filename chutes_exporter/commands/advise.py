@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
 
 NOTHING_TO_DEPLOY, CHUTES_TO_DEPLOY, NOT_KNOWN = 0, 1, 3
-"""The exit status; 2 is that of a wrong command line. 3 means that no chute is known to be worth a deployment, and
-that not everything is known."""
+"""The exit status; 2 is that of a wrong command line. 3 means that no chute to deploy was found, but some answers are
+missing or incomplete."""
 
 _WINDOW = "15m"
 _SHOWN = 10
@@ -43,10 +43,10 @@ _REASONS = {
     "disabled": "disabled",
     "no_allowance": "no allowance",
     "no_tee_server": "need a TEE server",
-    "too_many_gpus": "need more GPUs than one server has free",
-    "private_gate": "private, and the private gate is not open",
+    "too_many_gpus": "need more idle GPUs than one server has",
+    "private_gate": "private, and the miner does not pass the private gate",
     "private_without_bounty": "private without a bounty",
-    "enough_starting": "TEE, and enough instances start already",
+    "enough_starting": "TEE, and enough instances are already starting",
     "cooldown": "in a cooldown",
 }
 """Why a chute that runs on a model is left out, in the order in which the reasons are looked for."""
@@ -107,10 +107,10 @@ class IdleModel:
 
     Attributes:
         gpu: The model.
-        idle: How many there are.
+        idle: Number of idle GPUs.
         on_one_server: Most of them on one server.
         on_one_tee_server: Most of them on one server with TEE.
-        rate_known: Whether the model's rate is known here. Otherwise it earns at least what is said.
+        rate_known: Whether the exporter knows the model's hourly rate. Otherwise the given units are a minimum.
         runnable: The chutes that it can run, the best paid first.
         left_out: How many of the other chutes that run on the model are left out, by reason.
     """
@@ -277,7 +277,7 @@ class Market:
         )
 
     def _reason(self, chute_id: str, free: _Free, limits: _Limits) -> str:
-        """Return why a chute cannot be launched now, or nothing where it can."""
+        """Return why a chute cannot be launched now, or None if it can."""
         info, gpus = self._chutes[chute_id], self._gpus[chute_id]
         public, tee = info["public"] == "true", info["tee"] == "true"
         allowance = self._allowances.get(chute_id, 0.0)
@@ -347,18 +347,20 @@ def _whole(value: float | None) -> int | None:
 
 _COLUMNS = f"{'Units/s':>9}{'GPUs':>5}{'Room':>5}{'Start':>6}{'Use':>6}{'Refused':>8}  {'Bounty':<13}Chute"
 _LEGEND = (
-    "Units/s: compute units a second of one GPU. Room: instances that may still become active. Start: instances of all "
-    "miners that start or are disabled. Use, Refused: load and refused requests of 15 minutes. Bounty: factor, time "
-    "left."
+    "Units/s: compute units a second of one GPU. Room: instances that may still become active. Start: instances of "
+    "all miners that are starting or disabled. Use, Refused: load and share of refused requests in 15 minutes. "
+    "Bounty: factor, time left."
 )
-_FALLING = "* A cheaper GPU can run the chute too. The pay falls to that GPU's within 8 hours of the activation."
+_FALLING = (
+    "* A cheaper GPU can run the chute too. Within 8 hours after the activation, the units fall to those of that GPU."
+)
 
 
 def _print_screen(miners: list[Miner], gaps: list[NotKnown], now: float) -> None:
     for miner in miners:
         say(f"{miner.hotkey}  {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
         if miner.idle is None:
-            say("Which GPUs are idle is not known.")
+            say("The idle GPUs are not known.")
         elif not miner.idle:
             say("No GPU is idle.", fg="green")
         for model in miner.idle or ():
@@ -376,7 +378,7 @@ def _print_model(model: IdleModel) -> None:
     gpus = f"{model.idle} idle GPU{'' if model.idle == 1 else 's'}"
     say(f"{model.gpu}: {gpus}, at most {model.on_one_server} on one server", bold=True)
     if not model.runnable:
-        say("No chute can run on them now." if model.left_out else "No chute that runs on them is known.")
+        say("No chute can run on them now." if model.left_out else "No chute that supports them is known.")
     else:
         click.echo(_COLUMNS)
     for offer in model.runnable[:_SHOWN]:
@@ -384,7 +386,7 @@ def _print_model(model: IdleModel) -> None:
     if len(model.runnable) > _SHOWN:
         say(f"{len(model.runnable) - _SHOWN} more: --json lists them.")
     if model.runnable and not model.rate_known:
-        say("The rate of this model is not known here: it earns at least what is shown.")
+        say("The exporter does not know the hourly rate of this model, so its GPUs earn at least what is shown.")
     if model.left_out:
         reasons = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in model.left_out.items())
         say(f"Left out: {reasons}.", indent="  ")
@@ -402,7 +404,7 @@ def _row(offer: Offer) -> str:
 
 
 def _falls(offer: Offer) -> bool:
-    """Tell whether the pay falls to that of a cheaper GPU: the service does that to public instances."""
+    """Return whether the pay falls to the pay of a cheaper GPU, as the service does for public instances."""
     cheapest = offer.cheapest_gpu_units_per_gpu_second
     return (
         offer.public

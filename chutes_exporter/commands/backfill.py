@@ -56,7 +56,7 @@ async def run_backfill(
     """
     if not settings.watched:
         raise click.ClickException("backfill needs a miner: add --hotkey or --hotkey-file")
-    # Refuse a wrong command line before the service has to work.
+    # Check the command line before sending requests that are heavy for the service.
     parsed = _parsed(labels)
     if compute_history and not settings.keys:
         raise click.ClickException("--compute-history needs a key: add --hotkey-file, or set MINER_SS58 and MINER_SEED")

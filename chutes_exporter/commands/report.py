@@ -1,4 +1,4 @@
-"""One collection for a command that reports about miners: the samples, and what is not known."""
+"""Collects once for a command that reports about miners: samples, and gaps in the data."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class NotKnown:
-    """Something that the API did not say.
+    """A gap: data that the API did not send.
 
     Attributes:
-        feed: The feed's name; a collector's where it fails, or where its answers do not agree.
-        hotkey: The miner; empty for what is platform-wide.
+        feed: The feed's name, or the collector's if the collector fails or its answers contradict each other.
+        hotkey: The miner, or empty for platform-wide data.
         reason: Why.
         advice: What to do about it.
     """
@@ -67,7 +67,7 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
     Args:
         settings: The miners and the API.
         metrics: Names of metrics.
-        missing: Whether an endpoint that an older deployment does not have is a gap.
+        missing: Whether an endpoint that an older deployment does not have counts as a gap.
     """
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
@@ -80,7 +80,7 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
     ]
     counted = {hotkey for hotkey in whole if _all_counted(samples, hotkey)}
     gaps += [
-        NotKnown("fleet", hotkey, "the answers do not tell the states of all GPUs", "Try again in a minute.")
+        NotKnown("fleet", hotkey, "the answers do not give the states of all GPUs", "Try again in a minute.")
         for hotkey in whole
         if hotkey not in counted
     ]
@@ -112,11 +112,11 @@ def _all_counted(samples: Samples, hotkey: str) -> bool:
 
 
 def _failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown]:
-    """Say what could not be asked, or not be read as a whole.
+    """Return the feeds that could not be requested or completely read.
 
     Args:
         readings: What each feed gave.
-        missing: Whether endpoints are named that an older deployment does not have.
+        missing: Whether to include endpoints that an older deployment does not have.
     """
     for feed, reading in readings.items():
         error, snapshot = reading.error, reading.snapshot
@@ -131,9 +131,10 @@ def _failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown
         elif not snapshot.answer.whole:
             rejected = snapshot.answer.rejected
             reason = f"{rejected} records cannot be read" if rejected else "the list contradicts another answer"
-            yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If it stays so, report it.")
+            yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If the problem remains, report it.")
 
 
 def _collector_failure(entry: Entry) -> NotKnown:
     """Say that a collector failed."""
-    return NotKnown(entry.collector.name, entry.scope.hotkey, "the collector failed: a bug", "Report it with the log.")
+    reason = "the collector failed, which is a bug"
+    return NotKnown(entry.collector.name, entry.scope.hotkey, reason, "Report it with the log.")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
 
 NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
-"""The exit status; 2 is that of a wrong command line. 3 means that nothing is known to need action, and that not
-everything is known."""
+"""The exit status; 2 is that of a wrong command line. 3 means that nothing needs action as far as known, but some
+answers are missing or incomplete."""
 
 _PURGE_SOON = 45 * 60
 """Seconds before its purge from which an instance needs action, as for the alert ChutesInstancePurgeNear."""
@@ -355,7 +355,7 @@ def _print_screen(miners: list[Miner], actions: list[Action], gaps: list[NotKnow
         click.echo()
     print_not_known(gaps)
     if not actions:
-        say("Nothing of what is known needs action." if gaps else "Nothing needs action.", fg="green")
+        say("Nothing needs action, as far as known." if gaps else "Nothing needs action.", fg="green")
 
 
 def _sheet(miner: Miner) -> Iterator[str]:

@@ -121,7 +121,10 @@ def of_utilization(chutes: Sequence[r.ChuteUtilization], _last: Sequence[r.Chute
 def of_bounties(
     bounties: Sequence[r.Bounty], last: Sequence[r.Bounty] | None, chutes: Sequence[r.Chute] | None
 ) -> Reason | None:
-    """Compare an empty list with the bounties before, and with those of the chutes: it is also sent without Redis."""
+    """Doubt an empty list if there were bounties before, or if the chutes have some.
+
+    A service without Redis sends an empty list too.
+    """
     before = max(len(last or ()), _bounties(chutes or ()))
     return "no_bounties" if not bounties and before >= _MIN_LOST_BOUNTIES else None
 

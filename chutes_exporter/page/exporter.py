@@ -185,19 +185,20 @@ class Exporter:
             return True, "ready, with no collector on"
         answered = [state for state in self.feeds.states() if state.up is not None]
         if not answered:
-            return False, f"not ready: waiting for a first answer of {api}"
+            return False, f"not ready: waiting for the first answer from {api}"
         down = [state.feed.name for state in answered if not state.up]
-        return True, f"ready, though {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready"
+        return True, f"ready, but {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready"
 
     async def warm_up(self) -> None:
         """Request each feed once, before the first scrape."""
         await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
 
     async def samples(self, metrics: Collection[str], *, timeout: float) -> Collected:
-        """Ask once for what some metrics are made of, and return them as samples, for commands.
+        """Request the data of some metrics once, and return their samples, for commands.
 
         Args:
-            metrics: Names of the metrics. Their collectors run if they are on, and bring their other metrics too.
+            metrics: Names of the metrics. Their collectors run if they are on, so other metrics of these collectors are
+                returned too.
             timeout: Seconds to wait for the answers.
         """
         wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
@@ -251,7 +252,7 @@ class Exporter:
         return await self._answer(plan, _Wanted(target, frozenset(collect), seated, form, gzipped), deadline)
 
     async def _is_seated(self, target: str, collect: Collection[str], timeout: float) -> bool:
-        """Tell whether the API may be asked about a target alone, which is not so for addresses that do not exist."""
+        """Return whether requests about this target are allowed. They are not allowed for addresses without a seat."""
         if target in self.settings.watched:
             return True
         wanted = collect or [name for name, on in self.settings.collectors.items() if on]
@@ -261,8 +262,8 @@ class Exporter:
         return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)
 
     async def _answer(self, plan: Plan, wanted: _Wanted, deadline: float) -> Page:
-        # Making this page and the pages before it takes time too. If that leaves none, the scrape does not wait. Due
-        # feeds are requested all the same, for the next scrape.
+        # Making this page and the pages before it takes time too. If no time is left, the scrape does not wait. Due
+        # feeds are still requested, for the next scrape.
         wait = max(deadline - time.monotonic() - self._lag, 0.0)
         # Fast path: fresh feeds need no task.
         readings = {feed: hit for feed in plan.feeds if (hit := self.feeds.hit(feed)) is not None}
@@ -327,7 +328,7 @@ class Exporter:
         if snapshot is reading.snapshot:
             return reading
         if snapshot is None:
-            error = reading.error or DeadlineError("it is too old by now")
+            error = reading.error or DeadlineError("its data is too old")
             return replace(reading, snapshot=None, result="failed", error=error)
         return replace(reading, snapshot=snapshot, error=None)
 
@@ -397,7 +398,7 @@ class Exporter:
         return self._collector_part[1]
 
     def _log_change(self, state: FeedState) -> None:
-        """Log that a feed changed its state. What a deployment does not have is logged once, not for each hotkey."""
+        """Log that a feed changed its state. A missing endpoint is logged once, not for each hotkey."""
         endpoint = state.feed.endpoint
         names = " ".join(one.name for one in COLLECTORS if any(feed.endpoint is endpoint for feed in one.feeds))
         if state.missing:
@@ -407,7 +408,7 @@ class Exporter:
                     "collector off",
                     collector=names,
                     reason=str(state.last_error),
-                    advice="Nothing is wrong: this deployment is older or newer. It is asked again every hour.",
+                    advice="This is no failure: the deployment is older or newer. The exporter asks again every hour.",
                 )
         elif endpoint not in self._missing or not state.up:
             _log_change(state)

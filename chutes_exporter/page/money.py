@@ -1,4 +1,4 @@
-"""Figures that the API does not send and the user gives: what GPUs cost, and what alpha is worth."""
+"""Costs and prices that the user configures, because the API does not send them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ METRICS = Metrics()
 
 GPU_COST = METRICS.gauge(
     "chutes_gpu_cost_usd_per_hour",
-    "What the miner pays for one GPU of this model, in US dollars an hour, idle or not.",
+    "Price in US dollars that the miner pays per hour for one GPU of this model, whether it is idle or not.",
     ("gpu",),
     "exporter: --gpu.cost",
 )
 EMISSION = METRICS.gauge(
     "chutes_subnet_emission_alpha_per_day",
-    "Alpha that the subnet's miners get together in a day. Earnings made of it are estimates: the API does not say "
-    "what is paid.",
+    "Alpha that all miners of the subnet receive together per day. Earnings computed from it are estimates, because "
+    "the API does not report payments.",
     (),
     "exporter: --subnet.daily-emission",
 )
 ALPHA_PRICE = METRICS.gauge(
     "chutes_alpha_price_usd",
-    "Price of one alpha in US dollars. It does not change until the exporter is started with another. Earnings made "
-    "of it are estimates.",
+    "Price of one alpha in US dollars. It changes only when the exporter is restarted with another price. Earnings "
+    "computed from it are estimates.",
     (),
     "exporter: --alpha.price",
 )

@@ -20,17 +20,17 @@ _INTRODUCTION = """\
 
 `make docs` generates this file from the code. Do not edit it.
 
-**Types**: a gauge rises and falls. A counter only rises while the process lives. An info has the value 1 and text in
-its labels. An unknown value has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`,
+**Types**: a gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1 and text
+in its labels. An unknown value has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`,
 `7d`). Do not use `rate()` on them. Ids identify series. Join names from info metrics with
 `* on(chute_id) group_left(name) chutes_chute_info`.
 
-**Stability**: the name, labels and meaning of a *stable* metric change only with a new major version. Those of an
-*experimental* metric may change with any version. The changelog lists the changes.
+**Stability**: the name, labels and meaning of a *stable* metric change only with a new major version. An *experimental*
+metric may change with any version. The changelog lists the changes.
 
-**Cost** is the maximum number of series. Collectors are listed by importance. If all together exceed `--max-series`,
-the exporter keeps those that fit, in this order, and leaves out the others (`chutes_scrape_collector_cut`).
-[sizes.md](sizes.md) has measured pages.
+**Cost** is the maximum number of series. Collectors are listed by importance. If all collectors together exceed
+`--max-series`, the exporter keeps the collectors that fit, in this order, and leaves out the others
+(`chutes_scrape_collector_cut`). [sizes.md](sizes.md) has measured pages.
 
 [earnings.md](earnings.md) explains the rules behind scores, windows and multipliers. [fields.md](fields.md) lists the
 fields that are not exported, with the reasons.
@@ -42,26 +42,24 @@ def reference() -> str:
     parts = [_INTRODUCTION, _overview()]
     parts.extend(_section(collector) for collector in COLLECTORS)
     parts.append(
-        "## Observed events\n\nThe exporter counts these events by comparing each good answer with the one before, if "
-        "the collectors `instances` and `nodes` are on. "
-        "A restart resets them to zero. OpenMetrics pages can have the time as created timestamps. "
+        "## Observed events\n\nThe exporter compares each good answer with the previous one and counts the "
+        "differences. This needs the collectors `instances` and `nodes`. A restart resets the counters to zero. With "
+        "`--openmetrics.created`, OpenMetrics pages show the time of the reset. "
         f"Cost: {len(observed.METRICS)} for each hotkey with a key.\n\n" + _table(observed.METRICS)
     )
     parts.append(
-        "## Costs and prices\n\n"
-        "The figures of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`, as the user gave them. "
-        "Without a flag its metric is absent. [money.md](money.md) describes what the recording rules make of them. "
+        "## Costs and prices\n\nThe values of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`. Without "
+        "the flag, its metric is absent. [money.md](money.md) describes the recording rules that use them. "
         "Cost: 2, and 1 for each model with a cost.\n\n" + _table(money.METRICS, "at a restart")
     )
     parts.append(
-        "## Backfilled\n\nNot on any page: `backfill --compute-history` writes it for `promtool`. "
+        "## Backfilled\n\nThis metric is not on any page. `backfill --compute-history` writes it for `promtool`. "
         "Cost: at most 168 samples for each instance.\n\n" + _table(BACKFILLED, "hourly")
     )
     parts.append(
-        "## The exporter itself\n\n"
-        "These metrics are always on the page. Feeds are the questions that the exporter asks the API, and collectors "
-        "turn the answers into metrics. The page also has the usual `process_` and `python_` metrics.\n\n"
-        + _table([*telemetry.METRICS, *telemetry.API_METRICS])
+        "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "
+        "the API. A collector turns the answers into metrics. The page also has the usual `process_` and `python_` "
+        "metrics.\n\n" + _table([*telemetry.METRICS, *telemetry.API_METRICS])
     )
     return "\n".join(parts)
 

@@ -271,7 +271,7 @@ class Collected:
     Attributes:
         samples: Labels and value of each sample, by the metric's name.
         failed: The entries whose collectors failed.
-        readings: What each feed gave.
+        readings: The reading of each feed.
     """
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
@@ -298,7 +298,7 @@ def collect(plan: Plan, readings: Readings) -> Collected:
 
 
 def _collect(entry: Entry, answers: Answers, max_samples: float = math.inf) -> Samples | None:
-    """Return what a collector makes of the answers, or None where it fails."""
+    """Return the samples that a collector makes from the answers, or None if it fails."""
     samples = Samples(max_samples)
     try:
         entry.collector.collect(answers, entry.scope, samples)

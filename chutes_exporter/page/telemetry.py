@@ -48,8 +48,8 @@ WATCHED = METRICS.gauge(
 )
 RELOAD_GOOD = METRICS.gauge(
     "chutes_exporter_config_last_reload_successful",
-    "Whether the last read of the configuration succeeded (1), at the start, at a reload, or after a change of the web "
-    "configuration. With 0, an older configuration is in use.",
+    "Whether the exporter could read its configuration the last time (1): at the start, at a reload, or after a "
+    "change of the web configuration. With 0, an older configuration is in use.",
     (),
     "exporter",
 )
@@ -67,8 +67,8 @@ COLLECTOR_CUT = METRICS.gauge(
 )
 COLLECTOR_OFF = METRICS.gauge(
     "chutes_scrape_collector_off",
-    "Whether the collector is off because the API answers 404 for an endpoint that it needs (1): this deployment does "
-    "not have it. The exporter asks again every hour, and after a reload.",
+    "Whether the collector is off because the API answers 404 for an endpoint that the collector needs (1). This "
+    "deployment of the API does not have the endpoint. The exporter asks again every hour, and after a reload.",
     ("collector",),
     "exporter",
 )
@@ -85,20 +85,20 @@ COLLECTOR_SUCCESS = METRICS.gauge(
 )
 COLLECTOR_DURATION = METRICS.gauge(
     "chutes_scrape_collector_duration_seconds",
-    "Duration of the collector's wait for answers and of its work.",
+    "Seconds for which the collector waited for answers and computed its samples.",
     _COLLECTOR,
     "exporter",
 )
 COLLECTOR_DUPLICATES = METRICS.gauge(
     "chutes_scrape_collector_duplicate_samples",
-    "Samples left out because their series had a sample already.",
+    "Samples left out because the page already has a sample of the same series.",
     _COLLECTOR,
     "exporter",
 )
 FEED_UP = METRICS.gauge(
     "chutes_feed_up",
-    "Whether the feed's last request succeeded (1). Absent until the first request ends, and like all metrics of the "
-    "feed while the deployment does not have its endpoint. The hotkey is empty for platform-wide feeds.",
+    "Whether the feed's last request succeeded (1). Absent until the first request ends. Like all metrics of the "
+    "feed, it is absent while the API does not have the endpoint. The hotkey is empty for platform-wide feeds.",
     _FEED,
     "exporter",
 )
@@ -118,7 +118,7 @@ FEED_LAST_SUCCESS = METRICS.gauge(
 )
 FEED_REJECTED = METRICS.gauge(
     "chutes_feed_rejected_records",
-    "Records of the newest answer that could not be read and are missing from the metrics. With such records, counts, "
+    "Records of the newest answer that could not be read and are missing from the metrics. If there are any, counts, "
     "ranks and zeros that could be wrong are absent.",
     _FEED,
     "exporter",
@@ -131,22 +131,24 @@ FEED_RECORDS = METRICS.gauge(
 )
 FEED_DOUBTED = METRICS.gauge(
     "chutes_feed_doubted",
-    "Whether the newest answer is doubted (1), by reason: shrunk (the list lost more than a fifth and a second answer "
-    "did not confirm it), disagrees (another endpoint names records that are missing), no_demand (every chute reports "
-    "zero), no_bounties (three or more disappeared at once), no_history (a miner lost its history). The last good "
-    "answer stays in use until its maximum age. Without one, the doubted answer is used, and counts, ranks and zeros "
-    "are absent.",
+    "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more than a fifth and a second "
+    "answer did not confirm it), disagrees (another endpoint names records that are missing), no_demand (every chute "
+    "reports zero), no_bounties (three or more disappeared at once), no_history (a miner lost its history). The last "
+    "good answer stays in use until its maximum age. If there is none, the doubted answer is used, and counts, ranks "
+    "and zeros are absent.",
     (*_FEED, "reason"),
     "exporter",
 )
-FEED_TTL = METRICS.gauge("chutes_feed_ttl_seconds", "Time for which an answer of the feed is fresh.", _FEED, "exporter")
+FEED_TTL = METRICS.gauge(
+    "chutes_feed_ttl_seconds", "Seconds for which an answer of the feed is fresh.", _FEED, "exporter"
+)
 FEED_MAX_AGE = METRICS.gauge(
-    "chutes_feed_max_age_seconds", "Age at which an answer of the feed is dropped.", _FEED, "exporter"
+    "chutes_feed_max_age_seconds", "Age in seconds at which an answer of the feed is dropped.", _FEED, "exporter"
 )
 FEED_REQUESTS = METRICS.counter(
     "chutes_feed_requests_total",
-    "Readings of the feed by result: hit (from the cache), miss (by its own request), coalesced (waited for a request "
-    "in flight), stale (older data because there is nothing newer), failed (no data).",
+    "Reads of the feed by result: hit (answered from the cache), miss (sent a request), coalesced (waited for a "
+    "request in flight), stale (used older data because there is nothing newer), failed (no data).",
     ("feed", "hotkey", "result"),
     "exporter",
 )
@@ -157,7 +159,7 @@ _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 API_REQUESTS = API_METRICS.counter(
     "chutes_api_requests_total",
-    "Requests to the Chutes API by HTTP status, or by the reason if there was no complete answer.",
+    "Requests to the Chutes API by HTTP status, or by the reason of the failure if there was no complete answer.",
     ("endpoint", "code"),
     "exporter",
 )
@@ -181,8 +183,8 @@ API_REJECTED = API_METRICS.counter(
 )
 API_CLOCK_OFFSET = API_METRICS.gauge(
     "chutes_api_clock_offset_seconds",
-    "Seconds by which the local clock is ahead of the Chutes API's, to half a second. The API refuses signatures if "
-    "the difference exceeds 600.",
+    "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. The API refuses "
+    "signatures if the difference exceeds 600 seconds.",
     (),
     "exporter: the answers' Date",
 )

@@ -272,7 +272,7 @@ def active_instances(world: World, now: float) -> list[Row]:
 
 
 def compute_history_rows(world: World, now: float) -> Iterator[tuple[str, str, str, str]]:
-    """Yield what every instance was worth in the past 8 days, those that are gone included."""
+    """Yield the multipliers of every instance in the past 8 days, including deleted instances."""
     for instance in world.all_instances(now):
         for start, end, multiplier in instance.history(now):
             if end is None or end > now - 8 * DAY:
@@ -439,13 +439,13 @@ def metagraph(world: World, now: float) -> list[Row]:
 
 
 def utilization(world: World, now: float, logged: float, *, known: bool) -> Iterator[Row]:
-    """Yield what the autoscaler has last logged of each chute, with the counts of now.
+    """Yield the autoscaler's newest record of each chute, with the current counts.
 
     Args:
         world: Where they are.
         now: Unix time.
         logged: Unix time at which the log was read: earlier than now where the autoscaler has stopped.
-        known: Whether the autoscaler's monitoring knew anything; otherwise all loads are 0.
+        known: Whether the autoscaler's monitoring worked. If not, all loads are 0.
     """
     run = last(logged, AUTOSCALER_PERIOD)
     total = Counter(one.chute.chute_id for one in world.instances(now))
@@ -455,7 +455,7 @@ def utilization(world: World, now: float, logged: float, *, known: bool) -> Iter
         key = chute.chute_id
         before, active = world.active_counts(run)[key], world.active_counts(now)[key]
         target = world.target_instances(chute, logged)
-        # Nothing is measured of a chute without an instance.
+        # The service measures nothing for a chute without an instance.
         loads = {
             window: chute.utilization(run - seconds / 2) if before and known else 0.0
             for window, seconds in (("current", 0.0), ("5m", 5 * MINUTE), ("15m", 15 * MINUTE), ("1h", HOUR))
@@ -500,7 +500,7 @@ def _action(target: int, active: int) -> str:
 
 
 def bounties(world: World, now: float) -> list[Row]:
-    """Return the open bounties, oldest first, also that of a chute that is gone."""
+    """Return the open bounties, oldest first, including the bounty of a deleted chute."""
     offers = [(chute.chute_id, bounty) for chute in world.chutes if (bounty := world.bounty(chute, now)) is not None]
     if (lost := world.lost_bounty(now)) is not None:
         offers.append(lost)
@@ -533,7 +533,7 @@ def rolling_updates(world: World, now: float) -> list[Row]:
 
 
 def maintenance(world: World, miner: Miner, now: float) -> Row:
-    """Return the maintenance window, and what a miner's TEE servers have to do in it."""
+    """Return the maintenance window, and the state of a miner's TEE servers in it."""
     window = world.window(now)
     if window is None:
         return {"active_window": None, "current_slots": 0, "servers": []}

@@ -105,7 +105,7 @@ class Chute:
             bounty: Whether a bounty is on offer.
         """
         if not self.public:
-            # Its owner's requests make a bounty, and that lets one more instance start.
+            # Requests of the owner create a bounty, and a bounty allows one more instance.
             return min(MAX_INSTANCES, active + bounty)
         load = self.utilization(run) if active else 0.0
         target = active

@@ -446,7 +446,7 @@ def _use_privately(instance: Instance, activated: float, draw: random.Random) ->
     instance.shutdown_after = draw.choice((300.0, 900.0, 1800.0))
     instance.last_request = instance.ended_at
     if instance.end is End.SCALED_DOWN or draw.random() < 0.5:
-        # Nobody uses it any more. The service's cron job finds it within a minute.
+        # The instance is idle. The service's cron job finds it within a minute.
         instance.end = End.IDLE
         instance.last_request = max(activated, last(instance.ended_at, MINUTE))
         instance.ended_at = instance.last_request + instance.shutdown_after + draw.uniform(1, MINUTE)

@@ -82,7 +82,7 @@ class Upgrades:
 
     Attributes:
         start: The world's start.
-        seed: Makes other upgrades for each value; the miner's.
+        seed: Seed of the upgrades, which is the miner's.
         number: The server's place among the miner's TEE servers.
         version: The version before the first upgrade.
     """

@@ -289,7 +289,7 @@ class World:
         return None if bounty is None else now - bounty.made_at
 
     def lost_bounty(self, now: float) -> tuple[str, Bounty] | None:
-        """Return the id of a chute that is gone, and the bounty that it has left, which lasts for half of each day."""
+        """Return the id of a deleted chute and its remaining bounty, which exists for half of each day."""
         made = last(now, DAY)
         bounty = Bounty(made, made + DAY / 2, made + DAY / 2)
         return (make_uuid(self._seed, "gone", int(made // DAY)), bounty) if now < bounty.ends_at else None

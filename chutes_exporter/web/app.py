@@ -111,7 +111,8 @@ class _Pages:
             )
         if _is_cross_origin(request):
             return _sentence(
-                "a page of another site cannot reload the configuration: send the request without a browser", 403
+                "a page of another website cannot reload the configuration: send the request with curl or another tool",
+                403,
             )
         # A client that disconnects must not stop it half-way.
         problem = await asyncio.shield(asyncio.ensure_future(self._reload()))

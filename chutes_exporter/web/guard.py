@@ -84,7 +84,7 @@ class Guard:
             return PlainTextResponse("The headers are too long: use at most 16 KiB.\n", 431)
         if (refusal := _body_refusal(Headers(scope=scope))) is not None:
             return refusal
-        # Passwords first: otherwise, clients without one use up the rate limit of those that have one.
+        # Check passwords first. Otherwise, clients without a password use up the rate limit of clients with one.
         if self._passwords is not None and (refusal := await self._unauthorized(self._passwords, scope)) is not None:
             return refusal
         if self._bucket is not None and (wait := self._bucket.take()) > 0:

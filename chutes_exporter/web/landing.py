@@ -104,7 +104,7 @@ def _row(exporter: Exporter, state: FeedState, now: float) -> str:
 
 def _state(state: FeedState) -> str:
     if state.missing:
-        return "off: this API does not have it"
+        return "off: this API does not have the endpoint"
     if state.up is None:
         return "waiting for the first answer"
     return "up" if state.up else '<span class="bad">down</span>'

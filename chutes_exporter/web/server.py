@@ -35,7 +35,7 @@ _ACCEPTED_AT_ONCE = 32
 _PATIENCE_SECONDS = 10
 _GRACE_SECONDS = 15
 _MAX_HEAD_BYTES = 32 * 1024
-"""More than the guard admits, so that it can refuse a request with the reason."""
+"""More bytes than the guard admits, so that the guard can refuse a request with the reason."""
 _CHECK_INTERVAL = 1.0
 _END_CHECK_INTERVAL = 0.05
 _OPEN_FILES = 4096

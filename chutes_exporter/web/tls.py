@@ -83,7 +83,7 @@ class ServerContext(ssl.SSLContext):
     """
 
     def __new__(cls, _settings: TlsSettings) -> ServerContext:  # noqa: PYI034 - as in typeshed
-        """Make a context of a server's."""
+        """Make the TLS context of a server."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
     def __init__(self, settings: TlsSettings) -> None:
@@ -142,7 +142,7 @@ class CurrentContext(ssl.SSLContext):
     current: ServerContext
 
     def __new__(cls, _current: ServerContext) -> CurrentContext:  # noqa: PYI034 - as in typeshed
-        """Make a context without own settings."""
+        """Make a context without settings of its own."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
     def __init__(self, current: ServerContext) -> None:

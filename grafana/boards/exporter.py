@@ -96,8 +96,8 @@ EXPORTER.show(
     ),
     stat_panel(
         "Doubted feeds",
-        "Feeds whose newest answer looks right and is probably wrong. The table of feeds has the reason, and the "
-        "runbook of ChutesDataIncomplete explains it.",
+        "Feeds whose newest answer is valid but probably wrong, for example incomplete. The table of feeds has the "
+        "reason, and the runbook of ChutesDataIncomplete explains it.",
         [Query(f"count({DOUBTED}) or on () 0 * count({FEED_UP})")],
         thresholds=[(1, ORANGE)],
         decimals=0,
@@ -151,8 +151,9 @@ EXPORTER.show(
     ),
     table_panel(
         "Feeds",
-        "Each feed, those that fail first. The age is that of the answer. Stats, scores and history in it can be 10 "
-        "minutes older. At its bound the answer is dropped. The runbook of ChutesFeedFailing explains the reasons.",
+        "Each feed, failing feeds first. The age is the time since the answer was requested. Its stats, scores and "
+        "history can be 10 minutes older. At the maximum age, the answer is dropped. The runbook of ChutesFeedFailing "
+        "explains the reasons.",
         [
             Query(short(FEED_UP)),
             Query(of_exporters("chutes_feed_failure_info", *FEED, "reason", **FEEDS), data=SICK),
@@ -184,8 +185,8 @@ EXPORTER.show(
     ),
     graph(
         "Requests per hour by endpoint",
-        f"The ten endpoints that are asked most. One key causes at most {BUDGET} requests an hour. "
-        "Scrapes cause none, as each feed is asked once per time to live.",
+        f"The ten endpoints with the most requests. One key causes at most {BUDGET} requests an hour. "
+        "More scrapes do not cause more requests, because each feed is requested once per time to live.",
         [Query(_top("chutes_api_requests_total", "endpoint"), "{{endpoint}}", FADING)],
         unit="none",
         decimals=0,
@@ -194,8 +195,8 @@ EXPORTER.show(
     ),
     graph(
         "Requests per hour by result",
-        "Requests by HTTP status, or by the reason where no whole answer came. Anything but 200 is a problem of the "
-        "API, the key or the network.",
+        "Requests by HTTP status, or by the reason if the answer was incomplete. Anything except 200 is a problem of "
+        "the API, the key or the network.",
         [Query(_top("chutes_api_requests_total", "code"), "{{code}}", FADING)],
         unit="none",
         decimals=0,
@@ -208,8 +209,8 @@ EXPORTER.fold(
     "API",
     graph(
         "Age of answers",
-        "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal, a line that climbs is a feed "
-        "that fails. The table above has the bounds.",
+        "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal. A line that keeps rising is "
+        "a feed that fails. The table above shows each age as a share of the maximum age.",
         [
             Query(top_ten_at_end(FEED_AGE, FEED_AGE, "feed"), "{{feed}}"),
         ],
@@ -218,7 +219,8 @@ EXPORTER.fold(
     ),
     graph(
         "Response time, 90th percentile",
-        "Time within which nine of ten answers ended, over all endpoints. Near --api.timeout, feeds begin to fail.",
+        "Nine of ten requests took at most this time, over all endpoints. If it is near --api.timeout, feeds begin to "
+        "fail.",
         [
             Query(
                 f"histogram_quantile(0.9, {_rate('chutes_api_request_duration_seconds_bucket', 'le')})",
@@ -262,8 +264,8 @@ EXPORTER.fold(
     ),
     graph(
         "Collector time",
-        "Time that each collector waited for answers and worked on them, for the ten slowest. Near the scrape "
-        "timeout, pages show older data.",
+        "Time that each collector waited for answers and computed its samples, for the ten slowest. If it is near the "
+        "scrape timeout, pages show older data.",
         [Query(top_ten_at_end(DURATION, DURATION, "collector"), "{{collector}}")],
         unit="s",
         decimals=2,
@@ -299,8 +301,8 @@ EXPORTER.fold(
     ),
     graph(
         "Scrape time",
-        "Time that Prometheus waited for the page, by job. When a request is due, it is the time of the slowest "
-        "endpoint.",
+        "Time that Prometheus waited for the page, by job. If a scrape has to request feeds, it takes as long as the "
+        "slowest endpoint.",
         [Query(f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL)],
         unit="s",
         decimals=2,

@@ -65,7 +65,8 @@ INSTANCES.show(
     ),
     stat_panel(
         "Starting",
-        "Instances that hold GPUs and were never active. Minutes are normal; after half an hour one is stuck.",
+        "Instances that hold GPUs and were never active. Some minutes are normal. After half an hour, an instance is "
+        "probably stuck.",
         [Query(or_load_rules(_in("starting")), data=KEYED)],
         decimals=0,
         empty="no instances known",
@@ -105,8 +106,8 @@ INSTANCES.show(
     ),
     table_panel(
         "Instances",
-        "Each instance, those that do not earn first. A click on a chute opens it on the Market board. The "
-        "multiplier approaches its target from 2 to 8 hours after the activation; the target is that of the cheapest "
+        "Each instance, those first that do not earn. A click on a chute opens it on the Market board. From 2 to 8 "
+        "hours after the activation, the multiplier approaches its target, which is the multiplier of the cheapest "
         "GPU.",
         [
             Query(f"{STATE} * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
@@ -150,7 +151,7 @@ INSTANCES.show(
     ),
     graph(
         "Instances by state",
-        "Each instance in exactly one state. A growing band of starting ones is a chute that does not come up.",
+        "Each instance in exactly one state. If the number of starting instances grows, a chute does not start.",
         [Query(f"sum by (state) ({STATES})", "{{state}}", KEYED)],
         unit="none",
         decimals=0,
@@ -207,8 +208,8 @@ INSTANCES.fold(
     ),
     graph(
         "Compute units per second",
-        "Sum of the multipliers of each miner's active instances, for the ten largest. Disabled instances are not in "
-        "it.",
+        "Sum of the multipliers of each miner's active instances, for the ten largest. Disabled instances are not "
+        "included.",
         [
             Query(
                 f"sum({of_miners('chutes_miner_active_compute_multiplier', 'active_instances')})",
@@ -221,8 +222,8 @@ INSTANCES.fold(
     ),
     graph(
         "Active instances by the platform's count",
-        "Active instances in the platform's list, which has only verified ones, and in the miners' own lists. They "
-        "are asked at different times, and differ for some minutes after a change.",
+        "Active instances in the platform's list, which has only verified ones, and in the miners' own lists. The "
+        "exporter requests the lists at different times, so they differ for some minutes after a change.",
         [
             Query(f"sum({of_miners('chutes_miner_active_instances', 'active_instances')})", "platform's list", KEYED),
             Query(_in("active"), "own lists", KEYED),
@@ -232,7 +233,7 @@ INSTANCES.fold(
     ),
     graph(
         "Active GPUs",
-        "GPUs that were active at each full hour, those of distinct chutes, and the average of 7 days. Public "
+        "GPUs that were active at each full hour, the GPUs of distinct chutes, and the average of 7 days. Public "
         "instances count once they are an hour old.",
         [
             Query(f"sum({of_miners('chutes_miner_active_gpus', 'unique_chute_history')})", "active", BUSY),

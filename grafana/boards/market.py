@@ -1,4 +1,4 @@
-"""Where to deploy next: which chutes can run on idle GPUs now, what they pay, and how much they are wanted."""
+"""Where to deploy next: which chutes can run on idle GPUs now, what they pay, and how high the demand is."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _runnable(query: str) -> str:
 MARKET: Final = Board(
     "chutes-market",
     "Chutes market",
-    "Where to deploy next: which chutes can run on idle GPUs now, what they pay, and how much they are wanted.",
+    "Where to deploy next: which chutes can run on idle GPUs now, what they pay, and how high the demand is.",
     variables=("cluster", "job", "instance", "hotkey", "chute"),
 )
 
@@ -76,8 +76,8 @@ MARKET.show(
     ),
     stat_panel(
         "Open bounties",
-        "Chutes with a bounty. It raises the multiplier of the first instance that becomes active, from 1.1 to 1.5 "
-        "within 3 hours of its age.",
+        "Chutes with a bounty. It multiplies what the first instance that becomes active earns, by 1.1 when new and "
+        "up to 1.5 after 3 hours.",
         [Query(of_exporters("chutes_feed_records", feed="bounties"))],
         decimals=0,
         empty="no data",
@@ -107,7 +107,8 @@ MARKET.show(
     table_panel(
         "Chutes for idle GPUs",
         "Chutes that each idle GPU model can run now, by compute units per GPU-second; chutes-exporter advise prints "
-        "the same. Excluded: disabled, no allowance, TEE or private without the means, too many GPUs, in a cooldown.",
+        "the same. Excluded are chutes that are disabled, have no allowance, are in a cooldown, need too many GPUs, "
+        "or need TEE or the private gate that the miner lacks.",
         [
             Query(short(with_chute_name(RUNNABLE)), data=SICK),
             Query(_runnable(_utilization("chutes_chute_recent_utilization_ratio", "15m")), data=SICK),
@@ -140,8 +141,8 @@ MARKET.show(
     ),
     table_panel(
         "Demand",
-        "Each chute with its demand and supply, the busiest first. A high rate-limited share with an allowance is "
-        "demand that nobody serves.",
+        "Each chute with its demand and supply, the busiest first. A high rate-limited share means that demand is not "
+        "served. With an allowance, you can serve it.",
         [
             Query(with_chute_name(_utilization("chutes_chute_recent_utilization_ratio", "15m"))),
             Query(_utilization("chutes_chute_recent_utilization_ratio", "1h")),
@@ -260,7 +261,7 @@ MARKET.fold(
     table_panel(
         "Terms",
         "How each chute scales, how many requests it takes at once, what users pay, and when an idle private "
-        "instance is shut down. What users pay does not reach the miner.",
+        "instance is shut down. Miners do not receive the price that users pay.",
         [
             Query(
                 of_platform("chutes_chute_info", "chutes", "chute_id", "name", "tee", "public", "disabled"), data=KEYED
@@ -328,7 +329,8 @@ MARKET.fold(
     ),
     graph(
         "Jobs waiting, by method",
-        "Jobs that no miner has claimed. If they pile up, nobody has the GPUs that they ask for, or launches fail.",
+        "Jobs that no miner has claimed. If their number grows, no miner has the GPUs that they need, or launches "
+        "fail.",
         [
             Query(of_platform("chutes_jobs_available", "jobs", "method"), "{{method}}", KEYED),
         ],
@@ -340,8 +342,8 @@ MARKET.fold(
     ),
     table_panel(
         "Jobs of the chosen miners",
-        "Waiting jobs that a miner asked a launch token for, and stuck jobs: unfinished ones whose instance is gone. "
-        "Release stuck jobs with chutes-exporter release-job.",
+        "Waiting jobs for which a miner requested a launch token, and stuck jobs, which are unfinished but have no "
+        "instance. Release stuck jobs with chutes-exporter release-job.",
         [
             Query(short(of_miners("chutes_jobs_tried", "jobs")), data=KEYED),
             Query(of_miners("chutes_jobs_stuck", "jobs"), data=KEYED),
@@ -357,7 +359,7 @@ MARKET.fold(
     ),
     graph(
         "Images by status",
-        "Images of the platform by build status. Many that wait or fail explain chutes that do not come up.",
+        "Images of the platform by build status. If many wait or fail, new versions of chutes may not start.",
         [Query(of_platform("chutes_images", "images", "status"), "{{status}}", KEYED - SICK)],
         unit="none",
         decimals=0,

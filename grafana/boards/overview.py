@@ -79,7 +79,7 @@ OVERVIEW.show(
     ),
     stat_panel(
         "Heading share",
-        "The score share that the miners approach within a day if all instances go on. Below the score share, the "
+        "The score share that the miners reach within a day if all instances continue. Below the score share, the "
         "score is about to fall: look for idle GPUs. Without a key it is the share of compute units of the past hour.",
         [Query(or_load_rules(f"sum({HEADING})"))],
         unit="percentunit",
@@ -89,8 +89,8 @@ OVERVIEW.show(
     ),
     stat_panel(
         "Rank",
-        "Place by score among all miners, 1 being the best. With several miners it is the place of the best one. A "
-        "falling place with a steady share means that others grow.",
+        "Rank by score among all miners; 1 is the best. With several miners, it is the rank of the best one. If the "
+        "rank gets worse while the share stays the same, other miners grow.",
         [Query(or_load_rules(f"min({RANK})"), data=BUSY)],
         decimals=0,
         empty="no score",
@@ -190,8 +190,8 @@ OVERVIEW.show(
     ),
     table_panel(
         "Alerts",
-        "Alerts about the chosen miners and the exporter, the gravest first, with the time since their condition "
-        "began and what they cost. The name opens the runbook, which says what to check and what to do.",
+        "Alerts about the chosen miners and the exporter, the most severe first, with the time since their condition "
+        "began and their cost. The name opens the runbook, which says what to check and what to do.",
         [
             Query(short(select("alert:chutes_alerts:severity", hotkey="~$hotkey|")), data=ALARMED),
             Query(
@@ -229,7 +229,7 @@ OVERVIEW.show(
     graph(
         "Changes per hour",
         "Events while the exporter watched: instances that started and ended, GPUs that became verified, and failed "
-        "verifications. Many starts and ends are instances that do not stay up.",
+        "verifications. Many starts and ends mean that instances do not stay up.",
         [
             Query(events_per_hour("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
             Query(events_per_hour("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
@@ -274,8 +274,9 @@ OVERVIEW.fold(
     ),
     graph(
         "Distance to the neighbours in the ranking",
-        "Share that the chosen miner closest to a change of rank would need to pass the next better miner, and its "
-        "lead over the next worse one. Near 0, a place is about to change hands.",
+        "Distance of the chosen miner to its neighbours: the share that it needs to pass the next better miner, and "
+        "its lead over the next worse one. With several miners, it shows the smallest distances. Near 0, the rank is "
+        "about to change.",
         [
             Query(
                 f"min({of_miners('chutes_miner_score_next_better_ratio', 'scores')} - on (hotkey) {SHARE})",
@@ -293,8 +294,8 @@ OVERVIEW.fold(
     ),
     graph(
         "Rank by score and by incentive",
-        "Places of the best chosen miner; lower is better. The incentive follows the score by 1 to 3 hours, because "
-        "weights are set once an hour and the chain applies them at its next epoch.",
+        "Ranks of the best of the chosen miners; lower is better. The incentive follows the score by 1 to 3 hours, "
+        "because weights are set once an hour and the chain applies them at its next epoch.",
         [
             Query(f"min({RANK})", "by score", BUSY),
             Query(f"min({of_miners('chutes_miner_incentive_rank', 'metagraph')})", "by incentive"),
@@ -304,8 +305,8 @@ OVERVIEW.fold(
     ),
     graph(
         "Share of compute by window",
-        "Share of everybody's compute units in the past hour, day and week. The hour below the day means that the "
-        "score is about to fall.",
+        "Share of all miners' compute units in the past hour, day and week. If the hour is below the day, it means "
+        "that the score is about to fall.",
         [
             Query(f"sum({recorded('hotkey_window:chutes_miner_window_compute_units:ratio', window=window)})", name)
             for window, name in (("1h", "past hour"), ("1d", "past day"), ("7d", "past week"))
@@ -315,8 +316,8 @@ OVERVIEW.fold(
     ),
     graph(
         "Counting instances",
-        "Instances that count for the score of the past day, and those of the past hour. Many instances for little "
-        "work are instances that do not stay up.",
+        "Instances that count for the score of the past day, and those of the past hour. Many instances with little "
+        "work mean that instances do not stay up.",
         [
             Query(f"sum({of_miners('chutes_miner_window_instances', 'stats', window='1h')})", "past hour"),
             Query(f"sum({of_miners('chutes_miner_score_instances', 'scores')})", "past day", BUSY),
@@ -331,8 +332,8 @@ OVERVIEW.fold(
     "Seat",
     graph(
         "Seats behind",
-        "Seats with a lower incentive than the miner's, without free ones. Below 5 a newcomer may soon take its "
-        "seat: bring GPUs to work. The ten worst of the chosen miners.",
+        "Taken seats with a lower incentive than the miner's, for the ten miners with the fewest. Below 5, a newcomer "
+        "may soon take the miner's seat: put idle GPUs to work.",
         [Query(top_ten_at_end(short(BEHIND), BEHIND, lowest=True), "{{miner}}")],
         unit="none",
         decimals=0,
@@ -394,7 +395,7 @@ OVERVIEW.fold(
     "Earnings by chute",
     table_panel(
         "Earnings by chute",
-        "Compute units of the chosen miners by chute. A chute that holds GPUs and is far down earns less for them than "
+        "Compute units of the chosen miners by chute. A chute near the end of the list earns less with its GPUs than "
         "others: see the Market board.",
         [
             Query(

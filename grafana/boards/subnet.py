@@ -1,4 +1,4 @@
-"""Where does a miner stand among all, and who came, left or grew?"""
+"""How does a miner rank among all miners, and which miners came, left or grew?"""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def _all(metric: str, feed: str, **where: str) -> str:
 SUBNET: Final = Board(
     "chutes-subnet",
     "Chutes subnet",
-    "Where does a miner stand among all, and who came, left or grew? An exporter exports every miner with --miners "
-    "all, and needs no key for it.",
+    "How does a miner rank among all miners, and which miners came, left or grew? An exporter exports every miner "
+    "with --miners all, and needs no key for it.",
     variables=("cluster", "job", "instance", "miner"),
 )
 
 SUBNET.show(
     stat_panel(
         "Rank of the miner",
-        "Place of the chosen miner by score, 1 being the best.",
+        "Rank of the chosen miner by score; 1 is the best.",
         [Query(or_load_rules(f"max({select(RANK, **CHOSEN)})"), data=LIVE)],
         decimals=0,
         empty="no score",
@@ -108,8 +108,8 @@ SUBNET.show(
     ),
     table_panel(
         "The miner and its neighbours",
-        "The chosen miner, five miners before and five after it. A click on a miner chooses it. Units of the past "
-        "hour above the average of the day mean that a miner grows.",
+        "The chosen miner, five miners before and five after it. A click on a miner chooses it. If a miner's units of "
+        "the past hour are above its average of the day, it grows.",
         [
             Query(short(f"({RANK} and on (hotkey) {NEIGHBOURS})")),
             Query(f"{RATIO} and on (hotkey) {NEIGHBOURS}"),
@@ -150,7 +150,7 @@ SUBNET.show(
     ),
     graph(
         "Score share, top 10",
-        "The ten greatest shares. A line that jumps is a miner that brought or lost many GPUs.",
+        "The ten largest shares. A line that jumps is a miner that added or lost many GPUs.",
         [Query(top_ten_at_end(short(RATIO), RATIO), "{{miner}}")],
         unit="percentunit",
         decimals=2,
@@ -159,8 +159,8 @@ SUBNET.show(
     ),
     table_panel(
         "Newcomers of the past day",
-        "Seats that were free a day ago, or somebody else's. Many of them mean that the seats with the lowest "
-        "incentive change hands.",
+        "Seats that were free a day ago or belonged to another miner. If there are many, newcomers are taking the "
+        "seats with the lowest incentive.",
         [
             Query(
                 short(
@@ -232,7 +232,8 @@ SUBNET.fold(
     ),
     table_panel(
         "Blacklisted",
-        "Miners that are blacklisted, with the reason. Only the operators of the platform can lift it.",
+        "Miners that are blacklisted, with the reason. Only the operators of the platform can remove a miner from the "
+        "blacklist.",
         [Query(short(of_platform("chutes_miner_blacklist_info", "metagraph", "hotkey", "reason")))],
         [*MINER, Column("reason", "Reason")],
         empty="Nobody who is exported is blacklisted",
@@ -241,8 +242,8 @@ SUBNET.fold(
     ),
     table_panel(
         "Stake and age of seats",
-        "Stake on each hotkey as the chain has it, and the time since the seat was first seen. A seat is safe for a "
-        "time after its registration.",
+        "Stake on each hotkey as stored on the chain, and the time since the service first saw the seat. A new seat "
+        "is protected for some time.",
         [
             Query(short(_all("chutes_miner_stake", "metagraph"))),
             Query(_all("chutes_miner_stake_tao", "metagraph")),
@@ -280,15 +281,16 @@ SUBNET.fold(
     ),
     graph(
         "Compute units per hour of all miners",
-        "Compute units of all counting instances in the past hour. A miner's share falls if they grow without it.",
+        "Compute units of all counting instances in the past hour. A miner's share falls if the total grows and the "
+        "miner does not.",
         [Query(of_platform("chutes_platform_window_compute_units", "stats", window="1h"), "all miners")],
         unit="short",
         decimals=0,
     ),
     graph(
         "Compute time per hour of all miners",
-        "Seconds of all counting instances in the past hour. Units that fall while the time stays mean lower "
-        "multipliers.",
+        "Seconds of all counting instances in the past hour. If compute units fall while this time stays the same, "
+        "multipliers are lower.",
         [Query(of_platform("chutes_platform_window_compute_seconds", "stats", window="1h"), "all miners")],
         unit="s",
         decimals=0,
@@ -316,8 +318,8 @@ SUBNET.fold(
     ),
     graph(
         "Compute units per second",
-        "Compute units that a second earns all miners and the chosen one: the sum of the multipliers of active "
-        "instances.",
+        "Compute units that all miners and the chosen one earn per second, which is the sum of the multipliers of "
+        "active instances.",
         [
             Query(of_platform("chutes_platform_active_compute_multiplier", "active_instances"), "all miners", KEYED),
             Query(

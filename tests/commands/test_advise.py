@@ -69,7 +69,7 @@ async def test_the_screen_has_a_table_for_each_idle_model(simulator: Simulator, 
         "   0.283     1    2     0     -       -  x1.50 20h00m bounty",
         "   0.236     3    2     0     -       -  -            wide",
         "   0.189     1    2     0     -       -  -            plain",
-        "Left out: 1 disabled, 2 no allowance, 2 need more GPUs than one server has free,",
+        "Left out: 1 disabled, 2 no allowance, 2 need more idle GPUs than one server has,",
     ]
     assert "   0.917*    1    2     0     -       -  x1.50 20h00m bounty" in lines
     assert "Left out: 1 no allowance, 1 need a TEE server." in lines
@@ -185,7 +185,7 @@ async def test_idle_gpus_that_are_not_known_are_said(simulator: Simulator, capsy
     simulator.faults["inventory"] = Fault(status=503)
     code, text = await screen(simulator, capsys)
     assert code == 3
-    assert "Which GPUs are idle is not known. Not known ? inventory: 503 simulated fault" in text
+    assert "The idle GPUs are not known. Not known ? inventory: 503 simulated fault" in text
 
 
 async def test_gpus_in_an_unknown_state_are_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,7 +214,7 @@ async def test_chutes_that_are_not_known_are_said(simulator: Simulator, capsys: 
     simulator.faults["chutes"] = Fault(status=503)
     code, text = await screen(simulator, capsys)
     assert code == 3
-    assert "on one server No chute that runs on them is known." in text
+    assert "on one server No chute that supports them is known." in text
     assert "? chutes: 503 simulated fault" in text
 
 
@@ -243,7 +243,7 @@ async def test_a_model_without_a_known_rate_earns_at_least_what_is_shown(
 ) -> None:
     monkeypatch.delitem(GPU_HOURLY_RATES, "h200")
     _, text = await screen(simulator, capsys)
-    assert "The rate of this model is not known here: it earns at least what is shown." in text
+    assert "The exporter does not know the hourly rate of this model" in text
 
 
 async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api(

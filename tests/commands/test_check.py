@@ -187,7 +187,7 @@ async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) 
     for words in (
         "503 simulated fault",
         "its format has changed",
-        "The API failed while sending",
+        "The API stopped in the middle of its answer",
         "1 records could not be read and are left out",
         "Wait 2 minutes",
         "the list is empty",

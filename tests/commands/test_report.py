@@ -119,7 +119,7 @@ async def test_a_collector_with_a_bug_is_a_gap(simulator: Simulator, monkeypatch
     broken = tuple(scores if one.name == "scores" else one for one in collectors.COLLECTORS)
     monkeypatch.setattr(plan, "COLLECTORS", broken)
     log.configure("error", "logfmt")
-    assert await gaps_of(simulator) == {"scores": "the collector failed: a bug"}
+    assert await gaps_of(simulator) == {"scores": "the collector failed, which is a bug"}
 
 
 def test_gaps_of_one_reason_are_printed_together(capsys: pytest.CaptureFixture[str]) -> None:

@@ -297,7 +297,7 @@ async def test_a_failed_request_is_reported_and_the_exit_status_is_3(quiet: Simu
     code, output, _ = await status(quiet, **MINE)
     assert code == 3
     assert "? jobs: 503 simulated fault\n  → " in output
-    assert output.endswith("Nothing of what is known needs action.\n")
+    assert output.endswith("Nothing needs action, as far as known.\n")
 
 
 async def test_a_known_action_counts_more_than_a_failed_request(quiet: Simulator, farm: Farm) -> None:

@@ -142,10 +142,10 @@ def test_a_score_that_falls_by_30_percent_over_a_day_is_a_warning_within_80_minu
         "ChutesScoreHeadingDown",
         "warning",
         {"hotkey": hotkey},
-        f"{hotkey[:5]}…: the score is heading for 0.0826%",
-        f"The score share of {hotkey} is heading for 0.0826%, and was heading for 0.1121% on average over the past "
-        "day. If nothing changes, the score is there within a day. First: `chutes-exporter query instances`, for "
-        "instances that have ended.",
+        f"{hotkey[:5]}…: the score share is heading for 0.0826%",
+        f"The score share of {hotkey} is heading for 0.0826%. Over the past day, it was heading for 0.1121% on "
+        "average. If nothing changes, the score share reaches the new value within a day. First: `chutes-exporter "
+        "query instances`, for instances that have ended.",
     )
     check(
         tmp_path,
@@ -176,7 +176,7 @@ def test_a_condition_that_lasts_for_a_day_becomes_info(
         "info",
         on("l40s-0", l40s, "l40s"),
         f"{hotkey[:5]}…: 2 l40s of server l40s-0 idle for a day",
-        f"On server l40s-0 of {hotkey}, 2 l40s have been in no instance for a day. First: `chutes-miner "
+        f"On server l40s-0 of {hotkey}, 2 l40s have not been used by an instance for a day. First: `chutes-miner "
         "local-inventory`.",
     )
     upgraded = Firing(
@@ -184,7 +184,7 @@ def test_a_condition_that_lasts_for_a_day_becomes_info(
         "info",
         on("4090-2", rtx4090, "4090"),
         f"{hotkey[:5]}…: 2 4090 of server 4090-2 idle for a day",
-        f"On server 4090-2 of {hotkey}, 2 4090 have been in no instance for a day. First: `chutes-miner "
+        f"On server 4090-2 of {hotkey}, 2 4090 have not been used by an instance for a day. First: `chutes-miner "
         "local-inventory`.",
     )
     unverified = Firing(
@@ -199,8 +199,8 @@ def test_a_condition_that_lasts_for_a_day_becomes_info(
         "ChutesMinerEarnsNothing",
         "info",
         {"hotkey": hotkey},
-        f"{hotkey[:5]}…: nothing has earned for a day",
-        f"{hotkey} has had no instance that earns for a day, and had some within 7 days. First: `chutes-miner "
+        f"{hotkey[:5]}…: the miner has earned nothing for a day",
+        f"{hotkey} has had no earning instance for a day, but had one in the past 7 days. First: `chutes-miner "
         "local-inventory`.",
     )
     hours = Firing(
@@ -208,16 +208,16 @@ def test_a_condition_that_lasts_for_a_day_becomes_info(
         "info",
         {"hotkey": hotkey},
         f"{hotkey[:5]}…: 144 GPU-hours lost in a day",
-        f"The GPUs of {hotkey} were in no instance for 144 GPU-hours in the past day, more than 10 % of the fleet's. "
-        "First: look at the Fleet board for the servers where they are lost.",
+        f"In the past day, no instance used the GPUs of {hotkey} for 144 GPU-hours. This is more than 10 % of all "
+        "GPU-hours of the fleet. First: find the servers on the Fleet board.",
     )
     maintenance = Firing(
         "ChutesServerInMaintenance",
         "warning",
         {"hotkey": hotkey, "server": "4090-2", "server_id": rtx4090},
         f"{hotkey[:5]}…: server 4090-2 has been in maintenance for 3 hours",
-        f"Server 4090-2 of {hotkey} has held an upgrade slot for 3 hours. Its instances were deleted, and it gets none "
-        "until it boots with the target version. First: `chutes-miner tee maintenance-status`.",
+        f"Server 4090-2 of {hotkey} has held an upgrade slot for 3 hours. Its instances were deleted. It gets new ones "
+        "after it boots with the target version. First: `chutes-miner tee maintenance-status`.",
     )
     check(
         tmp_path,
@@ -254,10 +254,10 @@ def seat_at_risk(hotkey: str) -> Firing:
         "ChutesMinerSeatAtRisk",
         "critical",
         {"hotkey": hotkey},
-        f"{hotkey[:5]}…: seats behind it: 0",
+        f"{hotkey[:5]}…: the seat is at risk, seats with a lower incentive: 0",
         f"All seats of the subnet are taken, and 0 of them have a lower incentive than {hotkey}. Newcomers take the "
-        "seats with the lowest incentive. Its score is not heading up. First: `chutes-miner remote-inventory`, for "
-        "GPUs that earn nothing.",
+        "seats with the lowest incentive. Its score share is not about to recover. First: `chutes-miner "
+        "remote-inventory`, for GPUs that earn nothing.",
     )
 
 
@@ -321,7 +321,7 @@ def test_a_seat_that_has_been_lost_for_a_day_is_info(
         "info",
         {"hotkey": hotkey},
         f"{hotkey[:5]}…: it has had no seat for a day",
-        f"{hotkey} has not been registered on subnet 64 for a day. First: register it again, or take it out of the "
+        f"{hotkey} has not been registered on subnet 64 for a day. First: register it again, or remove it from the "
         "exporter's configuration.",
     )
     check(

@@ -75,16 +75,16 @@ def test_an_outage_that_lasts_is_a_warning_and_critical_once_data_is_dropped(
         "warning",
         {"job": "chutes"},
         "Chutes API: no answer for 15 minutes (job chutes)",
-        "Every request to the Chutes API has failed for 15 minutes. Exporters of job chutes that this is true of: 1. "
-        f"The numbers grow old, and are dropped at their maximum age. {CHECK}",
+        "Every request to the Chutes API has failed for 15 minutes. Affected exporters of job chutes: 1. The metrics "
+        f"become stale, and disappear at their maximum age. {CHECK}",
     )
     dropped = Firing(
         "ChutesApiDown",
         "critical",
         {"job": "chutes"},
-        "Chutes API: nothing is known any more (job chutes)",
-        "Every request of job chutes to the Chutes API fails, and the last answers of all 15 feeds but the seats have "
-        f"reached their maximum age. All alerts about miners are silent. {CHECK}",
+        "Chutes API: all data has expired (job chutes)",
+        "Every request of job chutes to the Chutes API fails (feeds: 15). All answers except the seats have reached "
+        f"their maximum age. All alerts about miners are silent. {CHECK}",
     )
     check(
         tmp_path,
@@ -115,16 +115,16 @@ def test_signatures_that_are_refused_are_critical_and_the_clock_is_named(skewed:
         "critical",
         {"hotkey": HOTKEY},
         f"{SHORT}: the API refuses its signatures",
-        f"The Chutes API refuses what the exporter signs for {HOTKEY}: the seed belongs to another hotkey, or the "
-        "clock is off by 10 minutes. Nothing is known about its servers, GPUs and instances. If the miner itself uses "
-        f"this key or clock, it cannot launch anything either. {CHECK}",
+        f"The Chutes API refuses the signatures that the exporter makes for {HOTKEY}. The seed belongs to another "
+        "hotkey, or the clock is wrong by more than 10 minutes. The servers, GPUs and instances of this miner are "
+        f"unknown. If the miner uses the same key or clock, it cannot launch instances either. {CHECK}",
     )
     clock = Firing(
         "ChutesClockOff",
         "warning",
         {"job": "chutes"},
         "Chutes exporter: its clock is off by 12m 0s (job chutes)",
-        "The clock of an exporter of job chutes and that of the Chutes API differ by 12m 0s. From 10 minutes on, the "
+        "The clock of an exporter of job chutes and that of the Chutes API differ by 12m 0s. Above 10 minutes, the "
         "API refuses every signature. First, on its machine: `timedatectl`.",
     )
     check(
@@ -156,7 +156,7 @@ def test_endpoints_that_fail_or_send_nonsense_are_named_and_set_off_nothing_abou
         "ChutesFeedFailing",
         "warning",
         {"job": "chutes", "feed": "nodes", "hotkey": HOTKEY},
-        f"{SHORT}: no data of nodes",
+        f"{SHORT}: no data from nodes",
         f"The feed nodes of {HOTKEY} has no data: its requests fail (unavailable), and the last answer is older than "
         f"its maximum age. Alerts that need it are silent. {CHECK}",
     )
@@ -173,9 +173,9 @@ def test_endpoints_that_fail_or_send_nonsense_are_named_and_set_off_nothing_abou
         "ChutesCollectorCut",
         "warning",
         {"job": "chutes", "collector": "chutes"},
-        "Chutes exporter: collector chutes is cut (job chutes)",
-        "The page of an exporter of job chutes would have more series than `--max-series`, so all metrics of the "
-        "collector chutes are left out. Alerts that need them are silent. First: compare `chutes_scrape_series` with "
+        "Chutes exporter: collector chutes is left out (job chutes)",
+        "An exporter of job chutes leaves out all metrics of the collector chutes, because its page would exceed "
+        "`--max-series`. Alerts that need them are silent. First: compare `chutes_scrape_series` with "
         "`chutes_scrape_series_limit`.",
     )
     check(

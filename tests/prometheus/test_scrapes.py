@@ -57,9 +57,9 @@ def some_fail(count: int) -> Firing:
         "warning",
         {"job": "chutes"},
         f"Chutes exporter: scrapes fail (job chutes, exporters: {count})",
-        "More than 30 % of the scrapes of the past 15 minutes have failed. Exporters of job chutes that this is true "
-        f"of: {count}. Alerts are late, or depend on the exporters that are left. First: `kubectl --context CONTROL "
-        "-n chutes get pods -l app.kubernetes.io/name=chutes-exporter`.",
+        f"More than 30 % of the scrapes of the past 15 minutes have failed. Affected exporters of job chutes: {count}. "
+        "Alerts are late, or depend on the remaining exporters. First: `kubectl --context CONTROL -n chutes get pods "
+        "-l app.kubernetes.io/name=chutes-exporter`.",
     )
 
 
@@ -124,9 +124,9 @@ def test_a_hotkey_that_is_taken_out_of_the_configuration_is_info(well: list[Scra
         "info",
         {"hotkey": HOTKEY},
         f"{SHORT}: no exporter watches it any more",
-        f"An exporter watched {HOTKEY} within the past 7 days, and none does now. The hotkey was taken out of the "
-        "configuration, or its exporter has been down for more than a day. First: `kubectl --context CONTROL -n chutes "
-        "get pods -l app.kubernetes.io/name=chutes-exporter`.",
+        f"An exporter watched {HOTKEY} in the past 7 days, but no exporter watches it now. The hotkey was removed from "
+        "the configuration, or its exporter has been down for more than a day. First: `kubectl --context CONTROL -n "
+        "chutes get pods -l app.kubernetes.io/name=chutes-exporter`.",
     )
     check(
         tmp_path,
@@ -156,8 +156,9 @@ def server_dead() -> Firing:
         *IDLE,
         {"hotkey": HOTKEY, "server": "l40s-0", "server_id": ids["l40s-0"], "gpu": "l40s"},
         f"{SHORT}: 4 l40s of server l40s-0 idle",
-        f"On server l40s-0 of {HOTKEY}, 4 l40s are verified, and have been in no instance for 25 minutes. If all its "
-        "GPUs are idle, the server may be dead: the API does not tell. First: `kubectl --context l40s-0 get nodes`.",
+        f"On server l40s-0 of {HOTKEY}, 4 l40s are verified, but no instance has used them for 25 minutes. If all GPUs "
+        "of the server are idle, the server may be dead. The API does not report that. First: `kubectl --context "
+        "l40s-0 get nodes`.",
     )
 
 
@@ -227,7 +228,7 @@ def test_each_miner_is_judged_by_an_exporter_that_watches_it(well: list[Scrape],
         {"hotkey": HOTKEY},
         f"{SHORT}: it has no seat",
         f"{HOTKEY} is not registered on subnet 64. It has no score, and the API refuses its requests. Its instances "
-        "earn nothing for it. First: `btcli subnet register --netuid 64 --wallet.name COLDKEY --wallet.hotkey HOTKEY`.",
+        "earn nothing. First: `btcli subnet register --netuid 64 --wallet.name COLDKEY --wallet.hotkey HOTKEY`.",
     )
     check(
         tmp_path,
@@ -246,10 +247,10 @@ def test_a_configuration_that_cannot_be_read_is_a_warning(well: list[Scrape], tm
         "ChutesReloadFailed",
         "warning",
         {"job": "chutes"},
-        "Chutes exporter: it runs with an old configuration (job chutes)",
-        "An exporter of job chutes could not read its changed configuration, and goes on with the one before, "
-        "certificates and passwords included. First: `kubectl --context CONTROL -n chutes logs "
-        "deployment/chutes-exporter --since=1h`.",
+        "Chutes exporter: the reload failed, the old configuration is in use (job chutes)",
+        "An exporter of job chutes could not read its changed configuration. It still uses the old one, including old "
+        "certificates and passwords. First: `kubectl --context CONTROL -n chutes logs deployment/chutes-exporter "
+        "--since=1h`.",
     )
     check(
         tmp_path,

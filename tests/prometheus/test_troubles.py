@@ -128,8 +128,9 @@ def test_a_dead_server_whose_gpus_stay_listed_is_named_within_35_minutes(
         "warning",
         {"hotkey": hotkey, "server": "l40s-0", "server_id": world.server_ids[DEAD][0], "gpu": "l40s"},
         f"{hotkey[:5]}…: 8 l40s of server l40s-0 idle",
-        f"On server l40s-0 of {hotkey}, 8 l40s are verified, and have been in no instance for 25 minutes. If all its "
-        "GPUs are idle, the server may be dead: the API does not tell. First: `kubectl --context l40s-0 get nodes`.",
+        f"On server l40s-0 of {hotkey}, 8 l40s are verified, but no instance has used them for 25 minutes. If all GPUs "
+        "of the server are idle, the server may be dead. The API does not report that. First: `kubectl --context "
+        "l40s-0 get nodes`.",
     )
     check(
         tmp_path,
@@ -149,7 +150,7 @@ def test_all_instances_that_end_are_critical_within_15_minutes(
         "ChutesMinerEarnsNothing",
         "critical",
         {"hotkey": hotkey},
-        f"{hotkey[:5]}…: nothing earns any more",
+        f"{hotkey[:5]}…: the miner earns nothing",
         f"{hotkey} has no instance that earns. Each hour costs 1/24 of its score. First: `chutes-miner "
         "local-inventory`, then `kubectl --context CONTROL -n chutes logs deployment/gepetto --since=1h`.",
     )
@@ -172,8 +173,8 @@ def test_all_gpus_that_become_unverified_are_critical_within_20_minutes(
         "critical",
         {"hotkey": hotkey},
         f"{hotkey[:5]}…: all GPUs are unverified",
-        f"Only 0% of the GPUs of {hotkey} are verified. Launches on the others are refused, so nothing that ends can "
-        "be replaced. First: `chutes-miner remote-inventory`.",
+        f"Only 0% of the GPUs of {hotkey} are verified. Launches on the others are refused, so an instance that ends "
+        "cannot be replaced. First: `chutes-miner remote-inventory`.",
     )
     check(
         tmp_path,
@@ -197,10 +198,10 @@ def test_half_of_the_instances_that_end_is_a_warning_within_20_minutes(
         "ChutesScoreHeadingDown",
         "warning",
         {"hotkey": hotkey},
-        f"{hotkey[:5]}…: the score is heading for 0.0991%",
-        f"The score share of {hotkey} is heading for 0.0991%, and was heading for 0.1733% on average over the past "
-        "day. If nothing changes, the score is there within a day. First: `chutes-exporter query instances`, for "
-        "instances that have ended.",
+        f"{hotkey[:5]}…: the score share is heading for 0.0991%",
+        f"The score share of {hotkey} is heading for 0.0991%. Over the past day, it was heading for 0.1733% on "
+        "average. If nothing changes, the score share reaches the new value within a day. First: `chutes-exporter "
+        "query instances`, for instances that have ended.",
     )
     check(
         tmp_path,
@@ -221,7 +222,7 @@ def test_a_lost_seat_is_reported_first_and_alone(world: Troubles, scrapes: list[
         {"hotkey": hotkey},
         f"{hotkey[:5]}…: it has no seat",
         f"{hotkey} is not registered on subnet 64. It has no score, and the API refuses its requests. Its instances "
-        "earn nothing for it. First: `btcli subnet register --netuid 64 --wallet.name COLDKEY --wallet.hotkey HOTKEY`.",
+        "earn nothing. First: `btcli subnet register --netuid 64 --wallet.name COLDKEY --wallet.hotkey HOTKEY`.",
     )
     check(
         tmp_path,
@@ -243,7 +244,7 @@ def test_launches_that_do_not_end_well_are_named_by_chute(
         "warning",
         {"hotkey": hotkey, "chute_id": public, "instance_id": world.purged.instance_id},
         f"{hotkey[:5]}…: an instance of l40s-model is about to be purged",
-        f"An instance of l40s-model of {hotkey} does not become active. The service purges it in 40m 0s, or up to 30 "
+        f"An instance of l40s-model of {hotkey} has not become active. The service purges it in 40m 0s, or up to 30 "
         "minutes later. Its start-up then earns nothing. First: `kubectl --context SERVER -n chutes get pods -l "
         f"chutes/chute-id={public}`.",
     )
@@ -253,8 +254,8 @@ def test_launches_that_do_not_end_well_are_named_by_chute(
         {"hotkey": hotkey, "chute_id": private, "instance_id": world.private.instance_id},
         f"{hotkey[:5]}…: a private instance of private-model may lose 14.39k compute units",
         f"A private instance or job of private-model of {hotkey} is disabled, or has passed no probe for an hour. If "
-        "it is deleted or fails, it loses all 14.39k compute units that it has scored, at any age. Do not delete it. "
-        f"First: `kubectl --context SERVER -n chutes get pods -l chutes/chute-id={private}`.",
+        "it is deleted or fails, it loses all 14.39k compute units that it has scored, no matter how old it is. Do "
+        f"not delete it. First: `kubectl --context SERVER -n chutes get pods -l chutes/chute-id={private}`.",
     )
     # A third instance ended at the same time, and was older than an hour.
     lost = Firing(
@@ -271,7 +272,7 @@ def test_launches_that_do_not_end_well_are_named_by_chute(
         "info",
         {"hotkey": hotkey},
         f"{hotkey[:5]}…: stuck jobs: 1",
-        f"{hotkey} has claimed unfinished jobs whose instances are gone: 1. Nobody else can claim them until it "
+        f"{hotkey} holds unfinished jobs without an instance: 1. No other miner can claim them until this miner "
         "releases them. First: `chutes-exporter release-job`, which lists them.",
     )
     check(

@@ -85,13 +85,13 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
         response = await get(f"{url}/-/ready")
         assert (response.status_code, response.text) == (
             503,
-            f"Not ready: waiting for a first answer of {simulator.url}.\n",
+            f"Not ready: waiting for the first answer from {simulator.url}.\n",
         )
         assert simulator.requests == type(simulator.requests)()
         simulator.faults["scores"] = Fault(status=500)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         response = await get(f"{url}/-/ready")
-        assert (response.status_code, response.text) == (200, f"Ready, though {simulator.url} fails for scores.\n")
+        assert (response.status_code, response.text) == (200, f"Ready, but {simulator.url} fails for scores.\n")
         simulator.faults.clear()
     async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
         await get(f"{url}/metrics")

@@ -71,5 +71,5 @@ async def test_the_landing_page_says_what_this_api_does_not_have(simulator: Simu
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         page = landing_page(exporter, clock.now)
-    assert "off: this API does not have it" in page
+    assert "off: this API does not have the endpoint" in page
     assert 'class="bad"' not in page
