@@ -214,7 +214,7 @@ _RULES = (
         "chutes_fleet_gpus",
         lambda value, _: value > 0,
         lambda found: f"{found.things('GPU')} {found.verb('is', 'are')} idle: {found.by_model()}.",
-        "Deploy chutes on them.",
+        "Deploy chutes on them. This command ranks them: chutes-exporter advise",
         labels={"state": "idle"},
         counts=True,
     ),
