@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test soak test-containers test-newest test-python check format docs boards pictures deploy golden sizes bench lock image clean
+.PHONY: help demo stack test soak test-containers test-newest test-python check format docs boards pictures deploy golden sizes bench lock image release clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -83,6 +83,9 @@ lock: $(DEV) ## Renew the lock files
 
 image: ## Build the container image
 	docker build --tag chutes-exporter:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' chutes_exporter/__init__.py) .
+
+release: $(DEV) ## Write the files of a release to dist/: make release TAG=v1.2.3
+	@$(BIN)/python -m deploy.release "$(TAG)" $(ARGS)
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .venv-* grafana/display/node_modules grafana/render/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

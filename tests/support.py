@@ -426,7 +426,7 @@ class Pki:
 def public_texts() -> list[Path]:
     """Return the text files that people read: documents, code and configuration. No recorded answers."""
     named = "*.md *.toml Makefile Dockerfile"
-    folders = ".ci alertmanager benchmarks chutes_exporter deploy docs grafana prometheus scripts tests"
+    folders = ".ci .github alertmanager benchmarks chutes_exporter deploy docs grafana prometheus scripts tests"
     skipped = {"node_modules", "__pycache__", "recordings"}
     found = [path for pattern in named.split() for path in ROOT.glob(pattern)]
     found += [path for folder in folders.split() for path in (ROOT / folder).rglob("*")]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import chutes_exporter
+from deploy.release import VERSIONS, version_of
 from tests.support import ROOT, free_port
 
 UV = str(Path(sys.executable).parent / "uv")
@@ -106,7 +107,7 @@ def test_the_checklist_and_the_changelog_are_ready_for_this_version() -> None:
     steps = re.findall(r"^\d+\. \*\*(.+?)\*\*", checklist, re.MULTILINE)
     assert {"Version.", "Changelog.", "Build.", "Try."} <= set(steps)
     assert (ROOT / "CHANGELOG.md").read_text().startswith("# Changelog")
-    version = chutes_exporter.__version__
-    documents = ("docs/containers.md", "docs/kubernetes.md")
-    for path in ("deploy/compose.yaml", "deploy/helm/chutes-exporter/Chart.yaml", *documents):
-        assert version in (ROOT / path).read_text(), path
+    version_of(f"v{chutes_exporter.__version__}")
+    assert {name for name in VERSIONS if f"`{name}`" in checklist} == set(VERSIONS)
+    for path in ("docs/containers.md", "docs/kubernetes.md"):
+        assert chutes_exporter.__version__ in (ROOT / path).read_text(), path
