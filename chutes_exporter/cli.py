@@ -118,15 +118,20 @@ _log = _options(
         help="Format of log lines.",
     ),
 )
-_web = _options(
-    _option(
+
+
+def _listen_address(default: str) -> Decorator:
+    return _option(
         "--web.listen-address",
         multiple=True,
-        default=[defaults.LISTEN_ADDRESS],
+        default=[default],
         show_default=True,
         metavar="[HOST]:PORT",
         help="Address to listen on (repeatable). Use unix:/PATH for a Unix socket.",
-    ),
+    )
+
+
+_web = _options(
     _option(
         "--web.systemd-socket",
         is_flag=True,
@@ -279,6 +284,7 @@ def cli() -> None:
 @cli.command()
 @_watched
 @_api
+@_listen_address(defaults.LISTEN_ADDRESS)
 @_web
 @_collectors
 @_money
@@ -321,12 +327,16 @@ def serve(**flags: Any) -> None:
     "its Prometheus, chutes=redis-down one without its Redis. stats=as-of:1795521600 (Unix time) freezes the "
     "service's cache at that time.",
 )
+@_listen_address(defaults.DEMO_LISTEN_ADDRESS)
 @_web
 @_collectors
 @_money
 @_log
 def demo(**flags: Any) -> None:
-    """Serve metrics of a simulated Chutes API. It needs no network and no key."""
+    """Serve metrics of a simulated Chutes API. It needs no network and no key.
+
+    It writes a hotkey file for the watched miner, and prints how to run the other commands with it.
+    """
     from chutes_exporter import log
     from chutes_exporter.commands.demo import run_demo
 
@@ -337,6 +347,7 @@ def demo(**flags: Any) -> None:
 @cli.command()
 @_watched
 @_api
+@_listen_address(defaults.LISTEN_ADDRESS)
 @_web
 @_collectors
 @_money

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent
 _PATIENCE: Final = 60.0
 _LOOK_EVERY: Final = 0.5
+_INTERVALS: Final = {"scrape_interval": "15s", "scrape_timeout": "15s", "evaluation_interval": "15s"}
+"""Shorter than in prometheus.yml, so that the first alert fires within 3 minutes of the start."""
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -104,14 +107,31 @@ def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> 
 
 
 def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
-    """Lay out Prometheus' configuration as it is, with the targets of this stack."""
+    """Lay out Prometheus' configuration with the intervals and the targets of this stack."""
     target = directory / "prometheus"
     shutil.rmtree(target, ignore_errors=True)
     (target / "targets").mkdir(parents=True)
-    shutil.copy(ROOT / "prometheus" / "prometheus.yml", target)
+    text = (ROOT / "prometheus" / "prometheus.yml").read_text()
+    for name, interval in _INTERVALS.items():
+        text = re.sub(rf"^(  {name}:) .*$", rf"\1 {interval}", text, flags=re.MULTILINE)
+    (target / "prometheus.yml").write_text(text)
     shutil.copytree(ROOT / "prometheus" / "rules", target / "rules")
     for name, address in (("exporter", exporter), ("alertmanager", alertmanager)):
         (target / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n')
+
+
+def _commands(log: Path) -> str:
+    """Return what the demo says about running other commands, as soon as it has said it.
+
+    Raises:
+        SystemExit: It has not said it in time.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while "\n" not in (said := log.read_text().partition("Press Ctrl-C to stop.\n")[2]):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the demo printed no commands: see {log}")
+        time.sleep(0.1)
+    return said
 
 
 def _watch(processes: Mapping[str, subprocess.Popen[bytes]], directory: Path) -> None:
@@ -181,9 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             sys.stdout.write(
                 f"exporter      http://{chosen.exporter}/  on a simulated subnet\n"
-                f"prometheus    http://{chosen.prometheus}/alerts  the first alerts fire after some minutes\n"
+                f"prometheus    http://{chosen.prometheus}/alerts  the first alert fires within 3 minutes\n"
                 f"alertmanager  http://{chosen.alertmanager}/  its receivers are placeholders\n"
-                f"Logs and data are in {directory}. Interrupt to end all.\n"
+                f"Logs and data are in {directory}. Press Ctrl-C to stop all.\n"
+                f"{_commands(directory / 'exporter.log')}"
             )
             sys.stdout.flush()
             _watch(processes, directory)

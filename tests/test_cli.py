@@ -20,7 +20,7 @@ from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, parse_page, series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import click
 
@@ -42,10 +42,12 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, variables: Mapping[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def running(
+    *arguments: str, variables: Mapping[str, str] | None = None, command: Sequence[str] = (COMMAND,)
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start the command; yields the address that it listens on, and the process."""
     process = subprocess.Popen(
-        [COMMAND, *arguments],
+        [*command, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
+import tempfile
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chutes_exporter.commands.serve import Service
+from chutes_exporter.commands.terminal import called_as
 from chutes_exporter.config import Address, ConfigError, Credentials, make_settings
-from chutes_exporter.simulator import Simulator, World, parse_fault
+from chutes_exporter.simulator import DemoWorld, Simulator, parse_fault
+from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from chutes_exporter.api.keys import Hotkey
 
 
 async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], warnings: tuple[str, ...]) -> None:
@@ -32,7 +41,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         faults = dict(parse_fault(text) for text in flags["simulator_fault"])
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    world = World(seed=flags["simulator_seed"], start=time.time())
+    world = DemoWorld(seed=flags["simulator_seed"], start=time.time())
     try:
         listen = Address.parse(flags["simulator_listen_address"])
     except ConfigError as error:
@@ -67,9 +76,38 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         await stack.enter_async_context(service)
         address, *_ = service.addresses
         base = f"{service.scheme}://{address if address.host or address.path else f'localhost:{address.port}'}"
+        now = time.time()
+        miner = world.miners[0]
+        shares = sorted(world.shares(now).values(), reverse=True)
+        rank = shares.index(world.shares(now)[miner.hotkey]) + 1
         click.echo(
-            f"The simulated API runs at {simulator.url}. It has {len(simulator.world.miners)} miners, and the watched "
-            f"one has {len(simulator.world.miners[0].gpus)} GPUs.\n"
-            f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop."
+            f"The watched miner is simulated: {len(miner.gpus)} GPUs, rank {rank} of {len(shares)}.\n"
+            f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
+            f"{_commands(stack, simulator.url, key)}"
         )
         await stop.wait()
+
+
+def _commands(stack: AsyncExitStack, url: str, key: Hotkey) -> str:
+    """Write the miner's hotkey file, and return the commands that use it.
+
+    Args:
+        stack: Removes the file at its end.
+        url: Address of the simulated API.
+        key: The miner's key.
+    """
+    try:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))
+        path = Path(folder) / "hotkey"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps({"ss58Address": key.address, "secretSeed": TEST_SEED}))
+    except OSError as error:
+        return f"There is no hotkey file for the other commands: {error.strerror}. Set TMPDIR to a writable folder."
+    program = called_as(sys.argv[0])
+    return "\n".join(
+        (
+            f"Its hotkey file is {path}. These commands work in another terminal:",
+            f"  export CHUTES_EXPORTER_API_URL={url} CHUTES_EXPORTER_HOTKEY_FILE={shlex.quote(str(path))}",
+            *(f"  {program} {command}" for command in ("status", "advise", "query servers", "query scores", "check")),
+        )
+    )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,3 +25,18 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
     lines = textwrap.wrap(printable(text), _WIDTH, initial_indent=start, subsequent_indent=indent, drop_whitespace=True)
     for line in lines:
         click.echo(click.style(line, **style))
+
+
+def called_as(argument: str) -> str:
+    """Return the words that start this program from any folder.
+
+    Args:
+        argument: ``sys.argv[0]``.
+    """
+    path = Path(argument)
+    if path.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m {__package__.partition('.')[0]}"
+    found = shutil.which(path.name)
+    if found is not None and Path(found).absolute() == path.absolute():
+        return path.name
+    return shlex.quote(os.path.normpath(path.absolute()))

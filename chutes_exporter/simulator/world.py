@@ -427,7 +427,7 @@ class World:
             grow=self.grow,
         )
 
-    def _slots(self, uid: int, hotkey: str, servers: Iterable[Server]) -> Iterator[Slot]:
+    def _slots(self, uid: int, hotkey: str, servers: Sequence[Server]) -> Iterator[Slot]:
         for server in servers:
             draw = self._random("slots", server.server_id)
             position = 0

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 
+from chutes_exporter.cli import cli
 from tests.support import HOTKEY, parse_page, series
-from tests.test_cli import LISTEN, running
+from tests.test_cli import LISTEN, environment, running
 
 
 def test_the_demo_prints_the_address_of_its_metrics() -> None:
     with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as (_, process):
         assert process.stdout is not None
-        text = process.stdout.readline() + process.stdout.readline()
+        text = "".join(process.stdout.readline() for _ in range(2))
         found = re.search(r"http://\S+/metrics", text)
         assert found is not None
         page = parse_page(httpx.get(found[0], timeout=60).text)
@@ -21,6 +25,68 @@ def test_the_demo_prints_the_address_of_its_metrics() -> None:
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
     success = {value for (name, _), value in page.items() if name == "chutes_scrape_collector_success"}
     assert success == {1.0}
+
+
+def printed(process: subprocess.Popen[str]) -> list[str]:
+    """Return the lines that the demo prints."""
+    assert process.stdout is not None
+    lines = [process.stdout.readline()]
+    while not lines[-1].endswith(" check\n"):
+        lines.append(process.stdout.readline())
+        assert lines[-1]
+    return lines
+
+
+def test_the_commands_that_the_demo_prints_work_word_for_word() -> None:
+    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as (_, process):
+        lines = printed(process)
+        found = re.search(r"Its hotkey file is (\S+)\.", lines[2])
+        assert found is not None
+        path = Path(found[1])
+        assert path.stat().st_mode & 0o777 == 0o600
+        export, *commands = (line.strip() for line in lines[3:])
+        results = {
+            command.partition(" ")[2]: subprocess.run(
+                ["/bin/sh", "-c", f"{export}\n{command}"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+                env=environment(),
+                cwd="/",
+            )
+            for command in commands
+        }
+    assert {command: result.returncode for command, result in results.items()} == {
+        "status": 1,
+        "advise": 1,
+        "query servers": 0,
+        "query scores": 0,
+        "check": 0,
+    }, results
+    assert not path.exists()
+    assert "Traceback" not in "".join(result.stderr for result in results.values())
+    assert "1 instance does not become active." in " ".join(results["status"].stdout.split())
+    assert "4090" in results["advise"].stdout
+
+
+NO_FOLDER = "import tempfile; tempfile.tempdir = '/proc/missing'; from chutes_exporter.cli import main; main()"
+"""Runs the command where no folder for temporary files can be written."""
+
+
+def test_without_a_writable_folder_the_demo_works_and_says_that_there_is_no_hotkey_file() -> None:
+    command = (sys.executable, "-c", NO_FOLDER)
+    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", command=command) as (url, process):
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert httpx.get(f"{url}/-/healthy", timeout=60).status_code == 200
+    assert lines[2].startswith("There is no hotkey file for the other commands: ")
+    assert lines[2].endswith(". Set TMPDIR to a writable folder.\n")
+
+
+def test_the_demo_listens_on_this_machine_only() -> None:
+    default = next(one.default for one in cli.commands["demo"].params if one.name == "web_listen_address")
+    assert default == ["127.0.0.1:10064"]
 
 
 def test_the_demo_can_misbehave() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -64,10 +65,16 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
         said = [process.stdout.readline() for _ in range(4)]
         assert [exporter in said[0], prometheus in said[1], alertmanager in said[2]] == [True] * 3
         assert str(tmp_path) in said[3]
+        assert "Its hotkey file is" in process.stdout.readline()
         (target,) = until(lambda: ask(prometheus, "/api/v1/targets")["data"]["activeTargets"])
         assert target["labels"] == {"job": "chutes", "instance": exporter}
         found = until(lambda: ask(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"])
         assert [one["url"] for one in found] == [f"http://{alertmanager}/api/v2/alerts"]
+        config = ask(prometheus, "/api/v1/status/config")["data"]["yaml"]
+        assert re.findall(r"(scrape_interval|evaluation_interval): (\S+)", config.partition("scrape_configs")[0]) == [
+            ("scrape_interval", "15s"),
+            ("evaluation_interval", "15s"),
+        ]
         groups = ask(prometheus, "/api/v1/rules")["data"]["groups"]
         assert {group["name"] for group in groups} == {
             "chutes-exporter",
