@@ -57,13 +57,15 @@ ALERTMANAGER_HEAD: Final = """\
 ALERTS_HEAD: Final = """\
 # Alerts
 
-`make deploy` writes this table from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml); do not edit it.
-Critical means that earnings stop or the seat is lost, and somebody can act now. Warning means a partial loss to handle
-today. Info goes into a digest. Most conditions that last for a day become info. Each name links to its runbook section,
-which says what the alert means, what to check and what to do.
+`make deploy` generates this page from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml). Do not edit it.
 
-With a scrape and a rule evaluation each minute, an alert fires a few minutes after the threshold. The exporter requests
-instances every minute, and servers and GPUs every two minutes.
+- **critical**: earnings stop or the seat is lost, and somebody can act now.
+- **warning**: a part of the earnings is lost. Act today.
+- **info**: for a weekly digest. Most conditions that last for a day become info.
+
+Each name links to its runbook, which says what the alert means, what to check and what to do. If Prometheus scrapes and
+evaluates rules every minute, an alert fires a few minutes after its threshold. The exporter requests instances every
+minute, and servers and GPUs every 2 minutes.
 
 | alert | severity | threshold | what it costs |
 |---|---|---|---|
