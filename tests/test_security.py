@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support import ROOT, named_tests
+from tests.support import ROOT, named_tests, public_texts
 
 ROWS = re.findall(r"^\| (.+) \| (.+) \| (.+) \| (.+) \|$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)[1:]
 
@@ -31,3 +31,25 @@ def test_security_md_names_a_private_way_to_report() -> None:
     text = (ROOT / "SECURITY.md").read_text()
     assert "Report a vulnerability" in text
     assert (ROOT / re.findall(r"\]\((docs/\S+)\)", text)[0]).exists()
+
+
+def served_with_a_key() -> list[tuple[str, str]]:
+    """Return the examples in documents that serve a miner's private data, each with its document."""
+    return [
+        (path.name, command)
+        for path in public_texts()
+        if path.suffix == ".md"
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+        for command in block.replace("\\\n", " ").splitlines()
+        if re.match(r"\S*chutes-exporter (serve )?-", command) and "--hotkey-file" in command
+    ]
+
+
+def test_every_example_with_a_key_listens_on_this_machine_only() -> None:
+    examples = served_with_a_key()
+    assert len(examples) >= 2
+    assert [example for example in examples if " --web.listen-address 127.0.0.1:10064 " not in example[1]] == []
+    assert (
+        "\nCHUTES_EXPORTER_WEB_LISTEN_ADDRESS=127.0.0.1:10064\n"
+        in (ROOT / "deploy" / "systemd" / "environment").read_text()
+    )

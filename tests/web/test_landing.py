@@ -2,40 +2,124 @@ from __future__ import annotations
 
 import re
 
+from chutes_exporter.cli import cli
 from chutes_exporter.config import Settings
 from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, Clock, get, served_exporter, watching
+from tests.support import HOTKEY, ROOT, Clock, get, served_exporter, watching
+from tests.test_links import broken
+
+
+def feeds(page: str) -> dict[str, dict[str, str]]:
+    """Return the text of the cells of the page's feeds, by feed and column. Of several hotkeys, the last one counts."""
+    rows = [
+        {name: re.sub(r"<[^>]*>", "", cell) for name, cell in re.findall(r'data-name="([^"]+)"[^>]*>(.*?)</td>', row)}
+        for row in page.split("<tr>")
+    ]
+    return {row["Feed"]: row for row in rows if row}
+
+
+def state(tone: str, word: str) -> str:
+    return f'<span class="state {tone}">{word}</span>'
 
 
 async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        assert "No requests yet" in (await get(f"{url}/")).text
+        page = (await get(f"{url}/")).text
+        assert "No requests yet" in page
+        assert '<p><span class="state bad">' in page
         simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
         simulator.faults["stats"] = Fault(latency=30)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         clock.now += 30
         page = landing_page(exporter, clock.now)
-    assert HOTKEY in page
     assert "<script>" not in page
-    assert "waiting for the first answer" in page
-    rows = {
-        row.split("</td>")[0].rpartition(">")[2]: re.findall(r'data-name="([^"]+)">(.*?)</td>', row)
-        for row in page.split("<tr>")[2:]
+    rows = feeds(page)
+    assert rows["metagraph"] == {
+        "Feed": "metagraph",
+        "Hotkey": "all miners",
+        "State": "up",
+        "Age and bound": "30 seconds of 1 hour",
+        "Next request": "in 2 minutes",
+        "Last error": "none",
     }
-    assert rows["metagraph"] == [
-        ("Feed", "metagraph"),
-        ("Hotkey", "all miners"),
-        ("State", "up"),
-        ("Newest answer", "30 seconds old"),
-        ("Next request", "in 2 minutes"),
-        ("Last error", "none"),
-    ]
-    assert dict(rows["stats"])["Next request"] == "in progress"
-    assert "down" in dict(rows["scores"])["State"]
-    assert dict(rows["scores"])["Last error"].startswith("30 seconds ago: 500 &lt;script&gt;alert(1)")
-    assert dict(rows["scores"])["Newest answer"] == "none"
-    assert dict(rows["scores"])["Next request"] == "with the next scrape"
+    assert rows["stats"]["State"] == "waiting"
+    assert rows["stats"]["Next request"] == "in progress"
+    assert rows["scores"]["State"] == "down"
+    assert rows["scores"]["Last error"].startswith("30 seconds ago: 500 &lt;script&gt;alert(1)")
+    assert rows["scores"]["Age and bound"] == "none"
+    assert rows["scores"]["Next request"] == "with the next scrape"
+
+
+async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults["bounties"] = Fault(status=404)
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        await get(f"{url}/metrics")
+        assert f"<p>{state('good', 'Ready.')}</p>" in landing_page(exporter, clock.now)
+        simulator.faults["scores"] = simulator.faults["nodes"] = Fault(status=500)
+        clock.now += 700
+        await get(f"{url}/metrics")
+        page = landing_page(exporter, clock.now)
+    assert '<p><span class="state wait">Ready, but ' in page
+    for tone, word in (("good", "up"), ("wait", "stale"), ("off", "off")):
+        assert f'<td data-name="State">{state(tone, word)}</td>' in page
+    rows = feeds(page)
+    assert [rows[name]["State"] for name in ("metagraph", "scores", "bounties")] == ["up", "stale", "off"]
+
+
+async def test_the_landing_page_shortens_hotkeys_and_leads_to_their_probes(simulator: Simulator, clock: Clock) -> None:
+    short = f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr>'
+    public = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+    async with served_exporter(watching(simulator.url, hotkeys=[public]), clock) as (url, _):
+        await get(f"{url}/metrics")
+        page = (await get(f"{url}/")).text
+    assert f'<a href="/probe?target={HOTKEY}">{short}</a> (public and private data)' in page
+    assert f'<a href="/probe?target={public}"><abbr title="{public}">5HgBy…s8uP</abbr></a> (public data)' in page
+    assert f'<td data-name="Hotkey">{short}</td>' in page
+
+
+async def test_the_landing_page_leads_to_paths_that_exist_and_to_the_documents(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url, telemetry_path="/m")) as (url, _):
+        page = (await get(f"{url}/")).text
+        links = re.findall(r'<a href="([^"]+)"', page)
+        answers = {link: (await get(f"{url}{link}")).status_code for link in links if link.startswith("/")}
+    assert answers == dict.fromkeys((f"/probe?target={HOTKEY}", "/m", "/sd", "/-/ready", "/-/healthy"), 200)
+    documents = [link.partition("/blob/main/")[2] for link in links if link not in answers]
+    assert len(documents) == 3
+    assert [broken(ROOT / "README.md", document) for document in documents] == [""] * 3
+
+
+async def test_the_landing_page_shows_the_effective_configuration_without_secrets(simulator: Simulator) -> None:
+    settings = watching(
+        simulator.url,
+        ttl=["scores=60"],
+        gpu_costs=["h100=1.95"],
+        alpha_price=2.5,
+        collectors={"jobs": False, "job_details": True},
+        enable_lifecycle=True,
+        max_requests=0,
+    )
+    async with served_exporter(settings) as (url, _):
+        page = (await get(f"{url}/")).text
+    shown = dict(re.findall(r"<tr><th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th><td>(.*?)</td></tr>", page))
+    flags = {option for parameter in cli.commands["serve"].params for option in parameter.opts}
+    for flag in ", ".join(name for name in shown if name.startswith("--")).split(", "):
+        flags.remove(flag)
+    # The page has a table of collectors, and the log shows its own level.
+    assert {flag for flag in flags if not flag.startswith("--collector.")} == {"--log.level", "--log.format"}
+    assert shown["--api.url"] == simulator.url
+    assert shown["--hotkey, --hotkey-file"] == "1 miner, 1 key"
+    assert shown["--feed.ttl, --feed.max-age"].startswith("scores: fresh for 60 s, dropped at ")
+    assert shown["--gpu.cost"] == "h100=1.95"
+    assert shown["--alpha.price"] == "2.5"
+    assert shown["--subnet.daily-emission"] == "none"
+    assert shown["--web.enable-lifecycle"] == "on"
+    assert shown["--web.max-requests"] == "unlimited"
+    assert shown["off by flag"] == "jobs"
+    assert "job_details" in shown["on"].split(", ")
+    assert "chute_gpus" in shown["off by default"].split(", ")
+    assert TEST_SEED.removeprefix("0x") not in page
 
 
 async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
@@ -48,7 +132,7 @@ async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
         await get(f"{url}/metrics")
         page = landing_page(exporter, clock.now)
     assert "1 minute ago: 500 simulated fault." in page
-    assert 'class="bad"' not in page
+    assert feeds(page)["scores"]["State"] == "up"
 
 
 async def test_the_landing_page_marks_dropped_answers(simulator: Simulator, clock: Clock) -> None:
@@ -58,18 +142,9 @@ async def test_the_landing_page_marks_dropped_answers(simulator: Simulator, cloc
         for _ in range(2):
             clock.now += 1000
             await get(f"{url}/metrics")
-        assert "33 minutes old, dropped" in landing_page(exporter, clock.now)
+        assert "33 minutes of 30 minutes, dropped" in landing_page(exporter, clock.now)
 
 
 async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:
     async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
         assert "the whole subnet" in (await get(f"{url}/")).text
-
-
-async def test_the_landing_page_says_what_this_api_does_not_have(simulator: Simulator, clock: Clock) -> None:
-    simulator.faults["bounties"] = Fault(status=404)
-    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        await get(f"{url}/metrics")
-        page = landing_page(exporter, clock.now)
-    assert "off: this API does not have the endpoint" in page
-    assert 'class="bad"' not in page

@@ -209,9 +209,10 @@ def test_the_user_of_the_unit_can_be_made(tmp_path: Path) -> None:
     assert user in names
 
 
-def test_the_environment_file_sets_nothing_until_somebody_says_so_and_names_real_settings() -> None:
+def test_the_environment_file_sets_only_an_address_that_nobody_else_reaches_and_names_real_settings() -> None:
     text = (UNITS / "environment").read_text()
-    assert [line for line in text.splitlines() if line and not line.startswith("#")] == []
+    settings = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert settings == ["CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=127.0.0.1:10064"]
     result = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True)
-    for name in re.findall(r"^#([A-Z][A-Z0-9_]+)=", text, re.MULTILINE):
+    for name in re.findall(r"^#?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE):
         assert name in re.sub(r"\s+", " ", result.stdout) or name in ("MINER_SS58", "MINER_SEED"), name
