@@ -20,7 +20,7 @@ from tests.support import KEY, NOON, Clock
 DIRECTORY = Path(__file__).parent / "golden_pages"
 FILES = {Format.TEXT: DIRECTORY / "page.txt", Format.OPENMETRICS: DIRECTORY / "page.openmetrics"}
 
-# Values that differ between runs: durations, the process, its Python, and timestamps of prometheus-client.
+# Values that differ between runs: durations, the process, its Python, and start times of counters.
 _VARYING = re.compile(
     r"^((?:chutes_scrape_collector_duration_seconds|chutes_api_request_duration_seconds_(?:bucket|sum)"
     r"|chutes_api_clock_offset_seconds|chutes_api_response_bytes_total|chutes_api_\w+_created"

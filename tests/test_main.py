@@ -29,3 +29,22 @@ def test_signals_are_held_before_anything_that_takes_time_is_imported() -> None:
     result = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
     held = [1, 2, 15]  # SIGHUP, SIGINT, SIGTERM
     assert set(result.stdout.splitlines()) == {f"click {held}", f"asyncio {held}"}, result.stderr
+
+
+IMPORTED_BY_SERVE = """
+import sys
+from chutes_exporter.__main__ import main
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+
+
+def test_serve_imports_no_part_of_a_library_that_it_does_not_use() -> None:
+    words = [sys.executable, "-c", IMPORTED_BY_SERVE, "serve", "--api.url", "none"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
+    imported = set(result.stdout.split())
+    assert {"httpx", "structlog", "uvicorn.config"} <= imported, result.stderr
+    unused = {"bcrypt", "multiprocessing", "prometheus_client", "pygments", "rich", "uvicorn.main", "yaml"}
+    assert not imported & {*unused, "chutes_exporter.simulator"}

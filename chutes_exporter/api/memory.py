@@ -16,7 +16,7 @@ from chutes_exporter.api.errors import TooLargeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE_BYTES = 2 * 1024 * 1024
 _SPARE_BYTES = 8 * 1024 * 1024
 _MAX_KEPT_FRACTION = 1 / 3
@@ -26,8 +26,10 @@ _MAX_KEPT_FRACTION = 1 / 3
 def keep_memory_compact() -> None:
     """Make the C library return large pieces of memory to the system as soon as they are free.
 
-    By default, glibc keeps them after the first was freed, and they count towards a container's limit.
+    By default, glibc keeps them after the first was freed, and they count towards a container's limit. It also keeps
+    free memory for each thread.
     """
+    _call_c_library("mallopt", _M_ARENA_MAX, 1)
     _call_c_library("mallopt", _M_MMAP_THRESHOLD, _LARGE_BYTES)
     _call_c_library("mallopt", _M_TRIM_THRESHOLD, _SPARE_BYTES)
 

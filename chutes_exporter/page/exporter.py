@@ -24,6 +24,7 @@ from chutes_exporter.page import exposition, money, observed, telemetry
 from chutes_exporter.page.compression import gzip_page
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
+from chutes_exporter.page.process import render_process
 from chutes_exporter.page.rendering import SECTIONS, Renderer, collect
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ class Exporter:
         if state is not None:
             pieces.append(self.telemetry.exchanges(form, created=created))
             since = self._started if created else None
-            rest = [telemetry.render_readings(state.counts, form, since), self.telemetry.process(form)]
+            rest = [telemetry.render_readings(state.counts, form, since), render_process(form)]
         if form is Format.OPENMETRICS:
             rest.append(b"# EOF\n")
         if wanted.gzipped:

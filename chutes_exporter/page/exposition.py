@@ -18,8 +18,6 @@ from chutes_exporter.page.compression import Piece
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import prometheus_client
-
     from chutes_exporter.collectors.samples import Metric, Samples
 
 
@@ -206,11 +204,6 @@ def number(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)  # noqa: PLR2004
 
 
-def header(metric: Metric, form: Format) -> str:
-    """Render the lines above the samples of a metric."""
-    return _header(metric.name, metric.kind, metric.help, metric.unit, form)
-
-
 def series(name: str, labels: Mapping[str, str]) -> str:
     """Render the identity of a series."""
     if not labels:
@@ -220,37 +213,14 @@ def series(name: str, labels: Mapping[str, str]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _header(name: str, kind: str, text: str, unit: str, form: Format) -> str:
-    """Render the lines above the samples of a metric, whose full name is given."""
-    text = text.replace("\\", r"\\").replace("\n", r"\n")
+def header(metric: Metric, form: Format) -> str:
+    """Render the lines above the samples of a metric."""
+    name, kind, unit = metric.name, metric.kind, metric.unit
+    text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
     if form is Format.TEXT:
-        kind = "gauge" if kind == "info" else kind
-        return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+        return f"# HELP {name} {text}\n# TYPE {name} {'gauge' if kind == 'info' else kind}\n"
     # In OpenMetrics, the family's name lacks the suffix that its kind implies, and quotes are escaped.
     name = name.removesuffix({"counter": "_total", "info": "_info"}.get(kind, ""))
     text = text.replace('"', r"\"")
     unit_line = f"# UNIT {name} {unit}\n" if unit else ""
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n{unit_line}"
-
-
-def render_client_families(
-    families: Iterable[prometheus_client.Metric], form: Format, *, created: bool = False
-) -> bytes:
-    """Render families of prometheus-client. Families without a sample are left out.
-
-    Args:
-        families: The families.
-        form: The format.
-        created: Whether to write the created timestamps of counters, which only OpenMetrics has.
-    """
-    lines: list[str] = []
-    for metric in families:
-        if not metric.samples:
-            continue
-        full_name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-        lines.append(_header(full_name, metric.type, metric.documentation, metric.unit, form))
-        for sample in metric.samples:
-            if sample.name.endswith("_created") and not (created and form is Format.OPENMETRICS):
-                continue
-            lines.append(f"{series(sample.name, sample.labels)} {number(float(sample.value))}\n")
-    return _encode(lines)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import platform
 import time
+from bisect import bisect_left
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import prometheus_client as prom
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter import __version__
-from chutes_exporter.collectors.samples import Metrics
+from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.feed import RESULTS
 from chutes_exporter.page.compression import Piece
-from chutes_exporter.page.exposition import Format, header, number, render_client_families, series
+from chutes_exporter.page.exposition import Format, header, number, render, series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.api.client import Exchange
-    from chutes_exporter.collectors.samples import Metric, Samples
+    from chutes_exporter.collectors.samples import Metric
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Snapshot
     from chutes_exporter.page.rendering import Rendering
@@ -29,7 +30,7 @@ METRICS = Metrics()
 """The exporter's own metrics on a page."""
 
 API_METRICS = Metrics()
-"""Metrics about exchanges with the API, counted by prometheus-client."""
+"""Metrics about exchanges with the API."""
 
 _COLLECTOR = ("collector", "hotkey")
 _FEED = ("feed", "hotkey")
@@ -189,13 +190,20 @@ API_CLOCK_OFFSET = API_METRICS.gauge(
     "exporter: the answers' Date",
 )
 
-_Instrument = TypeVar("_Instrument", bound=prom.metrics.MetricWrapperBase)
 
+@dataclass(slots=True)
+class _Durations:
+    """The durations of an endpoint's requests.
 
-def _instrument(
-    kind: type[_Instrument], metric: Metric, registry: prom.CollectorRegistry, **options: Any
-) -> _Instrument:
-    return kind(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=registry, **options)
+    Attributes:
+        since: Unix time of the first one.
+        total: Their sum in seconds.
+        counts: Their number in each bucket, without those of the buckets before. The last bucket has no bound.
+    """
+
+    since: float
+    total: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_BUCKETS) + 1))
 
 
 def python_version() -> str:
@@ -214,28 +222,29 @@ class Telemetry:
     def __init__(self) -> None:
         self.reload_good = True
         self.reloaded_at: float | None = None
-        self._process = prom.CollectorRegistry()
-        prom.ProcessCollector(registry=self._process)
-        prom.PlatformCollector(registry=self._process)
-        prom.GCCollector(registry=self._process)
-        self._registry = prom.CollectorRegistry()
         self._exchanges: dict[tuple[Format, bool, bool], Piece] = {}
-        self._requests = _instrument(prom.Counter, API_REQUESTS, self._registry)
-        self._duration = _instrument(prom.Histogram, API_DURATION, self._registry, buckets=_BUCKETS)
-        self._bytes = _instrument(prom.Counter, API_BYTES, self._registry)
-        self._rejected = _instrument(prom.Counter, API_REJECTED, self._registry)
-        self._offset = _instrument(prom.Gauge, API_CLOCK_OFFSET, self._registry)
+        self._counts: dict[tuple[Metric, tuple[str, ...]], tuple[float, float]] = {}
+        """Value of each counter, and the Unix time at which it started."""
+        self._durations: dict[str, _Durations] = {}
+        self._offset: float | None = None
         self._clock_seen = -math.inf
 
     def observe(self, exchange: Exchange) -> None:
         """Count an exchange with the API."""
         self._exchanges = {}
-        self._requests.labels(exchange.endpoint, exchange.code).inc()
-        self._duration.labels(exchange.endpoint).observe(exchange.seconds)
-        self._bytes.labels(exchange.endpoint).inc(exchange.size)
-        self._rejected.labels(exchange.endpoint).inc(exchange.rejected)
+        now, endpoint = time.time(), exchange.endpoint
+        for metric, amount, *labels in (
+            (API_REQUESTS, 1, endpoint, exchange.code),
+            (API_BYTES, exchange.size, endpoint),
+            (API_REJECTED, exchange.rejected, endpoint),
+        ):
+            value, since = self._counts.get((metric, (*labels,)), (0.0, now))
+            self._counts[metric, (*labels,)] = value + amount, since
+        durations = self._durations.setdefault(endpoint, _Durations(now))
+        durations.total += exchange.seconds
+        durations.counts[bisect_left(_BUCKETS, exchange.seconds)] += 1
         if exchange.clock_offset is not None:
-            self._offset.set(exchange.clock_offset)
+            self._offset = exchange.clock_offset
             self._clock_seen = time.monotonic()
 
     def note_reload(self, now: float, *, good: bool) -> None:
@@ -257,13 +266,31 @@ class Telemetry:
         # An exchange replaces the dictionary, perhaps while a thread renders.
         cached = self._exchanges
         if key not in cached:
-            families = (one for one in self._registry.collect() if clock_known or one.name != API_CLOCK_OFFSET.name)
-            cached[key] = Piece([render_client_families(families, form, created=created)])
+            samples = Samples(with_created=created)
+            # Copies, because an exchange may add more meanwhile.
+            for (metric, labels), (value, since) in self._counts.copy().items():
+                samples.add(metric, value, *labels, created=since)
+            if clock_known:
+                samples.add(API_CLOCK_OFFSET, self._offset)
+            families = {family.metric: family.lines_for(form) for family in render(samples)}
+            families[API_DURATION] = self._histogram(form, created=created)
+            found = [metric for metric in API_METRICS if families.get(metric)]
+            cached[key] = Piece([part for one in found for part in (header(one, form).encode(), families[one])])
         return cached[key]
 
-    def process(self, form: Format) -> bytes:
-        """Return the metrics of the process and its Python."""
-        return render_client_families(self._process.collect(), form)
+    def _histogram(self, form: Format, *, created: bool) -> bytes:
+        """Return the lines about the durations of requests."""
+        name, lines = API_DURATION.name, []
+        for endpoint, durations in self._durations.copy().items():
+            labels = {"endpoint": endpoint}
+            counts = list(accumulate(durations.counts))
+            for bound, count in zip((*map(str, map(float, _BUCKETS)), "+Inf"), counts, strict=True):
+                lines.append(f"{series(f'{name}_bucket', {**labels, 'le': bound})} {count}\n")
+            lines.append(f"{series(f'{name}_count', labels)} {counts[-1]}\n")
+            lines.append(f"{series(f'{name}_sum', labels)} {number(durations.total)}\n")
+            if created and form is Format.OPENMETRICS:
+                lines.append(f"{series(f'{name}_created', labels)} {number(durations.since)}\n")
+        return "".join(lines).encode()
 
 
 def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> None:

@@ -15,8 +15,8 @@ import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
-    import uvicorn
     from starlette.types import ASGIApp, Receive, Scope, Send
+    from uvicorn.config import Config
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
@@ -61,7 +61,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         since: The loop's time at which the present step of the client or of the application began.
     """
 
-    def __init__(self, config: uvicorn.Config, state: ServerState, limits: Limits) -> None:
+    def __init__(self, config: Config, state: ServerState, limits: Limits) -> None:
         super().__init__(config=config, server_state=state, app_state={})
         self.since = self.loop.time()
         self._limits = limits

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import structlog
-import uvicorn
+from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from chutes_exporter.config import Address, ConfigError
@@ -52,7 +52,7 @@ class _Server:
 
     def __init__(
         self,
-        config: uvicorn.Config,
+        config: Config,
         sockets: Sequence[socket.socket],
         context: CurrentContext | None,
         limits: Limits,
@@ -291,10 +291,11 @@ async def serving(
         hurry: Makes unfinished requests answer at once with the known data.
         limits: Limits for the connections.
     """
-    config = uvicorn.Config(
+    config = Config(
         app,
         http="h11",
         ws="none",
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -576,3 +576,15 @@ async def test_a_release_is_never_sent_twice(closing: ClosingServer) -> None:
         with pytest.raises(ApiError):
             await client.release_job("a", KEY)
     assert closing.requests == 2
+
+
+async def test_certificates_of_authorities_are_loaded_only_for_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    def where() -> str:
+        raise ValueError("the list of authorities is read")
+
+    monkeypatch.setattr("certifi.where", where)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    await ChutesClient("http://127.0.0.1:9").aclose()
+    with pytest.raises(ClientSetupError, match="the list of authorities is read"):
+        ChutesClient("https://127.0.0.1:9")

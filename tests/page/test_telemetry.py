@@ -28,7 +28,7 @@ OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
 
 def rendered(telemetry: Telemetry, form: Format) -> bytes:
-    return b"".join([*telemetry.exchanges(form).parts, telemetry.process(form)])
+    return b"".join(telemetry.exchanges(form).parts)
 
 
 def page_after(*exchanges: Exchange) -> Page:
@@ -95,12 +95,16 @@ async def test_watched_miners_are_marked(simulator: Simulator) -> None:
     assert watched == {HOTKEY, OTHER}
 
 
-def test_process_metrics_are_written_in_both_formats() -> None:
+def test_exchanges_are_written_in_both_formats_and_with_created_timestamps_on_request() -> None:
     telemetry = Telemetry()
+    for code in ("200", "503"):
+        telemetry.observe(Exchange("scores", code=code, seconds=0.2, size=1000, clock_offset=1.5))
     text = rendered(telemetry, Format.TEXT)
     page = parse_page(text.decode())
-    assert page[series("process_resident_memory_bytes")] > 1e6
-    assert not [name for name, _ in page if name.endswith("_created")]
     assert promtool_complaints(text) == ""
-    openmetrics = rendered(telemetry, Format.OPENMETRICS).decode() + "# EOF\n"
-    assert count_openmetrics(openmetrics) == len(page)
+    openmetrics = rendered(telemetry, Format.OPENMETRICS).decode()
+    assert count_openmetrics(openmetrics + "# EOF\n") == len(page)
+    created = b"".join(telemetry.exchanges(Format.OPENMETRICS, created=True).parts).decode()
+    assert created.count("_created{") == 5
+    assert count_openmetrics(created + "# EOF\n") == len(page) + 5
+    assert b"_created{" not in b"".join(telemetry.exchanges(Format.TEXT, created=True).parts)
