@@ -498,7 +498,7 @@ def backfill(**flags: Any) -> None:
 def _credentials(flags: dict[str, Any]) -> Credentials:
     from chutes_exporter.config import find_credentials
 
-    return find_credentials(flags["hotkey_file"], os.environ)
+    return find_credentials(flags["hotkey_file"], os.environ, source=_source("hotkey_file"))
 
 
 def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
@@ -527,18 +527,19 @@ def _variable_warnings() -> tuple[str, ...]:
     return variable_warnings(os.environ, known)
 
 
-def _hotkeys_source() -> str:
-    """Return the flag or the variable that has the hotkeys, for messages."""
+def _source(parameter: str) -> str:
+    """Return the flag or the variable that a parameter's value comes from, for messages."""
     context = click.get_current_context(silent=True)
-    if context is not None and context.get_parameter_source("hotkey") is ParameterSource.ENVIRONMENT:
-        return f"{ENV_PREFIX}HOTKEY"
-    return "--hotkey"
+    if context is not None and context.get_parameter_source(parameter) is ParameterSource.ENVIRONMENT:
+        option = next(option for option in context.command.params if option.name == parameter)
+        return next(name for name in option.envvar or () if os.environ.get(name))
+    return f"--{parameter.replace('_', '-')}"
 
 
 def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     from dataclasses import replace
 
-    from chutes_exporter.config import make_settings
+    from chutes_exporter.config import make_settings, require_a_choice
 
     # Not every command has every flag.
     optional = {
@@ -562,12 +563,14 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         api_url=flags["api_url"],
         api_timeout=flags["api_timeout"],
         hotkeys=flags["hotkey"],
-        hotkeys_source=_hotkeys_source(),
+        hotkeys_source=_source("hotkey"),
         credentials=credentials,
         miner_ss58=os.environ.get("MINER_SS58", ""),
         collectors=_collector_choices(flags),
         **{setting: flags[flag] for setting, flag in optional.items() if flag in flags},
     )
+    if not settings.watched and flags.get("miners") is None:
+        require_a_choice(os.environ)
     return replace(settings, warnings=(*settings.warnings, *_variable_warnings()))
 
 

@@ -152,27 +152,33 @@ class Credentials:
     warnings: tuple[str, ...]
 
 
-def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> Credentials:
+def find_credentials(
+    files: Iterable[Path], environment: Mapping[str, str], *, source: str = "--hotkey-file"
+) -> Credentials:
     """Read hotkey files, and ``MINER_SEED`` with ``MINER_SS58``.
 
     Args:
         files: Paths of hotkey files.
         environment: The environment variables.
+        source: The flag or the variable of these paths, for messages.
     """
     keys: dict[str, Hotkey] = {}
     errors: list[str] = []
     warnings: list[str] = []
     for path in files:
+        if str(path).strip() in ("", "."):
+            errors.append(f"{source} is empty: use the path of a hotkey file")
+            continue
         if _is_hotkey(str(path)) and not path.exists():
             errors.append(
-                f"--hotkey-file or HOTKEY: {path} is an address, not the path of a hotkey file. "
+                f"{source}: {path} is an address, not the path of a hotkey file. "
                 "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"
             )
             continue
         try:
             key = Hotkey.from_file(path)
         except HotkeyError as error:
-            errors.append(f"--hotkey-file: {error}")
+            errors.append(f"{source}: {error}")
             continue
         keys.setdefault(key.address, key)
         if readable_by_others(path):
@@ -212,6 +218,29 @@ def variable_warnings(environment: Mapping[str, str], known: Collection[str]) ->
             hint = f"did you mean {nearest[0]}?" if nearest else "chutes-exporter --help lists all variables"
             warnings.append(f"{name} is unknown and has no effect: {hint}")
     return tuple(warnings)
+
+
+_CHOICES = {
+    f"{_VARIABLE_PREFIX}HOTKEY": "a hotkey",
+    f"{_VARIABLE_PREFIX}HOTKEY_FILE": "the path of a hotkey file",
+    "HOTKEY": "the path of a hotkey file",
+    "MINER_SS58": "the address of the miner's hotkey",
+}
+"""The variables that choose a miner, and what they have."""
+
+
+def require_a_choice(environment: Mapping[str, str]) -> None:
+    """Refuse to watch the whole subnet because a variable that should choose a miner is empty.
+
+    Args:
+        environment: The environment variables.
+
+    Raises:
+        ConfigError: A variable is empty. The message names it.
+    """
+    for name, content in _CHOICES.items():
+        if environment.get(name, "set").strip() == "":
+            raise ConfigError(f"{name} is empty: set it to {content}, or unset it to watch the whole subnet")
 
 
 def _is_hotkey(text: str) -> bool:

@@ -173,7 +173,19 @@ def cold_key(directory: Path) -> str:
         (("--hotkey", ""), {}, "--hotkey is empty"),
         (("--hotkey", f"{HOTKEY},{OTHER}"), {}, "repeat --hotkey for each hotkey"),
         ((), {"CHUTES_EXPORTER_HOTKEY": f"{HOTKEY},{OTHER}"}, "separate hotkeys by spaces"),
-        ((), {"HOTKEY": HOTKEY}, "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"),
+        ((), {"HOTKEY": HOTKEY}, f"Error: HOTKEY: {HOTKEY} is an address, not the path"),
+        ((), {"CHUTES_EXPORTER_HOTKEY_FILE": HOTKEY}, f"CHUTES_EXPORTER_HOTKEY_FILE: {HOTKEY} is an address"),
+        (("--hotkey-file", HOTKEY), {}, "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"),
+        (("--hotkey-file", ""), {}, "--hotkey-file is empty: use the path of a hotkey file"),
+        ((), {"CHUTES_EXPORTER_HOTKEY": ""}, "CHUTES_EXPORTER_HOTKEY is empty: set it to a hotkey, or unset it"),
+        (
+            (),
+            {"CHUTES_EXPORTER_HOTKEY_FILE": " "},
+            "CHUTES_EXPORTER_HOTKEY_FILE is empty: use the path of a hotkey file",
+        ),
+        ((), {"CHUTES_EXPORTER_HOTKEY_FILE": ""}, "CHUTES_EXPORTER_HOTKEY_FILE is empty: set it to the path"),
+        ((), {"HOTKEY": ""}, "HOTKEY is empty: set it to the path of a hotkey file"),
+        ((), {"MINER_SS58": "", "MINER_SEED": ""}, "MINER_SS58 is empty: set it to the address"),
         (("-hotkey", HOTKEY), {}, "-hotkey has only one dash: write --hotkey"),
         (("serve", f"-hotkey={HOTKEY}"), {}, "write --hotkey="),
         (("--api.timeout", "20s"), {}, "'20s' is not a number of seconds: write a plain number"),
@@ -252,6 +264,15 @@ def test_without_a_hotkey_the_start_is_logged_with_the_whole_subnet() -> None:
     assert 'watched="whole subnet"' in line
     assert "off_without_hotkey=unique_chute_history" in line
     assert "off_by_default=stats_per_chute" in line
+
+
+@pytest.mark.parametrize("arguments", [("--hotkey", HOTKEY), ("--miners", "all")])
+def test_an_empty_variable_does_not_matter_beside_an_explicit_choice(arguments: tuple[str, ...]) -> None:
+    line = first_lines(
+        2, *LISTEN, *arguments, "--api.url", "http://127.0.0.1:9", MINER_SS58="", CHUTES_EXPORTER_HOTKEY=""
+    )
+    assert "CHUTES_EXPORTER_HOTKEY is empty and has no effect" in line
+    assert "msg=listening" in line
 
 
 def test_a_cold_key_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ def test_the_architecture_names_tests_that_exist() -> None:
     assert set(names) <= named_tests()
 
 
+def test_the_invariants_for_contributors_name_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (.+) \| (`.+`) \|$", (ROOT / "AGENTS.md").read_text(), re.MULTILINE)
+    assert len(rows) == (ROOT / "AGENTS.md").read_text().count("\n| ") - 1 > 10
+    for _, cell in rows:
+        for name in cell.strip("`").split("`, `"):
+            path, _, test = name.partition("::")
+            assert re.search(rf"^(async )?def {test or 'test_'}", (ROOT / path).read_text(), re.MULTILINE), name
+
+
 def test_security_md_names_a_private_way_to_report() -> None:
     text = (ROOT / "SECURITY.md").read_text()
     assert "Report a vulnerability" in text

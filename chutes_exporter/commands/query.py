@@ -88,6 +88,12 @@ _HOTKEY_COLUMNS = {
     "active_instances": "miner_hotkey",
 }
 """The column of the miner in endpoints about all miners."""
+_MISSING = {
+    "scores": "has no score: it is not registered, or no instance of the past day counts",
+    "metagraph": "has no seat on the subnet: it is not registered",
+    "active_instances": "has no active instance",
+}
+"""An explanation for a miner that such an endpoint does not have."""
 
 
 @dataclass(frozen=True)
@@ -180,11 +186,11 @@ def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> 
     if column is None or not hotkeys:
         return rows
     selected = [row for row in rows if row.get(column) in hotkeys]
-    if endpoint is e.SCORES:
-        scored = {row["hotkey"] for row in selected if row["share"] is not None}
-        for hotkey in sorted(hotkeys - scored):
-            reason = "it is not registered, or no instance of the past day counts"
-            click.echo(f"{hotkey} has no score: {reason}.", err=True)
+    if explanation := _MISSING.get(endpoint.name):
+        # A row of scores without a share is no score.
+        found = {row[column] for row in selected if row.get("share", 0) is not None}
+        for hotkey in sorted(hotkeys - found):
+            click.echo(f"{hotkey} {explanation}.", err=True)
     return selected
 
 

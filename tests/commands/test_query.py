@@ -106,6 +106,21 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     assert "→" in errors
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("metagraph", "has no seat on the subnet"), ("active_instances", "has no active instance")]
+)
+async def test_a_miner_that_a_list_does_not_have_gets_an_explanation(
+    simulator: Simulator, name: str, words: str
+) -> None:
+    unknown = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
+    status, text, errors = await run(simulator, "query", name, "--json", "--hotkey", HOTKEY, "--hotkey", unknown)
+    assert status == 0
+    assert HOTKEY in text
+    assert unknown not in text
+    assert f"{unknown} {words}" in errors
+    assert HOTKEY not in errors
+
+
 async def test_a_miner_without_a_score_gets_an_explanation(simulator: Simulator) -> None:
     hotkey = simulator.world.miners[-1].hotkey
     status, text, errors = await run(simulator, "query", "scores", "--json", "--hotkey", hotkey, variables={})
