@@ -72,6 +72,11 @@ def test_a_phrase_that_was_replaced_does_not_come_back(phrase: str) -> None:
     assert [name for name, text in TEXTS.items() if phrase.lower() in text] == []
 
 
+def test_no_text_contains_the_marks_of_a_merge_conflict() -> None:
+    marks = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    assert [path.name for path in public_texts() if marks.search(path.read_text())] == []
+
+
 def test_a_phrase_is_found_over_the_end_of_a_line() -> None:
     for text in ("One at\nleast is", '"One at "\n    "least is', "# One at\n    # least is", "> One at\n> least is"):
         assert "one at least is" in plain(text)
