@@ -12,10 +12,12 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test soak test-containers test-newest test-python check format docs boards pictures deploy golden sizes bench lock image release clean
+.PHONY: help install demo stack test soak test-containers test-newest test-python check format docs boards pictures deploy golden sizes bench lock image release clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(RUNTIME) ## Install the exporter into .venv
 
 demo: $(RUNTIME) ## Run the exporter on a simulated Chutes API
 	@$(BIN)/chutes-exporter demo $(ARGS)
