@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-newest test-python check format docs boards pictures deploy golden sizes bench lock image release clean
+.PHONY: help install demo stack test soak test-containers test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench lock image release clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ test-newest: $(DEV) ## Run the integration tests with Prometheus 3 and VictoriaM
 	@PATH="$(CURDIR)/.cache/newest/usr/bin:$$PATH" scripts/test --numprocesses auto --maxprocesses 4 --dist loadfile \
 		-m "newest or not (soak or containers)" tests/newest tests/integration tests/prometheus tests/alertmanager \
 		tests/grafana/test_worlds.py $(ARGS)
+
+test-readme: $(DEV) ## Run the README's commands in a new Debian with only Python, git and make, as root
+	@scripts/system-packages readme
+	@scripts/test-readme $(ARGS)
 
 test-python: ## Run `make test` with another Python: make test-python PYTHON=python3.13
 	@$(MAKE) --no-print-directory test VENV=.venv-$(basename $(VERSION))

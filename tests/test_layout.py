@@ -42,6 +42,7 @@ OTHER_FOLDERS = {
     "integration": "the exporter together with a real Prometheus and a browser",
     "newest": "Prometheus 3 and VictoriaMetrics, of Debian's next release",
     "prometheus": "the rules and the alerts",
+    "readme": "the README, followed word for word in a new Debian",
     "recordings": "recorded answers",
 }
 """Folders of tests that mirror no package, and what they test."""

@@ -17,6 +17,9 @@ from tests.support import ROOT
 FOLDER = ROOT / ".github" / "workflows"
 BIN = Path(sys.executable).parent
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.iterdir())}
+TESTS = WORKFLOWS["tests.yml"]["jobs"]
+MATRIX = TESTS["test"]["strategy"]["matrix"]["include"]
+ROOT_TARGETS = TESTS["root"]["strategy"]["matrix"]["target"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PLATFORMS = {"linux/amd64": "x86_64-unknown-linux-gnu", "linux/arm64": "aarch64-unknown-linux-gnu"}
 """Platforms of the image, and uv's names of them."""
@@ -114,9 +117,9 @@ def test_the_build_of_a_release_has_no_rights() -> None:
 
 def test_workflows_call_only_targets_and_files_that_exist() -> None:
     called = [found for _, step in steps() for found in re.findall(r"\bmake (\S+)", step.get("run", ""))]
-    matrix = WORKFLOWS["tests.yml"]["jobs"]["test"]["strategy"]["matrix"]["include"]
-    called = [name for name in called if name != '"$TARGET"'] + [row["target"] for row in matrix]
-    assert {"test", "soak", "test-newest", "test-containers", "image", "release"} == set(called) <= TARGETS
+    called = [name for name in called if name != '"$TARGET"'] + [row["target"] for row in MATRIX] + ROOT_TARGETS
+    expected = {"test", "soak", "test-newest", "test-containers", "test-readme", "image", "release"}
+    assert expected == set(called) <= TARGETS
     for _, job in jobs():
         if "uses" in job:
             assert job["uses"].startswith("$/")
@@ -125,10 +128,8 @@ def test_workflows_call_only_targets_and_files_that_exist() -> None:
 
 def test_the_tests_run_what_the_local_ci_runs() -> None:
     local = set(re.findall(r"\bmake (\S+)", (ROOT / ".ci" / "run").read_text())) - {"test-python"}
-    tests = WORKFLOWS["tests.yml"]["jobs"]
-    matrix = tests["test"]["strategy"]["matrix"]["include"]
-    assert {row["target"] for row in matrix} | {"test-containers"} == local
-    pythons = [row["python"] for row in matrix if row["target"] == "test"]
+    assert {row["target"] for row in MATRIX} | set(ROOT_TARGETS) == local
+    pythons = [row["python"] for row in MATRIX if row["target"] == "test"]
     classifiers = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
     assert pythons == [classifiers[0], classifiers[-1]]
 

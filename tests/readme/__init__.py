@@ -1,0 +1,1 @@
+"""The README, followed word for word in a new Debian."""

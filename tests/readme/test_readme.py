@@ -1,0 +1,198 @@
+"""README.md: its commands work word for word, in their order, in a Debian with only Python, git and make."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from chutes_exporter.simulator import DemoWorld, Simulator
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.support import HOTKEY, ROOT, RULES, parse_page, series
+from tests.test_cli import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.readme
+
+TEXT = (ROOT / "README.md").read_text()
+DEBIAN = Path(os.environ.get("CHUTES_EXPORTER_TEST_ROOT", "/"))
+"""The root of the new Debian, with the project in /root/chutes-exporter."""
+PAGE = "http://127.0.0.1:10064/metrics"
+PROMETHEUS = "http://127.0.0.1:9090"
+PORTS = (10064, 10065, 9090, 9093)
+LOCKS = ("var/lib/apt/lists/lock", "var/cache/apt/archives/lock")
+"""Locks that another program that uses apt holds. apt itself waits for the lock of dpkg."""
+SECONDS = 400
+"""Within which a command installs what it needs, and is ready."""
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """Return the README's commands."""
+    return [line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("#")]
+
+
+DEMO, STACK = "make demo", "make stack"
+SUBNET = ".venv/bin/chutes-exporter"
+MINER = next(command for command in commands() if command.startswith(f"{SUBNET} --web.listen-address 127.0.0.1:10064"))
+SERVERS = (DEMO, STACK, SUBNET, MINER)
+"""The commands that run until Ctrl-C."""
+
+
+def start(command: str, api: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start a command as a user of the new Debian does, with an address of the API.
+
+    Args:
+        command: The command.
+        api: Address of the API.
+        log: The file for what it prints.
+    """
+    variables = {
+        **environment(),
+        "HOME": "/root",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "VALIDATOR_API": api,
+    }
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV", "VIRTUAL_ENV", "TMPDIR", "PYTHONPATH"):
+        variables.pop(name, None)
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            ["chroot", str(DEBIAN), "/bin/sh", "-c", f"cd ~/chutes-exporter && {command}"],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def run(command: str, api: str, log: Path) -> str:
+    """Run a command to its end, and return what it prints."""
+    process = start(command, api, log)
+    try:
+        assert process.wait(timeout=SECONDS) == 0, f"{command}: {log.read_text()}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return log.read_text()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def serving(command: str, api: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command until Ctrl-C, which must end it with all its processes."""
+    process = start(f"exec {command}", api, log)
+    try:
+        yield process
+        # A terminal sends it to all processes of the command. make ends by the signal, too.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) in (0, 2, -signal.SIGINT), log.read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=60)
+    assert "Traceback" not in log.read_text(), log.read_text()
+    assert [port for port in PORTS if is_open(port)] == []
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> httpx.Response:
+    """Return the answer of a program, as soon as it is there."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            response = httpx.get(url, timeout=60)
+            if response.status_code == httpx.codes.OK:
+                return response
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+def follow(api: str, log: Path) -> None:
+    """Follow the README up to the Prometheus of the stack."""
+    with serving(DEMO, api, log) as process:
+        wait_for("http://127.0.0.1:10064/-/ready", process, log)
+        assert parse_page(httpx.get(PAGE, timeout=60).text)[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
+        # The commands that the demo prints work from another terminal.
+        while not log.read_text().endswith(" check\n"):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        export, *lines = log.read_text().partition("These commands work in another terminal:\n")[2].splitlines()
+        assert len(lines) == 5
+        for line in lines:
+            other = start(f"{export}; cd / && {line}", api, log.with_suffix(".other"))
+            # status and advise find something to do.
+            assert other.wait(timeout=SECONDS) == (1 if re.search(" (status|advise)$", line) else 0), line
+    with contextlib.ExitStack() as locks:
+        for path in LOCKS:
+            fcntl.lockf(locks.enter_context((DEBIAN / path).open("w")), fcntl.LOCK_EX)
+        with serving(STACK, api, log) as process:
+            while "Waiting for another program that uses apt\n" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            locks.close()
+            wait_for(f"{PROMETHEUS}/-/ready", process, log)
+            assert log.read_text().count("Installing prometheus prometheus-alertmanager\n") == 1
+            for query in (line for line in "".join(blocks("promql")).splitlines() if not line.startswith("#")):
+                found = httpx.get(f"{PROMETHEUS}/api/v1/query?query={urllib.parse.quote(query)}", timeout=60).json()
+                assert found["status"] == "success", query
+    # The second start installs nothing.
+    with serving(STACK, api, log) as process:
+        wait_for(f"{PROMETHEUS}/-/ready", process, log)
+        assert "Installing" not in log.read_text()
+        assert "Setting up" not in log.read_text()
+
+
+def follow_without_a_demo(api: str, log: Path) -> None:
+    """Follow the rest of the README, with a simulated API."""
+    wallet = DEBIAN / "root/.bittensor/wallets/default/hotkeys"
+    wallet.mkdir(parents=True)
+    (wallet / "default").write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    (wallet / "default").chmod(0o600)
+    for command in commands():
+        if command in (DEMO, STACK):
+            continue
+        if command not in SERVERS:
+            said = run(command, api, log)
+            assert "check" not in command or "All checks passed." in said
+            continue
+        with serving(command, api, log) as process:
+            page = parse_page(wait_for(PAGE, process, log).text)
+            assert (series("chutes_miner_watched", hotkey=HOTKEY) in page) == (command == MINER)
+    # What the README says about Prometheus is valid, with the rules where it copies them.
+    (config,) = blocks("yaml")
+    (DEBIAN / "etc/prometheus/prometheus.yml").write_text(config)
+    said = run("promtool check config /etc/prometheus/prometheus.yml", api, log)
+    assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", said)) == len(list(RULES.glob("*.yml")))
+
+
+async def test_the_readme_works_word_for_word_in_a_debian_with_only_python_git_and_make(tmp_path: Path) -> None:
+    assert [command for command in SERVERS if command not in commands()] == []
+    assert [port for port in PORTS if is_open(port)] == [], "end what listens there: the README uses these ports"
+    log = tmp_path / "log"
+    async with Simulator(DemoWorld(start=time.time())) as simulator:
+        await asyncio.to_thread(follow, simulator.url, log)
+        await asyncio.to_thread(follow_without_a_demo, simulator.url, log)
