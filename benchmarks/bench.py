@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import platform
 import socket
@@ -426,6 +427,8 @@ async def longest_gap(api: str) -> tuple[float, int]:
             last = now
 
     settings = settings_with_key(api, miners="all", collectors={"stats_per_chute": True}, max_series=10**9)
+    # As the command does, so that the garbage collector does not scan the libraries.
+    gc.freeze()
     opened = open_socket(Address("127.0.0.1", 0))
     async with Exporter(settings) as running, serving(make_app(running), [opened]):
         url = f"http://{bound_address(opened)}/metrics"

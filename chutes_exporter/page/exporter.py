@@ -13,7 +13,7 @@ import structlog
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.errors import ApiError
-from chutes_exporter.api.memory import keep_memory_compact
+from chutes_exporter.api.memory import garbage_collector_paused, keep_memory_compact
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
@@ -293,7 +293,8 @@ class Exporter:
             readings = {feed: self._as_of_now(feed, reading) for feed, reading in readings.items()}
             # In a thread, so that requests are answered meanwhile.
             state = self._state(plan, readings)
-            return Page(await asyncio.to_thread(self._render, plan, wanted, readings, state), readings)
+            with garbage_collector_paused():
+                return Page(await asyncio.to_thread(self._render, plan, wanted, readings, state), readings)
 
     def _is_fast(self, plan: Plan, wanted: _Wanted, readings: Readings) -> bool:
         """Tell whether making a page takes a few milliseconds at most."""

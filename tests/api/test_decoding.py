@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chutes_exporter.api import decoding
-from chutes_exporter.api.decoding import Shape, StreamShape, Tally
+from chutes_exporter.api.decoding import ListReader, Shape, StreamShape, Tally
 from chutes_exporter.api.endpoints import (
     ENDPOINTS,
     INSTANCES,
@@ -23,7 +23,7 @@ from chutes_exporter.api.endpoints import (
     STATS,
 )
 from chutes_exporter.api.errors import ApiError, CutOffError, TooLargeError, UndecodableError
-from chutes_exporter.api.records import RawScore
+from chutes_exporter.api.records import MinerStats, RawScore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -302,3 +302,12 @@ async def test_no_answer_raises_anything_but_the_apis_errors(body: bytes, size: 
                 endpoint.shape.decode(body, tally)
         except ApiError as error:
             assert error.advice  # noqa: PT017 - whatever it is, it says what to do
+
+
+def test_a_long_list_is_decoded_record_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, tally = ListReader(MinerStats), Tally()
+    body = json.dumps([{"miner_hotkey": "a"}, {"miner_hotkey": 1}, {"miner_hotkey": "b"}]).encode()
+    monkeypatch.setattr("chutes_exporter.api.decoding._AT_ONCE_BYTES", len(body) - 1)
+    monkeypatch.setattr(reader, "_all", None)
+    assert [record.miner_hotkey for record in reader(body, tally)] == ["a", "b"]
+    assert (tally.accepted, tally.rejected) == (2, 1)

@@ -15,7 +15,7 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.decoding import Shape, Tally
 from chutes_exporter.api.endpoints import METAGRAPH, SCORES, SERVERS, STATS, Endpoint
 from chutes_exporter.api.errors import TooLargeError, UndecodableError
-from chutes_exporter.api.memory import MemoryBudget, size_of
+from chutes_exporter.api.memory import MemoryBudget, garbage_collector_paused, size_of
 from tests.support import served
 
 if TYPE_CHECKING:
@@ -186,3 +186,12 @@ async def test_an_error_that_is_kept_does_not_keep_the_answer() -> None:
             tracemalloc.stop()
     assert kept.advice
     assert left < 5_000_000
+
+
+def test_a_pause_leaves_the_garbage_collector_as_it_was() -> None:
+    with garbage_collector_paused():
+        assert not gc.isenabled()
+        with garbage_collector_paused():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import threading
@@ -24,6 +25,7 @@ from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import enabled
+from chutes_exporter.page.rendering import Renderer
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
     HOTKEY,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.samples import Samples
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.page.plan import Plan
+    from chutes_exporter.page.rendering import Readings, Rendering
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 FEEDS = {
@@ -820,3 +824,18 @@ async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mod
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
     sources = {source.name for collector in COLLECTORS for source in collector.feeds}
     assert sources == FEEDS.keys() | {"stats_per_chute"}
+
+
+async def test_the_garbage_collector_pauses_while_lines_are_rendered(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render, running = Renderer.render, list[bool]()
+
+    def watched(renderer: Renderer, plan: Plan, readings: Readings) -> Rendering:
+        running.append(gc.isenabled())
+        return render(renderer, plan, readings)
+
+    monkeypatch.setattr(Renderer, "render", watched)
+    await scrape(watching(simulator.url))
+    assert running == [False]
+    assert gc.isenabled()
