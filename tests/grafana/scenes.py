@@ -132,23 +132,22 @@ class Tried(OddWorld):
 def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
     instances = world.instances(now, miner.hotkey)
     earning = {gpu.uuid for one in instances for gpu in one.gpus if one.active(now)}
-    shares = sorted(world.shares(now).values())
-    share = world.shares(now)[miner.hotkey] if instances else 0
     return (
-        bool(miner.gpus)
+        bool(instances)
         and earning == {gpu.uuid for gpu in miner.gpus}
         and not any(gpu.error(now) for gpu in miner.gpus)
         and not any(server.maintenance_pending(now) for server in miner.servers)
-        and not any(
-            (job.waiting and miner.hotkey in job.tried_by) or (job.stuck and job.miner is miner)
-            for job in world.jobs(now)
-        )
-        and shares[0] < share < shares[-1]
-        and share > world.shares(now - 6 * HOUR).get(miner.hotkey, 1)
         # Data that only some servers and instances have.
         and any(one.chute.public and one.active(now) for one in instances)
         and any(server.version for server in miner.servers)
         and any(one.stop_billing_at(now) for one in instances)
+        and not any(
+            (job.waiting and miner.hotkey in job.tried_by) or (job.stuck and job.miner is miner)
+            for job in world.jobs(now)
+        )
+        # Last, because these take longest.
+        and min(world.shares(now).values()) < world.shares(now)[miner.hotkey] < max(world.shares(now).values())
+        and world.shares(now)[miner.hotkey] > world.shares(now - 6 * HOUR).get(miner.hotkey, 1)
     )
 
 
@@ -212,7 +211,7 @@ def _search(kind: World) -> tuple[Simulated, Miner]:
     for seed in range(2000):
         world = make(seed=seed, start=now, size=size)
         for miner in world.miners[first:last]:
-            if all(_offers(world, now + later) and fits(world, miner, now + later) for later in (0, 60, 120)):
+            if all(fits(world, miner, now + later) and _offers(world, now + later) for later in (0, 60, 120)):
                 if kind is World.SICK:
                     world = make(seed=seed, start=now, size=replace(size, miners=256, active_miners=active))
                 return world, world.by_hotkey[miner.hotkey]
