@@ -17,7 +17,7 @@ import pytest
 from chutes_exporter.cli import cli
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, parse_page, series
+from tests.support import HOTKEY, parse_page, series, unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,15 +43,19 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def running(
-    *arguments: str, variables: Mapping[str, str] | None = None, command: Sequence[str] = (COMMAND,)
+    *arguments: str,
+    variables: Mapping[str, str] | None = None,
+    command: Sequence[str] = (COMMAND,),
+    measured: bool = True,
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start the command; yields the address that it listens on, and the process."""
+    """Start the command, with or without coverage; yields the address that it listens on, and the process."""
+    complete = environment(**(variables or {}))
     process = subprocess.Popen(
         [*command, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(**(variables or {})),
+        env=complete if measured else unmeasured(complete),
     )
     assert process.stderr is not None
     try:

@@ -91,7 +91,7 @@ def test_the_demo_listens_on_this_machine_only() -> None:
 
 def test_the_demo_can_misbehave() -> None:
     fault = ("--simulator.fault", "scores=status:503")
-    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault) as (url, _):
+    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault, measured=False) as (url, _):
         page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
     assert page[series("chutes_feed_up", feed="scores")] == 0
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1

@@ -23,7 +23,7 @@ from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web import config_file
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.support import HOTKEY, Pki, get, parse_page, series, until
+from tests.support import HOTKEY, Pki, get, parse_page, series, unmeasured, until
 from tests.test_cli import COMMAND, LISTEN, environment
 
 if TYPE_CHECKING:
@@ -412,7 +412,11 @@ COMMANDS = {
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+        [COMMAND, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=unmeasured(environment()),
     )
 
 

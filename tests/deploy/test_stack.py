@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.stack import main
-from tests.support import ROOT, free_port
+from tests.support import ROOT, free_port, unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +46,7 @@ def stack(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.stack", f"--directory={directory}", *flags],
         cwd=ROOT,
+        env=unmeasured(os.environ),
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -92,7 +92,7 @@ async def test_the_demo_takes_the_figures_from_variables_too() -> None:
         "CHUTES_EXPORTER_ALPHA_PRICE": "0.25",
     }
     arguments = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0")
-    with running(*arguments, variables=variables) as (url, _):
+    with running(*arguments, variables=variables, measured=False) as (url, _):
         page = parse_page((await get(f"{url}/metrics")).text)
     assert page[series("chutes_gpu_cost_usd_per_hour", gpu="h200")] == 3
     assert page[series("chutes_gpu_cost_usd_per_hour", gpu="l40s")] == 0.5

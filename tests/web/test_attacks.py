@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from chutes_exporter.web.server import allow_many_files
-from tests.support import parse_page, series
+from tests.support import parse_page, series, unmeasured
 from tests.test_cli import COMMAND, LISTEN, environment
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ def command(*arguments: str, files: int | None = None) -> Iterator[Running]:
     words = [COMMAND, *arguments]
     if files is not None:
         words = ["/bin/sh", "-c", f'ulimit -n {files}; exec "$0" "$@"', *words]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=unmeasured(environment())
+    )
     assert process.stderr is not None
     lines: list[str] = []
     errors = process.stderr
