@@ -11,13 +11,14 @@ import re
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import yaml
@@ -38,7 +39,7 @@ from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
     from typing import Self
 
     import trustme
@@ -54,6 +55,7 @@ RECORDINGS = Path(__file__).parent / "recordings"
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "prometheus" / "rules"
 
+T = TypeVar("T")
 Labels = frozenset[tuple[str, str]]
 Page = dict[tuple[str, Labels], float]
 
@@ -159,6 +161,16 @@ async def served_exporter(
 def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which processes run without coverage, which slows a simulated subnet down 2.5-fold."""
     return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
+
+
+def run_unmeasured(simulation: Coroutine[Any, Any, T]) -> T:
+    """Run a simulation of hours to its end, without coverage in this thread."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return asyncio.run(simulation)
+    finally:
+        sys.settrace(tracer)
 
 
 def free_port() -> int:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
 from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.simulator import Simulator, Size, World
-from tests.support import HOTKEY, NOON, ROOT, Clock, get, parse_page, served_exporter
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from tests.support import HOTKEY, NOON, ROOT, Clock, get, parse_page, run_unmeasured, served_exporter
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 COSTS = {watched.strip(): int(cost) for watched, cost in re.findall(r"^\| ([^|]+) \| (\d+) \|$", TEXT, re.MULTILINE)}
 
 
-@pytest.fixture
-async def simulator(clock: Clock) -> AsyncIterator[Simulator]:
-    """A small one: how large answers are does not matter."""
-    async with Simulator(
-        World(start=NOON, size=Size(miners=4, active_miners=3, chutes=6, servers=4)), clock=clock
-    ) as running:
-        yield running
+SMALL = Size(miners=4, active_miners=3, chutes=6, servers=4)
+"""How large answers are does not matter for their number."""
 
 
 def settings(watched: str, simulator: Simulator) -> Settings:
@@ -35,32 +26,31 @@ def settings(watched: str, simulator: Simulator) -> Settings:
     return make_settings(api_url=simulator.url, credentials=credentials, hotkeys=hotkeys)
 
 
-@pytest.mark.parametrize("watched", COSTS)
-async def test_an_hour_costs_the_documented_number_of_requests(
-    watched: str, simulator: Simulator, clock: Clock
-) -> None:
-    counted = 0
-    async with served_exporter(settings(watched, simulator), clock, monotonic=clock) as (url, _):
-        for _minute in range(60):
-            await get(f"{url}/metrics")
-            clock.now += 60
-        counted = len(simulator.requests)
-    assert counted == COSTS[watched]
-
-
-async def test_an_hour_with_a_key_at_a_thousand_chutes_stays_within_its_bounds(clock: Clock) -> None:
-    # A tenth of the platform: no answer grows faster than the platform does.
-    scale, chutes, code = 10, 100, 45_000
-    world = World(start=NOON, size=Size(miners=26, active_miners=10, chutes=chutes, servers=8, source_bytes=code))
+async def an_hour(watched: str, world: World) -> tuple[int, str]:
+    """Scrape an exporter every minute for an hour; returns the number of its requests, and the last page."""
+    clock, text = Clock(), ""
     async with (
         Simulator(world, clock=clock) as simulator,
-        served_exporter(settings("one miner with its key", simulator), clock, monotonic=clock) as (url, _),
+        served_exporter(settings(watched, simulator), clock, monotonic=clock) as (url, _),
     ):
-        text = ""
         for _minute in range(60):
             text = (await get(f"{url}/metrics")).text
             clock.now += 60
-        assert len(simulator.requests) <= 450
+        return len(simulator.requests), text
+
+
+@pytest.mark.parametrize("watched", COSTS)
+def test_an_hour_costs_the_documented_number_of_requests(watched: str) -> None:
+    counted, _ = run_unmeasured(an_hour(watched, World(start=NOON, size=SMALL)))
+    assert counted == COSTS[watched]
+
+
+def test_an_hour_with_a_key_at_a_thousand_chutes_stays_within_its_bounds() -> None:
+    # A tenth of the platform: no answer grows faster than the platform does.
+    scale, chutes, code = 10, 100, 45_000
+    world = World(start=NOON, size=Size(miners=26, active_miners=10, chutes=chutes, servers=8, source_bytes=code))
+    counted, text = run_unmeasured(an_hour("one miner with its key", world))
+    assert counted <= 450
     page = parse_page(text)
     received = sum(value for (name, _), value in page.items() if name == "chutes_api_response_bytes_total")
     # The chutes' code is most of what comes: fewer bytes would mean that it is not asked for at all.

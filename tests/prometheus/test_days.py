@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +12,7 @@ from chutes_exporter.simulator.times import MINUTE
 from chutes_exporter.simulator.world import HOUR
 from tests.prometheus.farm import FULL, L40S, Farm, Machine
 from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
-from tests.support import NOON, Clock, endpoint_names, watching
+from tests.support import NOON, Clock, endpoint_names, run_unmeasured, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +83,7 @@ def long(troubled: LongTroubles) -> list[Scrape]:
             )
             return await play(settings, clock, LONG + 1, {BEGINS: troubled.begin, FALLS: troubled.fall}, every=10)
 
-    return asyncio.run(watch())
+    return run_unmeasured(watch())
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +120,7 @@ def healthy() -> list[Scrape]:
             happens[13 * 60] = lambda: simulator.faults.update(nodes=Fault(records=3, times=1))
             return await play(watching(simulator.url, collectors=FEW), clock, DAY + 1, happens, every=5)
 
-    return asyncio.run(watch())
+    return run_unmeasured(watch())
 
 
 def test_a_healthy_day_sets_off_nothing(healthy: list[Scrape], tmp_path: Path) -> None:
