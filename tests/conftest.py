@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("any machine", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("any machine")
 
-_LONG = ("grafana/test_worlds.py", "collectors/test_missing_fields.py", "web/test_attacks.py", "page/test_exporter.py")
+_LONG = (
+    "grafana/test_worlds.py",
+    "page/test_exporter.py",
+    "web/test_attacks.py",
+    "prometheus/test_days.py",
+    "collectors/test_missing_fields.py",
+    "commands/test_serve.py",
+)
 """The files that take longest. They start first, so that all processes end at about the same time."""
 
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 DEMO = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0")
 WITHIN = 10.0
-"""Seconds from the start of an attack after which honest requests must succeed."""
+"""Seconds after which an honest request must have succeeded, whatever attackers do."""
+SLOWER = 30
+"""How many times as long as a request before the attack it may take instead, for machines that do much else."""
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
 LANDING = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 ESTABLISHED = 1
@@ -201,16 +203,20 @@ def test_honest_requests_succeed_while_others_pipeline_requests_and_do_not_read(
     flags = ["--web.config.file", str(web_config(tmp_path))] if protected else []
     auth = ("alice", "secret") if protected else None
     with command(*DEMO, "--miners", "all", *flags) as running:
+        began = time.monotonic()
         # The attack meets pages that are as large as the subnet's.
-        assert len(httpx.get(running.url.join("/metrics"), auth=auth, timeout=30).text) > 500_000
+        assert len(httpx.get(running.url.join("/metrics"), auth=auth, timeout=120).text) > 500_000
+        within = max(WITHIN, SLOWER * (time.monotonic() - began))
         with Flood(running.address, size, payload) as flood:
-            ends = time.monotonic() + WITHIN
             for _ in range(3):
+                ends = time.monotonic() + within
                 for path in ("/-/healthy", "/metrics"):
                     # A new connection each time, as after a restart of the scraper.
-                    response = httpx.get(running.url.join(path), auth=auth, timeout=ends - time.monotonic())
-                    assert response.status_code == 200
-                ends = time.monotonic() + WITHIN
+                    while (answer := httpx.get(running.url.join(path), auth=auth, timeout=within)).status_code != 200:
+                        # It is asked to come back in a second.
+                        assert answer.status_code == 503
+                        time.sleep(float(answer.headers["retry-after"]))
+                    assert time.monotonic() < ends
             assert flood.connected >= size
             assert flood.is_alive()
     assert running.lines == []
