@@ -141,14 +141,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def command(*arguments: str, files: int | None = None) -> Iterator[Running]:
-    """Start the command, with a limit of open files, and end it."""
+def command(*arguments: str, files: int | None = None, measured: bool = False) -> Iterator[Running]:
+    """Start the command, with a limit of open files, with or without coverage, and end it."""
+    variables = environment() if measured else unmeasured(environment())
     words = [COMMAND, *arguments]
     if files is not None:
         words = ["/bin/sh", "-c", f'ulimit -n {files}; exec "$0" "$@"', *words]
-    process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=unmeasured(environment())
-    )
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=variables)
     assert process.stderr is not None
     lines: list[str] = []
     errors = process.stderr
@@ -225,7 +224,8 @@ def test_honest_requests_succeed_while_others_pipeline_requests_and_do_not_read(
 def test_idle_connections_leave_file_descriptors_for_the_api() -> None:
     with (
         command(*DEMO) as demo,
-        command(*LISTEN, "--api.url", demo.api, "--feed.ttl", "scores=0", files=64) as running,
+        # Only here does the command cut connections that have just arrived.
+        command(*LISTEN, "--api.url", demo.api, "--feed.ttl", "scores=0", files=64, measured=True) as running,
         contextlib.ExitStack() as stack,
     ):
         idle = [stack.enter_context(socket.create_connection(running.address)) for _ in range(150)]
@@ -252,7 +252,11 @@ def test_honest_requests_succeed_with_few_file_descriptors_while_others_connect_
 
 
 def test_accepting_pauses_without_file_descriptors_and_goes_on_afterwards() -> None:
-    with command(*LISTEN, "--api.url", "http://127.0.0.1:9") as running, contextlib.ExitStack() as stack:
+    # Only here does the command run out of file descriptors.
+    with (
+        command(*LISTEN, "--api.url", "http://127.0.0.1:9", measured=True) as running,
+        contextlib.ExitStack() as stack,
+    ):
         pid = running.process.pid
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
