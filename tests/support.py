@@ -76,7 +76,7 @@ def series(name: str, /, **labels: str) -> tuple[str, Labels]:
 
 
 _parsed: dict[str, tuple[tuple[str, Labels], float] | None] = {}
-"""What the reference parser makes of a line; None for comments. Most lines of a page are those of the page before."""
+"""Series and value by line, None for comments. Most lines of a page are those of the page before."""
 _MAX_PARSED = 50_000
 
 

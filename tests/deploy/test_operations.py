@@ -15,7 +15,7 @@ COSTS = {watched.strip(): int(cost) for watched, cost in re.findall(r"^\| ([^|]+
 
 
 SMALL = Size(miners=4, active_miners=3, chutes=6, servers=4)
-"""How large answers are does not matter for their number."""
+"""The size of answers does not change their number."""
 
 
 def settings(watched: str, simulator: Simulator) -> Settings:

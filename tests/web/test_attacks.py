@@ -33,7 +33,7 @@ DEMO = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0")
 WITHIN = 10.0
 """Seconds after which an honest request must have succeeded, whatever attackers do."""
 SLOWER = 30
-"""How many times as long as a request before the attack it may take instead, for machines that do much else."""
+"""On a busy machine, it may take this many times as long as before the attack."""
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
 LANDING = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 ESTABLISHED = 1
