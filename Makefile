@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench lock image release clean
+.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb image release clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ soak: $(DEV) ## Run the tests that take minutes: memory and files under bad answ
 test-containers: $(DEV) ## Build the container image and run it, the Kubernetes manifests and compose, as root
 	@scripts/system-packages containers
 	@scripts/test-containers $(ARGS)
+
+test-deb: $(DEV) ## Install, run, upgrade and purge the Debian package on machines that boot systemd, as root
+	@scripts/system-packages debian
+	@scripts/test-deb $(ARGS)
 
 test-newest: $(DEV) ## Run the integration tests with Prometheus 3 and VictoriaMetrics of Debian's next release
 	@scripts/system-packages
@@ -86,6 +90,9 @@ bench: $(DEV) ## Measure what is promised of speed and size, for docs/performanc
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock
+
+deb: $(DEV) ## Build the Debian package, dist/chutes-exporter_VERSION_ARCH.deb; ARCH=arm64 for another machine
+	@scripts/deb
 
 image: ## Build the container image
 	docker build --tag chutes-exporter:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' chutes_exporter/__init__.py) .

@@ -36,6 +36,7 @@ TESTS = ROOT / "tests"
 OTHER_FOLDERS = {
     "alertmanager": "the routing of alerts",
     "containers": "the image, the manifests and compose, run by podman",
+    "debian": "the Debian package, on machines that boot systemd",
     "deploy": "the image, the chart and the releases",
     "golden_pages": "whole pages, as they were reviewed",
     "grafana": "the dashboards",

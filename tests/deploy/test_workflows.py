@@ -118,7 +118,7 @@ def test_the_build_of_a_release_has_no_rights() -> None:
 def test_workflows_call_only_targets_and_files_that_exist() -> None:
     called = [found for _, step in steps() for found in re.findall(r"\bmake (\S+)", step.get("run", ""))]
     called = [name for name in called if name != '"$TARGET"'] + [row["target"] for row in MATRIX] + ROOT_TARGETS
-    expected = {"test", "soak", "test-newest", "test-containers", "test-readme", "image", "release"}
+    expected = {"test", "soak", "test-newest", "test-containers", "test-deb", "test-readme", "image", "release"}
     assert expected == set(called) <= TARGETS
     for _, job in jobs():
         if "uses" in job:
