@@ -2,7 +2,7 @@
 FROM python:3.13-slim-trixie AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/chutes-exporter
-COPY requirements.lock requirements-build.lock ./
+COPY requirements.lock requirements-build.lock requirements-sbom.lock ./
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes \
         -r requirements-build.lock && \
     python -m pip --python /opt/chutes-exporter/bin/python install \
@@ -12,6 +12,12 @@ COPY chutes_exporter ./chutes_exporter
 RUN python -m pip wheel --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir /dist . && \
     python -m pip --python /opt/chutes-exporter/bin/python install \
         --no-cache-dir --disable-pip-version-check --no-index --no-deps /dist/*.whl
+# A bill of materials: every package that is installed, with its version and license.
+RUN python -m venv --without-pip /opt/sbom && \
+    python -m pip --python /opt/sbom/bin/python install \
+        --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes -r requirements-sbom.lock && \
+    /opt/sbom/bin/cyclonedx-py environment --output-reproducible \
+        --output-file /opt/chutes-exporter/sbom.cdx.json /opt/chutes-exporter/bin/python
 
 FROM python:3.13-slim-trixie
 # The image needs no installer.

@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb image release clean
+.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -93,6 +93,9 @@ lock: $(DEV) ## Renew the lock files
 
 deb: $(DEV) ## Build the Debian package, dist/chutes-exporter_VERSION_ARCH.deb; ARCH=arm64 for another machine
 	@scripts/deb
+
+sbom: $(DEV) ## Write the bill of materials, dist/chutes-exporter-VERSION.cdx.json
+	@scripts/sbom
 
 image: ## Build the container image
 	docker build --tag chutes-exporter:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' chutes_exporter/__init__.py) .

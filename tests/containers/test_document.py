@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chutes_exporter.commands.status import ACTION_NEEDED
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
@@ -74,7 +75,7 @@ def clone(directory: Path) -> Path:
     return directory
 
 
-async def test_at_most_ten_lines_lead_to_the_first_metric(tmp_path: Path) -> None:
+async def test_at_most_ten_lines_lead_to_the_first_metric_and_the_status(tmp_path: Path) -> None:
     found = commands("The first metric")
     lines = TEXT.partition("```sh\n")[2].partition("```")[0].splitlines()
     assert len(found) <= len(lines) <= 10
@@ -87,8 +88,11 @@ async def test_at_most_ten_lines_lead_to_the_first_metric(tmp_path: Path) -> Non
         environment = programs(tmp_path / "bin", settings)
         directory = clone(tmp_path / "clone")
         try:
-            said = [await asyncio.to_thread(shell, command, environment, directory) for command in found]
+            said = [await asyncio.to_thread(shell, command, environment, directory) for command in found[:-1]]
+            needed = f"{found[-1]} || test $? = {ACTION_NEEDED}"
+            status = await asyncio.to_thread(shell, needed, environment, directory)
         finally:
             await asyncio.to_thread(podman, "rm", "--force", "--ignore", "--volumes", "--time=10", "chutes-exporter")
     assert "All checks passed." in said[-2]
     assert f'chutes_miner_watched{{hotkey="{HOTKEY}"}} 1' in said[-1]
+    assert status.startswith(HOTKEY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from typing import TYPE_CHECKING
@@ -54,6 +55,15 @@ def test_the_image_adds_at_most_30_megabytes_to_its_base() -> None:
     (base,) = set(re.findall(r"^FROM (python:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     added = inspect("image", IMAGE)["Size"] - inspect("image", f"docker.io/library/{base}")["Size"]
     assert 10e6 < added <= 30e6
+
+
+def test_the_image_lists_its_packages_as_the_document_shows() -> None:
+    document = (ROOT / "docs" / "containers.md").read_text()
+    (command,) = re.findall(r"`docker (run --rm --entrypoint cat [^`]+)`", document)
+    components = json.loads(podman(*command.split()))["components"]
+    found = {(one["name"].replace("_", "-").lower(), one["version"]) for one in components}
+    lock = (ROOT / "requirements.lock").read_text()
+    assert found >= set(re.findall(r"^([\w.-]+)==(\S+) \\$", lock, re.MULTILINE))
 
 
 def test_the_demo_serves_its_page_to_the_host(demo: str) -> None:

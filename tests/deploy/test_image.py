@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -46,6 +47,7 @@ def test_only_what_the_image_needs_is_sent_to_its_build() -> None:
     assert copied == {
         "requirements.lock",
         "requirements-build.lock",
+        "requirements-sbom.lock",
         "pyproject.toml",
         "README.md",
         "LICENSE",
@@ -113,6 +115,17 @@ def test_the_image_has_exactly_the_locked_packages(installed: Path) -> None:
     assert found == locked | {"chutes-exporter"}
     assert "pip" not in found
     assert not list((installed / "bin").glob("pip*"))
+
+
+def test_the_bill_of_materials_lists_every_installed_package_with_its_license(installed: Path) -> None:
+    bill = json.loads((installed / "sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    (packages,) = installed.glob("lib/python3*/site-packages")
+    found = {path.name.removesuffix(".dist-info") for path in packages.glob("*.dist-info")}
+    listed = {f"{one['name'].replace('-', '_')}-{one['version']}".lower() for one in bill["components"]}
+    assert {name.lower() for name in found} == listed
+    assert [one["name"] for one in bill["components"] if not one.get("licenses")] == []
+    assert str(installed) not in json.dumps(bill)
 
 
 def test_it_serves_as_a_user_without_rights_from_a_read_only_tree(installed: Path, tmp_path: Path) -> None:

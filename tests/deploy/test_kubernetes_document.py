@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import chutes_exporter
+from chutes_exporter.commands.status import ACTION_NEEDED
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from grafana.__main__ import DASHBOARDS
@@ -87,8 +88,10 @@ async def test_at_most_ten_lines_lead_to_the_first_metric(way: str, tmp_path: Pa
         await asyncio.to_thread(shell, [*lines[:helm], *installing], environment)
         with pod(cluster, environment, simulator.url, tmp_path / "log"):
             inside = {**environment, "CHUTES_EXPORTER_API_URL": simulator.url}
-            said = await asyncio.to_thread(shell, after, inside)
+            said = await asyncio.to_thread(shell, after[:-1], inside)
+            status = await asyncio.to_thread(shell, [f"{after[-1]} || test $? = {ACTION_NEEDED}"], inside)
     assert "All checks passed." in said
+    assert status.startswith(HOTKEY)
     assert said.splitlines()[-1] == f'chutes_miner_watched{{hotkey="{HOTKEY}"}} 1'
     dashboards = {
         name: text

@@ -63,6 +63,21 @@ def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built:
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name or name.startswith(".cache")]
 
 
+def test_the_urls_of_the_project_lead_to_files_that_exist(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+    urls = dict(re.findall(r"^Project-URL: (\w+), (\S+)$", metadata, re.MULTILINE))
+    assert urls.keys() == {"Homepage", "Documentation", "Changelog", "Issues"}
+    home = urls["Homepage"]
+    # The runbooks of the alerts are in the same repository.
+    assert f"runbook_url: {home}/blob/main/" in (ROOT / "prometheus" / "rules" / "alerts.yml").read_text()
+    assert {url.startswith(home) for url in urls.values()} == {True}
+    for url in urls.values():
+        path = url.removeprefix(f"{home}/blob/main/").partition("#")[0]
+        assert path == url or (ROOT / path).exists()
+
+
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
 def test_the_demo_starts_from_what_was_built(built: Path, kind: str, tmp_path: Path) -> None:
     (package,) = built.glob(kind)
