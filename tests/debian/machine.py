@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SYSTEM = ROOT / ".cache" / "deb" / "root"
-"""What every machine starts with. No machine changes it."""
+"""The files that every machine starts with. No machine changes them."""
 SYSTEMD = ("/usr/lib/systemd/systemd", "--system", "--log-target=console")
 CLONE = "/root/clone"
 """The folder where users run commands."""
 ENVIRONMENT = "/etc/chutes-exporter/environment"
 SETTINGS = f"MINER_SS58={HOTKEY}\nMINER_SEED={TEST_SEED}\nCHUTES_EXPORTER_API_URL=http://127.0.0.1:10065\n"
-"""What users write into the environment file, and the address of the simulated API."""
+"""The lines that users write into the environment file, and the address of the simulated API."""
 TIMEOUT = 120.0
 """Seconds that a command may take."""
 _NAMESPACES = ("--mount", "--pid", "--cgroup", "--net", "--uts", "--ipc")
