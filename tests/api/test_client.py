@@ -588,3 +588,21 @@ async def test_certificates_of_authorities_are_loaded_only_for_https(monkeypatch
     await ChutesClient("http://127.0.0.1:9").aclose()
     with pytest.raises(ClientSetupError, match="the list of authorities is read"):
         ChutesClient("https://127.0.0.1:9")
+
+
+FIRST_REQUEST = """
+import asyncio, sys
+from chutes_exporter.api import ChutesClient
+async def main():
+    async with ChutesClient(sys.argv[1]) as client:
+        before = set(sys.modules)
+        await client.scores()
+        print(*sorted(set(sys.modules) - before))
+asyncio.run(main())
+"""
+
+
+async def test_the_first_request_imports_nothing(simulator: Simulator) -> None:
+    words = [sys.executable, "-c", FIRST_REQUEST, simulator.url]
+    result = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, check=True)
+    assert result.stdout == "\n"
