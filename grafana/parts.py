@@ -39,11 +39,15 @@ MINERS: Final = 'hotkey=~"$hotkey"'
 SUCCESS: Final = "chutes_feed_last_success_timestamp_seconds"
 WATCHED_SUCCESS: Final = "instance_hotkey_feed:chutes_feed_last_success:watched"
 
+PercentChange = common.PercentChangeColorMode
+"""`STANDARD` where more is better, `INVERTED` where less is, and `SAME_AS_VALUE` where neither is."""
+
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 _COLUMNS = 24
-_LOW = 8
 _LOWEST = -1e12
 _HAIR = 1e-9
+_NAME_SIZE = 14
+"""Pixels of the name beside a large number."""
 _LETTERS = string.ascii_uppercase
 
 
@@ -159,7 +163,7 @@ class Column:
         unit: Grafana's name of the unit.
         decimals: Digits after the point; as many as needed when None.
         states: Values, or texts, that mean states.
-        width: In pixels.
+        width: The least width in pixels. Columns share the space that is left; a table that lacks space scrolls.
         link: The address that a click opens.
         tooltip: The title of the link. `${__data.fields.hotkey}` shows a value of the row.
         thresholds: From which value on it has which colour.
@@ -261,25 +265,25 @@ def stat_panel(
     decimals: int | None = None,
     empty: str = "no data",
     trend: bool = False,
-    lower_is_better: bool = False,
+    change: PercentChange | None = None,
     size: tuple[int, int] = (4, 4),
 ) -> Panel:
-    """Make a stat: a large number, or the state that it means.
+    """Make a stat: a large number, or the state that it means, beside the legend of its query.
 
     Args:
         title: The name of the number.
         description: What to do when it looks bad.
-        queries: Each gives a number.
+        queries: Each gives a number. Their legends are short, and say of what it is.
         unit: Grafana's name of the unit.
         states: Values that mean states.
         thresholds: From which value on it has which colour.
         decimals: Digits after the point; as many as needed when None.
         empty: The text when there is no data.
-        trend: Whether to show a sparkline and the change over the time range.
-        lower_is_better: Whether a fall is good.
+        trend: Whether to show a sparkline.
+        change: Whether to show the change over the time range in percent, and its colours. Not for numbers that are
+            often 0 or do not change: Grafana shows infinity, and 0 % in red.
         size: Columns and grid rows.
     """
-    colors = common.PercentChangeColorMode.INVERTED if lower_is_better else common.PercentChangeColorMode.STANDARD
     panel = (
         stat.Panel()
         .title(title)
@@ -293,9 +297,12 @@ def stat_panel(
         .no_value(empty)
         .graph_mode(common.BigValueGraphMode.AREA if trend else common.BigValueGraphMode.NONE)
         .color_mode(common.BigValueColorMode.VALUE)
-        .justify_mode(common.BigValueJustifyMode.CENTER)
-        .show_percent_change(show_percent_change=trend)
-        .percent_change_color_mode(colors)
+        # With a name, the number is above the sparkline. Without one, it would be on it.
+        .text_mode(common.BigValueTextMode.VALUE_AND_NAME)
+        .justify_mode(common.BigValueJustifyMode.AUTO)
+        .text(common_builders.VizTextDisplayOptions().title_size(_NAME_SIZE))
+        .show_percent_change(show_percent_change=change is not None)
+        .percent_change_color_mode(change or PercentChange.STANDARD)
         # The last value, as "last not null" leaves NaN out.
         .reduce_options(common_builders.ReduceDataOptions().calcs(["last"]).values(values=False))
     )
@@ -317,7 +324,7 @@ def graph(
     bars: bool = False,
     calcs: Sequence[str] = ("lastNotNull", "min", "max"),
     empty: str = NO_DATA,
-    size: tuple[int, int] = (12, 8),
+    size: tuple[int, int] = (12, 9),
 ) -> Panel:
     """Make a graph of at most ten lines over time, with one unit.
 
@@ -345,8 +352,9 @@ def graph(
         .no_value(empty)
         .min(0)
         .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
-        .fill_opacity(80 if bars else 40 if stacked else 0)
-        .line_width(1)
+        .fill_opacity(80 if bars or stacked else 0)
+        # A part of nothing would be a line on top of the others.
+        .line_width(0 if stacked else 1)
         .show_points(common.VisibilityMode.NEVER)
         .span_nulls(span_nulls=False)
         .stacking(
@@ -354,14 +362,7 @@ def graph(
             .mode(common.StackingMode.NORMAL if stacked or bars else common.StackingMode.NONE)
             .group("A")
         )
-        .legend(
-            common_builders.VizLegendOptions()
-            .display_mode(common.LegendDisplayMode.TABLE)
-            # Below a low graph, only one line of the legend would be seen.
-            .placement(common.LegendPlacement.RIGHT if size[1] < _LOW else common.LegendPlacement.BOTTOM)
-            .show_legend(show_legend=True)
-            .calcs(list(calcs))
-        )
+        .legend(_legend(calcs, states))
         .tooltip(
             common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
         )
@@ -370,6 +371,16 @@ def graph(
         panel.decimals(decimals)
     _overrides(panel, queries, states)
     return Panel(panel, queries, size)
+
+
+def _legend(calcs: Sequence[str], states: Sequence[State]) -> common_builders.VizLegendOptions:
+    """Make a table of lines beside the graph, where ten have space. Grafana moves it below on a narrow screen.
+
+    There, few lines are seen: of states, those that cost most, whose names come last.
+    """
+    legend = common_builders.VizLegendOptions().display_mode(common.LegendDisplayMode.TABLE)
+    legend.placement(common.LegendPlacement.RIGHT).show_legend(show_legend=True).calcs(list(calcs))
+    return legend.sort_by("Name").sort_desc(sort_desc=True) if states else legend
 
 
 def timeline(
@@ -496,7 +507,9 @@ def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
     if column.states or column.thresholds:
         yield models.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"})
     if column.width:
-        yield models.DynamicConfigValue(id_val="custom.width", value=column.width)
+        yield models.DynamicConfigValue(id_val="custom.minWidth", value=column.width)
+    if column.states:
+        yield models.DynamicConfigValue(id_val="custom.align", value="left")
     if column.link:
         link = {"title": column.tooltip or f"Show this {column.title.lower()}", "url": column.link}
         yield models.DynamicConfigValue(id_val="links", value=[link])
@@ -508,12 +521,13 @@ def board_link(uid: str, **variables: str) -> str:
     return f"/d/{uid}?{chosen}&${{job:queryparam}}&${{instance:queryparam}}&${{__url_time_range}}"
 
 
+HOTKEY_WIDTH: Final = 130
 MINER_COLUMNS: Final = (
     Column("hotkey", ""),
     Column(
         "miner",
         "Miner",
-        width=135,
+        width=HOTKEY_WIDTH,
         link=board_link("chutes-overview", hotkey="${__data.fields.hotkey}"),
         tooltip="${__data.fields.hotkey}",
     ),
@@ -595,6 +609,7 @@ class Variable:
         all_value: The regular expression for "All"; the values themselves when empty.
         regex: Takes text and value out of the answer.
         multi: Whether several values can be chosen, or all.
+        ordered: Whether the answer has the order in which the values are offered. The first is chosen at first.
     """
 
     label: str
@@ -603,7 +618,14 @@ class Variable:
     all_value: str = ".+"
     regex: str = ""
     multi: bool = True
+    ordered: bool = False
 
+
+_WATCHED: Final = f"max by (hotkey) ({select('chutes_miner_watched', EXPORTERS)})"
+_SHARE: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
+_SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_registered', EXPORTERS)}[1d]))"
+_CANDIDATES: Final = f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
+"""All miners: first the watched ones with a score, then the others with a score, each from the best to the worst."""
 
 VARIABLES: Final = {
     "cluster": Variable(
@@ -629,10 +651,13 @@ VARIABLES: Final = {
     ),
     "miner": Variable(
         "Miner",
-        "Any miner that the exporters export. With --miners all, that is every miner of the subnet.",
-        f"label_values(chutes_miner_registered{{{EXPORTERS}}}, hotkey)",
+        "Any miner that the exporters export, the watched ones first. With --miners all, that is every miner of the "
+        "subnet.",
+        f"query_result(sort_desc({short(_CANDIDATES)}))",
         all_value="",
+        regex='/hotkey="(?<value>[^"]+)|miner="(?<text>[^"]+)/g',
         multi=False,
+        ordered=True,
     ),
     "server": Variable(
         "Server",
@@ -663,7 +688,7 @@ def _variable(name: str) -> builders.QueryVariable:
             }
         )
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(models.VariableSort.ALPHABETICAL_ASC)
+        .sort(models.VariableSort.DISABLED if variable.ordered else models.VariableSort.ALPHABETICAL_ASC)
         .multi(multi=variable.multi)
         .include_all(include_all=variable.multi)
         .regex(variable.regex)

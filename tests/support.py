@@ -370,6 +370,8 @@ class Prometheus:
                     f"--storage.tsdb.path={self.directory / 'data'}",
                     "--storage.tsdb.retention.time=100y",
                     f"--web.listen-address={address}",
+                    # For the pictures, which replace series.
+                    "--web.enable-admin-api",
                     # Otherwise it takes 5 seconds until the first scrape.
                     "--scrape.discovery-reload-interval=100ms",
                     # It drops what fires before it has found the Alertmanager.

@@ -6,6 +6,7 @@ from typing import Final
 
 from grafana.parts import (
     EXPORTERS,
+    HOTKEY_WIDTH,
     Board,
     Column,
     Query,
@@ -17,7 +18,7 @@ from grafana.parts import (
     table_panel,
     top_ten_at_end,
 )
-from grafana.states import LOADED, ORANGE, READING, RED, UP
+from grafana.states import FEED_STATE, LOADED, ORANGE, READING, RED, UP
 from grafana.worlds import ALL, FADING, SICK
 
 FEEDS: Final = {"hotkey": "~$hotkey|"}
@@ -57,10 +58,10 @@ EXPORTER: Final = Board(
 
 EXPORTER.show(
     stat_panel(
-        "Exporters up",
+        "Exporters",
         "Share of the exporters of the past week that Prometheus can scrape. Below 100 %, look for the one that is "
         "down in the table below, and check its process and network.",
-        [Query(f"avg({select('up', EXPORTERS)} {SEEN})", data=ALL)],
+        [Query(f"avg({select('up', EXPORTERS)} {SEEN})", "up", ALL)],
         unit="percentunit",
         decimals=0,
         thresholds=[(float("-inf"), RED), (1, "text")],
@@ -70,49 +71,48 @@ EXPORTER.show(
     stat_panel(
         "Rules",
         "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, and no alert can fire.",
-        [Query("prometheus:chutes_rules:loaded or on () vector(0)", data=ALL)],
+        [Query("prometheus:chutes_rules:loaded or on () vector(0)", "status", ALL)],
         states=LOADED,
         size=(4, 4),
     ),
     stat_panel(
-        "Feeds failing",
+        "Failing",
         "Feeds whose last request failed. Their metrics stay until the answer reaches its maximum age. The table of "
         "feeds shows why they fail.",
-        [Query(f"count({FEED_UP} == 0) or on () 0 * count({FEED_UP})")],
+        [Query(f"count({FEED_UP} == 0) or on () 0 * count({FEED_UP})", "feeds")],
         thresholds=[(1, ORANGE)],
         decimals=0,
         empty="no exporter",
         size=(4, 4),
     ),
     stat_panel(
-        "Feeds without data",
+        "No data",
         "Feeds whose newest good answer has reached its maximum age. Their metrics are gone, and alerts on them are "
         "silent.",
-        [Query(f"count(time() - {SUCCESS} > on (feed, hotkey) {MAX_AGE}) or on () 0 * count({MAX_AGE})")],
+        [Query(f"count(time() - {SUCCESS} > on (feed, hotkey) {MAX_AGE}) or on () 0 * count({MAX_AGE})", "feeds")],
         thresholds=[(1, RED)],
         decimals=0,
         empty="no exporter",
         size=(4, 4),
     ),
     stat_panel(
-        "Doubted feeds",
+        "Doubted",
         "Feeds whose newest answer is valid but probably wrong, for example incomplete. The table of feeds has the "
         "reason, and the runbook of ChutesDataIncomplete explains it.",
-        [Query(f"count({DOUBTED}) or on () 0 * count({FEED_UP})")],
+        [Query(f"count({DOUBTED}) or on () 0 * count({FEED_UP})", "feeds")],
         thresholds=[(1, ORANGE)],
         decimals=0,
         empty="no exporter",
         size=(4, 4),
     ),
     stat_panel(
-        "Requests per hour",
+        "Requests",
         f"Requests of the busiest exporter to the API in the past hour. One key causes at most {BUDGET}. "
         "More exporters, more keys or a shorter --feed.ttl cause more.",
-        [Query(f"max(sum by (job, instance) (increase({REQUESTS}[1h])))", data=FADING)],
+        [Query(f"max(sum by (job, instance) (increase({REQUESTS}[1h])))", "per hour", FADING)],
         decimals=0,
         empty="no requests",
         trend=True,
-        lower_is_better=True,
         size=(4, 4),
     ),
     table_panel(
@@ -134,7 +134,7 @@ EXPORTER.show(
         ],
         [
             Column("A", "State", states=UP, width=80),
-            Column("instance", "Exporter", width=190),
+            Column("instance", "Exporter", width=220),
             Column("job", "Job", width=110),
             Column("version", "Version", width=90),
             Column("python", "Python", width=80),
@@ -143,11 +143,11 @@ EXPORTER.show(
             Column("E", "Memory", "bytes", 0, width=100),
             Column("F", "Series of limit", "percentunit", 0, width=120, thresholds=[(0.8, ORANGE), (1, RED)]),
             Column("G", "Configuration", states=LOADED, width=120),
-            Column("H", "Clock offset", "s", 1, thresholds=[(120, ORANGE), (600, RED)]),
+            Column("H", "Clock offset", "s", 1, width=110, thresholds=[(120, ORANGE), (600, RED)]),
         ],
         empty="No exporter: none was scraped within a week",
         sort=("State", False),
-        size=(24, 5),
+        size=(24, 4),
     ),
     table_panel(
         "Feeds",
@@ -167,21 +167,21 @@ EXPORTER.show(
             ),
         ],
         [
-            Column("A", "State", states=UP, width=80),
+            Column("A", "State", states=FEED_STATE, width=80),
             Column("feed", "Feed", width=180),
-            Column("hotkey", ""),
-            Column("miner", "Miner", width=110),
-            Column("C", "Age", "s", 0, width=90),
-            Column("D", "Bound", "s", 0, width=90),
-            Column("E", "Age of bound", "percentunit", 0, width=110, thresholds=[(0.5, ORANGE), (1, RED)]),
+            Column("reason", "Reason", width=150),
+            Column("doubt", "Doubt", width=120),
+            Column("C", "Age", "s", 1, width=100),
+            Column("D", "Maximum age", "s", 1, width=120),
+            Column("E", "Share of maximum", "percentunit", 0, width=145, thresholds=[(0.5, ORANGE), (1, RED)]),
             Column("F", "Records", "none", 0, width=90),
             Column("G", "Rejected", "none", 0, width=90, thresholds=[(1, ORANGE)]),
-            Column("reason", "Reason", width=150),
-            Column("doubt", "Doubt"),
+            Column("hotkey", ""),
+            Column("miner", "Miner", width=HOTKEY_WIDTH),
         ],
         empty="No feed known: the exporter is down, or has sent no request yet",
         sort=("State", False),
-        size=(24, 9),
+        size=(24, 10),
     ),
     graph(
         "Requests per hour by endpoint",
@@ -191,7 +191,6 @@ EXPORTER.show(
         unit="none",
         decimals=0,
         calcs=("lastNotNull", "max"),
-        size=(12, 8),
     ),
     graph(
         "Requests per hour by result",
@@ -201,7 +200,6 @@ EXPORTER.show(
         unit="none",
         decimals=0,
         calcs=("lastNotNull", "max"),
-        size=(12, 8),
     ),
 )
 

@@ -66,7 +66,7 @@ FLEET.show(
     stat_panel(
         "GPUs",
         "GPUs of the chosen servers. If some are missing, compare with the table of servers, and look at the machine.",
-        [Query(or_load_rules(f"sum({recorded(COUNT, **ON_SERVERS)})"), data=STOCKED)],
+        [Query(or_load_rules(f"sum({recorded(COUNT, **ON_SERVERS)})"), "all", STOCKED)],
         decimals=0,
         empty="no GPUs known",
         trend=True,
@@ -78,7 +78,8 @@ FLEET.show(
         [
             Query(
                 or_load_rules(f"{_gpus('~earning|disabled')} / on () sum({recorded(COUNT, **ON_SERVERS)})"),
-                data=STOCKED,
+                "of all GPUs",
+                STOCKED,
             )
         ],
         unit="percentunit",
@@ -94,14 +95,14 @@ FLEET.show(
         [
             Query(
                 or_load_rules(f"({_gpus('idle')} or on () 0 * sum({recorded(COUNT, **ON_SERVERS)}))"),
-                data=STOCKED,
+                "GPUs",
+                STOCKED,
             )
         ],
         decimals=0,
         thresholds=[(1, ORANGE)],
         empty="no GPUs known",
         trend=True,
-        lower_is_better=True,
         size=(5, 4),
     ),
     stat_panel(
@@ -110,23 +111,24 @@ FLEET.show(
         [
             Query(
                 or_load_rules(f"({_gpus('unverified')} or on () 0 * sum({recorded(COUNT, **ON_SERVERS)}))"),
-                data=STOCKED,
+                "GPUs",
+                STOCKED,
             )
         ],
         decimals=0,
         thresholds=[(1, RED)],
         empty="no GPUs known",
         trend=True,
-        lower_is_better=True,
         size=(5, 4),
     ),
     stat_panel(
-        "Idle cost, per day",
+        "Idle cost",
         "Cost of the GPUs that are idle or unverified, in US dollars a day at the present rate. It needs --gpu.cost.",
         [
             Query(
                 f"24 * sum({recorded('hotkey_state:chutes_fleet_cost_usd_per_hour:sum', state='~idle|unverified')})",
-                data=SICK,
+                "per day",
+                SICK,
             )
         ],
         unit="currencyUSD",
@@ -134,7 +136,6 @@ FLEET.show(
         thresholds=[(0.01, ORANGE)],
         empty="needs --gpu.cost",
         trend=True,
-        lower_is_better=True,
         size=(4, 4),
     ),
     table_panel(
@@ -173,21 +174,21 @@ FLEET.show(
             Column(
                 "server",
                 "Server",
-                width=150,
+                width=130,
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
             ),
-            *MINER_COLUMNS,
-            Column("gpu", "Model", width=100),
-            Column("A", "GPUs", "none", 0, width=70),
+            Column("D", "Idle", "none", 0, width=60, thresholds=[(1, ORANGE)]),
+            Column("E", "Unverified", "none", 0, width=110, thresholds=[(1, RED)]),
             Column("B", "Earning", "none", 0, width=80),
             Column("C", "Starting", "none", 0, width=80),
-            Column("D", "Idle", "none", 0, width=70, thresholds=[(1, ORANGE)]),
-            Column("E", "Unverified", "none", 0, width=95, thresholds=[(1, RED)]),
-            Column("H", "Idle cost, 1 day", "currencyUSD", 2, width=120),
+            Column("A", "GPUs", "none", 0, width=65),
+            Column("gpu", "Model", width=100),
+            Column("H", "Idle cost, 1 day", "currencyUSD", 2, width=130),
+            *MINER_COLUMNS,
             Column("F", "Maintenance", states=PENDING, width=110),
-            Column("G", "Upgrade needed", states=PENDING, width=130),
+            Column("G", "Upgrade needed", states=PENDING, width=135),
             Column("tee", "TEE", width=60),
-            Column("ip", "Address"),
+            Column("ip", "Address", width=130),
         ],
         empty="No servers known. They need the miner's key and the rules.",
         sort=("Unverified", True),
@@ -199,15 +200,17 @@ FLEET.show(
         "Choose a server above to see its GPUs alone.",
         [
             Query(
-                "max by (server, gpu, device_index, gpu_id) "
-                f"({STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end()))",
-                "{{server}} {{gpu}} #{{device_index}}",
+                # Prometheus orders series by their labels, and a capital letter comes first.
+                "max by (GPU, gpu_id) (label_join("
+                f"{STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end())"
+                ', "GPU", " #", "server", "device_index"))',
+                "{{GPU}}",
                 STOCKED,
             )
         ],
         states=GPU,
         empty=NO_GPUS,
-        size=(24, 9),
+        size=(24, 12),
     ),
     table_panel(
         "Verification errors",
@@ -220,11 +223,11 @@ FLEET.show(
             ),
         ],
         [
-            Column("server", "Server", width=150),
-            Column("gpu", "Model", width=100),
+            Column("server", "Server", width=130),
+            Column("error", "Error", width=320),
             Column("B", "Verified", states=FLAG, width=80),
-            Column("error", "Error"),
-            Column("gpu_id", "GPU", width=330),
+            Column("gpu", "Model", width=100),
+            Column("gpu_id", "GPU", width=320),
         ],
         empty="No GPU has a verification error, if the numbers above are known",
         sort=("Server", False),
@@ -251,13 +254,13 @@ FLEET.fold(
         ],
         [
             Column("A", "State", states=GPU, width=100),
-            Column("server", "Server", width=150),
-            Column("gpu", "Model", width=100),
+            Column("server", "Server", width=130),
             Column("device_index", "Slot", width=60),
-            Column("chute_name", "Chute"),
-            Column("D", "In instances, 1 day", "percentunit", 0, width=150),
-            Column("C", "Verified since", "s", 0, width=120),
-            Column("gpu_id", "GPU", width=330),
+            Column("gpu", "Model", width=100),
+            Column("chute_name", "Chute", width=250),
+            Column("D", "In instances, 1 day", "percentunit", 0, width=155),
+            Column("C", "Verified since", "s", 1, width=120),
+            Column("gpu_id", "GPU", width=320),
         ],
         empty=NO_GPUS,
         sort=("State", False),
@@ -325,7 +328,7 @@ FLEET.fold(
 )
 
 FLEET.fold(
-    "Hardware (needs DCGM metrics in the same Prometheus)",
+    "Hardware (DCGM)",
     graph(
         "GPU utilisation by server",
         "Average utilisation that DCGM measures on GPUs of an instance, for the ten servers with the lowest. GPUs "

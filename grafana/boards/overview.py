@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -10,9 +11,9 @@ import yaml
 from grafana.parts import (
     ALERTS,
     MINER_COLUMNS,
-    MINERS,
     Board,
     Column,
+    PercentChange,
     Query,
     board_link,
     events_per_hour,
@@ -27,11 +28,10 @@ from grafana.parts import (
     top_ten_at_end,
     with_chute_name,
 )
-from grafana.states import GPU, ORANGE, RED, REGISTERED, SEVERITY, State
+from grafana.states import GPU, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, State
 from grafana.worlds import ALARMED, ALL, BUSY, FADING_KEYED, NEEDS_A_DAY, SICK, STOCKED, World
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
-JOB_OR_NONE: Final = 'job=~"$job|"'
 ALERT_LABELS: Final = "alertname, severity, hotkey, server, gpu, feed"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
 
@@ -51,6 +51,29 @@ COSTS: Final = tuple(
 """The cost of each alert, as its rule has it."""
 
 
+_FIRING: Final = tuple(str(one.value) for one in COSTS)
+"""Names of alerts, each with a severity."""
+
+
+def _problem(alert: str) -> str:
+    """Return the name of an alert in words: `GPUs idle` for `ChutesGpusIdle`."""
+    first, *others = re.findall("[A-Z][a-z]+", alert.removeprefix("Chutes"))
+    return " ".join([{"Gpus": "GPUs", "Gpu": "GPU", "Api": "API"}.get(first, first), *map(str.lower, others)])
+
+
+def _problem_color(severities: set[str]) -> str:
+    """Return the colour of an alert. One that can be critical or a warning has none: its severity stands beside it."""
+    if {"critical", "warning"} <= severities:
+        return PLAIN
+    return RED if "critical" in severities else ORANGE
+
+
+PROBLEMS: Final = tuple(
+    State(name, _problem(name), _problem_color({one.split()[1] for one in _FIRING if one.split()[0] == name}))
+    for name in sorted({one.split()[0] for one in _FIRING})
+)
+
+
 def _gpus(states: str) -> str:
     return f"sum by (hotkey) ({recorded('hotkey_state:chutes_fleet_gpus:sum', state=states)})"
 
@@ -67,45 +90,64 @@ OVERVIEW: Final = Board(
 
 OVERVIEW.show(
     stat_panel(
-        "Score share",
+        "Critical",
+        "Alerts that mean lost money or a lost seat, and that somebody can act on now. The table below lists all "
+        "alerts.",
+        [
+            Query(
+                or_load_rules(f"count({_alerts(severity='critical')}) or on () 0 * prometheus:chutes_rules:loaded"),
+                "alerts",
+                ALL,
+            )
+        ],
+        thresholds=[(1, RED)],
+        decimals=0,
+        trend=True,
+        size=(4, 4),
+    ),
+    stat_panel(
+        "Score",
         "Share of all scores: the compute units of the past day. Weights, and then the incentive, follow it within 1 "
         "to 3 hours. The small number is the change over the time range.",
-        [Query(or_load_rules(f"sum({SHARE})"), data=BUSY)],
+        [Query(or_load_rules(f"sum({SHARE})"), "share", BUSY)],
         unit="percentunit",
         decimals=2,
         empty="no score",
         trend=True,
-        size=(5, 4),
+        change=PercentChange.STANDARD,
+        size=(4, 4),
     ),
     stat_panel(
-        "Heading share",
+        "Heading",
         "The score share that the miners reach within a day if all instances continue. Below the score share, the "
         "score is about to fall: look for idle GPUs. Without a key it is the share of compute units of the past hour.",
-        [Query(or_load_rules(f"sum({HEADING})"))],
+        [Query(or_load_rules(f"sum({HEADING})"), "share")],
         unit="percentunit",
         decimals=2,
         trend=True,
-        size=(5, 4),
+        change=PercentChange.STANDARD,
+        size=(4, 4),
     ),
     stat_panel(
         "Rank",
         "Rank by score among all miners; 1 is the best. With several miners, it is the rank of the best one. If the "
-        "rank gets worse while the share stays the same, other miners grow.",
-        [Query(or_load_rules(f"min({RANK})"), data=BUSY)],
+        "rank gets worse while the share stays the same, other miners grow. The small number is the change over the "
+        "time range.",
+        [Query(or_load_rules(f"min({RANK})"), "by score", BUSY)],
         decimals=0,
         empty="no score",
         trend=True,
-        lower_is_better=True,
+        change=PercentChange.SAME_AS_VALUE,
         size=(4, 4),
     ),
     stat_panel(
-        "GPU-hours lost, 24 h",
+        "GPU-hours lost",
         "Hours of the past day in which GPUs were in no instance, with their cost where --gpu.cost gives it. The "
         "Fleet board shows on which servers.",
         [
             Query(
                 or_load_rules(f"sum({recorded('hotkey:chutes_fleet_gpu_hours_lost:sum1d')})"),
-                "GPU-hours",
+                "in 24 h",
                 STOCKED | {World.DOWN},
             ),
             Query(
@@ -118,29 +160,13 @@ OVERVIEW.show(
         decimals=0,
         empty="no GPUs known",
         trend=True,
-        lower_is_better=True,
-        size=(5, 4),
-    ),
-    stat_panel(
-        "Critical alerts",
-        "Alerts that mean lost money or a lost seat, and that somebody can act on now. The table below lists all "
-        "alerts.",
-        [
-            Query(
-                or_load_rules(f"count({_alerts(severity='critical')}) or on () 0 * prometheus:chutes_rules:loaded"),
-                data=ALL,
-            )
-        ],
-        thresholds=[(1, RED)],
-        decimals=0,
-        trend=True,
-        lower_is_better=True,
-        size=(5, 4),
+        change=PercentChange.INVERTED,
+        size=(8, 4),
     ),
     table_panel(
         "Miners",
-        "The watched miners. A click on a miner selects it, a click on its problem opens the runbook, and a click on "
-        "its idle or unverified GPUs opens the Fleet board.",
+        "The watched miners with the gravest alert of each. A click on a miner selects it. A click on its problem "
+        "opens the runbook. A click on its idle or unverified GPUs opens the Fleet board.",
         [
             Query(short(f"{recorded('hotkey:chutes_miner_registered:newest')}")),
             Query(SHARE, data=BUSY),
@@ -151,16 +177,17 @@ OVERVIEW.show(
             Query(_gpus("idle"), data=STOCKED),
             Query(_gpus("unverified"), data=STOCKED),
             Query(
-                f"topk by (hotkey) (1, max by (hotkey, alertname) ("
-                f"{select('ALERTS', JOB_OR_NONE, MINERS, alertstate='firing', severity='~critical|warning')}))",
+                f"bottomk by (hotkey) (1, min by (hotkey, alertname) ({recorded('alert:chutes_alerts:severity')}) < 2)",
                 data=ALARMED,
             ),
         ],
         [
             *MINER_COLUMNS,
+            Column("alertname", "Problem", states=PROBLEMS, width=220, link=RUNBOOK, tooltip="Open the runbook"),
+            Column("I", "Severity", states=SEVERITY, width=80),
             Column("A", "Seat", states=REGISTERED, width=90),
-            Column("B", "Share", "percentunit", 2, width=80),
-            Column("C", "Heading", "percentunit", 2, width=80),
+            Column("B", "Share", "percentunit", 2, width=90),
+            Column("C", "Heading", "percentunit", 2, width=90),
             Column("D", "Rank", "none", 0, width=60),
             Column("E", "Earning", "none", 0, width=80),
             Column("F", "Starting", "none", 0, width=80),
@@ -182,7 +209,6 @@ OVERVIEW.show(
                 thresholds=[(1, RED)],
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
             ),
-            Column("alertname", "Alert", link=RUNBOOK, tooltip="Open the runbook"),
         ],
         empty="No miner is watched, or the rules are not loaded",
         sort=("Share", True),
@@ -201,16 +227,16 @@ OVERVIEW.show(
             ),
         ],
         [
-            Column("A", "Severity", states=SEVERITY, width=80),
-            Column("alertname", "Alert", width=220, link=RUNBOOK, tooltip="Open the runbook"),
+            Column("A", "Severity", states=SEVERITY, width=100),
+            Column("alertname", "Alert", width=230, link=RUNBOOK, tooltip="Open the runbook"),
             *MINER_COLUMNS,
-            Column("server", "Server", width=110),
-            Column("gpu", "Model", width=80),
-            Column("feed", "Feed", width=110),
-            Column("B", "Age", "s", 0, width=80),
-            Column("cost", "Cost", states=COSTS),
+            Column("B", "Age", "s", 1, width=90),
+            Column("cost", "Cost", states=COSTS, width=420),
+            Column("server", "Server", width=130),
+            Column("gpu", "Model", width=90),
+            Column("feed", "Feed", width=170),
         ],
-        empty="No alert fires, if the number of critical alerts above is 0",
+        empty="No alert fires, if the number of critical alerts is known",
         sort=("Severity", False),
         size=(24, 5),
     ),
@@ -352,7 +378,7 @@ OVERVIEW.fold(
 )
 
 OVERVIEW.fold(
-    "Money (estimates; they need --gpu.cost, --subnet.daily-emission and --alpha.price)",
+    "Money (estimates)",
     graph(
         "Estimated earnings and costs",
         "Estimates in US dollars a day: incentive share x daily emission x price of alpha, the cost of all GPUs, and "
@@ -420,11 +446,11 @@ OVERVIEW.fold(
         ],
         [
             Column("chute_id", ""),
-            Column("name", "Chute", link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
-            Column("B", "Units, 1 h", "short", 0, width=110),
-            Column("A", "Units, 1 day", "short", 0, width=110),
+            Column("name", "Chute", width=250, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+            Column("B", "Units, 1 h", "short", 1, width=110),
+            Column("A", "Units, 1 day", "short", 1, width=125),
             Column("C", "Time, 1 day", "s", 1, width=110),
-            Column("D", "Instances, 1 day", "none", 0, width=130),
+            Column("D", "Instances, 1 day", "none", 0, width=135),
             Column("E", "With bounty", "none", 0, width=110),
         ],
         empty="No work by chute. It needs --collector.stats_per_chute, which is on with a hotkey.",

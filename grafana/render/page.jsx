@@ -185,9 +185,11 @@ function Dashboard({ request, placed, height, shared, onError }) {
 
 const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
 
-// What is not seen whole: titles of panels, and names of rows.
+// What is not seen whole: titles of panels, and headings of columns.
 const cut = () =>
-  [...document.querySelectorAll('main h2')].filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent);
+  [...document.querySelectorAll('main h2, [role=columnheader] button')]
+    .filter((one) => one.scrollWidth > one.clientWidth + 1)
+    .map((one) => one.textContent);
 
 window.draw = async (request) => {
   const errors = [];

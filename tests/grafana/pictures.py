@@ -22,7 +22,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
+from urllib.request import urlopen
 
 from playwright.async_api import async_playwright
 
@@ -75,14 +76,37 @@ def rule_levels(expressions: Mapping[str, str]) -> list[list[str]]:
     return levels
 
 
+def forget(directory: Path, names: Iterable[str]) -> None:
+    """Remove series, and make blocks of all others, so that series of the same time can be added."""
+    data, rest = directory / "data", directory / "rest"
+    with Prometheus(directory) as prometheus:
+        admin = f"{prometheus.url}/api/v1/admin/tsdb"
+        matches = urlencode([("match[]", name) for name in names])
+        urlopen(f"{admin}/delete_series?{matches}", data=b"").close()
+        with urlopen(f"{admin}/snapshot", data=b"") as response:
+            snapshot = data / "snapshots" / json.load(response)["data"]["name"]
+    snapshot.rename(rest)
+    shutil.rmtree(data)
+    rest.rename(data)
+
+
 def _evaluate_rules(directory: Path, end: float) -> None:
-    """Record what the recording rules would have recorded over the day."""
+    """Record what the recording rules would have recorded over the day.
+
+    What looks back has been recorded without the day before, and is replaced up to the end.
+    """
+    expressions = {name: rule["expr"] for name, rule in RULES.items() if "record" in rule}
+    looking_back = {name for name, expression in expressions.items() if "[" in expression}
+    forget(directory, looking_back)
     path = directory / "level.yml"
-    for level in rule_levels({name: rule["expr"] for name, rule in RULES.items() if "record" in rule}):
-        path.write_text(json.dumps({"groups": [{"name": "level", "rules": [RULES[name] for name in level]}]}))
+    for level, last in itertools.product(rule_levels(expressions), (end - STEP, end)):
+        rules = [RULES[name] for name in level if (name in looking_back) == (last == end)]
+        if not rules:
+            continue
+        path.write_text(json.dumps({"groups": [{"name": "level", "rules": rules}]}))
         with Prometheus(directory) as prometheus:
             command = ["promtool", "tsdb", "create-blocks-from", "rules", f"--url={prometheus.url}"]
-            command += [f"--start={end - HOURS[0] * 3600:.0f}", f"--end={end - STEP:.0f}", f"--eval-interval={STEP}s"]
+            command += [f"--start={end - HOURS[0] * 3600:.0f}", f"--end={last:.0f}", f"--eval-interval={STEP}s"]
             subprocess.run([*command, f"--output-dir={directory / 'data'}", path], check=True, capture_output=True)
 
 
@@ -190,7 +214,7 @@ class Picture:
 
     Attributes:
         png: The file.
-        cut: Titles of panels that are too long for their panels.
+        cut: Titles of panels and headings of columns that are not seen whole.
     """
 
     png: bytes
@@ -250,9 +274,9 @@ def compressed(png: bytes) -> bytes:
 
 
 def write_for_readme(drawn: dict[tuple[World, str, int], Picture]) -> None:
-    """Write pictures for the README, and what they were drawn from; they must show every title whole."""
+    """Write pictures for the README, and what they were drawn from; they must show every title and heading whole."""
     if cut := {uid: picture.cut for (_, uid, _), picture in drawn.items() if picture.cut}:
-        raise ValueError(f"these titles are too long for their panels: {cut}")
+        raise ValueError(f"these titles and headings are cut: {cut}")
     PICTURES.mkdir(exist_ok=True)
     sums = {}
     if (PICTURES / SUMS).exists():

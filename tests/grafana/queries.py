@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.grafana.scenes import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from tests.support import Prometheus
 
@@ -80,61 +80,65 @@ def _quoted(value: str) -> str:
     return re.sub(r"([\\^$*+?.()|{}\[\]])", r"\\\\\1", value)
 
 
-def variable(declared: Mapping[str, Any], options: Sequence[str]) -> Variable:
+def variable(declared: Mapping[str, Any], options: Mapping[str, str]) -> Variable:
     """Choose what a variable has when the dashboard is opened.
 
     Args:
         declared: As the dashboard has it.
-        options: What may be chosen.
+        options: The values that may be chosen, with their texts.
     """
     current = declared.get("current", {}).get("value")
     wanted = [current] if isinstance(current, str) else list(current or ())
     several = declared.get("multi") or declared.get("includeAll")
-    if wanted == [_ALL] or (declared.get("includeAll") and not set(wanted) & set(options)):
+    if wanted == [_ALL] or (declared.get("includeAll") and not set(wanted) & options.keys()):
         query = declared.get("allValue") or f"({'|'.join(map(_quoted, options))})"
         return Variable("All", query)
-    picked = [value for value in wanted if value in options] or list(options[:1])
+    picked = [value for value in wanted if value in options] or list(options)[:1]
     quoted = [_quoted(value) if several else value for value in picked]
-    return Variable(" + ".join(picked), quoted[0] if len(quoted) == 1 else f"({'|'.join(quoted)})")
+    return Variable(
+        " + ".join(options[value] for value in picked), quoted[0] if len(quoted) == 1 else f"({'|'.join(quoted)})"
+    )
 
 
 def _options(
     declared: Mapping[str, Any], prometheus: Prometheus, window: Window, values: Mapping[str, str]
-) -> list[str]:
-    """Return what may be chosen of a variable."""
+) -> dict[str, str]:
+    """Return the values that may be chosen of a variable, with their texts."""
     kind, query = declared["type"], declared.get("query", "")
     if kind in ("constant", "textbox"):
-        return [query]
+        return {query: query}
     if kind in ("custom", "interval"):
-        return [option.strip() for option in query.split(",")]
+        return {option.strip(): option.strip() for option in query.split(",")}
     if kind != "query":
         raise ValueError(f"the variable {declared['name']} is of an unknown kind: {kind}")
     text = filled(query["query"] if isinstance(query, dict) else query, values)
     if match := re.fullmatch(r"label_values\((?:(.+), *)?(\w+)\)", text, re.DOTALL):
         selector = {"match[]": match[1]} if match[1] else {}
-        found = ask(prometheus, f"label/{match[2]}/values", start=window.start, end=window.end, **selector)
-        options = list(found["data"])
+        answer = ask(prometheus, f"label/{match[2]}/values", start=window.start, end=window.end, **selector)
+        options = list(answer["data"])
     elif match := re.fullmatch(r"query_result\((.+)\)", text, re.DOTALL):
-        found = ask(prometheus, "query", query=match[1], time=window.end)
-        options = [_line(row) for row in found["data"]["result"]]
+        answer = ask(prometheus, "query", query=match[1], time=window.end)
+        options = [_line(row) for row in answer["data"]["result"]]
     else:
         raise ValueError(f"the variable {declared['name']} has an unknown query: {text}")
-    if pattern := declared.get("regex"):
-        options = [found for option in options if (found := _taken(pattern, option))]
-    return list(dict.fromkeys(options))
+    pattern = declared.get("regex")
+    found = [taken(pattern, option) if pattern else (option, option) for option in options]
+    return {value: text for value, text in found if value}
 
 
-def _taken(pattern: str, option: str) -> str:
-    """Take the value out of an option: the group `value`, the first group, or the whole match."""
+def taken(pattern: str, option: str) -> tuple[str, str]:
+    """Take value and text out of an option: the groups of these names, the first group, or the whole match."""
     # JavaScript writes named groups without the P.
     written = re.sub(r"^/|/[a-z]*$", "", pattern).replace("(?<", "(?P<")
     groups: dict[str, str] = {}
     for match in re.finditer(written, option):
         named = {name: found for name, found in match.groupdict().items() if found}
         if not named:
-            return match[1] if match.groups() else match[0]
+            found = match[1] if match.groups() else match[0]
+            return found, found
         groups |= named
-    return groups.get("value") or groups.get("text", "")
+    value = groups.get("value") or groups.get("text", "")
+    return value, groups.get("text") or value
 
 
 def _line(row: Mapping[str, Any]) -> str:

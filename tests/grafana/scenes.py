@@ -354,6 +354,12 @@ def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
         # As the data source does.
         match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.query)
         if match is None:
+            query, (label,) = (
+                variable.query[len("query_result(") : -1],
+                re.findall(r'(\w+)="\(\?<value>', variable.regex),
+            )
+            rows = ask(prometheus, "query", query=filled_in(query, hotkeys), time=answers.at)["data"]["result"]
+            answers.variables[name] = [row["metric"][label] for row in rows if label in row["metric"]]
             continue
         selector: dict[str, str | float] = {
             "match[]": filled_in(match[1], hotkeys),

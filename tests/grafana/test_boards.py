@@ -18,7 +18,7 @@ from chutes_exporter.page.exporter import ORDER
 from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
-from grafana.boards.overview import RUNBOOK
+from grafana.boards.overview import PROBLEMS, RUNBOOK
 from grafana.parts import ANNOTATION, BOARD_ORDER, LOAD_RULES, MINIMUM_STEP, TAG, VARIABLES, dashboard_json
 from tests.grafana.display import committed, panels
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
@@ -316,7 +316,7 @@ def test_every_metric_exists_and_every_stable_one_is_used() -> None:
     assert stable - used == UNUSED.keys()
 
 
-UNGUARDED = {"Rules", "GPU-hours lost, 24 h", "Idle cost, per day"}
+UNGUARDED = {"Rules", "GPU-hours lost", "Idle cost"}
 """Stats that do not say so while the rules are not loaded."""
 
 
@@ -342,6 +342,21 @@ def test_prometheus_parses_every_query(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"{len(rules)} rules found" in result.stdout
+
+
+def test_problems_are_alerts_in_words() -> None:
+    alerts = {rule["alert"] for rule in RULES.values() if rule.get("alert", "Watchdog") != "Watchdog"}
+    assert {state.value for state in PROBLEMS} - {"Watchdog"} == alerts
+    texts = {str(state.value): state.text for state in PROBLEMS}
+    assert texts["ChutesGpusIdle"] == "GPUs idle"
+    assert texts["ChutesMinerSeatAtRisk"] == "Miner seat at risk"
+    colors = {str(state.value): state.color for state in PROBLEMS}
+    assert colors["ChutesMinerDeregistered"] == states.RED
+    assert colors["ChutesGpusIdle"] == states.ORANGE
+    # It is critical or only informs, and never a warning.
+    assert colors["ChutesMinerUnwatched"] == states.RED
+    # It can be both.
+    assert colors["ChutesApiDown"] == states.PLAIN
 
 
 def links(value: Any) -> Iterator[str]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from grafana.boards import BOARDS
-from tests.grafana.pictures import HOURS, PICTURES, STEP, SUMS, WORLDS, boards, parse_arguments, rule_levels
-from tests.grafana.queries import Variable, Window, all_panels, filled, seconds_back, variable
-from tests.support import ROOT
+from tests.grafana.pictures import HOURS, PICTURES, STEP, SUMS, WORLDS, boards, forget, parse_arguments, rule_levels
+from tests.grafana.queries import Variable, Window, all_panels, filled, seconds_back, taken, variable
+from tests.support import ROOT, History, Prometheus, series
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LARGEST = 250_000
 """Bytes of a picture, so that the README loads fast."""
@@ -52,6 +57,18 @@ def test_a_rule_is_evaluated_after_the_rules_that_it_reads() -> None:
         rule_levels({"a": "b", "b": "a"})
 
 
+def test_series_that_are_replaced_are_forgotten_and_all_others_stay(tmp_path: Path) -> None:
+    at = time.time() - 600
+    history = History(tmp_path, job="chutes")
+    history.add(at, {series("up"): 1.0, series("job:up:sum1d"): 2.0})
+    history.load()
+    forget(tmp_path, ["job:up:sum1d"])
+    with Prometheus(tmp_path) as prometheus:
+        prometheus.at = at + 60
+        assert list(prometheus.query("up").values()) == [1.0]
+        assert not prometheus.query("job:up:sum1d")
+
+
 def test_without_arguments_everything_of_the_readme_is_drawn() -> None:
     parsed = parse_arguments([])
     assert parsed.board == boards() == sorted(board.uid for board in BOARDS)
@@ -81,16 +98,25 @@ def test_a_group_of_label_replace_is_no_variable_and_an_unknown_variable_is_an_e
 
 def test_all_of_a_variable_is_its_own_value_or_every_option() -> None:
     declared = {"multi": True, "includeAll": True, "current": {"value": ["$__all"]}}
-    assert variable({**declared, "allValue": ".+"}, ["a", "b"]) == Variable("All", ".+")
-    assert variable(declared, ["a", "b"]) == Variable("All", "(a|b)")
-    assert variable({"includeAll": True}, ["a"]) == Variable("All", "(a)")
+    assert variable({**declared, "allValue": ".+"}, {"a": "A", "b": "B"}) == Variable("All", ".+")
+    assert variable(declared, {"a": "A", "b": "B"}) == Variable("All", "(a|b)")
+    assert variable({"includeAll": True}, {"a": "A"}) == Variable("All", "(a)")
 
 
 def test_a_choice_of_values_is_quoted_where_queries_expect_a_regular_expression() -> None:
     several = {"multi": True, "current": {"value": ["a.b", "c"]}}
-    assert variable(several, ["a.b", "c", "d"]) == Variable("a.b + c", r"(a\\.b|c)")
-    assert variable({"multi": True, "current": {"value": ["a.b"]}}, ["a.b"]) == Variable("a.b", r"a\\.b")
-    assert variable({"current": {"value": "gone"}}, ["a.b", "c"]) == Variable("a.b", "a.b")
+    options = {"a.b": "first", "c": "second", "d": "third"}
+    assert variable(several, options) == Variable("first + second", r"(a\\.b|c)")
+    assert variable({"multi": True, "current": {"value": ["a.b"]}}, options) == Variable("first", r"a\\.b")
+    assert variable({"current": {"value": "gone"}}, options) == Variable("first", "a.b")
+
+
+def test_value_and_text_of_an_option_are_taken_by_the_names_of_their_groups() -> None:
+    option = '{hotkey="5GNoccccc1Wti", miner="5GNoc…1Wti"} 1 2'
+    pattern = '/hotkey="(?<value>[^"]+)|miner="(?<text>[^"]+)/g'
+    assert taken(pattern, option) == ("5GNoccccc1Wti", "5GNoc…1Wti")
+    assert taken('/hotkey="([^"]+)/', option) == ("5GNoccccc1Wti", "5GNoccccc1Wti")
+    assert taken("/nothing/", option) == ("", "")
 
 
 def test_the_time_range_is_what_grafana_fills_in() -> None:
