@@ -158,11 +158,13 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     before = {
         gpu.uuid for past in (0.2, 0.5) for one in world.instances(now - past * HOUR, miner.hotkey) for gpu in one.gpus
     }
-    # Alerts name servers whose GPUs all idle, or are all unverified.
+    # Alerts name servers whose GPUs all idle, or are all unverified. Idle ones under maintenance set off nothing.
     long_idle = [
         server
         for server in miner.servers
-        if server.gpus and all(gpu.uuid not in held | before and gpu.verified_at(now) for gpu in server.gpus)
+        if server.gpus
+        and not server.maintenance_pending(now)
+        and all(gpu.uuid not in held | before and gpu.verified_at(now) for gpu in server.gpus)
     ]
     failing = [
         server
