@@ -40,7 +40,7 @@ SUCCESS: Final = "chutes_feed_last_success_timestamp_seconds"
 WATCHED_SUCCESS: Final = "instance_hotkey_feed:chutes_feed_last_success:watched"
 
 PercentChange = common.PercentChangeColorMode
-"""`STANDARD` where more is better, `INVERTED` where less is, and `SAME_AS_VALUE` where neither is."""
+"""`STANDARD` where more is better, and `SAME_AS_VALUE` where 0 % is usual, which Grafana otherwise shows in red."""
 
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 _COLUMNS = 24

@@ -160,7 +160,6 @@ OVERVIEW.show(
         decimals=0,
         empty="no GPUs known",
         trend=True,
-        change=PercentChange.INVERTED,
         size=(8, 4),
     ),
     table_panel(

@@ -263,7 +263,8 @@ class Scene:
 def _settle(kind: World, prometheus: Prometheus) -> None:
     """Wait until the alerts of a world fire and no other is about to."""
     if kind is World.DOWN:
-        prometheus.wait_for('ALERTS{alertname="ChutesMinerUnwatched",alertstate="firing"}')
+        # The recorded series follows the alert by an evaluation.
+        prometheus.wait_for('alert:chutes_alerts:severity{alertname="ChutesMinerUnwatched"}')
         return
     if kind is World.SICK:
         for name in ("ChutesGpusIdle", "ChutesGpusUnverified"):
