@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench scaling peers lock deb sbom image release clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -87,6 +87,13 @@ sizes: $(DEV) ## Measure how large pages get, for docs/sizes.md
 
 bench: $(DEV) ## Measure what is promised of speed and size, for docs/performance.md
 	@$(BIN)/python -m benchmarks.bench
+
+scaling: $(DEV) ## Measure how cost grows with what there is, for docs/performance.md and docs/scaling-*.svg
+	@$(BIN)/python -m benchmarks.scaling
+
+peers: $(DEV) ## Compare the exporter with others that serve such a page, for docs/performance.md
+	@scripts/system-packages peers
+	@$(BIN)/python -m benchmarks.peers
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock

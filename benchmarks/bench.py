@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
+import json
 import os
 import platform
 import socket
@@ -36,6 +38,7 @@ from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
     from typing import Self
 
@@ -131,11 +134,19 @@ def process(*arguments: str, environment: dict[str, str] | None = None) -> Itera
         running.communicate()
 
 
+def upstream(
+    chutes: int, servers: int, *, source_bytes: int = 4096, latency: float = 0
+) -> contextlib.AbstractContextManager[str]:
+    """Run a simulated API with miners that are half as large as the first. Yield its address."""
+    others = max(1, servers // 2)
+    return upstream_of(Size(chutes=chutes, servers=servers, other_servers=others, source_bytes=source_bytes), latency)
+
+
 @contextlib.contextmanager
-def upstream(chutes: int, servers: int, *, source_bytes: int = 4096, latency: float = 0) -> Iterator[str]:
-    """Run a simulated API and yield its address."""
+def upstream_of(size: Size, latency: float = 0) -> Iterator[str]:
+    """Run a simulated API of a size and yield its address."""
     script = str(HERE / "upstream.py")
-    with process(sys.executable, script, str(chutes), str(servers), str(source_bytes), str(latency)) as running:
+    with process(sys.executable, script, json.dumps(dataclasses.asdict(size)), str(latency)) as running:
         assert running.stdout is not None
         yield running.stdout.readline().strip()
 
@@ -171,16 +182,36 @@ def memory_limit(megabytes: int) -> Iterator[tuple[str, ...]]:
 
 @contextlib.contextmanager
 def exporter(
-    url: str, *flags: str, limits: tuple[str, ...] = (), path: str = "/-/ready"
+    url: str,
+    *flags: str,
+    limits: tuple[str, ...] = (),
+    path: str = "/-/ready",
+    key: bool = True,
+    tls: ssl.SSLContext | None = None,
+    authorization: str | None = None,
 ) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
-    """Run the exporter. Yield its address, its process, and the seconds until the path answered."""
+    """Run the exporter.
+
+    Args:
+        url: The address of the API.
+        flags: Its flags.
+        limits: The start of a command that runs it within limits.
+        path: What must answer before it counts as started.
+        key: Whether it has the test key.
+        tls: How to connect to it, if its flags make it serve TLS.
+        authorization: The Authorization header, if its flags make it ask for a password.
+
+    Yields:
+        Its address, its process, and the seconds until the path answered.
+    """
     port = free_port()
     command = str(Path(sys.executable).parent / "chutes-exporter")
     started = time.perf_counter()
     listen = ("--web.listen-address", f"127.0.0.1:{port}")
-    with process(*limits, command, "--api.url", url, *listen, *flags, environment=KEY_ENVIRONMENT) as running:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}{path}")
+    environment = KEY_ENVIRONMENT if key else {}
+    with process(*limits, command, "--api.url", url, *listen, *flags, environment=environment) as running:
+        address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        wait_for(f"{address}{path}", tls=tls, authorization=authorization)
         yield address, running, time.perf_counter() - started
 
 
@@ -190,10 +221,11 @@ def memory(pid: int, what: str) -> float:
     return int(status.partition(f"{what}:")[2].split()[0]) / 1024 if f"{what}:" in status else float("inf")
 
 
-def wait_for(url: str) -> None:
+def wait_for(url: str, *, tls: ssl.SSLContext | None = None, authorization: str | None = None) -> None:
     """Wait until a URL returns 200."""
+    headers = {"Authorization": authorization} if authorization else {}
     # Use one client, because making clients takes CPU time from the server.
-    with httpx.Client() as client:
+    with httpx.Client(verify=tls or True, headers=headers) as client:
         for _ in range(2000):
             with contextlib.suppress(httpx.TransportError):
                 if client.get(url).status_code == 200:
@@ -253,15 +285,22 @@ class Scraper:
     Args:
         url: The page.
         coding: The Accept-Encoding.
+        tls: How to connect with TLS. None connects without.
+        authorization: The Authorization header. None sends none.
     """
 
-    def __init__(self, url: str, coding: str) -> None:
+    def __init__(
+        self, url: str, coding: str, *, tls: ssl.SSLContext | None = None, authorization: str | None = None
+    ) -> None:
         address = httpx.URL(url)
+        headers = f"Authorization: {authorization}\r\n" if authorization else ""
         self._request = (
             f"GET {address.raw_path.decode()} HTTP/1.1\r\nHost: {address.host}\r\nAccept-Encoding: {coding}\r\n"
-            "X-Prometheus-Scrape-Timeout-Seconds: 60\r\n\r\n"
+            f"{headers}X-Prometheus-Scrape-Timeout-Seconds: 60\r\n\r\n"
         ).encode()
         self._socket = socket.create_connection((address.host, address.port or 80))
+        if tls:
+            self._socket = tls.wrap_socket(self._socket, server_hostname=address.host)
         self._buffer = bytearray(4 * 2**20)
 
     def __enter__(self) -> Self:

@@ -1,11 +1,12 @@
 """A simulated API in a separate process. It prints its address and serves until it is killed.
 
-Arguments: number of chutes, number of servers, bytes of each chute's code, latency in seconds.
+Arguments: the fields of the world's size as JSON, and the latency of each answer in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 
@@ -15,9 +16,8 @@ from chutes_exporter.simulator import Fault, Simulator, Size, World
 
 async def main() -> None:
     """Serve."""
-    chutes, servers, source_bytes = map(int, sys.argv[1:4])
-    latency = float(sys.argv[4])
-    size = Size(chutes=chutes, servers=servers, other_servers=max(1, servers // 2), source_bytes=source_bytes)
+    size = Size(**json.loads(sys.argv[1]))
+    latency = float(sys.argv[2])
     world = World(start=time.time(), size=size)
     async with Simulator(world) as simulator:
         if latency:

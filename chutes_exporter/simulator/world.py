@@ -347,6 +347,10 @@ class World:
         """All miners, by hotkey."""
         return {miner.hotkey: miner for miner in self.miners}
 
+    def seed_of(self, uid: int) -> str:
+        """Return the invented seed of a miner's hotkey, as hexadecimal digits. It has no value."""
+        return TEST_SEED if uid == 0 else hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest()
+
     def blacklist_reason(self, uid: int) -> str | None:
         """Return why a seat is blacklisted, which only the last one is."""
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
@@ -357,8 +361,7 @@ class World:
 
     def _miner(self, uid: int) -> Miner:
         draw = self._random("miner", uid)
-        seed = TEST_SEED if uid == 0 else hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest()
-        key = Hotkey.from_seed(seed, source="simulator")
+        key = Hotkey.from_seed(self.seed_of(uid), source="simulator")
         coldkey = address_of(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest())
         active = uid < self.size.active_miners
         validator = self._validates(uid)
