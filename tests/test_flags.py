@@ -1,4 +1,4 @@
-"""docs/configuration.md lists every flag of ``serve`` with its default."""
+"""docs/configuration.md lists every flag of ``serve`` with its default, and docs/commands.md lists every command."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ def test_the_default_of_a_flag_is_listed(flag: str) -> None:
     (value,) = default if isinstance(default, list) else [default]
     listed = DOCUMENTED[flag].strip("`")
     assert listed == (f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def test_every_command_is_listed_once() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    assert "serves metrics, like `chutes-exporter serve` |" in text
+    assert sorted(["serve", *re.findall(r"^\| `chutes-exporter ([\w-]+)", text, re.MULTILINE)]) == sorted(cli.commands)

@@ -53,7 +53,7 @@ OTHER_TESTS = {
     "collectors/test_missing_fields.py": "every collector, with answers that lack a field",
     "test_facts.py": "the whole exporter, with a recorded world whose true values are known",
     "test_fields.py": "docs/fields.md",
-    "test_flags.py": "docs/configuration.md",
+    "test_flags.py": "docs/configuration.md and docs/commands.md",
     "test_golden.py": "the whole page, as it was reviewed",
     "test_hostile.py": "the whole exporter, with hostile answers and requests",
     "test_layout.py": "the layout of the package",
