@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
     from chutes_exporter.config import Settings
     from chutes_exporter.simulator.world import Job, Miner
 
@@ -73,6 +75,32 @@ UNKNOWN: Final = Hotkey.from_seed("0x" + "42" * 32, source="test")
 NEWCOMER: Final = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
 
+QUESTIONS: Final = {
+    "metagraph": "/miner/metagraph",
+    "scores": "/miner/scores",
+    "stats": "/miner/stats",
+    "stats_per_chute": "/miner/stats?per_chute=true",
+    "metrics": "/miner/metrics/",
+    "chutes": "/miner/chutes/",
+    "images": "/miner/images/",
+    "jobs": "/miner/jobs/",
+    "active_instances": "/miner/active_instances/",
+    "utilization": "/chutes/utilization",
+    "bounties": "/bounties/",
+    "rolling_updates": "/chutes/rolling_updates",
+}
+"""What each feed about the platform requests."""
+OWN_QUESTIONS: Final = {
+    "servers": "/miner/servers/",
+    "nodes": "/miner/nodes/",
+    "inventory": "/miner/inventory",
+    "instances": "/miner/instances/?explicit_null=true",
+    "unique_chute_history": "/miner/unique_chute_history/{hotkey}",
+    "maintenance": "/servers/maintenance/policy",
+}
+"""What each feed about a miner requests."""
+
+
 class Now(Clock):
     """The real time, or one that lies behind."""
 
@@ -96,6 +124,8 @@ class Answers:
         errors: What it said instead.
         variables: The values that may be chosen.
         firing: The names of alerts.
+        api: The API's JSON by feed, of which the exporter showed the values: about the platform and the first miner.
+        scored: The miner that the Subnet board shows.
     """
 
     hotkeys: list[str]
@@ -106,6 +136,8 @@ class Answers:
     errors: dict[str, str] = field(default_factory=dict)
     variables: dict[str, list[str]] = field(default_factory=dict)
     firing: set[str] = field(default_factory=set)
+    api: dict[str, Any] = field(default_factory=dict)
+    scored: str = ""
 
 
 def filled_in(expression: str, hotkeys: Iterable[str], rate_interval: str = "4m", miner: str = "") -> str:
@@ -236,6 +268,55 @@ def _settings(kind: World, url: str, world: Simulated, miner: Miner) -> Settings
     )
 
 
+class Recorder:
+    """Keeps the last good answers of an API to each question.
+
+    Args:
+        clock: The API's clock.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._bodies: defaultdict[tuple[str, str], deque[tuple[float, int, bytes]]] = defaultdict(
+            lambda: deque(maxlen=10)
+        )
+
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """Return an application that does the same, and whose answers are kept with the time of the request."""
+
+        async def recorded(scope: Scope, receive: Receive, send: Send) -> None:
+            at, parts, status = self._clock(), list[bytes](), 0
+
+            async def keep(message: Message) -> None:
+                nonlocal status
+                status = message.get("status", status)
+                parts.append(message.get("body", b""))
+                await send(message)
+
+            await app(scope, receive, keep)
+            if status in (200, 404):
+                query = scope["query_string"].decode()
+                question = f"{scope['path']}?{query}" if query else scope["path"]
+                # Without a hotkey, it is an answer to anybody.
+                for asker in {"", dict(scope["headers"]).get(b"x-chutes-hotkey", b"").decode()}:
+                    self._bodies[question, asker].append((at, status, b"".join(parts)))
+
+        return recorded
+
+    def answer(self, question: str, hotkey: str, since: float) -> Any:
+        """Return the JSON of the first answer to a question that was asked at a Unix time or later.
+
+        Something that is not found is an empty list.
+        """
+        status, body = next((status, body) for at, status, body in self._bodies[question, hotkey] if at >= since)
+        if status == 404:
+            return []
+        if body and not body.startswith(b"data: "):
+            return json.loads(body)
+        lines = [line.removeprefix(b"data: ") for line in body.split(b"\n") if line]
+        return [json.loads(line) for line in lines if line != b"NO_ITEMS"]
+
+
 async def _yesterdays_seats(simulator: Simulator) -> Fault:
     """Make an answer in which somebody is there who is gone now, and somebody new is not."""
     seats = (await get(f"{simulator.url}/miner/metagraph")).json()
@@ -252,12 +333,27 @@ class Scene:
         hotkeys: The watched.
         gpus: How many GPUs the first of them has.
         scored: A miner with a score.
+        recorder: It knows what the exporter was told.
     """
 
     prometheus: Prometheus
     hotkeys: list[str]
     gpus: int
     scored: str
+    recorder: Recorder
+
+    def api(self) -> dict[str, Any]:
+        """Return the API's JSON by feed, of which the exporter shows the values at the moment that queries see."""
+        asked = self.prometheus.query("max by (feed, hotkey) (chutes_feed_last_success_timestamp_seconds)")
+        found = {}
+        for labels, at in asked.items():
+            feed, hotkey = dict(labels)["feed"], dict(labels).get("hotkey", "")
+            if feed in QUESTIONS:
+                found[feed] = self.recorder.answer(QUESTIONS[feed], "", at)
+            elif feed in OWN_QUESTIONS and hotkey == self.hotkeys[0]:
+                question = OWN_QUESTIONS[feed].format(hotkey=hotkey)
+                found[feed] = self.recorder.answer(question, "" if hotkey in question else hotkey, at)
+        return found
 
 
 def _settle(kind: World, prometheus: Prometheus) -> None:
@@ -294,7 +390,10 @@ async def scene(
     world, miner = _search(kind)
     clock = Now()
     async with contextlib.AsyncExitStack() as stack:
-        simulator = await stack.enter_async_context(Simulator(world, clock=clock))
+        simulator = Simulator(world, clock=clock)
+        recorder = Recorder(clock)
+        simulator.api.app.add_middleware(recorder.middleware)
+        await stack.enter_async_context(simulator)
         settings = _settings(kind, simulator.url, world, miner)
         leaving = await stack.enter_async_context(contextlib.AsyncExitStack())
         url, _ = await leaving.enter_async_context(served_exporter(settings, clock, monotonic=clock))
@@ -326,7 +425,7 @@ async def scene(
             await asyncio.to_thread(_settle, kind, prometheus)
             shares = world.shares(clock())
             scored = miner.hotkey if shares.get(miner.hotkey) else max(shares, key=shares.__getitem__)
-            yield Scene(prometheus, list(settings.watched), len(miner.gpus), scored)
+            yield Scene(prometheus, list(settings.watched), len(miner.gpus), scored, recorder)
 
 
 def ask(prometheus: Prometheus, path: str, **parameters: str | float) -> Any:
@@ -342,7 +441,7 @@ def ask(prometheus: Prometheus, path: str, **parameters: str | float) -> Any:
 def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
     """Ask every query of every board and rule, for now and over the past day."""
     prometheus, hotkeys = found.prometheus, found.hotkeys
-    answers = Answers(hotkeys, found.gpus, prometheus.at or time.time())
+    answers = Answers(hotkeys, found.gpus, prometheus.at or time.time(), scored=found.scored)
     everything = {query.expr for board in BOARDS for panel in board.panels for query in panel.queries}
     for expression in {*everything, ANNOTATION.expr, *(rule["expr"] for rule in RULES.values())}:
         query = filled_in(expression, hotkeys, rate_interval, found.scored)
@@ -378,4 +477,6 @@ def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
 async def answers_in(kind: World, directory: Path) -> Answers:
     """Make a world, and ask everything in it."""
     async with scene(kind, directory) as found:
-        return await asyncio.to_thread(ask_everything, found)
+        answers = await asyncio.to_thread(ask_everything, found)
+        answers.api = await asyncio.to_thread(found.api)
+        return answers
