@@ -81,7 +81,7 @@ def of_miners(metric: str, feed: str, *labels: str, **where: str) -> str:
     return f"max by ({', '.join(('hotkey', *labels))}) ({selected} and on (job, instance, hotkey) {newest})"
 
 
-def of_platform(metric: str, feed: str, *labels: str, **where: str) -> str:
+def of_platform(metric: str, feed: str, /, *labels: str, **where: str) -> str:
     """Select a metric about the platform, from the exporter with the newest answer; otherwise like `of_miners`."""
     newest = f"topk(1, {select(SUCCESS, EXPORTERS, hotkey='', feed=feed)})"
     by = f" by ({', '.join(labels)})" if labels else ""
@@ -517,8 +517,9 @@ def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
 
 def board_link(uid: str, **variables: str) -> str:
     """Return the address of another board, which keeps the choices made here and the time range."""
-    chosen = "&".join(f"var-{name}={value}" for name, value in {"datasource": "${datasource}", **variables}.items())
-    return f"/d/{uid}?{chosen}&${{job:queryparam}}&${{instance:queryparam}}&${{__url_time_range}}"
+    chosen = [f"var-{name}={value}" for name, value in {"datasource": "${datasource}", **variables}.items()]
+    kept = [f"${{{name}:queryparam}}" for name in ("job", "instance") if name not in variables]
+    return f"/d/{uid}?{'&'.join([*chosen, *kept, '${__url_time_range}'])}"
 
 
 HOTKEY_WIDTH: Final = 130

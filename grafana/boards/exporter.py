@@ -6,10 +6,11 @@ from typing import Final
 
 from grafana.parts import (
     EXPORTERS,
-    HOTKEY_WIDTH,
+    MINER_COLUMNS,
     Board,
     Column,
     Query,
+    board_link,
     graph,
     of_exporters,
     select,
@@ -134,7 +135,7 @@ EXPORTER.show(
         ],
         [
             Column("A", "State", states=UP, width=80),
-            Column("instance", "Exporter", width=220),
+            Column("instance", "Exporter", width=220, link=board_link("chutes-exporter", instance="${__value.raw}")),
             Column("job", "Job", width=110),
             Column("version", "Version", width=90),
             Column("python", "Python", width=80),
@@ -176,8 +177,7 @@ EXPORTER.show(
             Column("E", "Share of maximum", "percentunit", 0, width=145, thresholds=[(0.5, ORANGE), (1, RED)]),
             Column("F", "Records", "none", 0, width=90),
             Column("G", "Rejected", "none", 0, width=90, thresholds=[(1, ORANGE)]),
-            Column("hotkey", ""),
-            Column("miner", "Miner", width=HOTKEY_WIDTH),
+            *MINER_COLUMNS,
         ],
         empty="No feed known: the exporter is down, or has sent no request yet",
         sort=("State", False),

@@ -32,7 +32,8 @@ NO_GPUS: Final = "No GPUs known. They need the miner's key and the rules; the Ex
 STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:newest", **ON_SERVERS)
 ALL_STATE: Final = select("hotkey_gpu_id:chutes_gpu_state:newest", **ON_SERVERS)
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "nodes", "gpu_id", "error")
-ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "inventory", "gpu_id", "chute_name")
+ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "inventory", "gpu_id", "chute_id", "chute_name")
+THIS_SERVER: Final = board_link("chutes-fleet", server="${__value.raw}")
 COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
 
 
@@ -223,7 +224,7 @@ FLEET.show(
             ),
         ],
         [
-            Column("server", "Server", width=130),
+            Column("server", "Server", width=130, link=THIS_SERVER),
             Column("error", "Error", width=320),
             Column("B", "Verified", states=FLAG, width=80),
             Column("gpu", "Model", width=100),
@@ -242,7 +243,7 @@ FLEET.fold(
         "Each GPU with its state and the chute that it runs, those that cost most first.",
         [
             Query(STATE, data=STOCKED),
-            Query(_of_gpus(f"topk by (hotkey, gpu_id) (1, {ALLOCATION})"), data=STOCKED),
+            Query(_of_gpus(f"topk by (gpu_id) (1, {ALLOCATION})"), data=STOCKED),
             Query(
                 _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'nodes', 'gpu_id')}"),
                 data=STOCKED,
@@ -254,10 +255,13 @@ FLEET.fold(
         ],
         [
             Column("A", "State", states=GPU, width=100),
-            Column("server", "Server", width=130),
+            Column("server", "Server", width=130, link=THIS_SERVER),
             Column("device_index", "Slot", width=60),
             Column("gpu", "Model", width=100),
-            Column("chute_name", "Chute", width=250),
+            Column("chute_id", ""),
+            Column(
+                "chute_name", "Chute", width=250, link=board_link("chutes-instances", chute="${__data.fields.chute_id}")
+            ),
             Column("D", "In instances, 1 day", "percentunit", 0, width=155),
             Column("C", "Verified since", "s", 1, width=120),
             Column("gpu_id", "GPU", width=320),

@@ -9,8 +9,8 @@ from grafana.parts import (
     Board,
     Column,
     Query,
+    board_link,
     graph,
-    of_exporters,
     of_miners,
     of_platform,
     or_load_rules,
@@ -29,6 +29,11 @@ NO_KEY: Final = "Nothing known. It needs the miner's key; the Exporter board sho
 RUNNABLE_RULE: Final = "hotkey_gpu_chute_id:chutes_chute_units_per_gpu_second:runnable"
 RUNNABLE: Final = recorded(RUNNABLE_RULE, **ON_CHUTES)
 PAY: Final = "chute_id:chutes_chute_units_per_gpu_second:newest"
+CHUTE: Final = (
+    Column("chute_id", ""),
+    Column("name", "Chute", width=250, link=board_link("chutes-instances", chute="${__data.fields.chute_id}")),
+)
+"""A chute, whose instances of the chosen miners are a click away."""
 NONE_RUNNABLE: Final = "No chute can run on idle GPUs now, if the number of idle GPUs above is known"
 
 
@@ -77,7 +82,7 @@ MARKET.show(
         "Bounties",
         "Chutes with a bounty. It multiplies what the first instance that becomes active earns, by 1.1 when new and "
         "up to 1.5 after 3 hours.",
-        [Query(of_exporters("chutes_feed_records", feed="bounties"), "open")],
+        [Query(of_platform("chutes_feed_records", "bounties", feed="bounties"), "open")],
         decimals=0,
         empty="no data",
         trend=True,
@@ -123,7 +128,7 @@ MARKET.show(
             Query(_runnable(_chute("chutes_chute_gpus", "chutes")), data=SICK),
         ],
         [
-            Column("name", "Chute", width=250),
+            *CHUTE,
             Column("gpu", "Idle model", width=100),
             Column("A", "Units per GPU-second", "none", 2, width=195),
             Column("H", "GPUs", "none", 0, width=65),
@@ -156,8 +161,7 @@ MARKET.show(
             Query(_chute("chutes_chute_window_invocations", "metrics", window="1h")),
         ],
         [
-            Column("chute_id", ""),
-            Column("name", "Chute", width=250),
+            *CHUTE,
             Column("A", "Utilisation, 15 m", "percentunit", 0, width=150),
             Column("B", "Utilisation, 1 h", "percentunit", 0, width=125),
             Column("C", "Rate limited, 15 m", "percentunit", 0, width=145),
@@ -211,8 +215,7 @@ MARKET.fold(
             Query(f"time() - {_chute('chutes_bounty_created_timestamp_seconds', 'bounties')}"),
         ],
         [
-            Column("chute_id", ""),
-            Column("name", "Chute", width=250),
+            *CHUTE,
             Column("A", "Factor", "none", 2, width=90),
             Column("C", "Age", "s", 1, width=110),
             Column("B", "Ends in", "s", 1, width=110),
@@ -242,8 +245,7 @@ MARKET.fold(
             )
         ],
         [
-            Column("chute_id", ""),
-            Column("name", "Chute", width=250),
+            *CHUTE,
             Column("factor", "Factor", width=150),
             Column("Value", "Times", "none", 2, width=90),
         ],
@@ -275,8 +277,7 @@ MARKET.fold(
             Query(_chute("chutes_chute_discount_ratio", "chutes"), data=KEYED),
         ],
         [
-            Column("chute_id", ""),
-            Column("name", "Chute", width=250),
+            *CHUTE,
             Column("tee", "TEE", width=60),
             Column("public", "Public", width=70),
             Column("disabled", "Disabled", width=80),
@@ -313,7 +314,7 @@ MARKET.fold(
             Query(of_platform("chutes_job_tries", "jobs", "job_id"), data=KEYED),
         ],
         [
-            Column("name", "Chute", width=250),
+            *CHUTE,
             Column("method", "Method", width=120),
             Column("B", "Waits", "s", 1, width=90),
             Column("C", "Multiplier", "none", 2, width=105),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
-    EXPORTERS,
     HOTKEY_WIDTH,
     Board,
     Column,
@@ -28,7 +27,7 @@ RATIO: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
 RANK: Final = "subnet_hotkey:chutes_miner_score_rank:newest"
 NEIGHBOURS: Final = f"abs({RANK} - scalar({select(RANK, **CHOSEN)})) <= 5"
 SEATS: Final = "subnet_hotkey:chutes_miner_info:newest"
-TAKEN: Final = select("chutes_metagraph_miners", EXPORTERS)
+TAKEN: Final = "subnet:chutes_metagraph_miners:newest"
 MINER: Final = (
     Column("hotkey", ""),
     Column(
@@ -163,7 +162,7 @@ SUBNET.show(
             Query(
                 short(
                     f"({SEATS} unless on (hotkey) {SEATS} offset 1d"
-                    f" and on () (count({SEATS} offset 1d) == on () max({TAKEN} offset 1d)))"
+                    f" and on () (count({SEATS} offset 1d) == on () {TAKEN} offset 1d))"
                 ),
                 data=NEEDS_A_DAY,
             )
@@ -178,9 +177,7 @@ SUBNET.show(
         "Miners that had a seat a day ago and have none now. They have no score, and the API refuses their signatures.",
         [
             Query(
-                short(
-                    f"({SEATS} offset 1d unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () max({TAKEN})))"
-                ),
+                short(f"({SEATS} offset 1d unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () {TAKEN}))"),
                 data=NEEDS_A_DAY,
             )
         ],

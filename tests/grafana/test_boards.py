@@ -256,6 +256,41 @@ def test_every_selector_of_the_exporters_metrics_is_of_the_chosen_exporters() ->
                 assert (chosen["job"], chosen["instance"]) == (".+", ".+"), (where, selector.prettify())
 
 
+ABOUT_EXPORTERS = ("chutes_feed_", "chutes_exporter_", "chutes_scrape_", "chutes_api_", "chutes_observed_")
+"""Starts of the names of metrics that are no answers of the API: each exporter has its own values."""
+
+
+def test_of_a_pair_of_exporters_the_newest_answer_counts() -> None:
+    checked = 0
+    for where, query in each_query():
+        for name, after in re.findall(r"\b(chutes_\w+)\{[^{}]*\}(.{0,24})", query):
+            # The cost of a GPU is a setting, and every exporter has a build.
+            if "variable" in where or name.startswith((*ABOUT_EXPORTERS, "chutes_gpu_cost")):
+                continue
+            checked += 1
+            assert after.startswith(" and on (job, instance"), (where, name)
+    assert checked > 50
+
+
+def test_no_number_stands_for_something_that_is_unknown() -> None:
+    for where, query in each_query():
+        assert not re.search(r"(vector\(|\bor (on \(\) )?|\* ?)-", query), where
+    for uid, panel in each_panel():
+        fields = (
+            [panel["fieldConfig"]["defaults"]["mappings"]] if "mappings" in panel["fieldConfig"]["defaults"] else []
+        )
+        fields += [
+            value["value"]
+            for override in panel["fieldConfig"]["overrides"]
+            for value in override["properties"]
+            if value["id"] == "mappings"
+        ]
+        states_shown = [
+            state for field in fields for one in field if one["type"] == "value" for state in one["options"]
+        ]
+        assert not [state for state in states_shown if state.startswith("-")], (uid, panel["title"])
+
+
 def test_queries_of_the_watched_are_of_the_chosen_hotkeys() -> None:
     for where, query in each_query():
         if where.startswith(("chutes-subnet", "chutes-exporter")) or "variable" in where:
@@ -397,8 +432,15 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
             assert "${__url_time_range}" in query
             assert "var-datasource=${datasource}" in query
             assert "${job:queryparam}" in query
-            assert "${instance:queryparam}" in query
+            assert ("${instance:queryparam}" in query) != ("var-instance=" in query)
     assert found >= 1
+
+
+def test_the_rows_of_every_table_lead_on() -> None:
+    for uid, panel in each_panel():
+        if panel["type"] == "table":
+            led = [one for one in links(panel["fieldConfig"]["overrides"]) if re.search("var-(?!datasource)", one)]
+            assert led, (uid, panel["title"])
 
 
 def names(value: Any) -> Iterator[str]:

@@ -129,7 +129,7 @@ def test_recorded_series_exist_while_an_exporter_is_up(answers: dict[World, Answ
         for name, rule in RULES.items()
         if name.startswith(("prometheus:", "subnet:"))
     }
-    assert len(recorded) == 3
+    assert len(recorded) == 5
     assert {name for name, rows in recorded.items() if not rows} == (
         recorded.keys() - {"prometheus:chutes_rules:loaded"} if kind is World.DOWN else set()
     )
