@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench scaling peers lock deb sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench bench-boards scaling peers lock deb sbom image release clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -94,6 +94,10 @@ scaling: $(DEV) ## Measure how cost grows with what there is, for docs/performan
 peers: $(DEV) ## Compare the exporter with others that serve such a page, for docs/performance.md
 	@scripts/system-packages peers
 	@$(BIN)/python -m benchmarks.peers
+
+bench-boards: $(DEV) ## Measure how long the dashboards wait for Prometheus, for docs/performance.md
+	@scripts/system-packages prometheus
+	@$(BIN)/python -m benchmarks.boards $(ARGS)
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock

@@ -321,6 +321,7 @@ class Prometheus:
         rule_files: Rules to evaluate every second.
         alertmanager: ``host:port`` of who gets the alerts.
         remote_write: URL of a store that gets every sample too.
+        receives: Whether others may write samples to it.
     """
 
     directory: Path
@@ -329,6 +330,7 @@ class Prometheus:
     rule_files: Iterable[Path] = ()
     alertmanager: str = ""
     remote_write: str = ""
+    receives: bool = False
     url: str = ""
     at: float | None = field(default=None, init=False)
     """The moment that queries see: now, when it is None."""
@@ -377,6 +379,7 @@ class Prometheus:
                     # It drops what fires before it has found the Alertmanager.
                     "--rules.alert.resend-delay=1s",
                     "--log.level=debug",
+                    *(["--web.enable-remote-write-receiver"] if self.receives else []),
                 ],
                 stderr=log,
                 stdout=log,

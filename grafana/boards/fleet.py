@@ -207,6 +207,7 @@ FLEET.show(
                 ', "GPU", " #", "server", "device_index"))',
                 "{{GPU}}",
                 STOCKED,
+                step="5m",
             )
         ],
         states=GPU,

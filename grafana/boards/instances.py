@@ -181,11 +181,15 @@ INSTANCES.fold(
         "Age of the oldest, the median and the newest instance. A median that stays low means that instances do not "
         "last.",
         [
-            Query(f"max(time() - {_instance('chutes_instance_created_timestamp_seconds')})", "oldest", STOCKED),
-            Query(
-                f"quantile(0.5, time() - {_instance('chutes_instance_created_timestamp_seconds')})", "median", STOCKED
+            *(
+                Query(
+                    f"{function} time() - {_instance('chutes_instance_created_timestamp_seconds')})",
+                    name,
+                    STOCKED,
+                    step="5m",
+                )
+                for function, name in (("max(", "oldest"), ("quantile(0.5,", "median"), ("min(", "newest"))
             ),
-            Query(f"min(time() - {_instance('chutes_instance_created_timestamp_seconds')})", "newest", STOCKED),
         ],
         unit="s",
         decimals=0,

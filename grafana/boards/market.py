@@ -15,6 +15,7 @@ from grafana.parts import (
     of_platform,
     or_load_rules,
     recorded,
+    select,
     short,
     stat_panel,
     table_panel,
@@ -72,7 +73,12 @@ MARKET.show(
     stat_panel(
         "Can grow",
         "Chutes that can still get active instances. The service refuses launches of all others with 423.",
-        [Query(f"sum({_chute('chutes_chute_scale_allowance', 'utilization')} > bool 0)", "chutes")],
+        [
+            Query(
+                or_load_rules(f"sum({select('chute_id:chutes_chute_scale_allowance:newest', **ON_CHUTES)} > bool 0)"),
+                "chutes",
+            )
+        ],
         decimals=0,
         empty="no data",
         trend=True,
@@ -182,8 +188,16 @@ MARKET.show(
         "Requests to the chosen chutes that were completed in the past hour, and those refused because all instances "
         "were busy. Refusals are unmet demand.",
         [
-            Query(f"sum({_chute('chutes_chute_window_invocations', 'metrics', window='1h')})", "completed"),
-            Query(f"sum({_chute('chutes_chute_window_rate_limits', 'metrics', window='1h')})", "rate limited"),
+            Query(
+                f"sum({select('chute_id:chutes_chute_window_invocations:newest', **ON_CHUTES)})",
+                "completed",
+                step="5m",
+            ),
+            Query(
+                f"sum({select('chute_id:chutes_chute_window_rate_limits:newest', **ON_CHUTES)})",
+                "rate limited",
+                step="5m",
+            ),
         ],
         unit="short",
     ),
@@ -195,6 +209,7 @@ MARKET.show(
                 with_chute_name(top_ten_at_end(f'{PAY}{{chute_id=~"$chute"}}', PAY, "chute_id")),
                 "{{name}}",
                 KEYED,
+                step="15m",
             )
         ],
         unit="none",

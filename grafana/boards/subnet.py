@@ -149,7 +149,7 @@ SUBNET.show(
     graph(
         "Score share, top 10",
         "The ten largest shares. A line that jumps is a miner that added or lost many GPUs.",
-        [Query(top_ten_at_end(short(RATIO), RATIO), "{{miner}}")],
+        [Query(short(top_ten_at_end(RATIO, RATIO)), "{{miner}}")],
         unit="percentunit",
         decimals=2,
         empty=NOBODY,
