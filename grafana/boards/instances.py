@@ -183,12 +183,12 @@ INSTANCES.fold(
         [
             *(
                 Query(
-                    f"{function} time() - {_instance('chutes_instance_created_timestamp_seconds')})",
+                    f"{function}time() - {_instance('chutes_instance_created_timestamp_seconds')})",
                     name,
                     STOCKED,
                     step="5m",
                 )
-                for function, name in (("max(", "oldest"), ("quantile(0.5,", "median"), ("min(", "newest"))
+                for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
             ),
         ],
         unit="s",
