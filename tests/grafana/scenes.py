@@ -89,7 +89,7 @@ QUESTIONS: Final = {
     "bounties": "/bounties/",
     "rolling_updates": "/chutes/rolling_updates",
 }
-"""What each feed about the platform requests."""
+"""The request of each feed about the platform."""
 OWN_QUESTIONS: Final = {
     "servers": "/miner/servers/",
     "nodes": "/miner/nodes/",
@@ -98,7 +98,7 @@ OWN_QUESTIONS: Final = {
     "unique_chute_history": "/miner/unique_chute_history/{hotkey}",
     "maintenance": "/servers/maintenance/policy",
 }
-"""What each feed about a miner requests."""
+"""The request of each feed about a miner."""
 
 
 class Now(Clock):

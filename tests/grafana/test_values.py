@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value is shown.
+    """The place of a value.
 
     Attributes:
         panel: The title of the panel.
@@ -60,7 +60,7 @@ def seconds(text: str) -> float:
 
 
 class Shown:
-    """What the panels of a board show.
+    """The values in the panels of a board.
 
     Args:
         uid: Of the board.
