@@ -23,8 +23,11 @@ from grafana.states import FEED_STATE, LOADED, ORANGE, READING, RED, UP
 from grafana.worlds import ALL, FADING, SICK
 
 FEEDS: Final = {"hotkey": "~$hotkey|"}
-FEED: Final = ("feed", "hotkey")
+FEED: Final = ("job", "instance", "feed", "hotkey")
+"""Each exporter has its own answers: of a pair, one can fail alone."""
+FEED_LABELS: Final = ", ".join(FEED)
 SUCCESS: Final = of_exporters("chutes_feed_last_success_timestamp_seconds", *FEED, **FEEDS)
+LIMITS: Final = select("chutes_feed_max_age_seconds", EXPORTERS, **FEEDS)
 MAX_AGE: Final = of_exporters("chutes_feed_max_age_seconds", *FEED, **FEEDS)
 FEED_AGE: Final = f"max by (feed) (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS)})"
 DURATION: Final = of_exporters("chutes_scrape_collector_duration_seconds", "collector")
@@ -90,7 +93,13 @@ EXPORTER.show(
         "No data",
         "Feeds whose newest good answer has reached its maximum age. Their metrics are gone, and alerts on them are "
         "silent.",
-        [Query(f"count(time() - {SUCCESS} > on (feed, hotkey) {MAX_AGE}) or on () 0 * count({MAX_AGE})", "feeds")],
+        [
+            Query(
+                f"count(time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS, **FEEDS)}"
+                f" > on ({FEED_LABELS}) {LIMITS}) or on () 0 * count({LIMITS})",
+                "feeds",
+            )
+        ],
         thresholds=[(1, RED)],
         decimals=0,
         empty="no exporter",
@@ -152,19 +161,19 @@ EXPORTER.show(
     ),
     table_panel(
         "Feeds",
-        "Each feed, failing feeds first. The age is the time since the answer was requested. Its stats, scores and "
-        "history can be 10 minutes older. At the maximum age, the answer is dropped. The runbook of ChutesFeedFailing "
-        "explains the reasons.",
+        "Each feed of each exporter, failing feeds first. The age is the time since the answer was requested. Its "
+        "stats, scores and history can be 10 minutes older. At the maximum age, the answer is dropped. The runbook of "
+        "ChutesFeedFailing explains the reasons.",
         [
             Query(short(FEED_UP)),
             Query(of_exporters("chutes_feed_failure_info", *FEED, "reason", **FEEDS), data=SICK),
             Query(f"time() - {SUCCESS}"),
             Query(MAX_AGE),
-            Query(f"(time() - {SUCCESS}) / on (feed, hotkey) {MAX_AGE}"),
+            Query(f"(time() - {SUCCESS}) / on ({FEED_LABELS}) {MAX_AGE}"),
             Query(of_exporters("chutes_feed_records", *FEED, **FEEDS)),
             Query(of_exporters("chutes_feed_rejected_records", *FEED, **FEEDS)),
             Query(
-                f'max by (feed, hotkey, doubt) (label_replace({DOUBTED}, "doubt", "$1", "reason", "(.*)"))', data=SICK
+                f'max by ({FEED_LABELS}, doubt) (label_replace({DOUBTED}, "doubt", "$1", "reason", "(.*)"))', data=SICK
             ),
         ],
         [
@@ -178,6 +187,8 @@ EXPORTER.show(
             Column("F", "Records", "none", 0, width=90),
             Column("G", "Rejected", "none", 0, width=90, thresholds=[(1, ORANGE)]),
             *MINER_COLUMNS,
+            Column("job", ""),
+            Column("instance", "Exporter", width=220, link=board_link("chutes-exporter", instance="${__value.raw}")),
         ],
         empty="No feed known: the exporter is down, or has sent no request yet",
         sort=("State", False),

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.simulator.world import Job, Miner
+    from tests.support import Labels
 
 JOB: Final = "chutes"
 RULES: Final[dict[str, dict[str, Any]]] = {
@@ -116,7 +117,7 @@ class Answers:
     """Answers of Prometheus in a world.
 
     Attributes:
-        hotkeys: The watched.
+        hotkeys: The watched, the miner with the GPUs first.
         gpus: How many GPUs the first of them has.
         at: When it was asked.
         now: `data` of the answer to an instant query, by expression.
@@ -125,6 +126,7 @@ class Answers:
         variables: The values that may be chosen.
         firing: The names of alerts.
         api: The API's JSON by feed, of which the exporter showed the values: about the platform and the first miner.
+        newest: The exporter with the newest answer to each feed of `api`, as the label `instance`.
         scored: The miner that the Subnet board shows.
     """
 
@@ -137,6 +139,7 @@ class Answers:
     variables: dict[str, list[str]] = field(default_factory=dict)
     firing: set[str] = field(default_factory=set)
     api: dict[str, Any] = field(default_factory=dict)
+    newest: dict[str, str] = field(default_factory=dict)
     scored: str = ""
 
 
@@ -308,7 +311,9 @@ class Recorder:
 
         Something that is not found is an empty list.
         """
-        status, body = next((status, body) for at, status, body in self._bodies[question, hotkey] if at >= since)
+        # The exported time is rounded, and no feed asks twice in such a short time.
+        first = since - 0.1
+        status, body = next((status, body) for at, status, body in self._bodies[question, hotkey] if at >= first)
         if status == 404:
             return []
         if body and not body.startswith(b"data: "):
@@ -330,7 +335,7 @@ class Scene:
 
     Attributes:
         prometheus: It scrapes the exporter, or both of a pair.
-        hotkeys: The watched.
+        hotkeys: The watched, the miner with the GPUs first.
         gpus: How many GPUs the first of them has.
         scored: A miner with a score.
         recorder: It knows what the exporter was told.
@@ -344,7 +349,7 @@ class Scene:
 
     def api(self) -> dict[str, Any]:
         """Return the API's JSON by feed, of which the exporter shows the values at the moment that queries see."""
-        asked = self.prometheus.query("max by (feed, hotkey) (chutes_feed_last_success_timestamp_seconds)")
+        asked = self._last_successes()
         found = {}
         for labels, at in asked.items():
             feed, hotkey = dict(labels)["feed"], dict(labels).get("hotkey", "")
@@ -354,6 +359,20 @@ class Scene:
                 question = OWN_QUESTIONS[feed].format(hotkey=hotkey)
                 found[feed] = self.recorder.answer(question, "" if hotkey in question else hotkey, at)
         return found
+
+    def newest(self) -> dict[str, str]:
+        """Return the exporter with the newest answer to each feed of `api`, as the label `instance`."""
+        newest = self._last_successes().items()
+        asked = self.prometheus.query("chutes_feed_last_success_timestamp_seconds")
+        found = {}
+        for labels, at in asked.items():
+            its = dict(labels)
+            if any(dict(one).items() <= its.items() and at == last for one, last in newest):
+                found[its["feed"], its.get("hotkey", "")] = its["instance"]
+        return {feed: instance for (feed, hotkey), instance in found.items() if hotkey in ("", self.hotkeys[0])}
+
+    def _last_successes(self) -> dict[Labels, float]:
+        return self.prometheus.query("max by (feed, hotkey) (chutes_feed_last_success_timestamp_seconds)")
 
 
 def _settle(kind: World, prometheus: Prometheus) -> None:
@@ -425,7 +444,9 @@ async def scene(
             await asyncio.to_thread(_settle, kind, prometheus)
             shares = world.shares(clock())
             scored = miner.hotkey if shares.get(miner.hotkey) else max(shares, key=shares.__getitem__)
-            yield Scene(prometheus, list(settings.watched), len(miner.gpus), scored, recorder)
+            # A set has no order: the miner with the GPUs comes first.
+            watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))
+            yield Scene(prometheus, watched, len(miner.gpus), scored, recorder)
 
 
 def ask(prometheus: Prometheus, path: str, **parameters: str | float) -> Any:
@@ -479,4 +500,5 @@ async def answers_in(kind: World, directory: Path) -> Answers:
     async with scene(kind, directory) as found:
         answers = await asyncio.to_thread(ask_everything, found)
         answers.api = await asyncio.to_thread(found.api)
+        answers.newest = await asyncio.to_thread(found.newest)
         return answers

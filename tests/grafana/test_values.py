@@ -25,6 +25,14 @@ HOUR = 3600
 DAY = 24 * HOUR
 HOURLY_RATES = {"4090": 0.4, "5090": 0.7, "a100": 1.2, "l40s": 0.85, "h100_sxm": 2.35, "h200": 2.75, "b200": 4.5}
 """US dollars an hour of the service's table, for the models of the simulator."""
+RECORDED_TIMES = {"Purged in", "Purge"}
+"""Times that a rule computes. They are as old as its last evaluation, which a busy machine delays."""
+DELAY = 20
+"""Seconds since then, at most."""
+GROWING = {"Stake", "TAO"}
+"""Numbers that the simulator lets grow by 2 millionths with each sync of the metagraph, every 3 minutes."""
+GROWTH = 1e-5
+"""The share by which these may differ, because the shown answer can be some syncs older."""
 AT_LEAST = 10
 """Values of each board that are compared."""
 
@@ -123,6 +131,7 @@ class Truth:
 
     def __init__(self, answers: Answers, kind: World) -> None:
         self.api = answers.api
+        self.newest = answers.newest
         self.at = answers.at
         self.kind = kind
         self.watched = answers.hotkeys
@@ -189,8 +198,8 @@ class Truth:
         incentives = {hotkey: row["incentive"] / self.incentive for hotkey, row in self.seats.items()}
         raw = self.api["scores"]["raw_values"]
         found: Expected = {
-            Place("Score share"): self.of_watched(self.shares),
-            Place("Heading share"): self.of_watched(heading),
+            Place("Score"): self.of_watched(self.shares),
+            Place("Heading"): self.of_watched(heading),
             Place("Rank"): min(map(self.rank, scored)),
             Place("Counting instances", "past hour"): self.of_watched(self.work("past_hour", "total_instances")),
             Place("Counting instances", "past day"): sum(raw[hotkey]["total_instances"] for hotkey in scored),
@@ -251,16 +260,17 @@ class Truth:
         # A state without GPUs has no line.
         found |= {Place("GPUs by state", state): number for state, number in count.items()}
         if self.kind is World.SICK:
-            found[Place("Idle cost, per day")] = 24 * 1.5 * (count["idle"] + count["unverified"])
+            found[Place("Idle cost")] = 24 * 1.5 * (count["idle"] + count["unverified"])
         found |= self._servers()
         for server_id, server in servers.items():
             if server["gpus"]:
-                found[cell("Servers", "Address", server_id=server_id)] = server["ip"]
+                if server["ip"]:
+                    found[cell("Servers", "Address", server_id=server_id)] = server["ip"]
                 found[cell("Servers", "TEE", server_id=server_id)] = str(server["is_tee"]).lower()
         for key, one in self.gpus.items():
             number = next(place.value for place in states.GPU if place.text == self.state(one))
             found[cell("GPUs", "State", gpu_id=key)] = number
-            if key in self.held:
+            if key in self.held and self.held[key]["chute_name"]:
                 found[cell("GPUs", "Chute", gpu_id=key)] = self.held[key]["chute_name"]
             if one["verified_at"]:
                 found[cell("GPUs", "Verified since", gpu_id=key)] = self.at - seconds(one["verified_at"])
@@ -341,7 +351,7 @@ class Truth:
             if one["last_verified_at"]:
                 found[cell("Instances", "Last check", **row)] = self.at - seconds(one["last_verified_at"])
         if purges:
-            found[Place("Next purge")] = min(purges)
+            found[Place("Purge")] = min(purges)
         return found | self._gate(public)
 
     def _gate(self, public: list[Row]) -> Expected:
@@ -368,10 +378,10 @@ class Truth:
         scaled = self.api["utilization"]
         found: Expected = {
             Place("Idle GPUs"): self.states()["idle"],
-            Place("Chutes that can grow"): sum(row["scale_allowance"] > 0 for row in scaled),
-            Place("Open bounties"): len(self.api["bounties"]),
-            Place("Autoscaler ran"): self.at - max(seconds(row["timestamp"]) for row in scaled),
-            Place("Jobs waiting"): len(waiting),
+            Place("Can grow"): sum(row["scale_allowance"] > 0 for row in scaled),
+            Place("Bounties"): len(self.api["bounties"]),
+            Place("Autoscaler"): self.at - max(seconds(row["timestamp"]) for row in scaled),
+            Place("Jobs"): len(waiting),
             Place("Requests per hour", "completed"): sum(one["total_invocations"] for one in self.api["metrics"]),
             Place("Requests per hour", "rate limited"): sum(one["rate_limit_count"] for one in self.api["metrics"]),
         }
@@ -434,12 +444,12 @@ class Truth:
         ordered = sorted(self.shares.values(), reverse=True)
         active: Counter[str] = Counter(one["miner_hotkey"] for one in self.api["active_instances"])
         found: Expected = {
-            Place("Rank of the miner"): self.rank(self.scored),
-            Place("Score share of the miner"): self.shares[self.scored],
-            Place("Miners with a score"): len(self.shares),
-            Place("Seats taken"): len(self.seats),
-            Place("Share of the top ten"): sum(ordered[:10]),
-            Place("Score share of the miner and quantiles of all", "chosen miner"): self.shares[self.scored],
+            Place("Rank"): self.rank(self.scored),
+            Place("Score"): self.shares[self.scored],
+            Place("Miners"): len(self.shares),
+            Place("Seats"): len(self.seats),
+            Place("Top ten"): sum(ordered[:10]),
+            Place("Score share beside quantiles of all", "chosen miner"): self.shares[self.scored],
             Place("Concentration", "Herfindahl index"): sum(share**2 for share in ordered),
             Place("Miners at work", "on the blacklist"): sum(
                 bool(row["blacklist_reason"]) for row in self.seats.values()
@@ -459,7 +469,9 @@ class Truth:
                     continue
                 found[cell(panel, "Rank", hotkey=hotkey)] = self.rank(hotkey)
                 found[cell(panel, "Score share", hotkey=hotkey)] = share
-                found[cell(panel, "Instances", hotkey=hotkey)] = active[hotkey]
+                # The exporter shows 0 of watched miners only.
+                if active[hotkey] or hotkey in self.watched:
+                    found[cell(panel, "Instances", hotkey=hotkey)] = active[hotkey]
                 for window, column in (("past_hour", "Units, 1 h"), ("past_day", "Units, 1 day")):
                     units = self.work(window, "compute_units")
                     if hotkey in units:
@@ -484,9 +496,12 @@ class Truth:
         for feed in ("stats", "stats_per_chute"):
             lists[feed] = [row for window in self.api[feed].values() for row in window["instance_stats"]]
         found: Expected = {}
-        for feed in self.api.keys() - {"maintenance"}:
+        # In the world of troubles, the list of images fails, and its last answer is too old.
+        failing = {"images"} if self.kind is World.SICK else set()
+        for feed in self.api.keys() - {"maintenance"} - failing:
             hotkey = {"hotkey": self.miner} if feed in own else {}
-            found[cell("Feeds", "Records", feed=feed, **hotkey)] = len(lists.get(feed, self.api[feed]))
+            row = {"feed": feed, "instance": self.newest[feed], **hotkey}
+            found[cell("Feeds", "Records", **row)] = len(lists.get(feed, self.api[feed]))
         return found
 
 
@@ -500,6 +515,14 @@ BOARD_TRUTHS = {
 }
 
 
+def _about(place: Place, value: float | str) -> Any:
+    """Return what a shown value may equal."""
+    if isinstance(value, str):
+        return value
+    recorded = RECORDED_TIMES & {place.panel, place.name}
+    return pytest.approx(float(value), rel=GROWTH if place.name in GROWING else None, abs=DELAY if recorded else None)
+
+
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 @pytest.mark.parametrize("kind", [World.HEALTHY, World.SICK])
 def test_a_board_shows_what_the_api_answered(answers: dict[World, Answers], kind: World, board: Any) -> None:
@@ -508,7 +531,7 @@ def test_a_board_shows_what_the_api_answered(answers: dict[World, Answers], kind
     differ = {
         place: (found, value)
         for place, value in expected.items()
-        if (found := shown.value(place)) != (value if isinstance(value, str) else pytest.approx(float(value)))
+        if (found := shown.value(place)) != _about(place, value)
     }
     assert differ == {}
     assert len(expected) >= AT_LEAST
