@@ -539,7 +539,7 @@ def _source(parameter: str) -> str:
 def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     from dataclasses import replace
 
-    from chutes_exporter.config import make_settings, require_a_choice
+    from chutes_exporter.config import make_settings, require_a_choice, require_a_web_config
 
     # Not every command has every flag.
     optional = {
@@ -571,6 +571,8 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     )
     if not settings.watched and flags.get("miners") is None:
         require_a_choice(os.environ)
+    if "web_config_file" in flags and settings.web_config is None:
+        require_a_web_config(os.environ)
     return replace(settings, warnings=(*settings.warnings, *_variable_warnings()))
 
 

@@ -193,7 +193,8 @@ def find_credentials(
         except HotkeyError as error:
             errors.append(str(error))
     elif "MINER_SEED" in environment:
-        warnings.append("MINER_SEED is empty: only public data is exported. Set it to the hotkey's seed, or unset it")
+        effect = "it has no effect" if keys else "only public data is exported"
+        warnings.append(f"MINER_SEED is empty: {effect}. Set it to the hotkey's seed, or unset it")
     return Credentials(tuple(keys.values()), tuple(errors), tuple(warnings))
 
 
@@ -241,6 +242,23 @@ def require_a_choice(environment: Mapping[str, str]) -> None:
     for name, content in _CHOICES.items():
         if environment.get(name, "set").strip() == "":
             raise ConfigError(f"{name} is empty: set it to {content}, or unset it to watch the whole subnet")
+
+
+def require_a_web_config(environment: Mapping[str, str]) -> None:
+    """Refuse to serve without TLS and passwords because the variable of the web configuration is empty.
+
+    Args:
+        environment: The environment variables.
+
+    Raises:
+        ConfigError: The variable is empty.
+    """
+    name = f"{_VARIABLE_PREFIX}WEB_CONFIG_FILE"
+    if environment.get(name, "set").strip() == "":
+        raise ConfigError(
+            f"{name} is empty: set it to the path of a web configuration, "
+            "or unset it to serve without TLS and passwords"
+        )
 
 
 def _is_hotkey(text: str) -> bool:
@@ -339,6 +357,8 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
         )
     if not (math.isfinite(api_timeout) and math.isfinite(timeout_offset)):
         raise ConfigError("--api.timeout and --scrape.timeout-offset must be finite numbers of seconds")
+    if web_config is not None and str(web_config).strip() in ("", "."):
+        raise ConfigError("--web.config.file is empty: use the path of a web configuration")
     costs = _gpu_costs(gpu_costs)
     if unknown := sorted(costs.keys() - GPU_MODELS):
         warnings.append(

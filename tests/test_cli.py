@@ -190,6 +190,8 @@ def cold_key(directory: Path) -> str:
         ((), {"CHUTES_EXPORTER_HOTKEY_FILE": ""}, "CHUTES_EXPORTER_HOTKEY_FILE is empty: set it to the path"),
         ((), {"HOTKEY": ""}, "HOTKEY is empty: set it to the path of a hotkey file"),
         ((), {"MINER_SS58": "", "MINER_SEED": ""}, "MINER_SS58 is empty: set it to the address"),
+        (("--web.config.file", ""), {}, "--web.config.file is empty: use the path of a web configuration"),
+        ((), {"CHUTES_EXPORTER_WEB_CONFIG_FILE": ""}, "CHUTES_EXPORTER_WEB_CONFIG_FILE is empty: set it to the path"),
         (("-hotkey", HOTKEY), {}, "-hotkey has only one dash: write --hotkey"),
         (("serve", f"-hotkey={HOTKEY}"), {}, "write --hotkey="),
         (("--api.timeout", "20s"), {}, "'20s' is not a number of seconds: write a plain number"),

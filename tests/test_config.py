@@ -95,7 +95,16 @@ def test_white_space_around_a_seed_or_an_address_is_ignored() -> None:
 
 
 def test_an_empty_seed_causes_a_warning() -> None:
-    assert "MINER_SEED is empty" in find_credentials([], {"MINER_SEED": "", "MINER_SS58": HOTKEY}).warnings[0]
+    (warning,) = find_credentials([], {"MINER_SEED": "", "MINER_SS58": HOTKEY}).warnings
+    assert warning.startswith("MINER_SEED is empty: only public data is exported.")
+
+
+def test_an_empty_seed_has_no_effect_beside_a_hotkey_file(tmp_path: Path) -> None:
+    path = tmp_path / "hotkey"
+    path.write_text(json.dumps({"secretSeed": TEST_SEED, "ss58Address": HOTKEY}))
+    path.chmod(0o600)
+    (warning,) = find_credentials([path], {"MINER_SEED": ""}).warnings
+    assert warning.startswith("MINER_SEED is empty: it has no effect.")
 
 
 def test_the_freshness_of_single_feeds_can_be_set() -> None:

@@ -91,6 +91,7 @@ _HOTKEY_COLUMNS = {
 _MISSING = {
     "scores": "has no score: it is not registered, or no instance of the past day counts",
     "metagraph": "has no seat on the subnet: it is not registered",
+    "stats": "has no stats: it is not registered, or none of its instances computed anything in the past week",
     "active_instances": "has no active instance",
 }
 """An explanation for a miner that such an endpoint does not have."""
