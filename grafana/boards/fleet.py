@@ -141,8 +141,8 @@ FLEET.show(
     ),
     table_panel(
         "Servers",
-        "Each server and model, with its GPUs by state. A click on a server shows its GPUs alone. The time of its "
-        "registration is no heartbeat.",
+        "Each server and model, with its GPUs by state, those with most idle GPUs first. A click on a server shows its "
+        "GPUs alone. The time of its registration is no heartbeat.",
         [
             Query(short(f"sum by (hotkey, server_id, server, gpu) ({recorded(COUNT, **ON_SERVERS)})"), data=STOCKED),
             *(
@@ -192,7 +192,7 @@ FLEET.show(
             Column("ip", "Address", width=130),
         ],
         empty="No servers known. They need the miner's key and the rules.",
-        sort=("Unverified", True),
+        sort=("Idle", True),
         size=(24, 8),
     ),
     timeline(

@@ -72,6 +72,8 @@ PROBLEMS: Final = tuple(
     State(name, _problem(name), _problem_color({one.split()[1] for one in _FIRING if one.split()[0] == name}))
     for name in sorted({one.split()[0] for one in _FIRING})
 )
+NO_PROBLEM: Final = State(3, "-")
+"""Stands below the severities, so that a miner without an alert comes after the others."""
 
 
 def _gpus(states: str) -> str:
@@ -164,8 +166,8 @@ OVERVIEW.show(
     ),
     table_panel(
         "Miners",
-        "The watched miners with the gravest alert of each. A click on a miner selects it. A click on its problem "
-        "opens the runbook. A click on its idle or unverified GPUs opens the Fleet board.",
+        "The watched miners with the gravest alert of each, the gravest first. A click on a miner selects it. A click "
+        "on its problem opens the runbook. A click on its idle or unverified GPUs opens the Fleet board.",
         [
             Query(short(f"{recorded('hotkey:chutes_miner_registered:newest')}")),
             Query(SHARE, data=BUSY),
@@ -176,14 +178,14 @@ OVERVIEW.show(
             Query(_gpus("idle"), data=STOCKED),
             Query(_gpus("unverified"), data=STOCKED),
             Query(
-                f"bottomk by (hotkey) (1, min by (hotkey, alertname) ({recorded('alert:chutes_alerts:severity')}) < 2)",
-                data=ALARMED,
+                f"bottomk by (hotkey) (1, min by (hotkey, alertname) ({recorded('alert:chutes_alerts:severity')}) < 2)"
+                f" or on (hotkey) 0 * {recorded('hotkey:chutes_miner_registered:newest')} + {NO_PROBLEM.value}",
             ),
         ],
         [
             *MINER_COLUMNS,
             Column("alertname", "Problem", states=PROBLEMS, width=220, link=RUNBOOK, tooltip="Open the runbook"),
-            Column("I", "Severity", states=SEVERITY, width=80),
+            Column("I", "Severity", states=(*SEVERITY, NO_PROBLEM), width=80),
             Column("A", "Seat", states=REGISTERED, width=90),
             Column("B", "Share", "percentunit", 2, width=90),
             Column("C", "Heading", "percentunit", 2, width=90),
@@ -210,7 +212,7 @@ OVERVIEW.show(
             ),
         ],
         empty="No miner is watched, or the rules are not loaded",
-        sort=("Share", True),
+        sort=("Severity", False),
         size=(24, 5),
     ),
     table_panel(
