@@ -223,8 +223,13 @@ def seconds_of(url: str, asked: Sequence[str]) -> float:
     return time.perf_counter() - began
 
 
-def measure(directory: Path) -> dict[str, list[tuple[float, str]]]:
-    """Return the median seconds and the title of each panel by board, the slowest first."""
+def measure(directory: Path, title: str = "") -> dict[str, list[tuple[float, str]]]:
+    """Return the median seconds and the title of each panel by board, the slowest first.
+
+    Args:
+        directory: Of the Prometheus.
+        title: Only panels whose title contains this text are measured.
+    """
     end = json.loads((directory / "end.json").read_text())
     found: dict[str, list[tuple[float, str]]] = {}
     with Prometheus(directory) as prometheus:
@@ -241,6 +246,7 @@ def measure(directory: Path) -> dict[str, list[tuple[float, str]]]:
                         panel["title"],
                     )
                     for panel in all_panels(dashboard)
+                    if title in panel["title"]
                 ),
                 reverse=True,
             )
@@ -265,12 +271,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-boards", description="Measure the queries of the dashboards.")
     parser.add_argument("--reuse", action="store_true", help="use the data of the last time")
     parser.add_argument("--all", action="store_true", help="print every panel, not only the slowest of each board")
+    parser.add_argument("--panel", default="", help="measure only panels whose title contains this text")
     parser.add_argument("--chutes", type=int, default=SIZE.chutes, help="of the platform")
     parser.add_argument("--servers", type=int, default=SIZE.servers, help="of the miner")
     chosen = parser.parse_args()
     if not (chosen.reuse and (CACHE / "end.json").exists()):
         make_day(CACHE, Size(chutes=chosen.chutes, servers=chosen.servers))
-    found = measure(CACHE)
+    found = {uid: panels for uid, panels in measure(CACHE, chosen.panel).items() if panels}
     print("| dashboard | panels | slowest panel | seconds | holds |\n|---|---:|---|---:|---|")
     for uid, panels in found.items():
         for seconds, title in panels if chosen.all else panels[:1]:

@@ -628,6 +628,9 @@ _SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_register
 _CANDIDATES: Final = f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
 """All miners: first the watched ones with a score, then the others with a score, each from the best to the worst."""
 
+ANYTHING: Final = ".*"
+"""Matches all values of a label that every series has. For `.+`, Prometheus 2 reads the index of each value."""
+
 VARIABLES: Final = {
     "cluster": Variable(
         "Cluster",
@@ -664,11 +667,13 @@ VARIABLES: Final = {
         "Server",
         "Servers of the chosen miners.",
         f"label_values(hotkey_server_id:chutes_server_info:newest{{{MINERS}}}, server)",
+        all_value=ANYTHING,
     ),
     "chute": Variable(
         "Chute",
         "Chutes, by name.",
         "query_result(chute_id:chutes_chute_info:newest)",
+        all_value=ANYTHING,
         regex='/name="(?<text>[^"]+)|chute_id="(?<value>[^"]+)/g',
     ),
 }

@@ -42,6 +42,7 @@ def _gpus(states: str, *by: str) -> str:
     return f"sum{labels} ({recorded(COUNT, state=states, **ON_SERVERS)})"
 
 
+ALL: Final = f"sum({recorded('hotkey_server_id:chutes_gpus:count', **ON_SERVERS)})"
 LOST: Final = _gpus("~idle|unverified", "gpu")
 
 
@@ -67,7 +68,7 @@ FLEET.show(
     stat_panel(
         "GPUs",
         "GPUs of the chosen servers. If some are missing, compare with the table of servers, and look at the machine.",
-        [Query(or_load_rules(f"sum({recorded(COUNT, **ON_SERVERS)})"), "all", STOCKED)],
+        [Query(or_load_rules(ALL), "all", STOCKED)],
         decimals=0,
         empty="no GPUs known",
         trend=True,
@@ -78,7 +79,7 @@ FLEET.show(
         "Share of the GPUs in an active instance, or in a disabled one, which keeps earning.",
         [
             Query(
-                or_load_rules(f"{_gpus('~earning|disabled')} / on () sum({recorded(COUNT, **ON_SERVERS)})"),
+                or_load_rules(f"{_gpus('~earning|disabled')} / on () {ALL}"),
                 "of all GPUs",
                 STOCKED,
             )
@@ -95,7 +96,7 @@ FLEET.show(
         "Verified GPUs in no instance. They earn nothing. The Market board ranks the chutes that can run on them now.",
         [
             Query(
-                or_load_rules(f"({_gpus('idle')} or on () 0 * sum({recorded(COUNT, **ON_SERVERS)}))"),
+                or_load_rules(f"({_gpus('idle')} or on () 0 * {ALL})"),
                 "GPUs",
                 STOCKED,
             )
@@ -111,7 +112,7 @@ FLEET.show(
         "GPUs in no instance and not verified. Launches on them are refused. The table of errors shows why.",
         [
             Query(
-                or_load_rules(f"({_gpus('unverified')} or on () 0 * sum({recorded(COUNT, **ON_SERVERS)}))"),
+                or_load_rules(f"({_gpus('unverified')} or on () 0 * {ALL})"),
                 "GPUs",
                 STOCKED,
             )
@@ -340,10 +341,7 @@ FLEET.fold(
         "that are allocated and do nothing have a stuck instance.",
         [
             Query(
-                "bottomk(10, avg by (server) (max by (uuid) "
-                '(label_replace(DCGM_FI_DEV_GPU_UTIL, "uuid", "$1", "UUID", "(.+)"))'
-                " * on (uuid) group_left (server) (hotkey_gpu_id:chutes_gpu_info:newest"
-                f" and on (hotkey, gpu_id) {STATE} >= 2)))",
+                f"bottomk(10, {recorded('hotkey_server:chutes_gpus_dcgm_utilization:avg', **ON_SERVERS)})",
                 "{{server}}",
                 frozenset(),
             )

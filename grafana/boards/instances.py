@@ -29,6 +29,7 @@ STATES: Final = recorded("hotkey_state:chutes_fleet_instances:newest")
 STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:newest")
 INSTANCE_INFO: Final = "hotkey_instance_id:chutes_instance_info:newest"
 INFO: Final = recorded(INSTANCE_INFO, chute_id="~$chute")
+CREATED: Final = recorded("hotkey_instance_id:chutes_instance_created_timestamp_seconds:newest")
 TO_PURGE: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_purge:newest")
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:newest")
 
@@ -182,12 +183,7 @@ INSTANCES.fold(
         "last.",
         [
             *(
-                Query(
-                    f"{function}time() - {_instance('chutes_instance_created_timestamp_seconds')})",
-                    name,
-                    STOCKED,
-                    step="5m",
-                )
+                Query(f"{function}time() - {CREATED})", name, STOCKED, step="5m")
                 for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
             ),
         ],

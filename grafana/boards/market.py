@@ -19,7 +19,6 @@ from grafana.parts import (
     short,
     stat_panel,
     table_panel,
-    top_ten_at_end,
     with_chute_name,
 )
 from grafana.states import IMAGE, ORANGE
@@ -191,12 +190,12 @@ MARKET.show(
             Query(
                 f"sum({select('chute_id:chutes_chute_window_invocations:newest', **ON_CHUTES)})",
                 "completed",
-                step="5m",
+                step="15m",
             ),
             Query(
                 f"sum({select('chute_id:chutes_chute_window_rate_limits:newest', **ON_CHUTES)})",
                 "rate limited",
-                step="5m",
+                step="15m",
             ),
         ],
         unit="short",
@@ -206,7 +205,10 @@ MARKET.show(
         "The ten best paid of the chosen chutes, on the cheapest GPU that each allows. A peak is urgency or a bounty.",
         [
             Query(
-                with_chute_name(top_ten_at_end(f'{PAY}{{chute_id=~"$chute"}}', PAY, "chute_id")),
+                # Only the ten are joined with their names, once.
+                f"{select(PAY, **ON_CHUTES)} * on (chute_id) group_left (name)"
+                " (chute_id:chutes_chute_info:newest @ end() and on (chute_id)"
+                f" topk(10, {select(PAY, **ON_CHUTES)} @ end()))",
                 "{{name}}",
                 KEYED,
                 step="15m",

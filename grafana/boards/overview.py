@@ -260,13 +260,7 @@ OVERVIEW.show(
         [
             Query(events_per_hour("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
             Query(events_per_hour("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
-            Query(
-                f"count({VERIFIED} == 1 and on (hotkey, gpu_id) {VERIFIED} offset 1h == 0)"
-                f" or on () 0 * count({VERIFIED})",
-                "verified",
-                STOCKED,
-                step="1h",
-            ),
+            Query(f"sum({recorded('hotkey:chutes_gpus_verified:count1h')})", "verified", STOCKED, step="1h"),
             Query(
                 events_per_hour("chutes_observed_gpu_verification_failures_total"),
                 "failed verification",

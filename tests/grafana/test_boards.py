@@ -310,7 +310,7 @@ def test_steps_and_rates_hold_at_a_scrape_a_minute() -> None:
             # A longer step reads fewer points of many series.
             assert target["interval"] in (MINIMUM_STEP, "5m", "15m", "1h")
             if target["interval"] == "1h":
-                assert "[1h]" in target["expr"] or "offset 1h" in target["expr"]
+                assert "[1h]" in target["expr"] or ":count1h" in target["expr"]
     for where, query in each_query():
         for name, text in calls(query):
             if name in ("rate", "increase", "irate", "delta", "deriv"):
