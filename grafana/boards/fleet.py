@@ -179,7 +179,7 @@ FLEET.show(
                 width=130,
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
             ),
-            Column("D", "Idle", "none", 0, width=60, thresholds=[(1, ORANGE)]),
+            Column("D", "Idle", "none", 0, width=70, thresholds=[(1, ORANGE)]),
             Column("E", "Unverified", "none", 0, width=110, thresholds=[(1, RED)]),
             Column("B", "Earning", "none", 0, width=80),
             Column("C", "Starting", "none", 0, width=80),

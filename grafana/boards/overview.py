@@ -180,12 +180,13 @@ OVERVIEW.show(
             Query(
                 f"bottomk by (hotkey) (1, min by (hotkey, alertname) ({recorded('alert:chutes_alerts:severity')}) < 2)"
                 f" or on (hotkey) 0 * {recorded('hotkey:chutes_miner_registered:newest')} + {NO_PROBLEM.value}",
+                data=ALL,
             ),
         ],
         [
             *MINER_COLUMNS,
             Column("alertname", "Problem", states=PROBLEMS, width=220, link=RUNBOOK, tooltip="Open the runbook"),
-            Column("I", "Severity", states=(*SEVERITY, NO_PROBLEM), width=80),
+            Column("I", "Severity", states=(*SEVERITY, NO_PROBLEM), width=100),
             Column("A", "Seat", states=REGISTERED, width=90),
             Column("B", "Share", "percentunit", 2, width=90),
             Column("C", "Heading", "percentunit", 2, width=90),
@@ -197,7 +198,7 @@ OVERVIEW.show(
                 "Idle",
                 "none",
                 0,
-                width=60,
+                width=70,
                 thresholds=[(1, ORANGE)],
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
             ),
