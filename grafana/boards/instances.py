@@ -183,7 +183,7 @@ INSTANCES.fold(
         "last.",
         [
             *(
-                Query(f"{function}time() - {CREATED})", name, STOCKED, step="5m")
+                Query(f"{function}time() - {CREATED})", name, STOCKED, step="15m")
                 for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
             ),
         ],

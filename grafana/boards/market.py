@@ -76,6 +76,7 @@ MARKET.show(
             Query(
                 or_load_rules(f"sum({select('chute_id:chutes_chute_scale_allowance:newest', **ON_CHUTES)} > bool 0)"),
                 "chutes",
+                step="15m",
             )
         ],
         decimals=0,
@@ -190,12 +191,12 @@ MARKET.show(
             Query(
                 f"sum({select('chute_id:chutes_chute_window_invocations:newest', **ON_CHUTES)})",
                 "completed",
-                step="15m",
+                step="30m",
             ),
             Query(
                 f"sum({select('chute_id:chutes_chute_window_rate_limits:newest', **ON_CHUTES)})",
                 "rate limited",
-                step="15m",
+                step="30m",
             ),
         ],
         unit="short",
@@ -211,7 +212,7 @@ MARKET.show(
                 f" topk(10, {select(PAY, **ON_CHUTES)} @ end()))",
                 "{{name}}",
                 KEYED,
-                step="15m",
+                step="30m",
             )
         ],
         unit="none",

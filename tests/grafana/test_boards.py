@@ -308,7 +308,7 @@ def test_steps_and_rates_hold_at_a_scrape_a_minute() -> None:
     for _, panel in each_panel():
         for target in panel["targets"]:
             # A longer step reads fewer points of many series.
-            assert target["interval"] in (MINIMUM_STEP, "5m", "15m", "1h")
+            assert target["interval"] in (MINIMUM_STEP, "5m", "15m", "30m", "1h")
             if target["interval"] == "1h":
                 assert "[1h]" in target["expr"] or ":count1h" in target["expr"]
     for where, query in each_query():
