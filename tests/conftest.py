@@ -31,9 +31,14 @@ _LONG = (
 """The files that take longest. They start first, so that all processes end at about the same time."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = [Path(__file__).parent / name for name in _LONG]
     items.sort(key=lambda item: first.index(item.path) if item.path in first else len(first))
+    for item in items:
+        # The tests of a process share its costly fixtures.
+        shares_worlds = "answers" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("worlds" if shares_worlds else str(item.path)))
 
 
 @pytest.hookimpl(tryfirst=True)

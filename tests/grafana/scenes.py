@@ -176,6 +176,10 @@ def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
         and any(one.chute.public and one.active(now) for one in instances)
         and any(server.version for server in miner.servers)
         and any(one.stop_billing_at(now) for one in instances)
+        # In its first hour, a public instance can lose what it has scored, and stands in orange.
+        and not any(
+            one.chute.public and one.activated_at is not None and one.activated_at > now - HOUR for one in instances
+        )
         and not any(
             (job.waiting and miner.hotkey in job.tried_by) or (job.stuck and job.miner is miner)
             for job in world.jobs(now)
