@@ -94,7 +94,7 @@ _MISSING = {
     "stats": "has no stats: it is not registered, or none of its instances computed anything in the past week",
     "active_instances": "has no active instance",
 }
-"""An explanation for a miner that such an endpoint does not have."""
+"""An explanation for a miner that such an endpoint does not have. Each of these endpoints has one."""
 
 
 @dataclass(frozen=True)
@@ -187,11 +187,10 @@ def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> 
     if column is None or not hotkeys:
         return rows
     selected = [row for row in rows if row.get(column) in hotkeys]
-    if explanation := _MISSING.get(endpoint.name):
-        # A row of scores without a share is no score.
-        found = {row[column] for row in selected if row.get("share", 0) is not None}
-        for hotkey in sorted(hotkeys - found):
-            click.echo(f"{hotkey} {explanation}.", err=True)
+    # A row of scores without a share is no score.
+    found = {row[column] for row in selected if row.get("share", 0) is not None}
+    for hotkey in sorted(hotkeys - found):
+        click.echo(f"{hotkey} {_MISSING[endpoint.name]}.", err=True)
     return selected
 
 
