@@ -196,10 +196,10 @@ def exporter(
         url: The address of the API.
         flags: Its flags.
         limits: The start of a command that runs it within limits.
-        path: What must answer before it counts as started.
+        path: The path that must answer 200 before the exporter counts as started.
         key: Whether it has the test key.
-        tls: How to connect to it, if its flags make it serve TLS.
-        authorization: The Authorization header, if its flags make it ask for a password.
+        tls: The TLS context of a client, if the flags make the exporter serve TLS.
+        authorization: The Authorization header, if the flags make the exporter ask for a password.
 
     Yields:
         Its address, its process, and the seconds until the path answered.
@@ -285,7 +285,7 @@ class Scraper:
     Args:
         url: The page.
         coding: The Accept-Encoding.
-        tls: How to connect with TLS. None connects without.
+        tls: The TLS context of the connection. None connects without TLS.
         authorization: The Authorization header. None sends none.
     """
 

@@ -31,10 +31,11 @@ from benchmarks.bench import (
     upstream,
     wait_for,
 )
-from benchmarks.scaling import Clock, cpu_seconds
+from benchmarks.scaling import cpu_seconds
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator.world import TEST_SEED
+from tests.support import Clock
 
 INTERVAL = 15
 SCRAPES = 3600 // INTERVAL
@@ -144,7 +145,7 @@ def protected(api: str, count: int) -> tuple[float, float]:
     issued = authority.issue_cert("127.0.0.1")
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    password = "invented for the benchmark"  # noqa: S105
+    password = "invented for the benchmark"  # noqa: S105 - it protects nothing
     hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(10)).decode()
     authorization = "Basic " + base64.b64encode(f"prometheus:{password}".encode()).decode()
     with tempfile.TemporaryDirectory() as directory:

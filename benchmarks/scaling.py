@@ -39,6 +39,7 @@ from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size, World
+from tests.support import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,11 +55,11 @@ class Case:
     """What is measured.
 
     Attributes:
-        amount: How much there is of what grows.
+        amount: The number of things on this axis, for example of chutes.
         size: The size of the world.
-        keys: How many miners are watched with their keys, or 0 for the whole subnet without a key.
+        keys: The number of miners that are watched with their keys. 0 means the whole subnet, without a key.
         everything: Whether every collector is on, for all miners.
-        scrapers: How many Prometheus servers scrape.
+        scrapers: The number of Prometheus servers that scrape.
     """
 
     amount: int
@@ -85,17 +86,6 @@ class Figures:
     warm: float
     resident: float
     requests: int
-
-
-class Clock:
-    """A clock that the benchmark moves."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        """Return the time in seconds."""
-        return self.now
 
 
 def axes() -> dict[str, list[Case]]:
@@ -271,7 +261,7 @@ def subnets(count: int = 10) -> None:
         pages = [httpx.get(f"{url}/metrics", timeout=60) for url, _, _ in began]
         first = sum(cpu_seconds(running.pid) for _, running, _ in began)
         resident = sum(memory(running.pid, "VmRSS") for _, running, _ in began)
-        shared = sum(memory_of_pages(running.pid) for _, running, _ in began)
+        shared = sum(proportional_memory(running.pid) for _, running, _ in began)
     requests = count * asyncio.run(requests_an_hour(Size(), lambda api: make_settings(api_url=api), scrape=whole_page))
     series = sum(series_of(page.text) for page in pages)
     print(
@@ -281,7 +271,7 @@ def subnets(count: int = 10) -> None:
     )
 
 
-def memory_of_pages(pid: int) -> float:
+def proportional_memory(pid: int) -> float:
     """Return the MB of a process, in which memory that several processes share is divided among them."""
     return int(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("Pss:")[2].split()[0]) / 1024
 

@@ -14,7 +14,7 @@ class XY:
         style: Style,
         width: int,
         height: int,
-        range: tuple[float, float],  # noqa: A002
+        range: tuple[float, float],  # noqa: A002 - pygal calls it so
         xrange: tuple[float, float],
         js: tuple[str, ...],
         truncate_legend: int,
