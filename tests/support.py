@@ -11,7 +11,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -39,7 +38,7 @@ from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from typing import Self
 
     import trustme
@@ -161,16 +160,6 @@ async def served_exporter(
 def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which processes run without coverage, which slows a simulated subnet down 2.5-fold."""
     return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
-
-
-def run_unmeasured(simulation: Coroutine[Any, Any, T]) -> T:
-    """Run a simulation of hours to its end, without coverage in this thread."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        return asyncio.run(simulation)
-    finally:
-        sys.settrace(tracer)
 
 
 def free_port() -> int:
@@ -425,9 +414,13 @@ class Prometheus:
             for row in answer["data"]["result"]
         }
 
-    def stand_still(self) -> None:
-        """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may be late."""
-        recent = f"min(up) == 1 and min(timestamp(up)) > {time.time()}"
+    def stand_still(self, condition: str = "vector(1)") -> None:
+        """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may be late.
+
+        Args:
+            condition: PromQL without labels that must have a result then, too.
+        """
+        recent = f"min(up) == 1 and min(timestamp(up)) > {time.time()} and {condition}"
         self.at = max(self.wait_for(f"timestamp(up) and on() ({recent})").values())
 
     def wait_for(self, expression: str, seconds: float = 60) -> dict[Labels, float]:

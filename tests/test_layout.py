@@ -23,11 +23,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collectors": {"api", "feeds"},
     "config": {"api", "feeds", "collectors"},
     "log": set(),
+    "output": set(),
     "page": {"api", "feeds", "collectors", "config"},
     "web": {"api", "feeds", "collectors", "config", "page"},
     "simulator": {"api", "config", "web"},
     "commands": {"api", "feeds", "collectors", "config", "log", "page", "web", "simulator"},
-    "cli": {"api", "collectors", "config", "log", "commands", "web"},
+    "cli": {"api", "collectors", "config", "log", "output", "commands", "web"},
     "__main__": {"cli", "web"},
 }
 """The direction of the data: api, feeds, collectors, page, web; with the simulator and the commands beside."""

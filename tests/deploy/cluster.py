@@ -1,7 +1,8 @@
 """Stand-ins for docker, ssh, helm and kubectl on a cluster of one node, which is a folder.
 
 They take only what docs/kubernetes.md uses, and fail where a cluster would. Helm's own library renders the chart.
-The test starts the exporter as the Deployment says.
+The test starts the exporter as the Deployment says. Each command is a process of its own, so each imports only what it
+needs: kubernetes_validate alone takes a second.
 """
 
 from __future__ import annotations
@@ -19,12 +20,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import helm_python
-import kubernetes_validate
 import yaml
-
-from deploy.chart import CHART, render
-from tests.support import ROOT, unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +38,8 @@ def validate(one: Object) -> None:
         kubernetes_validate.ValidationError: A field is unknown, missing or of a wrong type.
     """
     if one["kind"] not in CUSTOM:
+        import kubernetes_validate  # noqa: PLC0415
+
         kubernetes_validate.validate(one, "1.33", strict=True)
 
 
@@ -85,6 +83,9 @@ class Cluster:
         """Return the variables of a Deployment's container, those from Secrets too."""
         variables = {}
         for one in self.container(name, namespace).get("env", []):
+            if "value" in one:
+                variables[one["name"]] = one["value"]
+                continue
             reference = one["valueFrom"]["secretKeyRef"]
             secret = self.find("Secret", reference["name"], namespace)
             variables[one["name"]] = base64.b64decode(secret["data"][reference["key"]]).decode()
@@ -102,12 +103,16 @@ def docker(cluster: Cluster, arguments: Sequence[str]) -> None:
 
 
 def ssh(cluster: Cluster, arguments: Sequence[str]) -> None:
-    if list(arguments) != ["CONTROL_NODE", "sudo", "k3s", "ctr", "images", "import", "-"]:
+    if list(arguments) != ["NODE", "sudo", "k3s", "ctr", "images", "import", "-"]:
         raise SystemExit(f"ssh: {arguments}")
     cluster.load(sys.stdin.read())
 
 
 def helm(cluster: Cluster, arguments: Sequence[str]) -> None:
+    import helm_python  # noqa: PLC0415
+
+    from deploy.chart import CHART, render  # noqa: PLC0415
+
     parser = argparse.ArgumentParser(prog="helm upgrade")
     parser.add_argument("upgrade", choices=["upgrade"])
     parser.add_argument("--install", action="store_true", required=True)
@@ -127,6 +132,8 @@ def helm(cluster: Cluster, arguments: Sequence[str]) -> None:
 
 def values_of(expressions: Iterable[str]) -> Object:
     """Return the values of ``--set`` flags."""
+    import helm_python  # noqa: PLC0415
+
     return {key: value for text in expressions for key, value in helm_python.parse_set_string(text).items()}
 
 
@@ -208,12 +215,14 @@ async def forward(local: int, remote: int) -> None:
 
 def install(folder: Path) -> dict[str, str]:
     """Put the stand-ins into a folder; returns the environment that finds them and no make or cluster around it."""
+    from tests.support import ROOT  # noqa: PLC0415
+
     (folder / "bin").mkdir()
     for name in NAMES:
         path = folder / "bin" / name
         path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.deploy.cluster "{folder}" {name} "$@"\n')
         path.chmod(0o755)
-    kept = {name: value for name, value in unmeasured(os.environ).items() if not name.startswith(("MAKE", "MFLAGS"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     search = [str(folder / "bin"), str(Path(sys.executable).parent), kept["PATH"]]
     return {**kept, "PATH": ":".join(search), "PYTHONPATH": str(ROOT)}
 

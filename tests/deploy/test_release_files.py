@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from pathlib import Path
+import struct
+import subprocess
+from typing import TYPE_CHECKING
 
 import helm_python
 import pytest
@@ -11,7 +14,13 @@ import yaml
 
 import chutes_exporter
 from deploy import release
+from tests.debian.package import field, files
 from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.deploy.conftest import Released
 
 TAG = f"v{chutes_exporter.__version__}"
 REPOSITORY = "https://github.com/Example/Exporter"
@@ -123,25 +132,55 @@ def test_the_packaged_chart_takes_its_image_from_the_registry(tmp_path: Path) ->
     assert container["image"] == f"ghcr.io/example/exporter:{chutes_exporter.__version__}"
 
 
-def test_the_release_writes_the_packages_the_chart_and_the_notes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    changelog = (project(tmp_path) / "CHANGELOG.md").read_text()
-    read_text = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda path: changelog if path == ROOT / "CHANGELOG.md" else read_text(path))
-    (tmp_path / "dist").mkdir()
-    (tmp_path / "dist/old").touch()
-    release.main([TAG, "--repository", REPOSITORY, "--to", str(tmp_path / "dist")])
+def test_the_release_writes_its_files_and_the_notes(released: Released) -> None:
     version = chutes_exporter.__version__
     expected = [
         f"chart/chutes-exporter-{version}.tgz",
+        f"deb/chutes-exporter_{version}_amd64.deb",
+        f"deb/chutes-exporter_{version}_arm64.deb",
         "notes.md",
         f"python/chutes_exporter-{version}-py3-none-any.whl",
         f"python/chutes_exporter-{version}.tar.gz",
+        f"sbom/chutes-exporter-{version}.cdx.json",
     ]
-    assert capsys.readouterr().out.splitlines() == expected
-    assert not (tmp_path / "dist/old").exists()
-    assert (tmp_path / "dist/notes.md").read_text() == "News.\n"
+    assert released.printed.splitlines() == expected
+    assert not (released.folder / "old").exists()
+    assert (released.folder / "notes.md").read_text() == "News.\n"
+
+
+def test_the_workflow_attests_and_attaches_every_file_but_the_notes(released: Released) -> None:
+    workflow = (ROOT / ".github/workflows/release.yml").read_text()
+    (attested,) = re.findall(r"^ +subject-path: dist/(.+)$", workflow, re.MULTILINE)
+    (attached,) = re.findall(r" --notes-file dist/notes.md dist/(.+)$", workflow, re.MULTILINE)
+    expected = {released.folder / name for name in released.printed.splitlines()} - {released.folder / "notes.md"}
+    assert expected == set(released.folder.glob(attested)) == set(released.folder.glob(attached))
+    (uploaded,) = re.findall(r"^ +packages-dir: dist/(.+)$", workflow, re.MULTILINE)
+    # PyPI refuses every other kind of file.
+    assert {path.suffix for path in (released.folder / uploaded).glob("chutes*")} == {".whl", ".gz"}
+
+
+@pytest.mark.parametrize(("architecture", "machine_code"), [("amd64", 0x3E), ("arm64", 0xB7)])
+def test_each_debian_package_has_only_code_for_its_architecture(
+    architecture: str, machine_code: int, released: Released
+) -> None:
+    package = released.folder / "deb" / f"chutes-exporter_{chutes_exporter.__version__}_{architecture}.deb"
+    assert field(package, "Architecture") == architecture
+    with files(package) as archive:
+        heads = [found.read(20) for one in archive if ".so" in one.name and (found := archive.extractfile(one))]
+    assert {struct.unpack("<H", head[18:20])[0] for head in heads if head.startswith(b"\x7fELF")} == {machine_code}
+
+
+def test_the_files_of_the_debian_packages_have_the_time_of_the_commit(released: Released) -> None:
+    # Outside a clone, nobody knows the commit. The changelog is then as old as its release.
+    committed = int((ROOT / "CHANGELOG.md").stat().st_mtime)
+    if (ROOT / ".git").exists():
+        command = ["git", "-c", "safe.directory=*", "log", "-1", "--format=%ct"]
+        committed = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    packages = list((released.folder / "deb").glob("*.deb"))
+    assert len(packages) == 2
+    for package in packages:
+        with files(package) as archive:
+            assert {one.mtime for one in archive if one.name.startswith("./usr/")} == {committed}
 
 
 def test_a_release_that_is_not_ready_says_what_to_change_and_writes_nothing(tmp_path: Path) -> None:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import chutes_exporter
+from deploy.release import run_script
 from tests.support import ROOT
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def write(folder: Path) -> bytes:
-    environment = {**os.environ, "VENV": str(Path(sys.prefix).relative_to(ROOT)), "OUTPUT": str(folder)}
-    subprocess.run(["scripts/sbom"], cwd=ROOT, env=environment, check=True)
-    return (folder / f"chutes-exporter-{chutes_exporter.__version__}.cdx.json").read_bytes()
+    from tests.deploy.conftest import Released
+
+NAME = f"chutes-exporter-{chutes_exporter.__version__}.cdx.json"
 
 
-def test_the_bill_of_materials_lists_the_locked_packages_and_is_reproducible(tmp_path: Path) -> None:
-    text = write(tmp_path / "first")
+def test_the_bill_of_materials_lists_the_locked_packages_and_is_the_same_everywhere(
+    released: Released, tmp_path: Path
+) -> None:
+    text = (released.folder / "sbom" / NAME).read_bytes()
     bill = json.loads(text)
     lock = (ROOT / "requirements.lock").read_text()
     locked = set(re.findall(r"^([\w.-]+)==(\S+) ", lock, re.MULTILINE))
     listed = {(one["name"].replace("_", "-").lower(), one["version"]) for one in bill["components"]}
     assert listed == locked | {("chutes-exporter", chutes_exporter.__version__)}
-    assert write(tmp_path / "second") == text
+    assert "file:" not in text.decode()
+    run_script("scripts/sbom", tmp_path)
+    assert (tmp_path / NAME).read_bytes() == text

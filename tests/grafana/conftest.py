@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 import pytest
 
 from grafana.worlds import World
 from tests.grafana.display import Seen, see
 from tests.grafana.scenes import Answers, answers_in
-from tests.support import unmeasured
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +25,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[World, Answers]:
     """Answers of a real Prometheus to every query in every world."""
     directory = tmp_path_factory.mktemp("worlds")
     # Two at a time: each has a simulator, an exporter and a Prometheus that mostly wait for each other.
-    with (
-        patch.dict(os.environ, unmeasured(os.environ), clear=True),
-        ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool,
-    ):
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         asked = {kind: pool.submit(ask_in, kind, directory / kind.name) for kind in World}
         return {kind: one.result() for kind, one in asked.items()}
 

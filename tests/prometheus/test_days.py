@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from chutes_exporter.simulator.times import MINUTE
 from chutes_exporter.simulator.world import HOUR
 from tests.prometheus.farm import FULL, L40S, Farm, Machine
 from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
-from tests.support import NOON, Clock, endpoint_names, run_unmeasured, watching
+from tests.support import NOON, Clock, endpoint_names, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ def long(troubled: LongTroubles) -> list[Scrape]:
             )
             return await play(settings, clock, LONG + 1, {BEGINS: troubled.begin, FALLS: troubled.fall}, every=10)
 
-    return run_unmeasured(watch())
+    return asyncio.run(watch())
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +121,7 @@ def healthy() -> list[Scrape]:
             happens[13 * 60] = lambda: simulator.faults.update(nodes=Fault(records=3, times=1))
             return await play(watching(simulator.url, collectors=FEW), clock, DAY + 1, happens, every=5)
 
-    return run_unmeasured(watch())
+    return asyncio.run(watch())
 
 
 def test_a_healthy_day_sets_off_nothing(healthy: list[Scrape], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import server_row
 from tests.prometheus.farm import Farm, Machine
 from tests.prometheus.history import Firing, Scrape, Target, check, input_series, play
-from tests.support import HOTKEY, NOON, Clock, endpoint_names, run_unmeasured, watching
+from tests.support import HOTKEY, NOON, Clock, endpoint_names, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,7 +53,7 @@ def outages() -> list[Scrape]:
             90: fail,
         }
 
-    return run_unmeasured(_watch(136, happens))
+    return asyncio.run(_watch(136, happens))
 
 
 def test_an_outage_of_ten_minutes_sets_off_nothing(outages: list[Scrape], tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def skewed() -> list[Scrape]:
         async with Simulator(Farm(NOON, [SMALL]), clock=lambda: clock.now + api_clock.now) as simulator:
             return await play(watching(simulator.url), clock, 36, {10: lambda: setattr(api_clock, "now", 720.0)})
 
-    return run_unmeasured(watch())
+    return asyncio.run(watch())
 
 
 def test_signatures_that_are_refused_are_critical_and_the_clock_is_named(skewed: list[Scrape], tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def partial() -> list[Scrape]:
         broken = json.dumps({"servers": [*servers, {"server_id": 5}]}).encode()
         return {10: lambda: simulator.faults.update(nodes=DOWN, servers=Fault(body=broken))}
 
-    return run_unmeasured(_watch(61, happens, max_series=250))
+    return asyncio.run(_watch(61, happens, max_series=250))
 
 
 def test_endpoints_that_fail_or_send_nonsense_are_named_and_set_off_nothing_about_the_fleet(

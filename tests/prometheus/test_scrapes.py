@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from chutes_exporter.simulator import Simulator
 from tests.prometheus.farm import Farm, Machine
 from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
-from tests.support import HOTKEY, NOON, Clock, run_unmeasured, watching
+from tests.support import HOTKEY, NOON, Clock, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,13 +39,13 @@ async def _watch(server_dies: bool) -> list[Scrape]:  # noqa: FBT001 - see the f
 @pytest.fixture(scope="session")
 def well() -> list[Scrape]:
     """An hour in which nothing happens."""
-    return run_unmeasured(_watch(server_dies=False))
+    return asyncio.run(_watch(server_dies=False))
 
 
 @pytest.fixture(scope="session")
 def dead() -> list[Scrape]:
     """An hour in which a server with 4 of 8 GPUs dies after a quarter of an hour, and stays listed."""
-    return run_unmeasured(_watch(server_dies=True))
+    return asyncio.run(_watch(server_dies=True))
 
 
 IDLE = ("ChutesGpusIdle", "warning")

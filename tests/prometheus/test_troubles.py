@@ -5,6 +5,7 @@ All miners are well for a quarter of an hour. Then each has its own trouble, and
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ from chutes_exporter.simulator.times import MINUTE
 from chutes_exporter.simulator.world import HOUR
 from tests.prometheus.farm import FLEET, L40S, PRIVATE, Farm, Machine
 from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
-from tests.support import NOON, Clock, run_unmeasured, watching
+from tests.support import NOON, Clock, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +88,7 @@ def scrapes(world: Troubles) -> list[Scrape]:
         async with Simulator(world, clock=clock) as simulator:
             return await play(watching(simulator.url, *keys, collectors=LEAN), clock, END + 1, {BEGINS: world.begin})
 
-    return run_unmeasured(watch())
+    return asyncio.run(watch())
 
 
 def series(world: Troubles, scrapes: list[Scrape], uid: int) -> list[dict[str, str]]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.simulator.instances import End, Gpu, Instance
+from chutes_exporter.simulator.instances import End, Gpu, Instance, Slot
+from chutes_exporter.simulator.maintenance import Upgrade, Upgrades, Window
 from chutes_exporter.simulator.times import MINUTE
 from chutes_exporter.simulator.world import DAY, HOUR
 from tests.support import HOTKEY, NOON
@@ -108,6 +109,33 @@ def test_deleting_the_last_active_instance_of_a_chute_costs_most_of_the_open_rec
 
 
 TIMES = [NOON - 3 * DAY, NOON, NOON + HOUR]
+
+
+class OneUpgrade(Upgrades):
+    """A single upgrade, which begins at ``start`` and takes an hour."""
+
+    def until(self, now: float) -> list[Upgrade]:
+        return [Upgrade(Window(0, self.start), self.start, self.start + HOUR)] if now >= self.start else []
+
+
+def test_an_upgrade_undoes_what_would_come_after_its_begin(chute: Chute) -> None:
+    def first(upgrades: Upgrades | None) -> Instance:
+        gpus = (Gpu("0", "4090", 0, "", 0, [], lambda _: None),)
+        slot = Slot("64/slot", HOTKEY, gpus, [chute], NOON, [], upgrades)
+        return next(one for one in slot.grow(NOON + DAY))
+
+    undisturbed = first(None)
+    created, verified, activated = undisturbed.created_at, undisturbed.verified_at, undisturbed.activated_at
+    assert verified is not None
+    assert activated is not None
+    for begins, left in (
+        ((created + verified) / 2, (None, None)),
+        ((verified + activated) / 2, (verified, None)),
+        (activated + 1, (verified, activated)),
+    ):
+        upgraded = first(OneUpgrade(begins, "", 0, "0.1"))
+        assert (upgraded.ended_at, upgraded.end) == (begins, End.MAINTENANCE)
+        assert (upgraded.verified_at, upgraded.activated_at) == left
 
 
 def test_instances_live_as_the_service_lets_them(world: World) -> None:
