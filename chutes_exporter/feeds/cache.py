@@ -56,6 +56,8 @@ class FeedState:
     read_at: float = 0.0
     fresh_until: float = 0.0
     closed_until: float = 0.0
+    # Kept until a reading finds it old. The cache of snapshots takes ten times as long to look up.
+    fresh: Reading[Any] | None = None
 
     @property
     def missing(self) -> bool:
@@ -132,15 +134,23 @@ class FeedCache:
         """Return a feed's newest good answer within its maximum age, without a request."""
         return self._snapshots.get(feed)
 
-    def hit(self, feed: Feed[T]) -> Reading[T] | None:
-        """Read a feed if its answer is fresh. Return None if a request is necessary."""
-        state, snapshot = self._states.get(feed), self._snapshots.get(feed)
-        now = self._monotonic()
-        if state is None or snapshot is None or now >= state.fresh_until:
+    def known(self, feed: Feed[T]) -> Reading[T] | None:
+        """Read a feed whose answer is fresh, or that backs off. Return None if a request is necessary."""
+        state = self._states.get(feed)
+        if state is None:
             return None
+        now = self._monotonic()
+        if state.fresh is not None and now >= state.fresh_until:
+            state.fresh = None
+        reading: Reading[T] | None = state.fresh
+        if reading is None:
+            if now >= state.closed_until or feed in self._flights:
+                return None
+            reading = self._old(feed, state.last_error)
         state.read_at = now
-        state.results["hit"] += 1
-        return Reading(snapshot, "hit")
+        if not state.missing:
+            state.results[reading.result] += 1
+        return reading
 
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
@@ -183,7 +193,7 @@ class FeedCache:
             feed: The feed.
             timeout: Maximum seconds to wait.
         """
-        if (known := self.hit(feed)) is not None:
+        if (known := self.known(feed)) is not None:
             return known
         started = time.monotonic()
         state = self._states.setdefault(feed, FeedState(feed))
@@ -213,9 +223,7 @@ class FeedCache:
         return Reading(snapshot, result)
 
     def _reason_not_to_ask(self, state: FeedState) -> BaseException | None:
-        """Return why no request may be sent now, or None if it may."""
-        if self._monotonic() < state.closed_until:
-            return state.last_error
+        """Return why no request may be sent now for a feed that does not back off, or None if it may."""
         if self._hurried is not None and self._hurried.done():
             return DeadlineError("the exporter is stopping and sends no requests")
         closed = self._closed_endpoints.get(state.feed.endpoint)
@@ -240,13 +248,22 @@ class FeedCache:
             state.last_success = at
             state.fresh_until = monotonic_at + feed.ttl
             if self._states.get(feed) is state:
-                self._snapshots[feed] = Snapshot(answer, self._version, at, monotonic_at)
+                self._snapshots[feed] = snapshot = Snapshot(answer, self._version, at, monotonic_at)
+                state.fresh = Reading(snapshot, "hit")
+                self._drop_old_readings()
         finally:
             del self._flights[feed]
         now = state.up, state.missing
         first_success = before == (None, False) and state.up
         if self._on_change is not None and now != before and not first_success:
             self._on_change(state)
+
+    def _drop_old_readings(self) -> None:
+        """Drop the fresh readings that have become old, as nobody may read these feeds again."""
+        now = self._monotonic()
+        for state in self._states.values():
+            if now >= state.fresh_until:
+                state.fresh = None
 
     def _fail(self, state: FeedState, error: Exception) -> None:
         state.last_error = error

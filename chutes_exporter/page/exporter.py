@@ -91,11 +91,13 @@ class _State(NamedTuple):
     Attributes:
         key: Differs if the samples differ.
         samples: The samples, or None if the key is that of the page before.
+        rendered: The samples of the page before, rendered.
         counts: The readings of each feed, which change with every scrape.
     """
 
     key: object
     samples: Samples | None
+    rendered: list[Family]
     counts: list[tuple[Feed[Any], tuple[int, ...]]]
 
 
@@ -266,8 +268,8 @@ class Exporter:
         # Making this page and the pages before it takes time too. If no time is left, the scrape does not wait. Due
         # feeds are still requested, for the next scrape.
         wait = max(deadline - time.monotonic() - self._lag, 0.0)
-        # Fast path: fresh feeds need no task.
-        readings = {feed: hit for feed in plan.feeds if (hit := self.feeds.hit(feed)) is not None}
+        # Fast path: feeds that need no request need no task.
+        readings = {feed: known for feed in plan.feeds if (known := self.feeds.known(feed)) is not None}
         due = [feed for feed in plan.feeds if feed not in readings]
         readings.update(zip(due, await asyncio.gather(*(self.feeds.read(feed, wait) for feed in due)), strict=True))
         if not due and not self._building.locked() and self._is_fast(plan, wanted, readings):
@@ -299,8 +301,11 @@ class Exporter:
     def _is_fast(self, plan: Plan, wanted: _Wanted, readings: Readings) -> bool:
         """Tell whether making a page takes a few milliseconds at most."""
         unchanged = self._renderer.unchanged(plan, readings)
-        if unchanged is not None and wanted.gzipped:
-            return all(section.pieces[wanted.form].is_compressed for section in unchanged.sections)
+        if unchanged is not None:
+            # Without compression, the kept lines are only put together.
+            return not wanted.gzipped or all(
+                section.pieces[wanted.form].is_compressed for section in unchanged.sections
+            )
         rendered = self._renderer.rendered(plan, readings)
         return rendered is not None and rendered <= _FAST_BYTES and len(plan.entries) <= _FAST_ENTRIES
 
@@ -309,9 +314,11 @@ class Exporter:
         rendering = self._renderer.render(plan, readings)
         families = self._collector_families(plan, rendering)
         if state is not None:
+            rendered = state.rendered
             if state.samples is not None:
-                self._exporter_part = state.key, exposition.render(state.samples)
-            families = [*families, *self._exporter_part[1]]
+                rendered = exposition.render(state.samples)
+                self._exporter_part = state.key, rendered
+            families = [*families, *rendered]
         sections = [*rendering.sections, *exposition.sections(families, _TELEMETRY_SECTIONS)]
         pieces = [section.pieces[form] for section in sections]
         rest: list[bytes] = []
@@ -373,7 +380,9 @@ class Exporter:
         for state, snapshot in feeds:
             key += [state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version]
         samples = None
-        if self._exporter_part[0] != key:
+        # In a thread, a reload could replace the part between the comparison and the use.
+        known_key, rendered = self._exporter_part
+        if known_key != key:
             samples = Samples(with_created=self.settings.created_timestamps)
             samples.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
             for hotkey in sorted(self.settings.watched):
@@ -385,19 +394,19 @@ class Exporter:
             for state, snapshot in feeds:
                 telemetry.report_feed(state, snapshot, samples)
         counts = [(state.feed, tuple(state.results.values())) for state in states if not state.missing]
-        return _State(key, samples, counts)
+        return _State(key, samples, rendered, counts)
 
     def _collector_families(self, plan: Plan, rendering: Rendering) -> list[Family]:
         """Return the results of a page's collectors, rendered again only if they changed."""
         key = [rendering.cut, rendering.series, *rendering.outcomes]
-        if plan is not self._main or self._collector_part[0] != key:
+        known_key, families = self._collector_part
+        if plan is not self._main or known_key != key:
             samples = Samples()
             telemetry.report(rendering, samples, max_series=None if plan.target else self.settings.max_series)
             families = exposition.render(samples)
-            if plan is not self._main:
-                return families
-            self._collector_part = key, families
-        return self._collector_part[1]
+            if plan is self._main:
+                self._collector_part = key, families
+        return families
 
     def _log_change(self, state: FeedState) -> None:
         """Log that a feed changed its state. A missing endpoint is logged once, not for each hotkey."""

@@ -126,7 +126,7 @@ class Renderer:
             _OTHERS_BYTES, getsizeof=_memory_of
         )
         self._cut: frozenset[str] = frozenset()
-        self._newest: tuple[tuple[int, ...], Rendering] | None = None
+        self._newest: tuple[list[object], Rendering] | None = None
 
     def rendered(self, plan: Plan, readings: Readings) -> int | None:
         """Return the bytes of a page's lines if all of them are cached, otherwise None."""
@@ -140,8 +140,8 @@ class Renderer:
         return total
 
     def unchanged(self, plan: Plan, readings: Readings) -> Rendering | None:
-        """Return the newest rendering of the main page if all its feeds are hits of the same answers again."""
-        if plan is self._main and self._newest is not None and self._newest[0] == _hits(plan, readings):
+        """Return the newest rendering of the main page if all its feeds have the same answers and errors again."""
+        if plan is self._main and self._newest is not None and self._newest[0] == _known(plan, readings):
             return self._newest[1]
         return None
 
@@ -182,8 +182,8 @@ class Renderer:
         rendering = Rendering(exposition.sections(families, SECTIONS), outcomes, frozenset(cut), total)
         if plan is self._main:
             self._log_cut(rendering.cut, total)
-            hits = _hits(plan, readings)
-            self._newest = None if hits is None else (hits, rendering)
+            known = _known(plan, readings)
+            self._newest = None if known is None else (known, rendering)
         return rendering
 
     def _block(self, plan: Plan, entry: Entry, readings: Readings, samples: int, size: int) -> _Block | None:
@@ -225,11 +225,15 @@ def _memory_of(block: _Block) -> int:
     return _BLOCK_BYTES + _COPIES * block.size
 
 
-def _hits(plan: Plan, readings: Readings) -> tuple[int, ...] | None:
-    """Return the versions of a page's answers if all of them are fresh and cached, otherwise None."""
-    snapshots = [reading.snapshot for feed in plan.feeds if (reading := readings[feed]).result == "hit"]
-    versions = tuple([snapshot.version for snapshot in snapshots if snapshot is not None])
-    return versions if len(versions) == len(plan.feeds) else None
+def _known(plan: Plan, readings: Readings) -> list[object] | None:
+    """Return the versions and errors of a page's answers, or None if the page waited for one."""
+    known: list[object] = []
+    for feed in plan.feeds:
+        reading = readings[feed]
+        if reading.seconds:
+            return None
+        known += [reading.snapshot and reading.snapshot.version, reading.error]
+    return known
 
 
 def _outcome(entry: Entry, readings: Readings, block: _Block | None, seconds: float) -> Outcome:

@@ -231,7 +231,6 @@ class Telemetry:
 
     def observe(self, exchange: Exchange) -> None:
         """Count an exchange with the API."""
-        self._exchanges = {}
         now, endpoint = time.time(), exchange.endpoint
         for metric, amount, *labels in (
             (API_REQUESTS, 1, endpoint, exchange.code),
@@ -246,6 +245,8 @@ class Telemetry:
         if exchange.clock_offset is not None:
             self._offset = exchange.clock_offset
             self._clock_seen = time.monotonic()
+        # Last: a thread that renders meanwhile keeps its lines in the old dictionary.
+        self._exchanges = {}
 
     def note_reload(self, now: float, *, good: bool) -> None:
         """Note that the configuration was read again."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -348,6 +350,17 @@ async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
     time.now += 1000
     assert len(feeds.states()) == 1
     await feeds.aclose()
+
+
+async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum_age(
+    feeds: FeedCache, time: Time
+) -> None:
+    answer = weakref.ref((await read(feeds)).snapshot.answer)  # type: ignore[union-attr] # it succeeds
+    assert answer() is not None
+    time.now += FEED.max_age
+    await feeds.read(Feed("another", SCORES, ttl=60, max_age=300, changes="live"), 5)
+    gc.collect()
+    assert answer() is None
 
 
 async def test_the_time_of_the_next_request_is_known(feeds: FeedCache, upstream: Upstream, time: Time) -> None:

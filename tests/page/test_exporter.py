@@ -49,7 +49,7 @@ from tests.support import (
 from tests.support import served_exporter as serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.samples import Samples
@@ -233,7 +233,7 @@ def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return render(*arguments)
 
     monkeypatch.setattr(Exporter, "_render", slow)
-    monkeypatch.setattr("chutes_exporter.page.exporter._FAST_BYTES", -1)
+    monkeypatch.setattr(Exporter, "_is_fast", lambda *_: False)
     return seconds
 
 
@@ -255,6 +255,51 @@ async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slo
         await first
     assert len(slow_rendering) == 4
     assert len({len(page) for page in pages}) == 1
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+@pytest.mark.parametrize(
+    "faults",
+    [{}, {"utilization": Fault(status=404)}, {"scores": Fault(status=503)}],
+    ids=["all answer", "one is missing", "one fails"],
+)
+async def test_a_page_of_unchanged_data_is_made_without_a_thread(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, faults: dict[str, Fault], *, gzipped: bool
+) -> None:
+    simulator.faults.update(faults)
+    monkeypatch.setattr("chutes_exporter.page.exporter._FAST_BYTES", -1)
+    threads = []
+
+    async def counted(function: Callable[..., Any], *arguments: Any) -> Any:
+        threads.append(function)
+        return function(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+    async with Exporter(watching(simulator.url), clock=Clock(), monotonic=Clock()) as exporter:
+        # The first page waits for answers, the second finds them in the cache, and the third may compress the lines.
+        for _ in range(3):
+            await exporter.page(Format.TEXT, timeout=5, gzipped=gzipped)
+        assert threads
+        threads.clear()
+        assert await exporter.page(Format.TEXT, timeout=5, gzipped=gzipped)
+        assert threads == []
+
+
+async def test_a_reload_while_a_page_is_made_takes_nothing_from_it(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = watching(simulator.url)
+    async with Exporter(settings, clock=Clock(), monotonic=Clock()) as exporter:
+        monkeypatch.setattr(Exporter, "_is_fast", lambda *_: False)
+        await page_of(exporter)
+        before = await page_of(exporter)
+
+        async def reloaded(function: Callable[..., Any], *arguments: Any) -> Any:
+            exporter.reconfigure(settings)
+            return function(*arguments)
+
+        monkeypatch.setattr(asyncio, "to_thread", reloaded)
+        assert (await page_of(exporter)).keys() == before.keys()
 
 
 async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Simulator) -> None:
@@ -284,6 +329,22 @@ async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
         with pytest.raises(asyncio.CancelledError):
             await leaving
         assert set(successes(await page_of(exporter)).values()) == {1.0}
+
+
+async def test_answers_that_expire_while_a_page_waits_for_its_turn_are_left_out(
+    simulator: Simulator, slow_rendering: list[float]
+) -> None:
+    steady = Clock()
+    async with Exporter(watching(simulator.url), clock=Clock(), monotonic=steady) as exporter:
+        assert set(successes(await page_of(exporter)).values()) == {1.0}
+        slow_rendering[:] = [0.3]
+        first = asyncio.create_task(page_of(exporter))
+        await until(lambda: being_made(exporter))
+        second = asyncio.create_task(page_of(exporter))
+        await until(lambda: exporter._making)  # noqa: SLF001 - nothing shows it from outside
+        steady.now += 7 * 86_400
+        await first
+        assert set(successes(await second).values()) == {0.0}
 
 
 async def test_the_time_that_making_a_page_takes_comes_off_the_wait(

@@ -67,6 +67,21 @@ def test_the_clock_offset_is_absent_without_a_recent_answer(monkeypatch: pytest.
     assert CLOCK_OFFSET not in page_after(Exchange("scores", code="200", clock_offset=1.5))
 
 
+def test_a_page_that_is_made_during_an_exchange_leaves_no_old_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry = Telemetry()
+    exchange = Exchange("scores", "200", 0.1, 100, 0)
+
+    def rendered_meanwhile() -> float:
+        rendered(telemetry, Format.TEXT)
+        return NOON
+
+    monkeypatch.setattr("chutes_exporter.page.telemetry.time.time", rendered_meanwhile)
+    telemetry.observe(exchange)
+    telemetry.observe(exchange)
+    requests = series("chutes_api_requests_total", endpoint="scores", code="200")
+    assert parse_page(rendered(telemetry, Format.TEXT).decode())[requests] == 2
+
+
 def test_a_faulty_reload_leaves_the_time_of_the_last_good_one() -> None:
     telemetry = Telemetry()
     assert (telemetry.reload_good, telemetry.reloaded_at) == (True, None)
