@@ -52,7 +52,7 @@ class Simulator:
     ) -> None:
         self.world = world or World(start=clock())
         self.api = SimulatedApi(self.world, clock)
-        socket = open_socket(listen or Address("127.0.0.1", 0))
+        socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
         address = bound_address(socket)
         self.url = f"http://{address if address.host else f'127.0.0.1:{address.port}'}"
         self._socket = socket

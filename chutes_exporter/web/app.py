@@ -38,7 +38,7 @@ _QUEUE_SECONDS = 5.0
 """Maximum seconds that a scrape waits for its turn."""
 _HURRY_SECONDS = 1.0
 """Seconds after which a waiting scrape makes another one stop waiting for the API."""
-_PORTIONS_PER_TURN = 32
+_PORTIONS_PER_TURN = 4
 """Portions of a page that are sent before other requests get their turn: 2 MB."""
 _MINERS = ("watched", "active", "all")
 _TRUE = ("true", "1", "yes")
@@ -166,7 +166,7 @@ def _target(request: Request) -> str:
     try:
         public_key(target)
     except HotkeyError as error:
-        raise HotkeyError(f"target: {error}") from None
+        raise HotkeyError(f"target: {error}. /sd?miners=all lists the hotkeys of all miners") from None
     return target
 
 
@@ -181,7 +181,9 @@ class _PageResponse(Response):
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         left = sum(map(len, self._parts))
-        for number, portion in enumerate(_portions(self._parts), 1):
+        # A part that is sent is let go: it may be of a page that has been renewed meanwhile.
+        parts, self._parts = self._parts[::-1], []
+        for number, portion in enumerate(_portions(parts), 1):
             left -= len(portion)
             await send({"type": "http.response.body", "body": portion, "more_body": left > 0})
             # A client that reads fast never makes this wait, and other requests would wait for the whole page.
@@ -190,21 +192,21 @@ class _PageResponse(Response):
 
 
 def _portions(parts: list[bytes]) -> Iterator[bytes | memoryview]:
-    """Divide bytes into portions of a size. Only small parts are copied."""
+    """Take bytes from the end of a list, and divide them into portions of a size. Only small parts are copied."""
     portion: list[bytes | memoryview] = []
-    room = PORTION_BYTES
-    for part in parts:
-        rest: bytes | memoryview = part
+    room, is_empty = PORTION_BYTES, True
+    while parts:
+        rest: bytes | memoryview = parts.pop()
         while len(rest) >= room:
             view = memoryview(rest)
             portion.append(view[:room])
             rest = view[room:]
             yield portion[0] if len(portion) == 1 else b"".join(portion)
-            portion, room = [], PORTION_BYTES
+            portion, room, is_empty = [], PORTION_BYTES, False
         if rest:
             portion.append(rest)
             room -= len(rest)
-    if portion or not any(parts):
+    if portion or is_empty:
         yield b"".join(portion)
 
 
@@ -243,6 +245,15 @@ class _Scrapes:
 
     async def answer(self, page: Page, request: Request) -> Response:
         """Make a page when it is the request's turn."""
+        refusal = await self._take_turn(request)
+        # A client that disconnects leaves the queue at once, but a page in progress counts until its end.
+        return await asyncio.shield(asyncio.create_task(self._make(page, request))) if refusal is None else refusal
+
+    async def _take_turn(self, request: Request) -> Response | None:
+        if not self._free.locked():
+            # This does not wait, so it needs no timers.
+            await self._free.acquire()
+            return None
         hurry = asyncio.get_running_loop().call_later(_HURRY_SECONDS, self._hurry, request)
         try:
             async with asyncio.timeout(_QUEUE_SECONDS):
@@ -250,11 +261,11 @@ class _Scrapes:
         except TimeoutError:
             text = "Too many concurrent scrapes: try again later, or raise --web.max-requests.\n"
             return PlainTextResponse(text, 503, {"Retry-After": "1"})
+        else:
+            return None
         finally:
             hurry.cancel()
             self._overdue.discard(request)
-        # A client that disconnects leaves the queue at once, but a page in progress counts until its end.
-        return await asyncio.shield(asyncio.create_task(self._make(page, request)))
 
     def _hurry(self, overdue: Request) -> None:
         self._overdue.add(overdue)

@@ -119,7 +119,9 @@ class _Files:
         try:
             content = _content(self.path)
         except OSError as error:
-            raise ConfigError(f"cannot read {self.path}: {error.strerror}") from None
+            raise ConfigError(
+                f"--web.config.file: cannot read {self.path}: {error.strerror}. Check the path and its permissions"
+            ) from None
         self.contents[self.path] = content
         if len(content) > _MAX_BYTES:
             raise ConfigError(f"{self.path} is larger than {_MAX_BYTES} bytes: it is not a web configuration")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("server")
 
-PORTION_BYTES = 64 * 1024
+PORTION_BYTES = 512 * 1024
 """Maximum bytes of an answer that wait in this process for the client."""
 
 # All connections read into the same buffer, because each read is handled before the next one. With asyncio's own
@@ -43,12 +43,15 @@ class Limits:
         slow_readers: Maximum connections whose answer waits for the client. A further one replaces the one that waits
             longest.
         client_seconds: Seconds that a client has for each step: the TLS handshake, sending a request, the pause
-            between two requests, and reading each 64 KB of an answer.
+            between two requests, and reading each 512 KB of an answer.
+        answer_seconds: Seconds that a client has to read a whole answer. Until then, it keeps a page in memory that may
+            have been renewed.
     """
 
     connections: int = 512
     slow_readers: int = 64
     client_seconds: float = 10.0
+    answer_seconds: float = 60.0
 
 
 class Connection(H11Protocol, asyncio.BufferedProtocol):
@@ -59,11 +62,13 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     Attributes:
         since: The loop's time at which the present step of the client or of the application began.
+        read_since: The loop's time at which the client first had to read more of the present answer, or None.
     """
 
     def __init__(self, config: Config, state: ServerState, limits: Limits) -> None:
         super().__init__(config=config, server_state=state, app_state={})
         self.since = self.loop.time()
+        self.read_since: float | None = None
         self._limits = limits
         self._application = cast("ASGIApp", self.app)
         self._task: asyncio.Task[None] | None = None
@@ -98,7 +103,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def check(self) -> None:
         """Cut the connection if its client is too slow."""
-        if self.waits_for_client() and self.loop.time() - self.since > self._limits.client_seconds:
+        if not self.waits_for_client():
+            return
+        now = self.loop.time()
+        reads = 0.0 if self.read_since is None else now - self.read_since
+        if now - self.since > self._limits.client_seconds or reads > self._limits.answer_seconds:
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -147,13 +156,14 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         """Note that it is the client's turn."""
-        self.since = self.loop.time()
+        self.since, self.read_since = self.loop.time(), None
         super().on_response_complete()
 
     def pause_writing(self) -> None:
         """Note that the client has to read, and cut the slowest reader when there are too many."""
         super().pause_writing()
         self.since = self.loop.time()
+        self.read_since = self.read_since or self.since
         slow = [one for one in cast("set[Connection]", self.connections) if one.flow.write_paused]
         if len(slow) > self._limits.slow_readers:
             min(slow, key=lambda one: one.since).transport.abort()

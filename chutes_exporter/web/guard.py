@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,7 +45,7 @@ class Guard:
         self._app = app
         self._monotonic = monotonic
         self._passwords: PasswordCheck | None = None
-        self._headers = _HEADERS
+        self._headers = _raw(_HEADERS)
         self._bucket: _Bucket | None = None
 
     def adopt(self, config: WebConfig) -> None:
@@ -62,7 +62,7 @@ class Guard:
             self._passwords = PasswordCheck(config.users)
         # Send headers as UTF-8, as Go does. Starlette encodes them as Latin-1.
         configured = {name: value.encode().decode("latin-1") for name, value in config.headers.items()}
-        self._headers = {**_HEADERS, **configured}
+        self._headers = _raw({**_HEADERS, **configured})
         self._bucket = None if config.rate_limit is None else _Bucket(config.rate_limit, self._monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +71,8 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(headers)
+                kept = [(name, value) for name, value in message["headers"] if name not in headers]
+                message["headers"] = [*kept, *headers.items()]
             await send(message)
 
         refusal = await self._refusal(scope)
@@ -120,6 +121,11 @@ def _body_refusal(headers: Headers) -> Response | None:
     if int(headers.get("content-length", "0")) > _MAX_BODY_BYTES:
         return PlainTextResponse("The body is too long: use at most 16 KiB.\n", 413, close)
     return None
+
+
+def _raw(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Return headers as ASGI has them, with names in small letters."""
+    return dict(Headers(headers).raw)
 
 
 class _Bucket:

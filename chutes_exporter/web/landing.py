@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from chutes_exporter import __version__
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import one_line
 from chutes_exporter.duration import human_duration
 from chutes_exporter.page.plan import off_reason
 
@@ -66,9 +67,7 @@ def landing_page(exporter: Exporter, now: float) -> str:
         now: Unix time in seconds.
     """
     settings = exporter.settings
-    ready, reason = exporter.readiness()
-    failing = any(state.up is False for state in exporter.feeds.states())
-    state = _state("bad" if not ready else "wait" if failing else "good", f"{reason[:1].upper()}{reason[1:]}.")
+    state = _summary(exporter)
     rows = "".join(_row(exporter, state, now) for state in exporter.feeds.states())
     head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     feeds = (
@@ -102,6 +101,17 @@ def _state(tone: Tone, text: str) -> str:
     return f'<span class="state {tone}">{escape(text)}</span>'
 
 
+def _summary(exporter: Exporter) -> str:
+    """Return the state of the exporter, and why it is not good."""
+    ready, reason = exporter.readiness()
+    states = exporter.feeds.states()
+    failing = any(state.up is False for state in states)
+    cause = reason.removeprefix("ready, but ")
+    if failing and cause != reason and all(exporter.feeds.peek(state.feed) is None for state in states):
+        return _state("bad", f"There is no data: {cause}. The feeds below show the errors.")
+    return _state("bad" if not ready else "wait" if failing else "good", f"{reason[:1].upper()}{reason[1:]}.")
+
+
 def _short(hotkey: str) -> str:
     """Return a hotkey's first five and last four characters. The rest is shown on hover."""
     return f'<abbr title="{escape(hotkey)}">{escape(hotkey[:5])}…{escape(hotkey[-4:])}</abbr>'
@@ -120,7 +130,7 @@ def _watched(settings: Settings) -> str:
 def _links(settings: Settings) -> str:
     links = (
         (settings.telemetry_path, "Metrics"),
-        ("/sd", "Service discovery of all miners"),
+        ("/sd?miners=all", "Service discovery of all miners"),
         ("/-/ready", "Readiness"),
         ("/-/healthy", "Health"),
         (f"{_DOCUMENTS}metrics.md", "Docs: metrics"),
@@ -209,7 +219,7 @@ def _configuration(settings: Settings) -> str:
         "--hotkey, --hotkey-file": f"{_count(settings.watched, 'miner')}, {_count(settings.keys, 'key')}",
         "--web.listen-address": "none" if settings.systemd_socket else " ".join(map(str, settings.listen)),
         "--web.systemd-socket": _switch(settings.systemd_socket),
-        "--web.config.file": settings.web_config or "none",
+        "--web.config.file": one_line(str(settings.web_config or "none")),
         "--web.enable-lifecycle": _switch(settings.enable_lifecycle),
         "--web.max-requests": settings.max_requests or "unlimited",
         "--web.telemetry-path": settings.telemetry_path,

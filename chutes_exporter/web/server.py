@@ -32,8 +32,9 @@ _log = structlog.get_logger("server")
 
 _BACKLOG = 1024
 _ACCEPTED_AT_ONCE = 32
-_PATIENCE_SECONDS = 10
-_GRACE_SECONDS = 15
+_PATIENCE_SECONDS = 7
+_GRACE_SECONDS = 9
+"""Less than 10 seconds, because `docker stop` kills the process then."""
 _MAX_HEAD_BYTES = 32 * 1024
 """More bytes than the guard admits, so that the guard can refuse a request with the reason."""
 _CHECK_INTERVAL = 1.0
@@ -178,14 +179,21 @@ def files_for_connections() -> int:
     return max(limit - _RESERVED_FILES, limit // 2)
 
 
-def open_socket(address: Address) -> socket.socket:
+def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
     """Open a listening socket. Without a host, it listens on IPv6 and IPv4.
+
+    Args:
+        address: The address.
+        flag: The flag of the address, for the error.
 
     Raises:
         ConfigError: It cannot listen on the address. The message says why.
     """
     dual = not address.host and socket.has_dualstack_ipv6()
     try:
+        if not address.host.isascii():
+            # The standard library leaves the socket open if it fails at this.
+            address.host.encode("idna")
         if address.path:
             return _open_unix_socket(address.path)
         if dual:
@@ -198,9 +206,15 @@ def open_socket(address: Address) -> socket.socket:
                 return socket.create_server(("", address.port), backlog=_BACKLOG)
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+    except UnicodeError:
+        raise ConfigError(
+            f"cannot listen on {address}: this is no host name. Choose another address with {flag}"
+        ) from None
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise ConfigError(f"cannot listen on {address}: {reason}. Choose another address") from None
+        # The standard library adds numbers and its own arguments to errors of names.
+        name_error = (error.strerror or str(error)).partition(" (while ")[0]
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else name_error
+        raise ConfigError(f"cannot listen on {address}: {reason}. Choose another address with {flag}") from None
 
 
 def _open_unix_socket(path: str) -> socket.socket:
@@ -210,8 +224,9 @@ def _open_unix_socket(path: str) -> socket.socket:
             other.connect(path)
         raise OSError(98, "Address already in use")
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(Path(path).stat().st_mode):
-            Path(path).unlink()
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            raise OSError("the path exists and is no socket")
+        Path(path).unlink()
     opened = socket.socket(socket.AF_UNIX)
     try:
         # Set the permissions by the umask, so that nobody else can connect between two calls.

@@ -100,7 +100,13 @@ class ServerContext(ssl.SSLContext):
         self.set_ciphers(":".join(settings.ciphers or _DEFAULT_CIPHERS))
         self.set_alpn_protocols(["http/1.1"])
         if settings.curve is not None:
-            self.set_ecdh_curve(settings.curve)
+            try:
+                self.set_ecdh_curve(settings.curve)
+            except ssl.SSLError:
+                # For example X25519 with Python 3.11.2 and OpenSSL 3, as in Debian 12.
+                raise TlsError(
+                    "this version of Python cannot use the curve: use CurveP256, or a newer Python", "curve_preferences"
+                ) from None
         _load_cert_chain(self, settings.cert, settings.key)
         if settings.verify is not ssl.CERT_NONE:
             self._verify_clients(settings)

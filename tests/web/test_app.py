@@ -146,6 +146,7 @@ async def test_scrapes_that_wait_for_a_hanging_api_make_room_for_others(
     monkeypatch.setattr(app, "_QUEUE_SECONDS", 60)
     simulator.faults["scores"] = Fault(latency=60)
     async with served_exporter(watching(simulator.url, max_requests=2)) as (url, exporter):
+        await get(f"{url}/metrics?collect[]=metagraph")
         patient = {"X-Prometheus-Scrape-Timeout-Seconds": "100000"}
         scrapes = [asyncio.create_task(get(f"{url}/metrics", **patient)) for _ in range(20)]
         # All but two make room for the next, with the data that is known. If several are overdue at once, the last but
@@ -218,6 +219,12 @@ async def test_a_page_of_any_size_is_sent_to_its_end(
     monkeypatch.setattr(Exporter, "metrics", metrics)
     async with served_exporter(watching(simulator.url)) as (url, _):
         assert (await get(f"{url}/metrics", **{"accept-encoding": "identity"})).content == b"".join(parts)
+
+
+def test_the_sent_part_of_a_page_leaves_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "PORTION_BYTES", 1000)
+    parts = [bytes(1000) for _ in range(5)]
+    assert [len(parts) for _ in app._portions(parts)] == [4, 3, 2, 1, 0]  # noqa: SLF001 - memory shows nothing so exactly
 
 
 async def test_a_slow_reader_does_not_count_towards_max_requests(

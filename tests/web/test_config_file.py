@@ -34,7 +34,7 @@ def test_a_file_with_everything_is_read(write: Write) -> None:
             + "  client_allowed_sans: [one.example, two.example]\n  min_version: TLS12\n  max_version: TLS13\n"
             + "  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA]\n"
             + "  prefer_server_cipher_suites: false\n"
-            + "  curve_preferences: [X25519]\n"
+            + "  curve_preferences: [CurveP256]\n"
             + f"basic_auth_users:\n  alice: {HASH}\n  bob: '{HASH}'\n"
             + "http_server_config:\n  http2: false\n  headers:\n    X-Frame-Options: sameorigin\n"
             + "    X-XSS-Protection: ''\n    Strict-Transport-Security: max-age=31536000\n"

@@ -202,6 +202,18 @@ async def test_a_client_that_reads_steadily_gets_an_answer_that_takes_longer_tha
     assert time.monotonic() - started > 1
 
 
+async def test_a_client_that_reads_steadily_and_takes_too_long_for_an_answer_is_cut() -> None:
+    async with serve(send_large, client_seconds=20, answer_seconds=0.5) as address:
+        with socket.create_connection((address.host, address.port)) as client:
+            client.sendall(GET)
+            received = 0
+            with contextlib.suppress(ConnectionError):
+                while chunk := await asyncio.to_thread(client.recv, 500_000):
+                    received += len(chunk)
+                    await asyncio.sleep(0.1)
+    assert received < len(LARGE)
+
+
 async def test_a_further_slow_reader_replaces_the_one_that_waits_longest() -> None:
     async with serve(send_large, slow_readers=2) as address, contextlib.AsyncExitStack() as stack:
         readers = []

@@ -81,8 +81,8 @@ ACCEPTED = [
     *(f"cipher_suites: [{ECDSA_256}, {ECDSA_128}]", f"cipher_suites: [{ECDSA_128}, {ECDSA_128}]"),
     "min_version: TLS13⏎cipher_suites: [~]",
     *("prefer_server_cipher_suites: false", "prefer_server_cipher_suites: y", "prefer_server_cipher_suites: ~"),
-    *("curve_preferences: []", "curve_preferences: ~", "curve_preferences: [X25519]"),
-    *("curve_preferences: [CurveP521]", "curve_preferences: [X25519, X25519]"),
+    *("curve_preferences: []", "curve_preferences: ~", "curve_preferences: [CurveP256]"),
+    *("curve_preferences: [CurveP521]", "curve_preferences: [CurveP256, CurveP256]"),
     *("curve_preferences: [X25519, CurveP256]", "curve_preferences: [~]"),
     # passwords
     *("basic_auth_users:", "basic_auth_users: {}", "basic_auth_users: ~", f"basic_auth_users: {{alice: {HASH}}}"),

@@ -7,7 +7,7 @@ from chutes_exporter.config import Settings
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, ROOT, Clock, get, served_exporter, watching
+from tests.support import HOTKEY, ROOT, Clock, endpoint_names, get, served_exporter, watching
 from tests.test_links import broken
 
 
@@ -68,6 +68,25 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Si
     assert [rows[name]["State"] for name in ("metagraph", "scores", "bounties")] == ["up", "stale", "off"]
 
 
+async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator, clock: Clock) -> None:
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        simulator.faults.update(dict.fromkeys(endpoint_names(), Fault(status=500)))
+        await get(f"{url}/metrics")
+        page = landing_page(exporter, clock.now)
+        assert f'<p><span class="state bad">There is no data: {simulator.url} fails for ' in page
+        assert "The feeds below show the errors." in page
+        simulator.faults.clear()
+        clock.now += 700
+        await get(f"{url}/metrics")
+        assert f"<p>{state('good', 'Ready.')}</p>" in landing_page(exporter, clock.now)
+
+
+async def test_the_landing_page_lists_all_miners_though_it_watches_one(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        (link,) = re.findall(r'<a href="([^"]+)">Service discovery of all miners</a>', (await get(f"{url}/")).text)
+        assert len((await get(f"{url}{link}")).json()) > len((await get(f"{url}/sd?miners=watched")).json())
+
+
 async def test_the_landing_page_shortens_hotkeys_and_leads_to_their_probes(simulator: Simulator, clock: Clock) -> None:
     short = f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr>'
     public = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
@@ -84,7 +103,7 @@ async def test_the_landing_page_leads_to_paths_that_exist_and_to_the_documents(s
         page = (await get(f"{url}/")).text
         links = re.findall(r'<a href="([^"]+)"', page)
         answers = {link: (await get(f"{url}{link}")).status_code for link in links if link.startswith("/")}
-    assert answers == dict.fromkeys((f"/probe?target={HOTKEY}", "/m", "/sd", "/-/ready", "/-/healthy"), 200)
+    assert answers == dict.fromkeys((f"/probe?target={HOTKEY}", "/m", "/sd?miners=all", "/-/ready", "/-/healthy"), 200)
     documents = [link.partition("/blob/main/")[2] for link in links if link not in answers]
     assert len(documents) == 3
     assert [broken(ROOT / "README.md", document) for document in documents] == [""] * 3

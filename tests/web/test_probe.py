@@ -177,6 +177,8 @@ async def test_an_invalid_target_is_refused_with_the_reason(simulator: Simulator
     assert "x-injected" not in response.headers
     assert len(response.text) < 500
     assert response.text.endswith(".\n")
+    # The next step.
+    assert ("/sd?miners=all lists the hotkeys" if target else "use /probe?target=HOTKEY") in response.text
     assert not simulator.requests
 
 

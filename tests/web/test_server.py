@@ -63,9 +63,26 @@ def test_a_machine_without_ipv6_is_served_by_ipv4(monkeypatch: pytest.MonkeyPatc
 def test_an_address_in_use_is_refused_with_the_reason() -> None:
     with (
         open_socket(Address("127.0.0.1", 0)) as taken,
-        pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
+        pytest.raises(
+            ConfigError,
+            match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use\. Choose another address with --web",
+        ),
     ):
         open_socket(bound_address(taken))
+
+
+def test_an_unknown_host_is_refused_without_the_number_of_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known (while attempting to bind on address ('*', 1))")
+
+    monkeypatch.setattr(socket, "create_server", unknown)
+    with pytest.raises(ConfigError, match=r"^cannot listen on \*:1: Name or service not known\. Choose another"):
+        open_socket(Address("*", 1))
+
+
+def test_a_host_that_cannot_be_a_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^cannot listen on é{70}:1: this is no host name\. Choose another"):
+        open_socket(Address("é" * 70, 1))
 
 
 async def test_requests_that_take_too_long_at_the_end_are_hurried() -> None:
@@ -297,8 +314,9 @@ def test_a_unix_socket_that_nobody_listens_on_any_more_is_replaced(tmp_path: Pat
 def test_a_file_in_the_place_of_a_unix_socket_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(ConfigError, match="cannot listen on unix:"):
-        open_socket(Address(path=str(path)))
+    for taken in (path, tmp_path):
+        with pytest.raises(ConfigError, match=r"cannot listen on unix:.*: the path exists and is no socket\."):
+            open_socket(Address(path=str(taken)))
     assert path.read_text() == "data"
 
 

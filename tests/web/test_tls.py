@@ -12,10 +12,10 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from chutes_exporter.config import Address
+from chutes_exporter.config import Address, ConfigError
 from chutes_exporter.web.config_file import load_web_config
 from chutes_exporter.web.server import bound_address, open_socket, serving
-from chutes_exporter.web.tls import CurrentContext
+from chutes_exporter.web.tls import CURVES, CurrentContext, ServerContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -104,6 +104,29 @@ async def test_a_weak_suite_is_refused_where_only_it_is_offered(pki: Pki, write:
         client = pki.client(maximum_version=TLS12)
         client.set_ciphers("AES128-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
         assert await refused(url, client)
+
+
+@pytest.mark.usefixtures("pki")
+def test_a_curve_that_this_python_cannot_use_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_context: ServerContext, _curve: str) -> None:
+        raise ssl.SSLError("unknown group")
+
+    monkeypatch.setattr(ServerContext, "set_ecdh_curve", refuse)
+    with pytest.raises(ConfigError, match="use CurveP256, or a newer Python"):
+        load_web_config(write(TLS + "  curve_preferences: [X25519]\n"))
+
+
+@pytest.mark.usefixtures("pki")
+@pytest.mark.parametrize(("name", "curve"), CURVES.items())
+def test_each_curve_is_accepted_that_this_python_can_use(write: Write, name: str, curve: str) -> None:
+    text = TLS + f"  curve_preferences: [{name}]\n"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve(curve)
+    except ssl.SSLError:
+        with pytest.raises(ConfigError, match="use CurveP256, or a newer Python"):
+            load_web_config(write(text))
+    else:
+        assert load_web_config(write(text)).context is not None
 
 
 async def test_only_the_configured_curve_is_used(pki: Pki, write: Write) -> None:
