@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from chutes_exporter import __version__, defaults
+from chutes_exporter import __version__, defaults, output
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 
@@ -239,15 +241,51 @@ _money = _options(
 )
 
 
+class _Command(click.Command):
+    """A command that refuses words that are not text, except in paths."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.UsageError as error:
+            # Some errors of click do not know their command, whose help the message names.
+            error.ctx = error.ctx or ctx
+            raise
+        for parameter in self.params:
+            if not isinstance(parameter.type, click.Path) and not _is_text(ctx.params.get(parameter.name or "")):
+                raise click.BadParameter("it has bytes that are not UTF-8", ctx, parameter)
+        return rest
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether a value, or each of several, can be encoded. Python keeps other bytes as lone surrogates."""
+    try:
+        "".join(value if isinstance(value, tuple) else [str(value)]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _DefaultToServe(click.Group):
     """Runs ``serve`` if no command is given."""
+
+    command_class = _Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # click ends with 1, which is an answer of some commands.
+            ctx.exit(output.INTERRUPTED)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {option for command in self.commands.values() for one in command.params for option in one.opts}
         for word in args:
             # Otherwise -hotkey would mean -h.
             if f"-{word.partition('=')[0]}" in flags and word not in flags:
-                raise click.UsageError(f"{word} has only one dash: write -{word}", ctx)
+                from chutes_exporter.config import one_line
+
+                raise click.UsageError(one_line(f"{word} has only one dash: write -{word}"), ctx)
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
             if named := [word for word in args if word in self.commands]:
                 raise click.UsageError(f"the command must come first: chutes-exporter {named[0]} [OPTIONS]", ctx)
@@ -279,6 +317,8 @@ def cli() -> None:
     if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
         # The other commands do not handle signals, so unblock them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, defaults.HELD_SIGNALS)
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        click.get_current_context().color = False
 
 
 @cli.command()
@@ -357,7 +397,7 @@ def check(**flags: Any) -> None:
     """Request each endpoint once, and report what works, what fails and how to fix it.
 
     check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
-    not matter. The exit status is 0 if all checks pass, and 1 otherwise.
+    not matter. The exit status is 0 if all checks pass, and 1 if one fails or a setting cannot be used.
     """
     from dataclasses import replace
 
@@ -378,7 +418,7 @@ def status(**flags: Any) -> None:
     """Show a miner's rank, shares, GPUs and costs, and everything that needs action, on one screen.
 
     The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if nothing
-    needs action as far as known, but some requests failed or answers are incomplete.
+    needs action as far as known, but requests failed or answers are incomplete.
     """
     from chutes_exporter.commands.status import run_status
 
@@ -448,7 +488,8 @@ def query(endpoint: str, **flags: Any) -> None:
     if flags["as_json"] and flags["as_csv"]:
         raise click.UsageError("--json and --csv exclude each other: use only one")
     form = "json" if flags["as_json"] else "csv" if flags["as_csv"] else "table"
-    options = QueryOptions(flags["hotkey"], flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
+    hotkeys = tuple(hotkey.strip() for hotkey in flags["hotkey"])
+    options = QueryOptions(hotkeys, flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
     settings = _settings_with_warnings(flags)
     _exit_on_config_error(run_query, settings, endpoint, options, form)
 
@@ -463,15 +504,23 @@ def release_job(job_id: str | None, **flags: Any) -> None:
 
     Without JOB_ID, the command lists the stuck jobs. This is the only command that changes anything at the API.
     """
-    from chutes_exporter.commands.release_job import run_release_job
+    from chutes_exporter.commands.release_job import confirmed_key, run_release_job
 
-    _exit_on_config_error(run_release_job, _settings_with_warnings(flags), job_id, flags["yes"])
+    settings = _settings_with_warnings(flags)
+    key = confirmed_key(settings, job_id, confirmed=flags["yes"])
+    _exit_on_config_error(run_release_job, settings, job_id, key)
 
 
 @cli.command()
 @_required
 @_api
-@click.option("--output", required=True, metavar="FILE", help="File to write. - means standard output.")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="File to write. - means standard output.",
+)
 @click.option(
     "--label",
     multiple=True,
@@ -491,6 +540,8 @@ def backfill(**flags: Any) -> None:
     """
     from chutes_exporter.commands.backfill import run_backfill
 
+    if not flags["output"]:
+        raise click.UsageError("--output is empty: write the path of a file, or - for the standard output")
     settings = _settings_with_warnings(flags)
     _exit_on_config_error(run_backfill, settings, flags["output"], flags["label"], flags["compute_history"])
 
@@ -507,7 +558,19 @@ def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     try:
         return _make_settings(flags, credentials)
     except ConfigError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(_with_variable(str(error))) from None
+
+
+def _with_variable(text: str) -> str:
+    """Return an error's text, with the variable in place of the flag at its beginning if the value comes from there."""
+    context, flag = click.get_current_context(silent=True), re.match(r"--[\w.-]+", text)
+    if context is None or flag is None:
+        return text
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if flag[0] in parameter.opts and context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+            return _source(name) + text.removeprefix(flag[0])
+    return text
 
 
 def _settings_with_warnings(flags: dict[str, Any]) -> Settings:
@@ -536,10 +599,16 @@ def _source(parameter: str) -> str:
     return f"--{parameter.replace('_', '-')}"
 
 
+def _is_default(parameter: str) -> bool:
+    """Return whether neither a flag nor a variable sets a parameter that the command has."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(parameter) is ParameterSource.DEFAULT
+
+
 def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     from dataclasses import replace
 
-    from chutes_exporter.config import make_settings, require_a_choice, require_a_web_config
+    from chutes_exporter.config import make_settings, require_a_choice, require_protection
 
     # Not every command has every flag.
     optional = {
@@ -571,8 +640,9 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     )
     if not settings.watched and flags.get("miners") is None:
         require_a_choice(os.environ)
-    if "web_config_file" in flags and settings.web_config is None:
-        require_a_web_config(os.environ)
+    # The addresses do not matter if systemd passes sockets.
+    limits = ["web_config_file"] if settings.systemd_socket else ["web_config_file", "web_listen_address"]
+    require_protection(os.environ, [flag for flag in limits if _is_default(flag)])
     return replace(settings, warnings=(*settings.warnings, *_variable_warnings()))
 
 
@@ -590,9 +660,38 @@ def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return asyncio.run(run(*arguments))
     except (ConfigError, ClientSetupError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(_with_variable(str(error))) from None
+
+
+def _message(error: click.ClickException) -> str:
+    """Return an error's text. A text of click takes one line, shows no seed, and names the help."""
+    if not isinstance(error, click.UsageError):
+        return error.message
+    from chutes_exporter.config import one_line
+
+    text = one_line(" ".join(error.format_message().split())).removesuffix(".")
+    return f"{text} (see {error.ctx.command_path} --help)" if error.ctx else text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    cli(arguments, prog_name="chutes-exporter")
+    output.adopt_standard_streams()
+    try:
+        status = cli.main(arguments, prog_name="chutes-exporter", standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"Error: {_message(error)}", err=True)
+        status = error.exit_code
+    except click.Abort as abort:
+        # An interrupt leaves the cursor behind a question.
+        interrupted = isinstance(abort.__context__, KeyboardInterrupt)
+        click.echo("" if interrupted else "Aborted.", err=True)
+        status = output.INTERRUPTED if interrupted else 1
+    except output.OutputError as error:
+        # The reader of a closed pipe has read enough.
+        if error.status != output.CLOSED_PIPE:
+            click.echo(f"Error: {error}", err=True)
+        status = error.status
+    except Exception:  # noqa: BLE001 - Python would end with 1, which is an answer of some commands
+        traceback.print_exc()
+        status = output.INTERNAL_ERROR
+    sys.exit(status)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import math
+import os
 import re
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from chutes_exporter import defaults
+from chutes_exporter.api.errors import scrub
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.collectors import COLLECTORS
@@ -27,12 +30,25 @@ T = TypeVar("T")
 
 _RESERVED_PATHS = ("/", "/probe", "/sd", "/-/healthy", "/-/ready", "/-/reload")
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
+_MISLEADS = re.compile(r"//|/\.{1,2}(/|$)")
+"""Parts of a path with which a browser asks another host or another path."""
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 _MAX_PORT = 65535
 
 
+def one_line(text: str) -> str:
+    """Return a text of the user on one line and without seeds.
+
+    Control characters are escaped, because a path may contain any. 64 hexadecimal digits may be a seed.
+    """
+    return scrub("".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text))
+
+
 class ConfigError(ValueError):
-    """A setting that cannot be used. The message says why."""
+    """A setting that cannot be used. The message says why, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 _UNIX = "unix:"
@@ -169,9 +185,11 @@ def find_credentials(
         if str(path).strip() in ("", "."):
             errors.append(f"{source} is empty: use the path of a hotkey file")
             continue
-        if _is_hotkey(str(path)) and not path.exists():
+        # Unlike Path.exists, this is false where the user may not look.
+        if (words := _ADDRESSES.fullmatch(str(path))) and not os.path.exists(path):  # noqa: PTH110
+            what = "has addresses" if words[1] else "is an address"
             errors.append(
-                f"{source}: {path} is an address, not the path of a hotkey file. "
+                f"{source}: {path} {what}, not the path of a hotkey file. "
                 "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"
             )
             continue
@@ -181,8 +199,9 @@ def find_credentials(
             errors.append(f"{source}: {error}")
             continue
         keys.setdefault(key.address, key)
+        path = path.expanduser()  # noqa: PLW2901 - as it was read
         if readable_by_others(path):
-            warnings.append(f"other users of this machine can read {path}: run chmod 600 {path}")
+            warnings.append(f"other users of this machine can read {path}: run chmod 600 {shlex.quote(str(path))}")
     seed, address = environment.get("MINER_SEED", "").strip(), environment.get("MINER_SS58", "").strip()
     if seed and not address:
         errors.append("MINER_SEED is set without MINER_SS58: set MINER_SS58 to the address of the seed's hotkey")
@@ -195,11 +214,13 @@ def find_credentials(
     elif "MINER_SEED" in environment:
         effect = "it has no effect" if keys else "only public data is exported"
         warnings.append(f"MINER_SEED is empty: {effect}. Set it to the hotkey's seed, or unset it")
-    return Credentials(tuple(keys.values()), tuple(errors), tuple(warnings))
+    return Credentials(tuple(keys.values()), tuple(map(one_line, errors)), tuple(map(one_line, warnings)))
 
 
+_ADDRESSES = re.compile(r"[1-9A-HJ-NP-Za-km-z]{46,50}([,\s]+[1-9A-HJ-NP-Za-km-z]{46,50})*[,\s]*")
+"""Text that looks like SS58 addresses of accounts, with or without a typing error."""
 _VARIABLE_PREFIX = "CHUTES_EXPORTER_"
-_OTHER_VARIABLES = re.compile(r"CHUTES_EXPORTER_(TEST_.*|SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_[0-9]+_.*)")
+_OTHER_VARIABLES = re.compile(r"CHUTES_EXPORTER_(TEST_.*|SERVICE_HOST|SERVICE_PORT.*|PORT_[0-9]+_.*)")
 """Variables of the test suite, and those that Kubernetes sets for a Service with the name chutes-exporter."""
 
 
@@ -214,11 +235,30 @@ def variable_warnings(environment: Mapping[str, str], known: Collection[str]) ->
     if environment.get(f"{_VARIABLE_PREFIX}HOTKEY", "set").strip() == "":
         warnings.append("CHUTES_EXPORTER_HOTKEY is empty and has no effect: set it to a hotkey, or unset it")
     for name in sorted(environment):
-        if name.startswith(_VARIABLE_PREFIX) and name not in known and not _OTHER_VARIABLES.fullmatch(name):
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "chutes-exporter --help lists all variables"
-            warnings.append(f"{name} is unknown and has no effect: {hint}")
-    return tuple(warnings)
+        if not name.upper().startswith(_VARIABLE_PREFIX) or name in known or _of_kubernetes(name, environment[name]):
+            continue
+        warnings.append(f"{name} is unknown and has no effect: {_nearest_variable(name, known)}")
+    return tuple(map(one_line, warnings))
+
+
+def _of_kubernetes(name: str, content: str) -> bool:
+    """Return whether Kubernetes, or a test, sets a variable."""
+    is_link = name == f"{_VARIABLE_PREFIX}PORT" and "://" in content
+    return is_link or _OTHER_VARIABLES.fullmatch(name) is not None
+
+
+def _nearest_variable(name: str, known: Collection[str]) -> str:
+    """Return a hint to the variable that the user probably means."""
+    if "SEED" in name.upper() and "SIMULAT" not in name.upper():
+        return "set MINER_SEED and MINER_SS58 instead"
+    if "SS58" in name.upper():
+        return f"set {_VARIABLE_PREFIX}HOTKEY instead"
+    short = name.upper().removeprefix(_VARIABLE_PREFIX)
+    names = {one.removeprefix(_VARIABLE_PREFIX): one for one in known if one.startswith(_VARIABLE_PREFIX)}
+    # Without the prefix, which all have, or by whole words: LISTEN_ADDRESS is in WEB_LISTEN_ADDRESS.
+    containing = [one for one in sorted(names, key=len) if f"_{short}_" in f"_{one}_"]
+    nearest = difflib.get_close_matches(short, names, n=1) or containing
+    return f"the nearest name is {names[nearest[0]]}" if nearest else "chutes-exporter --help lists all variables"
 
 
 _CHOICES = {
@@ -226,6 +266,7 @@ _CHOICES = {
     f"{_VARIABLE_PREFIX}HOTKEY_FILE": "the path of a hotkey file",
     "HOTKEY": "the path of a hotkey file",
     "MINER_SS58": "the address of the miner's hotkey",
+    "MINER_SEED": "the seed of the miner's hotkey",
 }
 """The variables that choose a miner, and what they have."""
 
@@ -244,29 +285,31 @@ def require_a_choice(environment: Mapping[str, str]) -> None:
             raise ConfigError(f"{name} is empty: set it to {content}, or unset it to watch the whole subnet")
 
 
-def require_a_web_config(environment: Mapping[str, str]) -> None:
-    """Refuse to serve without TLS and passwords because the variable of the web configuration is empty.
+_PROTECTIONS = {
+    f"{_VARIABLE_PREFIX}WEB_CONFIG_FILE": (
+        "the path of a web configuration, or unset it to serve without TLS and passwords"
+    ),
+    f"{_VARIABLE_PREFIX}WEB_LISTEN_ADDRESS": (
+        f"an address to listen on, or unset it to listen on {defaults.LISTEN_ADDRESS}"
+    ),
+}
+"""The variables that limit who can connect, and what they have."""
+
+
+def require_protection(environment: Mapping[str, str], flags: Iterable[str]) -> None:
+    """Refuse to serve everybody because a variable that should limit this is empty.
 
     Args:
         environment: The environment variables.
+        flags: Names of the flags that are not set, such as ``web_config_file``.
 
     Raises:
-        ConfigError: The variable is empty.
+        ConfigError: The variable of such a flag is empty.
     """
-    name = f"{_VARIABLE_PREFIX}WEB_CONFIG_FILE"
-    if environment.get(name, "set").strip() == "":
-        raise ConfigError(
-            f"{name} is empty: set it to the path of a web configuration, "
-            "or unset it to serve without TLS and passwords"
-        )
-
-
-def _is_hotkey(text: str) -> bool:
-    try:
-        public_key(text)
-    except HotkeyError:
-        return False
-    return True
+    for flag in flags:
+        name = f"{_VARIABLE_PREFIX}{flag.upper()}"
+        if environment.get(name, "set").strip() == "":
+            raise ConfigError(f"{name} is empty: set it to {_PROTECTIONS[name]}")
 
 
 def _watched_hotkeys(hotkeys: Iterable[str], source: str, miner_ss58: str) -> set[str]:
@@ -350,10 +393,12 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
         addresses = tuple(Address.parse(text) for text in listen)
     except ConfigError as error:
         raise ConfigError(f"--web.listen-address: {error}") from None
-    if not _PATH.fullmatch(telemetry_path) or telemetry_path in _RESERVED_PATHS:
+    if not addresses:
+        raise ConfigError(f"--web.listen-address is empty: use {defaults.LISTEN_ADDRESS} or another address")
+    if not _PATH.fullmatch(telemetry_path) or telemetry_path in _RESERVED_PATHS or _MISLEADS.search(telemetry_path):
         raise ConfigError(
             f"--web.telemetry-path {telemetry_path!r} cannot be the path of the metrics: start with /, "
-            f"use only letters, digits and -._~/, and do not use {', '.join(_RESERVED_PATHS)}"
+            f"use only letters, digits and -._~/, and do not use //, /./, /../ or {', '.join(_RESERVED_PATHS)}"
         )
     if not (math.isfinite(api_timeout) and math.isfinite(timeout_offset)):
         raise ConfigError("--api.timeout and --scrape.timeout-offset must be finite numbers of seconds")

@@ -173,6 +173,15 @@ def cold_key(directory: Path) -> str:
     [
         (("--hotkey", "nonsense"), {}, "--hotkey: the value (not shown, 8 characters) is not an SS58 address"),
         ((), {"CHUTES_EXPORTER_HOTKEY": "nonsense"}, "CHUTES_EXPORTER_HOTKEY: the value"),
+        ((), {"CHUTES_EXPORTER_GPU_COST": "foo"}, "Error: CHUTES_EXPORTER_GPU_COST 'foo' is invalid"),
+        ((), {"VALIDATOR_API": "nonsense"}, "Error: VALIDATOR_API 'nonsense' is not an address of an API"),
+        (
+            (),
+            {"CHUTES_EXPORTER_WEB_CONFIG_FILE": "/nowhere/web.yml"},
+            "Error: CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read /nowhere/web.yml",
+        ),
+        ((), {"HOTKEY": f"{HOTKEY},{OTHER}"}, f"HOTKEY: {HOTKEY},{OTHER} has addresses, not the path"),
+        ((), {"HOTKEY": f"{HOTKEY[:-1]}x"}, f"HOTKEY: {HOTKEY[:-1]}x is an address, not the path"),
         ((), {"MINER_SS58": "nonsense"}, "MINER_SS58: the value"),
         (("--hotkey", ""), {}, "--hotkey is empty"),
         (("--hotkey", f"{HOTKEY},{OTHER}"), {}, "repeat --hotkey for each hotkey"),
@@ -189,15 +198,24 @@ def cold_key(directory: Path) -> str:
         ),
         ((), {"CHUTES_EXPORTER_HOTKEY_FILE": ""}, "CHUTES_EXPORTER_HOTKEY_FILE is empty: set it to the path"),
         ((), {"HOTKEY": ""}, "HOTKEY is empty: set it to the path of a hotkey file"),
+        ((), {"MINER_SEED": ""}, "MINER_SEED is empty: set it to the seed of the miner's hotkey"),
         ((), {"MINER_SS58": "", "MINER_SEED": ""}, "MINER_SS58 is empty: set it to the address"),
         (("--web.config.file", ""), {}, "--web.config.file is empty: use the path of a web configuration"),
         ((), {"CHUTES_EXPORTER_WEB_CONFIG_FILE": ""}, "CHUTES_EXPORTER_WEB_CONFIG_FILE is empty: set it to the path"),
+        (
+            (),
+            {"CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": ""},
+            "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS is empty: set it to an address",
+        ),
+        ((), {"CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": " "}, "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS is empty: use :10064"),
+        (("--web.systemd-socket",), {"CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": ""}, "--web.systemd-socket"),
         (("-hotkey", HOTKEY), {}, "-hotkey has only one dash: write --hotkey"),
         (("serve", f"-hotkey={HOTKEY}"), {}, "write --hotkey="),
         (("--api.timeout", "20s"), {}, "'20s' is not a number of seconds: write a plain number"),
         (("--api.timeout", "0"), {}, "'--api.timeout'"),
         (("--feed.ttl", "scores=5m"), {}, "--feed.ttl 'scores=5m' is invalid: write FEED=SECONDS"),
         (("query", "stats", "--json", "--csv"), {}, "--json and --csv exclude each other"),
+        (("backfill", "--output", "", "--hotkey", HOTKEY), {}, "--output is empty: write the path of a file, or -"),
         (("--hotkey-file", "/nowhere/hot"), {}, "cannot read the hotkey file"),
         ((), {"MINER_SEED": TEST_SEED, "MINER_SS58": OTHER}, "does not belong"),
         ((), {"MINER_SEED": TEST_SEED}, "without MINER_SS58"),
@@ -239,6 +257,70 @@ def test_invalid_settings_are_refused_without_a_traceback(
     assert TEST_SEED[2:] not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("serve", TEST_SEED), "Got unexpected extra argument (0x[hex]) (see chutes-exporter serve --help)"),
+        ((f"--{TEST_SEED}",), "No such option '--0x[hex]' (see chutes-exporter serve --help)"),
+        ((f"a\n{TEST_SEED}",), r"No such command 'a\n0x[hex]' (see chutes-exporter --help)"),
+        (("status", "--jsn"), "No such option '--jsn'. Did you mean '--json'? (see chutes-exporter status --help)"),
+        (("status", "--hotkey"), "Option '--hotkey' requires an argument (see chutes-exporter status --help)"),
+    ],
+)
+def test_an_error_of_the_command_line_is_one_line_without_a_seed(arguments: tuple[str, ...], line: str) -> None:
+    result = run(*arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"Error: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "line"),
+    [
+        (
+            ("--hotkey-file", "/nowhere/a\nb\x1b[31m"),
+            {},
+            (
+                r"Error: --hotkey-file: cannot read the hotkey file /nowhere/a\nb\x1b[31m: No such file or directory. "
+                "Check the path and its permissions"
+            ),
+        ),
+        (
+            (),
+            {"HOTKEY": "/nowhere/a\rb"},
+            (
+                r"Error: HOTKEY: cannot read the hotkey file /nowhere/a\rb: No such file or directory. "
+                "Check the path and its permissions"
+            ),
+        ),
+        (
+            ("--web.config.file", "/nowhere/a\u2028b"),
+            {},
+            (
+                r"Error: --web.config.file: cannot read /nowhere/a\u2028b: No such file or directory. "
+                "Check the path and its permissions"
+            ),
+        ),
+        (
+            ("--web.listen-address", "unix:/nowhere/a\nb"),
+            {},
+            (
+                r"Error: cannot listen on unix:/nowhere/a\nb: No such file or directory. Choose another address "
+                "with --web.listen-address"
+            ),
+        ),
+        (
+            ("-hotkey-file=a\nb",),
+            {},
+            r"Error: -hotkey-file=a\nb has only one dash: write --hotkey-file=a\nb (see chutes-exporter --help)",
+        ),
+    ],
+)
+def test_an_error_is_one_line_whatever_a_path_contains(
+    arguments: tuple[str, ...], variables: dict[str, str], line: str
+) -> None:
+    result = run(*arguments, **variables)
+    assert result.stderr.rpartition("\n\n")[2] == f"{line}\n"
+
+
 def first_lines(count: int, *arguments: str, **variables: str) -> str:
     """Return the first lines of the log of the command."""
     process = subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environment(**variables))
@@ -253,7 +335,7 @@ def first_lines(count: int, *arguments: str, **variables: str) -> str:
 def test_an_unknown_variable_causes_a_warning_with_the_nearest_name(command: tuple[str, ...]) -> None:
     line = first_lines(1, *command, *LISTEN, CHUTES_EXPORTER_HOTKEYS=HOTKEY)
     assert "level=warning" in line
-    assert "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: did you mean CHUTES_EXPORTER_HOTKEY?" in line
+    assert "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: the nearest name is CHUTES_EXPORTER_HOTKEY" in line
 
 
 def test_the_start_is_logged_with_the_watched_miners_and_the_collectors_that_are_off() -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +17,6 @@ from chutes_exporter.config import (
 from chutes_exporter.feeds.table import CHUTES, SCORES, STATS
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, KEY
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 WITH_KEY = Credentials((KEY,), (), ())
@@ -107,6 +105,53 @@ def test_an_empty_seed_has_no_effect_beside_a_hotkey_file(tmp_path: Path) -> Non
     assert warning.startswith("MINER_SEED is empty: it has no effect.")
 
 
+def test_a_path_with_a_tilde_is_that_of_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "my hotkey"
+    path.write_text(json.dumps({"secretSeed": TEST_SEED, "ss58Address": HOTKEY}))
+    path.chmod(0o644)
+    found = find_credentials([Path("~/my hotkey")], {})
+    assert [key.address for key in found.keys] == [HOTKEY]
+    assert found.warnings == (f"other users of this machine can read {path}: run chmod 600 '{path}'",)
+
+
+def test_a_named_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (error,) = find_credentials([tmp_path / "pipe"], {}).errors
+    assert error.endswith("pipe is not a regular file: use the path of a hotkey file")
+
+
+def test_an_unusable_address_is_traced_to_its_file_or_variable(tmp_path: Path) -> None:
+    path = tmp_path / "hotkey"
+    path.write_text(json.dumps({"secretSeed": TEST_SEED, "ss58Address": HOTKEY[:-1]}))
+    errors = find_credentials([path], {"MINER_SEED": TEST_SEED, "MINER_SS58": f'"{HOTKEY}"'}).errors
+    assert errors == (
+        f"--hotkey-file: {path}: '{HOTKEY[:-1]}' is not an SS58 address",
+        (
+            "MINER_SEED and MINER_SS58: the value (not shown, 50 characters) is not an SS58 address: "
+            "remove the quotes around it"
+        ),
+    )
+
+
+def test_without_any_address_to_listen_on_nothing_starts() -> None:
+    with pytest.raises(ConfigError, match=r"--web\.listen-address is empty"):
+        make_settings(listen=[])
+
+
+def test_a_quoted_seed_is_refused_with_advice() -> None:
+    (error,) = find_credentials([], {"MINER_SEED": f"'{TEST_SEED}'", "MINER_SS58": HOTKEY}).errors
+    assert error.endswith("(with or without 0x): remove the quotes around it")
+
+
+def test_a_seed_in_a_wrong_place_is_not_shown() -> None:
+    (error,) = find_credentials([Path(f'"{TEST_SEED}"')], {}).errors
+    assert TEST_SEED[2:] not in error
+    with pytest.raises(ConfigError) as refusal:
+        make_settings(ttl=[TEST_SEED])
+    assert TEST_SEED[2:] not in str(refusal.value)
+
+
 def test_the_freshness_of_single_feeds_can_be_set() -> None:
     settings = make_settings(ttl=["scores=10", "chutes=9000"], max_age=["scores=20"])
     tuned = {feed.name: settings.tuned(feed) for feed in (SCORES, CHUTES, STATS)}
@@ -131,22 +176,41 @@ def test_a_trailing_slash_does_not_matter() -> None:
     assert make_settings(api_url="https://x/y/").api_url == "https://x/y"
 
 
-@pytest.mark.parametrize("path", ["", "metrics", "/", "/-/healthy", "/-/ready", "/{x:path}", "/a b", "/a?b"])
+@pytest.mark.parametrize(
+    "path",
+    ["//x/y", "/a//b", "/a/../b", "/a/.", "", "metrics", "/", "/-/healthy", "/-/ready", "/{x:path}", "/a b", "/a?b"],
+)
 def test_the_metrics_need_a_path_of_their_own(path: str) -> None:
     with pytest.raises(ConfigError, match="path of the metrics"):
         make_settings(telemetry_path=path)
 
 
+_KNOWN = {
+    f"CHUTES_EXPORTER_{name}" for name in ("HOTKEY", "HOTKEY_FILE", "MINERS", "SIMULATOR_SEED", "WEB_LISTEN_ADDRESS")
+} | {"HOTKEY", "VALIDATOR_API"}
+
+
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"CHUTES_EXPORTER_HOTKEYS": "x"}, "did you mean CHUTES_EXPORTER_HOTKEY?"),
+        ({"CHUTES_EXPORTER_HOTKEYS": "x"}, "the nearest name is CHUTES_EXPORTER_HOTKEY"),
         ({"CHUTES_EXPORTER_ZZZ_QQQ_XXX_JJJ_VVV_KKK_YYY": "x"}, "--help lists all variables"),
         ({"CHUTES_EXPORTER_HOTKEY": " "}, "CHUTES_EXPORTER_HOTKEY is empty"),
+        ({"CHUTES_EXPORTER_MINER_SS58": "x"}, "set CHUTES_EXPORTER_HOTKEY instead"),
+        ({"CHUTES_EXPORTER_SIMULATION_SEED": "x"}, "the nearest name is"),
+        ({"CHUTES_EXPORTER_SEED": "x"}, "set MINER_SEED and MINER_SS58 instead"),
+        (
+            {"chutes_exporter_hotkey": "x"},
+            "chutes_exporter_hotkey is unknown and has no effect: the nearest name is CHUTES",
+        ),
+        ({"CHUTES_EXPORTER_LISTEN": "x"}, "the nearest name is CHUTES_EXPORTER_WEB_LISTEN_ADDRESS"),
+        ({"CHUTES_EXPORTER_DEBUG": "x"}, "--help lists all variables"),
+        ({"CHUTES_EXPORTER_PORT": "9000"}, "CHUTES_EXPORTER_PORT is unknown"),
+        ({"CHUTES_EXPORTER_X\nY": "9000"}, "CHUTES_EXPORTER_X\\nY is unknown"),
     ],
 )
 def test_a_variable_without_an_effect_causes_a_warning(environment: dict[str, str], words: str) -> None:
-    (warning,) = variable_warnings(environment, {"CHUTES_EXPORTER_HOTKEY", "CHUTES_EXPORTER_MINERS"})
+    (warning,) = variable_warnings(environment, _KNOWN)
     assert words in warning
 
 
@@ -234,3 +298,19 @@ def test_hotkey_files_that_others_can_read_cause_warnings(tmp_path: Path) -> Non
     assert [key.address for key in found.keys] == [HOTKEY]
     assert "chmod 600" in found.warnings[0]
     assert "missing" in found.errors[0]
+
+
+def test_errors_and_warnings_about_hotkey_files_are_one_line_each(tmp_path: Path) -> None:
+    path = tmp_path / "hot\nkey"
+    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+    path.chmod(0o644)
+    found = find_credentials([path, tmp_path / "cold\nkey"], {})
+    assert found.warnings == (
+        rf"other users of this machine can read {tmp_path}/hot\nkey: run chmod 600 '{tmp_path}/hot\nkey'",
+    )
+    assert found.errors == (
+        (
+            rf"--hotkey-file: cannot read the hotkey file {tmp_path}/cold\nkey: No such file or directory. "
+            "Check the path and its permissions"
+        ),
+    )

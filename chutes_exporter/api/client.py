@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
@@ -212,6 +212,8 @@ class ChutesClient:
             raise ClientSetupError(
                 f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
             ) from None
+        # As in the address. httpx would leave out the port of the scheme, and the brackets of IPv6.
+        self._server = urlsplit(base_url).netloc.rpartition("@")[2]
 
     async def __aenter__(self) -> Self:
         return self
@@ -433,7 +435,7 @@ class ChutesClient:
         claim = self._memory.open(endpoint.name, lambda: None if limit.expired() else limit.reschedule(-1))
         try:
             async with (
-                _mapped_errors(self._http.base_url.host, claim),
+                _mapped_errors(self._server, claim),
                 limit,
                 self._response(endpoint, url, {**(endpoint.query or {}), **(params or {})}, headers) as response,
             ):
@@ -620,7 +622,7 @@ async def _body(opened: _Opened) -> bytearray:
 
 
 @asynccontextmanager
-async def _mapped_errors(host: str, claim: Claim) -> AsyncIterator[None]:
+async def _mapped_errors(server: str, claim: Claim) -> AsyncIterator[None]:
     """Turn the errors of the HTTP library into :class:`ApiError`."""
     try:
         yield
@@ -635,7 +637,7 @@ async def _mapped_errors(host: str, claim: Claim) -> AsyncIterator[None]:
     except (httpx.TransportError, httpx.InvalidURL) as error:
         reason = _ERRNO.sub("", _words(error, "no reason given"))
         advice = _PLAIN_HTTP_ADVICE if any(sign in reason for sign in _PLAIN_HTTP_SIGNS) else None
-        raise UnavailableError(f"cannot connect to {host}: {reason}", advice=advice) from None
+        raise UnavailableError(f"cannot connect to {server}: {reason}", advice=advice) from None
 
 
 def _words(error: Exception, otherwise: str) -> str:

@@ -69,7 +69,7 @@ class NotFoundError(ApiError):
     """404: the service does not know the requested object, or does not know it yet."""
 
     reason = "not_found"
-    advice = "The API does not know it yet. Check the id, and that --api.url is a Chutes API."
+    advice = "The API does not know it yet. Check the id or the hotkey, and that --api.url is a Chutes API."
 
 
 class RateLimitedError(ApiError):

@@ -45,6 +45,11 @@ def _shown(text: str) -> str:
     return f"the value (not shown, {len(text)} characters)"
 
 
+def _quotes_advice(text: str) -> str:
+    # Docker's --env-file keeps the quotes.
+    return ": remove the quotes around it" if text[:1] in ("'", '"') else ""
+
+
 def public_key(address: str) -> bytes:
     """Return the 32 bytes of the public key of an SS58 address.
 
@@ -59,7 +64,7 @@ def public_key(address: str) -> bytes:
     body, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
     prefix = _prefix(body)
     if prefix is None or checksum != _checksum(body):
-        raise HotkeyError(f"{_shown(address)} is not an SS58 address")
+        raise HotkeyError(f"{_shown(address)} is not an SS58 address{_quotes_advice(address)}")
     if prefix != SS58_PREFIX:
         raise HotkeyError(
             f"{_shown(address)} belongs to another network (prefix {prefix}): a Bittensor hotkey starts with 5"
@@ -132,10 +137,15 @@ class Hotkey:
         """
         match = _SEED.fullmatch(seed.strip())
         if match is None:
-            raise HotkeyError(f"{source}: the seed is not 64 hexadecimal digits (with or without 0x)")
+            raise HotkeyError(
+                f"{source}: the seed is not 64 hexadecimal digits (with or without 0x){_quotes_advice(seed.strip())}"
+            )
         key = cls(sr25519.pair_from_seed(bytes.fromhex(match[1])), source)
         if address is not None:
-            public_key(address)
+            try:
+                public_key(address)
+            except HotkeyError as error:
+                raise HotkeyError(f"{source}: {error}") from None
             if key.address != address:
                 raise HotkeyError(
                     f"{source}: the seed does not belong to {address}, but to {key.address}: "
@@ -160,12 +170,17 @@ class Hotkey:
             path = path.expanduser()
             if {path.name, path.resolve().name} & _COLD_NAMES:
                 raise HotkeyError(f"{source} is a cold key, which the exporter never needs: use the file of the hotkey")
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                # Opening a named pipe would wait for ever.
+                raise HotkeyError(f"{source} is not a regular file: use the path of a hotkey file")
             with path.open("rb") as file:
                 content = file.read(_MAX_FILE_BYTES)
         except (OSError, RuntimeError) as error:
             # RuntimeError: a loop of links, or the home directory of an unknown user.
             reason = getattr(error, "strerror", None) or error
-            raise HotkeyError(f"cannot read the hotkey file {source}: {reason}") from None
+            raise HotkeyError(
+                f"cannot read the hotkey file {source}: {reason}. Check the path and its permissions"
+            ) from None
         if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file in plain JSON with secretSeed")
         try:

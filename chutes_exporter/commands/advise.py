@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ import click
 from chutes_exporter.api.meaning import GPU_HOURLY_RATES, HOUR
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import NotKnown, Samples, collect_report, print_not_known, samples_of
-from chutes_exporter.commands.terminal import printable, say
+from chutes_exporter.commands.terminal import json_text, printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,7 +157,7 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             "miners": [asdict(one) for one in miners],
             "not_known": [asdict(one) for one in gaps],
         }
-        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        click.echo(json_text(summary))
     else:
         _print_screen(miners, gaps, now)
     if any(model.runnable for miner in miners for model in miner.idle or ()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from chutes_exporter.api.meaning import hourly_compute_units
 from chutes_exporter.collectors.instances import HOURLY_COMPUTE_UNITS
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
 from chutes_exporter.commands.terminal import printable
+from chutes_exporter.config import ConfigError
 from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ async def run_backfill(
         compute_history: Whether to ask for the records of all instances too, which is heavy for the service.
 
     Raises:
-        ClickException: Nobody is watched, a key is missing, the API does not answer, or the file cannot be written.
+        ClickException: Nobody is watched, a key is missing, or the API does not answer.
+        ConfigError: The file cannot be written.
     """
     if not settings.watched:
         raise click.ClickException("backfill needs a miner: add --hotkey or --hotkey-file")
@@ -81,17 +84,18 @@ async def run_backfill(
         )
     text = openmetrics(histories, parsed, units)
     if output == "-":
-        click.echo(text, nl=False)
+        # OpenMetrics is UTF-8 whatever the terminal uses.
+        click.echo(text.encode(), nl=False)
         return
     try:
         _write(Path(output), text)
     except OSError as error:
-        raise click.ClickException(f"--output: cannot write {output}: {error.strerror or error}") from None
+        raise ConfigError(f"--output: cannot write {output}: {error.strerror or error}. Choose another path") from None
     points = sum(map(len, histories.values())) + sum(len(hours) for own in units.values() for hours in own.values())
     click.echo(
         f"Wrote {points} hourly points of {len(histories | units)} miners to {output}. "
         "Import them into Prometheus with:\n"
-        f"  promtool tsdb create-blocks-from openmetrics {output} PATH-OF-PROMETHEUS-DATA\n"
+        f"  promtool tsdb create-blocks-from openmetrics {shlex.quote(output)} PATH-OF-PROMETHEUS-DATA\n"
         "Query them with last_over_time(chutes_miner_active_gpus[1h]).",
         err=True,
     )
@@ -135,7 +139,9 @@ def _parsed(labels: tuple[str, ...]) -> dict[str, str]:
     parsed = {}
     for label in labels:
         match = _LABEL.fullmatch(label)
-        if match is None or match[1].startswith("__") or match[1] in _OWN_LABELS:
+        if match is not None and match[1] in _OWN_LABELS:
+            raise click.ClickException(f"--label {label!r} is invalid: the series have a label {match[1]} already")
+        if match is None or match[1].startswith("__"):
             raise click.ClickException(f"--label {label!r} is invalid: write NAME=VALUE, for example job=chutes")
         parsed[match[1]] = match[2]
     return parsed

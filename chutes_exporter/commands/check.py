@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -19,9 +18,11 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.api.records import HistoryPoint
-from chutes_exporter.commands.terminal import printable
+from chutes_exporter.commands.terminal import json_text, printable
+from chutes_exporter.config import ConfigError
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.web.config_file import load_web_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,10 +88,10 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         lines = await _Check(settings, credentials, client).lines()
         offset = client.clock_offset
-    lines = [*_setting_lines(settings, credentials), *lines, *_clock_line(offset)]
+    lines = [*_setting_lines(settings, credentials), *_web_line(settings), *lines, *_clock_line(offset)]
     if as_json:
         report = {"api": settings.api_url, "ok": _all_ok(lines), "checks": [asdict(line) for line in lines]}
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(json_text(report))
     else:
         _print_report(settings, lines)
     return 0 if _all_ok(lines) else 1
@@ -109,6 +110,18 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
     for warning in settings.warnings:
         if warning not in credentials.warnings:
             yield Line("settings", "ok", note=warning)
+
+
+def _web_line(settings: Settings) -> Iterator[Line]:
+    if settings.web_config is not None:
+        try:
+            web = load_web_config(settings.web_config)
+        except ConfigError as error:
+            advice = "Correct --web.config.file, or run check as the user of the service."
+            yield Line("web configuration", "failed", note=str(error), advice=advice)
+        else:
+            for warning in web.warnings:
+                yield Line("web configuration", "ok", note=warning)
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
@@ -202,7 +215,11 @@ class _Check:
             path = {"chute_id": chute.chute_id, "version": chute.version}
             lines.append((await self._ask(e.CHUTE, key=first, path=path))[1])
         else:
-            note = "the answer of chutes has no chute with a version"
+            note = (
+                "chutes failed, so the id and the version of a chute are not known"
+                if chutes is None
+                else "the answer of chutes has no chute with a version"
+            )
             lines.append(Line(e.CHUTE.name, "not asked", note=note))
         for key in self._keys:
             results = await asyncio.gather(*(self._ask(one, key=key, about=key.address) for one in per_key))

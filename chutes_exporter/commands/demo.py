@@ -46,6 +46,10 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         listen = Address.parse(flags["simulator_listen_address"])
     except ConfigError as error:
         raise ConfigError(f"--simulator.listen-address: {error}") from None
+    if listen.path:
+        raise ConfigError(
+            "--simulator.listen-address: the API needs an address with a port, for example 127.0.0.1:10065"
+        )
     simulator = Simulator(world, listen=listen)
     simulator.faults.update(faults)
     key = simulator.world.miners[0].key
@@ -61,6 +65,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         timeout_offset=flags["scrape_timeout_offset"],
         miners=flags["miners"],
         max_series=flags["max_series"],
+        created_timestamps=flags["openmetrics_created"],
         ttl=flags["feed_ttl"],
         max_age=flags["feed_max_age"],
         collectors=collectors,
@@ -75,14 +80,20 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         await stack.enter_async_context(simulator)
         await stack.enter_async_context(service)
         address, *_ = service.addresses
-        base = f"{service.scheme}://{address if address.host or address.path else f'localhost:{address.port}'}"
+        base = f"{service.scheme}://{address if address.host else f'localhost:{address.port}'}"
+        where = (
+            f"Read the metrics with: curl --unix-socket {shlex.quote(address.path)} "
+            f"{service.scheme}://localhost{settings.telemetry_path}\n"
+            if address.path
+            else f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). "
+        )
         now = time.time()
         miner = world.miners[0]
         shares = sorted(world.shares(now).values(), reverse=True)
         rank = shares.index(world.shares(now)[miner.hotkey]) + 1
         click.echo(
             f"The watched miner is simulated: {len(miner.gpus)} GPUs, rank {rank} of {len(shares)}.\n"
-            f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
+            f"{where}Press Ctrl-C to stop.\n"
             f"{_commands(stack, simulator.url, key)}"
         )
         await stop.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from chutes_exporter.api.records import (
 )
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.stats import windows
-from chutes_exporter.commands.terminal import printable
+from chutes_exporter.commands.terminal import json_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Form = Literal["table", "json", "csv"]
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(\+00:00|Z)")
+_UNLIMITED = 1_000_000
 
 # The most useful columns. JSON and CSV have all fields.
 _TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -140,7 +143,7 @@ async def run_query(settings: Settings, name: str, options: QueryOptions, form: 
         click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
     rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
     if form == "json":
-        _show(json.dumps(rows, indent=2, ensure_ascii=False))
+        _show(json_text(rows))
     elif form == "csv":
         _show(_csv(rows))
     else:
@@ -158,11 +161,34 @@ def first_key(settings: Settings) -> Hotkey:
     return settings.keys[0]
 
 
+def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str]) -> Hotkey:
+    """Return the key to sign with: that of the selected miner, if the answer is about the signing miner.
+
+    Raises:
+        ClickException: There is none, or several miners are selected.
+    """
+    key = first_key(settings)
+    if endpoint.scope != "signer":
+        return key
+    selected = [one for one in settings.keys if one.address in hotkeys]
+    if not selected:
+        raise click.ClickException(
+            f"{endpoint.name} is private, and there is no key of {', '.join(sorted(hotkeys))}: "
+            "add its hotkey file with --hotkey-file, or choose another miner with --hotkey or CHUTES_EXPORTER_HOTKEY"
+        )
+    if len(selected) > 1:
+        raise click.ClickException(
+            f"{endpoint.name} is about one miner: choose it with --hotkey. "
+            f"There are keys of {', '.join(one.address for one in selected)}"
+        )
+    return selected[0]
+
+
 def _request_arguments(
     endpoint: e.Endpoint[Any], settings: Settings, options: QueryOptions, hotkeys: set[str]
 ) -> tuple[Hotkey | None, dict[str, str], dict[str, str]]:
     """Return the key, the query parameters and the path of a request."""
-    key = first_key(settings) if endpoint.signed else None
+    key = _signing_key(endpoint, settings, hotkeys) if endpoint.signed else None
     if options.per_chute and endpoint is not e.STATS:
         raise click.ClickException("--per-chute works only with stats")
     only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
@@ -347,6 +373,9 @@ def _cell(value: Any) -> str:
             return "yes" if value else "no"
         case list() | dict():
             return json.dumps(value, ensure_ascii=False)
+        case str() if time := _TIME.fullmatch(value):
+            # Nobody reads the microseconds of a table.
+            return f"{time[1]}Z"
         case _:
             return str(value)
 
@@ -363,7 +392,8 @@ def _csv(rows: list[Row]) -> str:
 
 
 def _print_table(name: str, rows: list[Row]) -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    # A record has one line on a terminal, too: an id that is folded cannot be copied.
+    console = Console(highlight=False, width=_UNLIMITED)
     with console.capture() as capture:
         if rows:
             # A chute has too many fields for one line.
@@ -389,7 +419,7 @@ def _table(name: str, rows: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         numbers = any(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(column, justify="right" if numbers else "left", no_wrap=True)
     for row in rows:
         # Show only the number of a server's GPUs.
         cells = (len(row[c]) if c == "gpus" and isinstance(row[c], list) else row.get(c) for c in columns)

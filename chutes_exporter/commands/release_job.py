@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
 
 
-async def run_release_job(settings: Settings, job_id: str | None, confirmed: bool) -> None:  # noqa: FBT001
-    """Release a job of the signing miner, or list those that are stuck.
+def confirmed_key(settings: Settings, job_id: str | None, *, confirmed: bool) -> Hotkey:
+    """Check the request and ask the user about a release; returns the key to sign with.
+
+    It asks outside the event loop, where Ctrl-C would not end the question.
 
     Args:
         settings: The API and the key.
-        job_id: The job. None lists the stuck jobs.
+        job_id: The job. None releases none, and nobody is asked.
         confirmed: Whether the user has already confirmed.
 
     Raises:
         Abort: The user says no.
-        ClickException: There is no key, or the API refuses. The message says what to do.
+        ClickException: The job id is invalid, or there is not exactly one key.
     """
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
         raise click.ClickException("JOB_ID is invalid: use letters, digits, dashes and underscores")
@@ -40,12 +42,26 @@ async def run_release_job(settings: Settings, job_id: str | None, confirmed: boo
         raise click.ClickException(
             "release-job needs exactly one key: keep only the key of the miner that holds the job"
         )
+    if job_id is not None and not confirmed:
+        click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
+    return key
+
+
+async def run_release_job(settings: Settings, job_id: str | None, key: Hotkey) -> None:
+    """Release a job of the signing miner, or list those that are stuck.
+
+    Args:
+        settings: The API.
+        job_id: The job. None lists the stuck jobs.
+        key: The key to sign with.
+
+    Raises:
+        ClickException: The API refuses. The message says what to do.
+    """
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         if job_id is None:
             await _list_stuck(client, key)
         else:
-            if not confirmed:
-                click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
             await _release(client, job_id, key)
 
 

@@ -53,12 +53,14 @@ class Report:
         now: Unix time by the API's clock, to which the times in answers belong.
         gaps: What is not known.
         counted: Hotkeys of the miners for which the state of every GPU is known.
+        answered: Whether a request succeeded.
     """
 
     samples: Samples
     now: float
     gaps: list[NotKnown]
     counted: set[str]
+    answered: bool
 
 
 async def collect_report(settings: Settings, metrics: frozenset[str], *, missing: bool = False) -> Report:
@@ -84,7 +86,8 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
         for hotkey in whole
         if hotkey not in counted
     ]
-    return Report(samples, now, gaps, counted)
+    answered = any(reading.snapshot is not None for reading in collected.readings.values())
+    return Report(samples, now, gaps, counted, answered)
 
 
 def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:

@@ -164,8 +164,8 @@ class Service:
             _log.warning(
                 "private data is served without protection",
                 addresses=" ".join(map(str, open_addresses)),
-                advice="set --web.listen-address 127.0.0.1:10064, or passwords or client certificates in "
-                "--web.config.file",
+                advice="let only trusted clients reach the port, for example with --web.listen-address "
+                "127.0.0.1:10064 outside containers, or set passwords or client certificates in --web.config.file",
             )
 
     def _is_protected(self) -> bool:

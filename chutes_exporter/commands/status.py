@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from chutes_exporter.collectors.fleet import STATES
-from chutes_exporter.commands.report import Labels, NotKnown, Samples, collect_report, print_not_known, samples_of
-from chutes_exporter.commands.terminal import say
+from chutes_exporter.commands.report import Labels, Report, Samples, collect_report, print_not_known, samples_of
+from chutes_exporter.commands.terminal import json_text, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -257,9 +256,9 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             "actions": [asdict(one) for one in actions],
             "not_known": [asdict(one) for one in gaps],
         }
-        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        click.echo(json_text(summary))
     else:
-        _print_screen(miners, actions, gaps, now)
+        _print_screen(miners, actions, report)
     if actions:
         return ACTION_NEEDED
     return NOT_KNOWN if gaps else NOTHING_TO_DO
@@ -344,18 +343,20 @@ def _names(hotkey: str, samples: Samples) -> dict[str, str]:
 # The screen
 
 
-def _print_screen(miners: list[Miner], actions: list[Action], gaps: list[NotKnown], now: float) -> None:
+def _print_screen(miners: list[Miner], actions: list[Action], report: Report) -> None:
     for miner in miners:
-        say(f"{miner.hotkey}  {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+        say(f"{miner.hotkey}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
         for line in _sheet(miner):
             say(line)
         for action in (one for one in actions if one.hotkey == miner.hotkey):
             say(f"! {action.text}", indent="  ", fg="red")
             say(f"→ {action.advice}", indent="    ", start="  ")
         click.echo()
-    print_not_known(gaps)
-    if not actions:
-        say("Nothing needs action, as far as known." if gaps else "Nothing needs action.", fg="green")
+    print_not_known(report.gaps)
+    if not report.answered:
+        say("Nothing is known, because no request succeeded.", fg="red")
+    elif not actions:
+        say("Nothing needs action, as far as known." if report.gaps else "Nothing needs action.", fg="green")
 
 
 def _sheet(miner: Miner) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -25,6 +26,16 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
     lines = textwrap.wrap(printable(text), _WIDTH, initial_indent=start, subsequent_indent=indent, drop_whitespace=True)
     for line in lines:
         click.echo(click.style(line, **style))
+
+
+def json_text(value: Any) -> str:
+    """Return JSON for standard output. It has escapes where the encoding lacks a character."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2)
+    return text
 
 
 def called_as(argument: str) -> str:

@@ -430,6 +430,31 @@ async def test_an_address_without_a_listener_is_unavailable() -> None:
     assert "--api.url" in error.value.advice
 
 
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("http://127.0.0.1:9", "127.0.0.1:9"),
+        ("https://api.invalid", "api.invalid"),
+        ("https://api.invalid:443/path", "api.invalid:443"),
+        ("https://[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+        ("https://[2001:db8::1]", "[2001:db8::1]"),
+        ("https://user:password@api.invalid", "api.invalid"),
+    ],
+)
+async def test_a_failed_connection_names_host_and_port_as_in_the_url(
+    monkeypatch: pytest.MonkeyPatch, url: str, server: str
+) -> None:
+    # No name is looked up, because the proxy does not listen.
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with ChutesClient(url) as client:
+        with pytest.raises(UnavailableError) as error:
+            await client.scores()
+    assert str(error.value).startswith(f"cannot connect to {server}: ")
+
+
 async def test_https_to_a_server_without_tls_is_explained(simulator: Simulator) -> None:
     async with ChutesClient(simulator.url.replace("http://", "https://")) as client:
         with pytest.raises(UnavailableError) as error:

@@ -9,7 +9,7 @@ from click import ClickException
 
 from chutes_exporter.api.records import HistoryPoint, UnixTime
 from chutes_exporter.commands.backfill import _write, openmetrics, run_backfill
-from chutes_exporter.config import make_settings
+from chutes_exporter.config import ConfigError, make_settings
 from chutes_exporter.simulator import Fault, Simulator
 from tests.commands.support import run
 from tests.support import HOTKEY, count_openmetrics
@@ -41,13 +41,15 @@ async def test_a_file_is_written_whole_or_not_at_all(
     simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY])
-    with pytest.raises(ClickException, match="No such file"):
+    with pytest.raises(ConfigError, match="No such file"):
         await run_backfill(settings, str(tmp_path / "nowhere" / "file"), ())
     (tmp_path / "taken").mkdir()
-    with pytest.raises(ClickException, match="cannot write"):
+    with pytest.raises(ConfigError, match="cannot write"):
         await run_backfill(settings, str(tmp_path / "taken"), ())
+    with pytest.raises(ConfigError, match=r"/no\\nwhere/file: No such file or directory\. Choose another path$"):
+        await run_backfill(settings, str(tmp_path / "no\nwhere" / "file"), ())
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(ClickException, match="cannot write"):
+    with pytest.raises(ConfigError, match="cannot write"):
         await run_backfill(settings, str(tmp_path / "file"), ())
     monkeypatch.undo()
     simulator.faults["unique_chute_history"] = Fault(status=503)
@@ -92,9 +94,15 @@ async def test_miners_without_a_history_are_left_out_with_a_message(
     assert "1234567.5" in shown.out
 
 
-@pytest.mark.parametrize("label", ["job", "1=x", "__name__=x", "hotkey=x", "a-b=c"])
-async def test_labels_that_cannot_be_are_refused(simulator: Simulator, label: str) -> None:
-    with pytest.raises(ClickException, match="NAME=VALUE"):
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        *((label, "NAME=VALUE") for label in ("job", "1=x", "__name__=x", "a-b=c")),
+        ("hotkey=x", "the series have a label hotkey already"),
+    ],
+)
+async def test_labels_that_cannot_be_are_refused(simulator: Simulator, label: str, reason: str) -> None:
+    with pytest.raises(ClickException, match=reason):
         await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", (label,))
 
 
@@ -108,3 +116,5 @@ async def test_history_can_be_backfilled_from_the_command_line(simulator: Simula
     assert status == 0
     assert "Wrote 169 hourly points of 1 miners" in errors
     assert 'job="chutes"' in (tmp_path / "week.om").read_text()
+    _, _, errors = await run(simulator, "backfill", "--output", str(tmp_path / "my week.om"))
+    assert f"promtool tsdb create-blocks-from openmetrics '{tmp_path}/my week.om' PATH-OF-PROMETHEUS-DATA\n" in errors

@@ -170,7 +170,22 @@ async def test_a_readable_hotkey_file_causes_a_warning(simulator: Simulator, tmp
 async def test_a_warning_about_the_settings_is_reported(simulator: Simulator) -> None:
     status, lines = await check_json(simulator, CHUTES_EXPORTER_HOTKEYS="x")
     assert status == 0
-    assert "did you mean CHUTES_EXPORTER_HOTKEY?" in lines["settings"]["note"]
+    assert "the nearest name is CHUTES_EXPORTER_HOTKEY" in lines["settings"]["note"]
+
+
+async def test_a_web_configuration_that_serve_refuses_is_reported(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("basic_auth_users: {}\n")
+    status, lines = await check_json(simulator, "--web.config.file", str(path))
+    assert (status, lines["web configuration"]["verdict"]) == (0, "ok")
+    assert "no request needs a password" in lines["web configuration"]["note"]
+    path.write_text("")
+    status, lines = await check_json(simulator, "--web.config.file", str(path))
+    assert (status, "web configuration" in lines) == (0, False)
+    path.write_text("nonsense: 1\n")
+    status, lines = await check_json(simulator, "--web.config.file", str(path))
+    assert status == 1
+    assert "nonsense" in lines["web configuration"]["note"]
 
 
 async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) -> None:
@@ -191,10 +206,22 @@ async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) 
         "1 records could not be read and are left out",
         "Wait 2 minutes",
         "the list is empty",
-        "the answer of chutes has no chute with a version",
+        "chutes failed, so the id and the version of a chute are not known",
         "6 failed",
     ):
         assert words in " ".join(output.split())
+
+
+async def test_without_an_answer_of_chutes_the_note_about_chute_names_the_cause(simulator: Simulator) -> None:
+    simulator.faults["chutes"] = Fault(status=503)
+    status, lines = await check_json(simulator, **MINE)
+    assert status == 1
+    assert lines["chute"]["verdict"] == "not asked"
+    assert lines["chute"]["note"] == "chutes failed, so the id and the version of a chute are not known"
+    simulator.faults["chutes"] = Fault(body=b'data: {"chute_id": "a"}\n\n')
+    _, lines = await check_json(simulator, **MINE)
+    assert lines["chutes"]["verdict"] == "ok"
+    assert lines["chute"]["note"] == "the answer of chutes has no chute with a version"
 
 
 async def test_an_endpoint_that_the_deployment_lacks_is_no_failure(simulator: Simulator) -> None:

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from chutes_exporter.cli import cli
+from chutes_exporter.config import Address
+from chutes_exporter.web.server import bound_address, open_socket
 from tests.support import HOTKEY, parse_page, series
-from tests.test_cli import LISTEN, environment, running
+from tests.test_cli import LISTEN, environment, run, running
 
 
 def test_the_demo_prints_the_address_of_its_metrics() -> None:
@@ -84,14 +87,45 @@ def test_without_a_writable_folder_the_demo_works_and_says_that_there_is_no_hotk
     assert lines[2].endswith(". Set TMPDIR to a writable folder.\n")
 
 
+@pytest.mark.parametrize("flag", ["--simulator.listen-address", "--web.listen-address"])
+def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
+    free = {"--simulator.listen-address": "127.0.0.1:0", "--web.listen-address": "127.0.0.1:0"}
+    with open_socket(Address("127.0.0.1", 0)) as taken:
+        address = str(bound_address(taken))
+        words = [word for pair in {**free, flag: address}.items() for word in pair]
+        result = run("demo", *words)
+    reason = f"cannot listen on {address}: Address already in use. Choose another address with {flag}"
+    assert result.stderr.endswith(f"Error: {reason}\n")
+    assert result.returncode == 1
+
+
+def test_the_simulated_api_needs_a_port(tmp_path: Path) -> None:
+    result = run("demo", "--simulator.listen-address", f"unix:{tmp_path}/api.sock")
+    words = "--simulator.listen-address: the API needs an address with a port, for example 127.0.0.1:10065"
+    assert (result.returncode, result.stderr) == (1, f"Error: {words}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_demo_says_how_to_read_metrics_from_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "a b.sock"
+    listen = ("--web.listen-address", f"unix:{path}", "--simulator.listen-address", "127.0.0.1:0")
+    with running("demo", *listen) as (_, process):
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+    assert lines[1] == f"Read the metrics with: curl --unix-socket '{path}' http://localhost/metrics\n"
+    assert lines[2] == "Press Ctrl-C to stop.\n"
+
+
 def test_the_demo_listens_on_this_machine_only() -> None:
     default = next(one.default for one in cli.commands["demo"].params if one.name == "web_listen_address")
     assert default == ["127.0.0.1:10064"]
 
 
-def test_the_demo_can_misbehave() -> None:
-    fault = ("--simulator.fault", "scores=status:503")
+def test_the_demo_can_misbehave_and_takes_the_flags_of_serve() -> None:
+    fault = ("--simulator.fault", "scores=status:503", "--openmetrics.created")
     with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault, measured=False) as (url, _):
         page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
+        openmetrics = httpx.get(f"{url}/metrics", timeout=60, headers={"Accept": "application/openmetrics-text"}).text
+    assert "_created{" in openmetrics
     assert page[series("chutes_feed_up", feed="scores")] == 0
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1

@@ -14,7 +14,7 @@ import pytest
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.cli import _ENDPOINTS
 from chutes_exporter.simulator import Fault, Simulator
-from tests.commands.support import MINE, run
+from tests.commands.support import MINE, another_key, run
 from tests.support import HOTKEY, Clock
 from tests.test_cli import environment
 
@@ -38,12 +38,35 @@ async def test_every_endpoint_prints_a_table_json_and_csv_of_the_same_rows(simul
     assert note.endswith(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}\n")
     assert len(list(csv.DictReader(io.StringIO(lines)))) == len(rows)
     assert all(line == line.rstrip() for line in table.splitlines())
+    assert len(table.splitlines()) == len(rows) + bool(rows)
     if rows:
         first = next(csv.DictReader(io.StringIO(lines)))
         assert first.keys() == rows[0].keys()
         assert set(table.splitlines()[0].split()) <= rows[0].keys()
     else:
         assert table == ""
+
+
+async def test_private_data_is_that_of_the_selected_miner(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "hotkey"
+    other = another_key(path, simulator)
+    servers = [{server.server_id for server in miner.servers} for miner in simulator.world.miners[:2]]
+
+    async def ids(*arguments: str) -> set[str]:
+        status, text, errors = await run(simulator, "query", "servers", "--json", *arguments)
+        assert status == 0, errors
+        return {row["server_id"] for row in json.loads(text)}
+
+    assert await ids() == servers[0]
+    both = ("--hotkey-file", str(path))
+    assert await ids(*both, "--hotkey", other) == servers[1]
+    assert await ids(*both, "--hotkey", HOTKEY) == servers[0]
+    status, output, errors = await run(simulator, "query", "servers", *both)
+    assert (status, output) == (1, "")
+    assert "servers is about one miner: choose it with --hotkey." in errors
+    status, output, errors = await run(simulator, "query", "servers", "--hotkey", other)
+    assert (status, output) == (1, "")
+    assert f"there is no key of {other}: add its hotkey file with --hotkey-file" in errors
 
 
 async def test_an_empty_list_prints_no_table(simulator: Simulator) -> None:
@@ -88,6 +111,16 @@ async def test_the_open_market_is_printed_in_plain_numbers(simulator: Simulator)
     simulator.faults["maintenance"] = Fault(body=b'{"active_window": null, "current_slots": 0, "servers": []}')
     _, text, _ = await run(simulator, "query", "maintenance", "--json")
     assert json.loads(text) == [{"current_slots": 0}]
+
+
+async def test_a_narrow_terminal_folds_no_id_and_times_have_seconds(simulator: Simulator) -> None:
+    _, text, _ = await run(simulator, "query", "instances", "--json")
+    _, table, _ = await run(simulator, "query", "instances", variables={**MINE, "COLUMNS": "80"})
+    for row, line in zip(json.loads(text), table.splitlines()[1:], strict=True):
+        created = datetime.fromisoformat(row["created_at"])
+        words = line.split()
+        assert words[:2] == [row["instance_id"], row["chute_id"]]
+        assert f"{created:%Y-%m-%dT%H:%M:%SZ}" in words
 
 
 async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:

@@ -55,6 +55,17 @@ async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
     assert "--hotkey-file" in errors
 
 
+async def test_an_interrupted_question_ends_with_130(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    # tests/test_output.py sends a signal to a process, whose end coverage does not always see.
+    monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
+    status, _, errors = await run(simulator, "release-job", "abc")
+    assert (status, errors) == (130, "\n")
+    assert simulator.requests == []
+
+
 @pytest.mark.parametrize("job", ["..", "", "a/b", "x y", TEST_SEED])
 async def test_an_invalid_job_id_is_refused_and_not_shown(simulator: Simulator, job: str) -> None:
     status, output, errors = await run(simulator, "release-job", job, "--yes")

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web import config_file
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.support import HOTKEY, Pki, get, parse_page, series, unmeasured, until
+from tests.commands.support import another_key
+from tests.support import HOTKEY, Pki, free_port, get, parse_page, series, unmeasured, until
 from tests.test_cli import COMMAND, LISTEN, environment
 
 if TYPE_CHECKING:
@@ -65,16 +66,6 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
         )
 
     return make
-
-
-def another_key(path: Path, simulator: Simulator) -> str:
-    """Put another miner's key into a hotkey file."""
-    miner = simulator.world.miners[1]
-    # As the simulated world makes it.
-    seed = hashlib.sha256(b"64/hotkey/1").hexdigest()
-    path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": seed}))
-    path.chmod(0o644)
-    return miner.hotkey
 
 
 def broken(path: Path) -> None:
@@ -364,6 +355,10 @@ async def test_a_file_that_is_being_written_is_not_followed_yet(
             assert "web configuration reloaded" not in [log["event"] for log in logs]
             path.write_text(users("second"))
             await until(lambda: "web configuration reloaded" in [log["event"] for log in logs])
+            reloads = [log["event"] for log in logs]
+            looked.clear()
+            await until(lambda: len(looked) == 2)
+            assert [log["event"] for log in logs] == reloads
 
 
 async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settings]) -> None:
@@ -483,7 +478,38 @@ def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Si
         assert (process.returncode, "Traceback" in errors) == (0, False)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
+def test_a_scrape_that_waits_for_the_api_delays_the_end_by_less_than_docker_waits() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    # Connections to the API wait in its backlog for ever.
+    with open_socket(Address("127.0.0.1", 0)) as api:
+        url = f"http://{bound_address(api)}"
+        process = start("serve", "--web.listen-address", address, "--api.url", url, "--api.timeout", "60")
+        try:
+            with httpx.Client(base_url=f"http://{address}", timeout=60) as client, ThreadPoolExecutor() as pool:
+                wait_for(lambda: is_served(client))
+                header = {"X-Prometheus-Scrape-Timeout-Seconds": "30"}
+                scraping = pool.submit(client.get, "/metrics", headers=header)
+                with pytest.raises(TimeoutError):
+                    scraping.result(timeout=1)
+                began = time.monotonic()
+                process.terminate()
+                assert scraping.result(timeout=30).status_code == httpx.codes.OK
+                assert process.wait(30) == 0
+                # Docker kills after 10 seconds.
+                assert time.monotonic() - began < 10
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def is_served(client: httpx.Client) -> bool:
+    try:
+        return client.get("/-/healthy").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
 def test_other_commands_end_at_a_signal_as_usual(number: signal.Signals, status: int) -> None:
     with open_socket(Address("127.0.0.1", 0)) as api:
         api.settimeout(30)

@@ -300,6 +300,15 @@ async def test_a_failed_request_is_reported_and_the_exit_status_is_3(quiet: Simu
     assert output.endswith("Nothing needs action, as far as known.\n")
 
 
+async def test_without_any_answer_the_screen_says_that_nothing_is_known(farm: Farm) -> None:
+    async with Simulator(farm, clock=time.time) as gone:
+        pass
+    code, output, _ = await status(gone, **MINE)
+    assert code == 3
+    assert output.endswith("\nNothing is known, because no request succeeded.\n")
+    assert "Nothing needs action" not in output
+
+
 async def test_a_known_action_counts_more_than_a_failed_request(quiet: Simulator, farm: Farm) -> None:
     _idle(farm, time.time())
     quiet.faults["scores"] = Fault(status=502)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.commands.terminal import called_as, printable, say
+from chutes_exporter.commands.terminal import called_as, json_text, printable, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,11 @@ def test_a_character_that_could_control_the_terminal_becomes_a_space(character: 
 
 def test_text_of_any_language_is_kept() -> None:
     assert printable("Ünïcödé 模型 → 5 %") == "Ünïcödé 模型 → 5 %"
+
+
+def test_json_has_escapes_where_the_encoding_lacks_a_character() -> None:
+    assert json_text("→") == '"→"'
+    assert json_text("\ud800→") == '"\\ud800\\u2192"'
 
 
 def test_long_text_is_folded_at_80_columns_and_indented(capsys: CaptureFixture[str]) -> None:
