@@ -19,11 +19,11 @@ MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
 
 VALUES_HEAD: Final = """\
 # Adds the rules and a scrape job to the miners' own monitoring (the chart chutes-monitoring, release `monitoring`), on
-# the control node's cluster. CONTROL is its context:
+# the control node's cluster. CONTROL is the kubeconfig context of this cluster, and NODE is the node's address:
 #
 #   helm upgrade monitoring /tmp/chutes-monitoring --kube-context CONTROL --namespace monitoring --reuse-values \\
 #     -f deploy/chutes-monitoring-values.yaml \\
-#     --set prometheus.server.global.external_labels.grafana_url=http://CONTROL_NODE:30080
+#     --set prometheus.server.global.external_labels.grafana_url=http://NODE:30080
 #
 # Take the chart from one of these places: the folder /tmp/chutes-monitoring that ansible leaves behind, the folder
 # charts/chutes-monitoring of the miners' repository (first run `helm dependency build`), or its Helm repository, with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ VERSIONS: Final = {
 """Where the version stands, and how."""
 IMAGE: Final = "repository: chutes-exporter\n"
 """The image in the chart's values.yaml, as `make image` names it."""
+ARCHITECTURES: Final = ("amd64", "arm64")
+"""Debian's names of the machines that a release has a package for."""
 
 
 class ReleaseError(Exception):
@@ -104,8 +107,23 @@ def package_chart(image: str, directory: Path) -> Path:
         return Path(helm_python.package(chart, destination=directory))
 
 
+def run_script(name: str, output: Path, **variables: str) -> None:
+    """Run a script of the project that writes a file into a folder.
+
+    Args:
+        name: Path of the script in the project.
+        output: The folder.
+        variables: Environment variables of the script.
+    """
+    environment = {**os.environ, "VENV": os.path.relpath(sys.prefix, ROOT), "OUTPUT": str(output), **variables}
+    subprocess.run([ROOT / name], cwd=ROOT, env=environment, check=True)
+
+
 def main(arguments: list[str]) -> None:
-    """Write the wheel, the sdist, the chart and the text of a release to a folder.
+    """Write all files of a release to a folder, and its text.
+
+    Each kind of file has a folder of its own: ``python`` has the wheel and the sdist, ``chart`` the Helm chart, ``deb``
+    the Debian packages, and ``sbom`` the bill of materials.
 
     Args:
         arguments: The command line.
@@ -131,6 +149,9 @@ def main(arguments: list[str]) -> None:
         subprocess.run([uv, "build", "--quiet", "--out-dir", str(options.to / "python"), str(ROOT)], check=True)
         # A registry wants lower case.
         package_chart(re.sub(r"^https?://[^/]+", "ghcr.io", options.repository).lower(), options.to / "chart")
+        for architecture in ARCHITECTURES:
+            run_script("scripts/deb", options.to / "deb", ARCH=architecture)
+        run_script("scripts/sbom", options.to / "sbom")
     except ReleaseError as error:
         sys.exit(str(error))
     (options.to / "notes.md").write_text(text)

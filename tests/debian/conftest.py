@@ -1,21 +1,13 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ROOT
+from tests.debian.package import build
 
-
-def build(output: Path, **variables: str) -> Path:
-    """Run scripts/deb, for this machine's architecture if ``ARCH`` is not given; returns the package."""
-    environment = {**os.environ, "VENV": str(Path(sys.prefix).relative_to(ROOT)), "OUTPUT": str(output), **variables}
-    subprocess.run(["scripts/deb"], cwd=ROOT, env=environment, check=True)
-    (package,) = output.glob("*.deb")
-    return package
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,12 @@ import pytest
 import yaml
 
 import chutes_exporter
+from chutes_exporter.config import ConfigError, require_a_choice
 from deploy.chart import CHART, render
 from deploy.generate import FILES
 from tests.deploy.cluster import validate
 from tests.support import HOTKEY, ROOT
+from tests.test_cli import OTHER
 
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
@@ -115,14 +117,45 @@ def test_the_whole_subnet_is_never_watched_by_accident() -> None:
     with pytest.raises(helm_python.HelmRenderError, match="set existingSecret or hotkeys, or set subnet=true"):
         render({"existingSecret": ""})
     render({"existingSecret": "", "extraArgs": ["--hotkey-file=/keys/miner"]})
-    render({"existingSecret": "", "extraEnv": [{"name": "CHUTES_EXPORTER_HOTKEY", "value": HOTKEY}]})
 
 
-def test_hotkeys_and_flags_reach_the_command_in_this_order() -> None:
-    args = ["--hotkey", HOTKEY, "--log.format", "json"]
-    assert pod({"hotkeys": [HOTKEY], "extraArgs": args[2:]})[1]["args"] == args
-    everything = pod({"hotkeys": [HOTKEY], "extraArgs": args[2:], "subnet": True})[1]
-    assert everything["args"] == [*args[:2], "--miners", "all", *args[2:]]
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "CHUTES_EXPORTER_LOG_LEVEL", "MINER_SEED", "MY_HOTKEY"])
+def test_a_variable_that_chooses_no_miner_does_not_count(name: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match="No miner is chosen"):
+        render({"existingSecret": "", "extraEnv": [{"name": name, "value": "1"}]})
+
+
+@pytest.mark.parametrize("name", ["CHUTES_EXPORTER_HOTKEY", "CHUTES_EXPORTER_HOTKEY_FILE", "HOTKEY", "MINER_SS58"])
+def test_a_variable_that_chooses_a_miner_counts(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} is empty"):
+        require_a_choice({name: ""})
+    other = {"name": "HTTPS_PROXY", "value": "http://proxy.example"}
+    render({"existingSecret": "", "extraEnv": [{"name": name, "value": HOTKEY}, other]})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"extraArgs": ["--hotkey", OTHER]},
+        {"extraArgs": ["--log.format", "json", f"--hotkey={OTHER}"]},
+        {"extraEnv": [{"name": "CHUTES_EXPORTER_HOTKEY", "value": OTHER}]},
+    ],
+)
+def test_hotkeys_in_two_places_are_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match="Hotkeys are in two places"):
+        render({"hotkeys": [HOTKEY], **more})
+    render(more)
+    render({"hotkeys": [HOTKEY], "extraArgs": ["--hotkey-file", "/hotkey"]})
+
+
+def test_hotkeys_reach_every_command_and_flags_the_server() -> None:
+    args = ["--log.format", "json"]
+    some = pod({"existingSecret": "", "hotkeys": [HOTKEY, OTHER], "extraArgs": args})[1]
+    assert some["args"] == args
+    assert some["env"] == [{"name": "CHUTES_EXPORTER_HOTKEY", "value": f"{HOTKEY} {OTHER}"}]
+    everything = pod({"hotkeys": [HOTKEY], "extraArgs": args, "subnet": True})[1]
+    assert everything["args"] == ["--miners", "all", *args]
+    assert [one["name"] for one in everything["env"]] == ["CHUTES_EXPORTER_HOTKEY"]
     assert "args" not in pod({})[1]
 
 
@@ -134,7 +167,7 @@ def test_a_flag_that_looks_like_a_number_stays_a_text() -> None:
 def test_the_key_comes_from_the_secret_that_the_values_name() -> None:
     found = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in pod({"existingSecret": "mine"})[1]["env"]}
     assert {reference["name"] for reference in found.values()} == {"mine"}
-    assert "env" not in pod({"existingSecret": "", "hotkeys": [HOTKEY]})[1]
+    assert "env" not in pod({"existingSecret": "", "extraArgs": ["--hotkey", HOTKEY]})[1]
 
 
 def test_one_limit_changes_and_the_measured_resources_stay() -> None:

@@ -10,7 +10,6 @@ import subprocess
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -89,6 +88,8 @@ def test_every_object_is_valid_by_kubernetes_own_schemas(setup: str) -> None:
 
 
 def test_a_wrong_field_would_be_seen() -> None:
+    import kubernetes_validate  # noqa: PLC0415 - it takes seconds, in each process that collects the tests
+
     broken = json.loads(json.dumps(only("annotations", "Deployment")))
     broken["spec"]["readOnly"] = True
     with pytest.raises(kubernetes_validate.ValidationError):

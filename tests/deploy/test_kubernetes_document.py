@@ -117,3 +117,14 @@ def test_every_other_set_up_installs(heading: str, tmp_path: Path) -> None:
     shell([line.replace("HOTKEY", HOTKEY)], install(tmp_path))
     kinds = {found["kind"] for found in Cluster(tmp_path).objects()}
     assert kinds >= {"Deployment", "Service", "NetworkPolicy"}
+
+
+async def test_commands_in_the_pod_know_the_miners_of_the_values(tmp_path: Path) -> None:
+    (line,) = commands("Public data of a miner")
+    environment = install(tmp_path)
+    Cluster(tmp_path).load(f"chutes-exporter:{chutes_exporter.__version__}")
+    world = World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
+    async with Simulator(world) as simulator:
+        lines = [line.replace("HOTKEY", HOTKEY), f"{commands('The first metric')[-1]} || test $? = {ACTION_NEEDED}"]
+        inside = {**environment, "CHUTES_EXPORTER_API_URL": simulator.url}
+        assert HOTKEY in await asyncio.to_thread(shell, lines, inside)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
 
 from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.simulator import Simulator, Size, World
-from tests.support import HOTKEY, NOON, ROOT, Clock, get, parse_page, run_unmeasured, served_exporter
+from tests.support import HOTKEY, NOON, ROOT, Clock, get, parse_page, served_exporter
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 COSTS = {watched.strip(): int(cost) for watched, cost in re.findall(r"^\| ([^|]+) \| (\d+) \|$", TEXT, re.MULTILINE)}
@@ -41,7 +42,7 @@ async def an_hour(watched: str, world: World) -> tuple[int, str]:
 
 @pytest.mark.parametrize("watched", COSTS)
 def test_an_hour_costs_the_documented_number_of_requests(watched: str) -> None:
-    counted, _ = run_unmeasured(an_hour(watched, World(start=NOON, size=SMALL)))
+    counted, _ = asyncio.run(an_hour(watched, World(start=NOON, size=SMALL)))
     assert counted == COSTS[watched]
 
 
@@ -49,7 +50,7 @@ def test_an_hour_with_a_key_at_a_thousand_chutes_stays_within_its_bounds() -> No
     # A tenth of the platform: no answer grows faster than the platform does.
     scale, chutes, code = 10, 100, 45_000
     world = World(start=NOON, size=Size(miners=26, active_miners=10, chutes=chutes, servers=8, source_bytes=code))
-    counted, text = run_unmeasured(an_hour("one miner with its key", world))
+    counted, text = asyncio.run(an_hour("one miner with its key", world))
     assert counted <= 450
     page = parse_page(text)
     received = sum(value for (name, _), value in page.items() if name == "chutes_api_response_bytes_total")

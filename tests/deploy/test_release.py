@@ -1,4 +1,4 @@
-"""Build the wheel and the sdist, install from them, and run them as users do."""
+"""The wheel and the sdist of a release: install from them, and run them as users do."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,22 +20,15 @@ import chutes_exporter
 from deploy.release import VERSIONS, version_of
 from tests.support import ROOT, free_port
 
+if TYPE_CHECKING:
+    from tests.deploy.conftest import Released
+
 UV = str(Path(sys.executable).parent / "uv")
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("dist")
-    subprocess.run([UV, "build", "--quiet", "--out-dir", str(directory), str(ROOT)], check=True)
-    return directory
-
-
-def test_a_release_is_a_wheel_and_an_sdist_of_this_version(built: Path) -> None:
-    version = chutes_exporter.__version__
-    assert {path.name for path in built.iterdir()} - {".gitignore"} == {
-        f"chutes_exporter-{version}-py3-none-any.whl",
-        f"chutes_exporter-{version}.tar.gz",
-    }
+@pytest.fixture
+def built(released: Released) -> Path:
+    return released.folder / "python"
 
 
 def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.stack import main
-from tests.support import ROOT, free_port, unmeasured
+from tests.support import ROOT, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,6 @@ def stack(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.stack", f"--directory={directory}", *flags],
         cwd=ROOT,
-        env=unmeasured(os.environ),
         stdout=subprocess.PIPE,
         text=True,
     )

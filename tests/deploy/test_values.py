@@ -6,7 +6,6 @@ import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -85,6 +84,8 @@ def config(values: dict[str, Any], directory: Path) -> Path:
 
 @pytest.mark.parametrize("values", [VALUES, SUBNET, ALERTMANAGER], ids=["rules", "subnet", "alertmanager"])
 def test_the_values_are_those_that_the_chart_has(values: dict[str, Any]) -> None:
+    import jsonschema  # noqa: PLC0415 - it takes seconds, in each process that collects the tests
+
     jsonschema.validate(values, SCHEMA)
     (key,) = list(values["prometheus"])[:1]
     misspelt = json.loads(json.dumps(values).replace(f'"{key}"', f'"{key}s"'))

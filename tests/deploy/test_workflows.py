@@ -134,6 +134,14 @@ def test_the_tests_run_what_the_local_ci_runs() -> None:
     assert pythons == [classifiers[0], classifiers[-1]]
 
 
+def test_scripts_read_a_checkout_that_belongs_to_another_user() -> None:
+    # In the containers of the workflows it belongs to the runner, and git refuses such a checkout without the option.
+    scripts = "".join(path.read_text() for path in (ROOT / "scripts").iterdir())
+    calls = re.findall(r"^[^#\n]*?\bgit (.+)$", scripts, re.MULTILINE)
+    assert len(calls) == 2
+    assert [call for call in calls if not call.startswith("-c safe.directory='*' ")] == []
+
+
 def test_a_release_starts_with_the_tag_that_its_files_are_checked_against() -> None:
     # PyYAML reads the key `on` as true.
     assert WORKFLOWS["release.yml"][True] == {"push": {"tags": ["v[0-9]+.[0-9]+.[0-9]+"]}}

@@ -21,17 +21,27 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 
 {{/* Without a miner, the exporter would watch the whole subnet by accident. */}}
 {{- define "chutes-exporter.checkMiner" -}}
+{{- $elsewhere := regexMatch "(^| )--hotkey[ =]" (join " " .Values.extraArgs) }}
 {{- $flags := join " " .Values.extraArgs }}
-{{- if not (or .Values.subnet .Values.existingSecret .Values.hotkeys .Values.extraEnv (contains "--hotkey" $flags)) }}
+{{- $chosen := or .Values.subnet .Values.existingSecret .Values.hotkeys (contains "--hotkey" $flags) }}
+{{- range .Values.extraEnv }}
+{{- if eq .name "CHUTES_EXPORTER_HOTKEY" }}
+{{- $elsewhere = true }}
+{{- end }}
+{{- if has .name (list "CHUTES_EXPORTER_HOTKEY" "CHUTES_EXPORTER_HOTKEY_FILE" "HOTKEY" "MINER_SS58") }}
+{{- $chosen = true }}
+{{- end }}
+{{- end }}
+{{- if not $chosen }}
 {{- fail "No miner is chosen: set existingSecret or hotkeys, or set subnet=true to watch the whole subnet" }}
+{{- end }}
+{{- /* A flag would replace the variable that hotkeys sets, and their miners would not be watched. */}}
+{{- if and .Values.hotkeys $elsewhere }}
+{{- fail "Hotkeys are in two places: put all of them into hotkeys, and none into extraArgs or extraEnv" }}
 {{- end }}
 {{- end }}
 
 {{- define "chutes-exporter.args" -}}
-{{- range .Values.hotkeys }}
-- --hotkey
-- {{ . }}
-{{- end }}
 {{- if .Values.subnet }}
 - --miners
 - all
