@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from tests.support import Labels
 
 JOB: Final = "chutes"
+SETTLED: Final = "time() - max(chutes_feed_last_success_timestamp_seconds) > 4"
+"""True while no answer is so new that rules, which are evaluated every second one after the other, can lack it."""
 RULES: Final[dict[str, dict[str, Any]]] = {
     rule.get("record") or f"{rule['alert']} ({rule['labels']['severity']})": rule
     for path in sorted(RULES_DIRECTORY.glob("*.yml"))
@@ -124,6 +126,7 @@ class Answers:
         over_time: Likewise for the past day in steps of five minutes, for queries of lines.
         errors: What it said instead.
         variables: The values that may be chosen.
+        ranks: The number that orders each value of a variable whose answer has an order.
         firing: The names of alerts.
         api: The API's JSON by feed, of which the exporter showed the values: about the platform and the first miner.
         newest: The exporter with the newest answer to each feed of `api`, as the label `instance`.
@@ -137,6 +140,7 @@ class Answers:
     over_time: dict[str, Any] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     variables: dict[str, list[str]] = field(default_factory=dict)
+    ranks: dict[str, dict[str, float]] = field(default_factory=dict)
     firing: set[str] = field(default_factory=set)
     api: dict[str, Any] = field(default_factory=dict)
     newest: dict[str, str] = field(default_factory=dict)
@@ -217,8 +221,14 @@ def _sick(world: Simulated, miner: Miner, now: float) -> bool:
     ]
     return (
         any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)
-        # What not every instance has.
+        # Not every world has these, and the table of instances shows the second in orange.
         and any(one.stop_billing_at(now) for one in instances)
+        and any(
+            one.chute.public and one.active(now) and one.activated_at is not None and one.activated_at > now - HOUR
+            for one in instances
+        )
+        # The share of earning GPUs is orange below 90 %.
+        and len(held) < 0.9 * len(miner.gpus)
         and bool(long_idle)
         and bool(failing)
         and any(server.maintenance_pending(now) for server in miner.servers)
@@ -394,7 +404,7 @@ def _settle(kind: World, prometheus: Prometheus) -> None:
             'max by (alertname, severity, hotkey, server, gpu, feed) (ALERTS{alertstate="firing",severity!="none"})'
         )
         prometheus.wait_for(f"count(alert:chutes_alerts:severity) == count({firing})")
-    prometheus.stand_still()
+    prometheus.stand_still(SETTLED)
 
 
 @contextlib.asynccontextmanager
@@ -486,7 +496,10 @@ def ask_everything(found: Scene, rate_interval: str = "4m") -> Answers:
                 re.findall(r'(\w+)="\(\?<value>', variable.regex),
             )
             rows = ask(prometheus, "query", query=filled_in(query, hotkeys), time=answers.at)["data"]["result"]
-            answers.variables[name] = [row["metric"][label] for row in rows if label in row["metric"]]
+            offered = [(row["metric"][label], float(row["value"][1])) for row in rows if label in row["metric"]]
+            answers.variables[name] = [value for value, _ in offered]
+            if variable.ordered:
+                answers.ranks[name] = dict(offered)
             continue
         selector: dict[str, str | float] = {
             "match[]": filled_in(match[1], hotkeys),

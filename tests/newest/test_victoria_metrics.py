@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -148,8 +149,18 @@ def compare(known: Answers, stored: Answers) -> dict[str, str]:
 
 
 def choices(answers: Answers) -> dict[str, list[str]]:
-    """Return the values of the variables, in the order in which Grafana shows them."""
-    return {name: values if VARIABLES[name].ordered else sorted(values) for name, values in answers.variables.items()}
+    """Return the values of the variables without their order."""
+    return {name: sorted(values) for name, values in answers.variables.items()}
+
+
+def disordered(known: Answers, stored: Answers) -> list[tuple[str, str]]:
+    """Return the neighbours that the store offers in another order than Prometheus. Equal values have none."""
+    return [
+        (first, second)
+        for name, ranks in known.ranks.items()
+        for first, second in pairwise(stored.variables[name])
+        if ranks[first] < ranks[second] and not math.isclose(ranks[first], ranks[second], rel_tol=1e-9)
+    ]
 
 
 @pytest.mark.parametrize("kind", [Kind.SICK, Kind.HEALTHY])
@@ -172,6 +183,8 @@ async def test_the_queries_of_boards_and_rules_hold_in_a_store_that_prometheus_w
     assert compare(known, stored) == {}
     assert stored.firing == known.firing
     assert choices(stored) == choices(known)
+    assert disordered(known, stored) == []
+    assert known.ranks.keys() == {name for name, variable in VARIABLES.items() if variable.ordered}
     # Most queries have an answer, so that there is something to compare.
     answered = [query for query in known.now if rows(known.now[query])]
     assert len(answered) > len(known.now) / 2
