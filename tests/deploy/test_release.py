@@ -57,10 +57,34 @@ def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built:
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name or name.startswith(".cache")]
 
 
-def test_the_urls_of_the_project_lead_to_files_that_exist(built: Path) -> None:
+def metadata_of(built: Path) -> str:
+    """Return what the wheel says about itself: its headers and its page on PyPI."""
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+    return metadata
+
+
+def test_the_links_and_pictures_of_the_page_on_pypi_lead_to_the_files_of_the_version(built: Path) -> None:
+    headers, _, page = metadata_of(built).partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in headers.splitlines()
+    found = re.findall(r"\]\(([^)\s]+)\)", page)
+    assert len(found) == len(re.findall(r"\]\(", (ROOT / "README.md").read_text())) > 40
+    (home,) = re.findall(r"^Project-URL: Homepage, https://github\.com/(\S+)$", headers, re.MULTILINE)
+    version = f"v{chutes_exporter.__version__}"
+    pages = f"https://github.com/{home}/blob/{version}/"
+    pictures = f"https://raw.githubusercontent.com/{home}/{version}/"
+    for address in found:
+        root = pictures if address.endswith(".png") else pages
+        if not address.startswith(root):
+            assert address in (ROOT / "README.md").read_text()
+            assert re.match(r"https?:|#", address), address
+        else:
+            assert (ROOT / address.removeprefix(root).partition("#")[0]).exists(), address
+
+
+def test_the_urls_of_the_project_lead_to_files_that_exist(built: Path) -> None:
+    metadata = metadata_of(built)
     urls = dict(re.findall(r"^Project-URL: (\w+), (\S+)$", metadata, re.MULTILINE))
     assert urls.keys() == {"Homepage", "Documentation", "Changelog", "Issues"}
     home = urls["Homepage"]
