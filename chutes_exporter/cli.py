@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import traceback
@@ -16,6 +15,7 @@ from click.core import ParameterSource
 from chutes_exporter import __version__, defaults, output
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.commands.sources import source_of, with_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -280,6 +280,7 @@ class _DefaultToServe(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {option for command in self.commands.values() for one in command.params for option in one.opts}
+        flags |= {"--help", "--version"}
         for word in args:
             # Otherwise -hotkey would mean -h.
             if f"-{word.partition('=')[0]}" in flags and word not in flags:
@@ -475,10 +476,8 @@ _ENDPOINTS = [endpoint.name for endpoint in ENDPOINTS if endpoint.method == "GET
 @_optional
 @_api
 @click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
-@click.option("--chute-id", metavar="ID", help="Id of the chute. Required for chute; query chutes shows it.")
-@click.option(
-    "--chute-version", metavar="VERSION", help="Version of the chute. Required for chute; query chutes shows it."
-)
+@click.option("--chute-id", metavar="ID", help="Id of the chute. Works only with chute, which needs it.")
+@click.option("--chute-version", metavar="VERSION", help="Version of the chute. Likewise; query chutes shows both.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
@@ -488,7 +487,9 @@ def query(endpoint: str, **flags: Any) -> None:
     if flags["as_json"] and flags["as_csv"]:
         raise click.UsageError("--json and --csv exclude each other: use only one")
     form = "json" if flags["as_json"] else "csv" if flags["as_csv"] else "table"
-    hotkeys = tuple(hotkey.strip() for hotkey in flags["hotkey"])
+    # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
+    chosen = () if source_of("hotkey") != "--hotkey" else flags["hotkey"]
+    hotkeys = tuple(hotkey.strip() for hotkey in chosen)
     options = QueryOptions(hotkeys, flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
     settings = _settings_with_warnings(flags)
     _exit_on_config_error(run_query, settings, endpoint, options, form)
@@ -549,7 +550,7 @@ def backfill(**flags: Any) -> None:
 def _credentials(flags: dict[str, Any]) -> Credentials:
     from chutes_exporter.config import find_credentials
 
-    return find_credentials(flags["hotkey_file"], os.environ, source=_source("hotkey_file"))
+    return find_credentials(flags["hotkey_file"], os.environ, source=source_of("hotkey_file"))
 
 
 def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
@@ -558,19 +559,7 @@ def _settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
     try:
         return _make_settings(flags, credentials)
     except ConfigError as error:
-        raise click.ClickException(_with_variable(str(error))) from None
-
-
-def _with_variable(text: str) -> str:
-    """Return an error's text, with the variable in place of the flag at its beginning if the value comes from there."""
-    context, flag = click.get_current_context(silent=True), re.match(r"--[\w.-]+", text)
-    if context is None or flag is None:
-        return text
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if flag[0] in parameter.opts and context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
-            return _source(name) + text.removeprefix(flag[0])
-    return text
+        raise click.ClickException(with_variable(str(error))) from None
 
 
 def _settings_with_warnings(flags: dict[str, Any]) -> Settings:
@@ -588,15 +577,6 @@ def _variable_warnings() -> tuple[str, ...]:
         name for command in cli.commands.values() for parameter in command.params for name in parameter.envvar or ()
     }
     return variable_warnings(os.environ, known)
-
-
-def _source(parameter: str) -> str:
-    """Return the flag or the variable that a parameter's value comes from, for messages."""
-    context = click.get_current_context(silent=True)
-    if context is not None and context.get_parameter_source(parameter) is ParameterSource.ENVIRONMENT:
-        option = next(option for option in context.command.params if option.name == parameter)
-        return next(name for name in option.envvar or () if os.environ.get(name))
-    return f"--{parameter.replace('_', '-')}"
 
 
 def _is_default(parameter: str) -> bool:
@@ -632,7 +612,7 @@ def _make_settings(flags: dict[str, Any], credentials: Credentials) -> Settings:
         api_url=flags["api_url"],
         api_timeout=flags["api_timeout"],
         hotkeys=flags["hotkey"],
-        hotkeys_source=_source("hotkey"),
+        hotkeys_source=source_of("hotkey"),
         credentials=credentials,
         miner_ss58=os.environ.get("MINER_SS58", ""),
         collectors=_collector_choices(flags),
@@ -660,7 +640,7 @@ def _exit_on_config_error(run: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return asyncio.run(run(*arguments))
     except (ConfigError, ClientSetupError) as error:
-        raise click.ClickException(_with_variable(str(error))) from None
+        raise click.ClickException(with_variable(str(error))) from None
 
 
 def _message(error: click.ClickException) -> str:

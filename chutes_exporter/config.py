@@ -34,6 +34,7 @@ _MISLEADS = re.compile(r"//|/\.{1,2}(/|$)")
 """Parts of a path with which a browser asks another host or another path."""
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 _MAX_PORT = 65535
+_MAX_PORT_DIGITS = 5
 
 
 def one_line(text: str) -> str:
@@ -86,7 +87,8 @@ class Address:
             bracketed = True
         else:
             bracketed = False
-        valid_port = port.isascii() and port.isdigit() and int(port) <= _MAX_PORT
+        # Python refuses to convert thousands of digits.
+        valid_port = port.isascii() and port.isdigit() and len(port) <= _MAX_PORT_DIGITS and int(port) <= _MAX_PORT
         if not colon or not valid_port or (":" in host and not bracketed) or "/" in host:
             raise ConfigError(
                 f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064, [::1]:10064 or unix:/PATH"
@@ -214,7 +216,9 @@ def find_credentials(
     elif "MINER_SEED" in environment:
         effect = "it has no effect" if keys else "only public data is exported"
         warnings.append(f"MINER_SEED is empty: {effect}. Set it to the hotkey's seed, or unset it")
-    return Credentials(tuple(keys.values()), tuple(map(one_line, errors)), tuple(map(one_line, warnings)))
+    # A list of files with several empty paths has the same error several times.
+    unique = dict.fromkeys(map(one_line, errors))
+    return Credentials(tuple(keys.values()), tuple(unique), tuple(map(one_line, warnings)))
 
 
 _ADDRESSES = re.compile(r"[1-9A-HJ-NP-Za-km-z]{46,50}([,\s]+[1-9A-HJ-NP-Za-km-z]{46,50})*[,\s]*")
@@ -400,8 +404,6 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
             f"--web.telemetry-path {telemetry_path!r} cannot be the path of the metrics: start with /, "
             f"use only letters, digits and -._~/, and do not use //, /./, /../ or {', '.join(_RESERVED_PATHS)}"
         )
-    if not (math.isfinite(api_timeout) and math.isfinite(timeout_offset)):
-        raise ConfigError("--api.timeout and --scrape.timeout-offset must be finite numbers of seconds")
     if web_config is not None and str(web_config).strip() in ("", "."):
         raise ConfigError("--web.config.file is empty: use the path of a web configuration")
     costs = _gpu_costs(gpu_costs)
@@ -411,7 +413,7 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
         )
     return Settings(
         api_url=url,
-        api_timeout=api_timeout,
+        api_timeout=_seconds("--api.timeout", api_timeout),
         watched=frozenset(watched),
         keys=credentials.keys,
         listen=addresses,
@@ -420,7 +422,7 @@ def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Se
         enable_lifecycle=enable_lifecycle,
         max_requests=max_requests,
         telemetry_path=telemetry_path,
-        timeout_offset=timeout_offset,
+        timeout_offset=_seconds("--scrape.timeout-offset", timeout_offset),
         miners=miners or ("watched" if watched else "all"),
         max_series=max_series,
         created_timestamps=created_timestamps,
@@ -497,6 +499,12 @@ def _gpu_costs(texts: Iterable[str]) -> dict[str, float]:
             raise ConfigError(f"--gpu.cost {text!r} is invalid: write MODEL=USD_PER_HOUR, for example h100=1.95")
         costs[model] = cost
     return costs
+
+
+def _seconds(flag: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise ConfigError(f"{flag} {value:g} is not a number of seconds: write a plain number, for example 20")
+    return value
 
 
 def _figure(flag: str, value: float | None) -> float | None:

@@ -196,6 +196,11 @@ def cold_key(directory: Path) -> str:
             {"CHUTES_EXPORTER_HOTKEY_FILE": " "},
             "CHUTES_EXPORTER_HOTKEY_FILE is empty: use the path of a hotkey file",
         ),
+        (
+            ("query", "servers"),
+            {"CHUTES_EXPORTER_HOTKEY_FILE": ":"},
+            "Error: CHUTES_EXPORTER_HOTKEY_FILE is empty: use the path of a hotkey file\n",
+        ),
         ((), {"CHUTES_EXPORTER_HOTKEY_FILE": ""}, "CHUTES_EXPORTER_HOTKEY_FILE is empty: set it to the path"),
         ((), {"HOTKEY": ""}, "HOTKEY is empty: set it to the path of a hotkey file"),
         ((), {"MINER_SEED": ""}, "MINER_SEED is empty: set it to the seed of the miner's hotkey"),
@@ -211,6 +216,8 @@ def cold_key(directory: Path) -> str:
         (("--web.systemd-socket",), {"CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": ""}, "--web.systemd-socket"),
         (("-hotkey", HOTKEY), {}, "-hotkey has only one dash: write --hotkey"),
         (("serve", f"-hotkey={HOTKEY}"), {}, "write --hotkey="),
+        (("-version",), {}, "-version has only one dash: write --version"),
+        (("-help",), {}, "-help has only one dash: write --help"),
         (("--api.timeout", "20s"), {}, "'20s' is not a number of seconds: write a plain number"),
         (("--api.timeout", "0"), {}, "'--api.timeout'"),
         (("--feed.ttl", "scores=5m"), {}, "--feed.ttl 'scores=5m' is invalid: write FEED=SECONDS"),
@@ -223,12 +230,23 @@ def cold_key(directory: Path) -> str:
         ((), {"MINER_SS58": TEST_SEED, "MINER_SEED": HOTKEY}, "64 hexadecimal digits"),
         (("--hotkey", TEST_SEED[2:]), {}, "looks like a seed"),
         ((), {"HOTKEY": TEST_SEED}, "looks like a seed"),
-        (("--hotkey-file", "~nosuchuser/hot"), {}, "cannot read the hotkey file"),
-        (("--api.timeout", "nan"), {}, "finite"),
+        (("--hotkey-file", "~nosuchuser/hot"), {}, "Could not determine home directory. Check the path"),
+        (("--api.timeout", "nan"), {}, "Error: --api.timeout nan is not a number of seconds: write a plain number"),
+        (
+            (),
+            {"CHUTES_EXPORTER_SCRAPE_TIMEOUT_OFFSET": "inf"},
+            "Error: CHUTES_EXPORTER_SCRAPE_TIMEOUT_OFFSET inf is not",
+        ),
         ((), {"HTTPS_PROXY": "garbage://x"}, "HTTPS_PROXY"),
         (("--api.url", "nonsense"), {}, "not an address of an API"),
         (("--web.listen-address", "nonsense"), {}, "--web.listen-address: 'nonsense' is not an address to listen on"),
-        (("--web.listen-address", "192.0.2.1:1"), {}, "cannot listen on"),
+        (("--web.listen-address", "192.0.2.1:1"), {}, "Error: --web.listen-address: cannot listen on 192.0.2.1:1: "),
+        (
+            (),
+            {"CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": "192.0.2.1:1"},
+            "Error: CHUTES_EXPORTER_WEB_LISTEN_ADDRESS: cannot listen on 192.0.2.1:1: ",
+        ),
+        (("--web.listen-address", f"127.0.0.1:{'1' * 5000}"), {}, "is not an address to listen on"),
         (("--collector.nonsense",), {}, "No such option"),
         (("nonsense",), {}, "No such command"),
         (("--api.url", "http://127.0.0.1:9", "check"), {}, "the command must come first: chutes-exporter check"),
@@ -303,8 +321,8 @@ def test_an_error_of_the_command_line_is_one_line_without_a_seed(arguments: tupl
             ("--web.listen-address", "unix:/nowhere/a\nb"),
             {},
             (
-                r"Error: cannot listen on unix:/nowhere/a\nb: No such file or directory. Choose another address "
-                "with --web.listen-address"
+                r"Error: --web.listen-address: cannot listen on unix:/nowhere/a\nb: No such file or directory. "
+                "Choose another address"
             ),
         ),
         (

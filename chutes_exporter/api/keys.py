@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
@@ -177,14 +178,15 @@ class Hotkey:
                 content = file.read(_MAX_FILE_BYTES)
         except (OSError, RuntimeError) as error:
             # RuntimeError: a loop of links, or the home directory of an unknown user.
-            reason = getattr(error, "strerror", None) or error
+            reason = str(getattr(error, "strerror", None) or error).rstrip(".")
             raise HotkeyError(
                 f"cannot read the hotkey file {source}: {reason}. Check the path and its permissions"
             ) from None
         if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file in plain JSON with secretSeed")
         try:
-            parsed = msgspec.json.decode(content, type=_HotkeyFile)
+            # Some editors write the mark, which the decoder does not expect.
+            parsed = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8), type=_HotkeyFile)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # Omit the decoder's message: it may quote the file.
             raise HotkeyError(

@@ -143,6 +143,8 @@ def _parsed(labels: tuple[str, ...]) -> dict[str, str]:
             raise click.ClickException(f"--label {label!r} is invalid: the series have a label {match[1]} already")
         if match is None or match[1].startswith("__"):
             raise click.ClickException(f"--label {label!r} is invalid: write NAME=VALUE, for example job=chutes")
+        if match[1] in parsed:
+            raise click.ClickException(f"--label {label!r} is invalid: there is another value of {match[1]}")
         parsed[match[1]] = match[2]
     return parsed
 

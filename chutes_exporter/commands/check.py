@@ -18,6 +18,7 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.api.records import HistoryPoint
+from chutes_exporter.commands.sources import with_variable
 from chutes_exporter.commands.terminal import json_text, printable
 from chutes_exporter.config import ConfigError
 from chutes_exporter.duration import human_duration
@@ -117,8 +118,8 @@ def _web_line(settings: Settings) -> Iterator[Line]:
         try:
             web = load_web_config(settings.web_config)
         except ConfigError as error:
-            advice = "Correct --web.config.file, or run check as the user of the service."
-            yield Line("web configuration", "failed", note=str(error), advice=advice)
+            advice = "Correct the file, or run check as the user of the service."
+            yield Line("web configuration", "failed", note=with_variable(str(error)), advice=advice)
         else:
             for warning in web.warnings:
                 yield Line("web configuration", "ok", note=warning)

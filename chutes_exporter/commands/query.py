@@ -191,6 +191,8 @@ def _request_arguments(
     key = _signing_key(endpoint, settings, hotkeys) if endpoint.signed else None
     if options.per_chute and endpoint is not e.STATS:
         raise click.ClickException("--per-chute works only with stats")
+    if (options.chute_id or options.chute_version) and endpoint is not e.CHUTE:
+        raise click.ClickException("--chute-id and --chute-version work only with chute")
     only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
     params: dict[str, str] = {}
     path: dict[str, str] = {}
@@ -222,7 +224,8 @@ def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> 
 
 def _show(text: str) -> None:
     """Print text. Remove control characters if standard output is a terminal."""
-    for line in text.splitlines():
+    # Not splitlines(): text of the API may have the other characters that it splits at.
+    for line in text.removesuffix("\n").split("\n") if text else ():
         click.echo(printable(line) if sys.stdout.isatty() else line)
 
 
@@ -381,6 +384,9 @@ def _cell(value: Any) -> str:
 
 
 def _csv(rows: list[Row]) -> str:
+    """Return rows as CSV. Only rows say which columns there are, so that without rows there is no header."""
+    if not rows:
+        return ""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = _columns(rows)

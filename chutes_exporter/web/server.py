@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -207,14 +208,12 @@ def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except UnicodeError:
-        raise ConfigError(
-            f"cannot listen on {address}: this is no host name. Choose another address with {flag}"
-        ) from None
+        raise ConfigError(f"{flag}: cannot listen on {address}: this is no host name. Choose another address") from None
     except OSError as error:
         # The standard library adds numbers and its own arguments to errors of names.
         name_error = (error.strerror or str(error)).partition(" (while ")[0]
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else name_error
-        raise ConfigError(f"cannot listen on {address}: {reason}. Choose another address with {flag}") from None
+        raise ConfigError(f"{flag}: cannot listen on {address}: {reason}. Choose another address") from None
 
 
 def _open_unix_socket(path: str) -> socket.socket:
@@ -316,6 +315,7 @@ async def serving(
         server_header=False,
         proxy_headers=False,
         date_header=date_header,
+        timeout_keep_alive=math.ceil(limits.idle_seconds),
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
     )
     server = _Server(config, sockets, context, limits)

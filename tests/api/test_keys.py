@@ -198,6 +198,10 @@ def test_a_hotkey_file_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "default", ss58Address=HOTKEY, secretSeed=TEST_SEED, accountId="0x00", secretPhrase="a b")
     key = Hotkey.from_file(path)
     assert (key.address, key.source) == (HOTKEY, str(path))
+    # As some editors write it.
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert path.read_bytes()[:3] == b"\xef\xbb\xbf"
+    assert Hotkey.from_file(path).address == HOTKEY
 
 
 @pytest.mark.parametrize(

@@ -99,11 +99,12 @@ async def test_miners_without_a_history_are_left_out_with_a_message(
     [
         *((label, "NAME=VALUE") for label in ("job", "1=x", "__name__=x", "a-b=c")),
         ("hotkey=x", "the series have a label hotkey already"),
+        ("cluster=b", "there is another value of cluster"),
     ],
 )
 async def test_labels_that_cannot_be_are_refused(simulator: Simulator, label: str, reason: str) -> None:
     with pytest.raises(ClickException, match=reason):
-        await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", (label,))
+        await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", ("cluster=a", label))
 
 
 async def test_somebody_must_be_watched(simulator: Simulator) -> None:

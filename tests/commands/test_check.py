@@ -186,6 +186,11 @@ async def test_a_web_configuration_that_serve_refuses_is_reported(simulator: Sim
     status, lines = await check_json(simulator, "--web.config.file", str(path))
     assert status == 1
     assert "nonsense" in lines["web configuration"]["note"]
+    missing = str(tmp_path / "missing")
+    _, lines = await check_json(simulator, "--web.config.file", missing)
+    assert lines["web configuration"]["note"].startswith("--web.config.file: cannot read")
+    _, lines = await check_json(simulator, CHUTES_EXPORTER_WEB_CONFIG_FILE=missing)
+    assert lines["web configuration"]["note"].startswith("CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read")
 
 
 async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) -> None:

@@ -94,7 +94,7 @@ def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
         address = str(bound_address(taken))
         words = [word for pair in {**free, flag: address}.items() for word in pair]
         result = run("demo", *words)
-    reason = f"cannot listen on {address}: Address already in use. Choose another address with {flag}"
+    reason = f"{flag}: cannot listen on {address}: Address already in use. Choose another address"
     assert result.stderr.endswith(f"Error: {reason}\n")
     assert result.returncode == 1
 

@@ -72,6 +72,18 @@ async def test_private_data_is_that_of_the_selected_miner(simulator: Simulator, 
 async def test_an_empty_list_prints_no_table(simulator: Simulator) -> None:
     simulator.faults["jobs"] = Fault(body=b"")
     assert await run(simulator, "query", "jobs") == (0, "", "0 rows\n")
+    assert await run(simulator, "query", "jobs", "--csv") == (0, "", "")
+    assert await run(simulator, "query", "jobs", "--json") == (0, "[]\n", "")
+
+
+async def test_characters_that_end_a_line_elsewhere_break_neither_json_nor_csv(simulator: Simulator) -> None:
+    name = "a\u2028b\u2029c\x85d\x0be\x1cf"
+    simulator.faults["scores"] = Fault(body=json.dumps({"raw_values": {}, "final_scores": {name: 1.0}}).encode())
+    _, text, _ = await run(simulator, "query", "scores", "--json", variables={})
+    assert [row["hotkey"] for row in json.loads(text)] == [name]
+    _, lines, _ = await run(simulator, "query", "scores", "--csv", variables={})
+    (row,) = csv.DictReader(io.StringIO(lines, newline=""))
+    assert row["hotkey"] == name
 
 
 async def test_rows_have_the_values_of_the_world(simulator: Simulator) -> None:
@@ -179,6 +191,17 @@ async def test_a_key_or_hotkeys_select_their_miners(simulator: Simulator, name: 
         assert {row[column] for row in json.loads(text)} == expected
 
 
+async def test_the_variable_adds_miners_to_that_of_the_key(simulator: Simulator) -> None:
+    other = simulator.world.miners[1].hotkey
+    variables = MINE | {"CHUTES_EXPORTER_HOTKEY": other}
+    _, text, _ = await run(simulator, "query", "metagraph", "--json", variables=variables)
+    assert {row["hotkey"] for row in json.loads(text)} == {HOTKEY, other}
+    status, text, errors = await run(simulator, "query", "servers", "--json", variables=variables)
+    assert status == 0, errors
+    mine = {server.server_id for server in simulator.world.miners[0].servers}
+    assert {row["server_id"] for row in json.loads(text)} == mine
+
+
 async def test_scores_have_the_rank_among_all_miners(simulator: Simulator) -> None:
     _, text, _ = await run(simulator, "query", "scores", "--json", variables={})
     shares = {row["hotkey"]: row["share"] for row in json.loads(text)}
@@ -225,6 +248,9 @@ async def test_options_that_exclude_each_other_are_refused(simulator: Simulator)
     assert (status, "exactly one miner" in errors) == (1, True)
     status, _, errors = await run(simulator, "query", "scores", "--per-chute")
     assert (status, "works only with stats" in errors) == (1, True)
+    for flag in ("--chute-id", "--chute-version"):
+        status, _, errors = await run(simulator, "query", "chutes", flag, "x")
+        assert (status, "work only with chute" in errors) == (1, True)
 
 
 async def test_unreadable_records_are_reported(simulator: Simulator) -> None:

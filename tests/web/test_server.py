@@ -65,7 +65,7 @@ def test_an_address_in_use_is_refused_with_the_reason() -> None:
         open_socket(Address("127.0.0.1", 0)) as taken,
         pytest.raises(
             ConfigError,
-            match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use\. Choose another address with --web",
+            match=r"^--web\.listen-address: cannot listen on 127\.0\.0\.1:\d+: Address already in use\. Choose another",
         ),
     ):
         open_socket(bound_address(taken))
@@ -76,12 +76,16 @@ def test_an_unknown_host_is_refused_without_the_number_of_the_error(monkeypatch:
         raise socket.gaierror(-2, "Name or service not known (while attempting to bind on address ('*', 1))")
 
     monkeypatch.setattr(socket, "create_server", unknown)
-    with pytest.raises(ConfigError, match=r"^cannot listen on \*:1: Name or service not known\. Choose another"):
+    with pytest.raises(
+        ConfigError, match=r"^--web\.listen-address: cannot listen on \*:1: Name or service not known\. Choose another"
+    ):
         open_socket(Address("*", 1))
 
 
 def test_a_host_that_cannot_be_a_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^cannot listen on é{70}:1: this is no host name\. Choose another"):
+    with pytest.raises(
+        ConfigError, match=r"^--web\.listen-address: cannot listen on é{70}:1: this is no host name\. Choose another"
+    ):
         open_socket(Address("é" * 70, 1))
 
 
