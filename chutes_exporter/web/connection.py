@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("server")
 
 PORTION_BYTES = 512 * 1024
-"""Maximum bytes of an answer that wait in this process for the client."""
+"""Maximum bytes of an answer that are sent at once. More follow when the client has read nearly all of them."""
+_PAUSE_BYTES = 64 * 1024
+"""If more bytes than this wait in this process for the client, no further ones are sent."""
 
 # All connections read into the same buffer, because each read is handled before the next one. With asyncio's own
 # buffers, pipelined requests could fill 256 KB for each connection.
@@ -42,16 +44,19 @@ class Limits:
         connections: Maximum open connections. A further one replaces the one that waits longest.
         slow_readers: Maximum connections whose answer waits for the client. A further one replaces the one that waits
             longest.
-        client_seconds: Seconds that a client has for each step: the TLS handshake, sending a request, the pause
-            between two requests, and reading each 512 KB of an answer.
+        client_seconds: Seconds that a client has for each step: the TLS handshake, sending a request, and reading each
+            512 KB of an answer.
         answer_seconds: Seconds that a client has to read a whole answer. Until then, it keeps a page in memory that may
             have been renewed.
+        idle_seconds: Seconds after which a connection without a request is closed. As long as Prometheus' own limit, so
+            that scrapers keep their connections from scrape to scrape.
     """
 
     connections: int = 512
     slow_readers: int = 64
     client_seconds: float = 10.0
     answer_seconds: float = 60.0
+    idle_seconds: float = 300.0
 
 
 class Connection(H11Protocol, asyncio.BufferedProtocol):
@@ -70,6 +75,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self.since = self.loop.time()
         self.read_since: float | None = None
         self._limits = limits
+        # Whether nothing has arrived since the last answer.
+        self._is_idle = False
         self._application = cast("ASGIApp", self.app)
         self._task: asyncio.Task[None] | None = None
         self.app = self._run
@@ -103,7 +110,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def check(self) -> None:
         """Cut the connection if its client is too slow."""
-        if not self.waits_for_client():
+        # Uvicorn closes idle connections.
+        is_idle = self._is_idle and not self.transport.get_write_buffer_size()
+        if is_idle or not self.waits_for_client():
             return
         now = self.loop.time()
         reads = 0.0 if self.read_since is None else now - self.read_since
@@ -114,7 +123,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         """Begin, unless the client's certificate has a name that is not allowed."""
         super().connection_made(transport)
         self.since = self.loop.time()
-        transport.set_write_buffer_limits(PORTION_BYTES)
+        transport.set_write_buffer_limits(_PAUSE_BYTES)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and not tls.context.admits(tls.getpeercert()):
             _log.warning("client certificate refused", client=str(self.client), reason="no name in client_allowed_sans")
@@ -126,6 +135,14 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         if self._task is not None:
             self._task.cancel()
 
+    def shutdown(self) -> None:
+        """Close the connection after the present answer, or now if there is none."""
+        is_idle = not self.is_working() and not self.transport.get_write_buffer_size()
+        super().shutdown()
+        if is_idle:
+            # With TLS, it would wait for the client to say goodbye.
+            self.transport.abort()
+
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Return the buffer for received bytes."""
         return _READ_BUFFER
@@ -133,6 +150,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Handle received bytes."""
         data = bytes(_READ_BUFFER[:nbytes])
+        if self._is_idle:
+            self._is_idle, self.since = False, self.loop.time()
         was_working = self.is_working()
         if not was_working and _has_bare_line_feed(self.conn.trailing_data[0] + data):
             self.send_400_response("A line of the request ends without CR: end each line with CRLF.")
@@ -144,19 +163,26 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         if not was_working:
             self.since = self.loop.time()
         # Pipelined requests and bodies that are still on their way are not read: the connection ends with this answer.
-        more = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
-        if more and self.cycle.keep_alive:
+        if self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:
+            self._answer_last()
+
+    def _answer_last(self) -> None:
+        """Let the connection end with the present answer."""
+        if self.cycle.keep_alive:
             self.cycle.keep_alive = False
             self.headers.append((b"connection", b"close"))
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says nothing, and the connection is closed
         """Return whether the connection stays open although the client sends nothing more."""
         # A client that sends nothing more may still read the answer, but not with TLS.
-        return self.is_working() and self.scheme == "http"
+        stays = self.is_working() and self.scheme == "http"
+        if stays:
+            self._answer_last()
+        return stays
 
     def on_response_complete(self) -> None:
         """Note that it is the client's turn."""
-        self.since, self.read_since = self.loop.time(), None
+        self.since, self.read_since, self._is_idle = self.loop.time(), None, True
         super().on_response_complete()
 
     def pause_writing(self) -> None:

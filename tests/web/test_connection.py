@@ -231,6 +231,48 @@ def connections() -> list[Connection]:
     return [one for one in gc.get_objects() if isinstance(one, Connection) and one in one.connections]
 
 
+async def test_an_idle_connection_is_kept_longer_than_a_client_may_take_for_a_request() -> None:
+    async with serve(Answers(), client_seconds=0.3, idle_seconds=2) as address:
+        async with client_of(address) as (reader, writer):
+            for number in (1, 2):
+                writer.write(GET)
+                await reader.readuntil(b"answer %d" % number)
+                await asyncio.sleep(1)
+            # The beginning of a request ends the pause.
+            writer.write(GET[:10])
+            assert await asyncio.wait_for(reader.read(), 1.5) == b""
+        async with client_of(address) as (reader, writer):
+            writer.write(GET)
+            await reader.readuntil(b"answer 3")
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+
+
+async def test_a_slow_reader_holds_little_more_than_a_portion() -> None:
+    async with serve(send_large) as address, client_of(address) as (reader, writer):
+        writer.write(GET)
+        sizes = []
+        received = 0
+        while received < len(LARGE):
+            received += len(await reader.read(100_000))
+            sizes += [one.transport.get_write_buffer_size() for one in connections()]
+            await asyncio.sleep(0)
+    assert PORTION_BYTES / 2 < max(sizes) <= PORTION_BYTES + 64 * 1024
+
+
+async def test_the_answer_to_a_client_that_sends_nothing_more_is_the_last() -> None:
+    hold = asyncio.Event()
+    app = Answers(hold)
+    async with serve(app) as address, client_of(address) as (reader, writer):
+        writer.write(GET)
+        await until(lambda: app.scopes)
+        writer.write_eof()
+        await asyncio.sleep(0.1)
+        hold.set()
+        answer = await asyncio.wait_for(reader.read(), 2)
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.endswith(b"answer 1")
+
+
 async def test_the_answers_on_a_kept_connection_are_sent_without_delay() -> None:
     app = Answers()
     async with serve(app) as address, httpx.AsyncClient() as client:
@@ -276,7 +318,7 @@ async def test_uvicorn_has_everything_that_the_connection_relies_on() -> None:
     }
     assert overridden == {
         *("__init__", "connection_made", "connection_lost", "eof_received"),
-        *("on_response_complete", "pause_writing", "resume_writing", "_should_upgrade"),
+        *("on_response_complete", "pause_writing", "resume_writing", "shutdown", "_should_upgrade"),
     }
     assert {"data_received", "handle_events", "send_400_response", "shutdown"} <= set(vars(H11Protocol))
     cycle = inspect.getsource(RequestResponseCycle)

@@ -96,21 +96,35 @@ def test_sockets_of_another_process_are_not_taken(variables: dict[str, str]) -> 
         take_sockets(variables)
 
 
-_DATAGRAM = """
+_TAKING = """
 import os, socket, sys
-from chutes_exporter.web.systemd import take_sockets
-opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+from chutes_exporter.web import systemd
+{make}
 os.dup2(opened.detach(), 3)
 try:
-    take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+    systemd.take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
 except ValueError as error:
     sys.exit(str(error))
 """
 
 
-def test_a_socket_that_nothing_can_listen_on_is_refused() -> None:
-    result = subprocess.run([sys.executable, "-c", _DATAGRAM], capture_output=True, text=True, check=False)
-    assert (result.returncode, "Use ListenStream=" in result.stderr) == (1, True)
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        ("opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)", "a socket that does not listen"),
+        # Not every kernel has another family, such as the sockets of virtual machines.
+        (
+            "opened = socket.create_server(('127.0.0.1', 0)); systemd._FAMILIES = (socket.AF_UNIX,)",
+            "a socket that is neither TCP nor a Unix socket",
+        ),
+    ],
+)
+def test_a_socket_that_it_cannot_serve_on_is_refused(make: str, reason: str) -> None:
+    code = _TAKING.replace("{make}", make)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert reason in result.stderr
+    assert "Use ListenStream=" in result.stderr
 
 
 def test_it_serves_on_a_socket_that_systemd_has_opened_and_tells_when_it_is_ready(

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -229,6 +231,21 @@ async def test_a_new_certificate_serves_new_connections_and_loses_no_old_one(pki
         assert await serial(old) == first
         async with httpx.AsyncClient(verify=pki.client()) as new:
             assert await serial(new) != first
+
+
+async def test_a_client_that_does_not_say_goodbye_does_not_delay_the_end(pki: Pki, write: Write) -> None:
+    with contextlib.ExitStack() as stack:
+        async with encrypted(write(TLS)) as (url, _):
+            address = httpx.URL(url)
+            plain = socket.create_connection((address.host, address.port))
+            wrapped = await asyncio.to_thread(pki.client().wrap_socket, plain, server_hostname=address.host)
+            client = stack.enter_context(wrapped)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            while b"hello" not in await asyncio.to_thread(client.recv, 10_000):
+                pass
+            began = time.monotonic()
+        # Less than the seconds for which unfinished requests may go on.
+        assert time.monotonic() - began < 5
 
 
 async def test_unfinished_handshakes_do_not_block_other_clients(pki: Pki, write: Write) -> None:
