@@ -62,6 +62,7 @@ OTHER_TESTS = {
     "test_reaper.py": "tests/reaper.py",
     "test_recordings.py": "the whole exporter, with recorded answers",
     "test_secrets.py": "all that the exporter shows",
+    "test_scripts.py": "scripts/, where no other test runs them",
     "test_security.py": "docs/security.md, docs/architecture.md, AGENTS.md and SECURITY.md",
     "test_style.py": "the words of all public texts",
     "web/test_attacks.py": "the real command, under attack",
