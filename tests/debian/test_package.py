@@ -154,6 +154,11 @@ def test_an_upgrade_keeps_the_edited_environment_file_and_restarts_the_service(
     assert serving.run(f"stat --format=%a {ENVIRONMENT}") == "600"
     assert serving.run("systemctl show --property=MainPID --value chutes-exporter") not in (before, "0")
     assert "chutes_miner_watched" in serving.run(PAGE)
+    # A service that cannot start does not stop apt.
+    serving.write(ENVIRONMENT, b"MINER_SS58=nonsense\n", 0o600)
+    serving.run("apt-get install --quiet --quiet --yes --reinstall ./newer.deb")
+    assert serving.try_to_run("systemctl is-active chutes-exporter.service").stdout.strip() != "active"
+    assert serving.run("dpkg-query --show --showformat='${db:Status-Abbrev}' chutes-exporter") == "ii"
 
 
 def test_an_upgrade_does_not_start_a_service_that_is_off(running: Machine, package: Path, tmp_path: Path) -> None:
