@@ -36,11 +36,11 @@ from chutes_exporter.api.errors import (
     UnexpectedStatusError,
     scrub,
 )
-from chutes_exporter.api.memory import Claim, MemoryBudget, size_of, trim_memory
+from chutes_exporter.api.memory import Claim, Kept, MemoryBudget, size_of, trim_memory
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -83,6 +83,7 @@ class Answer(Generic[T]):
         received_at: Unix time at which the answer was complete.
         seconds: Duration of the request.
         size: Bytes of the body, decompressed.
+        kept: The memory of the records, which counts as long as the answer or a copy of it exists.
     """
 
     value: T
@@ -93,6 +94,7 @@ class Answer(Generic[T]):
     seconds: float
     size: int
     doubt: Any = None
+    kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @property
     def whole(self) -> bool:
@@ -236,6 +238,7 @@ class ChutesClient:
         path: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
         keep: Callable[[Any], bool] | None = None,
+        replaced: Iterable[Kept] = (),
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer.
 
@@ -246,9 +249,11 @@ class ChutesClient:
             path: Values for the braces in the endpoint's path.
             progress: Called with the number of bytes received so far, after each record of a stream.
             keep: Returns whether to keep a record of a stream. The others are counted, and take no memory.
+            replaced: The memory of older answers that are dropped for this one. It may exceed the endpoint's limit.
         """
         try:
-            return await self._fetch(endpoint, key, params, path or {}, progress or (lambda _size: None), keep)
+            async with self._opened(endpoint, key, params, path or {}) as opened:
+                return await self._read(endpoint, opened, progress or (lambda _size: None), keep, replaced)
         except ApiError as error:
             # Drop the traceback: its frames hold the whole answer, and the error may be kept for long.
             error.__context__ = None
@@ -256,42 +261,39 @@ class ChutesClient:
                 trim_memory()
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
 
-    async def _fetch(
+    async def _read(
         self,
         endpoint: e.Endpoint[T],
-        key: Hotkey | None,
-        params: Mapping[str, str] | None,
-        path: Mapping[str, str],
+        opened: _Opened,
         progress: Callable[[int], None],
         keep: Callable[[Any], bool] | None,
+        replaced: Iterable[Kept],
     ) -> Answer[T]:
-        async with self._opened(endpoint, key, params, path) as opened:
-            started = time.monotonic()
-            value: Any = None
-            size = 0
-            if isinstance(endpoint.shape, StreamShape):
-                value = []
-                async for record in endpoint.shape.decode(opened.chunks(), opened.tally, opened.claim.add):
-                    progress(opened.exchange.size)
-                    if keep is not None and not keep(record):
-                        continue
-                    value.append(record)
-                    taken = size_of(record)
-                    size += taken
-                    opened.claim.add(taken)
-            elif isinstance(endpoint.shape, Shape):
-                value, size = await self._decode(endpoint.shape, opened)
-            answer = Answer(
-                value=value,
-                count=opened.tally.accepted,
-                rejected=opened.tally.rejected,
-                first_error=opened.tally.first_error,
-                received_at=self._clock(),
-                seconds=opened.exchange.seconds + time.monotonic() - started,
-                size=opened.exchange.size,
-            )
-            opened.claim.keep(answer, size)
-            return answer
+        started = time.monotonic()
+        value: Any = None
+        size = 0
+        if isinstance(endpoint.shape, StreamShape):
+            value = []
+            async for record in endpoint.shape.decode(opened.chunks(), opened.tally, opened.claim.add):
+                progress(opened.exchange.size)
+                if keep is not None and not keep(record):
+                    continue
+                value.append(record)
+                taken = size_of(record)
+                size += taken
+                opened.claim.add(taken)
+        elif isinstance(endpoint.shape, Shape):
+            value, size = await self._decode(endpoint.shape, opened)
+        return Answer(
+            value=value,
+            count=opened.tally.accepted,
+            rejected=opened.tally.rejected,
+            first_error=opened.tally.first_error,
+            received_at=self._clock(),
+            seconds=opened.exchange.seconds + time.monotonic() - started,
+            size=opened.exchange.size,
+            kept=opened.claim.keep(size, replaced),
+        )
 
     async def stream(self, endpoint: e.Endpoint[list[T]], *, key: Hotkey | None = None) -> AsyncIterator[T]:
         """Request a streaming endpoint and yield each record as it arrives.

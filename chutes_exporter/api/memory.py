@@ -62,6 +62,19 @@ def _call_c_library(function: str, *arguments: int) -> None:
         getattr(ctypes.CDLL(None), function)(*arguments)
 
 
+class Kept:
+    """The memory of an answer's records. It counts until nobody refers to this object any more.
+
+    Attributes:
+        size: Bytes.
+    """
+
+    __slots__ = ("__weakref__", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
 class MemoryBudget:
     """The memory that all answers may take together.
 
@@ -116,12 +129,16 @@ class MemoryBudget:
         claim.size = 0
         self._claims.discard(claim)
 
-    def _keep(self, claim: Claim, answer: object) -> None:
-        if self._kept[claim.endpoint] + claim.size > self.total * _MAX_KEPT_FRACTION:
+    def _keep(self, claim: Claim, replaced: Iterable[Kept]) -> Kept:
+        # An answer and the one that it replaces exist together only for a moment.
+        others = self._kept[claim.endpoint] - sum(one.size for one in replaced)
+        if others + claim.size > self.total * _MAX_KEPT_FRACTION:
             raise self.error(claim.endpoint)
+        kept = Kept(claim.size)
         self._kept[claim.endpoint] += claim.size
-        weakref.finalize(answer, self._dropped.append, (claim.endpoint, claim.size)).atexit = False
+        weakref.finalize(kept, self._dropped.append, (claim.endpoint, claim.size)).atexit = False
         claim.size = 0
+        return kept
 
     def error(self, endpoint: str) -> TooLargeError:
         """Return the error for an endpoint that takes too much."""
@@ -160,14 +177,18 @@ class Claim:
             raise self.error()
         self._budget._add(self, size)  # noqa: SLF001 - two halves of one thing
 
-    def keep(self, answer: object, size: int) -> None:
-        """Replace the bytes of the request by those of its answer, until the answer is deleted.
+    def keep(self, size: int, replaced: Iterable[Kept] = ()) -> Kept:
+        """Replace the bytes of the request by those of its records, as long as the returned object exists.
+
+        Args:
+            size: Bytes of the records.
+            replaced: Older answers that are dropped when this one is there.
 
         Raises:
             TooLargeError: The budget is used up, or the kept answers of the endpoint take too much.
         """
         self.add(size - self.size)
-        self._budget._keep(self, answer)  # noqa: SLF001
+        return self._budget._keep(self, replaced)  # noqa: SLF001
 
     def cancel(self) -> None:
         """Free the memory for others and cancel the request."""

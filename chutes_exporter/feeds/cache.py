@@ -41,6 +41,7 @@ class FeedState:
         last_success: Unix time at which the newest good answer was requested, or None.
         last_error: Error of the last request, or None if it succeeded.
         last_failure: Unix time and error of the newest failure, even if a request succeeded since.
+        since: Unix time from which readings are counted.
         results: Number of readings by result.
         failures: Number of failed requests in a row.
     """
@@ -51,6 +52,7 @@ class FeedState:
     last_error: BaseException | None = None
     last_failure: tuple[float, BaseException] | None = None
     failures: int = 0
+    since: float = 0.0
     results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
     # Monotonic times. The cache backs off until closed_until.
     read_at: float = 0.0
@@ -172,10 +174,12 @@ class FeedCache:
         return max(state.fresh_until, state.closed_until) - self._monotonic()
 
     def forget(self, feeds: Iterable[Feed[Any]]) -> None:
-        """Forget feeds. The answers of their requests in flight are dropped."""
+        """Forget feeds, and cancel their requests in flight."""
         for feed in feeds:
             self._states.pop(feed, None)
             self._snapshots.pop(feed, None)
+            if (flight := self._flights.pop(feed, None)) is not None:
+                flight.cancel()
 
     def hurry(self) -> None:
         """Stop waiting, now and in the future. All readings return at once with the known answers."""
@@ -196,7 +200,7 @@ class FeedCache:
         if (known := self.known(feed)) is not None:
             return known
         started = time.monotonic()
-        state = self._states.setdefault(feed, FeedState(feed))
+        state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed, state.read_at = feed, self._monotonic()
         reading = await self._read(feed, state, timeout)
         if not state.missing:
@@ -252,7 +256,9 @@ class FeedCache:
                 state.fresh = Reading(snapshot, "hit")
                 self._drop_old_readings()
         finally:
-            del self._flights[feed]
+            # A forgotten feed may have another request by now.
+            if self._flights.get(feed) is asyncio.current_task():
+                del self._flights[feed]
         now = state.up, state.missing
         first_success = before == (None, False) and state.up
         if self._on_change is not None and now != before and not first_success:

@@ -14,10 +14,11 @@ from chutes_exporter.feeds import doubt
 from chutes_exporter.feeds.feed import MissingEndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.api.memory import Kept
     from chutes_exporter.feeds.cache import FeedCache
     from chutes_exporter.feeds.feed import Feed, Snapshot
 
@@ -74,7 +75,7 @@ class Requests:
             for other in feed.evidence:
                 if other.endpoint.scope == "signer":
                     self.cache.expire(other.of(feed.hotkey))
-            first, answer = answer, await self._request(feed)
+            first, answer = answer, await self._request(feed, answer.kept)
             doubted = await self._doubt(feed, answer)
             if doubted == "shrunk" and doubt.confirms(answer.listed, first.listed):
                 doubted = self._check(feed, answer, last, await self._evidence(feed))
@@ -94,16 +95,21 @@ class Requests:
             self._on_answer(feed, answer)
         return answer
 
-    async def _request(self, feed: Feed[Any]) -> Answer[Any]:
+    async def _request(self, feed: Feed[Any], *doubted: Kept | None) -> Answer[Any]:
         endpoint, hotkey = feed.endpoint, feed.hotkey
+        cached = self.cache.peek(feed)
+        known = (*doubted, None if cached is None else cached.answer.kept)
+        # Without the answer itself, whose maximum age may be over before the request is.
+        del cached
+        replaced = [one for one in known if one is not None]
         try:
             if not endpoint.signed:
                 params = stats_params(hotkey or None, per_chute=True) if feed.per_chute else None
                 path = {"hotkey": hotkey} if endpoint.scope == "miner" else None
-                return await self._client.fetch(endpoint, params=params, path=path)
+                return await self._client.fetch(endpoint, params=params, path=path, replaced=replaced)
             if hotkey:
-                return await self._client.fetch(endpoint, key=self._keys[hotkey])
-            return await self._request_with_any_key(feed)
+                return await self._client.fetch(endpoint, key=self._keys[hotkey], replaced=replaced)
+            return await self._request_with_any_key(feed, replaced)
         except NotFoundError:
             last = self.cache.peek(feed)
             # An endpoint that has answered lately exists. Then the proxy in front of it fails.
@@ -116,17 +122,17 @@ class Requests:
                 raise doubt.DoubtedError("no_history", feed.ttl) from None
             return Answer.nothing(feed.value_if_404)
 
-    async def _request_with_any_key(self, feed: Feed[Any]) -> Answer[Any]:
+    async def _request_with_any_key(self, feed: Feed[Any], replaced: Sequence[Kept]) -> Answer[Any]:
         """Request platform-wide data. If the API refuses a key, try the next one."""
         *others, last = self._platform_keys
         for key in others:
             try:
-                return await self._client.fetch(feed.endpoint, key=key)
+                return await self._client.fetch(feed.endpoint, key=key, replaced=replaced)
             except (NotRegisteredError, SignatureRefusedError):
                 # The next request begins with another key. Do not add a key that was removed meanwhile.
                 known = self._platform_keys
                 self._platform_keys = [one for one in known if one is not key] + [one for one in known if one is key]
-        return await self._client.fetch(feed.endpoint, key=last)
+        return await self._client.fetch(feed.endpoint, key=last, replaced=replaced)
 
     def _last_good(self, feed: Feed[Any]) -> Snapshot[Any] | None:
         """Return the cached answer unless it is doubted."""

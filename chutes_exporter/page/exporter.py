@@ -92,13 +92,13 @@ class _State(NamedTuple):
         key: Differs if the samples differ.
         samples: The samples, or None if the key is that of the page before.
         rendered: The samples of the page before, rendered.
-        counts: The readings of each feed, which change with every scrape.
+        counts: The readings of each feed since a time, which change with every scrape.
     """
 
     key: object
     samples: Samples | None
     rendered: list[Family]
-    counts: list[tuple[Feed[Any], tuple[int, ...]]]
+    counts: list[tuple[Feed[Any], float, tuple[int, ...]]]
 
 
 class Exporter:
@@ -265,6 +265,8 @@ class Exporter:
         return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)
 
     async def _answer(self, plan: Plan, wanted: _Wanted, deadline: float) -> Page:
+        # A reload replaces it: a page of the settings before is never shared with later scrapes.
+        shared = self._making
         # Making this page and the pages before it takes time too. If no time is left, the scrape does not wait. Due
         # feeds are still requested, for the next scrape.
         wait = max(deadline - time.monotonic() - self._lag, 0.0)
@@ -277,19 +279,21 @@ class Exporter:
             return Page(self._render(plan, wanted, readings, self._state(plan, readings)), readings)
         began = time.monotonic()
         # Scrapes share a page that is not being made yet.
-        making = self._making.get(wanted)
+        making = shared.get(wanted)
         if making is None:
-            making = self._making[wanted] = asyncio.create_task(self._make(plan, wanted, readings))
+            making = shared[wanted] = asyncio.create_task(self._make(plan, wanted, readings, shared))
         try:
             # A scraper that disconnects must not cancel the page of the others.
             return await asyncio.shield(making)
         finally:
             self._lag = max(time.monotonic() - began, self._lag / 2)
 
-    async def _make(self, plan: Plan, wanted: _Wanted, readings: Readings) -> Page:
+    async def _make(
+        self, plan: Plan, wanted: _Wanted, readings: Readings, shared: dict[_Wanted, asyncio.Task[Page]]
+    ) -> Page:
         # One page is made at a time: scrapes that come together share the lines.
         async with self._building:
-            self._making.pop(wanted, None)
+            del shared[wanted]
             # Another scrape may have brought newer answers meanwhile, and old answers may have expired. The data and
             # its freshness are taken at one moment, here on the loop, where nothing else changes them.
             readings = {feed: self._as_of_now(feed, reading) for feed, reading in readings.items()}
@@ -324,8 +328,7 @@ class Exporter:
         rest: list[bytes] = []
         if state is not None:
             pieces.append(self.telemetry.exchanges(form, created=created))
-            since = self._started if created else None
-            rest = [telemetry.render_readings(state.counts, form, since), render_process(form)]
+            rest = [telemetry.render_readings(state.counts, form, created=created), render_process(form)]
         if form is Format.OPENMETRICS:
             rest.append(b"# EOF\n")
         if wanted.gzipped:
@@ -393,7 +396,7 @@ class Exporter:
             money.report(self.settings, samples)
             for state, snapshot in feeds:
                 telemetry.report_feed(state, snapshot, samples)
-        counts = [(state.feed, tuple(state.results.values())) for state in states if not state.missing]
+        counts = [(state.feed, state.since, tuple(state.results.values())) for state in states if not state.missing]
         return _State(key, samples, rendered, counts)
 
     def _collector_families(self, plan: Plan, rendering: Rendering) -> list[Family]:

@@ -119,6 +119,7 @@ class Renderer:
 
     def __init__(self, main: Plan, max_series: int) -> None:
         self._main = main
+        self._main_entries = frozenset(main.entries)
         self._max_series = max_series
         self._max_bytes = _LEAST_BYTES + _BYTES_PER_SERIES * max_series
         self._main_blocks: dict[Entry, _Block] = {}
@@ -164,9 +165,8 @@ class Renderer:
             blocks: dict[Entry, _Block] = {}
             samples_left, size_left = series, size
             for entry in entries:
-                started = time.perf_counter()
-                block = self._block(plan, entry, readings, samples_left, size_left)
-                outcomes.append(_outcome(entry, readings, block, time.perf_counter() - started))
+                block, seconds = self._block(plan, entry, readings, samples_left, size_left)
+                outcomes.append(_outcome(entry, readings, block, seconds))
                 if block is not None:
                     blocks[entry] = block
                     samples_left -= block.samples
@@ -183,28 +183,45 @@ class Renderer:
         if plan is self._main:
             self._log_cut(rendering.cut, total)
             known = _known(plan, readings)
-            self._newest = None if known is None else (known, rendering)
+            # A page that shows these lines again neither waits nor works.
+            at_once = [replace(outcome, seconds=0.0) for outcome in outcomes]
+            self._newest = None if known is None else (known, replace(rendering, outcomes=at_once))
         return rendering
 
-    def _block(self, plan: Plan, entry: Entry, readings: Readings, samples: int, size: int) -> _Block | None:
+    def _block(
+        self, plan: Plan, entry: Entry, readings: Readings, samples: int, size: int
+    ) -> tuple[_Block | None, float]:
+        """Return the lines of a collector, and the seconds of making them: 0 if they are cached."""
         versions = _versions(entry, readings)
         block = None if versions is None else self._cached_block(entry, versions)
         if block is not None and (block.families is not None or not block.fits(samples, size)):
-            return block
+            return block, 0.0
         # The old block is dropped before the new one is made, to save memory.
         self._main_blocks.pop(entry, None)
         self._other_blocks.pop(entry, None)
         if versions is None:
-            return None
+            return None, 0.0
+        started = time.perf_counter()
         block = _render(entry, _answers(entry, readings), versions, samples, size)
-        if plan is self._main:
+        seconds = time.perf_counter() - started
+        if plan is self._main or self._belongs_to_main(entry, block):
             self._main_blocks[entry] = block
         elif _memory_of(block) <= _OTHERS_BYTES:
             self._other_blocks[entry] = block
-        return block
+        return block, seconds
+
+    def _belongs_to_main(self, entry: Entry, block: _Block) -> bool:
+        """Return whether the main page shows these lines, too. All of its lines together have a limit."""
+        kept = self._main_blocks.values()
+        return (
+            entry in self._main_entries
+            and sum(one.samples for one in kept if one.families is not None) + block.samples <= self._max_series
+            and sum(one.size for one in kept if one.families is not None) + block.size <= self._max_bytes
+        )
 
     def _cached_block(self, entry: Entry, versions: tuple[int, ...]) -> _Block | None:
-        for blocks in (self._main_blocks, self._other_blocks):
+        # Lines that the main page has no room for may be those of another page.
+        for blocks in (self._other_blocks, self._main_blocks):
             block = blocks.get(entry)
             if block is not None and block.versions == versions:
                 return block

@@ -344,16 +344,20 @@ def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples) 
     out.add(FEED_MAX_AGE, feed.max_age, *labels)
 
 
-def render_readings(counts: Iterable[tuple[Feed[Any], Iterable[int]]], form: Format, since: float | None) -> bytes:
+def render_readings(counts: Iterable[tuple[Feed[Any], float, Iterable[int]]], form: Format, *, created: bool) -> bytes:
     """Return the numbers of readings, which change with every scrape.
 
     Args:
-        counts: The numbers of each feed, in the order of the results.
+        counts: Of each feed, the Unix time from which readings are counted, and their numbers in the order of the
+            results.
         form: The format.
-        since: Unix time from which readings are counted, if it shall be written.
+        created: Whether to write these times.
     """
-    created = since if form is Format.OPENMETRICS else None
-    lines = [_readings_pattern(feed.name, feed.hotkey, created) % (*numbers,) for feed, numbers in counts]
+    created = created and form is Format.OPENMETRICS
+    lines = [
+        _readings_pattern(feed.name, feed.hotkey, since if created else None) % (*numbers,)
+        for feed, since, numbers in counts
+    ]
     return "".join([header(FEED_REQUESTS, form), *lines]).encode() if lines else b""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import tracemalloc
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from chutes_exporter.api.memory import Claim
-
-
-class Kept:
-    """An answer that somebody keeps."""
 
 
 def traced_memory() -> int:
@@ -54,7 +51,7 @@ def test_the_endpoint_that_takes_most_loses_its_largest_request() -> None:
     with pytest.raises(TooLargeError, match="nodes"):
         large.add(1)
     with pytest.raises(TooLargeError, match="nodes"):
-        large.keep(Kept(), 1)
+        large.keep(1)
 
 
 def test_a_request_that_is_itself_the_largest_is_refused() -> None:
@@ -78,22 +75,44 @@ def test_a_request_that_is_being_decoded_is_not_cancelled() -> None:
 
 def test_an_answer_counts_until_nobody_keeps_it_any_more() -> None:
     budget = MemoryBudget(100)
-    answer = Kept()
     claim = opened(budget, "nodes", [], "nodes", 90)
-    claim.keep(answer, 30)
+    kept = claim.keep(30)
     claim.close()
-    assert budget.used == 30
-    del answer
+    assert (kept.size, budget.used) == (30, 30)
+    del kept
     gc.collect()
     assert budget.used == 0
 
 
 def test_one_endpoint_keeps_a_third_of_the_budget_at_most() -> None:
-    budget, first, second = MemoryBudget(100), Kept(), Kept()
-    opened(budget, "nodes", [], "a", 20).keep(first, 20)
+    budget = MemoryBudget(100)
+    first = opened(budget, "nodes", [], "a", 20).keep(20)
+    refused = opened(budget, "nodes", [], "b", 20)
     with pytest.raises(TooLargeError, match="nodes"):
-        opened(budget, "nodes", [], "b", 20).keep(second, 20)
-    opened(budget, "scores", [], "c", 20).keep(second, 20)
+        refused.keep(20)
+    refused.close()
+    others = opened(budget, "scores", [], "c", 20).keep(20)
+    # Both exist only until the older one is dropped.
+    second = opened(budget, "nodes", [], "d", 30).keep(30, [first])
+    assert budget.used == first.size + second.size + others.size
+
+
+async def test_a_copy_of_an_answer_counts_as_the_answer_does() -> None:
+    async def scores(_request: Request) -> Response:
+        return Response(json.dumps({"final_scores": {f"{number:x}": number / 7 for number in range(1000)}}))
+
+    app = Starlette(routes=[Route("/miner/scores", scores)])
+    async with served(app) as url, ChutesClient(url, timeout=5) as client:
+        answer = await client.scores()
+        memory = client._memory  # noqa: SLF001 - nothing else shows what counts
+        used = memory.used
+        copy = replace(answer, doubt="shrunk")
+        del answer
+        gc.collect()
+        assert memory.used == used > 10_000
+        del copy
+        gc.collect()
+        assert memory.used == 0
 
 
 BODIES: list[tuple[Endpoint[Any], bytes]] = [

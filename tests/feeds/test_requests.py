@@ -1,11 +1,25 @@
 from __future__ import annotations
 
-import structlog
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import structlog
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.config import Credentials, Settings, make_settings
+from chutes_exporter.feeds.cache import FeedCache
+from chutes_exporter.feeds.requests import Requests
+from chutes_exporter.feeds.table import SCORES
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, watching
+from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, served, watching
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
@@ -72,3 +86,22 @@ async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simu
     # There is nothing of it to leave out.
     assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
     assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1
+
+
+async def test_an_answer_of_more_than_a_sixth_of_the_memory_can_be_requested_again() -> None:
+    async def scores(_request: Request) -> Response:
+        return Response(json.dumps({"final_scores": {f"{number:x}": number / 7 for number in range(20_000)}}))
+
+    feed = replace(SCORES, ttl=0)
+    async with served(Starlette(routes=[Route("/miner/scores", scores)])) as url:
+        async with ChutesClient(url, timeout=5) as client:
+            kept = (await client.scores()).kept
+            assert kept is not None
+        async with ChutesClient(url, timeout=5, max_memory=kept.size * 11 // 2) as client:
+            requests = Requests(client, tuned=lambda feed: feed, on_answer=lambda *_: None)
+            requests.cache = FeedCache(requests.ask)
+            for _ in range(3):
+                reading = await requests.cache.read(feed, 5)
+                assert (reading.result, reading.error) == ("miss", None)
+                # Nobody keeps the older answer.
+                del reading

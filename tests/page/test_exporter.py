@@ -302,6 +302,59 @@ async def test_a_reload_while_a_page_is_made_takes_nothing_from_it(
         assert (await page_of(exporter)).keys() == before.keys()
 
 
+def asked_by(exporter: Exporter) -> set[str]:
+    """Return the names of the feeds with a request in flight."""
+    return {state.feed.name for state in exporter.feeds.states() if exporter.feeds.under_way(state.feed)}
+
+
+async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Simulator) -> None:
+    simulator.faults.update(nodes=Fault(latency=4), instances=Fault(latency=4))
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        with structlog.testing.capture_logs() as logs:
+            scraped = asyncio.create_task(page_of(exporter))
+            await until(lambda: {"nodes", "instances"} <= asked_by(exporter))
+            exporter.reconfigure(make_settings(api_url=simulator.url))
+            began = time.monotonic()
+            await scraped
+            assert time.monotonic() - began < 2
+            await asyncio.sleep(0.1)
+        assert [log for log in logs if log["event"] == "feed failed"] == []
+        assert exporter.readiness() == (True, "ready")
+        assert {state.feed.hotkey for state in exporter.feeds.states()} == {""}
+
+
+async def test_a_page_of_the_settings_before_a_reload_is_not_shared_with_later_scrapes(simulator: Simulator) -> None:
+    simulator.faults["nodes"] = Fault(latency=1)
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        earlier = asyncio.create_task(page_of(exporter))
+        await until(lambda: "nodes" in asked_by(exporter))
+        async with exporter._building:  # noqa: SLF001 - another page is being made
+            exporter.reconfigure(make_settings(api_url=simulator.url))
+            await asyncio.sleep(1.2)
+            later = asyncio.create_task(page_of(exporter))
+            await asyncio.sleep(0.2)
+        name = series("chutes_scrape_collector_success", collector="nodes", hotkey=HOTKEY)
+        assert name in await earlier
+        assert name not in await later
+
+
+async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulator, clock: Clock) -> None:
+    settings = replace(watching(simulator.url), created_timestamps=True)
+    line = f'chutes_feed_requests_created{{feed="nodes",hotkey="{HOTKEY}",result="hit"}} '
+
+    async def created() -> float:
+        text = (await exporter.page(Format.OPENMETRICS, timeout=5)).decode()
+        (found,) = [one for one in text.splitlines() if one.startswith(line)]
+        return float(found.removeprefix(line))
+
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        assert [await created(), await created()] == [clock(), clock()]
+        clock.now += 7200
+        # The readiness of an exporter that nobody scrapes. It forgets the feeds.
+        exporter.readiness()
+        assert await created() == clock()
+
+
 async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=0.8)
     async with serve(watching(simulator.url)) as (url, _):

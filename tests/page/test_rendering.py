@@ -15,7 +15,7 @@ from chutes_exporter.page import compression, plan, rendering
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, Clock, Page, data_of, parse_page, series, successes, watching
+from tests.support import HOTKEY, Clock, Page, data_of, find_collector, parse_page, series, successes, watching
 
 if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
@@ -103,6 +103,55 @@ async def test_lines_that_never_fit_among_those_of_other_pages_are_rendered_each
         first = await probe(exporter, HOTKEY, "chute_gpus")
         assert data_of(await probe(exporter, HOTKEY, "chute_gpus")) == data_of(first) != {}
     assert collected["chute_gpus"] == 2
+
+
+async def test_a_scrape_of_one_collector_keeps_its_lines_for_the_whole_page(
+    simulator: Simulator, collected: Counter[str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What does not fit among the lines of other pages.
+    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 2_000)
+    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+        await metrics(exporter)
+        clock.now += 3600
+        collected.clear()
+        alone = [await metrics(exporter, "stats_per_chute") for _ in range(3)]
+        assert collected["stats_per_chute"] == 1
+        own = {metric.name for metric in find_collector("stats_per_chute").metrics}
+        shown = [{key: value for key, value in page.items() if key[0] in own} for page in alone]
+        assert shown[0] == shown[2] != {}
+        assert shown[0].items() <= (await metrics(exporter)).items()
+        assert collected["stats_per_chute"] == 1
+
+
+async def test_scrapes_of_single_collectors_keep_no_more_lines_than_the_whole_page_may_have(
+    simulator: Simulator, collected: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 2_000)
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        sizes = {
+            name: len(data_of(await metrics(exporter, name))) for name in ("stats_per_chute", "chutes", "instances")
+        }
+    collected.clear()
+    largest = max(sizes.values())
+    async with Exporter(replace(watching(simulator.url), max_series=largest), clock=Clock()) as exporter:
+        for _ in range(2):
+            for name in sizes:
+                assert cut_of(await metrics(exporter, name)) == set()
+    # The first one is kept, and the others have no room beside it.
+    assert [collected[name] for name in sizes] == [1, 2, 2]
+
+
+async def test_the_seconds_of_a_collector_are_those_of_this_scrape(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        await exporter.warm_up()
+        times = iter(range(1_000_000))
+        monkeypatch.setattr("chutes_exporter.page.rendering.time.perf_counter", lambda: float(next(times)))
+        name = series("chutes_scrape_collector_duration_seconds", collector="scores", hotkey="")
+        first, *others = [await metrics(exporter) for _ in range(3)]
+        assert first[name] == 1
+        assert [page[name] for page in others] == [0, 0]
 
 
 async def test_a_collector_left_out_of_the_page_can_be_scraped_alone(simulator: Simulator) -> None:
