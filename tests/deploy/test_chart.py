@@ -41,6 +41,17 @@ EVERYTHING: dict[str, Any] = {
     "replicas": 2,
 }
 """Values that use every list and map that is empty in values.yaml."""
+NO_NAMES = [" ", "x\n  evil: y", "x\n", "Foo_Bar!", "a..b", "-a", "a" * 254]
+"""Texts that no object of Kubernetes can have as its name."""
+
+
+def objects(values: dict[str, Any], **installation: str) -> list[dict[str, Any]]:
+    """Return the objects that the chart makes, each of which Kubernetes' own schema accepts."""
+    texts = render(values, **installation)
+    found = [one for name, text in texts.items() if name.endswith(".yaml") for one in yaml.safe_load_all(text)]
+    for one in found:
+        validate(one)
+    return found
 
 
 def pod(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,11 +117,91 @@ def test_every_value_has_a_schema_and_is_explained() -> None:
         ({"podAnnotations": {"prometheus.io/scrape": True}}, "podAnnotations"),
         ({"resources": {"memory": "1Gi"}}, "memory"),
         ({"extraEnv": {"A": "b"}}, "extraEnv"),
+        ({"extraEnv": [{"name": "A", "value": 1}]}, "extraEnv"),
+        ({"image": {"repository": "a b"}}, "repository"),
+        ({"image": {"tag": " "}}, "tag"),
+        ({"podLabels": {"team": "a b"}}, "podLabels"),
+        ({"nodeSelector": {"disk": "a" * 64}}, "nodeSelector"),
+        ({"serviceMonitor": {"labels": {"release": "-a"}}}, "serviceMonitor"),
+        ({"prometheusRule": {"labels": {"release": "a\n"}}}, "prometheusRule"),
+        ({"dashboards": {"labels": {"grafana_dashboard": "a!"}}}, "dashboards"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=named):
         render(values)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize("key", ["existingSecret", "priorityClassName", "fullnameOverride"])
+def test_a_name_that_kubernetes_refuses_is_refused(key: str, name: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=key):
+        render({key: name})
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize("key", ["imagePullSecrets", "extraVolumes", "extraVolumeMounts"])
+def test_a_name_in_a_list_that_kubernetes_refuses_is_refused(key: str, name: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=key):
+        render({key: [{"name": name}]})
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"fullnameOverride": "123"}, "fullnameOverride"),
+        ({"fullnameOverride": "a.b"}, "fullnameOverride"),
+        ({"networkPolicy": {"namespaces": ["a" * 64]}}, "namespaces"),
+        ({"networkPolicy": {"namespaces": ["a.b"]}}, "namespaces"),
+        ({"extraVolumes": [{"name": "a.b"}]}, "extraVolumes"),
+    ],
+)
+def test_a_name_that_only_another_kind_can_have_is_refused(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=named):
+        render(values)
+
+
+def test_every_name_that_kubernetes_accepts_is_accepted() -> None:
+    values = {
+        "existingSecret": "a" * 253,
+        "priorityClassName": "1-a.b",
+        "fullnameOverride": "a" * 63,
+        "networkPolicy": {"namespaces": ["1" * 63]},
+        "imagePullSecrets": [{"name": "a.b-c.1"}],
+        "podLabels": {"team": "A_b.c-1", "empty": ""},
+        "image": {"repository": "registry.example:5000/a", "tag": f"1.2.3@sha256:{'0' * 64}"},
+    }
+    assert objects(values)
+
+
+@pytest.mark.parametrize("text", ["123", "1.5", "true", "null", "yes"])
+@pytest.mark.parametrize("key", ["existingSecret", "priorityClassName"])
+def test_a_name_that_looks_like_another_type_stays_a_text(key: str, text: str) -> None:
+    assert f': "{text}"' in json.dumps(objects({key: text}))
+
+
+@pytest.mark.parametrize("text", ["123", "true", "null", "yes"])
+def test_names_of_the_installation_that_look_like_another_type_stay_texts(text: str) -> None:
+    values: dict[str, Any] = {"networkPolicy": {"namespaces": [text]}, "fullnameOverride": "exporter"}
+    for one in objects(values, release=text, namespace=text):
+        assert one["metadata"]["namespace"] == text
+        assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == text
+        if one["kind"] == "NetworkPolicy":
+            (source,) = one["spec"]["ingress"][0]["from"]
+            assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": text}
+
+
+@pytest.mark.parametrize("text", ["true", "null", "yes"])
+def test_the_name_of_all_objects_that_looks_like_another_type_stays_a_text(text: str) -> None:
+    for one in objects({"fullnameOverride": text}):
+        assert one["metadata"]["name"].partition("-dashboard-")[0] == text
+
+
+@pytest.mark.parametrize("release", ["123", "a.b"])
+def test_a_release_whose_service_kubernetes_refuses_needs_another_name(release: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=f"{release}-chutes-exporter: set fullnameOverride"):
+        render({}, release=release)
+    assert objects({"fullnameOverride": "exporter"}, release=release)
 
 
 def test_the_whole_subnet_is_never_watched_by_accident() -> None:
@@ -202,10 +293,7 @@ def test_everything_that_can_be_set_reaches_the_pod() -> None:
     assert [port["port"] for port in policy["egress"][1]["ports"]] == [443, 8443]
     for config in yaml.safe_load_all(render(EVERYTHING)["dashboards.yaml"]):
         assert config["metadata"]["annotations"] == {"grafana_folder": "Chutes"}
-    for text in render(EVERYTHING).values():
-        for found in yaml.safe_load_all(text):
-            if isinstance(found, dict) and "kind" in found:
-                validate(found)
+    assert objects(EVERYTHING)
 
 
 def test_the_service_monitor_takes_more_of_the_endpoint() -> None:
@@ -246,7 +334,7 @@ def test_objects_have_the_name_of_the_release(release: str, values: dict[str, An
         if template.endswith(".yaml"):
             for found in yaml.safe_load_all(text):
                 assert found["metadata"]["name"].removesuffix("-dashboard-overview").startswith(name)
-                assert "app.kubernetes.io/name: chutes-exporter" in text
+                assert found["metadata"]["labels"]["app.kubernetes.io/name"] == "chutes-exporter"
     assert yaml.safe_load(render(values, release=release)["deployment.yaml"])["metadata"]["name"] == name
 
 

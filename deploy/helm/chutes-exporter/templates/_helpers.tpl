@@ -8,10 +8,18 @@
 {{- end }}
 {{- end }}
 
+{{/* Kubernetes would create the other objects and refuse the Service. The name of the release can be one that a Service cannot have. */}}
+{{- define "chutes-exporter.checkName" -}}
+{{- $name := include "chutes-exporter.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "A Service cannot have the name %s: set fullnameOverride to a name of lower-case letters, digits and hyphens that starts with a letter" $name) }}
+{{- end }}
+{{- end }}
+
 {{/* Selectors cannot change after the installation, so they contain only these. */}}
 {{- define "chutes-exporter.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "chutes-exporter.labels" -}}
