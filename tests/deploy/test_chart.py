@@ -239,6 +239,86 @@ def test_hotkeys_in_two_places_are_refused(more: dict[str, Any]) -> None:
     render({"hotkeys": [HOTKEY], "extraArgs": ["--hotkey-file", "/hotkey"]})
 
 
+@pytest.mark.parametrize("name", ["MINER_SS58", "MINER_SEED"])
+def test_a_variable_that_the_secret_sets_is_refused(name: str) -> None:
+    values: dict[str, Any] = {"hotkeys": [HOTKEY], "extraEnv": [{"name": name, "value": HOTKEY}]}
+    with pytest.raises(helm_python.HelmRenderError, match=f"existingSecret sets {name}: remove it from extraEnv"):
+        render(values)
+    for without_secret in ({"existingSecret": ""}, {"subnet": True}):
+        assert pod({**values, **without_secret})[1]["env"][-1] == values["extraEnv"][0]
+
+
+def test_a_variable_that_is_set_twice_is_refused() -> None:
+    one, other = {"name": "HTTPS_PROXY", "value": "http://proxy.example"}, {"name": "NO_PROXY", "value": ".svc"}
+    with pytest.raises(helm_python.HelmRenderError, match="extraEnv sets HTTPS_PROXY twice"):
+        render({"extraEnv": [one, other, one]})
+    assert pod({"extraEnv": [one, other]})[1]["env"][-2:] == [one, other]
+
+
+def listen_variable(value: str) -> list[dict[str, str]]:
+    return [{"name": "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS", "value": value}]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"extraArgs": ["--web.listen-address", ":9000"]},
+        {"extraArgs": ["--log.format", "json", "--web.listen-address=0.0.0.0:100640"]},
+        {"extraArgs": ["--web.listen-address=unix:/run/exporter.sock"]},
+        {"extraEnv": listen_variable(":9000 :9001")},
+        # The flag replaces the variable.
+        {"extraArgs": ["--web.listen-address", ":9000"], "extraEnv": listen_variable(":10064")},
+    ],
+)
+def test_an_exporter_that_does_not_listen_on_the_port_of_the_probes_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match="The pod's port is 10064"):
+        render(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"extraArgs": ["--web.listen-address", "0.0.0.0:10064", "--log.format", "json"]},
+        {"extraArgs": ["--web.listen-address=:9000", "--web.listen-address=[::]:10064"]},
+        {"extraEnv": listen_variable(":10064 unix:/run/exporter.sock")},
+        {"extraEnv": listen_variable(":9000"), "extraArgs": ["--web.listen-address", ":10064"]},
+        {"extraEnv": [{"name": "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]},
+    ],
+)
+def test_an_exporter_may_listen_on_more_than_the_port_of_the_probes(values: dict[str, Any]) -> None:
+    assert objects(values)
+
+
+@pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/instance"])
+def test_a_label_by_which_the_pod_is_selected_cannot_change(key: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=f"podLabels cannot set {key}, because the chart sets it"):
+        render({"podLabels": {"team": "mining", key: "x"}})
+
+
+@pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version"])
+@pytest.mark.parametrize("part", ["serviceMonitor", "prometheusRule", "dashboards"])
+def test_a_label_that_the_chart_sets_cannot_be_set_twice(part: str, key: str) -> None:
+    values: dict[str, Any] = {"scrape": "serviceMonitor", "prometheusRule": {"enabled": True}}
+    labels = {**values.get(part, {}), "labels": {key: "x"}}
+    with pytest.raises(helm_python.HelmRenderError, match=rf"{part}\.labels cannot set {key}"):
+        render({**values, part: labels})
+
+
+@pytest.mark.parametrize("key", ["prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path"])
+def test_an_annotation_for_scraping_is_set_by_the_chart_or_by_the_values(key: str) -> None:
+    values = {"podAnnotations": {key: "x"}}
+    with pytest.raises(helm_python.HelmRenderError, match=f"podAnnotations cannot set {key}"):
+        render(values)
+    deployment = yaml.safe_load(render({**values, "scrape": "none"})["deployment.yaml"])
+    assert deployment["spec"]["template"]["metadata"]["annotations"] == {key: "x"}
+
+
+@pytest.mark.parametrize("key", ["port", "path", "interval", "scrapeTimeout"])
+def test_a_field_of_the_endpoint_that_the_chart_sets_cannot_be_set_twice(key: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=rf"serviceMonitor\.endpoint cannot set {key}"):
+        render({"scrape": "serviceMonitor", "serviceMonitor": {"endpoint": {key: "1m"}}})
+
+
 def test_hotkeys_reach_every_command_and_flags_the_server() -> None:
     args = ["--log.format", "json"]
     some = pod({"existingSecret": "", "hotkeys": [HOTKEY, OTHER], "extraArgs": args})[1]
