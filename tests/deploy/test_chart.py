@@ -41,6 +41,17 @@ EVERYTHING: dict[str, Any] = {
     "replicas": 2,
 }
 """Values that use every list and map that is empty in values.yaml."""
+NO_NAMES = [" ", "x\n  evil: y", "x\n", "Foo_Bar!", "a..b", "-a", "a" * 254]
+"""Texts that no object of Kubernetes can have as its name."""
+
+
+def objects(values: dict[str, Any], **installation: str) -> list[dict[str, Any]]:
+    """Return the objects that the chart makes, each of which Kubernetes' own schema accepts."""
+    texts = render(values, **installation)
+    found = [one for name, text in texts.items() if name.endswith(".yaml") for one in yaml.safe_load_all(text)]
+    for one in found:
+        validate(one)
+    return found
 
 
 def pod(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -106,11 +117,91 @@ def test_every_value_has_a_schema_and_is_explained() -> None:
         ({"podAnnotations": {"prometheus.io/scrape": True}}, "podAnnotations"),
         ({"resources": {"memory": "1Gi"}}, "memory"),
         ({"extraEnv": {"A": "b"}}, "extraEnv"),
+        ({"extraEnv": [{"name": "A", "value": 1}]}, "extraEnv"),
+        ({"image": {"repository": "a b"}}, "repository"),
+        ({"image": {"tag": " "}}, "tag"),
+        ({"podLabels": {"team": "a b"}}, "podLabels"),
+        ({"nodeSelector": {"disk": "a" * 64}}, "nodeSelector"),
+        ({"serviceMonitor": {"labels": {"release": "-a"}}}, "serviceMonitor"),
+        ({"prometheusRule": {"labels": {"release": "a\n"}}}, "prometheusRule"),
+        ({"dashboards": {"labels": {"grafana_dashboard": "a!"}}}, "dashboards"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(helm_python.HelmValuesError, match=named):
         render(values)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize("key", ["existingSecret", "priorityClassName", "fullnameOverride"])
+def test_a_name_that_kubernetes_refuses_is_refused(key: str, name: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=key):
+        render({key: name})
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize("key", ["imagePullSecrets", "extraVolumes", "extraVolumeMounts"])
+def test_a_name_in_a_list_that_kubernetes_refuses_is_refused(key: str, name: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=key):
+        render({key: [{"name": name}]})
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"fullnameOverride": "123"}, "fullnameOverride"),
+        ({"fullnameOverride": "a.b"}, "fullnameOverride"),
+        ({"networkPolicy": {"namespaces": ["a" * 64]}}, "namespaces"),
+        ({"networkPolicy": {"namespaces": ["a.b"]}}, "namespaces"),
+        ({"extraVolumes": [{"name": "a.b"}]}, "extraVolumes"),
+    ],
+)
+def test_a_name_that_only_another_kind_can_have_is_refused(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError, match=named):
+        render(values)
+
+
+def test_every_name_that_kubernetes_accepts_is_accepted() -> None:
+    values = {
+        "existingSecret": "a" * 253,
+        "priorityClassName": "1-a.b",
+        "fullnameOverride": "a" * 63,
+        "networkPolicy": {"namespaces": ["1" * 63]},
+        "imagePullSecrets": [{"name": "a.b-c.1"}],
+        "podLabels": {"team": "A_b.c-1", "empty": ""},
+        "image": {"repository": "registry.example:5000/a", "tag": f"1.2.3@sha256:{'0' * 64}"},
+    }
+    assert objects(values)
+
+
+@pytest.mark.parametrize("text", ["123", "1.5", "true", "null", "yes"])
+@pytest.mark.parametrize("key", ["existingSecret", "priorityClassName"])
+def test_a_name_that_looks_like_another_type_stays_a_text(key: str, text: str) -> None:
+    assert f': "{text}"' in json.dumps(objects({key: text}))
+
+
+@pytest.mark.parametrize("text", ["123", "true", "null", "yes"])
+def test_names_of_the_installation_that_look_like_another_type_stay_texts(text: str) -> None:
+    values: dict[str, Any] = {"networkPolicy": {"namespaces": [text]}, "fullnameOverride": "exporter"}
+    for one in objects(values, release=text, namespace=text):
+        assert one["metadata"]["namespace"] == text
+        assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == text
+        if one["kind"] == "NetworkPolicy":
+            (source,) = one["spec"]["ingress"][0]["from"]
+            assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": text}
+
+
+@pytest.mark.parametrize("text", ["true", "null", "yes"])
+def test_the_name_of_all_objects_that_looks_like_another_type_stays_a_text(text: str) -> None:
+    for one in objects({"fullnameOverride": text}):
+        assert one["metadata"]["name"].partition("-dashboard-")[0] == text
+
+
+@pytest.mark.parametrize("release", ["123", "a.b"])
+def test_a_release_whose_service_kubernetes_refuses_needs_another_name(release: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=f"{release}-chutes-exporter: set fullnameOverride"):
+        render({}, release=release)
+    assert objects({"fullnameOverride": "exporter"}, release=release)
 
 
 def test_the_whole_subnet_is_never_watched_by_accident() -> None:
@@ -146,6 +237,86 @@ def test_hotkeys_in_two_places_are_refused(more: dict[str, Any]) -> None:
         render({"hotkeys": [HOTKEY], **more})
     render(more)
     render({"hotkeys": [HOTKEY], "extraArgs": ["--hotkey-file", "/hotkey"]})
+
+
+@pytest.mark.parametrize("name", ["MINER_SS58", "MINER_SEED"])
+def test_a_variable_that_the_secret_sets_is_refused(name: str) -> None:
+    values: dict[str, Any] = {"hotkeys": [HOTKEY], "extraEnv": [{"name": name, "value": HOTKEY}]}
+    with pytest.raises(helm_python.HelmRenderError, match=f"existingSecret sets {name}: remove it from extraEnv"):
+        render(values)
+    for without_secret in ({"existingSecret": ""}, {"subnet": True}):
+        assert pod({**values, **without_secret})[1]["env"][-1] == values["extraEnv"][0]
+
+
+def test_a_variable_that_is_set_twice_is_refused() -> None:
+    one, other = {"name": "HTTPS_PROXY", "value": "http://proxy.example"}, {"name": "NO_PROXY", "value": ".svc"}
+    with pytest.raises(helm_python.HelmRenderError, match="extraEnv sets HTTPS_PROXY twice"):
+        render({"extraEnv": [one, other, one]})
+    assert pod({"extraEnv": [one, other]})[1]["env"][-2:] == [one, other]
+
+
+def listen_variable(value: str) -> list[dict[str, str]]:
+    return [{"name": "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS", "value": value}]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"extraArgs": ["--web.listen-address", ":9000"]},
+        {"extraArgs": ["--log.format", "json", "--web.listen-address=0.0.0.0:100640"]},
+        {"extraArgs": ["--web.listen-address=unix:/run/exporter.sock"]},
+        {"extraEnv": listen_variable(":9000 :9001")},
+        # The flag replaces the variable.
+        {"extraArgs": ["--web.listen-address", ":9000"], "extraEnv": listen_variable(":10064")},
+    ],
+)
+def test_an_exporter_that_does_not_listen_on_the_port_of_the_probes_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match="The pod's port is 10064"):
+        render(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"extraArgs": ["--web.listen-address", "0.0.0.0:10064", "--log.format", "json"]},
+        {"extraArgs": ["--web.listen-address=:9000", "--web.listen-address=[::]:10064"]},
+        {"extraEnv": listen_variable(":10064 unix:/run/exporter.sock")},
+        {"extraEnv": listen_variable(":9000"), "extraArgs": ["--web.listen-address", ":10064"]},
+        {"extraEnv": [{"name": "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]},
+    ],
+)
+def test_an_exporter_may_listen_on_more_than_the_port_of_the_probes(values: dict[str, Any]) -> None:
+    assert objects(values)
+
+
+@pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/instance"])
+def test_a_label_by_which_the_pod_is_selected_cannot_change(key: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=f"podLabels cannot set {key}, because the chart sets it"):
+        render({"podLabels": {"team": "mining", key: "x"}})
+
+
+@pytest.mark.parametrize("key", ["app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version"])
+@pytest.mark.parametrize("part", ["serviceMonitor", "prometheusRule", "dashboards"])
+def test_a_label_that_the_chart_sets_cannot_be_set_twice(part: str, key: str) -> None:
+    values: dict[str, Any] = {"scrape": "serviceMonitor", "prometheusRule": {"enabled": True}}
+    labels = {**values.get(part, {}), "labels": {key: "x"}}
+    with pytest.raises(helm_python.HelmRenderError, match=rf"{part}\.labels cannot set {key}"):
+        render({**values, part: labels})
+
+
+@pytest.mark.parametrize("key", ["prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path"])
+def test_an_annotation_for_scraping_is_set_by_the_chart_or_by_the_values(key: str) -> None:
+    values = {"podAnnotations": {key: "x"}}
+    with pytest.raises(helm_python.HelmRenderError, match=f"podAnnotations cannot set {key}"):
+        render(values)
+    deployment = yaml.safe_load(render({**values, "scrape": "none"})["deployment.yaml"])
+    assert deployment["spec"]["template"]["metadata"]["annotations"] == {key: "x"}
+
+
+@pytest.mark.parametrize("key", ["port", "path", "interval", "scrapeTimeout"])
+def test_a_field_of_the_endpoint_that_the_chart_sets_cannot_be_set_twice(key: str) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=rf"serviceMonitor\.endpoint cannot set {key}"):
+        render({"scrape": "serviceMonitor", "serviceMonitor": {"endpoint": {key: "1m"}}})
 
 
 def test_hotkeys_reach_every_command_and_flags_the_server() -> None:
@@ -202,10 +373,7 @@ def test_everything_that_can_be_set_reaches_the_pod() -> None:
     assert [port["port"] for port in policy["egress"][1]["ports"]] == [443, 8443]
     for config in yaml.safe_load_all(render(EVERYTHING)["dashboards.yaml"]):
         assert config["metadata"]["annotations"] == {"grafana_folder": "Chutes"}
-    for text in render(EVERYTHING).values():
-        for found in yaml.safe_load_all(text):
-            if isinstance(found, dict) and "kind" in found:
-                validate(found)
+    assert objects(EVERYTHING)
 
 
 def test_the_service_monitor_takes_more_of_the_endpoint() -> None:
@@ -246,7 +414,7 @@ def test_objects_have_the_name_of_the_release(release: str, values: dict[str, An
         if template.endswith(".yaml"):
             for found in yaml.safe_load_all(text):
                 assert found["metadata"]["name"].removesuffix("-dashboard-overview").startswith(name)
-                assert "app.kubernetes.io/name: chutes-exporter" in text
+                assert found["metadata"]["labels"]["app.kubernetes.io/name"] == "chutes-exporter"
     assert yaml.safe_load(render(values, release=release)["deployment.yaml"])["metadata"]["name"] == name
 
 
