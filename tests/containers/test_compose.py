@@ -1,17 +1,25 @@
-"""deploy/compose.yaml, run by compose on podman, without Grafana: Debian has no package of it."""
+"""deploy/compose.yaml, run by compose on podman as documented, but without Grafana: Debian has no package of it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chutes_exporter.commands.status import ACTION_NEEDED
+from chutes_exporter.config import Address
+from chutes_exporter.simulator import Simulator, Size, World
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.containers.documents import clone, commands, programs, shell
 from tests.containers.podman import fetch, inspect, podman, run, wait_for
 from tests.support import HOTKEY, ROOT
 
@@ -20,6 +28,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.containers
 
+COMMANDS = commands("installation.md", "compose")
+COMPOSE = 'shift; exec docker-compose "$@"'
+"""What `docker compose` does here: podman has no subcommand of its own that understands profiles."""
+IN_BACKGROUND = "--detach --wait"
+SMALL = Size(miners=6, active_miners=3, chutes=10)
 SERVICES = ("demo", "alertmanager", "prometheus")
 
 
@@ -56,23 +69,16 @@ def health_checks() -> Iterator[None]:
         thread.join()
 
 
-def compose(engine: dict[str, str], file: Path, *arguments: str) -> None:
-    command = ["docker-compose", "--file", str(file), "--profile", "demo", *arguments]
-    result = subprocess.run(
-        command, env=engine, capture_output=True, text=True, check=False, timeout=240, stdin=subprocess.DEVNULL
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 def ask(port: int, path: str) -> Any:
     return json.loads(fetch(f"http://127.0.0.1:{port}{path}"))
 
 
-def test_the_stack_comes_up_healthy_and_works_together(engine: dict[str, str]) -> None:
-    file = ROOT / "deploy" / "compose.yaml"
+def test_the_documented_demo_comes_up_healthy_and_works_together(engine: dict[str, str], tmp_path: Path) -> None:
+    start, remove = COMMANDS[:2]
+    environment = engine | programs(tmp_path / "bin", "", COMPOSE)
     try:
         with health_checks():
-            compose(engine, file, "up", "--detach", "--wait", *SERVICES)
+            shell(f"{start} {IN_BACKGROUND} {' '.join(SERVICES)}", environment, ROOT)
         for name in SERVICES:
             state = inspect("container", f"chutes-exporter-{name}-1")
             assert state["State"]["Health"]["Status"] == "healthy"
@@ -90,7 +96,33 @@ def test_the_stack_comes_up_healthy_and_works_together(engine: dict[str, str]) -
         wait_for(lambda: any(one["labels"]["alertname"] == "Watchdog" for one in ask(9093, "/api/v2/alerts")), 180)
         assert "chutes_miner_watched" in fetch("http://127.0.0.1:10064/metrics")
     finally:
-        compose(engine, file, "down", "--volumes", "--timeout=10")
+        shell(f"{remove} --timeout=10", environment, ROOT)
     assert podman("ps", "--all", "--quiet") == ""
     assert podman("volume", "ls", "--quiet") == ""
     assert podman("network", "ls", "--quiet").split() == ["podman"]
+
+
+async def test_the_documented_commands_lead_from_a_clone_to_the_status_of_a_miner(
+    engine: dict[str, str], tmp_path: Path
+) -> None:
+    fill_in, start, status = COMMANDS[2:]
+    directory = clone(tmp_path / "clone")
+    for name in ("alertmanager", "deploy", "grafana/dashboards", "grafana/provisioning", "prometheus"):
+        shutil.copytree(ROOT / name, directory / name, dirs_exist_ok=True)
+    # The address by which podman's containers reach this machine.
+    async with Simulator(World(start=time.time(), size=SMALL), listen=Address("", 0)) as simulator:
+        api = f"http://host.containers.internal:{simulator.url.rpartition(':')[2]}"
+        settings = f"MINER_SS58={HOTKEY}\nMINER_SEED={TEST_SEED}\nCHUTES_EXPORTER_API_URL={api}\n"
+        environment = engine | programs(tmp_path / "bin", settings, COMPOSE)
+        try:
+            with health_checks():
+                for command in (fill_in, f"{start} {IN_BACKGROUND} miner"):
+                    await asyncio.to_thread(shell, command, environment, directory)
+            needed = f"{status} || test $? = {ACTION_NEEDED}"
+            said = await asyncio.to_thread(shell, needed, environment, directory)
+        finally:
+            down = start.replace(" up", " down --volumes --timeout=10")
+            await asyncio.to_thread(shell, down, environment, directory)
+    assert said.startswith(HOTKEY)
+    assert (directory / "deploy" / ".env").stat().st_mode & 0o777 == 0o600
+    assert podman("ps", "--all", "--quiet") == ""
