@@ -14,7 +14,7 @@ DEV := $(VENV)/.dev-$(VERSION)
 .DEFAULT_GOAL := help
 .PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench bench-boards scaling peers lock deb sbom image release clean
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 install: $(RUNTIME) ## Install the exporter into .venv
@@ -76,7 +76,7 @@ pictures: $(DEV) ## Draw the dashboards with Grafana's components, grafana/pictu
 	@scripts/node-packages grafana/render --legacy-peer-deps
 	@$(BIN)/python -m tests.grafana.pictures $(ARGS)
 
-deploy: $(DEV) ## Write what deploy/ has of rules, dashboards, routing, scrape jobs and rendered manifests
+deploy: $(DEV) ## Generate the rules, dashboards, routing, scrape jobs and manifests in deploy/
 	@$(BIN)/python -m deploy.generate
 
 golden: $(DEV) ## Write the golden pages that tests compare with
@@ -85,13 +85,13 @@ golden: $(DEV) ## Write the golden pages that tests compare with
 sizes: $(DEV) ## Measure how large pages get, for docs/sizes.md
 	@$(BIN)/python -m benchmarks.sizes
 
-bench: $(DEV) ## Measure what is promised of speed and size, for docs/performance.md
+bench: $(DEV) ## Measure speed and memory against their bounds, for docs/performance.md
 	@$(BIN)/python -m benchmarks.bench
 
-scaling: $(DEV) ## Measure how cost grows with what there is, for docs/performance.md and docs/scaling-*.svg
+scaling: $(DEV) ## Measure cost by number of miners, chutes, GPUs, instances, keys and scrapers, for docs/performance.md and docs/scaling-*.svg
 	@$(BIN)/python -m benchmarks.scaling
 
-peers: $(DEV) ## Compare the exporter with others that serve such a page, for docs/performance.md
+peers: $(DEV) ## Compare the exporter with other programs that serve the same page, for docs/performance.md
 	@scripts/system-packages peers
 	@$(BIN)/python -m benchmarks.peers
 
@@ -114,7 +114,7 @@ image: ## Build the container image
 release: $(DEV) ## Write the files of a release to dist/: make release TAG=v1.2.3
 	@$(BIN)/python -m deploy.release "$(TAG)" $(ARGS)
 
-clean: ## Remove what the other targets made
+clean: ## Remove environments, caches and built packages
 	rm -rf .venv .venv-* grafana/display/node_modules grafana/render/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 $(RUNTIME): requirements.lock requirements-build.lock pyproject.toml scripts/venv

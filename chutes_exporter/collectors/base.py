@@ -144,7 +144,7 @@ _DEFAULTS = {
     "off": "off",
     "watched": "on if only configured hotkeys are watched",
     "few": "on if 1 to 16 hotkeys are configured",
-    "key": "on with a hotkey's seed",
+    "key": "on if a hotkey's seed is configured (not required)",
 }
 
 

@@ -108,7 +108,7 @@ def test_a_collector_says_when_it_is_on() -> None:
     assert collector(NODES).default_in_words == "on, with a hotkey's seed"
     assert collector(METAGRAPH, default="off").default_in_words == "off"
     assert collector(METAGRAPH, default="few").default_in_words.startswith("on if 1 to 16 ")
-    assert collector(METAGRAPH, default="key").default_in_words == "on with a hotkey's seed"
+    assert collector(METAGRAPH, default="key").default_in_words == "on if a hotkey's seed is configured (not required)"
     assert collector(METAGRAPH, default="watched").default_in_words.startswith("on if only configured ")
 
 

@@ -67,7 +67,11 @@ class Cluster:
         stored = {(one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]): one for one in self.objects()}
         for one in objects:
             validate(one)
-            stored[one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]] = one
+            key = one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]
+            # Labels that other commands have set stay.
+            if labels := stored[key]["metadata"].get("labels") if key in stored else None:
+                one["metadata"]["labels"] = {**labels, **one["metadata"].get("labels", {})}
+            stored[key] = one
         self._objects.write_text(json.dumps(list(stored.values())))
 
     def load(self, images: str) -> None:
@@ -162,11 +166,15 @@ def in_namespace(cluster: Cluster, namespace: str, command: Sequence[str]) -> No
             }:
                 raise SystemExit(f"connection refused: {remote}")
             asyncio.run(forward(int(local), int(cluster.port.read_text())))
-        case ["create", "configmap", name, source] if source.startswith("--from-file="):
-            data = {path.name: path.read_text() for path in Path(source.removeprefix("--from-file=")).iterdir()}
+        case ["create", "configmap", name, source, "--dry-run=client", "-o", "yaml"]:
+            folder = Path(source.removeprefix("--from-file="))
+            data = {path.name: path.read_text() for path in folder.iterdir()}
             meta = {"name": name, "namespace": namespace}
-            cluster.apply([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}])
-        case ["label", "configmap", name, label]:
+            # JSON is YAML, and is written and read much faster.
+            json.dump({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}, sys.stdout)
+        case ["apply", "--server-side", "-f", "-"]:
+            cluster.apply([json.load(sys.stdin)])
+        case ["label", "--overwrite", "configmap", name, label]:
             config = cluster.find("ConfigMap", name, namespace)
             key, _, value = label.partition("=")
             config["metadata"]["labels"] = {key: value}

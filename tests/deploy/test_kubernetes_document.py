@@ -111,6 +111,19 @@ def test_a_cluster_without_the_image_fails(tmp_path: Path) -> None:
         cluster.container(NAME, NAMESPACE)
 
 
+def test_the_commands_without_helm_also_upgrade(tmp_path: Path) -> None:
+    lines = [line for line in commands("Without Helm") if line.startswith("kubectl ")]
+    environment = install(tmp_path)
+    cluster = Cluster(tmp_path)
+    shell(lines, environment)
+    installed = cluster.objects()
+    older = cluster.find("ConfigMap", "chutes-exporter-dashboards", NAMESPACE)
+    cluster.apply([{**older, "data": {"chutes-older.json": "{}"}}])
+    assert cluster.objects() != installed
+    shell(lines, environment)
+    assert cluster.objects() == installed
+
+
 @pytest.mark.parametrize("heading", ["Prometheus Operator", "The whole subnet", "Public data of a miner"])
 def test_every_other_set_up_installs(heading: str, tmp_path: Path) -> None:
     (line,) = commands(heading)
