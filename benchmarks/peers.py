@@ -186,9 +186,9 @@ def main() -> None:
         compressed = asyncio.run(hour(api, gzipped=True, lines=True))
         in_process = asyncio.run(unchanged(api, count))
         serving = (own - in_process) * SCRAPES
-        row("chutes-exporter: nothing due", own)
+        row("chutes-exporter: all cached answers are fresh", own)
         row("chutes-exporter: with all requests to the API", (compressed + serving) / SCRAPES, compressed + serving)
-        row("prometheus-client, `generate_latest` of kept samples", peer(_GENERATE, str(kept), count=20))
+        row("prometheus-client, `generate_latest` of stored samples", peer(_GENERATE, str(kept), count=20))
         row("pushgateway, holding the page", pushgateway(kept, 50))
         row("the plain script, which asks the API at each scrape", peer(_PLAIN, api, TEST_SEED, count=5))
         with_tls, with_password = protected(api, count)

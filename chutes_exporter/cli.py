@@ -395,7 +395,7 @@ def demo(**flags: Any) -> None:
 @_log
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(**flags: Any) -> None:
-    """Request each endpoint once, and report what works, what fails and how to fix it.
+    """Request the endpoints, and report what works, what fails and how to fix it.
 
     check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
     not matter. The exit status is 0 if all checks pass, and 1 if one fails or a setting cannot be used.

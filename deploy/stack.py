@@ -29,7 +29,7 @@ ROOT: Final = Path(__file__).parent.parent
 _PATIENCE: Final = 60.0
 _LOOK_EVERY: Final = 0.5
 _INTERVALS: Final = {"scrape_interval": "15s", "scrape_timeout": "15s", "evaluation_interval": "15s"}
-"""Shorter than in prometheus.yml, so that the first alert fires within 3 minutes of the start."""
+"""Shorter than in prometheus.yml, so that the first alert besides Watchdog fires within 3 minutes of the start."""
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             sys.stdout.write(
                 f"exporter      http://{chosen.exporter}/  on a simulated subnet\n"
-                f"prometheus    http://{chosen.prometheus}/alerts  the first alert fires within 3 minutes\n"
+                f"prometheus    http://{chosen.prometheus}/alerts  Watchdog fires, and within 3 minutes another alert\n"
                 f"alertmanager  http://{chosen.alertmanager}/  its receivers are placeholders\n"
                 f"Logs and data are in {directory}. Press Ctrl-C to stop all.\n"
                 f"{_commands(directory / 'exporter.log')}"

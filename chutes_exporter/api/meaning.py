@@ -109,17 +109,30 @@ JobState = Literal["waiting", "stuck", "finished"]
 """State of a job without an instance. A stuck job was claimed by a miner whose instance is gone."""
 
 
+def total(values: Iterable[float | None]) -> float | None:
+    """Return the sum, or None if a value is unknown or the sum is too large for a number."""
+    numbers: list[float] = []
+    for value in values:
+        if value is None:
+            return None
+        numbers.append(value)
+    try:
+        found = math.fsum(numbers)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
 def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
     """Return each seat's share of the incentive, 0 to 1, by hotkey.
 
     The result is empty if the incentive of a seat is unknown, or if no seat has any.
     """
     incentives = {node.hotkey: node.incentive for node in nodes}
-    known = {hotkey: value for hotkey, value in incentives.items() if value is not None}
-    total = math.fsum(known.values())
-    if len(known) < len(incentives) or total <= 0:
+    everything = total(incentives.values())
+    if everything is None or everything <= 0:
         return {}
-    return {hotkey: value / total for hotkey, value in known.items()}
+    return {hotkey: value / everything for hotkey, value in incentives.items() if value is not None}
 
 
 def consensus_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
@@ -404,11 +417,13 @@ def nvidia_uuid(gpu_id: str) -> str | None:
 def active_rates(instances: Iterable[ActiveInstance]) -> dict[str, float] | None:
     """Return the compute units that each miner's active instances earn per second, by hotkey.
 
-    None if the miner or compute multiplier of an instance is unknown.
+    None if the miner or compute multiplier of an instance is unknown, or a sum is too large for a number.
     """
     by_hotkey: dict[str, list[float]] = defaultdict(list)
     for one in instances:
         if one.miner_hotkey is None or one.compute_multiplier is None:
             return None
         by_hotkey[one.miner_hotkey].append(one.compute_multiplier)
-    return {hotkey: math.fsum(multipliers) for hotkey, multipliers in by_hotkey.items()}
+    rates = {hotkey: total(multipliers) for hotkey, multipliers in by_hotkey.items()}
+    known = {hotkey: rate for hotkey, rate in rates.items() if rate is not None}
+    return known if len(known) == len(rates) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
+from chutes_exporter.api.meaning import total
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES
 

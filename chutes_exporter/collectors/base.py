@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -85,12 +84,6 @@ def distinct(records: list[R], identity: Callable[[R], object], out: Samples) ->
         if found.setdefault(identity(record), record) is not record:
             out.duplicates += 1
     return list(found.values())
-
-
-def total(values: Sequence[float | None]) -> float | None:
-    """Return the sum, or None if a value is unknown."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) if len(known) == len(values) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="maintenance",
-    summary="the maintenance window for TEE servers, and which of the miner's servers need the upgrade",
+    summary="the maintenance window for TEE servers (confidential computing), and which of them need the upgrade",
     feeds=(MAINTENANCE,),
     metrics=METRICS,
     collect=collect,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import active_rates, instance_state
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
+from chutes_exporter.api.meaning import active_rates, instance_state, total
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
 
@@ -43,7 +42,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         hotkey: rates.get(hotkey, 0.0) + (disabled.get(hotkey) or 0.0)
         for hotkey in scored & (rates.keys() | disabled.keys() | scope.watched)
     }
-    everybody = math.fsum(earned.values())
+    everybody = total(earned.values())
     for hotkey in sorted(earned):
         if everybody and scope.exports(hotkey, active=earned[hotkey] > 0):
             out.add(HEADING, earned[hotkey] / everybody, hotkey)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct, total
+from chutes_exporter.api.meaning import total
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
 

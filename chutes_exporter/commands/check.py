@@ -1,4 +1,4 @@
-"""The command ``check``: requests each endpoint once and reports the results with advice."""
+"""The command ``check``: requests the endpoints and reports the results with advice."""
 
 from __future__ import annotations
 

@@ -40,6 +40,20 @@ def seats(*fields: dict[str, Any]) -> list[MetagraphNode]:
     return [read(MetagraphNode, hotkey=f"h{number}", **of_seat) for number, of_seat in enumerate(fields)]
 
 
+def test_a_sum_is_unknown_where_a_part_is_or_no_number_is_large_enough() -> None:
+    assert meaning.total([0.1] * 10) == 1
+    assert meaning.total([]) == 0
+    assert meaning.total([1.0, None]) is None
+    assert meaning.total([1e308, 1e308]) is None
+    assert meaning.total([1e308, float("inf")]) is None
+
+
+def test_rates_are_unknown_where_their_sum_is_too_large() -> None:
+    instances = [ActiveInstance(instance_id=str(n), miner_hotkey="a", compute_multiplier=1e308) for n in range(2)]
+    assert meaning.active_rates(instances[:1]) == {"a": 1e308}
+    assert meaning.active_rates(instances) is None
+
+
 def test_a_share_of_the_incentive_is_the_same_on_both_scales() -> None:
     raw = seats({"incentive": 16384.0}, {"incentive": 49149.0}, {"incentive": 0.0})
     scaled = seats({"incentive": 0.25}, {"incentive": 0.75}, {"incentive": 0.0})

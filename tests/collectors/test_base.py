@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.api.records import Instance
 from chutes_exporter.collectors import COLLECTORS, Collector, Cost, MinersChoice, Scope
-from chutes_exporter.collectors.base import Answers, distinct, total
+from chutes_exporter.collectors.base import Answers, distinct
 from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, METAGRAPH, NODES
 from tests.collectors.support import UNREADABLE, answer
@@ -63,12 +63,6 @@ def test_the_first_record_of_each_identity_stays_and_the_others_are_counted() ->
     records: list[tuple[str, int]] = [("a", 1), ("b", 2), ("a", 3), ("a", 4)]
     assert distinct(records, lambda record: record[0], out) == [("a", 1), ("b", 2)]
     assert out.duplicates == 2
-
-
-def test_a_sum_is_unknown_where_a_part_is() -> None:
-    assert total([0.1] * 10) == 1
-    assert total([]) == 0
-    assert total([1.0, None]) is None
 
 
 def test_a_cost_is_the_sum_over_what_it_grows_with() -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import chutes_exporter
 from chutes_exporter.simulator import DemoWorld, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, ROOT, RULES, parse_page, series
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.readme
 
 TEXT = (ROOT / "README.md").read_text()
+INSTALLATION = (ROOT / "docs" / "installation.md").read_text()
 DEBIAN = Path(os.environ.get("CHUTES_EXPORTER_TEST_ROOT", "/"))
 """The root of the new Debian, with the project in /root/chutes-exporter."""
 PAGE = "http://127.0.0.1:10064/metrics"
@@ -182,6 +184,11 @@ def follow_without_a_demo(api: str, log: Path) -> None:
         with serving(command, api, log) as process:
             page = parse_page(wait_for(PAGE, process, log).text)
             assert (series("chutes_miner_watched", hotkey=HOTKEY) in page) == (command == MINER)
+    # Another way to install it, which docs/installation.md has.
+    (block,) = re.findall(r"^```sh\n(python3 -m venv .*?)^```", INSTALLATION, re.DOTALL | re.MULTILINE)
+    for command in block.splitlines():
+        said = run(command, api, log)
+    assert said == f"chutes-exporter {chutes_exporter.__version__}\n"
     # What the README says about Prometheus is valid, with the rules where it copies them.
     (config,) = blocks("yaml")
     (DEBIAN / "etc/prometheus/prometheus.yml").write_text(config)
