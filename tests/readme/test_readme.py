@@ -186,9 +186,10 @@ def follow_without_a_demo(api: str, log: Path) -> None:
             assert (series("chutes_miner_watched", hotkey=HOTKEY) in page) == (command == MINER)
     # Another way to install it, which docs/installation.md has.
     (block,) = re.findall(r"^```sh\n(python3 -m venv .*?)^```", INSTALLATION, re.DOTALL | re.MULTILINE)
-    for command in block.splitlines():
-        said = run(command, api, log)
-    assert said == f"chutes-exporter {chutes_exporter.__version__}\n"
+    *installing, version = block.splitlines()
+    for command in installing:
+        run(command, api, log)
+    assert run(version, api, log) == f"chutes-exporter {chutes_exporter.__version__}\n"
     # What the README says about Prometheus is valid, with the rules where it copies them.
     (config,) = blocks("yaml")
     (DEBIAN / "etc/prometheus/prometheus.yml").write_text(config)
