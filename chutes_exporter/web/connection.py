@@ -108,11 +108,15 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         transport: asyncio.Transport | None = self.transport  # None until it is set up
         return transport is not None and transport.is_closing()
 
+    def _is_drained(self) -> bool:
+        """Return whether the connection stays open and nothing waits in this process for the client."""
+        # A TLS transport that is closing has no size.
+        return not self.is_closing() and not self.transport.get_write_buffer_size()
+
     def check(self) -> None:
         """Cut the connection if its client is too slow."""
         # Uvicorn closes idle connections.
-        is_idle = self._is_idle and not self.transport.get_write_buffer_size()
-        if is_idle or not self.waits_for_client():
+        if (self._is_idle and self._is_drained()) or not self.waits_for_client():
             return
         now = self.loop.time()
         reads = 0.0 if self.read_since is None else now - self.read_since
@@ -137,9 +141,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
 
     def shutdown(self) -> None:
         """Close the connection after the present answer, or now if there is none."""
-        is_idle = not self.is_working() and not self.transport.get_write_buffer_size()
+        owes_nothing = not self.is_working() and self._is_drained()
         super().shutdown()
-        if is_idle:
+        if owes_nothing:
             # With TLS, it would wait for the client to say goodbye.
             self.transport.abort()
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.containers
 
 COMMANDS = commands("installation.md", "compose")
 COMPOSE = 'shift; exec docker-compose "$@"'
-"""What `docker compose` does here: podman has no subcommand of its own that understands profiles."""
+"""The program that stands for `docker compose`, in the shell's language."""
 IN_BACKGROUND = "--detach --wait"
 SMALL = Size(miners=6, active_miners=3, chutes=10)
 SERVICES = ("demo", "alertmanager", "prometheus")

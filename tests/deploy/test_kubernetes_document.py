@@ -100,6 +100,14 @@ async def test_at_most_ten_lines_lead_to_the_first_metric(way: str, tmp_path: Pa
         for name, text in found["data"].items()
     }
     assert dashboards == {f"{board.uid}.json": (DASHBOARDS / f"{board.uid}.json").read_text() for board in BOARDS}
+    if way == "without helm":
+        # The same commands upgrade it.
+        installed = cluster.objects()
+        older = next(found for found in installed if found["metadata"].get("labels", {}).get("grafana_dashboard"))
+        cluster.apply([{**older, "data": {"chutes-older.json": "{}"}}])
+        assert cluster.objects() != installed
+        await asyncio.to_thread(shell, installing, environment)
+        assert cluster.objects() == installed
 
 
 def test_a_cluster_without_the_image_fails(tmp_path: Path) -> None:
@@ -109,19 +117,6 @@ def test_a_cluster_without_the_image_fails(tmp_path: Path) -> None:
     shell([line for line in commands("The first metric") if line.startswith("helm ")], environment)
     with pytest.raises(SystemExit, match="ErrImagePull"):
         cluster.container(NAME, NAMESPACE)
-
-
-def test_the_commands_without_helm_also_upgrade(tmp_path: Path) -> None:
-    lines = [line for line in commands("Without Helm") if line.startswith("kubectl ")]
-    environment = install(tmp_path)
-    cluster = Cluster(tmp_path)
-    shell(lines, environment)
-    installed = cluster.objects()
-    older = cluster.find("ConfigMap", "chutes-exporter-dashboards", NAMESPACE)
-    cluster.apply([{**older, "data": {"chutes-older.json": "{}"}}])
-    assert cluster.objects() != installed
-    shell(lines, environment)
-    assert cluster.objects() == installed
 
 
 @pytest.mark.parametrize("heading", ["Prometheus Operator", "The whole subnet", "Public data of a miner"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import time
@@ -16,6 +17,7 @@ from starlette.routing import Route
 
 from chutes_exporter.config import Address, ConfigError
 from chutes_exporter.web.config_file import load_web_config
+from chutes_exporter.web.connection import Connection
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from chutes_exporter.web.tls import CURVES, CurrentContext, ServerContext
 
@@ -246,6 +248,16 @@ async def test_a_client_that_does_not_say_goodbye_does_not_delay_the_end(pki: Pk
             began = time.monotonic()
         # Less than the seconds for which unfinished requests may go on.
         assert time.monotonic() - began < 5
+
+
+async def test_a_connection_that_is_closing_can_be_checked(pki: Pki, write: Write) -> None:
+    async with encrypted(write(TLS)) as (url, _), httpx.AsyncClient(verify=pki.client()) as client:
+        assert (await client.get(url)).text == "hello"
+        (connection,) = [one for one in gc.get_objects() if isinstance(one, Connection) and one in one.connections]
+        connection.check()
+        for _ in range(2):
+            connection.transport.close()
+            connection.check()
 
 
 async def test_unfinished_handshakes_do_not_block_other_clients(pki: Pki, write: Write) -> None:
