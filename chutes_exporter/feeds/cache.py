@@ -251,14 +251,11 @@ class FeedCache:
             state.failures = 0
             state.last_success = at
             state.fresh_until = monotonic_at + feed.ttl
-            if self._states.get(feed) is state:
-                self._snapshots[feed] = snapshot = Snapshot(answer, self._version, at, monotonic_at)
-                state.fresh = Reading(snapshot, "hit")
-                self._drop_old_readings()
-        finally:
-            # A forgotten feed may have another request by now.
-            if self._flights.get(feed) is asyncio.current_task():
-                del self._flights[feed]
+            self._snapshots[feed] = snapshot = Snapshot(answer, self._version, at, monotonic_at)
+            state.fresh = Reading(snapshot, "hit")
+            self._drop_old_readings()
+        # Not if it was cancelled: a forgotten feed may have another request by now.
+        del self._flights[feed]
         now = state.up, state.missing
         first_success = before == (None, False) and state.up
         if self._on_change is not None and now != before and not first_success:
@@ -290,6 +287,7 @@ class FeedCache:
     async def aclose(self) -> None:
         """Cancel the requests in flight."""
         flights = list(self._flights.values())
+        self._flights.clear()
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)

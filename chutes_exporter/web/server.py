@@ -304,6 +304,9 @@ async def serving(
         patience: Seconds after which ``hurry`` is called at the end.
         hurry: Makes unfinished requests answer at once with the known data.
         limits: Limits for the connections.
+
+    Raises:
+        Exception: The server has a bug, and ends: a process that answers nobody is worse than one that is restarted.
     """
     config = Config(
         app,
@@ -320,9 +323,15 @@ async def serving(
     )
     server = _Server(config, sockets, context, limits)
     running = asyncio.create_task(server.run())
+    caller = asyncio.current_task()
+    running.add_done_callback(lambda task: None if task.cancelled() or caller is None else caller.cancel())
     try:
         # The sockets listen already. Connections wait in the backlog until the server is ready.
         yield
+    except asyncio.CancelledError:
+        if running.done():
+            running.result()
+        raise
     finally:
         running.cancel()
         impatience = asyncio.get_running_loop().call_later(patience, hurry or (lambda: None))

@@ -241,6 +241,28 @@ async def test_a_client_that_closed_its_sending_side_gets_the_answer() -> None:
             await gone(writer)
 
 
+async def test_a_bug_of_the_server_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "formatdate", lambda *_, **__: 1 / 0)
+    with open_socket(Address("127.0.0.1", 0)) as opened, pytest.raises(ZeroDivisionError):
+        async with serving(Starlette(), [opened], grace=1):
+            await asyncio.sleep(60)
+
+
+async def test_a_program_that_is_cancelled_ends_its_server() -> None:
+    async def serve() -> None:
+        with open_socket(Address("127.0.0.1", 0)) as opened:
+            async with serving(Starlette(), [opened], grace=1):
+                started.set()
+                await asyncio.sleep(60)
+
+    started = asyncio.Event()
+    task = asyncio.create_task(serve())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_a_slow_reader_gets_the_whole_answer() -> None:
     async def large(_request: Request) -> Response:
         return PlainTextResponse(b"x" * 30_000_000)
