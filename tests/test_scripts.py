@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,7 +30,8 @@ def test_an_interrupted_installation_leaves_no_rule_that_forbids_services(tmp_pa
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     process = subprocess.Popen(
-        ["/bin/sh", str(path), "a-package"],
+        # nohup, for example, lets the tests ignore SIGHUP, and a shell cannot handle what it ignores from the start.
+        ["env", "--default-signal=INT,TERM,HUP", "/bin/sh", str(path), "a-package"],
         env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(temporary)},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -45,6 +47,7 @@ def test_an_interrupted_installation_leaves_no_rule_that_forbids_services(tmp_pa
             os.killpg(process.pid, number)
             assert process.wait(timeout=60) == 130
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert not policy.exists()
     assert list(temporary.iterdir()) == []
