@@ -25,6 +25,7 @@ from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator import Fault, Simulator, Size
 from chutes_exporter.simulator import World as Simulated
+from chutes_exporter.simulator.answers import maintenance
 from chutes_exporter.simulator.world import HOUR
 from grafana.boards import BOARDS
 from grafana.parts import ANNOTATION, VARIABLES
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from tests.support import Labels
 
 JOB: Final = "chutes"
+ACTIVE: Final = 6
+"""How many miners of a world have GPUs."""
 SETTLED: Final = "time() - max(chutes_feed_last_success_timestamp_seconds) > 4"
 """True while no answer is so new that rules, which are evaluated every second one after the other, can lack it."""
 RULES: Final[dict[str, dict[str, Any]]] = {
@@ -168,6 +171,18 @@ class Tried(OddWorld):
         return [replace(job, tried_by=(self.miners[0].hotkey, *job.tried_by)) for job in super().jobs(now)]
 
 
+class Untried(Simulated):
+    """A world whose first miners have tried no job, and hold none that is stuck. Few worlds are so by chance."""
+
+    def jobs(self, now: float) -> list[Job]:
+        first = {miner.hotkey for miner in self.miners[:ACTIVE]}
+        return [
+            job
+            for job in super().jobs(now)
+            if not first & set(job.tried_by) and not (job.stuck and job.miner is not None and job.miner.hotkey in first)
+        ]
+
+
 def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
     instances = world.instances(now, miner.hotkey)
     earning = {gpu.uuid for one in instances for gpu in one.gpus if one.active(now)}
@@ -176,6 +191,8 @@ def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
         and earning == {gpu.uuid for gpu in miner.gpus}
         and not any(gpu.error(now) for gpu in miner.gpus)
         and not any(server.maintenance_pending(now) for server in miner.servers)
+        # A server that is not upgraded yet stands in orange.
+        and not any(one["needs_upgrade"] for one in maintenance(world, miner, now)["servers"])
         # Data that only some servers and instances have.
         and any(one.chute.public and one.active(now) for one in instances)
         and any(server.version for server in miner.servers)
@@ -250,21 +267,21 @@ def _offers(world: Simulated, now: float) -> bool:
 def _search(kind: World) -> tuple[Simulated, Miner]:
     """Find a world, and whom to watch in it, that is what it must be now and for the next minutes."""
     now = time.time()
-    active = 6
-    size = Size(miners=64, active_miners=active, chutes=40, servers=6, other_servers=3)
-    fits, make, first, last = _healthy, Simulated, 1, active
+    size = Size(miners=64, active_miners=ACTIVE, chutes=40, servers=6, other_servers=3)
+    make: type[Simulated] = Untried
+    fits, first, last = _healthy, 1, ACTIVE
     if kind is World.SICK:
         # Troubles are rare: many servers have some. The first miner is the same among few and among all.
         size = Size(miners=1, active_miners=1, chutes=40, servers=40, other_servers=3)
         fits, make, first, last = _sick, Tried, 0, 1
     elif kind is World.EMPTY:
-        fits, first, last = lambda *_: True, active, active + 1
+        fits, first, last = lambda *_: True, ACTIVE, ACTIVE + 1
     for seed in range(2000):
         world = make(seed=seed, start=now, size=size)
         for miner in world.miners[first:last]:
             if all(fits(world, miner, now + later) and _offers(world, now + later) for later in (0, 60, 120)):
                 if kind is World.SICK:
-                    world = make(seed=seed, start=now, size=replace(size, miners=256, active_miners=active))
+                    world = make(seed=seed, start=now, size=replace(size, miners=256, active_miners=ACTIVE))
                 return world, world.by_hotkey[miner.hotkey]
     raise AssertionError(f"no world is {kind}")
 
