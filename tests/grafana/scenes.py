@@ -177,9 +177,9 @@ class Untried(Simulated):
     def jobs(self, now: float) -> list[Job]:
         first = {miner.hotkey for miner in self.miners[:ACTIVE]}
         return [
-            job
+            replace(job, tried_by=tuple(hotkey for hotkey in job.tried_by if hotkey not in first))
             for job in super().jobs(now)
-            if not first & set(job.tried_by) and not (job.stuck and job.miner is not None and job.miner.hotkey in first)
+            if not (job.stuck and job.miner is not None and job.miner.hotkey in first)
         ]
 
 
@@ -265,7 +265,7 @@ def _offers(world: Simulated, now: float) -> bool:
 
 
 def _search(kind: World) -> tuple[Simulated, Miner]:
-    """Find a world, and whom to watch in it, that is what it must be now and for the next minutes."""
+    """Find a world, and whom to watch in it, that is what it must be from a minute ago to the next minutes."""
     now = time.time()
     size = Size(miners=64, active_miners=ACTIVE, chutes=40, servers=6, other_servers=3)
     make: type[Simulated] = Untried
@@ -279,7 +279,8 @@ def _search(kind: World) -> tuple[Simulated, Miner]:
     for seed in range(2000):
         world = make(seed=seed, start=now, size=size)
         for miner in world.miners[first:last]:
-            if all(fits(world, miner, now + later) and _offers(world, now + later) for later in (0, 60, 120)):
+            # Some answers are a minute old at first, and stay fresh.
+            if all(fits(world, miner, now + later) and _offers(world, now + later) for later in (-60, 0, 60, 120)):
                 if kind is World.SICK:
                     world = make(seed=seed, start=now, size=replace(size, miners=256, active_miners=ACTIVE))
                 return world, world.by_hotkey[miner.hotkey]
