@@ -25,7 +25,7 @@ from grafana.boards import BOARDS
 from grafana.parts import VARIABLES
 from grafana.worlds import World as Kind
 from tests.alertmanager.test_routing import SIGNED, alertmanager
-from tests.grafana.scenes import Answers, ask_everything, scene
+from tests.grafana.scenes import JOB, Answers, ask_everything, scene
 from tests.support import HOTKEY, ROOT, RULES, Prometheus, fast_rules, free_port, until, watching
 
 if TYPE_CHECKING:
@@ -174,8 +174,12 @@ async def test_the_queries_of_boards_and_rules_hold_in_a_store_that_prometheus_w
             known = await asyncio.to_thread(ask_everything, found)
             await asyncio.to_thread(import_history, url, directory / "history.om")
             store = Prometheus(directory, url=url)
-            # What Prometheus knew at that moment has arrived.
+            # What Prometheus knew at that moment has arrived. For up to 10 seconds, the store does not find series that
+            # only the history has.
             await asyncio.to_thread(store.wait_for, f"min(timestamp(up)) > {known.at}")
+            count = f'count(last_over_time({{job="{JOB}"}}[1d]))'
+            (series,) = (await asyncio.to_thread(found.prometheus.query, count)).values()
+            await asyncio.to_thread(store.wait_for, f"{count} >= {series}")
             store.at = known.at
             stored = await asyncio.to_thread(ask_everything, replace(found, prometheus=store))
     assert known.errors == {}
