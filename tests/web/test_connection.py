@@ -258,7 +258,7 @@ async def test_a_slow_reader_holds_little_more_than_a_portion() -> None:
     assert PORTION_BYTES / 2 < max(sizes) <= PORTION_BYTES + 64 * 1024
 
 
-@pytest.mark.parametrize("request_bytes", [GET, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")])
+@pytest.mark.parametrize("request_bytes", [GET, GET * 2], ids=["one request", "two, of which one is answered"])
 async def test_the_answer_to_a_client_that_sends_nothing_more_is_the_last(request_bytes: bytes) -> None:
     hold = asyncio.Event()
     app = Answers(hold)
