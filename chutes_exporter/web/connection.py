@@ -167,14 +167,14 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         if not was_working:
             self.since = self.loop.time()
         # Pipelined requests and bodies that are still on their way are not read: the connection ends with this answer.
-        if self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:
+        more = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
+        if more and self.cycle.keep_alive:
             self._answer_last()
 
     def _answer_last(self) -> None:
         """Let the connection end with the present answer."""
-        if self.cycle.keep_alive:
-            self.cycle.keep_alive = False
-            self.headers.append((b"connection", b"close"))
+        self.cycle.keep_alive = False
+        self.headers.append((b"connection", b"close"))
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's says nothing, and the connection is closed
         """Return whether the connection stays open although the client sends nothing more."""
