@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.feeds.cache import FeedCache
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.feeds.table import SCORES
+from chutes_exporter.feeds.table import METRICS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, served, watching
@@ -89,15 +88,18 @@ async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simu
 
 
 async def test_an_answer_of_more_than_a_sixth_of_the_memory_can_be_requested_again() -> None:
-    async def scores(_request: Request) -> Response:
-        return Response(json.dumps({"final_scores": {f"{number:x}": number / 7 for number in range(20_000)}}))
+    body = b"".join(b'data: {"chute_id": "%d", "utilization": 0.5}\n\n' % number for number in range(5_000))
 
-    feed = replace(SCORES, ttl=0)
-    async with served(Starlette(routes=[Route("/miner/scores", scores)])) as url:
+    async def metrics(_request: Request) -> Response:
+        return Response(body)
+
+    feed = replace(METRICS, ttl=0, doubts=(), check=None, evidence=())
+    async with served(Starlette(routes=[Route("/miner/metrics/", metrics)])) as url:
         async with ChutesClient(url, timeout=5) as client:
-            kept = (await client.scores()).kept
+            kept = (await client.fetch(feed.endpoint)).kept
             assert kept is not None
-        async with ChutesClient(url, timeout=5, max_memory=kept.size * 11 // 2) as client:
+        # Records of a stream take memory one by one, so that two answers have room, but not in a third.
+        async with ChutesClient(url, timeout=5, max_memory=kept.size * 9 // 2) as client:
             requests = Requests(client, tuned=lambda feed: feed, on_answer=lambda *_: None)
             requests.cache = FeedCache(requests.ask)
             for _ in range(3):
