@@ -488,7 +488,7 @@ def query(endpoint: str, **flags: Any) -> None:
         raise click.UsageError("--json and --csv exclude each other: use only one")
     form = "json" if flags["as_json"] else "csv" if flags["as_csv"] else "table"
     # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
-    chosen = () if source_of("hotkey") != "--hotkey" else flags["hotkey"]
+    chosen = flags["hotkey"] if source_of("hotkey") == "--hotkey" else ()
     hotkeys = tuple(hotkey.strip() for hotkey in chosen)
     options = QueryOptions(hotkeys, flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
     settings = _settings_with_warnings(flags)

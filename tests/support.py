@@ -208,6 +208,22 @@ def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
     return make_settings(api_url=url, credentials=Credentials(keys or (KEY,), (), ()), **more)
 
 
+def shell(command: str, environment: Mapping[str, str], directory: Path = ROOT) -> str:
+    """Run a documented command, or several lines in one shell; returns what they print."""
+    result = subprocess.run(
+        ["/bin/sh", "-ec", command],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
+    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
+    return result.stdout
+
+
 def endpoint_names() -> list[str]:
     """Return the names of all endpoints of the API."""
     return [endpoint.name for endpoint in ENDPOINTS]

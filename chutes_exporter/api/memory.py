@@ -188,7 +188,7 @@ class Claim:
             TooLargeError: The budget is used up, or the kept answers of the endpoint take too much.
         """
         self.add(size - self.size)
-        return self._budget._keep(self, replaced)  # noqa: SLF001
+        return self._budget._keep(self, replaced)  # noqa: SLF001 - two halves of one thing
 
     def cancel(self) -> None:
         """Free the memory for others and cancel the request."""

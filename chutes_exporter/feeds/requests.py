@@ -97,11 +97,7 @@ class Requests:
 
     async def _request(self, feed: Feed[Any], *doubted: Kept | None) -> Answer[Any]:
         endpoint, hotkey = feed.endpoint, feed.hotkey
-        cached = self.cache.peek(feed)
-        known = (*doubted, None if cached is None else cached.answer.kept)
-        # Without the answer itself, whose maximum age may be over before the request is.
-        del cached
-        replaced = [one for one in known if one is not None]
+        replaced = [one for one in (*doubted, self._cached_memory(feed)) if one is not None]
         try:
             if not endpoint.signed:
                 params = stats_params(hotkey or None, per_chute=True) if feed.per_chute else None
@@ -121,6 +117,11 @@ class Requests:
                 # A miner does not lose its history. The service lost its cache.
                 raise doubt.DoubtedError("no_history", feed.ttl) from None
             return Answer.nothing(feed.value_if_404)
+
+    def _cached_memory(self, feed: Feed[Any]) -> Kept | None:
+        # Not the answer itself: its maximum age may be over before the request is.
+        cached = self.cache.peek(feed)
+        return None if cached is None else cached.answer.kept
 
     async def _request_with_any_key(self, feed: Feed[Any], replaced: Sequence[Kept]) -> Answer[Any]:
         """Request platform-wide data. If the API refuses a key, try the next one."""

@@ -212,12 +212,10 @@ class Renderer:
 
     def _belongs_to_main(self, entry: Entry, block: _Block) -> bool:
         """Return whether the main page shows these lines, too. All of its lines together have a limit."""
-        kept = self._main_blocks.values()
-        return (
-            entry in self._main_entries
-            and sum(one.samples for one in kept if one.families is not None) + block.samples <= self._max_series
-            and sum(one.size for one in kept if one.families is not None) + block.size <= self._max_bytes
-        )
+        kept = [one for one in self._main_blocks.values() if one.families is not None]
+        samples = self._max_series - sum(one.samples for one in kept)
+        size = self._max_bytes - sum(one.size for one in kept)
+        return entry in self._main_entries and block.fits(samples, size)
 
     def _cached_block(self, entry: Entry, versions: tuple[int, ...]) -> _Block | None:
         # Lines that the main page has no room for may be those of another page.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 from tests.support import ROOT
@@ -30,7 +29,7 @@ def programs(directory: Path, settings: str, docker: str = 'exec podman "$@"') -
 
     Args:
         directory: A new folder for them.
-        settings: What that person writes.
+        settings: The text that this person writes.
         docker: What `docker` does, in the shell's language.
 
     Returns:
@@ -42,21 +41,6 @@ def programs(directory: Path, settings: str, docker: str = 'exec podman "$@"') -
         (directory / name).write_text(f"#!/bin/sh\n{text}\n")
         (directory / name).chmod(0o755)
     return {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"}
-
-
-def shell(command: str, environment: dict[str, str], directory: Path) -> str:
-    result = subprocess.run(
-        ["/bin/sh", "-ec", command],
-        env=environment,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
-    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
-    return result.stdout
 
 
 def clone(directory: Path) -> Path:

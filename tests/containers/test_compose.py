@@ -19,9 +19,9 @@ from chutes_exporter.commands.status import ACTION_NEEDED
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.containers.documents import clone, commands, programs, shell
+from tests.containers.documents import clone, commands, programs
 from tests.containers.podman import fetch, inspect, podman, run, wait_for
-from tests.support import HOTKEY, ROOT
+from tests.support import HOTKEY, ROOT, shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ from chutes_exporter.commands.status import ACTION_NEEDED
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.containers.documents import clone, commands, lines, programs, shell
+from tests.containers.documents import clone, commands, lines, programs
 from tests.containers.podman import podman
-from tests.support import HOTKEY
+from tests.support import HOTKEY, shell
 
 if TYPE_CHECKING:
     from pathlib import Path

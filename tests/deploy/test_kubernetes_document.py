@@ -19,7 +19,8 @@ from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
 from tests.deploy.cluster import Cluster, install, secret
 from tests.deploy.test_kubernetes import DOCUMENT, commands
-from tests.support import HOTKEY, ROOT, free_port
+from tests.support import HOTKEY, free_port
+from tests.support import shell as run_in_shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,18 +31,7 @@ NAME, NAMESPACE = "chutes-exporter", "chutes"
 
 def shell(lines: Sequence[str], environment: Mapping[str, str]) -> str:
     """Run commands in one shell, in the clone; returns what they print."""
-    result = subprocess.run(
-        ["/bin/sh", "-ec", "\n".join(lines)],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    return run_in_shell("\n".join(lines), environment)
 
 
 @contextlib.contextmanager
