@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.config import Address
 from chutes_exporter.simulator.app import ReceivedRequest, SimulatedApi
-from chutes_exporter.simulator.demo import DemoWorld
+from chutes_exporter.simulator.demo import DEFAULT_TROUBLES, TROUBLES, DemoWorld
 from chutes_exporter.simulator.faults import Fault, parse_fault
 from chutes_exporter.simulator.world import Size, World
 from chutes_exporter.web.server import bound_address, open_socket, serving
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-__all__ = ["DemoWorld", "Fault", "ReceivedRequest", "Simulator", "Size", "World", "parse_fault"]
+__all__ = [
+    "DEFAULT_TROUBLES",
+    "TROUBLES",
+    "DemoWorld",
+    "Fault",
+    "ReceivedRequest",
+    "Simulator",
+    "Size",
+    "World",
+    "parse_fault",
+]
 
 
 def _hide_cut_answers(record: logging.LogRecord) -> bool:

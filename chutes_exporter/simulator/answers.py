@@ -8,20 +8,21 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.simulator.chutes import MAX_INSTANCES, SCALING_THRESHOLD, bounty_amount
+from chutes_exporter.simulator.chutes import SCALING_THRESHOLD, bounty_amount
 from chutes_exporter.simulator.hardware import DEAREST_RATE, MODELS
 from chutes_exporter.simulator.maintenance import SLOTS, is_older
-from chutes_exporter.simulator.naming import make_random, make_uuid
 from chutes_exporter.simulator.times import (
-    AUTOSCALER_PERIOD,
     CACHE_PERIOD,
     DAY,
     HOUR,
     METRICS_PERIOD,
     MINUTE,
+    SOFT_PERIOD,
     SYNC_PERIOD,
     WEEK,
     last,
+    make_random,
+    make_uuid,
 )
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from typing import Final
 
     from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.instances import Gpu
+    from chutes_exporter.simulator.instances import Gpu, Instance
     from chutes_exporter.simulator.jobs import Job
-    from chutes_exporter.simulator.world import Bounty, Miner, Server, Work, World
+    from chutes_exporter.simulator.lives import Bounty
+    from chutes_exporter.simulator.world import Miner, Server, Work, World
 
 Row = dict[str, Any]
 
@@ -60,6 +62,11 @@ def iso(time: float | None, *, offset: bool = True) -> str | None:
     return (moment if offset else moment.replace(tzinfo=None)).isoformat()
 
 
+def _library(chute: Chute) -> str:
+    """Return the version of the library that a chute was made with."""
+    return "0.6.1" if chute.tee else "0.3.60"
+
+
 def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
     """Return a chute.
 
@@ -75,22 +82,20 @@ def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
     for factor in factors.values():
         effective *= factor
     version = chute.version(now)
-    text = f"# {chute.chute_id}\n" * (world.size.source_bytes // (len(chute.chute_id) + 3))
-    placeholder = f"print('legacy placeholder for obj.version='{version}'')"
     stem = make_random(chute.seed, "settings")
     return {
         "chute_id": chute.chute_id,
         "user_id": chute.user_id,
         "name": chute.name,
         "tagline": "simulated",
-        "readme": "A simulated chute." if chute.real_code else text,
+        "readme": f"# {chute.chute_id}\n" * (world.size.source_bytes // (len(chute.chute_id) + 3)),
         "tool_description": None,
         "image_id": make_uuid("image", 0),
         "logo_id": None,
         "public": chute.public,
         "standard_template": stem.choice(("vllm", "diffusion", "tei", "embedding", None)),
         "cords": [{"path": "/v1/completions", "method": "POST", "stream": True}],
-        "jobs": [{"name": "run", "ports": []}] if chute.phase > 0.9 else None,
+        "jobs": [{"name": "run", "ports": []}] if chute.phase > 0.9 else [],
         "node_selector": {
             "dynamic": False,
             "exclude": None,
@@ -102,19 +107,19 @@ def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:
             "supported_gpus": list(chute.models),
         },
         "slug": chute.slug,
-        "code": text if chute.real_code else placeholder,
+        "code": f"print('legacy placeholder for obj.version='{version}'')",
         "filename": "app.py",
         "ref_str": "app:chute",
         "version": version,
         "concurrency": stem.choice((1, 8, 32)),
         "boost": chute.boost(now),
-        "chutes_version": "0.3.60" if chute.real_code else "0.5.11",
+        "chutes_version": _library(chute),
         "revision": None,
         "openrouter": stem.random() < 0.3,
         "discount": stem.choice((0.0, 0.0, 0.0, 0.25)),
         "created_at": iso(chute.created_at),
         "updated_at": iso(chute.deployed_at(now)),
-        "max_instances": MAX_INSTANCES,
+        "max_instances": chute.max_instances,
         "scaling_threshold": SCALING_THRESHOLD,
         "shutdown_after_seconds": stem.choice((300, 900, 1800)),
         "allow_external_egress": stem.random() < 0.5,
@@ -158,21 +163,20 @@ def image_rows(start: float, now: float) -> Iterator[Row]:
         }
 
 
-def _gpu_row(gpu: Gpu, now: float) -> Row:
-    known = gpu.registration(now)
+def _gpu_row(gpu: Gpu) -> Row:
     return {
         "uuid": gpu.uuid,
         "gpu_identifier": gpu.model,
         "device_index": gpu.device_index,
-        "verified_at": iso(known.verified_at),
-        "verification_error": known.error,
+        "verified_at": iso(gpu.verified_at),
+        "verification_error": gpu.error,
     }
 
 
-def node_row(miner: Miner, server: Server, gpu: Gpu, now: float) -> Row:
+def node_row(miner: Miner, server: Server, gpu: Gpu) -> Row:
     """Return a GPU."""
     model = MODELS[gpu.model]
-    return _gpu_row(gpu, now) | {
+    return _gpu_row(gpu) | {
         "name": model.name,
         "memory": model.memory,
         "major": model.major,
@@ -186,7 +190,7 @@ def node_row(miner: Miner, server: Server, gpu: Gpu, now: float) -> Row:
         "seed": gpu.seed,
         "miner_hotkey": miner.hotkey,
         "server_id": gpu.server_id,
-        "created_at": iso(gpu.registration(now).created_at),
+        "created_at": iso(gpu.created_at),
         "verification_host": server.ip,
         "verification_port": 30000,
     }
@@ -203,7 +207,7 @@ def server_row(server: Server, now: float) -> Row:
         "maintenance_pending": server.maintenance_pending(now),
         "created_at": iso(server.created_at),
         "updated_at": iso(server.updated_at),
-        "gpus": [_gpu_row(gpu, now) for gpu in server.gpus],
+        "gpus": [_gpu_row(gpu) for gpu in server.gpus],
     }
 
 
@@ -229,7 +233,7 @@ def instance_rows(world: World, miner: Miner, now: float) -> Iterator[Row]:
             "billed_to": None if instance.chute.public else instance.chute.user_id,
             "verification_error": None,
             "consecutive_failures": 0,
-            "chutes_version": "0.3.60" if instance.chute.real_code else "0.5.11",
+            "chutes_version": _library(instance.chute),
             "config_id": make_uuid(instance.instance_id, "config"),
             "deployment_id": make_uuid(instance.instance_id, "deployment"),
             "cacert": _VALIDATOR_KEYS,
@@ -291,7 +295,7 @@ def job_row(job: Job) -> Row:
         "user_id": job.chute.user_id,
         "chute_id": job.chute_id,
         "version": job.chute.version(job.created_at),
-        "chutes_version": "0.5.11",
+        "chutes_version": _library(job.chute),
         "method": "run",
         "miner_uid": None if job.miner is None else job.miner.uid,
         "miner_hotkey": None if job.miner is None else job.miner.hotkey,
@@ -447,7 +451,7 @@ def utilization(world: World, now: float, logged: float, *, known: bool) -> Iter
         logged: Unix time at which the log was read: earlier than now where the autoscaler has stopped.
         known: Whether the autoscaler's monitoring worked. If not, all loads are 0.
     """
-    run = last(logged, AUTOSCALER_PERIOD)
+    run = last(logged, SOFT_PERIOD)
     total = Counter(one.chute.chute_id for one in world.instances(now))
     for chute in world.chutes:
         if not chute.scaled:
@@ -480,7 +484,7 @@ def utilization(world: World, now: float, logged: float, *, known: bool) -> Iter
             row[f"rate_limited_requests_{window}"] = refused
         yield row | {
             "instance_count": before,
-            "action_taken": _action(target, before),
+            "action_taken": "no_action" if target <= before else "scale_up_candidate",
             "target_count": target,
             "effective_multiplier": math.prod(chute.factors(run, None).values()),
             "total_instance_count": total[key],
@@ -491,12 +495,6 @@ def utilization(world: World, now: float, logged: float, *, known: bool) -> Iter
             "total_invocations": row["total_requests_1h"],
             "total_rate_limit_errors": row["rate_limited_requests_1h"],
         }
-
-
-def _action(target: int, active: int) -> str:
-    if target == active:
-        return "no_action"
-    return "scale_up_candidate" if target > active else "scale_down_candidate"
 
 
 def bounties(world: World, now: float) -> list[Row]:
@@ -533,10 +531,10 @@ def rolling_updates(world: World, now: float) -> list[Row]:
 
 
 def maintenance(world: World, miner: Miner, now: float) -> Row:
-    """Return the maintenance window, and the state of a miner's TEE servers in it."""
+    """Return the newest maintenance window, and a miner's TEE servers measured against its target."""
     window = world.window(now)
     if window is None:
-        return {"active_window": None, "current_slots": 0, "servers": []}
+        return {"active_window": None, "window_open": False, "current_slots": 0, "servers": []}
     servers = [
         {
             "server_id": server.server_id,
@@ -557,6 +555,88 @@ def maintenance(world: World, miner: Miner, now: float) -> Row:
             "upgrade_window_end": str(datetime.fromtimestamp(window.closes_at, UTC)),
             "max_concurrent_per_miner": SLOTS,
         },
+        "window_open": window.is_open(now),
         "current_slots": sum(bool(one["in_maintenance"]) for one in servers),
         "servers": servers,
+    }
+
+
+def tee_measurements(world: World, now: float) -> list[Row]:
+    """Return the images that TEE servers can boot, for each version and model."""
+    return [
+        {
+            "version": version,
+            "name": f"8x{model}",
+            "mrtd": _digits(version, 96),
+            "boot_rtmrs": {f"RTMR{number}": _digits(f"{version}/{model}/boot/{number}", 96) for number in range(4)},
+            "runtime_rtmrs": {f"RTMR{number}": _digits(f"{version}/{model}/run/{number}", 96) for number in range(4)},
+            "expected_gpus": [model],
+            "gpu_count": 8,
+            "fingerprint": _digits(f"{version}/{model}", 64).lower(),
+        }
+        for version in world.accepted_versions(now)
+        for model in ("pro_6000", "h200", "b200")
+    ]
+
+
+def _digits(text: str, count: int) -> str:
+    """Return some hexadecimal digits that belong to a text."""
+    return hashlib.shake_256(text.encode()).hexdigest(count // 2).upper()
+
+
+def supported_gpus() -> Row:
+    """Return the service's table of GPU models."""
+    return {
+        key: {
+            "model_name_check": model.name,
+            "memory": model.memory // 2**30,
+            "max_threads_per_processor": model.max_threads,
+            "processors": model.processors,
+            "clock_rate": {"base": int(model.clock_rate / 2000), "boost": int(model.clock_rate / 1000)},
+            "hourly_rate": model.hourly_rate,
+            "graval": {"iterations": 1, "estimate": 60},
+        }
+        for key, model in MODELS.items()
+    }
+
+
+def nodes(world: World, now: float) -> Row:
+    """Return the GPUs of the platform that are in an instance or not, by model."""
+    counts: Row = {model: {"provisioned": 0, "idle": 0} for model in MODELS}
+    for gpus in detailed_nodes(world, now, None).values():
+        for row in gpus["provisioned"]:
+            counts[row["gpu"]]["provisioned"] += 1
+        for model, count in gpus["idle"].items():
+            counts[model]["idle"] += count
+    return {model: count for model, count in counts.items() if any(count.values())}
+
+
+def detailed_nodes(world: World, now: float, hotkey: str | None) -> Row:
+    """Return all GPUs of every miner that has any, or of one, with their instances in any state."""
+    instances = {gpu.uuid: one for one in world.instances(now, hotkey) for gpu in one.gpus}
+    return {
+        miner.hotkey: {
+            "provisioned": [
+                {"gpu": gpu.model, "server_id": gpu.server_id, "chute": _chute_on_gpu(instances[gpu.uuid], now)}
+                for gpu in miner.gpus
+                if gpu.uuid in instances
+            ],
+            "idle": dict(Counter(gpu.model for gpu in miner.gpus if gpu.uuid not in instances)),
+        }
+        for miner in world.miners
+        if miner.gpus and hotkey in (None, miner.hotkey)
+    }
+
+
+def _chute_on_gpu(instance: Instance, now: float) -> Row:
+    chute = instance.chute
+    return {
+        "username": "chutes" if chute.public else None,
+        "name": chute.name if chute.public else "[private chute]",
+        "chute_id": chute.chute_id,
+        "created_at": iso(instance.created_at),
+        "verified": instance.verified(now),
+        "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
+        "instance_id": instance.instance_id,
+        "bounty": instance.has_bounty(now),
     }

@@ -209,7 +209,7 @@ class SimulatedApi:
         miner = call.signer
         return _stream(
             call,
-            (answers.node_row(miner, server, gpu, call.now) for server in miner.servers for gpu in server.gpus),
+            (answers.node_row(miner, server, gpu) for server in miner.servers for gpu in server.gpus),
         )
 
     def _servers(self, call: _Call) -> Response:
@@ -312,6 +312,18 @@ class SimulatedApi:
 
     def _maintenance(self, call: _Call) -> Response:
         return JSONResponse(answers.maintenance(self.world, call.signer, call.now))
+
+    def _tee_measurements(self, call: _Call) -> Response:
+        return JSONResponse(answers.tee_measurements(self.world, call.now))
+
+    def _nodes_supported(self, _call: _Call) -> Response:
+        return JSONResponse(answers.supported_gpus())
+
+    def _nodes_detailed(self, call: _Call) -> Response:
+        query = call.request.query_params
+        if not _BOOLS.get(query.get("detailed", "false").lower()):
+            return JSONResponse(answers.nodes(self.world, call.now))
+        return JSONResponse(answers.detailed_nodes(self.world, call.now, query.get("hotkey")))
 
 
 class _CutResponse(Response):

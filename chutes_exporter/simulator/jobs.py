@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.simulator.naming import make_random, make_uuid
-from chutes_exporter.simulator.times import HOUR, MINUTE
+from chutes_exporter.simulator.times import HOUR, MINUTE, make_random, make_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,14 +13,11 @@ if TYPE_CHECKING:
     from chutes_exporter.simulator.chutes import Chute
     from chutes_exporter.simulator.world import Miner
 
-PERIOD = 20 * MINUTE
+PERIOD: Final = 20 * MINUTE
 """Seconds between two new jobs."""
-MAX_HISTORY = 15
-"""Maximum number of miners that can request a job's launch token."""
-_ENDS: dict[str, tuple[int, dict[str, Any] | None, str | None]] = {
+_ENDS: Final[dict[str, tuple[int, dict[str, Any] | None, str | None]]] = {
     # The final status, with its weight, the result and the error.
-    "complete": (70, {"ok": True}, None),
-    "complete_pending_uploads": (5, {"ok": True}, None),
+    "complete": (75, {"ok": True}, None),
     "partial_failure": (8, None, "2 of 5 outputs could not be uploaded"),
     "error": (14, None, "Instance was terminated: consecutive failures"),
     "billing_termination": (3, None, "Job terminated due to insufficient balance"),
@@ -106,18 +102,18 @@ def make_job(seed: str, number: int, chutes: Sequence[Chute], miners: Sequence[M
     claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
     over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
     miner = draw.choice(miners)
-    tried = draw.sample(miners, min(draw.randint(0, 3), len(miners)))
+    tried = [one.hotkey for one in draw.sample(miners, min(draw.randint(0, 3), len(miners)))]
     waiting = Job(
         job_id=make_uuid(seed, "job", number),
         chute=chute,
         chute_id=make_uuid(seed, "gone", number) if draw.random() < 0.02 else chute.chute_id,
         created_at=created,
-        tried_by=tuple(one.hotkey for one in tried),
+        tried_by=tuple(tried),
     )
     ended = replace(
         waiting,
         miner=miner,
-        tried_by=tuple(dict.fromkeys((*waiting.tried_by, miner.hotkey)))[:MAX_HISTORY],
+        tried_by=tuple(dict.fromkeys((*tried, miner.hotkey))),
         started_at=claimed + draw.uniform(60, 200),
     )
     if draw.random() < 0.06:
