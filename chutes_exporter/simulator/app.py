@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from chutes_exporter.api.endpoints import ENDPOINTS, ON_REQUEST, Endpoint
+from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, ON_REQUEST, Endpoint
 from chutes_exporter.api.keys import HotkeyError, public_key, verify_headers
 from chutes_exporter.simulator import answers
 from chutes_exporter.simulator.faults import Fault
@@ -103,6 +103,8 @@ class SimulatedApi:
             routes=[
                 Route(endpoint.path, self._route(endpoint), methods=[endpoint.method])
                 for endpoint in (*ENDPOINTS, *ON_REQUEST)
+                # Its path is that of another endpoint.
+                if endpoint is not MINER_GPUS
             ],
         )
 
@@ -110,16 +112,17 @@ class SimulatedApi:
         answer: Callable[[_Call], Response] = getattr(self, f"_{endpoint.name}")
 
         async def route(request: Request) -> Response:
-            name = endpoint.name
+            is_of_miner = endpoint is HELD_GPUS and "hotkey" in request.query_params
+            name = MINER_GPUS.name if is_of_miner else endpoint.name
             self._in_flight[name] += 1
             self.max_concurrent[name] = max(self.max_concurrent[name], self._in_flight[name])
             try:
-                return await respond(request)
+                return await respond(request, name)
             finally:
                 self._in_flight[name] -= 1
 
-        async def respond(request: Request) -> Response:
-            fault = self._take_fault(endpoint.name)
+        async def respond(request: Request, name: str) -> Response:
+            fault = self._take_fault(name)
             if fault.latency:
                 try:
                     await asyncio.sleep(fault.latency)
@@ -146,7 +149,7 @@ class SimulatedApi:
             response.headers["date"] = email.utils.formatdate(self.clock(), usegmt=True)
             self.requests.append(
                 ReceivedRequest(
-                    endpoint.name,
+                    name,
                     dict(request.query_params),
                     request.headers.get("x-chutes-hotkey"),
                     "x-chutes-signature" in request.headers,
@@ -316,10 +319,10 @@ class SimulatedApi:
     def _tee_measurements(self, call: _Call) -> Response:
         return JSONResponse(answers.tee_measurements(self.world, call.now))
 
-    def _nodes_supported(self, _call: _Call) -> Response:
+    def _supported_gpus(self, _call: _Call) -> Response:
         return JSONResponse(answers.supported_gpus())
 
-    def _nodes_detailed(self, call: _Call) -> Response:
+    def _held_gpus(self, call: _Call) -> Response:
         query = call.request.query_params
         if not _BOOLS.get(query.get("detailed", "false").lower()):
             return JSONResponse(answers.nodes(self.world, call.now))

@@ -48,6 +48,8 @@ MODELS = {
     "h100_sxm": Model("NVIDIA H100 80GB HBM3", 80 * 2**30, 2.35, 132, 1980e3, 2048, 9, 0, sxm=True),
     "h200": Model("NVIDIA H200", 141 * 2**30, 2.75, 132, 1980e3, 2048, 9, 0, sxm=True),
     "b200": Model("NVIDIA B200", 180 * 2**30, 4.5, 148, 1965e3, 2048, 10, 0, sxm=True),
-    "pro_6000": Model("NVIDIA RTX PRO 6000 Blackwell Server Edition", 96 * 2**30, 1.8, 188, 2617e3, 1024, 12, 0, sxm=False),
+    "pro_6000": Model(
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition", 96 * 2**30, 1.8, 188, 2617e3, 1024, 12, 0, sxm=False
+    ),
 }
 """The models by the API's short name."""

@@ -26,7 +26,6 @@ from chutes_exporter.simulator.maintenance import OLDEST_TARGET, Upgrade, Window
 from chutes_exporter.simulator.times import (
     CACHE_PERIOD,
     DAY,
-    FULL_PERIOD,
     HOUR,
     MINUTE,
     SYNC_PERIOD,
@@ -241,7 +240,7 @@ class World:
             name=f"{stem}-v{repeat}" if repeat else stem,
             slug=f"chutes-{index}",
             seed=f"{self._seed}/chute/{index}",
-            gpu_count=draw.choice((1, 1, 1, 2, 4)) if public else 1,
+            gpu_count=draw.choice((1, 1, 1, 2, 4)) if public and tee else 1,
             models=models,
             public=public,
             tee=tee,
@@ -399,7 +398,9 @@ class World:
         draw = self._random("slots", server.server_id)
         gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
         while gpus:
-            fitting = [chute for chute in self._launchable[gpus[0].model, server.is_tee] if chute.gpu_count <= len(gpus)]
+            fitting = [
+                chute for chute in self._launchable[gpus[0].model, server.is_tee] if chute.gpu_count <= len(gpus)
+            ]
             if not fitting:
                 return
             width = draw.choice(fitting).gpu_count

@@ -78,7 +78,7 @@ def _states(world: World, now: float) -> dict[str, Counter[str]]:
     for gpu in world.miners[0].gpus:
         holder = holders.get(gpu.uuid)
         if holder is None:
-            state = "idle" if gpu.verified_at(now) else "unverified"
+            state = "idle" if gpu.verified_at else "unverified"
         elif holder.active(now):
             state = "earning"
         else:
@@ -197,7 +197,7 @@ def _idle(farm: Farm, now: float) -> None:
 def _unverify(farm: Farm, now: float) -> None:
     farm.end(farm.on(farm.miners[0], 0, now)[:1], now)
     (free,) = set(farm.miners[0].servers[0].gpus) - {gpu for one in farm.on(farm.miners[0], 0, now) for gpu in one.gpus}
-    farm.unverify([free], now - 1)
+    farm.unverify([free])
 
 
 def _relaunch(farm: Farm, now: float, created: float, activated: float | None) -> None:

@@ -13,7 +13,7 @@ from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.observed import Observations
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from chutes_exporter.simulator.world import HOUR
+from chutes_exporter.simulator.times import HOUR
 from tests.support import HOTKEY, NOON, Clock, parse_page, series, watching
 
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from chutes_exporter.simulator import World
-from chutes_exporter.simulator.world import HOUR
+from chutes_exporter.simulator.times import HOUR
 
 if TYPE_CHECKING:
-    from chutes_exporter.simulator.world import Chute, Server
+    from chutes_exporter.simulator.chutes import Chute
+    from chutes_exporter.simulator.world import Server
 
-UPDATED_CHUTE = 1
+UPDATED_CHUTE = 2
 """The number of the chute that got a new version three hours before the world's start."""
 EMPTY_SERVER = 2
 """The number of the first miner's server that has no GPUs."""

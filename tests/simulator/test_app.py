@@ -8,8 +8,8 @@ import pytest
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from chutes_exporter.simulator.world import DAY
-from tests.simulator.shapes import rows as stream_rows
+from chutes_exporter.simulator.times import DAY
+from tests.simulator.test_answers import parsed
 from tests.support import HOTKEY, KEY, NOON, Clock, get
 
 if TYPE_CHECKING:
@@ -153,15 +153,15 @@ async def test_a_stream_can_end_cleanly_too_early(simulator: Simulator) -> None:
     simulator.faults["chutes"] = Fault(records=25)
     response = await get(f"{simulator.url}/miner/chutes/", **SIGNED)
     assert response.status_code == 200
-    assert len(stream_rows(response.content)) == 25
+    assert len(parsed(response.content)) == 25
     simulator.faults["instances"] = Fault(records=0)
     assert (await get(f"{simulator.url}/miner/instances/?explicit_null=true", **SIGNED)).content == b""
 
 
 async def test_without_its_prometheus_the_service_knows_no_demand_and_says_zero(simulator: Simulator) -> None:
-    before = stream_rows((await get(f"{simulator.url}/miner/metrics/")).content)
+    before = parsed((await get(f"{simulator.url}/miner/metrics/")).content)
     simulator.faults["metrics"] = Fault(zeros=True)
-    after = stream_rows((await get(f"{simulator.url}/miner/metrics/")).content)
+    after = parsed((await get(f"{simulator.url}/miner/metrics/")).content)
     demand = {"total_invocations", "total_compute_time", "rate_limit_count", "utilization", "total_usage_usd"}
     assert any(row[field] for row in before for field in demand)
     assert not any(row[field] for row in after for field in demand)
@@ -180,7 +180,7 @@ async def test_without_its_redis_the_service_has_no_bounties_histories_and_score
     before = (await get(f"{simulator.url}/miner/stats")).json()
     simulator.faults.update(dict.fromkeys(down, Fault(redis_down=True)))
     headers = KEY.headers(int(clock.now))
-    chutes = stream_rows((await get(f"{simulator.url}/miner/chutes/", **headers)).content)
+    chutes = parsed((await get(f"{simulator.url}/miner/chutes/", **headers)).content)
     assert {row["bounty"] for row in chutes} == {None}
     assert not any("bounty_boost" in row["compute_multiplier_factors"] for row in chutes)
     one = await get(f"{simulator.url}/miner/chutes/{chutes[0]['chute_id']}/{chutes[0]['version']}", **headers)
