@@ -64,7 +64,9 @@ def iso(time: float | None, *, offset: bool = True) -> str | None:
 
 def _library(chute: Chute) -> str:
     """Return the version of the library that a chute was made with."""
-    return "0.6.1" if chute.tee else "0.3.60"
+    if not chute.tee:
+        return "0.3.60"
+    return "0.6.1" if chute.phase < 0.8 else "0.5.11"
 
 
 def chute_row(world: World, chute: Chute, now: float, *, bounties: bool) -> Row:

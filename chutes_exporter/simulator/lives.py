@@ -97,6 +97,10 @@ class Lives:
         recent[:] = [*(one for one in recent if one.ended_at > instance.created_at - _KEPT), instance]
         self.by_hotkey[instance.hotkey].append(instance)
 
+    def plan(self, instance: Instance) -> None:
+        """Add an instance at its creation."""
+        self._at(instance.created_at, lambda _: self.add(instance))
+
     def add_slot(self, slot: Slot) -> None:
         """Let a slot launch instances."""
         self._at(slot.begins_at, lambda now: self._launch(slot, now))

@@ -234,13 +234,17 @@ class World:
         models: tuple[str, ...] = ("pro_6000",) if tee else _OLD_MODELS
         if index % 20 == 4:
             models = ("h200",) if index % 40 == 4 else ("b200", "h200")
+        gpu_count = draw.choice((1, 1, 1, 2, 4)) if public and tee else 1
+        if index % 30 == 2:
+            # Few servers can hold it, so there is nearly always a bounty.
+            models, gpu_count = ("h200",), 8
         return Chute(
             chute_id=make_uuid(self._seed, "chute", index),
             user_id=make_uuid(self._seed, "user", index % 40),
             name=f"{stem}-v{repeat}" if repeat else stem,
             slug=f"chutes-{index}",
             seed=f"{self._seed}/chute/{index}",
-            gpu_count=draw.choice((1, 1, 1, 2, 4)) if public and tee else 1,
+            gpu_count=gpu_count,
             models=models,
             public=public,
             tee=tee,
