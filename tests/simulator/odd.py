@@ -78,10 +78,12 @@ class OddWorld(World):
         for gpu, error in zip(server.gpus, (None, None if server.is_tee else self.gpu_errors[0]), strict=False):
             gpu.error, gpu.verified_at = error, None if error else gpu.created_at
         if server.is_tee:
-            self._stage(hotkey, server.gpus[0], self.chutes[0], age=2 * HOUR)
+            starting, disabled, outdated, *_ = server.gpus
+            self._stage(hotkey, starting, self.chutes[0], age=2 * HOUR)
+            self._stage(hotkey, outdated, self.chutes[UPDATED_CHUTE], age=5 * HOUR, active_for=4 * HOUR)
             self._stage(
                 hotkey,
-                server.gpus[1],
+                disabled,
                 self.chutes[min(7, len(self.chutes) - 1)],
                 age=2 * HOUR,
                 active_for=HOUR,
