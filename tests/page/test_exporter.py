@@ -182,7 +182,8 @@ FAILURES = (Fault(status=500), Fault(body=b""), Fault(body=b"<html>"), Fault(cut
 async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[str, Fault]) -> None:
     clock = Clock()
     # One that fails with an empty stream may be honest, where a miner has none of it.
-    async with Simulator(OddWorld(start=NOON, size=Size(miners=4, active_miners=3, chutes=8)), clock=clock) as simulator:
+    world = OddWorld(start=NOON, size=Size(miners=4, active_miners=3, chutes=8))
+    async with Simulator(world, clock=clock) as simulator:
         async with Exporter(asking_all(simulator.url), clock=clock, monotonic=clock) as exporter:
             whole = await page_of(exporter)
             simulator.faults.update(faults)

@@ -130,7 +130,7 @@ async def test_the_network_is_one_of_tee_servers_and_private_chutes() -> None:
     assert len(chutes) == 490
     assert 0.95 < sum(one["tee"] for one in chutes) / len(chutes) < 1
     assert 0.8 < sum("private_tee" in one["compute_multiplier_factors"] for one in chutes) / len(chutes) < 0.95
-    assert sum(one["supported_gpus"] == ["pro_6000"] for one in chutes) / len(chutes) > 0.9
+    assert sum(one["supported_gpus"] == ["pro_6000"] for one in chutes) / len(chutes) > 0.85
     assert supported["pro_6000"]["hourly_rate"] == 1.8
     versions = {one["version"] for one in accepted}
     assert versions == {"1.3.1", "1.4.0"}
@@ -159,8 +159,9 @@ def test_only_instances_without_tee_are_probed(small_world: World) -> None:
         assert {one.last_verified_at(NOON) == one.verified_at for one in instances} == {tee}
 
 
-def test_the_service_purges_a_slow_start_within_2_minutes(small_world: World) -> None:
-    purged = [one for one in small_world.all_instances(NOON) if one.end.name == "PURGED" and one.ended_at <= NOON]
+def test_the_service_purges_a_slow_start_within_2_minutes() -> None:
+    world = World(start=NOON)
+    purged = [one for one in world.all_instances(NOON) if one.end.name == "PURGED" and one.ended_at <= NOON]
     assert {one.verified_at is None for one in purged} == {True, False}
     for one in purged:
         limit = one.created_at + 3.5 * HOUR if one.verified_at is None else one.verified_at + 3 * HOUR
