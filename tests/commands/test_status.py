@@ -248,7 +248,7 @@ def _blacklist(farm: Farm, _now: float) -> None:
             1,
             "1 public instance would lose the whole score at an end before",
         ),
-        (_upgrade, "upgrades", 1, "1 TEE server needs the upgrade of the maintenance window: l40s-0."),
+        (_upgrade, "upgrades", 1, "1 TEE server needs the upgrade of the maintenance window"),
         (_blacklist, "blacklisted", 1, "The miner is blacklisted."),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",

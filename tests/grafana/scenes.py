@@ -181,7 +181,7 @@ def _has_offers(world: DemoWorld, now: float) -> bool:
 
 
 def _is_rising(world: DemoWorld, miner: Miner, now: float) -> bool:
-    """Return whether a miner's score has grown in 6 hours, so that it is green, and is neither the best nor the worst."""
+    """Return whether a miner's score has grown in 6 hours, which is green. It is neither the best nor the worst."""
     shares = world.shares(now)
     share = shares[miner.hotkey]
     return min(shares.values()) < share < max(shares.values()) and share > world.shares(now - 6 * HOUR)[miner.hotkey]
