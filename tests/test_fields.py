@@ -126,14 +126,14 @@ SENT: dict[str, tuple[type[records.Record], str]] = {
     ),
     "bounties": (records.Bounty, "chute_id bounty_amount seconds_elapsed time_remaining created_at"),
     "rolling_updates": (records.RollingUpdate, "chute_id old_version new_version started_at permitted"),
-    "maintenance": (records.MaintenancePolicy, "active_window current_slots servers"),
+    "maintenance": (records.MaintenancePolicy, "active_window window_open current_slots servers"),
     "maintenance.active_window": (
         records.MaintenanceWindow,
         "id target_measurement_version upgrade_window_start upgrade_window_end max_concurrent_per_miner",
     ),
     "maintenance.servers": (records.MaintenanceServer, "server_id name version needs_upgrade in_maintenance"),
 }
-"""By endpoint: the record that is decoded, and the fields that the service sends since 2026."""
+"""By endpoint: the record that is decoded, and the fields that the service sends."""
 
 
 def used_by(endpoint: str) -> set[str]:
