@@ -72,7 +72,7 @@ OWN = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique
 """Endpoints that answer about the miner who asks."""
 ALL_ON = {collector.name: True for collector in COLLECTORS}
 MARKER = "zq7-secret"
-SECRETS = {
+SECRETS: dict[str, Row] = {
     "instances": {"cacert": MARKER, "extra": {"key": MARKER}},
     "jobs": {"job_args": {"prompt": MARKER}, "result": {"text": MARKER}},
 }
