@@ -105,7 +105,7 @@ async def test_only_a_reason_with_text_is_a_blacklisting(world: World) -> None:
     blacklisted = world.by("hotkey", "chutes_miner_blacklisted")
     assert {hotkey for hotkey, value in blacklisted.items() if value} == set(world.true["blacklisted"])
     assert len(blacklisted) == world.true["seats"]
-    assert world.page[series("chutes_metagraph_blacklisted_miners")] == len(world.true["blacklisted"]) > 0
+    assert world.page[series("chutes_metagraph_blacklisted_miners")] == len(world.true["blacklisted"])
     assert set(world.by("hotkey", "chutes_miner_blacklist_info")) == set(world.true["blacklisted"])
 
 
@@ -169,11 +169,10 @@ async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
     waiting = [job for job in world.raw["jobs"] if job["finished_at"] is None and job["miner_hotkey"] is None]
     assert world.page[series("chutes_jobs_waiting")] == true["waiting"] == len(waiting)
     assert world.mine("chutes_jobs_tried") == true["waiting_tried_by_test_miner"]
-    assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"]) > 0
+    assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"])
     assert {dict(labels)["job_id"] for name, labels in world.page if name == "chutes_job_info"} == {
         job["job_id"] for job in waiting
     }
-    assert true["listed"] > true["waiting"] + len(true["stuck_with_test_miner"])
 
 
 async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
@@ -224,7 +223,7 @@ async def test_all_servers_are_exported(world: World) -> None:
     assert world.mine("chutes_fleet_duplicate_server_ips") == len(true["server_ips_used_twice"])
     assert world.by("server_id", "chutes_server_gpus", hotkey=world.hotkey) == true["gpus_per_server"]
     pending = world.by("server_id", "chutes_server_maintenance_pending", hotkey=world.hotkey)
-    assert [server for server, value in pending.items() if value] == true["servers_in_maintenance"]
+    assert {server for server, value in pending.items() if value} == set(true["servers_in_maintenance"])
 
 
 async def test_disabled_instances_are_not_starting(world: World) -> None:
@@ -232,7 +231,6 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
     starting = true.pop("launching", 0) + true.pop("verified", 0)
     states = world.by("state", "chutes_fleet_instances", hotkey=world.hotkey)
     assert states == {"active": true["active"], "disabled": true["disabled"], "starting": starting}
-    assert true["disabled"] > 0
     for instance, state in world.true["instance_state"].items():
         # A column that was never set counts as no.
         assert world.mine("chutes_instance_active", instance_id=instance) in ([1] if state == "active" else [0, None])
@@ -271,7 +269,6 @@ async def test_only_instances_that_start_have_a_time_at_which_they_are_purged(wo
             assert purge == created + 3.5 * 3600
         else:
             assert purge is None
-    assert {"verified", "launching"} <= set(world.true["instance_state"].values())
 
 
 async def test_instances_say_who_is_billed_and_whether_they_got_a_bounty(world: World) -> None:
@@ -370,7 +367,7 @@ async def test_open_bounties_have_their_age_and_their_boost(world: World) -> Non
 async def test_instances_of_an_old_version_are_outdated(world: World) -> None:
     outdated = world.by("instance_id", "chutes_instance_outdated", hotkey=world.hotkey)
     assert outdated.keys() == world.true["instance_state"].keys()
-    assert [one for one, value in outdated.items() if value] == world.true["instances_of_old_version"]
+    assert {one for one, value in outdated.items() if value} == set(world.true["instances_of_old_version"])
 
 
 async def test_the_maintenance_window_tells_which_servers_need_the_upgrade(world: World) -> None:
@@ -380,11 +377,11 @@ async def test_the_maintenance_window_tells_which_servers_need_the_upgrade(world
     end = world.mine("chutes_maintenance_window_end_timestamp_seconds")
     assert start is not None
     assert end is not None
-    assert start < world.recorded_at < end
+    assert (start < world.recorded_at < end) == true.get("window_open", True)
     needed = world.by("server_id", "chutes_server_upgrade_needed", hotkey=world.hotkey)
     assert {server for server, value in needed.items() if value} == set(true["servers_needing_upgrade"])
     held = world.by("server_id", "chutes_server_in_maintenance", hotkey=world.hotkey)
-    assert [server for server, value in held.items() if value] == world.true["servers_in_maintenance"]
+    assert {server for server, value in held.items() if value} == set(world.true["servers_in_maintenance"])
     assert world.mine("chutes_maintenance_slots_in_use") == len(world.true["servers_in_maintenance"])
     assert {server for server, tee in tee_servers(world).items() if tee} == needed.keys() == held.keys()
 
@@ -403,7 +400,6 @@ async def test_room_for_instances_follows_from_the_active_ones_and_the_target(wo
         assert scalable[chute] == (allowance > 0)
         if chute in targets:
             assert max(0, targets[chute] - active[chute]) == allowance
-    assert {0} < set(allowances.values())
     newest = world.page[series("chutes_autoscaler_timestamp_seconds")]
     assert 0 < world.recorded_at - newest < 3600
 

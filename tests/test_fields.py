@@ -63,7 +63,7 @@ def sent_in(directory: Path) -> dict[str, set[str]]:
     rows["maintenance"] = [raw["maintenance"]]
     rows["maintenance.active_window"] = [raw["maintenance"]["active_window"]]
     rows["maintenance.servers"] = raw["maintenance"]["servers"]
-    return {name: {field for row in found for field in row} for name, found in rows.items()}
+    return {name: {field for row in found if row for field in row} for name, found in rows.items()}
 
 
 def used_by(endpoint: str) -> set[str]:

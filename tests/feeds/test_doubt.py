@@ -470,7 +470,7 @@ async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> 
         assert asked["inventory"] <= 2 * 60
 
 
-async def test_where_an_older_deployment_lists_no_servers_the_gpus_are_believed() -> None:
+async def test_gpus_are_believed_while_the_servers_are_unknown() -> None:
     async with scraping() as scraper:
         del scraper.api.bodies["servers"]
         page = await scraper.page()
