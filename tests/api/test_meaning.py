@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from chutes_exporter.api.records import (
     NodeSelector,
     decode_hook,
 )
+from tests.support import RECORDINGS, recording
 
 NOON = "2026-11-24T12:00:00+00:00"
 NOON_SECONDS = 1_795_521_600
@@ -275,3 +277,7 @@ def test_a_gpu_with_an_unknown_rate_earns_at_least_what_the_cheapest_one_does() 
 )
 def test_without_gpus_or_a_multiplier_the_pay_is_unknown(chute: Chute) -> None:
     assert meaning.units_per_gpu_second(chute, "h200") is None
+
+
+def test_the_known_gpu_models_are_those_of_the_service() -> None:
+    assert {*meaning.GPU_MODELS} == json.loads(recording(RECORDINGS / "extra", "nodes_supported")).keys()
