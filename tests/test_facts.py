@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.recorded import DIRECTORIES, Miner, raw_json
 from tests.support import Page, recording, replay, scrape, series, served
-from tests.test_recordings import DIRECTORIES, Miner, raw_json
 
 if TYPE_CHECKING:
     from pathlib import Path

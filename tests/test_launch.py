@@ -6,17 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
-from chutes_exporter.api.keys import Hotkey
-from tests.support import RECORDINGS, Page, replay, scrape, served, watching
-from tests.test_recordings import Miner, rows
-
-META = json.loads((RECORDINGS / "meta.json").read_text())
-EXPECTED = json.loads((RECORDINGS / "expected.json").read_text())
-
-
-def answers(role: str) -> dict[str, bytes]:
-    """Return the recorded answers as a miner gets them. Those of a blacklisted miner were not recorded."""
-    return Miner(RECORDINGS, "test_miner" if role == "blacklisted_miner" else role).bodies()
+from tests.recorded import EXPECTED, META, answers, key, rows
+from tests.support import Page, replay, scrape, served, watching
 
 
 def launchable(page: Page) -> set[tuple[str, str]]:
@@ -40,19 +31,17 @@ def refused(page: Page) -> dict[str, Counter[str]]:
 
 async def page_of(role: str, api: dict[str, bytes]) -> Page:
     async with served(replay(api)) as url:
-        key = Hotkey.from_seed(META["invented_seeds"][META[role]], source="test")
-        return await scrape(watching(url, key))
+        return await scrape(watching(url, key(role)))
 
 
 def accepted_pairs(role: str, api: dict[str, bytes]) -> set[tuple[str, str]]:
     """Work out from raw answers which idle model can run which of the chutes that the service accepted."""
-    chutes = rows(api["chutes"])
     held = {row["gpu_id"] for row in json.loads(api["inventory"])}
     pairs = set()
     for server in json.loads(api["servers"])["servers"]:
         gpus = [gpu for gpu in server["gpus"] if gpu["verified_at"] and gpu["uuid"] not in held]
         for gpu, free in Counter(gpu["gpu_identifier"] for gpu in gpus).items():
-            for chute in chutes:
+            for chute in rows(api["chutes"]):
                 needs = chute["node_selector"]
                 if (
                     EXPECTED["launch_others"][role][chute["chute_id"]]["accepted"]
@@ -106,7 +95,7 @@ async def test_a_new_miner_has_nothing_to_launch_on() -> None:
 
 
 async def test_a_blacklisted_miner_can_launch_nothing() -> None:
-    page = await page_of("blacklisted_miner", answers("blacklisted_miner"))
+    page = await page_of("blacklisted_miner", answers("test_miner"))
     assert launchable(page) == set()
     assert set().union(*refused(page).values()) == {"blacklisted"}
 
@@ -125,8 +114,9 @@ async def test_without_the_rates_only_chutes_of_one_model_have_a_pay() -> None:
     with_rates = await page_of("test_miner", api)
     del api["supported_gpus"]
     page = await page_of("test_miner", api)
-    chutes = rows(api["chutes"])
-    several = {chute["chute_id"] for chute in chutes if len(set(chute["node_selector"]["supported_gpus"])) > 1}
+    several = {
+        chute["chute_id"] for chute in rows(api["chutes"]) if len(set(chute["node_selector"]["supported_gpus"])) > 1
+    }
     assert launchable(page) == {pair for pair in launchable(with_rates) if pair[1] not in several}
     assert {pair[1] for pair in launchable(with_rates)} & several
 
@@ -136,10 +126,9 @@ async def test_an_old_tee_server_stops_the_launches_of_newer_tee_chutes() -> Non
     servers = json.loads(api["servers"])
     next(server for server in servers["servers"] if server["is_tee"])["version"] = "0.2.0"
     old = await page_of("test_miner", api | {"servers": json.dumps(servers).encode()})
-    chutes = rows(api["chutes"])
     newer = {
         chute["chute_id"]
-        for chute in chutes
+        for chute in rows(api["chutes"])
         if chute["tee"] and [*map(int, (chute["chutes_version"] or "0.0.0").split("."))] >= [0, 6, 0]
     }
     everything = launchable(await page_of("test_miner", api))

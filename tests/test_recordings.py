@@ -1,35 +1,25 @@
 """Recorded answers, through the whole exporter and a socket, value by value against what the raw JSON says.
 
 The expectation is worked out from the JSON itself, without any code of the package: other parsing, other loops.
-CHUTES_EXPORTER_TEST_RECORDINGS can name the directory of one more recorded world.
 """
 
 from __future__ import annotations
 
 import asyncio
-import calendar
-import json
-import os
-import re
 import sys
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator.world import TEST_SEED
+from tests.recorded import DIRECTORIES, Miner, Row, raw_json, rows, seconds, stream
 from tests.support import (
     HOTKEY,
-    RECORDINGS,
     Page,
     data_of,
     promtool_complaints,
-    recording,
     replay,
     scrape,
     series,
@@ -41,136 +31,12 @@ from tests.support import get as ask
 from tests.test_cli import environment
 from tests.test_secrets import everything_shown
 
-if TYPE_CHECKING:
-    from chutes_exporter.collectors import MinersChoice
-    from chutes_exporter.config import Settings
-
-Row = dict[str, Any]
-
-DIRECTORIES = [RECORDINGS, *map(Path, filter(None, [os.environ.get("CHUTES_EXPORTER_TEST_RECORDINGS")]))]
-NAMES = (
-    "metagraph",
-    "scores",
-    "stats",
-    "stats_per_chute",
-    "metrics",
-    "chutes",
-    "servers",
-    "nodes",
-    "inventory",
-    "instances",
-    "images",
-    "jobs",
-    "active_instances",
-    "thrash_cooldowns",
-    "unique_chute_history",
-)
-EXTRA = {
-    "utilization": "utilization",
-    "bounties": "bounties",
-    "rolling_updates": "rolling_updates",
-    "held_gpus": "nodes_detailed",
-    "supported_gpus": "nodes_supported",
-    "tee_measurements": "tee_measurements",
-}
-"""Public endpoints outside the miner API, and the files of their answers, which are in the folder ``extra``."""
-OWN = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
-"""Endpoints that answer about the miner who asks."""
-ALL_ON = {collector.name: True for collector in COLLECTORS}
 MARKER = "zq7-secret"
 SECRETS: dict[str, Row] = {
     "instances": {"cacert": MARKER, "extra": {"key": MARKER}},
     "jobs": {"job_args": {"prompt": MARKER}, "result": {"text": MARKER}},
 }
 """Fields of the service that hold keys and users' data."""
-_TIME = re.compile(r"(\d+)-(\d+)-(\d+)[T ](\d+):(\d+):(\d+)(\.\d+)?(?:([+-])(\d\d)(?::?(\d\d))?)?")
-
-
-def seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    match = _TIME.fullmatch(text)
-    assert match is not None, text
-    year, month, day, hour, minute, second = map(int, match.groups()[:6])
-    shift = (int(match[9] or 0) * 60 + int(match[10] or 0)) * (-1 if match[8] == "-" else 1)
-    whole = calendar.timegm((year, month, day, hour, minute, second)) - shift * 60
-    return float(whole + Fraction(match[7] or "0"))
-
-
-def rows(body: bytes) -> list[Row]:
-    return [json.loads(line[6:]) for line in body.decode().split("\n") if line.startswith("data: {")]
-
-
-def stream(records: list[Row]) -> bytes:
-    return b"".join(b"data: %b\n\n" % json.dumps(record).encode() for record in records)
-
-
-def raw_json(bodies: dict[str, bytes]) -> dict[str, Any]:
-    """Return what plain JSON makes of recorded bodies."""
-    return {
-        name: rows(body) if body.startswith(b"data: ") or not body else json.loads(body)
-        for name, body in bodies.items()
-    }
-
-
-@dataclass(frozen=True)
-class Miner:
-    """A miner whose answers were recorded.
-
-    Attributes:
-        directory: The recordings.
-        role: As ``meta.json`` calls it: ``test_miner``, ``second_miner`` or ``newcomer``, who owns nothing.
-    """
-
-    directory: Path
-    role: str
-
-    def __str__(self) -> str:
-        return f"{self.role} of {self.directory.name}"
-
-    @property
-    def hotkey(self) -> str:
-        hotkey = json.loads((self.directory / "meta.json").read_bytes())[self.role]
-        assert isinstance(hotkey, str)
-        return hotkey
-
-    @property
-    def key(self) -> Hotkey:
-        meta = json.loads((self.directory / "meta.json").read_bytes())
-        return Hotkey.from_seed(meta["invented_seeds"][self.hotkey], source="test")
-
-    def bodies(self) -> dict[str, bytes]:
-        """Return the recorded bodies by name; where the service answers 404, there is none."""
-        found = {name: recording(self.directory, name) for name in NAMES}
-        extra = self.directory / "extra"
-        found |= {name: recording(extra, file) for name, file in EXTRA.items() if (extra / f"{file}.json").exists()}
-        held = json.loads(found["held_gpus"])
-        found["miner_gpus"] = json.dumps({self.hotkey: held[self.hotkey]} if self.hotkey in held else {}).encode()
-        upgrading = "" if self.role == "test_miner" else "_none"
-        found["maintenance"] = recording(extra, f"maintenance_policy{upgrading}")
-        if self.role == "test_miner":
-            return found | {"stats_per_chute_one": recording(self.directory, "stats_per_chute_one")}
-        # The service filters the stats by itself.
-        everybody = json.loads(found["stats_per_chute"])
-        mine = {
-            window: {name: [row for row in part if row["miner_hotkey"] == self.hotkey] for name, part in parts.items()}
-            for window, parts in everybody.items()
-        }
-        found["stats_per_chute_one"] = json.dumps(mine).encode()
-        other = self.directory / "second"
-        if self.role == "second_miner":
-            return found | {name: recording(other, name) for name in OWN}
-        del found["unique_chute_history"]
-        found["thrash_cooldowns"] = recording(other, "thrash_cooldowns")
-        return found | {
-            name: recording(other, f"newcomer_{name}_none") for name in ("servers", "nodes", "inventory", "instances")
-        }
-
-    def settings(self, url: str, miners: MinersChoice = "watched") -> Settings:
-        """Return the settings of an exporter that has the miner's key and all collectors."""
-        credentials = Credentials((self.key,), (), ())
-        return make_settings(api_url=url, credentials=credentials, collectors=ALL_ON, miners=miners)
-
 
 MINERS = [Miner(directory, role) for directory in DIRECTORIES for role in ("test_miner", "second_miner", "newcomer")]
 

@@ -64,7 +64,7 @@ def test_an_address_is_read_from_decimal_text(text: str, address: str) -> None:
 
 NULLABLE = {
     r.MetagraphNode: {"blacklist_reason"},
-    r.Chute: {"bounty"},
+    r.Chute: {"bounty", "disabled", "chutes_version"},
     r.Image: {"status"},
     r.Node: {"verified_at", "verification_error"},
     r.ServerGpu: {"verified_at"},
@@ -76,7 +76,7 @@ NULLABLE = {
     r.MinerStats: set(),
     r.HistoryPoint: set(),
     r.ThrashCooldown: set(),
-    r.Server: set(),
+    r.Server: {"version"},
     r.ChuteUtilization: set(),
     r.Bounty: set(),
     r.RollingUpdate: set(),

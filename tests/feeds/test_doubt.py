@@ -28,8 +28,8 @@ from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.feeds import doubt
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
+from tests.recorded import ALL_ON, Miner, rows, stream
 from tests.support import HOTKEY, NOON, RECORDINGS, Clock, Page, parse_page, series, served
-from tests.test_recordings import ALL_ON, Miner, rows, stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -61,6 +61,8 @@ class Api:
         def route(endpoint: str) -> Any:
             async def answer(request: Request) -> Response:
                 name = "stats_per_chute" if "per_chute" in request.query_params else endpoint
+                if endpoint == "held_gpus" and "hotkey" in request.query_params:
+                    name = "miner_gpus"
                 self.asked[name] += 1
                 first = self.once.get(name)
                 body = first.pop(0) if first else self.bodies.get(name)
@@ -422,8 +424,6 @@ async def test_a_miner_that_owns_nothing_has_zeros_and_no_doubt() -> None:
                 "chutes_fleet_servers",
                 "chutes_fleet_servers_without_gpus",
                 "chutes_miner_active_instances",
-                "chutes_miner_private_gate_instances",
-                "chutes_miner_private_gate_gpus",
                 "chutes_jobs_stuck",
             ):
                 assert page[series(name, hotkey=hotkey)] == 0

@@ -14,6 +14,7 @@ import pytest
 
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import DAY, HOUR
+from tests.recorded import NAMES
 from tests.simulator.odd import OddWorld
 from tests.support import (
     HOTKEY,
@@ -30,7 +31,6 @@ from tests.support import (
     served_exporter,
     watching,
 )
-from tests.test_recordings import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
