@@ -338,7 +338,7 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         ({"runs_tee": False}, PRIVATE, {}, {}, None),
     ],
 )
-def test_what_is_missing_makes_a_launch_unknown_unless_something_else_refuses_it(
+def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it(
     miner: dict[str, Any], chute: Chute, instances: dict[str, Any], server: dict[str, Any], reason: str | None
 ) -> None:
     refusal = meaning.launch_refusal(
