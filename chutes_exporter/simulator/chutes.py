@@ -36,21 +36,15 @@ class Chute:
     """A workload.
 
     Attributes:
-        seed: Seed of its versions.
-        models: The GPU models that it may run on.
-        public: Whether its instances serve everybody. Private instances are billed to the owner.
         official: Whether the platform's user ``chutes`` owns it.
-        manual_boost: A factor set by hand, or None.
         scaled: Whether the autoscaler has ever looked at it.
         phase: Shifts its schedules, 0 to 1.
         popularity: Scales its demand.
         deploy_period: Seconds between two versions.
         bounty_period: Seconds between two bounties.
-        created_at: Unix time.
     """
 
     chute_id: str
-    user_id: str
     name: str | None
     slug: str | None
     seed: str
@@ -98,13 +92,7 @@ class Chute:
         return round(min(_MOST_BOOST, 1 + 4 * max(0.0, above)), 3) if self.public else 1.0
 
     def target_instances(self, run: float, active: int, *, bounty: bool) -> int:
-        """Return how many active instances the autoscaler wants at one of its runs.
-
-        Args:
-            run: Unix time of the run.
-            active: Active instances at that time.
-            bounty: Whether a bounty is on offer.
-        """
+        """Return how many active instances the autoscaler wants at one of its runs, when some are active."""
         if self.disabled:
             return 0
         load = self.utilization(run)
@@ -139,12 +127,7 @@ class Chute:
         return math.prod(self._lasting_factors.values())
 
     def factors(self, now: float, bounty_age: float | None) -> dict[str, float]:
-        """Return the factors of the multiplier of an instance started now.
-
-        Args:
-            now: Unix time.
-            bounty_age: Age of the bounty in seconds, or None.
-        """
+        """Return the factors of the multiplier of an instance started now, with the age of the bounty in seconds."""
         boost = self.boost(now)
         factors = {"base": self.base_multiplier, **self._lasting_factors}
         if self.public and boost is not None:

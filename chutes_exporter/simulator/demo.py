@@ -46,14 +46,7 @@ _STUCK_BEFORE: Final = LONGEST_START - 40 * MINUTE
 
 
 class DemoWorld(World):
-    """A world whose first miner is in the middle of the ranking. All its GPUs earn, except for its troubles.
-
-    Args:
-        seed: Seed of everything but the first miner's hardware.
-        start: Unix time at which the demo starts.
-        troubles: Keys of :data:`TROUBLES`.
-        size: Its size, without the servers of the first miner.
-    """
+    """A world whose first miner is in the middle of the ranking. All its GPUs earn, except for its troubles."""
 
     # The window ends 6 hours after the start.
     window_opened = 4 * DAY - 6 * HOUR

@@ -42,21 +42,12 @@ VALID_ENDS: Final = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINT
 
 @dataclass(eq=False)
 class Gpu:
-    """A GPU of a server.
-
-    Attributes:
-        uuid: 32 hexadecimal digits, as in the API.
-        seed: A number of its registration.
-        created_at: When it was registered.
-        verified_at: When it passed the verification. None if it cannot be used.
-        error: Text of the last failed verification. A verified GPU with an error can still be used.
-    """
+    """A GPU of a server. It can be used if it passed the verification, even if a later one failed with an error."""
 
     uuid: str
     model: str
     device_index: int
     server_id: str
-    seed: int
     created_at: float
     verified_at: float | None
     error: str | None = None
@@ -68,15 +59,10 @@ class Instance:
 
     Attributes:
         created_at: When its pod claimed the launch token.
-        verified_at: When it is verified, or None.
-        activated_at: When it is activated, or None.
-        ended_at: When it is deleted.
-        end: Why it is deleted.
         disabled_at: When its miner disables it, or None.
         last_request: When a private instance gets its last request. Its billing stops some time later.
         shutdown_after: Seconds without requests after which a private instance is deleted.
         bounty_boost: The factor of the bounty at its activation. 1 without a bounty.
-        last_of_chute: Whether its miner deleted it as the chute's last active instance.
     """
 
     instance_id: str
@@ -92,7 +78,6 @@ class Instance:
     last_request: float | None = None
     shutdown_after: float = 0.0
     bounty_boost: float = 1.0
-    last_of_chute: bool = False
     # The starts of the multipliers so far, the multipliers, the units before each, and the next run that may change it.
     _starts: list[float] = field(init=False, repr=False)
     _multipliers: list[float] = field(init=False, repr=False)
@@ -130,10 +115,6 @@ class Instance:
     def has_bounty(self, now: float) -> bool:
         """Return whether it was activated with a bounty."""
         return self.activated(now) and self.bounty_boost > 1
-
-    def keeps_bounty(self, now: float) -> bool:
-        """Return whether its bounty counts. Deleting a chute's last active instance drops it."""
-        return self.has_bounty(now) and not (self.last_of_chute and now >= self.ended_at)
 
     def last_verified_at(self, now: float) -> float | None:
         """Return when it was verified, or when the prober last reached it. Only instances without TEE are probed."""
@@ -211,15 +192,9 @@ class Instance:
         """
         if not self.activated(now):
             return []
-        number = self._number(now)
-        starts: list[float] = self._starts[: number + 1]
+        starts = self._starts[1 : self._number(now) + 1]
         ends: list[float | None] = [*starts[1:], None if now < self.ended_at else self.ended_at]
-        records = list(zip(starts, ends, self._multipliers, strict=False))
-        if self.last_of_chute and now >= self.ended_at:
-            # The open record is cut to a tenth.
-            start, end, multiplier = records[-1]
-            records[-1] = start, end, multiplier * 0.1
-        return records
+        return list(zip(starts, ends, self._multipliers[1:], strict=False))
 
     def counts(self, now: float) -> bool:
         """Return whether it counts for the score: it was activated, and did not lose its score by its end."""
@@ -240,13 +215,7 @@ class Instance:
     def units_within(self, start: float, now: float) -> float:
         """Return its compute units between a time and now: seconds times the multiplier of that time."""
         start, end = max(start, self.created_at), self._earning_until(now)
-        if end <= start:
-            return 0.0
-        units = self._earned(end) - self._earned(start)
-        if self.last_of_chute and now >= self.ended_at:
-            number = self._number(end)
-            units -= 0.9 * self._multipliers[number] * (end - max(start, self._starts[number]))
-        return units
+        return self._earned(end) - self._earned(start) if start < end else 0.0
 
     def _earned(self, until: float) -> float:
         """Return the compute units from its creation to a time."""

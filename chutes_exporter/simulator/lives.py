@@ -35,9 +35,6 @@ class Slot:
     """A group of GPUs that runs one instance after another.
 
     Attributes:
-        seed: Seed of its instances.
-        hotkey: Its miner.
-        gpus: The group.
         chutes: Chutes that can run on it, each using the whole group.
         begins_at: When it launches its first instance.
         upgrades: Upgrades of the server, which end its instances.
@@ -66,12 +63,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Bounty:
-    """A bounty on offer.
-
-    Attributes:
-        made_at: When it was created.
-        expires_at: When it expires unless an instance becomes active.
-    """
+    """A bounty on offer. It expires unless an instance becomes active."""
 
     made_at: float
     expires_at: float
@@ -171,7 +163,8 @@ class Lives:
             self._at(ready, lambda at: self._launch(slot, at))
             return
         tried = draw.sample(slot.chutes, len(slot.chutes) if slot.steady else min(_TRIES, len(slot.chutes)))
-        chute = next((one for one in tried if self._wants(one, now)), tried[0] if slot.crashes else None)
+        fallback = tried[0] if slot.crashes or slot.steady else None
+        chute = next((one for one in tried if self._wants(one, now)), fallback)
         if chute is None:
             self._at(now + draw.uniform(5, 30) * MINUTE, lambda at: self._launch(slot, at))
             return
@@ -200,7 +193,7 @@ class Lives:
         starts = verified + draw.uniform(2, 6 if slot.crashes else 40) * MINUTE
         self._limit(slot, instance)
         if fate < 0.04 or starts >= instance.ended_at:
-            self._at(instance.ended_at, lambda at: self._end(slot, instance, at))
+            self._at(instance.ended_at, lambda at: self._end(slot, at))
         else:
             self._at(starts, lambda at: self._activate(slot, instance, at))
 
@@ -208,7 +201,7 @@ class Lives:
         chute, draw = instance.chute, slot.random
         if not slot.steady and not self._admits(chute, now):
             instance.ended_at, instance.end = now, End.REFUSED
-            self._end(slot, instance, now)
+            self._end(slot, now)
             return
         bounty = self.bounty(chute, now)
         instance.bounty_boost = 1.0 if bounty is None else bounty_boost(now - bounty.made_at)
@@ -223,7 +216,7 @@ class Lives:
         if not chute.public:
             _use_privately(instance, now, draw)
         self._limit(slot, instance)
-        self._at(instance.ended_at, lambda at: self._end(slot, instance, at))
+        self._at(instance.ended_at, lambda at: self._end(slot, at))
 
     def _limit(self, slot: Slot, instance: Instance) -> None:
         """Let the end of a server, of an unsteady time, and an upgrade end an instance."""
@@ -234,13 +227,10 @@ class Lives:
             if instance.created_at < upgrade.begins_at:
                 _cut(instance, upgrade.begins_at, End.MAINTENANCE)
 
-    def _end(self, slot: Slot, instance: Instance, now: float) -> None:
-        draw = slot.random
-        if instance.end is End.MINER and instance.activated_at is not None:
-            instance.last_of_chute = not self.active(instance.chute, now)
-        pause = draw.uniform(1, 10) * MINUTE
-        if not slot.steady and not slot.crashes and draw.random() < 0.2:
-            pause = draw.expovariate(1 / (5 * HOUR))
+    def _end(self, slot: Slot, now: float) -> None:
+        pause = slot.random.uniform(1, 10) * MINUTE
+        if not slot.steady and not slot.crashes and slot.random.random() < 0.2:
+            pause = slot.random.expovariate(1 / (5 * HOUR))
         self._at(now + pause, lambda at: self._launch(slot, at))
 
 

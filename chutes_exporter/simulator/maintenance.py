@@ -25,12 +25,7 @@ _PLANNED: Final = 10
 
 @dataclass(frozen=True)
 class Window:
-    """A time in which TEE servers are upgraded.
-
-    Attributes:
-        number: Counts the windows of a world, from 0.
-        opens_at: Unix time.
-    """
+    """A time in which TEE servers are upgraded. The windows of a world are counted from 0."""
 
     number: int
     opens_at: float
@@ -52,13 +47,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """The upgrade of a server.
-
-    Attributes:
-        target: The version that it boots with.
-        begins_at: When it takes a slot, which deletes its instances.
-        ends_at: When it boots.
-    """
+    """The upgrade of a server: it takes a slot, which deletes its instances, and later boots with the target."""
 
     target: str
     begins_at: float
@@ -66,25 +55,13 @@ class Upgrade:
 
 
 def newest_window(first: float, now: float) -> Window | None:
-    """Return the newest window that has been announced, or None before the first.
-
-    Args:
-        first: Unix time at which the first window of a world opens.
-        now: Unix time.
-    """
+    """Return the newest window that has been announced, or None before. The first window opens at a Unix time."""
     number = int((now + _ANNOUNCED - first) // _PERIOD)
     return Window(number, first + number * _PERIOD) if number >= 0 else None
 
 
 def plan_upgrades(first: float, seed: str, number: int, count: int) -> tuple[Upgrade, ...]:
-    """Return the upgrades of a TEE server, oldest first.
-
-    Args:
-        first: Unix time at which the first window opens.
-        seed: Seed of the upgrades.
-        number: The server's place among its miner's TEE servers.
-        count: Number of these servers.
-    """
+    """Return the upgrades of the server with a number among its miner's, oldest first."""
     turn = min(_LONGEST_TURN, _LENGTH / count)
     upgrades = []
     for window in (Window(number, first + number * _PERIOD) for number in range(_PLANNED)):

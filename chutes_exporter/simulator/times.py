@@ -23,12 +23,12 @@ FULL_PERIOD = 15 * MINUTE
 
 
 def last(now: float, period: float) -> float:
-    """Return the last run, up to now, of a program that runs at every full period."""
+    """Return the last run of a program that runs at every full period."""
     return now // period * period
 
 
 def next_run(now: float, period: float) -> float:
-    """Return the next run, from now on, of a program that runs at every full period."""
+    """Return the next run of a program that runs at every full period."""
     return -(-now // period) * period
 
 

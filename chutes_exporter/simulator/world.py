@@ -20,7 +20,7 @@ from chutes_exporter.api.keys import Hotkey, address_of
 from chutes_exporter.simulator.chutes import Chute
 from chutes_exporter.simulator.instances import Gpu, Instance
 from chutes_exporter.simulator.jobs import PERIOD as JOB_PERIOD
-from chutes_exporter.simulator.jobs import Job, JobLife, make_job
+from chutes_exporter.simulator.jobs import Job, job_at
 from chutes_exporter.simulator.lives import Bounty, Lives, Slot
 from chutes_exporter.simulator.maintenance import OLDEST_TARGET, Upgrade, Window, newest_window, plan_upgrades
 from chutes_exporter.simulator.times import (
@@ -31,7 +31,6 @@ from chutes_exporter.simulator.times import (
     SYNC_PERIOD,
     WEEK,
     last,
-    last_full_run,
     make_random,
     make_uuid,
 )
@@ -58,15 +57,9 @@ _OLD_MODELS: Final = ("4090", "a100")
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a world.
+    """The size of a world: ``servers`` of the first miner, at most ``other_servers`` of each other one.
 
-    Attributes:
-        miners: Seats on the subnet.
-        active_miners: Miners with servers.
-        chutes: Chutes of the platform.
-        servers: Servers of the first miner.
-        other_servers: Maximum servers of another miner.
-        source_bytes: Bytes of each chute's readme.
+    The readme of each chute has ``source_bytes`` bytes.
     """
 
     miners: int = 256
@@ -79,12 +72,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner.
-
-    Attributes:
-        version: The attested version of a TEE server before its upgrades, None for others.
-        upgrades: The upgrades of a TEE server, oldest first.
-    """
+    """A machine of a miner. ``version`` is that of a TEE server before its upgrades. The oldest upgrade is first."""
 
     server_id: str
     name: str
@@ -107,14 +95,9 @@ class Server:
 
 @dataclass(eq=False)
 class Miner:
-    """A seat on the subnet and its miner.
+    """A seat on the subnet and its miner. ``axon`` is the announced address as a number, 0 for none.
 
-    Attributes:
-        blacklist_reason: Why it is blacklisted. None or empty if it is not.
-        registered_at: When the service first saw it in its seat.
-        validator: Whether it is a validator, with much stake and no incentive.
-        axon: The announced address as a number, 0 for none.
-        servers: Newest first.
+    The newest of ``servers`` comes first. An empty ``blacklist_reason`` does not blacklist.
     """
 
     uid: int
@@ -122,7 +105,6 @@ class Miner:
     coldkey: str
     blacklist_reason: str | None
     registered_at: float
-    validator: bool
     axon: int
     stake: float
     servers: tuple[Server, ...]
@@ -141,14 +123,7 @@ class Miner:
 
 @dataclass(frozen=True)
 class Work:
-    """The compute in a window.
-
-    Attributes:
-        instances: Counting instances.
-        bounties: Counting instances that were activated with a bounty.
-        seconds: Their billed seconds.
-        units: Their compute units: each second times its multiplier.
-    """
+    """The counting instances in a window, those with a bounty, and their billed seconds and compute units."""
 
     instances: int
     bounties: int
@@ -156,32 +131,8 @@ class Work:
     units: float
 
 
-@dataclass(frozen=True)
-class Update:
-    """A rolling update of a chute.
-
-    Attributes:
-        chute: The chute.
-        started_at: When its new version was deployed.
-        permitted: Instances of each miner at that time, by hotkey.
-    """
-
-    chute: Chute
-    started_at: float
-    permitted: dict[str, int]
-
-
 class World:
-    """A simulated platform.
-
-    Args:
-        seed: Seed of everything in the world.
-        start: Unix time around which the world is built. Its past begins more than a week before.
-        size: Its size.
-
-    Attributes:
-        released_jobs: Ids of released jobs, which wait again.
-    """
+    """A simulated platform. Its past begins more than a week before its start, a Unix time."""
 
     chute_names: ClassVar[tuple[str, ...]] = (
         "affine/Affine-5DfhG",
@@ -208,10 +159,8 @@ class World:
         self.released_jobs: set[str] = set()
         self.lives = Lives()
         self._seed = seed
-        self._job_lives: dict[int, JobLife] = {}
         self._active_counts: LRUCache[float, Counter[str]] = LRUCache(_CACHE_SIZE)
-        self._sums: LRUCache[tuple[float, float], dict[tuple[str, str], Work]] = LRUCache(_CACHE_SIZE)
-        self._shares: LRUCache[float, dict[str, float]] = LRUCache(_CACHE_SIZE)
+        self._sums: LRUCache[tuple[float, float, bool], dict[tuple[str, str], Work]] = LRUCache(_CACHE_SIZE)
         self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(4 * _CACHE_SIZE)
 
     def _random(self, *parts: object) -> random.Random:
@@ -240,7 +189,6 @@ class World:
             models, gpu_count = ("h200",), 8
         return Chute(
             chute_id=make_uuid(self._seed, "chute", index),
-            user_id=make_uuid(self._seed, "user", index % 40),
             name=f"{stem}-v{repeat}" if repeat else stem,
             slug=f"chutes-{index}",
             seed=f"{self._seed}/chute/{index}",
@@ -269,12 +217,6 @@ class World:
         bounty = self.bounty(chute, now)
         return None if bounty is None else now - bounty.made_at
 
-    def lost_bounty(self, now: float) -> tuple[str, Bounty] | None:
-        """Return the id of a deleted chute and its remaining bounty, which exists for half of each day."""
-        made = last(now, DAY)
-        bounty = Bounty(made, made + DAY / 2)
-        return (make_uuid(self._seed, "gone", int(made // DAY)), bounty) if now < bounty.expires_at else None
-
     def active_counts(self, now: float) -> Counter[str]:
         """Return the number of active instances of each chute that has any, by chute id."""
         counts = self._active_counts.get(now)
@@ -288,27 +230,10 @@ class World:
         self.grow(now)
         return self.lives.target(chute, now)
 
-    def rolling_updates(self, now: float) -> list[Update]:
-        """Return the rolling updates: each lasts until the autoscaler finds no active instance of an older version."""
-        run = last_full_run(now)
-        deployed = {
-            chute.chute_id: chute.deployed_at(now)
-            for chute in self.chutes
-            if chute.created_at < chute.deployed_at(now) and now < chute.deployed_at(now) + chute.update_takes
-        }
-        permitted: dict[str, Counter[str]] = {chute_id: Counter() for chute_id in deployed}
-        left: set[str] = set()
-        for one in self.all_instances(now):
-            chute_id = one.chute.chute_id
-            if chute_id in deployed and one.exists(deployed[chute_id]):
-                permitted[chute_id][one.hotkey] += 1
-                if run <= deployed[chute_id] or one.active(run):
-                    left.add(chute_id)
-        return [
-            Update(chute, deployed[chute.chute_id], dict(permitted[chute.chute_id]))
-            for chute in self.chutes
-            if chute.chute_id in left
-        ]
+    def updated_chutes(self, now: float) -> list[Chute]:
+        """Return the chutes with a rolling update: an active instance has an older version."""
+        old = {one.chute for one in self.instances(now) if one.active(now) and one.version != one.chute.version(now)}
+        return [chute for chute in self.chutes if chute in old]
 
     def window(self, now: float) -> Window | None:
         """Return the newest maintenance window, whether it is to come, open or over. None before the first."""
@@ -346,17 +271,14 @@ class World:
         active = uid < self.size.active_miners
         # If there are seats without servers, two of them are validators, but not the last ones.
         validator = not active and self.size.miners - uid in (3, 4)
-        servers: tuple[Server, ...] = ()
-        if active:
-            count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
-            servers = self._servers(uid, count)
+        count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
+        servers = self._servers(uid, count) if active else ()
         return Miner(
             uid=uid,
             key=key,
             coldkey=coldkey,
             blacklist_reason=self.blacklist_reason(uid),
             registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 90)) * DAY, 6),
-            validator=validator,
             axon=int.from_bytes((203, 0, 113, uid % 256)) if validator or draw.random() < 0.2 else 0,
             stake=draw.uniform(2e4, 2e5) if validator else draw.uniform(1, 500) * active,
             servers=servers,
@@ -395,8 +317,7 @@ class World:
 
     def _gpu(self, server_id: str, model: str, device: int, created: float, error: str | None) -> Gpu:
         uuid = make_uuid(server_id, device).replace("-", "")
-        seed = self._random("gpu", uuid).getrandbits(63)
-        return Gpu(uuid, model, device, server_id, seed, created, None if error else created, error)
+        return Gpu(uuid, model, device, server_id, created, None if error else created, error)
 
     def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
         draw = self._random("slots", server.server_id)
@@ -458,31 +379,16 @@ class World:
     # Scores
 
     def work(
-        self,
-        now: float,
-        seconds: float,
-        *,
-        hotkey: str | None = None,
-        per_chute: bool = False,
-        cached: bool = True,
+        self, now: float, seconds: float, *, hotkey: str | None = None, per_chute: bool = False
     ) -> dict[tuple[str, str], Work]:
-        """Return the compute in a window.
+        """Return the compute by hotkey and chute id (empty unless per chute), of all miners or of one.
 
-        Args:
-            now: Unix time.
-            seconds: Length of the window.
-            hotkey: A miner, or None for all.
-            per_chute: Whether each chute has its own entry.
-            cached: Whether the window ends at the last refresh of the service's cache, not now.
-
-        Returns:
-            Work by hotkey and chute id (empty unless per chute). Miners without compute have no entry.
+        The window of some seconds ended at the last refresh of the service's cache.
         """
-        key = last(now, CACHE_PERIOD) if cached else now, seconds
+        key = last(now, CACHE_PERIOD), seconds, per_chute
         if key not in self._sums:
-            self._sums[key] = _add_up(self.all_instances(key[0]), key[0] - seconds, key[0])
-        sums = {name: entry for name, entry in self._sums[key].items() if hotkey in (None, name[0])}
-        return sums if per_chute else _by_miner(sums)
+            self._sums[key] = _add_up(self.all_instances(key[0]), key[0] - seconds, key[0], per_chute=per_chute)
+        return {name: entry for name, entry in self._sums[key].items() if hotkey in (None, name[0])}
 
     def scored(self, now: float) -> dict[str, Work]:
         """Return the compute of the past day of each miner that is not blacklisted, which makes the scores."""
@@ -494,21 +400,15 @@ class World:
 
     def shares(self, now: float) -> dict[str, float]:
         """Return each scored miner's share of the compute units of the past day, as last calculated."""
-        now = last(now, CACHE_PERIOD)
-        shares = self._shares.get(now)
-        if shares is None:
-            scored = self.scored(now)
-            total = math.fsum(entry.units for entry in scored.values())
-            shares = self._shares[now] = {
-                hotkey: entry.units / total if total else 1 / len(scored) for hotkey, entry in scored.items()
-            }
-        return shares
+        units = {hotkey: entry.units for hotkey, entry in self.scored(now).items()}
+        total = math.fsum(units.values())
+        return {hotkey: share / total if total else 1 / len(units) for hotkey, share in units.items()}
 
     def incentives(self, now: float) -> dict[str, int]:
         """Return the chain's incentive of each seat that has one, 1 to 65535.
 
-        Weights are set at every full hour. The chain turns them into incentives at its next epoch. The service reads
-        these with its next sync. A share is rounded down.
+        Weights are set at every full hour. The chain uses them from its next epoch on, and the service from its next
+        sync on.
         """
         epoch = last(last(now, SYNC_PERIOD), _EPOCH)
         weights = last(epoch - _WEIGHTS_DELAY, HOUR)
@@ -516,17 +416,14 @@ class World:
         return {hotkey: incentive for hotkey, incentive in incentives.items() if incentive}
 
     def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]] | None:
-        """Return a miner's past week as last calculated.
+        """Return each of 169 full hours of a miner's past week, as last calculated. None without a history.
 
-        Returns:
-            For each of 169 full hours, oldest first: its Unix time, the GPUs of the distinct chutes that ran, and the
-            GPUs of all instances. After a week without activity, the list stays as it is. None without a history.
+        An hour has its Unix time, the GPUs of the distinct chutes that ran, and the GPUs of all instances.
         """
         at = last(now, CACHE_PERIOD)
         instances = [one for one in self.all_instances(at, hotkey) if one.activated(at)]
         if not instances:
             return None
-        at = min(at, last(max(one.ended_at for one in instances) + WEEK, CACHE_PERIOD))
         key = hotkey, at
         if key not in self._histories:
             self._histories[key] = _count_hours(instances, at)
@@ -534,8 +431,7 @@ class World:
 
     def prepare(self, now: float) -> None:
         """Compute ahead of time what the first answers need, which takes seconds in a large world."""
-        for seconds in (HOUR, DAY, WEEK):
-            self.work(now, seconds)
+        self.work(now, WEEK)
         self.incentives(now)
 
     # Jobs
@@ -544,66 +440,35 @@ class World:
         """Return the miners that try jobs."""
         return [miner for miner in self.miners if miner.servers] or list(self.miners)
 
-    def _jobs(self, now: float) -> Iterator[JobLife]:
-        miners = self.job_miners()
-        for number in range(math.ceil((self.start - _JOBS_KEPT) / JOB_PERIOD), int(now // JOB_PERIOD) + 1):
-            life = self._job_lives.get(number)
-            if life is None:
-                life = self._job_lives[number] = make_job(str(self._seed), number, self.chutes, miners)
-            yield life
-
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
-        listed = []
-        for life in self._jobs(now):
-            job = life.waiting if life.waiting.job_id in self.released_jobs else life.listed(now)
-            if job is not None:
-                listed.append(job)
-        return listed
+        miners = self.job_miners()
+        numbers = range(math.ceil((self.start - _JOBS_KEPT) / JOB_PERIOD), int(now // JOB_PERIOD) + 1)
+        jobs = (job_at(now, str(self._seed), number, self.chutes, miners) for number in numbers)
+        return [replace(job, miner=None) if job.job_id in self.released_jobs else job for job in jobs if job]
 
     def release_job(self, job_id: str, hotkey: str, now: float) -> Job | None:
-        """Release an unfinished job of a miner, so that it waits again.
-
-        Returns:
-            The job, or None if it is finished or does not belong to the miner.
-        """
-        for life in self._jobs(now):
-            if life.waiting.job_id == job_id and job_id not in self.released_jobs:
-                miner = life.claimed_by(now)
-                if miner is not None and miner.hotkey == hotkey:
-                    self.released_jobs.add(job_id)
-                    return life.waiting
+        """Let a stuck job of a miner wait again. Return None if it is not stuck, or somebody else's."""
+        for job in self.jobs(now):
+            if job.job_id == job_id and job.stuck and job.miner is not None and job.miner.hotkey == hotkey:
+                self.released_jobs.add(job_id)
+                return job
         return None
 
 
-def _add_up(instances: Iterable[Instance], start: float, now: float) -> dict[tuple[str, str], Work]:
-    sums: dict[tuple[str, str], list[float]] = {}
-    for instance in instances:
-        if instance.ended_at <= start or not instance.counts(now):
-            continue
-        seconds = instance.seconds_within(start, now)
-        if seconds <= 0:
-            continue
-        entry = sums.setdefault((instance.hotkey, instance.chute.chute_id), [0, 0, 0.0, 0.0])
-        entry[0] += 1
-        entry[1] += instance.keeps_bounty(now)
-        entry[2] += seconds
-        entry[3] += instance.units_within(start, now)
-    return {key: Work(int(count), int(bounties), *rest) for key, (count, bounties, *rest) in sums.items()}
-
-
-def _by_miner(sums: dict[tuple[str, str], Work]) -> dict[tuple[str, str], Work]:
-    entries: dict[str, list[Work]] = {}
-    for (hotkey, _), entry in sums.items():
-        entries.setdefault(hotkey, []).append(entry)
+def _add_up(instances: Iterable[Instance], start: float, now: float, *, per_chute: bool) -> dict[tuple[str, str], Work]:
+    groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
+    for one in instances:
+        if one.ended_at > start and one.counts(now) and one.seconds_within(start, now):
+            groups[one.hotkey, one.chute.chute_id if per_chute else ""].append(one)
     return {
-        (hotkey, ""): Work(
-            sum(entry.instances for entry in parts),
-            sum(entry.bounties for entry in parts),
-            math.fsum(entry.seconds for entry in parts),
-            math.fsum(entry.units for entry in parts),
+        key: Work(
+            len(group),
+            sum(one.has_bounty(now) for one in group),
+            math.fsum(one.seconds_within(start, now) for one in group),
+            math.fsum(one.units_within(start, now) for one in group),
         )
-        for hotkey, parts in entries.items()
+        for key, group in groups.items()
     }
 
 

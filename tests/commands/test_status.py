@@ -372,7 +372,7 @@ async def test_a_miner_with_nothing_has_no_gpus(farm: Farm) -> None:
 
 
 async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> None:
-    machines = [Machine(model, 8, idle=8) for model in ("4090", "5090", "a100", "l40s", "h200")]
+    machines = [Machine(model, 8, idle=8) for model in ("4090", "a100", "l40s", "h200", "b200")]
     farm = Farm(time.time(), [machines])
     farm.miners[0].servers = tuple(
         replace(server, version="1.3.1", name=f"\x1b[2Jserver-{'x' * 60}-{number}")
@@ -383,7 +383,7 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> 
     assert code == 1
     assert all(len(line) <= 80 and line == line.rstrip() for line in output.splitlines())
     assert "\x1b" not in output
-    assert "8 4090, 8 5090, 8 a100 and 2 more" in " ".join(output.split())
+    assert "8 4090, 8 a100, 8 b200 and 2 more" in " ".join(output.split())
     (row,) = (line for line in output.splitlines() if line.startswith("  all"))
     assert row.split() == ["all", "0", "0", "0", "40", "0", "40"]
 

@@ -148,7 +148,7 @@ async def test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own(clo
         for quarter in range(2 * 24 * 4):
             clock.now = NOON + quarter * HOUR / 4
             if quarter == 96:
-                world.miners[0].gpus[0].verified_at = None
+                world.miners[0].gpus[0].error = "GraVal challenge timed out"
             # One fetch in five fails, in all ways.
             fault = [Fault(status=500), Fault(body=b""), Fault(cut_after=300), Fault(body=b"<")][quarter // 5 % 4]
             simulator.faults.update({"instances": fault, "nodes": fault} if quarter % 5 == 3 else {})

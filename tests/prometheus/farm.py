@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from chutes_exporter.simulator.chutes import Chute
 from chutes_exporter.simulator.hardware import MODELS
 from chutes_exporter.simulator.instances import End, Gpu, Instance
-from chutes_exporter.simulator.jobs import Job, JobLife
+from chutes_exporter.simulator.jobs import Job
 from chutes_exporter.simulator.times import DAY, HOUR, make_uuid
 from chutes_exporter.simulator.world import Miner, Server, Size, Work, World
 
@@ -100,7 +100,6 @@ class Farm(World):
         model = list(MODELS)[index] if index < PRIVATE else "b200"
         return Chute(
             chute_id=make_uuid("chute", index),
-            user_id=make_uuid("user", index),
             name={PRIVATE: "private-model", ELSEWHERE: "elsewhere"}.get(index, f"{model}-model"),
             slug=f"chutes-{index}",
             seed=f"chute/{index}",
@@ -144,7 +143,6 @@ class Farm(World):
                     model=machine.model,
                     device_index=device,
                     server_id=server_id,
-                    seed=device,
                     created_at=created,
                     verified_at=created + 90,
                 )
@@ -155,13 +153,13 @@ class Farm(World):
     def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:  # noqa: ARG002 - see grow
         return iter(())
 
-    def _jobs(self, now: float) -> Iterator[JobLife]:  # noqa: ARG002 - they stand still
+    def jobs(self, now: float) -> list[Job]:  # noqa: ARG002 - they stand still
+        """Return the stuck jobs."""
         chute = self.chutes[PRIVATE]
-        for number, hotkey in enumerate(self.stuck):
-            created = self.start - HOUR
-            waiting = Job(make_uuid("job", number), chute, chute.chute_id, created, ())
-            stuck = replace(waiting, miner=self.by_hotkey[hotkey])
-            yield JobLife(waiting, created, stuck, created)
+        return [
+            Job(make_uuid("job", number), chute, chute.chute_id, self.start - HOUR, (), self.by_hotkey[hotkey])
+            for number, hotkey in enumerate(self.stuck)
+        ]
 
     def scored(self, now: float) -> dict[str, Work]:
         """Return the work of those that have a seat."""
