@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.simulator.hardware import MODELS
+from chutes_exporter.simulator.chutes import MODELS
 from chutes_exporter.simulator.times import FULL_PERIOD, HOUR, MINUTE, last, last_full_run
 
 if TYPE_CHECKING:
