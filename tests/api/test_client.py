@@ -94,8 +94,9 @@ async def test_all_endpoints_answer(client: ChutesClient, simulator: Simulator) 
     stuck = next(job for job in world.jobs(NOON) if job.stuck and job.miner is world.miners[0])
     await client.release_job(stuck.job_id, KEY)
     assert stuck.job_id in world.released_jobs
-    for endpoint in (e.HELD_GPUS, e.SUPPORTED_GPUS, e.TEE_MEASUREMENTS):
-        assert (await client.fetch(endpoint)).value
+    assert (await client.fetch(e.HELD_GPUS)).value
+    assert (await client.fetch(e.SUPPORTED_GPUS)).value
+    assert (await client.fetch(e.TEE_MEASUREMENTS)).value
     assert (await client.fetch(e.MINER_GPUS, params={"hotkey": HOTKEY})).value
     assert {asked.endpoint for asked in simulator.requests} == {endpoint.name for endpoint in e.ENDPOINTS}
     assert len(e.ENDPOINTS) == 24
