@@ -453,6 +453,10 @@ def detailed_nodes(world: World, now: float, hotkey: str | None) -> Row:
         if miner.gpus and hotkey in (None, miner.hotkey)
     }
     for instance in world.instances(now, hotkey):
+        row = rows.get(instance.hotkey)
+        if row is None:
+            # Its miner has lost the seat.
+            continue
         chute = {
             "name": _shown_name(instance.chute),
             "chute_id": instance.chute.chute_id,
@@ -461,7 +465,6 @@ def detailed_nodes(world: World, now: float, hotkey: str | None) -> Row:
             "instance_id": instance.instance_id,
         }
         for gpu in instance.gpus:
-            row = rows[instance.hotkey]
             row["provisioned"].append({"gpu": gpu.model, "server_id": gpu.server_id, "chute": chute})
             row["idle"][gpu.model] -= 1
     return {key: {**row, "idle": +row["idle"]} for key, row in rows.items()}
