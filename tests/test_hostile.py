@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api import records as r
-from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.api.endpoints import ENDPOINTS, METAGRAPH
 from chutes_exporter.api.errors import TimedOutError
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
@@ -270,7 +270,7 @@ async def test_an_api_that_dribbles_for_ever_is_given_up_in_the_end() -> None:
         ChutesClient(url, timeout=5, total_timeout=0.6) as client,
     ):
         with pytest.raises(TimedOutError):
-            await asyncio.wait_for(client.metagraph(), 10)
+            await asyncio.wait_for(client.fetch(METAGRAPH), 10)
 
 
 @contextlib.asynccontextmanager

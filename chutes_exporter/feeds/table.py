@@ -20,10 +20,10 @@ from chutes_exporter.feeds.feed import Feed
 METAGRAPH: Feed[list[r.MetagraphNode]] = Feed(
     "metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0
 )
-SCORES: Feed[r.Scores] = Feed("scores", e.SCORES, changes="every 10 minutes", ttl=300.0, max_age=1800.0, doubts=())
-STATS: Feed[r.Stats] = Feed("stats", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, doubts=())
+SCORES: Feed[r.Scores] = Feed("scores", e.SCORES, changes="every 10 minutes", ttl=300.0, max_age=1800.0, checks={})
+STATS: Feed[r.Stats] = Feed("stats", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, checks={})
 STATS_PER_CHUTE: Feed[r.Stats] = Feed(
-    "stats_per_chute", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, per_chute=True, doubts=()
+    "stats_per_chute", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, per_chute=True, checks={}
 )
 METRICS: Feed[list[r.ChuteMetrics]] = Feed(
     "metrics",
@@ -31,8 +31,7 @@ METRICS: Feed[list[r.ChuteMetrics]] = Feed(
     changes="every 2 minutes",
     ttl=115.0,
     max_age=900.0,
-    doubts=("shrunk", "no_demand"),
-    check=doubt.check_metrics,
+    checks={"shrunk": doubt.shrunk, "no_demand": doubt.no_demand},
 )
 SERVERS: Feed[list[r.Server]] = Feed("servers", e.SERVERS, changes="live", ttl=115.0, max_age=900.0)
 NODES: Feed[list[r.Node]] = Feed(
@@ -41,8 +40,7 @@ NODES: Feed[list[r.Node]] = Feed(
     changes="live",
     ttl=115.0,
     max_age=900.0,
-    doubts=("shrunk", "disagrees"),
-    check=doubt.check_nodes,
+    checks={"shrunk": doubt.shrunk, "disagrees": doubt.gpus_are_missing},
     evidence=(SERVERS,),
 )
 INVENTORY: Feed[list[r.InventoryItem]] = Feed("inventory", e.INVENTORY, changes="live", ttl=55.0, max_age=600.0)
@@ -52,11 +50,12 @@ INSTANCES: Feed[list[r.Instance]] = Feed(
     changes="live",
     ttl=55.0,
     max_age=600.0,
-    doubts=("shrunk", "disagrees"),
-    check=doubt.check_instances,
+    checks={"shrunk": doubt.shrunk, "disagrees": doubt.instances_are_missing},
     evidence=(INVENTORY,),
 )
 IMAGES: Feed[list[r.Image]] = Feed("images", e.IMAGES, changes="live", ttl=900.0, max_age=3600.0)
+# No jobs and a failed query look the same, and nothing tells them apart. So a second answer must confirm that all are
+# gone.
 JOBS: Feed[list[r.Job]] = Feed("jobs", e.JOBS, changes="live", ttl=300.0, max_age=1800.0)
 ACTIVE_INSTANCES: Feed[list[r.ActiveInstance]] = Feed(
     "active_instances", e.ACTIVE_INSTANCES, changes="live", ttl=115.0, max_age=900.0
@@ -67,8 +66,11 @@ CHUTES: Feed[list[r.Chute]] = Feed(
     changes="live",
     ttl=900.0,
     max_age=3600.0,
-    doubts=("shrunk", "disagrees", "no_bounties"),
-    check=doubt.check_chutes,
+    checks={
+        "shrunk": doubt.shrunk,
+        "disagrees": doubt.chutes_are_missing,
+        "no_bounties": doubt.bounties_of_chutes_are_gone,
+    },
     evidence=(ACTIVE_INSTANCES, METRICS),
 )
 THRASH_COOLDOWNS: Feed[list[r.ThrashCooldown]] = Feed(
@@ -82,7 +84,7 @@ UNIQUE_CHUTE_HISTORY: Feed[list[r.HistoryPoint]] = Feed(
     ttl=900.0,
     max_age=7200.0,
     value_if_404=[],
-    doubts=("no_history",),
+    checks={"no_history": doubt.history_is_gone},
 )
 UTILIZATION: Feed[list[r.ChuteUtilization]] = Feed(
     "utilization",
@@ -91,8 +93,7 @@ UTILIZATION: Feed[list[r.ChuteUtilization]] = Feed(
     ttl=115.0,
     max_age=900.0,
     optional=True,
-    doubts=("shrunk", "no_demand"),
-    check=doubt.of_utilization,
+    checks={"shrunk": doubt.shrunk, "no_demand": doubt.no_load},
 )
 BOUNTIES: Feed[list[r.Bounty]] = Feed(
     "bounties",
@@ -101,8 +102,7 @@ BOUNTIES: Feed[list[r.Bounty]] = Feed(
     ttl=115.0,
     max_age=900.0,
     optional=True,
-    doubts=("no_bounties",),
-    check=doubt.of_bounties,
+    checks={"no_bounties": doubt.bounties_are_gone},
     evidence=(CHUTES,),
 )
 ROLLING_UPDATES: Feed[list[r.RollingUpdate]] = Feed(
@@ -112,10 +112,10 @@ ROLLING_UPDATES: Feed[list[r.RollingUpdate]] = Feed(
     ttl=300.0,
     max_age=1800.0,
     optional=True,
-    doubts=(),
+    checks={},
 )
 MAINTENANCE: Feed[r.MaintenancePolicy] = Feed(
-    "maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, doubts=()
+    "maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, checks={}
 )
 
 FEEDS: tuple[Feed[Any], ...] = (
