@@ -16,7 +16,7 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH, NODES
+from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.page import exposition, money, observed, telemetry
 from chutes_exporter.page.compression import gzip_page
 from chutes_exporter.page.exposition import Format
@@ -123,7 +123,6 @@ class Exporter:
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._started = clock()
         self._observations = observed.Observations()
-        self._observed: dict[Feed[Any], int] = {}
         self._building = asyncio.Lock()
         self._lag = 0.0
         self._adopt(settings)
@@ -338,32 +337,12 @@ class Exporter:
                 "requested", endpoint=exchange.endpoint, status=exchange.code, seconds=seconds, bytes=exchange.size
             )
 
-    def _observe(self) -> None:
-        """Count the events of the answers that are new since the last page."""
-        offset = self.client.clock_offset or 0.0
-        for key in self.settings.keys:
-            hotkey = key.address
-            feeds: tuple[Feed[Any], ...] = INSTANCES.of(hotkey), NODES.of(hotkey)
-            for feed in feeds:
-                snapshot = self.feeds.peek(feed)
-                if snapshot is None or self._observed.get(feed) == snapshot.version or not snapshot.answer.whole:
-                    continue
-                self._observed[feed] = snapshot.version
-                answer = snapshot.answer
-                if feed.name == NODES.name:
-                    self._observations.see_gpus(hotkey, answer.value, answer.received_at)
-                    continue
-                active = self.feeds.peek(ACTIVE_INSTANCES)
-                still_active = (
-                    {instance.instance_id for instance in active.answer.value} if active is not None else set()
-                )
-                self._observations.see_instances(hotkey, answer.value, answer.received_at, still_active, offset)
-
     def _state(self, plan: Plan, readings: Readings) -> _State | None:
         """Return the state of the exporter and its feeds. The page of a probe does not show it."""
         if plan.target:
             return None
-        self._observe()
+        for watched_key in self.settings.keys:
+            self._observations.compare(watched_key.address, self.feeds, self.client.clock_offset or 0.0)
         watched = {"", *self.settings.watched}
         # A feed that only a probe reads is reported on the probe's page.
         states = [state for state in self.feeds.states() if state.feed.hotkey in watched]
@@ -372,7 +351,7 @@ class Exporter:
             for state in states
         ]
         reloads = self.telemetry.reload_good, self.telemetry.reloaded_at or self._started
-        key = [self.settings, reloads, self._observations.version]
+        key = [self.settings, reloads]
         for state, snapshot in feeds:
             key += [state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version]
         samples = None

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import json
 import threading
@@ -25,7 +24,6 @@ from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import enabled
-from chutes_exporter.page.rendering import Renderer
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
     HOTKEY,
@@ -54,8 +52,6 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.samples import Samples
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.page.plan import Plan
-    from chutes_exporter.page.rendering import Readings, Rendering
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 FEEDS = {
