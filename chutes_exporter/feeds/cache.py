@@ -136,23 +136,6 @@ class FeedCache:
         """Return a feed's newest good answer within its maximum age, without a request."""
         return self._snapshots.get(feed)
 
-    def read_at_once(self, feed: Feed[T]) -> Reading[T] | None:
-        """Read a feed whose answer is fresh, or that backs off. Return None if a request is necessary."""
-        state = self._states.get(feed)
-        if state is None:
-            return None
-        now, snapshot = self._monotonic(), self.peek(feed)
-        if snapshot is not None and now < state.fresh_until:
-            reading = Reading(snapshot, "hit")
-        elif now < state.closed_until and feed not in self._flights:
-            reading = self._old(feed, state.last_error)
-        else:
-            return None
-        state.read_at = now
-        if not state.missing:
-            state.results[reading.result] += 1
-        return reading
-
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
         if (state := self._states.get(feed)) is not None:
@@ -195,22 +178,35 @@ class FeedCache:
             feed: The feed.
             timeout: Maximum seconds to wait.
         """
-        if (reading := self.read_at_once(feed)) is not None:
-            return reading
         started = time.monotonic()
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed, state.read_at = feed, self._monotonic()
-        reading = await self._read(feed, state, timeout)
+        reading = self._reading_without_request(feed, state)
+        if reading is None:
+            reading = replace(await self._request(feed, state, timeout), seconds=time.monotonic() - started)
         if not state.missing:
             state.results[reading.result] += 1
-        return replace(reading, seconds=time.monotonic() - started)
+        return reading
 
-    async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+    def _reading_without_request(self, feed: Feed[T], state: FeedState) -> Reading[T] | None:
+        """Return a reading if the answer is fresh, or if no request may be sent now."""
+        now, snapshot = self._monotonic(), self.peek(feed)
+        if snapshot is not None and now < state.fresh_until:
+            return Reading(snapshot, "hit")
+        if feed in self._flights:
+            return None
+        if now < state.closed_until:
+            return self._old(feed, state.last_error)
+        if self._stopping:
+            return self._old(feed, DeadlineError("the exporter is stopping and sends no requests"))
+        closed_until, error = self._closed_endpoints.get(feed.endpoint, (0.0, None))
+        return self._old(feed, error) if now < closed_until else None
+
+    async def _request(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+        """Wait for the request in flight, or for a new one."""
         flight = self._flights.get(feed)
         result: Result = "coalesced"
         if flight is None:
-            if (reason := self._reason_not_to_ask(state)) is not None:
-                return self._old(feed, reason)
             result = "miss"
             flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
         # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
@@ -221,13 +217,6 @@ class FeedCache:
         if snapshot is None or state.last_error is not None:
             return self._old(feed, state.last_error)
         return Reading(snapshot, result)
-
-    def _reason_not_to_ask(self, state: FeedState) -> BaseException | None:
-        """Return why no request may be sent now for a feed that does not back off, or None if it may."""
-        if self._stopping:
-            return DeadlineError("the exporter is stopping and sends no requests")
-        until, error = self._closed_endpoints.get(state.feed.endpoint, (0.0, None))
-        return error if self._monotonic() < until else None
 
     def _old(self, feed: Feed[T], error: BaseException | None) -> Reading[T]:
         snapshot = self.peek(feed)

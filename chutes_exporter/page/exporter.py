@@ -254,11 +254,10 @@ class Exporter:
         # Making this page and the pages before it takes time too. If no time is left, the scrape does not wait. Due
         # feeds are still requested, for the next scrape.
         wait = max(deadline - time.monotonic() - self._lag, 0.0)
-        # Fast path: feeds that need no request need no task.
-        readings = {feed: known for feed in plan.feeds if (known := self.feeds.read_at_once(feed)) is not None}
-        due = [feed for feed in plan.feeds if feed not in readings]
-        readings.update(zip(due, await asyncio.gather(*(self.feeds.read(feed, wait) for feed in due)), strict=True))
-        if not due and not self._building.locked() and self._is_fast(plan, wanted, readings):
+        feeds = await asyncio.gather(*(self.feeds.read(feed, wait) for feed in plan.feeds))
+        readings = dict(zip(plan.feeds, feeds, strict=True))
+        waited = any(reading.seconds for reading in feeds)
+        if not waited and not self._building.locked() and self._is_fast(plan, wanted, readings):
             # A change of tasks or threads would take longer than this, most of all if the processor is busy.
             return Page(self._render(plan, wanted, readings, self._state(plan, readings)), readings)
         began = time.monotonic()
