@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api import records as r
 from chutes_exporter.feeds import doubt
 from chutes_exporter.feeds.feed import Feed
 
@@ -17,15 +16,13 @@ from chutes_exporter.feeds.feed import Feed
 # - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs ever. A rolling
 #   update takes hours, and a maintenance window days.
 # - 900: chutes are many MB, and the autoscaler changes them every 20 to 30 minutes. The history gets a point an hour.
-METAGRAPH: Feed[list[r.MetagraphNode]] = Feed(
-    "metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0
-)
-SCORES: Feed[r.Scores] = Feed("scores", e.SCORES, changes="every 10 minutes", ttl=300.0, max_age=1800.0, checks={})
-STATS: Feed[r.Stats] = Feed("stats", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, checks={})
-STATS_PER_CHUTE: Feed[r.Stats] = Feed(
+METAGRAPH = Feed("metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0)
+SCORES = Feed("scores", e.SCORES, changes="every 10 minutes", ttl=300.0, max_age=1800.0, checks={})
+STATS = Feed("stats", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, checks={})
+STATS_PER_CHUTE = Feed(
     "stats_per_chute", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, per_chute=True, checks={}
 )
-METRICS: Feed[list[r.ChuteMetrics]] = Feed(
+METRICS = Feed(
     "metrics",
     e.METRICS,
     changes="every 2 minutes",
@@ -33,8 +30,8 @@ METRICS: Feed[list[r.ChuteMetrics]] = Feed(
     max_age=900.0,
     checks={"shrunk": doubt.shrunk, "no_demand": doubt.no_demand},
 )
-SERVERS: Feed[list[r.Server]] = Feed("servers", e.SERVERS, changes="live", ttl=115.0, max_age=900.0)
-NODES: Feed[list[r.Node]] = Feed(
+SERVERS = Feed("servers", e.SERVERS, changes="live", ttl=115.0, max_age=900.0)
+NODES = Feed(
     "nodes",
     e.NODES,
     changes="live",
@@ -43,8 +40,8 @@ NODES: Feed[list[r.Node]] = Feed(
     checks={"shrunk": doubt.shrunk, "disagrees": doubt.gpus_are_missing},
     evidence=(SERVERS,),
 )
-INVENTORY: Feed[list[r.InventoryItem]] = Feed("inventory", e.INVENTORY, changes="live", ttl=55.0, max_age=600.0)
-INSTANCES: Feed[list[r.Instance]] = Feed(
+INVENTORY = Feed("inventory", e.INVENTORY, changes="live", ttl=55.0, max_age=600.0)
+INSTANCES = Feed(
     "instances",
     e.INSTANCES,
     changes="live",
@@ -53,14 +50,12 @@ INSTANCES: Feed[list[r.Instance]] = Feed(
     checks={"shrunk": doubt.shrunk, "disagrees": doubt.instances_are_missing},
     evidence=(INVENTORY,),
 )
-IMAGES: Feed[list[r.Image]] = Feed("images", e.IMAGES, changes="live", ttl=900.0, max_age=3600.0)
+IMAGES = Feed("images", e.IMAGES, changes="live", ttl=900.0, max_age=3600.0)
 # No jobs and a failed query look the same, and nothing tells them apart. So a second answer must confirm that all are
 # gone.
-JOBS: Feed[list[r.Job]] = Feed("jobs", e.JOBS, changes="live", ttl=300.0, max_age=1800.0)
-ACTIVE_INSTANCES: Feed[list[r.ActiveInstance]] = Feed(
-    "active_instances", e.ACTIVE_INSTANCES, changes="live", ttl=115.0, max_age=900.0
-)
-CHUTES: Feed[list[r.Chute]] = Feed(
+JOBS = Feed("jobs", e.JOBS, changes="live", ttl=300.0, max_age=1800.0)
+ACTIVE_INSTANCES = Feed("active_instances", e.ACTIVE_INSTANCES, changes="live", ttl=115.0, max_age=900.0)
+CHUTES = Feed(
     "chutes",
     e.CHUTES,
     changes="live",
@@ -73,11 +68,11 @@ CHUTES: Feed[list[r.Chute]] = Feed(
     },
     evidence=(ACTIVE_INSTANCES, METRICS),
 )
-THRASH_COOLDOWNS: Feed[list[r.ThrashCooldown]] = Feed(
+THRASH_COOLDOWNS = Feed(
     "thrash_cooldowns", e.THRASH_COOLDOWNS, changes="never since May 2026", ttl=900.0, max_age=7200.0
 )
 # A new miner has no history yet.
-UNIQUE_CHUTE_HISTORY: Feed[list[r.HistoryPoint]] = Feed(
+UNIQUE_CHUTE_HISTORY = Feed(
     "unique_chute_history",
     e.UNIQUE_CHUTE_HISTORY,
     changes="hourly",
@@ -86,7 +81,7 @@ UNIQUE_CHUTE_HISTORY: Feed[list[r.HistoryPoint]] = Feed(
     value_if_404=[],
     checks={"no_history": doubt.history_is_gone},
 )
-UTILIZATION: Feed[list[r.ChuteUtilization]] = Feed(
+UTILIZATION = Feed(
     "utilization",
     e.UTILIZATION,
     changes="counts live, the rest every 2 to 30 minutes",
@@ -95,7 +90,7 @@ UTILIZATION: Feed[list[r.ChuteUtilization]] = Feed(
     optional=True,
     checks={"shrunk": doubt.shrunk, "no_demand": doubt.no_load},
 )
-BOUNTIES: Feed[list[r.Bounty]] = Feed(
+BOUNTIES = Feed(
     "bounties",
     e.BOUNTIES,
     changes="live",
@@ -105,7 +100,7 @@ BOUNTIES: Feed[list[r.Bounty]] = Feed(
     checks={"no_bounties": doubt.bounties_are_gone},
     evidence=(CHUTES,),
 )
-ROLLING_UPDATES: Feed[list[r.RollingUpdate]] = Feed(
+ROLLING_UPDATES = Feed(
     "rolling_updates",
     e.ROLLING_UPDATES,
     changes="live",
@@ -114,9 +109,7 @@ ROLLING_UPDATES: Feed[list[r.RollingUpdate]] = Feed(
     optional=True,
     checks={},
 )
-MAINTENANCE: Feed[r.MaintenancePolicy] = Feed(
-    "maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, checks={}
-)
+MAINTENANCE = Feed("maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, checks={})
 
 FEEDS: tuple[Feed[Any], ...] = (
     METAGRAPH,
