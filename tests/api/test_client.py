@@ -186,7 +186,7 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(simulato
         # Other endpoints have connections of their own.
         assert (await client.fetch(e.METAGRAPH)).count > 0
     assert {type(result) for result in results} == {TimedOutError}
-    assert len(simulator.requests) < 12
+    assert simulator.api.max_concurrent["scores"] == 4
 
 
 async def test_each_request_is_signed_afresh(client: ChutesClient, clock: Clock, simulator: Simulator) -> None:

@@ -304,11 +304,11 @@ async def test_a_hurried_cache_neither_waits_nor_sends_requests(
     await read(feeds)
     time.now += 100
     upstream.open.clear()
-    waiting = asyncio.create_task(read(feeds))
+    waiting = asyncio.create_task(read(feeds, timeout=600))
     await asyncio.sleep(0.01)
     feeds.hurry()
     feeds.hurry()
-    assert ((await waiting).result, upstream.asked) == ("stale", 2)
+    assert ((await asyncio.wait_for(waiting, 60)).result, upstream.asked) == ("stale", 2)
     # The cache neither waits for a request in progress nor starts another one.
     assert (await read(feeds)).result == "stale"
     assert (await feeds.read(FEED.of("another"), 5)).result == "failed"
