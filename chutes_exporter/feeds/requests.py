@@ -44,6 +44,8 @@ class Requests:
             if not endpoint.signed:
                 params = stats_params(hotkey or None, per_chute=True) if feed.per_chute else None
                 path = {"hotkey": hotkey} if endpoint.scope == "miner" else None
+                if path and "{hotkey}" not in endpoint.path:
+                    params = path
                 return await self._client.fetch(endpoint, params=params, path=path)
             if hotkey:
                 return await self._client.fetch(endpoint, key=self._keys[hotkey])
