@@ -52,9 +52,6 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
         instances = len(world.instances(NOON)) if for_each else counts["instance"]
         stated = collector.cost.series(**counts | {"instance": instances}, fixed=size.miners if for_each else 1)
         assert made <= stated, collector.name
-        # Stated costs are worst cases, not fantasies. There are no cooldowns, few bounties, and few idle models.
-        rare = collector.name in ("thrash_cooldowns", "bounties", "launch")
-        assert rare or stated <= 14 * made + 30, collector.name
 
 
 def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
