@@ -23,13 +23,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collectors": {"api", "feeds"},
     "config": {"api", "feeds", "collectors"},
     "log": set(),
-    "output": set(),
     "page": {"api", "feeds", "collectors", "config"},
     "web": {"api", "feeds", "collectors", "config", "page"},
     "simulator": {"api", "config", "web"},
     "commands": {"api", "feeds", "collectors", "config", "log", "page", "web", "simulator"},
-    "cli": {"api", "collectors", "config", "log", "output", "commands", "web"},
-    "__main__": {"cli", "web"},
+    "cli": {"api", "collectors", "config", "log", "commands", "web"},
+    "__main__": {"cli"},
 }
 """The direction of the data: api, feeds, collectors, page, web; with the simulator and the commands beside."""
 
@@ -60,6 +59,7 @@ OTHER_TESTS = {
     "test_layout.py": "the layout of the package",
     "test_links.py": "the links between the documents",
     "test_reaper.py": "tests/reaper.py",
+    "test_output.py": "what the commands print, on pipes and terminals",
     "test_recordings.py": "the whole exporter, with recorded answers",
     "test_secrets.py": "all that the exporter shows",
     "test_scripts.py": "scripts/, where no other test runs them",
