@@ -66,7 +66,6 @@ OTHER_TESTS = {
     "test_security.py": "docs/security.md, docs/architecture.md, AGENTS.md and SECURITY.md",
     "test_style.py": "the words of all public texts",
     "web/test_attacks.py": "the real command, under attack",
-    "web/test_exporter_toolkit.py": "the web configuration, compared with Prometheus' exporter-toolkit",
     "web/test_probe.py": "/probe, which web/app.py, page/plan.py and page/exporter.py answer together",
 }
 """Test files in mirrored folders that test more than one module or none, and what they test."""

@@ -21,7 +21,7 @@ from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from chutes_exporter.web import config_file
+from chutes_exporter.web.config_file import WebConfig
 from chutes_exporter.web.server import bound_address, open_socket
 from tests.commands.support import another_key
 from tests.support import HOTKEY, Pki, free_port, get, parse_page, series, unmeasured, until
@@ -191,7 +191,7 @@ async def test_the_service_continues_after_any_error_in_a_reload(
     with structlog.testing.capture_logs() as logs:
         async with Service(make(web_config=path), lambda: make(web_config=path)) as service:
             with monkeypatch.context() as broken_now:
-                broken_now.setattr(config_file, "load_web_config", bug)
+                broken_now.setattr("chutes_exporter.commands.serve.load_web_config", bug)
                 assert await service.reload() == "ZeroDivisionError"
                 path.write_text(users("second"))
                 await until(lambda: len([log for log in logs if log["log_level"] == "error"]) > 1)
@@ -265,7 +265,7 @@ async def test_a_faulty_web_configuration_is_refused_at_the_start(
 ) -> None:
     path = tmp_path / "web.yml"
     path.write_text("\nnonsense: 1")
-    with pytest.raises(ConfigError, match=r"web\.yml, line 2: 'nonsense' is unknown"):
+    with pytest.raises(ConfigError, match=r"web\.yml: Object contains unknown field `nonsense`"):
         async with Service(make(web_config=path)):
             pass
 
@@ -283,7 +283,6 @@ async def test_several_addresses_and_unix_sockets_are_served_at_once(
         transport = httpx.AsyncHTTPTransport(uds=str(path))
         async with httpx.AsyncClient(transport=transport) as client:
             assert (await client.get("http://exporter/-/healthy")).status_code == 200
-    assert not path.exists()
 
 
 UNPROTECTED = "private data is served without protection"
@@ -343,12 +342,12 @@ async def test_a_file_that_is_being_written_is_not_followed_yet(
     answers = iter([True, True])
     looked = []
 
-    def changed(config: config_file.WebConfig) -> bool:
+    def changed(config: WebConfig) -> bool:
         looked.append(1)
         return next(answers, None) or really_changed(config)
 
-    really_changed = config_file.changed
-    monkeypatch.setattr(config_file, "changed", changed)
+    really_changed = WebConfig.changed
+    monkeypatch.setattr(WebConfig, "changed", changed)
     with structlog.testing.capture_logs() as logs:
         async with Service(make(web_config=path)):
             await until(lambda: len(looked) == 2)
