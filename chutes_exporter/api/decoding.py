@@ -16,6 +16,7 @@ import msgspec
 
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.records import (
+    HeldGpu,
     MaintenancePolicy,
     MaintenanceServer,
     MaintenanceWindow,
@@ -26,7 +27,8 @@ from chutes_exporter.api.records import (
     Server,
     ServerGpu,
     Stats,
-    StatsWindow,
+    SupportedGpu,
+    UnixTime,
     decode_hook,
 )
 
@@ -283,8 +285,68 @@ def servers_body() -> Shape[list[Server]]:
     return Shape(_servers)
 
 
+class _SupportedGpu(msgspec.Struct):
+    hourly_rate: float | None = None
+
+
+def _supported_gpus(body: Body, tally: Tally) -> list[SupportedGpu]:
+    raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    _check_count(raw)
+    gpus = [SupportedGpu(gpu, model.hourly_rate) for gpu, model in _values(raw, _SupportedGpu, tally).items()]
+    tally.accepted += len(gpus)
+    return gpus
+
+
+def supported_gpus_body() -> Shape[list[SupportedGpu]]:
+    """Make the shape of ``{model: {"hourly_rate": ...}}``."""
+    return Shape(_supported_gpus)
+
+
+class _HeldGpuChute(msgspec.Struct):
+    chute_id: str
+    instance_id: str
+    activated_at: UnixTime | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _HeldGpu(msgspec.Struct):
+    gpu: str
+    chute: _HeldGpuChute
+    server_id: str | None = None
+
+
+class _MinerGpus(msgspec.Struct):
+    provisioned: list[msgspec.Raw] = []
+
+
+_read_held_gpu: msgspec.json.Decoder[_HeldGpu] = msgspec.json.Decoder(_HeldGpu, dec_hook=decode_hook)
+
+
+def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
+    gpus: list[HeldGpu] = []
+    for hotkey, miner in msgspec.json.decode(body, type=dict[str, _MinerGpus]).items():
+        for raw in miner.provisioned:
+            try:
+                held = _read_held_gpu.decode(raw)
+            except _UNREADABLE as error:
+                tally.reject(error)
+                continue
+            chute = held.chute
+            gpus.append(
+                HeldGpu(hotkey, held.gpu, held.server_id, chute.chute_id, chute.instance_id, chute.activated_at)
+            )
+    _check_count(gpus)
+    tally.accepted += len(gpus)
+    return gpus
+
+
+def held_gpus_body() -> Shape[list[HeldGpu]]:
+    """Make the shape of ``{hotkey: {"provisioned": [...]}}``. A GPU that cannot be read costs only itself."""
+    return Shape(_held_gpus)
+
+
 class _MaintenanceBody(msgspec.Struct):
     active_window: MaintenanceWindow | msgspec.UnsetType | None = msgspec.UNSET
+    window_open: bool | None = None
     current_slots: float | None = None
     servers: msgspec.Raw = _NULL
 
@@ -300,7 +362,7 @@ def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
         raise msgspec.ValidationError("the answer has no maintenance policy")
     _check_count(servers or ())
     tally.accepted += 1
-    return MaintenancePolicy(found.active_window, found.current_slots, servers)
+    return MaintenancePolicy(found.active_window, found.window_open, found.current_slots, servers)
 
 
 def maintenance_body() -> Shape[MaintenancePolicy]:
@@ -310,7 +372,6 @@ def maintenance_body() -> Shape[MaintenancePolicy]:
 
 class _WindowBody(msgspec.Struct):
     instance_stats: msgspec.Raw = _NULL
-    compute_units: msgspec.Raw = _NULL
 
 
 class _StatsBody(msgspec.Struct):
@@ -326,17 +387,10 @@ def _is_null(raw: msgspec.Raw) -> bool:
     return memoryview(raw).nbytes == len(b"null") and bytes(raw) == b"null"
 
 
-def _window(body: _WindowBody | None, tally: Tally) -> StatsWindow | None:
-    if body is None:
+def _window(body: _WindowBody | None, tally: Tally) -> list[MinerStats] | None:
+    if body is None or _is_null(body.instance_stats):
         return None
-    if not _is_null(body.instance_stats):
-        return StatsWindow(_read_miner_stats(body.instance_stats, tally), complete=True)
-    if not _is_null(body.compute_units):
-        # The shape of 2025. Only compute_units means the same as today.
-        records = _read_miner_stats(body.compute_units, tally)
-        kept = [MinerStats(r.miner_hotkey, r.chute_id, compute_units=r.compute_units) for r in records]
-        return StatsWindow(kept, complete=False)
-    return None
+    return _read_miner_stats(body.instance_stats, tally)
 
 
 def _stats(body: Body, tally: Tally) -> Stats:
@@ -359,12 +413,11 @@ class _StatsShape(Shape[Stats]):
         except _UNREADABLE:
             return 0
         windows = [window for window in (parsed.past_hour, parsed.past_day, parsed.all) if window is not None]
-        lists = [one.compute_units if _is_null(one.instance_stats) else one.instance_stats for one in windows]
-        return sum(super(_StatsShape, self).memory(bytes(records)) for records in lists)
+        return sum(super(_StatsShape, self).memory(bytes(window.instance_stats)) for window in windows)
 
 
 def stats_body() -> Shape[Stats]:
-    """Make the shape of the stats, including the shape of 2025."""
+    """Make the shape of the stats."""
     return _StatsShape(_stats, MinerStats)
 
 

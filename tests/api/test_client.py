@@ -71,11 +71,11 @@ async def test_all_endpoints_answer(client: ChutesClient, simulator: Simulator) 
     assert len((await client.active_instances(KEY)).value) == len(active)
     stats = (await client.stats()).value
     assert stats.week is not None
-    assert len(stats.week.records) == len(world.work(NOON, 7 * 86400))
+    assert len(stats.week) == len(world.work(NOON, 7 * 86400))
     one = (await client.stats(HOTKEY, per_chute=True)).value
     assert one.hour is not None
-    assert {record.miner_hotkey for record in one.hour.records} == {HOTKEY}
-    assert all(record.chute_id for record in one.hour.records)
+    assert {record.miner_hotkey for record in one.hour} == {HOTKEY}
+    assert all(record.chute_id for record in one.hour)
     assert (await client.scores()).value.shares == world.shares(NOON)
     assert (await client.scores(STRANGER.address)).value.shares == {STRANGER.address: None}
     assert len((await client.unique_chute_history(HOTKEY)).value) == 169
@@ -87,7 +87,7 @@ async def test_all_endpoints_answer(client: ChutesClient, simulator: Simulator) 
         chute.chute_id for chute in world.chutes if world.bounty(chute, NOON) is not None
     }
     updates = (await client.rolling_updates()).value
-    assert [update.chute_id for update in updates] == [one.chute.chute_id for one in world.rolling_updates(NOON)]
+    assert [update.chute_id for update in updates] == [one.chute_id for one in world.updated_chutes(NOON)]
     servers = (await client.maintenance(KEY)).value.servers
     assert servers is not None
     assert len(servers) == len([server for server in world.miners[0].servers if server.is_tee]) > 0
