@@ -1,7 +1,6 @@
 """Parts of dashboards: queries with the worlds in which they have data, panels, rows, variables and links.
 
-Several exporters can watch the same miner. A query takes the series of the exporter with the newest good answer, and
-joins with an explicit `on`.
+Several exporters can watch the same miner. A query takes the maximum over them, and joins with an explicit `on`.
 """
 
 from __future__ import annotations
@@ -36,8 +35,6 @@ EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
 """Matches the chosen exporters."""
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
-SUCCESS: Final = "chutes_feed_last_success_timestamp_seconds"
-WATCHED_SUCCESS: Final = "instance_hotkey_feed:chutes_feed_last_success:watched"
 
 PercentChange = common.PercentChangeColorMode
 """`STANDARD` where more is better, and `SAME_AS_VALUE` where 0 % is usual, which Grafana otherwise shows in red."""
@@ -67,29 +64,19 @@ def select(metric: str, *matchers: str, **where: str) -> str:
     return f"{metric}{{{', '.join((*matchers, *written))}}}"
 
 
-def of_miners(metric: str, feed: str, *labels: str, **where: str) -> str:
-    """Select a metric of the chosen miners, from the exporter with the newest answer about each.
+def of_miners(metric: str, *labels: str, **where: str) -> str:
+    """Select a metric of the chosen miners.
 
     Args:
         metric: The name.
-        feed: The feed that it comes from.
         labels: Labels that tell its series apart, besides the hotkey.
         where: See `select`.
     """
-    newest = f"topk by (hotkey) (1, {select(WATCHED_SUCCESS, EXPORTERS, feed=feed)})"
-    selected = select(metric, EXPORTERS, MINERS, **where)
-    return f"max by ({', '.join(('hotkey', *labels))}) ({selected} and on (job, instance, hotkey) {newest})"
-
-
-def of_platform(metric: str, feed: str, /, *labels: str, **where: str) -> str:
-    """Select a metric about the platform, from the exporter with the newest answer; otherwise like `of_miners`."""
-    newest = f"topk(1, {select(SUCCESS, EXPORTERS, hotkey='', feed=feed)})"
-    by = f" by ({', '.join(labels)})" if labels else ""
-    return f"max{by} ({select(metric, EXPORTERS, **where)} and on (job, instance) {newest})"
+    return f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, EXPORTERS, MINERS, **where)})"
 
 
 def of_exporters(metric: str, *labels: str, function: str = "max", **where: str) -> str:
-    """Select a metric about the chosen exporters themselves."""
+    """Select a metric about the platform, or about the chosen exporters themselves."""
     by = f" by ({', '.join(labels)})" if labels else ""
     return f"{function}{by} ({select(metric, EXPORTERS, **where)})"
 

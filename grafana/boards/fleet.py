@@ -31,8 +31,8 @@ SERVER: Final = ("hotkey", "server_id", "server")
 NO_GPUS: Final = "No GPUs known. They need the miner's key and the rules; the Exporter board shows what is missing."
 STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:newest", **ON_SERVERS)
 ALL_STATE: Final = select("hotkey_gpu_id:chutes_gpu_state:newest", **ON_SERVERS)
-ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "nodes", "gpu_id", "error")
-ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "inventory", "gpu_id", "chute_id", "chute_name")
+ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
+ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "gpu_id", "chute_id", "chute_name")
 THIS_SERVER: Final = board_link("chutes-fleet", server="${__value.raw}")
 COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
 
@@ -160,7 +160,7 @@ FLEET.show(
                 data=SICK,
             ),
             Query(
-                _of_servers(of_miners("chutes_server_upgrade_needed", "maintenance", "server_id")),
+                _of_servers(of_miners("chutes_server_upgrade_needed", "server_id")),
                 data=STOCKED,
                 sometimes=True,
             ),
@@ -169,7 +169,7 @@ FLEET.show(
                 f" * on (gpu) group_left () (24 * {of_exporters('chutes_gpu_cost_usd_per_hour', 'gpu')})",
                 data=SICK,
             ),
-            Query(_of_servers(of_miners("chutes_server_info", "servers", "server_id", "ip", "tee")), data=STOCKED),
+            Query(_of_servers(of_miners("chutes_server_info", "server_id", "ip", "tee")), data=STOCKED),
         ],
         [
             Column("server_id", ""),
@@ -247,7 +247,7 @@ FLEET.fold(
             Query(STATE, data=STOCKED),
             Query(_of_gpus(f"topk by (gpu_id) (1, {ALLOCATION})"), data=STOCKED),
             Query(
-                _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'nodes', 'gpu_id')}"),
+                _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}"),
                 data=STOCKED,
             ),
             Query(
@@ -319,8 +319,8 @@ FLEET.fold(
         "Servers",
         "Servers, those that list no GPU, and those that hold an upgrade slot of a maintenance window.",
         [
-            Query(f"sum({of_miners('chutes_fleet_servers', 'servers')})", "servers", KEYED),
-            Query(f"sum({of_miners('chutes_fleet_servers_without_gpus', 'servers')})", "without GPUs", KEYED),
+            Query(f"sum({of_miners('chutes_fleet_servers')})", "servers", KEYED),
+            Query(f"sum({of_miners('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
             Query(
                 f"sum({recorded('hotkey_server_id:chutes_server_maintenance_pending:newest')})",
                 "maintenance pending",

@@ -12,8 +12,8 @@ from grafana.parts import (
     board_link,
     events_per_hour,
     graph,
+    of_exporters,
     of_miners,
-    of_platform,
     or_load_rules,
     recorded,
     select,
@@ -35,7 +35,7 @@ TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secu
 
 
 def _instance(metric: str) -> str:
-    return of_miners(metric, "instances", "instance_id")
+    return of_miners(metric, "instance_id")
 
 
 def _shown(query: str) -> str:
@@ -96,7 +96,7 @@ INSTANCES.show(
     stat_panel(
         "Purge",
         "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
-        "after its verification. Read its log, or delete it to free its GPUs.",
+        "after its verification if that is earlier. Read its log, or delete it to free its GPUs.",
         [Query(or_load_rules(f"min({TO_PURGE})"), "next in", STOCKED, sometimes=True)],
         unit="s",
         decimals=1,
@@ -113,7 +113,7 @@ INSTANCES.show(
             Query(f"{STATE} * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
             Query(short(f"{INFO} * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"), data=STOCKED),
             Query(
-                f"{INFO} * on (chute_id) group_left () {of_platform('chutes_chute_gpus', 'chutes', 'chute_id')}",
+                f"{INFO} * on (chute_id) group_left () {of_exporters('chutes_chute_gpus', 'chute_id')}",
                 data=STOCKED,
             ),
             Query(_shown(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}"), data=STOCKED),
@@ -125,7 +125,6 @@ INSTANCES.show(
             Query(_shown(TO_PURGE), data=STOCKED, sometimes=True),
             Query(_shown(f"{_instance('chutes_instance_outdated')} == 1"), data=STOCKED, sometimes=True),
             Query(_shown(f"{_instance('chutes_instance_stop_billing_timestamp_seconds')} - time()"), data=STOCKED),
-            Query(_shown(f"time() - {_instance('chutes_instance_last_verified_timestamp_seconds')}"), data=STOCKED),
         ],
         [
             Column("A", "State", states=INSTANCE, width=90),
@@ -141,7 +140,6 @@ INSTANCES.show(
             ),
             Column("I", "Outdated", states=FLAG, width=80),
             Column("J", "Ends in", "s", 1, width=85),
-            Column("K", "Last check", "s", 1, width=90),
             *MINER_COLUMNS,
             Column("instance_id", "Id", width=315),
         ],
@@ -209,7 +207,7 @@ INSTANCES.fold(
         "included.",
         [
             Query(
-                f"sum({of_miners('chutes_miner_active_compute_multiplier', 'active_instances')})",
+                f"sum({of_miners('chutes_miner_active_compute_multiplier')})",
                 "chosen miners",
                 KEYED,
             )
@@ -222,7 +220,7 @@ INSTANCES.fold(
         "Active instances in the platform's list, which has only verified ones, and in the miners' own lists. The "
         "exporter requests the lists at different times, so they differ for some minutes after a change.",
         [
-            Query(f"sum({of_miners('chutes_miner_active_instances', 'active_instances')})", "platform's list", KEYED),
+            Query(f"sum({of_miners('chutes_miner_active_instances')})", "platform's list", KEYED),
             Query(_in("active"), "own lists", KEYED),
         ],
         unit="none",
@@ -233,43 +231,11 @@ INSTANCES.fold(
         "GPUs that were active at each full hour, the GPUs of distinct chutes, and the average of 7 days. Public "
         "instances count once they are an hour old.",
         [
-            Query(f"sum({of_miners('chutes_miner_active_gpus', 'unique_chute_history')})", "active", BUSY),
-            Query(
-                f"sum({of_miners('chutes_miner_unique_chute_gpus', 'unique_chute_history')})", "distinct chutes", BUSY
-            ),
-            Query(
-                f"sum({of_miners('chutes_miner_average_active_gpus', 'unique_chute_history')})", "7-day average", BUSY
-            ),
+            Query(f"sum({of_miners('chutes_miner_active_gpus')})", "active", BUSY),
+            Query(f"sum({of_miners('chutes_miner_unique_chute_gpus')})", "distinct chutes", BUSY),
+            Query(f"sum({of_miners('chutes_miner_average_active_gpus')})", "7-day average", BUSY),
         ],
         unit="none",
         decimals=0,
-    ),
-)
-
-INSTANCES.fold(
-    "Private gate",
-    table_panel(
-        "Private gate",
-        "Launching private chutes needs 4 active public instances with 12 GPUs, an activation 3 days ago, and 16 "
-        "active GPUs on average over 7 days; or one active TEE instance instead.",
-        [
-            Query(short(of_miners("chutes_miner_private_gate_instances", "instances")), data=KEYED),
-            Query(of_miners("chutes_miner_private_gate_gpus", "instances"), data=KEYED),
-            Query(
-                "time() - " + of_miners("chutes_miner_private_gate_oldest_activation_timestamp_seconds", "instances"),
-                data=STOCKED,
-            ),
-            Query(of_miners("chutes_miner_average_active_gpus", "unique_chute_history"), data=BUSY),
-        ],
-        [
-            *MINER_COLUMNS,
-            Column("A", "Public instances (4)", "none", 0, width=165),
-            Column("B", "Their GPUs (12)", "none", 0, width=140),
-            Column("C", "Oldest activation (3 days)", "s", 1, width=200),
-            Column("D", "GPUs, 7-day average (16)", "none", 1, width=200),
-        ],
-        empty="Nothing known. It needs the miner's key.",
-        sort=("Miner", False),
-        size=(24, 6),
     ),
 )

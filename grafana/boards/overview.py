@@ -301,12 +301,12 @@ OVERVIEW.fold(
         "about to change.",
         [
             Query(
-                f"min({of_miners('chutes_miner_score_next_better_ratio', 'scores')} - on (hotkey) {SHARE})",
+                f"min({of_miners('chutes_miner_score_next_better_ratio')} - on (hotkey) {SHARE})",
                 "to the next better",
                 BUSY - SICK,
             ),
             Query(
-                f"min({SHARE} - on (hotkey) {of_miners('chutes_miner_score_next_worse_ratio', 'scores')})",
+                f"min({SHARE} - on (hotkey) {of_miners('chutes_miner_score_next_worse_ratio')})",
                 "lead over the next worse",
                 BUSY,
             ),
@@ -320,7 +320,7 @@ OVERVIEW.fold(
         "because weights are set once an hour and the chain applies them at its next epoch.",
         [
             Query(f"min({RANK})", "by score", BUSY),
-            Query(f"min({of_miners('chutes_miner_incentive_rank', 'metagraph')})", "by incentive"),
+            Query(f"min({of_miners('chutes_miner_incentive_rank')})", "by incentive"),
         ],
         unit="none",
         decimals=0,
@@ -341,9 +341,9 @@ OVERVIEW.fold(
         "Instances that count for the score of the past day, and those of the past hour. Many instances with little "
         "work mean that instances do not stay up.",
         [
-            Query(f"sum({of_miners('chutes_miner_window_instances', 'stats', window='1h')})", "past hour"),
-            Query(f"sum({of_miners('chutes_miner_score_instances', 'scores')})", "past day", BUSY),
-            Query(f"sum({of_miners('chutes_miner_score_bounties', 'scores')})", "with a bounty, past day", BUSY),
+            Query(f"sum({of_miners('chutes_miner_window_instances', window='1h')})", "past hour"),
+            Query(f"sum({of_miners('chutes_miner_score_instances')})", "past day", BUSY),
+            Query(f"sum({of_miners('chutes_miner_score_bounties')})", "with a bounty, past day", BUSY),
         ],
         unit="none",
         decimals=0,
@@ -365,8 +365,8 @@ OVERVIEW.fold(
         "Share of the incentive of all seats, and the chain's consensus about the miner, as sums over the chosen "
         "miners. Both change with the chain's epochs, about every 72 minutes.",
         [
-            Query(f"sum({of_miners('chutes_miner_incentive_ratio', 'metagraph')})", "incentive"),
-            Query(f"sum({of_miners('chutes_miner_consensus_ratio', 'metagraph')})", "consensus"),
+            Query(f"sum({of_miners('chutes_miner_incentive_ratio')})", "incentive"),
+            Query(f"sum({of_miners('chutes_miner_consensus_ratio')})", "consensus"),
         ],
         unit="percentunit",
         decimals=2,
@@ -423,15 +423,13 @@ OVERVIEW.fold(
             Query(
                 with_chute_name(
                     "sum by (chute_id) ("
-                    + of_miners("chutes_miner_chute_window_compute_units", "stats_per_chute", "chute_id", window="1d")
+                    + of_miners("chutes_miner_chute_window_compute_units", "chute_id", window="1d")
                     + ")"
                 ),
                 data=BUSY,
             ),
             *(
-                Query(
-                    f"sum by (chute_id) ({of_miners(metric, 'stats_per_chute', 'chute_id', window=window)})", data=BUSY
-                )
+                Query(f"sum by (chute_id) ({of_miners(metric, 'chute_id', window=window)})", data=BUSY)
                 for metric, window in (
                     ("chutes_miner_chute_window_compute_units", "1h"),
                     ("chutes_miner_chute_window_compute_seconds", "1d"),
