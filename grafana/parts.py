@@ -98,7 +98,7 @@ def short(expression: str) -> str:
 
 def with_chute_name(expression: str) -> str:
     """Add the label `name` to series with a `chute_id`. A chute without a known name has the start of its id."""
-    return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"
+    return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:max"
 
 
 def top_ten_at_end(expression: str, plain: str, label: str = "hotkey", *, lowest: bool = False) -> str:
@@ -610,7 +610,7 @@ class Variable:
 
 
 _WATCHED: Final = f"max by (hotkey) ({select('chutes_miner_watched', EXPORTERS)})"
-_SHARE: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
+_SHARE: Final = f"max by (hotkey) ({select('chutes_miner_score_ratio', EXPORTERS)})"
 _SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_registered', EXPORTERS)}[1d]))"
 _CANDIDATES: Final = f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
 """All miners: first the watched ones with a score, then the others with a score, each from the best to the worst."""
@@ -630,7 +630,7 @@ VARIABLES: Final = {
     ),
     "instance": Variable(
         "Exporter",
-        "Exporters whose answers are shown. Where several watch a miner, the newest answer counts.",
+        "Exporters whose answers are shown. Where several watch a miner, nothing counts twice.",
         'label_values(chutes_exporter_build_info{cluster=~"$cluster", job=~"$job"}, instance)',
     ),
     # Without a regular expression of its own, "All" means the watched miners, even if all others are exported.
@@ -653,13 +653,13 @@ VARIABLES: Final = {
     "server": Variable(
         "Server",
         "Servers of the chosen miners.",
-        f"label_values(hotkey_server_id:chutes_server_info:newest{{{MINERS}}}, server)",
+        f"label_values(hotkey_server_id:chutes_server_info:max{{{MINERS}}}, server)",
         all_value=ANYTHING,
     ),
     "chute": Variable(
         "Chute",
         "Chutes, by name.",
-        "query_result(chute_id:chutes_chute_info:newest)",
+        "query_result(chute_id:chutes_chute_info:max)",
         all_value=ANYTHING,
         regex='/name="(?<text>[^"]+)|chute_id="(?<value>[^"]+)/g',
     ),

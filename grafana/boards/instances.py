@@ -25,13 +25,16 @@ from grafana.states import FLAG, INSTANCE, ORANGE, RED
 from grafana.worlds import BUSY, FADING_KEYED, KEYED, STOCKED
 
 NONE: Final = "No instances known. They need the miner's key and the rules; the Exporter board shows what is missing."
-STATES: Final = recorded("hotkey_state:chutes_fleet_instances:newest")
-STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:newest")
-INSTANCE_INFO: Final = "hotkey_instance_id:chutes_instance_info:newest"
+STATES: Final = of_miners("chutes_fleet_instances", "state")
+STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:max")
+INSTANCE_INFO: Final = "hotkey_instance_id:chutes_instance_info:max"
 INFO: Final = recorded(INSTANCE_INFO, chute_id="~$chute")
-CREATED: Final = recorded("hotkey_instance_id:chutes_instance_created_timestamp_seconds:newest")
-TO_PURGE: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_purge:newest")
-TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:newest")
+CREATED: Final = of_miners("chutes_instance_created_timestamp_seconds", "instance_id")
+ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "instance_id")
+# 3 is the state "active".
+START: Final = f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
+TO_PURGE: Final = f"{of_miners('chutes_instance_purge_timestamp_seconds', 'instance_id')} - time()"
+TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
 
 
 def _instance(metric: str) -> str:
@@ -44,7 +47,7 @@ def _shown(query: str) -> str:
 
 
 def _in(state: str) -> str:
-    return f"sum({recorded('hotkey_state:chutes_fleet_instances:newest', state=state)})"
+    return f"sum({of_miners('chutes_fleet_instances', state=state)})"
 
 
 INSTANCES: Final = Board(
@@ -58,7 +61,7 @@ INSTANCES.show(
     stat_panel(
         "Active",
         "Instances that serve requests and earn. If their number falls, the Fleet board shows which GPUs are free.",
-        [Query(or_load_rules(_in("active")), "instances", KEYED)],
+        [Query(_in("active"), "instances", KEYED)],
         decimals=0,
         empty="no instances known",
         trend=True,
@@ -68,7 +71,7 @@ INSTANCES.show(
         "Starting",
         "Instances that hold GPUs and were never active. Some minutes are normal. After half an hour, an instance is "
         "probably stuck.",
-        [Query(or_load_rules(_in("starting")), "instances", KEYED)],
+        [Query(_in("starting"), "instances", KEYED)],
         decimals=0,
         empty="no instances known",
         trend=True,
@@ -78,7 +81,7 @@ INSTANCES.show(
         "Disabled",
         "Instances that were active and that their miner disabled. They serve no requests, and keep earning until "
         "they are deleted.",
-        [Query(or_load_rules(_in("disabled")), "instances", KEYED)],
+        [Query(_in("disabled"), "instances", KEYED)],
         decimals=0,
         empty="no instances known",
         trend=True,
@@ -97,7 +100,7 @@ INSTANCES.show(
         "Purge",
         "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
         "after its verification if that is earlier. Read its log, or delete it to free its GPUs.",
-        [Query(or_load_rules(f"min({TO_PURGE})"), "next in", STOCKED, sometimes=True)],
+        [Query(f"min({TO_PURGE})", "next in", STOCKED, sometimes=True)],
         unit="s",
         decimals=1,
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
@@ -110,16 +113,17 @@ INSTANCES.show(
         "hours after the activation, the multiplier approaches its target, which is the multiplier of the cheapest "
         "GPU.",
         [
-            Query(f"{STATE} * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
-            Query(short(f"{INFO} * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"), data=STOCKED),
+            Query(f"{STATE} + on (hotkey, instance_id) group_left (chute_id) 0 * {INFO}", data=STOCKED),
+            Query(short(INFO), data=STOCKED),
             Query(
-                f"{INFO} * on (chute_id) group_left () {of_exporters('chutes_chute_gpus', 'chute_id')}",
+                f"0 * {INFO} + on (chute_id) group_left () {of_exporters('chutes_chute_gpus', 'chute_id')}",
                 data=STOCKED,
             ),
             Query(_shown(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}"), data=STOCKED),
             Query(_shown(_instance("chutes_instance_compute_multiplier")), data=STOCKED),
             Query(
-                f"{INFO} * on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:target", data=STOCKED
+                f"0 * {INFO} + on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:target",
+                data=STOCKED,
             ),
             Query(_shown(TO_SECURED), data=STOCKED, sometimes=True),
             Query(_shown(TO_PURGE), data=STOCKED, sometimes=True),
@@ -194,8 +198,8 @@ INSTANCES.fold(
         "Time that the present instances took to become active. If it grows, look at image pulls, disks and the "
         "network.",
         [
-            Query(f"avg({recorded('hotkey_instance_id:chutes_instance_start_seconds:newest')})", "mean", STOCKED),
-            Query(f"max({recorded('hotkey_instance_id:chutes_instance_start_seconds:newest')})", "longest", STOCKED),
+            Query(f"avg({START})", "mean", STOCKED),
+            Query(f"max({START})", "longest", STOCKED),
         ],
         unit="s",
         decimals=0,

@@ -28,7 +28,7 @@ ON_CHUTES: Final = {"chute_id": "~$chute"}
 NO_KEY: Final = "Nothing known. It needs the miner's key; the Exporter board shows what is missing."
 LAUNCH: Final = of_miners("chutes_launch_units_per_gpu_second", "gpu", "chute_id", **ON_CHUTES)
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
-PAY: Final = "chute_id:chutes_chute_units_per_gpu_second:newest"
+PAY: Final = "chute_id:chutes_chute_units_per_gpu_second:max"
 CHUTE: Final = (
     Column("chute_id", ""),
     Column("name", "Chute", width=250, link=board_link("chutes-instances", chute="${__data.fields.chute_id}")),
@@ -69,7 +69,7 @@ MARKET.show(
         "Chutes that can still get active instances. The service refuses launches of all others with 423.",
         [
             Query(
-                or_load_rules(f"sum({select('chute_id:chutes_chute_scale_allowance:newest', **ON_CHUTES)} > bool 0)"),
+                f"sum({_chute('chutes_chute_scale_allowance')} > bool 0)",
                 "chutes",
                 step="15m",
             )
@@ -183,12 +183,12 @@ MARKET.show(
         "were busy. Refusals are unmet demand.",
         [
             Query(
-                f"sum({select('chute_id:chutes_chute_window_invocations:newest', **ON_CHUTES)})",
+                f"sum({_chute('chutes_chute_window_invocations', window='1h')})",
                 "completed",
                 step="30m",
             ),
             Query(
-                f"sum({select('chute_id:chutes_chute_window_rate_limits:newest', **ON_CHUTES)})",
+                f"sum({_chute('chutes_chute_window_rate_limits', window='1h')})",
                 "rate limited",
                 step="30m",
             ),
@@ -202,7 +202,7 @@ MARKET.show(
             Query(
                 # Only the ten are joined with their names, once.
                 f"{select(PAY, **ON_CHUTES)} * on (chute_id) group_left (name)"
-                " (chute_id:chutes_chute_info:newest @ end() and on (chute_id)"
+                " (chute_id:chutes_chute_info:max @ end() and on (chute_id)"
                 f" topk(10, {select(PAY, **ON_CHUTES)} @ end()))",
                 "{{name}}",
                 KEYED,

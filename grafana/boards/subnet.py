@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
+    EXPORTERS,
     HOTKEY_WIDTH,
     Board,
     Column,
@@ -12,7 +13,6 @@ from grafana.parts import (
     board_link,
     graph,
     of_exporters,
-    or_load_rules,
     select,
     short,
     stat_panel,
@@ -23,11 +23,16 @@ from grafana.states import BLACKLISTED
 from grafana.worlds import KEYED, LIVE, NEEDS_A_DAY
 
 CHOSEN: Final = {"hotkey": "$miner"}
-RATIO: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
-RANK: Final = "subnet_hotkey:chutes_miner_score_rank:newest"
-NEIGHBOURS: Final = f"abs({RANK} - scalar({select(RANK, **CHOSEN)})) <= 5"
-SEATS: Final = "subnet_hotkey:chutes_miner_info:newest"
-TAKEN: Final = "subnet:chutes_metagraph_miners:newest"
+RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
+RANK: Final = of_exporters("chutes_miner_score_rank", "hotkey")
+MY_RATIO: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
+MY_RANK: Final = of_exporters("chutes_miner_score_rank", **CHOSEN)
+NEIGHBOURS: Final = f"abs({RANK} - scalar({MY_RANK})) <= 5"
+ALL_EXPORTED: Final = f"and on () count({RATIO}) == on () {of_exporters('chutes_scored_miners')}"
+SEATS: Final = of_exporters("chutes_miner_info", "hotkey", "uid")
+SEATS_BEFORE: Final = f"max by (hotkey, uid) ({select('chutes_miner_info', EXPORTERS)} offset 1d)"
+TAKEN: Final = of_exporters("chutes_metagraph_miners")
+TAKEN_BEFORE: Final = f"max({select('chutes_metagraph_miners', EXPORTERS)} offset 1d)"
 MINER: Final = (
     Column("hotkey", ""),
     Column(
@@ -62,7 +67,7 @@ SUBNET.show(
     stat_panel(
         "Rank",
         "Rank of the chosen miner by score; 1 is the best.",
-        [Query(or_load_rules(f"max({select(RANK, **CHOSEN)})"), "of the miner", LIVE)],
+        [Query(MY_RANK, "of the miner", LIVE)],
         decimals=0,
         empty="no score",
         trend=True,
@@ -71,7 +76,7 @@ SUBNET.show(
     stat_panel(
         "Score",
         "Share of all scores of the chosen miner. It averages over a day.",
-        [Query(or_load_rules(f"max({select(RATIO, **CHOSEN)})"), "of the miner", LIVE)],
+        [Query(MY_RATIO, "of the miner", LIVE)],
         unit="percentunit",
         decimals=2,
         empty="no score",
@@ -98,7 +103,7 @@ SUBNET.show(
     stat_panel(
         "Top ten",
         "Score share of the ten best miners together. It needs an exporter with --miners all.",
-        [Query(or_load_rules("max(subnet:chutes_miner_score_ratio:top10)"), "of all scores")],
+        [Query(f"sum(topk(10, {RATIO})) {ALL_EXPORTED}", "of all scores")],
         unit="percentunit",
         decimals=1,
         empty="needs --miners all",
@@ -136,7 +141,7 @@ SUBNET.show(
         "Score share beside quantiles of all",
         "The chosen miner beside quantiles over all miners with a score.",
         [
-            Query(select(RATIO, **CHOSEN), "chosen miner"),
+            Query(MY_RATIO, "chosen miner"),
             *(
                 Query(f"quantile({quantile}, {RATIO})", name)
                 for quantile, name in ((0.9, "90 %"), (0.75, "75 %"), (0.5, "median"), (0.25, "25 %"))
@@ -161,8 +166,8 @@ SUBNET.show(
         [
             Query(
                 short(
-                    f"({SEATS} unless on (hotkey) {SEATS} offset 1d"
-                    f" and on () (count({SEATS} offset 1d) == on () {TAKEN} offset 1d))"
+                    f"({SEATS} unless on (hotkey) {SEATS_BEFORE}"
+                    f" and on () (count({SEATS_BEFORE}) == on () {TAKEN_BEFORE}))"
                 ),
                 data=NEEDS_A_DAY,
             )
@@ -177,7 +182,7 @@ SUBNET.show(
         "Miners that had a seat a day ago and have none now. They have no score, and the API refuses their signatures.",
         [
             Query(
-                short(f"({SEATS} offset 1d unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () {TAKEN}))"),
+                short(f"({SEATS_BEFORE} unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () {TAKEN}))"),
                 data=NEEDS_A_DAY,
             )
         ],
@@ -264,8 +269,8 @@ SUBNET.fold(
         "Score share of the ten best, and the Herfindahl index, the sum of the squared shares. At 100 % one miner "
         "has all.",
         [
-            Query("max(subnet:chutes_miner_score_ratio:top10)", "top ten"),
-            Query("max(subnet:chutes_miner_score_ratio:herfindahl)", "Herfindahl index"),
+            Query(f"sum(topk(10, {RATIO})) {ALL_EXPORTED}", "top ten"),
+            Query(f"sum({RATIO} ^ 2) {ALL_EXPORTED}", "Herfindahl index"),
         ],
         unit="percentunit",
         decimals=1,

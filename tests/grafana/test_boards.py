@@ -163,8 +163,8 @@ def test_a_board_opens_with_few_panels_in_few_grid_rows() -> None:
         assert all(panel["collapsed"] for panel in dashboard["panels"] if panel["type"] == "row"), uid
 
 
-def test_no_query_is_longer_than_400_characters() -> None:
-    assert {where: len(query) for where, query in each_query() if len(query) > 400} == {}
+def test_no_query_is_longer_than_450_characters() -> None:
+    assert {where: len(query) for where, query in each_query() if len(query) > 450} == {}
 
 
 def test_a_graph_has_one_unit() -> None:
@@ -290,7 +290,7 @@ def test_steps_and_rates_hold_at_a_scrape_a_minute() -> None:
             # A longer step reads fewer points of many series.
             assert target["interval"] in (MINIMUM_STEP, "5m", "15m", "30m", "1h")
             if target["interval"] == "1h":
-                assert "[1h]" in target["expr"] or ":count1h" in target["expr"]
+                assert "[1h]" in target["expr"] or "offset 1h" in target["expr"]
     for where, query in each_query():
         for name, text in calls(query):
             if name in ("rate", "increase", "irate", "delta", "deriv"):
