@@ -16,6 +16,7 @@ import msgspec
 
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.records import (
+    HeldGpu,
     MaintenancePolicy,
     MaintenanceServer,
     MaintenanceWindow,
@@ -27,6 +28,8 @@ from chutes_exporter.api.records import (
     ServerGpu,
     Stats,
     StatsWindow,
+    SupportedGpu,
+    UnixTime,
     decode_hook,
 )
 
@@ -283,8 +286,68 @@ def servers_body() -> Shape[list[Server]]:
     return Shape(_servers)
 
 
+class _SupportedGpu(msgspec.Struct):
+    hourly_rate: float | None = None
+
+
+def _supported_gpus(body: Body, tally: Tally) -> list[SupportedGpu]:
+    raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    _check_count(raw)
+    gpus = [SupportedGpu(gpu, model.hourly_rate) for gpu, model in _values(raw, _SupportedGpu, tally).items()]
+    tally.accepted += len(gpus)
+    return gpus
+
+
+def supported_gpus_body() -> Shape[list[SupportedGpu]]:
+    """Make the shape of ``{model: {"hourly_rate": ...}}``."""
+    return Shape(_supported_gpus)
+
+
+class _HeldGpuChute(msgspec.Struct):
+    chute_id: str
+    instance_id: str
+    activated_at: UnixTime | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _HeldGpu(msgspec.Struct):
+    gpu: str
+    chute: _HeldGpuChute
+    server_id: str | None = None
+
+
+class _MinerGpus(msgspec.Struct):
+    provisioned: list[msgspec.Raw] = []
+
+
+_read_held_gpu: msgspec.json.Decoder[_HeldGpu] = msgspec.json.Decoder(_HeldGpu, dec_hook=decode_hook)
+
+
+def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
+    gpus: list[HeldGpu] = []
+    for hotkey, miner in msgspec.json.decode(body, type=dict[str, _MinerGpus]).items():
+        for raw in miner.provisioned:
+            try:
+                held = _read_held_gpu.decode(raw)
+            except _UNREADABLE as error:
+                tally.reject(error)
+                continue
+            chute = held.chute
+            gpus.append(
+                HeldGpu(hotkey, held.gpu, held.server_id, chute.chute_id, chute.instance_id, chute.activated_at)
+            )
+    _check_count(gpus)
+    tally.accepted += len(gpus)
+    return gpus
+
+
+def held_gpus_body() -> Shape[list[HeldGpu]]:
+    """Make the shape of ``{hotkey: {"provisioned": [...]}}``. A GPU that cannot be read costs only itself."""
+    return Shape(_held_gpus)
+
+
 class _MaintenanceBody(msgspec.Struct):
     active_window: MaintenanceWindow | msgspec.UnsetType | None = msgspec.UNSET
+    window_open: bool | None = None
     current_slots: float | None = None
     servers: msgspec.Raw = _NULL
 
@@ -300,7 +363,7 @@ def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
         raise msgspec.ValidationError("the answer has no maintenance policy")
     _check_count(servers or ())
     tally.accepted += 1
-    return MaintenancePolicy(found.active_window, found.current_slots, servers)
+    return MaintenancePolicy(found.active_window, found.window_open, found.current_slots, servers)
 
 
 def maintenance_body() -> Shape[MaintenancePolicy]:

@@ -1,4 +1,4 @@
-"""The sixteen endpoints of the Miner API Reference, and four others of the same service that miners need."""
+"""The sixteen endpoints of the Miner API Reference, and others of the same service that miners need."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from chutes_exporter.api.decoding import (
     CsvShape,
     Shape,
     StreamShape,
+    held_gpus_body,
     list_of,
     maintenance_body,
     one,
     scores_body,
     servers_body,
     stats_body,
+    supported_gpus_body,
 )
 
 if TYPE_CHECKING:
@@ -110,7 +112,20 @@ ROLLING_UPDATES = Endpoint(
 MAINTENANCE = Endpoint(
     "maintenance", "/servers/maintenance/policy", maintenance_body(), signed=True, scope="signer", purpose="tee"
 )
-
+HELD_GPUS = Endpoint(
+    "held_gpus", "/nodes/", held_gpus_body(), signed=False, scope="platform", query={"detailed": "true"}
+)
+MINER_GPUS = Endpoint(
+    "miner_gpus", "/nodes/", held_gpus_body(), signed=False, scope="miner", query={"detailed": "true"}
+)
+SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", supported_gpus_body(), signed=False, scope="platform")
+TEE_MEASUREMENTS = Endpoint(
+    "tee_measurements",
+    "/servers/tee/measurements",
+    list_of(r.TeeMeasurement, never_empty=True),
+    signed=False,
+    scope="platform",
+)
 
 COMPUTE_HISTORY: Endpoint[list[r.ComputeRecord]] = Endpoint(
     "compute_history", "/instances/compute_history_csv", CsvShape(r.ComputeRecord), signed=False, scope="platform"
@@ -143,6 +158,10 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     BOUNTIES,
     ROLLING_UPDATES,
     MAINTENANCE,
+    HELD_GPUS,
+    MINER_GPUS,
+    SUPPORTED_GPUS,
+    TEE_MEASUREMENTS,
 )
 
 ON_REQUEST: tuple[Endpoint[Any], ...] = (COMPUTE_HISTORY,)

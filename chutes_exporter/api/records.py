@@ -87,6 +87,7 @@ class Chute(Record, frozen=True):
 
     ``effective_compute_multiplier`` and its factors apply to the cheapest GPU that the chute allows. ``bounty`` is a
     number that grows with the bounty's age (:func:`~chutes_exporter.api.meaning.bounty_age`), null without a bounty.
+    ``disabled`` and ``chutes_version`` are null in old rows.
     """
 
     chute_id: str
@@ -97,7 +98,7 @@ class Chute(Record, frozen=True):
     standard_template: str | None = None
     public: bool | None = None
     tee: bool | None = None
-    disabled: bool | None = None
+    disabled: Nullable[bool] = UNSET
     preemptible: bool | None = None
     concurrency: float | None = None
     boost: float | None = None
@@ -105,6 +106,7 @@ class Chute(Record, frozen=True):
     max_instances: float | None = None
     scaling_threshold: float | None = None
     shutdown_after_seconds: float | None = None
+    chutes_version: Nullable[str] = UNSET
     invocation_count: float | None = None
     node_selector: NodeSelector | None = None
     effective_compute_multiplier: float | None = None
@@ -160,13 +162,16 @@ class ServerGpu(Record, frozen=True):
 
 
 class Server(Record, frozen=True):
-    """A machine of the signing miner. Source: ``/miner/servers/``. Only ``server_id`` is unique."""
+    """A machine of the signing miner. Source: ``/miner/servers/``. Only ``server_id`` is unique.
+
+    ``version`` is that of the image at the last boot of a TEE server. It is null for a server that never booted one.
+    """
 
     server_id: str
     name: str | None = None
     ip: str | None = None
     is_tee: bool | None = None
-    version: str | None = None
+    version: Nullable[str] = UNSET
     maintenance_pending: bool | None = None
     created_at: UnixTime | None = None
     updated_at: UnixTime | None = None
@@ -409,8 +414,35 @@ class RollingUpdate(Record, frozen=True):
     started_at: UnixTime | None = None
 
 
+class HeldGpu(Record, frozen=True):
+    """A GPU that an instance of any miner holds, whatever the instance's state. Source: ``/nodes/?detailed=true``.
+
+    ``gpu`` is the model. ``activated_at`` is null until the instance becomes active.
+    """
+
+    hotkey: str
+    gpu: str
+    server_id: str | None
+    chute_id: str
+    instance_id: str
+    activated_at: Nullable[UnixTime] = UNSET
+
+
+class SupportedGpu(Record, frozen=True):
+    """A GPU model. Source: ``/nodes/supported``. ``hourly_rate`` is in USD and determines the compute multiplier."""
+
+    gpu: str
+    hourly_rate: float | None = None
+
+
+class TeeMeasurement(Record, frozen=True):
+    """A version of the TEE image that may boot, on one kind of server. Source: ``/servers/tee/measurements``."""
+
+    version: str
+
+
 class MaintenanceWindow(Record, frozen=True):
-    """The time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
+    """A time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
 
     target_measurement_version: str | None = None
     upgrade_window_start: UnixTime | None = None
@@ -419,7 +451,10 @@ class MaintenanceWindow(Record, frozen=True):
 
 
 class MaintenanceServer(Record, frozen=True):
-    """A TEE server of the signing miner during a window. Source: ``servers`` of ``/servers/maintenance/policy``."""
+    """A TEE server of the signing miner. Source: ``servers`` of ``/servers/maintenance/policy``.
+
+    ``needs_upgrade`` is measured against the target of the newest window, whether it is open or not.
+    """
 
     server_id: str
     name: str | None = None
@@ -429,15 +464,18 @@ class MaintenanceServer(Record, frozen=True):
 
 
 class MaintenancePolicy(Record, frozen=True):
-    """The maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
+    """The newest maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
 
     Attributes:
-        active_window: None without one, which is the usual case.
+        active_window: The window with the latest start: over, open or to come. None before the first window. The name
+            is the service's.
+        window_open: Whether the window is open. None on a deployment of May 2026, which lists only open windows.
         current_slots: Servers of the miner that hold an upgrade slot of this window.
-        servers: Empty without a window.
+        servers: Empty before the first window.
     """
 
     active_window: Nullable[MaintenanceWindow] = UNSET
+    window_open: bool | None = None
     current_slots: float | None = None
     servers: list[MaintenanceServer] | None = None
 

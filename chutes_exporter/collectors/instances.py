@@ -64,19 +64,20 @@ SECURED = METRICS.gauge(
 )
 PURGE = METRICS.gauge(
     "chutes_instance_purge_timestamp_seconds",
-    "When the service purges the instance unless it becomes active: 3.5 hours after its creation if it is not "
-    "verified, otherwise 3 hours after its verification. Only starting instances have it, but the service purges "
-    "disabled ones by the same rule.",
+    "When the service purges the instance unless it becomes active: 3.5 hours after its creation, or 3 hours after its "
+    "verification if that is earlier. Only starting instances have it. The service purges disabled ones by the same "
+    "rule.",
     _INSTANCE,
     f"{_SOURCE}: created_at, verified, last_verified_at",
     changes="once, at the verification",
 )
 LAST_VERIFIED = METRICS.gauge(
     "chutes_instance_last_verified_timestamp_seconds",
-    "When the instance last passed a check of the service's prober.",
+    "When the instance was verified. The service's prober checks only instances without TEE again, and moves the time "
+    "at each passed check.",
     _INSTANCE,
     f"{_SOURCE}: last_verified_at",
-    changes="at each probe",
+    changes="once for TEE instances",
 )
 LAST_QUERIED = METRICS.gauge(
     "chutes_instance_last_queried_timestamp_seconds",
@@ -106,7 +107,7 @@ MULTIPLIER = METRICS.gauge(
     "chute's current value without the bounty.",
     _INSTANCE,
     f"{_SOURCE}: compute_multiplier",
-    changes="about hourly",
+    changes="every 15 minutes",
 )
 PRICE = METRICS.gauge(
     "chutes_instance_price_usd_per_hour",

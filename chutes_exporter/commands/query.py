@@ -89,6 +89,7 @@ _HOTKEY_COLUMNS = {
     "metagraph": "hotkey",
     "stats": "miner_hotkey",
     "active_instances": "miner_hotkey",
+    "held_gpus": "hotkey",
 }
 """The column of the miner in endpoints about all miners."""
 _MISSING = {
@@ -96,6 +97,7 @@ _MISSING = {
     "metagraph": "has no seat on the subnet: it is not registered",
     "stats": "has no stats: it is not registered, or none of its instances computed anything in the past week",
     "active_instances": "has no active instance",
+    "held_gpus": "has no GPU in an instance",
 }
 """An explanation for a miner that such an endpoint does not have. Each of these endpoints has one."""
 
@@ -196,10 +198,10 @@ def _request_arguments(
     only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
     params: dict[str, str] = {}
     path: dict[str, str] = {}
-    if endpoint is e.UNIQUE_CHUTE_HISTORY:
+    if endpoint.scope == "miner":
         if only is None:
-            raise click.ClickException("unique_chute_history needs exactly one miner: use one --hotkey")
-        path = {"hotkey": only}
+            raise click.ClickException(f"{endpoint.name} needs exactly one miner: use one --hotkey")
+        (path if endpoint is e.UNIQUE_CHUTE_HISTORY else params)["hotkey"] = only
     elif endpoint is e.CHUTE:
         if not (options.chute_id and options.chute_version):
             raise click.ClickException("chute needs --chute-id and --chute-version: query chutes shows both")
@@ -335,7 +337,7 @@ def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
 def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:
     """Return a row for each TEE server, each with the window; without any, the window alone."""
     window = _plain(policy.active_window) if isinstance(policy.active_window, MaintenanceWindow) else {}
-    common = window | {"current_slots": policy.current_slots}
+    common = window | {"window_open": policy.window_open, "current_slots": policy.current_slots}
     servers = policy.servers or ()
     yield from (_plain(server) | common for server in servers)
     if not servers:

@@ -102,6 +102,8 @@ class Requests:
             if not endpoint.signed:
                 params = stats_params(hotkey or None, per_chute=True) if feed.per_chute else None
                 path = {"hotkey": hotkey} if endpoint.scope == "miner" else None
+                if path and "{hotkey}" not in endpoint.path:
+                    params = path
                 return await self._client.fetch(endpoint, params=params, path=path, replaced=replaced)
             if hotkey:
                 return await self._client.fetch(endpoint, key=self._keys[hotkey], replaced=replaced)

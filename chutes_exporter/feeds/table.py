@@ -16,7 +16,8 @@ from chutes_exporter.feeds.feed import Feed
 # - 175: the service reads the metagraph every 3 minutes.
 # - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs ever. A rolling
 #   update takes hours, and a maintenance window days.
-# - 900: chutes are many MB, and the autoscaler changes them every 20 to 30 minutes. The history gets a point an hour.
+# - 900: chutes and the GPUs of all miners are MB, and the autoscaler changes chutes every 15 minutes. The history gets
+#   a point an hour.
 METAGRAPH: Feed[list[r.MetagraphNode]] = Feed(
     "metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0
 )
@@ -87,7 +88,7 @@ UNIQUE_CHUTE_HISTORY: Feed[list[r.HistoryPoint]] = Feed(
 UTILIZATION: Feed[list[r.ChuteUtilization]] = Feed(
     "utilization",
     e.UTILIZATION,
-    changes="counts live, the rest every 2 to 30 minutes",
+    changes="counts live, the rest every 2 minutes",
     ttl=115.0,
     max_age=900.0,
     optional=True,
@@ -117,6 +118,18 @@ ROLLING_UPDATES: Feed[list[r.RollingUpdate]] = Feed(
 MAINTENANCE: Feed[r.MaintenancePolicy] = Feed(
     "maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, doubts=()
 )
+HELD_GPUS: Feed[list[r.HeldGpu]] = Feed(
+    "held_gpus", e.HELD_GPUS, changes="live", ttl=900.0, max_age=3600.0, optional=True
+)
+MINER_GPUS: Feed[list[r.HeldGpu]] = Feed(
+    "miner_gpus", e.MINER_GPUS, changes="live", ttl=300.0, max_age=1800.0, optional=True, doubts=()
+)
+SUPPORTED_GPUS: Feed[list[r.SupportedGpu]] = Feed(
+    "supported_gpus", e.SUPPORTED_GPUS, changes="by hand", ttl=86400.0, max_age=7 * 86400.0, optional=True, doubts=()
+)
+TEE_MEASUREMENTS: Feed[list[r.TeeMeasurement]] = Feed(
+    "tee_measurements", e.TEE_MEASUREMENTS, changes="by hand", ttl=3600.0, max_age=86400.0, optional=True, doubts=()
+)
 
 FEEDS: tuple[Feed[Any], ...] = (
     METAGRAPH,
@@ -138,4 +151,8 @@ FEEDS: tuple[Feed[Any], ...] = (
     BOUNTIES,
     ROLLING_UPDATES,
     MAINTENANCE,
+    HELD_GPUS,
+    MINER_GPUS,
+    SUPPORTED_GPUS,
+    TEE_MEASUREMENTS,
 )

@@ -202,4 +202,8 @@ def _feeds(collector: Collector, settings: Settings, hotkey: str, single: str) -
 
 
 def _extra(collector: Collector, settings: Settings) -> tuple[Feed[Any], ...]:
-    return tuple(settings.tuned(feed.of(key.address)) for feed in collector.extra for key in settings.keys)
+    return tuple(
+        settings.tuned(feed.of(hotkey))
+        for feed in collector.extra
+        for hotkey in ([""] if feed.endpoint.scope == "platform" else [key.address for key in settings.keys])
+    )
