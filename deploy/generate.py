@@ -61,7 +61,7 @@ ALERTS_HEAD: Final = """\
 
 - **critical**: earnings stop or the seat is lost, and somebody can act now.
 - **warning**: a part of the earnings is lost. Act today.
-- **info**: for a weekly digest. Most conditions that last for a day become info.
+- **info**: for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
 
 Each name links to its runbook, which says what the alert means, what to check and what to do. If Prometheus scrapes and
 evaluates rules every minute, an alert fires a few minutes after its threshold. The exporter requests instances every

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator import Fault, Simulator, Size
-from tests.prometheus.history import ALERTS
+from tests.prometheus.scenario import ALERTS
 from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY, RULES, Prometheus, fast_rules, free_port, served, until, watching
 

@@ -14,7 +14,7 @@ from click import ClickException
 from chutes_exporter.commands.backfill import run_backfill
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from tests.prometheus.farm import Farm, Machine
+from tests.simulator.farm import Farm, Machine
 from tests.support import HOTKEY, count_openmetrics, watching
 from tests.test_cli import run
 from tests.test_recordings import DIRECTORIES
