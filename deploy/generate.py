@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -49,10 +50,8 @@ MANIFEST_HEAD: Final = """\
 """
 ALERTMANAGER_HEAD: Final = """\
 # Switches on the Alertmanager of the miners' own monitoring, with the example routing. Alertmanager is off by default
-# and claims 2 Gi of storage when on. Pass this file after deploy/chutes-monitoring-values.yaml in the same command,
-# with another -f. Then pass a file of your own with these receivers, because the receivers here are placeholders:
-#
-#   prometheus: {alertmanager: {config: {receivers: [{name: phone, ...}, {name: chat, ...}, {name: digest, ...}, {name: dead-mans-switch, ...}]}}}
+# and claims 2 Gi of storage when on. Fill in the two values in a copy of this file. Pass the copy after
+# deploy/chutes-monitoring-values.yaml in the same command, with another -f.
 """
 ALERTS_HEAD: Final = """\
 # Alerts
@@ -166,10 +165,11 @@ def subnet_values() -> str:
 
 def alertmanager_values() -> str:
     """Make the Helm values that switch the miners' Alertmanager on."""
+    config = textwrap.indent((ROOT / "alertmanager" / "alertmanager.yml").read_text(), 6 * " ")
     return (
         MADE.format("alertmanager/alertmanager.yml")
         + ALERTMANAGER_HEAD
-        + _write({"prometheus": {"alertmanager": {"enabled": True, "config": _read("alertmanager/alertmanager.yml")}}})
+        + f"prometheus:\n  alertmanager:\n    enabled: true\n    config:\n{config}"
     )
 
 

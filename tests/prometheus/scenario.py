@@ -232,7 +232,7 @@ class Scenario:
         test = {"interval": "1m", "input_series": self._written(), "promql_expr_test": tests}
         test["alert_rule_test"] = [_say(text) for text in texts]
         # Recordings come before the alerts that read them.
-        order = sorted((group["name"] for group in GROUPS), key=lambda name: name.endswith("-alerts"))
+        order = sorted((group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings"))
         # Histories of a day are evaluated less often, because promtool is slow.
         step = "1m" if self.end < DAY // 2 else "4m"
         files = {"rule_files": list(map(str, FILES)), "evaluation_interval": step, "group_eval_order": order}
