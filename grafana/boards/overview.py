@@ -311,7 +311,8 @@ OVERVIEW.fold(
             Query(
                 f"min({of_miners('chutes_miner_score_next_better_ratio')} - on (hotkey) {SHARE})",
                 "to the next better",
-                BUSY - SICK,
+                BUSY,
+                sometimes=True,
             ),
             Query(
                 f"min({SHARE} - on (hotkey) {of_miners('chutes_miner_score_next_worse_ratio')})",

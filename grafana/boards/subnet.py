@@ -20,7 +20,7 @@ from grafana.parts import (
     top_ten_at_end,
 )
 from grafana.states import BLACKLISTED
-from grafana.worlds import KEYED, LIVE, NEEDS_A_DAY
+from grafana.worlds import KEYED, LIVE, SICK
 
 CHOSEN: Final = {"hotkey": "$miner"}
 RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
@@ -169,7 +169,7 @@ SUBNET.show(
                     f"({SEATS} unless on (hotkey) {SEATS_BEFORE}"
                     f" and on () (count({SEATS_BEFORE}) == on () {TAKEN_BEFORE}))"
                 ),
-                data=NEEDS_A_DAY,
+                data=SICK,
             )
         ],
         [*MINER, Column("uid", "UID", width=90)],
@@ -183,7 +183,7 @@ SUBNET.show(
         [
             Query(
                 short(f"({SEATS_BEFORE} unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () {TAKEN}))"),
-                data=NEEDS_A_DAY,
+                data=SICK,
             )
         ],
         [*MINER, Column("uid", "UID", width=90)],
