@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
+    EXPORTERS,
     MINER_COLUMNS,
     Board,
     Column,
@@ -35,6 +36,11 @@ ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "ins
 START: Final = f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
 TO_PURGE: Final = f"{of_miners('chutes_instance_purge_timestamp_seconds', 'instance_id')} - time()"
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
+
+_EFFECTIVE: Final = select("chutes_chute_effective_compute_multiplier", EXPORTERS)
+_BOUNTY: Final = select("chutes_chute_compute_multiplier_factor", EXPORTERS, factor="bounty_boost")
+TARGET: Final = f"{_EFFECTIVE} / on (job, instance, chute_id) {_BOUNTY} or {_EFFECTIVE}"
+"""The multiplier that an instance approaches, on the cheapest GPU. It is the chute's present one without the bounty."""
 
 
 def _instance(metric: str) -> str:
@@ -122,7 +128,7 @@ INSTANCES.show(
             Query(_shown(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}"), data=STOCKED),
             Query(_shown(_instance("chutes_instance_compute_multiplier")), data=STOCKED),
             Query(
-                f"0 * {INFO} + on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:target",
+                f"0 * {INFO} + on (chute_id) group_left () max by (chute_id) ({TARGET})",
                 data=STOCKED,
             ),
             Query(_shown(TO_SECURED), data=STOCKED, sometimes=True),
