@@ -139,14 +139,14 @@ INSTANCES.show(
         [
             Column("A", "State", states=INSTANCE, width=90),
             Column("chute_id", ""),
-            Column("name", "Chute", width=245, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+            Column("name", "Chute", width=200, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
             Column(
                 "server",
                 "Server",
-                width=110,
+                width=100,
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
             ),
-            Column("gpu", "Model", width=90),
+            Column("gpu", "Model", width=80),
             Column("C", "GPUs", "none", 0, width=60),
             Column("D", "Age", "s", 1, width=90),
             Column("E", "Multiplier", "none", 2, width=85),
