@@ -36,7 +36,7 @@ Alert = tuple[str, str]
 
 @dataclass(frozen=True)
 class Text:
-    """What an alert says at a minute.
+    """The texts of an alert at a minute.
 
     Attributes:
         alert: Its name and severity.
@@ -217,7 +217,7 @@ class Scenario:
             directory: For its file.
             firing: All alerts that fire at a minute, the Watchdog excepted.
             ever: All alerts that fire at any minute; those of `firing` where it is None.
-            texts: What alerts say.
+            texts: Texts of alerts.
             values: By expression: a minute, and the value of each series.
         """
         if ever is None:

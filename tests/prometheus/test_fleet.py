@@ -79,6 +79,12 @@ def test_two_of_26_gpus_that_do_nothing_are_a_warning_after_two_hours(
     miner.check(tmp_path, {20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [alert]})
 
 
+def test_one_idle_gpu_of_16_is_silent(tmp_path: Path) -> None:
+    miner = Scenario(3 * HOUR, {"alpha": 8, "beta": 8})
+    miner.state(20, ["alpha-0"], "idle")
+    miner.check(tmp_path, {3 * HOUR: []})
+
+
 def test_one_idle_gpu_of_26_is_info_after_a_day(tmp_path: Path) -> None:
     miner = Scenario(DAY + 4 * HOUR, FLEET)
     miner.state(HOUR, ["alpha-0"], "idle")
