@@ -294,7 +294,7 @@ MARKET.fold(
         [
             Query(of_exporters("chutes_chute_info", "chute_id", "name", "tee", "public", "disabled"), data=KEYED),
             Query(_chute("chutes_chute_gpus"), data=KEYED),
-            Query(_chute("chutes_chute_min_vram_bytes"), data=KEYED),
+            Query(_chute("chutes_chute_min_vram_bytes"), data=KEYED, sometimes=True),
             Query(_chute("chutes_chute_max_instances"), data=KEYED),
             Query(_chute("chutes_chute_concurrency"), data=KEYED),
             Query(_chute("chutes_chute_scaling_threshold_ratio"), data=KEYED),

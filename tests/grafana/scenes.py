@@ -464,7 +464,8 @@ async def scene(
         if sick:
             del simulator.faults["metagraph"]
         clock.now = -60
-        await get(f"{url}/metrics")
+        for target in targets:
+            await get(f"http://{target}/metrics")
         if sick:
             simulator.faults["unique_chute_history"] = Fault(status=404, body=b'{"detail": "Not found in the cache"}')
         clock.now = 0

@@ -423,13 +423,14 @@ class Truth:
         found: Expected = {
             cell("Demand", "Units per GPU-second", **chute): pay,
             cell("Terms", "GPUs", **chute): selector["gpu_count"],
-            cell("Terms", "VRAM", **chute): selector["min_vram_gb_per_gpu"] * 1e9,
             cell("Terms", "Most instances", **chute): row["max_instances"],
             cell("Terms", "At once", **chute): row["concurrency"],
             cell("Terms", "Scales above", **chute): row["scaling_threshold"],
             cell("Terms", "Shuts down after", **chute): row["shutdown_after_seconds"],
             cell("Terms", "Discount", **chute): row["discount"],
         }
+        if selector.get("min_vram_gb_per_gpu"):
+            found[cell("Terms", "VRAM", **chute)] = selector["min_vram_gb_per_gpu"] * 1e9
         for factor, times in row["compute_multiplier_factors"].items():
             if factor != "base" and times != 1:
                 found[cell("Factors", "Times", factor=factor, **chute)] = times
