@@ -458,7 +458,9 @@ async def scene(
             simulator.faults["metagraph"] = await _yesterdays_seats(simulator)
         for hours in steps:
             clock.now = -hours * HOUR
-            history.add(clock(), parse_page((await get(f"{url}/metrics")).text) | {series("up"): 1.0})
+            # Both of a pair ask at the same moments, so that their answers are equal.
+            pages = [await get(f"http://{target}/metrics") for target in targets]
+            history.add(clock(), parse_page(pages[0].text) | {series("up"): 1.0})
             if sick:
                 simulator.faults["images"] = Fault(status=503)
         if sick:
