@@ -1,7 +1,6 @@
 """Default settings. ``--help`` shows them without importing the modules that use them."""
 
-import signal
-
+ENV_PREFIX = "CHUTES_EXPORTER_"
 API_URL = "https://api.chutes.ai"
 API_TIMEOUT = 20.0
 LISTEN_ADDRESS = ":10064"
@@ -10,6 +9,3 @@ TELEMETRY_PATH = "/metrics"
 TIMEOUT_OFFSET = 0.5
 MAX_SERIES = 100_000
 MAX_REQUESTS = 64
-
-HELD_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-"""Signals that are blocked until the command handles them."""
