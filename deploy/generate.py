@@ -38,12 +38,12 @@ VALUES_HEAD: Final = """\
 """
 SUBNET_HEAD: Final = """\
 # Scrapes each miner of the subnet as a separate target, from the Helm release chutes-exporter-subnet of
-# docs/kubernetes.md. Pass it after deploy/chutes-monitoring-values.yaml in the same command, with another -f. It
+# docs/start.md. Pass it after deploy/chutes-monitoring-values.yaml in the same command, with another -f. It
 # contains the scrape job of that file too.
 """
 MANIFEST_HEAD: Final = """\
 # An exporter for the miner whose key is in the Secret `miner-credentials`, rendered from the Helm chart's default
-# values, without the dashboards. docs/kubernetes.md says how to add them.
+# values, without the dashboards. docs/start.md says how to add them.
 """
 ALERTMANAGER_HEAD: Final = """\
 # Switches on the Alertmanager of the miners' own monitoring, with the example routing. Alertmanager is off by default

@@ -83,10 +83,9 @@ def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
         "servers": "signer",
         "maintenance": "signer",
         "nodes": "signer",
-        "instance_gpus": "miner",
+        "chute_pay": "signer",
         "instances": "signer",
-        "launch": "signer",
-        "server_versions": "signer",
+        "private_gate": "signer",
         "thrash_cooldowns": "signer",
         "unique_chute_history": "miner",
     }
