@@ -4,52 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from chutes_exporter.api.keys import Hotkey
-from tests.support import RECORDINGS, Page, replay, scrape, served, watching
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-META = json.loads((RECORDINGS / "meta.json").read_text())
-EXPECTED = json.loads((RECORDINGS / "expected.json").read_text())
-PLATFORM = ("chutes", "active_instances", "metagraph")
-PRIVATE = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns")
-PUBLIC = {
-    "utilization": "utilization",
-    "bounties": "bounties",
-    "held_gpus": "nodes_detailed",
-    "supported_gpus": "nodes_supported",
-    "tee_measurements": "tee_measurements",
-    "maintenance": "maintenance_policy",
-}
-
-
-def body(directory: Path, name: str) -> bytes:
-    (path,) = directory.glob(f"{name}.*")
-    return path.read_bytes()
-
-
-def answers(role: str) -> dict[str, bytes]:
-    """Return the recorded answers as a miner gets them."""
-    found = {name: body(RECORDINGS, name) for name in PLATFORM}
-    found |= {name: body(RECORDINGS / "extra", file) for name, file in PUBLIC.items()}
-    directory, prefix, suffix = RECORDINGS, "", ""
-    if role == "second_miner":
-        directory = RECORDINGS / "second"
-    elif role != "test_miner":
-        directory, prefix, suffix = RECORDINGS / "second", "newcomer_", "_none"
-    for name in PRIVATE:
-        path = directory / f"{prefix}{name}{suffix}.json"
-        path = path if path.exists() else path.with_suffix(".stream")
-        if path.exists():
-            found[name] = path.read_bytes()
-    return found
-
-
-def key(role: str) -> Hotkey:
-    return Hotkey.from_seed(META["invented_seeds"][META[role]])
+from tests.recorded import EXPECTED, META, answers, key, rows
+from tests.support import Page, replay, scrape, served, watching
 
 
 def launchable(page: Page) -> set[tuple[str, str]]:
@@ -78,13 +36,12 @@ async def page_of(role: str, api: dict[str, bytes]) -> Page:
 
 def accepted_pairs(role: str, api: dict[str, bytes]) -> set[tuple[str, str]]:
     """Work out from raw answers which idle model can run which of the chutes that the service accepted."""
-    chutes = [json.loads(line[6:]) for line in api["chutes"].decode().split("\n") if line.startswith("data: ")]
     held = {row["gpu_id"] for row in json.loads(api["inventory"])}
     pairs = set()
     for server in json.loads(api["servers"])["servers"]:
         gpus = [gpu for gpu in server["gpus"] if gpu["verified_at"] and gpu["uuid"] not in held]
         for gpu, free in Counter(gpu["gpu_identifier"] for gpu in gpus).items():
-            for chute in chutes:
+            for chute in rows(api["chutes"]):
                 needs = chute["node_selector"]
                 if (
                     EXPECTED["launch_others"][role][chute["chute_id"]]["accepted"]
@@ -157,8 +114,9 @@ async def test_without_the_rates_only_chutes_of_one_model_have_a_pay() -> None:
     with_rates = await page_of("test_miner", api)
     del api["supported_gpus"]
     page = await page_of("test_miner", api)
-    chutes = [json.loads(line[6:]) for line in api["chutes"].decode().split("\n") if line.startswith("data: ")]
-    several = {chute["chute_id"] for chute in chutes if len(set(chute["node_selector"]["supported_gpus"])) > 1}
+    several = {
+        chute["chute_id"] for chute in rows(api["chutes"]) if len(set(chute["node_selector"]["supported_gpus"])) > 1
+    }
     assert launchable(page) == {pair for pair in launchable(with_rates) if pair[1] not in several}
     assert {pair[1] for pair in launchable(with_rates)} & several
 
@@ -168,10 +126,9 @@ async def test_an_old_tee_server_stops_the_launches_of_newer_tee_chutes() -> Non
     servers = json.loads(api["servers"])
     next(server for server in servers["servers"] if server["is_tee"])["version"] = "0.2.0"
     old = await page_of("test_miner", api | {"servers": json.dumps(servers).encode()})
-    chutes = [json.loads(line[6:]) for line in api["chutes"].decode().split("\n") if line.startswith("data: ")]
     newer = {
         chute["chute_id"]
-        for chute in chutes
+        for chute in rows(api["chutes"])
         if chute["tee"] and [*map(int, (chute["chutes_version"] or "0.0.0").split("."))] >= [0, 6, 0]
     }
     everything = launchable(await page_of("test_miner", api))

@@ -111,6 +111,7 @@ class _Rule:
         advice: What to do.
         labels: Only samples with these labels.
         counts: Whether the values are counts, which are added up. Otherwise each sample counts as one.
+        in_window: Whether the rule applies only while a maintenance window is open.
     """
 
     kind: str
@@ -120,6 +121,7 @@ class _Rule:
     advice: str
     labels: Mapping[str, str] = field(default_factory=dict)
     counts: bool = False
+    in_window: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,13 @@ class _Found:
         count: How many things they are about.
         samples: Their labels and values.
         names: Names of chutes and servers by id.
+        window_end: When the maintenance window ends, None if it is unknown.
     """
 
     count: int
     samples: list[tuple[Labels, float]]
     names: Mapping[str, str]
+    window_end: float | None
 
     def things(self, singular: str, plural: str = "") -> str:
         """Return the number with its noun."""
@@ -214,6 +218,18 @@ _RULES = (
             f"{found.each('server_id')}."
         ),
         "Do not reboot before the upgrade. See the accepted versions: chutes-exporter query tee_measurements",
+    ),
+    _Rule(
+        "upgrades",
+        "chutes_server_upgrade_needed",
+        lambda value, _: value == 1,
+        lambda found: (
+            f"{found.things('TEE server')} {found.verb('needs', 'need')} the upgrade of the maintenance window"
+            f"{'' if found.window_end is None else f', which ends at {_date(found.window_end)}'}: "
+            f"{found.each('server_id')}."
+        ),
+        "Upgrade before the window ends: chutes-exporter query maintenance",
+        in_window=True,
     ),
     _Rule(
         "servers_without_tee",
@@ -355,33 +371,25 @@ def _cost(
 def _actions(hotkey: str, samples: Samples, now: float) -> Iterator[Action]:
     """Return what needs action, by the table of rules."""
     names = _names(hotkey, samples)
+    window_open = _value(samples, "chutes_maintenance_window_open", hotkey) == 1
+    window_end = _value(samples, "chutes_maintenance_window_end_timestamp_seconds", hotkey)
     for rule in _RULES:
         found = [
             (labels, value)
             for labels, value in samples_of(samples, rule.metric, hotkey)
             if rule.labels.items() <= labels.items() and rule.applies(value, now)
         ]
-        if found:
+        if found and (window_open or not rule.in_window):
             count = int(sum(value for _, value in found)) if rule.counts else len(found)
-            yield Action(rule.kind, hotkey, count, rule.text(_Found(count, found, names)), rule.advice)
-    older = _older_servers(hotkey, samples, names)
-    if older.count and _value(samples, "chutes_maintenance_window_open", hotkey) == 1:
-        end = _value(samples, "chutes_maintenance_window_end_timestamp_seconds", hotkey)
-        yield Action(
-            "upgrades",
-            hotkey,
-            older.count,
-            f"{older.things('TEE server')} {older.verb('needs', 'need')} the upgrade of the maintenance window"
-            f"{'' if end is None else f', which ends at {_date(end)}'}: {older.each('server_id')}.",
-            "Upgrade before the window ends: chutes-exporter query maintenance",
-        )
+            text = rule.text(_Found(count, found, names, window_end))
+            yield Action(rule.kind, hotkey, count, text, rule.advice)
 
 
 def _older_servers(hotkey: str, samples: Samples, names: Mapping[str, str]) -> _Found:
     """Return the TEE servers that are older than the target of the newest maintenance window."""
     upgrades = samples_of(samples, "chutes_server_upgrade_needed", hotkey)
     older = [(labels, value) for labels, value in upgrades if value]
-    return _Found(len(older), older, names)
+    return _Found(len(older), older, names, window_end=None)
 
 
 def _notes(hotkey: str, report: Report) -> Iterator[Note]:
@@ -405,7 +413,7 @@ def _notes(hotkey: str, report: Report) -> Iterator[Note]:
         if value and labels["instance_id"] not in with_gpus
     ]
     if without_gpus:
-        found = _Found(len(without_gpus), without_gpus, names)
+        found = _Found(len(without_gpus), without_gpus, names, window_end=None)
         yield Note(
             "instances_without_gpus",
             hotkey,

@@ -100,8 +100,19 @@ def test_an_instance_that_is_not_verified_is_purged_three_and_a_half_hours_after
 
 
 def test_a_verified_instance_is_purged_three_hours_after_its_verification() -> None:
+    made = run(STARTING | {"verified": True, "created_at": NOON_TEXT, "last_verified_at": "2026-11-24T12:10:00+00:00"})
+    assert value(made, "purge_timestamp_seconds") == NOON + 600 + 3 * HOUR
+
+
+def test_a_late_verification_does_not_move_the_purge() -> None:
     made = run(STARTING | {"verified": True, "created_at": ELEVEN_TEXT, "last_verified_at": NOON_TEXT})
-    assert value(made, "purge_timestamp_seconds") == NOON + 3 * HOUR
+    assert value(made, "purge_timestamp_seconds") == NOON + 2.5 * HOUR
+
+
+@pytest.mark.parametrize("missing", ["verified", "created_at", "last_verified_at"])
+def test_without_what_decides_the_purge_is_unknown(missing: str) -> None:
+    fields = {"verified": True, "created_at": ELEVEN_TEXT, "last_verified_at": NOON_TEXT} | {missing: None}
+    assert value(run(STARTING | fields), "purge_timestamp_seconds") is None
 
 
 @pytest.mark.parametrize("state", [ACTIVE, DISABLED])
