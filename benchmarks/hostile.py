@@ -36,7 +36,7 @@ def _record(number: int, text: str = "") -> bytes:
     """Return a record that every endpoint's decoder accepts. Without a text, it is as short as possible."""
     record: dict[str, Any] = dict.fromkeys(_IDS, f"{number:x}") | {"time": "2026-11-24 12:00:00+00"}
     if text:
-        record |= dict.fromkeys(("name", "coldkey", "method", "version", "region", "chute_name", "user"), text)
+        record |= dict.fromkeys(("name", "coldkey", "method", "version", "chute_name", "user"), text)
         record |= {"incentive": 1, "utilization": 1, "compute_units": 1, "concurrency": 1, "bounty": 1, "active": True}
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
 

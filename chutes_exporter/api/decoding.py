@@ -27,7 +27,6 @@ from chutes_exporter.api.records import (
     Server,
     ServerGpu,
     Stats,
-    StatsWindow,
     SupportedGpu,
     UnixTime,
     decode_hook,
@@ -373,7 +372,6 @@ def maintenance_body() -> Shape[MaintenancePolicy]:
 
 class _WindowBody(msgspec.Struct):
     instance_stats: msgspec.Raw = _NULL
-    compute_units: msgspec.Raw = _NULL
 
 
 class _StatsBody(msgspec.Struct):
@@ -389,17 +387,10 @@ def _is_null(raw: msgspec.Raw) -> bool:
     return memoryview(raw).nbytes == len(b"null") and bytes(raw) == b"null"
 
 
-def _window(body: _WindowBody | None, tally: Tally) -> StatsWindow | None:
-    if body is None:
+def _window(body: _WindowBody | None, tally: Tally) -> list[MinerStats] | None:
+    if body is None or _is_null(body.instance_stats):
         return None
-    if not _is_null(body.instance_stats):
-        return StatsWindow(_read_miner_stats(body.instance_stats, tally), complete=True)
-    if not _is_null(body.compute_units):
-        # The shape of 2025. Only compute_units means the same as today.
-        records = _read_miner_stats(body.compute_units, tally)
-        kept = [MinerStats(r.miner_hotkey, r.chute_id, compute_units=r.compute_units) for r in records]
-        return StatsWindow(kept, complete=False)
-    return None
+    return _read_miner_stats(body.instance_stats, tally)
 
 
 def _stats(body: Body, tally: Tally) -> Stats:
@@ -422,12 +413,11 @@ class _StatsShape(Shape[Stats]):
         except _UNREADABLE:
             return 0
         windows = [window for window in (parsed.past_hour, parsed.past_day, parsed.all) if window is not None]
-        lists = [one.compute_units if _is_null(one.instance_stats) else one.instance_stats for one in windows]
-        return sum(super(_StatsShape, self).memory(bytes(records)) for records in lists)
+        return sum(super(_StatsShape, self).memory(bytes(window.instance_stats)) for window in windows)
 
 
 def stats_body() -> Shape[Stats]:
-    """Make the shape of the stats, including the shape of 2025."""
+    """Make the shape of the stats."""
     return _StatsShape(_stats, MinerStats)
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 HOUR: Final = 3600.0
 WEEK: Final = 7 * 24 * HOUR
 U16: Final = 65535.0
-"""The chain stores incentive, consensus and trust as whole numbers from 0 to this, which stands for 1.0."""
+"""The chain stores incentive and consensus as whole numbers from 0 to this, which stands for 1.0."""
 SECURED_AFTER: Final = HOUR
 """Seconds after its activation from which a public instance keeps its score when it is deleted."""
 ACTIVE_AFTER_CREATION: Final = 3.5 * HOUR
@@ -88,7 +88,6 @@ DEMAND_FIELDS: Final = (
 """The fields of ``/miner/metrics/`` that come from the service's own monitoring."""
 
 _HERTZ_PER_KILOHERTZ: Final = 1e3
-_NO_REGION: Final = "n/a"
 _BOUNTY_AT_START: Final = 100
 _BOUNTY_PER_SECOND: Final = 3
 _LEAST_BOUNTY_BOOST: Final = 1.1
@@ -96,13 +95,12 @@ _MOST_BOUNTY_BOOST: Final = 1.5
 _BOUNTY_GROWS_FOR: Final = 3 * HOUR
 _CHUTES_GPU_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
 
-InstanceState = Literal["active", "starting", "disabled", "failed"]
+InstanceState = Literal["active", "starting", "disabled"]
 """State of an instance.
 
 - active: serves requests.
 - starting: was never active.
 - disabled: was active, and its miner disabled it.
-- failed: is not active and has a verification error. No deployment since 2025 reports one.
 """
 INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
 
@@ -136,23 +134,9 @@ def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
     return {hotkey: value / everything for hotkey, value in incentives.items() if value is not None}
 
 
-def consensus_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
-    """Return each seat's consensus, 0 to 1, by hotkey.
-
-    The result is empty for an answer of early 2025, in which the field was another value between 0 and 1.
-    """
-    if not any((node.incentive or 0) > 1 or (node.consensus or 0) > 1 for node in nodes):
-        return {}
-    return {node.hotkey: node.consensus / U16 for node in nodes if node.consensus is not None}
-
-
-def trust_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
-    """Return each seat's trust, 0 to 1, by hotkey. Empty if no seat has any, which is so since 2026."""
-    largest = max((node.trust or 0.0 for node in nodes), default=0.0)
-    if largest <= 0:
-        return {}
-    unit = U16 if largest > 1 else 1.0
-    return {node.hotkey: node.trust / unit for node in nodes if node.trust is not None}
+def consensus_ratio(node: MetagraphNode) -> float | None:
+    """Return a seat's consensus, 0 to 1."""
+    return None if node.consensus is None else node.consensus / U16
 
 
 def instance_state(instance: Instance) -> InstanceState | None:
@@ -162,8 +146,6 @@ def instance_state(instance: Instance) -> InstanceState | None:
     if instance.active is None and instance.activated_at is not None:
         # `active` is null only before the first activation, so the two fields contradict each other.
         return None
-    if instance.verification_error:
-        return "failed"
     if instance.activated_at is UNSET:
         return None
     return "starting" if instance.activated_at is None else "disabled"
@@ -400,10 +382,13 @@ def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
     The service measures each field of the demand separately. If that fails, it sends 0 for every chute. Only
     ``rate_limit_count`` may really be 0 for all chutes.
     """
-    zero = [field for field in (*DEMAND_FIELDS, "error_count") if not any(getattr(chute, field) for chute in chutes)]
     if demand_is_unknown(chutes):
-        return list(dict.fromkeys((*DEMAND_FIELDS, *zero)))
-    return [field for field in zero if field != "rate_limit_count"]
+        return list(DEMAND_FIELDS)
+    return [
+        field
+        for field in DEMAND_FIELDS
+        if field != "rate_limit_count" and not any(getattr(chute, field) for chute in chutes)
+    ]
 
 
 LaunchRefusal = Literal[
@@ -621,11 +606,6 @@ def _needs_newer_servers(chute: Chute) -> bool | None:
 def clock_rate_hertz(node: Node) -> float | None:
     """Return a GPU's clock rate in hertz."""
     return None if node.clock_rate is None else node.clock_rate * _HERTZ_PER_KILOHERTZ
-
-
-def region(instance: Instance) -> str | None:
-    """Return the region of an instance, None for the "n/a" that the service sends since 2025."""
-    return None if instance.region == _NO_REGION else instance.region
 
 
 def nvidia_uuid(gpu_id: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, is_public, purged_at, region, secured_at
+from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, is_public, purged_at, secured_at
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import INSTANCES
@@ -14,16 +14,15 @@ _INSTANCE = ("hotkey", "instance_id")
 COUNT = METRICS.gauge(
     "chutes_fleet_instances",
     "Instances of the miner by state. Each instance is in exactly one state: active, starting (never active so far), "
-    "disabled (the miner disabled it after it was active, and it keeps earning until it is deleted). Deployments that "
-    "report verification errors also have failed (not active, with an error).",
+    "disabled (the miner disabled it after it was active, and it keeps earning until it is deleted).",
     ("hotkey", "state"),
-    f"{_SOURCE}: active, activated_at, verification_error",
+    f"{_SOURCE}: active, activated_at",
 )
 INFO = METRICS.info(
     "chutes_instance_info",
     "The chute that the instance runs, its version, and the billed user (empty for public instances).",
-    ("hotkey", "instance_id", "chute_id", "version", "chutes_version", "region", "billed_to"),
-    f"{_SOURCE}: chute_id, version, chutes_version, region, billed_to",
+    ("hotkey", "instance_id", "chute_id", "version", "chutes_version", "billed_to"),
+    f"{_SOURCE}: chute_id, version, chutes_version, billed_to",
     changes="once",
 )
 ACTIVE = METRICS.gauge(
@@ -79,27 +78,12 @@ LAST_VERIFIED = METRICS.gauge(
     f"{_SOURCE}: last_verified_at",
     changes="once for TEE instances",
 )
-LAST_QUERIED = METRICS.gauge(
-    "chutes_instance_last_queried_timestamp_seconds",
-    "When the instance last received a request. Absent on deployments since February 2025, which do not send it.",
-    _INSTANCE,
-    f"{_SOURCE}: last_queried_at",
-    changes="never since 2025",
-)
 STOP_BILLING = METRICS.gauge(
     "chutes_instance_stop_billing_timestamp_seconds",
     "When the service deletes the private instance unless it gets requests. Absent for public instances.",
     _INSTANCE,
     f"{_SOURCE}: stop_billing_at",
     changes="up to once a minute",
-)
-FAILURES = METRICS.gauge(
-    "chutes_instance_consecutive_failures",
-    "Failures of the instance in a row. Absent on deployments since February 2025, which always send 0. "
-    "docs/earnings.md describes the service's rule.",
-    _INSTANCE,
-    f"{_SOURCE}: consecutive_failures, if any instance has some",
-    changes="never since 2025",
 )
 MULTIPLIER = METRICS.gauge(
     "chutes_instance_compute_multiplier",
@@ -124,13 +108,6 @@ BOUNTY = METRICS.gauge(
     f"{_SOURCE}: bounty",
     changes="once",
 )
-ERROR_INFO = METRICS.info(
-    "chutes_instance_verification_error_info",
-    "Why the instance's verification failed. Absent on deployments since August 2025, which do not send it.",
-    ("hotkey", "instance_id", "error"),
-    f"{_SOURCE}: verification_error",
-    changes="never since 2025",
-)
 
 BACKFILLED = Metrics()
 """Metrics that ``backfill`` writes. No page has them."""
@@ -150,7 +127,6 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Add the miner's instances."""
     hotkey = scope.hotkey
     instances = distinct(answers[INSTANCES], lambda instance: instance.instance_id, out)
-    failures = any(instance.consecutive_failures for instance in instances)
     for instance in instances:
         key = instance.instance_id
         # An empty label for an unknown value would mean that the instance is public.
@@ -162,7 +138,6 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             instance.chute_id,
             instance.version,
             instance.chutes_version,
-            region(instance),
             instance.billed_to or None,
         )
         out.add(ACTIVE, instance.active, hotkey, key)
@@ -172,20 +147,14 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         out.add(SECURED, secured_at(instance), hotkey, key)
         out.add(PURGE, purged_at(instance), hotkey, key)
         out.add(LAST_VERIFIED, instance.last_verified_at, hotkey, key)
-        out.add(LAST_QUERIED, instance.last_queried_at, hotkey, key)
         out.add(STOP_BILLING, instance.stop_billing_at, hotkey, key)
-        if failures:
-            out.add(FAILURES, instance.consecutive_failures, hotkey, key)
         out.add(MULTIPLIER, instance.compute_multiplier, hotkey, key)
         out.add(PRICE, instance.hourly_rate, hotkey, key)
         out.add(BOUNTY, instance.bounty, hotkey, key)
-        if instance.verification_error:
-            out.add(ERROR_INFO, 1, hotkey, key, instance.verification_error)
     states = [instance_state(instance) for instance in instances]
     if answers.complete() and None not in states:
         for state in INSTANCE_STATES:
-            if state != "failed" or state in states:
-                out.add(COUNT, states.count(state), hotkey, state)
+            out.add(COUNT, states.count(state), hotkey, state)
 
 
 COLLECTOR = Collector(
@@ -194,5 +163,5 @@ COLLECTOR = Collector(
     feeds=(INSTANCES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=4, instance=14),
+    cost=Cost(fixed=3, instance=13),
 )

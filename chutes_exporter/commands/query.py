@@ -35,7 +35,6 @@ from chutes_exporter.api.records import (
     Node,
     Scores,
     Stats,
-    StatsWindow,
     UnixTime,
 )
 from chutes_exporter.collectors.scores import ranks
@@ -256,7 +255,7 @@ def rows_of(value: Any) -> Iterator[Row]:
                 yield row | (_plain(raw) if raw is not None else {})
         case Stats():
             for name, window in windows(value):
-                yield from _window_rows(name, window)
+                yield from ({"window": name} | _plain(record) for record in window)
         case MaintenancePolicy():
             yield from _maintenance_rows(value)
         case list():
@@ -277,15 +276,12 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
     """Return a function from a record to its changed columns. UNSET leaves a column out."""
     match records:
         case [MetagraphNode(), *_]:
-            shares, trusts = meaning.incentive_shares(records), meaning.trust_ratios(records)
-            consensus = meaning.consensus_ratios(records)
+            shares = meaning.incentive_shares(records)
             return lambda node: {
                 "incentive": UNSET,
                 "consensus": UNSET,
-                "trust": UNSET,
                 "incentive_ratio": shares.get(node.hotkey),
-                "consensus_ratio": consensus.get(node.hotkey),
-                "trust_ratio": trusts.get(node.hotkey),
+                "consensus_ratio": meaning.consensus_ratio(node),
             }
         case [Node(), *_]:
             return lambda node: {
@@ -294,13 +290,10 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
                 "clock_rate_hertz": meaning.clock_rate_hertz(node),
             }
         case [Instance(), *_]:
-            failures = any(one.consecutive_failures for one in records)
             return lambda one: {
                 "state": meaning.instance_state(one),
                 "secured_at": _time(meaning.secured_at(one)),
                 "purged_at": _time(meaning.purged_at(one)),
-                "region": meaning.region(one),
-                "consecutive_failures": one.consecutive_failures if failures else None,
             }
         case [Job(), *_]:
             return lambda job: {"state": meaning.job_state(job)}
@@ -327,11 +320,6 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
 
 def _time(moment: float | None) -> UnixTime | None:
     return None if moment is None else UnixTime(moment)
-
-
-def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
-    for record in window.records:
-        yield {"window": name} | _plain(record)
 
 
 def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:

@@ -71,11 +71,11 @@ async def test_all_endpoints_answer(client: ChutesClient, simulator: Simulator) 
     assert len((await client.active_instances(KEY)).value) == len(active)
     stats = (await client.stats()).value
     assert stats.week is not None
-    assert len(stats.week.records) == len(world.work(NOON, 7 * 86400))
+    assert len(stats.week) == len(world.work(NOON, 7 * 86400))
     one = (await client.stats(HOTKEY, per_chute=True)).value
     assert one.hour is not None
-    assert {record.miner_hotkey for record in one.hour.records} == {HOTKEY}
-    assert all(record.chute_id for record in one.hour.records)
+    assert {record.miner_hotkey for record in one.hour} == {HOTKEY}
+    assert all(record.chute_id for record in one.hour)
     assert (await client.scores()).value.shares == world.shares(NOON)
     assert (await client.scores(STRANGER.address)).value.shares == {STRANGER.address: None}
     assert len((await client.unique_chute_history(HOTKEY)).value) == 169

@@ -12,12 +12,10 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.decoding import CsvShape, Tally
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
-from chutes_exporter.api.meaning import GPU_MODELS, hourly_compute_units
+from chutes_exporter.api.meaning import hourly_compute_units
 from chutes_exporter.api.records import ComputeRecord, Instance, decode_hook
 from chutes_exporter.simulator import Fault, Simulator
-from chutes_exporter.simulator.hardware import MODELS
 from tests.support import HOTKEY, KEY, NOON, Clock
-from tests.test_recordings import DIRECTORIES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -174,12 +172,3 @@ def test_only_full_hours_of_the_past_7_days_are_returned() -> None:
     assert set(units.values()) == {1800}
     assert (min(units), max(units)) == (NOON - 166 * HOUR, NOON)
     assert ELEVEN > TEN
-
-
-def test_the_known_gpu_models_are_those_of_the_service() -> None:
-    assert MODELS.keys() < set(GPU_MODELS)
-    for directory in DIRECTORIES:
-        path = directory / "extra" / "nodes_supported.json"
-        if path.exists():
-            models = msgspec.json.decode(path.read_bytes())
-            assert models.keys() == set(GPU_MODELS)

@@ -23,7 +23,7 @@ from chutes_exporter.api.endpoints import (
     STATS,
 )
 from chutes_exporter.api.errors import ApiError, CutOffError, TooLargeError, UndecodableError
-from chutes_exporter.api.records import MinerStats, RawScore
+from chutes_exporter.api.records import MinerStats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -177,22 +177,9 @@ def test_one_bad_gpu_costs_neither_its_server_nor_the_others() -> None:
     assert (tally.accepted, tally.rejected) == (6, 4)
 
 
-def test_stats_know_the_shape_of_2025_and_take_only_what_still_means_the_same() -> None:
-    old = {
-        "bounties": [{"miner_hotkey": "a", "total_bounty": 7.0}],
-        "compute_units": [{"miner_hotkey": "a", "invocation_count": 9, "compute_units": 1.5}],
-    }
-    stats, _ = read(STATS, {"past_hour": old})
-    assert stats.hour.records[0].compute_units == 1.5
-    assert stats.hour.records[0].total_instances is None
-    assert stats.hour.records[0].bounty_count is None
-    assert not stats.hour.complete
-    assert stats.day is None
-
-
 def test_a_stats_window_without_its_lists_is_unknown_not_empty() -> None:
     stats, _ = read(STATS, {"past_hour": {"instance_stats": []}, "past_day": {"instance_stats": None}, "all": None})
-    assert stats.hour.records == []
+    assert stats.hour == []
     assert stats.day is None
     assert stats.week is None
 
@@ -230,19 +217,6 @@ def test_no_error_quotes_what_could_be_an_echoed_signature() -> None:
     _, tally = read(METAGRAPH, rows)
     assert tally.rejected == 1
     assert "abab" not in tally.first_error
-
-
-def test_scores_of_2025_bring_what_is_in_them() -> None:
-    old = {
-        "raw_values": {"a": {"invocation_count": 7, "compute_units": 5.5, "unique_chute_count": 2.5}},
-        "totals": {"invocation_count": 7},
-        "normalized": {"a": {"invocation_count": 1.0}},
-        "final_scores": {"a": 0.25},
-    }
-    scores, tally = read(SCORES, old)
-    assert (scores.shares, tally.rejected) == ({"a": 0.25}, 0)
-    # They counted something else then.
-    assert scores.raw == {"a": RawScore()}
 
 
 async def test_no_error_shows_secret_fields_of_instances_or_jobs() -> None:

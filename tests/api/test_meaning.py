@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from chutes_exporter.api.records import (
     NodeSelector,
     decode_hook,
 )
+from tests.support import RECORDINGS, recording
 
 NOON = "2026-11-24T12:00:00+00:00"
 NOON_SECONDS = 1_795_521_600
@@ -74,32 +76,20 @@ def test_without_the_incentive_of_each_seat_nobodys_share_is_known(lost: dict[st
     assert meaning.incentive_shares([]) == {}
 
 
-def test_the_consensus_is_known_where_the_answer_has_the_chains_numbers() -> None:
-    nodes = seats({"incentive": 9000.0, "vtrust": 65535.0}, {"incentive": 0.0, "vtrust": 0.0}, {"incentive": 1.0})
-    assert meaning.consensus_ratios(nodes) == {"h0": 1.0, "h1": 0.0}
-    # Values up to 1 are the validator trust of an older deployment.
-    assert meaning.consensus_ratios(seats({"incentive": 0.5, "vtrust": 0.75}, {"incentive": 0.5})) == {}
-
-
-def test_trust_is_known_where_any_seat_has_some() -> None:
-    assert meaning.trust_ratios(seats({"trust": 0.0}, {"trust": 0.0}, {})) == {}
-    assert meaning.trust_ratios(seats({"trust": 0.5}, {"trust": 0.0}, {})) == {"h0": 0.5, "h1": 0.0}
-    assert meaning.trust_ratios(seats({"trust": 65535.0}, {"trust": 0.0})) == {"h0": 1.0, "h1": 0.0}
-    assert meaning.trust_ratios([]) == {}
+def test_the_consensus_is_a_part_of_the_chains_largest_number() -> None:
+    nodes = seats({"vtrust": 65535.0}, {"vtrust": 0.0}, {})
+    assert [meaning.consensus_ratio(node) for node in nodes] == [1.0, 0.0, None]
 
 
 @pytest.mark.parametrize(
     ("fields", "state"),
     [
         ({"active": True, "activated_at": NOON}, "active"),
-        ({"active": True, "activated_at": NOON, "verification_error": "x"}, "active"),
         ({"active": False, "activated_at": None}, "starting"),
         ({"active": False, "activated_at": None, "verified": True}, "starting"),
         ({"active": False, "activated_at": NOON}, "disabled"),
         ({"active": None, "activated_at": None}, "starting"),
         ({"activated_at": None}, "starting"),
-        ({"active": False, "activated_at": None, "verification_error": "x"}, "failed"),
-        ({"active": None, "activated_at": None, "verification_error": "x"}, "failed"),
         # Fields that the answer does not have.
         ({"active": False}, None),
         ({"activated_at": NOON}, None),
@@ -233,18 +223,15 @@ def test_demand_is_unknown_where_nobody_has_any() -> None:
     assert not meaning.demand_is_unknown([zero, demand(total_invocations=1)])
     assert not meaning.demand_is_unknown([zero, demand(utilization=0.01)])
     assert not meaning.demand_is_unknown([])
-    assert set(meaning.unknown_metrics([zero])) == {*meaning.DEMAND_FIELDS, "error_count"}
+    assert set(meaning.unknown_metrics([zero])) == {*meaning.DEMAND_FIELDS}
 
 
 def test_a_value_that_was_not_measured_is_unknown() -> None:
-    rest = {"total_compute_time": 2.0, "total_usage_usd": 1.0, "error_count": 1}
+    rest = {"total_compute_time": 2.0, "total_usage_usd": 1.0}
     assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.0, **rest)]) == ["utilization"]
     assert meaning.unknown_metrics([demand(total_invocations=0, utilization=0.5, **rest)]) == ["total_invocations"]
     # That nobody was refused is possible.
     assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.5, rate_limit_count=0, **rest)]) == []
-    assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.5, **rest | {"error_count": 0})]) == [
-        "error_count"
-    ]
 
 
 @pytest.mark.parametrize(
@@ -351,7 +338,7 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         ({"runs_tee": False}, PRIVATE, {}, {}, None),
     ],
 )
-def test_what_is_missing_makes_a_launch_unknown_unless_something_else_refuses_it(
+def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it(
     miner: dict[str, Any], chute: Chute, instances: dict[str, Any], server: dict[str, Any], reason: str | None
 ) -> None:
     refusal = meaning.launch_refusal(
@@ -388,3 +375,7 @@ def test_without_what_gives_the_target_it_is_unknown(missing: str) -> None:
     room = ChuteUtilization("c", active_instance_count=1, total_instance_count=1, scale_allowance=0, target_count=1)
     assert meaning.chute_instances(PUBLIC, room, {"a"}, []).target == 1
     assert meaning.chute_instances(PUBLIC, structs.replace(room, **{missing: None}), {"a"}, []).target is None
+
+
+def test_the_known_gpu_models_are_those_of_the_service() -> None:
+    assert {*meaning.GPU_MODELS} == json.loads(recording(RECORDINGS / "extra", "nodes_supported")).keys()

@@ -122,7 +122,7 @@ BODIES: list[tuple[Endpoint[Any], bytes]] = [
     (SCORES, json.dumps({"final_scores": {f"{number:x}": number / 7 for number in range(40_000)}}).encode()),
     (SERVERS, json.dumps({"servers": [{"server_id": "a", "gpus": [{"uuid": str(n)} for n in range(9_000)]}]}).encode()),
     (SERVERS, b'{"servers":[{"server_id":"a","gpus":[{}],%s}]}' % b",".join(b'"%x":1' % n for n in range(100_000))),
-    (STATS, json.dumps({"all": {"compute_units": [{"miner_hotkey": str(n)} for n in range(40_000)]}}).encode()),
+    (STATS, json.dumps({"all": {"instance_stats": [{"miner_hotkey": str(n)} for n in range(40_000)]}}).encode()),
 ]
 
 

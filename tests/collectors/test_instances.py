@@ -29,7 +29,6 @@ def test_an_active_public_instance_has_its_chute_its_times_and_what_it_earns() -
         "chute_id": "c",
         "version": "v1",
         "chutes_version": "0.4.0",
-        "region": "n/a",
         "billed_to": None,
         "active": True,
         "verified": True,
@@ -39,7 +38,6 @@ def test_an_active_public_instance_has_its_chute_its_times_and_what_it_earns() -
         "compute_multiplier": 3.5,
         "hourly_rate": 16.0,
         "bounty": True,
-        "consecutive_failures": 0,
     }
     assert run(instance).samples == {
         "chutes_instance_info{hotkey=me,instance_id=i0,chute_id=c,version=v1,chutes_version=0.4.0}": 1,
@@ -72,15 +70,6 @@ def test_instances_are_counted_by_state() -> None:
         "chutes_fleet_instances{hotkey=me,state=active}": 1,
         "chutes_fleet_instances{hotkey=me,state=starting}": 2,
         "chutes_fleet_instances{hotkey=me,state=disabled}": 3,
-    }
-
-
-def test_the_failed_are_a_state_and_have_a_reason_where_a_deployment_reports_errors() -> None:
-    made = run(STARTING | {"verification_error": "timeout"}, STARTING)
-    assert made.samples["chutes_fleet_instances{hotkey=me,state=failed}"] == 1
-    assert made.samples["chutes_fleet_instances{hotkey=me,state=starting}"] == 1
-    assert made.of("chutes_instance_verification_error_info") == {
-        "chutes_instance_verification_error_info{hotkey=me,instance_id=i0,error=timeout}": 1
     }
 
 
@@ -119,22 +108,6 @@ def test_without_what_decides_the_purge_is_unknown(missing: str) -> None:
 def test_an_instance_that_does_not_start_has_no_time_of_a_purge(state: dict[str, Any]) -> None:
     made = run(state | {"verified": False, "created_at": NOON_TEXT})
     assert value(made, "purge_timestamp_seconds") is None
-
-
-def test_failures_are_known_where_any_instance_has_some() -> None:
-    with_failures = run({"consecutive_failures": 0}, {"consecutive_failures": 2})
-    assert with_failures.of("chutes_instance_consecutive_failures") == {
-        "chutes_instance_consecutive_failures{hotkey=me,instance_id=i0}": 0,
-        "chutes_instance_consecutive_failures{hotkey=me,instance_id=i1}": 2,
-    }
-    # Since 2025 the service sends 0 for every instance.
-    assert run({"consecutive_failures": 0}).of("chutes_instance_consecutive_failures") == {}
-
-
-def test_an_older_deployment_also_sends_a_region_and_the_last_query() -> None:
-    made = run(ACTIVE | {"billed_to": None, "region": "eu", "last_queried_at": NOON_TEXT})
-    assert made.of("chutes_instance_info") == {"chutes_instance_info{hotkey=me,instance_id=i0,region=eu}": 1}
-    assert value(made, "last_queried_timestamp_seconds") == NOON
 
 
 def test_an_unknown_field_makes_no_sample_and_zero_is_known() -> None:

@@ -154,7 +154,9 @@ async def test_if_the_service_accepts_nothing_the_exit_status_is_0(target: Targe
         ("supported_gpus", "? supported_gpus: the deployment has no /nodes/supported"),
     ],
 )
-async def test_what_is_not_known_is_said(target: Target, api: dict[str, bytes], endpoint: str, words: str) -> None:
+async def test_advise_names_an_answer_that_is_missing(
+    target: Target, api: dict[str, bytes], endpoint: str, words: str
+) -> None:
     del api[endpoint]
     code, output, _ = await advise(target)
     assert code == (1 if endpoint == "supported_gpus" else 3)

@@ -1,4 +1,4 @@
-"""What ``status`` and ``check`` say about TEE servers: maintenance windows, versions, lost GPUs."""
+"""The warnings of ``status`` and ``check`` about TEE servers: maintenance windows, versions, lost GPUs."""
 
 from __future__ import annotations
 
