@@ -62,7 +62,6 @@ OTHER_TESTS = {
     "test_layout.py": "the layout of the package",
     "test_links.py": "the links and examples of the documents",
     "test_reaper.py": "tests/reaper.py",
-    "test_requests_an_hour.py": "the whole exporter, for an hour",
     "test_recordings.py": "the whole exporter, with recorded answers",
     "test_requests_an_hour.py": "the number of requests that the exporter sends",
     "test_secrets.py": "all that the exporter shows",
