@@ -87,7 +87,7 @@ async def test_all_endpoints_answer(client: ChutesClient, simulator: Simulator) 
         chute.chute_id for chute in world.chutes if world.bounty(chute, NOON) is not None
     }
     updates = (await client.rolling_updates()).value
-    assert [update.chute_id for update in updates] == [one.chute.chute_id for one in world.rolling_updates(NOON)]
+    assert [update.chute_id for update in updates] == [one.chute_id for one in world.updated_chutes(NOON)]
     servers = (await client.maintenance(KEY)).value.servers
     assert servers is not None
     assert len(servers) == len([server for server in world.miners[0].servers if server.is_tee]) > 0

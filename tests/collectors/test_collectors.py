@@ -11,7 +11,7 @@ from chutes_exporter.simulator import Simulator, Size, World
 from tests.support import HOTKEY, NOON, Clock, data_of, page_of, scrape, watching
 
 if TYPE_CHECKING:
-    from chutes_exporter.simulator.world import Job
+    from chutes_exporter.simulator.jobs import Job
 
 
 INVOCATIONS = "chutes_chute_window_invocations"
