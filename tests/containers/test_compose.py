@@ -48,11 +48,11 @@ def engine() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def health_checks() -> Iterator[None]:
-    """Run the containers' health checks once a second: without systemd podman has nobody to do so."""
+    """Run the containers' health checks at their interval: without systemd podman has nobody to do so."""
     stopping = threading.Event()
 
     def check() -> None:
-        while not stopping.wait(1):
+        while not stopping.wait(5):
             for name in run("podman", "ps", "--quiet").stdout.split():
                 run("podman", "healthcheck", "run", name)
 
