@@ -33,7 +33,7 @@ from chutes_exporter.api.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Sized
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -41,32 +41,39 @@ Body = bytes | bytearray
 
 MAX_LINE_BYTES = 1024 * 1024
 """Longest record of a stream. A chute contains its whole code and readme, tens of KB."""
-MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Largest JSON answer. 77,000 stats records (256 miners on 2,000 chutes) are 44 MB."""
-_AT_ONCE_BYTES = 1_000_000
-"""Longest list that is decoded by one call, which takes 2 ms."""
-MAX_LIST_COMMAS = 500_000
-"""Most commas in a list that is read record by record. 26,000 stats records have 260,000."""
 MAX_STREAM_BYTES = 512 * 1024 * 1024
-"""Longest stream. 2,000 chutes are about 100 MB."""
-MAX_STREAM_LINES = 1_000_000
-MAX_CSV_LINES = 5_000_000
-"""Maximum lines of a CSV. 10,000 instances whose multipliers change every hour have 1.9 million lines in 8 days."""
-MAX_RECORDS = 50_000
-"""Maximum records of a list or stream, except stats per chute. The largest planned list has 10,000."""
+"""Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB."""
+MAX_STREAM_LINES = 5_000_000
+"""Maximum lines of a stream. 10,000 instances whose multipliers change every hour have 1.9 million lines in 8 days."""
 MAX_REJECTED = 10_000
 
 MAX_PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
 
-# Memory of a JSON value at most: a key and a number in a dictionary that is read twice.
-_BYTES_PER_VALUE = 384
-# Memory of a record's field at most, without its text: a reference and the head of a string.
-_BYTES_PER_FIELD = 64
-_BYTES_PER_RECORD = 32
+_BYTES_PER_WIDE_CHARACTER = 4
+_BYTES_PER_VALUE = 16
+_BYTES_PER_RECORD = 128
 
 # msgspec raises RecursionError for deeply nested JSON.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+encode = msgspec.json.Encoder(enc_hook=str).encode
+"""Returns the JSON of a record."""
+
+
+def memory_of(text: Body) -> int:
+    """Estimate the memory in bytes that the records of a JSON text take.
+
+    Usually this is the length of the text. It is more if the text has many short values or records, or a character
+    that needs more than one byte: Python then stores the whole string with up to four bytes for each character.
+    """
+    plain = text.isascii() and b"\\u" not in text
+    return max(
+        len(text) if plain else _BYTES_PER_WIDE_CHARACTER * len(text),
+        _BYTES_PER_VALUE * text.count(b","),
+        _BYTES_PER_RECORD * text.count(b"{"),
+    )
 
 
 async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:
@@ -132,21 +139,10 @@ class Shape(Generic[T]):
 
     Args:
         read: Decodes the body and counts its records in the tally. Raises msgspec's errors for another shape.
-        record: The type of the records. None if the answer contains other lists or dictionaries.
     """
 
-    def __init__(self, read: Callable[[Body, Tally], T], record: type[Record] | None = None) -> None:
+    def __init__(self, read: Callable[[Body, Tally], T]) -> None:
         self._read = read
-        self._record = record
-
-    def memory(self, body: Body) -> int:
-        """Return the maximum memory in bytes for decoding a body, in addition to the body."""
-        # Python stores text that has a wide character with four bytes for each character.
-        text = len(body) if body.isascii() else 4 * len(body)
-        if self._record is None:
-            return text + _BYTES_PER_VALUE * (body.count(b",") + body.count(b"{"))
-        fields = len(self._record.__struct_fields__)
-        return text + (_BYTES_PER_RECORD + _BYTES_PER_FIELD * fields) * body.count(b"{")
 
     def decode(self, body: Body, tally: Tally) -> T:
         """Decode a whole body.
@@ -165,42 +161,27 @@ class Shape(Generic[T]):
         return value
 
 
-def _raw_list(body: Body | msgspec.Raw) -> list[msgspec.Raw]:
-    """Split a JSON list. Refuse a list with so many parts that it would take much memory."""
-    if bytes(body).count(b",") > MAX_LIST_COMMAS:
-        raise TooLargeError("the list is too long, and not all of it can be read", status=200)
-    return msgspec.json.decode(body, type=list[msgspec.Raw])
-
-
 class ListReader(Generic[R]):
     """Decodes a JSON list of records and leaves out those that cannot be read."""
 
     def __init__(self, record: type[R]) -> None:
-        self._all = msgspec.json.Decoder(list[record], dec_hook=decode_hook)  # type: ignore[valid-type]
+        self._all = msgspec.json.Decoder(list[record], dec_hook=decode_hook)  # type: ignore[valid-type] # a variable
         self._each: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
 
     def __call__(self, body: Body | msgspec.Raw, tally: Tally) -> list[R]:
         """Return the records that can be read."""
-        size = memoryview(body).nbytes
-        if size <= _AT_ONCE_BYTES or bytes(body).count(b",") > MAX_LIST_COMMAS:
-            with suppress(*_UNREADABLE):
-                records: list[R] = self._all.decode(body)
-                tally.accepted += len(records)
-                return records
-        # One by one, because some cannot be read, or because the event loop stands still while msgspec decodes a list.
+        with suppress(*_UNREADABLE):
+            records: list[R] = self._all.decode(body)
+            tally.accepted += len(records)
+            return records
         records = []
-        for raw in _raw_list(body):
+        for raw in msgspec.json.decode(body, type=list[msgspec.Raw]):
             try:
                 records.append(self._each.decode(raw))
             except _UNREADABLE as error:
                 tally.reject(error)
         tally.accepted += len(records)
         return records
-
-
-def _check_count(records: Sized) -> None:
-    if len(records) > MAX_RECORDS:
-        raise TooLargeError(f"the answer has more than {MAX_RECORDS} records", status=200)
 
 
 def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
@@ -214,12 +195,11 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
 
     def read(body: Body, tally: Tally) -> list[R]:
         records = reader(body, tally)
-        _check_count(records)
         if never_empty and not (records or tally.rejected):
             raise CutOffError("the list is empty", status=200)
         return records
 
-    return Shape(read, record)
+    return Shape(read)
 
 
 def one(record: type[R]) -> Shape[R]:
@@ -253,12 +233,6 @@ _read_server_gpus = ListReader(ServerGpu)
 
 
 def _servers(body: Body, tally: Tally) -> list[Server]:
-    servers = _all_servers(body, tally)
-    _check_count(servers)
-    return servers
-
-
-def _all_servers(body: Body, tally: Tally) -> list[Server]:
     raw_servers = msgspec.json.decode(body, type=_ServersBody).servers
     attempt = Tally()
     servers = _read_servers(raw_servers, attempt)
@@ -267,7 +241,7 @@ def _all_servers(body: Body, tally: Tally) -> list[Server]:
         return servers
     # At least one server cannot be read as a whole: decode its GPUs one by one.
     servers = []
-    for raw in _raw_list(raw_servers):
+    for raw in msgspec.json.decode(raw_servers, type=list[msgspec.Raw]):
         try:
             fields = msgspec.structs.asdict(_read_server.decode(raw))
             gpus: msgspec.Raw = fields.pop("gpus")
@@ -291,7 +265,6 @@ class _SupportedGpu(msgspec.Struct):
 
 def _supported_gpus(body: Body, tally: Tally) -> list[SupportedGpu]:
     raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    _check_count(raw)
     gpus = [SupportedGpu(gpu, model.hourly_rate) for gpu, model in _values(raw, _SupportedGpu, tally).items()]
     tally.accepted += len(gpus)
     return gpus
@@ -334,7 +307,6 @@ def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
             gpus.append(
                 HeldGpu(hotkey, held.gpu, held.server_id, chute.chute_id, chute.instance_id, chute.activated_at)
             )
-    _check_count(gpus)
     tally.accepted += len(gpus)
     return gpus
 
@@ -360,7 +332,6 @@ def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
     servers = None if _is_null(found.servers) else _read_maintenance_servers(found.servers, tally)
     if found.active_window is msgspec.UNSET and found.current_slots is None and servers is None:
         raise msgspec.ValidationError("the answer has no maintenance policy")
-    _check_count(servers or ())
     tally.accepted += 1
     return MaintenancePolicy(found.active_window, found.window_open, found.current_slots, servers)
 
@@ -405,20 +376,9 @@ def _stats(body: Body, tally: Tally) -> Stats:
     return stats
 
 
-class _StatsShape(Shape[Stats]):
-    def memory(self, body: Body) -> int:
-        # Only one of the lists of a window is read.
-        try:
-            parsed = msgspec.json.decode(body, type=_StatsBody)
-        except _UNREADABLE:
-            return 0
-        windows = [window for window in (parsed.past_hour, parsed.past_day, parsed.all) if window is not None]
-        return sum(super(_StatsShape, self).memory(bytes(window.instance_stats)) for window in windows)
-
-
 def stats_body() -> Shape[Stats]:
     """Make the shape of the stats."""
-    return _StatsShape(_stats, MinerStats)
+    return Shape(_stats)
 
 
 class _ScoresBody(msgspec.Struct):
@@ -438,8 +398,6 @@ def _values(raw: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, A
 
 def _scores(body: Body, tally: Tally) -> Scores:
     parsed = msgspec.json.decode(body, type=_ScoresBody)
-    _check_count(parsed.final_scores)
-    _check_count(parsed.raw_values or ())
     scores = Scores(
         raw=_values(parsed.raw_values or {}, RawScore | None, tally),
         shares=_values(parsed.final_scores, float | None, tally),
@@ -466,15 +424,12 @@ class StreamShape(Generic[R]):
         self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
         self._may_be_empty = may_be_empty
 
-    async def decode(
-        self, chunks: AsyncIterable[bytes], tally: Tally, take: Callable[[int], None] | None = None
-    ) -> AsyncIterator[R]:
+    async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
         """Yield records as their lines arrive.
 
         Args:
             chunks: The body.
             tally: Counts the records.
-            take: Called with the change in bytes of the memory for the unfinished line.
 
         Raises:
             CutOffError: The stream is empty without saying so, or ends inside a record.
@@ -482,7 +437,7 @@ class StreamShape(Generic[R]):
             TooLargeError: A line or the stream is too large.
         """
         no_items = False
-        async for line, terminated in _lines(chunks, take or (lambda _size: None), MAX_STREAM_LINES):
+        async for line, terminated in _lines(chunks):
             if line.startswith(b":"):  # a comment, in the grammar of event streams
                 continue
             payload = line.removeprefix(b"data:").strip()
@@ -497,8 +452,6 @@ class StreamShape(Generic[R]):
                 tally.reject(error)
                 continue
             tally.accepted += 1
-            if tally.accepted > MAX_RECORDS:
-                raise TooLargeError(f"the stream has more than {MAX_RECORDS} records")
             yield record
         tally.require_most()
         if not (tally.accepted or no_items or self._may_be_empty):
@@ -516,15 +469,12 @@ class CsvShape(StreamShape[R]):
         super().__init__(record, may_be_empty=True)
         self._record = record
 
-    async def decode(
-        self, chunks: AsyncIterable[bytes], tally: Tally, take: Callable[[int], None] | None = None
-    ) -> AsyncIterator[R]:
+    async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
         """Yield records as their lines arrive.
 
         Args:
             chunks: The body.
             tally: Counts the records.
-            take: Called with the change in bytes of the memory for the unfinished line.
 
         Raises:
             CutOffError: The body is empty, or ends inside a line.
@@ -532,7 +482,7 @@ class CsvShape(StreamShape[R]):
             TooLargeError: A line or the body is too large.
         """
         columns: list[str] = []
-        async for line, terminated in _lines(chunks, take or (lambda _size: None), MAX_CSV_LINES):
+        async for line, terminated in _lines(chunks):
             if not terminated:
                 raise CutOffError("the list ends inside a line", status=200)
             if not columns:
@@ -554,31 +504,23 @@ class CsvShape(StreamShape[R]):
         tally.require_most()
 
 
-async def _lines(
-    chunks: AsyncIterable[bytes], take: Callable[[int], None], max_lines: int
-) -> AsyncIterator[tuple[bytes, bool]]:
+async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
     """Yield non-empty lines, and for each whether it was terminated."""
     # A bytearray grows in place, so a long line in small chunks takes linear time.
     pending = bytearray()
-    total = count = taken = 0
+    total = count = 0
     async for chunk in chunks:
         total += len(chunk)
         first, *more = chunk.split(b"\n")
         count += len(more)
-        if total > MAX_STREAM_BYTES or count > max_lines:
-            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes or {max_lines} lines")
+        if total > MAX_STREAM_BYTES or count > MAX_STREAM_LINES:
+            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes or {MAX_STREAM_LINES} lines")
         pending += first
-        _check_length(pending)
+        if len(pending) > MAX_LINE_BYTES:
+            raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")
         for line in more:
             if stripped := bytes(pending).strip():
                 yield stripped, True
             pending = bytearray(line)
-        take(len(pending) - taken)
-        taken = len(pending)
     if stripped := bytes(pending).strip():
         yield stripped, False
-
-
-def _check_length(line: bytearray) -> None:
-    if len(line) > MAX_LINE_BYTES:
-        raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")

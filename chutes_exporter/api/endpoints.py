@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.keys import Purpose
 
+MB = 1_000_000
+
 T = TypeVar("T")
 R = TypeVar("R", bound=r.Record)
 
@@ -42,6 +44,8 @@ class Endpoint(Generic[T]):
         method: The HTTP method.
         query: Query parameters of every request.
         purpose: The word that ends the signed message.
+        max_bytes: Limit of an answer: of the body, or of the records that are kept of a stream. All answers together
+            must fit into 512 MB, with an older answer beside each.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Endpoint(Generic[T]):
     method: Literal["GET", "DELETE"] = "GET"
     query: Mapping[str, str] | None = None
     purpose: Purpose = "miner"
+    max_bytes: int = MB
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.path}>"
@@ -65,28 +70,38 @@ def _stream(
     signed: bool = True,
     may_be_empty: bool = False,
     query: Mapping[str, str] | None = None,
+    max_bytes: int = 4 * MB,
 ) -> Endpoint[list[R]]:
     shape: StreamShape[R] = StreamShape(record, may_be_empty=may_be_empty)
-    return Endpoint(name, f"/miner/{name}/", shape, signed, scope, query=query)
+    return Endpoint(name, f"/miner/{name}/", shape, signed, scope, query=query, max_bytes=max_bytes)
 
 
-CHUTES = _stream("chutes", r.Chute, scope="platform")
+# The limits are at least three times what an answer takes with 2,000 chutes, 10,000 active instances and a miner with
+# 1,000 GPUs and 1,000 instances. Stats of each chute have up to 90,000 records, each sent twice: 44 MB.
+CHUTES = _stream("chutes", r.Chute, scope="platform", max_bytes=16 * MB)
 IMAGES = _stream("images", r.Image, scope="platform")
 NODES = _stream("nodes", r.Node, scope="signer", may_be_empty=True)
-SERVERS = Endpoint("servers", "/miner/servers/", servers_body(), signed=True, scope="signer")
+SERVERS = Endpoint("servers", "/miner/servers/", servers_body(), signed=True, scope="signer", max_bytes=4 * MB)
 INSTANCES = _stream("instances", r.Instance, scope="signer", query={"explicit_null": "true"})
 # Usually no job waits on the whole platform.
-JOBS = _stream("jobs", r.Job, scope="platform", may_be_empty=True)
+JOBS = _stream("jobs", r.Job, scope="platform", may_be_empty=True, max_bytes=16 * MB)
 RELEASE_JOB: Endpoint[None] = Endpoint(
     "release_job", "/miner/jobs/{job_id}", None, signed=True, scope="signer", method="DELETE"
 )
-INVENTORY = Endpoint("inventory", "/miner/inventory", list_of(r.InventoryItem), signed=True, scope="signer")
+INVENTORY = Endpoint(
+    "inventory", "/miner/inventory", list_of(r.InventoryItem), signed=True, scope="signer", max_bytes=4 * MB
+)
 METRICS = _stream("metrics", r.ChuteMetrics, scope="platform", signed=False)
 ACTIVE_INSTANCES = Endpoint(
-    "active_instances", "/miner/active_instances/", list_of(r.ActiveInstance), signed=True, scope="platform"
+    "active_instances",
+    "/miner/active_instances/",
+    list_of(r.ActiveInstance),
+    signed=True,
+    scope="platform",
+    max_bytes=8 * MB,
 )
 CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", one(r.Chute), signed=True, scope="platform")
-STATS = Endpoint("stats", "/miner/stats", stats_body(), signed=False, scope="platform")
+STATS = Endpoint("stats", "/miner/stats", stats_body(), signed=False, scope="platform", max_bytes=48 * MB)
 SCORES = Endpoint("scores", "/miner/scores", scores_body(), signed=False, scope="platform")
 UNIQUE_CHUTE_HISTORY = Endpoint(
     "unique_chute_history",
@@ -103,7 +118,7 @@ METAGRAPH = Endpoint(
 )
 
 UTILIZATION = Endpoint(
-    "utilization", "/chutes/utilization", list_of(r.ChuteUtilization), signed=False, scope="platform"
+    "utilization", "/chutes/utilization", list_of(r.ChuteUtilization), signed=False, scope="platform", max_bytes=8 * MB
 )
 BOUNTIES = Endpoint("bounties", "/bounties/", list_of(r.Bounty), signed=False, scope="platform")
 ROLLING_UPDATES = Endpoint(
@@ -113,10 +128,22 @@ MAINTENANCE = Endpoint(
     "maintenance", "/servers/maintenance/policy", maintenance_body(), signed=True, scope="signer", purpose="tee"
 )
 HELD_GPUS = Endpoint(
-    "held_gpus", "/nodes/", held_gpus_body(), signed=False, scope="platform", query={"detailed": "true"}
+    "held_gpus",
+    "/nodes/",
+    held_gpus_body(),
+    signed=False,
+    scope="platform",
+    query={"detailed": "true"},
+    max_bytes=8 * MB,
 )
 MINER_GPUS = Endpoint(
-    "miner_gpus", "/nodes/", held_gpus_body(), signed=False, scope="miner", query={"detailed": "true"}
+    "miner_gpus",
+    "/nodes/",
+    held_gpus_body(),
+    signed=False,
+    scope="miner",
+    query={"detailed": "true"},
+    max_bytes=4 * MB,
 )
 SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", supported_gpus_body(), signed=False, scope="platform")
 TEE_MEASUREMENTS = Endpoint(
@@ -128,7 +155,12 @@ TEE_MEASUREMENTS = Endpoint(
 )
 
 COMPUTE_HISTORY: Endpoint[list[r.ComputeRecord]] = Endpoint(
-    "compute_history", "/instances/compute_history_csv", CsvShape(r.ComputeRecord), signed=False, scope="platform"
+    "compute_history",
+    "/instances/compute_history_csv",
+    CsvShape(r.ComputeRecord),
+    signed=False,
+    scope="platform",
+    max_bytes=128 * MB,
 )
 
 

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 
 from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.errors import ApiError
-from chutes_exporter.api.memory import garbage_collector_paused, keep_memory_compact
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
-from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH, NODES
+from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.page import exposition, money, observed, telemetry
 from chutes_exporter.page.compression import gzip_page
 from chutes_exporter.page.exposition import Format
@@ -31,11 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Self
 
-    from chutes_exporter.api.client import Answer, Exchange
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.client import Exchange
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.exposition import Family
     from chutes_exporter.page.rendering import Collected, Readings, Rendering
@@ -49,9 +44,6 @@ _TELEMETRY_SECTIONS = {
     **{metric: "collectors" if "_scrape_" in metric.name else "exporter" for metric in telemetry.METRICS},
 }
 
-_LEAST_MEMORY = 64_000_000
-_MEMORY_PER_SERIES = 256
-"""Bytes of memory that the API's answers may take: at least, and for each allowed series of a page."""
 _FAST_BYTES = 1_000_000
 _FAST_ENTRIES = 64
 """Up to this size, assembling and compressing a page whose lines are cached takes a few milliseconds."""
@@ -119,7 +111,6 @@ class Exporter:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
     ) -> None:
-        keep_memory_compact()
         self.settings = settings
         self.telemetry = telemetry.Telemetry()
         self.client = ChutesClient(
@@ -127,14 +118,10 @@ class Exporter:
             timeout=settings.api_timeout,
             watcher=self._note_exchange,
             clock=clock,
-            max_memory=_LEAST_MEMORY + _MEMORY_PER_SERIES * settings.max_series,
         )
-        self._requests = Requests(self.client, tuned=self._tuned, on_answer=self._observe)
-        self.feeds = self._requests.cache = FeedCache(
-            self._requests.ask, on_change=self._log_change, clock=clock, monotonic=monotonic
-        )
+        self._requests = Requests(self.client)
+        self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._started = clock()
-        self._missing: set[Endpoint[Any]] = set()
         self._observations = observed.Observations()
         self._building = asyncio.Lock()
         self._lag = 0.0
@@ -161,9 +148,6 @@ class Exporter:
         self._exporter_part: tuple[object, list[Family]] = None, []
         self._collector_part: tuple[object, list[Family]] = None, []
         self._making: dict[_Wanted, asyncio.Task[Page]] = {}
-
-    def _tuned(self, feed: Feed[Any]) -> Feed[Any]:
-        return self.settings.tuned(feed)
 
     async def __aenter__(self) -> Self:
         return self
@@ -270,11 +254,10 @@ class Exporter:
         # Making this page and the pages before it takes time too. If no time is left, the scrape does not wait. Due
         # feeds are still requested, for the next scrape.
         wait = max(deadline - time.monotonic() - self._lag, 0.0)
-        # Fast path: feeds that need no request need no task.
-        readings = {feed: known for feed in plan.feeds if (known := self.feeds.known(feed)) is not None}
-        due = [feed for feed in plan.feeds if feed not in readings]
-        readings.update(zip(due, await asyncio.gather(*(self.feeds.read(feed, wait) for feed in due)), strict=True))
-        if not due and not self._building.locked() and self._is_fast(plan, wanted, readings):
+        feeds = await asyncio.gather(*(self.feeds.read(feed, wait) for feed in plan.feeds))
+        readings = dict(zip(plan.feeds, feeds, strict=True))
+        waited = any(reading.seconds for reading in feeds)
+        if not waited and not self._building.locked() and self._is_fast(plan, wanted, readings):
             # A change of tasks or threads would take longer than this, most of all if the processor is busy.
             return Page(self._render(plan, wanted, readings, self._state(plan, readings)), readings)
         began = time.monotonic()
@@ -299,8 +282,7 @@ class Exporter:
             readings = {feed: self._as_of_now(feed, reading) for feed, reading in readings.items()}
             # In a thread, so that requests are answered meanwhile.
             state = self._state(plan, readings)
-            with garbage_collector_paused():
-                return Page(await asyncio.to_thread(self._render, plan, wanted, readings, state), readings)
+            return Page(await asyncio.to_thread(self._render, plan, wanted, readings, state), readings)
 
     def _is_fast(self, plan: Plan, wanted: _Wanted, readings: Readings) -> bool:
         """Tell whether making a page takes a few milliseconds at most."""
@@ -354,23 +336,12 @@ class Exporter:
                 "requested", endpoint=exchange.endpoint, status=exchange.code, seconds=seconds, bytes=exchange.size
             )
 
-    def _observe(self, feed: Feed[Any], answer: Answer[Any]) -> None:
-        # Every whole answer passes here once, in order, including the last ones of miners that are no longer watched.
-        hotkey = feed.hotkey
-        if all(key.address != hotkey for key in self.settings.keys):
-            return
-        now, offset = answer.received_at, self.client.clock_offset or 0.0
-        if feed.name == INSTANCES.name:
-            active = self.feeds.peek(ACTIVE_INSTANCES)
-            still_active = {one.instance_id for one in active.answer.value} if active is not None else set()
-            self._observations.see_instances(hotkey, answer.value, now, still_active, offset)
-        elif feed.name == NODES.name:
-            self._observations.see_gpus(hotkey, answer.value, now)
-
     def _state(self, plan: Plan, readings: Readings) -> _State | None:
         """Return the state of the exporter and its feeds. The page of a probe does not show it."""
         if plan.target:
             return None
+        for watched_key in self.settings.keys:
+            self._observations.compare(watched_key.address, self.feeds, self.client.clock_offset or 0.0)
         watched = {"", *self.settings.watched}
         # A feed that only a probe reads is reported on the probe's page.
         states = [state for state in self.feeds.states() if state.feed.hotkey in watched]
@@ -379,7 +350,7 @@ class Exporter:
             for state in states
         ]
         reloads = self.telemetry.reload_good, self.telemetry.reloaded_at or self._started
-        key = [self.settings, reloads, self._observations.version]
+        key = [self.settings, reloads]
         for state, snapshot in feeds:
             key += [state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version]
         samples = None
@@ -410,37 +381,3 @@ class Exporter:
             if plan is self._main:
                 self._collector_part = key, families
         return families
-
-    def _log_change(self, state: FeedState) -> None:
-        """Log that a feed changed its state. A missing endpoint is logged once, not for each hotkey."""
-        endpoint = state.feed.endpoint
-        names = " ".join(one.name for one in COLLECTORS if any(feed.endpoint is endpoint for feed in one.feeds))
-        if state.missing:
-            if endpoint not in self._missing:
-                self._missing.add(endpoint)
-                _log.info(
-                    "collector off",
-                    collector=names,
-                    reason=str(state.last_error),
-                    advice="This is no failure: the deployment is older or newer. The exporter asks again every hour.",
-                )
-        elif endpoint not in self._missing or not state.up:
-            _log_change(state)
-        elif not any(one.missing and one.feed.endpoint is endpoint for one in self.feeds.states()):
-            self._missing.discard(endpoint)
-            _log.info("collector on again", collector=names)
-
-
-def _log_change(state: FeedState) -> None:
-    """Log that a feed failed, with advice, or that it is back."""
-    feed, error = state.feed, state.last_error
-    context = {"feed": feed.name} | ({"hotkey": feed.hotkey} if feed.hotkey else {})
-    if isinstance(error, ApiError):
-        _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
-    elif isinstance(error, DoubtedError):
-        _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
-    elif error is not None:
-        # Not an error of the API but a bug, which needs its traceback.
-        _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
-    else:
-        _log.info("feed is back", **context)

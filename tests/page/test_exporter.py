@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import json
 import threading
@@ -25,7 +24,6 @@ from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import enabled
-from chutes_exporter.page.rendering import Renderer
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.simulator.odd import OddWorld
 from tests.support import (
@@ -55,8 +53,6 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.samples import Samples
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.page.plan import Plan
-    from chutes_exporter.page.rendering import Readings, Rendering
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 FEEDS = {
@@ -740,8 +736,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: S
     assert "chutes_feed_failure_info" not in names(page)
     assert ready == (True, "ready")
     (log,) = logs
-    assert (log["event"], log["log_level"]) == ("collector off", "info")
-    assert name in log["collector"].split()
+    assert (log["event"], log["feed"], log["log_level"]) == ("feed off", name, "info")
     assert log["reason"].endswith("(404)")
     assert [asked.endpoint for asked in simulator.requests].count(name) == 1
 
@@ -774,14 +769,13 @@ async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload
             exporter.reconfigure(settings)
             await page_of(exporter)
             assert asked() == {name: 3 * count for name, count in once.items()}
-            assert [log["event"] for log in logs] == ["collector off"] * 4
+            assert [log["event"] for log in logs] == ["feed off"] * 4
             simulator.faults.clear()
             exporter.reconfigure(settings)
             page = await page_of(exporter)
     assert off_of(page) == []
     assert set(successes(page)) >= set(OPTIONAL)
-    # The collector `launch`, which is off, needs some of these feeds too.
-    again = [log["collector"].split()[-1] for log in logs if log["event"] == "collector on again"]
+    again = [log["feed"] for log in logs if log["event"] == "feed on again"]
     assert (sorted(again), len(logs)) == (sorted(OPTIONAL), 8)
 
 
@@ -801,7 +795,7 @@ async def test_an_endpoint_that_has_answered_lately_fails_with_404(simulator: Si
             clock.now += 900
             page = await page_of(exporter)
     assert off_of(page) == ["utilization"]
-    assert [log["event"] for log in logs] == ["feed failed", "collector off"]
+    assert [log["event"] for log in logs] == ["feed failed", "feed off"]
 
 
 async def test_a_collector_that_was_off_can_fail_like_any_other(simulator: Simulator, clock: Clock) -> None:
@@ -816,7 +810,7 @@ async def test_a_collector_that_was_off_can_fail_like_any_other(simulator: Simul
             clock.now += 3600
             page = await page_of(exporter)
     assert page[series("chutes_feed_up", feed="bounties")] == 1
-    assert [log["event"] for log in logs] == ["collector off", "feed failed", "collector on again"]
+    assert [log["event"] for log in logs] == ["feed off", "feed failed", "feed is back"]
 
 
 async def test_rolling_updates_are_asked_for_with_a_key_or_where_the_user_says_so(simulator: Simulator) -> None:
@@ -954,18 +948,3 @@ async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mod
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
     sources = {source.name for collector in COLLECTORS for source in collector.feeds}
     assert sources == FEEDS.keys() | {"stats_per_chute"}
-
-
-async def test_the_garbage_collector_pauses_while_lines_are_rendered(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    render, running = Renderer.render, list[bool]()
-
-    def watched(renderer: Renderer, plan: Plan, readings: Readings) -> Rendering:
-        running.append(gc.isenabled())
-        return render(renderer, plan, readings)
-
-    monkeypatch.setattr(Renderer, "render", watched)
-    await scrape(watching(simulator.url))
-    assert running == [False]
-    assert gc.isenabled()

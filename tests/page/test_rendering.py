@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ import pytest
 
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import make_settings
 from chutes_exporter.page import compression, plan, rendering
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
@@ -178,19 +176,6 @@ async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are
                 page = await metrics(exporter)
                 assert page[series("chutes_scrape_series")] == size
                 assert cut_of(page)
-
-
-async def test_lines_that_are_too_long_together_are_left_out_though_they_are_few(simulator: Simulator) -> None:
-    rows = [{"chute_id": f"{number}" + "😀" * 190, "utilization": 1} for number in range(2_000)]
-    body = "".join(f"data: {json.dumps(row)}\n\n" for row in rows)
-    simulator.faults["metrics"] = Fault(body=body.encode())
-    for limit, cut in ((3_000, {"metrics"}), (6_000, set[str]())):
-        settings = make_settings(api_url=simulator.url, hotkeys=[HOTKEY], max_series=limit)
-        async with Exporter(settings, clock=Clock()) as exporter:
-            for _ in range(2):
-                page = await metrics(exporter)
-                assert cut_of(page) == cut
-                assert page[series("chutes_scrape_series")] < 3_000
 
 
 async def gzip_metrics(exporter: Exporter, form: Format = Format.TEXT) -> Page:
