@@ -107,7 +107,10 @@ def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> 
 
 
 def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
-    """Lay out Prometheus' configuration with the intervals and the targets of this stack."""
+    """Lay out the configurations with the intervals and the targets of this stack.
+
+    Alertmanager's receivers are not filled in, and nothing about the demo leaves this machine.
+    """
     target = directory / "prometheus"
     shutil.rmtree(target, ignore_errors=True)
     (target / "targets").mkdir(parents=True)
@@ -116,6 +119,9 @@ def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
         text = re.sub(rf"^(  {name}:) .*$", rf"\1 {interval}", text, flags=re.MULTILINE)
     (target / "prometheus.yml").write_text(text)
     shutil.copytree(ROOT / "prometheus" / "rules", target / "rules")
+    text = (ROOT / "alertmanager" / "alertmanager.yml").read_text()
+    nowhere = "global:\n  telegram_api_url: http://127.0.0.1:9\n"
+    (directory / "alertmanager.yml").write_text(text.replace("global:\n", nowhere, 1))
     for name, address in (("exporter", exporter), ("alertmanager", alertmanager)):
         (target / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n')
 
@@ -175,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
         "alertmanager": [
             "prometheus-alertmanager",
-            f"--config.file={ROOT / 'alertmanager' / 'alertmanager.yml'}",
+            f"--config.file={directory / 'alertmanager.yml'}",
             f"--storage.path={directory / 'alertmanager'}",
             f"--web.listen-address={chosen.alertmanager}",
             "--cluster.listen-address=",

@@ -14,9 +14,9 @@ from click import ClickException
 from chutes_exporter.commands.backfill import run_backfill
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from tests.prometheus.farm import Farm, Machine
 from tests.recorded import DIRECTORIES
 from tests.recorded import seconds as unix_time
+from tests.simulator.farm import Farm, Machine
 from tests.support import HOTKEY, count_openmetrics, watching
 from tests.test_cli import run
 

@@ -372,13 +372,16 @@ async def scene(
             simulator.faults["metagraph"] = await _yesterdays_seats(simulator)
         for hours in steps:
             clock.now = -hours * HOUR
-            history.add(clock(), parse_page((await get(f"{url}/metrics")).text) | {series("up"): 1.0})
+            # Both of a pair ask at the same moments, so that their answers are equal.
+            pages = [await get(f"http://{target}/metrics") for target in targets]
+            history.add(clock(), parse_page(pages[0].text) | {series("up"): 1.0})
             if sick:
                 simulator.faults["images"] = Fault(status=503)
         if sick:
             del simulator.faults["metagraph"]
         clock.now = -60
-        await get(f"{url}/metrics")
+        for target in targets:
+            await get(f"http://{target}/metrics")
         if sick:
             simulator.faults["unique_chute_history"] = Fault(status=404, body=b'{"detail": "Not found in the cache"}')
         clock.now = 0
