@@ -169,6 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--directory", default=ROOT / ".cache" / "stack", type=Path, metavar="PATH", help="for logs and data"
     )
+    parser.add_argument(
+        "--trouble", action="append", default=[], metavar="NAME", help="trouble of the demo's miner (repeatable)"
+    )
     chosen = parser.parse_args(arguments)
     directory: Path = chosen.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
@@ -178,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "demo",
             f"--web.listen-address={chosen.exporter}",
             "--simulator.listen-address=127.0.0.1:0",
+            *(f"--trouble={name}" for name in chosen.trouble),
         ],
         "alertmanager": [
             "prometheus-alertmanager",

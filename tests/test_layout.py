@@ -23,13 +23,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collectors": {"api", "feeds"},
     "config": {"api", "feeds", "collectors"},
     "log": set(),
-    "output": set(),
     "page": {"api", "feeds", "collectors", "config"},
     "web": {"api", "feeds", "collectors", "config", "page"},
     "simulator": {"api", "config", "web"},
     "commands": {"api", "feeds", "collectors", "config", "log", "page", "web", "simulator"},
-    "cli": {"api", "collectors", "config", "log", "output", "commands", "web"},
-    "__main__": {"cli", "web"},
+    "cli": {"api", "collectors", "config", "log", "commands", "web"},
+    "__main__": {"cli"},
 }
 """The direction of the data: api, feeds, collectors, page, web; with the simulator and the commands beside."""
 
@@ -62,12 +61,12 @@ OTHER_TESTS = {
     "test_layout.py": "the layout of the package",
     "test_links.py": "the links and examples of the documents",
     "test_reaper.py": "tests/reaper.py",
+    "test_output.py": "what the commands print, on pipes and terminals",
     "test_recordings.py": "the whole exporter, with recorded answers",
     "test_requests_an_hour.py": "the number of requests that the exporter sends",
     "test_secrets.py": "all that the exporter shows",
     "test_scripts.py": "scripts/, where no other test runs them",
     "web/test_attacks.py": "the real command, under attack",
-    "web/test_exporter_toolkit.py": "the web configuration, compared with Prometheus' exporter-toolkit",
     "web/test_probe.py": "/probe, which web/app.py, page/plan.py and page/exporter.py answer together",
 }
 """Test files in mirrored folders that test more than one module or none, and what they test."""
@@ -160,8 +159,12 @@ def mirrored_test(module: Path) -> str:
     return str((module.parent / f"test_{stem}.py").relative_to(PACKAGE))
 
 
-TESTED = {mirrored_test(path): path for path in modules() if path.name != "__init__.py" or declares_something(path)}
-"""The modules, by the name of their test file."""
+TESTED = {
+    mirrored_test(path): path
+    for path in modules()
+    if path.parent.name != "simulator" and (path.name != "__init__.py" or declares_something(path))
+}
+"""The modules, by the name of their test file. The simulator is tested as a whole."""
 
 
 @pytest.mark.parametrize("name", TESTED)
@@ -173,7 +176,7 @@ def test_every_module_has_a_test_file_of_its_name(name: str) -> None:
 
 def test_every_test_file_mirrors_a_module_or_is_listed_with_what_it_tests() -> None:
     found = {str(path.relative_to(TESTS)) for path in TESTS.rglob("test_*.py")}
-    mirrored = {name for name in found if name.partition("/")[0] not in OTHER_FOLDERS}
+    mirrored = {name for name in found if name.partition("/")[0] not in {*OTHER_FOLDERS, "simulator"}}
     assert mirrored == TESTED.keys() | OTHER_TESTS.keys()
 
 
