@@ -82,20 +82,20 @@ deploy: $(DEV) ## Generate the rules, dashboards, routing, scrape jobs and manif
 golden: $(DEV) ## Write the golden pages that tests compare with
 	@$(BIN)/python -m tests.golden
 
-sizes: $(DEV) ## Measure how large pages get, for docs/sizes.md
+sizes: $(DEV) ## Measure how large pages get, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.sizes
 
-bench: $(DEV) ## Measure speed and memory against their bounds, for docs/performance.md
+bench: $(DEV) ## Measure speed and memory against their bounds, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.bench
 
-scaling: $(DEV) ## Measure cost by number of miners, chutes, GPUs, instances, keys and scrapers, for docs/performance.md and docs/scaling-*.svg
+scaling: $(DEV) ## Measure cost by number of miners, chutes, GPUs, instances, keys and scrapers, for docs/dev/performance.md and docs/scaling-*.svg
 	@$(BIN)/python -m benchmarks.scaling
 
-peers: $(DEV) ## Compare the exporter with other programs that serve the same page, for docs/performance.md
+peers: $(DEV) ## Compare the exporter with other programs that serve the same page, for docs/dev/performance.md
 	@scripts/system-packages peers
 	@$(BIN)/python -m benchmarks.peers
 
-bench-boards: $(DEV) ## Measure how long the dashboards wait for Prometheus, for docs/performance.md
+bench-boards: $(DEV) ## Measure how long the dashboards wait for Prometheus, for docs/dev/performance.md
 	@scripts/system-packages prometheus
 	@$(BIN)/python -m benchmarks.boards $(ARGS)
 
