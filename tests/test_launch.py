@@ -119,6 +119,15 @@ async def test_without_the_rates_only_chutes_of_one_model_have_a_pay() -> None:
     }
     assert launchable(page) == {pair for pair in launchable(with_rates) if pair[1] not in several}
     assert {pair[1] for pair in launchable(with_rates)} & several
+    assert sum(counts["unknown"] for counts in refused(page).values()) == len(launchable(with_rates) - launchable(page))
+
+
+async def test_a_list_of_held_gpus_that_lacks_active_instances_decides_nothing() -> None:
+    api = answers("test_miner") | {"held_gpus": b"{}"}
+    everything = launchable(await page_of("test_miner", answers("test_miner")))
+    page = await page_of("test_miner", api)
+    assert launchable(page) < everything
+    assert "unknown" in set().union(*refused(page).values())
 
 
 async def test_an_old_tee_server_stops_the_launches_of_newer_tee_chutes() -> None:

@@ -265,6 +265,8 @@ class _SupportedGpu(msgspec.Struct):
 
 def _supported_gpus(body: Body, tally: Tally) -> list[SupportedGpu]:
     raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    if not raw:
+        raise CutOffError("the list is empty", status=200)
     gpus = [SupportedGpu(gpu, model.hourly_rate) for gpu, model in _values(raw, _SupportedGpu, tally).items()]
     tally.accepted += len(gpus)
     return gpus
@@ -318,7 +320,7 @@ def held_gpus_body() -> Shape[list[HeldGpu]]:
 
 class _MaintenanceBody(msgspec.Struct):
     active_window: MaintenanceWindow | msgspec.UnsetType | None = msgspec.UNSET
-    window_open: bool | None = None
+    window_open: bool | msgspec.UnsetType | None = msgspec.UNSET
     current_slots: float | None = None
     servers: msgspec.Raw = _NULL
 

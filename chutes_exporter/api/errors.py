@@ -73,10 +73,10 @@ class BadRequestError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """404: the service does not know the requested object, or does not know it yet."""
+    """404: the service does not know the requested object."""
 
     reason = "not_found"
-    advice = "The API does not know it yet. Check the id or the hotkey, and that --api.url is a Chutes API."
+    advice = "The API does not know it. Check the id or the hotkey, and that --api.url is a Chutes API."
 
 
 class RateLimitedError(ApiError):

@@ -23,6 +23,9 @@ Nullable: TypeAlias = T | UnsetType | None
 """A field in which null has a meaning. It is ``None`` for null, and ``UNSET`` if it is missing."""
 
 
+_FIRST_SECOND, _LAST_SECOND = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1000, 9999))
+
+
 class UnixTime(float):
     """Seconds since 1970-01-01 UTC, parsed from any of the API's three time formats."""
 
@@ -42,7 +45,11 @@ class UnixTime(float):
             raise ValueError("not a time") from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return cls(moment.timestamp())
+        seconds = moment.timestamp()
+        # With an offset, a time of the year 9999 or 1 may belong to a year that no calendar of Python has.
+        if not _FIRST_SECOND <= seconds < _LAST_SECOND:
+            raise ValueError("not a time")
+        return cls(seconds)
 
 
 class AxonAddress(str):
@@ -451,13 +458,13 @@ class MaintenancePolicy(Record, frozen=True):
     Attributes:
         active_window: The window with the latest start: over, open or to come. None before the first window. The name
             is the service's.
-        window_open: Whether the window is open. None on a deployment of May 2026, which lists only open windows.
+        window_open: Whether the window is open. Missing on a deployment of May 2026, which lists only open windows.
         current_slots: Servers of the miner that hold an upgrade slot of this window.
         servers: Empty before the first window.
     """
 
     active_window: Nullable[MaintenanceWindow] = UNSET
-    window_open: bool | None = None
+    window_open: Nullable[bool] = UNSET
     current_slots: float | None = None
     servers: list[MaintenanceServer] | None = None
 

@@ -34,7 +34,8 @@ MULTIPLIER = METRICS.gauge(
 )
 TRIES = METRICS.gauge(
     "chutes_job_tries",
-    "Miners that requested a launch token for the waiting job. The service admits 15.",
+    "Miners that requested a launch token for the waiting job. With 15, no miner can claim the job any more, but it "
+    "still waits.",
     _JOB,
     f"{_SOURCE}: miner_history",
 )

@@ -58,7 +58,7 @@ REFUSED = METRICS.gauge(
     "old_tee_server (a TEE server without a version or below 0.2.1 stops all launches of newer TEE chutes), "
     "tee_mismatch (the servers with idle GPUs have no TEE and the chute needs it, or the other way round), "
     "in_maintenance (the servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
-    "unknown (an answer lacks what decides).",
+    "unknown (an answer lacks what decides, or what determines the pay).",
     ("hotkey", "gpu", "reason"),
     "GET /miner/chutes/, GET /chutes/utilization, GET /bounties/, GET /miner/active_instances/, "
     "GET /nodes/?detailed=true, GET /miner/servers/, GET /miner/inventory, GET /miner/metagraph",
@@ -100,10 +100,12 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             if chute.node_selector is None or model not in (chute.node_selector.supported_gpus or ()):
                 continue
             refusals = [launch_refusal(miner, chute, instances, place, bounty=bounty) for place in places]
-            if None in refusals:
-                out.add(UNITS, units_per_gpu_second(chute, model, rates), scope.hotkey, model, chute.chute_id)
-            else:
+            if None not in refusals:
                 refused[_nearest(refusals)] += 1
+            elif (units := units_per_gpu_second(chute, model, rates)) is None:
+                refused["unknown"] += 1
+            else:
+                out.add(UNITS, units, scope.hotkey, model, chute.chute_id)
         for reason in LAUNCH_REFUSALS:
             out.add(REFUSED, refused[reason], scope.hotkey, model, reason)
 

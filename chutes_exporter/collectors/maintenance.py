@@ -73,7 +73,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     window = policy.active_window
     if window is not UNSET:
         # A deployment without the field lists a window only while it is open.
-        out.add(OPEN, window is not None if policy.window_open is None else policy.window_open, hotkey)
+        out.add(OPEN, window is not None if policy.window_open is UNSET else policy.window_open, hotkey)
     if window is not None and window is not UNSET:
         out.add(START, window.upgrade_window_start, hotkey)
         out.add(END, window.upgrade_window_end, hotkey)

@@ -35,7 +35,8 @@ RATE_LIMITS = METRICS.gauge(
 )
 USAGE = METRICS.gauge(
     "chutes_chute_window_usage_usd",
-    "Price paid by users for the chute in the window, in US dollars. Miners do not receive it.",
+    "Price of the chute's requests in the window, in US dollars, with what subscribers would have paid per request. "
+    "Miners do not receive it.",
     _WINDOWED,
     f"{_SOURCE}: total_usage_usd",
 )

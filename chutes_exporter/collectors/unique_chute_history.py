@@ -28,7 +28,7 @@ ACTIVE_GPUS = METRICS.gauge(
 )
 AVERAGE_GPUS = METRICS.gauge(
     "chutes_miner_average_active_gpus",
-    "Average of the GPUs that were active at each full hour of the past 7 days. Launching private chutes needs 16.",
+    "Average of the GPUs that were active at each full hour of the past 7 days.",
     _MINER,
     f"{_SOURCE}: the average of total_count",
 )
@@ -41,7 +41,7 @@ TIME = METRICS.gauge(
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the newest point, and the average that the private gate uses."""
+    """Add the newest point, and the average of all points."""
     points = distinct(answers[UNIQUE_CHUTE_HISTORY], lambda point: point.time, out)
     newest = max(points, key=lambda point: point.time, default=None)
     # A rejected point may be the newest.

@@ -22,8 +22,9 @@ AUTOSCALER = METRICS.gauge(
 )
 ALLOWANCE = METRICS.gauge(
     "chutes_chute_scale_allowance",
-    "Instances of the chute that can still become active. At 0 the service refuses a launch with 423. It refuses a "
-    "disabled chute even with an allowance.",
+    "Instances by which the chute is below its target. At 0 the service refuses launches with 423, except of a private "
+    "chute without a target that has an active instance or a bounty. chutes_launch_units_per_gpu_second has what the "
+    "miner can launch.",
     _CHUTE,
     f"{_SOURCE}: scale_allowance",
     changes="live",
@@ -45,8 +46,7 @@ TARGET = METRICS.gauge(
 )
 STARTING = METRICS.gauge(
     "chutes_chute_starting_instances",
-    "Instances of the chute that are not active, on all miners. They are starting and compete for the allowance, or "
-    "their miners disabled them.",
+    "Instances of the chute that are not active, on all miners. They are starting, or their miners disabled them.",
     _CHUTE,
     f"{_SOURCE}: total_instance_count - active_instance_count",
     changes="live",

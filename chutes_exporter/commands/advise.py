@@ -40,7 +40,7 @@ _REASONS: dict[LaunchRefusal, str] = {
     "tee_mismatch": "need TEE that the server lacks, or cannot run with TEE",
     "in_maintenance": "the server is in maintenance",
     "too_many_gpus": "need more idle GPUs than one server has",
-    "unknown": "not known whether the service accepts them",
+    "unknown": "not known whether the service accepts them, or what they pay",
 }
 """Why chutes that run on a model are left out."""
 
@@ -160,9 +160,10 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
         click.echo(json_text(summary))
     else:
         _print_screen(miners, gaps, now)
-    if any(model.runnable for miner in miners for model in miner.idle or ()):
+    models = [model for miner in miners for model in miner.idle or ()]
+    if any(model.runnable for model in models):
         return CHUTES_TO_DEPLOY
-    return NOT_KNOWN if gaps else NOTHING_TO_DEPLOY
+    return NOT_KNOWN if gaps or any("unknown" in model.left_out for model in models) else NOTHING_TO_DEPLOY
 
 
 class Market:
@@ -214,7 +215,8 @@ class Market:
         offers = [
             self._offer(labels["chute_id"], units)
             for labels, units in samples_of(self._samples, "chutes_launch_units_per_gpu_second", hotkey)
-            if labels["gpu"] == gpu
+            # The chutes may be too many for their collector.
+            if labels["gpu"] == gpu and labels["chute_id"] in self._chutes
         ]
         refused = {
             labels["reason"]: int(count)

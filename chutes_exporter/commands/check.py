@@ -200,7 +200,9 @@ class _Check:
         if not hotkeys:
             note = "no --hotkey is given, and the metagraph lists no hotkey"
             lines.append(Line(e.UNIQUE_CHUTE_HISTORY.name, "not asked", note=note))
-        versions = None if measurements is None else {measurement.version for measurement in measurements.value}
+        versions = None
+        if measurements is not None and not measurements.rejected:
+            versions = {measurement.version for measurement in measurements.value}
         lines.extend(await self._signed(versions))
         lines.append(Line(e.RELEASE_JOB.name, "not asked", note="check sends no request that changes anything"))
         return lines

@@ -365,7 +365,10 @@ def _time(moment: float | None) -> UnixTime | None:
 def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:
     """Return a row for each TEE server, each with the window; without any, the window alone."""
     window = _plain(policy.active_window) if isinstance(policy.active_window, MaintenanceWindow) else {}
-    common = window | {"window_open": policy.window_open, "current_slots": policy.current_slots}
+    common = window | {
+        "window_open": None if policy.window_open is UNSET else policy.window_open,
+        "current_slots": policy.current_slots,
+    }
     servers = policy.servers or ()
     yield from (_plain(server) | common for server in servers)
     if not servers:

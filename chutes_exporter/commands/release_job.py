@@ -10,7 +10,7 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.errors import CutOffError, TimedOutError, UnavailableError
+from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
 from chutes_exporter.api.meaning import job_state
 from chutes_exporter.commands.options import Command, api_options, hotkey_options, run, settings_with_warnings
 from chutes_exporter.commands.query import first_key
@@ -112,6 +112,11 @@ async def _release(client: ChutesClient, job_id: str, key: Hotkey) -> None:
         raise click.ClickException(
             f"job {job_id} may or may not be released: {printable(str(error))}\n"
             "→ Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no harm."
+        ) from None
+    except NotFoundError as error:
+        raise click.ClickException(
+            f"job {job_id} is not released: {printable(str(error))}\n"
+            "→ It is finished, or another miner holds it. Run release-job without JOB_ID to list stuck jobs."
         ) from None
     except ApiError as error:
         raise click.ClickException(_not_released(job_id, error)) from None

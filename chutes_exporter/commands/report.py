@@ -71,7 +71,7 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
     Args:
         settings: The miners and the API.
         metrics: Names of metrics.
-        missing: Whether an endpoint that an older deployment does not have counts as a gap.
+        missing: Whether an endpoint that the deployment does not have counts as a gap.
     """
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
@@ -122,7 +122,7 @@ def _failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown
 
     Args:
         readings: What each feed gave.
-        missing: Whether to include endpoints that an older deployment does not have.
+        missing: Whether to include endpoints that the deployment does not have.
     """
     for feed, reading in readings.items():
         error, snapshot = reading.error, reading.snapshot

@@ -429,6 +429,9 @@ def _notes(hotkey: str, report: Report) -> Iterator[Note]:
     if (MINER_GPUS.name, hotkey) not in report.known:
         return
     with_gpus = {labels["instance_id"] for labels, _ in samples_of(samples, "chutes_instance_gpus", hotkey)}
+    if not with_gpus and any(value for _, value in samples_of(samples, "chutes_gpu_in_use", hotkey)):
+        # Two answers contradict each other.
+        return
     without_gpus = [
         (labels, value)
         for labels, value in samples_of(samples, "chutes_instance_active", hotkey)

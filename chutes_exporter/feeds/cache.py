@@ -304,7 +304,7 @@ class FeedCache:
             if error is None:
                 _log.info("feed on again", feed=feed.name)
             else:
-                advice = "This is no failure: the deployment is older or newer. The exporter asks again every hour."
+                advice = "This is no failure. The exporter asks again every hour."
                 _log.info("feed off", feed=feed.name, reason=str(error), advice=advice)
         elif isinstance(error, ApiError):
             _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)

@@ -114,6 +114,13 @@ def chutes_are_missing(_old: Answer[Any] | None, new: Answer[list[r.Chute]], oth
     return len(missing) > _MAX_DELETED_CHUTES and _incomplete(new, missing)
 
 
+def held_gpus_are_missing(_old: Answer[Any] | None, new: Answer[list[r.HeldGpu]], others: Sequence[Any]) -> bool:
+    """Compare the instances that hold GPUs with the active ones. Some may have begun or ended between two answers."""
+    active = {instance.instance_id for instance in others[0] or ()}
+    missing = active - {gpu.instance_id for gpu in new.value}
+    return len(missing) > len(active) * (1 - _SHRUNK_RATIO) and _incomplete(new, missing)
+
+
 def _incomplete(new: Answer[Any], missing: AbstractSet[Any]) -> bool:
     # Rejected records are missing for a known reason.
     return bool(missing) and not new.rejected

@@ -111,7 +111,16 @@ ROLLING_UPDATES = Feed(
     checks={},
 )
 MAINTENANCE = Feed("maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, checks={})
-HELD_GPUS = Feed("held_gpus", e.HELD_GPUS, changes="live", ttl=900.0, max_age=3600.0, optional=True)
+HELD_GPUS = Feed(
+    "held_gpus",
+    e.HELD_GPUS,
+    changes="live",
+    ttl=900.0,
+    max_age=3600.0,
+    optional=True,
+    checks={"shrunk": doubt.shrunk, "disagrees": doubt.held_gpus_are_missing},
+    evidence=(ACTIVE_INSTANCES,),
+)
 MINER_GPUS = Feed("miner_gpus", e.MINER_GPUS, changes="live", ttl=300.0, max_age=1800.0, optional=True, checks={})
 SUPPORTED_GPUS = Feed(
     "supported_gpus", e.SUPPORTED_GPUS, changes="by hand", ttl=86400.0, max_age=7 * 86400.0, optional=True, checks={}

@@ -66,7 +66,7 @@ MARKET.show(
     ),
     stat_panel(
         "Can grow",
-        "Chutes that can still get active instances. The service refuses launches of all others with 423.",
+        "Chutes that are below their target of active instances.",
         [
             Query(
                 f"sum({_chute('chutes_chute_scale_allowance')} > bool 0)",
@@ -103,7 +103,7 @@ MARKET.show(
     ),
     stat_panel(
         "Jobs",
-        "Jobs of the platform that no miner has claimed. The row of jobs below lists them.",
+        "Jobs of the platform that no miner has claimed. A job with 15 tries still waits, but nobody can claim it.",
         [Query(of_exporters("chutes_jobs_waiting"), "waiting", KEYED)],
         decimals=0,
         empty="needs a key",

@@ -103,7 +103,7 @@ def test_extra_answers_that_are_not_whole_are_unknown() -> None:
     changes = {CHUTES: [CHUTE | {"node_selector": selector}]}
     extra = {(SUPPORTED_GPUS, ""): rates, (HELD_GPUS, ""): {}}
     assert run(changes, extra=extra) == {UNITS: 1.5}
-    assert run(changes, extra=extra, doubted=(SUPPORTED_GPUS,)) == {}
+    assert run(changes, extra=extra, doubted=(SUPPORTED_GPUS,)) == refused("unknown")
     public = {CHUTES: [CHUTE | {"compute_multiplier_factors": {}}], UTILIZATION: [ROOM | {"total_instance_count": 2}]}
     assert run(public, extra=extra) == {UNITS: 1.5}
     assert run(public, extra=extra, doubted=(HELD_GPUS,)) == refused("unknown")

@@ -50,6 +50,7 @@ async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
     status, _, errors = await run(simulator, "release-job", job, "--yes")
     assert status == 1
     assert f"404 job_id='{job}' not found or is not associated with your miner" in errors
+    assert "→ It is finished, or another miner holds it." in errors
     status, _, errors = await run(simulator, "release-job", job, "--yes", variables={})
     assert status == 1
     assert "--hotkey-file" in errors

@@ -151,6 +151,13 @@ async def test_status_and_check_warn_of_servers_that_cannot_boot_or_run_chutes(
     assert "today all chutes are TEE: plain-1" in notes
 
 
+async def test_check_does_not_warn_of_versions_if_some_cannot_be_read(target: Target, api: dict[str, bytes]) -> None:
+    measurements = json.loads(api["tee_measurements"])
+    api["tee_measurements"] = json.dumps([*measurements[:-2], 5, {"name": "no version"}]).encode()
+    _, output, _ = await run(target, "check", "--json", variables=MINE)
+    assert not [line for line in json.loads(output)["checks"] if "no longer accepts" in line["note"]]
+
+
 async def test_status_notes_an_active_instance_whose_gpu_was_deleted(target: Target, api: dict[str, bytes]) -> None:
     assert "instances_without_gpus" not in (await report(target))["notes"]
     gpus = json.loads(api["miner_gpus"])
@@ -161,6 +168,9 @@ async def test_status_notes_an_active_instance_whose_gpu_was_deleted(target: Tar
     note = (await report(target))["notes"]["instances_without_gpus"]
     assert note["count"] == 1
     assert note["text"].startswith("1 active instance holds no GPU, because it was deleted: ")
+    # The inventory says that the miner's instances hold GPUs.
+    api["miner_gpus"] = b"{}"
+    assert "instances_without_gpus" not in (await report(target))["notes"]
     del api["miner_gpus"]
     assert "instances_without_gpus" not in (await report(target))["notes"]
 
