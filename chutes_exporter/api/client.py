@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import importlib
+import logging
+import math
 import re
 import ssl
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
+import structlog
 
 from chutes_exporter import __version__
 from chutes_exporter.api import endpoints as e
@@ -36,6 +39,7 @@ from chutes_exporter.api.errors import (
     UnexpectedStatusError,
     scrub,
 )
+from chutes_exporter.api.exchanges import Exchange, ExchangeCounters
 from chutes_exporter.api.memory import Claim, Kept, MemoryBudget, size_of, trim_memory
 from chutes_exporter.duration import human_duration
 
@@ -44,12 +48,16 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from prometheus_client import CollectorRegistry
+
     from chutes_exporter.api import records as r
     from chutes_exporter.api.keys import Hotkey
 
 with suppress(ImportError):  # a private module
     # Otherwise the first request imports it, and takes 30 ms longer.
     importlib.import_module("anyio._backends._asyncio")
+
+_log = structlog.get_logger("exporter")
 
 T = TypeVar("T")
 
@@ -112,36 +120,8 @@ class Answer(Generic[T]):
         return cls(value, count=0, rejected=0, first_error="", received_at=0.0, seconds=0.0, size=0)
 
 
-@dataclass
-class Exchange:
-    """One request and its result.
-
-    Attributes:
-        endpoint: The endpoint's name.
-        code: The HTTP status, or the error's reason if the answer was not complete.
-        seconds: Duration of the request.
-        size: Bytes of the body, decompressed.
-        rejected: Number of records that could not be read.
-        clock_offset: Seconds by which the local clock is ahead of the API's. None if the answer has no date.
-    """
-
-    endpoint: str
-    code: str = ""
-    seconds: float = 0.0
-    size: int = 0
-    rejected: int = 0
-    clock_offset: float | None = None
-
-
 class ClientSetupError(ValueError):
     """The environment's proxies or certificates cannot be used. The message names the variables to check."""
-
-
-class Watcher(Protocol):
-    """A callback for every finished exchange."""
-
-    def __call__(self, exchange: Exchange, /) -> None:
-        """Observe a finished exchange."""
 
 
 @dataclass
@@ -167,8 +147,12 @@ class ChutesClient:
         timeout: Abort a request after this many seconds without data.
         total_timeout: Abort a request after this many seconds.
         clock: Returns the Unix time in seconds.
-        watcher: Called after every exchange.
+        registry: Shows metrics about the exchanges with the API.
         max_memory: Limit in bytes for the memory that all answers take together, in progress and kept.
+
+    Attributes:
+        clock_offset: Seconds by which the local clock is ahead of the API's. None before the first answer with a date.
+        clock_checked_at: Monotonic time of that answer.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`. All methods raise :class:`ApiError`.
 
@@ -183,13 +167,14 @@ class ChutesClient:
         timeout: float = 20.0,
         total_timeout: float = 120.0,
         clock: Callable[[], float] = time.time,
-        watcher: Watcher | None = None,
+        registry: CollectorRegistry | None = None,
         max_memory: int = MAX_MEMORY,
     ) -> None:
         self.clock_offset: float | None = None
+        self.clock_checked_at = -math.inf
         self._clock = clock
         self._total_timeout = total_timeout
-        self._watcher = watcher
+        self._counters = ExchangeCounters(registry)
         self._memory = MemoryBudget(max_memory)
         self._decoding = asyncio.Lock()
         self._slots = {
@@ -442,7 +427,7 @@ class ChutesClient:
                 self._response(endpoint, url, {**(endpoint.query or {}), **(params or {})}, headers) as response,
             ):
                 exchange.code = str(response.status_code)
-                self._note_clock(response, exchange)
+                self._note_clock(response)
                 await self._require_ok(response)
                 opened = _Opened(response, exchange, claim)
                 exchange.seconds = time.monotonic() - started
@@ -460,8 +445,8 @@ class ChutesClient:
         finally:
             claim.close()
             exchange.seconds = time.monotonic() - started
-            if self._watcher is not None:
-                self._watcher(exchange)
+            self._counters.add(exchange)
+            _log_exchange(exchange)
 
     @asynccontextmanager
     async def _response(
@@ -514,12 +499,13 @@ class ChutesClient:
             finally:
                 claim.busy = False
 
-    def _note_clock(self, response: httpx.Response, exchange: Exchange) -> None:
+    def _note_clock(self, response: httpx.Response) -> None:
         date = _http_date(response.headers.get("date", ""))
         if date is None:
             return
         # The header is rounded down to whole seconds, which is half a second on average.
-        self.clock_offset = exchange.clock_offset = self._clock() - (date + 0.5)
+        self.clock_offset = self._clock() - (date + 0.5)
+        self.clock_checked_at = time.monotonic()
 
     async def _require_ok(self, response: httpx.Response) -> None:
         if response.status_code != httpx.codes.OK:
@@ -569,6 +555,14 @@ class ChutesClient:
         if "nonce" in detail.lower():
             return "The API refuses the time in the signature. Check the local clock (NTP)."
         return None
+
+
+def _log_exchange(exchange: Exchange) -> None:
+    """Log a request. Paths and headers are not logged, because they can be private."""
+    # Without a configuration, structlog would print these lines too.
+    if logging.getLogger("exporter").isEnabledFor(logging.DEBUG):
+        seconds = round(exchange.seconds, 3)
+        _log.debug("requested", endpoint=exchange.endpoint, status=exchange.code, seconds=seconds, bytes=exchange.size)
 
 
 async def _error_detail(response: httpx.Response) -> str:

@@ -14,6 +14,7 @@ _SOURCE = "GET /miner/metrics/"
 _CHUTE = ("chute_id",)
 _WINDOWED = ("chute_id", "window")
 _HOUR = "1h"
+_DAY = "1d"
 
 INVOCATIONS = METRICS.gauge(
     "chutes_chute_window_invocations",
@@ -89,6 +90,10 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
         out.add(INSTANCES, chute.instance_count, chute.chute_id)
         out.add(COMPUTE_MULTIPLIER, chute.compute_multiplier, chute.chute_id)
         out.add(PRICE, chute.per_second_price_usd, chute.chute_id)
+    # A metric belongs to one collector, so that no page has its family twice.
+    for listed in answers.known(table.CHUTES):
+        for record in distinct(listed, lambda chute: chute.chute_id, out):
+            out.add(INVOCATIONS, record.invocation_count, record.chute_id, _DAY)
 
 
 COLLECTOR = Collector(
@@ -97,5 +102,6 @@ COLLECTOR = Collector(
     feeds=(table.METRICS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(chute=9),
+    cost=Cost(chute=10),
+    extra=(table.CHUTES,),
 )

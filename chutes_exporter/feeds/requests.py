@@ -33,7 +33,6 @@ class Requests:
     Args:
         client: The client.
         tuned: Returns a feed with the configured lifetimes.
-        on_answer: Called with each whole answer, in order.
 
     Attributes:
         cache: The cache that sends its requests through this object. It is set after both exist.
@@ -46,11 +45,9 @@ class Requests:
         client: ChutesClient,
         *,
         tuned: Callable[[Feed[Any]], Feed[Any]],
-        on_answer: Callable[[Feed[Any], Answer[Any]], None],
     ) -> None:
         self._client = client
         self._tuned = tuned
-        self._on_answer = on_answer
         self._keys: dict[str, Hotkey] = {}
         self._platform_keys: list[Hotkey] = []
 
@@ -91,8 +88,6 @@ class Requests:
                 kept=answer.count,
                 first_error=answer.first_error,
             )
-        if answer.whole:
-            self._on_answer(feed, answer)
         return answer
 
     async def _request(self, feed: Feed[Any], *doubted: Kept | None) -> Answer[Any]:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
 from chutes_exporter.collectors.samples import Metrics
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, NODES
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from chutes_exporter.api.client import Answer
     from chutes_exporter.api.records import Instance, Node
     from chutes_exporter.collectors.samples import Metric, Samples
+    from chutes_exporter.feeds.cache import FeedCache
+    from chutes_exporter.feeds.feed import Feed
 
 METRICS = Metrics()
 _MINER = ("hotkey",)
@@ -86,17 +90,36 @@ class _Watch:
 
 
 class Observations:
-    """The events of all watched miners. It must see every good answer, in order.
-
-    Attributes:
-        version: Differs after every answer.
-    """
+    """The events of all watched miners."""
 
     def __init__(self) -> None:
-        self.version = 0
+        self._versions: dict[Feed[Any], int] = {}
+        """The version of the newest answer that was compared."""
         self._counts: Counter[tuple[Metric, str]] = Counter()
         self._instances: dict[str, _Watch] = {}
         self._gpus: dict[str, _Watch] = {}
+
+    def compare(self, hotkey: str, feeds: FeedCache, clock_offset: float) -> None:
+        """Compare the cached answers about a miner with those of the last call, if they are new.
+
+        Args:
+            hotkey: The miner.
+            feeds: The cache.
+            clock_offset: Seconds by which the local clock is ahead of the service's.
+        """
+        if (answer := self._new_answer(INSTANCES.of(hotkey), feeds)) is not None:
+            active = feeds.peek(ACTIVE_INSTANCES)
+            still_active = {one.instance_id for one in active.answer.value} if active is not None else set()
+            self.see_instances(hotkey, answer.value, answer.received_at, still_active, clock_offset)
+        if (answer := self._new_answer(NODES.of(hotkey), feeds)) is not None:
+            self.see_gpus(hotkey, answer.value, answer.received_at)
+
+    def _new_answer(self, feed: Feed[Any], feeds: FeedCache) -> Answer[Any] | None:
+        snapshot = feeds.peek(feed)
+        if snapshot is None or not snapshot.answer.whole or self._versions.get(feed) == snapshot.version:
+            return None
+        self._versions[feed] = snapshot.version
+        return snapshot.answer
 
     def see_instances(
         self,
@@ -115,7 +138,6 @@ class Observations:
             still_active: Ids of instances that are active according to another endpoint.
             clock_offset: Seconds by which the local clock is ahead of the service's.
         """
-        self.version += 1
         first = hotkey not in self._instances
         watch = self._instances.setdefault(hotkey, _Watch(now))
         listed: dict[str, Instance] = {}
@@ -143,7 +165,6 @@ class Observations:
             nodes: The answer.
             now: Unix time of the answer.
         """
-        self.version += 1
         watch = self._gpus.setdefault(hotkey, _Watch(now))
         present = {node.uuid for node in nodes}
         for node in nodes:
@@ -158,9 +179,10 @@ class Observations:
 
     def forget(self, hotkey: str) -> None:
         """Forget a miner that is no longer watched."""
-        self.version += 1
         self._instances.pop(hotkey, None)
         self._gpus.pop(hotkey, None)
+        for feed in (INSTANCES, NODES):
+            self._versions.pop(feed.of(hotkey), None)
         for metric in METRICS:
             self._counts.pop((metric, hotkey), None)
 

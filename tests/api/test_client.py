@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.client import ChutesClient, ClientSetupError, Exchange
+from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.errors import (
     ApiError,
     BadRequestError,
@@ -188,14 +189,14 @@ async def test_each_error_has_its_class_and_advice(
     simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[ApiError], words: str
 ) -> None:
     simulator.faults[endpoint.name] = fault
-    seen: list[Exchange] = []
-    async with ChutesClient(simulator.url, clock=clock, timeout=0.5, watcher=seen.append) as client:
+    registry = CollectorRegistry()
+    async with ChutesClient(simulator.url, clock=clock, timeout=0.5, registry=registry) as client:
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind
     assert words in error.value.advice
     expected = str(fault.status) if fault.status else kind.reason
-    assert [exchange.code for exchange in seen] == [expected]
+    assert registry.get_sample_value("chutes_api_requests_total", {"endpoint": endpoint.name, "code": expected}) == 1
 
 
 async def test_the_wait_that_the_api_asks_for_is_known_in_seconds(client: ChutesClient, simulator: Simulator) -> None:
@@ -496,14 +497,14 @@ async def test_large_answers_are_read_beside_the_event_loop(client: ChutesClient
 
 async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=30)
-    seen: list[Exchange] = []
-    async with ChutesClient(simulator.url, watcher=seen.append) as client:
+    registry = CollectorRegistry()
+    async with ChutesClient(simulator.url, registry=registry) as client:
         task = asyncio.create_task(client.scores())
         await until(lambda: simulator.api.max_concurrent["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert [exchange.code for exchange in seen] == ["abandoned"]
+    assert registry.get_sample_value("chutes_api_requests_total", {"endpoint": "scores", "code": "abandoned"}) == 1
 
 
 _MEASURE = """

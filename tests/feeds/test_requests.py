@@ -100,7 +100,7 @@ async def test_an_answer_of_more_than_a_sixth_of_the_memory_can_be_requested_aga
             assert kept is not None
         # Records of a stream take memory one by one, so that two answers have room, but not in a third.
         async with ChutesClient(url, timeout=5, max_memory=kept.size * 9 // 2) as client:
-            requests = Requests(client, tuned=lambda feed: feed, on_answer=lambda *_: None)
+            requests = Requests(client, tuned=lambda feed: feed)
             requests.cache = FeedCache(requests.ask)
             for _ in range(3):
                 reading = await requests.cache.read(feed, 5)
