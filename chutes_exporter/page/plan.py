@@ -60,10 +60,7 @@ class Plan:
 
     def __init__(self, entries: Iterable[Entry], *, target: str = "") -> None:
         self.entries = tuple(entries)
-        self.feeds = tuple(
-            dict.fromkeys(feed for one in self.entries for feeds in one.feeds.values() for feed in feeds)
-        )
-        self.all_feeds = tuple(dict.fromkeys(feed for one in self.entries for feed in one.all_feeds))
+        self.feeds = tuple(dict.fromkeys(feed for entry in self.entries for feed in entry.all_feeds))
         self.target = target
 
     @property
