@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from prometheus_client import CollectorRegistry
-
     from chutes_exporter.api import records as r
     from chutes_exporter.api.keys import Hotkey
 
@@ -147,7 +145,7 @@ class ChutesClient:
         timeout: Abort a request after this many seconds without data.
         total_timeout: Abort a request after this many seconds.
         clock: Returns the Unix time in seconds.
-        registry: Shows metrics about the exchanges with the API.
+        counters: Counts the exchanges with the API.
         max_memory: Limit in bytes for the memory that all answers take together, in progress and kept.
 
     Attributes:
@@ -167,14 +165,14 @@ class ChutesClient:
         timeout: float = 20.0,
         total_timeout: float = 120.0,
         clock: Callable[[], float] = time.time,
-        registry: CollectorRegistry | None = None,
+        counters: ExchangeCounters | None = None,
         max_memory: int = MAX_MEMORY,
     ) -> None:
         self.clock_offset: float | None = None
         self.clock_checked_at = -math.inf
         self._clock = clock
         self._total_timeout = total_timeout
-        self._counters = ExchangeCounters(registry)
+        self._counters = counters or ExchangeCounters()
         self._memory = MemoryBudget(max_memory)
         self._decoding = asyncio.Lock()
         self._slots = {

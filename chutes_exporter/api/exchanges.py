@@ -62,11 +62,14 @@ class Exchange:
 class ExchangeCounters:
     """Counts the exchanges of a client.
 
-    Args:
-        registry: Shows the counters. With None, nobody sees them.
+    Attributes:
+        registry: Shows the counters.
+        total: Number of exchanges.
     """
 
-    def __init__(self, registry: CollectorRegistry | None) -> None:
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.total = 0
         self._requests, self._bytes, self._rejected = (
             Counter(one.name, one.help, one.labels, unit=one.unit, registry=registry)
             for one in (REQUESTS, BYTES, REJECTED)
@@ -77,6 +80,7 @@ class ExchangeCounters:
 
     def add(self, exchange: Exchange) -> None:
         """Count a finished exchange."""
+        self.total += 1
         self._requests.labels(exchange.endpoint, exchange.code).inc()
         self._bytes.labels(exchange.endpoint).inc(exchange.size)
         self._rejected.labels(exchange.endpoint).inc(exchange.rejected)

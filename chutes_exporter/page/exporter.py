@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.page.rendering import Snapshots
-    from chutes_exporter.page.telemetry import Readings
+    from chutes_exporter.page.telemetry import Readings, States
 
 _log = structlog.get_logger("exporter")
 
@@ -76,6 +76,24 @@ class Collected:
     readings: Readings
 
 
+class _Moment(NamedTuple):
+    """The data and its freshness, taken at one moment on the event loop, where nothing else changes them.
+
+    Attributes:
+        plan: The plan of the page.
+        readings: The reading of each feed.
+        snapshots: The newest answer of each feed.
+        states: The state and the newest answer of each feed that the page reports.
+        own: The state of the exporter.
+    """
+
+    plan: Plan
+    readings: Readings
+    snapshots: Snapshots
+    states: States
+    own: Samples
+
+
 class Exporter:
     """Answers scrapes.
 
@@ -100,7 +118,7 @@ class Exporter:
         self.client = ChutesClient(
             settings.api_url,
             timeout=settings.api_timeout,
-            registry=self.telemetry.registry,
+            counters=self.telemetry.exchanges,
             clock=clock,
             max_memory=_LEAST_MEMORY + _MEMORY_PER_SERIES * settings.max_series,
         )
@@ -130,7 +148,7 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self._main = main_plan(settings)
-        self._renderer = rendering.Renderer(self._main, settings.max_series)
+        self._renderer = rendering.Renderer(self._main, settings.max_series, created=settings.created_timestamps)
 
     def _tuned(self, feed: Feed[Any]) -> Feed[Any]:
         return self.settings.tuned(feed)
@@ -254,47 +272,46 @@ class Exporter:
     async def _render(self, plan: Plan, readings: Readings, form: Format, *, gzipped: bool) -> list[bytes]:
         """Make a page, one at a time, in a thread, so that requests are answered meanwhile."""
         async with self._rendering:
-            # Another scrape may have brought newer answers meanwhile, and old answers may have expired. The data and
-            # its freshness are taken at one moment, here on the loop, where nothing else changes them.
-            snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
-            state = Samples()
-            if not plan.target:
-                self._report_state(state)
-            return await asyncio.to_thread(self._parts, plan, readings, snapshots, state, form, gzipped=gzipped)
+            return await asyncio.to_thread(self._parts, self._moment(plan, readings), form, gzipped=gzipped)
 
-    def _report_state(self, out: Samples) -> None:
-        """Add the state of the exporter and its feeds, which the page of a probe does not show."""
-        telemetry.report_exporter(self.settings, self.client, out)
-        money.report(self.settings, out)
+    def _moment(self, plan: Plan, readings: Readings) -> _Moment:
+        # Another scrape may have brought newer answers since the readings, and old answers may have expired.
+        snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
+        own = Samples()
+        if plan.target:
+            return _Moment(plan, readings, snapshots, [], own)
+        telemetry.report_exporter(self.settings, self.client, own)
+        money.report(self.settings, own)
         for key in self.settings.keys:
             self._observations.compare(key.address, self.feeds, self.client.clock_offset or 0.0)
-        self._observations.collect(out)
+        self._observations.collect(own)
+        # A feed that only a probe reads is reported on the probe's page.
         watched = {"", *self.settings.watched}
-        for state in self.feeds.states():
-            # A feed that only a probe reads is reported on the probe's page.
-            if state.feed.hotkey in watched:
-                telemetry.report_feed(state, self.feeds.peek(state.feed), out)
+        states = [replace(state) for state in self.feeds.states() if state.feed.hotkey in watched]
+        return _Moment(plan, readings, snapshots, [(state, self.feeds.peek(state.feed)) for state in states], own)
 
-    def _parts(
-        self,
-        plan: Plan,
-        readings: Readings,
-        snapshots: Snapshots,
-        state: Samples,
-        form: Format,
-        *,
-        gzipped: bool,
-    ) -> list[bytes]:
+    def _parts(self, moment: _Moment, form: Format, *, gzipped: bool) -> list[bytes]:
+        plan, readings, snapshots, states, own = moment
         made = self._renderer.render(plan, snapshots, form)
-        max_series = None if plan.target else self.settings.max_series
-        telemetry.report_collectors(made, readings, snapshots, state, max_series=max_series)
-        families = state.collect() if plan.target else chain(state.collect(), self.telemetry.registry.collect())
+        parts = made.parts
+        collectors = partial(telemetry.collector_families, made, readings, snapshots)
+        if plan.target:
+            families = collectors()
+        else:
+            exchanges, own_part = self.telemetry.exchanges, self._renderer.own
+            parts += [
+                own_part("collectors", telemetry.collector_versions(made, readings, snapshots), form, collectors),
+                own_part("feeds", telemetry.feed_versions(states), form, partial(telemetry.feed_families, states)),
+                own_part("exchanges", (exchanges.total,), form, exchanges.registry.collect),
+            ]
+            telemetry.report_size(made, self.settings.max_series, own)
+            families = [*own.collect(), telemetry.reading_family(states), *self.telemetry.registry.collect()]
         rest = exposition.render(families, form, created=self.settings.created_timestamps)
         if form is Format.OPENMETRICS:
             rest += exposition.END_OF_OPENMETRICS
         if gzipped:
-            return exposition.gzip_page(made.parts, rest)
-        return [*(part.plain for part in made.parts), rest]
+            return exposition.gzip_page(parts, rest)
+        return [*(part.plain for part in parts), rest]
 
     def _log_change(self, state: FeedState) -> None:
         """Log that a feed changed its state. A missing endpoint is logged once, not for each hotkey."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from prometheus_client.utils import floatToGoString
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Level 1 takes a ninth of the time of the default level, for a fifth more bytes.
 _LEVEL = 1
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # deflate, no name, no time, fastest level, unknown system
+_LARGE = 1e6
 END_OF_OPENMETRICS = b"# EOF\n"
 
 
@@ -114,8 +115,18 @@ def _header(family: Family, form: Format) -> str:
 
 def _line(sample: Sample) -> str:
     labels = ",".join([f'{name}="{_escape(value)}"' for name, value in sorted(sample.labels.items())])
-    number: str = floatToGoString(sample.value)  # type: ignore[no-untyped-call] # the library has no types here
-    return f"{sample.name}{{{labels}}} {number}\n" if labels else f"{sample.name} {number}\n"
+    return (
+        f"{sample.name}{{{labels}}} {_number(sample.value)}\n" if labels else f"{sample.name} {_number(sample.value)}\n"
+    )
+
+
+def _number(value: float) -> str:
+    value = float(value)
+    # The library treats only large and infinite numbers differently.
+    if -_LARGE < value < _LARGE:
+        return repr(value)
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call] # the library has no types here
+    return text
 
 
 def _escape(value: str) -> str:
@@ -147,12 +158,18 @@ def gzip_page(parts: Sequence[Part], rest: bytes) -> list[bytes]:
         parts: The bytes that are likely to stand on the next page too.
         rest: The bytes after them, which are compressed for this page.
     """
-    checksum, size = 0, 0
-    for plain in (*(part.plain for part in parts), rest):
-        checksum = zlib.crc32(plain, checksum)
-        size += len(plain)
-    trailer = struct.pack("<II", checksum, size & 0xFFFFFFFF)
+    size = sum(len(part.plain) for part in parts) + len(rest)
+    trailer = struct.pack("<II", zlib.crc32(rest, _checksum(tuple(parts))), size & 0xFFFFFFFF)
     return [_GZIP_HEADER, *(part.deflated for part in parts), _deflate(rest, zlib.Z_FINISH), trailer]
+
+
+@lru_cache(maxsize=2)
+def _checksum(parts: tuple[Part, ...]) -> int:
+    """Return the checksum of parts. They are often those of the page before."""
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part.plain, checksum)
+    return checksum
 
 
 def _deflate(plain: bytes, end: int) -> bytes:

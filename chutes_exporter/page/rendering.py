@@ -12,7 +12,9 @@ from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.page.exposition import Part, render
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from prometheus_client import Metric as Family
 
     from chutes_exporter.collectors.base import Outcome
     from chutes_exporter.feeds.feed import Feed, Snapshot
@@ -35,7 +37,7 @@ class Lines:
         outcomes: The outcome of each miner's answers by hotkey.
     """
 
-    versions: tuple[int, ...]
+    versions: tuple[object, ...]
     part: Part | None
     series: int
     outcomes: Mapping[str, Outcome]
@@ -66,12 +68,14 @@ class Renderer:
     Args:
         main: The plan of the main page.
         max_series: Maximum series of a page.
+        created: Whether OpenMetrics pages have created timestamps.
     """
 
-    def __init__(self, main: Plan, max_series: int) -> None:
+    def __init__(self, main: Plan, max_series: int, *, created: bool) -> None:
         self._main = main
         self._max_series = max_series
-        self._kept: dict[tuple[Entry, Format], Lines] = {}
+        self._created = created
+        self._kept: dict[tuple[Entry | str, Format], Lines] = {}
         self._cut: frozenset[str] = frozenset()
 
     def render(self, plan: Plan, snapshots: Snapshots, form: Format) -> Rendering:
@@ -112,6 +116,17 @@ class Renderer:
         if entry in self._main.entries and kept + lines.series <= self._max_series:
             self._kept[entry, form] = lines
         return lines, is_new
+
+    def own(
+        self, name: str, versions: tuple[object, ...], form: Format, collect: Callable[[], Iterable[Family]]
+    ) -> Part:
+        """Return lines about the exporter itself, kept as long as the versions are the same."""
+        lines = self._kept.get((name, form))
+        if lines is not None and lines.part is not None and lines.versions == versions:
+            return lines.part
+        part = Part(render(collect(), form, created=self._created))
+        self._kept[name, form] = Lines(versions, part, 0, {})
+        return part
 
     def _log_cut(self, cut: frozenset[str], series: int) -> None:
         if cut != self._cut:

@@ -7,22 +7,27 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily
 
 from chutes_exporter import __version__
+from chutes_exporter.api.exchanges import ExchangeCounters
+from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.metric import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from prometheus_client import Metric as Family
 
     from chutes_exporter.api.client import ChutesClient
-    from chutes_exporter.collectors.samples import Samples
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading, Snapshot
     from chutes_exporter.page.rendering import Rendering, Snapshots
 
     Readings = Mapping[Feed[Any], Reading[Any]]
+    States = Sequence[tuple[FeedState, Snapshot[Any] | None]]
 
 METRICS = Metrics()
 """The exporter's own metrics on a page."""
@@ -168,11 +173,13 @@ class Telemetry:
         started_at: Unix time at which the first configuration was read.
 
     Attributes:
-        registry: Shows them. The client adds the metrics of its exchanges.
+        registry: Shows them.
+        exchanges: Counts the exchanges with the API.
     """
 
     def __init__(self, started_at: float) -> None:
         self.registry = CollectorRegistry()
+        self.exchanges = ExchangeCounters()
         self._reload_good = Gauge(RELOAD_GOOD.name, RELOAD_GOOD.help, registry=self.registry)
         self._reloaded_at = Gauge(
             RELOAD_TIMESTAMP.name, RELOAD_TIMESTAMP.help, unit=RELOAD_TIMESTAMP.unit, registry=self.registry
@@ -199,18 +206,25 @@ def report_exporter(settings: Settings, client: ChutesClient, out: Samples) -> N
         out.add(CLOCK_OFFSET, client.clock_offset)
 
 
-def report_collectors(
-    rendering: Rendering, readings: Readings, snapshots: Snapshots, out: Samples, *, max_series: int | None
-) -> None:
-    """Add the state of a page's collectors.
+def collector_versions(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> tuple[object, ...]:
+    """Return what differs if :func:`collector_families` would differ."""
+    feeds = (
+        (reading.error, reading.seconds, snapshots[feed] is reading.snapshot) for feed, reading in readings.items()
+    )
+    # Collectors that ran have other durations than before.
+    ran = [time.monotonic()] if any(is_new for _, is_new in rendering.lines.values()) else []
+    return (rendering.cut, rendering.series, *feeds, *ran)
+
+
+def collector_families(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> list[Family]:
+    """Return the families about the collectors of a page.
 
     Args:
         rendering: The collectors' part of the page.
         readings: The reading of each feed.
         snapshots: The answers on the page.
-        out: Receives the samples.
-        max_series: Maximum series of the metrics page. None for a probe, which does not report its size.
     """
+    out = Samples()
     for entry, (lines, is_new) in rendering.lines.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
@@ -225,9 +239,13 @@ def report_collectors(
             out.add(COLLECTOR_DUPLICATES, None if outcome is None else outcome.duplicates, name, hotkey)
         out.add(COLLECTOR_CUT, name in rendering.cut, name)
         out.add(COLLECTOR_OFF, is_off, name)
-    if max_series is not None:
-        out.add(SERIES, rendering.series)
-        out.add(SERIES_LIMIT, max_series)
+    return out.collect()
+
+
+def report_size(rendering: Rendering, max_series: int, out: Samples) -> None:
+    """Add the size of the metrics page."""
+    out.add(SERIES, rendering.series)
+    out.add(SERIES_LIMIT, max_series)
 
 
 def _is_fresh(reading: Reading[Any], snapshot: Snapshot[Any] | None) -> bool:
@@ -235,29 +253,45 @@ def _is_fresh(reading: Reading[Any], snapshot: Snapshot[Any] | None) -> bool:
     return snapshot is not None and (reading.error is None or snapshot is not reading.snapshot)
 
 
-def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples) -> None:
-    """Add the state of a feed. Add nothing if the deployment does not have its endpoint.
+def feed_versions(states: States) -> tuple[object, ...]:
+    """Return what differs if :func:`feed_families` would differ."""
+    return tuple(
+        (state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version)
+        for state, snapshot in states
+    )
 
-    Args:
-        state: The feed's state.
-        snapshot: Its newest good answer, or None.
-        out: Receives the samples.
+
+def feed_families(states: States) -> list[Family]:
+    """Return the families about feeds that change with their requests, but not with their readings.
+
+    A feed whose endpoint is missing has none.
     """
-    if state.missing:
-        return
-    feed = state.feed
-    labels = (feed.name, feed.hotkey)
-    if snapshot is not None:
-        out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
-        out.add(FEED_RECORDS, snapshot.answer.count, *labels)
-    doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
-    for reason in feed.doubts:
-        out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
-    out.add(FEED_UP, state.up, *labels)
-    if state.last_error is not None:
-        out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))
-    out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
-    out.add(FEED_TTL, feed.ttl, *labels)
-    out.add(FEED_MAX_AGE, feed.max_age, *labels)
-    for result, count in state.results.items():
-        out.add(FEED_REQUESTS, count, *labels, result, created=state.since)
+    out = Samples()
+    for state, snapshot in states:
+        if state.missing:
+            continue
+        feed = state.feed
+        labels = (feed.name, feed.hotkey)
+        if snapshot is not None:
+            out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
+            out.add(FEED_RECORDS, snapshot.answer.count, *labels)
+        doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
+        for reason in feed.doubts:
+            out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
+        out.add(FEED_UP, state.up, *labels)
+        if state.last_error is not None:
+            out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))
+        out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
+        out.add(FEED_TTL, feed.ttl, *labels)
+        out.add(FEED_MAX_AGE, feed.max_age, *labels)
+    return out.collect()
+
+
+def reading_family(states: States) -> Family:
+    """Return the numbers of feeds' readings, which change with every scrape."""
+    family = CounterMetricFamily(FEED_REQUESTS.name, FEED_REQUESTS.help, labels=FEED_REQUESTS.labels)
+    for state, _ in states:
+        if not state.missing:
+            for result, count in state.results.items():
+                family.add_metric((state.feed.name, state.feed.hotkey, result), count, created=state.since)
+    return family

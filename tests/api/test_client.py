@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -34,6 +33,7 @@ from chutes_exporter.api.errors import (
     UndecodableError,
     UnexpectedStatusError,
 )
+from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.keys import Hotkey, verify_headers
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import HOTKEY, KEY, NOON, Clock, served, until
@@ -189,14 +189,17 @@ async def test_each_error_has_its_class_and_advice(
     simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[ApiError], words: str
 ) -> None:
     simulator.faults[endpoint.name] = fault
-    registry = CollectorRegistry()
-    async with ChutesClient(simulator.url, clock=clock, timeout=0.5, registry=registry) as client:
+    counters = ExchangeCounters()
+    async with ChutesClient(simulator.url, clock=clock, timeout=0.5, counters=counters) as client:
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind
     assert words in error.value.advice
     expected = str(fault.status) if fault.status else kind.reason
-    assert registry.get_sample_value("chutes_api_requests_total", {"endpoint": endpoint.name, "code": expected}) == 1
+    assert (
+        counters.registry.get_sample_value("chutes_api_requests_total", {"endpoint": endpoint.name, "code": expected})
+        == 1
+    )
 
 
 async def test_the_wait_that_the_api_asks_for_is_known_in_seconds(client: ChutesClient, simulator: Simulator) -> None:
@@ -497,14 +500,17 @@ async def test_large_answers_are_read_beside_the_event_loop(client: ChutesClient
 
 async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=30)
-    registry = CollectorRegistry()
-    async with ChutesClient(simulator.url, registry=registry) as client:
+    counters = ExchangeCounters()
+    async with ChutesClient(simulator.url, counters=counters) as client:
         task = asyncio.create_task(client.scores())
         await until(lambda: simulator.api.max_concurrent["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert registry.get_sample_value("chutes_api_requests_total", {"endpoint": "scores", "code": "abandoned"}) == 1
+    assert (
+        counters.registry.get_sample_value("chutes_api_requests_total", {"endpoint": "scores", "code": "abandoned"})
+        == 1
+    )
 
 
 _MEASURE = """

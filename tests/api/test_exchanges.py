@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 
 from chutes_exporter.api.exchanges import Exchange, ExchangeCounters
 from tests.support import parse_page, series
 
 
 def test_requests_to_the_api_are_counted_by_endpoint_and_status() -> None:
-    registry = CollectorRegistry()
-    counters = ExchangeCounters(registry)
+    counters = ExchangeCounters()
     counters.add(Exchange("scores", code="200", seconds=0.2, size=1000, rejected=3))
     counters.add(Exchange("scores", code="200", seconds=0.7, size=500))
     counters.add(Exchange("scores", code="timed_out", seconds=20))
     counters.add(Exchange("stats", code="503", seconds=0.01))
-    page = parse_page(generate_latest(registry).decode())
+    page = parse_page(generate_latest(counters.registry).decode())
     assert page[series("chutes_api_requests_total", endpoint="scores", code="200")] == 2
     assert page[series("chutes_api_requests_total", endpoint="scores", code="timed_out")] == 1
     assert page[series("chutes_api_requests_total", endpoint="stats", code="503")] == 1
