@@ -9,8 +9,6 @@ import asyncio
 import re
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families as parse_text
-
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.page.exporter import Exporter
@@ -50,13 +48,6 @@ def steady(page: str) -> str:
         lines[number] = line
     page = "".join(lines)
     return _VERSIONS.sub(r"\1 (varies)", _VARYING.sub(r"\1 (varies)", page))
-
-
-def series_of(page: str) -> list[tuple[str, list[tuple[str, str]], float]]:
-    """Return the name, labels and value of every sample of a page, in an order of their own."""
-    # The parser of the text format reads the samples of both formats, also with values taken out.
-    families = parse_text(page.replace(" (varies)", " 0"))
-    return sorted((one.name, sorted(one.labels.items()), one.value) for family in families for one in family.samples)
 
 
 async def pages() -> dict[Format, str]:
