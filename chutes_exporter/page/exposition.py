@@ -35,10 +35,12 @@ class Format(Enum):
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-_OFFERS = (
-    (Format.OPENMETRICS, "application", "openmetrics-text", "1.0.0"),
-    (Format.TEXT, "text", "plain", "0.0.4"),
-)
+_BY_MEDIA_RANGE = {
+    "application/openmetrics-text": (Format.OPENMETRICS, "1.0.0"),
+    "text/plain": (Format.TEXT, "0.0.4"),
+    "text/*": (Format.TEXT, ""),
+    "*/*": (Format.TEXT, ""),
+}
 
 
 def negotiate(accept: str) -> Format:
@@ -49,14 +51,12 @@ def negotiate(accept: str) -> Format:
     """
     best, best_quality = Format.TEXT, 0.0
     for media_range, parameters in _header_items(accept):
-        main, _, sub = media_range.partition("/")
+        if media_range not in _BY_MEDIA_RANGE:
+            continue
+        form, version = _BY_MEDIA_RANGE[media_range]
         quality = _quality(parameters)
-        for offer, offer_main, offer_sub, version in _OFFERS:
-            if (main, sub) == (offer_main, offer_sub) and parameters.get("version", version) == version:
-                if quality > best_quality:
-                    best, best_quality = offer, quality
-            elif offer is Format.TEXT and sub == "*" and main in ("*", offer_main) and quality > best_quality:
-                best, best_quality = offer, quality
+        if parameters.get("version", version) == version and quality > best_quality:
+            best, best_quality = form, quality
     return best
 
 

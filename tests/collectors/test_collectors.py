@@ -7,8 +7,8 @@ import pytest
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page import observed
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.reference import METRICS
 from chutes_exporter.simulator import Simulator, Size, World
+from deploy.reference import METRICS
 from tests.support import HOTKEY, NOON, Clock, data_of, page_of, scrape, watching
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import yaml
 
 from chutes_exporter.api.meaning import INSTANCE_STATES
 from chutes_exporter.collectors import fleet
-from chutes_exporter.page.reference import METRICS
+from deploy.reference import METRICS
 from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from chutes_exporter.page.reference import METRICS, reference
+from deploy.reference import METRICS, reference
 from tests.support import RECORDINGS
 
 DOCS = RECORDINGS.parent.parent / "docs"

@@ -1,4 +1,4 @@
-"""Generates docs/metrics.md from the metrics' declarations: ``python -m chutes_exporter.page.reference``."""
+"""Generates docs/metrics.md from the metrics' declarations: ``python -m deploy.reference``."""
 
 from __future__ import annotations
 
