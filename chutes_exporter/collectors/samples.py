@@ -96,11 +96,12 @@ def _family(metric: Metric) -> GaugeMetricFamily | CounterMetricFamily | InfoMet
 
 
 def _label(value: LabelValue) -> str:
-    if value is None:
+    if isinstance(value, str):
+        text = value
+    elif value is None:
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value)
+    else:
+        text = ("false", "true")[value] if isinstance(value, bool) else str(value)
     if len(text) >= _SCRUBBED_LENGTH:
         # The API may echo a signature.
         text = scrub(text)[:MAX_LABEL_CHARACTERS]

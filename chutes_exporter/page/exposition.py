@@ -114,10 +114,12 @@ def _header(family: Family, form: Format) -> str:
 
 
 def _line(sample: Sample) -> str:
-    labels = ",".join([f'{name}="{_escape(value)}"' for name, value in sorted(sample.labels.items())])
-    return (
-        f"{sample.name}{{{labels}}} {_number(sample.value)}\n" if labels else f"{sample.name} {_number(sample.value)}\n"
-    )
+    name, labels, number = sample.name, sample.labels, _number(sample.value)
+    if not labels:
+        return f"{name} {number}\n"
+    pairs = sorted(labels.items()) if len(labels) > 1 else labels.items()
+    text = ",".join([f'{label}="{_escape(value)}"' for label, value in pairs])
+    return f"{name}{{{text}}} {number}\n"
 
 
 def _number(value: float) -> str:
