@@ -208,12 +208,10 @@ def report_exporter(settings: Settings, client: ChutesClient, out: Samples) -> N
 
 def collector_versions(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> tuple[object, ...]:
     """Return what differs if :func:`collector_families` would differ."""
-    feeds = (
-        (reading.error, reading.seconds, snapshots[feed] is reading.snapshot) for feed, reading in readings.items()
-    )
-    # Collectors that ran have other durations than before.
-    ran = [time.monotonic()] if any(is_new for _, is_new in rendering.lines.values()) else []
-    return (rendering.cut, rendering.series, *feeds, *ran)
+    feeds = [
+        (reading.error, reading.seconds, _is_fresh(reading, snapshots[feed])) for feed, reading in readings.items()
+    ]
+    return (rendering.cut, rendering.series, *rendering.lines.items(), *feeds)
 
 
 def collector_families(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> list[Family]:
