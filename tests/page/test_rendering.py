@@ -10,11 +10,12 @@ import structlog
 
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import make_settings
 from chutes_exporter.page import exposition, plan
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import Clock, Page, data_of, find_collector, get, parse_page, series, successes, watching
+from tests.support import Clock, Page, data_of, find_collector, parse_page, series, successes, watching
 
 if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
@@ -167,22 +168,14 @@ async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are
                 assert cut_of(page)
 
 
-async def test_pages_of_single_collectors_leave_no_old_state_on_the_whole_page(
-    simulator: Simulator, clock: Clock
-) -> None:
-    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
-        assert successes(await metrics(exporter, "scores")) == {"scores": 1}
-        assert successes(await metrics(exporter, "stats")) == {"stats": 1}
-        for _ in range(2):
-            whole = await metrics(exporter)
-        body = (await get(f"{simulator.url}/miner/metrics/")).content
-        first, _, _ = body.partition(b"\n\n")
-        simulator.faults["metrics"] = Fault(body=first + b"\n\n" + body)
-        duplicates = series("chutes_scrape_collector_duplicate_samples", collector="metrics")
-        assert whole[duplicates] == 0
-        clock.now += 120
-        await metrics(exporter, "metrics")
-        assert (await metrics(exporter))[duplicates] == 1
+async def test_pages_of_different_collectors_show_the_state_of_their_own(simulator: Simulator) -> None:
+    nothing = Fault(body=b"data: NO_ITEMS\n\n")
+    simulator.faults.update(metrics=nothing, utilization=Fault(body=b"[]"))
+    async with Exporter(make_settings(api_url=simulator.url), clock=Clock()) as exporter:
+        for name in ("metrics", "utilization") * 2:
+            page = await metrics(exporter, name)
+            assert successes(page) == {name: 1}
+            assert page[series("chutes_scrape_series")] == 0
 
 
 async def gzip_metrics(exporter: Exporter, form: Format = Format.TEXT) -> Page:
