@@ -36,7 +36,7 @@ def _record(number: int, text: str = "") -> bytes:
     """Return a record that every endpoint's decoder accepts. Without a text, it is as short as possible."""
     record: dict[str, Any] = dict.fromkeys(_IDS, f"{number:x}") | {"time": "2026-11-24 12:00:00+00"}
     if text:
-        record |= dict.fromkeys(("name", "coldkey", "method", "version", "region", "chute_name", "user"), text)
+        record |= dict.fromkeys(("name", "coldkey", "method", "version", "chute_name", "user"), text)
         record |= {"incentive": 1, "utilization": 1, "compute_units": 1, "concurrency": 1, "bounty": 1, "active": True}
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -69,6 +69,15 @@ def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes
     return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
 
 
+def _full(endpoint: Endpoint[Any]) -> Iterator[bytes]:
+    """Yield about as many records as the endpoint's limit allows."""
+    text = "x" * 20
+    # Records of a stream are limited after they were decoded, when they have all their fields.
+    size = len(_record(0, text)) * (2 if isinstance(endpoint.shape, StreamShape) else 1) + 60
+    numbers = range(endpoint.max_bytes // size)
+    return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
+
+
 def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield one record of 63 MB."""
     yield b'data: {"chute_id":"' if isinstance(endpoint.shape, StreamShape) else b'[{"hotkey":"'
@@ -89,14 +98,13 @@ KINDS = (
     "gzip endless line",
     "line",
     "numbers",
-    "records 2000 200",
-    "records 8000 40",
+    "full",
     "records 20000 300",
     "records 45000 0",
     "records 400000 0",
 )
 """Kinds of answers of all endpoints. ``records COUNT LENGTH`` sends COUNT records (0: without end) with texts of LENGTH
-characters. The prefix ``gzip`` compresses the answer."""
+characters, and ``full`` as many as the limit of the endpoint allows. The prefix ``gzip`` compresses the answer."""
 
 
 def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
@@ -105,6 +113,8 @@ def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
             return _records(endpoint, int(count), int(length))
         case ["endless", "line"]:
             return itertools.repeat(_MEGABYTE)
+        case ["full"]:
+            return _full(endpoint)
         case ["line"]:
             return _line(endpoint)
         case _:

@@ -151,8 +151,7 @@ class Settings:
 
     def tuned(self, feed: Feed[T]) -> Feed[T]:
         """Return a feed with the configured lifetimes."""
-        known = self.freshness.get(feed.name)
-        return feed if known is None else feed.with_lifetimes(*known)
+        return feed.with_lifetimes(self.freshness)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ GPU: Final = (
 """States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`' label `state`."""
 
 INSTANCE: Final = (
-    State(0, "failed", RED),
     State(1, "starting", "blue"),
     State(2, "disabled", "super-light-purple"),
     State(3, "active", "green"),

@@ -244,6 +244,8 @@ def replay(answers: Mapping[str, bytes]) -> Starlette:
     """
 
     def name_of(request: Request, endpoint: str) -> str:
+        if endpoint == "held_gpus" and "hotkey" in request.query_params:
+            return "miner_gpus"
         if endpoint != "stats" or "per_chute" not in request.query_params:
             return endpoint
         one = "miner_hotkey" in request.query_params and "stats_per_chute_one" in answers

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.recorded import DIRECTORIES, Miner, raw_json
 from tests.support import Page, recording, replay, scrape, series, served
-from tests.test_recordings import DIRECTORIES, Miner, raw_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,16 +96,6 @@ async def test_places_follow_the_incentive(world: World) -> None:
     assert world.by("hotkey", "chutes_miner_seats_behind") == behind
 
 
-async def test_the_field_vtrust_is_the_consensus(world: World) -> None:
-    seats = {seat["hotkey"]: seat["vtrust"] for seat in world.raw["metagraph"]}
-    consensus = world.by("hotkey", "chutes_miner_consensus_ratio")
-    assert consensus == pytest.approx({hotkey: value / 65535 for hotkey, value in seats.items()})
-    assert 0 < max(consensus.values()) < 1
-    # Near the incentive, on another scale; a validator's is 0.
-    earning = [hotkey for hotkey, share in world.true["incentive_share"].items() if share > 0.01]
-    assert all(0.1 < consensus[hotkey] / world.true["incentive_share"][hotkey] < 10 for hotkey in earning)
-
-
 async def test_the_time_in_synced_at_is_the_registration(world: World) -> None:
     registered = world.by("hotkey", "chutes_miner_registered_timestamp_seconds")
     assert registered == pytest.approx(world.true["registered_at"], abs=1e-3)
@@ -115,34 +105,8 @@ async def test_only_a_reason_with_text_is_a_blacklisting(world: World) -> None:
     blacklisted = world.by("hotkey", "chutes_miner_blacklisted")
     assert {hotkey for hotkey, value in blacklisted.items() if value} == set(world.true["blacklisted"])
     assert len(blacklisted) == world.true["seats"]
-    assert world.page[series("chutes_metagraph_blacklisted_miners")] == len(world.true["blacklisted"]) > 0
+    assert world.page[series("chutes_metagraph_blacklisted_miners")] == len(world.true["blacklisted"])
     assert set(world.by("hotkey", "chutes_miner_blacklist_info")) == set(world.true["blacklisted"])
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "chutes_miner_trust_ratio",
-        "chutes_miner_validator_trust_ratio",
-        "chutes_miner_last_update_block",
-        "chutes_metagraph_synced_timestamp_seconds",
-        "chutes_chute_window_errors",
-        "chutes_chute_bounty",
-        "chutes_instance_last_queried_timestamp_seconds",
-        "chutes_instance_consecutive_failures",
-        "chutes_instance_verification_error_info",
-        "chutes_observed_instance_verification_failures_total",
-    ],
-)
-async def test_fields_that_the_service_never_writes_are_not_exported(world: World, name: str) -> None:
-    assert len(world.page) > 500
-    assert [key for page in (world.page, world.wide) for key in page if key[0] == name] == []
-
-
-async def test_no_region_is_exported_where_the_service_knows_none(world: World) -> None:
-    labels = [dict(key[1]) for key in world.page if key[0] == "chutes_instance_info"]
-    assert len(labels) == len(world.true["instance_state"])
-    assert [one["region"] for one in labels if "region" in one] == []
 
 
 async def test_scores_and_their_order_are_the_services(world: World) -> None:
@@ -204,14 +168,11 @@ async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
     true = world.true["jobs"]
     waiting = [job for job in world.raw["jobs"] if job["finished_at"] is None and job["miner_hotkey"] is None]
     assert world.page[series("chutes_jobs_waiting")] == true["waiting"] == len(waiting)
-    available = [value for (name, _), value in world.page.items() if name == "chutes_jobs_available"]
-    assert sum(available) == true["waiting"]
     assert world.mine("chutes_jobs_tried") == true["waiting_tried_by_test_miner"]
-    assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"]) > 0
+    assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"])
     assert {dict(labels)["job_id"] for name, labels in world.page if name == "chutes_job_info"} == {
         job["job_id"] for job in waiting
     }
-    assert true["listed"] > true["waiting"] + len(true["stuck_with_test_miner"])
 
 
 async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
@@ -239,27 +200,20 @@ async def test_the_metrics_of_a_gpu_agree_with_its_state(world: World) -> None:
             assert world.mine("chutes_gpu_verified", gpu_id=gpu) == (state == "idle")
 
 
-async def test_an_error_text_does_not_make_a_verified_gpu_unverified(world: World) -> None:
-    texts = {dict(labels)["gpu_id"] for name, labels in world.page if name == "chutes_gpu_verification_error_info"}
-    assert texts == set(world.true["gpus_with_error"])
-    usable = [gpu for gpu in texts if world.true["gpu_state"][gpu] != "unverified"]
-    assert len(usable) > 0
-    assert {world.mine("chutes_gpu_verified", gpu_id=gpu) for gpu in usable} == {1}
-
-
-async def test_gpus_have_their_id_in_nvidias_format_and_their_clock_in_hertz(world: World) -> None:
+async def test_all_gpus_are_exported_with_their_server_and_their_error(world: World) -> None:
     infos = {dict(labels)["gpu_id"]: dict(labels) for name, labels in world.page if name == "chutes_gpu_info"}
     assert infos.keys() == world.true["gpu_state"].keys()
-    for gpu, labels in infos.items():
-        uuid = labels["uuid"]
-        assert uuid.replace("-", "") == f"GPU{gpu}"
-        assert [len(part) for part in uuid.split("-")] == [3, 8, 4, 4, 4, 12]
-    clocks = {value for (name, _), value in world.page.items() if name == "chutes_gpu_clock_rate_hertz"}
-    # No GPU runs below a hundred megahertz, or at ten gigahertz.
-    assert clocks
-    assert all(1e8 < clock < 1e10 for clock in clocks)
     without = [labels["gpu_id"] for labels in infos.values() if "server_id" not in labels]
     assert sorted(without) == sorted(world.true["gpus_without_server"])
+    errors = {dict(labels)["gpu_id"] for name, labels in world.page if name == "chutes_gpu_verification_error_info"}
+    assert errors == set(world.true["gpus_with_error"])
+
+
+async def test_the_clock_rate_of_a_gpu_is_in_hertz(world: World) -> None:
+    clocks = {value for (name, _), value in world.page.items() if name == "chutes_gpu_clock_rate_hertz"}
+    # No GPU runs below a hundred megahertz, or at ten gigahertz.
+    assert all(1e8 < clock < 1e10 for clock in clocks)
+    assert clocks
 
 
 async def test_all_servers_are_exported(world: World) -> None:
@@ -269,7 +223,7 @@ async def test_all_servers_are_exported(world: World) -> None:
     assert world.mine("chutes_fleet_duplicate_server_ips") == len(true["server_ips_used_twice"])
     assert world.by("server_id", "chutes_server_gpus", hotkey=world.hotkey) == true["gpus_per_server"]
     pending = world.by("server_id", "chutes_server_maintenance_pending", hotkey=world.hotkey)
-    assert [server for server, value in pending.items() if value] == true["servers_in_maintenance"]
+    assert {server for server, value in pending.items() if value} == set(true["servers_in_maintenance"])
 
 
 async def test_disabled_instances_are_not_starting(world: World) -> None:
@@ -277,7 +231,6 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
     starting = true.pop("launching", 0) + true.pop("verified", 0)
     states = world.by("state", "chutes_fleet_instances", hotkey=world.hotkey)
     assert states == {"active": true["active"], "disabled": true["disabled"], "starting": starting}
-    assert true["disabled"] > 0
     for instance, state in world.true["instance_state"].items():
         # A column that was never set counts as no.
         assert world.mine("chutes_instance_active", instance_id=instance) in ([1] if state == "active" else [0, None])
@@ -306,17 +259,17 @@ async def test_only_instances_that_start_have_a_time_at_which_they_are_purged(wo
     raw = {row["instance_id"]: row for row in world.raw["instances"]}
     for instance, state in world.true["instance_state"].items():
         purge = world.mine("chutes_instance_purge_timestamp_seconds", instance_id=instance)
+        created = world.mine("chutes_instance_created_timestamp_seconds", instance_id=instance)
+        verified = world.mine("chutes_instance_last_verified_timestamp_seconds", instance_id=instance)
         if state == "verified":
-            seen = world.mine("chutes_instance_last_verified_timestamp_seconds", instance_id=instance)
-            assert seen is not None
-            assert purge == seen + 3 * 3600
+            assert created is not None
+            assert verified is not None
+            assert purge == min(created + 3.5 * 3600, verified + 3 * 3600)
         elif state == "launching" and raw[instance]["created_at"] is not None:
-            created = world.mine("chutes_instance_created_timestamp_seconds", instance_id=instance)
             assert created is not None
             assert purge == created + 3.5 * 3600
         else:
             assert purge is None
-    assert {"verified", "launching"} <= set(world.true["instance_state"].values())
 
 
 async def test_instances_say_who_is_billed_and_whether_they_got_a_bounty(world: World) -> None:
@@ -350,7 +303,6 @@ async def test_the_heading_share_is_the_share_of_the_compute_units_per_second(wo
         for hotkey, rate in rates.items()
         if hotkey in world.true["registered_at"] and hotkey not in world.true["blacklisted"]
     }
-    assert len(scored) < len(rates)
     found = world.by("hotkey", "chutes_miner_score_heading_ratio")
     total = sum(scored.values())
     assert found.pop(world.hotkey) == pytest.approx(scored.pop(world.hotkey) / total)
@@ -360,35 +312,10 @@ async def test_the_heading_share_is_the_share_of_the_compute_units_per_second(wo
     assert {hotkey for hotkey in found if found[hotkey]} == {hotkey for hotkey in scored if scored[hotkey]}
 
 
-async def test_the_conditions_of_the_private_gate_are_counted_over_public_instances(world: World) -> None:
-    public = {
-        row["chute_id"]
-        for row in world.raw["instances"]
-        if world.true["instance_state"][row["instance_id"]] == "active"
-        and row["instance_id"] not in world.true["instances_private"]
-    }
-    private = [one for one in world.true["instances_private"] if world.true["instance_state"][one] == "active"]
-    active = world.true["instances_by_state"]["active"]
-    assert world.mine("chutes_miner_private_gate_instances") == active - len(private)
-    held = {row["gpu_id"]: row["chute_id"] for row in world.raw["inventory"]}
-    earning = [gpu for gpu, state in world.true["gpu_state"].items() if state == "earning" and held[gpu] in public]
-    assert world.mine("chutes_miner_private_gate_gpus") == len(earning)
-    totals = [point["total_count"] for point in world.raw["unique_chute_history"]]
-    assert len(totals) == 169
-    assert world.mine("chutes_miner_average_active_gpus") == pytest.approx(sum(totals) / 169)
-
-
 async def test_images_with_any_error_are_errors(world: World) -> None:
-    true = dict(world.true["images_by_status"])
-    found = world.by("status", "chutes_images")
-    assert found == {
-        "built": true.pop("built and pushed"),
-        "pending": true.pop("pending build"),
-        "building": true.pop("building"),
-        "error": true.pop("error"),
-        "other": true.pop("none"),
-    }
-    assert true == {}
+    statuses = {"built and pushed": "built", "pending build": "pending", "none": "other"}
+    true = {statuses.get(status, status): images for status, images in world.true["images_by_status"].items()}
+    assert world.by("status", "chutes_images") == {"other": 0} | true
 
 
 async def test_all_chutes_are_exported(world: World) -> None:
@@ -399,55 +326,54 @@ async def test_all_chutes_are_exported(world: World) -> None:
 
 async def test_the_field_bounty_is_an_age(world: World) -> None:
     ages = world.by("chute_id", "chutes_chute_bounty_age_seconds")
-    assert ages.keys() == world.true["bounties"].keys()
-    for chute, bounty in world.true["bounties"].items():
-        age = world.recorded_at - bounty["created_at"]
+    # A bounty may belong to a chute that is gone.
+    assert ages.keys() == world.true["bounties"].keys() & {chute["chute_id"] for chute in world.raw["chutes"]}
+    for chute in ages:
+        age = world.recorded_at - world.true["bounties"][chute]["created_at"]
         # The number that is sent stops growing at 86400.
         assert ages[chute] == pytest.approx(min(age, (86400 - 100) / 3), abs=2)
-    assert max(ages.values()) > 20000
 
 
 async def test_open_bounties_have_their_age_and_their_boost(world: World) -> None:
+    true = world.true["bounties"]
     created = world.by("chute_id", "chutes_bounty_created_timestamp_seconds")
-    # The list may also have chutes that are gone.
-    assert created.items() >= {chute: one["created_at"] for chute, one in world.true["bounties"].items()}.items()
+    assert created.items() >= {chute: bounty["created_at"] for chute, bounty in true.items()}.items()
     boosts = world.by("chute_id", "chutes_bounty_boost_ratio")
     expires = world.by("chute_id", "chutes_bounty_expires_timestamp_seconds")
-    lifetimes = {3600, 86400}
     for chute, at in created.items():
         minutes = (world.recorded_at - at) / 60
         assert boosts[chute] == pytest.approx(min(1.1 + 0.4 * minutes / 180, 1.5), abs=1e-4)
-        assert min(abs(expires[chute] - at - lifetime) for lifetime in lifetimes) <= 2
-    raw = {row["chute_id"]: row["bounty_amount"] for row in world.raw["bounties"]}
-    shown = {row["chute_id"]: row["bounty"] for row in world.raw["chutes"] if row["bounty"] is not None}
-    assert all(abs(raw[chute] - amount) <= 6 for chute, amount in shown.items())
+    ends = {chute: bounty["expires_at_about"] for chute, bounty in true.items() if "expires_at_about" in bounty}
+    assert {chute: expires[chute] for chute in ends} == pytest.approx(ends, abs=10)
 
 
 async def test_instances_of_an_old_version_are_outdated(world: World) -> None:
     outdated = world.by("instance_id", "chutes_instance_outdated", hotkey=world.hotkey)
     assert outdated.keys() == world.true["instance_state"].keys()
-    assert [one for one, value in outdated.items() if value] == world.true["instances_of_old_version"]
-    (update,) = world.raw["rolling_updates"]
-    (version,) = (row["version"] for row in world.raw["chutes"] if row["chute_id"] == update["chute_id"])
-    # The version that is replaced need not be the one before.
-    assert update["new_version"] == version
-    assert update["old_version"] not in {row["version"] for row in world.raw["instances"]}
+    assert {one for one, value in outdated.items() if value} == set(world.true["instances_of_old_version"])
 
 
-async def test_the_maintenance_window_tells_which_servers_need_the_upgrade(world: World) -> None:
+async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_its_target(world: World) -> None:
     true = world.true["in_maintenance_window"]
     assert world.mine("chutes_maintenance_window_info", target_version=true["target"]) == 1
-    start = world.mine("chutes_maintenance_window_start_timestamp_seconds")
-    end = world.mine("chutes_maintenance_window_end_timestamp_seconds")
-    assert start is not None
-    assert end is not None
-    assert start < world.recorded_at < end
+    assert world.mine("chutes_maintenance_window_open") == true.get("window_open", True)
     needed = world.by("server_id", "chutes_server_upgrade_needed", hotkey=world.hotkey)
     assert {server for server, value in needed.items() if value} == set(true["servers_needing_upgrade"])
     held = world.by("server_id", "chutes_server_in_maintenance", hotkey=world.hotkey)
-    assert [server for server, value in held.items() if value] == world.true["servers_in_maintenance"]
+    assert {server for server, value in held.items() if value} == set(world.true["servers_in_maintenance"])
     assert world.mine("chutes_maintenance_slots_in_use") == len(world.true["servers_in_maintenance"])
     assert {server for server, tee in tee_servers(world).items() if tee} == needed.keys() == held.keys()
+
+
+async def test_versions_of_tee_servers_are_compared_with_what_boots_and_launches(world: World) -> None:
+    if "servers_that_cannot_boot" not in world.true:
+        pytest.skip("a world of May 2026")
+    accepted = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey)
+    cannot_boot = {server["server_id"] for server in world.true["servers_that_cannot_boot"]}
+    assert {server for server, value in accepted.items() if not value} == cannot_boot
+    refused = world.by("server_id", "chutes_server_launches_refused", hotkey=world.hotkey)
+    assert {server for server, value in refused.items() if value} == set(world.true["legacy_tee_servers"])
+    assert {server for server, tee in tee_servers(world).items() if tee} == accepted.keys() == refused.keys()
 
 
 def tee_servers(world: World) -> dict[str, bool]:
@@ -464,10 +390,6 @@ async def test_room_for_instances_follows_from_the_active_ones_and_the_target(wo
         assert scalable[chute] == (allowance > 0)
         if chute in targets:
             assert max(0, targets[chute] - active[chute]) == allowance
-    assert {0} < set(allowances.values())
-    disabled = {row["chute_id"] for row in world.raw["chutes"] if row.get("disabled")}
-    # The service refuses these whatever it allows.
-    assert any(allowances[chute] > 0 for chute in disabled & allowances.keys())
     newest = world.page[series("chutes_autoscaler_timestamp_seconds")]
     assert 0 < world.recorded_at - newest < 3600
 

@@ -1,7 +1,7 @@
 """A typed client for the Chutes miner API, usable on its own.
 
 async with ChutesClient() as client:
-    answer = await client.metagraph()
+    answer = await client.fetch(METAGRAPH)
 """
 
 from chutes_exporter.api.client import Answer, ChutesClient, ClientSetupError

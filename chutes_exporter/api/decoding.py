@@ -16,6 +16,7 @@ import msgspec
 
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.records import (
+    HeldGpu,
     MaintenancePolicy,
     MaintenanceServer,
     MaintenanceWindow,
@@ -26,12 +27,13 @@ from chutes_exporter.api.records import (
     Server,
     ServerGpu,
     Stats,
-    StatsWindow,
+    SupportedGpu,
+    UnixTime,
     decode_hook,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Sized
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -39,32 +41,39 @@ Body = bytes | bytearray
 
 MAX_LINE_BYTES = 1024 * 1024
 """Longest record of a stream. A chute contains its whole code and readme, tens of KB."""
-MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Largest JSON answer. 77,000 stats records (256 miners on 2,000 chutes) are 44 MB."""
-_AT_ONCE_BYTES = 1_000_000
-"""Longest list that is decoded by one call, which takes 2 ms."""
-MAX_LIST_COMMAS = 500_000
-"""Most commas in a list that is read record by record. 26,000 stats records have 260,000."""
 MAX_STREAM_BYTES = 512 * 1024 * 1024
-"""Longest stream. 2,000 chutes are about 100 MB."""
-MAX_STREAM_LINES = 1_000_000
-MAX_CSV_LINES = 5_000_000
-"""Maximum lines of a CSV. 10,000 instances whose multipliers change every hour have 1.9 million lines in 8 days."""
-MAX_RECORDS = 50_000
-"""Maximum records of a list or stream, except stats per chute. The largest planned list has 10,000."""
+"""Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB."""
+MAX_STREAM_LINES = 5_000_000
+"""Maximum lines of a stream. 10,000 instances whose multipliers change every hour have 1.9 million lines in 8 days."""
 MAX_REJECTED = 10_000
 
 MAX_PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
 
-# Memory of a JSON value at most: a key and a number in a dictionary that is read twice.
-_BYTES_PER_VALUE = 384
-# Memory of a record's field at most, without its text: a reference and the head of a string.
-_BYTES_PER_FIELD = 64
-_BYTES_PER_RECORD = 32
+_BYTES_PER_WIDE_CHARACTER = 4
+_BYTES_PER_VALUE = 16
+_BYTES_PER_RECORD = 128
 
 # msgspec raises RecursionError for deeply nested JSON.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+encode = msgspec.json.Encoder(enc_hook=str).encode
+"""Returns the JSON of a record."""
+
+
+def memory_of(text: Body) -> int:
+    """Estimate the memory in bytes that the records of a JSON text take.
+
+    Usually this is the length of the text. It is more if the text has many short values or records, or a character
+    that needs more than one byte: Python then stores the whole string with up to four bytes for each character.
+    """
+    plain = text.isascii() and b"\\u" not in text
+    return max(
+        len(text) if plain else _BYTES_PER_WIDE_CHARACTER * len(text),
+        _BYTES_PER_VALUE * text.count(b","),
+        _BYTES_PER_RECORD * text.count(b"{"),
+    )
 
 
 async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:
@@ -130,21 +139,10 @@ class Shape(Generic[T]):
 
     Args:
         read: Decodes the body and counts its records in the tally. Raises msgspec's errors for another shape.
-        record: The type of the records. None if the answer contains other lists or dictionaries.
     """
 
-    def __init__(self, read: Callable[[Body, Tally], T], record: type[Record] | None = None) -> None:
+    def __init__(self, read: Callable[[Body, Tally], T]) -> None:
         self._read = read
-        self._record = record
-
-    def memory(self, body: Body) -> int:
-        """Return the maximum memory in bytes for decoding a body, in addition to the body."""
-        # Python stores text that has a wide character with four bytes for each character.
-        text = len(body) if body.isascii() else 4 * len(body)
-        if self._record is None:
-            return text + _BYTES_PER_VALUE * (body.count(b",") + body.count(b"{"))
-        fields = len(self._record.__struct_fields__)
-        return text + (_BYTES_PER_RECORD + _BYTES_PER_FIELD * fields) * body.count(b"{")
 
     def decode(self, body: Body, tally: Tally) -> T:
         """Decode a whole body.
@@ -163,42 +161,27 @@ class Shape(Generic[T]):
         return value
 
 
-def _raw_list(body: Body | msgspec.Raw) -> list[msgspec.Raw]:
-    """Split a JSON list. Refuse a list with so many parts that it would take much memory."""
-    if bytes(body).count(b",") > MAX_LIST_COMMAS:
-        raise TooLargeError("the list is too long, and not all of it can be read", status=200)
-    return msgspec.json.decode(body, type=list[msgspec.Raw])
-
-
 class ListReader(Generic[R]):
     """Decodes a JSON list of records and leaves out those that cannot be read."""
 
     def __init__(self, record: type[R]) -> None:
-        self._all = msgspec.json.Decoder(list[record], dec_hook=decode_hook)  # type: ignore[valid-type]
+        self._all = msgspec.json.Decoder(list[record], dec_hook=decode_hook)  # type: ignore[valid-type] # a variable
         self._each: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
 
     def __call__(self, body: Body | msgspec.Raw, tally: Tally) -> list[R]:
         """Return the records that can be read."""
-        size = memoryview(body).nbytes
-        if size <= _AT_ONCE_BYTES or bytes(body).count(b",") > MAX_LIST_COMMAS:
-            with suppress(*_UNREADABLE):
-                records: list[R] = self._all.decode(body)
-                tally.accepted += len(records)
-                return records
-        # One by one, because some cannot be read, or because the event loop stands still while msgspec decodes a list.
+        with suppress(*_UNREADABLE):
+            records: list[R] = self._all.decode(body)
+            tally.accepted += len(records)
+            return records
         records = []
-        for raw in _raw_list(body):
+        for raw in msgspec.json.decode(body, type=list[msgspec.Raw]):
             try:
                 records.append(self._each.decode(raw))
             except _UNREADABLE as error:
                 tally.reject(error)
         tally.accepted += len(records)
         return records
-
-
-def _check_count(records: Sized) -> None:
-    if len(records) > MAX_RECORDS:
-        raise TooLargeError(f"the answer has more than {MAX_RECORDS} records", status=200)
 
 
 def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
@@ -212,12 +195,11 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
 
     def read(body: Body, tally: Tally) -> list[R]:
         records = reader(body, tally)
-        _check_count(records)
         if never_empty and not (records or tally.rejected):
             raise CutOffError("the list is empty", status=200)
         return records
 
-    return Shape(read, record)
+    return Shape(read)
 
 
 def one(record: type[R]) -> Shape[R]:
@@ -251,12 +233,6 @@ _read_server_gpus = ListReader(ServerGpu)
 
 
 def _servers(body: Body, tally: Tally) -> list[Server]:
-    servers = _all_servers(body, tally)
-    _check_count(servers)
-    return servers
-
-
-def _all_servers(body: Body, tally: Tally) -> list[Server]:
     raw_servers = msgspec.json.decode(body, type=_ServersBody).servers
     attempt = Tally()
     servers = _read_servers(raw_servers, attempt)
@@ -265,7 +241,7 @@ def _all_servers(body: Body, tally: Tally) -> list[Server]:
         return servers
     # At least one server cannot be read as a whole: decode its GPUs one by one.
     servers = []
-    for raw in _raw_list(raw_servers):
+    for raw in msgspec.json.decode(raw_servers, type=list[msgspec.Raw]):
         try:
             fields = msgspec.structs.asdict(_read_server.decode(raw))
             gpus: msgspec.Raw = fields.pop("gpus")
@@ -283,8 +259,66 @@ def servers_body() -> Shape[list[Server]]:
     return Shape(_servers)
 
 
+class _SupportedGpu(msgspec.Struct):
+    hourly_rate: float | None = None
+
+
+def _supported_gpus(body: Body, tally: Tally) -> list[SupportedGpu]:
+    raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    gpus = [SupportedGpu(gpu, model.hourly_rate) for gpu, model in _values(raw, _SupportedGpu, tally).items()]
+    tally.accepted += len(gpus)
+    return gpus
+
+
+def supported_gpus_body() -> Shape[list[SupportedGpu]]:
+    """Make the shape of ``{model: {"hourly_rate": ...}}``."""
+    return Shape(_supported_gpus)
+
+
+class _HeldGpuChute(msgspec.Struct):
+    chute_id: str
+    instance_id: str
+    activated_at: UnixTime | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _HeldGpu(msgspec.Struct):
+    gpu: str
+    chute: _HeldGpuChute
+    server_id: str | None = None
+
+
+class _MinerGpus(msgspec.Struct):
+    provisioned: list[msgspec.Raw] = []
+
+
+_read_held_gpu: msgspec.json.Decoder[_HeldGpu] = msgspec.json.Decoder(_HeldGpu, dec_hook=decode_hook)
+
+
+def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
+    gpus: list[HeldGpu] = []
+    for hotkey, miner in msgspec.json.decode(body, type=dict[str, _MinerGpus]).items():
+        for raw in miner.provisioned:
+            try:
+                held = _read_held_gpu.decode(raw)
+            except _UNREADABLE as error:
+                tally.reject(error)
+                continue
+            chute = held.chute
+            gpus.append(
+                HeldGpu(hotkey, held.gpu, held.server_id, chute.chute_id, chute.instance_id, chute.activated_at)
+            )
+    tally.accepted += len(gpus)
+    return gpus
+
+
+def held_gpus_body() -> Shape[list[HeldGpu]]:
+    """Make the shape of ``{hotkey: {"provisioned": [...]}}``. A GPU that cannot be read costs only itself."""
+    return Shape(_held_gpus)
+
+
 class _MaintenanceBody(msgspec.Struct):
     active_window: MaintenanceWindow | msgspec.UnsetType | None = msgspec.UNSET
+    window_open: bool | None = None
     current_slots: float | None = None
     servers: msgspec.Raw = _NULL
 
@@ -298,9 +332,8 @@ def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
     servers = None if _is_null(found.servers) else _read_maintenance_servers(found.servers, tally)
     if found.active_window is msgspec.UNSET and found.current_slots is None and servers is None:
         raise msgspec.ValidationError("the answer has no maintenance policy")
-    _check_count(servers or ())
     tally.accepted += 1
-    return MaintenancePolicy(found.active_window, found.current_slots, servers)
+    return MaintenancePolicy(found.active_window, found.window_open, found.current_slots, servers)
 
 
 def maintenance_body() -> Shape[MaintenancePolicy]:
@@ -310,7 +343,6 @@ def maintenance_body() -> Shape[MaintenancePolicy]:
 
 class _WindowBody(msgspec.Struct):
     instance_stats: msgspec.Raw = _NULL
-    compute_units: msgspec.Raw = _NULL
 
 
 class _StatsBody(msgspec.Struct):
@@ -326,17 +358,10 @@ def _is_null(raw: msgspec.Raw) -> bool:
     return memoryview(raw).nbytes == len(b"null") and bytes(raw) == b"null"
 
 
-def _window(body: _WindowBody | None, tally: Tally) -> StatsWindow | None:
-    if body is None:
+def _window(body: _WindowBody | None, tally: Tally) -> list[MinerStats] | None:
+    if body is None or _is_null(body.instance_stats):
         return None
-    if not _is_null(body.instance_stats):
-        return StatsWindow(_read_miner_stats(body.instance_stats, tally), complete=True)
-    if not _is_null(body.compute_units):
-        # The shape of 2025. Only compute_units means the same as today.
-        records = _read_miner_stats(body.compute_units, tally)
-        kept = [MinerStats(r.miner_hotkey, r.chute_id, compute_units=r.compute_units) for r in records]
-        return StatsWindow(kept, complete=False)
-    return None
+    return _read_miner_stats(body.instance_stats, tally)
 
 
 def _stats(body: Body, tally: Tally) -> Stats:
@@ -351,21 +376,9 @@ def _stats(body: Body, tally: Tally) -> Stats:
     return stats
 
 
-class _StatsShape(Shape[Stats]):
-    def memory(self, body: Body) -> int:
-        # Only one of the lists of a window is read.
-        try:
-            parsed = msgspec.json.decode(body, type=_StatsBody)
-        except _UNREADABLE:
-            return 0
-        windows = [window for window in (parsed.past_hour, parsed.past_day, parsed.all) if window is not None]
-        lists = [one.compute_units if _is_null(one.instance_stats) else one.instance_stats for one in windows]
-        return sum(super(_StatsShape, self).memory(bytes(records)) for records in lists)
-
-
 def stats_body() -> Shape[Stats]:
-    """Make the shape of the stats, including the shape of 2025."""
-    return _StatsShape(_stats, MinerStats)
+    """Make the shape of the stats."""
+    return Shape(_stats)
 
 
 class _ScoresBody(msgspec.Struct):
@@ -385,8 +398,6 @@ def _values(raw: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, A
 
 def _scores(body: Body, tally: Tally) -> Scores:
     parsed = msgspec.json.decode(body, type=_ScoresBody)
-    _check_count(parsed.final_scores)
-    _check_count(parsed.raw_values or ())
     scores = Scores(
         raw=_values(parsed.raw_values or {}, RawScore | None, tally),
         shares=_values(parsed.final_scores, float | None, tally),
@@ -413,15 +424,12 @@ class StreamShape(Generic[R]):
         self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
         self._may_be_empty = may_be_empty
 
-    async def decode(
-        self, chunks: AsyncIterable[bytes], tally: Tally, take: Callable[[int], None] | None = None
-    ) -> AsyncIterator[R]:
+    async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
         """Yield records as their lines arrive.
 
         Args:
             chunks: The body.
             tally: Counts the records.
-            take: Called with the change in bytes of the memory for the unfinished line.
 
         Raises:
             CutOffError: The stream is empty without saying so, or ends inside a record.
@@ -429,7 +437,7 @@ class StreamShape(Generic[R]):
             TooLargeError: A line or the stream is too large.
         """
         no_items = False
-        async for line, terminated in _lines(chunks, take or (lambda _size: None), MAX_STREAM_LINES):
+        async for line, terminated in _lines(chunks):
             if line.startswith(b":"):  # a comment, in the grammar of event streams
                 continue
             payload = line.removeprefix(b"data:").strip()
@@ -444,8 +452,6 @@ class StreamShape(Generic[R]):
                 tally.reject(error)
                 continue
             tally.accepted += 1
-            if tally.accepted > MAX_RECORDS:
-                raise TooLargeError(f"the stream has more than {MAX_RECORDS} records")
             yield record
         tally.require_most()
         if not (tally.accepted or no_items or self._may_be_empty):
@@ -463,15 +469,12 @@ class CsvShape(StreamShape[R]):
         super().__init__(record, may_be_empty=True)
         self._record = record
 
-    async def decode(
-        self, chunks: AsyncIterable[bytes], tally: Tally, take: Callable[[int], None] | None = None
-    ) -> AsyncIterator[R]:
+    async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
         """Yield records as their lines arrive.
 
         Args:
             chunks: The body.
             tally: Counts the records.
-            take: Called with the change in bytes of the memory for the unfinished line.
 
         Raises:
             CutOffError: The body is empty, or ends inside a line.
@@ -479,7 +482,7 @@ class CsvShape(StreamShape[R]):
             TooLargeError: A line or the body is too large.
         """
         columns: list[str] = []
-        async for line, terminated in _lines(chunks, take or (lambda _size: None), MAX_CSV_LINES):
+        async for line, terminated in _lines(chunks):
             if not terminated:
                 raise CutOffError("the list ends inside a line", status=200)
             if not columns:
@@ -501,31 +504,23 @@ class CsvShape(StreamShape[R]):
         tally.require_most()
 
 
-async def _lines(
-    chunks: AsyncIterable[bytes], take: Callable[[int], None], max_lines: int
-) -> AsyncIterator[tuple[bytes, bool]]:
+async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
     """Yield non-empty lines, and for each whether it was terminated."""
     # A bytearray grows in place, so a long line in small chunks takes linear time.
     pending = bytearray()
-    total = count = taken = 0
+    total = count = 0
     async for chunk in chunks:
         total += len(chunk)
         first, *more = chunk.split(b"\n")
         count += len(more)
-        if total > MAX_STREAM_BYTES or count > max_lines:
-            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes or {max_lines} lines")
+        if total > MAX_STREAM_BYTES or count > MAX_STREAM_LINES:
+            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes or {MAX_STREAM_LINES} lines")
         pending += first
-        _check_length(pending)
+        if len(pending) > MAX_LINE_BYTES:
+            raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")
         for line in more:
             if stripped := bytes(pending).strip():
                 yield stripped, True
             pending = bytearray(line)
-        take(len(pending) - taken)
-        taken = len(pending)
     if stripped := bytes(pending).strip():
         yield stripped, False
-
-
-def _check_length(line: bytearray) -> None:
-    if len(line) > MAX_LINE_BYTES:
-        raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")

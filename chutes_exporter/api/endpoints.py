@@ -1,4 +1,4 @@
-"""The sixteen endpoints of the Miner API Reference, and four others of the same service that miners need."""
+"""The sixteen endpoints of the Miner API Reference, and others of the same service that miners need."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from chutes_exporter.api.decoding import (
     CsvShape,
     Shape,
     StreamShape,
+    held_gpus_body,
     list_of,
     maintenance_body,
     one,
     scores_body,
     servers_body,
     stats_body,
+    supported_gpus_body,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.keys import Purpose
+
+MB = 1_000_000
 
 T = TypeVar("T")
 R = TypeVar("R", bound=r.Record)
@@ -40,6 +44,8 @@ class Endpoint(Generic[T]):
         method: The HTTP method.
         query: Query parameters of every request.
         purpose: The word that ends the signed message.
+        max_bytes: Limit of an answer: of the body, or of the records that are kept of a stream. All answers together
+            must fit into 512 MB, with an older answer beside each.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Endpoint(Generic[T]):
     method: Literal["GET", "DELETE"] = "GET"
     query: Mapping[str, str] | None = None
     purpose: Purpose = "miner"
+    max_bytes: int = MB
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.path}>"
@@ -63,28 +70,38 @@ def _stream(
     signed: bool = True,
     may_be_empty: bool = False,
     query: Mapping[str, str] | None = None,
+    max_bytes: int = 4 * MB,
 ) -> Endpoint[list[R]]:
     shape: StreamShape[R] = StreamShape(record, may_be_empty=may_be_empty)
-    return Endpoint(name, f"/miner/{name}/", shape, signed, scope, query=query)
+    return Endpoint(name, f"/miner/{name}/", shape, signed, scope, query=query, max_bytes=max_bytes)
 
 
-CHUTES = _stream("chutes", r.Chute, scope="platform")
+# The limits are at least three times what an answer takes with 2,000 chutes, 10,000 active instances and a miner with
+# 1,000 GPUs and 1,000 instances. Stats of each chute have up to 90,000 records, each sent twice: 44 MB.
+CHUTES = _stream("chutes", r.Chute, scope="platform", max_bytes=16 * MB)
 IMAGES = _stream("images", r.Image, scope="platform")
 NODES = _stream("nodes", r.Node, scope="signer", may_be_empty=True)
-SERVERS = Endpoint("servers", "/miner/servers/", servers_body(), signed=True, scope="signer")
+SERVERS = Endpoint("servers", "/miner/servers/", servers_body(), signed=True, scope="signer", max_bytes=4 * MB)
 INSTANCES = _stream("instances", r.Instance, scope="signer", query={"explicit_null": "true"})
 # Usually no job waits on the whole platform.
-JOBS = _stream("jobs", r.Job, scope="platform", may_be_empty=True)
+JOBS = _stream("jobs", r.Job, scope="platform", may_be_empty=True, max_bytes=16 * MB)
 RELEASE_JOB: Endpoint[None] = Endpoint(
     "release_job", "/miner/jobs/{job_id}", None, signed=True, scope="signer", method="DELETE"
 )
-INVENTORY = Endpoint("inventory", "/miner/inventory", list_of(r.InventoryItem), signed=True, scope="signer")
+INVENTORY = Endpoint(
+    "inventory", "/miner/inventory", list_of(r.InventoryItem), signed=True, scope="signer", max_bytes=4 * MB
+)
 METRICS = _stream("metrics", r.ChuteMetrics, scope="platform", signed=False)
 ACTIVE_INSTANCES = Endpoint(
-    "active_instances", "/miner/active_instances/", list_of(r.ActiveInstance), signed=True, scope="platform"
+    "active_instances",
+    "/miner/active_instances/",
+    list_of(r.ActiveInstance),
+    signed=True,
+    scope="platform",
+    max_bytes=8 * MB,
 )
 CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", one(r.Chute), signed=True, scope="platform")
-STATS = Endpoint("stats", "/miner/stats", stats_body(), signed=False, scope="platform")
+STATS = Endpoint("stats", "/miner/stats", stats_body(), signed=False, scope="platform", max_bytes=48 * MB)
 SCORES = Endpoint("scores", "/miner/scores", scores_body(), signed=False, scope="platform")
 UNIQUE_CHUTE_HISTORY = Endpoint(
     "unique_chute_history",
@@ -101,7 +118,7 @@ METAGRAPH = Endpoint(
 )
 
 UTILIZATION = Endpoint(
-    "utilization", "/chutes/utilization", list_of(r.ChuteUtilization), signed=False, scope="platform"
+    "utilization", "/chutes/utilization", list_of(r.ChuteUtilization), signed=False, scope="platform", max_bytes=8 * MB
 )
 BOUNTIES = Endpoint("bounties", "/bounties/", list_of(r.Bounty), signed=False, scope="platform")
 ROLLING_UPDATES = Endpoint(
@@ -110,10 +127,40 @@ ROLLING_UPDATES = Endpoint(
 MAINTENANCE = Endpoint(
     "maintenance", "/servers/maintenance/policy", maintenance_body(), signed=True, scope="signer", purpose="tee"
 )
-
+HELD_GPUS = Endpoint(
+    "held_gpus",
+    "/nodes/",
+    held_gpus_body(),
+    signed=False,
+    scope="platform",
+    query={"detailed": "true"},
+    max_bytes=8 * MB,
+)
+MINER_GPUS = Endpoint(
+    "miner_gpus",
+    "/nodes/",
+    held_gpus_body(),
+    signed=False,
+    scope="miner",
+    query={"detailed": "true"},
+    max_bytes=4 * MB,
+)
+SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", supported_gpus_body(), signed=False, scope="platform")
+TEE_MEASUREMENTS = Endpoint(
+    "tee_measurements",
+    "/servers/tee/measurements",
+    list_of(r.TeeMeasurement, never_empty=True),
+    signed=False,
+    scope="platform",
+)
 
 COMPUTE_HISTORY: Endpoint[list[r.ComputeRecord]] = Endpoint(
-    "compute_history", "/instances/compute_history_csv", CsvShape(r.ComputeRecord), signed=False, scope="platform"
+    "compute_history",
+    "/instances/compute_history_csv",
+    CsvShape(r.ComputeRecord),
+    signed=False,
+    scope="platform",
+    max_bytes=128 * MB,
 )
 
 
@@ -143,6 +190,10 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     BOUNTIES,
     ROLLING_UPDATES,
     MAINTENANCE,
+    HELD_GPUS,
+    MINER_GPUS,
+    SUPPORTED_GPUS,
+    TEE_MEASUREMENTS,
 )
 
 ON_REQUEST: tuple[Endpoint[Any], ...] = (COMPUTE_HISTORY,)

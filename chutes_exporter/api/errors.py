@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from chutes_exporter.duration import human_duration
-
 _LONG_HEX = re.compile(r"[0-9a-fA-F]{64,}")
 
 
@@ -22,15 +20,24 @@ class ApiError(Exception):
         detail: A short description without secrets.
         status: The HTTP status, if there was one.
         advice: Replaces the default advice of the class.
+        retry_after: Seconds to wait according to the service, or None.
     """
 
     reason: ClassVar[str] = "error"
     """A short stable word for metrics and machine-readable output."""
     advice: str = "Look at the exporter's log."
 
-    def __init__(self, detail: str, *, status: int | None = None, advice: str | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int | None = None,
+        advice: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(scrub(detail))
         self.status = status
+        self.retry_after = retry_after
         if advice is not None:
             self.advice = advice
 
@@ -73,40 +80,17 @@ class NotFoundError(ApiError):
 
 
 class RateLimitedError(ApiError):
-    """429: too many requests.
-
-    Attributes:
-        retry_after: Seconds to wait according to the service, or None.
-    """
+    """429: too many requests."""
 
     reason = "rate_limited"
-
-    def __init__(self, detail: str, *, status: int | None = None, retry_after: float | None = None) -> None:
-        wait = "a while" if retry_after is None else human_duration(retry_after)
-        super().__init__(detail, status=status, advice=f"Wait {wait}. If this continues, scrape less often.")
-        self.retry_after = retry_after
+    advice = "Wait a while. If this continues, scrape less often."
 
 
 class UnavailableError(ApiError):
-    """The service cannot be reached or returns 5xx.
-
-    Attributes:
-        retry_after: Seconds to wait according to the service, or None.
-    """
+    """The service cannot be reached or returns 5xx."""
 
     reason = "unavailable"
     advice = "The API is down, or this machine cannot reach it. Check the network and --api.url."
-
-    def __init__(
-        self,
-        detail: str,
-        *,
-        status: int | None = None,
-        advice: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(detail, status=status, advice=advice)
-        self.retry_after = retry_after
 
 
 class TimedOutError(ApiError):

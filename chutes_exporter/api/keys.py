@@ -23,10 +23,6 @@ Purpose = Literal["miner", "tee"]
 
 _PUBLIC_KEY_BYTES = 32
 _CHECKSUM_BYTES = 2
-_MAX_PREFIX_BYTES = 2
-_LONG_PREFIX = 64
-"""If the first byte is at least this, the network number has two bytes."""
-_PREFIX_END = 128
 _MAX_FILE_BYTES = 64 * 1024
 _SEED = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
 _ADDRESS_SHAPE = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,52}")
@@ -63,13 +59,10 @@ def public_key(address: str) -> bytes:
     # Check the length before decoding, which takes quadratic time.
     raw = base58.b58decode(address) if _ADDRESS_SHAPE.fullmatch(address) else b""
     body, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
-    prefix = _prefix(body)
-    if prefix is None or checksum != _checksum(body):
+    if not body or checksum != _checksum(body):
         raise HotkeyError(f"{_shown(address)} is not an SS58 address{_quotes_advice(address)}")
-    if prefix != SS58_PREFIX:
-        raise HotkeyError(
-            f"{_shown(address)} belongs to another network (prefix {prefix}): a Bittensor hotkey starts with 5"
-        )
+    if body[0] != SS58_PREFIX:
+        raise HotkeyError(f"{_shown(address)} belongs to another network: a Bittensor hotkey starts with 5")
     if len(body) != 1 + _PUBLIC_KEY_BYTES:
         raise HotkeyError(
             f"{_shown(address)} is not the address of a {_PUBLIC_KEY_BYTES}-byte key: use the SS58 address of a hotkey"
@@ -81,16 +74,6 @@ def address_of(public: bytes) -> str:
     """Return the SS58 address of a 32-byte public key on Bittensor."""
     body = bytes([SS58_PREFIX]) + public
     return base58.b58encode(body + _checksum(body)).decode("ascii")
-
-
-def _prefix(body: bytes) -> int | None:
-    """Return the network number at the start of an address, or None if there is none."""
-    if len(body) < _MAX_PREFIX_BYTES or body[0] >= _PREFIX_END:
-        return None
-    first, second = body[:_MAX_PREFIX_BYTES]
-    if first < _LONG_PREFIX:
-        return first
-    return (first & 0x3F) << 2 | second >> 6 | (second & 0x3F) << 8
 
 
 def _checksum(body: bytes) -> bytes:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 
 from msgspec import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from chutes_exporter.api.records import (
         ActiveInstance,
@@ -22,12 +24,14 @@ if TYPE_CHECKING:
         ChuteMetrics,
         ChuteUtilization,
         ComputeRecord,
+        HeldGpu,
         Instance,
         InventoryItem,
         Job,
         MetagraphNode,
         Node,
         RollingUpdate,
+        Server,
     )
 
     T = TypeVar("T", InventoryItem, Instance)
@@ -35,47 +39,44 @@ if TYPE_CHECKING:
 HOUR: Final = 3600.0
 WEEK: Final = 7 * 24 * HOUR
 U16: Final = 65535.0
-"""The chain stores incentive, consensus and trust as whole numbers from 0 to this, which stands for 1.0."""
+"""The chain stores incentive and consensus as whole numbers from 0 to this, which stands for 1.0."""
 SECURED_AFTER: Final = HOUR
 """Seconds after its activation from which a public instance keeps its score when it is deleted."""
-VERIFY_WITHIN: Final = 3.5 * HOUR
-"""Seconds after its creation in which an instance must be verified."""
-ACTIVATE_WITHIN: Final = 3 * HOUR
+ACTIVE_AFTER_CREATION: Final = 3.5 * HOUR
+"""Seconds after its creation in which an instance must become active."""
+ACTIVE_AFTER_VERIFICATION: Final = 3 * HOUR
 """Seconds after its verification in which an instance must become active."""
 
-GPU_HOURLY_RATES: Final = {
-    "3090": 0.25,
-    "4090": 0.4,
-    "5090": 0.7,
-    "a4000": 0.2,
-    "a4000_ada": 0.21,
-    "a5000": 0.25,
-    "a6000": 0.5,
-    "a6000_ada": 0.75,
-    "pro_6000": 1.8,
-    "l4": 0.25,
-    "a10": 0.25,
-    "a40": 0.5,
-    "l40": 0.55,
-    "l40s": 0.85,
-    "a100_40gb": 1.1,
-    "a100_40gb_sxm": 1.15,
-    "a100": 1.2,
-    "a100_sxm": 1.25,
-    "h100": 1.79,
-    "h100_nvl": 2.25,
-    "h100_sxm": 2.35,
-    "h800": 1.5,
-    "h20": 1.2,
-    "h200": 2.75,
-    "mi300x": 3.0,
-    "b200": 4.5,
-    "b300": 4.5,
-}
-"""The service's hourly rate of a GPU in USD, by the short name of its model: /nodes/supported in November
-2026. A more expensive GPU earns more, in proportion to its rate."""
-GPU_MODELS: Final = tuple(GPU_HOURLY_RATES)
-"""GPU models by the short names that the API uses."""
+GPU_MODELS: Final = (
+    "3090",
+    "4090",
+    "5090",
+    "a4000",
+    "a4000_ada",
+    "a5000",
+    "a6000",
+    "a6000_ada",
+    "pro_6000",
+    "l4",
+    "a10",
+    "a40",
+    "l40",
+    "l40s",
+    "a100_40gb",
+    "a100_40gb_sxm",
+    "a100",
+    "a100_sxm",
+    "h100",
+    "h100_nvl",
+    "h100_sxm",
+    "h800",
+    "h20",
+    "h200",
+    "mi300x",
+    "b200",
+    "b300",
+)
+"""GPU models by the short names that the API uses: /nodes/supported in November 2026."""
 
 DEMAND_FIELDS: Final = (
     "total_invocations",
@@ -87,7 +88,6 @@ DEMAND_FIELDS: Final = (
 """The fields of ``/miner/metrics/`` that come from the service's own monitoring."""
 
 _HERTZ_PER_KILOHERTZ: Final = 1e3
-_NO_REGION: Final = "n/a"
 _BOUNTY_AT_START: Final = 100
 _BOUNTY_PER_SECOND: Final = 3
 _LEAST_BOUNTY_BOOST: Final = 1.1
@@ -95,13 +95,12 @@ _MOST_BOUNTY_BOOST: Final = 1.5
 _BOUNTY_GROWS_FOR: Final = 3 * HOUR
 _CHUTES_GPU_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
 
-InstanceState = Literal["active", "starting", "disabled", "failed"]
+InstanceState = Literal["active", "starting", "disabled"]
 """State of an instance.
 
 - active: serves requests.
 - starting: was never active.
 - disabled: was active, and its miner disabled it.
-- failed: is not active and has a verification error. No deployment since 2025 reports one.
 """
 INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
 
@@ -135,23 +134,9 @@ def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
     return {hotkey: value / everything for hotkey, value in incentives.items() if value is not None}
 
 
-def consensus_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
-    """Return each seat's consensus, 0 to 1, by hotkey.
-
-    The result is empty for an answer of early 2025, in which the field was another value between 0 and 1.
-    """
-    if not any((node.incentive or 0) > 1 or (node.consensus or 0) > 1 for node in nodes):
-        return {}
-    return {node.hotkey: node.consensus / U16 for node in nodes if node.consensus is not None}
-
-
-def trust_ratios(nodes: Sequence[MetagraphNode]) -> dict[str, float]:
-    """Return each seat's trust, 0 to 1, by hotkey. Empty if no seat has any, which is so since 2026."""
-    largest = max((node.trust or 0.0 for node in nodes), default=0.0)
-    if largest <= 0:
-        return {}
-    unit = U16 if largest > 1 else 1.0
-    return {node.hotkey: node.trust / unit for node in nodes if node.trust is not None}
+def consensus_ratio(node: MetagraphNode) -> float | None:
+    """Return a seat's consensus, 0 to 1."""
+    return None if node.consensus is None else node.consensus / U16
 
 
 def instance_state(instance: Instance) -> InstanceState | None:
@@ -161,8 +146,6 @@ def instance_state(instance: Instance) -> InstanceState | None:
     if instance.active is None and instance.activated_at is not None:
         # `active` is null only before the first activation, so the two fields contradict each other.
         return None
-    if instance.verification_error:
-        return "failed"
     if instance.activated_at is UNSET:
         return None
     return "starting" if instance.activated_at is None else "disabled"
@@ -210,13 +193,17 @@ def secured_at(instance: Instance) -> float | None:
 
 
 def purged_at(instance: Instance) -> float | None:
-    """Return the time at which the service purges a starting instance. None for all other instances."""
-    if instance_state(instance) != "starting" or instance.verified is None:
+    """Return the time at which the service purges a starting instance. None for all other instances.
+
+    ``last_verified_at`` of a starting instance is the time of its first verification.
+    """
+    if instance_state(instance) != "starting" or instance.verified is None or instance.created_at is None:
         return None
-    since, allowed = (
-        (instance.last_verified_at, ACTIVATE_WITHIN) if instance.verified else (instance.created_at, VERIFY_WITHIN)
-    )
-    return None if since is None else since + allowed
+    deadline = instance.created_at + ACTIVE_AFTER_CREATION
+    if not instance.verified:
+        return deadline
+    verified_at = instance.last_verified_at
+    return None if verified_at is None else min(deadline, verified_at + ACTIVE_AFTER_VERIFICATION)
 
 
 def inventory_states(
@@ -280,22 +267,27 @@ def job_state(job: Job) -> JobState | None:
     return "waiting" if job.miner_hotkey is None else "stuck"
 
 
-def units_per_gpu_second(chute: Chute, model: str) -> float | None:
+def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
     """Return the compute units that a second of one GPU earns in an instance of a chute started now.
 
     The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU earns more, in
-    proportion to its hourly rate. If the rate of a model is unknown, the result is a minimum.
+    proportion to its hourly rate.
 
     Args:
         chute: A chute.
         model: The GPU's model, which the chute allows.
+        rates: Hourly rates in USD by model. A chute that allows one model needs none.
     """
     selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
     if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
         return None
-    rates = [GPU_HOURLY_RATES[one] for one in selector.supported_gpus or () if one in GPU_HOURLY_RATES]
-    cheapest = min(rates, default=1.0)
-    return multiplier / selector.gpu_count * GPU_HOURLY_RATES.get(model, cheapest) / cheapest
+    models = set(selector.supported_gpus or ())
+    per_gpu = multiplier / selector.gpu_count
+    if models == {model}:
+        return per_gpu
+    if model not in models or not models <= rates.keys():
+        return None
+    return per_gpu * rates[model] / min(rates[name] for name in models)
 
 
 def bounty_age(chute: Chute) -> float | None:
@@ -390,20 +382,230 @@ def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
     The service measures each field of the demand separately. If that fails, it sends 0 for every chute. Only
     ``rate_limit_count`` may really be 0 for all chutes.
     """
-    zero = [field for field in (*DEMAND_FIELDS, "error_count") if not any(getattr(chute, field) for chute in chutes)]
     if demand_is_unknown(chutes):
-        return list(dict.fromkeys((*DEMAND_FIELDS, *zero)))
-    return [field for field in zero if field != "rate_limit_count"]
+        return list(DEMAND_FIELDS)
+    return [
+        field
+        for field in DEMAND_FIELDS
+        if field != "rate_limit_count" and not any(getattr(chute, field) for chute in chutes)
+    ]
+
+
+LaunchRefusal = Literal[
+    "not_registered",
+    "blacklisted",
+    "disabled",
+    "no_bounty",
+    "no_room",
+    "enough_starting",
+    "old_tee_server",
+    "tee_mismatch",
+    "in_maintenance",
+    "too_many_gpus",
+    "unknown",
+]
+"""Why a miner cannot launch a chute on a server.
+
+- not_registered, blacklisted: the miner may launch nothing.
+- disabled: the chute is disabled.
+- no_bounty: the chute is private and has neither an active instance nor a bounty.
+- no_room: the chute has as many active instances as the service wants.
+- enough_starting: the public TEE chute has enough active and starting instances.
+- old_tee_server: a TEE server of the miner is too old. The service then refuses all launches of newer TEE chutes.
+- tee_mismatch: the chute needs TEE and the server has none, or the other way round.
+- in_maintenance: the server holds an upgrade slot.
+- too_many_gpus: an instance needs more GPUs of the model than are free on the server.
+- unknown: an answer lacks what decides.
+"""
+LAUNCH_REFUSALS: Final[tuple[LaunchRefusal, ...]] = get_args(LaunchRefusal)
+_PRIVATE_FACTORS: Final = frozenset({"private", "private_tee", "integrated_subnet"})
+_OLDEST_TEE_SERVER: Final = (0, 2, 1)
+_NEWER_CHUTE: Final = (0, 6, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchMiner:
+    """A miner that wants to launch an instance. An unknown value is None.
+
+    Attributes:
+        registered: Whether it has a seat.
+        blacklisted: Whether it is blacklisted.
+        old_tee_server: Whether one of its TEE servers is too old (:func:`is_old_tee_server`).
+        runs_tee: Whether it has an active instance of a TEE chute.
+    """
+
+    registered: bool | None
+    blacklisted: bool | None
+    old_tee_server: bool | None
+    runs_tee: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchServer:
+    """A server that may hold the instance. An unknown value is None.
+
+    Attributes:
+        tee: Whether it has TEE.
+        in_maintenance: Whether it holds an upgrade slot.
+        free_gpus: GPUs of the wanted model that are verified and in no instance.
+    """
+
+    tee: bool | None
+    in_maintenance: bool | None
+    free_gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChuteInstances:
+    """The instances of a chute on all miners, and the number that the service wants. An unknown value is None.
+
+    Attributes:
+        active: Active instances.
+        starting: Instances that were never active.
+        target: Wanted active instances. 0 if the service has no target for a private chute.
+    """
+
+    active: float | None
+    starting: float | None
+    target: float | None
+
+
+def chute_instances(
+    chute: Chute, utilization: ChuteUtilization | None, active: AbstractSet[str], held: Iterable[HeldGpu] | None
+) -> ChuteInstances:
+    """Return the instances of a chute and its target.
+
+    Args:
+        chute: The chute.
+        utilization: The autoscaler's record of the chute, None if it has none.
+        active: Ids of the active instances of the chute.
+        held: The GPUs that instances of the chute hold. None if they are unknown.
+    """
+    starting: float | None = None
+    others: int | None = None
+    if held is not None:
+        activated = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
+        others = len(activated)
+        starting = None if UNSET in activated.values() else sum(1 for time in activated.values() if time is None)
+    if utilization is not None:
+        not_active = starting_instances(utilization)
+        # The list of GPUs may be older.
+        if not_active is not None and (starting is None or starting > not_active):
+            starting = not_active if starting is not None or not_active <= 0 else None
+        return ChuteInstances(utilization.active_instance_count, starting, _launch_target(utilization))
+    if follows_private_rules(chute):
+        target: float | None = 0
+    else:
+        # Without a target, the service takes the present number of instances, disabled ones included.
+        target = None if others is None else len(active) + others
+    return ChuteInstances(len(active), starting, target)
+
+
+def _launch_target(utilization: ChuteUtilization) -> float | None:
+    """Return the target that a launch is measured against. Without an allowance, it is at most the active instances."""
+    active, allowance, logged = (
+        utilization.active_instance_count,
+        utilization.scale_allowance,
+        utilization.target_count,
+    )
+    if active is None or allowance is None:
+        return None
+    if allowance > 0:
+        return active + allowance
+    return None if logged is None else min(logged, active)
+
+
+def follows_private_rules(chute: Chute) -> bool | None:
+    """Return whether launches of a chute follow the rules of private chutes.
+
+    Chutes of the user ``chutes`` and old private ones follow the rules of public chutes. Their factors tell.
+    """
+    factors = chute.compute_multiplier_factors
+    return None if factors is None else not _PRIVATE_FACTORS.isdisjoint(factors)
+
+
+def is_old_tee_server(server: Server) -> bool | None:
+    """Return whether a TEE server is so old that the service refuses all launches of newer TEE chutes to its miner."""
+    if server.is_tee is None:
+        return None
+    if not server.is_tee:
+        return False
+    if server.version is UNSET:
+        return None
+    return server.version is None or _version(server.version) < _OLDEST_TEE_SERVER
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return the three numbers that begin a version, as the service compares them: zeros if there are not three."""
+    match = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", text, re.ASCII)
+    return tuple(map(int, match.groups())) if match else (0, 0, 0)
+
+
+def launch_refusal(
+    miner: LaunchMiner,
+    chute: Chute,
+    instances: ChuteInstances,
+    server: LaunchServer,
+    *,
+    bounty: bool,
+) -> LaunchRefusal | None:
+    """Return why a miner cannot launch an instance of a chute on a server now, or None if it can.
+
+    This follows the service's answer to ``GET /instances/launch_config``, and the checks when the instance is claimed.
+
+    Args:
+        miner: The miner.
+        chute: The chute.
+        instances: Its instances on all miners.
+        server: The server.
+        bounty: Whether the chute has a bounty.
+    """
+    gpus = None if chute.node_selector is None else chute.node_selector.gpu_count
+    checks: dict[LaunchRefusal, bool | None] = {
+        "not_registered": None if miner.registered is None else not miner.registered,
+        "blacklisted": miner.blacklisted,
+        "disabled": None if chute.disabled is UNSET else bool(chute.disabled),
+        **_refused_by_room(miner, chute, instances, bounty=bounty),
+        "old_tee_server": _needs_newer_servers(chute) and miner.old_tee_server,
+        "tee_mismatch": None if None in (chute.tee, server.tee) else chute.tee != server.tee,
+        "in_maintenance": server.in_maintenance,
+        "too_many_gpus": None if gpus is None else gpus > server.free_gpus,
+    }
+    for reason, refused in checks.items():
+        if refused:
+            return reason
+    return "unknown" if None in checks.values() else None
+
+
+def _refused_by_room(
+    miner: LaunchMiner, chute: Chute, instances: ChuteInstances, *, bounty: bool
+) -> dict[LaunchRefusal, bool | None]:
+    active, starting, target = instances.active, instances.starting, instances.target
+    private = follows_private_rules(chute)
+    if private is None or active is None or target is None:
+        return {"unknown": None}
+    if private:
+        return {
+            "no_bounty": active == 0 and not bounty,
+            "no_room": 0 < target <= active,
+            # Without TEE, the service looks at the miner's past too, which no endpoint shows.
+            "unknown": None if not chute.tee and not miner.runs_tee else False,
+        }
+    enough = None if chute.tee is None or (chute.tee and starting is None) else False
+    if chute.tee and starting is not None:
+        enough = active + starting >= target + 1
+    return {"no_room": active >= target, "enough_starting": enough}
+
+
+def _needs_newer_servers(chute: Chute) -> bool | None:
+    if chute.tee is None or chute.chutes_version is UNSET:
+        return None
+    return chute.tee and _version(chute.chutes_version or "") >= _NEWER_CHUTE
 
 
 def clock_rate_hertz(node: Node) -> float | None:
     """Return a GPU's clock rate in hertz."""
     return None if node.clock_rate is None else node.clock_rate * _HERTZ_PER_KILOHERTZ
-
-
-def region(instance: Instance) -> str | None:
-    """Return the region of an instance, None for the "n/a" that the service sends since 2025."""
-    return None if instance.region == _NO_REGION else instance.region
 
 
 def nvidia_uuid(gpu_id: str) -> str | None:

@@ -46,7 +46,7 @@ class UnixTime(float):
 
 
 class AxonAddress(str):
-    """An IP address in its usual notation, parsed from decimal text (2025: from dotted text). Empty if unknown."""
+    """An IP address in its usual notation, parsed from decimal text. Empty if unknown."""
 
     __slots__ = ()
 
@@ -54,7 +54,7 @@ class AxonAddress(str):
     def parse(cls, text: str) -> AxonAddress:
         """Parse an address. "0" and invalid text give an empty address."""
         try:
-            number = int(text) if text.isascii() and text.isdecimal() else text
+            number = int(text)
             return cls(ipaddress.ip_address(number)) if number else cls()
         except ValueError:
             return cls()
@@ -74,7 +74,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class NodeSelector(Record, frozen=True):
-    """The GPUs that a chute needs. Source: ``node_selector`` of chutes and jobs."""
+    """The GPUs that a chute needs. Source: ``node_selector`` of chutes."""
 
     gpu_count: int | None = None
     min_vram_gb_per_gpu: float | None = None
@@ -87,6 +87,7 @@ class Chute(Record, frozen=True):
 
     ``effective_compute_multiplier`` and its factors apply to the cheapest GPU that the chute allows. ``bounty`` is a
     number that grows with the bounty's age (:func:`~chutes_exporter.api.meaning.bounty_age`), null without a bounty.
+    ``disabled`` and ``chutes_version`` are null in old rows.
     """
 
     chute_id: str
@@ -97,7 +98,7 @@ class Chute(Record, frozen=True):
     standard_template: str | None = None
     public: bool | None = None
     tee: bool | None = None
-    disabled: bool | None = None
+    disabled: Nullable[bool] = UNSET
     preemptible: bool | None = None
     concurrency: float | None = None
     boost: float | None = None
@@ -105,6 +106,7 @@ class Chute(Record, frozen=True):
     max_instances: float | None = None
     scaling_threshold: float | None = None
     shutdown_after_seconds: float | None = None
+    chutes_version: Nullable[str] = UNSET
     invocation_count: float | None = None
     node_selector: NodeSelector | None = None
     effective_compute_multiplier: float | None = None
@@ -160,13 +162,16 @@ class ServerGpu(Record, frozen=True):
 
 
 class Server(Record, frozen=True):
-    """A machine of the signing miner. Source: ``/miner/servers/``. Only ``server_id`` is unique."""
+    """A machine of the signing miner. Source: ``/miner/servers/``. Only ``server_id`` is unique.
+
+    ``version`` is that of the image at the last boot of a TEE server. It is null for a server that never booted one.
+    """
 
     server_id: str
     name: str | None = None
     ip: str | None = None
     is_tee: bool | None = None
-    version: str | None = None
+    version: Nullable[str] = UNSET
     maintenance_pending: bool | None = None
     created_at: UnixTime | None = None
     updated_at: UnixTime | None = None
@@ -177,26 +182,20 @@ class Instance(Record, frozen=True):
     """A chute that runs or starts on the signing miner's GPUs. Source: ``/miner/instances/``.
 
     ``hourly_rate`` is in USD per hour. ``activated_at`` is null until the first activation. Its miner disabled an
-    instance that has ``activated_at`` but is not ``active``. ``billed_to`` is null for public instances. Since 2025 the
-    service does not write ``last_queried_at`` and ``verification_error``. ``consecutive_failures`` is always 0, and
-    ``region`` is always "n/a".
+    instance that has ``activated_at`` but is not ``active``. ``billed_to`` is null for public instances.
     """
 
     instance_id: str
     chute_id: str | None = None
     version: str | None = None
-    region: str | None = None
     chutes_version: str | None = None
     active: bool | None = None
     verified: bool | None = None
     created_at: UnixTime | None = None
     activated_at: Nullable[UnixTime] = UNSET
     last_verified_at: UnixTime | None = None
-    last_queried_at: UnixTime | None = None
     stop_billing_at: UnixTime | None = None
     billed_to: Nullable[str] = UNSET
-    verification_error: str | None = None
-    consecutive_failures: float | None = None
     bounty: bool | None = None
     hourly_rate: float | None = None
     compute_multiplier: float | None = None
@@ -218,7 +217,6 @@ class Job(Record, frozen=True):
     miner_hotkey: Nullable[str] = UNSET
     compute_multiplier: float | None = None
     miner_history: list[str] | None = None
-    node_selector: NodeSelector | None = None
 
 
 class InventoryItem(Record, frozen=True):
@@ -237,14 +235,13 @@ class InventoryItem(Record, frozen=True):
 class ChuteMetrics(Record, frozen=True):
     """Demand for a chute over the past hour. Source: ``/miner/metrics/``. A chute without an instance is missing.
 
-    ``total_compute_time`` is in seconds, and ``utilization`` is a ratio that may exceed 1. ``error_count`` is always 0
-    since 2026. All values of the service's own monitoring are 0 if the monitoring fails.
+    ``total_compute_time`` is in seconds, and ``utilization`` is a ratio that may exceed 1. All values of the service's
+    own monitoring are 0 if the monitoring fails.
     """
 
     chute_id: str
     total_invocations: float | None = None
     total_compute_time: float | None = None
-    error_count: float | None = None
     rate_limit_count: float | None = None
     instance_count: float | None = None
     utilization: float | None = None
@@ -277,20 +274,10 @@ class MinerStats(Record, frozen=True):
     compute_units: float | None = None
 
 
-class StatsWindow(Record, frozen=True):
-    """The records of one window.
-
-    Attributes:
-        records: One for each miner, or for each miner and chute. A miner without compute in the window has none.
-        complete: False for the shape of 2025, which has only ``compute_units``.
-    """
-
-    records: list[MinerStats]
-    complete: bool
-
-
 class Stats(Record, frozen=True):
     """Sums over sliding windows. Source: ``/miner/stats``. A missing window is None.
+
+    A window has a record for each miner, or for each miner and chute. A miner without compute in the window has none.
 
     Attributes:
         hour: ``past_hour``.
@@ -298,9 +285,9 @@ class Stats(Record, frozen=True):
         week: ``all``, which covers 7 days despite its name.
     """
 
-    hour: StatsWindow | None
-    day: StatsWindow | None
-    week: StatsWindow | None
+    hour: list[MinerStats] | None
+    day: list[MinerStats] | None
+    week: list[MinerStats] | None
 
 
 class RawScore(Record, frozen=True):
@@ -409,8 +396,35 @@ class RollingUpdate(Record, frozen=True):
     started_at: UnixTime | None = None
 
 
+class HeldGpu(Record, frozen=True):
+    """A GPU that an instance of any miner holds, whatever the instance's state. Source: ``/nodes/?detailed=true``.
+
+    ``gpu`` is the model. ``activated_at`` is null until the instance becomes active.
+    """
+
+    hotkey: str
+    gpu: str
+    server_id: str | None
+    chute_id: str
+    instance_id: str
+    activated_at: Nullable[UnixTime] = UNSET
+
+
+class SupportedGpu(Record, frozen=True):
+    """A GPU model. Source: ``/nodes/supported``. ``hourly_rate`` is in USD and determines the compute multiplier."""
+
+    gpu: str
+    hourly_rate: float | None = None
+
+
+class TeeMeasurement(Record, frozen=True):
+    """A version of the TEE image that may boot, on one kind of server. Source: ``/servers/tee/measurements``."""
+
+    version: str
+
+
 class MaintenanceWindow(Record, frozen=True):
-    """The time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
+    """A time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
 
     target_measurement_version: str | None = None
     upgrade_window_start: UnixTime | None = None
@@ -419,7 +433,10 @@ class MaintenanceWindow(Record, frozen=True):
 
 
 class MaintenanceServer(Record, frozen=True):
-    """A TEE server of the signing miner during a window. Source: ``servers`` of ``/servers/maintenance/policy``."""
+    """A TEE server of the signing miner. Source: ``servers`` of ``/servers/maintenance/policy``.
+
+    ``needs_upgrade`` is measured against the target of the newest window, whether it is open or not.
+    """
 
     server_id: str
     name: str | None = None
@@ -429,15 +446,18 @@ class MaintenanceServer(Record, frozen=True):
 
 
 class MaintenancePolicy(Record, frozen=True):
-    """The maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
+    """The newest maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
 
     Attributes:
-        active_window: None without one, which is the usual case.
+        active_window: The window with the latest start: over, open or to come. None before the first window. The name
+            is the service's.
+        window_open: Whether the window is open. None on a deployment of May 2026, which lists only open windows.
         current_slots: Servers of the miner that hold an upgrade slot of this window.
-        servers: Empty without a window.
+        servers: Empty before the first window.
     """
 
     active_window: Nullable[MaintenanceWindow] = UNSET
+    window_open: bool | None = None
     current_slots: float | None = None
     servers: list[MaintenanceServer] | None = None
 
@@ -445,23 +465,20 @@ class MaintenancePolicy(Record, frozen=True):
 class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registered_at": "synced_at"}):
     """A seat on the subnet. Source: ``/miner/metagraph``.
 
-    ``node_id`` is the UID. ``incentive``, ``trust`` and ``consensus`` are the chain's numbers from 0 to 65535.
+    ``node_id`` is the UID. ``incentive`` and ``consensus`` are the chain's numbers from 0 to 65535.
     :mod:`~chutes_exporter.api.meaning` converts them to ratios. The API calls ``consensus`` ``vtrust``.
     ``registered_at`` is the time at which the service first saw this hotkey in the seat. The API calls it
-    ``synced_at``. ``blacklist_reason`` is null or empty for miners that are not blacklisted. The service does not write
-    ``trust`` since 2026 and ``last_updated`` since 2024.
+    ``synced_at``. ``blacklist_reason`` is null or empty for miners that are not blacklisted.
     """
 
     hotkey: str
     coldkey: str | None = None
     node_id: int | None = None
     incentive: float | None = None
-    trust: float | None = None
     consensus: float | None = None
     stake: float | None = None
     tao_stake: float | None = None
     alpha_stake: float | None = None
-    last_updated: float | None = None
     blacklist_reason: Nullable[str] = UNSET
     ip: AxonAddress | None = None
     port: int | None = None

@@ -54,7 +54,7 @@ class Answers:
 
     Args:
         answers: The answer of each feed by name.
-        extra: The known answers of extra feeds by name and hotkey.
+        extra: The known answers of extra feeds by name and hotkey, which is empty for a feed of the platform.
     """
 
     def __init__(
@@ -75,6 +75,11 @@ class Answers:
         names = [feed.name for feed in among] or self._answers
         return all(self._answers[name].whole for name in names)
 
+    def optional(self, feed: Feed[T]) -> T | None:
+        """Return the answer of an extra feed of the platform, None if it is unknown or not whole."""
+        answer = self._extra.get((feed.name, ""))
+        return None if answer is None or not answer.whole else answer.value
+
     def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
         """Return the known answers of an extra feed by hotkey, None for an answer that is not whole."""
         return {
@@ -82,10 +87,6 @@ class Answers:
             for (name, hotkey), answer in self._extra.items()
             if name == feed.name
         }
-
-    def known(self, feed: Feed[T]) -> list[T]:
-        """Return the known answers of an extra feed, whole or not."""
-        return [answer.value for (name, _), answer in self._extra.items() if name == feed.name]
 
 
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
@@ -178,7 +179,8 @@ class Collector:
         metrics: The metrics that it makes.
         collect: Makes samples from the answers about one miner, or about the platform. It is a pure function.
         cost: The maximum number of series.
-        extra: Feeds of the platform, or of each hotkey with a key, that it uses if a collector that is on needs them.
+        extra: Feeds that it uses if their answers are known: those of the platform, and others for each hotkey with a
+            key.
         default: ``on``, ``off``, ``watched`` (on if only named hotkeys are watched, because it is large for all
             miners), ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or ``key`` (on with a
             hotkey's seed, because it shows less without one).

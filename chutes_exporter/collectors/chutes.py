@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from chutes_exporter.api.meaning import bounty_age
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
@@ -109,7 +111,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
             chute.standard_template,
             chute.public,
             chute.tee,
-            chute.disabled,
+            None if chute.disabled is UNSET else chute.disabled,
             chute.preemptible,
         )
         if (selector := chute.node_selector) is not None:

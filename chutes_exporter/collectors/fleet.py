@@ -26,7 +26,6 @@ STATES: tuple[State, ...] = get_args(State)
 _STATES_BY_HOLDER: dict[InstanceState, State] = {
     "active": "earning",
     "starting": "starting",
-    "failed": "starting",
     "disabled": "disabled",
 }
 

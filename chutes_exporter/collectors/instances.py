@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, is_public, purged_at, region, secured_at
+from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, is_public, purged_at, secured_at
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import INSTANCES
@@ -14,16 +14,15 @@ _INSTANCE = ("hotkey", "instance_id")
 COUNT = METRICS.gauge(
     "chutes_fleet_instances",
     "Instances of the miner by state. Each instance is in exactly one state: active, starting (never active so far), "
-    "disabled (the miner disabled it after it was active, and it keeps earning until it is deleted). Deployments that "
-    "report verification errors also have failed (not active, with an error).",
+    "disabled (the miner disabled it after it was active, and it keeps earning until it is deleted).",
     ("hotkey", "state"),
-    f"{_SOURCE}: active, activated_at, verification_error",
+    f"{_SOURCE}: active, activated_at",
 )
 INFO = METRICS.info(
     "chutes_instance_info",
     "The chute that the instance runs, its version, and the billed user (empty for public instances).",
-    ("hotkey", "instance_id", "chute_id", "version", "chutes_version", "region", "billed_to"),
-    f"{_SOURCE}: chute_id, version, chutes_version, region, billed_to",
+    ("hotkey", "instance_id", "chute_id", "version", "chutes_version", "billed_to"),
+    f"{_SOURCE}: chute_id, version, chutes_version, billed_to",
     changes="once",
 )
 ACTIVE = METRICS.gauge(
@@ -64,26 +63,20 @@ SECURED = METRICS.gauge(
 )
 PURGE = METRICS.gauge(
     "chutes_instance_purge_timestamp_seconds",
-    "When the service purges the instance unless it becomes active: 3.5 hours after its creation if it is not "
-    "verified, otherwise 3 hours after its verification. Only starting instances have it, but the service purges "
-    "disabled ones by the same rule.",
+    "When the service purges the instance unless it becomes active: 3.5 hours after its creation, or 3 hours after its "
+    "verification if that is earlier. Only starting instances have it. The service purges disabled ones by the same "
+    "rule.",
     _INSTANCE,
     f"{_SOURCE}: created_at, verified, last_verified_at",
     changes="once, at the verification",
 )
 LAST_VERIFIED = METRICS.gauge(
     "chutes_instance_last_verified_timestamp_seconds",
-    "When the instance last passed a check of the service's prober.",
+    "When the instance was verified. The service's prober checks only instances without TEE again, and moves the time "
+    "at each passed check.",
     _INSTANCE,
     f"{_SOURCE}: last_verified_at",
-    changes="at each probe",
-)
-LAST_QUERIED = METRICS.gauge(
-    "chutes_instance_last_queried_timestamp_seconds",
-    "When the instance last received a request. Absent on deployments since February 2025, which do not send it.",
-    _INSTANCE,
-    f"{_SOURCE}: last_queried_at",
-    changes="never since 2025",
+    changes="once for TEE instances",
 )
 STOP_BILLING = METRICS.gauge(
     "chutes_instance_stop_billing_timestamp_seconds",
@@ -92,21 +85,13 @@ STOP_BILLING = METRICS.gauge(
     f"{_SOURCE}: stop_billing_at",
     changes="up to once a minute",
 )
-FAILURES = METRICS.gauge(
-    "chutes_instance_consecutive_failures",
-    "Failures of the instance in a row. Absent on deployments since February 2025, which always send 0. "
-    "docs/earnings.md describes the service's rule.",
-    _INSTANCE,
-    f"{_SOURCE}: consecutive_failures, if any instance has some",
-    changes="never since 2025",
-)
 MULTIPLIER = METRICS.gauge(
     "chutes_instance_compute_multiplier",
     "Compute units that the instance earns per second. From 2 to 8 hours after its activation, it approaches the "
     "chute's current value without the bounty.",
     _INSTANCE,
     f"{_SOURCE}: compute_multiplier",
-    changes="about hourly",
+    changes="every 15 minutes",
 )
 PRICE = METRICS.gauge(
     "chutes_instance_price_usd_per_hour",
@@ -122,13 +107,6 @@ BOUNTY = METRICS.gauge(
     _INSTANCE,
     f"{_SOURCE}: bounty",
     changes="once",
-)
-ERROR_INFO = METRICS.info(
-    "chutes_instance_verification_error_info",
-    "Why the instance's verification failed. Absent on deployments since August 2025, which do not send it.",
-    ("hotkey", "instance_id", "error"),
-    f"{_SOURCE}: verification_error",
-    changes="never since 2025",
 )
 
 BACKFILLED = Metrics()
@@ -149,7 +127,6 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Add the miner's instances."""
     hotkey = scope.hotkey
     instances = distinct(answers[INSTANCES], lambda instance: instance.instance_id, out)
-    failures = any(instance.consecutive_failures for instance in instances)
     for instance in instances:
         key = instance.instance_id
         # An empty label for an unknown value would mean that the instance is public.
@@ -161,7 +138,6 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             instance.chute_id,
             instance.version,
             instance.chutes_version,
-            region(instance),
             instance.billed_to or None,
         )
         out.add(ACTIVE, instance.active, hotkey, key)
@@ -171,20 +147,14 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         out.add(SECURED, secured_at(instance), hotkey, key)
         out.add(PURGE, purged_at(instance), hotkey, key)
         out.add(LAST_VERIFIED, instance.last_verified_at, hotkey, key)
-        out.add(LAST_QUERIED, instance.last_queried_at, hotkey, key)
         out.add(STOP_BILLING, instance.stop_billing_at, hotkey, key)
-        if failures:
-            out.add(FAILURES, instance.consecutive_failures, hotkey, key)
         out.add(MULTIPLIER, instance.compute_multiplier, hotkey, key)
         out.add(PRICE, instance.hourly_rate, hotkey, key)
         out.add(BOUNTY, instance.bounty, hotkey, key)
-        if instance.verification_error:
-            out.add(ERROR_INFO, 1, hotkey, key, instance.verification_error)
     states = [instance_state(instance) for instance in instances]
     if answers.complete() and None not in states:
         for state in INSTANCE_STATES:
-            if state != "failed" or state in states:
-                out.add(COUNT, states.count(state), hotkey, state)
+            out.add(COUNT, states.count(state), hotkey, state)
 
 
 COLLECTOR = Collector(
@@ -193,5 +163,5 @@ COLLECTOR = Collector(
     feeds=(INSTANCES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=4, instance=14),
+    cost=Cost(fixed=3, instance=13),
 )

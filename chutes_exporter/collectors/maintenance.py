@@ -1,4 +1,4 @@
-"""The maintenance window for TEE servers: how long it lasts, and which of the miner's servers need the upgrade."""
+"""The newest maintenance window for TEE servers, and which of the miner's servers are older than its target."""
 
 from __future__ import annotations
 
@@ -13,46 +13,53 @@ _SOURCE = "GET /servers/maintenance/policy"
 _MINER = ("hotkey",)
 _SERVER = ("hotkey", "server_id")
 
+OPEN = METRICS.gauge(
+    "chutes_maintenance_window_open",
+    "Whether a maintenance window for TEE servers is open (1). Servers can be upgraded only in an open window.",
+    _MINER,
+    f"{_SOURCE}: window_open",
+)
 START = METRICS.gauge(
     "chutes_maintenance_window_start_timestamp_seconds",
-    "When the open maintenance window for TEE servers began. Absent without a window, which is the usual case.",
+    "When the newest maintenance window for TEE servers begins or began. The window may be over, open or to come. "
+    "Absent before the first window.",
     _MINER,
     f"{_SOURCE}: active_window.upgrade_window_start",
 )
 END = METRICS.gauge(
     "chutes_maintenance_window_end_timestamp_seconds",
-    "When the open maintenance window for TEE servers ends. Absent without a window.",
+    "When the newest maintenance window for TEE servers ends or ended. Absent before the first window.",
     _MINER,
     f"{_SOURCE}: active_window.upgrade_window_end",
 )
 INFO = METRICS.info(
     "chutes_maintenance_window_info",
-    "The version that TEE servers must be upgraded to within the window.",
+    "The version to which TEE servers are upgraded in the newest window.",
     ("hotkey", "target_version"),
     f"{_SOURCE}: active_window.target_measurement_version",
 )
 SLOTS = METRICS.gauge(
     "chutes_maintenance_slots_in_use",
-    "Servers of the miner that hold an upgrade slot of the open window.",
+    "Servers of the miner that hold an upgrade slot of the newest window.",
     _MINER,
     f"{_SOURCE}: current_slots",
 )
 SLOTS_LIMIT = METRICS.gauge(
     "chutes_maintenance_slots_limit",
-    "Upgrade slots that the miner may hold at once. Absent without a window.",
+    "Upgrade slots of the newest window that the miner may hold at once. Absent before the first window.",
     _MINER,
     f"{_SOURCE}: active_window.max_concurrent_per_miner",
 )
 UPGRADE_NEEDED = METRICS.gauge(
     "chutes_server_upgrade_needed",
-    "Whether the TEE server runs an older version than the window's (1). Only for TEE servers, while a window is open.",
+    "Whether the TEE server is older than the target of the newest window (1). The upgrade is possible only while "
+    "chutes_maintenance_window_open is 1.",
     _SERVER,
     f"{_SOURCE}: servers.needs_upgrade",
 )
 IN_MAINTENANCE = METRICS.gauge(
     "chutes_server_in_maintenance",
-    "Whether the TEE server holds an upgrade slot (1), of this window or of an earlier one that it did not finish. "
-    "Only for TEE servers, while a window is open.",
+    "Whether the TEE server holds an upgrade slot (1), of this window or of an earlier one that it did not finish.",
     _SERVER,
     f"{_SOURCE}: servers.in_maintenance",
 )
@@ -64,6 +71,9 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     policy = answers[MAINTENANCE]
     out.add(SLOTS, policy.current_slots, hotkey)
     window = policy.active_window
+    if window is not UNSET:
+        # A deployment without the field lists a window only while it is open.
+        out.add(OPEN, window is not None if policy.window_open is None else policy.window_open, hotkey)
     if window is not None and window is not UNSET:
         out.add(START, window.upgrade_window_start, hotkey)
         out.add(END, window.upgrade_window_end, hotkey)
@@ -77,9 +87,9 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="maintenance",
-    summary="the maintenance window for TEE servers (confidential computing), and which of them need the upgrade",
+    summary="the newest maintenance window for TEE servers, and which of them are older than its target",
     feeds=(MAINTENANCE,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=5, server=2),
+    cost=Cost(fixed=6, server=2),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import consensus_ratios, incentive_shares, trust_ratios
+from chutes_exporter.api.meaning import consensus_ratio, incentive_shares
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.collectors.scores import ranks
@@ -71,13 +71,6 @@ SEATS_BEHIND = METRICS.gauge(
     stability="experimental",
     changes="about every 72 minutes",
 )
-TRUST = METRICS.gauge(
-    "chutes_miner_trust_ratio",
-    "The miner's trust on the chain, 0 to 1. Absent on deployments since January 2026, which always send 0.",
-    _MINER,
-    f"{_SOURCE}: trust, if any seat has some",
-    changes="never since 2026",
-)
 CONSENSUS = METRICS.gauge(
     "chutes_miner_consensus_ratio",
     "The chain's consensus about the miner, 0 to 1. It is close to the incentive but has another scale. Validators "
@@ -98,14 +91,6 @@ STAKE_ALPHA = METRICS.gauge(
     "Alpha, the subnet's token, staked on the hotkey.",
     _MINER,
     f"{_SOURCE}: alpha_stake",
-)
-LAST_UPDATE = METRICS.gauge(
-    "chutes_miner_last_update_block",
-    "Number of the block in which the seat was last updated. Absent on deployments since November 2024, which do not "
-    "send it.",
-    _MINER,
-    f"{_SOURCE}: last_updated",
-    changes="never since 2024",
 )
 REGISTERED_AT = METRICS.gauge(
     "chutes_miner_registered_timestamp_seconds",
@@ -129,11 +114,8 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Add the seats of the metagraph."""
     nodes = distinct(answers[METAGRAPH], lambda node: node.hotkey, out)
     exported = [node for node in nodes if scope.exports(node.hotkey, active=bool(node.incentive))]
-    consensus, trust = consensus_ratios(nodes), trust_ratios(nodes)
     for node in exported:
         _add_seat(node, out)
-        out.add(CONSENSUS, consensus.get(node.hotkey), node.hotkey)
-        out.add(TRUST, trust.get(node.hotkey), node.hotkey)
     if not answers.complete():
         return
     for hotkey in sorted(scope.watched - {node.hotkey for node in nodes}):
@@ -162,10 +144,10 @@ def _add_seat(node: MetagraphNode, out: Samples) -> None:
     out.add(INFO, 1, hotkey, node.coldkey, node.node_id)
     if node.blacklist_reason:
         out.add(BLACKLIST_INFO, 1, hotkey, node.blacklist_reason)
+    out.add(CONSENSUS, consensus_ratio(node), hotkey)
     out.add(STAKE, node.stake, hotkey)
     out.add(STAKE_TAO, node.tao_stake, hotkey)
     out.add(STAKE_ALPHA, node.alpha_stake, hotkey)
-    out.add(LAST_UPDATE, node.last_updated, hotkey)
     out.add(REGISTERED_AT, node.registered_at, hotkey)
 
 
@@ -175,5 +157,5 @@ COLLECTOR = Collector(
     feeds=(METAGRAPH,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=2, miner=14),
+    cost=Cost(fixed=2, miner=12),
 )

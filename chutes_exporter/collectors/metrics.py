@@ -28,13 +28,6 @@ COMPUTE_SECONDS = METRICS.gauge(
     _WINDOWED,
     f"{_SOURCE}: total_compute_time",
 )
-ERRORS = METRICS.gauge(
-    "chutes_chute_window_errors",
-    "Requests to the chute that failed in the window. Absent on deployments since January 2026, which always send 0.",
-    _WINDOWED,
-    f"{_SOURCE}: error_count, if any chute has some",
-    changes="never since 2026",
-)
 RATE_LIMITS = METRICS.gauge(
     "chutes_chute_window_rate_limits",
     "Requests to the chute that were refused in the window because its instances were busy.",
@@ -83,7 +76,6 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
         known = structs.replace(chute, **unknown)
         out.add(INVOCATIONS, known.total_invocations, chute.chute_id, _HOUR)
         out.add(COMPUTE_SECONDS, known.total_compute_time, chute.chute_id, _HOUR)
-        out.add(ERRORS, known.error_count, chute.chute_id, _HOUR)
         out.add(RATE_LIMITS, known.rate_limit_count, chute.chute_id, _HOUR)
         out.add(USAGE, known.total_usage_usd, chute.chute_id, _HOUR)
         out.add(UTILIZATION, known.utilization, chute.chute_id)
@@ -91,9 +83,8 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
         out.add(COMPUTE_MULTIPLIER, chute.compute_multiplier, chute.chute_id)
         out.add(PRICE, chute.per_second_price_usd, chute.chute_id)
     # A metric belongs to one collector, so that no page has its family twice.
-    for listed in answers.known(table.CHUTES):
-        for record in distinct(listed, lambda chute: chute.chute_id, out):
-            out.add(INVOCATIONS, record.invocation_count, record.chute_id, _DAY)
+    for record in distinct(answers.optional(table.CHUTES) or [], lambda chute: chute.chute_id, out):
+        out.add(INVOCATIONS, record.invocation_count, record.chute_id, _DAY)
 
 
 COLLECTOR = Collector(
@@ -102,6 +93,6 @@ COLLECTOR = Collector(
     feeds=(table.METRICS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(chute=10),
+    cost=Cost(chute=9),
     extra=(table.CHUTES,),
 )

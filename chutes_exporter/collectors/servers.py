@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from chutes_exporter.api.meaning import is_old_tee_server
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import SERVERS
@@ -30,6 +31,13 @@ MAINTENANCE = METRICS.gauge(
     "Whether the server holds an upgrade slot of a maintenance window (1).",
     _SERVER,
     f"{_SOURCE}: maintenance_pending",
+)
+LAUNCHES_REFUSED = METRICS.gauge(
+    "chutes_server_launches_refused",
+    "Whether the TEE server has no version or one below 0.2.1 (1). One such server makes the service refuse all the "
+    "miner's launches of newer TEE chutes. Only for TEE servers.",
+    _SERVER,
+    f"{_SOURCE}: is_tee, version",
 )
 CREATED = METRICS.gauge(
     "chutes_server_created_timestamp_seconds",
@@ -71,10 +79,12 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
     for server in servers:
         key = server.server_id
-        out.add(INFO, 1, hotkey, key, server.name, server.ip, server.is_tee, server.version)
+        out.add(INFO, 1, hotkey, key, server.name, server.ip, server.is_tee, server.version or None)
         if server.gpus is not None and answers.complete():
             out.add(GPUS, len({gpu.uuid for gpu in server.gpus}), hotkey, key)
         out.add(MAINTENANCE, server.maintenance_pending, hotkey, key)
+        if server.is_tee:
+            out.add(LAUNCHES_REFUSED, is_old_tee_server(server), hotkey, key)
         out.add(CREATED, server.created_at, hotkey, key)
         out.add(UPDATED, server.updated_at, hotkey, key)
     if not answers.complete():
@@ -97,5 +107,5 @@ COLLECTOR = Collector(
     feeds=(SERVERS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=4, server=5),
+    cost=Cost(fixed=4, server=6),
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import MinerStats, Stats, StatsWindow
+    from chutes_exporter.api.records import MinerStats, Stats
 
 METRICS = Metrics()
 _SOURCE = "GET /miner/stats"
@@ -42,7 +42,7 @@ COMPUTE_UNITS = METRICS.gauge(
     "Compute units in the window: seconds of counting instances times their compute multiplier. The 1d window equals "
     "the score.",
     ("hotkey", "window"),
-    f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_units (in 2025: compute_units.compute_units)",
+    f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_units",
 )
 PLATFORM_INSTANCES = METRICS.gauge(
     "chutes_platform_window_instances",
@@ -76,18 +76,18 @@ PLATFORM_MINERS = METRICS.gauge(
 )
 
 
-def windows(stats: Stats) -> Iterator[tuple[str, StatsWindow]]:
-    """Return the windows of an answer with their lengths."""
-    for name, window in (("1h", stats.hour), ("1d", stats.day), ("7d", stats.week)):
-        if window is not None:
-            yield name, window
+def windows(stats: Stats) -> Iterator[tuple[str, list[MinerStats]]]:
+    """Return the records of each window of an answer, with its length."""
+    for name, records in (("1h", stats.hour), ("1d", stats.day), ("7d", stats.week)):
+        if records is not None:
+            yield name, records
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Add the stats of all miners."""
     complete = answers.complete()
     for name, window in windows(answers[STATS]):
-        records = distinct(window.records, lambda record: record.miner_hotkey, out)
+        records = distinct(window, lambda record: record.miner_hotkey, out)
         for record in records:
             if scope.exports(record.miner_hotkey, active=bool(record.compute_units)):
                 out.add(INSTANCES, record.total_instances, record.miner_hotkey, name)
@@ -96,18 +96,17 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
                 out.add(COMPUTE_UNITS, record.compute_units, record.miner_hotkey, name)
         # An empty list means that the service has no stats, not that no miner did anything.
         if complete and records:
-            _add_zeros(scope.watched - {record.miner_hotkey for record in records}, name, window, out)
+            _add_zeros(scope.watched - {record.miner_hotkey for record in records}, name, out)
             _add_platform(records, name, out)
 
 
-def _add_zeros(hotkeys: AbstractSet[str], name: str, window: StatsWindow, out: Samples) -> None:
+def _add_zeros(hotkeys: AbstractSet[str], name: str, out: Samples) -> None:
     """Add zeros for watched miners that are not in the answer, which lists all miners with compute."""
     for hotkey in sorted(hotkeys):
         out.add(COMPUTE_UNITS, 0, hotkey, name)
-        if window.complete:
-            out.add(INSTANCES, 0, hotkey, name)
-            out.add(BOUNTIES, 0, hotkey, name)
-            out.add(COMPUTE_SECONDS, 0, hotkey, name)
+        out.add(INSTANCES, 0, hotkey, name)
+        out.add(BOUNTIES, 0, hotkey, name)
+        out.add(COMPUTE_SECONDS, 0, hotkey, name)
 
 
 def _add_platform(records: list[MinerStats], name: str, out: Samples) -> None:

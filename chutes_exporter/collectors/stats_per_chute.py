@@ -33,16 +33,15 @@ COMPUTE_UNITS = METRICS.gauge(
     "chutes_miner_chute_window_compute_units",
     "Compute units of the miner on the chute in the window: seconds times the compute multiplier.",
     _LABELS,
-    f"{_SOURCE}.compute_units (in 2025: compute_units.compute_units)",
+    f"{_SOURCE}.compute_units",
 )
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Add the stats per chute."""
     for name, window in windows(answers[STATS_PER_CHUTE]):
-        records = distinct(window.records, lambda record: (record.miner_hotkey, record.chute_id), out)
+        records = distinct(window, lambda record: (record.miner_hotkey, record.chute_id), out)
         for record in records:
-            # Older deployments ignore per_chute and send sums without a chute.
             exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
             if record.chute_id is None or not exported:
                 continue

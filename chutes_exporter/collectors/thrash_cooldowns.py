@@ -45,7 +45,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 COLLECTOR = Collector(
     name="thrash_cooldowns",
-    summary="cooldowns of the miner, on deployments before May 2026",
+    summary="cooldowns of the miner, an empty list since May 2026",
     feeds=(THRASH_COOLDOWNS,),
     metrics=METRICS,
     collect=collect,

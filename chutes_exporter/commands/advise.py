@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chutes_exporter.api.meaning import GPU_HOURLY_RATES, HOUR
+from chutes_exporter.api.meaning import HOUR, LaunchRefusal
+from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import NotKnown, Samples, collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import json_text, printable, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from chutes_exporter.config import Settings
 
 NOTHING_TO_DEPLOY, CHUTES_TO_DEPLOY, NOT_KNOWN = 0, 1, 3
@@ -28,40 +27,29 @@ _WINDOW = "15m"
 _SHOWN = 10
 """Most chutes of a model on the screen."""
 _NAME_WIDTH = 26
-_GATE = {
-    "chutes_miner_private_gate_instances": 4,
-    "chutes_miner_private_gate_gpus": 12,
-    "chutes_miner_average_active_gpus": 16,
-}
-"""Conditions of the private gate for a miner without an active TEE instance, besides an old activation."""
-_GATE_ACTIVATION = "chutes_miner_private_gate_oldest_activation_timestamp_seconds"
-_GATE_AGE = 3 * 24 * HOUR
 
-_REASONS = {
+_REASONS: dict[LaunchRefusal, str] = {
+    "not_registered": "the miner has no seat",
     "blacklisted": "the miner is blacklisted",
     "disabled": "disabled",
-    "no_allowance": "no allowance",
-    "no_tee_server": "need a TEE server",
+    "no_bounty": "private, without an active instance and without a bounty",
+    "no_room": "no room: enough active instances",
+    "enough_starting": "no room: enough instances are starting",
+    "old_tee_server": "refused until the miner's old TEE servers are upgraded",
+    "tee_mismatch": "need TEE that the server lacks, or cannot run with TEE",
+    "in_maintenance": "the server is in maintenance",
     "too_many_gpus": "need more idle GPUs than one server has",
-    "private_gate": "private, and the miner does not pass the private gate",
-    "private_without_bounty": "private without a bounty",
-    "enough_starting": "TEE, and enough instances are already starting",
-    "cooldown": "in a cooldown",
+    "unknown": "not known whether the service accepts them",
 }
-"""Why a chute that runs on a model is left out, in the order in which the reasons are looked for."""
+"""Why chutes that run on a model are left out."""
 
-_METRICS = frozenset(_GATE) | {
-    _GATE_ACTIVATION,
+_METRICS = frozenset(metric.name for metric in LAUNCH_METRICS) | {
     "chutes_bounty_boost_ratio",
     "chutes_chute_info",
     "chutes_chute_scale_allowance",
-    "chutes_chute_units_per_gpu_second",
     "chutes_gpu_info",
     "chutes_gpu_state_info",
-    "chutes_instance_info",
-    "chutes_miner_blacklisted",
     "chutes_server_info",
-    "chutes_thrash_cooldown_expires_timestamp_seconds",
 }
 
 
@@ -92,7 +80,7 @@ class Offer:
     gpus: int
     units_per_gpu_second: float
     cheapest_gpu_units_per_gpu_second: float
-    scale_allowance: int
+    scale_allowance: int | None
     starting_instances: int | None
     utilization_ratio: float | None
     rate_limited_ratio: float | None
@@ -107,20 +95,18 @@ class IdleModel:
     Attributes:
         gpu: The model.
         idle: Number of idle GPUs.
-        on_one_server: Most of them on one server.
-        on_one_tee_server: Most of them on one server with TEE.
-        rate_known: Whether the exporter knows the model's hourly rate. Otherwise the given units are a minimum.
+        in_maintenance: Number of them on servers in maintenance, which can run nothing.
+        on_one_server: Most of the others on one server.
         runnable: The chutes that it can run, the best paid first.
         left_out: How many of the other chutes that run on the model are left out, by reason.
     """
 
     gpu: str
     idle: int
+    in_maintenance: int
     on_one_server: int
-    on_one_tee_server: int
-    rate_known: bool
     runnable: list[Offer]
-    left_out: dict[str, int]
+    left_out: dict[LaunchRefusal, int]
 
 
 @dataclass(frozen=True)
@@ -130,12 +116,10 @@ class Miner:
     Attributes:
         hotkey: The miner.
         idle: Its idle models; None where the states of its GPUs are not known.
-        private_gate_open: Whether it may launch private chutes; None where that is not known.
     """
 
     hotkey: str
     idle: list[IdleModel] | None
-    private_gate_open: bool | None
 
 
 async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 - a flag of the command line
@@ -149,13 +133,13 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
     gaps, now = report.gaps, report.now
     hotkeys = sorted(key.address for key in settings.keys)
     market = Market(report.samples, now)
-    miners = [market.miner(hotkey, fleet_known=hotkey in report.counted) for hotkey in hotkeys]
+    miners = [Miner(hotkey, market.idle_models(hotkey) if hotkey in report.counted else None) for hotkey in hotkeys]
     if as_json:
         summary = {
             "api": settings.api_url,
             "all_known": not gaps,
-            "miners": [asdict(one) for one in miners],
-            "not_known": [asdict(one) for one in gaps],
+            "miners": [asdict(miner) for miner in miners],
+            "not_known": [asdict(gap) for gap in gaps],
         }
         click.echo(json_text(summary))
     else:
@@ -166,7 +150,7 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
 
 
 class Market:
-    """Requirements and pay of the chutes, and which of them a miner can launch.
+    """The chutes that miners can launch, with their demand.
 
     Args:
         samples: Of the collectors.
@@ -183,7 +167,6 @@ class Market:
         self._starting = self._by_chute("chutes_chute_starting_instances")
         self._used = self._by_chute("chutes_chute_recent_utilization_ratio", window=_WINDOW)
         self._refused = self._by_chute("chutes_chute_rate_limited_ratio", window=_WINDOW)
-        self._bounties = self._by_chute("chutes_bounty_created_timestamp_seconds")
         self._boosts = self._by_chute("chutes_bounty_boost_ratio")
         self._expiries = self._by_chute("chutes_bounty_expires_timestamp_seconds")
 
@@ -194,104 +177,42 @@ class Market:
             if where.items() <= labels.items()
         }
 
-    def _of(self, hotkey: str, metric: str, label: str) -> dict[str, float]:
-        """Return a metric of a miner by a label."""
-        return {labels[label]: value for labels, value in samples_of(self._samples, metric, hotkey)}
-
-    def miner(self, hotkey: str, *, fleet_known: bool) -> Miner:
-        """Return a miner's advice."""
-        gate = self.private_gate(hotkey)
-        pay: dict[str, dict[str, float]] = {}
-        for labels, value in samples_of(self._samples, "chutes_chute_units_per_gpu_second", hotkey):
-            pay.setdefault(labels["gpu"], {})[labels["chute_id"]] = value
-        cooldowns = self._of(hotkey, "chutes_thrash_cooldown_expires_timestamp_seconds", "chute_id")
-        limits = _Limits(
-            blacklisted=self._of(hotkey, "chutes_miner_blacklisted", "hotkey").get(hotkey) == 1,
-            private_gate_open=gate is True,
-            cooldowns=frozenset(chute for chute, until in cooldowns.items() if until > self._now),
-        )
-        models = [self._model(gpu, free, limits, pay.get(gpu, {})) for gpu, free in sorted(self._free(hotkey).items())]
-        return Miner(hotkey, models if fleet_known else None, gate)
-
-    def _free(self, hotkey: str) -> dict[str, _Free]:
-        """Count the idle GPUs by model."""
+    def idle_models(self, hotkey: str) -> list[IdleModel]:
+        """Return the idle models of a miner, with the chutes that they can run."""
         states = {
             labels["gpu_id"]: labels["state"]
             for labels, _ in samples_of(self._samples, "chutes_gpu_state_info", hotkey)
         }
-        with_tee = {
-            labels["server_id"]
-            for labels, _ in samples_of(self._samples, "chutes_server_info", hotkey)
-            if labels["tee"] == "true"
-        }
-        found: dict[str, Counter[str]] = {}
+        idle: dict[str, Counter[str]] = {}
         for labels, _ in samples_of(self._samples, "chutes_gpu_info", hotkey):
             if states.get(labels["gpu_id"]) == "idle":
-                found.setdefault(labels["gpu"], Counter())[labels["server_id"]] += 1
-        return {
-            gpu: _Free(
-                servers.total(),
-                max(servers.values()),
-                max((count for server, count in servers.items() if server in with_tee), default=0),
-            )
-            for gpu, servers in found.items()
+                idle.setdefault(labels["gpu"], Counter())[labels["server_id"]] += 1
+        pending = {
+            labels["server_id"]
+            for labels, value in samples_of(self._samples, "chutes_server_maintenance_pending", hotkey)
+            if value
         }
+        return [self._model(hotkey, gpu, servers, pending) for gpu, servers in sorted(idle.items())]
 
-    def private_gate(self, hotkey: str) -> bool | None:
-        """Tell whether a miner may launch private chutes, None where that is not known."""
-        active = self._of(hotkey, "chutes_instance_active", "instance_id")
-        running = {
-            labels["chute_id"]
-            for labels, _ in samples_of(self._samples, "chutes_instance_info", hotkey)
-            if active.get(labels["instance_id"]) == 1
+    def _model(self, hotkey: str, gpu: str, servers: Counter[str], pending: set[str]) -> IdleModel:
+        offers = [
+            self._offer(labels["chute_id"], units)
+            for labels, units in samples_of(self._samples, "chutes_launch_units_per_gpu_second", hotkey)
+            if labels["gpu"] == gpu
+        ]
+        refused = {
+            labels["reason"]: int(count)
+            for labels, count in samples_of(self._samples, "chutes_launch_refused_chutes", hotkey)
+            if labels["gpu"] == gpu
         }
-        if any(chute in self._chutes and self._chutes[chute]["tee"] == "true" for chute in running):
-            return True
-        oldest = self._of(hotkey, _GATE_ACTIVATION, "hotkey").get(hotkey)
-        conditions = [None if oldest is None else self._now - oldest >= _GATE_AGE]
-        for metric, least in _GATE.items():
-            value = self._of(hotkey, metric, "hotkey").get(hotkey)
-            conditions.append(None if value is None else value >= least)
-        if False in conditions:
-            return False
-        return None if None in conditions else True
-
-    def _model(self, gpu: str, free: _Free, limits: _Limits, pay: Mapping[str, float]) -> IdleModel:
-        offers, left_out = [], Counter[str]()
-        for chute_id, units in pay.items():
-            reason = self._reason(chute_id, free, limits)
-            if reason:
-                left_out[reason] += 1
-            else:
-                offers.append(self._offer(chute_id, units))
-        offers.sort(key=lambda offer: (-offer.units_per_gpu_second, offer.chute_id))
         return IdleModel(
             gpu=gpu,
-            idle=free.idle,
-            on_one_server=free.on_one_server,
-            on_one_tee_server=free.on_one_tee_server,
-            rate_known=gpu in GPU_HOURLY_RATES,
-            runnable=offers,
-            left_out={reason: left_out[reason] for reason in _REASONS if reason in left_out},
+            idle=servers.total(),
+            in_maintenance=sum(count for server, count in servers.items() if server in pending),
+            on_one_server=max((count for server, count in servers.items() if server not in pending), default=0),
+            runnable=sorted(offers, key=lambda offer: (-offer.units_per_gpu_second, offer.chute_id)),
+            left_out={reason: refused[reason] for reason in _REASONS if refused.get(reason)},
         )
-
-    def _reason(self, chute_id: str, free: _Free, limits: _Limits) -> str:
-        """Return why a chute cannot be launched now, or None if it can."""
-        info, gpus = self._chutes[chute_id], self._gpus[chute_id]
-        public, tee = info["public"] == "true", info["tee"] == "true"
-        allowance = self._allowances.get(chute_id, 0.0)
-        checks = {
-            "blacklisted": limits.blacklisted,
-            "disabled": info["disabled"] == "true",
-            "no_allowance": allowance <= 0,
-            "no_tee_server": tee and not free.on_one_tee_server,
-            "too_many_gpus": gpus > (free.on_one_tee_server if tee else free.on_one_server),
-            "private_gate": not public and not limits.private_gate_open,
-            "private_without_bounty": not public and chute_id not in self._bounties,
-            "enough_starting": tee and self._starting.get(chute_id, 0.0) > allowance,
-            "cooldown": chute_id in limits.cooldowns,
-        }
-        return next((reason for reason, applies in checks.items() if applies), "")
 
     def _offer(self, chute_id: str, units: float) -> Offer:
         info, gpus = self._chutes[chute_id], self._gpus[chute_id]
@@ -305,37 +226,13 @@ class Market:
             gpus=int(gpus),
             units_per_gpu_second=units,
             cheapest_gpu_units_per_gpu_second=self._multipliers[chute_id] / gpus,
-            scale_allowance=int(self._allowances[chute_id]),
+            scale_allowance=_whole(self._allowances.get(chute_id)),
             starting_instances=_whole(self._starting.get(chute_id)),
             utilization_ratio=self._used.get(chute_id),
             rate_limited_ratio=self._refused.get(chute_id),
             bounty_boost=self._boosts.get(chute_id),
             bounty_seconds_left=None if expires is None else max(0.0, expires - self._now),
         )
-
-
-@dataclass(frozen=True)
-class _Free:
-    """Idle GPUs of a model: all, and most of them on one server, and on one with TEE."""
-
-    idle: int
-    on_one_server: int
-    on_one_tee_server: int
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """Launches that the service refuses a miner.
-
-    Attributes:
-        blacklisted: Whether it may launch nothing.
-        private_gate_open: Whether it may launch private chutes.
-        cooldowns: Chutes in a cooldown.
-    """
-
-    blacklisted: bool
-    private_gate_open: bool
-    cooldowns: frozenset[str]
 
 
 def _whole(value: float | None) -> int | None:
@@ -375,7 +272,8 @@ def _print_screen(miners: list[Miner], gaps: list[NotKnown], now: float) -> None
 
 def _print_model(model: IdleModel) -> None:
     gpus = f"{model.idle} idle GPU{'' if model.idle == 1 else 's'}"
-    say(f"{model.gpu}: {gpus}, at most {model.on_one_server} on one server", bold=True)
+    maintenance = f", {model.in_maintenance} in maintenance" if model.in_maintenance else ""
+    say(f"{model.gpu}: {gpus}{maintenance}, at most {model.on_one_server} on one server", bold=True)
     if not model.runnable:
         say("No chute can run on them now." if model.left_out else "No chute that supports them is known.")
     else:
@@ -384,8 +282,6 @@ def _print_model(model: IdleModel) -> None:
         click.echo(printable(_row(offer)))
     if len(model.runnable) > _SHOWN:
         say(f"{len(model.runnable) - _SHOWN} more: --json lists them.")
-    if model.runnable and not model.rate_known:
-        say("The exporter does not know the hourly rate of this model, so its GPUs earn at least what is shown.")
     if model.left_out:
         reasons = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in model.left_out.items())
         say(f"Left out: {reasons}.", indent="  ")
@@ -394,9 +290,9 @@ def _print_model(model: IdleModel) -> None:
 def _row(offer: Offer) -> str:
     name = (offer.name or offer.chute_id) if offer.public else f"private {offer.chute_id}"
     mark = "*" if _falls(offer) else " "
-    starting = "-" if offer.starting_instances is None else offer.starting_instances
+    room, starting = _count(offer.scale_allowance), _count(offer.starting_instances)
     return (
-        f"{offer.units_per_gpu_second:>8.3g}{mark}{offer.gpus:>5}{offer.scale_allowance:>5}{starting:>6}"
+        f"{offer.units_per_gpu_second:>8.3g}{mark}{offer.gpus:>5}{room:>5}{starting:>6}"
         f"{_percent(offer.utilization_ratio):>6}{_percent(offer.rate_limited_ratio):>8}  "
         f"{_bounty(offer):<13}{name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + '…'}"
     )
@@ -410,6 +306,10 @@ def _falls(offer: Offer) -> bool:
         and offer.units_per_gpu_second > cheapest
         and not math.isclose(offer.units_per_gpu_second, cheapest)
     )
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else str(value)
 
 
 def _percent(ratio: float | None) -> str:

@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.api.meaning import hourly_compute_units
 from chutes_exporter.collectors.instances import HOURLY_COMPUTE_UNITS
@@ -70,7 +71,7 @@ async def run_backfill(
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for hotkey in sorted(settings.watched):
             try:
-                answer = await client.unique_chute_history(hotkey)
+                answer = await client.fetch(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": hotkey})
             except NotFoundError:
                 click.echo(f"The API has no history of {hotkey} yet.", err=True)
                 continue
@@ -110,12 +111,12 @@ async def _compute_units(settings: Settings) -> dict[str, Units]:
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout, total_timeout=_LONGEST) as client:
         try:
             for key in settings.keys:
-                listed = await client.instances(key)
+                listed = await client.fetch(e.INSTANCES, key=key)
                 instances[key.address] = listed.value
                 if listed.rejected:
                     click.echo(f"Left out of {key.address}: {listed.rejected} instances that cannot be read.", err=True)
             ids = {one.instance_id for own in instances.values() for one in own}
-            answer = await client.compute_history(ids)
+            answer = await client.fetch(e.COMPUTE_HISTORY, keep=lambda record: record.instance_id in ids)
         except ApiError as error:
             text = f"compute history: {printable(str(error))}\n→ {error.advice}"
             raise click.ClickException(text) from None

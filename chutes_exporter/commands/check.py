@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from msgspec import UNSET
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -17,6 +18,7 @@ from rich.text import Text
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
+from chutes_exporter.api.meaning import is_old_tee_server
 from chutes_exporter.api.records import HistoryPoint
 from chutes_exporter.commands.sources import with_variable
 from chutes_exporter.commands.terminal import json_text, printable
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.api.keys import Hotkey
-    from chutes_exporter.api.records import MetagraphNode
+    from chutes_exporter.api.records import MetagraphNode, Server
     from chutes_exporter.config import Credentials, Settings
 
 Verdict = Literal["ok", "failed", "not asked"]
@@ -155,17 +157,25 @@ class _Check:
             self._ask(e.UTILIZATION),
             self._ask(e.BOUNTIES),
             self._ask(e.ROLLING_UPDATES),
+            self._ask(e.HELD_GPUS),
+            self._ask(e.SUPPORTED_GPUS),
         )
-        lines = [seats_line, *self._seats(metagraph), *(line for _, line in public)]
+        measurements, measurements_line = await self._ask(e.TEE_MEASUREMENTS)
+        lines = [seats_line, *self._seats(metagraph), *(line for _, line in public), measurements_line]
         hotkeys = self._watched or [node.hotkey for node in (metagraph.value if metagraph is not None else [])[:1]]
         histories = await asyncio.gather(
             *(self._ask(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": hotkey}, about=hotkey) for hotkey in hotkeys)
         )
         lines.extend(line for _, line in histories)
+        held = await asyncio.gather(
+            *(self._ask(e.MINER_GPUS, params={"hotkey": hotkey}, about=hotkey) for hotkey in hotkeys)
+        )
+        lines.extend(line for _, line in held)
         if not hotkeys:
             note = "no --hotkey is given, and the metagraph lists no hotkey"
             lines.append(Line(e.UNIQUE_CHUTE_HISTORY.name, "not asked", note=note))
-        lines.extend(await self._signed())
+        versions = None if measurements is None else {measurement.version for measurement in measurements.value}
+        lines.extend(await self._signed(versions))
         lines.append(Line(e.RELEASE_JOB.name, "not asked", note="check sends no request that changes anything"))
         return lines
 
@@ -198,8 +208,12 @@ class _Check:
             else:
                 yield Line("registration", "ok", about=hotkey, note=f"registered as UID {node.node_id}")
 
-    async def _signed(self) -> list[Line]:
-        """Request the signed endpoints: those about the signing miner with each key, the others with the first key."""
+    async def _signed(self, versions: set[str] | None) -> list[Line]:
+        """Request the signed endpoints: those about the signing miner with each key, the others with the first key.
+
+        Args:
+            versions: The versions with which TEE servers may boot. None if they are unknown.
+        """
         platform = [x for x in e.ENDPOINTS if x.signed and x.scope == "platform" and x is not e.CHUTE]
         per_key = [x for x in e.ENDPOINTS if x.signed and x.scope == "signer" and x is not e.RELEASE_JOB]
         if not self._keys:
@@ -225,6 +239,9 @@ class _Check:
         for key in self._keys:
             results = await asyncio.gather(*(self._ask(one, key=key, about=key.address) for one in per_key))
             lines.extend(line for _, line in results)
+            servers = dict(zip(per_key, results, strict=True))[e.SERVERS][0]
+            if servers is not None:
+                lines.extend(_tee_lines(key.address, servers.value, versions))
         return lines
 
     async def _ask(
@@ -267,6 +284,27 @@ class _Check:
             note=rejected if answer.rejected else "",
             advice="Update the exporter. If that does not help, report a bug." if answer.rejected else "",
         )
+
+
+def _tee_lines(hotkey: str, servers: list[Server], versions: set[str] | None) -> Iterator[Line]:
+    """Return warnings about servers that cannot run chutes, or that cannot boot again."""
+    tee = [server for server in servers if server.is_tee]
+    warnings = {
+        "the service refuses all launches of newer TEE chutes, because these servers have no version or one below "
+        "0.2.1": [server for server in tee if is_old_tee_server(server)],
+        "these servers do not come back after a reboot, because the service no longer accepts their version": [
+            server
+            for server in tee
+            if versions is not None and server.version is not UNSET and server.version not in versions
+        ],
+        "these servers have no TEE and can run no TEE chute, and today all chutes are TEE": [
+            server for server in servers if server.is_tee is False
+        ],
+    }
+    for text, affected in warnings.items():
+        if affected:
+            names = ", ".join(server.name or server.server_id for server in affected)
+            yield Line("TEE", "ok", about=hotkey, note=f"{text}: {names}", advice="Upgrade or replace the servers.")
 
 
 def _age(answer: Answer[Any]) -> float | None:

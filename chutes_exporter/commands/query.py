@@ -35,7 +35,6 @@ from chutes_exporter.api.records import (
     Node,
     Scores,
     Stats,
-    StatsWindow,
     UnixTime,
 )
 from chutes_exporter.collectors.scores import ranks
@@ -89,6 +88,7 @@ _HOTKEY_COLUMNS = {
     "metagraph": "hotkey",
     "stats": "miner_hotkey",
     "active_instances": "miner_hotkey",
+    "held_gpus": "hotkey",
 }
 """The column of the miner in endpoints about all miners."""
 _MISSING = {
@@ -96,6 +96,7 @@ _MISSING = {
     "metagraph": "has no seat on the subnet: it is not registered",
     "stats": "has no stats: it is not registered, or none of its instances computed anything in the past week",
     "active_instances": "has no active instance",
+    "held_gpus": "has no GPU in an instance",
 }
 """An explanation for a miner that such an endpoint does not have. Each of these endpoints has one."""
 
@@ -196,10 +197,10 @@ def _request_arguments(
     only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
     params: dict[str, str] = {}
     path: dict[str, str] = {}
-    if endpoint is e.UNIQUE_CHUTE_HISTORY:
+    if endpoint.scope == "miner":
         if only is None:
-            raise click.ClickException("unique_chute_history needs exactly one miner: use one --hotkey")
-        path = {"hotkey": only}
+            raise click.ClickException(f"{endpoint.name} needs exactly one miner: use one --hotkey")
+        (path if endpoint is e.UNIQUE_CHUTE_HISTORY else params)["hotkey"] = only
     elif endpoint is e.CHUTE:
         if not (options.chute_id and options.chute_version):
             raise click.ClickException("chute needs --chute-id and --chute-version: query chutes shows both")
@@ -254,7 +255,7 @@ def rows_of(value: Any) -> Iterator[Row]:
                 yield row | (_plain(raw) if raw is not None else {})
         case Stats():
             for name, window in windows(value):
-                yield from _window_rows(name, window)
+                yield from ({"window": name} | _plain(record) for record in window)
         case MaintenancePolicy():
             yield from _maintenance_rows(value)
         case list():
@@ -275,15 +276,12 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
     """Return a function from a record to its changed columns. UNSET leaves a column out."""
     match records:
         case [MetagraphNode(), *_]:
-            shares, trusts = meaning.incentive_shares(records), meaning.trust_ratios(records)
-            consensus = meaning.consensus_ratios(records)
+            shares = meaning.incentive_shares(records)
             return lambda node: {
                 "incentive": UNSET,
                 "consensus": UNSET,
-                "trust": UNSET,
                 "incentive_ratio": shares.get(node.hotkey),
-                "consensus_ratio": consensus.get(node.hotkey),
-                "trust_ratio": trusts.get(node.hotkey),
+                "consensus_ratio": meaning.consensus_ratio(node),
             }
         case [Node(), *_]:
             return lambda node: {
@@ -292,13 +290,10 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
                 "clock_rate_hertz": meaning.clock_rate_hertz(node),
             }
         case [Instance(), *_]:
-            failures = any(one.consecutive_failures for one in records)
             return lambda one: {
                 "state": meaning.instance_state(one),
                 "secured_at": _time(meaning.secured_at(one)),
                 "purged_at": _time(meaning.purged_at(one)),
-                "region": meaning.region(one),
-                "consecutive_failures": one.consecutive_failures if failures else None,
             }
         case [Job(), *_]:
             return lambda job: {"state": meaning.job_state(job)}
@@ -327,15 +322,10 @@ def _time(moment: float | None) -> UnixTime | None:
     return None if moment is None else UnixTime(moment)
 
 
-def _window_rows(name: str, window: StatsWindow) -> Iterator[Row]:
-    for record in window.records:
-        yield {"window": name} | _plain(record)
-
-
 def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:
     """Return a row for each TEE server, each with the window; without any, the window alone."""
     window = _plain(policy.active_window) if isinstance(policy.active_window, MaintenanceWindow) else {}
-    common = window | {"current_slots": policy.current_slots}
+    common = window | {"window_open": policy.window_open, "current_slots": policy.current_slots}
     servers = policy.servers or ()
     yield from (_plain(server) | common for server in servers)
     if not servers:

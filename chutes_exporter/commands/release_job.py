@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, TimedOutError, UnavailableError
 from chutes_exporter.api.meaning import job_state
 from chutes_exporter.commands.query import first_key
@@ -67,7 +68,7 @@ async def run_release_job(settings: Settings, job_id: str | None, key: Hotkey) -
 
 async def _list_stuck(client: ChutesClient, key: Hotkey) -> None:
     try:
-        answer = await client.jobs(key)
+        answer = await client.fetch(e.JOBS, key=key)
     except ApiError as error:
         raise click.ClickException(f"jobs: {printable(str(error))}\n→ {error.advice}") from None
     stuck = [job for job in answer.value if job_state(job) == "stuck" and job.miner_hotkey == key.address]
@@ -87,7 +88,7 @@ async def _list_stuck(client: ChutesClient, key: Hotkey) -> None:
 
 async def _release(client: ChutesClient, job_id: str, key: Hotkey) -> None:
     try:
-        await client.release_job(job_id, key)
+        await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
     except (TimedOutError, CutOffError, UnavailableError) as error:
         if isinstance(error, UnavailableError) and error.status is None:
             raise click.ClickException(_not_released(job_id, error)) from None

@@ -13,6 +13,7 @@ import click
 from chutes_exporter.collectors.fleet import STATES
 from chutes_exporter.commands.report import Labels, Report, Samples, collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import json_text, say
+from chutes_exporter.feeds.table import MINER_GPUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,6 +47,23 @@ class Action:
     count: int
     text: str
     advice: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something to know that needs no action now.
+
+    Attributes:
+        kind: A word for scripts.
+        hotkey: The miner.
+        count: How many things it is about.
+        text: What it is, in a sentence.
+    """
+
+    kind: str
+    hotkey: str
+    count: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,7 @@ class _Rule:
         advice: What to do.
         labels: Only samples with these labels.
         counts: Whether the values are counts, which are added up. Otherwise each sample counts as one.
+        in_window: Whether the rule applies only while a maintenance window is open.
     """
 
     kind: str
@@ -102,6 +121,7 @@ class _Rule:
     advice: str
     labels: Mapping[str, str] = field(default_factory=dict)
     counts: bool = False
+    in_window: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,11 +132,13 @@ class _Found:
         count: How many things they are about.
         samples: Their labels and values.
         names: Names of chutes and servers by id.
+        window_end: When the maintenance window ends, None if it is unknown.
     """
 
     count: int
     samples: list[tuple[Labels, float]]
     names: Mapping[str, str]
+    window_end: float | None
 
     def things(self, singular: str, plural: str = "") -> str:
         """Return the number with its noun."""
@@ -178,14 +200,47 @@ _RULES = (
         "Look at the pods. A start-up that ends in a purge earns nothing.",
     ),
     _Rule(
+        "launches_refused",
+        "chutes_server_launches_refused",
+        lambda value, _: value == 1,
+        lambda found: (
+            f"{found.things('TEE server')} {found.verb('has', 'have')} no version or one below 0.2.1: "
+            f"{found.each('server_id')}. The service refuses all launches of newer TEE chutes."
+        ),
+        "Upgrade or remove these servers.",
+    ),
+    _Rule(
+        "versions_refused",
+        "chutes_server_version_accepted",
+        lambda value, _: value == 0,
+        lambda found: (
+            f"{found.things('TEE server')} cannot boot with {found.verb('its', 'their')} version any more: "
+            f"{found.each('server_id')}."
+        ),
+        "Do not reboot before the upgrade. See the accepted versions: chutes-exporter query tee_measurements",
+    ),
+    _Rule(
         "upgrades",
         "chutes_server_upgrade_needed",
         lambda value, _: value == 1,
         lambda found: (
-            f"{found.things('TEE server')} {found.verb('needs', 'need')} the upgrade of the maintenance window: "
+            f"{found.things('TEE server')} {found.verb('needs', 'need')} the upgrade of the maintenance window"
+            f"{'' if found.window_end is None else f', which ends at {_date(found.window_end)}'}: "
             f"{found.each('server_id')}."
         ),
         "Upgrade before the window ends: chutes-exporter query maintenance",
+        in_window=True,
+    ),
+    _Rule(
+        "servers_without_tee",
+        "chutes_server_info",
+        lambda _value, _now: True,
+        lambda found: (
+            f"{found.things('server')} {found.verb('has', 'have')} no TEE: {found.each('server_id')}. "
+            "Chutes that need TEE cannot run there, and today these are all chutes."
+        ),
+        "Set it up again as a TEE server, or remove it.",
+        labels={"tee": "false"},
     ),
     _Rule(
         "unsecured_instances",
@@ -223,7 +278,9 @@ _RULES = (
 _METRICS = frozenset(rule.metric for rule in _RULES) | {
     "chutes_fleet_gpus",
     "chutes_gpu_info",
+    "chutes_instance_gpus",
     "chutes_instance_info",
+    "chutes_maintenance_window_open",
     "chutes_miner_incentive_ratio",
     "chutes_miner_score_heading_ratio",
     "chutes_miner_score_rank",
@@ -247,6 +304,7 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
         _miner(settings, hotkey, samples, gpus_known=hotkey in report.counted) for hotkey in sorted(settings.watched)
     ]
     actions = [action for miner in miners for action in _actions(miner.hotkey, samples, now)]
+    notes = [note for miner in miners for note in _notes(miner.hotkey, report)]
     if as_json:
         summary = {
             "api": settings.api_url,
@@ -254,11 +312,12 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             "all_known": not gaps,
             "miners": [asdict(one) for one in miners],
             "actions": [asdict(one) for one in actions],
+            "notes": [asdict(one) for one in notes],
             "not_known": [asdict(one) for one in gaps],
         }
         click.echo(json_text(summary))
     else:
-        _print_screen(miners, actions, report)
+        _print_screen(miners, actions, notes, report)
     if actions:
         return ACTION_NEEDED
     return NOT_KNOWN if gaps else NOTHING_TO_DO
@@ -312,15 +371,56 @@ def _cost(
 def _actions(hotkey: str, samples: Samples, now: float) -> Iterator[Action]:
     """Return what needs action, by the table of rules."""
     names = _names(hotkey, samples)
+    window_open = _value(samples, "chutes_maintenance_window_open", hotkey) == 1
+    window_end = _value(samples, "chutes_maintenance_window_end_timestamp_seconds", hotkey)
     for rule in _RULES:
         found = [
             (labels, value)
             for labels, value in samples_of(samples, rule.metric, hotkey)
             if rule.labels.items() <= labels.items() and rule.applies(value, now)
         ]
-        if found:
+        if found and (window_open or not rule.in_window):
             count = int(sum(value for _, value in found)) if rule.counts else len(found)
-            yield Action(rule.kind, hotkey, count, rule.text(_Found(count, found, names)), rule.advice)
+            text = rule.text(_Found(count, found, names, window_end))
+            yield Action(rule.kind, hotkey, count, text, rule.advice)
+
+
+def _older_servers(hotkey: str, samples: Samples, names: Mapping[str, str]) -> _Found:
+    """Return the TEE servers that are older than the target of the newest maintenance window."""
+    upgrades = samples_of(samples, "chutes_server_upgrade_needed", hotkey)
+    older = [(labels, value) for labels, value in upgrades if value]
+    return _Found(len(older), older, names, window_end=None)
+
+
+def _notes(hotkey: str, report: Report) -> Iterator[Note]:
+    """Return what is worth knowing without action."""
+    samples, names = report.samples, _names(hotkey, report.samples)
+    older = _older_servers(hotkey, samples, names)
+    if older.count and _value(samples, "chutes_maintenance_window_open", hotkey) == 0:
+        text = f"{older.things('TEE server')} {older.verb('is', 'are')} older than the target of the"
+        start = _value(samples, "chutes_maintenance_window_start_timestamp_seconds", hotkey)
+        if start is not None and start > report.now:
+            text += f" next maintenance window, which begins at {_date(start)}: {older.each('server_id')}."
+        else:
+            text += f" last maintenance window: {older.each('server_id')}. No window is open now."
+        yield Note("older_servers", hotkey, older.count, text)
+    if (MINER_GPUS.name, hotkey) not in report.known:
+        return
+    with_gpus = {labels["instance_id"] for labels, _ in samples_of(samples, "chutes_instance_gpus", hotkey)}
+    without_gpus = [
+        (labels, value)
+        for labels, value in samples_of(samples, "chutes_instance_active", hotkey)
+        if value and labels["instance_id"] not in with_gpus
+    ]
+    if without_gpus:
+        found = _Found(len(without_gpus), without_gpus, names, window_end=None)
+        yield Note(
+            "instances_without_gpus",
+            hotkey,
+            found.count,
+            f"{found.things('active instance')} {found.verb('holds', 'hold')} no GPU, because it was deleted: "
+            f"{found.each('instance_id')}. The service will purge {found.verb('it', 'them')}.",
+        )
 
 
 def _names(hotkey: str, samples: Samples) -> dict[str, str]:
@@ -343,7 +443,7 @@ def _names(hotkey: str, samples: Samples) -> dict[str, str]:
 # The screen
 
 
-def _print_screen(miners: list[Miner], actions: list[Action], report: Report) -> None:
+def _print_screen(miners: list[Miner], actions: list[Action], notes: list[Note], report: Report) -> None:
     for miner in miners:
         say(f"{miner.hotkey}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
         for line in _sheet(miner):
@@ -351,6 +451,8 @@ def _print_screen(miners: list[Miner], actions: list[Action], report: Report) ->
         for action in (one for one in actions if one.hotkey == miner.hotkey):
             say(f"! {action.text}", indent="  ", fg="red")
             say(f"→ {action.advice}", indent="    ", start="  ")
+        for note in (one for one in notes if one.hotkey == miner.hotkey):
+            say(f"- {note.text}", indent="  ")
         click.echo()
     print_not_known(report.gaps)
     if not report.answered:
@@ -395,6 +497,10 @@ def _percent(ratio: float | None) -> str:
 
 def _dollars(amount: float | None) -> str:
     return "-" if amount is None else f"{amount:,.2f} USD"
+
+
+def _date(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _clock_time(moment: float) -> str:

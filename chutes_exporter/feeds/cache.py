@@ -1,7 +1,8 @@
 """The cache of feeds.
 
 Each feed has at most one request in flight. Its answer serves all readers until the time to live is over. After a
-failure, the last answer serves until its maximum age, and the cache backs off.
+failure, the last answer serves until its maximum age, and the cache backs off. A doubtful answer is requested again,
+and does not replace a good one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cachetools
+import structlog
 
+from chutes_exporter.api.errors import ApiError, NotFoundError
+from chutes_exporter.feeds.doubt import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 from chutes_exporter.feeds.feed import RESULTS, Feed, MissingEndpointError, Reading, Result, Snapshot
 
 if TYPE_CHECKING:
@@ -24,11 +28,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = structlog.get_logger("feeds")
+
 _FIRST_BACKOFF = 5.0
 _MAX_BACKOFF = 120.0
 _MAX_RETRY_AFTER = 24 * 3600.0
 _MAX_FEEDS = 8192
 _REMEMBERED_SECONDS = 900.0
+_EVIDENCE_WAIT = 0.5
 
 
 @dataclass(slots=True)
@@ -58,8 +65,6 @@ class FeedState:
     read_at: float = 0.0
     fresh_until: float = 0.0
     closed_until: float = 0.0
-    # Kept until a reading finds it old. The cache of snapshots takes ten times as long to look up.
-    fresh: Reading[Any] | None = None
 
     @property
     def missing(self) -> bool:
@@ -82,39 +87,34 @@ class FeedCache:
     """All feeds of the process.
 
     Args:
-        ask: Requests a feed from the API. Its exception becomes the reading's error. ``retry_after`` of the exception
-            delays all feeds of the endpoint, ``retry_in`` delays this feed, both in seconds.
+        fetch: Requests a feed from the API. Its exception becomes the reading's error. ``retry_after`` of the exception
+            delays all feeds of the endpoint, in seconds.
         monotonic: A monotonic clock in seconds, for ages.
         clock: Unix time in seconds, for timestamps.
         jitter: Returns a number from 0 to 1 that spreads retries.
-        on_change: Called with a feed's state when the feed goes down, misses its endpoint, or comes back.
     """
 
     def __init__(
         self,
-        ask: Callable[[Feed[Any]], Awaitable[Answer[Any]]],
+        fetch: Callable[[Feed[Any]], Awaitable[Answer[Any]]],
         *,
         monotonic: Callable[[], float] = steady,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
-        on_change: Callable[[FeedState], None] | None = None,
     ) -> None:
-        self._ask = ask
+        self._fetch = fetch
         self._monotonic = monotonic
         self._clock = clock
         self._jitter = jitter
-        self._on_change = on_change
         self._version = 0
+        self._stopping = False
         self._states: dict[Feed[Any], FeedState] = {}
         # Drops each answer at its maximum age.
         self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
             _MAX_FEEDS, ttu=self._expiry, timer=monotonic
         )
         self._flights: dict[Feed[Any], asyncio.Task[None]] = {}
-        self._closed_endpoints: cachetools.TLRUCache[Endpoint[Any], tuple[float, Exception]] = cachetools.TLRUCache(
-            _MAX_FEEDS, ttu=lambda _endpoint, closed, _now: closed[0], timer=monotonic
-        )
-        self._hurried: asyncio.Future[None] | None = None
+        self._closed_endpoints: dict[Endpoint[Any], tuple[float, Exception]] = {}
 
     def _expiry(self, feed: Feed[Any], snapshot: Snapshot[Any], _now: float) -> float:
         return snapshot.monotonic_at + self._states[feed].feed.max_age
@@ -135,24 +135,6 @@ class FeedCache:
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
         return self._snapshots.get(feed)
-
-    def known(self, feed: Feed[T]) -> Reading[T] | None:
-        """Read a feed whose answer is fresh, or that backs off. Return None if a request is necessary."""
-        state = self._states.get(feed)
-        if state is None:
-            return None
-        now = self._monotonic()
-        if state.fresh is not None and now >= state.fresh_until:
-            state.fresh = None
-        reading: Reading[T] | None = state.fresh
-        if reading is None:
-            if now >= state.closed_until or feed in self._flights:
-                return None
-            reading = self._old(feed, state.last_error)
-        state.read_at = now
-        if not state.missing:
-            state.results[reading.result] += 1
-        return reading
 
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
@@ -182,11 +164,10 @@ class FeedCache:
                 flight.cancel()
 
     def hurry(self) -> None:
-        """Stop waiting, now and in the future. All readings return at once with the known answers."""
-        if self._hurried is None:
-            self._hurried = asyncio.get_running_loop().create_future()
-        if not self._hurried.done():
-            self._hurried.set_result(None)
+        """Cancel all requests, and send no others. All readings return at once with the answers that are there."""
+        self._stopping = True
+        for flight in self._flights.values():
+            flight.cancel()
 
     async def read(self, feed: Feed[T], timeout: float) -> Reading[T]:
         """Return the feed's answer, and request it first if it is not fresh.
@@ -197,41 +178,45 @@ class FeedCache:
             feed: The feed.
             timeout: Maximum seconds to wait.
         """
-        if (known := self.known(feed)) is not None:
-            return known
         started = time.monotonic()
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed, state.read_at = feed, self._monotonic()
-        reading = await self._read(feed, state, timeout)
+        reading = self._reading_without_request(feed, state)
+        if reading is None:
+            reading = replace(await self._request(feed, state, timeout), seconds=time.monotonic() - started)
         if not state.missing:
             state.results[reading.result] += 1
-        return replace(reading, seconds=time.monotonic() - started)
+        return reading
 
-    async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+    def _reading_without_request(self, feed: Feed[T], state: FeedState) -> Reading[T] | None:
+        """Return a reading if the answer is fresh, or if no request may be sent now."""
+        now, snapshot = self._monotonic(), self.peek(feed)
+        if snapshot is not None and now < state.fresh_until:
+            return Reading(snapshot, "hit")
+        if feed in self._flights:
+            return None
+        if now < state.closed_until:
+            return self._old(feed, state.last_error)
+        if self._stopping:
+            return self._old(feed, DeadlineError("the exporter is stopping and sends no requests"))
+        closed_until, error = self._closed_endpoints.get(feed.endpoint, (0.0, None))
+        return self._old(feed, error) if now < closed_until else None
+
+    async def _request(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+        """Wait for the request in flight, or for a new one."""
         flight = self._flights.get(feed)
         result: Result = "coalesced"
         if flight is None:
-            if (reason := self._reason_not_to_ask(state)) is not None:
-                return self._old(feed, reason)
             result = "miss"
             flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
-        if self._hurried is None:
-            self._hurried = asyncio.get_running_loop().create_future()
         # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
-        await asyncio.wait({flight, self._hurried}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({flight}, timeout=timeout)
         if not flight.done() or flight.cancelled():
             return self._old(feed, DeadlineError("no answer yet"))
         snapshot = self.peek(feed)
         if snapshot is None or state.last_error is not None:
             return self._old(feed, state.last_error)
         return Reading(snapshot, result)
-
-    def _reason_not_to_ask(self, state: FeedState) -> BaseException | None:
-        """Return why no request may be sent now for a feed that does not back off, or None if it may."""
-        if self._hurried is not None and self._hurried.done():
-            return DeadlineError("the exporter is stopping and sends no requests")
-        closed = self._closed_endpoints.get(state.feed.endpoint)
-        return None if closed is None else closed[1]
 
     def _old(self, feed: Feed[T], error: BaseException | None) -> Reading[T]:
         snapshot = self.peek(feed)
@@ -241,7 +226,7 @@ class FeedCache:
         before = state.up, state.missing
         at, monotonic_at = self._clock(), self._monotonic()
         try:
-            answer = await self._ask(feed)
+            answer = await self._believable_answer(feed)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         else:
@@ -251,22 +236,85 @@ class FeedCache:
             state.failures = 0
             state.last_success = at
             state.fresh_until = monotonic_at + feed.ttl
-            self._snapshots[feed] = snapshot = Snapshot(answer, self._version, at, monotonic_at)
-            state.fresh = Reading(snapshot, "hit")
-            self._drop_old_readings()
+            self._snapshots[feed] = Snapshot(answer, self._version, at, monotonic_at)
         # Not if it was cancelled: a forgotten feed may have another request by now.
         del self._flights[feed]
-        now = state.up, state.missing
         first_success = before == (None, False) and state.up
-        if self._on_change is not None and now != before and not first_success:
-            self._on_change(state)
+        if (state.up, state.missing) != before and not first_success:
+            self._log_change(state, was_missing=before[1])
 
-    def _drop_old_readings(self) -> None:
-        """Drop the fresh readings that have become old, as nobody may read these feeds again."""
-        now = self._monotonic()
-        for state in self._states.values():
-            if now >= state.fresh_until:
-                state.fresh = None
+    async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
+        """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one.
+
+        Raises:
+            ApiError: The API does not answer.
+            DoubtedError: The answer is doubted, and there is an older good answer.
+            MissingEndpointError: The deployment does not have the endpoint of an optional feed.
+        """
+        snapshot = self.peek(feed)
+        old = None if snapshot is None or snapshot.answer.doubt is not None else snapshot.answer
+        try:
+            answer = await self._fetch(feed)
+            reason = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed))
+            if reason in REPEAT_REQUEST:
+                # The evidence may be older than the answer. Request it again, too.
+                for other in feed.evidence:
+                    if other.hotkey:
+                        self.expire(other)
+                first, answer = answer, await self._fetch(feed)
+                reason = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed), first=first)
+        except NotFoundError:
+            # An endpoint that has answered lately exists. Then the proxy in front of it fails.
+            if feed.optional and self.peek(feed) is None:
+                raise MissingEndpointError(f"the API has no {feed.endpoint.path} (404)") from None
+            raise
+        if answer.rejected:
+            error = answer.first_error
+            _log.warning(
+                "records left out", feed=feed.name, rejected=answer.rejected, kept=answer.count, first_error=error
+            )
+        if reason is not None and old is not None:
+            raise DoubtedError(reason, feed.ttl)
+        return replace(answer, doubt=reason)
+
+    async def _evidence(self, feed: Feed[Any]) -> list[Any]:
+        """Return the records of the feeds to compare with, None for unknown ones.
+
+        It waits only briefly. It requests the feeds of the same miner, but not those of the platform.
+        """
+        records: list[Any] = []
+        for other in feed.evidence:
+            snapshot = self.peek(other)
+            if other.hotkey or self.under_way(other):
+                reading = await self.read(other, _EVIDENCE_WAIT)
+                snapshot = reading.snapshot if reading.error is None else None
+            records.append(None if snapshot is None else snapshot.answer.value)
+        return records
+
+    def _log_change(self, state: FeedState, *, was_missing: bool) -> None:
+        """Log that a feed fails, is doubted, lacks its endpoint, or is back."""
+        feed, error = state.feed, state.last_error
+        context = {"feed": feed.name} | ({"hotkey": feed.hotkey} if feed.hotkey else {})
+        if state.missing or (was_missing and error is None):
+            # One line for all hotkeys.
+            if any(
+                other.missing for other in self._states.values() if other.feed.name == feed.name and other is not state
+            ):
+                return
+            if error is None:
+                _log.info("feed on again", feed=feed.name)
+            else:
+                advice = "This is no failure: the deployment is older or newer. The exporter asks again every hour."
+                _log.info("feed off", feed=feed.name, reason=str(error), advice=advice)
+        elif isinstance(error, ApiError):
+            _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
+        elif isinstance(error, DoubtedError):
+            _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
+        elif error is not None:
+            # Not an error of the API but a bug, which needs its traceback.
+            _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
+        else:
+            _log.info("feed is back", **context)
 
     def _fail(self, state: FeedState, error: Exception) -> None:
         state.last_error = error

@@ -1,21 +1,24 @@
 """Finds answers that look valid but are wrong.
 
-A stream whose query fails halfway ends normally, with status 200. A service that lost its cache or its monitoring
-sends empty lists and zeros. To find such answers, they are compared with the last answer and with other endpoints.
+A service whose query fails sends an empty stream with status 200. A service that lost its cache or its monitoring sends
+empty lists and zeros. To find such answers, they are compared with the last answer and with other endpoints.
+
+Each check is a pure function of the last good answer (None: there is none), the new answer, and the records of the
+other feeds that it compares the answer with (None: unknown).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import UNSET
 
+from chutes_exporter.api.client import Answer
 from chutes_exporter.api.meaning import demand_is_unknown, load_is_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from collections.abc import Set as AbstractSet
-
     from chutes_exporter.api import records as r
 
 Reason = Literal["shrunk", "disagrees", "no_demand", "no_bounties", "no_history"]
@@ -24,9 +27,12 @@ Reason = Literal["shrunk", "disagrees", "no_demand", "no_bounties", "no_history"
 - shrunk: the list lost more than a fifth, and a second answer did not confirm it.
 - disagrees: records are missing that another endpoint names.
 - no_demand: every chute reports zero demand.
-- no_bounties: all bounties disappeared at once.
+- no_bounties: all bounties disappeared at once, and there were at least three.
 - no_history: a miner lost its history.
 """
+
+Check = Callable[[Answer[Any] | None, Answer[Any], Sequence[Any]], bool]
+Checks = Mapping[Reason, Check]
 
 REPEAT_REQUEST: Final[AbstractSet[Reason]] = {"shrunk", "disagrees"}
 """Reasons that an immediate second request can settle. The others last until the service is repaired."""
@@ -34,15 +40,6 @@ REPEAT_REQUEST: Final[AbstractSet[Reason]] = {"shrunk", "disagrees"}
 _SHRUNK_RATIO = 0.8
 _MAX_DELETED_CHUTES = 2
 _MIN_LOST_BOUNTIES = 3
-
-T_contra = TypeVar("T_contra", contravariant=True)
-
-
-class Check(Protocol[T_contra]):
-    """Finds a reason to doubt an answer."""
-
-    def __call__(self, now: T_contra, last: T_contra | None, /, *evidence: Any) -> Reason | None:
-        """Compare the records of an answer with those of the last good answer and of other feeds (None: unknown)."""
 
 
 class DoubtedError(Exception):
@@ -61,72 +58,97 @@ class DoubtedError(Exception):
         self.retry_in = retry_in
 
 
-def shrinks(now: int, last: int) -> bool:
-    """Return whether a list lost more than a fifth of its records."""
-    return now < last * _SHRUNK_RATIO
-
-
-def confirms(second: int, first: int) -> bool:
-    """Return whether the lengths of two lists differ by less than a fifth."""
-    return not shrinks(second, first) and not shrinks(first, second)
-
-
-def check_nodes(
-    nodes: Sequence[r.Node], _last: Sequence[r.Node] | None, servers: Sequence[r.Server] | None
+def reason_to_doubt(
+    checks: Checks,
+    old: Answer[Any] | None,
+    new: Answer[Any],
+    others: Sequence[Any],
+    *,
+    first: Answer[Any] | None = None,
 ) -> Reason | None:
-    """Compare GPUs with those of the servers. Without known servers, an empty list is doubted."""
-    if servers is None:
-        return None if nodes else "disagrees"
-    listed = {gpu.uuid for server in servers for gpu in server.gpus or ()}
-    return "disagrees" if listed - {node.uuid for node in nodes} else None
+    """Return the first reason to doubt an answer, or None.
 
-
-def check_instances(
-    instances: Sequence[r.Instance], _last: Sequence[r.Instance] | None, inventory: Sequence[r.InventoryItem] | None
-) -> Reason | None:
-    """Compare instances with the chutes that hold GPUs."""
-    held = {item.chute_id for item in inventory or () if item.chute_id is not None}
-    run = {instance.chute_id for instance in instances}
-    return "disagrees" if None not in run and held - run else None
-
-
-def check_chutes(
-    chutes: Sequence[r.Chute],
-    last: Sequence[r.Chute] | None,
-    active: Sequence[r.ActiveInstance] | None,
-    metrics: Sequence[r.ChuteMetrics] | None,
-) -> Reason | None:
-    """Compare chutes with the running ones, and bounties with the last answer."""
-    running: Iterable[r.ActiveInstance | r.ChuteMetrics] = (*(active or ()), *(metrics or ()))
-    known = {chute.chute_id for chute in chutes}
-    missing = {one.chute_id for one in running if one.chute_id is not None} - known
-    # One or two chutes may be deleted between two answers. If more are missing, the list is incomplete.
-    if len(missing) > _MAX_DELETED_CHUTES:
-        return "disagrees"
-    if not _bounties(chutes) and _bounties(last or ()) >= _MIN_LOST_BOUNTIES:
-        return "no_bounties"
+    Args:
+        checks: The feed's checks.
+        old: The last good answer.
+        new: The answer.
+        others: The records of the feed's evidence.
+        first: The answer to an earlier request of this moment. If it is about as long, a list has really shrunk.
+    """
+    for reason, applies in checks.items():
+        confirmed = reason == "shrunk" and first is not None and not (shrunk(first, new) or shrunk(new, first))
+        if not confirmed and applies(old, new, others):
+            return reason
     return None
 
 
-def check_metrics(chutes: Sequence[r.ChuteMetrics], _last: Sequence[r.ChuteMetrics] | None) -> Reason | None:
-    """Doubt an answer without any demand on the whole platform."""
-    return "no_demand" if demand_is_unknown(chutes) else None
+def shrunk(old: Answer[Any] | None, new: Answer[Any], _others: Sequence[Any] = ()) -> bool:
+    """Return whether a list lost more than a fifth of its records."""
+    return old is not None and new.listed < old.listed * _SHRUNK_RATIO
 
 
-def of_utilization(chutes: Sequence[r.ChuteUtilization], _last: Sequence[r.ChuteUtilization] | None) -> Reason | None:
+def gpus_are_missing(_old: Answer[Any] | None, new: Answer[list[r.Node]], others: Sequence[Any]) -> bool:
+    """Compare GPUs with those of the servers.
+
+    No GPUs at all are only believed if the servers have none either: a failed query of the service looks the same.
+    """
+    servers: Sequence[r.Server] | None = others[0]
+    if servers is None:
+        return not new.listed
+    of_servers = {gpu.uuid for server in servers for gpu in server.gpus or ()}
+    return _incomplete(new, of_servers - {node.uuid for node in new.value})
+
+
+def instances_are_missing(_old: Answer[Any] | None, new: Answer[list[r.Instance]], others: Sequence[Any]) -> bool:
+    """Compare instances with the chutes that hold GPUs."""
+    inventory: Sequence[r.InventoryItem] | None = others[0]
+    holding_gpus = {item.chute_id for item in inventory or () if item.chute_id is not None}
+    listed = {instance.chute_id for instance in new.value}
+    return None not in listed and _incomplete(new, holding_gpus - listed)
+
+
+def chutes_are_missing(_old: Answer[Any] | None, new: Answer[list[r.Chute]], others: Sequence[Any]) -> bool:
+    """Compare chutes with those that run. One or two may be deleted between two answers."""
+    running: Iterable[r.ActiveInstance | r.ChuteMetrics] = (*(others[0] or ()), *(others[1] or ()))
+    missing = {record.chute_id for record in running} - {None} - {chute.chute_id for chute in new.value}
+    return len(missing) > _MAX_DELETED_CHUTES and _incomplete(new, missing)
+
+
+def _incomplete(new: Answer[Any], missing: AbstractSet[Any]) -> bool:
+    # Rejected records are missing for a known reason.
+    return bool(missing) and not new.rejected
+
+
+def no_demand(_old: Answer[Any] | None, new: Answer[list[r.ChuteMetrics]], _others: Sequence[Any]) -> bool:
+    """Look for a platform without any demand."""
+    return demand_is_unknown(new.value)
+
+
+def no_load(_old: Answer[Any] | None, new: Answer[list[r.ChuteUtilization]], _others: Sequence[Any]) -> bool:
     """Look for a platform without any load."""
-    return "no_demand" if load_is_unknown(chutes) else None
+    return load_is_unknown(new.value)
 
 
-def of_bounties(
-    bounties: Sequence[r.Bounty], last: Sequence[r.Bounty] | None, chutes: Sequence[r.Chute] | None
-) -> Reason | None:
+def bounties_of_chutes_are_gone(
+    old: Answer[list[r.Chute]] | None, new: Answer[list[r.Chute]], _others: Sequence[Any]
+) -> bool:
+    """Look for bounties that disappeared all at once."""
+    before = _bounties(old.value) if old is not None else 0
+    return before >= _MIN_LOST_BOUNTIES and not new.rejected and not _bounties(new.value)
+
+
+def bounties_are_gone(old: Answer[list[r.Bounty]] | None, new: Answer[list[r.Bounty]], others: Sequence[Any]) -> bool:
     """Doubt an empty list if there were bounties before, or if the chutes have some.
 
     A service without Redis sends an empty list too.
     """
-    before = max(len(last or ()), _bounties(chutes or ()))
-    return "no_bounties" if not bounties and before >= _MIN_LOST_BOUNTIES else None
+    before = max(old.count if old is not None else 0, _bounties(others[0] or ()))
+    return before >= _MIN_LOST_BOUNTIES and not new.listed
+
+
+def history_is_gone(old: Answer[Any] | None, new: Answer[Any], _others: Sequence[Any]) -> bool:
+    """Look for a miner that lost its history. The service lost its cache then."""
+    return old is not None and old.count > 0 and not new.listed
 
 
 def _bounties(chutes: Iterable[r.Chute]) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from chutes_exporter.feeds.doubt import Checks, shrunk
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.api.endpoints import Endpoint
-    from chutes_exporter.feeds.doubt import Check, Reason
 
 T = TypeVar("T")
 
@@ -52,9 +53,8 @@ class Feed(Generic[T]):
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
-        doubts: Possible reasons to doubt an answer.
-        check: Finds a reason to doubt an answer, except ``shrunk``.
-        evidence: Feeds that the check compares the answer with.
+        checks: Possible reasons to doubt an answer, each with the check that finds it.
+        evidence: Feeds that the checks compare the answer with.
     """
 
     name: str
@@ -66,25 +66,19 @@ class Feed(Generic[T]):
     per_chute: bool = field(default=False, compare=False)
     value_if_404: T | None = field(default=None, compare=False)
     optional: bool = field(default=False, compare=False)
-    doubts: tuple[Reason, ...] = field(default=("shrunk",), compare=False)
-    check: Check[T] | None = field(default=None, compare=False)
+    checks: Checks = field(default_factory=lambda: {"shrunk": shrunk}, compare=False)
     evidence: tuple[Feed[Any], ...] = field(default=(), compare=False)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    @cached_property
-    def _hash(self) -> int:
-        # Every scrape looks up each feed several times.
-        return hash((self.name, self.hotkey))
 
     def of(self, hotkey: str) -> Self:
         """Return the feed of one miner."""
-        return replace(self, hotkey=hotkey)
+        evidence = tuple(feed.of(hotkey) if feed.endpoint.scope == "signer" else feed for feed in self.evidence)
+        return replace(self, hotkey=hotkey, evidence=evidence)
 
-    def with_lifetimes(self, ttl: float, max_age: float) -> Self:
-        """Return the feed with another time to live and maximum age."""
-        return replace(self, ttl=ttl, max_age=max_age)
+    def with_lifetimes(self, lifetimes: Mapping[str, tuple[float, float]]) -> Self:
+        """Return the feed with other times to live and maximum ages, by name, for itself and its evidence."""
+        ttl, max_age = lifetimes.get(self.name, (self.ttl, self.max_age))
+        evidence = tuple(feed.with_lifetimes(lifetimes) for feed in self.evidence)
+        return replace(self, ttl=ttl, max_age=max_age, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api import records as r
 from chutes_exporter.feeds import doubt
 from chutes_exporter.feeds.feed import Feed
 
@@ -16,106 +15,109 @@ from chutes_exporter.feeds.feed import Feed
 # - 175: the service reads the metagraph every 3 minutes.
 # - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs ever. A rolling
 #   update takes hours, and a maintenance window days.
-# - 900: chutes are many MB, and the autoscaler changes them every 20 to 30 minutes. The history gets a point an hour.
-METAGRAPH: Feed[list[r.MetagraphNode]] = Feed(
-    "metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0
+# - 900: chutes and the GPUs of all miners are MB, and the autoscaler changes chutes every 15 minutes. The history gets
+#   a point an hour.
+METAGRAPH = Feed("metagraph", e.METAGRAPH, changes="every 3 minutes", ttl=175.0, max_age=3600.0)
+SCORES = Feed("scores", e.SCORES, changes="every 10 minutes", ttl=300.0, max_age=1800.0, checks={})
+STATS = Feed("stats", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, checks={})
+STATS_PER_CHUTE = Feed(
+    "stats_per_chute", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, per_chute=True, checks={}
 )
-SCORES: Feed[r.Scores] = Feed("scores", e.SCORES, changes="every 10 minutes", ttl=300.0, max_age=1800.0, doubts=())
-STATS: Feed[r.Stats] = Feed("stats", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, doubts=())
-STATS_PER_CHUTE: Feed[r.Stats] = Feed(
-    "stats_per_chute", e.STATS, changes="every 10 minutes", ttl=300.0, max_age=1800.0, per_chute=True, doubts=()
-)
-METRICS: Feed[list[r.ChuteMetrics]] = Feed(
+METRICS = Feed(
     "metrics",
     e.METRICS,
     changes="every 2 minutes",
     ttl=115.0,
     max_age=900.0,
-    doubts=("shrunk", "no_demand"),
-    check=doubt.check_metrics,
+    checks={"shrunk": doubt.shrunk, "no_demand": doubt.no_demand},
 )
-SERVERS: Feed[list[r.Server]] = Feed("servers", e.SERVERS, changes="live", ttl=115.0, max_age=900.0)
-NODES: Feed[list[r.Node]] = Feed(
+SERVERS = Feed("servers", e.SERVERS, changes="live", ttl=115.0, max_age=900.0)
+NODES = Feed(
     "nodes",
     e.NODES,
     changes="live",
     ttl=115.0,
     max_age=900.0,
-    doubts=("shrunk", "disagrees"),
-    check=doubt.check_nodes,
+    checks={"shrunk": doubt.shrunk, "disagrees": doubt.gpus_are_missing},
     evidence=(SERVERS,),
 )
-INVENTORY: Feed[list[r.InventoryItem]] = Feed("inventory", e.INVENTORY, changes="live", ttl=55.0, max_age=600.0)
-INSTANCES: Feed[list[r.Instance]] = Feed(
+INVENTORY = Feed("inventory", e.INVENTORY, changes="live", ttl=55.0, max_age=600.0)
+INSTANCES = Feed(
     "instances",
     e.INSTANCES,
     changes="live",
     ttl=55.0,
     max_age=600.0,
-    doubts=("shrunk", "disagrees"),
-    check=doubt.check_instances,
+    checks={"shrunk": doubt.shrunk, "disagrees": doubt.instances_are_missing},
     evidence=(INVENTORY,),
 )
-IMAGES: Feed[list[r.Image]] = Feed("images", e.IMAGES, changes="live", ttl=900.0, max_age=3600.0)
-JOBS: Feed[list[r.Job]] = Feed("jobs", e.JOBS, changes="live", ttl=300.0, max_age=1800.0)
-ACTIVE_INSTANCES: Feed[list[r.ActiveInstance]] = Feed(
-    "active_instances", e.ACTIVE_INSTANCES, changes="live", ttl=115.0, max_age=900.0
-)
-CHUTES: Feed[list[r.Chute]] = Feed(
+IMAGES = Feed("images", e.IMAGES, changes="live", ttl=900.0, max_age=3600.0)
+# No jobs and a failed query look the same, and nothing tells them apart. So a second answer must confirm that all are
+# gone.
+JOBS = Feed("jobs", e.JOBS, changes="live", ttl=300.0, max_age=1800.0)
+ACTIVE_INSTANCES = Feed("active_instances", e.ACTIVE_INSTANCES, changes="live", ttl=115.0, max_age=900.0)
+CHUTES = Feed(
     "chutes",
     e.CHUTES,
     changes="live",
     ttl=900.0,
     max_age=3600.0,
-    doubts=("shrunk", "disagrees", "no_bounties"),
-    check=doubt.check_chutes,
+    checks={
+        "shrunk": doubt.shrunk,
+        "disagrees": doubt.chutes_are_missing,
+        "no_bounties": doubt.bounties_of_chutes_are_gone,
+    },
     evidence=(ACTIVE_INSTANCES, METRICS),
 )
-THRASH_COOLDOWNS: Feed[list[r.ThrashCooldown]] = Feed(
+THRASH_COOLDOWNS = Feed(
     "thrash_cooldowns", e.THRASH_COOLDOWNS, changes="never since May 2026", ttl=900.0, max_age=7200.0
 )
 # A new miner has no history yet.
-UNIQUE_CHUTE_HISTORY: Feed[list[r.HistoryPoint]] = Feed(
+UNIQUE_CHUTE_HISTORY = Feed(
     "unique_chute_history",
     e.UNIQUE_CHUTE_HISTORY,
     changes="hourly",
     ttl=900.0,
     max_age=7200.0,
     value_if_404=[],
-    doubts=("no_history",),
+    checks={"no_history": doubt.history_is_gone},
 )
-UTILIZATION: Feed[list[r.ChuteUtilization]] = Feed(
+UTILIZATION = Feed(
     "utilization",
     e.UTILIZATION,
-    changes="counts live, the rest every 2 to 30 minutes",
+    changes="counts live, the rest every 2 minutes",
     ttl=115.0,
     max_age=900.0,
     optional=True,
-    doubts=("shrunk", "no_demand"),
-    check=doubt.of_utilization,
+    checks={"shrunk": doubt.shrunk, "no_demand": doubt.no_load},
 )
-BOUNTIES: Feed[list[r.Bounty]] = Feed(
+BOUNTIES = Feed(
     "bounties",
     e.BOUNTIES,
     changes="live",
     ttl=115.0,
     max_age=900.0,
     optional=True,
-    doubts=("no_bounties",),
-    check=doubt.of_bounties,
+    checks={"no_bounties": doubt.bounties_are_gone},
     evidence=(CHUTES,),
 )
-ROLLING_UPDATES: Feed[list[r.RollingUpdate]] = Feed(
+ROLLING_UPDATES = Feed(
     "rolling_updates",
     e.ROLLING_UPDATES,
     changes="live",
     ttl=300.0,
     max_age=1800.0,
     optional=True,
-    doubts=(),
+    checks={},
 )
-MAINTENANCE: Feed[r.MaintenancePolicy] = Feed(
-    "maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, doubts=()
+MAINTENANCE = Feed("maintenance", e.MAINTENANCE, changes="live", ttl=300.0, max_age=1800.0, optional=True, checks={})
+HELD_GPUS = Feed("held_gpus", e.HELD_GPUS, changes="live", ttl=900.0, max_age=3600.0, optional=True)
+MINER_GPUS = Feed("miner_gpus", e.MINER_GPUS, changes="live", ttl=300.0, max_age=1800.0, optional=True, checks={})
+SUPPORTED_GPUS = Feed(
+    "supported_gpus", e.SUPPORTED_GPUS, changes="by hand", ttl=86400.0, max_age=7 * 86400.0, optional=True, checks={}
+)
+TEE_MEASUREMENTS = Feed(
+    "tee_measurements", e.TEE_MEASUREMENTS, changes="by hand", ttl=3600.0, max_age=86400.0, optional=True, checks={}
 )
 
 FEEDS: tuple[Feed[Any], ...] = (
@@ -138,4 +140,8 @@ FEEDS: tuple[Feed[Any], ...] = (
     BOUNTIES,
     ROLLING_UPDATES,
     MAINTENANCE,
+    HELD_GPUS,
+    MINER_GPUS,
+    SUPPORTED_GPUS,
+    TEE_MEASUREMENTS,
 )

@@ -7,17 +7,14 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.errors import ApiError
-from chutes_exporter.api.memory import keep_memory_compact
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.cache import FeedCache, steady
-from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.page import exposition, money, observed, rendering, telemetry
@@ -28,19 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from typing import Self
 
-    from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.page.rendering import Snapshots
     from chutes_exporter.page.telemetry import Readings, States
 
 _log = structlog.get_logger("exporter")
-
-_LEAST_MEMORY = 64_000_000
-_MEMORY_PER_SERIES = 256
-"""Bytes of memory that the API's answers may take: at least, and for each allowed series of a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +102,6 @@ class Exporter:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
     ) -> None:
-        keep_memory_compact()
         self.settings = settings
         self.telemetry = telemetry.Telemetry(started_at=clock())
         self.client = ChutesClient(
@@ -120,13 +109,9 @@ class Exporter:
             timeout=settings.api_timeout,
             counters=self.telemetry.exchanges,
             clock=clock,
-            max_memory=_LEAST_MEMORY + _MEMORY_PER_SERIES * settings.max_series,
         )
-        self._requests = Requests(self.client, tuned=self._tuned)
-        self.feeds = self._requests.cache = FeedCache(
-            self._requests.ask, on_change=self._log_change, clock=clock, monotonic=monotonic
-        )
-        self._missing: set[Endpoint[Any]] = set()
+        self._requests = Requests(self.client)
+        self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._observations = observed.Observations()
         self._rendering = asyncio.Lock()
         self._adopt(settings)
@@ -149,9 +134,6 @@ class Exporter:
         self._requests.use(settings.keys)
         self._main = main_plan(settings)
         self._renderer = rendering.Renderer(self._main, settings.max_series, created=settings.created_timestamps)
-
-    def _tuned(self, feed: Feed[Any]) -> Feed[Any]:
-        return self.settings.tuned(feed)
 
     async def __aenter__(self) -> Self:
         return self
@@ -312,37 +294,3 @@ class Exporter:
         if gzipped:
             return exposition.gzip_page(parts, rest)
         return [*(part.plain for part in parts), rest]
-
-    def _log_change(self, state: FeedState) -> None:
-        """Log that a feed changed its state. A missing endpoint is logged once, not for each hotkey."""
-        endpoint = state.feed.endpoint
-        names = " ".join(one.name for one in COLLECTORS if any(feed.endpoint is endpoint for feed in one.feeds))
-        if state.missing:
-            if endpoint not in self._missing:
-                self._missing.add(endpoint)
-                _log.info(
-                    "collector off",
-                    collector=names,
-                    reason=str(state.last_error),
-                    advice="This is no failure: the deployment is older or newer. The exporter asks again every hour.",
-                )
-        elif endpoint not in self._missing or not state.up:
-            _log_change(state)
-        elif not any(one.missing and one.feed.endpoint is endpoint for one in self.feeds.states()):
-            self._missing.discard(endpoint)
-            _log.info("collector on again", collector=names)
-
-
-def _log_change(state: FeedState) -> None:
-    """Log that a feed failed, with advice, or that it is back."""
-    feed, error = state.feed, state.last_error
-    context = {"feed": feed.name} | ({"hotkey": feed.hotkey} if feed.hotkey else {})
-    if isinstance(error, ApiError):
-        _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
-    elif isinstance(error, DoubtedError):
-        _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
-    elif error is not None:
-        # Not an error of the API but a bug, which needs its traceback.
-        _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
-    else:
-        _log.info("feed is back", **context)

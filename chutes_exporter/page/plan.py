@@ -202,10 +202,9 @@ def _feeds(collector: Collector, settings: Settings, hotkey: str, single: str) -
 
 
 def _extra(collector: Collector, settings: Settings) -> tuple[Feed[Any], ...]:
-    needed = {feed for other in COLLECTORS if enabled(other, settings) for feed in other.feeds}
     return tuple(
         settings.tuned(feed.of(hotkey))
         for feed in collector.extra
-        if feed in needed
+        if settings.keys or not feed.endpoint.signed
         for hotkey in ([""] if feed.endpoint.scope == "platform" else [key.address for key in settings.keys])
     )

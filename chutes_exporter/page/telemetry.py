@@ -274,7 +274,7 @@ def feed_families(states: States) -> list[Family]:
             out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
             out.add(FEED_RECORDS, snapshot.answer.count, *labels)
         doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
-        for reason in feed.doubts:
+        for reason in feed.checks:
             out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
         out.add(FEED_UP, state.up, *labels)
         if state.last_error is not None:

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from chutes_exporter.api import decoding
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.decoding import CsvShape, Tally
-from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
-from chutes_exporter.api.meaning import GPU_HOURLY_RATES, hourly_compute_units
+from chutes_exporter.api.errors import CutOffError, UndecodableError
+from chutes_exporter.api.meaning import hourly_compute_units
 from chutes_exporter.api.records import ComputeRecord, Instance, decode_hook
 from chutes_exporter.simulator import Fault, Simulator
-from chutes_exporter.simulator.hardware import MODELS
-from tests.support import HOTKEY, KEY, NOON, Clock
-from tests.test_recordings import DIRECTORIES
+from tests.support import HOTKEY, NOON, Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,51 +75,35 @@ async def test_another_table_is_refused() -> None:
         await read(b"instance_id,deleted_at\r\n")
 
 
-async def test_more_lines_than_any_honest_answer_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_CSV_LINES", 3)
-    with pytest.raises(TooLargeError, match="3 lines"):
-        await read(HEAD + b"a,1,2026-11-24 12:00:00,\r\n" * 3)
-
-
-async def test_only_the_records_that_are_asked_for_take_memory(simulator: Simulator) -> None:
+async def test_only_the_records_that_are_asked_for_are_kept(simulator: Simulator) -> None:
     world = simulator.world
     own = {one.instance_id for one in world.instances(NOON, HOTKEY) if one.activated(NOON)}
     every = [row for one in world.all_instances(NOON) for row in one.history(NOON)]
-    taken: list[int] = []
-    # The records of everybody would not fit.
-    async with ChutesClient(simulator.url, max_memory=200_000) as client:
-        answer = await client.compute_history(own, progress=taken.append)
-        with pytest.raises(TooLargeError):
-            await client.compute_history({one.instance_id for one in world.all_instances(NOON)})
+    received: list[int] = []
+    async with ChutesClient(simulator.url) as client:
+        answer = await client.fetch(
+            e.COMPUTE_HISTORY, progress=received.append, keep=lambda record: record.instance_id in own
+        )
     assert {record.instance_id for record in answer.value} == own
     assert len(every) * 0.8 < answer.count <= len(every)
-    assert taken[-1] <= answer.size
-    assert len(taken) == answer.count
+    assert received[-1] == answer.size
 
 
 async def test_the_service_sends_the_records_of_8_days(simulator: Simulator, clock: Clock) -> None:
     clock.now = NOON + 2 * 86400
-    every = {one.instance_id for one in simulator.world.all_instances(clock.now)}
     async with ChutesClient(simulator.url) as client:
-        answer = await client.compute_history(every)
+        answer = await client.fetch(e.COMPUTE_HISTORY)
     ends = [record.ended_at for record in answer.value if record.ended_at is not None]
     assert NOON - 6 * 86400 < min(ends) < NOON - 5.9 * 86400
     rows = [row for one in simulator.world.all_instances(clock.now) for row in one.history(clock.now)]
     assert answer.count == sum(end is None or end > NOON - 6 * 86400 for _, end, _ in rows) < len(rows)
 
 
-async def test_the_request_is_never_signed(simulator: Simulator) -> None:
-    async with ChutesClient(simulator.url) as client:
-        await client.fetch(e.COMPUTE_HISTORY, key=KEY, keep=lambda _: False)
-    (asked,) = simulator.requests
-    assert (asked.endpoint, asked.signed, asked.hotkey) == ("compute_history", False, None)
-
-
 async def test_a_failure_halfway_is_a_failure(simulator: Simulator) -> None:
     simulator.faults["compute_history"] = Fault(cut_after=1000)
     async with ChutesClient(simulator.url) as client:
         with pytest.raises(CutOffError):
-            await client.compute_history({"a"})
+            await client.fetch(e.COMPUTE_HISTORY)
 
 
 def instance(**fields: Any) -> Instance:
@@ -174,13 +155,3 @@ def test_only_full_hours_of_the_past_7_days_are_returned() -> None:
     assert set(units.values()) == {1800}
     assert (min(units), max(units)) == (NOON - 166 * HOUR, NOON)
     assert ELEVEN > TEN
-
-
-def test_the_known_gpu_models_and_their_rates_are_those_of_the_service() -> None:
-    simulated = {name: model.hourly_rate for name, model in MODELS.items()}
-    assert simulated.items() < GPU_HOURLY_RATES.items()
-    for directory in DIRECTORIES:
-        path = directory / "extra" / "nodes_supported.json"
-        if path.exists():
-            models = msgspec.json.decode(path.read_bytes())
-            assert {name: model["hourly_rate"] for name, model in models.items()} == GPU_HOURLY_RATES

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from chutes_exporter.api import errors
-from chutes_exporter.api.errors import ApiError, RateLimitedError, UnavailableError, scrub
+from chutes_exporter.api.errors import ApiError, UnavailableError, scrub
 from tests.support import KEY
 
 SIGNATURE = KEY.headers(0)["X-Chutes-Signature"]
@@ -54,12 +54,3 @@ def test_advice_for_one_error_leaves_the_advice_of_its_kind_unchanged() -> None:
     usual = UnavailableError("no route").advice
     assert UnavailableError("no route", advice="Check the proxy.").advice == "Check the proxy."
     assert UnavailableError("no route").advice == usual
-
-
-@pytest.mark.parametrize(
-    ("retry_after", "wait"), [(None, "Wait a while."), (0.5, "Wait 0.5 seconds."), (720, "Wait 12 minutes.")]
-)
-def test_the_advice_after_too_many_requests_says_how_long_to_wait(retry_after: float | None, wait: str) -> None:
-    error = RateLimitedError("429", status=429, retry_after=retry_after)
-    assert error.advice.startswith(wait)
-    assert error.retry_after == retry_after

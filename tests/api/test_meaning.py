@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET, structs
 
 from chutes_exporter.api import meaning
+from chutes_exporter.api.meaning import ChuteInstances, LaunchMiner, LaunchServer
 from chutes_exporter.api.records import (
     ActiveInstance,
     Chute,
     ChuteMetrics,
+    ChuteUtilization,
+    HeldGpu,
     Instance,
     InventoryItem,
     Job,
@@ -20,6 +26,7 @@ from chutes_exporter.api.records import (
     NodeSelector,
     decode_hook,
 )
+from tests.support import RECORDINGS, recording
 
 NOON = "2026-11-24T12:00:00+00:00"
 NOON_SECONDS = 1_795_521_600
@@ -69,32 +76,20 @@ def test_without_the_incentive_of_each_seat_nobodys_share_is_known(lost: dict[st
     assert meaning.incentive_shares([]) == {}
 
 
-def test_the_consensus_is_known_where_the_answer_has_the_chains_numbers() -> None:
-    nodes = seats({"incentive": 9000.0, "vtrust": 65535.0}, {"incentive": 0.0, "vtrust": 0.0}, {"incentive": 1.0})
-    assert meaning.consensus_ratios(nodes) == {"h0": 1.0, "h1": 0.0}
-    # Values up to 1 are the validator trust of an older deployment.
-    assert meaning.consensus_ratios(seats({"incentive": 0.5, "vtrust": 0.75}, {"incentive": 0.5})) == {}
-
-
-def test_trust_is_known_where_any_seat_has_some() -> None:
-    assert meaning.trust_ratios(seats({"trust": 0.0}, {"trust": 0.0}, {})) == {}
-    assert meaning.trust_ratios(seats({"trust": 0.5}, {"trust": 0.0}, {})) == {"h0": 0.5, "h1": 0.0}
-    assert meaning.trust_ratios(seats({"trust": 65535.0}, {"trust": 0.0})) == {"h0": 1.0, "h1": 0.0}
-    assert meaning.trust_ratios([]) == {}
+def test_the_consensus_is_a_part_of_the_chains_largest_number() -> None:
+    nodes = seats({"vtrust": 65535.0}, {"vtrust": 0.0}, {})
+    assert [meaning.consensus_ratio(node) for node in nodes] == [1.0, 0.0, None]
 
 
 @pytest.mark.parametrize(
     ("fields", "state"),
     [
         ({"active": True, "activated_at": NOON}, "active"),
-        ({"active": True, "activated_at": NOON, "verification_error": "x"}, "active"),
         ({"active": False, "activated_at": None}, "starting"),
         ({"active": False, "activated_at": None, "verified": True}, "starting"),
         ({"active": False, "activated_at": NOON}, "disabled"),
         ({"active": None, "activated_at": None}, "starting"),
         ({"activated_at": None}, "starting"),
-        ({"active": False, "activated_at": None, "verification_error": "x"}, "failed"),
-        ({"active": None, "activated_at": None, "verification_error": "x"}, "failed"),
         # Fields that the answer does not have.
         ({"active": False}, None),
         ({"activated_at": NOON}, None),
@@ -228,18 +223,15 @@ def test_demand_is_unknown_where_nobody_has_any() -> None:
     assert not meaning.demand_is_unknown([zero, demand(total_invocations=1)])
     assert not meaning.demand_is_unknown([zero, demand(utilization=0.01)])
     assert not meaning.demand_is_unknown([])
-    assert set(meaning.unknown_metrics([zero])) == {*meaning.DEMAND_FIELDS, "error_count"}
+    assert set(meaning.unknown_metrics([zero])) == {*meaning.DEMAND_FIELDS}
 
 
 def test_a_value_that_was_not_measured_is_unknown() -> None:
-    rest = {"total_compute_time": 2.0, "total_usage_usd": 1.0, "error_count": 1}
+    rest = {"total_compute_time": 2.0, "total_usage_usd": 1.0}
     assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.0, **rest)]) == ["utilization"]
     assert meaning.unknown_metrics([demand(total_invocations=0, utilization=0.5, **rest)]) == ["total_invocations"]
     # That nobody was refused is possible.
     assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.5, rate_limit_count=0, **rest)]) == []
-    assert meaning.unknown_metrics([demand(total_invocations=3, utilization=0.5, **rest | {"error_count": 0})]) == [
-        "error_count"
-    ]
 
 
 @pytest.mark.parametrize(
@@ -271,22 +263,119 @@ def priced(gpus: int | None, multiplier: float | None, *models: str) -> Chute:
     return Chute("c", node_selector=selector, effective_compute_multiplier=multiplier)
 
 
+RATES = {"h200": 2.75, "l40s": 0.85}
+
+
 def test_a_dearer_gpu_earns_in_proportion_to_its_rate() -> None:
     chute = priced(4, 2.0, "h200", "l40s")
-    assert meaning.units_per_gpu_second(chute, "l40s") == 0.5
-    assert meaning.units_per_gpu_second(chute, "h200") == pytest.approx(0.5 * 2.75 / 0.85)
+    assert meaning.units_per_gpu_second(chute, "l40s", RATES) == 0.5
+    assert meaning.units_per_gpu_second(chute, "h200", RATES) == pytest.approx(0.5 * 2.75 / 0.85)
 
 
-def test_a_gpu_with_an_unknown_rate_earns_at_least_what_the_cheapest_one_does() -> None:
-    chute = priced(2, 1.0, "z9000", "h200", "l40s")
-    assert meaning.units_per_gpu_second(chute, "z9000") == 0.5
-    assert meaning.units_per_gpu_second(chute, "h200") == pytest.approx(0.5 * 2.75 / 0.85)
-    assert meaning.units_per_gpu_second(priced(2, 1.0, "z9000"), "z9000") == 0.5
+def test_without_the_rates_the_pay_is_known_only_if_the_chute_allows_one_model() -> None:
+    assert meaning.units_per_gpu_second(priced(2, 1.0, "h200"), "h200", {}) == 0.5
+    assert meaning.units_per_gpu_second(priced(2, 1.0, "h200", "l40s"), "l40s", {"l40s": 0.85}) is None
 
 
 @pytest.mark.parametrize(
     "chute",
-    [priced(None, 1.0, "h200"), priced(0, 1.0, "h200"), priced(-1, 1.0, "h200"), priced(1, None, "h200"), Chute("c")],
+    [
+        priced(None, 1.0, "h200"),
+        priced(0, 1.0, "h200"),
+        priced(-1, 1.0, "h200"),
+        priced(1, None, "h200"),
+        priced(1, 1.0, "l40s"),
+        Chute("c"),
+    ],
 )
-def test_without_gpus_or_a_multiplier_the_pay_is_unknown(chute: Chute) -> None:
-    assert meaning.units_per_gpu_second(chute, "h200") is None
+def test_without_gpus_a_multiplier_or_the_model_the_pay_is_unknown(chute: Chute) -> None:
+    assert meaning.units_per_gpu_second(chute, "h200", RATES) is None
+
+
+MINER = LaunchMiner(registered=True, blacklisted=False, old_tee_server=False, runs_tee=True)
+SERVER = LaunchServer(tee=True, in_maintenance=False, free_gpus=1)
+PRIVATE = Chute(
+    "c",
+    tee=True,
+    disabled=False,
+    chutes_version="0.6.1",
+    node_selector=NodeSelector(gpu_count=1),
+    compute_multiplier_factors={"private_tee": 1.3},
+)
+PUBLIC = structs.replace(PRIVATE, compute_multiplier_factors={"tee": 2.25})
+ROOM = ChuteInstances(active=1, starting=0, target=2)
+
+
+@pytest.mark.parametrize(
+    ("miner", "chute", "instances", "server", "reason"),
+    [
+        ({"registered": None}, PRIVATE, {}, {}, "unknown"),
+        ({"blacklisted": None}, PRIVATE, {}, {}, "unknown"),
+        ({"registered": None}, PRIVATE, {}, {"in_maintenance": True}, "in_maintenance"),
+        ({"old_tee_server": None}, PRIVATE, {}, {}, "unknown"),
+        ({"old_tee_server": None}, structs.replace(PRIVATE, chutes_version="0.5.9"), {}, {}, None),
+        ({}, structs.replace(PRIVATE, chutes_version=UNSET), {}, {}, "unknown"),
+        ({}, structs.replace(PRIVATE, disabled=UNSET), {}, {}, "unknown"),
+        ({}, structs.replace(PRIVATE, disabled=None), {}, {}, None),
+        ({}, structs.replace(PRIVATE, node_selector=None), {}, {}, "unknown"),
+        ({}, structs.replace(PRIVATE, compute_multiplier_factors=None), {}, {}, "unknown"),
+        ({}, structs.replace(PRIVATE, tee=None), {}, {}, "unknown"),
+        ({}, structs.replace(PUBLIC, tee=None), {}, {}, "unknown"),
+        ({}, PRIVATE, {"target": None}, {}, "unknown"),
+        ({}, PRIVATE, {"active": None}, {}, "unknown"),
+        ({}, PRIVATE, {"starting": None}, {}, None),
+        ({}, PUBLIC, {"starting": None}, {}, "unknown"),
+        ({}, PUBLIC, {"starting": 2}, {}, "enough_starting"),
+        ({}, PUBLIC, {"starting": 1}, {}, None),
+        ({}, PRIVATE, {"target": 0}, {}, None),
+        ({}, PRIVATE, {"active": 2}, {}, "no_room"),
+        ({}, PRIVATE, {}, {"tee": None}, "unknown"),
+        ({}, PRIVATE, {}, {"tee": False}, "tee_mismatch"),
+        ({}, structs.replace(PRIVATE, tee=False), {}, {}, "tee_mismatch"),
+        ({}, structs.replace(PRIVATE, tee=False), {}, {"tee": False}, None),
+        # The past of a miner without TEE decides about private chutes without TEE, and no answer shows it.
+        ({"runs_tee": False}, structs.replace(PRIVATE, tee=False), {}, {"tee": False}, "unknown"),
+        ({"runs_tee": False}, PRIVATE, {}, {}, None),
+    ],
+)
+def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it(
+    miner: dict[str, Any], chute: Chute, instances: dict[str, Any], server: dict[str, Any], reason: str | None
+) -> None:
+    refusal = meaning.launch_refusal(
+        replace(MINER, **miner), chute, replace(ROOM, **instances), replace(SERVER, **server), bounty=False
+    )
+    assert refusal == reason
+
+
+def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
+    return HeldGpu("h", "h200", "s", "c", instance_id, activated_at)
+
+
+def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> None:
+    gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("s", None), held_gpu("d", 2.0)]
+    room = ChuteUtilization("c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9)
+    assert meaning.chute_instances(PUBLIC, room, {"a"}, gpus) == ChuteInstances(1, 1, 5)
+    # Fewer instances than in the older list of GPUs are left.
+    fewer = structs.replace(room, total_instance_count=1)
+    assert meaning.chute_instances(PUBLIC, fewer, {"a"}, gpus).starting == 0
+    assert meaning.chute_instances(PUBLIC, fewer, {"a"}, None).starting == 0
+    assert meaning.chute_instances(PUBLIC, room, {"a"}, None).starting is None
+    assert meaning.chute_instances(PUBLIC, None, {"a"}, [held_gpu("x", UNSET)]).starting is None
+
+
+def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
+    gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)]
+    assert meaning.chute_instances(PUBLIC, None, {"a"}, gpus) == ChuteInstances(1, 1, 3)
+    assert meaning.chute_instances(PUBLIC, None, {"a"}, None).target is None
+    assert meaning.chute_instances(PRIVATE, None, {"a"}, gpus).target == 0
+
+
+@pytest.mark.parametrize("missing", ["active_instance_count", "scale_allowance", "target_count"])
+def test_without_what_gives_the_target_it_is_unknown(missing: str) -> None:
+    room = ChuteUtilization("c", active_instance_count=1, total_instance_count=1, scale_allowance=0, target_count=1)
+    assert meaning.chute_instances(PUBLIC, room, {"a"}, []).target == 1
+    assert meaning.chute_instances(PUBLIC, structs.replace(room, **{missing: None}), {"a"}, []).target is None
+
+
+def test_the_known_gpu_models_are_those_of_the_service() -> None:
+    assert {*meaning.GPU_MODELS} == json.loads(recording(RECORDINGS / "extra", "nodes_supported")).keys()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,11 +9,6 @@ from msgspec import UNSET
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.records import AxonAddress, UnixTime, decode_hook
-from tests.support import RECORDINGS, recording
-from tests.test_recordings import MARKER
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def read(kind: type[Any], **fields: Any) -> Any:
@@ -52,8 +47,7 @@ def test_a_time_and_an_address_must_be_text(kind: type) -> None:
     [
         ("3405803776", "203.0.113.0"),
         ("42540766411282592856903984951653826583", "2001:db8::17"),
-        ("203.0.113.7", "203.0.113.7"),
-        ("2001:db8::17", "2001:db8::17"),
+        ("203.0.113.7", ""),
         ("0", ""),
         ("", ""),
         ("host.example", ""),
@@ -63,25 +57,14 @@ def test_a_time_and_an_address_must_be_text(kind: type) -> None:
         ("\N{SUPERSCRIPT TWO}", ""),
     ],
 )
-def test_an_address_is_read_from_a_number_and_from_text(text: str, address: str) -> None:
+def test_an_address_is_read_from_decimal_text(text: str, address: str) -> None:
     assert AxonAddress.parse(text) == address
     assert read(r.MetagraphNode, hotkey="h", ip=text).ip == address
 
 
-def test_both_shapes_of_the_metagraph_have_addresses() -> None:
-    today, old = (
-        {seat["ip"]: read(r.MetagraphNode, **seat).ip for seat in json.loads(recording(where, "metagraph"))}
-        for where in (RECORDINGS, RECORDINGS / "2025")
-    )
-    assert all(text.isdecimal() for text in today)
-    assert {text for text, address in today.items() if not address} == {"0"}
-    assert {address.count(":") > 0 for address in today.values() if address} == {True, False}
-    assert {text: text for text in old} == old
-
-
 NULLABLE = {
     r.MetagraphNode: {"blacklist_reason"},
-    r.Chute: {"bounty"},
+    r.Chute: {"bounty", "disabled", "chutes_version"},
     r.Image: {"status"},
     r.Node: {"verified_at", "verification_error"},
     r.ServerGpu: {"verified_at"},
@@ -93,7 +76,7 @@ NULLABLE = {
     r.MinerStats: set(),
     r.HistoryPoint: set(),
     r.ThrashCooldown: set(),
-    r.Server: set(),
+    r.Server: {"version"},
     r.ChuteUtilization: set(),
     r.Bounty: set(),
     r.RollingUpdate: set(),
@@ -117,13 +100,3 @@ def test_null_and_missing_differ_where_null_says_something(kind: type[r.Record])
         read(kind)
     with pytest.raises(msgspec.ValidationError):
         read(kind, **given | {fields[0].encode_name: None})
-
-
-@pytest.mark.parametrize("where", [RECORDINGS, RECORDINGS / "2025", RECORDINGS / "2026-02"], ids=lambda path: path.name)
-@pytest.mark.parametrize(("kind", "name"), [(r.Instance, "instances"), (r.Job, "jobs")])
-def test_secret_fields_never_reach_a_record(where: Path, kind: type[r.Record], name: str) -> None:
-    lines = [line for line in recording(where, name).split(b"\n") if line]
-    assert any(MARKER in line for line in lines)
-    for line in lines:
-        record = msgspec.json.decode(line.removeprefix(b"data: "), type=kind, dec_hook=decode_hook)
-        assert MARKER.decode() not in repr(record)

@@ -83,9 +83,10 @@ def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
         "servers": "signer",
         "maintenance": "signer",
         "nodes": "signer",
-        "chute_pay": "signer",
+        "instance_gpus": "miner",
         "instances": "signer",
-        "private_gate": "signer",
+        "launch": "signer",
+        "server_versions": "signer",
         "thrash_cooldowns": "signer",
         "unique_chute_history": "miner",
     }

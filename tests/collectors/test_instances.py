@@ -29,7 +29,6 @@ def test_an_active_public_instance_has_its_chute_its_times_and_what_it_earns() -
         "chute_id": "c",
         "version": "v1",
         "chutes_version": "0.4.0",
-        "region": "n/a",
         "billed_to": None,
         "active": True,
         "verified": True,
@@ -39,7 +38,6 @@ def test_an_active_public_instance_has_its_chute_its_times_and_what_it_earns() -
         "compute_multiplier": 3.5,
         "hourly_rate": 16.0,
         "bounty": True,
-        "consecutive_failures": 0,
     }
     assert run(instance).samples == {
         "chutes_instance_info{hotkey=me,instance_id=i0,chute_id=c,version=v1,chutes_version=0.4.0}": 1,
@@ -75,15 +73,6 @@ def test_instances_are_counted_by_state() -> None:
     }
 
 
-def test_the_failed_are_a_state_and_have_a_reason_where_a_deployment_reports_errors() -> None:
-    made = run(STARTING | {"verification_error": "timeout"}, STARTING)
-    assert made.samples["chutes_fleet_instances{hotkey=me,state=failed}"] == 1
-    assert made.samples["chutes_fleet_instances{hotkey=me,state=starting}"] == 1
-    assert made.of("chutes_instance_verification_error_info") == {
-        "chutes_instance_verification_error_info{hotkey=me,instance_id=i0,error=timeout}": 1
-    }
-
-
 def test_a_private_instance_names_its_user_and_is_never_secured() -> None:
     made = run(ACTIVE | {"billed_to": "user", "stop_billing_at": "2026-11-24T12:00:00"})
     assert made.of("chutes_instance_info") == {"chutes_instance_info{hotkey=me,instance_id=i0,billed_to=user}": 1}
@@ -100,30 +89,25 @@ def test_an_instance_that_is_not_verified_is_purged_three_and_a_half_hours_after
 
 
 def test_a_verified_instance_is_purged_three_hours_after_its_verification() -> None:
+    made = run(STARTING | {"verified": True, "created_at": NOON_TEXT, "last_verified_at": "2026-11-24T12:10:00+00:00"})
+    assert value(made, "purge_timestamp_seconds") == NOON + 600 + 3 * HOUR
+
+
+def test_a_late_verification_does_not_move_the_purge() -> None:
     made = run(STARTING | {"verified": True, "created_at": ELEVEN_TEXT, "last_verified_at": NOON_TEXT})
-    assert value(made, "purge_timestamp_seconds") == NOON + 3 * HOUR
+    assert value(made, "purge_timestamp_seconds") == NOON + 2.5 * HOUR
+
+
+@pytest.mark.parametrize("missing", ["verified", "created_at", "last_verified_at"])
+def test_without_what_decides_the_purge_is_unknown(missing: str) -> None:
+    fields = {"verified": True, "created_at": ELEVEN_TEXT, "last_verified_at": NOON_TEXT} | {missing: None}
+    assert value(run(STARTING | fields), "purge_timestamp_seconds") is None
 
 
 @pytest.mark.parametrize("state", [ACTIVE, DISABLED])
 def test_an_instance_that_does_not_start_has_no_time_of_a_purge(state: dict[str, Any]) -> None:
     made = run(state | {"verified": False, "created_at": NOON_TEXT})
     assert value(made, "purge_timestamp_seconds") is None
-
-
-def test_failures_are_known_where_any_instance_has_some() -> None:
-    with_failures = run({"consecutive_failures": 0}, {"consecutive_failures": 2})
-    assert with_failures.of("chutes_instance_consecutive_failures") == {
-        "chutes_instance_consecutive_failures{hotkey=me,instance_id=i0}": 0,
-        "chutes_instance_consecutive_failures{hotkey=me,instance_id=i1}": 2,
-    }
-    # Since 2025 the service sends 0 for every instance.
-    assert run({"consecutive_failures": 0}).of("chutes_instance_consecutive_failures") == {}
-
-
-def test_an_older_deployment_also_sends_a_region_and_the_last_query() -> None:
-    made = run(ACTIVE | {"billed_to": None, "region": "eu", "last_queried_at": NOON_TEXT})
-    assert made.of("chutes_instance_info") == {"chutes_instance_info{hotkey=me,instance_id=i0,region=eu}": 1}
-    assert value(made, "last_queried_timestamp_seconds") == NOON
 
 
 def test_an_unknown_field_makes_no_sample_and_zero_is_known() -> None:

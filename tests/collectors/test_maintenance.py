@@ -20,15 +20,17 @@ WINDOW = {
 OLD = {"server_id": "old", "name": "a", "version": "0.2.9", "needs_upgrade": True, "in_maintenance": True}
 NEW = {"server_id": "new", "name": "b", "version": "0.3.0", "needs_upgrade": False, "in_maintenance": False}
 SLOTS = "chutes_maintenance_slots_in_use{hotkey=me}"
+OPEN = "chutes_maintenance_window_open{hotkey=me}"
 
 
 def run(window: dict[str, Any] | None, *servers: dict[str, Any], **more: Any) -> Collected:
-    policy = {"active_window": window, "current_slots": 1, "servers": list(servers)} | more
+    policy = {"active_window": window, "window_open": True, "current_slots": 1, "servers": list(servers)} | more
     return collected(COLLECTOR, {MAINTENANCE: policy})
 
 
 def test_a_window_has_its_bounds_and_each_tee_server_its_state() -> None:
     assert run(WINDOW, OLD, NEW).samples == {
+        OPEN: 1,
         "chutes_maintenance_window_start_timestamp_seconds{hotkey=me}": NOON - HOUR,
         "chutes_maintenance_window_end_timestamp_seconds{hotkey=me}": NOON + HOUR + 0.5,
         "chutes_maintenance_window_info{hotkey=me,target_version=0.3.0}": 1,
@@ -42,11 +44,22 @@ def test_a_window_has_its_bounds_and_each_tee_server_its_state() -> None:
 
 
 def test_no_window_is_a_normal_answer() -> None:
-    assert run(None, current_slots=0).samples == {SLOTS: 0}
+    assert run(None, window_open=False, current_slots=0).samples == {OPEN: 0, SLOTS: 0}
+
+
+def test_a_window_that_is_over_or_to_come_is_not_open() -> None:
+    made = run(WINDOW, window_open=False).samples
+    assert made[OPEN] == 0
+    assert made["chutes_maintenance_window_end_timestamp_seconds{hotkey=me}"] == NOON + HOUR + 0.5
+
+
+def test_a_deployment_of_may_2026_lists_only_open_windows() -> None:
+    assert run(WINDOW, window_open=None).samples[OPEN] == 1
+    assert run(None, window_open=None).samples[OPEN] == 0
 
 
 def test_an_unknown_field_makes_no_sample() -> None:
-    assert run({}, {"server_id": "s"}, current_slots=None).samples == {}
+    assert run({}, {"server_id": "s"}, current_slots=None).samples == {OPEN: 1}
     assert collected(COLLECTOR, {MAINTENANCE: {"current_slots": 0}}).samples == {SLOTS: 0}
     assert collected(COLLECTOR, {MAINTENANCE: {"servers": [OLD]}}).samples.keys() == {
         "chutes_server_upgrade_needed{hotkey=me,server_id=old}",

@@ -26,12 +26,10 @@ def test_a_seat_has_its_stake_its_incentive_and_its_place() -> None:
         coldkey="cold",
         node_id=7,
         incentive=16384.0,
-        trust=0.0,
         vtrust=13107.0,
         stake=100.5,
         tao_stake=0.5,
         alpha_stake=1000.0,
-        last_updated=None,
         synced_at="2026-11-24T12:00:00",
     )
     made = run(mine, seat("best", incentive=32768.0), seat("second", incentive=16384.0), seat("last"))
@@ -119,21 +117,6 @@ def test_the_unknown_incentive_of_one_seat_hides_all_shares_and_places(other: di
 
 def test_where_no_seat_has_an_incentive_nobody_has_a_share() -> None:
     assert run(seat(ME), seat("other")).of(*INCENTIVES) == {}
-
-
-def test_trust_and_the_last_update_are_known_on_older_deployments() -> None:
-    made = run(seat("a", trust=65535.0, last_updated=123), seat("b", trust=0.0), miners="all")
-    assert made.of("chutes_miner_trust_ratio", "chutes_miner_last_update_block") == {
-        "chutes_miner_trust_ratio{hotkey=a}": 1,
-        "chutes_miner_last_update_block{hotkey=a}": 123,
-        "chutes_miner_trust_ratio{hotkey=b}": 0,
-    }
-    # Since 2026 the service sends 0 for every seat.
-    assert run(seat(ME, trust=0.0)).of("chutes_miner_trust_ratio") == {}
-
-
-def test_vtrust_between_0_and_1_is_no_consensus() -> None:
-    assert run(seat(ME, incentive=0.5, vtrust=0.75)).of("chutes_miner_consensus_ratio") == {}
 
 
 def test_a_seat_that_is_listed_twice_counts_once() -> None:

@@ -12,7 +12,6 @@ BUSY = {
     "chute_id": "busy",
     "total_invocations": 120,
     "total_compute_time": 600.0,
-    "error_count": 0,
     "rate_limit_count": 4,
     "total_usage_usd": 1.5,
     "utilization": 1.25,
@@ -24,7 +23,6 @@ QUIET = {
     "chute_id": "quiet",
     "total_invocations": 0,
     "total_compute_time": 0.0,
-    "error_count": 0,
     "rate_limit_count": 0,
     "total_usage_usd": 0.0,
     "utilization": 0.0,
@@ -77,14 +75,6 @@ def test_a_field_that_is_zero_for_every_chute_was_not_measured(field: str) -> No
 def test_it_is_possible_that_nobody_was_refused() -> None:
     made = collected(COLLECTOR, {METRICS: [BUSY | {"rate_limit_count": 0}]})
     assert made.of("chutes_chute_window_rate_limits") == {"chutes_chute_window_rate_limits{chute_id=busy,window=1h}": 0}
-
-
-def test_errors_are_known_where_any_chute_has_some() -> None:
-    made = collected(COLLECTOR, {METRICS: [BUSY | {"error_count": 2}, QUIET]})
-    assert made.of("chutes_chute_window_errors") == {
-        "chutes_chute_window_errors{chute_id=busy,window=1h}": 2,
-        "chutes_chute_window_errors{chute_id=quiet,window=1h}": 0,
-    }
 
 
 def test_an_unknown_field_makes_no_sample() -> None:

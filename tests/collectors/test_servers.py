@@ -31,6 +31,7 @@ def test_a_server_has_its_name_its_gpus_and_its_times() -> None:
         "chutes_server_info{hotkey=me,server_id=s1,name=name 1,ip=192.0.2.1,tee=true,version=1.2.0}": 1,
         "chutes_server_gpus{hotkey=me,server_id=s1}": 2,
         "chutes_server_maintenance_pending{hotkey=me,server_id=s1}": 1,
+        "chutes_server_launches_refused{hotkey=me,server_id=s1}": 0,
         "chutes_server_created_timestamp_seconds{hotkey=me,server_id=s1}": NOON - HOUR,
         "chutes_server_updated_timestamp_seconds{hotkey=me,server_id=s1}": NOON,
         "chutes_fleet_servers{hotkey=me}": 1,
@@ -38,6 +39,24 @@ def test_a_server_has_its_name_its_gpus_and_its_times() -> None:
         "chutes_fleet_duplicate_server_ips{hotkey=me}": 0,
         "chutes_fleet_duplicate_server_names{hotkey=me}": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        ({"is_tee": True, "version": None}, 1),
+        ({"is_tee": True, "version": "0.2.0"}, 1),
+        ({"is_tee": True, "version": "newest"}, 1),
+        ({"is_tee": True, "version": "0.2.1-rc1"}, 0),
+        ({"is_tee": True, "version": "0.10.0"}, 0),
+        ({"is_tee": True}, None),
+        ({"is_tee": False, "version": None}, None),
+        ({"version": "0.1.0"}, None),
+    ],
+)
+def test_a_tee_server_below_0_2_1_stops_launches(fields: dict[str, Any], refused: int | None) -> None:
+    name = "chutes_server_launches_refused{hotkey=me,server_id=s1}"
+    assert run(server(1, **fields)).samples.get(name) == refused
 
 
 def test_a_miner_without_servers_has_zeros() -> None:

@@ -95,20 +95,6 @@ def test_a_sum_with_an_unknown_part_is_unknown(field: str, metric: str) -> None:
     assert whole.keys() - made.keys() == {f"chutes_platform_window_{name}{{window=1h}}" for name in unknown}
 
 
-def test_the_shape_of_2025_brings_compute_units_alone() -> None:
-    window = {
-        "compute_units": [{"miner_hotkey": "other", "invocation_count": 9, "compute_units": 5.0}],
-        "bounties": [{"miner_hotkey": "other", "total_bounty": 100}],
-    }
-    made = collected(COLLECTOR, {STATS: {"past_hour": window}}, miners="all")
-    assert made.samples == {
-        "chutes_miner_window_compute_units{hotkey=other,window=1h}": 5,
-        "chutes_miner_window_compute_units{hotkey=me,window=1h}": 0,
-        "chutes_platform_window_miners{window=1h}": 1,
-        "chutes_platform_window_compute_units{window=1h}": 5,
-    }
-
-
 def test_the_first_record_of_a_miner_counts() -> None:
     made = run([record(ME, 1.0), record(ME, 2.0)])
     assert made.samples["chutes_miner_window_compute_units{hotkey=me,window=1h}"] == 1

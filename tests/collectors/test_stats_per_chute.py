@@ -73,12 +73,6 @@ def test_an_unknown_value_makes_no_sample() -> None:
     assert len(made.samples) == 3
 
 
-def test_the_shape_of_2025_brings_compute_units_alone() -> None:
-    window = {"compute_units": [{"miner_hotkey": ME, "chute_id": "c", "invocation_count": 9, "compute_units": 5.0}]}
-    made = collected(COLLECTOR, {STATS_PER_CHUTE: {"past_hour": window}})
-    assert made.samples == {f"{UNITS}{{hotkey=me,chute_id=c,window=1h}}": 5}
-
-
 def test_the_first_record_of_a_miner_on_a_chute_counts() -> None:
     made = run([record(ME, "c", 1.0), record(ME, "c", 2.0), record(ME, "d", 3.0)])
     assert made.of(UNITS) == {

@@ -40,14 +40,6 @@ def test_an_hour_with_an_unknown_number_hides_the_average() -> None:
     }
 
 
-def test_histories_of_2025_lack_the_total() -> None:
-    made = collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [{"time": TWELVE["time"], "count": 12}]})
-    assert made.samples == {
-        "chutes_miner_unique_chute_gpus{hotkey=me}": 12,
-        "chutes_miner_history_timestamp_seconds{hotkey=me}": NOON,
-    }
-
-
 def test_an_hour_that_is_listed_twice_counts_once() -> None:
     made = collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TEN, TEN, TWELVE]})
     assert made.samples["chutes_miner_average_active_gpus{hotkey=me}"] == 17

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 import pytest
@@ -29,8 +30,15 @@ MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 """The variables that bring the test key."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """An API to run a command against."""
+
+    url: str
+
+
 async def run(
-    simulator: Simulator, *arguments: str, stdin: str = "", variables: dict[str, str] | None = None
+    simulator: Simulator | Target, *arguments: str, stdin: str = "", variables: dict[str, str] | None = None
 ) -> tuple[int, str, str]:
     """Run a command to its end in a thread; returns its status, its output and its errors.
 

@@ -15,10 +15,10 @@ from chutes_exporter.commands.backfill import run_backfill
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.prometheus.farm import Farm, Machine
+from tests.recorded import DIRECTORIES
+from tests.recorded import seconds as unix_time
 from tests.support import HOTKEY, count_openmetrics, watching
 from tests.test_cli import run
-from tests.test_recordings import DIRECTORIES
-from tests.test_recordings import seconds as unix_time
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,24 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import structlog
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Route
 
-from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.config import Credentials, Settings, make_settings
-from chutes_exporter.feeds.cache import FeedCache
-from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.feeds.table import METRICS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, served, watching
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
+from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, watching
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
@@ -57,27 +44,6 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Sim
     assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
 
 
-async def test_no_gpus_are_only_believed_where_the_servers_have_none_either(simulator: Simulator) -> None:
-    simulator.faults["nodes"] = Fault(body=b"")
-    page = await scrape(watching(simulator.url))
-    doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")
-    assert page[doubted] == 1
-    assert "chutes_fleet_gpus" not in names(page)
-    simulator.faults["servers"] = Fault(status=500)
-    page = await scrape(watching(simulator.url))
-    assert page[doubted] == 1
-    simulator.faults["servers"] = Fault(body=b'{"servers": []}')
-    page = await scrape(watching(simulator.url))
-    assert page[doubted] == 0
-    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == 0
-
-
-async def test_a_miner_without_history_is_no_failure(simulator: Simulator) -> None:
-    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[OTHER]))
-    assert page[series("chutes_feed_up", feed="unique_chute_history", hotkey=OTHER)] == 1
-    assert "chutes_miner_active_gpus" not in names(page)
-
-
 async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(status=404)
     page = await scrape(watching(simulator.url, max_series=0))
@@ -85,25 +51,3 @@ async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simu
     # There is nothing of it to leave out.
     assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
     assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1
-
-
-async def test_an_answer_of_more_than_a_sixth_of_the_memory_can_be_requested_again() -> None:
-    body = b"".join(b'data: {"chute_id": "%d", "utilization": 0.5}\n\n' % number for number in range(5_000))
-
-    async def metrics(_request: Request) -> Response:
-        return Response(body)
-
-    feed = replace(METRICS, ttl=0, doubts=(), check=None, evidence=())
-    async with served(Starlette(routes=[Route("/miner/metrics/", metrics)])) as url:
-        async with ChutesClient(url, timeout=5) as client:
-            kept = (await client.fetch(feed.endpoint)).kept
-            assert kept is not None
-        # Records of a stream take memory one by one, so that two answers have room, but not in a third.
-        async with ChutesClient(url, timeout=5, max_memory=kept.size * 9 // 2) as client:
-            requests = Requests(client, tuned=lambda feed: feed)
-            requests.cache = FeedCache(requests.ask)
-            for _ in range(3):
-                reading = await requests.cache.read(feed, 5)
-                assert (reading.result, reading.error) == ("miss", None)
-                # Nobody keeps the older answer.
-                del reading

@@ -580,7 +580,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: S
     assert "chutes_feed_failure_info" not in names(page)
     assert ready == (True, "ready")
     (log,) = logs
-    assert (log["event"], log["collector"], log["log_level"]) == ("collector off", name, "info")
+    assert (log["event"], log["feed"], log["log_level"]) == ("feed off", name, "info")
     assert log["reason"].endswith("(404)")
     assert [asked.endpoint for asked in simulator.requests].count(name) == 1
 
@@ -613,13 +613,13 @@ async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload
             exporter.reconfigure(settings)
             await page_of(exporter)
             assert asked() == {name: 3 * count for name, count in once.items()}
-            assert [log["event"] for log in logs] == ["collector off"] * 4
+            assert [log["event"] for log in logs] == ["feed off"] * 4
             simulator.faults.clear()
             exporter.reconfigure(settings)
             page = await page_of(exporter)
     assert off_of(page) == []
     assert set(successes(page)) >= set(OPTIONAL)
-    again = [log["collector"] for log in logs if log["event"] == "collector on again"]
+    again = [log["feed"] for log in logs if log["event"] == "feed on again"]
     assert (sorted(again), len(logs)) == (sorted(OPTIONAL), 8)
 
 
@@ -637,7 +637,7 @@ async def test_an_endpoint_that_has_answered_lately_fails_with_404(simulator: Si
             clock.now += 900
             page = await page_of(exporter)
     assert off_of(page) == ["utilization"]
-    assert [log["event"] for log in logs] == ["feed failed", "collector off"]
+    assert [log["event"] for log in logs] == ["feed failed", "feed off"]
 
 
 async def test_a_collector_that_was_off_can_fail_like_any_other(simulator: Simulator, clock: Clock) -> None:
@@ -652,7 +652,7 @@ async def test_a_collector_that_was_off_can_fail_like_any_other(simulator: Simul
             clock.now += 3600
             page = await page_of(exporter)
     assert page[series("chutes_feed_up", feed="bounties")] == 1
-    assert [log["event"] for log in logs] == ["collector off", "feed failed", "collector on again"]
+    assert [log["event"] for log in logs] == ["feed off", "feed failed", "feed is back"]
 
 
 async def test_rolling_updates_are_asked_for_with_a_key_or_where_the_user_says_so(simulator: Simulator) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 ME = "5Me"
 UNKNOWN = ', state="STATE", server="unknown", gpu="unknown"'
 INSTANCES = {
-    "failed": {"chutes_instance_active": 0, "chutes_instance_verification_error_info": 1},
     "starting": {"chutes_instance_active": 0},
     "disabled": {"chutes_instance_active": 0, "chutes_instance_activated_timestamp_seconds": 100},
     "active": {"chutes_instance_active": 1, "chutes_instance_activated_timestamp_seconds": 100},

@@ -1,0 +1,175 @@
+"""Which chutes the signing miner can launch on its idle GPUs now, and what they pay."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import UNSET
+
+from chutes_exporter.api.meaning import (
+    LAUNCH_REFUSALS,
+    LaunchMiner,
+    LaunchRefusal,
+    LaunchServer,
+    chute_instances,
+    is_old_tee_server,
+    launch_refusal,
+    units_per_gpu_second,
+)
+from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
+from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.feeds.table import (
+    ACTIVE_INSTANCES,
+    BOUNTIES,
+    CHUTES,
+    HELD_GPUS,
+    INVENTORY,
+    METAGRAPH,
+    SERVERS,
+    SUPPORTED_GPUS,
+    UTILIZATION,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from chutes_exporter.api.meaning import ChuteInstances
+    from chutes_exporter.api.records import Chute, MetagraphNode, Server
+
+METRICS = Metrics()
+
+UNITS = METRICS.gauge(
+    "chutes_launch_units_per_gpu_second",
+    "Compute units that an idle GPU of this model would earn per second in an instance of the chute that starts now. "
+    "Only for chutes that the service lets the miner launch now and that one of its servers can hold. Absent if the "
+    "pay on a more expensive GPU is unknown. Within 8 hours, the value falls by the share of the bounty, and that of a "
+    "public instance to the value of the cheapest GPU that the chute allows.",
+    ("hotkey", "gpu", "chute_id"),
+    "GET /miner/chutes/: effective_compute_multiplier, node_selector; GET /nodes/supported: hourly_rate; and the "
+    "endpoints that decide about a launch",
+    changes="live",
+)
+REFUSED = METRICS.gauge(
+    "chutes_launch_refused_chutes",
+    "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason: "
+    "not_registered, blacklisted, disabled (the chute is disabled), no_bounty (private, without an active instance and "
+    "without a bounty), no_room (as many active instances as the service wants), enough_starting (public TEE chutes), "
+    "old_tee_server (a TEE server without a version or below 0.2.1 stops all launches of newer TEE chutes), "
+    "tee_mismatch (the servers with idle GPUs have no TEE and the chute needs it, or the other way round), "
+    "in_maintenance (the servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
+    "unknown (an answer lacks what decides).",
+    ("hotkey", "gpu", "reason"),
+    "GET /miner/chutes/, GET /chutes/utilization, GET /bounties/, GET /miner/active_instances/, "
+    "GET /nodes/?detailed=true, GET /miner/servers/, GET /miner/inventory, GET /miner/metagraph",
+    changes="live",
+)
+
+
+class _LaunchChute(NamedTuple):
+    chute: Chute
+    instances: ChuteInstances
+    bounty: bool
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Decide for each idle model and each chute that supports it."""
+    if not answers.complete():
+        return
+    servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
+    held = {item.gpu_id for item in answers[INVENTORY]}
+    idle = {server.server_id: _free_gpus(server, held) for server in servers}
+    models = sorted({model for free in idle.values() for model in free})
+    if not models:
+        return
+    chutes = _chutes(answers, out)
+    miner = _miner(scope.hotkey, answers[METAGRAPH], servers, chutes, answers)
+    rates = {
+        model.gpu: model.hourly_rate
+        for model in answers.optional(SUPPORTED_GPUS) or ()
+        if model.hourly_rate is not None and model.hourly_rate > 0
+    }
+    for model in models:
+        places = [
+            LaunchServer(server.is_tee, server.maintenance_pending, free)
+            for server in servers
+            if (free := idle[server.server_id][model])
+        ]
+        refused: Counter[LaunchRefusal] = Counter()
+        for chute, instances, bounty in chutes:
+            if chute.node_selector is None or model not in (chute.node_selector.supported_gpus or ()):
+                continue
+            refusals = [launch_refusal(miner, chute, instances, place, bounty=bounty) for place in places]
+            if None in refusals:
+                out.add(UNITS, units_per_gpu_second(chute, model, rates), scope.hotkey, model, chute.chute_id)
+            else:
+                refused[_nearest(refusals)] += 1
+        for reason in LAUNCH_REFUSALS:
+            out.add(REFUSED, refused[reason], scope.hotkey, model, reason)
+
+
+def _nearest(refusals: Iterable[LaunchRefusal | None]) -> LaunchRefusal:
+    """Return the reason of the server that is nearest to holding the chute."""
+    return max((reason for reason in refusals if reason is not None), key=LAUNCH_REFUSALS.index)
+
+
+def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
+    """Count the verified GPUs of a server in no instance, by model."""
+    return Counter(
+        gpu.gpu_identifier
+        for gpu in server.gpus or ()
+        if gpu.gpu_identifier and gpu.verified_at and gpu.uuid not in held
+    )
+
+
+def _chutes(answers: Answers, out: Samples) -> list[_LaunchChute]:
+    utilization = {record.chute_id: record for record in answers[UTILIZATION]}
+    bounties = {bounty.chute_id for bounty in answers[BOUNTIES]}
+    active: defaultdict[str | None, set[str]] = defaultdict(set)
+    for instance in answers[ACTIVE_INSTANCES]:
+        active[instance.chute_id].add(instance.instance_id)
+    gpus = answers.optional(HELD_GPUS)
+    held = defaultdict(list)
+    for gpu in gpus or ():
+        held[gpu.chute_id].append(gpu)
+    return [
+        _LaunchChute(
+            chute,
+            chute_instances(
+                chute,
+                utilization.get(chute.chute_id),
+                active[chute.chute_id],
+                None if gpus is None else held[chute.chute_id],
+            ),
+            chute.chute_id in bounties,
+        )
+        for chute in distinct(answers[CHUTES], lambda chute: chute.chute_id, out)
+    ]
+
+
+def _miner(
+    hotkey: str, seats: list[MetagraphNode], servers: list[Server], chutes: list[_LaunchChute], answers: Answers
+) -> LaunchMiner:
+    seat = next((seat for seat in seats if seat.hotkey == hotkey), None)
+    old = [is_old_tee_server(server) for server in servers]
+    tee_chutes = {entry.chute.chute_id for entry in chutes if entry.chute.tee}
+    return LaunchMiner(
+        registered=seat is not None,
+        blacklisted=None if seat is None or seat.blacklist_reason is UNSET else bool(seat.blacklist_reason),
+        old_tee_server=True if True in old else None if None in old else False,
+        runs_tee=any(
+            instance.miner_hotkey == hotkey and instance.chute_id in tee_chutes
+            for instance in answers[ACTIVE_INSTANCES]
+        ),
+    )
+
+
+COLLECTOR = Collector(
+    name="launch",
+    summary="the chutes that the miner can launch on its idle GPUs now, and what they pay",
+    feeds=(CHUTES, UTILIZATION, BOUNTIES, ACTIVE_INSTANCES, METAGRAPH, SERVERS, INVENTORY),
+    metrics=METRICS,
+    collect=collect,
+    cost=Cost(fixed=10 * len(LAUNCH_REFUSALS), chute=2),
+    extra=(HELD_GPUS, SUPPORTED_GPUS),
+)

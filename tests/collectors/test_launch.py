@@ -1,0 +1,109 @@
+"""The collector ``launch`` with incomplete answers. tests/test_launch.py has its decisions in a recorded world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chutes_exporter.collectors.launch import COLLECTOR
+from chutes_exporter.feeds.table import (
+    ACTIVE_INSTANCES,
+    BOUNTIES,
+    CHUTES,
+    HELD_GPUS,
+    INVENTORY,
+    METAGRAPH,
+    SERVERS,
+    SUPPORTED_GPUS,
+    UTILIZATION,
+)
+from tests.collectors.support import NOON_TEXT, collected
+
+CHUTE = {
+    "chute_id": "c",
+    "tee": True,
+    "disabled": False,
+    "chutes_version": "0.6.1",
+    "node_selector": {"gpu_count": 2, "supported_gpus": ["h200"]},
+    "effective_compute_multiplier": 3.0,
+    "compute_multiplier_factors": {"private_tee": 1.3},
+}
+ROOM = {
+    "chute_id": "c",
+    "active_instance_count": 1,
+    "total_instance_count": 1,
+    "scale_allowance": 1,
+    "target_count": 2,
+}
+GPUS = [{"uuid": f"g{number}", "gpu_identifier": "h200", "verified_at": NOON_TEXT} for number in range(3)]
+SERVER = {"server_id": "s", "is_tee": True, "version": "1.4.0", "maintenance_pending": False, "gpus": GPUS}
+UNITS = "chutes_launch_units_per_gpu_second{hotkey=me,gpu=h200,chute_id=c}"
+ANSWERS: dict[Any, Any] = {
+    CHUTES: [CHUTE],
+    UTILIZATION: [ROOM],
+    BOUNTIES: [],
+    ACTIVE_INSTANCES: [{"instance_id": "i", "miner_hotkey": "me", "chute_id": "c"}],
+    METAGRAPH: [{"hotkey": "me", "blacklist_reason": None}],
+    SERVERS: {"servers": [SERVER]},
+    INVENTORY: [{"gpu_id": "g0"}],
+}
+
+
+def run(changes: dict[Any, Any], **options: Any) -> dict[str, float]:
+    """Return the samples that are not zero."""
+    return {key: value for key, value in collected(COLLECTOR, ANSWERS | changes, **options).samples.items() if value}
+
+
+def refused(reason: str) -> dict[str, float]:
+    return {f"chutes_launch_refused_chutes{{hotkey=me,gpu=h200,reason={reason}}}": 1}
+
+
+def test_a_chute_that_fits_on_the_free_gpus_of_a_server_has_its_pay_per_gpu() -> None:
+    assert run({}) == {UNITS: 1.5}
+
+
+def test_free_gpus_of_two_servers_are_not_added_up() -> None:
+    servers = [SERVER | {"server_id": f"s{number}", "gpus": [GPUS[number]]} for number in (1, 2)]
+    assert run({SERVERS: {"servers": servers}}) == refused("too_many_gpus")
+
+
+def test_the_reason_is_that_of_the_server_that_is_nearest_to_holding_the_chute() -> None:
+    other = SERVER | {"server_id": "other", "is_tee": False}
+    assert run({SERVERS: {"servers": [other, SERVER | {"maintenance_pending": True}]}}) == refused("in_maintenance")
+
+
+def test_unverified_gpus_and_those_in_instances_are_not_free() -> None:
+    gpus = [GPUS[0], GPUS[1] | {"verified_at": None}, GPUS[2] | {"gpu_identifier": None}]
+    assert run({SERVERS: {"servers": [SERVER | {"gpus": gpus}, SERVER | {"server_id": "t", "gpus": None}]}}) == {}
+
+
+def test_a_chute_for_other_models_is_not_counted() -> None:
+    for selector in (None, {"gpu_count": 1, "supported_gpus": ["b200"]}, {"gpu_count": 1, "supported_gpus": None}):
+        assert run({CHUTES: [CHUTE | {"node_selector": selector}]}) == {}
+
+
+def test_an_unknown_version_of_a_server_makes_launches_of_newer_chutes_unknown() -> None:
+    servers = [SERVER, {"server_id": "t", "is_tee": True}]
+    assert run({SERVERS: {"servers": servers}}) == refused("unknown")
+
+
+def test_an_unknown_blacklist_makes_launches_unknown() -> None:
+    assert run({METAGRAPH: [{"hotkey": "me"}]}) == refused("unknown")
+
+
+@pytest.mark.parametrize("feed", ANSWERS, ids=lambda feed: feed.name)
+def test_with_an_incomplete_answer_nothing_is_decided(feed: Any) -> None:
+    assert run({}, doubted=(feed,)) == {}
+
+
+def test_extra_answers_that_are_not_whole_are_unknown() -> None:
+    selector = {"gpu_count": 2, "supported_gpus": ["h200", "b200"]}
+    rates = {"h200": {"hourly_rate": 2.0}, "b200": {"hourly_rate": 4.0}, "free": {"hourly_rate": 0}, "new": {}}
+    changes = {CHUTES: [CHUTE | {"node_selector": selector}]}
+    extra = {(SUPPORTED_GPUS, ""): rates, (HELD_GPUS, ""): {}}
+    assert run(changes, extra=extra) == {UNITS: 1.5}
+    assert run(changes, extra=extra, doubted=(SUPPORTED_GPUS,)) == {}
+    public = {CHUTES: [CHUTE | {"compute_multiplier_factors": {}}], UTILIZATION: [ROOM | {"total_instance_count": 2}]}
+    assert run(public, extra=extra) == {UNITS: 1.5}
+    assert run(public, extra=extra, doubted=(HELD_GPUS,)) == refused("unknown")

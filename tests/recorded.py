@@ -1,0 +1,181 @@
+"""Recorded worlds: answers of the service's own code, and the truth of its database (``expected.json``).
+
+The project's own world is in ``tests/recordings``. CHUTES_EXPORTER_TEST_RECORDINGS can name the directory of one more.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import Credentials, make_settings
+from tests.support import RECORDINGS, recording
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.collectors import MinersChoice
+    from chutes_exporter.config import Settings
+
+Row = dict[str, Any]
+
+DIRECTORIES = [RECORDINGS, *map(Path, filter(None, [os.environ.get("CHUTES_EXPORTER_TEST_RECORDINGS")]))]
+NAMES = (
+    "metagraph",
+    "scores",
+    "stats",
+    "stats_per_chute",
+    "metrics",
+    "chutes",
+    "servers",
+    "nodes",
+    "inventory",
+    "instances",
+    "images",
+    "jobs",
+    "active_instances",
+    "thrash_cooldowns",
+    "unique_chute_history",
+)
+EXTRA = {
+    "utilization": "utilization",
+    "bounties": "bounties",
+    "rolling_updates": "rolling_updates",
+    "held_gpus": "nodes_detailed",
+    "supported_gpus": "nodes_supported",
+    "tee_measurements": "tee_measurements",
+}
+"""Public endpoints outside the miner API, and the files of their answers, which are in the folder ``extra``."""
+OWN = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
+"""Endpoints that answer about the miner who asks."""
+META = json.loads((RECORDINGS / "meta.json").read_text())
+EXPECTED = json.loads((RECORDINGS / "expected.json").read_text())
+RECORDED_AT: float = META["recorded_at"]
+ALL_ON = {collector.name: True for collector in COLLECTORS}
+_TIME = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?")
+_UNIX_TIME = re.compile(rb'("created_at":)(\d{10}(?:\.\d+)?)')
+_TIME_PARTS = re.compile(r"(\d+)-(\d+)-(\d+)[T ](\d+):(\d+):(\d+)(\.\d+)?(?:([+-])(\d\d)(?::?(\d\d))?)?")
+
+
+def seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = _TIME_PARTS.fullmatch(text)
+    assert match is not None, text
+    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    shift = (int(match[9] or 0) * 60 + int(match[10] or 0)) * (-1 if match[8] == "-" else 1)
+    whole = calendar.timegm((year, month, day, hour, minute, second)) - shift * 60
+    return float(whole + Fraction(match[7] or "0"))
+
+
+def rows(body: bytes) -> list[Row]:
+    return [json.loads(line[6:]) for line in body.decode().split("\n") if line.startswith("data: {")]
+
+
+def stream(records: list[Row]) -> bytes:
+    return b"".join(b"data: %b\n\n" % json.dumps(record).encode() for record in records)
+
+
+def raw_json(bodies: dict[str, bytes]) -> dict[str, Any]:
+    """Return what plain JSON makes of recorded bodies."""
+    return {
+        name: rows(body) if body.startswith(b"data: ") or not body else json.loads(body)
+        for name, body in bodies.items()
+    }
+
+
+@dataclass(frozen=True)
+class Miner:
+    """A miner whose answers were recorded.
+
+    Attributes:
+        directory: The recordings.
+        role: As ``meta.json`` calls it: ``test_miner``, ``second_miner`` or ``newcomer``, who owns nothing.
+    """
+
+    directory: Path
+    role: str
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.directory.name}"
+
+    @property
+    def hotkey(self) -> str:
+        hotkey = json.loads((self.directory / "meta.json").read_bytes())[self.role]
+        assert isinstance(hotkey, str)
+        return hotkey
+
+    @property
+    def key(self) -> Hotkey:
+        meta = json.loads((self.directory / "meta.json").read_bytes())
+        return Hotkey.from_seed(meta["invented_seeds"][self.hotkey], source="test")
+
+    def bodies(self) -> dict[str, bytes]:
+        """Return the recorded bodies by name; where the service answers 404, there is none."""
+        found = {name: recording(self.directory, name) for name in NAMES}
+        extra = self.directory / "extra"
+        found |= {name: recording(extra, file) for name, file in EXTRA.items() if (extra / f"{file}.json").exists()}
+        held = json.loads(found["held_gpus"])
+        found["miner_gpus"] = json.dumps({self.hotkey: held[self.hotkey]} if self.hotkey in held else {}).encode()
+        upgrading = "" if self.role == "test_miner" else "_none"
+        found["maintenance"] = recording(extra, f"maintenance_policy{upgrading}")
+        if self.role == "test_miner":
+            return found | {"stats_per_chute_one": recording(self.directory, "stats_per_chute_one")}
+        # The service filters the stats by itself.
+        everybody = json.loads(found["stats_per_chute"])
+        mine = {
+            window: {name: [row for row in part if row["miner_hotkey"] == self.hotkey] for name, part in parts.items()}
+            for window, parts in everybody.items()
+        }
+        found["stats_per_chute_one"] = json.dumps(mine).encode()
+        other = self.directory / "second"
+        if self.role == "second_miner":
+            return found | {name: recording(other, name) for name in OWN}
+        del found["unique_chute_history"]
+        found["thrash_cooldowns"] = recording(other, "thrash_cooldowns")
+        return found | {
+            name: recording(other, f"newcomer_{name}_none") for name in ("servers", "nodes", "inventory", "instances")
+        }
+
+    def settings(self, url: str, miners: MinersChoice = "watched") -> Settings:
+        """Return the settings of an exporter that has the miner's key and all collectors."""
+        credentials = Credentials((self.key,), (), ())
+        return make_settings(api_url=url, credentials=credentials, collectors=ALL_ON, miners=miners)
+
+
+def key(role: str = "test_miner") -> Hotkey:
+    """Return the key of a miner of the project's own world, by its role."""
+    return Miner(RECORDINGS, role).key
+
+
+def answers(role: str = "test_miner", *, now: float = RECORDED_AT) -> dict[str, bytes]:
+    """Return the answers that a miner of the project's own world gets, by the endpoint's name.
+
+    Args:
+        role: The miner.
+        now: Unix time to which the times in the answers are shifted from the time of the recording.
+    """
+    return shifted(Miner(RECORDINGS, role).bodies(), now - RECORDED_AT)
+
+
+def shifted(bodies: Mapping[str, bytes], seconds: float) -> dict[str, bytes]:
+    """Move all times in some bodies."""
+    delta = timedelta(seconds=seconds)
+
+    def move(match: re.Match[bytes]) -> bytes:
+        moment = datetime.fromisoformat(match[0].decode()).replace(tzinfo=UTC) + delta
+        return moment.isoformat(match[0][10:11].decode()).removesuffix("+00:00").encode()
+
+    return {
+        name: _UNIX_TIME.sub(lambda match: b"%b%.3f" % (match[1], float(match[2]) + seconds), _TIME.sub(move, body))
+        for name, body in bodies.items()
+    }
