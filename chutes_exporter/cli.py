@@ -346,6 +346,14 @@ def serve(**flags: Any) -> None:
 
 @cli.command()
 @_option(
+    "--trouble",
+    multiple=True,
+    type=click.Choice(("crash-loop", "dead-server", "blacklisted", "upgrade", "idle")),
+    default=("crash-loop", "idle"),
+    show_default=True,
+    help="Trouble of the simulated miner (repeatable).",
+)
+@_option(
     "--simulator.listen-address",
     default="127.0.0.1:10065",
     show_default=True,

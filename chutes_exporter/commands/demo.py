@@ -41,7 +41,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         faults = dict(parse_fault(text) for text in flags["simulator_fault"])
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    world = DemoWorld(seed=flags["simulator_seed"], start=time.time())
+    world = DemoWorld(seed=flags["simulator_seed"], start=time.time(), troubles=flags["trouble"])
     try:
         listen = Address.parse(flags["simulator_listen_address"])
     except ConfigError as error:

@@ -1,8 +1,4 @@
-"""A simulated Chutes API in this process: a seeded world that changes over time, all endpoints, real signature checks.
-
-async with Simulator() as simulator:
-    client = ChutesClient(simulator.url)
-"""
+"""A simulated Chutes API in this process: a world that changes over time, all endpoints, real signature checks."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.config import Address
 from chutes_exporter.simulator.app import ReceivedRequest, SimulatedApi
-from chutes_exporter.simulator.demo import DemoWorld
+from chutes_exporter.simulator.demo import DEFAULT_TROUBLES, TROUBLES, DemoWorld
 from chutes_exporter.simulator.faults import Fault, parse_fault
 from chutes_exporter.simulator.world import Size, World
 from chutes_exporter.web.server import bound_address, open_socket, serving
@@ -23,7 +19,17 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-__all__ = ["DemoWorld", "Fault", "ReceivedRequest", "Simulator", "Size", "World", "parse_fault"]
+__all__ = [
+    "DEFAULT_TROUBLES",
+    "TROUBLES",
+    "DemoWorld",
+    "Fault",
+    "ReceivedRequest",
+    "Simulator",
+    "Size",
+    "World",
+    "parse_fault",
+]
 
 
 def _hide_cut_answers(record: logging.LogRecord) -> bool:
@@ -41,6 +47,7 @@ class Simulator:
 
     Attributes:
         url: Its base address.
+        faults: Faults by endpoint name. Change them at any time.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class Simulator:
     ) -> None:
         self.world = world or World(start=clock())
         self.api = SimulatedApi(self.world, clock)
+        self.faults = self.api.faults
         socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
         address = bound_address(socket)
         self.url = f"http://{address if address.host else f'127.0.0.1:{address.port}'}"
@@ -68,11 +76,6 @@ class Simulator:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
-
-    @property
-    def faults(self) -> dict[str, Fault]:
-        """Faults by endpoint name. Change them at any time."""
-        return self.api.faults
 
     @property
     def requests(self) -> list[ReceivedRequest]:

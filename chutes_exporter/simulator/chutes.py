@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from chutes_exporter.simulator.hardware import MODELS
-from chutes_exporter.simulator.naming import make_uuid
-from chutes_exporter.simulator.times import AUTOSCALER_PERIOD, DAY, HOUR, MINUTE, last
+from chutes_exporter.simulator.times import DAY, HOUR, MINUTE, SOFT_PERIOD, last, make_uuid
 
-SCALING_THRESHOLD = 0.75
-"""The utilization above which the autoscaler boosts a chute."""
-MAX_INSTANCES = 20
-"""Most instances that a chute may have."""
-_MOST_BOOST = 2.7
-_LEAST_PUBLIC_TARGET = 2
-_LITTLE_LOAD = 0.3
-_MOST_AT_ONCE = 5
-_REFRESH_DELAY = 2 * MINUTE
-"""The service refreshes multipliers this long after every full hour."""
-
-
-def refreshed(now: float) -> float:
-    """Return when the autoscaler last refreshed the multipliers of running instances."""
-    return last(now - _REFRESH_DELAY, HOUR) + _REFRESH_DELAY
+SCALING_THRESHOLD: Final = 0.75
+"""The utilization above which the autoscaler wants more instances."""
+_LITTLE_LOAD: Final = 0.3
+_LEAST_PUBLIC_TARGET: Final = 2
+_MOST_AT_ONCE: Final = 5
+_MOST_BOOST: Final = 2.7
+_LEGACY_BEFORE: Final = 1757462400.0
+"""10 September 2025. Older private chutes follow the rules of public ones."""
+_FACTORS: Final = ("base", "private", "private_tee", "urgency_boost", "manual_boost", "bounty_boost", "tee")
 
 
 def bounty_amount(age: float) -> int:
@@ -42,23 +36,15 @@ class Chute:
     """A workload.
 
     Attributes:
-        seed: Seed of its versions.
-        models: The GPU models that it may run on.
-        public: Whether its instances serve everybody. Private instances are billed to the owner.
-        integrated: Whether it belongs to another subnet, which triples the multiplier of a private chute.
-        manual_boost: A factor set by hand, or None.
-        scaled: Whether the autoscaler has ever boosted it.
-        real_code: Whether the API shows its code, as for old library versions.
+        official: Whether the platform's user ``chutes`` owns it.
+        scaled: Whether the autoscaler has ever looked at it.
         phase: Shifts its schedules, 0 to 1.
         popularity: Scales its demand.
         deploy_period: Seconds between two versions.
         bounty_period: Seconds between two bounties.
-        created_at: Unix time.
-        past_begins: Unix time before which no instance was started.
     """
 
     chute_id: str
-    user_id: str
     name: str | None
     slug: str | None
     seed: str
@@ -66,18 +52,32 @@ class Chute:
     models: tuple[str, ...]
     public: bool
     tee: bool | None
-    integrated: bool
+    official: bool
     manual_boost: float | None
     scaled: bool
     disabled: bool | None
-    real_code: bool
     phase: float
     popularity: float
     deploy_period: float
     bounty_period: float
     created_at: float
-    past_begins: float
-    _boosts: dict[float, float] = field(init=False, repr=False, default_factory=dict)
+
+    @property
+    def private_rules(self) -> bool:
+        """Whether launches follow the rules of private chutes."""
+        return not self.public and not self.official and self.created_at >= _LEGACY_BEFORE
+
+    @property
+    def max_instances(self) -> int:
+        """Maximum number of instances."""
+        return 20 if self.public else 4
+
+    @property
+    def bounty_lifetime(self) -> float:
+        """Seconds until a bounty expires."""
+        if self.public:
+            return DAY
+        return 2 * HOUR if "affine" in (self.name or "").lower() else HOUR
 
     def utilization(self, now: float) -> float:
         """Return the used share of the capacity. It depends on the time of day and may exceed 1."""
@@ -88,32 +88,22 @@ class Chute:
         """Return the urgency boost that the autoscaler has last set, or None if it never did."""
         if not self.scaled:
             return None
-        if not self.public:
-            return 1.0
-        run = last(now, AUTOSCALER_PERIOD)
-        if run not in self._boosts:
-            above = max(0.0, self.utilization(run) - SCALING_THRESHOLD)
-            self._boosts[run] = round(min(_MOST_BOOST, 1 + 4 * above), 3)
-        return self._boosts[run]
+        above = self.utilization(last(now, SOFT_PERIOD)) - SCALING_THRESHOLD
+        return round(min(_MOST_BOOST, 1 + 4 * max(0.0, above)), 3) if self.public else 1.0
 
     def target_instances(self, run: float, active: int, *, bounty: bool) -> int:
-        """Return how many active instances the autoscaler wants at one of its runs.
-
-        Args:
-            run: Unix time of the run.
-            active: Active instances at that time.
-            bounty: Whether a bounty is on offer.
-        """
-        if not self.public:
-            # Requests of the owner create a bounty, and a bounty allows one more instance.
-            return min(MAX_INSTANCES, active + bounty)
-        load = self.utilization(run) if active else 0.0
+        """Return how many active instances the autoscaler wants at one of its runs, when some are active."""
+        if self.disabled:
+            return 0
+        load = self.utilization(run)
+        if self.private_rules:
+            return min(self.max_instances, active + (load >= SCALING_THRESHOLD)) if active else int(bounty)
         target = active
-        if load > SCALING_THRESHOLD:
+        if active and load > SCALING_THRESHOLD:
             target += min(_MOST_AT_ONCE, math.ceil(10 * (load - SCALING_THRESHOLD)))
         elif load < _LITTLE_LOAD:
             target -= 1
-        return min(MAX_INSTANCES, max(_LEAST_PUBLIC_TARGET, target))
+        return min(self.max_instances, max(_LEAST_PUBLIC_TARGET, target))
 
     @cached_property
     def base_multiplier(self) -> float:
@@ -122,14 +112,9 @@ class Chute:
 
     @cached_property
     def _lasting_factors(self) -> dict[str, float]:
-        factors: dict[str, float] = {}
-        if not self.public:
-            if self.integrated:
-                factors["integrated_subnet"] = 3
-            elif self.tee:
-                factors["private_tee"] = 1.3
-            else:
-                factors["private"] = 2
+        factors = {"private_tee": 1.3} if self.tee else {"private": 2.0}
+        if not self.private_rules:
+            factors.clear()
         if self.manual_boost is not None:
             factors["manual_boost"] = self.manual_boost
         if self.tee:
@@ -142,37 +127,18 @@ class Chute:
         return math.prod(self._lasting_factors.values())
 
     def factors(self, now: float, bounty_age: float | None) -> dict[str, float]:
-        """Return the factors of the multiplier of an instance started now.
-
-        Args:
-            now: Unix time.
-            bounty_age: Age of the bounty in seconds, or None.
-        """
+        """Return the factors of the multiplier of an instance started now, with the age of the bounty in seconds."""
         boost = self.boost(now)
-        found = {"base": self.base_multiplier, **self._lasting_factors}
+        factors = {"base": self.base_multiplier, **self._lasting_factors}
         if self.public and boost is not None:
-            found["urgency_boost"] = boost
+            factors["urgency_boost"] = boost
         if bounty_age is not None:
-            found["bounty_boost"] = bounty_boost(bounty_age)
-        order = (
-            "base",
-            "private",
-            "private_tee",
-            "integrated_subnet",
-            "urgency_boost",
-            "manual_boost",
-            "bounty_boost",
-            "tee",
-        )
-        return {name: found[name] for name in order if name in found}
+            factors["bounty_boost"] = bounty_boost(bounty_age)
+        return {name: factors[name] for name in _FACTORS if name in factors}
 
     def urgency(self, now: float) -> float:
         """Return the urgency factor of an instance, which is 1 for private chutes."""
         return (self.boost(now) or 1.0) if self.public else 1.0
-
-    def target(self, now: float) -> float:
-        """Return the value that the multiplier of a public instance approaches."""
-        return self.base_multiplier * self.lasting_factor * self.urgency(now)
 
     def _version_number(self, now: float) -> int:
         return math.floor(now / self.deploy_period - self.phase)
@@ -181,41 +147,19 @@ class Chute:
         """Return the id of its current version."""
         return make_uuid(self.seed, "version", self._version_number(now))
 
+    def old_version(self, now: float) -> str:
+        """Return the id of the version before the current one."""
+        return make_uuid(self.seed, "version", self._version_number(now) - 1)
+
     def deployed_at(self, now: float) -> float:
         """Return when its current version was deployed."""
         return max(self.created_at, (self._version_number(now) + self.phase) * self.deploy_period)
-
-    def old_version(self, now: float) -> str:
-        """Return the id of the version before the present one."""
-        return make_uuid(self.seed, "version", self._version_number(now) - 1)
-
-    @property
-    def update_takes(self) -> float:
-        """Seconds within which a rolling update replaces all old instances."""
-        return (12 if self.public else 2) * HOUR
 
     def next_deploy(self, now: float) -> float:
         """Return when its next version is deployed."""
         return (self._version_number(now) + 1 + self.phase) * self.deploy_period
 
-    @cached_property
-    def target_units(self) -> TargetUnits:
-        """Compute units of an instance whose multiplier has reached the target."""
-        return TargetUnits(self)
-
-
-class TargetUnits:
-    """The compute units of a chute's target over time, computed hour by hour when needed."""
-
-    def __init__(self, chute: Chute) -> None:
-        self._chute = chute
-        self._first = refreshed(chute.past_begins)
-        self._sums = [0.0]
-
-    def __call__(self, until: float) -> float:
-        """Return the compute units from a fixed time before the world's start until a time."""
-        number, seconds = divmod(until - self._first, HOUR)
-        while len(self._sums) <= number:
-            hour = self._first + (len(self._sums) - 1) * HOUR
-            self._sums.append(self._sums[-1] + HOUR * self._chute.target(hour))
-        return self._sums[int(number)] + seconds * self._chute.target(self._first + number * HOUR)
+    @property
+    def update_takes(self) -> float:
+        """Seconds within which a rolling update replaces all old instances."""
+        return (12 if self.public else 2) * HOUR

@@ -1,73 +1,75 @@
-"""The world of the demo: an ordinary miner that has just added two servers, which are its troubles."""
+"""The world of the demo: an ordinary miner, with the troubles that somebody wants to see."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.simulator.instances import LONGEST_UNVERIFIED, End, Slot
-from chutes_exporter.simulator.times import AUTOSCALER_PERIOD, HOUR, MINUTE, next_run
-from chutes_exporter.simulator.world import Size, World
+from chutes_exporter.simulator.lives import LONGEST_START
+from chutes_exporter.simulator.maintenance import Upgrade
+from chutes_exporter.simulator.times import DAY, HOUR, MINUTE
+from chutes_exporter.simulator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.instances import Gpu, Instance
-    from chutes_exporter.simulator.world import Server
+    from chutes_exporter.simulator.lives import Slot
+    from chutes_exporter.simulator.world import Miner, Server, Size
 
+TROUBLES: Final = {
+    "crash-loop": "instances on a new server fail again and again, and one is never verified",
+    "dead-server": "a server has just lost all its instances, and gets no new ones",
+    "blacklisted": "the miner is blacklisted",
+    "upgrade": "a maintenance window ends soon, one server has an old version, and one has not come back",
+    "idle": "a new server has no instances, and an old one without TEE has unverified GPUs",
+}
+"""The troubles of the first miner, with what happens."""
+DEFAULT_TROUBLES: Final = ("crash-loop", "idle")
 _FLEET: Final = (
-    ("h200", 8),
-    ("h100_sxm", 8),
-    ("a100", 8),
-    ("a100", 8),
-    ("l40s", 8),
-    ("h100_sxm", 4),
-    ("5090", 8),
-    ("4090", 8),
-    ("a100", 4),
+    ("h200", 4),
+    ("pro_6000", 8),
+    ("pro_6000", 8),
+    ("pro_6000", 4),
+    ("pro_6000", 4),
+    ("pro_6000", 4),
+    ("pro_6000", 4),
     ("4090", 2),
 )
-"""Model and number of GPUs of each server of the first miner."""
-_LAUNCHING: Final = 8
-"""The server whose first instance is not verified in time."""
-_IDLE: Final = 9
-"""The server that has no instance."""
+"""Model and number of GPUs of each server of the first miner. The last one exists only if it is idle."""
+_OLD, _UPGRADING, _DEAD, _CRASHING, _IDLE, _WITHOUT_TEE = 2, 3, 4, 5, 6, 7
+"""Indexes of the servers with troubles."""
 _ADDED_BEFORE: Final = 3 * HOUR
-"""Seconds before the start at which these two servers were added."""
-_LAUNCHED_BEFORE: Final = LONGEST_UNVERIFIED - 40 * MINUTE
-"""Seconds before the start of that instance's creation. It is purged 40 minutes after the start, or soon after."""
-
-
-def _name(index: int) -> str:
-    return f"{_FLEET[index][0].replace('_', '-')}-{index}"
-
-
-class _LaunchingSlot(Slot):
-    """A slot whose first instance is created at its start, and is never verified."""
-
-    def __init__(self, seed: str, hotkey: str, gpus: tuple[Gpu, ...], chutes: Sequence[Chute], start: float) -> None:
-        super().__init__(seed, hotkey, gpus, chutes, start, World.gpu_errors)
-        self._next = start
-
-    def _launch(self, created: float) -> Instance:
-        instance = super()._launch(created)
-        if self._count > 1:
-            return instance
-        purge = next_run(created + LONGEST_UNVERIFIED, AUTOSCALER_PERIOD)
-        return replace(instance, verified_at=None, activated_at=None, disabled_at=None, ended_at=purge, end=End.PURGED)
+"""Seconds before the start at which new servers were added."""
+_STUCK_BEFORE: Final = LONGEST_START - 40 * MINUTE
+"""Seconds before the start at which the instance that is never verified was created."""
 
 
 class DemoWorld(World):
-    """A world whose first miner is in the middle of the ranking, and needs something done at once.
+    """A world whose first miner is in the middle of the ranking. All its GPUs earn, except for its troubles."""
 
-    Args:
-        seed: Seed of everything but the first miner's hardware.
-        start: Unix time at which the demo starts.
-    """
+    # The window ends 6 hours after the start.
+    window_opened = 4 * DAY - 6 * HOUR
 
-    def __init__(self, *, seed: int = 64, start: float) -> None:
-        super().__init__(seed=seed, start=start, size=Size(servers=len(_FLEET)))
+    def __init__(
+        self,
+        *,
+        seed: int = 64,
+        start: float,
+        troubles: Sequence[str] = DEFAULT_TROUBLES,
+        size: Size | None = None,
+    ) -> None:
+        super().__init__(seed=seed, start=start, size=size)
+        self._troubles = frozenset(troubles)
+        self.size = replace(self.size, servers=len(_FLEET) if "idle" in self._troubles else len(_FLEET) - 1)
+
+    def blacklist_reason(self, uid: int) -> str | None:
+        """Return why a seat is blacklisted."""
+        return "Spoofed GPUs" if uid == 0 and "blacklisted" in self._troubles else super().blacklist_reason(uid)
+
+    def job_miners(self) -> list[Miner]:
+        """Return the miners that try jobs, which the first one does not."""
+        return [miner for miner in super().job_miners() if miner.uid]
 
     def make_server(self, uid: int, index: int) -> Server:
         """Make the server with a number of a miner."""
@@ -75,24 +77,41 @@ class DemoWorld(World):
         if uid:
             return server
         model, count = _FLEET[index]
-        created = self.start - _ADDED_BEFORE if index in (_LAUNCHING, _IDLE) else server.created_at
-        draw = self._random("demo", index)
-        return replace(
+        is_new = (index == _CRASHING and "crash-loop" in self._troubles) or (
+            index == _IDLE and "idle" in self._troubles
+        )
+        is_tee = index != _WITHOUT_TEE
+        created = self.start - (_ADDED_BEFORE if is_new else (30 - index) * DAY)
+        error = None if is_tee else self.gpu_errors[0]
+        target = self.accepted_versions(self.start)[-1]
+        server = replace(
             server,
-            name=_name(index),
-            is_tee=index == 0,
-            version="0.3.0" if index == 0 else None,
+            name=f"{model.replace('_', '-')}-{index}",
+            is_tee=is_tee,
+            version=target if is_tee else None,
             created_at=created,
             updated_at=None,
-            gpus=tuple(self._gpu(server.server_id, model, device, created, draw) for device in range(count)),
+            gpus=tuple(self._gpu(server.server_id, model, device, created, error) for device in range(count)),
+            upgrades=tuple(one for one in server.upgrades if one.begins_at > self.start),
         )
+        if "upgrade" in self._troubles and index == _OLD:
+            return replace(server, version="1.3.0", upgrades=())
+        if "upgrade" in self._troubles and index == _UPGRADING:
+            upgrade = Upgrade(target, self.start - 4 * HOUR, math.inf)
+            return replace(server, version=self.accepted_versions(self.start)[0], upgrades=(upgrade,))
+        return server
 
-    def _slots(self, uid: int, hotkey: str, servers: Sequence[Server]) -> Iterator[Slot]:
+    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
+        index = int(server.name.rpartition("-")[2])
         if uid:
-            yield from super()._slots(uid, hotkey, servers)
-            return
-        before = self.start - _ADDED_BEFORE
-        yield from super()._slots(uid, hotkey, [server for server in servers if server.created_at < before])
-        (launching,) = (server for server in servers if server.name == _name(_LAUNCHING))
-        chutes = [chute for chute in self._fitting(launching, len(launching.gpus)) if chute.public]
-        yield _LaunchingSlot(f"{self._seed}/demo", hotkey, launching.gpus, chutes, self.start - _LAUNCHED_BEFORE)
+            yield from super()._slots(uid, hotkey, server)
+        elif index == _CRASHING and "crash-loop" in self._troubles:
+            for number, slot in enumerate(super()._slots(uid, hotkey, server)):
+                begins = server.created_at + 5 * MINUTE if number else self.start - _STUCK_BEFORE
+                yield replace(slot, begins_at=begins, crashes=True, stuck=not number)
+        elif index != _IDLE or "idle" not in self._troubles:
+            dies = self.start - 40 * MINUTE if index == _DEAD and "dead-server" in self._troubles else math.inf
+            draw = self._random("steady", server.server_id)
+            for slot in super()._slots(uid, hotkey, server):
+                steady = self.start - draw.uniform(5, 30) * HOUR, self.start + 2 * HOUR
+                yield replace(slot, steady=steady, dies_at=dies)

@@ -1,40 +1,26 @@
-"""The lives of instances from the launch token to the deletion, and their compute units."""
+"""Instances from the launch token to the deletion, and their compute units."""
 
 from __future__ import annotations
 
 import bisect
 import enum
-import itertools
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.simulator.chutes import refreshed
-from chutes_exporter.simulator.hardware import MODELS, Registration
-from chutes_exporter.simulator.naming import make_random, make_uuid
-from chutes_exporter.simulator.times import AUTOSCALER_PERIOD, DAY, HOUR, MINUTE, last, next_run
+from chutes_exporter.simulator.hardware import MODELS
+from chutes_exporter.simulator.times import FULL_PERIOD, HOUR, MINUTE, last, last_full_run
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Iterator, Sequence
-
     from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.maintenance import Upgrades
 
-SECURED_AFTER = HOUR
+SECURED_AFTER: Final = HOUR
 """A public instance that is deleted sooner after its activation loses its score."""
-LONGEST_UNVERIFIED = 3.5 * HOUR
-"""Instances that are not verified so long after their creation are purged."""
-LONGEST_INACTIVE = 3 * HOUR
-"""Instances that are not active so long after their verification are purged."""
-PAST = 8 * DAY
-"""Time before the world's start at which its instances begin."""
 # Between these ages after the activation, the multiplier changes to the chute's target.
-_UNCHANGED = 2 * HOUR
-_BLENDED = 8 * HOUR
-_SCALE_DOWN_AFTER = 63 * MINUTE
-_PROBE_PERIOD = 7 * MINUTE
+_UNCHANGED: Final = 2 * HOUR
+_BLENDED: Final = 8 * HOUR
+_PROBE_PERIOD: Final = 7 * MINUTE
 
 
 class End(enum.Enum):
@@ -50,42 +36,21 @@ class End(enum.Enum):
     MAINTENANCE = "its server is upgraded"
 
 
-VALID_ENDS = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE})
+VALID_ENDS: Final = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE})
 """Ends after which an instance of any age keeps its score."""
 
 
 @dataclass(eq=False)
 class Gpu:
-    """A GPU of a server.
-
-    Attributes:
-        uuid: 32 hexadecimal digits, as in the API.
-        seed: A number of its registration.
-        registrations: The service's records, oldest first. The GPU's slot adds to them.
-        grow: Makes the world's past up to a time.
-    """
+    """A GPU of a server. It can be used if it passed the verification, even if a later one failed with an error."""
 
     uuid: str
     model: str
     device_index: int
     server_id: str
-    seed: int
-    registrations: list[Registration]
-    grow: Callable[[float], None] = field(repr=False)
-
-    def registration(self, now: float) -> Registration:
-        """Return the service's current record of it."""
-        self.grow(now)
-        number = bisect.bisect_right(self.registrations, now, key=lambda one: one.since)
-        return self.registrations[max(0, number - 1)]
-
-    def verified_at(self, now: float) -> float | None:
-        """Return when it passed the verification, or None if it cannot be used."""
-        return self.registration(now).verified_at
-
-    def error(self, now: float) -> str | None:
-        """Return the text of its last failed verification. The GPU may be usable nevertheless."""
-        return self.registration(now).error
+    created_at: float
+    verified_at: float | None
+    error: str | None = None
 
 
 @dataclass(eq=False)
@@ -94,15 +59,10 @@ class Instance:
 
     Attributes:
         created_at: When its pod claimed the launch token.
-        verified_at: When it is verified, or None.
-        activated_at: When it is activated, or None.
         disabled_at: When its miner disables it, or None.
-        ended_at: When it is deleted.
-        end: Why it is deleted.
         last_request: When a private instance gets its last request. Its billing stops some time later.
         shutdown_after: Seconds without requests after which a private instance is deleted.
         bounty_boost: The factor of the bounty at its activation. 1 without a bounty.
-        last_of_chute: Whether its miner deleted it as the chute's last active instance.
     """
 
     instance_id: str
@@ -112,13 +72,20 @@ class Instance:
     created_at: float
     verified_at: float | None
     activated_at: float | None
-    disabled_at: float | None
     ended_at: float
     end: End
+    disabled_at: float | None = None
     last_request: float | None = None
     shutdown_after: float = 0.0
     bounty_boost: float = 1.0
-    last_of_chute: bool = False
+    # The starts of the multipliers so far, the multipliers, the units before each, and the next run that may change it.
+    _starts: list[float] = field(init=False, repr=False)
+    _multipliers: list[float] = field(init=False, repr=False)
+    _units: list[float] = field(init=False, repr=False)
+    _next_run: float = field(init=False, repr=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._starts, self._multipliers, self._units = [self.created_at], [self.warmup_multiplier], [0.0]
 
     def exists(self, now: float) -> bool:
         """Return whether the API lists it."""
@@ -140,21 +107,23 @@ class Instance:
         """Return whether it serves requests."""
         return self.exists(now) and self.activated(now) and not self.disabled(now)
 
+    def active_within(self, start: float, now: float) -> bool:
+        """Return whether it served requests at some time between two times."""
+        ended = self.ended_at if self.disabled_at is None else min(self.ended_at, self.disabled_at)
+        return self.activated(now) and start < ended
+
     def has_bounty(self, now: float) -> bool:
         """Return whether it was activated with a bounty."""
         return self.activated(now) and self.bounty_boost > 1
 
-    def keeps_bounty(self, now: float) -> bool:
-        """Return whether its bounty counts. Deleting a chute's last active instance drops it."""
-        return self.has_bounty(now) and not (self.last_of_chute and now >= self.ended_at)
-
     def last_verified_at(self, now: float) -> float | None:
-        """Return when it last passed its verification or a round of the prober."""
+        """Return when it was verified, or when the prober last reached it. Only instances without TEE are probed."""
         if self.verified_at is None or self.verified_at > now:
             return None
+        if self.chute.tee or not self.active(now):
+            return self.verified_at
         shift = int(self.instance_id[:4], 16) % _PROBE_PERIOD
-        until = now if self.disabled_at is None else min(now, self.disabled_at)
-        return max(self.verified_at, last(until - shift, _PROBE_PERIOD) + shift)
+        return max(self.verified_at, last(now - shift, _PROBE_PERIOD) + shift)
 
     def stop_billing_at(self, now: float) -> float | None:
         """Return until when a private instance is billed. Requests extend it, at most once a minute."""
@@ -183,72 +152,49 @@ class Instance:
         """Multiplier that the API shows before its activation."""
         return self.warmup_multiplier * self.chute.urgency(self.created_at)
 
-    @cached_property
-    def _records(self) -> list[tuple[float, float]]:
-        """Start and multiplier of each record until it has reached the target or is deleted."""
-        records = [(self.created_at, self.warmup_multiplier)]
-        if self.activated_at is None:
-            return records
-        multiplier = self.launch_multiplier * self.bounty_boost
-        records.append((self.activated_at, multiplier))
-        run = refreshed(self.activated_at)
-        while (run := run + HOUR) < self.ended_at:
-            age = run - self.activated_at
-            target = self.chute.target(run) if self.chute.public else self.warmup_multiplier
-            if age >= _BLENDED:
-                records.append((run, target))
-                break
-            if age >= _UNCHANGED:
-                weight = ((age - _UNCHANGED) / (_BLENDED - _UNCHANGED)) ** 2
-                multiplier += (target - multiplier) * weight
-                records.append((run, multiplier))
-        return records
+    def _number(self, now: float) -> int:
+        """Return the number of the multiplier at a time, and add those that are missing up to then."""
+        if self.activated_at is not None and self.activated_at <= now:
+            if len(self._starts) == 1:
+                self._add(self.activated_at, self.launch_multiplier * self.bounty_boost)
+                self._next_run = last_full_run(self.activated_at) + FULL_PERIOD
+            while self._next_run <= min(now, self.ended_at):
+                self._run(self._next_run - self.activated_at)
+        return max(0, bisect.bisect_right(self._starts, now) - 1)
 
-    @cached_property
-    def _settled_at(self) -> float:
-        """Time from which the multiplier of a public instance follows the chute's target."""
-        start = self._records[-1][0]
-        reached = self.activated_at is not None and start - self.activated_at >= _BLENDED
-        return start if reached and self.chute.public else float("inf")
+    def _run(self, age: float) -> None:
+        """Let the autoscaler move the multiplier towards the chute's target."""
+        run, before = self._next_run, self._multipliers[-1]
+        target = self.warmup_multiplier
+        if self.chute.public:
+            target = self.chute.base_multiplier * self.chute.lasting_factor * self.chute.urgency(run)
+        weight = min(1.0, max(0.0, age - _UNCHANGED) / (_BLENDED - _UNCHANGED)) ** 2
+        multiplier = target if weight == 1 else before + (target - before) * weight
+        if multiplier != before:
+            self._add(run, multiplier)
+        # The target of a private chute never changes.
+        settled = multiplier == target and not self.chute.public
+        self._next_run = math.inf if settled else run + FULL_PERIOD
 
-    def record(self, now: float) -> tuple[float, float]:
-        """Return the start and the multiplier of the current record."""
-        if now >= self._settled_at:
-            run = refreshed(now)
-            return run, self.chute.target(run)
-        records = self._records
-        number = bisect.bisect_right(records, now, key=lambda one: one[0])
-        return records[max(0, number - 1)]
+    def _add(self, start: float, multiplier: float) -> None:
+        self._units.append(self._units[-1] + self._multipliers[-1] * (start - self._starts[-1]))
+        self._starts.append(start)
+        self._multipliers.append(multiplier)
+
+    def multiplier(self, now: float) -> float:
+        """Return the multiplier that the API shows."""
+        return self._multipliers[self._number(now)] if self.activated(now) else self.launch_multiplier
 
     def history(self, now: float) -> list[tuple[float, float | None, float]]:
         """Return the start, end and multiplier of all records so far; the open one has no end.
 
-        There are none before the activation. A record begins where the multiplier changes.
+        There are none before the activation.
         """
         if not self.activated(now):
             return []
-        until = min(now, self.ended_at)
-        starts = [start for start, _ in self._records if start <= until]
-        run = self._settled_at
-        while (run := run + HOUR) <= until:
-            starts.append(run)
-        found: list[tuple[float, float | None, float]] = []
-        for start in starts:
-            multiplier = self.record(start)[1]
-            if found and found[-1][2] == multiplier:
-                continue
-            if found:
-                found[-1] = (found[-1][0], start, found[-1][2])
-            found.append((start, None, multiplier))
-        if now >= self.ended_at:
-            start, _, multiplier = found[-1]
-            # The open record is cut to a tenth where its miner deleted the chute's last active instance.
-            found[-1] = (start, self.ended_at, multiplier * (0.1 if self.last_of_chute else 1))
-        return found
-
-    def multiplier(self, now: float) -> float:
-        """Return the multiplier that the API shows."""
-        return self.record(now)[1] if self.activated(now) else self.launch_multiplier
+        starts = self._starts[1 : self._number(now) + 1]
+        ends: list[float | None] = [*starts[1:], None if now < self.ended_at else self.ended_at]
+        return list(zip(starts, ends, self._multipliers[1:], strict=False))
 
     def counts(self, now: float) -> bool:
         """Return whether it counts for the score: it was activated, and did not lose its score by its end."""
@@ -268,203 +214,10 @@ class Instance:
 
     def units_within(self, start: float, now: float) -> float:
         """Return its compute units between a time and now: seconds times the multiplier of that time."""
-        end = self._earning_until(now)
-        if end <= max(start, self.created_at):
-            return 0.0
-        units = self._earned(end) - self._earned(max(start, self.created_at))
-        if self.last_of_chute and now >= self.ended_at:
-            # The service cuts the open record to a tenth.
-            since, multiplier = self.record(end)
-            units -= 0.9 * multiplier * (end - max(start, since))
-        return units
-
-    @cached_property
-    def whole_life(self) -> tuple[float, float]:
-        """All its billed seconds and compute units."""
-        return self.seconds_within(0, self.ended_at), self.units_within(0, self.ended_at)
-
-    @cached_property
-    def _sums(self) -> list[float]:
-        sums = [0.0]
-        for (start, multiplier), (end, _) in itertools.pairwise(self._records):
-            sums.append(sums[-1] + multiplier * (end - start))
-        return sums
+        start, end = max(start, self.created_at), self._earning_until(now)
+        return self._earned(end) - self._earned(start) if start < end else 0.0
 
     def _earned(self, until: float) -> float:
         """Return the compute units from its creation to a time."""
-        if until > self._settled_at:
-            units = self.chute.target_units
-            return self._sums[-1] + units(until) - units(self._settled_at)
-        records = self._records
-        number = max(0, bisect.bisect_right(records, until, key=lambda one: one[0]) - 1)
-        start, multiplier = records[number]
-        return self._sums[number] + multiplier * (until - start)
-
-
-class Slot:
-    """A group of GPUs that runs one instance after another. The instances are made when needed.
-
-    Args:
-        seed: Seed of its instances.
-        hotkey: Its miner.
-        gpus: The group.
-        chutes: Chutes that can run on it, each using the whole group.
-        start: Unix time at which its past begins.
-        errors: Texts of failed verifications.
-        upgrades: Upgrades of the server, which end its instances. None for a server without any.
-    """
-
-    def __init__(
-        self,
-        seed: str,
-        hotkey: str,
-        gpus: tuple[Gpu, ...],
-        chutes: Sequence[Chute],
-        start: float,
-        errors: Sequence[str],
-        upgrades: Upgrades | None = None,
-    ) -> None:
-        self._random = make_random(seed)
-        self._seed = seed
-        self._hotkey = hotkey
-        self._gpus = gpus
-        self._chutes = chutes
-        self._errors = errors
-        self._upgrades = upgrades
-        self._next = start + self._random.uniform(0, 6 * HOUR)
-        self._count = 0
-
-    def grow(self, until: float) -> Iterator[Instance]:
-        """Make the missing instances up to a creation time."""
-        while self._next <= until:
-            instance = self._launch(self._next)
-            self._upgrade(instance)
-            yield instance
-            self._next = self._after_upgrades(self._rest(instance.ended_at))
-
-    def _launch(self, created: float) -> Instance:
-        draw = self._random
-        chute = draw.choice(self._chutes)
-        verified = created + draw.uniform(60, 300)
-        self._count += 1
-        instance = Instance(
-            instance_id=make_uuid(self._seed, self._count),
-            hotkey=self._hotkey,
-            chute=chute,
-            gpus=self._gpus,
-            created_at=created,
-            verified_at=verified,
-            activated_at=None,
-            disabled_at=None,
-            ended_at=0.0,
-            end=End.MINER,
-        )
-        fate = draw.random()
-        if fate < 0.06:
-            _fail_to_start(instance, verified, fate, draw)
-        else:
-            _serve(instance, verified, draw)
-        return instance
-
-    def _upgrade(self, instance: Instance) -> None:
-        """Let an upgrade of the server end an instance. Nobody launches one during an upgrade."""
-        upgrades = [] if self._upgrades is None else self._upgrades.until(instance.ended_at)
-        begins = next((one.begins_at for one in upgrades if one.begins_at > instance.created_at), instance.ended_at)
-        if begins < instance.ended_at:
-            instance.ended_at, instance.end = begins, End.MAINTENANCE
-            if instance.verified_at is not None and instance.verified_at > begins:
-                instance.verified_at = None
-            if instance.activated_at is not None and instance.activated_at > begins:
-                instance.activated_at = None
-
-    def _after_upgrades(self, start: float) -> float:
-        upgrades = [] if self._upgrades is None else self._upgrades.until(start)
-        return max([start, *(one.ends_at + MINUTE for one in upgrades)])
-
-    def _rest(self, ended: float) -> float:
-        """Return when the next instance is created. Sometimes the GPUs idle before, or are registered again."""
-        draw = self._random
-        start = ended + (draw.expovariate(1 / (6 * HOUR)) if draw.random() < 0.25 else draw.uniform(60, 600))
-        if draw.random() < 0.08:
-            for gpu in self._gpus:
-                gpu.registrations += register(ended + 30, None, draw)
-            if draw.random() < 0.5:
-                failing = draw.choice(self._gpus)
-                fixed = ended + draw.uniform(0.7, 10) * HOUR
-                del failing.registrations[-1]
-                failing.registrations += register(ended + 30, draw.choice(self._errors), draw)[1:]
-                failing.registrations.append(Registration(fixed, ended + 30, fixed, None))
-                start = max(start, fixed)
-            start = max(start, ended + 5 * MINUTE)
-        return start
-
-
-def register(created: float, error: str | None, draw: random.Random) -> list[Registration]:
-    """Return the records of a GPU's registration, whose verification passes or fails with an error."""
-    checked = created + draw.uniform(60, 120)
-    return [
-        Registration(created, created, None, None),
-        Registration(checked, created, None if error else checked, error),
-    ]
-
-
-def _fail_to_start(instance: Instance, verified: float, fate: float, draw: random.Random) -> None:
-    """Let an instance end before it becomes active."""
-    if fate < 0.03:
-        instance.verified_at = None
-        limit = instance.created_at + LONGEST_UNVERIFIED
-    elif fate < 0.045:
-        limit = verified + LONGEST_INACTIVE
-    else:
-        instance.ended_at = verified + draw.uniform(120, 2400)
-        instance.end = End.REFUSED
-        return
-    purge = next_run(limit, AUTOSCALER_PERIOD)
-    instance.ended_at = min(purge, instance.created_at + draw.uniform(0.4, 5) * HOUR)
-    instance.end = End.PURGED if instance.ended_at == purge else End.MINER
-
-
-def _serve(instance: Instance, verified: float, draw: random.Random) -> None:
-    """Let an instance become active, and end later."""
-    instance.activated_at = activated = verified + draw.uniform(120, 2400)
-    if draw.random() < 0.05:
-        instance.ended_at = activated + draw.uniform(60, SECURED_AFTER - 60)
-        instance.end = draw.choice((End.MINER, End.FAILURES))
-    else:
-        instance.ended_at = activated + SECURED_AFTER + draw.expovariate(1 / (30 * HOUR))
-        instance.end = draw.choices((End.MINER, End.FAILURES, End.SCALED_DOWN), (40, 15, 45))[0]
-        if instance.end is End.SCALED_DOWN:
-            instance.ended_at = max(instance.ended_at, activated + _SCALE_DOWN_AFTER)
-    if not instance.chute.public:
-        _use_privately(instance, activated, draw)
-    elif draw.random() < 0.04:
-        _disable(instance, verified, activated, draw)
-    _update(instance, activated, draw)
-
-
-def _use_privately(instance: Instance, activated: float, draw: random.Random) -> None:
-    instance.shutdown_after = draw.choice((300.0, 900.0, 1800.0))
-    instance.last_request = instance.ended_at
-    if instance.end is End.SCALED_DOWN or draw.random() < 0.5:
-        # The instance is idle. The service's cron job finds it within a minute.
-        instance.end = End.IDLE
-        instance.last_request = max(activated, last(instance.ended_at, MINUTE))
-        instance.ended_at = instance.last_request + instance.shutdown_after + draw.uniform(1, MINUTE)
-
-
-def _disable(instance: Instance, verified: float, activated: float, draw: random.Random) -> None:
-    """Let the miner disable a public instance. Later the miner deletes it, or the service purges it."""
-    instance.disabled_at = activated + draw.uniform(5, 80) * MINUTE
-    purge = next_run(max(instance.disabled_at, verified + LONGEST_INACTIVE), AUTOSCALER_PERIOD)
-    instance.ended_at = min(purge, instance.disabled_at + draw.uniform(0.2, 4) * HOUR)
-    instance.end = End.PURGED if instance.ended_at == purge else End.MINER
-
-
-def _update(instance: Instance, activated: float, draw: random.Random) -> None:
-    """Let a rolling update delete an instance after a new version of its chute."""
-    chute = instance.chute
-    replaced = chute.next_deploy(instance.created_at) + draw.uniform(0.02, chute.update_takes / HOUR) * HOUR
-    replaced = max(replaced, activated + MINUTE)
-    if replaced < instance.ended_at:
-        instance.ended_at = replaced
-        instance.end = End.UPDATED
+        number = self._number(until)
+        return self._units[number] + self._multipliers[number] * (until - self._starts[number])

@@ -1,6 +1,9 @@
-"""Periods of the service's programs, in seconds."""
+"""Times, periods of the service's programs in seconds, and ids and random generators that depend only on a seed."""
 
 from __future__ import annotations
+
+import hashlib
+import random
 
 MINUTE = 60.0
 HOUR = 3600.0
@@ -13,15 +16,33 @@ METRICS_PERIOD = 2 * MINUTE
 """Period of computing the demand for chutes."""
 SYNC_PERIOD = 3 * MINUTE
 """Period of reading the metagraph from the chain."""
-AUTOSCALER_PERIOD = 30 * MINUTE
-"""Period of setting boosts and purging launches that take too long."""
+SOFT_PERIOD = 2 * MINUTE
+"""Period of the autoscaler's soft runs, which set targets and boosts, and purge instances."""
+FULL_PERIOD = 15 * MINUTE
+"""Period of the autoscaler's full runs, which move multipliers. They begin a minute after every quarter of an hour."""
 
 
 def last(now: float, period: float) -> float:
-    """Return the last run, up to now, of a program that runs at every full period."""
+    """Return the last run of a program that runs at every full period."""
     return now // period * period
 
 
 def next_run(now: float, period: float) -> float:
-    """Return the next run, from now on, of a program that runs at every full period."""
+    """Return the next run of a program that runs at every full period."""
     return -(-now // period) * period
+
+
+def last_full_run(now: float) -> float:
+    """Return the last full run of the autoscaler, at minute 1, 16, 31 or 46."""
+    return last(now - MINUTE, FULL_PERIOD) + MINUTE
+
+
+def make_uuid(*parts: object) -> str:
+    """Return the UUID for these parts."""
+    digits = hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
+
+
+def make_random(*parts: object) -> random.Random:
+    """Return the random generator for these parts."""
+    return random.Random("/".join(map(str, parts)))

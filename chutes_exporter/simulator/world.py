@@ -1,7 +1,6 @@
 """The world behind the simulated API: miners, servers, GPUs, chutes, instances and jobs that change over time.
 
-Everything is a function of the seed and the time. The order of questions does not matter. Each slot (a group of GPUs of
-a server) makes its instances with a random process. Scores, stats, histories and incentives are computed from the
+Everything is a function of the seed and the time. Scores, stats, histories and incentives are computed from the
 instances by the service's rules. So all endpoints agree with each other.
 """
 
@@ -18,92 +17,62 @@ from typing import TYPE_CHECKING, ClassVar
 from cachetools import LRUCache
 
 from chutes_exporter.api.keys import Hotkey, address_of
-from chutes_exporter.simulator.chutes import Chute, bounty_boost
-from chutes_exporter.simulator.hardware import MODELS
-from chutes_exporter.simulator.instances import PAST, End, Gpu, Instance, Slot, register
+from chutes_exporter.simulator.chutes import Chute
+from chutes_exporter.simulator.instances import Gpu, Instance
 from chutes_exporter.simulator.jobs import PERIOD as JOB_PERIOD
-from chutes_exporter.simulator.jobs import Job, JobLife, make_job
-from chutes_exporter.simulator.maintenance import Upgrades, Window, latest_window
-from chutes_exporter.simulator.naming import make_random, make_uuid
-from chutes_exporter.simulator.times import AUTOSCALER_PERIOD, CACHE_PERIOD, DAY, HOUR, MINUTE, SYNC_PERIOD, WEEK, last
+from chutes_exporter.simulator.jobs import Job, job_at
+from chutes_exporter.simulator.lives import Bounty, Lives, Slot
+from chutes_exporter.simulator.maintenance import OLDEST_TARGET, Upgrade, Window, newest_window, plan_upgrades
+from chutes_exporter.simulator.times import (
+    CACHE_PERIOD,
+    DAY,
+    HOUR,
+    MINUTE,
+    SYNC_PERIOD,
+    WEEK,
+    last,
+    make_random,
+    make_uuid,
+)
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Final
 
-__all__ = [
-    "DAY",
-    "HOUR",
-    "TEST_SEED",
-    "WEEK",
-    "Bounty",
-    "Chute",
-    "Gpu",
-    "Instance",
-    "Job",
-    "Miner",
-    "Server",
-    "Size",
-    "Update",
-    "Window",
-    "Work",
-    "World",
-]
-
-TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
+TEST_SEED: Final = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 """The invented seed of the first miner. It has no value."""
 
-U16 = 65535
+U16: Final = 65535
 """The maximum of the chain's incentive and consensus."""
-_EPOCH = 72 * MINUTE
-_WEIGHTS_DELAY = MINUTE
-_JOBS_KEPT = 3 * DAY
-_GROWTH_STEP = 6 * HOUR
-_CACHE_SIZE = 256
-
-_CHUTE_NAMES = (
-    "deepseek-ai/DeepSeek-V3.2",
-    "moonshotai/Kimi-K2-Instruct",
-    "Qwen/Qwen3-Next-80B",
-    "zai-org/GLM-4.6",
-    "openai/gpt-oss-120b",
-    "BAAI/bge-m3",
-    "whisper-large-v3",
-    "kokoro",
-    "FLUX.1-schnell",
-    "mistralai/Mistral-Small-3.2",
-)
+PAST: Final = 8 * DAY
+"""Time before the world's start at which its instances begin."""
+_EPOCH: Final = 72 * MINUTE
+_WEIGHTS_DELAY: Final = MINUTE
+_JOBS_KEPT: Final = 3 * DAY
+_CACHE_SIZE: Final = 64
+_OLD_MODELS: Final = ("4090", "a100")
+"""Models of the servers and chutes without TEE."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a world.
+    """The size of a world: ``servers`` of the first miner, at most ``other_servers`` of each other one.
 
-    Attributes:
-        miners: Seats on the subnet.
-        active_miners: Miners with servers.
-        chutes: Chutes of the platform.
-        servers: Servers of the first miner.
-        other_servers: Maximum servers of another miner.
-        source_bytes: Bytes of each chute's code or readme.
+    The readme of each chute has ``source_bytes`` bytes.
     """
 
     miners: int = 256
-    active_miners: int = 100
-    chutes: int = 300
-    servers: int = 13
-    other_servers: int = 28
-    source_bytes: int = 4096
+    active_miners: int = 32
+    chutes: int = 490
+    servers: int = 8
+    other_servers: int = 10
+    source_bytes: int = 1024
 
 
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner.
-
-    Attributes:
-        version: The attested version of a TEE server before its upgrades, None for others.
-        upgrades: The upgrades of a TEE server, None for others.
-    """
+    """A machine of a miner. ``version`` is that of a TEE server before its upgrades. The oldest upgrade is first."""
 
     server_id: str
     name: str
@@ -113,27 +82,22 @@ class Server:
     created_at: float
     updated_at: float | None
     gpus: tuple[Gpu, ...]
-    upgrades: Upgrades | None = None
+    upgrades: tuple[Upgrade, ...] = ()
 
     def maintenance_pending(self, now: float) -> bool:
-        """Return whether it has an upgrade slot. Only one TEE server of a miner has one at a time."""
-        return self.upgrades is not None and self.upgrades.under_way(now)
+        """Return whether it has an upgrade slot."""
+        return any(one.begins_at <= now < one.ends_at for one in self.upgrades)
 
     def version_at(self, now: float) -> str | None:
         """Return the attested version of a TEE server, None for others."""
-        return self.version if self.upgrades is None else self.upgrades.version_at(now)
+        return next((one.target for one in reversed(self.upgrades) if one.ends_at <= now), self.version)
 
 
 @dataclass(eq=False)
 class Miner:
-    """A seat on the subnet and its miner.
+    """A seat on the subnet and its miner. ``axon`` is the announced address as a number, 0 for none.
 
-    Attributes:
-        blacklist_reason: Why it is blacklisted. None or empty if it is not.
-        registered_at: When the service first saw it in its seat.
-        validator: Whether it is a validator, with much stake and no incentive.
-        axon: The announced address as a number, 0 for none.
-        servers: Newest first.
+    The newest of ``servers`` comes first. An empty ``blacklist_reason`` does not blacklist.
     """
 
     uid: int
@@ -141,7 +105,6 @@ class Miner:
     coldkey: str
     blacklist_reason: str | None
     registered_at: float
-    validator: bool
     axon: int
     stake: float
     servers: tuple[Server, ...]
@@ -160,14 +123,7 @@ class Miner:
 
 @dataclass(frozen=True)
 class Work:
-    """The compute in a window.
-
-    Attributes:
-        instances: Counting instances.
-        bounties: Counting instances that were activated with a bounty.
-        seconds: Their billed seconds.
-        units: Their compute units: each second times its multiplier.
-    """
+    """The counting instances in a window, those with a bounty, and their billed seconds and compute units."""
 
     instances: int
     bounties: int
@@ -175,67 +131,37 @@ class Work:
     units: float
 
 
-@dataclass(frozen=True)
-class Bounty:
-    """A bounty on offer.
-
-    Attributes:
-        made_at: When it was created.
-        ends_at: When it is claimed, or expires.
-        expires_at: When it expires unless it is claimed.
-    """
-
-    made_at: float
-    ends_at: float
-    expires_at: float
-
-
-@dataclass(frozen=True)
-class Update:
-    """A rolling update of a chute.
-
-    Attributes:
-        chute: The chute.
-        started_at: When its new version was deployed.
-        permitted: Instances of each miner at that time, by hotkey.
-    """
-
-    chute: Chute
-    started_at: float
-    permitted: dict[str, int]
-
-
 class World:
-    """A simulated platform.
+    """A simulated platform. Its past begins more than a week before its start, a Unix time."""
 
-    Args:
-        seed: Seed of everything in the world.
-        start: Unix time around which the world is built. Its past begins more than a week before.
-        size: Its size.
-
-    Attributes:
-        released_jobs: Ids of released jobs, which wait again.
-    """
-
-    chute_names: ClassVar[tuple[str, ...]] = _CHUTE_NAMES
+    chute_names: ClassVar[tuple[str, ...]] = (
+        "affine/Affine-5DfhG",
+        "affine/Affine-5FQXk",
+        "deepseek-ai/DeepSeek-V3.2-TEE",
+        "affine/Affine-5HmP2",
+        "acme/support-bot",
+        "affine/Affine-5GcVw",
+        "whisper-large-v3",
+        "affine/Affine-5EtRb",
+        "mistralai/Mistral-Small-3.2",
+        "affine/Affine-5CyNs",
+    )
     gpu_errors: ClassVar[tuple[str, ...]] = (
         "GraVal challenge timed out",
         "Device memory is 23.6 GiB, expected 24.0 GiB",
     )
+    window_opened: ClassVar[float] = 15 * HOUR
+    """Seconds before the start at which the first maintenance window opens."""
 
     def __init__(self, *, seed: int = 64, start: float, size: Size | None = None) -> None:
         self.size = size or Size()
         self.start = start
         self.released_jobs: set[str] = set()
+        self.lives = Lives()
         self._seed = seed
-        self._grown_until = float("-inf")
-        self._lives: dict[str, list[Instance]] = {}
-        self._offers: dict[str, list[Bounty]] = {}
         self._active_counts: LRUCache[float, Counter[str]] = LRUCache(_CACHE_SIZE)
-        self._job_lives: dict[int, JobLife] = {}
-        self._sums: LRUCache[tuple[float, float], dict[tuple[str, str], Work]] = LRUCache(_CACHE_SIZE)
-        self._shares: LRUCache[float, dict[str, float]] = LRUCache(_CACHE_SIZE)
-        self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(_CACHE_SIZE)
+        self._sums: LRUCache[tuple[float, float, bool], dict[tuple[str, str], Work]] = LRUCache(_CACHE_SIZE)
+        self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(4 * _CACHE_SIZE)
 
     def _random(self, *parts: object) -> random.Random:
         return make_random(self._seed, *parts)
@@ -248,92 +174,75 @@ class World:
         return tuple(self.make_chute(index) for index in range(self.size.chutes))
 
     def make_chute(self, index: int) -> Chute:
-        """Make the chute with a number."""
+        """Make the chute with a number: nearly all with TEE, most private, and for one GPU of one model."""
         draw = self._random("chute", index)
         stem = self.chute_names[index % len(self.chute_names)]
         repeat = index // len(self.chute_names)
-        public = draw.random() < 0.88
+        tee = index % 40 != 5
+        public = index % 10 == 2 or not tee
+        models: tuple[str, ...] = ("pro_6000",) if tee else _OLD_MODELS
+        if index % 20 == 4:
+            models = ("h200",) if index % 40 == 4 else ("b200", "h200")
+        gpu_count = draw.choice((1, 1, 1, 2, 4)) if public and tee else 1
+        if index % 30 == 2:
+            # Few servers can hold it, so there is nearly always a bounty.
+            models, gpu_count = ("h200",), 8
         return Chute(
             chute_id=make_uuid(self._seed, "chute", index),
-            user_id=make_uuid(self._seed, "user", index % 40),
             name=f"{stem}-v{repeat}" if repeat else stem,
             slug=f"chutes-{index}",
             seed=f"{self._seed}/chute/{index}",
-            gpu_count=draw.choice((1, 1, 1, 2, 4, 8)),
-            models=tuple(draw.sample(list(MODELS), 3)),
+            gpu_count=gpu_count,
+            models=models,
             public=public,
-            tee=draw.random() < 0.1,
-            integrated=draw.random() < 0.2,
-            manual_boost=draw.choice((0.5, 1.75)) if draw.random() < 0.03 else None,
+            tee=tee,
+            official=index % 30 == 16,
+            manual_boost=draw.choice((0.5, 1.75)) if index % 25 == 7 else None,
             scaled=draw.random() < 0.95,
-            disabled=draw.random() < 0.08,
-            real_code=draw.random() < 0.5,
+            disabled=draw.random() < 0.04,
             phase=draw.random(),
-            popularity=draw.uniform(0.1, 1.3),
+            popularity=draw.uniform(0.4, 1.5),
             deploy_period=draw.uniform(4, 25) * DAY,
-            bounty_period=draw.uniform(4, 30) * HOUR,
+            bounty_period=draw.uniform(3, 12) * HOUR,
             created_at=self.start - draw.uniform(20, 200) * DAY,
-            past_begins=self.start - PAST - DAY,
         )
 
     def bounty(self, chute: Chute, now: float) -> Bounty | None:
         """Return the bounty on offer for a chute, or None."""
         self.grow(now)
-        offers = self._offers[chute.chute_id]
-        number = bisect.bisect_right(offers, now, key=lambda offer: offer.made_at)
-        return offers[number - 1] if number and now < offers[number - 1].ends_at else None
+        return self.lives.bounty(chute, now)
 
     def bounty_age(self, chute: Chute, now: float) -> float | None:
         """Return the age in seconds of the bounty on offer for a chute, or None."""
         bounty = self.bounty(chute, now)
         return None if bounty is None else now - bounty.made_at
 
-    def lost_bounty(self, now: float) -> tuple[str, Bounty] | None:
-        """Return the id of a deleted chute and its remaining bounty, which exists for half of each day."""
-        made = last(now, DAY)
-        bounty = Bounty(made, made + DAY / 2, made + DAY / 2)
-        return (make_uuid(self._seed, "gone", int(made // DAY)), bounty) if now < bounty.ends_at else None
-
     def active_counts(self, now: float) -> Counter[str]:
         """Return the number of active instances of each chute that has any, by chute id."""
-        found = self._active_counts.get(now)
-        if found is None:
+        counts = self._active_counts.get(now)
+        if counts is None:
             active = (one.chute.chute_id for one in self.instances(now) if one.active(now))
-            found = self._active_counts[now] = Counter(active)
-        return found
+            counts = self._active_counts[now] = Counter(active)
+        return counts
 
     def target_instances(self, chute: Chute, now: float) -> int:
         """Return how many active instances the autoscaler has last wanted of a chute."""
-        run = last(now, AUTOSCALER_PERIOD)
-        bounty = self.bounty(chute, run) is not None
-        return chute.target_instances(run, self.active_counts(run)[chute.chute_id], bounty=bounty)
+        self.grow(now)
+        return self.lives.target(chute, now)
 
-    def rolling_updates(self, now: float) -> list[Update]:
-        """Return the rolling updates: each lasts until the autoscaler finds no active instance of an older version."""
-        run = last(now, AUTOSCALER_PERIOD)
-        deployed = {
-            chute.chute_id: chute.deployed_at(now)
-            for chute in self.chutes
-            if chute.created_at < chute.deployed_at(now) and now < chute.deployed_at(now) + chute.update_takes
-        }
-        permitted: dict[str, Counter[str]] = {chute_id: Counter() for chute_id in deployed}
-        left: set[str] = set()
-        for one in self.all_instances(now):
-            chute_id = one.chute.chute_id
-            if chute_id in deployed and one.exists(deployed[chute_id]):
-                permitted[chute_id][one.hotkey] += 1
-                if run <= deployed[chute_id] or one.active(run):
-                    left.add(chute_id)
-        return [
-            Update(chute, deployed[chute.chute_id], dict(permitted[chute.chute_id]))
-            for chute in self.chutes
-            if chute.chute_id in left
-        ]
+    def updated_chutes(self, now: float) -> list[Chute]:
+        """Return the chutes with a rolling update: an active instance has an older version."""
+        old = {one.chute for one in self.instances(now) if one.active(now) and one.version != one.chute.version(now)}
+        return [chute for chute in self.chutes if chute in old]
 
     def window(self, now: float) -> Window | None:
-        """Return the maintenance window that is open, or None."""
-        newest = latest_window(self.start, now)
-        return newest if newest is not None and now < newest.closes_at else None
+        """Return the newest maintenance window, whether it is to come, open or over. None before the first."""
+        return newest_window(self.start - self.window_opened, now)
+
+    def accepted_versions(self, now: float) -> tuple[str, ...]:
+        """Return the versions that TEE servers can boot with, oldest first."""
+        window = self.window(now)
+        return (OLDEST_TARGET,) if window is None else (replace(window, number=window.number - 1).target, window.target)
 
     # Miners
 
@@ -355,154 +264,112 @@ class World:
         """Return why a seat is blacklisted, which only the last one is."""
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
 
-    def _validates(self, uid: int) -> bool:
-        # If there are seats without servers, two of them are validators, but not the last ones.
-        return uid >= self.size.active_miners and self.size.miners - uid in (3, 4)
-
     def _miner(self, uid: int) -> Miner:
         draw = self._random("miner", uid)
         key = Hotkey.from_seed(self.seed_of(uid), source="simulator")
         coldkey = address_of(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest())
         active = uid < self.size.active_miners
-        validator = self._validates(uid)
-        servers: tuple[Server, ...] = ()
-        if active:
-            count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
-            servers = self._servers(uid, count)
+        # If there are seats without servers, two of them are validators, but not the last ones.
+        validator = not active and self.size.miners - uid in (3, 4)
+        count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
+        servers = self._servers(uid, count) if active else ()
         return Miner(
             uid=uid,
             key=key,
             coldkey=coldkey,
             blacklist_reason=self.blacklist_reason(uid),
             registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 90)) * DAY, 6),
-            validator=validator,
             axon=int.from_bytes((203, 0, 113, uid % 256)) if validator or draw.random() < 0.2 else 0,
             stake=draw.uniform(2e4, 2e5) if validator else draw.uniform(1, 500) * active,
             servers=servers,
-            slots=tuple(self._slots(uid, key.address, servers)),
+            slots=tuple(slot for server in servers for slot in self._slots(uid, key.address, server)),
         )
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
         servers = [self.make_server(uid, index) for index in range(count)]
-        upgrades = {
-            server.server_id: Upgrades(self.start, f"{self._seed}/maintenance/{uid}", number, server.version)
-            for number, server in enumerate(server for server in servers if server.is_tee)
-            if server.version is not None
-        }
-        servers = [replace(server, upgrades=upgrades.get(server.server_id)) for server in servers]
         return tuple(sorted(servers, key=lambda server: -server.created_at))
 
     def make_server(self, uid: int, index: int) -> Server:
-        """Make the server with a number of a miner."""
+        """Make the server with a number of a miner: nearly all have TEE, and most have the same model."""
         draw = self._random("server", uid, index)
-        model = draw.choice(list(MODELS))
+        is_tee = index % 7 != 4
+        model = draw.choice(("pro_6000",) * 18 + ("h200", "b200")) if is_tee else draw.choice(_OLD_MODELS)
         server_id = make_uuid(self._seed, "server", uid, index)
         created = self.start - draw.uniform(9, 60) * DAY
-        is_tee = draw.random() < 0.2
-        version = draw.choice(("0.2.9", "0.3.0"))
+        first = self.start - self.window_opened
+        servers = self.size.other_servers if uid else self.size.servers
+        error = draw.choice(self.gpu_errors)
         return Server(
             server_id=server_id,
             name=f"{model.replace('_', '-')}-{index}",
             ip=f"198.51.{100 + uid % 100}.{index % 250}",
             is_tee=is_tee,
-            version=version if is_tee else None,
+            version=draw.choice((OLDEST_TARGET,) * 5 + ("1.3.0",)) if is_tee else None,
             created_at=created,
             updated_at=created + DAY if is_tee else None,
             gpus=tuple(
-                self._gpu(server_id, model, device, created, draw) for device in range(draw.choice((1, 2, 4, 8, 8)))
+                # Only an old GPU without TEE can be unverified.
+                self._gpu(server_id, model, device, created, error if not is_tee and draw.random() < 0.4 else None)
+                for device in range(draw.choice((4, 8, 8)) if is_tee else 2)
             ),
+            upgrades=plan_upgrades(first, f"{self._seed}/upgrades/{uid}", index, servers) if is_tee else (),
         )
 
-    def _gpu(self, server_id: str, model: str, device: int, created: float, draw: random.Random) -> Gpu:
-        registrations = register(created, None, draw)
-        if draw.random() < 0.02:
-            # A second verification failed. The GPU can still be used.
-            since = registrations[-1].since + draw.uniform(1, 5) * DAY
-            error = draw.choice(self.gpu_errors)
-            registrations.append(replace(registrations[-1], since=since, error=error))
-        return Gpu(
-            uuid=make_uuid(server_id, device).replace("-", ""),
-            model=model,
-            device_index=device,
-            server_id=server_id,
-            seed=draw.getrandbits(63),
-            registrations=registrations,
-            grow=self.grow,
-        )
+    def _gpu(self, server_id: str, model: str, device: int, created: float, error: str | None) -> Gpu:
+        uuid = make_uuid(server_id, device).replace("-", "")
+        return Gpu(uuid, model, device, server_id, created, None if error else created, error)
 
-    def _slots(self, uid: int, hotkey: str, servers: Sequence[Server]) -> Iterator[Slot]:
-        for server in servers:
-            draw = self._random("slots", server.server_id)
-            position = 0
-            while position < len(server.gpus):
-                left = len(server.gpus) - position
-                fitting = {width: self._fitting(server, width) for width in (1, 2, 4, 8) if width <= left}
-                width = draw.choice([width for width, chutes in fitting.items() if chutes] or [1])
-                gpus = server.gpus[position : position + width]
-                position += width
-                chutes, fate = fitting[width], draw.random()
-                if fate < 0.02:
-                    # These GPUs never passed the verification.
-                    for gpu in gpus:
-                        gpu.registrations[:] = register(server.created_at, draw.choice(self.gpu_errors), draw)
-                elif fate > 0.05 and chutes:
-                    yield Slot(
-                        f"{self._seed}/slot/{uid}/{server.server_id}/{position}",
-                        hotkey,
-                        gpus,
-                        chutes,
-                        self.start - PAST,
-                        self.gpu_errors,
-                        server.upgrades,
-                    )
-
-    def _fitting(self, server: Server, width: int) -> list[Chute]:
-        """Return the chutes that a group of a server's GPUs can run."""
-        model = server.gpus[0].model
-        return [chute for chute in self._launchable.get((width, model), ()) if server.is_tee or not chute.tee]
+    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
+        draw = self._random("slots", server.server_id)
+        gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
+        while gpus:
+            fitting = [
+                chute for chute in self._launchable[gpus[0].model, server.is_tee] if chute.gpu_count <= len(gpus)
+            ]
+            if not fitting:
+                return
+            width = draw.choice(fitting).gpu_count
+            yield Slot(
+                f"{self._seed}/slot/{uid}/{server.server_id}/{len(gpus)}",
+                hotkey,
+                tuple(gpus[:width]),
+                [chute for chute in fitting if chute.gpu_count == width],
+                max(server.created_at, self.start - PAST) + draw.uniform(0, 6 * HOUR),
+                server.upgrades,
+            )
+            del gpus[:width]
 
     @cached_property
-    def _launchable(self) -> dict[tuple[int, str], list[Chute]]:
-        found = defaultdict(list)
+    def _launchable(self) -> dict[tuple[str, bool], list[Chute]]:
+        """The chutes that can run on a model, on a server with TEE or without."""
+        chutes = defaultdict(list)
         for chute in self.chutes:
             for model in () if chute.disabled else chute.models:
-                found[chute.gpu_count, model].append(chute)
-        return found
+                chutes[model, bool(chute.tee)].append(chute)
+        return chutes
 
     # Instances
 
-    def grow(self, until: float) -> None:
-        """Make the instances and bounties up to a time, unless they exist."""
-        if until <= self._grown_until:
-            return
-        before, self._grown_until = self._grown_until, (until // _GROWTH_STEP + 1) * _GROWTH_STEP
+    @cached_property
+    def _growing(self) -> Lives:
+        """The instances, which all slots add to."""
         for miner in self.miners:
-            lives = self._lives.setdefault(miner.hotkey, [])
             for slot in miner.slots:
-                lives += slot.grow(self._grown_until)
-            lives.sort(key=lambda one: (one.created_at, one.instance_id))
-        by_chute: dict[str, list[Instance]] = {chute.chute_id: [] for chute in self.chutes}
-        for lives in self._lives.values():
-            for instance in lives:
-                if instance.activated(self._grown_until):
-                    by_chute[instance.chute.chute_id].append(instance)
-        for chute in self.chutes:
-            activated = sorted(by_chute[chute.chute_id], key=lambda one: one.activated_at or 0)
-            self._offers[chute.chute_id] = _offers(chute, activated, self._grown_until)
-            for instance in activated:
-                if instance.end is End.MINER and before < instance.ended_at <= self._grown_until:
-                    instance.last_of_chute = not any(
-                        other is not instance and other.active(instance.ended_at) for other in activated
-                    )
+                self.lives.add_slot(slot)
+        return self.lives
+
+    def grow(self, until: float) -> None:
+        """Make the instances up to a time, unless they exist."""
+        self._growing.grow(until)
 
     def all_instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
         """Return every instance created up to now, of all miners or one, including deleted ones."""
         self.grow(now)
-        lists = self._lives.values() if hotkey is None else [self._lives[hotkey]]
+        lives = self.lives.by_hotkey
         return [
             instance
-            for lives in lists
-            for instance in lives[: bisect.bisect_right(lives, now, key=lambda one: one.created_at)]
+            for instances in (lives.values() if hotkey is None else [lives[hotkey]])
+            for instance in instances[: bisect.bisect_right(instances, now, key=lambda one: one.created_at)]
         ]
 
     def instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
@@ -511,38 +378,17 @@ class World:
 
     # Scores
 
-    def sums(self, now: float, seconds: float) -> dict[tuple[str, str], Work]:
-        """Return the compute of every miner on every chute in the window that ends now, by hotkey and chute id."""
-        found = self._sums.get((now, seconds))
-        if found is None:
-            found = self._sums[now, seconds] = _add_up(self.all_instances(now), now - seconds, now)
-        return found
-
     def work(
-        self,
-        now: float,
-        seconds: float,
-        *,
-        hotkey: str | None = None,
-        per_chute: bool = False,
-        cached: bool = True,
+        self, now: float, seconds: float, *, hotkey: str | None = None, per_chute: bool = False
     ) -> dict[tuple[str, str], Work]:
-        """Return the compute in a window.
+        """Return the compute by hotkey and chute id (empty unless per chute), of all miners or of one.
 
-        Args:
-            now: Unix time.
-            seconds: Length of the window.
-            hotkey: A miner, or None for all.
-            per_chute: Whether each chute has its own entry.
-            cached: Whether the window ends at the last refresh of the service's cache, not now.
-
-        Returns:
-            Work by hotkey and chute id (empty unless per chute). Miners without compute have no entry.
+        The window of some seconds ended at the last refresh of the service's cache.
         """
-        sums = self.sums(last(now, CACHE_PERIOD) if cached else now, seconds)
-        if hotkey is not None:
-            sums = {key: entry for key, entry in sums.items() if key[0] == hotkey}
-        return sums if per_chute else _by_miner(sums)
+        key = last(now, CACHE_PERIOD), seconds, per_chute
+        if key not in self._sums:
+            self._sums[key] = _add_up(self.all_instances(key[0]), key[0] - seconds, key[0], per_chute=per_chute)
+        return {name: entry for name, entry in self._sums[key].items() if hotkey in (None, name[0])}
 
     def scored(self, now: float) -> dict[str, Work]:
         """Return the compute of the past day of each miner that is not blacklisted, which makes the scores."""
@@ -554,21 +400,15 @@ class World:
 
     def shares(self, now: float) -> dict[str, float]:
         """Return each scored miner's share of the compute units of the past day, as last calculated."""
-        now = last(now, CACHE_PERIOD)
-        shares = self._shares.get(now)
-        if shares is None:
-            scored = self.scored(now)
-            total = math.fsum(entry.units for entry in scored.values())
-            shares = self._shares[now] = {
-                hotkey: entry.units / total if total else 1 / len(scored) for hotkey, entry in scored.items()
-            }
-        return shares
+        units = {hotkey: entry.units for hotkey, entry in self.scored(now).items()}
+        total = math.fsum(units.values())
+        return {hotkey: share / total if total else 1 / len(units) for hotkey, share in units.items()}
 
     def incentives(self, now: float) -> dict[str, int]:
         """Return the chain's incentive of each seat that has one, 1 to 65535.
 
-        Weights are set at every full hour. The chain turns them into incentives at its next epoch. The service reads
-        these with its next sync. A share is rounded down.
+        Weights are set at every full hour. The chain uses them from its next epoch on, and the service from its next
+        sync on.
         """
         epoch = last(last(now, SYNC_PERIOD), _EPOCH)
         weights = last(epoch - _WEIGHTS_DELAY, HOUR)
@@ -576,17 +416,14 @@ class World:
         return {hotkey: incentive for hotkey, incentive in incentives.items() if incentive}
 
     def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]] | None:
-        """Return a miner's past week as last calculated.
+        """Return each of 169 full hours of a miner's past week, as last calculated. None without a history.
 
-        Returns:
-            For each of 169 full hours, oldest first: its Unix time, the GPUs of the distinct chutes that ran, and the
-            GPUs of all instances. After a week without activity, the list stays as it is. None without a history.
+        An hour has its Unix time, the GPUs of the distinct chutes that ran, and the GPUs of all instances.
         """
         at = last(now, CACHE_PERIOD)
         instances = [one for one in self.all_instances(at, hotkey) if one.activated(at)]
         if not instances:
             return None
-        at = min(at, last(max(one.ended_at for one in instances) + WEEK, CACHE_PERIOD))
         key = hotkey, at
         if key not in self._histories:
             self._histories[key] = _count_hours(instances, at)
@@ -594,105 +431,48 @@ class World:
 
     def prepare(self, now: float) -> None:
         """Compute ahead of time what the first answers need, which takes seconds in a large world."""
-        for seconds in (HOUR, DAY, WEEK):
-            self.work(now, seconds)
+        self.work(now, WEEK)
         self.incentives(now)
 
     # Jobs
 
-    def _jobs(self, now: float) -> Iterator[JobLife]:
-        miners = [miner for miner in self.miners if miner.servers] or list(self.miners)
-        for number in range(math.ceil((self.start - _JOBS_KEPT) / JOB_PERIOD), int(now // JOB_PERIOD) + 1):
-            life = self._job_lives.get(number)
-            if life is None:
-                life = self._job_lives[number] = make_job(str(self._seed), number, self.chutes, miners)
-            yield life
+    def job_miners(self) -> list[Miner]:
+        """Return the miners that try jobs."""
+        return [miner for miner in self.miners if miner.servers] or list(self.miners)
 
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
-        listed = []
-        for life in self._jobs(now):
-            job = life.waiting if life.waiting.job_id in self.released_jobs else life.listed(now)
-            if job is not None:
-                listed.append(job)
-        return listed
+        miners = self.job_miners()
+        numbers = range(math.ceil((self.start - _JOBS_KEPT) / JOB_PERIOD), int(now // JOB_PERIOD) + 1)
+        jobs = (job_at(now, str(self._seed), number, self.chutes, miners) for number in numbers)
+        return [replace(job, miner=None) if job.job_id in self.released_jobs else job for job in jobs if job]
 
     def release_job(self, job_id: str, hotkey: str, now: float) -> Job | None:
-        """Release an unfinished job of a miner, so that it waits again.
-
-        Returns:
-            The job, or None if it is finished or does not belong to the miner.
-        """
-        for life in self._jobs(now):
-            if life.waiting.job_id == job_id and job_id not in self.released_jobs:
-                miner = life.claimed_by(now)
-                if miner is not None and miner.hotkey == hotkey:
-                    self.released_jobs.add(job_id)
-                    return life.waiting
+        """Let a stuck job of a miner wait again. Return None if it is not stuck, or somebody else's."""
+        for job in self.jobs(now):
+            if job.job_id == job_id and job.stuck and job.miner is not None and job.miner.hotkey == hotkey:
+                self.released_jobs.add(job_id)
+                return job
         return None
 
 
-def _offers(chute: Chute, activated: Sequence[Instance], until: float) -> list[Bounty]:
-    """Return the bounties of a chute up to a time, and give each to the first instance activated during it.
-
-    There is one at a time, and none for ten minutes after a claim.
-    """
-    lifetime = DAY if chute.public else HOUR
-    offers: list[Bounty] = []
-    number = math.ceil(chute.past_begins / chute.bounty_period)
-    free_from, position = chute.past_begins, 0
-    while (made := (number + chute.phase) * chute.bounty_period) <= until:
-        number += 1
-        if made < free_from:
-            continue
-        while position < len(activated) and (activated[position].activated_at or 0) <= made:
-            position += 1
-        ends = free_from = made + lifetime
-        if position < len(activated):
-            claimed = activated[position].activated_at or 0
-            if claimed < ends:
-                activated[position].bounty_boost = bounty_boost(claimed - made)
-                ends = claimed
-                free_from = claimed + 10 * MINUTE
-        offers.append(Bounty(made, ends, made + lifetime))
-    return offers
-
-
-def _add_up(instances: Iterable[Instance], start: float, now: float) -> dict[tuple[str, str], Work]:
-    sums: dict[tuple[str, str], list[float]] = {}
-    for instance in instances:
-        if instance.ended_at <= start or not instance.counts(now):
-            continue
-        if start <= instance.created_at and instance.ended_at <= now:
-            seconds, units = instance.whole_life
-        else:
-            seconds, units = instance.seconds_within(start, now), instance.units_within(start, now)
-        if seconds <= 0:
-            continue
-        entry = sums.setdefault((instance.hotkey, instance.chute.chute_id), [0, 0, 0.0, 0.0])
-        entry[0] += 1
-        entry[1] += instance.keeps_bounty(now)
-        entry[2] += seconds
-        entry[3] += units
-    return {key: Work(int(count), int(bounties), *rest) for key, (count, bounties, *rest) in sums.items()}
-
-
-def _by_miner(sums: dict[tuple[str, str], Work]) -> dict[tuple[str, str], Work]:
-    entries: dict[str, list[Work]] = {}
-    for (hotkey, _), entry in sums.items():
-        entries.setdefault(hotkey, []).append(entry)
+def _add_up(instances: Iterable[Instance], start: float, now: float, *, per_chute: bool) -> dict[tuple[str, str], Work]:
+    groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
+    for one in instances:
+        if one.ended_at > start and one.counts(now) and one.seconds_within(start, now):
+            groups[one.hotkey, one.chute.chute_id if per_chute else ""].append(one)
     return {
-        (hotkey, ""): Work(
-            sum(entry.instances for entry in parts),
-            sum(entry.bounties for entry in parts),
-            math.fsum(entry.seconds for entry in parts),
-            math.fsum(entry.units for entry in parts),
+        key: Work(
+            len(group),
+            sum(one.has_bounty(now) for one in group),
+            math.fsum(one.seconds_within(start, now) for one in group),
+            math.fsum(one.units_within(start, now) for one in group),
         )
-        for hotkey, parts in entries.items()
+        for key, group in groups.items()
     }
 
 
-def _count_hours(instances: Iterable[Instance], at: float) -> list[tuple[float, int, int]]:
+def _count_hours(instances: Sequence[Instance], at: float) -> list[tuple[float, int, int]]:
     newest = last(at, HOUR)
     oldest = newest - WEEK
     totals: Counter[float] = Counter()

@@ -70,7 +70,7 @@ def test_the_commands_that_the_demo_prints_work_word_for_word() -> None:
     assert not path.exists()
     assert "Traceback" not in "".join(result.stderr for result in results.values())
     assert "1 instance does not become active." in " ".join(results["status"].stdout.split())
-    assert "4090" in results["advise"].stdout
+    assert "pro_6000" in results["advise"].stdout
 
 
 NO_FOLDER = "import tempfile; tempfile.tempdir = '/proc/missing'; from chutes_exporter.cli import main; main()"

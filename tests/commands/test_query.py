@@ -119,10 +119,12 @@ async def test_the_open_market_is_printed_in_plain_numbers(simulator: Simulator)
     rows = json.loads(text)
     tee = [server for server in world.miners[0].servers if server.is_tee]
     assert [row["server_id"] for row in rows] == [server.server_id for server in tee]
-    assert {row["target_measurement_version"] for row in rows} == {"0.3.0"}
-    simulator.faults["maintenance"] = Fault(body=b'{"active_window": null, "current_slots": 0, "servers": []}')
+    assert {row["target_measurement_version"] for row in rows} == {"1.4.0"}
+    simulator.faults["maintenance"] = Fault(
+        body=b'{"active_window": null, "window_open": false, "current_slots": 0, "servers": []}'
+    )
     _, text, _ = await run(simulator, "query", "maintenance", "--json")
-    assert json.loads(text) == [{"current_slots": 0}]
+    assert json.loads(text) == [{"window_open": False, "current_slots": 0}]
 
 
 async def test_a_narrow_terminal_folds_no_id_and_times_have_seconds(simulator: Simulator) -> None:

@@ -55,7 +55,16 @@ async def quiet(farm: Farm) -> AsyncIterator[Simulator]:
 @pytest.mark.parametrize("seed", [64, 65])
 async def test_every_figure_is_that_of_the_simulated_world(seed: int) -> None:
     world = World(seed=seed, start=time.time() - 3600, size=Size(miners=20, active_miners=10, chutes=60))
-    costs = {"4090": 0.25, "5090": 0.5, "a100": 1.0, "l40s": 0.5, "h100_sxm": 2.0, "h200": 3.0, "b200": 4.0}
+    costs = {
+        "4090": 0.25,
+        "5090": 0.5,
+        "a100": 1.0,
+        "l40s": 0.5,
+        "h100_sxm": 2.0,
+        "h200": 3.0,
+        "b200": 4.0,
+        "pro_6000": 1.5,
+    }
     figures = [f"--gpu.cost={model}={cost}" for model, cost in costs.items()]
     async with Simulator(world, clock=time.time) as simulator:
         # Nothing may change between the answer and the moment of comparison.
@@ -78,7 +87,7 @@ def _states(world: World, now: float) -> dict[str, Counter[str]]:
     for gpu in world.miners[0].gpus:
         holder = holders.get(gpu.uuid)
         if holder is None:
-            state = "idle" if gpu.verified_at(now) else "unverified"
+            state = "idle" if gpu.verified_at else "unverified"
         elif holder.active(now):
             state = "earning"
         else:
@@ -138,14 +147,17 @@ def _expected_actions(world: World, now: float) -> dict[str, int]:
             probed = one.last_verified_at(now)
             purges += now > (one.created_at + 3.5 * 3600 if probed is None else probed + 3 * 3600) - 45 * 60
     window = world.window(now)
-    versions = [server.version_at(now) for server in world.miners[0].servers if server.is_tee]
+    servers = world.miners[0].servers
+    versions = [server.version_at(now) for server in servers if server.is_tee]
     upgrades = 0 if window is None else sum(_number(version) < _number(window.target) for version in versions)
     return {
         kind: count
         for kind, count in {
             "stuck_jobs": stuck,
             "purges": purges,
+            "versions_refused": sum(version not in world.accepted_versions(now) for version in versions),
             "upgrades": upgrades,
+            "servers_without_tee": sum(not server.is_tee for server in servers),
             "unsecured_instances": unsecured,
             "unverified_gpus": sum(counts["unverified"] for counts in states.values()),
             "idle_gpus": sum(counts["idle"] for counts in states.values()),
@@ -182,6 +194,8 @@ async def test_each_endpoint_is_asked_once_and_the_public_ones_without_a_signatu
         "instances": True,
         "jobs": True,
         "maintenance": True,
+        "miner_gpus": False,
+        "tee_measurements": False,
     }
     assert len(quiet.requests) == len(asked)
 
@@ -197,7 +211,7 @@ def _idle(farm: Farm, now: float) -> None:
 def _unverify(farm: Farm, now: float) -> None:
     farm.end(farm.on(farm.miners[0], 0, now)[:1], now)
     (free,) = set(farm.miners[0].servers[0].gpus) - {gpu for one in farm.on(farm.miners[0], 0, now) for gpu in one.gpus}
-    farm.unverify([free], now - 1)
+    farm.unverify([free])
 
 
 def _relaunch(farm: Farm, now: float, created: float, activated: float | None) -> None:
@@ -209,7 +223,7 @@ def _relaunch(farm: Farm, now: float, created: float, activated: float | None) -
 
 def _upgrade(farm: Farm, _now: float) -> None:
     miner = farm.miners[0]
-    miner.servers = (replace(miner.servers[0], is_tee=True, version="0.1.0"), *miner.servers[1:])
+    miner.servers = (replace(miner.servers[0], version="1.3.1"), *miner.servers[1:])
 
 
 def _blacklist(farm: Farm, _now: float) -> None:
@@ -234,7 +248,7 @@ def _blacklist(farm: Farm, _now: float) -> None:
             1,
             "1 public instance would lose the whole score at an end before",
         ),
-        (_upgrade, "upgrades", 1, "1 TEE server needs the upgrade of the maintenance window: l40s-0."),
+        (_upgrade, "upgrades", 1, "1 TEE server needs the upgrade of the maintenance window"),
         (_blacklist, "blacklisted", 1, "The miner is blacklisted."),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
@@ -330,7 +344,7 @@ async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: F
     code, output, _ = await status(quiet, "--hotkey", HOTKEY)
     assert code == 0
     assert "GPUs, instances and jobs are not known: they need the hotkey file.\n" in output
-    assert {one.endpoint for one in quiet.requests} == {"metagraph", "scores"}
+    assert {one.endpoint for one in quiet.requests} == {"metagraph", "scores", "miner_gpus"}
     assert not any(one.signed for one in quiet.requests)
 
 
@@ -358,10 +372,10 @@ async def test_a_miner_with_nothing_has_no_gpus(farm: Farm) -> None:
 
 
 async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> None:
-    machines = [Machine(model, 8, idle=8) for model in ("4090", "5090", "a100", "l40s", "h200")]
+    machines = [Machine(model, 8, idle=8) for model in ("4090", "a100", "l40s", "h200", "b200")]
     farm = Farm(time.time(), [machines])
     farm.miners[0].servers = tuple(
-        replace(server, is_tee=True, version="0.1.0", name=f"\x1b[2Jserver-{'x' * 60}-{number}")
+        replace(server, version="1.3.1", name=f"\x1b[2Jserver-{'x' * 60}-{number}")
         for number, server in enumerate(farm.miners[0].servers)
     )
     async with Simulator(farm, clock=time.time) as simulator:
@@ -369,7 +383,7 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> 
     assert code == 1
     assert all(len(line) <= 80 and line == line.rstrip() for line in output.splitlines())
     assert "\x1b" not in output
-    assert "8 4090, 8 5090, 8 a100 and 2 more" in " ".join(output.split())
+    assert "8 4090, 8 a100, 8 b200 and 2 more" in " ".join(output.split())
     (row,) = (line for line in output.splitlines() if line.startswith("  all"))
     assert row.split() == ["all", "0", "0", "0", "40", "0", "40"]
 

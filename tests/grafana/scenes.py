@@ -1,7 +1,7 @@
 """The worlds that boards declare their looks for, for real: simulator, exporter, Prometheus, and what it answers.
 
-Times are the real ones here, as Prometheus' own queries use them: which world has all the troubles, or none, at this
-very moment is searched for. A day of history comes before it, in steps, so that queries that look back find something.
+Times are the real ones here, as Prometheus' own queries use them. A day of history comes before them, in steps, so
+that queries that look back find something.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,14 +23,11 @@ import yaml
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.config import Credentials, make_settings
-from chutes_exporter.simulator import Fault, Simulator, Size
-from chutes_exporter.simulator import World as Simulated
-from chutes_exporter.simulator.answers import maintenance
-from chutes_exporter.simulator.world import HOUR
+from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size
+from chutes_exporter.simulator.times import HOUR
 from grafana.boards import BOARDS
 from grafana.parts import ANNOTATION, VARIABLES
 from grafana.worlds import World
-from tests.simulator.odd import OddWorld
 from tests.support import (
     RULES as RULES_DIRECTORY,
 )
@@ -52,12 +49,15 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.simulator.world import Job, Miner
+    from chutes_exporter.simulator.jobs import Job
+    from chutes_exporter.simulator.world import Miner
     from tests.support import Labels
 
 JOB: Final = "chutes"
-ACTIVE: Final = 6
+ACTIVE: Final = 8
 """How many miners of a world have GPUs."""
+SICK_TROUBLES: Final = tuple(name for name in TROUBLES if name != "blacklisted")
+"""Another miner is blacklisted, whose score does not matter."""
 SETTLED: Final = "time() - max(chutes_feed_last_success_timestamp_seconds) > 4"
 """True while no answer is so new that rules, which are evaluated every second one after the other, can lack it."""
 RULES: Final[dict[str, dict[str, Any]]] = {
@@ -164,99 +164,15 @@ def filled_in(expression: str, hotkeys: Iterable[str], rate_interval: str = "4m"
     return expression
 
 
-class Tried(OddWorld):
-    """A world whose first miner has tried every job, and has all that is odd."""
+class Tried(DemoWorld):
+    """A world whose first miner has tried every job."""
 
     def jobs(self, now: float) -> list[Job]:
         return [replace(job, tried_by=(self.miners[0].hotkey, *job.tried_by)) for job in super().jobs(now)]
 
 
-class Untried(Simulated):
-    """A world whose first miners have tried no job, and hold none that is stuck. Few worlds are so by chance."""
-
-    def jobs(self, now: float) -> list[Job]:
-        first = {miner.hotkey for miner in self.miners[:ACTIVE]}
-        return [
-            replace(job, tried_by=tuple(hotkey for hotkey in job.tried_by if hotkey not in first))
-            for job in super().jobs(now)
-            if not (job.stuck and job.miner is not None and job.miner.hotkey in first)
-        ]
-
-
-def _healthy(world: Simulated, miner: Miner, now: float) -> bool:
-    instances = world.instances(now, miner.hotkey)
-    earning = {gpu.uuid for one in instances for gpu in one.gpus if one.active(now)}
-    return (
-        bool(instances)
-        and earning == {gpu.uuid for gpu in miner.gpus}
-        and not any(gpu.error(now) for gpu in miner.gpus)
-        and not any(server.maintenance_pending(now) for server in miner.servers)
-        # A server that is not upgraded yet stands in orange.
-        and not any(one["needs_upgrade"] for one in maintenance(world, miner, now)["servers"])
-        # Data that only some servers and instances have.
-        and any(one.chute.public and one.active(now) for one in instances)
-        and any(server.version for server in miner.servers)
-        and any(one.stop_billing_at(now) for one in instances)
-        # In its first hour, a public instance can lose what it has scored, and stands in orange.
-        and not any(
-            one.chute.public and one.activated_at is not None and one.activated_at > now - HOUR for one in instances
-        )
-        and not any(
-            (job.waiting and miner.hotkey in job.tried_by) or (job.stuck and job.miner is miner)
-            for job in world.jobs(now)
-        )
-        # Last, because these take longest.
-        and min(world.shares(now).values()) < world.shares(now)[miner.hotkey] < max(world.shares(now).values())
-        and world.shares(now)[miner.hotkey] > world.shares(now - 6 * HOUR).get(miner.hotkey, 1)
-    )
-
-
-def _sick(world: Simulated, miner: Miner, now: float) -> bool:
-    instances = world.instances(now, miner.hotkey)
-    held = {gpu.uuid for one in instances for gpu in one.gpus}
-    idle = Counter(gpu.model for gpu in miner.gpus if gpu.uuid not in held and gpu.verified_at(now))
-    before = {
-        gpu.uuid for past in (0.2, 0.5) for one in world.instances(now - past * HOUR, miner.hotkey) for gpu in one.gpus
-    }
-    # Alerts name servers whose GPUs all idle, or are all unverified. Idle ones under maintenance set off nothing.
-    long_idle = [
-        server
-        for server in miner.servers
-        if server.gpus
-        and not server.maintenance_pending(now)
-        and all(gpu.uuid not in held | before and gpu.verified_at(now) for gpu in server.gpus)
-    ]
-    failing = [
-        server
-        for server in miner.servers
-        if server.gpus
-        and all(
-            gpu.uuid not in held and gpu.error(then) and not gpu.verified_at(then)
-            for gpu in server.gpus
-            for then in (now, now - 0.2 * HOUR, now - 0.5 * HOUR)
-        )
-    ]
-    return (
-        any(not one.activated(now) and now - one.created_at > HOUR / 2 for one in instances)
-        # Not every world has these, and the table of instances shows the second in orange.
-        and any(one.stop_billing_at(now) for one in instances)
-        and any(
-            one.chute.public and one.active(now) and one.activated_at is not None and one.activated_at > now - HOUR
-            for one in instances
-        )
-        # The share of earning GPUs is orange below 90 %.
-        and len(held) < 0.9 * len(miner.gpus)
-        and bool(long_idle)
-        and bool(failing)
-        and any(server.maintenance_pending(now) for server in miner.servers)
-        and any(
-            idle[model] >= chute.gpu_count for chute in world.chutes if not chute.disabled for model in chute.models
-        )
-    )
-
-
-def _offers(world: Simulated, now: float) -> bool:
-    """Tell whether the market has everything: demand above capacity, a bounty, jobs."""
+def _has_offers(world: DemoWorld, now: float) -> bool:
+    """Return whether the market has everything: demand above capacity, a bounty, jobs."""
     return (
         any(one.chute.utilization(now) > 1 for one in world.instances(now))
         and any(world.bounty_age(chute, now) is not None for chute in world.chutes)
@@ -264,30 +180,28 @@ def _offers(world: Simulated, now: float) -> bool:
     )
 
 
-def _search(kind: World) -> tuple[Simulated, Miner]:
-    """Find a world, and whom to watch in it, that is what it must be from a minute ago to the next minutes."""
+def _is_rising(world: DemoWorld, miner: Miner, now: float) -> bool:
+    """Return whether a miner's score has grown in 6 hours, which is green. It is neither the best nor the worst."""
+    shares = world.shares(now)
+    share = shares[miner.hotkey]
+    return min(shares.values()) < share < max(shares.values()) and share > world.shares(now - 6 * HOUR)[miner.hotkey]
+
+
+def _make(kind: World) -> tuple[DemoWorld, Miner]:
+    """Make a world, and choose whom to watch in it."""
     now = time.time()
-    size = Size(miners=64, active_miners=ACTIVE, chutes=40, servers=6, other_servers=3)
-    make: type[Simulated] = Untried
-    fits, first, last = _healthy, 1, ACTIVE
+    size = Size(miners=256 if kind is World.SICK else 64, active_miners=ACTIVE, chutes=150, other_servers=8)
     if kind is World.SICK:
-        # Troubles are rare: many servers have some. The first miner is the same among few and among all.
-        size = Size(miners=1, active_miners=1, chutes=40, servers=40, other_servers=3)
-        fits, make, first, last = _sick, Tried, 0, 1
-    elif kind is World.EMPTY:
-        fits, first, last = lambda *_: True, ACTIVE, ACTIVE + 1
-    for seed in range(2000):
-        world = make(seed=seed, start=now, size=size)
-        for miner in world.miners[first:last]:
-            # Some answers are a minute old at first, and stay fresh.
-            if all(fits(world, miner, now + later) and _offers(world, now + later) for later in (-60, 0, 60, 120)):
-                if kind is World.SICK:
-                    world = make(seed=seed, start=now, size=replace(size, miners=256, active_miners=ACTIVE))
-                return world, world.by_hotkey[miner.hotkey]
+        world: DemoWorld = Tried(start=now, size=size, troubles=SICK_TROUBLES)
+        return world, world.miners[0]
+    for seed in range(100):
+        world = DemoWorld(seed=seed, start=now, size=size, troubles=())
+        if _is_rising(world, world.miners[0], now) and all(_has_offers(world, now + later) for later in (-60, 0, 120)):
+            return world, world.miners[ACTIVE if kind is World.EMPTY else 0]
     raise AssertionError(f"no world is {kind}")
 
 
-def _settings(kind: World, url: str, world: Simulated, miner: Miner) -> Settings:
+def _settings(kind: World, url: str, world: DemoWorld, miner: Miner) -> Settings:
     keys = {World.KEYLESS: (), World.SICK: (miner.key, UNKNOWN)}.get(kind, (miner.key,))
     others = {World.KEYLESS: [miner.hotkey], World.SICK: [world.miners[-1].hotkey]}.get(kind, [])
     optional = {"stats_per_chute": True} if kind is World.KEYLESS else OPTIONAL
@@ -438,7 +352,7 @@ async def scene(
         remote_write: URL of a store that gets every sample of Prometheus, without the history.
     """
     sick = kind is World.SICK
-    world, miner = _search(kind)
+    world, miner = _make(kind)
     clock = Now()
     async with contextlib.AsyncExitStack() as stack:
         simulator = Simulator(world, clock=clock)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.simulator import Fault, Simulator, World
-from chutes_exporter.simulator.world import DAY, HOUR
+from chutes_exporter.simulator.times import DAY, HOUR
 from tests.recorded import NAMES
 from tests.simulator.odd import OddWorld
 from tests.support import (
@@ -84,7 +84,7 @@ async def test_promql_gives_the_simulators_own_numbers(world: World, tmp_path: P
 
         # GPUs that are idle: verified, and held by nothing.
         held = {gpu.uuid for instance in world.instances(NOON, HOTKEY) for gpu in instance.gpus}
-        idle = [gpu for gpu in world.miners[0].gpus if gpu.uuid not in held and gpu.verified_at(NOON)]
+        idle = [gpu for gpu in world.miners[0].gpus if gpu.uuid not in held and gpu.verified_at]
         assert idle
         answer = await asyncio.to_thread(ask, IDLE)
         assert {dict(found)["gpu_id"] for found in answer} == {gpu.uuid for gpu in idle}

@@ -18,14 +18,15 @@ from starlette.routing import Route
 from chutes_exporter.simulator import Simulator, World
 from chutes_exporter.simulator.chutes import bounty_amount
 from chutes_exporter.simulator.hardware import MODELS
-from chutes_exporter.simulator.world import DAY, HOUR
+from chutes_exporter.simulator.times import DAY, HOUR
 from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY, NOON, RULES, Clock, Labels, Prometheus, served, served_exporter, watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chutes_exporter.simulator.world import Gpu, Instance, Miner
+    from chutes_exporter.simulator.instances import Gpu, Instance
+    from chutes_exporter.simulator.world import Miner
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "queries.md"
 QUERIES: dict[str, str] = dict(re.findall(r"```promql name=(\S+)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
@@ -100,16 +101,16 @@ class Truth:
         return "hotkey", {HOTKEY: mine - max(share for share in ladder if share < mine)}
 
     def idle_gpus(self) -> tuple[str, Known]:
-        return "gpu_id", {gpu.uuid: 1 for gpu in self.miner.gpus if gpu.uuid not in self.held and gpu.verified_at(NOON)}
+        return "gpu_id", {gpu.uuid: 1 for gpu in self.miner.gpus if gpu.uuid not in self.held and gpu.verified_at}
 
     def unverified_gpus(self) -> tuple[str, Known]:
-        return "gpu_id", {gpu.uuid: 0 for gpu in self.miner.gpus if not gpu.verified_at(NOON)}
+        return "gpu_id", {gpu.uuid: 0 for gpu in self.miner.gpus if not gpu.verified_at}
 
     def gpus_by_state(self) -> tuple[str, Known]:
         def state(gpu: Gpu) -> str:
             one = self.held.get(gpu.uuid)
             if one is None:
-                return "idle" if gpu.verified_at(NOON) else "unverified"
+                return "idle" if gpu.verified_at else "unverified"
             return "earning" if one.active(NOON) else "disabled" if one.disabled(NOON) else "starting"
 
         count = Counter((gpu.model, state(gpu)) for gpu in self.miner.gpus)

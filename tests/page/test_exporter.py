@@ -25,6 +25,7 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import enabled
 from chutes_exporter.page.rendering import Renderer
 from chutes_exporter.simulator import Fault, Simulator, Size, World
+from tests.simulator.odd import OddWorld
 from tests.support import (
     HOTKEY,
     NOON,
@@ -73,8 +74,13 @@ FEEDS = {
     "bounties": "chutes_bounty_boost_ratio",
     "rolling_updates": "chutes_rolling_update_started_timestamp_seconds",
     "maintenance": "chutes_maintenance_slots_in_use",
+    "miner_gpus": "chutes_instance_gpus",
+    "tee_measurements": "chutes_server_version_accepted",
 }
-NEEDS = {name: {name} for name in FEEDS} | {"inventory": {"servers", "nodes", "inventory", "instances"}}
+NEEDS = {name: {name} for name in FEEDS} | {
+    "inventory": {"servers", "nodes", "inventory", "instances"},
+    "tee_measurements": {"servers", "tee_measurements"},
+}
 """The feeds without which a metric is absent."""
 OF_A_HOTKEY = (
     "servers",
@@ -84,6 +90,7 @@ OF_A_HOTKEY = (
     "thrash_cooldowns",
     "unique_chute_history",
     "maintenance",
+    "miner_gpus",
 )
 PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties"}
 """The collectors that are on without a key and without a hotkey."""
@@ -147,7 +154,7 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
 
 async def test_the_last_of_equal_miners_has_no_miner_behind(simulator: Simulator) -> None:
     page = await scrape(make_settings(api_url=simulator.url))
-    earning = simulator.world.shares(NOON)
+    earning = simulator.world.incentives(NOON)
     idle = simulator.world.miners[-2].hotkey
     assert idle not in earning
     assert page[series("chutes_miner_seats_behind", hotkey=idle)] == 0
@@ -177,7 +184,8 @@ FAILURES = (Fault(status=500), Fault(body=b""), Fault(body=b"<html>"), Fault(cut
 async def test_every_subset_of_failing_endpoints_leaves_the_rest(faults: dict[str, Fault]) -> None:
     clock = Clock()
     # One that fails with an empty stream may be honest, where a miner has none of it.
-    async with Simulator(World(start=NOON, size=Size(miners=4, active_miners=3, chutes=8)), clock=clock) as simulator:
+    world = OddWorld(start=NOON, size=Size(miners=4, active_miners=3, chutes=8))
+    async with Simulator(world, clock=clock) as simulator:
         async with Exporter(asking_all(simulator.url), clock=clock, monotonic=clock) as exporter:
             whole = await page_of(exporter)
             simulator.faults.update(faults)
@@ -354,7 +362,7 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
 ) -> None:
     simulator, settings = crowd
     simulator.faults.update(dict.fromkeys(("nodes", "instances"), Fault(latency=300)))
-    hanging = {"nodes", "fleet", "instances", "private_gate", "chute_pay"}
+    hanging = {"nodes", "fleet", "instances"}
 
     async def only_those_hang() -> bool:
         page = await page_of(exporter, timeout=2)
@@ -566,7 +574,7 @@ def off_of(page: Page) -> list[str]:
 async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: Simulator, name: str) -> None:
     simulator.faults[name] = Fault(status=404)
     with structlog.testing.capture_logs() as logs:
-        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        async with Exporter(watching(simulator.url, collectors={"launch": False}), clock=Clock()) as exporter:
             for _ in range(2):
                 await page_of(exporter)
             page = await page_of(exporter)
@@ -590,7 +598,7 @@ async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload
 ) -> None:
     simulator.faults.update(dict.fromkeys(OPTIONAL, Fault(status=404)))
     keys = tuple(miner.key for miner in simulator.world.miners[:2])
-    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()), collectors={"launch": False})
 
     def asked() -> dict[str, int]:
         endpoints = [one.endpoint for one in simulator.requests]
@@ -625,7 +633,9 @@ async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload
 
 async def test_an_endpoint_that_has_answered_lately_fails_with_404(simulator: Simulator, clock: Clock) -> None:
     with structlog.testing.capture_logs() as logs:
-        async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+        async with Exporter(
+            watching(simulator.url, collectors={"launch": False}), clock=clock, monotonic=clock
+        ) as exporter:
             await page_of(exporter)
             simulator.faults["utilization"] = Fault(status=404)
             clock.now += 120

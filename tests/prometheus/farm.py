@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from chutes_exporter.simulator.chutes import Chute
-from chutes_exporter.simulator.hardware import MODELS, Registration
-from chutes_exporter.simulator.instances import End, Gpu, Instance, Slot
-from chutes_exporter.simulator.jobs import Job, JobLife
-from chutes_exporter.simulator.naming import make_uuid
-from chutes_exporter.simulator.world import DAY, HOUR, Miner, Server, Size, Work, World
+from chutes_exporter.simulator.hardware import MODELS
+from chutes_exporter.simulator.instances import End, Gpu, Instance
+from chutes_exporter.simulator.jobs import Job
+from chutes_exporter.simulator.times import DAY, HOUR, make_uuid
+from chutes_exporter.simulator.world import Miner, Server, Size, Work, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from chutes_exporter.simulator.lives import Slot
 
 FULL = 257
 """Seats of a subnet that is still full where a miner has lost its own."""
@@ -80,8 +82,6 @@ class Farm(World):
         super().__init__(start=start, size=Size(miners=seats, active_miners=len(self._fleets) + 1, chutes=chutes))
         self._count = 0
         self.stuck: list[str] = []
-        self._lives = {miner.hotkey: [] for miner in self.miners}
-        self._offers = {chute.chute_id: [] for chute in self.chutes}
         for miner, machines in zip(self.miners, self._fleets, strict=False):
             for machine, server in zip(machines, miner.servers, strict=True):
                 for gpu in server.gpus[: machine.gpus - machine.idle]:
@@ -100,25 +100,22 @@ class Farm(World):
         model = list(MODELS)[index] if index < PRIVATE else "b200"
         return Chute(
             chute_id=make_uuid("chute", index),
-            user_id=make_uuid("user", index),
             name={PRIVATE: "private-model", ELSEWHERE: "elsewhere"}.get(index, f"{model}-model"),
             slug=f"chutes-{index}",
             seed=f"chute/{index}",
             gpu_count=8 if index == ELSEWHERE else 1,
             models=(model,),
             public=index != PRIVATE,
-            tee=False,
-            integrated=False,
+            tee=True,
+            official=False,
             manual_boost=20 if index == ELSEWHERE else None,
             scaled=False,
             disabled=False,
-            real_code=False,
             phase=0.5,
             popularity=0.5,
             deploy_period=100_000 * DAY,
             bounty_period=100_000 * DAY,
             created_at=self.start - 100 * DAY,
-            past_begins=self.start - 9 * DAY,
         )
 
     def blacklist_reason(self, uid: int) -> str | None:  # noqa: ARG002 - nobody is
@@ -136,8 +133,8 @@ class Farm(World):
             server_id=server_id,
             name=f"{machine.model}-{index}",
             ip=f"198.51.{100 + uid}.{index}",
-            is_tee=False,
-            version=None,
+            is_tee=True,
+            version="1.4.0",
             created_at=created,
             updated_at=None,
             gpus=tuple(
@@ -146,24 +143,23 @@ class Farm(World):
                     model=machine.model,
                     device_index=device,
                     server_id=server_id,
-                    seed=device,
-                    registrations=[Registration(created, created, created + 90, None)],
-                    grow=self.grow,
+                    created_at=created,
+                    verified_at=created + 90,
                 )
                 for device in range(machine.gpus)
             ),
         )
 
-    def _slots(self, uid: int, hotkey: str, servers: Iterable[Server]) -> Iterator[Slot]:  # noqa: ARG002 - see grow
+    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:  # noqa: ARG002 - see grow
         return iter(())
 
-    def _jobs(self, now: float) -> Iterator[JobLife]:  # noqa: ARG002 - they stand still
+    def jobs(self, now: float) -> list[Job]:  # noqa: ARG002 - they stand still
+        """Return the stuck jobs."""
         chute = self.chutes[PRIVATE]
-        for number, hotkey in enumerate(self.stuck):
-            created = self.start - HOUR
-            waiting = Job(make_uuid("job", number), chute, chute.chute_id, created, ())
-            stuck = replace(waiting, miner=self.by_hotkey[hotkey])
-            yield JobLife(waiting, created, stuck, created)
+        return [
+            Job(make_uuid("job", number), chute, chute.chute_id, self.start - HOUR, (), self.by_hotkey[hotkey])
+            for number, hotkey in enumerate(self.stuck)
+        ]
 
     def scored(self, now: float) -> dict[str, Work]:
         """Return the work of those that have a seat."""
@@ -207,8 +203,8 @@ class Farm(World):
             last_request=math.inf if private else None,
             shutdown_after=1800.0,
         )
-        self._lives[miner.hotkey].append(instance)
-        self._lives[miner.hotkey].sort(key=lambda one: one.created_at)
+        self.lives.add(instance)
+        self.lives.by_hotkey[miner.hotkey].sort(key=lambda one: one.created_at)
         return instance
 
     def end(self, instances: Iterable[Instance], now: float, end: End = End.FAILURES) -> None:
@@ -226,10 +222,10 @@ class Farm(World):
         self.end(self.on(miner, server, now), now)
         miner.servers = miner.servers[:server] + miner.servers[server + 1 :]
 
-    def unverify(self, gpus: Iterable[Gpu], now: float) -> None:
+    def unverify(self, gpus: Iterable[Gpu]) -> None:
         """Let the checks of GPUs fail."""
         for gpu in gpus:
-            gpu.registrations.append(Registration(now, now, None, "GraVal challenge timed out"))
+            gpu.verified_at, gpu.error = None, "GraVal challenge timed out"
 
     def upgrade(self, miner: Miner, server: int, now: float) -> None:
         """Give a server an upgrade slot, which deletes its instances validly."""

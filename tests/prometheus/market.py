@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.simulator import Fault
 from chutes_exporter.simulator.answers import iso
-from chutes_exporter.simulator.world import DAY, HOUR, Bounty
+from chutes_exporter.simulator.lives import Bounty
+from chutes_exporter.simulator.times import DAY, HOUR
 from tests.prometheus.farm import ELSEWHERE, Farm, Machine
 
 if TYPE_CHECKING:
@@ -109,10 +110,11 @@ class Market(Farm):
 
     def __init__(self, start: float) -> None:
         self.asks = dict(CHUTES)
+        self._offered: set[str] = set()
         first = (Machine("l40s", 8, idle=4), Machine("l40s", 4, idle=2), Machine("h200", 4, idle=1))
         second = (Machine("l40s", 8, idle=1), Machine("h200", 8), Machine("h200", 8))
         super().__init__(start, [first, second], more_chutes=len(CHUTES), age=8.5 * DAY)
-        self.unverify(self.miners[0].servers[0].gpus[-1:], start - DAY)
+        self.unverify(self.miners[0].servers[0].gpus[-1:])
         self.give_tee(1)
         other = self.miners[2]
         for gpu in other.servers[0].gpus[:2]:
@@ -158,8 +160,12 @@ class Market(Farm):
 
     def offer(self, name: str) -> None:
         """Offer a bounty for a chute, 4 hours ago."""
+        self._offered.add(self.chutes[NUMBERS[name]].chute_id)
+
+    def bounty(self, chute: Chute, now: float) -> Bounty | None:  # noqa: ARG002 - it never changes
+        """Return what was offered."""
         made = self.start - 4 * HOUR
-        self._offers[self.chutes[NUMBERS[name]].chute_id] = [Bounty(made, made + DAY, made + DAY)]
+        return Bounty(made, made + DAY) if chute.chute_id in self._offered else None
 
     def give_tee(self, number: int) -> None:
         """Turn a server of the first miner into one with TEE."""

@@ -9,8 +9,7 @@ import pytest
 
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.instances import End
-from chutes_exporter.simulator.times import MINUTE
-from chutes_exporter.simulator.world import HOUR
+from chutes_exporter.simulator.times import HOUR, MINUTE
 from tests.prometheus.farm import FULL, L40S, Farm, Machine
 from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
 from tests.support import NOON, Clock, endpoint_names, watching
@@ -53,7 +52,7 @@ class LongTroubles(Farm):
         now = NOON + BEGINS * MINUTE - 30
         forgotten = self.miners[FORGOTTEN]
         self.end(self.instances(now, forgotten.hotkey), now)
-        self.unverify(forgotten.servers[1].gpus, now)
+        self.unverify(forgotten.servers[1].gpus)
         self.upgrade(forgotten, 2, now)
         self.miners[BANNED].blacklist_reason = 'spoofed "GPUs"'
         self.deregister(self.miners[EVICTED])

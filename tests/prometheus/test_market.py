@@ -36,7 +36,7 @@ def _blacklist(market: Market) -> None:
 
 
 def _verify(market: Market) -> None:
-    market.miners[0].servers[0].gpus[-1].registrations.pop()
+    market.miners[0].servers[0].gpus[-1].verified_at = market.start - 86400
 
 
 def _use_up(market: Market) -> None:
@@ -46,7 +46,7 @@ def _use_up(market: Market) -> None:
 
 
 def _unverify(market: Market) -> None:
-    market.unverify(market.miners[0].servers[0].gpus[4:5], market.start - 600)
+    market.unverify(market.miners[0].servers[0].gpus[4:5])
 
 
 CASES: dict[str, tuple[Callable[[Market], None], Ranking, Ranking]] = {

@@ -12,8 +12,7 @@ import pytest
 
 from chutes_exporter.simulator import Simulator
 from chutes_exporter.simulator.instances import End
-from chutes_exporter.simulator.times import MINUTE
-from chutes_exporter.simulator.world import HOUR
+from chutes_exporter.simulator.times import HOUR, MINUTE
 from tests.prometheus.farm import FLEET, L40S, PRIVATE, Farm, Machine
 from tests.prometheus.history import LEAN, Firing, Scrape, Target, check, input_series, play
 from tests.support import NOON, Clock, watching
@@ -61,7 +60,7 @@ class Troubles(Farm):
         self.remove(self.miners[GONE], 0, now)
         self.end(self.on(self.miners[DEAD], 0, now), now)
         self.end(self.instances(now, self.miners[STOPPED].hotkey), now)
-        self.unverify(self.miners[UNVERIFIED].gpus, now)
+        self.unverify(self.miners[UNVERIFIED].gpus)
         self.end(self.instances(now, self.miners[UNVERIFIED].hotkey), now)
         self.end(self._half(self.miners[HALVED].hotkey, now), now, End.SCALED_DOWN)
         self.deregister(self.miners[DEREGISTERED])

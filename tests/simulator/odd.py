@@ -6,21 +6,31 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from chutes_exporter.simulator import World
-from chutes_exporter.simulator.world import HOUR
+from chutes_exporter.simulator.instances import End, Instance
+from chutes_exporter.simulator.lives import LONGEST_INACTIVE
+from chutes_exporter.simulator.times import DAY, HOUR, SOFT_PERIOD, make_uuid, next_run
 
 if TYPE_CHECKING:
-    from chutes_exporter.simulator.world import Chute, Server
+    from collections.abc import Iterator
+
+    from chutes_exporter.simulator.chutes import Chute
+    from chutes_exporter.simulator.instances import Gpu
+    from chutes_exporter.simulator.lives import Slot
+    from chutes_exporter.simulator.world import Server
 
 UPDATED_CHUTE = 1
-"""The number of the chute that got a new version three hours before the world's start."""
+"""The number of the chute that got a new version half an hour before the world's start."""
 EMPTY_SERVER = 2
 """The number of the first miner's server that has no GPUs."""
+STAGED_SERVERS = (3, 4)
+"""The numbers of the first miner's servers whose instances are chosen here."""
 
 
 class OddWorld(World):
     """Odd names and errors; odd servers; chutes without a name, and one that is being updated.
 
-    Some servers have the same name or address, one has no GPUs, and one is of unknown version.
+    Some servers have the same name or address, one has no GPUs, and one is of unknown version. The first miner has
+    an instance in each state, idle GPUs, and an old server without TEE with an unverified GPU.
     """
 
     chute_names: ClassVar[tuple[str, ...]] = (
@@ -36,7 +46,7 @@ class OddWorld(World):
         if index % 7 == 3:
             chute = replace(chute, name=None, slug=None, scaled=False, tee=None, disabled=None)
         if index == UPDATED_CHUTE:
-            chute = replace(chute, phase=(self.start - 3 * HOUR) / chute.deploy_period % 1)
+            chute = replace(chute, phase=(self.start - HOUR / 2) / chute.deploy_period % 1)
         return chute
 
     def make_server(self, uid: int, index: int) -> Server:
@@ -47,7 +57,7 @@ class OddWorld(World):
                 server = replace(server, ip=super().make_server(0, 0).ip)
             elif index == EMPTY_SERVER:
                 server = replace(server, gpus=())
-            elif index in (3, 4):
+            elif index in STAGED_SERVERS:
                 server = replace(server, name="rack-7")
             elif index == 5:
                 server = replace(server, name='h100 "rack\\7"\nünï', ip="gpu-box.miner.example")
@@ -60,3 +70,48 @@ class OddWorld(World):
         if super().blacklist_reason(uid):
             return 'abuse: "spoofed" GPUs\nsee \\log'
         return "" if 0 < uid == self.size.miners - 2 else None
+
+    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
+        if uid or server.name != "rack-7":
+            yield from super()._slots(uid, hotkey, server)
+            return
+        for gpu, error in zip(server.gpus, (None, None if server.is_tee else self.gpu_errors[0]), strict=False):
+            gpu.error, gpu.verified_at = error, None if error else gpu.created_at
+        if server.is_tee:
+            starting, disabled, outdated, *_ = server.gpus
+            self._stage(hotkey, starting, self.chutes[0], age=2 * HOUR)
+            self._stage(hotkey, outdated, self.chutes[UPDATED_CHUTE], age=5 * HOUR, active_for=4 * HOUR)
+            self._stage(
+                hotkey,
+                disabled,
+                self.chutes[min(7, len(self.chutes) - 1)],
+                age=2 * HOUR,
+                active_for=HOUR,
+                disabled_for=HOUR / 2,
+            )
+        else:
+            self._stage(
+                hotkey, server.gpus[0], self.chutes[min(5, len(self.chutes) - 1)], age=5 * HOUR, active_for=4 * HOUR
+            )
+
+    def _stage(
+        self, hotkey: str, gpu: Gpu, chute: Chute, *, age: float, active_for: float = 0, disabled_for: float = 0
+    ) -> None:
+        """Let an instance exist at the start, and in the hour after it."""
+        created = self.start - age
+        verified = created + 150
+        is_limited = not active_for or disabled_for
+        instance = Instance(
+            instance_id=make_uuid("staged", gpu.uuid),
+            hotkey=hotkey,
+            chute=chute,
+            gpus=(gpu,),
+            created_at=created,
+            verified_at=verified,
+            activated_at=self.start - active_for if active_for else None,
+            ended_at=next_run(verified + LONGEST_INACTIVE, SOFT_PERIOD) if is_limited else self.start + DAY,
+            end=End.PURGED if is_limited else End.SCALED_DOWN,
+            disabled_at=self.start - disabled_for if disabled_for else None,
+            last_request=None if chute.public or not active_for else self.start + DAY,
+        )
+        self.lives.plan(instance)

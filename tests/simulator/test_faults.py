@@ -4,7 +4,6 @@ import pytest
 
 from chutes_exporter.simulator import Fault, parse_fault
 from chutes_exporter.simulator.faults import GARBAGE
-from tests.support import NOON
 
 
 @pytest.mark.parametrize(
@@ -16,13 +15,6 @@ from tests.support import NOON
         ("scores=empty", Fault(body=b"")),
         ("scores=garbage", Fault(body=GARBAGE)),
         ("chutes=records:25", Fault(records=25)),
-        ("chutes=redis-down", Fault(redis_down=True)),
-        ("unique_chute_history=redis-down", Fault(redis_down=True)),
-        ("metrics=zero", Fault(zeros=True)),
-        ("stats=as-of:1795521600", Fault(as_of=NOON)),
-        ("utilization=as-of:1795521600", Fault(as_of=NOON)),
-        ("utilization=zero", Fault(zeros=True)),
-        ("bounties=redis-down", Fault(redis_down=True)),
         ("maintenance=status:404", Fault(status=404)),
     ],
 )
@@ -44,9 +36,6 @@ def test_faults_can_be_written_on_the_command_line(text: str, fault: Fault) -> N
         "scores=records:25",
         "chutes=records:-1",
         "chutes=zero",
-        "chutes=as-of:1795521600",
-        "stats=as-of:inf",
-        "servers=redis-down",
         "nothing=status:500",
     ],
 )
