@@ -27,11 +27,11 @@ EVERYTHING = {collector.name: True for collector in COLLECTORS}
 
 
 async def metrics(exporter: Exporter, *collect: str) -> Page:
-    return parse_page((await exporter.page(Format.TEXT, timeout=5, collect=collect)).decode())
+    return parse_page((await exporter.page(Format.TEXT, timeout=60, collect=collect)).decode())
 
 
 async def probe(exporter: Exporter, target: str, *collect: str) -> Page:
-    page = await exporter.probe(target, Format.TEXT, timeout=5, collect=collect)
+    page = await exporter.probe(target, Format.TEXT, timeout=60, collect=collect)
     return parse_page(page.body.decode())
 
 
@@ -59,9 +59,10 @@ async def test_a_collector_runs_once_in_each_format_while_its_answers_are_the_sa
     simulator: Simulator, collected: Counter[str]
 ) -> None:
     async with Exporter(watching(simulator.url, collectors=EVERYTHING), clock=Clock()) as exporter:
+        await exporter.warm_up()
         for _ in range(2):
             await metrics(exporter)
-            await exporter.page(Format.OPENMETRICS, timeout=5)
+            await exporter.page(Format.OPENMETRICS, timeout=60)
             await metrics(exporter, "chutes", "servers")
     assert collected == {collector.name: 2 for collector in COLLECTORS}
 
@@ -69,7 +70,7 @@ async def test_a_collector_runs_once_in_each_format_while_its_answers_are_the_sa
 async def test_a_metric_of_several_miners_is_in_one_family(simulator: Simulator, clock: Clock) -> None:
     keys = tuple(miner.key for miner in simulator.world.miners[:3])
     async with Exporter(watching(simulator.url, *keys), clock=clock) as exporter:
-        text = (await exporter.page(Format.TEXT, timeout=5)).decode()
+        text = (await exporter.page(Format.TEXT, timeout=60)).decode()
     headers = [line for line in text.splitlines() if line.startswith("# TYPE ")]
     assert len(headers) == len(set(headers))
     assert len({labels for name, labels in parse_page(text) if name == "chutes_fleet_servers"}) == 3
@@ -180,7 +181,7 @@ async def test_pages_of_different_collectors_show_the_state_of_their_own(simulat
 
 
 async def gzip_metrics(exporter: Exporter, form: Format = Format.TEXT) -> Page:
-    return parse_page(gzip.decompress(await exporter.page(form, timeout=5, gzipped=True)).decode())
+    return parse_page(gzip.decompress(await exporter.page(form, timeout=60, gzipped=True)).decode())
 
 
 @pytest.fixture
