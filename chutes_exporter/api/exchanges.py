@@ -80,8 +80,9 @@ class ExchangeCounters:
 
     def add(self, exchange: Exchange) -> None:
         """Count a finished exchange."""
-        self.total += 1
         self._requests.labels(exchange.endpoint, exchange.code).inc()
         self._bytes.labels(exchange.endpoint).inc(exchange.size)
         self._rejected.labels(exchange.endpoint).inc(exchange.rejected)
         self._durations.labels(exchange.endpoint).observe(exchange.seconds)
+        # Last, because a page reads the total before the counters: it never keeps old counts for a new total.
+        self.total += 1

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.samples import Samples
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.page.rendering import Snapshots
     from chutes_exporter.page.telemetry import Readings, States
-
-_log = structlog.get_logger("exporter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +210,7 @@ class Exporter:
     async def probe(
         self, target: str, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
     ) -> Page:
-        """Answer a scrape of the page about one miner.
-
-        Args:
-            target: The miner's hotkey.
-            form: The format of the page.
-            timeout: Seconds in which to answer. Data that has not arrived by then is older, or left out.
-            gzipped: Whether to compress the page.
-            collect: Names of the only collectors to show.
+        """Answer a scrape of the page about one miner. The arguments besides its hotkey are those of :meth:`metrics`.
 
         Raises:
             ChoiceError: One of these collectors has no data about the target.
