@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from chutes_exporter import __version__, defaults, output
+from chutes_exporter import __version__, defaults
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.sources import source_of, with_variable
@@ -271,13 +269,6 @@ class _DefaultToServe(click.Group):
 
     command_class = _Command
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            # click ends with 1, which is an answer of some commands.
-            ctx.exit(output.INTERRUPTED)
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {option for command in self.commands.values() for one in command.params for option in one.opts}
         flags |= {"--help", "--version"}
@@ -315,9 +306,6 @@ def cli() -> None:
     Without a command and without flags it listens on :10064 and exports the whole subnet from the public endpoints.
     Each flag can be set by the environment variable that its help names.
     """
-    if click.get_current_context().invoked_subcommand not in ("serve", "demo"):
-        # The other commands do not handle signals, so unblock them.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, defaults.HELD_SIGNALS)
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         click.get_current_context().color = False
 
@@ -663,23 +651,12 @@ def _message(error: click.ClickException) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    output.adopt_standard_streams()
     try:
         status = cli.main(arguments, prog_name="chutes-exporter", standalone_mode=False)
     except click.ClickException as error:
         click.echo(f"Error: {_message(error)}", err=True)
         status = error.exit_code
-    except click.Abort as abort:
-        # An interrupt leaves the cursor behind a question.
-        interrupted = isinstance(abort.__context__, KeyboardInterrupt)
-        click.echo("" if interrupted else "Aborted.", err=True)
-        status = output.INTERRUPTED if interrupted else 1
-    except output.OutputError as error:
-        # The reader of a closed pipe has read enough.
-        if error.status != output.CLOSED_PIPE:
-            click.echo(f"Error: {error}", err=True)
-        status = error.status
-    except Exception:  # noqa: BLE001 - Python would end with 1, which is an answer of some commands
-        traceback.print_exc()
-        status = output.INTERNAL_ERROR
+    except click.Abort:
+        click.echo("Aborted.", err=True)
+        status = 1
     sys.exit(status)

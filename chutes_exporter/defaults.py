@@ -1,7 +1,5 @@
 """Default settings. ``--help`` shows them without importing the modules that use them."""
 
-import signal
-
 API_URL = "https://api.chutes.ai"
 API_TIMEOUT = 20.0
 LISTEN_ADDRESS = ":10064"
@@ -10,6 +8,3 @@ TELEMETRY_PATH = "/metrics"
 TIMEOUT_OFFSET = 0.5
 MAX_SERIES = 100_000
 MAX_REQUESTS = 64
-
-HELD_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-"""Signals that are blocked until the command handles them."""

@@ -23,13 +23,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collectors": {"api", "feeds"},
     "config": {"api", "feeds", "collectors"},
     "log": set(),
-    "output": set(),
     "page": {"api", "feeds", "collectors", "config"},
     "web": {"api", "feeds", "collectors", "config", "page"},
     "simulator": {"api", "config", "web"},
     "commands": {"api", "feeds", "collectors", "config", "log", "page", "web", "simulator"},
-    "cli": {"api", "collectors", "config", "log", "output", "commands", "web"},
-    "__main__": {"cli", "web"},
+    "cli": {"api", "collectors", "config", "log", "commands", "web"},
+    "__main__": {"cli"},
 }
 """The direction of the data: api, feeds, collectors, page, web; with the simulator and the commands beside."""
 
@@ -62,6 +61,7 @@ OTHER_TESTS = {
     "test_layout.py": "the layout of the package",
     "test_links.py": "the links between the documents",
     "test_reaper.py": "tests/reaper.py",
+    "test_output.py": "what the commands print, on pipes and terminals",
     "test_recordings.py": "the whole exporter, with recorded answers",
     "test_requests_an_hour.py": "the number of requests that the exporter sends",
     "test_secrets.py": "all that the exporter shows",
@@ -69,7 +69,6 @@ OTHER_TESTS = {
     "test_security.py": "docs/security.md, docs/architecture.md, AGENTS.md and SECURITY.md",
     "test_style.py": "the words of all public texts",
     "web/test_attacks.py": "the real command, under attack",
-    "web/test_exporter_toolkit.py": "the web configuration, compared with Prometheus' exporter-toolkit",
     "web/test_probe.py": "/probe, which web/app.py, page/plan.py and page/exporter.py answer together",
 }
 """Test files in mirrored folders that test more than one module or none, and what they test."""

@@ -118,13 +118,10 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
 def _web_line(settings: Settings) -> Iterator[Line]:
     if settings.web_config is not None:
         try:
-            web = load_web_config(settings.web_config)
+            load_web_config(settings.web_config)
         except ConfigError as error:
             advice = "Correct the file, or run check as the user of the service."
             yield Line("web configuration", "failed", note=with_variable(str(error)), advice=advice)
-        else:
-            for warning in web.warnings:
-                yield Line("web configuration", "ok", note=warning)
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import ssl
 import time
@@ -18,24 +17,18 @@ from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import off_reason
 from chutes_exporter.web.app import make_app
+from chutes_exporter.web.config_file import WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
-from chutes_exporter.web.server import (
-    allow_many_files,
-    bound_address,
-    listening,
-    serving,
-    signals,
-)
+from chutes_exporter.web.server import allow_many_files, bound_address, open_socket, serving, signals
 from chutes_exporter.web.systemd import Notifier, take_sockets
+from chutes_exporter.web.tls import CurrentContext
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import Any, Self
 
     from chutes_exporter.config import Address, Settings
-    from chutes_exporter.web.config_file import WebConfig
-    from chutes_exporter.web.tls import CurrentContext
 
 _log = structlog.get_logger("serve")
 
@@ -68,7 +61,7 @@ class Service:
         self._read_settings = read_settings or (lambda: settings)
         self._stack = AsyncExitStack()
         self._exporter = Exporter(settings)
-        self._web: WebConfig | None = None
+        self._web = WebConfig()
         self._tls: CurrentContext | None = None
         self._reloading = asyncio.Lock()
         self._hang_ups: set[asyncio.Task[str]] = set()
@@ -94,27 +87,24 @@ class Service:
     async def _start(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self._exporter)
         if self.settings.web_config is not None:
-            from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - avoids YAML
-            from chutes_exporter.web.tls import CurrentContext  # noqa: PLC0415
-
             self._web = load_web_config(self.settings.web_config)
             self._guard.adopt(self._web)
             if self._web.context is not None:
                 self._tls = CurrentContext(self._web.context)
-        sockets = self._open_sockets(stack)
         exporter = self._exporter
-        await stack.enter_async_context(serving(self._guard, sockets, context=self._tls, hurry=exporter.feeds.hurry))
+        sockets = [stack.enter_context(opened) for opened in self._open_sockets()]
         self.addresses = [bound_address(opened) for opened in sockets]
+        await stack.enter_async_context(serving(self._guard, sockets, context=self._tls, hurry=exporter.feeds.hurry))
         for work in (exporter.warm_up(), self._follow_files(), self.notifier.keep_alive()):
             self._in_background(stack, work)
         self._warn()
         _announce(exporter, self.addresses, encrypted=self._tls is not None)
         self.notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
 
-    def _open_sockets(self, stack: AsyncExitStack) -> list[socket.socket]:
+    def _open_sockets(self) -> Iterable[socket.socket]:
         if self.settings.systemd_socket:
-            return [stack.enter_context(opened) for opened in take_sockets(os.environ)]
-        return [stack.enter_context(listening(address)) for address in self.settings.listen]
+            return take_sockets(os.environ)
+        return map(open_socket, self.settings.listen)
 
     @staticmethod
     def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
@@ -170,10 +160,8 @@ class Service:
 
     def _is_protected(self) -> bool:
         """Tell whether clients need a password or a certificate."""
-        web = self._web
-        return web is not None and (
-            bool(web.users) or (web.context is not None and web.context.verify_mode is ssl.CERT_REQUIRED)
-        )
+        context = self._web.context
+        return bool(self._web.users) or (context is not None and context.verify_mode is ssl.CERT_REQUIRED)
 
     def hang_up(self) -> None:
         """Reload in the background for SIGHUP, unless a reload already waits for another."""
@@ -187,11 +175,9 @@ class Service:
         self._problems.update(problems)
         self._exporter.telemetry.note_reload(time.time(), good=not any(self._problems.values()))
 
-    async def _read_web_config(self) -> WebConfig | None:
-        if self._web is None or self.settings.web_config is None:
-            return None
-        from chutes_exporter.web.config_file import load_web_config  # noqa: PLC0415 - see above
-
+    async def _read_web_config(self) -> WebConfig:
+        if self.settings.web_config is None:
+            return self._web
         web = await asyncio.to_thread(load_web_config, self.settings.web_config)
         # A file that is being written may look empty. So a reload never switches off TLS or passwords.
         if (web.context is None) is not (self._web.context is None):
@@ -200,23 +186,18 @@ class Service:
             raise ConfigError(f"{self.settings.web_config}: a reload cannot remove all passwords. Restart the exporter")
         return web
 
-    def _adopt(self, web: WebConfig | None) -> None:
-        if web is not None:
-            self._web = web
-            self._guard.adopt(web)
-            if self._tls is not None and web.context is not None:
-                self._tls.current = web.context
+    def _adopt(self, web: WebConfig) -> None:
+        self._web = web
+        self._guard.adopt(web)
+        if self._tls is not None and web.context is not None:
+            self._tls.current = web.context
 
     async def _follow_files(self) -> None:
         """Use changes of the web configuration and of the files that it names, for ever."""
-        if self._web is None or self.settings.web_config is None:
-            return
-        from chutes_exporter.web.config_file import changed  # noqa: PLC0415 - see above
-
-        while True:
+        while self.settings.web_config is not None:
             await asyncio.sleep(_CHECK_INTERVAL)
             async with self._reloading:
-                if not await asyncio.to_thread(changed, self._web):
+                if not await asyncio.to_thread(self._web.changed):
                     # The user undid the change, so the configuration in use is up to date.
                     if self._problems["web"]:
                         self._note(web="")
@@ -224,7 +205,7 @@ class Service:
                 try:
                     web = await self._read_web_config()
                     await asyncio.sleep(_SETTLE_SECONDS)
-                    if web is None or await asyncio.to_thread(changed, web):
+                    if await asyncio.to_thread(web.changed):
                         continue  # it is being written
                     self._adopt(web)
                 except Exception as error:  # noqa: BLE001 - the running service must survive every error
@@ -286,7 +267,5 @@ async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -
     service = Service(settings, read_settings)
     with signals(service.hang_up) as stop:
         async with service:
-            # Objects of the start stay alive. The garbage collector, which pauses everything, need not scan them.
-            gc.freeze()
             await stop.wait()
             _log.info("stopping")

@@ -10,21 +10,20 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.api.keys import HotkeyError, public_key
 from chutes_exporter.page.exposition import Format, accepts_gzip, negotiate
 from chutes_exporter.page.plan import ChoiceError
-from chutes_exporter.web.connection import PORTION_BYTES
 from chutes_exporter.web.debug import debug_page
 from chutes_exporter.web.discovery import UnknownMinersError, targets
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
+    from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.collectors import MinersChoice
@@ -35,11 +34,12 @@ if TYPE_CHECKING:
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
 _MIN_WAIT = 0.05
 _QUEUE_SECONDS = 5.0
-"""Maximum seconds that a scrape waits for its turn."""
-_HURRY_SECONDS = 1.0
-"""Seconds after which a waiting scrape makes another one stop waiting for the API."""
-_PORTIONS_PER_TURN = 4
-"""Portions of a page that are sent before other requests get their turn: 2 MB."""
+"""Maximum seconds that a scrape waits for a slot."""
+_BUSY_WAIT = 2.0
+"""Maximum seconds that a scrape waits for the API while more than half of the slots are taken."""
+_SEND_SECONDS = 60.0
+"""Maximum seconds for sending a page."""
+_PORTION_BYTES = 64 * 1024
 _MINERS = ("watched", "active", "all")
 _TRUE = ("true", "1", "yes")
 
@@ -114,8 +114,7 @@ class _Pages:
                 "a page of another website cannot reload the configuration: send the request with curl or another tool",
                 403,
             )
-        # A client that disconnects must not stop it half-way.
-        problem = await asyncio.shield(asyncio.ensure_future(self._reload()))
+        problem = await self._reload()
         return _sentence(f"the old configuration stays in use: {problem}", 500) if problem else _sentence("reloaded")
 
 
@@ -132,9 +131,9 @@ def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None 
     app = Starlette(
         routes=[
             Route("/", pages.landing),
-            Route(exporter.settings.telemetry_path, _Scrape(pages.metrics, scrapes)),
-            Route("/probe", _Scrape(pages.probe, scrapes)),
-            Route("/sd", _Scrape(pages.discovery, scrapes)),
+            Route(exporter.settings.telemetry_path, scrapes.limited(pages.metrics)),
+            Route("/probe", scrapes.limited(pages.probe)),
+            Route("/sd", scrapes.limited(pages.discovery)),
             Route("/-/healthy", pages.healthy),
             Route("/-/ready", pages.ready),
             Route("/-/reload", pages.reload, methods=["POST", "PUT"]),
@@ -171,7 +170,7 @@ def _target(request: Request) -> str:
 
 
 class _PageResponse(Response):
-    """Sends a page portion by portion, so that slow readers share the page and hold only a portion each."""
+    """Sends a page in portions, so that a slow reader holds only a portion in memory, and shares the rest."""
 
     def __init__(self, parts: list[bytes], media_type: str, *, gzipped: bool = False) -> None:
         headers = {"Vary": "Accept, Accept-Encoding", "Content-Length": str(sum(map(len, parts)))}
@@ -179,35 +178,15 @@ class _PageResponse(Response):
         self._parts = parts
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        left = sum(map(len, self._parts))
-        # A part that is sent is let go: it may be of a page that has been renewed meanwhile.
-        parts, self._parts = self._parts[::-1], []
-        for number, portion in enumerate(_portions(parts), 1):
-            left -= len(portion)
-            await send({"type": "http.response.body", "body": portion, "more_body": left > 0})
-            # A client that reads fast never makes this wait, and other requests would wait for the whole page.
-            if number % _PORTIONS_PER_TURN == 0:
-                await asyncio.sleep(0)
-
-
-def _portions(parts: list[bytes]) -> Iterator[bytes | memoryview]:
-    """Take bytes from the end of a list, and divide them into portions of a size. Only small parts are copied."""
-    portion: list[bytes | memoryview] = []
-    room, is_empty = PORTION_BYTES, True
-    while parts:
-        rest: bytes | memoryview = parts.pop()
-        while len(rest) >= room:
-            view = memoryview(rest)
-            portion.append(view[:room])
-            rest = view[room:]
-            yield portion[0] if len(portion) == 1 else b"".join(portion)
-            portion, room, is_empty = [], PORTION_BYTES, False
-        if rest:
-            portion.append(rest)
-            room -= len(rest)
-    if portion or is_empty:
-        yield b"".join(portion)
+        # After this time, uvicorn closes the connection. Otherwise, slow readers would keep old pages in memory.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SEND_SECONDS):
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                for part in self._parts:
+                    for start in range(0, len(part), _PORTION_BYTES):
+                        body = part[start : start + _PORTION_BYTES]
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _sentence(text: str, status: int = 200) -> Response:
@@ -228,7 +207,7 @@ def _is_cross_origin(request: Request) -> bool:
 
 
 class _Scrapes:
-    """Limits the number of concurrent scrapes. Sending the answer does not count.
+    """Limits the number of scrapes that wait for the API or make a page. Sending the answer does not count.
 
     Args:
         limit: The limit. 0 means unlimited.
@@ -236,77 +215,30 @@ class _Scrapes:
     """
 
     def __init__(self, limit: int, offset: float) -> None:
-        self._free = asyncio.Semaphore(limit or sys.maxsize)
+        self._slots = asyncio.Semaphore(limit or sys.maxsize)
+        self._patient = ((limit or sys.maxsize) + 1) // 2
+        self._running = 0
         self._offset = offset
-        self._waits: dict[Request, asyncio.Timeout] = {}
-        """Timeouts of the scrapes that wait for the API, the oldest scrape first."""
-        self._overdue: set[Request] = set()
-        """Scrapes that have waited too long for their turn."""
 
-    async def answer(self, page: Page, request: Request) -> Response:
-        """Make a page when it is the request's turn."""
-        refusal = await self._take_turn(request)
-        # A client that disconnects leaves the queue at once, but a page in progress counts until its end.
-        return await asyncio.shield(asyncio.create_task(self._make(page, request))) if refusal is None else refusal
+    def limited(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+        """Return a handler that makes a page when a slot is free, or else returns 503."""
 
-    async def _take_turn(self, request: Request) -> Response | None:
-        if not self._free.locked():
-            # This does not wait, so it needs no timers.
-            await self._free.acquire()
-            return None
-        hurry = asyncio.get_running_loop().call_later(_HURRY_SECONDS, self._hurry, request)
-        try:
-            async with asyncio.timeout(_QUEUE_SECONDS):
-                await self._free.acquire()
-        except TimeoutError:
-            text = "Too many concurrent scrapes: try again later, or raise --web.max-requests.\n"
-            return PlainTextResponse(text, 503, {"Retry-After": "1"})
-        else:
-            return None
-        finally:
-            hurry.cancel()
-            self._overdue.discard(request)
+        async def answer(request: Request) -> Response:
+            arrived = time.monotonic()
+            try:
+                async with asyncio.timeout(_QUEUE_SECONDS):
+                    await self._slots.acquire()
+            except TimeoutError:
+                text = "Too many concurrent scrapes: try again later, or raise --web.max-requests.\n"
+                return PlainTextResponse(text, 503, {"Retry-After": "1"})
+            self._running += 1
+            try:
+                offset = self._offset + time.monotonic() - arrived
+                wait = scrape_timeout(request.headers.get("x-prometheus-scrape-timeout-seconds"), offset)
+                # If the API hangs, half of the slots still become free in time for the scrapes that wait for one.
+                return await page(request, wait if self._running <= self._patient else min(wait, _BUSY_WAIT))
+            finally:
+                self._running -= 1
+                self._slots.release()
 
-    def _hurry(self, overdue: Request) -> None:
-        self._overdue.add(overdue)
-        if (oldest := next(iter(self._waits), None)) is not None:
-            self._waits.pop(oldest).reschedule(0)
-
-    async def _make(self, page: Page, request: Request) -> Response:
-        try:
-            if not self._overdue:
-                with contextlib.suppress(TimeoutError):
-                    return await self._wait_and_make(page, request)
-            # Other scrapes wait for their turn, so answer with the known data.
-            return await page(request, _MIN_WAIT)
-        finally:
-            self._free.release()
-
-    async def _wait_and_make(self, page: Page, request: Request) -> Response:
-        try:
-            async with asyncio.timeout(None) as wait:
-                self._waits[request] = wait
-                return await page(request, self._remaining(request))
-        finally:
-            self._waits.pop(request, None)
-
-    def _remaining(self, request: Request) -> float:
-        """Return how long a scrape may still wait. Its time started when the kernel received it."""
-        waited = time.monotonic() - request.scope["state"]["arrived"]
-        return scrape_timeout(request.headers.get("x-prometheus-scrape-timeout-seconds"), self._offset + waited)
-
-
-class _Scrape:
-    """A page that counts as a scrape."""
-
-    def __init__(self, page: Page, scrapes: _Scrapes) -> None:
-        self._page = page
-        self._scrapes = scrapes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        if scope["method"] in ("GET", "HEAD"):
-            response = await self._scrapes.answer(self._page, request)
-        else:
-            response = PlainTextResponse("Method Not Allowed", 405, {"Allow": "GET, HEAD"})
-        await response(scope, receive, send)
+        return answer

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _FIRST_DESCRIPTOR = 3
-_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
@@ -42,11 +41,6 @@ def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
             raise ConfigError(
                 "--web.systemd-socket: systemd passed a socket that does not listen. "
                 "Use ListenStream= in the socket unit"
-            )
-        if opened.family not in _FAMILIES:
-            raise ConfigError(
-                "--web.systemd-socket: systemd passed a socket that is neither TCP nor a Unix socket. "
-                "Use ListenStream= with a port, an address or a path in the socket unit"
             )
         sockets.append(opened)
     return sockets

@@ -9,9 +9,8 @@ import io
 import json
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,7 +20,6 @@ from tests.support import HOTKEY
 from tests.test_cli import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from chutes_exporter.simulator import Simulator
@@ -49,43 +47,27 @@ async def run(
 
 
 def _run(arguments: list[str], stdin: str, variables: dict[str, str]) -> tuple[int, str, str]:
+    output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     with (
-        tempfile.TemporaryFile() as output,
-        tempfile.TemporaryFile() as errors,
         pytest.MonkeyPatch.context() as patch,
-        _descriptor(1, output),
-        _descriptor(2, errors),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
     ):
         for name in os.environ.keys() - variables.keys():
             patch.delenv(name)
         for name, value in variables.items():
             patch.setenv(name, value)
         patch.setattr(sys, "stdin", io.StringIO(stdin))
-        for name in ("stdout", "stderr"):
-            # The command replaces them.
-            patch.setattr(sys, name, getattr(sys, name))
         status = 0
         try:
             cli.main(arguments)
         except SystemExit as end:
             status = int(end.code or 0)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        output.seek(0)
-        errors.seek(0)
-        return status, output.read().decode(), errors.read().decode()
-
-
-@contextlib.contextmanager
-def _descriptor(number: int, file: IO[bytes]) -> Iterator[None]:
-    """Let a file take the place of a descriptor."""
-    kept = os.dup(number)
-    try:
-        os.dup2(file.fileno(), number)
-        yield
-    finally:
-        os.dup2(kept, number)
-        os.close(kept)
+    texts = []
+    for stream in (output, errors):
+        stream.seek(0)
+        texts.append(stream.read())
+    return status, texts[0], texts[1]
 
 
 def another_key(path: Path, simulator: Simulator) -> str:

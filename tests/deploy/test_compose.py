@@ -50,6 +50,7 @@ def test_each_profile_has_one_exporter_and_the_rest_of_the_stack(profile: str, t
     assert set(services) == {profile, "prometheus", "alertmanager", "grafana"}
     assert services[profile]["networks"]["default"]["aliases"] == ["exporter"]
     assert services[profile]["image"] == f"chutes-exporter:{chutes_exporter.__version__}"
+    assert int(services[profile]["mem_limit"]) == 512 * 1024 * 1024
     assert ("MINER_SS58" in services[profile].get("environment", {})) == (profile == "miner")
 
 

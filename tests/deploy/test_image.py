@@ -153,7 +153,7 @@ def test_it_serves_as_a_user_without_rights_from_a_read_only_tree(installed: Pat
         "PATH": f"{installed}/bin:/usr/bin:/bin",
         "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": f"127.0.0.1:{port}",
     }
-    assert variables["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert (variables["PYTHONDONTWRITEBYTECODE"], variables["MALLOC_ARENA_MAX"]) == ("1", "1")
     (check,) = re.findall(r'^HEALTHCHECK .*CMD \["python", "-c", "(.+)"\]$', TEXT, re.MULTILINE)
     health = [f"{installed}/bin/python", "-c", check.replace('\\"', '"')]
     with (tmp_path / "log").open("wb") as log:

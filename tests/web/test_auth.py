@@ -54,7 +54,7 @@ async def test_only_a_users_right_password_is_admitted(authorization: str, admit
     check.close()
 
 
-@pytest.mark.parametrize("kind", ["2", "2a", "2b", "2x", "2y"])
+@pytest.mark.parametrize("kind", ["2a", "2b", "2x", "2y"])
 async def test_a_password_matches_its_hash_whatever_the_prefix(write: Callable[[str], Path], kind: str) -> None:
     hashed = HASHES["bob"].replace("$2b$", f"${kind}$")
     check = PasswordCheck(load_web_config(write(f"basic_auth_users: {{bob: {hashed}}}")).users)
