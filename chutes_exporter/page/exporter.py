@@ -259,7 +259,8 @@ class Exporter:
         # A feed that only a probe reads is reported on the probe's page.
         watched = {"", *self.settings.watched}
         states = [replace(state) for state in self.feeds.states() if state.feed.hotkey in watched]
-        return _Moment(plan, readings, snapshots, [(state, self.feeds.peek(state.feed)) for state in states], own)
+        newest = [(state, snapshots.get(state.feed) or self.feeds.peek(state.feed)) for state in states]
+        return _Moment(plan, readings, snapshots, newest, own)
 
     def _parts(self, moment: _Moment, form: Format, *, gzipped: bool) -> list[bytes]:
         plan, readings, snapshots, states, own = moment

@@ -134,9 +134,9 @@ FEED_DOUBTED = METRICS.gauge(
     "chutes_feed_doubted",
     "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more than a fifth and a second "
     "answer did not confirm it), disagrees (another endpoint names records that are missing), no_demand (every chute "
-    "reports zero), no_bounties (three or more disappeared at once), no_history (a miner lost its history). The last "
-    "good answer stays in use until its maximum age. If there is none, the doubted answer is used, and counts, ranks "
-    "and zeros are absent.",
+    "reports zero), no_bounties (all disappeared at once, and there were at least three), no_history (a miner lost its "
+    "history). The last good answer stays in use until its maximum age. If there is none, the doubted answer is used, "
+    "and counts, ranks and zeros are absent.",
     (*_FEED, "reason"),
     "exporter",
 )

@@ -182,13 +182,17 @@ async def test_a_refused_nonce_points_at_the_clock_even_if_the_answer_has_no_dat
 
 
 async def test_a_request_that_waits_too_long_for_a_connection_times_out(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(latency=60)
-    async with ChutesClient(simulator.url, total_timeout=0.3) as client:
-        results = await asyncio.gather(*(client.fetch(e.SCORES) for _ in range(12)), return_exceptions=True)
+    simulator.faults["scores"] = Fault(latency=300)
+    async with ChutesClient(simulator.url) as patient, ChutesClient(simulator.url, total_timeout=0.3) as client:
+        waiting = [asyncio.create_task(patient.fetch(e.SCORES)) for _ in range(12)]
+        await until(lambda: simulator.api.max_concurrent["scores"] == 4)
         # Other endpoints have connections of their own.
-        assert (await client.fetch(e.METAGRAPH)).count > 0
+        assert (await patient.fetch(e.METAGRAPH)).count > 0
+        assert simulator.api.max_concurrent["scores"] == 4
+        results = await asyncio.gather(*(client.fetch(e.SCORES) for _ in range(12)), return_exceptions=True)
+        for task in waiting:
+            task.cancel()
     assert {type(result) for result in results} == {TimedOutError}
-    assert simulator.api.max_concurrent["scores"] == 4
 
 
 async def test_each_request_is_signed_afresh(client: ChutesClient, clock: Clock, simulator: Simulator) -> None:
