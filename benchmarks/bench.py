@@ -53,14 +53,19 @@ LARGE_FLAGS = ("--miners", "all", "--max-series", "400000", "--collector.stats_p
 """Together, they make a page of about 200,000 series."""
 HERE = Path(__file__).parent
 _FLOOR = """
-import pathlib, sys, uvicorn
+import asyncio, pathlib, sys
 from starlette.applications import Starlette
-from starlette.responses import Response
 from starlette.routing import Route
+from chutes_exporter.config import Address
+from chutes_exporter.web.app import _PageResponse
+from chutes_exporter.web.server import open_socket, serving
 body = pathlib.Path(sys.argv[2]).read_bytes()
-async def page(_request): return Response(body, media_type="text/plain")
-app = Starlette(routes=[Route("/metrics", page)])
-uvicorn.run(app, port=int(sys.argv[1]), log_config=None, access_log=False, http="h11", lifespan="off", ws="none")
+async def page(_request): return _PageResponse([body], "text/plain")
+async def main():
+    with open_socket(Address("127.0.0.1", int(sys.argv[1]))) as opened:
+        async with serving(Starlette(routes=[Route("/metrics", page)]), [opened]):
+            await asyncio.Event().wait()
+asyncio.run(main())
 """
 _IMPORTS = "import click, httpx, prometheus_client, starlette.applications, uvicorn"
 

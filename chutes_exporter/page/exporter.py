@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from typing import Self
 
+    from prometheus_client import Metric as Family
+
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
+    from chutes_exporter.page.exposition import Part
     from chutes_exporter.page.rendering import Snapshots
-    from chutes_exporter.page.telemetry import Readings, States
+    from chutes_exporter.page.telemetry import Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +72,15 @@ class _Moment(NamedTuple):
         plan: The plan of the page.
         readings: The reading of each feed.
         snapshots: The newest answer of each feed.
-        states: The state and the newest answer of each feed that the page reports.
-        own: The state of the exporter.
+        feeds: The lines about the feeds.
+        own: Families about the exporter itself.
     """
 
     plan: Plan
     readings: Readings
     snapshots: Snapshots
-    states: States
-    own: Samples
+    feeds: list[Part]
+    own: list[Family]
 
 
 class Exporter:
@@ -160,7 +163,7 @@ class Exporter:
 
     async def warm_up(self) -> None:
         """Request each feed once, before the first scrape."""
-        await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
+        await self.feeds.read_all(self._main.feeds, self.settings.api_timeout)
 
     async def samples(self, metrics: Collection[str], *, timeout: float) -> Collected:
         """Request the data of some metrics once, and return their samples, for commands.
@@ -172,7 +175,7 @@ class Exporter:
         """
         wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
         plan = self._main.only(wanted)
-        readings = await self._read(plan, timeout)
+        readings = await self.feeds.read_all(plan.feeds, timeout)
         snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
         found: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
         failed: list[tuple[str, str]] = []
@@ -231,26 +234,22 @@ class Exporter:
         return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)
 
     async def _answer(self, plan: Plan, form: Format, timeout: float, *, gzipped: bool) -> Page:
-        readings = await self._read(plan, timeout)
+        readings = await self.feeds.read_all(plan.feeds, timeout)
         # A scraper that disconnects must not release the lock while the thread works.
         parts = await asyncio.shield(asyncio.create_task(self._render(plan, readings, form, gzipped=gzipped)))
         return Page(parts, readings)
 
-    async def _read(self, plan: Plan, timeout: float) -> Readings:
-        readings = await asyncio.gather(*(self.feeds.read(feed, timeout) for feed in plan.feeds))
-        return dict(zip(plan.feeds, readings, strict=True))
-
     async def _render(self, plan: Plan, readings: Readings, form: Format, *, gzipped: bool) -> list[bytes]:
         """Make a page, one at a time, in a thread, so that requests are answered meanwhile."""
         async with self._rendering:
-            return await asyncio.to_thread(self._parts, self._moment(plan, readings), form, gzipped=gzipped)
+            return await asyncio.to_thread(self._parts, self._moment(plan, readings, form), form, gzipped=gzipped)
 
-    def _moment(self, plan: Plan, readings: Readings) -> _Moment:
+    def _moment(self, plan: Plan, readings: Readings, form: Format) -> _Moment:
         # Another scrape may have brought newer answers since the readings, and old answers may have expired.
         snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
-        own = Samples()
         if plan.target:
-            return _Moment(plan, readings, snapshots, [], own)
+            return _Moment(plan, readings, snapshots, [], [])
+        own = Samples()
         telemetry.report_exporter(self.settings, self.client, own)
         money.report(self.settings, own)
         for key in self.settings.keys:
@@ -258,26 +257,33 @@ class Exporter:
         self._observations.collect(own)
         # A feed that only a probe reads is reported on the probe's page.
         watched = {"", *self.settings.watched}
-        states = [replace(state) for state in self.feeds.states() if state.feed.hotkey in watched]
-        newest = [(state, snapshots.get(state.feed) or self.feeds.peek(state.feed)) for state in states]
-        return _Moment(plan, readings, snapshots, newest, own)
+        states = [
+            (state, snapshots.get(state.feed) or self.feeds.peek(state.feed))
+            for state in self.feeds.states()
+            if state.feed.hotkey in watched
+        ]
+        feeds = self._renderer.own(
+            "feeds", telemetry.feed_versions(states), form, partial(telemetry.feed_families, states)
+        )
+        families = [*own.collect(), telemetry.reading_family(states)]
+        return _Moment(plan, readings, snapshots, [feeds], families)
 
     def _parts(self, moment: _Moment, form: Format, *, gzipped: bool) -> list[bytes]:
-        plan, readings, snapshots, states, own = moment
+        plan, readings, snapshots, feeds, own = moment
         made = self._renderer.render(plan, snapshots, form)
-        parts = made.parts
-        collectors = partial(telemetry.collector_families, made, readings, snapshots)
         if plan.target:
-            families = collectors()
+            parts, families = made.parts, telemetry.collector_families(made, readings, snapshots)
         else:
-            exchanges, own_part = self.telemetry.exchanges, self._renderer.own
-            parts += [
-                own_part("collectors", telemetry.collector_versions(made, readings, snapshots), form, collectors),
-                own_part("feeds", telemetry.feed_versions(states), form, partial(telemetry.feed_families, states)),
-                own_part("exchanges", (exchanges.total,), form, exchanges.registry.collect),
-            ]
-            telemetry.report_size(made, self.settings.max_series, own)
-            families = [*own.collect(), telemetry.reading_family(states), *self.telemetry.registry.collect()]
+            exchanges, max_series = self.telemetry.exchanges, self.settings.max_series
+            collectors = self._renderer.own(
+                "collectors",
+                telemetry.collector_versions(made, readings, snapshots),
+                form,
+                partial(telemetry.collector_families, made, readings, snapshots, max_series),
+            )
+            requests = self._renderer.own("exchanges", (exchanges.total,), form, exchanges.registry.collect)
+            parts = [*made.parts, collectors, *feeds, requests]
+            families = [*own, *self.telemetry.registry.collect()]
         rest = exposition.render(families, form, created=self.settings.created_timestamps)
         if form is Format.OPENMETRICS:
             rest += exposition.END_OF_OPENMETRICS

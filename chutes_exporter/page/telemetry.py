@@ -214,15 +214,21 @@ def collector_versions(rendering: Rendering, readings: Readings, snapshots: Snap
     return (rendering.cut, rendering.series, *rendering.lines.items(), *feeds)
 
 
-def collector_families(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> list[Family]:
+def collector_families(
+    rendering: Rendering, readings: Readings, snapshots: Snapshots, max_series: int | None = None
+) -> list[Family]:
     """Return the families about the collectors of a page.
 
     Args:
         rendering: The collectors' part of the page.
         readings: The reading of each feed.
         snapshots: The answers on the page.
+        max_series: Maximum series of the metrics page. None for a probe, which does not report its size.
     """
     out = Samples()
+    if max_series is not None:
+        out.add(SERIES, rendering.series)
+        out.add(SERIES_LIMIT, max_series)
     for entry, (lines, is_new) in rendering.lines.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
@@ -238,12 +244,6 @@ def collector_families(rendering: Rendering, readings: Readings, snapshots: Snap
         out.add(COLLECTOR_CUT, name in rendering.cut, name)
         out.add(COLLECTOR_OFF, is_off, name)
     return out.collect()
-
-
-def report_size(rendering: Rendering, max_series: int, out: Samples) -> None:
-    """Add the size of the metrics page."""
-    out.add(SERIES, rendering.series)
-    out.add(SERIES_LIMIT, max_series)
 
 
 def _is_fresh(reading: Reading[Any], snapshot: Snapshot[Any] | None) -> bool:
