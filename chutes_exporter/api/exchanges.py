@@ -71,8 +71,8 @@ class ExchangeCounters:
         self.registry = registry = CollectorRegistry()
         self.total = 0
         self._requests, self._bytes, self._rejected = (
-            Counter(one.name, one.help, one.labels, unit=one.unit, registry=registry)
-            for one in (REQUESTS, BYTES, REJECTED)
+            Counter(metric.name, metric.help, metric.labels, unit=metric.unit, registry=registry)
+            for metric in (REQUESTS, BYTES, REJECTED)
         )
         self._durations = Histogram(
             DURATION.name, DURATION.help, DURATION.labels, unit=DURATION.unit, buckets=_BUCKETS, registry=registry

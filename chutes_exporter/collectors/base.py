@@ -91,11 +91,11 @@ class Answers:
 
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
     """Return the first record of each identity, and count the others as duplicates."""
-    found: dict[object, R] = {}
+    first: dict[object, R] = {}
     for record in records:
-        if found.setdefault(identity(record), record) is not record:
+        if first.setdefault(identity(record), record) is not record:
             out.duplicates += 1
-    return list(found.values())
+    return list(first.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class Collector:
             scope: The miners whose data is exported.
             out: Receives the samples.
         """
-        return {hotkey: self._run(one, replace(scope, hotkey=hotkey), out) for hotkey, one in answers.items()}
+        return {hotkey: self._run(own, replace(scope, hotkey=hotkey), out) for hotkey, own in answers.items()}
 
     def _run(self, answers: Answers, scope: Scope, out: Samples) -> Outcome:
         duplicates, started, failed = out.duplicates, time.perf_counter(), False

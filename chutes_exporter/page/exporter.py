@@ -173,19 +173,23 @@ class Exporter:
                 returned too.
             timeout: Seconds to wait for the answers.
         """
-        wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
+        wanted = [
+            collector.name
+            for collector in self.collectors
+            if any(metric.name in metrics for metric in collector.metrics)
+        ]
         plan = self._main.only(wanted)
         readings = await self.feeds.read_all(plan.feeds, timeout)
         snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
-        found: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
         failed: list[tuple[str, str]] = []
         for entry in plan.entries:
             out = Samples()
             outcomes = rendering.collect(entry, snapshots, out)
             failed += [(entry.collector.name, hotkey) for hotkey, outcome in outcomes.items() if outcome.failed]
             for family in out.collect():
-                found[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]
-        return Collected(found, failed, readings)
+                samples[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]
+        return Collected(samples, failed, readings)
 
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -228,7 +232,7 @@ class Exporter:
         if target in self.settings.watched:
             return True
         wanted = collect or [name for name, on in self.settings.collectors.items() if on]
-        if not any(one.scope == "miner" and one.name in wanted for one in COLLECTORS):
+        if not any(collector.scope == "miner" and collector.name in wanted for collector in COLLECTORS):
             return False
         snapshot = (await self.feeds.read(self.settings.tuned(METAGRAPH), timeout)).snapshot
         return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)

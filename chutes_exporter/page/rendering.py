@@ -150,11 +150,11 @@ def _make(entry: Entry, snapshots: Snapshots, versions: tuple[int, ...], form: F
 
 def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, Outcome]:
     """Add the samples of all miners whose answers are known, and return the outcomes by hotkey."""
-    known = {feed: snapshot.answer for feed in entry.all_feeds if (snapshot := snapshots[feed]) is not None}
-    extra = {(feed.name, feed.hotkey): known[feed] for feed in entry.extra if feed in known}
+    received = {feed: snapshot.answer for feed in entry.all_feeds if (snapshot := snapshots[feed]) is not None}
+    extra = {(feed.name, feed.hotkey): received[feed] for feed in entry.extra if feed in received}
     answers = {
-        hotkey: Answers({feed.name: known[feed] for feed in feeds}, extra)
+        hotkey: Answers({feed.name: received[feed] for feed in feeds}, extra)
         for hotkey, feeds in entry.feeds.items()
-        if all(feed in known for feed in feeds)
+        if all(feed in received for feed in feeds)
     }
     return entry.collector.run(answers, entry.scope, out)
