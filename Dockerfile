@@ -23,9 +23,8 @@ FROM python:3.13-slim-trixie
 # The image needs no installer.
 RUN rm -rf /usr/local/lib/python3.13/site-packages/pip* /usr/local/bin/pip* /usr/local/lib/python3.13/ensurepip
 COPY --from=build /opt/chutes-exporter /opt/chutes-exporter
-# Nothing is written: the root file system can be read-only. With one arena, malloc returns more memory to the system.
+# Nothing is written: the root file system can be read-only.
 ENV PATH="/opt/chutes-exporter/bin:$PATH" \
-    MALLOC_ARENA_MAX=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MALLOC_ARENA_MAX=2

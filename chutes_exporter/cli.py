@@ -360,9 +360,7 @@ def serve(**flags: Any) -> None:
     multiple=True,
     metavar="ENDPOINT=FAULT",
     help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), chutes=cut:1000 (bytes), "
-    "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early. metrics=zero simulates a service without "
-    "its Prometheus, chutes=redis-down one without its Redis. stats=as-of:1795521600 (Unix time) freezes the "
-    "service's cache at that time.",
+    "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early.",
 )
 @_listen_address(defaults.DEMO_LISTEN_ADDRESS)
 @_web

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -49,10 +50,8 @@ MANIFEST_HEAD: Final = """\
 """
 ALERTMANAGER_HEAD: Final = """\
 # Switches on the Alertmanager of the miners' own monitoring, with the example routing. Alertmanager is off by default
-# and claims 2 Gi of storage when on. Pass this file after deploy/chutes-monitoring-values.yaml in the same command,
-# with another -f. Then pass a file of your own with these receivers, because the receivers here are placeholders:
-#
-#   prometheus: {alertmanager: {config: {receivers: [{name: phone, ...}, {name: chat, ...}, {name: digest, ...}, {name: dead-mans-switch, ...}]}}}
+# and claims 2 Gi of storage when on. Fill in the two values in a copy of this file. Pass the copy after
+# deploy/chutes-monitoring-values.yaml in the same command, with another -f.
 """
 ALERTS_HEAD: Final = """\
 # Alerts
@@ -61,7 +60,7 @@ ALERTS_HEAD: Final = """\
 
 - **critical**: earnings stop or the seat is lost, and somebody can act now.
 - **warning**: a part of the earnings is lost. Act today.
-- **info**: for a weekly digest. Most conditions that last for a day become info.
+- **info**: for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
 
 Each name links to its runbook, which says what the alert means, what to check and what to do. If Prometheus scrapes and
 evaluates rules every minute, an alert fires a few minutes after its threshold. The exporter requests instances every
@@ -166,10 +165,11 @@ def subnet_values() -> str:
 
 def alertmanager_values() -> str:
     """Make the Helm values that switch the miners' Alertmanager on."""
+    config = textwrap.indent((ROOT / "alertmanager" / "alertmanager.yml").read_text(), 6 * " ")
     return (
         MADE.format("alertmanager/alertmanager.yml")
         + ALERTMANAGER_HEAD
-        + _write({"prometheus": {"alertmanager": {"enabled": True, "config": _read("alertmanager/alertmanager.yml")}}})
+        + f"prometheus:\n  alertmanager:\n    enabled: true\n    config:\n{config}"
     )
 
 

@@ -107,7 +107,10 @@ def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> 
 
 
 def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
-    """Lay out Prometheus' configuration with the intervals and the targets of this stack."""
+    """Lay out the configurations with the intervals and the targets of this stack.
+
+    Alertmanager's receivers are not filled in, and nothing about the demo leaves this machine.
+    """
     target = directory / "prometheus"
     shutil.rmtree(target, ignore_errors=True)
     (target / "targets").mkdir(parents=True)
@@ -116,6 +119,9 @@ def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
         text = re.sub(rf"^(  {name}:) .*$", rf"\1 {interval}", text, flags=re.MULTILINE)
     (target / "prometheus.yml").write_text(text)
     shutil.copytree(ROOT / "prometheus" / "rules", target / "rules")
+    text = (ROOT / "alertmanager" / "alertmanager.yml").read_text()
+    nowhere = "global:\n  telegram_api_url: http://127.0.0.1:9\n"
+    (directory / "alertmanager.yml").write_text(text.replace("global:\n", nowhere, 1))
     for name, address in (("exporter", exporter), ("alertmanager", alertmanager)):
         (target / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n')
 
@@ -163,6 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--directory", default=ROOT / ".cache" / "stack", type=Path, metavar="PATH", help="for logs and data"
     )
+    parser.add_argument(
+        "--trouble", action="append", default=[], metavar="NAME", help="trouble of the demo's miner (repeatable)"
+    )
     chosen = parser.parse_args(arguments)
     directory: Path = chosen.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
@@ -172,10 +181,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "demo",
             f"--web.listen-address={chosen.exporter}",
             "--simulator.listen-address=127.0.0.1:0",
+            *(f"--trouble={name}" for name in chosen.trouble),
         ],
         "alertmanager": [
             "prometheus-alertmanager",
-            f"--config.file={ROOT / 'alertmanager' / 'alertmanager.yml'}",
+            f"--config.file={directory / 'alertmanager.yml'}",
             f"--storage.path={directory / 'alertmanager'}",
             f"--web.listen-address={chosen.alertmanager}",
             "--cluster.listen-address=",

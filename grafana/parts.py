@@ -1,7 +1,6 @@
 """Parts of dashboards: queries with the worlds in which they have data, panels, rows, variables and links.
 
-Several exporters can watch the same miner. A query takes the series of the exporter with the newest good answer, and
-joins with an explicit `on`.
+Several exporters can watch the same miner. A query takes the maximum over them, and joins with an explicit `on`.
 """
 
 from __future__ import annotations
@@ -36,8 +35,6 @@ EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
 """Matches the chosen exporters."""
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
-SUCCESS: Final = "chutes_feed_last_success_timestamp_seconds"
-WATCHED_SUCCESS: Final = "instance_hotkey_feed:chutes_feed_last_success:watched"
 
 PercentChange = common.PercentChangeColorMode
 """`STANDARD` where more is better, and `SAME_AS_VALUE` where 0 % is usual, which Grafana otherwise shows in red."""
@@ -67,29 +64,19 @@ def select(metric: str, *matchers: str, **where: str) -> str:
     return f"{metric}{{{', '.join((*matchers, *written))}}}"
 
 
-def of_miners(metric: str, feed: str, *labels: str, **where: str) -> str:
-    """Select a metric of the chosen miners, from the exporter with the newest answer about each.
+def of_miners(metric: str, *labels: str, **where: str) -> str:
+    """Select a metric of the chosen miners.
 
     Args:
         metric: The name.
-        feed: The feed that it comes from.
         labels: Labels that tell its series apart, besides the hotkey.
         where: See `select`.
     """
-    newest = f"topk by (hotkey) (1, {select(WATCHED_SUCCESS, EXPORTERS, feed=feed)})"
-    selected = select(metric, EXPORTERS, MINERS, **where)
-    return f"max by ({', '.join(('hotkey', *labels))}) ({selected} and on (job, instance, hotkey) {newest})"
-
-
-def of_platform(metric: str, feed: str, /, *labels: str, **where: str) -> str:
-    """Select a metric about the platform, from the exporter with the newest answer; otherwise like `of_miners`."""
-    newest = f"topk(1, {select(SUCCESS, EXPORTERS, hotkey='', feed=feed)})"
-    by = f" by ({', '.join(labels)})" if labels else ""
-    return f"max{by} ({select(metric, EXPORTERS, **where)} and on (job, instance) {newest})"
+    return f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, EXPORTERS, MINERS, **where)})"
 
 
 def of_exporters(metric: str, *labels: str, function: str = "max", **where: str) -> str:
-    """Select a metric about the chosen exporters themselves."""
+    """Select a metric about the platform, or about the chosen exporters themselves."""
     by = f" by ({', '.join(labels)})" if labels else ""
     return f"{function}{by} ({select(metric, EXPORTERS, **where)})"
 
@@ -111,7 +98,7 @@ def short(expression: str) -> str:
 
 def with_chute_name(expression: str) -> str:
     """Add the label `name` to series with a `chute_id`. A chute without a known name has the start of its id."""
-    return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"
+    return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:max"
 
 
 def top_ten_at_end(expression: str, plain: str, label: str = "hotkey", *, lowest: bool = False) -> str:
@@ -623,7 +610,7 @@ class Variable:
 
 
 _WATCHED: Final = f"max by (hotkey) ({select('chutes_miner_watched', EXPORTERS)})"
-_SHARE: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
+_SHARE: Final = f"max by (hotkey) ({select('chutes_miner_score_ratio', EXPORTERS)})"
 _SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_registered', EXPORTERS)}[1d]))"
 _CANDIDATES: Final = f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
 """All miners: first the watched ones with a score, then the others with a score, each from the best to the worst."""
@@ -643,7 +630,7 @@ VARIABLES: Final = {
     ),
     "instance": Variable(
         "Exporter",
-        "Exporters whose answers are shown. Where several watch a miner, the newest answer counts.",
+        "Exporters whose answers are shown. Where several watch a miner, nothing counts twice.",
         'label_values(chutes_exporter_build_info{cluster=~"$cluster", job=~"$job"}, instance)',
     ),
     # Without a regular expression of its own, "All" means the watched miners, even if all others are exported.
@@ -666,13 +653,13 @@ VARIABLES: Final = {
     "server": Variable(
         "Server",
         "Servers of the chosen miners.",
-        f"label_values(hotkey_server_id:chutes_server_info:newest{{{MINERS}}}, server)",
+        f"label_values(hotkey_server_id:chutes_server_info:max{{{MINERS}}}, server)",
         all_value=ANYTHING,
     ),
     "chute": Variable(
         "Chute",
         "Chutes, by name.",
-        "query_result(chute_id:chutes_chute_info:newest)",
+        "query_result(chute_id:chutes_chute_info:max)",
         all_value=ANYTHING,
         regex='/name="(?<text>[^"]+)|chute_id="(?<value>[^"]+)/g',
     ),

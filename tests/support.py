@@ -275,7 +275,7 @@ def fast_rules(directory: Path) -> list[Path]:
         for group in rules["groups"]:
             group["interval"] = "1s"
             for rule in group["rules"]:
-                rule["expr"] = re.sub(r"\b([89]|[123]\d)m\b", r"\1s", rule["expr"].replace("25m", "8m"))
+                rule["expr"] = re.sub(r"\b([89]|[123]\d)m\b", r"\1s", re.sub(r"\b25m\b", "8m", rule["expr"]))
                 if "alert" in rule:
                     rule |= {"for": "2s", "keep_firing_for": "1s"}
         path = directory / f"fast-{source.name}"

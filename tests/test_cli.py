@@ -368,7 +368,7 @@ def test_the_start_is_logged_with_the_watched_miners_and_the_collectors_that_are
 def test_without_a_hotkey_the_start_is_logged_with_the_whole_subnet() -> None:
     line = first_lines(1, *LISTEN, "--api.url", "http://127.0.0.1:9")
     assert 'watched="whole subnet"' in line
-    assert "off_without_hotkey=unique_chute_history" in line
+    assert 'off_without_hotkey="instance_gpus unique_chute_history"' in line
     assert "off_by_default=stats_per_chute" in line
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.simulator.chutes import SCALING_THRESHOLD, bounty_amount
-from chutes_exporter.simulator.hardware import DEAREST_RATE, MODELS
+from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD, bounty_amount
 from chutes_exporter.simulator.maintenance import SLOTS, is_older
 from chutes_exporter.simulator.times import (
     CACHE_PERIOD,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.instances import Gpu, Instance
+    from chutes_exporter.simulator.instances import Gpu
     from chutes_exporter.simulator.jobs import Job
     from chutes_exporter.simulator.world import Miner, Server, Work, World
 
@@ -294,15 +294,8 @@ def stats_window(work: dict[tuple[str, str], Work]) -> Row:
 
 def scores(world: World, now: float, hotkey: str | None) -> Row:
     """Return the scores, as last calculated: everybody's, or one hotkey's."""
-    raw = {
-        miner: {
-            "total_instances": float(entry.instances),
-            "bounty_score": float(entry.bounties),
-            "instance_seconds": entry.seconds,
-            "instance_compute_units": entry.units,
-        }
-        for miner, entry in world.scored(now).items()
-    }
+    names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
+    raw = {miner: dict(zip(names, astuple(entry), strict=True)) for miner, entry in world.scored(now).items()}
     shares = world.shares(now)
     if hotkey is None:
         return {"raw_values": raw, "final_scores": shares}
@@ -379,7 +372,6 @@ def bounties(world: World, now: float) -> list[Row]:
     return [
         {
             "chute_id": chute.chute_id,
-            "bounty_amount": bounty_amount(now - bounty.made_at),
             "seconds_elapsed": int(now - bounty.made_at),
             "time_remaining": round(bounty.expires_at - now),
             "created_at": bounty.made_at,
@@ -434,19 +426,13 @@ def maintenance(world: World, miner: Miner, now: float) -> Row:
 
 def tee_measurements(world: World, now: float) -> list[Row]:
     """Return the images that TEE servers can boot, for each version and model."""
-    return [
-        {"version": version, "name": f"8x{model}", "expected_gpus": [model], "gpu_count": 8}
-        for version in world.accepted_versions(now)
-        for model in _MEASURED_MODELS
-    ]
+    versions = world.accepted_versions(now)
+    return [{"version": version, "name": f"8x{model}"} for version in versions for model in _MEASURED_MODELS]
 
 
 def supported_gpus() -> Row:
     """Return the service's table of GPU models."""
-    return {
-        key: {"memory": model.memory // 2**30, "processors": model.processors, "hourly_rate": model.hourly_rate}
-        for key, model in MODELS.items()
-    }
+    return {key: {"hourly_rate": model.hourly_rate} for key, model in MODELS.items()}
 
 
 def nodes(world: World, now: float) -> Row:
@@ -461,28 +447,24 @@ def nodes(world: World, now: float) -> Row:
 
 def detailed_nodes(world: World, now: float, hotkey: str | None) -> Row:
     """Return all GPUs of every miner that has any, or of one, with their instances in any state."""
-    instances = {gpu.uuid: one for one in world.instances(now, hotkey) for gpu in one.gpus}
-    return {
-        miner.hotkey: {
-            "provisioned": [
-                {"gpu": gpu.model, "server_id": gpu.server_id, "chute": _chute_on_gpu(instances[gpu.uuid], now)}
-                for gpu in miner.gpus
-                if gpu.uuid in instances
-            ],
-            "idle": dict(Counter(gpu.model for gpu in miner.gpus if gpu.uuid not in instances)),
-        }
+    rows: Row = {
+        miner.hotkey: {"provisioned": [], "idle": Counter(gpu.model for gpu in miner.gpus)}
         for miner in world.miners
         if miner.gpus and hotkey in (None, miner.hotkey)
     }
-
-
-def _chute_on_gpu(instance: Instance, now: float) -> Row:
-    return {
-        "name": _shown_name(instance.chute),
-        "chute_id": instance.chute.chute_id,
-        "created_at": iso(instance.created_at),
-        "verified": instance.verified(now),
-        "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
-        "instance_id": instance.instance_id,
-        "bounty": instance.has_bounty(now),
-    }
+    for instance in world.instances(now, hotkey):
+        row = rows.get(instance.hotkey)
+        if row is None:
+            # Its miner has lost the seat.
+            continue
+        chute = {
+            "name": _shown_name(instance.chute),
+            "chute_id": instance.chute.chute_id,
+            "created_at": iso(instance.created_at),
+            "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
+            "instance_id": instance.instance_id,
+        }
+        for gpu in instance.gpus:
+            row["provisioned"].append({"gpu": gpu.model, "server_id": gpu.server_id, "chute": chute})
+            row["idle"][gpu.model] -= 1
+    return {key: {**row, "idle": +row["idle"]} for key, row in rows.items()}

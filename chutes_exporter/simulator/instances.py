@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.simulator.hardware import MODELS
+from chutes_exporter.simulator.chutes import MODELS
 from chutes_exporter.simulator.times import FULL_PERIOD, HOUR, MINUTE, last, last_full_run
 
 if TYPE_CHECKING:
@@ -192,9 +192,9 @@ class Instance:
         """
         if not self.activated(now):
             return []
-        starts = self._starts[1 : self._number(now) + 1]
+        starts = self._starts[: self._number(now) + 1]
         ends: list[float | None] = [*starts[1:], None if now < self.ended_at else self.ended_at]
-        return list(zip(starts, ends, self._multipliers[1:], strict=False))
+        return list(zip(starts, ends, self._multipliers, strict=False))
 
     def counts(self, now: float) -> bool:
         """Return whether it counts for the score: it was activated, and did not lose its score by its end."""

@@ -7,6 +7,7 @@ from typing import Final
 from grafana.parts import (
     EXPORTERS,
     MINER_COLUMNS,
+    MINERS,
     Board,
     Column,
     Query,
@@ -29,10 +30,13 @@ from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
 ON_SERVERS: Final = {"server": "~$server"}
 SERVER: Final = ("hotkey", "server_id", "server")
 NO_GPUS: Final = "No GPUs known. They need the miner's key and the rules; the Exporter board shows what is missing."
-STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:newest", **ON_SERVERS)
-ALL_STATE: Final = select("hotkey_gpu_id:chutes_gpu_state:newest", **ON_SERVERS)
-ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "nodes", "gpu_id", "error")
-ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "inventory", "gpu_id", "chute_id", "chute_name")
+STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:max", **ON_SERVERS)
+ALL_STATE: Final = select("hotkey_gpu_id:chutes_gpu_state:max", **ON_SERVERS)
+ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
+ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "gpu_id", "chute_id", "chute_name")
+PENDING_SERVERS: Final = of_miners("chutes_server_maintenance_pending", "server_id")
+IN_USE: Final = select("chutes_gpu_in_use", EXPORTERS, MINERS)
+IN_USE_OF_DAY: Final = f"max by (hotkey, gpu_id) (avg_over_time({IN_USE}[1d]))"
 THIS_SERVER: Final = board_link("chutes-fleet", server="${__value.raw}")
 COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
 
@@ -42,7 +46,7 @@ def _gpus(states: str, *by: str) -> str:
     return f"sum{labels} ({recorded(COUNT, state=states, **ON_SERVERS)})"
 
 
-ALL: Final = f"sum({recorded('hotkey_server_id:chutes_gpus:count', **ON_SERVERS)})"
+ALL: Final = f"sum({recorded(COUNT, **ON_SERVERS)})"
 LOST: Final = _gpus("~idle|unverified", "gpu")
 
 
@@ -54,6 +58,14 @@ def _of_gpus(query: str) -> str:
 def _of_servers(query: str) -> str:
     """Keep the chosen servers."""
     return f"{query} and on (hotkey, server_id) {recorded(COUNT, **ON_SERVERS)}"
+
+
+DCGM: Final = (
+    'avg by (hotkey, server) (max by (uuid) (label_replace(DCGM_FI_DEV_GPU_UTIL, "uuid", "$1", "UUID", "(.+)"))'
+    " * on (uuid) group_left (hotkey, server) topk by (uuid) (1,"
+    f" {recorded('hotkey_gpu_id:chutes_gpu_info:max', **ON_SERVERS)} and on (hotkey, gpu_id)"
+    " hotkey_gpu_id:chutes_gpu_state:max >= 2))"
+)
 
 
 FLEET: Final = Board(
@@ -156,11 +168,11 @@ FLEET.show(
                 )
             ),
             Query(
-                _of_servers(f"{recorded('hotkey_server_id:chutes_server_maintenance_pending:newest')} == 1"),
+                _of_servers(f"{PENDING_SERVERS} == 1"),
                 data=SICK,
             ),
             Query(
-                _of_servers(of_miners("chutes_server_upgrade_needed", "maintenance", "server_id")),
+                _of_servers(of_miners("chutes_server_upgrade_needed", "server_id")),
                 data=STOCKED,
                 sometimes=True,
             ),
@@ -169,7 +181,7 @@ FLEET.show(
                 f" * on (gpu) group_left () (24 * {of_exporters('chutes_gpu_cost_usd_per_hour', 'gpu')})",
                 data=SICK,
             ),
-            Query(_of_servers(of_miners("chutes_server_info", "servers", "server_id", "ip", "tee")), data=STOCKED),
+            Query(_of_servers(of_miners("chutes_server_info", "server_id", "ip", "tee")), data=STOCKED),
         ],
         [
             Column("server_id", ""),
@@ -221,9 +233,7 @@ FLEET.show(
         "network, a failed attestation at driver and firmware. A verified GPU is usable in spite of an error.",
         [
             Query(f"{ERRORS} * on (hotkey, gpu_id) group_left (server, gpu) ({ALL_STATE} >= bool 0)", data=SICK),
-            Query(
-                f"{recorded('hotkey_gpu_id:chutes_gpu_verified:newest')} and on (hotkey, gpu_id) {ERRORS}", data=SICK
-            ),
+            Query(f"{of_miners('chutes_gpu_verified', 'gpu_id')} and on (hotkey, gpu_id) {ERRORS}", data=SICK),
         ],
         [
             Column("server", "Server", width=130, link=THIS_SERVER),
@@ -247,11 +257,11 @@ FLEET.fold(
             Query(STATE, data=STOCKED),
             Query(_of_gpus(f"topk by (gpu_id) (1, {ALLOCATION})"), data=STOCKED),
             Query(
-                _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'nodes', 'gpu_id')}"),
+                _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}"),
                 data=STOCKED,
             ),
             Query(
-                _of_gpus(f"avg_over_time({recorded('hotkey_gpu_id:chutes_gpu_in_use:newest')}[1d])"),
+                _of_gpus(IN_USE_OF_DAY),
                 data=STOCKED,
             ),
         ],
@@ -319,10 +329,10 @@ FLEET.fold(
         "Servers",
         "Servers, those that list no GPU, and those that hold an upgrade slot of a maintenance window.",
         [
-            Query(f"sum({of_miners('chutes_fleet_servers', 'servers')})", "servers", KEYED),
-            Query(f"sum({of_miners('chutes_fleet_servers_without_gpus', 'servers')})", "without GPUs", KEYED),
+            Query(f"sum({of_miners('chutes_fleet_servers')})", "servers", KEYED),
+            Query(f"sum({of_miners('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
             Query(
-                f"sum({recorded('hotkey_server_id:chutes_server_maintenance_pending:newest')})",
+                f"sum({PENDING_SERVERS})",
                 "maintenance pending",
                 STOCKED,
             ),
@@ -341,7 +351,7 @@ FLEET.fold(
         "that are allocated and do nothing have a stuck instance.",
         [
             Query(
-                f"bottomk(10, {recorded('hotkey_server:chutes_gpus_dcgm_utilization:avg', **ON_SERVERS)})",
+                f"bottomk(10, {DCGM})",
                 "{{server}}",
                 frozenset(),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
+    EXPORTERS,
     MINER_COLUMNS,
     Board,
     Column,
@@ -12,8 +13,8 @@ from grafana.parts import (
     board_link,
     events_per_hour,
     graph,
+    of_exporters,
     of_miners,
-    of_platform,
     or_load_rules,
     recorded,
     select,
@@ -25,17 +26,25 @@ from grafana.states import FLAG, INSTANCE, ORANGE, RED
 from grafana.worlds import BUSY, FADING_KEYED, KEYED, STOCKED
 
 NONE: Final = "No instances known. They need the miner's key and the rules; the Exporter board shows what is missing."
-STATES: Final = recorded("hotkey_state:chutes_fleet_instances:newest")
-STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:newest")
-INSTANCE_INFO: Final = "hotkey_instance_id:chutes_instance_info:newest"
+STATES: Final = of_miners("chutes_fleet_instances", "state")
+STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:max")
+INSTANCE_INFO: Final = "hotkey_instance_id:chutes_instance_info:max"
 INFO: Final = recorded(INSTANCE_INFO, chute_id="~$chute")
-CREATED: Final = recorded("hotkey_instance_id:chutes_instance_created_timestamp_seconds:newest")
-TO_PURGE: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_purge:newest")
-TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:newest")
+CREATED: Final = of_miners("chutes_instance_created_timestamp_seconds", "instance_id")
+ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "instance_id")
+# 3 is the state "active".
+START: Final = f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
+TO_PURGE: Final = f"{of_miners('chutes_instance_purge_timestamp_seconds', 'instance_id')} - time()"
+TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
+
+_EFFECTIVE: Final = select("chutes_chute_effective_compute_multiplier", EXPORTERS)
+_BOUNTY: Final = select("chutes_chute_compute_multiplier_factor", EXPORTERS, factor="bounty_boost")
+TARGET: Final = f"{_EFFECTIVE} / on (job, instance, chute_id) {_BOUNTY} or {_EFFECTIVE}"
+"""The multiplier that an instance approaches, on the cheapest GPU. It is the chute's present one without the bounty."""
 
 
 def _instance(metric: str) -> str:
-    return of_miners(metric, "instances", "instance_id")
+    return of_miners(metric, "instance_id")
 
 
 def _shown(query: str) -> str:
@@ -44,7 +53,7 @@ def _shown(query: str) -> str:
 
 
 def _in(state: str) -> str:
-    return f"sum({recorded('hotkey_state:chutes_fleet_instances:newest', state=state)})"
+    return f"sum({of_miners('chutes_fleet_instances', state=state)})"
 
 
 INSTANCES: Final = Board(
@@ -58,7 +67,7 @@ INSTANCES.show(
     stat_panel(
         "Active",
         "Instances that serve requests and earn. If their number falls, the Fleet board shows which GPUs are free.",
-        [Query(or_load_rules(_in("active")), "instances", KEYED)],
+        [Query(_in("active"), "instances", KEYED)],
         decimals=0,
         empty="no instances known",
         trend=True,
@@ -68,7 +77,7 @@ INSTANCES.show(
         "Starting",
         "Instances that hold GPUs and were never active. Some minutes are normal. After half an hour, an instance is "
         "probably stuck.",
-        [Query(or_load_rules(_in("starting")), "instances", KEYED)],
+        [Query(_in("starting"), "instances", KEYED)],
         decimals=0,
         empty="no instances known",
         trend=True,
@@ -78,7 +87,7 @@ INSTANCES.show(
         "Disabled",
         "Instances that were active and that their miner disabled. They serve no requests, and keep earning until "
         "they are deleted.",
-        [Query(or_load_rules(_in("disabled")), "instances", KEYED)],
+        [Query(_in("disabled"), "instances", KEYED)],
         decimals=0,
         empty="no instances known",
         trend=True,
@@ -96,8 +105,8 @@ INSTANCES.show(
     stat_panel(
         "Purge",
         "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
-        "after its verification. Read its log, or delete it to free its GPUs.",
-        [Query(or_load_rules(f"min({TO_PURGE})"), "next in", STOCKED, sometimes=True)],
+        "after its verification if that is earlier. Read its log, or delete it to free its GPUs.",
+        [Query(f"min({TO_PURGE})", "next in", STOCKED, sometimes=True)],
         unit="s",
         decimals=1,
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
@@ -110,27 +119,34 @@ INSTANCES.show(
         "hours after the activation, the multiplier approaches its target, which is the multiplier of the cheapest "
         "GPU.",
         [
-            Query(f"{STATE} * on (hotkey, instance_id) group_left (chute_id) {INFO}", data=STOCKED),
-            Query(short(f"{INFO} * on (chute_id) group_left (name) chute_id:chutes_chute_info:newest"), data=STOCKED),
+            Query(f"{STATE} + on (hotkey, instance_id) group_left (chute_id) 0 * {INFO}", data=STOCKED),
+            Query(short(INFO), data=STOCKED),
             Query(
-                f"{INFO} * on (chute_id) group_left () {of_platform('chutes_chute_gpus', 'chutes', 'chute_id')}",
+                f"0 * {INFO} + on (chute_id) group_left () {of_exporters('chutes_chute_gpus', 'chute_id')}",
                 data=STOCKED,
             ),
             Query(_shown(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}"), data=STOCKED),
             Query(_shown(_instance("chutes_instance_compute_multiplier")), data=STOCKED),
             Query(
-                f"{INFO} * on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:target", data=STOCKED
+                f"0 * {INFO} + on (chute_id) group_left () max by (chute_id) ({TARGET})",
+                data=STOCKED,
             ),
             Query(_shown(TO_SECURED), data=STOCKED, sometimes=True),
             Query(_shown(TO_PURGE), data=STOCKED, sometimes=True),
             Query(_shown(f"{_instance('chutes_instance_outdated')} == 1"), data=STOCKED, sometimes=True),
             Query(_shown(f"{_instance('chutes_instance_stop_billing_timestamp_seconds')} - time()"), data=STOCKED),
-            Query(_shown(f"time() - {_instance('chutes_instance_last_verified_timestamp_seconds')}"), data=STOCKED),
         ],
         [
             Column("A", "State", states=INSTANCE, width=90),
             Column("chute_id", ""),
-            Column("name", "Chute", width=245, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+            Column("name", "Chute", width=200, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+            Column(
+                "server",
+                "Server",
+                width=100,
+                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
+            ),
+            Column("gpu", "Model", width=80),
             Column("C", "GPUs", "none", 0, width=60),
             Column("D", "Age", "s", 1, width=90),
             Column("E", "Multiplier", "none", 2, width=85),
@@ -141,7 +157,6 @@ INSTANCES.show(
             ),
             Column("I", "Outdated", states=FLAG, width=80),
             Column("J", "Ends in", "s", 1, width=85),
-            Column("K", "Last check", "s", 1, width=90),
             *MINER_COLUMNS,
             Column("instance_id", "Id", width=315),
         ],
@@ -196,8 +211,8 @@ INSTANCES.fold(
         "Time that the present instances took to become active. If it grows, look at image pulls, disks and the "
         "network.",
         [
-            Query(f"avg({recorded('hotkey_instance_id:chutes_instance_start_seconds:newest')})", "mean", STOCKED),
-            Query(f"max({recorded('hotkey_instance_id:chutes_instance_start_seconds:newest')})", "longest", STOCKED),
+            Query(f"avg({START})", "mean", STOCKED),
+            Query(f"max({START})", "longest", STOCKED),
         ],
         unit="s",
         decimals=0,
@@ -209,7 +224,7 @@ INSTANCES.fold(
         "included.",
         [
             Query(
-                f"sum({of_miners('chutes_miner_active_compute_multiplier', 'active_instances')})",
+                f"sum({of_miners('chutes_miner_active_compute_multiplier')})",
                 "chosen miners",
                 KEYED,
             )
@@ -222,7 +237,7 @@ INSTANCES.fold(
         "Active instances in the platform's list, which has only verified ones, and in the miners' own lists. The "
         "exporter requests the lists at different times, so they differ for some minutes after a change.",
         [
-            Query(f"sum({of_miners('chutes_miner_active_instances', 'active_instances')})", "platform's list", KEYED),
+            Query(f"sum({of_miners('chutes_miner_active_instances')})", "platform's list", KEYED),
             Query(_in("active"), "own lists", KEYED),
         ],
         unit="none",
@@ -233,43 +248,11 @@ INSTANCES.fold(
         "GPUs that were active at each full hour, the GPUs of distinct chutes, and the average of 7 days. Public "
         "instances count once they are an hour old.",
         [
-            Query(f"sum({of_miners('chutes_miner_active_gpus', 'unique_chute_history')})", "active", BUSY),
-            Query(
-                f"sum({of_miners('chutes_miner_unique_chute_gpus', 'unique_chute_history')})", "distinct chutes", BUSY
-            ),
-            Query(
-                f"sum({of_miners('chutes_miner_average_active_gpus', 'unique_chute_history')})", "7-day average", BUSY
-            ),
+            Query(f"sum({of_miners('chutes_miner_active_gpus')})", "active", BUSY),
+            Query(f"sum({of_miners('chutes_miner_unique_chute_gpus')})", "distinct chutes", BUSY),
+            Query(f"sum({of_miners('chutes_miner_average_active_gpus')})", "7-day average", BUSY),
         ],
         unit="none",
         decimals=0,
-    ),
-)
-
-INSTANCES.fold(
-    "Private gate",
-    table_panel(
-        "Private gate",
-        "Launching private chutes needs 4 active public instances with 12 GPUs, an activation 3 days ago, and 16 "
-        "active GPUs on average over 7 days; or one active TEE instance instead.",
-        [
-            Query(short(of_miners("chutes_miner_private_gate_instances", "instances")), data=KEYED),
-            Query(of_miners("chutes_miner_private_gate_gpus", "instances"), data=KEYED),
-            Query(
-                "time() - " + of_miners("chutes_miner_private_gate_oldest_activation_timestamp_seconds", "instances"),
-                data=STOCKED,
-            ),
-            Query(of_miners("chutes_miner_average_active_gpus", "unique_chute_history"), data=BUSY),
-        ],
-        [
-            *MINER_COLUMNS,
-            Column("A", "Public instances (4)", "none", 0, width=165),
-            Column("B", "Their GPUs (12)", "none", 0, width=140),
-            Column("C", "Oldest activation (3 days)", "s", 1, width=200),
-            Column("D", "GPUs, 7-day average (16)", "none", 1, width=200),
-        ],
-        empty="Nothing known. It needs the miner's key.",
-        sort=("Miner", False),
-        size=(24, 6),
     ),
 )

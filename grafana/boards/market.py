@@ -11,8 +11,8 @@ from grafana.parts import (
     Query,
     board_link,
     graph,
+    of_exporters,
     of_miners,
-    of_platform,
     or_load_rules,
     recorded,
     select,
@@ -26,9 +26,9 @@ from grafana.worlds import KEYED, SICK, STOCKED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
 NO_KEY: Final = "Nothing known. It needs the miner's key; the Exporter board shows what is missing."
-RUNNABLE_RULE: Final = "hotkey_gpu_chute_id:chutes_chute_units_per_gpu_second:runnable"
-RUNNABLE: Final = recorded(RUNNABLE_RULE, **ON_CHUTES)
-PAY: Final = "chute_id:chutes_chute_units_per_gpu_second:newest"
+LAUNCH: Final = of_miners("chutes_launch_units_per_gpu_second", "gpu", "chute_id", **ON_CHUTES)
+REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
+PAY: Final = "chute_id:chutes_chute_units_per_gpu_second:max"
 CHUTE: Final = (
     Column("chute_id", ""),
     Column("name", "Chute", width=250, link=board_link("chutes-instances", chute="${__data.fields.chute_id}")),
@@ -37,18 +37,13 @@ CHUTE: Final = (
 NONE_RUNNABLE: Final = "No chute can run on idle GPUs now, if the number of idle GPUs above is known"
 
 
-def _chute(metric: str, feed: str, **where: str) -> str:
-    return of_platform(metric, feed, "chute_id", **where, **ON_CHUTES)
+def _chute(metric: str, **where: str) -> str:
+    return of_exporters(metric, "chute_id", **where, **ON_CHUTES)
 
 
-def _utilization(metric: str, window: str) -> str:
-    return _chute(metric, "utilization", window=window)
-
-
-def _runnable(query: str) -> str:
-    """Return a value of the chutes that can run on idle GPUs now, for each of the GPU models."""
-    runnable = recorded(RUNNABLE_RULE)
-    return f"0 * {runnable} + on (chute_id) group_left () ({query})"
+def _launch(query: str) -> str:
+    """Return a value of the chutes that the miners can launch now, for each of the idle GPU models."""
+    return f"0 * {LAUNCH} + on (chute_id) group_left () ({query})"
 
 
 MARKET: Final = Board(
@@ -74,7 +69,7 @@ MARKET.show(
         "Chutes that can still get active instances. The service refuses launches of all others with 423.",
         [
             Query(
-                or_load_rules(f"sum({select('chute_id:chutes_chute_scale_allowance:newest', **ON_CHUTES)} > bool 0)"),
+                f"sum({_chute('chutes_chute_scale_allowance')} > bool 0)",
                 "chutes",
                 step="15m",
             )
@@ -88,7 +83,7 @@ MARKET.show(
         "Bounties",
         "Chutes with a bounty. It multiplies what the first instance that becomes active earns, by 1.1 when new and "
         "up to 1.5 after 3 hours.",
-        [Query(of_platform("chutes_feed_records", "bounties", feed="bounties"), "open")],
+        [Query(of_exporters("chutes_feed_records", feed="bounties"), "open")],
         decimals=0,
         empty="no data",
         trend=True,
@@ -98,7 +93,7 @@ MARKET.show(
         "Autoscaler",
         "Time since the service's autoscaler ran. If it stops, targets, allowances and utilisation on this board are "
         "old.",
-        [Query(f"time() - {of_platform('chutes_autoscaler_timestamp_seconds', 'utilization')}", "last run")],
+        [Query(f"time() - {of_exporters('chutes_autoscaler_timestamp_seconds')}", "last run")],
         unit="s",
         decimals=1,
         thresholds=[(3600, ORANGE)],
@@ -109,7 +104,7 @@ MARKET.show(
     stat_panel(
         "Jobs",
         "Jobs of the platform that no miner has claimed. The row of jobs below lists them.",
-        [Query(of_platform("chutes_jobs_waiting", "jobs"), "waiting", KEYED)],
+        [Query(of_exporters("chutes_jobs_waiting"), "waiting", KEYED)],
         decimals=0,
         empty="needs a key",
         trend=True,
@@ -117,21 +112,20 @@ MARKET.show(
     ),
     table_panel(
         "Chutes for idle GPUs",
-        "Chutes that each idle GPU model can run now, by compute units per GPU-second; chutes-exporter advise prints "
-        "the same. Excluded are chutes that are disabled, have no allowance, are in a cooldown, need too many GPUs, "
-        "or need TEE or the private gate that the miner lacks.",
+        "Chutes that each idle GPU model can launch now, by compute units per GPU-second; chutes-exporter advise "
+        'prints the same. The row "Refused chutes" counts the others by the reason.',
         [
-            Query(short(with_chute_name(RUNNABLE)), data=SICK),
-            Query(_runnable(_utilization("chutes_chute_recent_utilization_ratio", "15m")), data=SICK),
-            Query(_runnable(_utilization("chutes_chute_rate_limited_ratio", "15m")), data=SICK),
-            Query(_runnable(_chute("chutes_chute_scale_allowance", "utilization")), data=SICK),
-            Query(_runnable(_chute("chutes_chute_starting_instances", "utilization")), data=SICK),
-            Query(_runnable(_chute("chutes_bounty_boost_ratio", "bounties")), data=SICK),
+            Query(short(with_chute_name(LAUNCH)), data=SICK),
+            Query(_launch(_chute("chutes_chute_recent_utilization_ratio", window="15m")), data=SICK),
+            Query(_launch(_chute("chutes_chute_rate_limited_ratio", window="15m")), data=SICK),
+            Query(_launch(_chute("chutes_chute_scale_allowance")), data=SICK),
+            Query(_launch(_chute("chutes_chute_starting_instances")), data=SICK),
+            Query(_launch(_chute("chutes_bounty_boost_ratio")), data=SICK),
             Query(
-                _runnable(f"{_chute('chutes_bounty_expires_timestamp_seconds', 'bounties')} - time()"),
+                _launch(f"{_chute('chutes_bounty_expires_timestamp_seconds')} - time()"),
                 data=SICK,
             ),
-            Query(_runnable(_chute("chutes_chute_gpus", "chutes")), data=SICK),
+            Query(_launch(_chute("chutes_chute_gpus")), data=SICK),
         ],
         [
             *CHUTE,
@@ -155,16 +149,16 @@ MARKET.show(
         "Each chute with its demand and supply, the busiest first. A high rate-limited share means that demand is not "
         "served. With an allowance, you can serve it.",
         [
-            Query(with_chute_name(_utilization("chutes_chute_recent_utilization_ratio", "15m"))),
-            Query(_utilization("chutes_chute_recent_utilization_ratio", "1h")),
-            Query(_utilization("chutes_chute_rate_limited_ratio", "15m")),
-            Query(_chute("chutes_chute_scale_allowance", "utilization")),
-            Query(_chute("chutes_chute_target_instances", "utilization")),
-            Query(_chute("chutes_chute_instances", "metrics")),
-            Query(_chute("chutes_chute_starting_instances", "utilization")),
-            Query(f"{PAY} and on (chute_id) {_chute('chutes_chute_info', 'chutes')}", data=KEYED),
-            Query(f"{_chute('chutes_bounty_expires_timestamp_seconds', 'bounties')} - time()"),
-            Query(_chute("chutes_chute_window_invocations", "metrics", window="1h")),
+            Query(with_chute_name(_chute("chutes_chute_recent_utilization_ratio", window="15m"))),
+            Query(_chute("chutes_chute_recent_utilization_ratio", window="1h")),
+            Query(_chute("chutes_chute_rate_limited_ratio", window="15m")),
+            Query(_chute("chutes_chute_scale_allowance")),
+            Query(_chute("chutes_chute_target_instances")),
+            Query(_chute("chutes_chute_instances")),
+            Query(_chute("chutes_chute_starting_instances")),
+            Query(f"{PAY} and on (chute_id) {_chute('chutes_chute_info')}", data=KEYED),
+            Query(f"{_chute('chutes_bounty_expires_timestamp_seconds')} - time()"),
+            Query(_chute("chutes_chute_window_invocations", window="1h")),
         ],
         [
             *CHUTE,
@@ -189,12 +183,12 @@ MARKET.show(
         "were busy. Refusals are unmet demand.",
         [
             Query(
-                f"sum({select('chute_id:chutes_chute_window_invocations:newest', **ON_CHUTES)})",
+                f"sum({_chute('chutes_chute_window_invocations', window='1h')})",
                 "completed",
                 step="30m",
             ),
             Query(
-                f"sum({select('chute_id:chutes_chute_window_rate_limits:newest', **ON_CHUTES)})",
+                f"sum({_chute('chutes_chute_window_rate_limits', window='1h')})",
                 "rate limited",
                 step="30m",
             ),
@@ -208,7 +202,7 @@ MARKET.show(
             Query(
                 # Only the ten are joined with their names, once.
                 f"{select(PAY, **ON_CHUTES)} * on (chute_id) group_left (name)"
-                " (chute_id:chutes_chute_info:newest @ end() and on (chute_id)"
+                " (chute_id:chutes_chute_info:max @ end() and on (chute_id)"
                 f" topk(10, {select(PAY, **ON_CHUTES)} @ end()))",
                 "{{name}}",
                 KEYED,
@@ -222,15 +216,34 @@ MARKET.show(
 )
 
 MARKET.fold(
+    "Refused chutes",
+    table_panel(
+        "Refused chutes",
+        "Chutes of each idle model that the miner cannot launch now, by the first reason. docs/advise.md explains the "
+        "reasons.",
+        [Query(short(REFUSED), data=SICK)],
+        [
+            Column("gpu", "Idle model", width=100),
+            Column("reason", "Reason", width=250),
+            Column("Value", "Chutes", "none", 0, width=90),
+            *MINER_COLUMNS,
+        ],
+        empty="No chute is refused, or no GPU is idle",
+        sort=("Chutes", True),
+        size=(24, 6),
+    ),
+)
+
+MARKET.fold(
     "Bounties and boosts",
     table_panel(
         "Bounties",
         "Open bounties with the factor that they give now and their time left. The first instance that becomes "
         "active takes it.",
         [
-            Query(with_chute_name(_chute("chutes_bounty_boost_ratio", "bounties"))),
-            Query(f"{_chute('chutes_bounty_expires_timestamp_seconds', 'bounties')} - time()"),
-            Query(f"time() - {_chute('chutes_bounty_created_timestamp_seconds', 'bounties')}"),
+            Query(with_chute_name(_chute("chutes_bounty_boost_ratio"))),
+            Query(f"{_chute('chutes_bounty_expires_timestamp_seconds')} - time()"),
+            Query(f"time() - {_chute('chutes_bounty_created_timestamp_seconds')}"),
         ],
         [
             *CHUTE,
@@ -249,9 +262,8 @@ MARKET.fold(
         [
             Query(
                 with_chute_name(
-                    of_platform(
+                    of_exporters(
                         "chutes_chute_compute_multiplier_factor",
-                        "chutes",
                         "chute_id",
                         "factor",
                         factor="!base",
@@ -280,19 +292,17 @@ MARKET.fold(
         "How each chute scales, how many requests it takes at once, what users pay, and when an idle private "
         "instance is shut down. Miners do not receive the price that users pay.",
         [
-            Query(
-                of_platform("chutes_chute_info", "chutes", "chute_id", "name", "tee", "public", "disabled"), data=KEYED
-            ),
-            Query(_chute("chutes_chute_gpus", "chutes"), data=KEYED),
-            Query(_chute("chutes_chute_min_vram_bytes", "chutes"), data=KEYED),
-            Query(_chute("chutes_chute_max_instances", "chutes"), data=KEYED),
-            Query(_chute("chutes_chute_concurrency", "chutes"), data=KEYED),
-            Query(_chute("chutes_chute_scaling_threshold_ratio", "chutes"), data=KEYED),
-            Query(_chute("chutes_chute_shutdown_after_seconds", "chutes"), data=KEYED),
-            Query(_chute("chutes_chute_compute_multiplier", "metrics")),
-            Query(f"3600 * {_chute('chutes_chute_price_usd_per_second', 'metrics')}"),
-            Query(_chute("chutes_chute_window_usage_usd", "metrics", window="1h")),
-            Query(_chute("chutes_chute_discount_ratio", "chutes"), data=KEYED),
+            Query(of_exporters("chutes_chute_info", "chute_id", "name", "tee", "public", "disabled"), data=KEYED),
+            Query(_chute("chutes_chute_gpus"), data=KEYED),
+            Query(_chute("chutes_chute_min_vram_bytes"), data=KEYED, sometimes=True),
+            Query(_chute("chutes_chute_max_instances"), data=KEYED),
+            Query(_chute("chutes_chute_concurrency"), data=KEYED),
+            Query(_chute("chutes_chute_scaling_threshold_ratio"), data=KEYED),
+            Query(_chute("chutes_chute_shutdown_after_seconds"), data=KEYED),
+            Query(_chute("chutes_chute_compute_multiplier")),
+            Query(f"3600 * {_chute('chutes_chute_price_usd_per_second')}"),
+            Query(_chute("chutes_chute_window_usage_usd", window="1h")),
+            Query(_chute("chutes_chute_discount_ratio"), data=KEYED),
         ],
         [
             *CHUTE,
@@ -324,12 +334,12 @@ MARKET.fold(
         "miners at most.",
         [
             Query(
-                with_chute_name(of_platform("chutes_job_info", "jobs", "job_id", "chute_id", "method")),
+                with_chute_name(of_exporters("chutes_job_info", "job_id", "chute_id", "method")),
                 data=KEYED,
             ),
-            Query(f"time() - {of_platform('chutes_job_created_timestamp_seconds', 'jobs', 'job_id')}", data=KEYED),
-            Query(of_platform("chutes_job_compute_multiplier", "jobs", "job_id"), data=KEYED),
-            Query(of_platform("chutes_job_tries", "jobs", "job_id"), data=KEYED),
+            Query(f"time() - {of_exporters('chutes_job_created_timestamp_seconds', 'job_id')}", data=KEYED),
+            Query(of_exporters("chutes_job_compute_multiplier", "job_id"), data=KEYED),
+            Query(of_exporters("chutes_job_tries", "job_id"), data=KEYED),
         ],
         [
             *CHUTE,
@@ -348,7 +358,7 @@ MARKET.fold(
         "Jobs that no miner has claimed. If their number grows, no miner has the GPUs that they need, or launches "
         "fail.",
         [
-            Query(of_platform("chutes_jobs_available", "jobs", "method"), "{{method}}", KEYED),
+            Query(of_exporters("chutes_jobs_available", "method"), "{{method}}", KEYED),
         ],
         unit="none",
         decimals=0,
@@ -361,8 +371,8 @@ MARKET.fold(
         "Waiting jobs for which a miner requested a launch token, and stuck jobs, which are unfinished but have no "
         "instance. Release stuck jobs with chutes-exporter release-job.",
         [
-            Query(short(of_miners("chutes_jobs_tried", "jobs")), data=KEYED),
-            Query(of_miners("chutes_jobs_stuck", "jobs"), data=KEYED),
+            Query(short(of_miners("chutes_jobs_tried")), data=KEYED),
+            Query(of_miners("chutes_jobs_stuck"), data=KEYED),
         ],
         [
             *MINER_COLUMNS,
@@ -376,7 +386,7 @@ MARKET.fold(
     graph(
         "Images by status",
         "Images of the platform by build status. If many wait or fail, new versions of chutes may not start.",
-        [Query(of_platform("chutes_images", "images", "status"), "{{status}}", KEYED - SICK)],
+        [Query(of_exporters("chutes_images", "status"), "{{status}}", KEYED - SICK)],
         unit="none",
         decimals=0,
         states=IMAGE,

@@ -10,7 +10,9 @@ import yaml
 
 from grafana.parts import (
     ALERTS,
+    EXPORTERS,
     MINER_COLUMNS,
+    MINERS,
     Board,
     Column,
     PercentChange,
@@ -18,6 +20,7 @@ from grafana.parts import (
     board_link,
     events_per_hour,
     graph,
+    of_exporters,
     of_miners,
     or_load_rules,
     recorded,
@@ -35,14 +38,14 @@ RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/d
 ALERT_LABELS: Final = "alertname, severity, hotkey, server, gpu, feed"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
 
-SHARE: Final = recorded("hotkey:chutes_miner_score_ratio:newest")
-HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:newest")
-RANK: Final = recorded("hotkey:chutes_miner_score_rank:newest")
-
-
-BEHIND: Final = recorded("hotkey:chutes_miner_seats_behind:newest")
+SHARE: Final = of_miners("chutes_miner_score_ratio")
+HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
+RANK: Final = of_miners("chutes_miner_score_rank")
+BEHIND: Final = of_miners("chutes_miner_seats_behind")
+REGISTRATION: Final = of_miners("chutes_miner_registered")
 _UNITS: Final = {"alpha": "alpha", "dollars": "usd"}
-VERIFIED: Final = recorded("hotkey_gpu_id:chutes_gpu_verified:newest")
+VERIFIED: Final = of_miners("chutes_gpu_verified", "gpu_id")
+VERIFIED_BEFORE: Final = f"max by (hotkey, gpu_id) ({select('chutes_gpu_verified', EXPORTERS, MINERS)} offset 1h)"
 COSTS: Final = tuple(
     State(f"{rule['alert']} {rule['labels']['severity']}", rule["annotations"]["cost"])
     for group in yaml.safe_load(ALERT_RULES.read_text())["groups"]
@@ -111,7 +114,7 @@ OVERVIEW.show(
         "Score",
         "Share of all scores: the compute units of the past day. Weights, and then the incentive, follow it within 1 "
         "to 3 hours. The small number is the change over the time range.",
-        [Query(or_load_rules(f"sum({SHARE})"), "share", BUSY)],
+        [Query(f"sum({SHARE})", "share", BUSY)],
         unit="percentunit",
         decimals=2,
         empty="no score",
@@ -135,7 +138,7 @@ OVERVIEW.show(
         "Rank by score among all miners; 1 is the best. With several miners, it is the rank of the best one. If the "
         "rank gets worse while the share stays the same, other miners grow. The small number is the change over the "
         "time range.",
-        [Query(or_load_rules(f"min({RANK})"), "by score", BUSY)],
+        [Query(f"min({RANK})", "by score", BUSY)],
         decimals=0,
         empty="no score",
         trend=True,
@@ -169,7 +172,7 @@ OVERVIEW.show(
         "The watched miners with the gravest alert of each, the gravest first. A click on a miner selects it. A click "
         "on its problem opens the runbook. A click on its idle or unverified GPUs opens the Fleet board.",
         [
-            Query(short(f"{recorded('hotkey:chutes_miner_registered:newest')}")),
+            Query(short(REGISTRATION)),
             Query(SHARE, data=BUSY),
             Query(HEADING),
             Query(RANK, data=BUSY),
@@ -179,7 +182,7 @@ OVERVIEW.show(
             Query(_gpus("unverified"), data=STOCKED),
             Query(
                 f"bottomk by (hotkey) (1, min by (hotkey, alertname) ({recorded('alert:chutes_alerts:severity')}) < 2)"
-                f" or on (hotkey) 0 * {recorded('hotkey:chutes_miner_registered:newest')} + {NO_PROBLEM.value}",
+                f" or on (hotkey) 0 * {REGISTRATION} + {NO_PROBLEM.value}",
                 data=ALL,
             ),
         ],
@@ -261,7 +264,12 @@ OVERVIEW.show(
         [
             Query(events_per_hour("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
             Query(events_per_hour("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
-            Query(f"sum({recorded('hotkey:chutes_gpus_verified:count1h')})", "verified", STOCKED, step="1h"),
+            Query(
+                f"sum(clamp_min({VERIFIED} - on (hotkey, gpu_id) {VERIFIED_BEFORE}, 0))",
+                "verified",
+                STOCKED,
+                step="1h",
+            ),
             Query(
                 events_per_hour("chutes_observed_gpu_verification_failures_total"),
                 "failed verification",
@@ -301,12 +309,13 @@ OVERVIEW.fold(
         "about to change.",
         [
             Query(
-                f"min({of_miners('chutes_miner_score_next_better_ratio', 'scores')} - on (hotkey) {SHARE})",
+                f"min({of_miners('chutes_miner_score_next_better_ratio')} - on (hotkey) {SHARE})",
                 "to the next better",
-                BUSY - SICK,
+                BUSY,
+                sometimes=True,
             ),
             Query(
-                f"min({SHARE} - on (hotkey) {of_miners('chutes_miner_score_next_worse_ratio', 'scores')})",
+                f"min({SHARE} - on (hotkey) {of_miners('chutes_miner_score_next_worse_ratio')})",
                 "lead over the next worse",
                 BUSY,
             ),
@@ -320,7 +329,7 @@ OVERVIEW.fold(
         "because weights are set once an hour and the chain applies them at its next epoch.",
         [
             Query(f"min({RANK})", "by score", BUSY),
-            Query(f"min({of_miners('chutes_miner_incentive_rank', 'metagraph')})", "by incentive"),
+            Query(f"min({of_miners('chutes_miner_incentive_rank')})", "by incentive"),
         ],
         unit="none",
         decimals=0,
@@ -330,7 +339,11 @@ OVERVIEW.fold(
         "Share of all miners' compute units in the past hour, day and week. If the hour is below the day, it means "
         "that the score is about to fall.",
         [
-            Query(f"sum({recorded('hotkey_window:chutes_miner_window_compute_units:ratio', window=window)})", name)
+            Query(
+                f"sum({of_miners('chutes_miner_window_compute_units', window=window)}) / on () "
+                + of_exporters("chutes_platform_window_compute_units", window=window),
+                name,
+            )
             for window, name in (("1h", "past hour"), ("1d", "past day"), ("7d", "past week"))
         ],
         unit="percentunit",
@@ -341,9 +354,9 @@ OVERVIEW.fold(
         "Instances that count for the score of the past day, and those of the past hour. Many instances with little "
         "work mean that instances do not stay up.",
         [
-            Query(f"sum({of_miners('chutes_miner_window_instances', 'stats', window='1h')})", "past hour"),
-            Query(f"sum({of_miners('chutes_miner_score_instances', 'scores')})", "past day", BUSY),
-            Query(f"sum({of_miners('chutes_miner_score_bounties', 'scores')})", "with a bounty, past day", BUSY),
+            Query(f"sum({of_miners('chutes_miner_window_instances', window='1h')})", "past hour"),
+            Query(f"sum({of_miners('chutes_miner_score_instances')})", "past day", BUSY),
+            Query(f"sum({of_miners('chutes_miner_score_bounties')})", "with a bounty, past day", BUSY),
         ],
         unit="none",
         decimals=0,
@@ -365,8 +378,8 @@ OVERVIEW.fold(
         "Share of the incentive of all seats, and the chain's consensus about the miner, as sums over the chosen "
         "miners. Both change with the chain's epochs, about every 72 minutes.",
         [
-            Query(f"sum({of_miners('chutes_miner_incentive_ratio', 'metagraph')})", "incentive"),
-            Query(f"sum({of_miners('chutes_miner_consensus_ratio', 'metagraph')})", "consensus"),
+            Query(f"sum({of_miners('chutes_miner_incentive_ratio')})", "incentive"),
+            Query(f"sum({of_miners('chutes_miner_consensus_ratio')})", "consensus"),
         ],
         unit="percentunit",
         decimals=2,
@@ -380,9 +393,9 @@ OVERVIEW.fold(
         "Estimates in US dollars a day: incentive share x daily emission x price of alpha, the cost of all GPUs, and "
         "the difference. docs/money.md explains their error.",
         [
-            Query(f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:newest')})", "earnings", SICK),
+            Query(f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})", "earnings", SICK),
             Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", SICK),
-            Query(f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:newest')})", "profit", SICK),
+            Query(f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:max')})", "profit", SICK),
             Query(f"sum({recorded('hotkey:chutes_fleet_cost_usd:sum1d')})", "cost of GPUs, past day", NEEDS_A_DAY),
         ],
         unit="currencyUSD",
@@ -403,7 +416,7 @@ OVERVIEW.fold(
             ("dollars", "US dollars", "currencyUSD", "--subnet.daily-emission and --alpha.price"),
         )
         for by, what, name in (
-            ("by miner", "each miner", f"hotkey:chutes_miner_estimated_{_UNITS[money]}_per_day:newest"),
+            ("by miner", "each miner", f"hotkey:chutes_miner_estimated_{_UNITS[money]}_per_day:max"),
             (
                 "by earning GPU",
                 "each GPU that earned in the past day",
@@ -423,15 +436,13 @@ OVERVIEW.fold(
             Query(
                 with_chute_name(
                     "sum by (chute_id) ("
-                    + of_miners("chutes_miner_chute_window_compute_units", "stats_per_chute", "chute_id", window="1d")
+                    + of_miners("chutes_miner_chute_window_compute_units", "chute_id", window="1d")
                     + ")"
                 ),
                 data=BUSY,
             ),
             *(
-                Query(
-                    f"sum by (chute_id) ({of_miners(metric, 'stats_per_chute', 'chute_id', window=window)})", data=BUSY
-                )
+                Query(f"sum by (chute_id) ({of_miners(metric, 'chute_id', window=window)})", data=BUSY)
                 for metric, window in (
                     ("chutes_miner_chute_window_compute_units", "1h"),
                     ("chutes_miner_chute_window_compute_seconds", "1d"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
+    EXPORTERS,
     HOTKEY_WIDTH,
     Board,
     Column,
     Query,
     board_link,
     graph,
-    of_platform,
-    or_load_rules,
+    of_exporters,
     select,
     short,
     stat_panel,
@@ -20,14 +20,19 @@ from grafana.parts import (
     top_ten_at_end,
 )
 from grafana.states import BLACKLISTED
-from grafana.worlds import KEYED, LIVE, NEEDS_A_DAY
+from grafana.worlds import KEYED, LIVE, SICK
 
 CHOSEN: Final = {"hotkey": "$miner"}
-RATIO: Final = "subnet_hotkey:chutes_miner_score_ratio:newest"
-RANK: Final = "subnet_hotkey:chutes_miner_score_rank:newest"
-NEIGHBOURS: Final = f"abs({RANK} - scalar({select(RANK, **CHOSEN)})) <= 5"
-SEATS: Final = "subnet_hotkey:chutes_miner_info:newest"
-TAKEN: Final = "subnet:chutes_metagraph_miners:newest"
+RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
+RANK: Final = of_exporters("chutes_miner_score_rank", "hotkey")
+MY_RATIO: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
+MY_RANK: Final = of_exporters("chutes_miner_score_rank", **CHOSEN)
+NEIGHBOURS: Final = f"abs({RANK} - scalar({MY_RANK})) <= 5"
+ALL_EXPORTED: Final = f"and on () count({RATIO}) == on () {of_exporters('chutes_scored_miners')}"
+SEATS: Final = of_exporters("chutes_miner_info", "hotkey", "uid")
+SEATS_BEFORE: Final = f"max by (hotkey, uid) ({select('chutes_miner_info', EXPORTERS)} offset 1d)"
+TAKEN: Final = of_exporters("chutes_metagraph_miners")
+TAKEN_BEFORE: Final = f"max({select('chutes_metagraph_miners', EXPORTERS)} offset 1d)"
 MINER: Final = (
     Column("hotkey", ""),
     Column(
@@ -41,13 +46,13 @@ MINER: Final = (
 NOBODY: Final = "No miner known. It needs an exporter with --miners all, and the rules."
 
 
-def _near(metric: str, feed: str, **where: str) -> str:
+def _near(metric: str, **where: str) -> str:
     """Select a metric of the chosen miner and its neighbours in the ranking."""
-    return f"{of_platform(metric, feed, 'hotkey', **where)} and on (hotkey) {NEIGHBOURS}"
+    return f"{of_exporters(metric, 'hotkey', **where)} and on (hotkey) {NEIGHBOURS}"
 
 
-def _all(metric: str, feed: str, **where: str) -> str:
-    return of_platform(metric, feed, "hotkey", **where)
+def _all(metric: str, **where: str) -> str:
+    return of_exporters(metric, "hotkey", **where)
 
 
 SUBNET: Final = Board(
@@ -62,7 +67,7 @@ SUBNET.show(
     stat_panel(
         "Rank",
         "Rank of the chosen miner by score; 1 is the best.",
-        [Query(or_load_rules(f"max({select(RANK, **CHOSEN)})"), "of the miner", LIVE)],
+        [Query(MY_RANK, "of the miner", LIVE)],
         decimals=0,
         empty="no score",
         trend=True,
@@ -71,7 +76,7 @@ SUBNET.show(
     stat_panel(
         "Score",
         "Share of all scores of the chosen miner. It averages over a day.",
-        [Query(or_load_rules(f"max({select(RATIO, **CHOSEN)})"), "of the miner", LIVE)],
+        [Query(MY_RATIO, "of the miner", LIVE)],
         unit="percentunit",
         decimals=2,
         empty="no score",
@@ -81,7 +86,7 @@ SUBNET.show(
     stat_panel(
         "Miners",
         "Miners with a seat and a counting instance in the past day, and that are not blacklisted.",
-        [Query(of_platform("chutes_scored_miners", "scores"), "with a score")],
+        [Query(of_exporters("chutes_scored_miners"), "with a score")],
         decimals=0,
         trend=True,
         size=(5, 4),
@@ -90,7 +95,7 @@ SUBNET.show(
         "Seats",
         "Seats of the subnet that are taken, of 256. If none is free, a newcomer takes the seat of the miner with "
         "the lowest incentive.",
-        [Query(of_platform("chutes_metagraph_miners", "metagraph"), "taken")],
+        [Query(of_exporters("chutes_metagraph_miners"), "taken")],
         decimals=0,
         trend=True,
         size=(4, 4),
@@ -98,7 +103,7 @@ SUBNET.show(
     stat_panel(
         "Top ten",
         "Score share of the ten best miners together. It needs an exporter with --miners all.",
-        [Query(or_load_rules("max(subnet:chutes_miner_score_ratio:top10)"), "of all scores")],
+        [Query(f"sum(topk(10, {RATIO})) {ALL_EXPORTED}", "of all scores")],
         unit="percentunit",
         decimals=1,
         empty="needs --miners all",
@@ -112,11 +117,11 @@ SUBNET.show(
         [
             Query(short(f"({RANK} and on (hotkey) {NEIGHBOURS})")),
             Query(f"{RATIO} and on (hotkey) {NEIGHBOURS}"),
-            Query(_near("chutes_miner_incentive_ratio", "metagraph")),
-            Query(_near("chutes_miner_window_compute_units", "stats", window="1h")),
-            Query(_near("chutes_miner_window_compute_units", "stats", window="1d")),
-            Query(_near("chutes_miner_active_instances", "active_instances"), data=KEYED),
-            Query(_near("chutes_miner_active_compute_multiplier", "active_instances"), data=KEYED),
+            Query(_near("chutes_miner_incentive_ratio")),
+            Query(_near("chutes_miner_window_compute_units", window="1h")),
+            Query(_near("chutes_miner_window_compute_units", window="1d")),
+            Query(_near("chutes_miner_active_instances"), data=KEYED),
+            Query(_near("chutes_miner_active_compute_multiplier"), data=KEYED),
         ],
         [
             Column("A", "Rank", "none", 0, width=80),
@@ -136,7 +141,7 @@ SUBNET.show(
         "Score share beside quantiles of all",
         "The chosen miner beside quantiles over all miners with a score.",
         [
-            Query(select(RATIO, **CHOSEN), "chosen miner"),
+            Query(MY_RATIO, "chosen miner"),
             *(
                 Query(f"quantile({quantile}, {RATIO})", name)
                 for quantile, name in ((0.9, "90 %"), (0.75, "75 %"), (0.5, "median"), (0.25, "25 %"))
@@ -161,10 +166,10 @@ SUBNET.show(
         [
             Query(
                 short(
-                    f"({SEATS} unless on (hotkey) {SEATS} offset 1d"
-                    f" and on () (count({SEATS} offset 1d) == on () {TAKEN} offset 1d))"
+                    f"({SEATS} unless on (hotkey) {SEATS_BEFORE}"
+                    f" and on () (count({SEATS_BEFORE}) == on () {TAKEN_BEFORE}))"
                 ),
-                data=NEEDS_A_DAY,
+                data=SICK,
             )
         ],
         [*MINER, Column("uid", "UID", width=90)],
@@ -177,8 +182,8 @@ SUBNET.show(
         "Miners that had a seat a day ago and have none now. They have no score, and the API refuses their signatures.",
         [
             Query(
-                short(f"({SEATS} offset 1d unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () {TAKEN}))"),
-                data=NEEDS_A_DAY,
+                short(f"({SEATS_BEFORE} unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () {TAKEN}))"),
+                data=SICK,
             )
         ],
         [*MINER, Column("uid", "UID", width=90)],
@@ -194,18 +199,15 @@ SUBNET.fold(
         "Leaderboard",
         "All exported miners, the best first. A click on a miner chooses it.",
         [
-            Query(short(_all("chutes_miner_incentive_rank", "metagraph"))),
+            Query(short(_all("chutes_miner_incentive_rank"))),
             Query(RANK),
             Query(RATIO),
-            Query(_all("chutes_miner_incentive_ratio", "metagraph")),
-            *(
-                Query(_all("chutes_miner_window_compute_units", "stats", window=window))
-                for window in ("1h", "1d", "7d")
-            ),
-            Query(_all("chutes_miner_active_instances", "active_instances"), data=KEYED),
-            Query(f"time() - {_all('chutes_miner_last_activation_timestamp_seconds', 'active_instances')}", data=KEYED),
-            Query(_all("chutes_miner_window_bounties", "stats", window="1d")),
-            Query(_all("chutes_miner_blacklisted", "metagraph")),
+            Query(_all("chutes_miner_incentive_ratio")),
+            *(Query(_all("chutes_miner_window_compute_units", window=window)) for window in ("1h", "1d", "7d")),
+            Query(_all("chutes_miner_active_instances"), data=KEYED),
+            Query(f"time() - {_all('chutes_miner_last_activation_timestamp_seconds')}", data=KEYED),
+            Query(_all("chutes_miner_window_bounties", window="1d")),
+            Query(_all("chutes_miner_blacklisted")),
         ],
         [
             Column("B", "Rank", "none", 0, width=80),
@@ -229,7 +231,7 @@ SUBNET.fold(
         "Blacklisted",
         "Miners that are blacklisted, with the reason. Only the operators of the platform can remove a miner from the "
         "blacklist.",
-        [Query(short(of_platform("chutes_miner_blacklist_info", "metagraph", "hotkey", "reason")))],
+        [Query(short(of_exporters("chutes_miner_blacklist_info", "hotkey", "reason")))],
         [*MINER, Column("reason", "Reason", width=300)],
         empty="Nobody who is exported is blacklisted",
         sort=("Reason", False),
@@ -240,11 +242,11 @@ SUBNET.fold(
         "Stake on each hotkey as stored on the chain, and the time since the service first saw the seat. A new seat "
         "is protected for some time.",
         [
-            Query(short(_all("chutes_miner_stake", "metagraph"))),
-            Query(_all("chutes_miner_stake_tao", "metagraph")),
-            Query(_all("chutes_miner_stake_alpha", "metagraph")),
-            Query(f"time() - {_all('chutes_miner_registered_timestamp_seconds', 'metagraph')}"),
-            Query(_all("chutes_miner_consensus_ratio", "metagraph")),
+            Query(short(_all("chutes_miner_stake"))),
+            Query(_all("chutes_miner_stake_tao")),
+            Query(_all("chutes_miner_stake_alpha")),
+            Query(f"time() - {_all('chutes_miner_registered_timestamp_seconds')}"),
+            Query(_all("chutes_miner_consensus_ratio")),
         ],
         [
             *MINER,
@@ -267,8 +269,8 @@ SUBNET.fold(
         "Score share of the ten best, and the Herfindahl index, the sum of the squared shares. At 100 % one miner "
         "has all.",
         [
-            Query("max(subnet:chutes_miner_score_ratio:top10)", "top ten"),
-            Query("max(subnet:chutes_miner_score_ratio:herfindahl)", "Herfindahl index"),
+            Query(f"sum(topk(10, {RATIO})) {ALL_EXPORTED}", "top ten"),
+            Query(f"sum({RATIO} ^ 2) {ALL_EXPORTED}", "Herfindahl index"),
         ],
         unit="percentunit",
         decimals=1,
@@ -278,7 +280,7 @@ SUBNET.fold(
         "Compute units per hour of all miners",
         "Compute units of all counting instances in the past hour. A miner's share falls if the total grows and the "
         "miner does not.",
-        [Query(of_platform("chutes_platform_window_compute_units", "stats", window="1h"), "all miners")],
+        [Query(of_exporters("chutes_platform_window_compute_units", window="1h"), "all miners")],
         unit="short",
         decimals=0,
     ),
@@ -286,7 +288,7 @@ SUBNET.fold(
         "Compute time per hour of all miners",
         "Seconds of all counting instances in the past hour. If compute units fall while this time stays the same, "
         "multipliers are lower.",
-        [Query(of_platform("chutes_platform_window_compute_seconds", "stats", window="1h"), "all miners")],
+        [Query(of_exporters("chutes_platform_window_compute_seconds", window="1h"), "all miners")],
         unit="s",
         decimals=0,
     ),
@@ -294,9 +296,9 @@ SUBNET.fold(
         "Instances of all miners",
         "Counting instances of the past hour, those that were activated with a bounty, and active ones now.",
         [
-            Query(of_platform("chutes_platform_window_instances", "stats", window="1h"), "past hour"),
-            Query(of_platform("chutes_platform_window_bounties", "stats", window="1h"), "with a bounty, past hour"),
-            Query(of_platform("chutes_platform_active_instances", "active_instances"), "active now", KEYED),
+            Query(of_exporters("chutes_platform_window_instances", window="1h"), "past hour"),
+            Query(of_exporters("chutes_platform_window_bounties", window="1h"), "with a bounty, past hour"),
+            Query(of_exporters("chutes_platform_active_instances"), "active now", KEYED),
         ],
         unit="none",
         decimals=0,
@@ -305,8 +307,8 @@ SUBNET.fold(
         "Miners at work",
         "Miners with compute units in the past hour, and blacklisted seats.",
         [
-            Query(of_platform("chutes_platform_window_miners", "stats", window="1h"), "with compute units"),
-            Query(of_platform("chutes_metagraph_blacklisted_miners", "metagraph"), "on the blacklist"),
+            Query(of_exporters("chutes_platform_window_miners", window="1h"), "with compute units"),
+            Query(of_exporters("chutes_metagraph_blacklisted_miners"), "on the blacklist"),
         ],
         unit="none",
         decimals=0,
@@ -316,9 +318,9 @@ SUBNET.fold(
         "Compute units that all miners and the chosen one earn per second, which is the sum of the multipliers of "
         "active instances.",
         [
-            Query(of_platform("chutes_platform_active_compute_multiplier", "active_instances"), "all miners", KEYED),
+            Query(of_exporters("chutes_platform_active_compute_multiplier"), "all miners", KEYED),
             Query(
-                of_platform("chutes_miner_active_compute_multiplier", "active_instances", **CHOSEN),
+                of_exporters("chutes_miner_active_compute_multiplier", **CHOSEN),
                 "chosen miner",
                 KEYED,
             ),

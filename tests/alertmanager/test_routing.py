@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import yaml
 from starlette.applications import Starlette
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator import Fault, Simulator, Size
-from tests.prometheus.history import ALERTS
+from tests.prometheus.scenario import ALERTS
 from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY, RULES, Prometheus, fast_rules, free_port, served, until, watching
 
@@ -80,12 +81,24 @@ class Receivers:
 
 
 @contextlib.contextmanager
-def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
-    """Run Debian's Alertmanager with the example, its times shortened; yields its address."""
+def alertmanager(directory: Path, receivers: str = "", telegram: str = "") -> Iterator[str]:
+    """Run Debian's Alertmanager with the example, its times shortened; yields its address.
+
+    Args:
+        directory: For its files.
+        receivers: The address that gets everything instead of the example's receivers.
+        telegram: The address of Telegram.
+    """
     directory.mkdir()
-    text = ROUTING.read_text().replace("http://localhost:8080", receivers)
+    config = yaml.safe_load(ROUTING.read_text())
+    if telegram:
+        config["global"]["telegram_api_url"] = telegram
+    else:
+        config["receivers"] = [
+            {"name": name, "webhook_configs": [{"url": f"{receivers}/{name}"}]} for name in RECEIVERS.values()
+        ]
     # The same tree, without the waiting.
-    text = re.sub(r"(group_wait|group_interval|repeat_interval): \w+", r"\1: 1s", text)
+    text = re.sub(r"(group_wait|group_interval|repeat_interval): \w+", r"\1: 1s", yaml.safe_dump(config))
     (directory / "alertmanager.yml").write_text(text)
     address = f"127.0.0.1:{free_port()}"
     with (directory / "log").open("wb") as log:
@@ -159,9 +172,36 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             assert "Watchdog" not in receivers.names("phone") | receivers.names("chat") | receivers.names("digest")
 
 
+async def test_telegram_gets_the_texts_and_rings_for_critical_alerts_only(tmp_path: Path) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(request: Request) -> Response:
+        sent.append(await request.json())
+        return JSONResponse({"ok": True, "result": {"message_id": 1, "date": 1, "chat": {"id": 1, "type": "private"}}})
+
+    telegram = Starlette(routes=[Route("/bot{token}/sendMessage", send, methods=["POST"])])
+    notes = {"summary": "5Me…: <it> has no seat", "description": "First: `chutes-exporter check`.", "runbook_url": "u"}
+    alerts = [
+        {"labels": {"alertname": name, "severity": severity, **ME}, "annotations": notes}
+        for name, severity in (("ChutesMinerDeregistered", "critical"), ("ChutesGpusGone", "warning"))
+    ]
+    async with served(telegram) as url:
+        with alertmanager(tmp_path / "alertmanager", telegram=url) as address:
+            async with httpx.AsyncClient() as client:
+                answer = await client.post(f"http://{address}/api/v2/alerts", json=alerts)
+            assert answer.status_code == httpx.codes.OK
+            await until(lambda: len(sent) >= len(alerts))
+    silent = {bool(message.get("disable_notification")) for message in sent}
+    assert silent == {True, False}
+    for message in sent:
+        assert message["text"].strip() == f"firing: {notes['summary']}\n{notes['description']}\nu"
+        assert not message.get("parse_mode")
+
+
 SIGNED = ("servers", "nodes", "instances", "inventory")
 ME, OTHER, JOB = {"hotkey": HOTKEY}, {"hotkey": "5Other"}, {"job": "chutes"}
 SERVER = {**ME, "server": "l40s-0", "server_id": "s0", "gpu": "l40s"}
+INSTANCE = {**ME, "instance_id": "i1", "chute_id": "c1"}
 
 Alert = tuple[str, str, dict[str, str]]
 """Name, severity, other labels."""
@@ -195,13 +235,26 @@ Alert = tuple[str, str, dict[str, str]]
                 ("ChutesMinerEarnsNothing", "critical", ME),
                 ("ChutesSignatureRefused", "critical", ME),
             ],
-            [("ChutesScoreHeadingDown", "warning", OTHER), ("ChutesGpusIdle", "warning", SERVER)],
+            [("ChutesScoreHeadingDown", "warning", OTHER), ("ChutesGpusGone", "warning", SERVER)],
         ),
         (
             [("ChutesMinerEarnsNothing", "critical", ME)],
-            [("ChutesScoreHeadingDown", "warning", ME), ("ChutesGpuHoursLost", "info", ME)],
-            # It says which servers to look at.
+            [
+                ("ChutesScoreHeadingDown", "warning", ME),
+                ("ChutesGpuHoursLost", "info", ME),
+                ("ChutesGpusIdle", "warning", SERVER),
+            ],
+            [("ChutesGpusGone", "warning", SERVER), ("ChutesGpusIdle", "warning", {**SERVER, **OTHER})],
+        ),
+        (
             [("ChutesGpusIdle", "warning", SERVER)],
+            [("ChutesGpusIdle", "info", {**SERVER, "server": "other"})],
+            [("ChutesGpusUnverified", "info", SERVER), ("ChutesGpusIdle", "info", {**SERVER, **OTHER})],
+        ),
+        (
+            [("ChutesInstancePurgeNear", "warning", INSTANCE)],
+            [("ChutesInstanceStartSlow", "warning", INSTANCE)],
+            [("ChutesInstanceStartSlow", "warning", {**INSTANCE, "instance_id": "i2"})],
         ),
         (
             [("ChutesGpusUnverified", "critical", ME)],

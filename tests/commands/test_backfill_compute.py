@@ -14,9 +14,9 @@ from click import ClickException
 from chutes_exporter.commands.backfill import run_backfill
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from tests.prometheus.farm import Farm, Machine
 from tests.recorded import DIRECTORIES
 from tests.recorded import seconds as unix_time
+from tests.simulator.farm import Farm, Machine
 from tests.support import HOTKEY, count_openmetrics, watching
 from tests.test_cli import run
 
@@ -113,8 +113,8 @@ async def test_a_miner_that_the_history_knows_nothing_of_still_gets_its_compute_
         simulator.faults["unique_chute_history"] = Fault(status=404)
         await run_backfill(watching(simulator.url), str(tmp_path / "file"), (), compute_history=True)
     (hours,) = units_in((tmp_path / "file").read_text()).values()
-    # 0.85 / 4.5 compute units a second.
-    assert hours[max(hours)] == pytest.approx(3600 * 0.85 / 4.5)
+    # 0.85 / 4.5 compute units a second, and the factor of TEE.
+    assert hours[max(hours)] == pytest.approx(3600 * 0.85 / 4.5 * 2.25)
 
 
 async def test_records_and_instances_that_cannot_be_read_are_said(

@@ -14,7 +14,7 @@ from chutes_exporter.commands import report as module
 from chutes_exporter.commands.report import NotKnown, collect_report, print_not_known, samples_of
 from chutes_exporter.page import plan
 from chutes_exporter.simulator import Fault, Simulator
-from tests.prometheus.farm import Farm, Machine
+from tests.simulator.farm import Farm, Machine
 from tests.support import HOTKEY, watching
 
 if TYPE_CHECKING:

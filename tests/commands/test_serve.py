@@ -88,7 +88,7 @@ async def test_feeds_are_requested_before_the_first_scrape(make: Callable[..., S
 async def test_a_reload_follows_the_hotkey_file(
     make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
 ) -> None:
-    async with Service(make(), make) as service, httpx.AsyncClient() as client:
+    async with Service(make(), make) as service, httpx.AsyncClient(timeout=60) as client:
         url = f"http://{service.addresses[0]}"
         page = parse_page((await client.get(f"{url}/metrics")).text)
         assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
@@ -107,7 +107,7 @@ async def test_a_failed_reload_keeps_the_configuration_and_is_reported(
     make: Callable[..., Settings], hotkey_file: Path
 ) -> None:
     with structlog.testing.capture_logs() as logs:
-        async with Service(make(), make) as service, httpx.AsyncClient() as client:
+        async with Service(make(), make) as service, httpx.AsyncClient(timeout=60) as client:
             url = f"http://{service.addresses[0]}"
             before = parse_page((await client.get(f"{url}/metrics")).text)
             broken(hotkey_file)
@@ -128,7 +128,10 @@ async def test_a_faulty_web_configuration_keeps_the_hotkeys_too(
 ) -> None:
     path = tmp_path / "web.yml"
     path.write_text("")
-    async with Service(make(web_config=path), lambda: make(web_config=path)) as service, httpx.AsyncClient() as client:
+    async with (
+        Service(make(web_config=path), lambda: make(web_config=path)) as service,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
         url = f"http://{service.addresses[0]}"
         another_key(hotkey_file, simulator)
         path.write_text("nonsense: 1")
@@ -140,7 +143,7 @@ async def test_a_faulty_web_configuration_keeps_the_hotkeys_too(
 async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..., Settings], tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text(users("first"))
-    async with Service(make(web_config=path)) as service, httpx.AsyncClient() as client:
+    async with Service(make(web_config=path)) as service, httpx.AsyncClient(timeout=60) as client:
         url = f"http://{service.addresses[0]}/-/healthy"
         page_url = url.replace("/-/healthy", "/metrics")
 
@@ -198,7 +201,7 @@ async def test_the_service_continues_after_any_error_in_a_reload(
             # The next good one is followed.
             await until(lambda: "web configuration reloaded" in [log["event"] for log in logs])
             url = f"http://{service.addresses[0]}/metrics"
-            async with httpx.AsyncClient(auth=("alice", "second")) as client:
+            async with httpx.AsyncClient(auth=("alice", "second"), timeout=60) as client:
                 page = parse_page((await client.get(url)).text)
                 # Hotkey files were not looked at since: of them the last word is that something was wrong.
                 assert page[series("chutes_exporter_config_last_reload_successful")] == 0
@@ -213,7 +216,7 @@ async def test_a_key_that_goes_takes_its_feeds_and_counters_with_it_though_it_is
     def watching_on() -> Settings:
         return make(hotkeys=[HOTKEY])
 
-    async with Service(watching_on(), watching_on) as service, httpx.AsyncClient() as client:
+    async with Service(watching_on(), watching_on) as service, httpx.AsyncClient(timeout=60) as client:
         url = f"http://{service.addresses[0]}"
         await client.get(f"{url}/metrics")
         another_key(hotkey_file, simulator)
@@ -223,7 +226,7 @@ async def test_a_key_that_goes_takes_its_feeds_and_counters_with_it_though_it_is
     own = {name for name, labels in page if ("hotkey", HOTKEY) in labels and "observed" in name}
     assert own == set()
     feeds = {dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels}
-    assert feeds == {"unique_chute_history"}
+    assert feeds == {"miner_gpus", "unique_chute_history"}
 
 
 async def test_certificates_are_followed_and_tls_is_not_switched(

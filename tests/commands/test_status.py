@@ -15,7 +15,7 @@ from chutes_exporter.commands.status import run_status
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import run
-from tests.prometheus.farm import L40S, Farm, Machine
+from tests.simulator.farm import L40S, Farm, Machine
 from tests.support import HOTKEY, watching
 
 if TYPE_CHECKING:

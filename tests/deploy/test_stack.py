@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.stack import main
+from tests.prometheus.scenario import GROUPS
 from tests.support import ROOT, free_port
 
 if TYPE_CHECKING:
@@ -76,17 +77,9 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
             ("evaluation_interval", "15s"),
         ]
         groups = ask(prometheus, "/api/v1/rules")["data"]["groups"]
-        assert {group["name"] for group in groups} == {
-            "chutes-exporter",
-            "chutes-standing",
-            "chutes-fleet",
-            "chutes-instances",
-            "chutes-newest",
-            "chutes-money",
-            "chutes-market",
-            "chutes-recordings",
-        }
-        assert ask(alertmanager, "/api/v2/status")["config"]["original"]
+        assert {group["name"] for group in groups} == {group["name"] for group in GROUPS}
+        config = ask(alertmanager, "/api/v2/status")["config"]["original"]
+        assert "telegram_api_url: http://127.0.0.1:9" in config
     assert process.returncode == 0
     for address in addresses:
         host, _, port = address.partition(":")

@@ -43,12 +43,17 @@ def _scalar(part: promql_parser.Expr) -> bool:
     return isinstance(part, promql_parser.NumberLiteral)
 
 
+def _union(part: promql_parser.BinaryExpr) -> bool:
+    """Tell whether series are put together. They meet on all labels unless something else is said."""
+    return str(part.op) == "or"
+
+
 def implicit_joins(expression: str) -> list[str]:
     """Return the places where series meet without its being said on which labels."""
     found: list[str] = []
 
     def take(part: promql_parser.Expr) -> None:
-        if isinstance(part, promql_parser.BinaryExpr) and not (_scalar(part.lhs) or _scalar(part.rhs)):
+        if isinstance(part, promql_parser.BinaryExpr) and not (_scalar(part.lhs) or _scalar(part.rhs) or _union(part)):
             matching = part.modifier.matching if part.modifier is not None else None
             if matching is None or matching.type != promql_parser.LabelModifierType.Include:
                 found.append(part.prettify())

@@ -190,10 +190,12 @@ def _is_rising(world: DemoWorld, miner: Miner, now: float) -> bool:
 def _make(kind: World) -> tuple[DemoWorld, Miner]:
     """Make a world, and choose whom to watch in it."""
     now = time.time()
-    size = Size(miners=256 if kind is World.SICK else 64, active_miners=ACTIVE, chutes=150, other_servers=8)
     if kind is World.SICK:
+        # The miner is the best of few, in a subnet whose seats are all taken.
+        size = Size(miners=256, active_miners=ACTIVE, chutes=150, other_servers=2)
         world: DemoWorld = Tried(start=now, size=size, troubles=SICK_TROUBLES)
         return world, world.miners[0]
+    size = Size(miners=64, active_miners=ACTIVE, chutes=150, other_servers=8)
     for seed in range(100):
         world = DemoWorld(seed=seed, start=now, size=size, troubles=())
         if _is_rising(world, world.miners[0], now) and all(_has_offers(world, now + later) for later in (-60, 0, 120)):
@@ -372,13 +374,16 @@ async def scene(
             simulator.faults["metagraph"] = await _yesterdays_seats(simulator)
         for hours in steps:
             clock.now = -hours * HOUR
-            history.add(clock(), parse_page((await get(f"{url}/metrics")).text) | {series("up"): 1.0})
+            # Both of a pair ask at the same moments, so that their answers are equal.
+            pages = [await get(f"http://{target}/metrics") for target in targets]
+            history.add(clock(), parse_page(pages[0].text) | {series("up"): 1.0})
             if sick:
                 simulator.faults["images"] = Fault(status=503)
         if sick:
             del simulator.faults["metagraph"]
         clock.now = -60
-        await get(f"{url}/metrics")
+        for target in targets:
+            await get(f"http://{target}/metrics")
         if sick:
             simulator.faults["unique_chute_history"] = Fault(status=404, body=b'{"detail": "Not found in the cache"}')
         clock.now = 0

@@ -340,21 +340,16 @@ class Truth:
                 "compute_multiplier_factors"
             ].get("bounty_boost", 1)
             if state == "starting":
-                # Three hours and a half to be verified, and three hours to become active.
-                end = (
-                    seconds(one["last_verified_at"]) + 3 * HOUR
-                    if one["verified"]
-                    else seconds(one["created_at"]) + 3.5 * HOUR
-                )
+                end = seconds(one["created_at"]) + 3.5 * HOUR
+                if one["verified"]:
+                    end = min(end, seconds(one["last_verified_at"]) + 3 * HOUR)
                 purges.append(end - self.at)
                 found[cell("Instances", "Purged in", **row)] = end - self.at
             if one["stop_billing_at"]:
                 found[cell("Instances", "Ends in", **row)] = seconds(one["stop_billing_at"]) - self.at
-            if one["last_verified_at"]:
-                found[cell("Instances", "Last check", **row)] = self.at - seconds(one["last_verified_at"])
         if purges:
             found[Place("Purge")] = min(purges)
-        return found | self._gate(public)
+        return found | self._history()
 
     def _not_secured(self, public: list[Row]) -> Any:
         """Return how many public instances are in their first hour. One may have left it since rules were evaluated."""
@@ -362,24 +357,16 @@ class Truth:
         now, before = sum(one > 0 for one in left), sum(one > -LATE for one in left)
         return pytest.approx((now + before) / 2, abs=(before - now) / 2)
 
-    def _gate(self, public: list[Row]) -> Expected:
-        row = {"hotkey": self.miner}
-        activations = [
-            seconds(one["activated_at"]) for one in self.instances if one["activated_at"] and not one["billed_to"]
-        ]
-        found: Expected = {
-            cell("Private gate", "Public instances (4)", **row): len(public),
-            cell("Private gate", "Oldest activation (3 days)", **row): self.at - min(activations),
-        }
-        if self.kind is not World.SICK:
+    def _history(self) -> Expected:
+        if self.kind is World.SICK:
             # There, the service answers that it has no history.
-            history = self.api["unique_chute_history"]
-            average = sum(hour["total_count"] for hour in history) / len(history)
-            found[Place("Active GPUs", "active")] = history[-1]["total_count"]
-            found[Place("Active GPUs", "distinct chutes")] = history[-1]["count"]
-            found[Place("Active GPUs", "7-day average")] = average
-            found[cell("Private gate", "GPUs, 7-day average (16)", **row)] = average
-        return found
+            return {}
+        history = self.api["unique_chute_history"]
+        return {
+            Place("Active GPUs", "active"): history[-1]["total_count"],
+            Place("Active GPUs", "distinct chutes"): history[-1]["count"],
+            Place("Active GPUs", "7-day average"): sum(hour["total_count"] for hour in history) / len(history),
+        }
 
     def market(self) -> Expected:
         waiting = [job for job in self.api["jobs"] if not (job["finished_at"] or job["miner_hotkey"])]
@@ -436,13 +423,14 @@ class Truth:
         found: Expected = {
             cell("Demand", "Units per GPU-second", **chute): pay,
             cell("Terms", "GPUs", **chute): selector["gpu_count"],
-            cell("Terms", "VRAM", **chute): selector["min_vram_gb_per_gpu"] * 1e9,
             cell("Terms", "Most instances", **chute): row["max_instances"],
             cell("Terms", "At once", **chute): row["concurrency"],
             cell("Terms", "Scales above", **chute): row["scaling_threshold"],
             cell("Terms", "Shuts down after", **chute): row["shutdown_after_seconds"],
             cell("Terms", "Discount", **chute): row["discount"],
         }
+        if selector.get("min_vram_gb_per_gpu"):
+            found[cell("Terms", "VRAM", **chute)] = selector["min_vram_gb_per_gpu"] * 1e9
         for factor, times in row["compute_multiplier_factors"].items():
             if factor != "base" and times != 1:
                 found[cell("Factors", "Times", factor=factor, **chute)] = times

@@ -37,7 +37,16 @@ FIRING = {
 """The alerts of each world. tests/prometheus/ fires those that none has."""
 LASTING = {"Critical", "Exporters", "Rules", "Requests", "GPU-hours lost"}
 """Stats that have a number without an exporter."""
-MAYBE = {"ChutesJobStuck", "ChutesInstancePurgeNear", "ChutesPrivateInstanceAtRisk"}
+MAYBE = {
+    "ChutesGpusNeverEarn",
+    "ChutesInstancePurgeNear",
+    "ChutesInstanceStartSlow",
+    "ChutesJobStuck",
+    "ChutesPrivateInstanceAtRisk",
+    "ChutesServerInMaintenance",
+    "ChutesServerVersionRefused",
+    "ChutesUpgradeWindowClosing",
+}
 """Alerts about what a simulated world happens to have at the moment."""
 
 
@@ -119,20 +128,6 @@ def test_the_alerts_of_a_world_fire_and_no_others(answers: dict[World, Answers],
         and found.now[rule["expr"]]["result"]
     }
     assert quiet == set()
-
-
-@pytest.mark.parametrize("kind", World)
-def test_recorded_series_exist_while_an_exporter_is_up(answers: dict[World, Answers], kind: World) -> None:
-    found = answers[kind]
-    recorded = {
-        name: found.now[rule["expr"]]["result"]
-        for name, rule in RULES.items()
-        if name.startswith(("prometheus:", "subnet:"))
-    }
-    assert len(recorded) == 5
-    assert {name for name, rows in recorded.items() if not rows} == (
-        recorded.keys() - {"prometheus:chutes_rules:loaded"} if kind is World.DOWN else set()
-    )
 
 
 def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[World, Seen]) -> None:
@@ -283,4 +278,4 @@ def test_tables_agree_with_the_numbers_above_them(
 def test_models_that_are_named_by_numbers_stay_names(seen: dict[World, Seen]) -> None:
     models = {row["Model"] for row in table(seen[World.SICK], "chutes-fleet", "GPUs")}
     assert "4090" in models
-    assert models <= {"4090", "5090", "a100", "l40s", "h100_sxm", "h200", "b200"}
+    assert models == {"4090", "h200", "pro_6000"}

@@ -16,8 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from chutes_exporter.simulator import Simulator, World
-from chutes_exporter.simulator.chutes import bounty_amount
-from chutes_exporter.simulator.hardware import MODELS
+from chutes_exporter.simulator.chutes import MODELS, bounty_amount
 from chutes_exporter.simulator.times import DAY, HOUR
 from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY, NOON, RULES, Clock, Labels, Prometheus, served, served_exporter, watching

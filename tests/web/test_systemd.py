@@ -168,7 +168,7 @@ def test_the_service_is_well_hardened() -> None:
 
 def test_the_memory_of_the_service_is_limited() -> None:
     lines = (UNITS / "chutes-exporter.service").read_text().splitlines()
-    assert {"Environment=MALLOC_ARENA_MAX=1", "MemoryMax=512M"} <= set(lines)
+    assert {"Environment=MALLOC_ARENA_MAX=2", "MemoryMax=512M"} <= set(lines)
 
 
 def test_the_user_of_the_unit_can_be_made(tmp_path: Path) -> None:

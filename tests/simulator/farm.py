@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from chutes_exporter.simulator.chutes import Chute
-from chutes_exporter.simulator.hardware import MODELS
+from chutes_exporter.simulator.chutes import MODELS, Chute
 from chutes_exporter.simulator.instances import End, Gpu, Instance
 from chutes_exporter.simulator.jobs import Job
 from chutes_exporter.simulator.times import DAY, HOUR, make_uuid

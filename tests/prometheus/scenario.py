@@ -1,0 +1,284 @@
+"""Scenarios for promtool: what a page says minute by minute, and which alerts fire then."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from tests.support import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+FILES: Final = sorted(RULES.glob("*.yml"))
+GROUPS: Final[list[dict[str, Any]]] = [g for path in FILES for g in yaml.safe_load(path.read_text())["groups"]]
+ALERTS: Final[list[dict[str, Any]]] = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
+"""Rules of alerts. Several can share a name, with other severities."""
+
+HOTKEY: Final = "5Me"
+HOUR: Final = 60
+DAY: Final = 24 * HOUR
+"""Minutes."""
+NOW: Final = "now"
+"""The value of a time that each scrape moves on."""
+STATES: Final = ("earning", "starting", "disabled", "idle", "unverified")
+Alert = tuple[str, str]
+"""A name and a severity."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """The texts of an alert at a minute.
+
+    Attributes:
+        alert: Its name and severity.
+        minute: When it fires.
+        labels: Those besides the hotkey.
+        summary: Without the miner.
+        description: Without the first step.
+    """
+
+    alert: Alert
+    minute: int
+    labels: Mapping[str, str]
+    summary: str
+    description: str
+
+
+class Scenario:
+    """A healthy miner, to which a test lets things happen. Times are minutes from the start of the history.
+
+    Args:
+        end: The last minute.
+        servers: The number of GPUs of each server.
+        exporters: Addresses of the exporters that watch the miner.
+    """
+
+    def __init__(
+        self, end: int, servers: Mapping[str, int] | None = None, exporters: Sequence[str] = ("one:1",)
+    ) -> None:
+        self.end = end
+        self._series: dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, float | str | None]] = {}
+        self._states: dict[str, dict[int, str | None]] = {}
+        self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
+        self._there = dict.fromkeys(exporters, range(end + 1))
+        of_miner: dict[str, float] = {
+            "chutes_miner_watched": 1,
+            "chutes_miner_registered": 1,
+            "chutes_miner_blacklisted": 0,
+            "chutes_miner_incentive_ratio": 0.02,
+            "chutes_miner_seats_behind": 100,
+            "chutes_miner_registered_timestamp_seconds": -90 * 86400,
+            "chutes_miner_score_ratio": 0.02,
+            "chutes_miner_score_heading_ratio": 0.02,
+        }
+        for name, value in of_miner.items():
+            self.set(name, value, hotkey=HOTKEY)
+        self.set("chutes_exporter_build_info", 1, version="1")
+        self.set("chutes_metagraph_miners", 256)
+        self.set("chutes_miner_window_compute_units", 1000, hotkey=HOTKEY, window="7d")
+        for feed, hotkey, max_age in (("metagraph", "", 3600), ("scores", "", 1800), ("instances", HOTKEY, 600)):
+            labels = {"feed": feed, "hotkey": hotkey}
+            self.set("chutes_feed_up", 1, **labels)
+            self.set("chutes_feed_last_success_timestamp_seconds", NOW, **labels)
+            self.set("chutes_feed_max_age_seconds", max_age, **labels)
+        for feed in ("instances", "nodes"):
+            self.set("chutes_feed_records", 1, feed=feed, hotkey=HOTKEY)
+        for server, count in (servers or {}).items():
+            self.set("chutes_server_info", 1, hotkey=HOTKEY, server_id=f"id-{server}", name=server, version="0.2.5")
+            for number in range(count):
+                self.gpu(f"{server}-{number}", server)
+
+    def set(self, name: str, value: float | str, at: int = 0, /, **labels: str) -> None:
+        """Let a series have a value from a minute on."""
+        self._series.setdefault((name, tuple(labels.items())), {})[at] = value
+
+    def drop(self, at: int, name: str, /, **labels: str) -> None:
+        """Leave series out from a minute on: those of a name with some labels."""
+        for (series, found), changes in self._series.items():
+            if series == name and labels.items() <= dict(found).items():
+                changes[at] = None
+
+    def gpu(self, gpu_id: str, server: str, model: str = "pro_6000", state: str = "earning", at: int = 0) -> None:
+        """Add a GPU."""
+        labels = {"hotkey": HOTKEY, "gpu_id": gpu_id}
+        self.set("chutes_gpu_info", 1, at, **labels, server_id=f"id-{server}", gpu=model)
+        self.state(at, [gpu_id], state)
+
+    def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> None:
+        """Change the state of GPUs; with None, they disappear."""
+        for gpu_id in gpu_ids:
+            labels = {"hotkey": HOTKEY, "gpu_id": gpu_id}
+            self.drop(at, "chutes_gpu_state_info", **labels)
+            self._states.setdefault(gpu_id, {})[at] = state
+            if state is None:
+                for name in ("chutes_gpu_info", "chutes_gpu_in_use", "chutes_gpu_verified"):
+                    self.drop(at, name, **labels)
+                continue
+            self.set("chutes_gpu_state_info", 1, at, **labels, state=state)
+            self.set("chutes_gpu_in_use", int(state in STATES[:3]), at, **labels)
+            self.set("chutes_gpu_verified", int(state != "unverified"), at, **labels)
+
+    def instance(
+        self, number: str, created: float, at: int = 0, *, server: str = "", private: bool = True, purge: float = 0
+    ) -> None:
+        """Add an instance that is starting.
+
+        Args:
+            number: Its id.
+            created: The minute of its creation, which can lie before the history.
+            at: When the page has it first.
+            server: Where it runs, if that is known.
+            private: Whether a user is billed for it.
+            purge: The minute of its purge; 3.5 hours after the creation where it is 0.
+        """
+        labels = {"hotkey": HOTKEY, "instance_id": number}
+        self.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
+        billed_to = "user" if private else ""
+        self.set("chutes_instance_info", 1, at, **labels, chute_id="chute-1", billed_to=billed_to)
+        self.set("chutes_instance_created_timestamp_seconds", 60 * created, at, **labels)
+        self.set("chutes_instance_active", 0, at, **labels)
+        self.set("chutes_instance_purge_timestamp_seconds", 60 * (purge or created + 210), at, **labels)
+        if server:
+            self.set("chutes_instance_gpus", 1, at, **labels, server_id=f"id-{server}", gpu="pro_6000")
+
+    def activate(self, number: str, at: int, *, private: bool = True) -> None:
+        """Let an instance become active."""
+        labels = {"hotkey": HOTKEY, "instance_id": number}
+        self.set("chutes_instance_active", 1, at, **labels)
+        self.set("chutes_instance_activated_timestamp_seconds", 60 * at, at, **labels)
+        self.drop(at, "chutes_instance_purge_timestamp_seconds", **labels)
+        if not private:
+            self.set("chutes_instance_secured_timestamp_seconds", 60 * at + 3600, at, **labels)
+
+    def remove(self, number: str, at: int) -> None:
+        """Let an instance end."""
+        for name in {name for name, _ in self._series if name.startswith("chutes_instance_")}:
+            self.drop(at, name, instance_id=number)
+
+    def fail(self, exporter: str, minutes: Iterable[int]) -> None:
+        """Let scrapes of an exporter fail."""
+        self._down[exporter].update(minutes)
+
+    def target(self, exporter: str, begin: int, end: int) -> None:
+        """Let an exporter be among the targets for some time."""
+        self._there[exporter] = range(begin, end)
+
+    def _columns(self) -> dict[str, list[str]]:
+        """Return the value of each series at each minute; `_` for none."""
+        counts: dict[str, list[str]] = {}
+        for state in STATES if self._states else ():
+            now = [Counter(_at(changes, minute) for changes in self._states.values()) for minute in range(self.end + 1)]
+            counts[f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}"'] = [
+                str(count[state]) for count in now
+            ]
+        for (name, labels), changes in self._series.items():
+            values = [_at(changes, minute) for minute in range(self.end + 1)]
+            written = ["_" if v is None else str(60 * minute if v == NOW else v) for minute, v in enumerate(values)]
+            counts[f"{name}{{{','.join(f'{key}={json.dumps(value)}' for key, value in labels)}"] = written
+        return counts
+
+    def _written(self) -> list[dict[str, str]]:
+        written = []
+        for exporter, down in self._down.items():
+            target = f'job="chutes",instance="{exporter}"}}'
+            columns = {"up{": [str(int(minute not in down)) for minute in range(self.end + 1)]}
+            columns |= {
+                series: ["_" if minute in down else value for minute, value in enumerate(values)]
+                for series, values in self._columns().items()
+            }
+            there = self._there[exporter]
+            for series, values in columns.items():
+                comma = "" if series.endswith("{") else ","
+                scraped = [value if minute in there else "_" for minute, value in enumerate(values)]
+                written.append({"series": f"{series}{comma}{target}", "values": _sequence(scraped)})
+        return written
+
+    def check(
+        self,
+        directory: Path,
+        firing: Mapping[int, Iterable[Alert]],
+        *,
+        ever: Iterable[Alert] | None = None,
+        texts: Iterable[Text] = (),
+        values: Mapping[str, tuple[int, Mapping[str, float]]] | None = None,
+    ) -> None:
+        """Evaluate all rules with promtool.
+
+        Args:
+            directory: For its file.
+            firing: All alerts that fire at a minute, the Watchdog excepted.
+            ever: All alerts that fire at any minute; those of `firing` where it is None.
+            texts: Texts of alerts.
+            values: By expression: a minute, and the value of each series.
+        """
+        if ever is None:
+            ever = {alert for alerts in firing.values() for alert in alerts}
+        by = 'count by (alertname, severity) ({}(ALERTS{{alertstate="firing",severity!="none"}}{}))'
+        tests = [_fire(by.format("", ""), minute, alerts) for minute, alerts in firing.items()]
+        tests.append(_fire(by.format("last_over_time", f"[{self.end + 1}m]"), self.end, ever))
+        for expression, (minute, expected) in (values or {}).items():
+            samples = [{"labels": labels, "value": value} for labels, value in expected.items()]
+            tests.append({"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples})
+        path = directory / "scenario.yml"
+        test = {"interval": "1m", "input_series": self._written(), "promql_expr_test": tests}
+        test["alert_rule_test"] = [_say(text) for text in texts]
+        # Recordings come before the alerts that read them.
+        order = sorted((group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings"))
+        # Histories of a day are evaluated less often, because promtool is slow.
+        step = "1m" if self.end < DAY // 2 else "4m"
+        files = {"rule_files": list(map(str, FILES)), "evaluation_interval": step, "group_eval_order": order}
+        path.write_text(json.dumps({**files, "tests": [test]}))
+        result = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
+        said = result.stdout + result.stderr
+        assert result.returncode == 0, said
+
+
+def _fire(expression: str, minute: int, alerts: Iterable[Alert]) -> dict[str, Any]:
+    """Make a test for exactly these alerts. How many there are of a kind does not matter."""
+    samples = [{"labels": f'{{alertname="{name}",severity="{severity}"}}', "value": 1} for name, severity in {*alerts}]
+    return {"expr": f"{expression} ^ 0", "eval_time": f"{minute}m", "exp_samples": samples}
+
+
+def _say(text: Text) -> dict[str, Any]:
+    """Make a test of what an alert says."""
+    name, severity = text.alert
+    (rule,) = (one for one in ALERTS if (one["alert"], one["labels"]["severity"]) == text.alert)
+    notes = {key: note.replace("{{ $externalLabels.grafana_url }}", "") for key, note in rule["annotations"].items()}
+    notes = {key: note.replace("{{ $labels.hotkey }}", HOTKEY) for key, note in notes.items()}
+    notes["dashboard"] = re.sub(
+        r"\{\{ with .labels.hotkey \}\}(.*)\{\{ \. \}\}\{\{ end \}\}", rf"\g<1>{HOTKEY}", notes["dashboard"]
+    )
+    first = re.search(r"First.*", notes["description"])
+    assert first is not None
+    notes |= {"summary": f"{HOTKEY}…: {text.summary}", "description": f"{text.description} {first[0]}"}
+    expected = {"exp_labels": {"severity": severity, "hotkey": HOTKEY, **text.labels}, "exp_annotations": notes}
+    return {"alertname": name, "eval_time": f"{text.minute}m", "exp_alerts": [expected]}
+
+
+def _at(changes: Mapping[int, Any], minute: int) -> Any:
+    """Return the value that holds at a minute."""
+    past = [at for at in changes if at <= minute]
+    return changes[max(past)] if past else None
+
+
+def _sequence(values: Iterable[str]) -> str:
+    """Write values in promtool's notation. A series that ends gets a marker, as after a scrape without it."""
+    parts, present = [], False
+    for value, run in groupby(values):
+        count = len(list(run))
+        if value == "_":
+            parts += ["stale"] if present else ["_"]
+            parts += [f"_x{count - 1}"] if count > 1 else []
+        else:
+            parts.append(f"{value}+0x{count - 1}")
+        present = value != "_"
+    return " ".join(parts)
