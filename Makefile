@@ -82,10 +82,10 @@ deploy: $(DEV) ## Generate the rules, dashboards, routing, scrape jobs and manif
 golden: $(DEV) ## Write the golden pages that tests compare with
 	@$(BIN)/python -m tests.golden
 
-sizes: $(DEV) ## Measure how large pages get, for docs/sizes.md
+sizes: $(DEV) ## Measure how large pages get, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.sizes
 
-bench: $(DEV) ## Measure speed and memory against their bounds, for docs/performance.md
+bench: $(DEV) ## Measure speed and memory against their bounds, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.bench
 
 lock: $(DEV) ## Renew the lock files

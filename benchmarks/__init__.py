@@ -1,1 +1,1 @@
-"""Benchmarks for docs/performance.md and docs/sizes.md."""
+"""Benchmarks for docs/dev/performance.md."""

@@ -1,4 +1,4 @@
-"""Prints the tables of docs/sizes.md: page sizes in today's subnet and in the largest planned one (`make sizes`)."""
+"""Prints page sizes in today's subnet and in the largest planned one (`make sizes`)."""
 
 from __future__ import annotations
 

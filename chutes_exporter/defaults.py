@@ -1,5 +1,6 @@
 """Default settings. ``--help`` shows them without importing the modules that use them."""
 
+ENV_PREFIX = "CHUTES_EXPORTER_"
 API_URL = "https://api.chutes.ai"
 API_TIMEOUT = 20.0
 LISTEN_ADDRESS = ":10064"

@@ -20,33 +20,31 @@ MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
 
 VALUES_HEAD: Final = """\
 # Adds the rules and a scrape job to the miners' own monitoring (the chart chutes-monitoring, release `monitoring`), on
-# the control node's cluster. CONTROL is the kubeconfig context of this cluster, and NODE is the node's address:
+# the control node's cluster. CONTROL is the kubeconfig context of this cluster, and NODE is the node's address. VERSION
+# is the chart's version, which `helm list --kube-context CONTROL --namespace monitoring` shows:
 #
-#   helm upgrade monitoring /tmp/chutes-monitoring --kube-context CONTROL --namespace monitoring --reuse-values \\
-#     -f deploy/chutes-monitoring-values.yaml \\
+#   helm repo add chutes https://chutesai.github.io/chutes-miner
+#   helm upgrade monitoring chutes/chutes-monitoring --version VERSION --kube-context CONTROL --namespace monitoring \\
+#     --reuse-values -f deploy/chutes-monitoring-values.yaml \\
 #     --set prometheus.server.global.external_labels.grafana_url=http://NODE:30080
-#
-# Take the chart from one of these places: the folder /tmp/chutes-monitoring that ansible leaves behind, the folder
-# charts/chutes-monitoring of the miners' repository (first run `helm dependency build`), or its Helm repository, with
-# the version that `helm list --namespace monitoring` shows.
 #
 # Rules and scrape jobs of your own in the same values (`helm get values monitoring --namespace monitoring`) are
 # replaced: merge them into your own values file first. Nothing else of the release changes.
 #
-# WHAT AN ANSIBLE RE-RUN RESETS: its monitoring task upgrades the release with only its own values. It removes the
-# rules, scrape jobs, external labels and Alertmanager. Run the command above again. The exporter and its dashboards
-# stay, because they are not part of the release.
+# The miners' ansible playbooks (site.yml, and deploy-charts.yml with the tag monitoring-charts) install the release with
+# only their own values. They remove the rules, scrape jobs, external labels and Alertmanager: run the command above
+# again. The exporter and its dashboards stay, because they are not part of the release.
 #
 # The scrape job leaves out Pods that are annotated for scraping, which this Prometheus scrapes anyway.
 """
 SUBNET_HEAD: Final = """\
 # Scrapes each miner of the subnet as a separate target, from the Helm release chutes-exporter-subnet of
-# docs/kubernetes.md. Pass it after deploy/chutes-monitoring-values.yaml in the same command, with another -f. It
+# docs/start.md. Pass it after deploy/chutes-monitoring-values.yaml in the same command, with another -f. It
 # contains the scrape job of that file too.
 """
 MANIFEST_HEAD: Final = """\
 # An exporter for the miner whose key is in the Secret `miner-credentials`, rendered from the Helm chart's default
-# values, without the dashboards. docs/kubernetes.md says how to add them.
+# values, without the dashboards. docs/start.md says how to add them.
 """
 ALERTMANAGER_HEAD: Final = """\
 # Switches on the Alertmanager of the miners' own monitoring, with the example routing. Alertmanager is off by default

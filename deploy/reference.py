@@ -30,20 +30,16 @@ _INTRODUCTION = """\
 
 `make docs` generates this file from the code. Do not edit it.
 
-**Types**: a gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1 and text
-in its labels. An unknown value has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`,
-`7d`). Do not use `rate()` on them. Ids identify series. Join names from info metrics with
-`* on(chute_id) group_left(name) chutes_chute_info`.
+A gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1 and text in its
+labels. An unknown value has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`, `7d`).
+Do not use `rate()` on them. Ids identify series. Join names with `* on(chute_id) group_left(name) chutes_chute_info`.
+[How a miner earns](earnings.md) explains the rules behind scores, windows and multipliers.
 
-**Stability**: the name, labels and meaning of a *stable* metric change only with a new major version. An *experimental*
-metric may change with any version. The changelog lists the changes.
+The name, labels and meaning of a metric change only with a new major version. Metrics that are marked as experimental
+may change with any version.
 
 **Cost** is the maximum number of series. Collectors are listed by importance. If all collectors together exceed
-`--max-series`, the exporter keeps the collectors that fit, in this order, and leaves out the others
-(`chutes_scrape_collector_cut`). [sizes.md](sizes.md) has measured pages.
-
-[earnings.md](earnings.md) explains the rules behind scores, windows and multipliers. [fields.md](fields.md) lists the
-fields that are not exported, with the reasons.
+`--max-series`, the exporter keeps the collectors that fit, in this order, and leaves out the others.
 """
 
 
@@ -59,12 +55,12 @@ def reference() -> str:
     )
     parts.append(
         "## Costs and prices\n\nThe values of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`. Without "
-        "the flag, its metric is absent. [money.md](money.md) describes the recording rules that use them. "
-        "Cost: 2, and 1 for each model with a cost.\n\n" + _table(money.METRICS, "at a restart")
+        "the flag, its metric is absent. [Costs and estimated earnings](money.md) lists the rules that use them. "
+        "Cost: 2, and 1 for each model with a cost.\n\n" + _table(money.METRICS)
     )
     parts.append(
         "## Backfilled\n\nThis metric is not on any page. `backfill --compute-history` writes it for `promtool`. "
-        "Cost: at most 168 samples for each instance.\n\n" + _table(BACKFILLED, "hourly")
+        "Cost: at most 168 samples for each instance.\n\n" + _table(BACKFILLED)
     )
     parts.append(
         "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "
@@ -91,38 +87,28 @@ def _cost(collector: Collector) -> str:
 
 def _section(collector: Collector) -> str:
     feeds = ", ".join(
-        f"`{feed.name}` (fresh for {feed.ttl:.0f} s, dropped after {feed.max_age:.0f} s)" for feed in collector.feeds
+        f"`{feed.name}` (changes {feed.changes}, fresh for {feed.ttl:.0f} s, dropped after {feed.max_age:.0f} s)"
+        for feed in collector.feeds
     )
     return (
         f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}. "
         f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}. "
-        f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics, _changes(collector))}"
+        f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics)}"
     )
 
 
-def _changes(collector: Collector) -> str:
-    return ", ".join(dict.fromkeys(feed.changes for feed in collector.feeds))
+def _table(metrics: Iterable[Metric]) -> str:
+    return "\n".join(_rows(metrics)) + "\n"
 
 
-def _table(metrics: Iterable[Metric], changes: str = "live") -> str:
-    return "\n".join(_rows(metrics, changes)) + "\n"
-
-
-def _rows(metrics: Iterable[Metric], changes: str) -> Iterator[str]:
-    yield "| metric | type | unit | labels | meaning | source | changes | stability |"
-    yield "|---|---|---|---|---|---|---|---|"
+def _rows(metrics: Iterable[Metric]) -> Iterator[str]:
+    yield "| metric | type and labels | meaning | from |"
+    yield "|---|---|---|---|"
     for metric in metrics:
+        experimental = ", experimental" if metric.stability == "experimental" else ""
         labels = ", ".join(f"`{label}`" for label in metric.labels)
-        cells = (
-            f"`{metric.name}`",
-            metric.kind,
-            metric.unit,
-            labels,
-            metric.help,
-            metric.source,
-            metric.changes or changes,
-            metric.stability,
-        )
+        type_and_labels = f"{metric.kind}{experimental}{': ' if labels else ''}{labels}"
+        cells = (f"`{metric.name}`", type_and_labels, metric.help, metric.source)
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

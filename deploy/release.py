@@ -21,6 +21,7 @@ VERSIONS: Final = {
     "chutes_exporter/__init__.py": r'^__version__ = "(.+)"$',
     "deploy/helm/chutes-exporter/Chart.yaml": r"^(?:version|appVersion): (.+)$",
     "deploy/compose.yaml": r"^ *image: chutes-exporter:(.+)$",
+    "docs/start.md": r"chutes-exporter:(\d[\w.]*\w)",
 }
 """Where the version stands, and how."""
 IMAGE: Final = "repository: chutes-exporter\n"

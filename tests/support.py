@@ -484,12 +484,3 @@ def public_texts() -> list[Path]:
     return sorted(
         path for path in found if path.is_file() and path.suffix not in binary and not skipped & set(path.parts)
     )
-
-
-def named_tests() -> frozenset[str]:
-    """Return the names of all test functions, for the documents that name them."""
-    names = (
-        re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
-        for path in ROOT.glob("tests/**/test_*.py")
-    )
-    return frozenset(name for found in names for name in found)

@@ -69,12 +69,23 @@ def running(
         process.communicate(timeout=20)
 
 
-def test_help_shows_the_commands_and_the_flags_of_serve() -> None:
+def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
     text = run("--help").stdout
-    for word in ("serve", "demo", "check", "--hotkey-file", "--api.url", "--web.listen-address", "VALIDATOR_API"):
-        assert word in text
-    assert "Usage: chutes-exporter serve" in run("serve", "--help").stdout
+    listed = re.findall(r"^  ([a-z-]+)  +[A-Z][^.]+\.$", text, re.MULTILINE)
+    assert listed == ["demo", "serve", "check", "status", "advise", "query", "backfill", "release-job", "help"]
+    assert text.count("  chutes-exporter ") == 3
+    assert len(text.splitlines()) <= 24
+    assert run("help").stdout == text
     assert run("--version").stdout.startswith("chutes-exporter 0.")
+
+
+def test_the_help_of_a_command_groups_its_flags_by_topic() -> None:
+    text = run("help", "serve").stdout
+    assert text.startswith("Usage: chutes-exporter serve ")
+    assert text == run("serve", "--help").stdout
+    topics = re.findall(r"^([A-Z].*):$", text, re.MULTILINE)
+    assert topics == ["Miners", "Chutes API", "Web server", "Data", "Collectors", "Money", "Log", "Options"]
+    assert "VALIDATOR_API" in text
 
 
 def test_the_help_says_when_each_collector_is_on() -> None:
@@ -117,11 +128,16 @@ def test_sighup_reads_the_hotkey_file_again(tmp_path: Path) -> None:
         path.write_text("{")
         process.send_signal(signal.SIGHUP)
         good = series("chutes_exporter_config_last_reload_successful")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while (page := parse_page(httpx.get(f"{url}/metrics", timeout=60).text))[good]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
+        path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
+        process.send_signal(signal.SIGHUP)
+        while not parse_page(httpx.get(f"{url}/metrics", timeout=60).text)[good]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
@@ -249,6 +265,7 @@ def cold_key(directory: Path) -> str:
         (("--web.listen-address", f"127.0.0.1:{'1' * 5000}"), {}, "is not an address to listen on"),
         (("--collector.nonsense",), {}, "No such option"),
         (("nonsense",), {}, "No such command"),
+        (("help", "nonsense"), {}, "No such command"),
         (("--api.url", "http://127.0.0.1:9", "check"), {}, "the command must come first: chutes-exporter check"),
         (("--collector.nodes",), {}, "--collector.nodes needs a hotkey's seed"),
         (("--collector.unique_chute_history",), {}, "needs a watched miner: add --hotkey"),

@@ -1,4 +1,4 @@
-"""docs/fields.md: every field that the service sends is used by a record or listed there with a reason."""
+"""docs/dev/fields.md: every field that the service sends is used by a record or listed there with a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TABLE = [
     (match[1], set(re.findall(r"`(\w+)`", match[2])), match[3])
     for match in re.finditer(
-        r"^\| ([a-z_.]+) \| (`[^|]+) \| ([^|]+) \|$", (ROOT / "docs" / "fields.md").read_text(), re.MULTILINE
+        r"^\| ([a-z_.]+) \| (`[^|]+) \| ([^|]+) \|$", (ROOT / "docs" / "dev" / "fields.md").read_text(), re.MULTILINE
     )
 ]
 REASONS = ("constant", "dead", "duplicate", "secret", "users' data", "text", "no use")

@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from chutes_exporter.api.meaning import HOUR, LaunchRefusal
 from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
+from chutes_exporter.commands.options import Command, api_options, hotkey_options, json_option, run_with_status
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import NotKnown, Samples, collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import json_text, printable, say
@@ -120,6 +121,21 @@ class Miner:
 
     hotkey: str
     idle: list[IdleModel] | None
+
+
+@click.command(cls=Command)
+@hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
+@api_options
+@json_option
+def advise(**flags: Any) -> None:
+    """List the best paid chutes that the idle GPUs can run now.
+
+    For each idle GPU model, it ranks chutes by compute units per GPU-second. It leaves out chutes whose launch the
+    service would refuse. It requests fresh data from the API. The exit status is 0 when there is nothing to deploy, 1
+    when there is, 2 when the command line is wrong, and 3 when no such chute was found but some answers are missing or
+    incomplete.
+    """
+    run_with_status(run_advise, flags)
 
 
 async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 - a flag of the command line

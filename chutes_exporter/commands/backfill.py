@@ -10,7 +10,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from prometheus_client.core import GaugeMetricFamily
@@ -22,6 +22,7 @@ from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.api.meaning import hourly_compute_units
 from chutes_exporter.collectors.instances import HOURLY_COMPUTE_UNITS
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
+from chutes_exporter.commands.options import Command, api_options, hotkey_options, run, settings_with_warnings
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.config import ConfigError
 
@@ -41,6 +42,38 @@ Units = dict[str, dict[float, float]]
 
 _LONGEST = 900.0
 """Seconds that the answer of all instances may take."""
+
+
+@click.command(cls=Command)
+@hotkey_options("At least one hotkey is required.")
+@api_options
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="File to write. - means standard output.",
+)
+@click.option(
+    "--label",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Label to add to every series (repeatable). Use job=chutes and instance=HOST:PORT to continue scraped series.",
+)
+@click.option(
+    "--compute-history",
+    is_flag=True,
+    help="Also write the compute units of each instance that exists now, hour by hour. Needs a key. Use it only once: "
+    "the service must answer with the records of all miners' instances, which is a lot of work.",
+)
+def backfill(**flags: Any) -> None:
+    """Write the past 7 days as OpenMetrics, for promtool.
+
+    Import the file with: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
+    """
+    if not flags["output"]:
+        raise click.UsageError("--output is empty: write the path of a file, or - for the standard output")
+    run(run_backfill, settings_with_warnings(flags), flags["output"], flags["label"], flags["compute_history"])
 
 
 async def run_backfill(

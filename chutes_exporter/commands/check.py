@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -15,12 +15,24 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from chutes_exporter import defaults
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.api.meaning import is_old_tee_server
 from chutes_exporter.api.records import HistoryPoint
-from chutes_exporter.commands.sources import with_variable
+from chutes_exporter.commands.options import (
+    Command,
+    api_options,
+    checked,
+    hotkey_options,
+    json_option,
+    read_credentials,
+    run,
+    serving_options,
+    settings_of,
+    with_variable,
+)
 from chutes_exporter.commands.terminal import json_text, printable
 from chutes_exporter.config import ConfigError
 from chutes_exporter.duration import human_duration
@@ -84,6 +96,23 @@ class Line:
     age: float | None = None
     note: str = ""
     advice: str = ""
+
+
+@click.command(cls=Command)
+@hotkey_options("Without a hotkey, the whole subnet is watched.")
+@api_options
+@serving_options(defaults.LISTEN_ADDRESS)
+@json_option
+def check(**flags: Any) -> None:
+    """Request all endpoints once, and explain what fails.
+
+    check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
+    not matter. The exit status is 0 if all checks pass, and 1 if one fails or a setting cannot be used.
+    """
+    credentials = read_credentials(flags)
+    # Endpoints without a signature are checked even if a key cannot be used.
+    settings = checked(settings_of, flags, replace(credentials, errors=()))
+    click.get_current_context().exit(run(run_check, settings, credentials, flags["as_json"]))
 
 
 async def run_check(settings: Settings, credentials: Credentials, as_json: bool) -> int:  # noqa: FBT001

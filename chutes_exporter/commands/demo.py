@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chutes_exporter import defaults, log
+from chutes_exporter.commands.options import Command, option, run, serving_options, setting_flags, unknown_variables
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.commands.terminal import called_as
 from chutes_exporter.config import Address, ConfigError, Credentials, make_settings
-from chutes_exporter.simulator import DemoWorld, Simulator, parse_fault
+from chutes_exporter.simulator import DEFAULT_TROUBLES, TROUBLES, DemoWorld, Simulator, parse_fault
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.server import signals
 
@@ -26,12 +28,59 @@ if TYPE_CHECKING:
     from chutes_exporter.api.keys import Hotkey
 
 
-async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], warnings: tuple[str, ...]) -> None:
+@click.command(cls=Command)
+@option(
+    "--trouble",
+    "troubles",
+    multiple=True,
+    type=click.Choice(tuple(TROUBLES)),
+    default=DEFAULT_TROUBLES,
+    show_default=True,
+    topic="Simulated API",
+    help="Trouble of the simulated miner (repeatable).",
+)
+@option(
+    "--simulator.listen-address",
+    "simulator_listen_address",
+    default="127.0.0.1:10065",
+    show_default=True,
+    metavar="[HOST]:PORT",
+    topic="Simulated API",
+    help="Address on which the simulated API listens.",
+)
+@option(
+    "--simulator.seed",
+    "simulator_seed",
+    type=int,
+    default=64,
+    show_default=True,
+    topic="Simulated API",
+    help="Number that selects the simulated world.",
+)
+@option(
+    "--simulator.fault",
+    "simulator_fault",
+    multiple=True,
+    metavar="ENDPOINT=FAULT",
+    topic="Simulated API",
+    help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), chutes=cut:1000 (bytes), "
+    "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early.",
+)
+@serving_options(defaults.DEMO_LISTEN_ADDRESS)
+def demo(**flags: Any) -> None:
+    """Serve metrics of a simulated Chutes API, without a key.
+
+    It writes a hotkey file for the watched miner, and prints how to run the other commands with it.
+    """
+    log.configure(flags["log_level"], flags["log_format"])
+    run(run_demo, flags, unknown_variables())
+
+
+async def run_demo(flags: Mapping[str, Any], warnings: tuple[str, ...]) -> None:
     """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
 
     Args:
         flags: The command's flags.
-        collectors: Whether a collector is on, by name.
         warnings: Sentences about the environment to log.
 
     Raises:
@@ -41,7 +90,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
         faults = dict(parse_fault(text) for text in flags["simulator_fault"])
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    world = DemoWorld(seed=flags["simulator_seed"], start=time.time(), troubles=flags["trouble"])
+    world = DemoWorld(seed=flags["simulator_seed"], start=time.time(), troubles=flags["troubles"])
     try:
         listen = Address.parse(flags["simulator_listen_address"])
     except ConfigError as error:
@@ -54,24 +103,7 @@ async def run_demo(flags: Mapping[str, Any], collectors: Mapping[str, bool], war
     simulator.faults.update(faults)
     key = simulator.world.miners[0].key
     settings = make_settings(
-        api_url=simulator.url,
-        credentials=Credentials((key,), (), warnings),
-        listen=flags["web_listen_address"],
-        systemd_socket=flags["web_systemd_socket"],
-        web_config=flags["web_config_file"],
-        enable_lifecycle=flags["web_enable_lifecycle"],
-        max_requests=flags["web_max_requests"],
-        telemetry_path=flags["web_telemetry_path"],
-        timeout_offset=flags["scrape_timeout_offset"],
-        miners=flags["miners"],
-        max_series=flags["max_series"],
-        created_timestamps=flags["openmetrics_created"],
-        ttl=flags["feed_ttl"],
-        max_age=flags["feed_max_age"],
-        collectors=collectors,
-        gpu_costs=flags["gpu_cost"],
-        daily_emission=flags["subnet_daily_emission"],
-        alpha_price=flags["alpha_price"],
+        **setting_flags(flags), api_url=simulator.url, credentials=Credentials((key,), (), warnings)
     )
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:

@@ -39,6 +39,15 @@ from chutes_exporter.api.records import (
 )
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.stats import windows
+from chutes_exporter.commands.options import (
+    Command,
+    api_options,
+    hotkey_options,
+    json_option,
+    run,
+    settings_with_warnings,
+    source_of,
+)
 from chutes_exporter.commands.terminal import json_text, printable
 
 if TYPE_CHECKING:
@@ -116,6 +125,37 @@ class QueryOptions:
     per_chute: bool = False
     chute_id: str = ""
     chute_version: str = ""
+
+
+_ENDPOINTS = [endpoint.name for endpoint in e.ENDPOINTS if endpoint.method == "GET"]
+
+
+@click.command(
+    cls=Command,
+    help=f"""Print the answer of one endpoint as a table, JSON or CSV.
+
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has the most useful columns. --json and --csv have all
+    fields that the exporter reads.
+    """,
+)
+@click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
+@hotkey_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
+@api_options
+@click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
+@click.option("--chute-id", metavar="ID", help="Id of the chute. Works only with chute, which needs it.")
+@click.option("--chute-version", metavar="VERSION", help="Version of the chute. Likewise; query chutes shows both.")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def query(endpoint: str, **flags: Any) -> None:
+    """Request an endpoint and print its answer."""
+    if flags["as_json"] and flags["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other: use only one")
+    form = "json" if flags["as_json"] else "csv" if flags["as_csv"] else "table"
+    # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
+    chosen = flags["hotkeys"] if source_of("hotkeys") == "--hotkey" else ()
+    hotkeys = tuple(hotkey.strip() for hotkey in chosen)
+    query_options = QueryOptions(hotkeys, flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
+    run(run_query, settings_with_warnings(flags), endpoint, query_options, form)
 
 
 async def run_query(settings: Settings, name: str, options: QueryOptions, form: Form) -> None:

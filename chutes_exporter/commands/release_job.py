@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, TimedOutError, UnavailableError
 from chutes_exporter.api.meaning import job_state
+from chutes_exporter.commands.options import Command, api_options, hotkey_options, run, settings_with_warnings
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import printable
 
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
 
 _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
+
+
+@click.command("release-job", cls=Command)
+@click.argument("job_id", required=False)
+@hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
+@api_options
+@click.option("--yes", is_flag=True, help="Release without confirmation.")
+def release_job(job_id: str | None, **flags: Any) -> None:
+    """List jobs that are stuck with the miner, or release one.
+
+    Without JOB_ID, it lists the stuck jobs. This is the only command that changes anything at the API.
+    """
+    settings = settings_with_warnings(flags)
+    key = confirmed_key(settings, job_id, confirmed=flags["yes"])
+    run(run_release_job, settings, job_id, key)
 
 
 def confirmed_key(settings: Settings, job_id: str | None, *, confirmed: bool) -> Hotkey:

@@ -7,12 +7,23 @@ import os
 import ssl
 import time
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
 import structlog
 
-from chutes_exporter import __version__
+from chutes_exporter import __version__, defaults, log
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.commands.options import (
+    Command,
+    api_options,
+    checked,
+    hotkey_options,
+    read_credentials,
+    run,
+    serving_options,
+    settings_of,
+)
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import off_reason
@@ -26,7 +37,7 @@ from chutes_exporter.web.tls import CurrentContext
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Iterable
-    from typing import Any, Self
+    from typing import Self
 
     from chutes_exporter.config import Address, Settings
 
@@ -251,6 +262,27 @@ def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) 
         collectors=" ".join(collector.name for collector in exporter.collectors),
         **{reason: " ".join(names) for reason, names in off.items()},
     )
+
+
+@click.command(cls=Command)
+@hotkey_options("Without a hotkey, the whole subnet is watched.")
+@api_options
+@serving_options(defaults.LISTEN_ADDRESS)
+def serve(**flags: Any) -> None:
+    """Serve metrics of the Chutes API (the default command).
+
+    Without flags it listens on :10064 and exports the whole subnet from the public endpoints.
+    """
+    context = click.get_current_context()
+
+    def read_settings() -> Settings:
+        # A reload runs in a thread, which does not know the command. Service handles the errors.
+        with context.scope(cleanup=False):
+            return settings_of(flags, read_credentials(flags))
+
+    settings = checked(settings_of, flags, read_credentials(flags))
+    log.configure(flags["log_level"], flags["log_format"])
+    run(run_serve, settings, read_settings)
 
 
 async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -> None:

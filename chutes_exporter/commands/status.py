@@ -6,11 +6,19 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from chutes_exporter.collectors.fleet import STATES
+from chutes_exporter.commands.options import (
+    Command,
+    api_options,
+    hotkey_options,
+    json_option,
+    money_options,
+    run_with_status,
+)
 from chutes_exporter.commands.report import Labels, Report, Samples, collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import json_text, say
 from chutes_exporter.feeds.table import MINER_GPUS
@@ -288,6 +296,20 @@ _METRICS = frozenset(rule.metric for rule in _RULES) | {
     "chutes_scored_miners",
     "chutes_server_info",
 }
+
+
+@click.command(cls=Command)
+@hotkey_options("At least one hotkey is required.")
+@api_options
+@money_options
+@json_option
+def status(**flags: Any) -> None:
+    """Show how a miner stands, and what needs action.
+
+    The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if nothing
+    needs action as far as known, but requests failed or answers are incomplete.
+    """
+    run_with_status(run_status, flags)
 
 
 async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 - a flag of the command line

@@ -27,6 +27,8 @@ LONGEST_INACTIVE: Final = 3 * HOUR
 """Instances that are not active so long after their verification are purged."""
 _SCALE_DOWN_AFTER: Final = 63 * MINUTE
 _TRIES: Final = 4
+_SHORTEST_WAIT: Final = 3 * MINUTE
+_LONGEST_WAIT: Final = 2 * HOUR
 _KEPT: Final = 3 * DAY
 
 
@@ -42,6 +44,8 @@ class Slot:
         dies_at: When its server breaks down for ever.
         crashes: Whether its instances fail soon after their activation.
         stuck: Whether its first instance is never verified.
+        count: Number of its instances so far.
+        waits: Seconds until it looks again for a chute that wants an instance.
     """
 
     seed: str
@@ -55,6 +59,7 @@ class Slot:
     crashes: bool = False
     stuck: bool = False
     count: int = 0
+    waits: float = _SHORTEST_WAIT
     random: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -166,9 +171,11 @@ class Lives:
         fallback = tried[0] if slot.crashes or slot.steady else None
         chute = next((one for one in tried if self._wants(one, now)), fallback)
         if chute is None:
-            self._at(now + draw.uniform(5, 30) * MINUTE, lambda at: self._launch(slot, at))
+            slot.waits = min(2 * slot.waits, _LONGEST_WAIT)
+            self._at(now + draw.uniform(1, 2) * slot.waits, lambda at: self._launch(slot, at))
             return
         slot.count += 1
+        slot.waits = _SHORTEST_WAIT
         verified = now + draw.uniform(1, 5) * MINUTE
         deadline = next_run(min(now + LONGEST_START, verified + LONGEST_INACTIVE), SOFT_PERIOD)
         instance = Instance(

@@ -331,7 +331,7 @@ EXPORTER.fold(
     ),
     graph(
         "Memory",
-        "Resident memory of the largest exporter of a job. docs/performance.md shows what to expect.",
+        "Resident memory of the largest exporter of a job.",
         [Query(f"max by (job) ({select('process_resident_memory_bytes', EXPORTERS)} {SEEN})", "{{job}}")],
         unit="bytes",
         decimals=0,

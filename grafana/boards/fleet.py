@@ -358,7 +358,7 @@ FLEET.fold(
         ],
         unit="percent",
         decimals=0,
-        empty="No DCGM metrics. docs/queries.md shows how to scrape them.",
+        empty="No DCGM metrics: Prometheus does not scrape dcgm-exporter.",
         size=(24, 8),
     ),
 )

@@ -117,7 +117,7 @@ def test_the_demo_says_how_to_read_metrics_from_a_unix_socket(tmp_path: Path) ->
 
 
 def test_the_demo_listens_on_this_machine_only() -> None:
-    default = next(one.default for one in cli.commands["demo"].params if one.name == "web_listen_address")
+    default = next(one.default for one in cli.commands["demo"].params if one.name == "listen")
     assert default == ["127.0.0.1:10064"]
 
 

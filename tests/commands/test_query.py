@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.cli import _ENDPOINTS
+from chutes_exporter.commands.query import _ENDPOINTS
 from chutes_exporter.simulator import Fault, Simulator
 from tests.commands.support import MINE, another_key, run
 from tests.support import HOTKEY, Clock

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml, run by compose on podman as documented, but without Grafana: Debian has no package of it."""
+"""deploy/compose.yaml, run by compose on podman, but without Grafana: Debian has no package of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from chutes_exporter.commands.status import ACTION_NEEDED
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.containers.documents import clone, commands, programs
 from tests.containers.podman import fetch, inspect, podman, run, wait_for
 from tests.support import HOTKEY, ROOT, shell
 
@@ -28,10 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.containers
 
-COMMANDS = commands("installation.md", "compose")
-COMPOSE = 'shift; exec docker-compose "$@"'
-"""The program that stands for `docker compose`, in the shell's language."""
-IN_BACKGROUND = "--detach --wait"
+COMPOSE = "docker-compose -f deploy/compose.yaml --profile"
 SMALL = Size(miners=6, active_miners=3, chutes=10)
 SERVICES = ("demo", "alertmanager", "prometheus")
 
@@ -52,11 +48,11 @@ def engine() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def health_checks() -> Iterator[None]:
-    """Run the containers' health checks once a second: without systemd podman has nobody to do so."""
+    """Run the containers' health checks at their interval: without systemd podman has nobody to do so."""
     stopping = threading.Event()
 
     def check() -> None:
-        while not stopping.wait(1):
+        while not stopping.wait(5):
             for name in run("podman", "ps", "--quiet").stdout.split():
                 run("podman", "healthcheck", "run", name)
 
@@ -73,12 +69,10 @@ def ask(port: int, path: str) -> Any:
     return json.loads(fetch(f"http://127.0.0.1:{port}{path}"))
 
 
-def test_the_documented_demo_comes_up_healthy_and_works_together(engine: dict[str, str], tmp_path: Path) -> None:
-    start, remove = COMMANDS[:2]
-    environment = engine | programs(tmp_path / "bin", "", COMPOSE)
+def test_the_demo_comes_up_healthy_and_works_together(engine: dict[str, str]) -> None:
     try:
         with health_checks():
-            shell(f"{start} {IN_BACKGROUND} {' '.join(SERVICES)}", environment, ROOT)
+            shell(f"{COMPOSE} demo up --detach --wait {' '.join(SERVICES)}", engine, ROOT)
         for name in SERVICES:
             state = inspect("container", f"chutes-exporter-{name}-1")
             assert state["State"]["Health"]["Status"] == "healthy"
@@ -96,33 +90,28 @@ def test_the_documented_demo_comes_up_healthy_and_works_together(engine: dict[st
         wait_for(lambda: any(one["labels"]["alertname"] == "Watchdog" for one in ask(9093, "/api/v2/alerts")), 180)
         assert "chutes_miner_watched" in fetch("http://127.0.0.1:10064/metrics")
     finally:
-        shell(f"{remove} --timeout=10", environment, ROOT)
+        shell(f"{COMPOSE} demo down --volumes --timeout=10", engine, ROOT)
     assert podman("ps", "--all", "--quiet") == ""
     assert podman("volume", "ls", "--quiet") == ""
     assert podman("network", "ls", "--quiet").split() == ["podman"]
 
 
-async def test_the_documented_commands_lead_from_a_clone_to_the_status_of_a_miner(
-    engine: dict[str, str], tmp_path: Path
-) -> None:
-    fill_in, start, status = COMMANDS[2:]
-    directory = clone(tmp_path / "clone")
-    for name in ("alertmanager", "deploy", "grafana/dashboards", "grafana/provisioning", "prometheus"):
-        shutil.copytree(ROOT / name, directory / name, dirs_exist_ok=True)
+async def test_a_miner_is_watched_with_the_key_in_the_environment_file(engine: dict[str, str], tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    not_in_git = shutil.ignore_patterns(".git", ".cache", ".venv*", "dist", "node_modules", "__pycache__")
+    shutil.copytree(ROOT, clone, ignore=not_in_git, symlinks=True)
     # The address by which podman's containers reach this machine.
     async with Simulator(World(start=time.time(), size=SMALL), listen=Address("", 0)) as simulator:
         api = f"http://host.containers.internal:{simulator.url.rpartition(':')[2]}"
-        settings = f"MINER_SS58={HOTKEY}\nMINER_SEED={TEST_SEED}\nCHUTES_EXPORTER_API_URL={api}\n"
-        environment = engine | programs(tmp_path / "bin", settings, COMPOSE)
+        (clone / "deploy" / ".env").write_text(
+            f"MINER_SS58={HOTKEY}\nMINER_SEED={TEST_SEED}\nCHUTES_EXPORTER_API_URL={api}\n"
+        )
+        status = f"{COMPOSE} miner exec -T miner chutes-exporter status || test $? = {ACTION_NEEDED}"
         try:
             with health_checks():
-                for command in (fill_in, f"{start} {IN_BACKGROUND} miner"):
-                    await asyncio.to_thread(shell, command, environment, directory)
-            needed = f"{status} || test $? = {ACTION_NEEDED}"
-            said = await asyncio.to_thread(shell, needed, environment, directory)
+                await asyncio.to_thread(shell, f"{COMPOSE} miner up --detach --wait miner", engine, clone)
+            said = await asyncio.to_thread(shell, status, engine, clone)
         finally:
-            down = start.replace(" up", " down --volumes --timeout=10")
-            await asyncio.to_thread(shell, down, environment, directory)
+            await asyncio.to_thread(shell, f"{COMPOSE} miner down --volumes --timeout=10", engine, clone)
     assert said.startswith(HOTKEY)
-    assert (directory / "deploy" / ".env").stat().st_mode & 0o777 == 0o600
     assert podman("ps", "--all", "--quiet") == ""

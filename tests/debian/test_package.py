@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.debian
 
 INSTALL = "apt-get install --quiet --quiet --yes ./chutes-exporter.deb"
+AS_THE_SERVICE = f"systemd-run --quiet --pipe --wait --property EnvironmentFile={ENVIRONMENT} --uid chutes-exporter"
+"""How docs/start.md runs commands with the settings of the service."""
 PAGE = "curl --silent --show-error --fail http://127.0.0.1:10064/metrics"
 LISTING = (
     # Logs, apt's lists and dpkg's backups are those of other programs.
@@ -113,6 +115,7 @@ def test_the_command_ignores_the_packages_of_others(running: Machine) -> None:
 
 def test_the_service_serves_as_its_user_without_rights(serving: Machine) -> None:
     assert f'chutes_miner_watched{{hotkey="{HOTKEY}"}} 1' in serving.run(PAGE)
+    assert "All checks passed." in serving.run(f"{AS_THE_SERVICE} chutes-exporter check")
     process = serving.run("systemctl show --property=MainPID --value chutes-exporter")
     status = dict(re.findall(r"^(\w+):\t(.+)$", serving.read(f"/proc/{process}/status"), re.MULTILINE))
     assert status["Uid"].split() == [serving.run("id --user chutes-exporter")] * 4

@@ -14,7 +14,7 @@ import chutes_exporter
 from chutes_exporter.config import ConfigError, require_a_choice
 from deploy.chart import CHART, render
 from deploy.generate import FILES
-from tests.deploy.cluster import validate
+from tests.deploy.objects import validate
 from tests.support import HOTKEY, ROOT
 from tests.test_cli import OTHER
 

@@ -1,14 +1,12 @@
-"""The Kubernetes objects: rendered as the document says, valid by Kubernetes' own schemas, and as tight as they say."""
+"""The Kubernetes objects of common set-ups: valid by Kubernetes' own schemas, with only the rights that they need."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
-import shlex
 import subprocess
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -17,7 +15,7 @@ import chutes_exporter
 from deploy.chart import render
 from deploy.generate import FILES
 from grafana.boards import BOARDS
-from tests.deploy.cluster import validate, values_of
+from tests.deploy.objects import Object, validate
 from tests.grafana.display import committed
 from tests.support import ROOT, RULES
 
@@ -25,32 +23,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DOCUMENT = (ROOT / "docs" / "kubernetes.md").read_text()
-SETUPS = {"annotations": "The first metric", "operator": "Prometheus Operator", "subnet": "The whole subnet"}
-"""Names of set-ups, and the headings in the document that have their commands."""
+SETUPS: dict[str, Object] = {
+    "annotations": {},
+    "operator": {"scrape": "serviceMonitor", "prometheusRule": {"enabled": True}},
+    "subnet": {"subnet": True, "scrape": "none", "dashboards": {"enabled": False}},
+}
+"""Names of set-ups, and the values that docs/start.md gives for them."""
 ALL = (*SETUPS, "manifest")
 """The set-ups, and the manifest for users without Helm."""
 NAMES_OF_THE_MINERS_CHART = {"grafana-dashboards"}
 TITLES_OF_THE_MINERS_CHART = {"Chutes Monitoring", "Kubernetes Cluster", "HTTP/TCP Monitoring"}
-Object = dict[str, Any]
-
-
-def commands(heading: str) -> list[str]:
-    """Return the commands of a section of the document."""
-    section = DOCUMENT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    return [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
 
 
 @cache
 def built(setup: str) -> tuple[Object, ...]:
-    """Return the objects that the document's command installs; of `manifest`, those for users without Helm."""
+    """Return the objects of a set-up; of `manifest`, those for users without Helm."""
     if setup == "manifest":
         return tuple(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
-    (command,) = (line for line in commands(SETUPS[setup]) if line.startswith("helm "))
-    words = shlex.split(command)
-    values = values_of(value for flag, value in itertools.pairwise(words) if flag == "--set")
-    texts = render(values, release=words[3], namespace=words[words.index("--namespace") + 1])
+    release = "chutes-exporter-subnet" if setup == "subnet" else "chutes-exporter"
+    texts = render(SETUPS[setup], release=release, namespace="chutes")
     return tuple(found for name, text in texts.items() if name.endswith(".yaml") for found in yaml.safe_load_all(text))
 
 
@@ -130,13 +121,9 @@ def test_it_is_probed_where_the_exporter_answers(setup: str) -> None:
 
 @pytest.mark.parametrize("setup", ALL)
 def test_resources_are_those_that_were_measured(setup: str) -> None:
-    text = (ROOT / "docs" / "performance.md").read_text()
-    found = re.search(r"request (\d+) MB .*?limit it to (\d+) MB for a miner, or (\d+) MB", text, re.DOTALL)
-    assert found is not None
-    request, miner, subnet = found.groups()
     assert container(setup)["resources"] == {
-        "requests": {"cpu": "50m", "memory": f"{request}Mi"},
-        "limits": {"memory": f"{subnet if setup == 'subnet' else miner}Mi"},
+        "requests": {"cpu": "50m", "memory": "64Mi"},
+        "limits": {"memory": "512Mi" if setup == "subnet" else "256Mi"},
     }
 
 
@@ -253,16 +240,6 @@ def test_the_manifest_is_the_first_set_up_without_dashboards() -> None:
 
     assert without_dashboards("manifest") == without_dashboards("annotations")
     assert objects("manifest", "ConfigMap") == []
-
-
-def test_helm_template_renders_what_the_document_installs_for_the_operator() -> None:
-    (install,) = commands("Prometheus Operator")
-    (template,) = (line for line in commands("Without Helm") if line.startswith("helm template "))
-    values = install.partition(" --set ")[2]
-    assert template.split() == [
-        *("helm", "template", "chutes-exporter", "deploy/helm/chutes-exporter", "--namespace", "chutes"),
-        *("--set", values, ">", "chutes-exporter.yaml"),
-    ]
 
 
 def test_all_dashboards_fit_into_the_one_config_map_of_users_without_helm() -> None:

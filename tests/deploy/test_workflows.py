@@ -1,4 +1,4 @@
-"""The workflows of the forge: linted, pinned, and calling only what exists. docs/release.md says what never ran."""
+"""The workflows of the forge: linted, pinned, and calling only what exists. docs/dev/release.md says what never ran."""
 
 from __future__ import annotations
 

@@ -29,19 +29,11 @@ def test_the_pictures_are_of_the_boards_as_they_are() -> None:
         assert drawn[source.name] == hashlib.sha256(source.read_bytes()).hexdigest(), "run `make pictures`"
 
 
-def test_every_board_has_a_picture_of_a_healthy_and_of_a_sick_miner_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_every_board_has_a_picture_of_a_healthy_and_of_a_sick_miner() -> None:
     names = {f"{board.uid}{ending}.png" for board in BOARDS for ending in WORLDS.values()}
     assert {path.name for path in PICTURES.iterdir()} == {SUMS, *names}
     for name in names:
         assert 10_000 < (PICTURES / name).stat().st_size < LARGEST, name
-        assert f"(grafana/pictures/{name})" in readme, name
-
-
-def test_the_readme_begins_with_the_healthy_overview() -> None:
-    readme = (ROOT / "README.md").read_text()
-    first = readme.index("grafana/pictures/")
-    assert readme[first:].startswith("grafana/pictures/chutes-overview.png)")
 
 
 def test_the_simulated_day_reaches_back_beyond_the_time_range() -> None:

@@ -44,12 +44,6 @@ def test_the_version_is_at_least_the_promised_one(package: str) -> None:
     assert (int(found[1]), int(found[2])) >= LEAST[package]
 
 
-def test_the_document_names_the_versions_that_are_tested() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text()
-    for words, package in (("Prometheus 2.53 and", "prometheus"), ("VictoriaMetrics", "victoria-metrics")):
-        assert f"{words} {'.'.join(map(str, LEAST[package]))}" in text
-
-
 def test_fetching_programs_works_where_the_system_is_read_only(tmp_path: Path) -> None:
     script = Path(shutil.copy(ROOT / "scripts" / "newest-programs", tmp_path))
     # Only the folder stays writable.

@@ -542,7 +542,7 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
 
 
 async def test_a_collector_too_large_for_the_page_does_not_take_the_others_with_it(simulator: Simulator) -> None:
-    async with Exporter(watching(simulator.url, max_series=190), clock=Clock()) as exporter:
+    async with Exporter(watching(simulator.url, max_series=400), clock=Clock()) as exporter:
         page = await page_of(exporter)
     cut = cut_of(page)
     assert "nodes" in cut
