@@ -48,7 +48,7 @@ HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 KEY_ENVIRONMENT = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 SIZE = Size(chutes=316, servers=14, other_servers=7)
 """A subnet in which the page of one miner has about 13,000 series."""
-LARGE = Size(chutes=1000, servers=100, other_servers=50)
+LARGE = Size(chutes=2450, servers=100, other_servers=50)
 LARGE_FLAGS = ("--miners", "all", "--max-series", "400000", "--collector.stats_per_chute")
 """Together, they make a page of about 200,000 series."""
 HERE = Path(__file__).parent
