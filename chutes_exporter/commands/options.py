@@ -48,12 +48,17 @@ class Command(click.Command):
     """A command whose ``--help`` groups flags by topic."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the flags. Some errors of click do not know their command, whose help the message names."""
+        """Read the flags, and refuse words that are not text, except in paths."""
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except click.UsageError as error:
+            # Some errors of click do not know their command, whose help the message names.
             error.ctx = error.ctx or ctx
             raise
+        for parameter in self.params:
+            if not isinstance(parameter.type, click.Path) and not _is_text(ctx.params.get(parameter.name or "")):
+                raise click.BadParameter("it has bytes that are not UTF-8", ctx, parameter)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags, topic by topic."""
@@ -64,6 +69,15 @@ class Command(click.Command):
         for topic, records in topics.items():
             with formatter.section(topic):
                 formatter.write_dl(records)
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether a value, or each of several, can be encoded. Python keeps other bytes as lone surrogates."""
+    try:
+        "".join(value if isinstance(value, tuple) else [str(value)]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Seconds(click.FloatRange):

@@ -331,7 +331,7 @@ EXPORTER.fold(
     ),
     graph(
         "Memory",
-        "Resident memory of the largest exporter of a job.",
+        "Resident memory of the largest exporter process of each job.",
         [Query(f"max by (job) ({select('process_resident_memory_bytes', EXPORTERS)} {SEEN})", "{{job}}")],
         unit="bytes",
         decimals=0,

@@ -27,9 +27,9 @@ HOURLY_RATES = {"4090": 0.4, "5090": 0.7, "a100": 1.2, "l40s": 0.85, "h100_sxm":
 """US dollars an hour of the service's table, for the models of the simulator."""
 LATE = 20
 """Seconds before a query at which rules may have been evaluated last, on a busy machine."""
-DELAYS = {"Purged in": LATE, "Purge": LATE, "Ends in": 60}
-"""Seconds by which times may differ. A rule computes the first two. The third moves by a minute when requests extend
-the billing of an instance, and the shown answer can be older."""
+DELAYS = {"Purged in": LATE, "Purge": LATE, "Ends in": 60, "Factor": LATE * 0.4 / (3 * HOUR)}
+"""How far values may differ. A rule computes the first two, in seconds. The third moves by a minute when requests
+extend the billing of an instance, and the shown answer can be older. The factor of a bounty grows each second."""
 GROWING = {"Stake", "TAO"}
 """Numbers that the simulator lets grow by 2 millionths with each sync of the metagraph, every 3 minutes."""
 GROWTH = 1e-5
