@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench bench-boards scaling peers lock deb sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,7 +65,7 @@ format: $(DEV) ## Format the code
 	@$(BIN)/ruff check --fix
 
 docs: $(DEV) ## Write the metric reference, docs/metrics.md
-	@$(BIN)/python -m chutes_exporter.page.reference > docs/metrics.md
+	@$(BIN)/python -m deploy.reference > docs/metrics.md
 
 boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json, and the chart's copy of them
 	@$(BIN)/python -m grafana
@@ -87,17 +87,6 @@ sizes: $(DEV) ## Measure how large pages get, for docs/dev/performance.md
 
 bench: $(DEV) ## Measure speed and memory against their bounds, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.bench
-
-scaling: $(DEV) ## Measure cost by number of miners, chutes, GPUs, instances, keys and scrapers, for docs/dev/performance.md and docs/scaling-*.svg
-	@$(BIN)/python -m benchmarks.scaling
-
-peers: $(DEV) ## Compare the exporter with other programs that serve the same page, for docs/dev/performance.md
-	@scripts/system-packages peers
-	@$(BIN)/python -m benchmarks.peers
-
-bench-boards: $(DEV) ## Measure how long the dashboards wait for Prometheus, for docs/dev/performance.md
-	@scripts/system-packages prometheus
-	@$(BIN)/python -m benchmarks.boards $(ARGS)
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock

@@ -4,7 +4,7 @@ async with ChutesClient() as client:
     answer = await client.fetch(METAGRAPH)
 """
 
-from chutes_exporter.api.client import Answer, ChutesClient, ClientSetupError, Exchange
+from chutes_exporter.api.client import Answer, ChutesClient, ClientSetupError
 from chutes_exporter.api.endpoints import ENDPOINTS, Endpoint
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.api.keys import Hotkey, HotkeyError
@@ -16,7 +16,6 @@ __all__ = [
     "ChutesClient",
     "ClientSetupError",
     "Endpoint",
-    "Exchange",
     "Hotkey",
     "HotkeyError",
 ]

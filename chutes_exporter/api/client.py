@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import logging
+import math
 import re
 import ssl
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
+import structlog
 
 from chutes_exporter import __version__
 from chutes_exporter.api import endpoints as e
@@ -35,6 +38,7 @@ from chutes_exporter.api.errors import (
     UnexpectedStatusError,
     scrub,
 )
+from chutes_exporter.api.exchanges import Exchange, ExchangeCounters
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from chutes_exporter.api.keys import Hotkey
+
+_log = structlog.get_logger("exporter")
 
 T = TypeVar("T")
 
@@ -105,36 +111,8 @@ class Answer(Generic[T]):
         return cls(value, count=0, rejected=0, first_error="", received_at=0.0, seconds=0.0, size=0)
 
 
-@dataclass
-class Exchange:
-    """One request and its result.
-
-    Attributes:
-        endpoint: The endpoint's name.
-        code: The HTTP status, or the error's reason if the answer was not complete.
-        seconds: Duration of the request.
-        size: Bytes of the body, decompressed.
-        rejected: Number of records that could not be read.
-        clock_offset: Seconds by which the local clock is ahead of the API's. None if the answer has no date.
-    """
-
-    endpoint: str
-    code: str = ""
-    seconds: float = 0.0
-    size: int = 0
-    rejected: int = 0
-    clock_offset: float | None = None
-
-
 class ClientSetupError(ValueError):
     """The environment's proxies or certificates cannot be used. The message names the variables to check."""
-
-
-class Watcher(Protocol):
-    """A callback for every finished exchange."""
-
-    def __call__(self, exchange: Exchange, /) -> None:
-        """Observe a finished exchange."""
 
 
 class ChutesClient:
@@ -145,7 +123,11 @@ class ChutesClient:
         timeout: Abort a request after this many seconds without data.
         total_timeout: Abort a request after this many seconds.
         clock: Returns the Unix time in seconds.
-        watcher: Called after every exchange.
+        counters: Counts the exchanges with the API.
+
+    Attributes:
+        clock_offset: Seconds by which the local clock is ahead of the API's. None before the first answer with a date.
+        clock_checked_at: Monotonic time of that answer.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`.
 
@@ -160,12 +142,13 @@ class ChutesClient:
         timeout: float = 20.0,
         total_timeout: float = 120.0,
         clock: Callable[[], float] = time.time,
-        watcher: Watcher | None = None,
+        counters: ExchangeCounters | None = None,
     ) -> None:
         self.clock_offset: float | None = None
+        self.clock_checked_at = -math.inf
         self._clock = clock
         self._total_timeout = total_timeout
-        self._watcher = watcher
+        self._counters = counters or ExchangeCounters()
         self._decoding = asyncio.Lock()
         endpoints = (*e.ENDPOINTS, *e.ON_REQUEST)
         self._slots = {endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT) for endpoint in endpoints}
@@ -251,8 +234,8 @@ class ChutesClient:
         finally:
             exchange.rejected = tally.rejected
             exchange.seconds = time.monotonic() - started
-            if self._watcher is not None:
-                self._watcher(exchange)
+            self._counters.add(exchange)
+            _log_exchange(exchange)
         return Answer(
             value=value,
             count=tally.accepted,
@@ -294,7 +277,7 @@ class ChutesClient:
             response = await self._http.send(request, stream=True)
         try:
             exchange.code = str(response.status_code)
-            self._note_clock(response, exchange)
+            self._note_clock(response)
             if response.status_code != httpx.codes.OK:
                 raise await self._refusal(response)
             yield response
@@ -332,12 +315,13 @@ class ChutesClient:
         async with self._decoding:
             return await asyncio.to_thread(endpoint.shape.decode, body, tally)
 
-    def _note_clock(self, response: httpx.Response, exchange: Exchange) -> None:
+    def _note_clock(self, response: httpx.Response) -> None:
         date = _http_date(response.headers.get("date", ""))
         if date is None:
             return
         # The header is rounded down to whole seconds, which is half a second on average.
-        self.clock_offset = exchange.clock_offset = self._clock() - (date + 0.5)
+        self.clock_offset = self._clock() - (date + 0.5)
+        self.clock_checked_at = time.monotonic()
 
     async def _refusal(self, response: httpx.Response) -> ApiError:
         """Return the error that an unsuccessful response means."""
@@ -372,6 +356,14 @@ class ChutesClient:
         if "nonce" in detail.lower():
             return "The API refuses the time in the signature. Check the local clock (NTP)."
         return None
+
+
+def _log_exchange(exchange: Exchange) -> None:
+    """Log a request. Paths and headers are not logged, because they can be private."""
+    # Without a configuration, structlog would print these lines too.
+    if logging.getLogger("exporter").isEnabledFor(logging.DEBUG):
+        seconds = round(exchange.seconds, 3)
+        _log.debug("requested", endpoint=exchange.endpoint, status=exchange.code, seconds=seconds, bytes=exchange.size)
 
 
 async def _error_detail(response: httpx.Response) -> str:

@@ -55,23 +55,23 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Count the active instances."""
     if not answers.complete():
         return
-    instances = distinct(answers[ACTIVE_INSTANCES], lambda one: one.instance_id, out)
+    instances = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
     out.add(PLATFORM, len(instances))
-    out.add(PLATFORM_MULTIPLIER, total([one.compute_multiplier for one in instances]))
-    if all(one.chute_id is not None for one in instances):
-        for chute_id, count in Counter(one.chute_id for one in instances).items():
+    out.add(PLATFORM_MULTIPLIER, total([instance.compute_multiplier for instance in instances]))
+    if all(instance.chute_id is not None for instance in instances):
+        for chute_id, count in Counter(instance.chute_id for instance in instances).items():
             out.add(BY_CHUTE, count, chute_id)
     by_miner: dict[str, list[ActiveInstance]] = {hotkey: [] for hotkey in sorted(scope.watched)}
-    for one in instances:
-        if one.miner_hotkey is None:
+    for instance in instances:
+        if instance.miner_hotkey is None:
             # It may belong to any miner.
             return
-        by_miner.setdefault(one.miner_hotkey, []).append(one)
+        by_miner.setdefault(instance.miner_hotkey, []).append(instance)
     for hotkey, of_miner in by_miner.items():
         if scope.exports(hotkey, active=True):
             out.add(BY_MINER, len(of_miner), hotkey)
-            out.add(MULTIPLIER, total([one.compute_multiplier for one in of_miner]), hotkey)
-            activations = [one.activated_at for one in of_miner if one.activated_at is not None]
+            out.add(MULTIPLIER, total([instance.compute_multiplier for instance in of_miner]), hotkey)
+            activations = [instance.activated_at for instance in of_miner if instance.activated_at is not None]
             if len(activations) == len(of_miner):
                 out.add(NEWEST, max(activations, default=None), hotkey)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     from chutes_exporter.api.client import Answer
     from chutes_exporter.collectors.samples import Metric, Samples
     from chutes_exporter.feeds.feed import Feed
+
+_log = structlog.get_logger("exporter")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,17 +83,19 @@ class Answers:
     def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
         """Return the known answers of an extra feed by hotkey, None for an answer that is not whole."""
         return {
-            hotkey: one.value if one.whole else None for (name, hotkey), one in self._extra.items() if name == feed.name
+            hotkey: answer.value if answer.whole else None
+            for (name, hotkey), answer in self._extra.items()
+            if name == feed.name
         }
 
 
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
     """Return the first record of each identity, and count the others as duplicates."""
-    found: dict[object, R] = {}
+    first: dict[object, R] = {}
     for record in records:
-        if found.setdefault(identity(record), record) is not record:
+        if first.setdefault(identity(record), record) is not record:
             out.duplicates += 1
-    return list(found.values())
+    return list(first.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,21 @@ class Cost:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a collector worked on the answers about one miner, or on those about the platform.
+
+    Attributes:
+        duplicates: Records and samples that were dropped because they describe the same thing again.
+        seconds: Duration.
+        failed: Whether the collector failed. The samples that it added before stay.
+    """
+
+    duplicates: int
+    seconds: float
+    failed: bool
+
+
 _DEFAULTS = {
     "on": "on",
     "off": "off",
@@ -155,7 +177,7 @@ class Collector:
         summary: Its topic, for help texts and docs.
         feeds: The feeds that it needs. It runs when all of them have an answer.
         metrics: The metrics that it makes.
-        collect: Makes samples from answers. It is a pure function.
+        collect: Makes samples from the answers about one miner, or about the platform. It is a pure function.
         cost: The maximum number of series.
         extra: Feeds that it uses if their answers are known: those of the platform, and others for each hotkey with a
             key.
@@ -172,6 +194,25 @@ class Collector:
     cost: Cost
     default: Literal["on", "off", "watched", "few", "key"] = "on"
     extra: tuple[Feed[Any], ...] = ()
+
+    def run(self, answers: Mapping[str, Answers], scope: Scope, out: Samples) -> dict[str, Outcome]:
+        """Add the samples of all miners, and return the outcomes by hotkey.
+
+        Args:
+            answers: The answers about each miner by hotkey. Those about the platform have an empty hotkey.
+            scope: The miners whose data is exported.
+            out: Receives the samples.
+        """
+        return {hotkey: self._run(own, replace(scope, hotkey=hotkey), out) for hotkey, own in answers.items()}
+
+    def _run(self, answers: Answers, scope: Scope, out: Samples) -> Outcome:
+        duplicates, started, failed = out.duplicates, time.perf_counter(), False
+        try:
+            self.collect(answers, scope, out)
+        except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
+            _log.exception("collector failed", collector=self.name, hotkey=scope.hotkey)
+            failed = True
+        return Outcome(out.duplicates - duplicates, time.perf_counter() - started, failed)
 
     @property
     def needs_key(self) -> bool:

@@ -6,7 +6,6 @@ from msgspec import UNSET
 
 from chutes_exporter.api.meaning import bounty_age
 from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.metrics import INVOCATIONS
 from chutes_exporter.collectors.samples import Metrics, Samples
 from chutes_exporter.feeds.table import CHUTES
 
@@ -128,14 +127,13 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
         out.add(SCALING_THRESHOLD, chute.scaling_threshold, key)
         out.add(DISCOUNT, chute.discount, key)
         out.add(SHUTDOWN_AFTER, chute.shutdown_after_seconds, key)
-        out.add(INVOCATIONS, chute.invocation_count, key, "1d")
 
 
 COLLECTOR = Collector(
     name="chutes",
     summary="every chute's name, requirements, compute multiplier and bounty",
     feeds=(CHUTES,),
-    metrics=[*METRICS, INVOCATIONS],
+    metrics=METRICS,
     collect=collect,
-    cost=Cost(chute=20),
+    cost=Cost(chute=19),
 )

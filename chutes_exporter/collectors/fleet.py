@@ -68,9 +68,9 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Combine four endpoints to the state of each GPU."""
     hotkey = scope.hotkey
     # Both endpoints list the GPUs. The record of /miner/nodes/ comes first.
-    known: dict[str, list[Node | ServerGpu]] = {gpu.uuid: [gpu] for gpu in answers[NODES]}
+    gpus: dict[str, list[Node | ServerGpu]] = {gpu.uuid: [gpu] for gpu in answers[NODES]}
     for gpu in (gpu for server in answers[SERVERS] for gpu in server.gpus or ()):
-        known.setdefault(gpu.uuid, []).append(gpu)
+        gpus.setdefault(gpu.uuid, []).append(gpu)
     inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out)
     active: dict[str, bool | None] = {}
     for item in inventory:
@@ -78,25 +78,25 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         active[item.gpu_id] = active.get(item.gpu_id) or item.active
         out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
     all_listed = answers.complete(INVENTORY)
-    for key in dict.fromkeys([*known, *active]):
+    for key in dict.fromkeys([*gpus, *active]):
         if key in active or all_listed:
             out.add(IN_USE, key in active, hotkey, key)
             out.add(ACTIVE, active.get(key, False), hotkey, key)
     if answers.complete():
         instances = answers[INSTANCES]
-        _add_counts(known, inventory_states(inventory, instances), hotkey, out)
+        _add_counts(gpus, inventory_states(inventory, instances), hotkey, out)
 
 
 def _add_counts(
-    known: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
+    gpus: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
 ) -> None:
     """Add each GPU's state, and count the GPUs by model and state."""
-    if holders.keys() - known.keys():
+    if holders.keys() - gpus.keys():
         # An instance holds a GPU of unknown model, so no count is certain.
         return
     states: dict[str, list[State | None]] = {}
     models_known = True
-    for key, records in known.items():
+    for key, records in gpus.items():
         state = _held_state(holders[key]) if key in holders else _free_state(records)
         if state is not None:
             out.add(GPU_STATE, 1, hotkey, key, state)

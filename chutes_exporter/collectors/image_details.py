@@ -40,7 +40,7 @@ BUILD_COMPLETED = METRICS.gauge(
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Add all images."""
-    for image in distinct(answers[IMAGES], lambda one: one.image_id, out):
+    for image in distinct(answers[IMAGES], lambda image: image.image_id, out):
         key, status = image.image_id, status_of(image)
         out.add(
             INFO,

@@ -44,7 +44,7 @@ def status_of(image: Image) -> Status | None:
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Count the images."""
-    count = Counter(status_of(image) for image in distinct(answers[IMAGES], lambda one: one.image_id, out))
+    count = Counter(status_of(image) for image in distinct(answers[IMAGES], lambda image: image.image_id, out))
     if answers.complete() and None not in count:
         for status in STATUSES:
             out.add(COUNT, count[status], status)

@@ -43,7 +43,7 @@ TRIES = METRICS.gauge(
 
 def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     """Add the waiting jobs."""
-    for job in distinct(answers[JOBS], lambda one: one.job_id, out):
+    for job in distinct(answers[JOBS], lambda job: job.job_id, out):
         if job_state(job) != "waiting":
             continue
         out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)

@@ -14,6 +14,7 @@ _SOURCE = "GET /miner/metrics/"
 _CHUTE = ("chute_id",)
 _WINDOWED = ("chute_id", "window")
 _HOUR = "1h"
+_DAY = "1d"
 
 INVOCATIONS = METRICS.gauge(
     "chutes_chute_window_invocations",
@@ -73,15 +74,18 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     chutes = distinct(answers[table.METRICS], lambda chute: chute.chute_id, out)
     unknown = dict.fromkeys(unknown_metrics(chutes))
     for chute in chutes:
-        known = structs.replace(chute, **unknown)
-        out.add(INVOCATIONS, known.total_invocations, chute.chute_id, _HOUR)
-        out.add(COMPUTE_SECONDS, known.total_compute_time, chute.chute_id, _HOUR)
-        out.add(RATE_LIMITS, known.rate_limit_count, chute.chute_id, _HOUR)
-        out.add(USAGE, known.total_usage_usd, chute.chute_id, _HOUR)
-        out.add(UTILIZATION, known.utilization, chute.chute_id)
+        measured = structs.replace(chute, **unknown)
+        out.add(INVOCATIONS, measured.total_invocations, chute.chute_id, _HOUR)
+        out.add(COMPUTE_SECONDS, measured.total_compute_time, chute.chute_id, _HOUR)
+        out.add(RATE_LIMITS, measured.rate_limit_count, chute.chute_id, _HOUR)
+        out.add(USAGE, measured.total_usage_usd, chute.chute_id, _HOUR)
+        out.add(UTILIZATION, measured.utilization, chute.chute_id)
         out.add(INSTANCES, chute.instance_count, chute.chute_id)
         out.add(COMPUTE_MULTIPLIER, chute.compute_multiplier, chute.chute_id)
         out.add(PRICE, chute.per_second_price_usd, chute.chute_id)
+    # A metric belongs to one collector, so that no page has its family twice.
+    for record in distinct(answers.optional(table.CHUTES) or [], lambda chute: chute.chute_id, out):
+        out.add(INVOCATIONS, record.invocation_count, record.chute_id, _DAY)
 
 
 COLLECTOR = Collector(
@@ -90,5 +94,6 @@ COLLECTOR = Collector(
     feeds=(table.METRICS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(chute=8),
+    cost=Cost(chute=9),
+    extra=(table.CHUTES,),
 )

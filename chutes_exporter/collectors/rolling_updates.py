@@ -39,7 +39,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     for hotkey, instances in answers.by_hotkey(INSTANCES).items():
         if not scope.exports(hotkey, active=False):
             continue
-        for instance in distinct(instances or [], lambda one: one.instance_id, out):
+        for instance in distinct(instances or [], lambda instance: instance.instance_id, out):
             out.add(OUTDATED, is_outdated(instance, by_chute), hotkey, instance.instance_id)
 
 

@@ -1,94 +1,25 @@
-"""Declared metrics and their samples."""
+"""The samples of one collection, as families of Prometheus' client library."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from chutes_exporter.api.errors import scrub
+from chutes_exporter.metric import Metric, Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from prometheus_client import Metric as Family
+
+__all__ = ["MAX_LABEL_CHARACTERS", "LabelValue", "Metric", "Metrics", "Samples"]
 
 MAX_LABEL_CHARACTERS = 200
 _SCRUBBED_LENGTH = 64
 """Only texts of at least this length can contain a signature."""
 
-Stability = Literal["stable", "experimental"]
 LabelValue = str | int | bool | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Metric:
-    """The declaration of a metric.
-
-    Attributes:
-        name: The full name of its samples, with suffixes.
-        help: Its meaning.
-        labels: Label names, in the order of the samples' label values.
-        source: Its endpoint and field.
-        kind: ``gauge``, ``counter``, ``histogram``, or ``info`` (text in labels, value 1).
-        stability: Whether the name, labels and meaning may change before a new major version.
-        changes: How often the service changes it, if that differs from its collector's feeds.
-    """
-
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-    source: str = ""
-    kind: Literal["gauge", "counter", "info", "histogram"] = "gauge"
-    stability: Stability = "stable"
-    changes: str = ""
-
-    @property
-    def unit(self) -> str:
-        """The base unit that ends the name, or the empty string."""
-        stem = self.name.removesuffix("_total") if self.kind == "counter" else self.name
-        return next(
-            (unit for unit in ("seconds", "bytes", "ratio", "hertz", "usd", "tao") if stem.endswith(f"_{unit}")), ""
-        )
-
-
-class Metrics(list[Metric]):
-    """The metrics of a module. Each method declares a metric and adds it."""
-
-    def gauge(
-        self,
-        name: str,
-        help: str,  # noqa: A002 - the exposition formats call it so
-        labels: tuple[str, ...] = (),
-        source: str = "",
-        *,
-        stability: Stability = "stable",
-        changes: str = "",
-    ) -> Metric:
-        """Declare a value that rises and falls."""
-        return self._declare(Metric(name, help, labels, source, "gauge", stability, changes))
-
-    def counter(
-        self,
-        name: str,
-        help: str,  # noqa: A002
-        labels: tuple[str, ...] = (),
-        source: str = "",
-        *,
-        stability: Stability = "stable",
-    ) -> Metric:
-        """Declare a value that only rises while the process lives."""
-        return self._declare(Metric(name, help, labels, source, "counter", stability))
-
-    def histogram(self, name: str, help: str, labels: tuple[str, ...] = (), source: str = "") -> Metric:  # noqa: A002
-        """Declare a distribution."""
-        return self._declare(Metric(name, help, labels, source, "histogram"))
-
-    def info(self, name: str, help: str, labels: tuple[str, ...], source: str, *, changes: str = "") -> Metric:  # noqa: A002
-        """Declare text in labels, with the value 1."""
-        return self._declare(Metric(name, help, labels, source, "info", changes=changes))
-
-    def _declare(self, metric: Metric) -> Metric:
-        self.append(metric)
-        return metric
 
 
 class Samples:
@@ -98,21 +29,18 @@ class Samples:
 
     Args:
         limit: Maximum number of samples. With more, all are dropped and only counted.
-        with_created: Whether to keep the start times of counters.
 
     Attributes:
         count: Number of samples, including those dropped because of the limit.
         duplicates: Samples dropped because their series had a sample already.
-        created: Known start times of counters in Unix time, by metric and label values.
     """
 
-    def __init__(self, limit: float = math.inf, *, with_created: bool = False) -> None:
-        self._families: dict[Metric, dict[tuple[str, ...], float]] = {}
+    def __init__(self, limit: float = math.inf) -> None:
+        self._families: dict[Metric, GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily] = {}
+        self._series: set[tuple[Metric, tuple[str, ...]]] = set()
         self._limit = limit
-        self._with_created = with_created
         self.count = 0
         self.duplicates = 0
-        self.created: dict[tuple[Metric, tuple[str, ...]], float] = {}
 
     def add(self, metric: Metric, value: float | None, *labels: LabelValue, created: float | None = None) -> None:
         """Add a sample, unless its value is unknown.
@@ -130,39 +58,50 @@ class Samples:
             return
         if len(labels) != len(metric.labels):
             raise ValueError(f"{metric.name} has the labels {metric.labels}, not {len(labels)} values")
-        if self.count >= self._limit:
-            self._families.clear()
-            self.count += 1
-            return
         values = tuple([_label(label) for label in labels])
-        family = self._families.setdefault(metric, {})
-        if values in family:
+        if (metric, values) in self._series:
             self.duplicates += 1
+            return
+        self.count += 1
+        if self.count > self._limit:
+            self._families.clear()
+            self._series.clear()
+            return
+        self._series.add((metric, values))
+        family = self._families.get(metric)
+        if family is None:
+            family = self._families[metric] = _family(metric)
+        if isinstance(family, GaugeMetricFamily):
+            family.add_metric(values, number)
+        elif isinstance(family, CounterMetricFamily):
+            family.add_metric(values, number, created)
         else:
-            family[values] = number
-            self.count += 1
-            if created is not None and self._with_created:
-                self.created[metric, values] = created
+            family.add_metric(values, {})
 
-    def families(self) -> Iterator[tuple[Metric, Mapping[tuple[str, ...], float]]]:
-        """Return the samples of each metric that has any."""
-        return iter(self._families.items())
+    def collect(self) -> list[Family]:
+        """Return the family of each metric that has samples."""
+        return list(self._families.values())
 
     @property
     def overflowed(self) -> bool:
         """Whether the samples were dropped because they were more than the limit."""
         return self.count > self._limit
 
-    def __len__(self) -> int:
-        return sum(map(len, self._families.values()))
+
+def _family(metric: Metric) -> GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily:
+    if metric.kind == "info":
+        return InfoMetricFamily(metric.name.removesuffix("_info"), metric.help, labels=metric.labels)
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    return kind(metric.name, metric.help, labels=metric.labels, unit=metric.unit)
 
 
 def _label(value: LabelValue) -> str:
-    if value is None:
+    if isinstance(value, str):
+        text = value
+    elif value is None:
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value)
+    else:
+        text = ("false", "true")[value] if isinstance(value, bool) else str(value)
     if len(text) >= _SCRUBBED_LENGTH:
         # The API may echo a signature.
         text = scrub(text)[:MAX_LABEL_CHARACTERS]

@@ -30,7 +30,7 @@ HEADING = METRICS.gauge(
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Divide the compute units per second of each miner by those of all miners."""
     seats = answers[METAGRAPH]
-    active = distinct(answers[ACTIVE_INSTANCES], lambda one: one.instance_id, out)
+    active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
     rates = active_rates(active)
     disabled = {hotkey: _disabled_rate(instances, out) for hotkey, instances in answers.by_hotkey(INSTANCES).items()}
     if rates is None or None in disabled.values() or not answers.complete():
@@ -52,11 +52,13 @@ def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | No
     """Return the compute units per second of a miner's disabled instances, None if unknown."""
     if instances is None:
         return None
-    instances = distinct(instances, lambda one: one.instance_id, out)
-    states = [instance_state(one) for one in instances]
+    instances = distinct(instances, lambda instance: instance.instance_id, out)
+    states = [instance_state(instance) for instance in instances]
     if None in states:
         return None
-    return total([one.compute_multiplier for one, state in zip(instances, states, strict=True) if state == "disabled"])
+    return total(
+        [instance.compute_multiplier for instance, state in zip(instances, states, strict=True) if state == "disabled"]
+    )
 
 
 COLLECTOR = Collector(

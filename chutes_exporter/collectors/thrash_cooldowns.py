@@ -36,11 +36,11 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         return
     out.add(COUNT, len(cooldowns), scope.hotkey)
     # A cooldown without an end may be the longest of its chute.
-    endless = {one.chute_id for one in cooldowns if one.cooldown_expires_at is None}
-    by_end = sorted(cooldowns, key=lambda one: one.cooldown_expires_at or 0)
-    for one in {one.chute_id: one for one in by_end if one.chute_id not in endless}.values():
-        out.add(EXPIRES, one.cooldown_expires_at, scope.hotkey, one.chute_id)
-        out.add(DELETED, one.deleted_at, scope.hotkey, one.chute_id)
+    endless = {cooldown.chute_id for cooldown in cooldowns if cooldown.cooldown_expires_at is None}
+    by_end = sorted(cooldowns, key=lambda cooldown: cooldown.cooldown_expires_at or 0)
+    for cooldown in {cooldown.chute_id: cooldown for cooldown in by_end if cooldown.chute_id not in endless}.values():
+        out.add(EXPIRES, cooldown.cooldown_expires_at, scope.hotkey, cooldown.chute_id)
+        out.add(DELETED, cooldown.deleted_at, scope.hotkey, cooldown.chute_id)
 
 
 COLLECTOR = Collector(

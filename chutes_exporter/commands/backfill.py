@@ -9,9 +9,12 @@ import shlex
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.openmetrics.exposition import generate_latest
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
@@ -22,13 +25,13 @@ from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_
 from chutes_exporter.commands.options import Command, api_options, hotkey_options, run, settings_with_warnings
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.config import ConfigError
-from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.records import ComputeRecord, HistoryPoint, Instance
     from chutes_exporter.config import Settings
+    from chutes_exporter.metric import Metric
 
 _OWN_LABELS = {"hotkey", *HOURLY_COMPUTE_UNITS.labels}
 _LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.*)", re.DOTALL)
@@ -195,26 +198,27 @@ def openmetrics(
         labels: Labels to add to every series.
         units: Compute units by hotkey.
     """
-    parts = []
+    families = []
     for metric, field in ((UNIQUE_CHUTE_GPUS, "count"), (ACTIVE_GPUS, "total_count")):
-        parts.append(exposition.header(metric, exposition.Format.OPENMETRICS))
+        families.append(_family(metric, labels))
         for hotkey, points in histories.items():
-            series = exposition.series(metric.name, {"hotkey": hotkey, **labels})
             # OpenMetrics needs increasing and unique timestamps in a series.
             by_time = {point.time: getattr(point, field) for point in points}
-            parts.extend(
-                f"{series} {exposition.number(float(value))} {time:.0f}\n"
-                for time, value in sorted(by_time.items())
-                if value is not None
-            )
+            for time, value in sorted(by_time.items()):
+                if value is not None:
+                    families[-1].add_metric([hotkey, *labels.values()], value, int(time))
     if units:
-        parts.append(exposition.header(HOURLY_COMPUTE_UNITS, exposition.Format.OPENMETRICS))
+        families.append(_family(HOURLY_COMPUTE_UNITS, labels))
     for hotkey, own in (units or {}).items():
         for instance_id, hours in own.items():
-            known = {"hotkey": hotkey, "instance_id": instance_id, "window": "1h"}
-            series = exposition.series(HOURLY_COMPUTE_UNITS.name, {**known, **labels})
-            parts.extend(f"{series} {exposition.number(value)} {hour:.0f}\n" for hour, value in hours.items())
-    return "".join(parts) + "# EOF\n"
+            for hour, value in hours.items():
+                families[-1].add_metric([hotkey, instance_id, "1h", *labels.values()], value, int(hour))
+    page: bytes = generate_latest(SimpleNamespace(collect=lambda: families))  # type: ignore[no-untyped-call] # the library has no types here
+    return page.decode()
+
+
+def _family(metric: Metric, labels: Mapping[str, str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(metric.name, metric.help, labels=[*metric.labels, *labels], unit=metric.unit)
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.errors import ApiError
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.page.plan import Entry
-    from chutes_exporter.page.rendering import Readings
+    from chutes_exporter.page.telemetry import Readings
 
 Labels = dict[str, str]
 Samples = Mapping[str, list[tuple[Labels, float]]]
@@ -77,7 +77,7 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)
     samples = collected.samples
-    gaps = [*_failures(collected.readings, missing=missing), *map(_collector_failure, collected.failed)]
+    gaps = [*_failures(collected.readings, missing=missing), *starmap(_collector_failure, collected.failed)]
     incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
     whole = [
         key.address for key in settings.keys if not incomplete & {(feed.name, key.address) for feed in FLEET.feeds}
@@ -140,7 +140,7 @@ def _failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown
             yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If the problem remains, report it.")
 
 
-def _collector_failure(entry: Entry) -> NotKnown:
+def _collector_failure(collector: str, hotkey: str) -> NotKnown:
     """Say that a collector failed."""
     reason = "the collector failed, which is a bug"
-    return NotKnown(entry.collector.name, entry.scope.hotkey, reason, "Report it with the log.")
+    return NotKnown(collector, hotkey, reason, "Report it with the log.")

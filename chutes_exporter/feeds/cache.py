@@ -178,18 +178,33 @@ class FeedCache:
             feed: The feed.
             timeout: Maximum seconds to wait.
         """
-        started = time.monotonic()
+        return self._read_at_once(feed) or await self._read_by_request(feed, self._states[feed], timeout)
+
+    async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> dict[Feed[Any], Reading[Any]]:
+        """Read several feeds at the same time. Only those that need a request need a task."""
+        at_once = {feed: self._read_at_once(feed) for feed in feeds}
+        due = [feed for feed, reading in at_once.items() if reading is None]
+        waiting = (self._read_by_request(feed, self._states[feed], timeout) for feed in due)
+        by_request = dict(zip(due, await asyncio.gather(*waiting), strict=True))
+        return {feed: reading or by_request[feed] for feed, reading in at_once.items()}
+
+    def _read_at_once(self, feed: Feed[T]) -> Reading[T] | None:
+        """Return a reading if the answer is fresh, or if no request may be sent now."""
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed, state.read_at = feed, self._monotonic()
         reading = self._reading_without_request(feed, state)
-        if reading is None:
-            reading = replace(await self._request(feed, state, timeout), seconds=time.monotonic() - started)
-        if not state.missing:
+        if reading is not None and not state.missing:
             state.results[reading.result] += 1
         return reading
 
+    async def _read_by_request(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+        started = time.monotonic()
+        reading = await self._request(feed, state, timeout)
+        if not state.missing:
+            state.results[reading.result] += 1
+        return replace(reading, seconds=time.monotonic() - started)
+
     def _reading_without_request(self, feed: Feed[T], state: FeedState) -> Reading[T] | None:
-        """Return a reading if the answer is fresh, or if no request may be sent now."""
         now, snapshot = self._monotonic(), self.peek(feed)
         if snapshot is not None and now < state.fresh_until:
             return Reading(snapshot, "hit")

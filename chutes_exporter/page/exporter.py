@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from dataclasses import dataclass, replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import structlog
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.samples import Samples
-from chutes_exporter.feeds.cache import DeadlineError, FeedCache, steady
+from chutes_exporter.feeds.cache import FeedCache, steady
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import METAGRAPH
-from chutes_exporter.page import exposition, money, observed, telemetry
-from chutes_exporter.page.compression import gzip_page
+from chutes_exporter.page import exposition, money, observed, rendering, telemetry
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
-from chutes_exporter.page.process import render_process
-from chutes_exporter.page.rendering import SECTIONS, Renderer, collect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from typing import Self
 
-    from chutes_exporter.api.client import Exchange
+    from prometheus_client import Metric as Family
+
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.feed import Feed, Reading
-    from chutes_exporter.page.exposition import Family
-    from chutes_exporter.page.rendering import Collected, Readings, Rendering
-
-_log = structlog.get_logger("exporter")
-
-ORDER = (*SECTIONS, *observed.METRICS, *money.METRICS, *telemetry.METRICS)
-"""Every metric of a page, in the order of the page."""
-_TELEMETRY_SECTIONS = {
-    **dict.fromkeys((*observed.METRICS, *money.METRICS), "exporter"),
-    **{metric: "collectors" if "_scrape_" in metric.name else "exporter" for metric in telemetry.METRICS},
-}
-
-_FAST_BYTES = 1_000_000
-_FAST_ENTRIES = 64
-"""Up to this size, assembling and compressing a page whose lines are cached takes a few milliseconds."""
+    from chutes_exporter.page.exposition import Part
+    from chutes_exporter.page.rendering import Snapshots
+    from chutes_exporter.page.telemetry import Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +50,37 @@ class Page:
         return b"".join(self.parts)
 
 
-class _Wanted(NamedTuple):
-    """The page that a scrape asks for. Scrapes that ask for the same page share it."""
-
-    target: str
-    collect: frozenset[str]
-    seated: bool
-    form: Format
-    gzipped: bool
-
-
-class _State(NamedTuple):
-    """The state of the exporter and its feeds at the moment of a page.
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Samples of the collectors of a plan.
 
     Attributes:
-        key: Differs if the samples differ.
-        samples: The samples, or None if the key is that of the page before.
-        rendered: The samples of the page before, rendered.
-        counts: The readings of each feed since a time, which change with every scrape.
+        samples: Labels and value of each sample, by the metric's name.
+        failed: The name and the hotkey of each collector that failed.
+        readings: The reading of each feed.
     """
 
-    key: object
-    samples: Samples | None
-    rendered: list[Family]
-    counts: list[tuple[Feed[Any], float, tuple[int, ...]]]
+    samples: Mapping[str, list[tuple[dict[str, str], float]]]
+    failed: list[tuple[str, str]]
+    readings: Readings
+
+
+class _Moment(NamedTuple):
+    """The data and its freshness, taken at one moment on the event loop, where nothing else changes them.
+
+    Attributes:
+        plan: The plan of the page.
+        readings: The reading of each feed.
+        snapshots: The newest answer of each feed.
+        feeds: The lines about the feeds.
+        own: Families about the exporter itself.
+    """
+
+    plan: Plan
+    readings: Readings
+    snapshots: Snapshots
+    feeds: list[Part]
+    own: list[Family]
 
 
 class Exporter:
@@ -112,19 +102,17 @@ class Exporter:
         monotonic: Callable[[], float] = steady,
     ) -> None:
         self.settings = settings
-        self.telemetry = telemetry.Telemetry()
+        self.telemetry = telemetry.Telemetry(started_at=clock())
         self.client = ChutesClient(
             settings.api_url,
             timeout=settings.api_timeout,
-            watcher=self._note_exchange,
+            counters=self.telemetry.exchanges,
             clock=clock,
         )
         self._requests = Requests(self.client)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
-        self._started = clock()
         self._observations = observed.Observations()
-        self._building = asyncio.Lock()
-        self._lag = 0.0
+        self._rendering = asyncio.Lock()
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
@@ -144,10 +132,7 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self._main = main_plan(settings)
-        self._renderer = Renderer(self._main, settings.max_series)
-        self._exporter_part: tuple[object, list[Family]] = None, []
-        self._collector_part: tuple[object, list[Family]] = None, []
-        self._making: dict[_Wanted, asyncio.Task[Page]] = {}
+        self._renderer = rendering.Renderer(self._main, settings.max_series, created=settings.created_timestamps)
 
     async def __aenter__(self) -> Self:
         return self
@@ -178,7 +163,7 @@ class Exporter:
 
     async def warm_up(self) -> None:
         """Request each feed once, before the first scrape."""
-        await asyncio.gather(*(self.feeds.read(feed, self.settings.api_timeout) for feed in self._main.feeds))
+        await self.feeds.read_all(self._main.feeds, self.settings.api_timeout)
 
     async def samples(self, metrics: Collection[str], *, timeout: float) -> Collected:
         """Request the data of some metrics once, and return their samples, for commands.
@@ -188,11 +173,23 @@ class Exporter:
                 returned too.
             timeout: Seconds to wait for the answers.
         """
-        wanted = [one.name for one in self.collectors if any(metric.name in metrics for metric in one.metrics)]
+        wanted = [
+            collector.name
+            for collector in self.collectors
+            if any(metric.name in metrics for metric in collector.metrics)
+        ]
         plan = self._main.only(wanted)
-        feeds = await asyncio.gather(*(self.feeds.read(feed, timeout) for feed in plan.feeds))
-        readings = dict(zip(plan.feeds, feeds, strict=True))
-        return collect(plan, readings)
+        readings = await self.feeds.read_all(plan.feeds, timeout)
+        snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
+        samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        failed: list[tuple[str, str]] = []
+        for entry in plan.entries:
+            out = Samples()
+            outcomes = rendering.collect(entry, snapshots, out)
+            failed += [(entry.collector.name, hotkey) for hotkey, outcome in outcomes.items() if outcome.failed]
+            for family in out.collect():
+                samples[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]
+        return Collected(samples, failed, readings)
 
     async def page(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
@@ -215,20 +212,12 @@ class Exporter:
             ChoiceError: One of these collectors is not on.
         """
         plan = self._main.only(collect) if collect else self._main
-        wanted = _Wanted("", frozenset(collect), seated=False, form=form, gzipped=gzipped)
-        return await self._answer(plan, wanted, time.monotonic() + timeout)
+        return await self._answer(plan, form, timeout, gzipped=gzipped)
 
     async def probe(
         self, target: str, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
     ) -> Page:
-        """Answer a scrape of the page about one miner.
-
-        Args:
-            target: The miner's hotkey.
-            form: The format of the page.
-            timeout: Seconds in which to answer. Data that has not arrived by then is older, or left out.
-            gzipped: Whether to compress the page.
-            collect: Names of the only collectors to show.
+        """Answer a scrape of the page about one miner. The arguments besides its hotkey are those of :meth:`metrics`.
 
         Raises:
             ChoiceError: One of these collectors has no data about the target.
@@ -236,148 +225,72 @@ class Exporter:
         deadline = time.monotonic() + timeout
         seated = await self._is_seated(target, collect, timeout)
         plan = probe_plan(self.settings, target, collect, seated=seated)
-        return await self._answer(plan, _Wanted(target, frozenset(collect), seated, form, gzipped), deadline)
+        return await self._answer(plan, form, max(deadline - time.monotonic(), 0.0), gzipped=gzipped)
 
     async def _is_seated(self, target: str, collect: Collection[str], timeout: float) -> bool:
         """Return whether requests about this target are allowed. They are not allowed for addresses without a seat."""
         if target in self.settings.watched:
             return True
         wanted = collect or [name for name, on in self.settings.collectors.items() if on]
-        if not any(one.scope == "miner" and one.name in wanted for one in COLLECTORS):
+        if not any(collector.scope == "miner" and collector.name in wanted for collector in COLLECTORS):
             return False
         snapshot = (await self.feeds.read(self.settings.tuned(METAGRAPH), timeout)).snapshot
         return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)
 
-    async def _answer(self, plan: Plan, wanted: _Wanted, deadline: float) -> Page:
-        # A reload replaces it: a page of the settings before is never shared with later scrapes.
-        shared = self._making
-        # Making this page and the pages before it takes time too. If no time is left, the scrape does not wait. Due
-        # feeds are still requested, for the next scrape.
-        wait = max(deadline - time.monotonic() - self._lag, 0.0)
-        feeds = await asyncio.gather(*(self.feeds.read(feed, wait) for feed in plan.feeds))
-        readings = dict(zip(plan.feeds, feeds, strict=True))
-        waited = any(reading.seconds for reading in feeds)
-        if not waited and not self._building.locked() and self._is_fast(plan, wanted, readings):
-            # A change of tasks or threads would take longer than this, most of all if the processor is busy.
-            return Page(self._render(plan, wanted, readings, self._state(plan, readings)), readings)
-        began = time.monotonic()
-        # Scrapes share a page that is not being made yet.
-        making = shared.get(wanted)
-        if making is None:
-            making = shared[wanted] = asyncio.create_task(self._make(plan, wanted, readings, shared))
-        try:
-            # A scraper that disconnects must not cancel the page of the others.
-            return await asyncio.shield(making)
-        finally:
-            self._lag = max(time.monotonic() - began, self._lag / 2)
+    async def _answer(self, plan: Plan, form: Format, timeout: float, *, gzipped: bool) -> Page:
+        readings = await self.feeds.read_all(plan.feeds, timeout)
+        # A scraper that disconnects must not release the lock while the thread works.
+        parts = await asyncio.shield(asyncio.create_task(self._render(plan, readings, form, gzipped=gzipped)))
+        return Page(parts, readings)
 
-    async def _make(
-        self, plan: Plan, wanted: _Wanted, readings: Readings, shared: dict[_Wanted, asyncio.Task[Page]]
-    ) -> Page:
-        # One page is made at a time: scrapes that come together share the lines.
-        async with self._building:
-            del shared[wanted]
-            # Another scrape may have brought newer answers meanwhile, and old answers may have expired. The data and
-            # its freshness are taken at one moment, here on the loop, where nothing else changes them.
-            readings = {feed: self._as_of_now(feed, reading) for feed, reading in readings.items()}
-            # In a thread, so that requests are answered meanwhile.
-            state = self._state(plan, readings)
-            return Page(await asyncio.to_thread(self._render, plan, wanted, readings, state), readings)
+    async def _render(self, plan: Plan, readings: Readings, form: Format, *, gzipped: bool) -> list[bytes]:
+        """Make a page, one at a time, in a thread, so that requests are answered meanwhile."""
+        async with self._rendering:
+            return await asyncio.to_thread(self._parts, self._moment(plan, readings, form), form, gzipped=gzipped)
 
-    def _is_fast(self, plan: Plan, wanted: _Wanted, readings: Readings) -> bool:
-        """Tell whether making a page takes a few milliseconds at most."""
-        unchanged = self._renderer.unchanged(plan, readings)
-        if unchanged is not None:
-            # Without compression, the kept lines are only put together.
-            return not wanted.gzipped or all(
-                section.pieces[wanted.form].is_compressed for section in unchanged.sections
-            )
-        rendered = self._renderer.rendered(plan, readings)
-        return rendered is not None and rendered <= _FAST_BYTES and len(plan.entries) <= _FAST_ENTRIES
-
-    def _render(self, plan: Plan, wanted: _Wanted, readings: Readings, state: _State | None) -> list[bytes]:
-        form, created = wanted.form, self.settings.created_timestamps
-        rendering = self._renderer.render(plan, readings)
-        families = self._collector_families(plan, rendering)
-        if state is not None:
-            rendered = state.rendered
-            if state.samples is not None:
-                rendered = exposition.render(state.samples)
-                self._exporter_part = state.key, rendered
-            families = [*families, *rendered]
-        sections = [*rendering.sections, *exposition.sections(families, _TELEMETRY_SECTIONS)]
-        pieces = [section.pieces[form] for section in sections]
-        rest: list[bytes] = []
-        if state is not None:
-            pieces.append(self.telemetry.exchanges(form, created=created))
-            rest = [telemetry.render_readings(state.counts, form, created=created), render_process(form)]
-        if form is Format.OPENMETRICS:
-            rest.append(b"# EOF\n")
-        if wanted.gzipped:
-            return gzip_page(pieces, b"".join(rest))
-        return [*chain.from_iterable(piece.parts for piece in pieces), *rest]
-
-    def _as_of_now(self, feed: Feed[Any], reading: Reading[Any]) -> Reading[Any]:
-        snapshot = self.feeds.peek(feed)
-        if snapshot is reading.snapshot:
-            return reading
-        if snapshot is None:
-            error = reading.error or DeadlineError("its data is too old")
-            return replace(reading, snapshot=None, result="failed", error=error)
-        return replace(reading, snapshot=snapshot, error=None)
-
-    def _note_exchange(self, exchange: Exchange) -> None:
-        """Count and log a request to the API. Paths and headers are not logged, because they can be private."""
-        self.telemetry.observe(exchange)
-        # Without a configuration, structlog would print these lines too.
-        if logging.getLogger("exporter").isEnabledFor(logging.DEBUG):
-            seconds = round(exchange.seconds, 3)
-            _log.debug(
-                "requested", endpoint=exchange.endpoint, status=exchange.code, seconds=seconds, bytes=exchange.size
-            )
-
-    def _state(self, plan: Plan, readings: Readings) -> _State | None:
-        """Return the state of the exporter and its feeds. The page of a probe does not show it."""
+    def _moment(self, plan: Plan, readings: Readings, form: Format) -> _Moment:
+        # Another scrape may have brought newer answers since the readings, and old answers may have expired.
+        snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
         if plan.target:
-            return None
-        for watched_key in self.settings.keys:
-            self._observations.compare(watched_key.address, self.feeds, self.client.clock_offset or 0.0)
-        watched = {"", *self.settings.watched}
+            return _Moment(plan, readings, snapshots, [], [])
+        own = Samples()
+        telemetry.report_exporter(self.settings, self.client, own)
+        money.report(self.settings, own)
+        for key in self.settings.keys:
+            self._observations.compare(key.address, self.feeds, self.client.clock_offset or 0.0)
+        self._observations.collect(own)
         # A feed that only a probe reads is reported on the probe's page.
-        states = [state for state in self.feeds.states() if state.feed.hotkey in watched]
-        feeds = [
-            (state, reading.snapshot if (reading := readings.get(state.feed)) else self.feeds.peek(state.feed))
-            for state in states
+        watched = {"", *self.settings.watched}
+        states = [
+            (state, snapshots.get(state.feed) or self.feeds.peek(state.feed))
+            for state in self.feeds.states()
+            if state.feed.hotkey in watched
         ]
-        reloads = self.telemetry.reload_good, self.telemetry.reloaded_at or self._started
-        key = [self.settings, reloads]
-        for state, snapshot in feeds:
-            key += [state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version]
-        samples = None
-        # In a thread, a reload could replace the part between the comparison and the use.
-        known_key, rendered = self._exporter_part
-        if known_key != key:
-            samples = Samples(with_created=self.settings.created_timestamps)
-            samples.add(telemetry.BUILD_INFO, 1, *telemetry.build_labels())
-            for hotkey in sorted(self.settings.watched):
-                samples.add(telemetry.WATCHED, 1, hotkey)
-            samples.add(telemetry.RELOAD_GOOD, reloads[0])
-            samples.add(telemetry.RELOAD_TIMESTAMP, reloads[1])
-            self._observations.collect(samples)
-            money.report(self.settings, samples)
-            for state, snapshot in feeds:
-                telemetry.report_feed(state, snapshot, samples)
-        counts = [(state.feed, state.since, tuple(state.results.values())) for state in states if not state.missing]
-        return _State(key, samples, rendered, counts)
+        feeds = self._renderer.own(
+            "feeds", telemetry.feed_versions(states), form, partial(telemetry.feed_families, states)
+        )
+        families = [*own.collect(), telemetry.reading_family(states)]
+        return _Moment(plan, readings, snapshots, [feeds], families)
 
-    def _collector_families(self, plan: Plan, rendering: Rendering) -> list[Family]:
-        """Return the results of a page's collectors, rendered again only if they changed."""
-        key = [rendering.cut, rendering.series, *rendering.outcomes]
-        known_key, families = self._collector_part
-        if plan is not self._main or known_key != key:
-            samples = Samples()
-            telemetry.report(rendering, samples, max_series=None if plan.target else self.settings.max_series)
-            families = exposition.render(samples)
-            if plan is self._main:
-                self._collector_part = key, families
-        return families
+    def _parts(self, moment: _Moment, form: Format, *, gzipped: bool) -> list[bytes]:
+        plan, readings, snapshots, feeds, own = moment
+        made = self._renderer.render(plan, snapshots, form)
+        if plan.target:
+            parts, families = made.parts, telemetry.collector_families(made, readings, snapshots)
+        else:
+            exchanges, max_series = self.telemetry.exchanges, self.settings.max_series
+            collectors = self._renderer.own(
+                "collectors",
+                telemetry.collector_versions(made, readings, snapshots),
+                form,
+                partial(telemetry.collector_families, made, readings, snapshots, max_series),
+            )
+            requests = self._renderer.own("exchanges", (exchanges.total,), form, exchanges.registry.collect)
+            parts = [*made.parts, collectors, *feeds, requests]
+            families = [*own, *self.telemetry.registry.collect()]
+        rest = exposition.render(families, form, created=self.settings.created_timestamps)
+        if form is Format.OPENMETRICS:
+            rest += exposition.END_OF_OPENMETRICS
+        if gzipped:
+            return exposition.gzip_page(parts, rest)
+        return [*(part.plain for part in parts), rest]

@@ -83,10 +83,10 @@ class _Watch:
 
     def absent(self, present: Container[str]) -> list[tuple[str, _Seen]]:
         """Count who is absent, forget who is absent for long, and return those absent from several answers in a row."""
-        for known in (known for key, known in self.seen.items() if key not in present):
-            known.misses += 1
-        self.seen = {key: known for key, known in self.seen.items() if known.misses <= _MISSES_TO_FORGET}
-        return [(key, known) for key, known in self.seen.items() if known.misses >= _MISSES_TO_STOP]
+        for state in (state for key, state in self.seen.items() if key not in present):
+            state.misses += 1
+        self.seen = {key: state for key, state in self.seen.items() if state.misses <= _MISSES_TO_FORGET}
+        return [(key, state) for key, state in self.seen.items() if state.misses >= _MISSES_TO_STOP]
 
 
 class Observations:
@@ -109,7 +109,7 @@ class Observations:
         """
         if (answer := self._new_answer(INSTANCES.of(hotkey), feeds)) is not None:
             active = feeds.peek(ACTIVE_INSTANCES)
-            still_active = {one.instance_id for one in active.answer.value} if active is not None else set()
+            still_active = {instance.instance_id for instance in active.answer.value} if active is not None else set()
             self.see_instances(hotkey, answer.value, answer.received_at, still_active, clock_offset)
         if (answer := self._new_answer(NODES.of(hotkey), feeds)) is not None:
             self.see_gpus(hotkey, answer.value, answer.received_at)
@@ -144,16 +144,16 @@ class Observations:
         for instance in instances:
             listed.setdefault(instance.instance_id, instance)
         for key, instance in listed.items():
-            known = watch.seen.get(key)
-            if known is None:
-                known = watch.seen[key] = _Seen()
+            state = watch.seen.get(key)
+            if state is None:
+                state = watch.seen[key] = _Seen()
                 created = instance.created_at
                 if not first and created is not None and created > watch.last - _MAX_LISTING_DELAY:
                     self._counts[INSTANCES_STARTED, hotkey] += 1
-            known.misses = 0
-        for key, known in watch.absent(listed):
-            if not known.stopped and key not in still_active:
-                known.stopped = True
+            state.misses = 0
+        for key, state in watch.absent(listed):
+            if not state.stopped and key not in still_active:
+                state.stopped = True
                 self._counts[INSTANCES_STOPPED, hotkey] += 1
         watch.last = now - clock_offset
 
@@ -172,9 +172,9 @@ class Observations:
                 continue
             error = bool(node.verification_error)
             # A new GPU that already has an error is not a new error.
-            known = watch.seen.setdefault(node.uuid, _Seen(error=error))
-            self._counts[GPU_FAILURES, hotkey] += error and not known.error
-            known.error, known.misses = error, 0
+            state = watch.seen.setdefault(node.uuid, _Seen(error=error))
+            self._counts[GPU_FAILURES, hotkey] += error and not state.error
+            state.error, state.misses = error, 0
         watch.absent(present)
 
     def forget(self, hotkey: str) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
 
-_PLATFORM_SCOPE = Scope(frozenset(), "watched")
-"""The scope of collectors without series about miners. All pages share their samples."""
 _FEW = 16
 """Maximum watched hotkeys with which collectors that send a request for each hotkey are on by default."""
 
@@ -23,45 +23,50 @@ class ChoiceError(ValueError):
     """A requested collector cannot give any data. The message says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """One collector of a plan.
 
     Attributes:
         collector: The collector.
         scope: The miners whose data it exports.
-        feeds: Its feeds.
+        feeds: Its feeds by the hotkey of their miner. Feeds of the platform have an empty hotkey.
         extra: Feeds that it uses if their answers are known.
         whole: Whether to show series that belong to no miner, too.
     """
 
     collector: Collector
     scope: Scope
-    feeds: tuple[Feed[Any], ...]
+    feeds: Mapping[str, tuple[Feed[Any], ...]]
     extra: tuple[Feed[Any], ...] = ()
     whole: bool = True
+
+    @cached_property
+    def all_feeds(self) -> tuple[Feed[Any], ...]:
+        """Its feeds, also the extra ones."""
+        return tuple(dict.fromkeys((*chain.from_iterable(self.feeds.values()), *self.extra)))
 
 
 class Plan:
     """Which collectors run on a page, and for which miners.
 
     Args:
-        entries: The collectors, the most important first, with entries of the same collector side by side.
+        entries: The collectors, the most important first.
         target: The miner of a probe. Empty for the metrics page, which also has the exporter's own metrics.
 
     Attributes:
-        feeds: The feeds that it needs, each once.
+        feeds: The feeds that it needs or uses, each once.
     """
 
     def __init__(self, entries: Iterable[Entry], *, target: str = "") -> None:
         self.entries = tuple(entries)
-        self.feeds = tuple(dict.fromkeys(feed for entry in self.entries for feed in (*entry.feeds, *entry.extra)))
+        self.feeds = tuple(dict.fromkeys(feed for entry in self.entries for feed in entry.all_feeds))
         self.target = target
 
     @property
     def collectors(self) -> list[Collector]:
-        """Its collectors, each once."""
-        return list(dict.fromkeys(entry.collector for entry in self.entries))
+        """Its collectors."""
+        return [entry.collector for entry in self.entries]
 
     def only(self, collect: Collection[str]) -> Plan:
         """Return a plan with only these collectors.
@@ -118,10 +123,10 @@ def _main_entries(settings: Settings, collectors: Iterable[Collector]) -> Iterat
     }
     # Stats per chute: request only the miner if there is just one. For more, one large answer needs fewer requests.
     single = next(iter(settings.watched)) if len(settings.watched) == 1 and settings.miners == "watched" else ""
+    scope = Scope(settings.watched, settings.miners)
     for collector in collectors:
-        for hotkey in hotkeys[collector.scope]:
-            scope = Scope(settings.watched, settings.miners, hotkey) if has_miner_series(collector) else _PLATFORM_SCOPE
-            yield Entry(collector, scope, _feeds(collector, settings, hotkey, single), _extra(collector, settings))
+        feeds = {hotkey: _feeds(collector, settings, hotkey, single) for hotkey in hotkeys[collector.scope]}
+        yield Entry(collector, scope, feeds, _extra(collector, settings))
 
 
 def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *, seated: bool = True) -> Plan:
@@ -157,14 +162,9 @@ def _probe_entries(settings: Settings, target: str, collect: Collection[str], se
         if problem or not (collect or _probed_by_default(collector, settings)):
             continue
         hotkey = "" if collector.scope == "platform" else target
-        scope = Scope(frozenset({target}), "watched", hotkey) if has_miner_series(collector) else _PLATFORM_SCOPE
-        feeds = _feeds(collector, settings, hotkey, single="")
+        feeds = {hotkey: _feeds(collector, settings, hotkey, single="")}
+        scope = Scope(frozenset({target}), "watched")
         yield Entry(collector, scope, feeds, _extra(collector, settings), whole=bool(collect))
-
-
-def has_miner_series(collector: Collector) -> bool:
-    """Return whether a collector has series about miners. Otherwise its samples are the same on all pages."""
-    return any("hotkey" in metric.labels for metric in collector.metrics)
 
 
 def _probe_problem(collector: Collector, settings: Settings, target: str) -> str:
@@ -180,7 +180,7 @@ def _probe_problem(collector: Collector, settings: Settings, target: str) -> str
 
 
 def _probed_by_default(collector: Collector, settings: Settings) -> bool:
-    if not has_miner_series(collector):
+    if not any("hotkey" in metric.labels for metric in collector.metrics):
         return False
     by_default = collector.default == "on" or (collector.default == "key" and bool(settings.keys))
     return settings.collectors.get(collector.name, by_default)
@@ -205,5 +205,6 @@ def _extra(collector: Collector, settings: Settings) -> tuple[Feed[Any], ...]:
     return tuple(
         settings.tuned(feed.of(hotkey))
         for feed in collector.extra
+        if settings.keys or not feed.endpoint.signed
         for hotkey in ([""] if feed.endpoint.scope == "platform" else [key.address for key in settings.keys])
     )

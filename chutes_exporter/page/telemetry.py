@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import time
-from bisect import bisect_left
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily
+
 from chutes_exporter import __version__
-from chutes_exporter.collectors.samples import Metrics, Samples
-from chutes_exporter.feeds.feed import RESULTS
-from chutes_exporter.page.compression import Piece
-from chutes_exporter.page.exposition import Format, header, number, render, series
+from chutes_exporter.api.exchanges import ExchangeCounters
+from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.feeds.feed import MissingEndpointError
+from chutes_exporter.metric import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping, Sequence
 
-    from chutes_exporter.api.client import Exchange
-    from chutes_exporter.collectors.samples import Metric
+    from prometheus_client import Metric as Family
+
+    from chutes_exporter.api.client import ChutesClient
+    from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.feeds.feed import Feed, Snapshot
-    from chutes_exporter.page.rendering import Rendering
+    from chutes_exporter.feeds.feed import Feed, Reading, Snapshot
+    from chutes_exporter.page.rendering import Rendering, Snapshots
+
+    Readings = Mapping[Feed[Any], Reading[Any]]
+    States = Sequence[tuple[FeedState, Snapshot[Any] | None]]
 
 METRICS = Metrics()
 """The exporter's own metrics on a page."""
-
-API_METRICS = Metrics()
-"""Metrics about exchanges with the API."""
 
 _COLLECTOR = ("collector", "hotkey")
 _FEED = ("feed", "hotkey")
@@ -154,35 +154,7 @@ FEED_REQUESTS = METRICS.counter(
     "exporter",
 )
 
-_ENDPOINT = ("endpoint",)
-_CLOCK_MAX_AGE = 600.0
-_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-API_REQUESTS = API_METRICS.counter(
-    "chutes_api_requests_total",
-    "Requests to the Chutes API by HTTP status, or by the reason of the failure if there was no complete answer.",
-    ("endpoint", "code"),
-    "exporter",
-)
-API_DURATION = API_METRICS.histogram(
-    "chutes_api_request_duration_seconds",
-    "Time from a request to the Chutes API to the end of the answer.",
-    _ENDPOINT,
-    "exporter",
-)
-API_BYTES = API_METRICS.counter(
-    "chutes_api_response_bytes_total",
-    "Bytes of the Chutes API's answers, decompressed.",
-    _ENDPOINT,
-    "exporter",
-)
-API_REJECTED = API_METRICS.counter(
-    "chutes_api_rejected_records_total",
-    "Records of answers that could not be read and were left out.",
-    _ENDPOINT,
-    "exporter",
-)
-API_CLOCK_OFFSET = API_METRICS.gauge(
+CLOCK_OFFSET = METRICS.gauge(
     "chutes_api_clock_offset_seconds",
     "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. The API refuses "
     "signatures if the difference exceeds 600 seconds.",
@@ -191,188 +163,133 @@ API_CLOCK_OFFSET = API_METRICS.gauge(
 )
 
 
-@dataclass(slots=True)
-class _Durations:
-    """The durations of an endpoint's requests.
-
-    Attributes:
-        since: Unix time of the first one.
-        total: Their sum in seconds.
-        counts: Their number in each bucket, without those of the buckets before. The last bucket has no bound.
-    """
-
-    since: float
-    total: float = 0.0
-    counts: list[int] = field(default_factory=lambda: [0] * (len(_BUCKETS) + 1))
-
-
-def python_version() -> str:
-    """Return the version of the running Python."""
-    return platform.python_version()
+_CLOCK_MAX_AGE = 600.0
 
 
 class Telemetry:
-    """Counts the exporter's exchanges with the API. Pass :meth:`observe` to the client as its watcher.
+    """The metrics that do not depend on a page: those of the process, of its Python, and of reloads.
+
+    Args:
+        started_at: Unix time at which the first configuration was read.
 
     Attributes:
-        reload_good: Whether the last read of the configuration succeeded.
-        reloaded_at: Unix time at which the configuration in use was read, or None since the start.
+        registry: Shows them.
+        exchanges: Counts the exchanges with the API.
     """
 
-    def __init__(self) -> None:
-        self.reload_good = True
-        self.reloaded_at: float | None = None
-        self._exchanges: dict[tuple[Format, bool, bool], Piece] = {}
-        self._counts: dict[tuple[Metric, tuple[str, ...]], tuple[float, float]] = {}
-        """Value of each counter, and the Unix time at which it started."""
-        self._durations: dict[str, _Durations] = {}
-        self._offset: float | None = None
-        self._clock_seen = -math.inf
-
-    def observe(self, exchange: Exchange) -> None:
-        """Count an exchange with the API."""
-        now, endpoint = time.time(), exchange.endpoint
-        for metric, amount, *labels in (
-            (API_REQUESTS, 1, endpoint, exchange.code),
-            (API_BYTES, exchange.size, endpoint),
-            (API_REJECTED, exchange.rejected, endpoint),
-        ):
-            value, since = self._counts.get((metric, (*labels,)), (0.0, now))
-            self._counts[metric, (*labels,)] = value + amount, since
-        durations = self._durations.setdefault(endpoint, _Durations(now))
-        durations.total += exchange.seconds
-        durations.counts[bisect_left(_BUCKETS, exchange.seconds)] += 1
-        if exchange.clock_offset is not None:
-            self._offset = exchange.clock_offset
-            self._clock_seen = time.monotonic()
-        # Last: a thread that renders meanwhile keeps its lines in the old dictionary.
-        self._exchanges = {}
+    def __init__(self, started_at: float) -> None:
+        self.registry = CollectorRegistry()
+        self.exchanges = ExchangeCounters()
+        self._reload_good = Gauge(RELOAD_GOOD.name, RELOAD_GOOD.help, registry=self.registry)
+        self._reloaded_at = Gauge(
+            RELOAD_TIMESTAMP.name, RELOAD_TIMESTAMP.help, unit=RELOAD_TIMESTAMP.unit, registry=self.registry
+        )
+        self.note_reload(started_at, good=True)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
 
     def note_reload(self, now: float, *, good: bool) -> None:
-        """Note that the configuration was read again."""
-        self.reload_good = good
+        """Note that the configuration was read again, at a Unix time."""
+        self._reload_good.set(good)
         if good:
-            self.reloaded_at = now
-
-    def exchanges(self, form: Format, *, created: bool = False) -> Piece:
-        """Return the metrics of the exchanges with the API.
-
-        Args:
-            form: The format.
-            created: Whether to write the created timestamps of counters, which only OpenMetrics has.
-        """
-        # Without a recent answer, the offset is unknown.
-        clock_known = time.monotonic() - self._clock_seen < _CLOCK_MAX_AGE
-        key = form, clock_known, created
-        # An exchange replaces the dictionary, perhaps while a thread renders.
-        cached = self._exchanges
-        if key not in cached:
-            samples = Samples(with_created=created)
-            # Copies, because an exchange may add more meanwhile.
-            for (metric, labels), (value, since) in self._counts.copy().items():
-                samples.add(metric, value, *labels, created=since)
-            if clock_known:
-                samples.add(API_CLOCK_OFFSET, self._offset)
-            families = {family.metric: family.lines_for(form) for family in render(samples)}
-            families[API_DURATION] = self._histogram(form, created=created)
-            found = [metric for metric in API_METRICS if families.get(metric)]
-            cached[key] = Piece([part for one in found for part in (header(one, form).encode(), families[one])])
-        return cached[key]
-
-    def _histogram(self, form: Format, *, created: bool) -> bytes:
-        """Return the lines about the durations of requests."""
-        name, lines = API_DURATION.name, []
-        for endpoint, durations in self._durations.copy().items():
-            labels = {"endpoint": endpoint}
-            counts = list(accumulate(durations.counts))
-            for bound, count in zip((*map(str, map(float, _BUCKETS)), "+Inf"), counts, strict=True):
-                lines.append(f"{series(f'{name}_bucket', {**labels, 'le': bound})} {count}\n")
-            lines.append(f"{series(f'{name}_count', labels)} {counts[-1]}\n")
-            lines.append(f"{series(f'{name}_sum', labels)} {number(durations.total)}\n")
-            if created and form is Format.OPENMETRICS:
-                lines.append(f"{series(f'{name}_created', labels)} {number(durations.since)}\n")
-        return "".join(lines).encode()
+            self._reloaded_at.set(now)
 
 
-def report(rendering: Rendering, out: Samples, *, max_series: int | None) -> None:
-    """Add the state of a page's collectors.
+def report_exporter(settings: Settings, client: ChutesClient, out: Samples) -> None:
+    """Add the exporter's version, its watched miners, and the difference between the clocks."""
+    out.add(BUILD_INFO, 1, __version__, platform.python_version())
+    for hotkey in sorted(settings.watched):
+        out.add(WATCHED, 1, hotkey)
+    # Without a recent answer, the offset is unknown.
+    if time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE:
+        out.add(CLOCK_OFFSET, client.clock_offset)
+
+
+def collector_versions(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> tuple[object, ...]:
+    """Return what differs if :func:`collector_families` would differ."""
+    feeds = [
+        (reading.error, reading.seconds, _is_fresh(reading, snapshots[feed])) for feed, reading in readings.items()
+    ]
+    return (rendering.cut, rendering.series, *rendering.lines.items(), *feeds)
+
+
+def collector_families(
+    rendering: Rendering, readings: Readings, snapshots: Snapshots, max_series: int | None = None
+) -> list[Family]:
+    """Return the families about the collectors of a page.
 
     Args:
         rendering: The collectors' part of the page.
-        out: Receives the samples.
+        readings: The reading of each feed.
+        snapshots: The answers on the page.
         max_series: Maximum series of the metrics page. None for a probe, which does not report its size.
     """
-    for outcome in rendering.outcomes:
-        if outcome.off:
-            continue
-        labels = (outcome.entry.collector.name, outcome.entry.scope.hotkey)
-        out.add(COLLECTOR_DUPLICATES, outcome.duplicates, *labels)
-        out.add(COLLECTOR_SUCCESS, outcome.success, *labels)
-        out.add(COLLECTOR_DURATION, outcome.seconds, *labels)
-    off = {outcome.entry.collector for outcome in rendering.outcomes if outcome.off}
-    for collector in dict.fromkeys(outcome.entry.collector for outcome in rendering.outcomes):
-        out.add(COLLECTOR_CUT, collector.name in rendering.cut, collector.name)
-        out.add(COLLECTOR_OFF, collector in off, collector.name)
+    out = Samples()
     if max_series is not None:
         out.add(SERIES, rendering.series)
         out.add(SERIES_LIMIT, max_series)
+    for entry, (lines, is_new) in rendering.lines.items():
+        name, is_off = entry.collector.name, False
+        for hotkey, feeds in entry.feeds.items():
+            if any(isinstance(readings[feed].error, MissingEndpointError) for feed in feeds):
+                is_off = True
+                continue
+            outcome = lines.outcomes.get(hotkey)
+            fresh = all(_is_fresh(readings[feed], snapshots[feed]) for feed in feeds)
+            out.add(COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey)
+            worked = outcome.seconds if outcome is not None and is_new else 0.0
+            out.add(COLLECTOR_DURATION, max(readings[feed].seconds for feed in feeds) + worked, name, hotkey)
+            out.add(COLLECTOR_DUPLICATES, None if outcome is None else outcome.duplicates, name, hotkey)
+        out.add(COLLECTOR_CUT, name in rendering.cut, name)
+        out.add(COLLECTOR_OFF, is_off, name)
+    return out.collect()
 
 
-def report_feed(state: FeedState, snapshot: Snapshot[Any] | None, out: Samples) -> None:
-    """Add the state of a feed, without its readings. Add nothing if the deployment does not have its endpoint.
+def _is_fresh(reading: Reading[Any], snapshot: Snapshot[Any] | None) -> bool:
+    """Tell whether the answer on the page is fresh. Another scrape may have brought a newer one since the reading."""
+    return snapshot is not None and (reading.error is None or snapshot is not reading.snapshot)
 
-    Args:
-        state: The feed's state.
-        snapshot: Its newest good answer, or None.
-        out: Receives the samples.
+
+def feed_versions(states: States) -> tuple[object, ...]:
+    """Return what differs if :func:`feed_families` would differ."""
+    return tuple(
+        (state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version)
+        for state, snapshot in states
+    )
+
+
+def feed_families(states: States) -> list[Family]:
+    """Return the families about feeds that change with their requests, but not with their readings.
+
+    A feed whose endpoint is missing has none.
     """
-    if state.missing:
-        return
-    feed = state.feed
-    labels = (feed.name, feed.hotkey)
-    if snapshot is not None:
-        out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
-        out.add(FEED_RECORDS, snapshot.answer.count, *labels)
-    doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
-    for reason in feed.checks:
-        out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
-    out.add(FEED_UP, state.up, *labels)
-    if state.last_error is not None:
-        out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))
-    out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
-    out.add(FEED_TTL, feed.ttl, *labels)
-    out.add(FEED_MAX_AGE, feed.max_age, *labels)
+    out = Samples()
+    for state, snapshot in states:
+        if state.missing:
+            continue
+        feed = state.feed
+        labels = (feed.name, feed.hotkey)
+        if snapshot is not None:
+            out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
+            out.add(FEED_RECORDS, snapshot.answer.count, *labels)
+        doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
+        for reason in feed.checks:
+            out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
+        out.add(FEED_UP, state.up, *labels)
+        if state.last_error is not None:
+            out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))
+        out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
+        out.add(FEED_TTL, feed.ttl, *labels)
+        out.add(FEED_MAX_AGE, feed.max_age, *labels)
+    return out.collect()
 
 
-def render_readings(counts: Iterable[tuple[Feed[Any], float, Iterable[int]]], form: Format, *, created: bool) -> bytes:
-    """Return the numbers of readings, which change with every scrape.
-
-    Args:
-        counts: Of each feed, the Unix time from which readings are counted, and their numbers in the order of the
-            results.
-        form: The format.
-        created: Whether to write these times.
-    """
-    created = created and form is Format.OPENMETRICS
-    lines = [
-        _readings_pattern(feed.name, feed.hotkey, since if created else None) % (*numbers,)
-        for feed, since, numbers in counts
-    ]
-    return "".join([header(FEED_REQUESTS, form), *lines]).encode() if lines else b""
-
-
-@lru_cache(maxsize=8192)
-def _readings_pattern(feed: str, hotkey: str, created: float | None) -> str:
-    """Return the lines of a feed's readings, with a place for each number."""
-    lines = ""
-    for result in RESULTS:
-        labels = {"feed": feed, "hotkey": hotkey, "result": result}
-        lines += f"{series(FEED_REQUESTS.name, labels)} %d\n"
-        if created is not None:
-            lines += f"{series(FEED_REQUESTS.name.replace('_total', '_created'), labels)} {number(created)}\n"
-    return lines
-
-
-def build_labels() -> tuple[str, str]:
-    """Return the label values of :data:`BUILD_INFO`."""
-    return __version__, python_version()
+def reading_family(states: States) -> Family:
+    """Return the numbers of feeds' readings, which change with every scrape."""
+    family = CounterMetricFamily(FEED_REQUESTS.name, FEED_REQUESTS.help, labels=FEED_REQUESTS.labels)
+    for state, _ in states:
+        if not state.missing:
+            for result, count in state.results.items():
+                family.add_metric((state.feed.name, state.feed.hotkey, result), count, created=state.since)
+    return family

@@ -21,7 +21,7 @@ from chutes_exporter.web.discovery import UnknownMinersError, targets
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
@@ -182,11 +182,21 @@ class _PageResponse(Response):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                for part in self._parts:
-                    for start in range(0, len(part), _PORTION_BYTES):
-                        body = part[start : start + _PORTION_BYTES]
-                        await send({"type": "http.response.body", "body": body, "more_body": True})
+                for portion in _portions(self._parts):
+                    await send({"type": "http.response.body", "body": portion, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _portions(parts: list[bytes]) -> Iterator[bytes]:
+    """Divide large parts, and join small ones, because each send costs time."""
+    portion = bytearray()
+    for part in parts:
+        for start in range(0, len(part), _PORTION_BYTES):
+            portion += part[start : start + _PORTION_BYTES]
+            if len(portion) >= _PORTION_BYTES:
+                yield bytes(portion)
+                portion.clear()
+    yield bytes(portion)
 
 
 def _sentence(text: str, status: int = 200) -> Response:

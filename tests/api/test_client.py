@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response, S
 from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.client import ChutesClient, ClientSetupError, Exchange
+from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.errors import (
     ApiError,
     BadRequestError,
@@ -34,6 +34,7 @@ from chutes_exporter.api.errors import (
     UndecodableError,
     UnexpectedStatusError,
 )
+from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.keys import Hotkey, verify_headers
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import HOTKEY, KEY, NOON, Clock, served, until
@@ -123,14 +124,15 @@ async def test_each_error_has_its_class_and_advice(
     simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[ApiError], words: str
 ) -> None:
     simulator.faults[endpoint.name] = fault
-    seen: list[Exchange] = []
-    async with ChutesClient(simulator.url, clock=clock, timeout=0.5, watcher=seen.append) as client:
+    counters = ExchangeCounters()
+    async with ChutesClient(simulator.url, clock=clock, timeout=0.5, counters=counters) as client:
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind
     assert words in error.value.advice
     expected = str(fault.status) if fault.status else kind.reason
-    assert [exchange.code for exchange in seen] == [expected]
+    labels = {"endpoint": endpoint.name, "code": expected}
+    assert counters.registry.get_sample_value("chutes_api_requests_total", labels) == 1
 
 
 @pytest.mark.parametrize(
@@ -412,14 +414,15 @@ async def test_https_to_a_server_without_tls_is_explained(simulator: Simulator) 
 
 async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=30)
-    seen: list[Exchange] = []
-    async with ChutesClient(simulator.url, watcher=seen.append) as client:
+    counters = ExchangeCounters()
+    async with ChutesClient(simulator.url, counters=counters) as client:
         task = asyncio.create_task(client.fetch(e.SCORES))
         await until(lambda: simulator.api.max_concurrent["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert [exchange.code for exchange in seen] == ["abandoned"]
+    labels = {"endpoint": "scores", "code": "abandoned"}
+    assert counters.registry.get_sample_value("chutes_api_requests_total", labels) == 1
 
 
 _MEASURE = """

@@ -77,11 +77,11 @@ def collected(
     out = Samples()
     collector.collect(Answers(known, more), scope, out)
     samples = {}
-    for metric, family in out.families():
-        assert metric in collector.metrics
-        for values, value in family.items():
-            pairs = ",".join(f"{name}={text}" for name, text in zip(metric.labels, values, strict=True) if text)
-            samples[f"{metric.name}{{{pairs}}}" if pairs else metric.name] = value
+    declared = {metric.name for metric in collector.metrics}
+    for sample in (sample for family in out.collect() for sample in family.samples):
+        assert sample.name in declared
+        pairs = ",".join(f"{name}={text}" for name, text in sample.labels.items() if text)
+        samples[f"{sample.name}{{{pairs}}}" if pairs else sample.name] = sample.value
     return Collected(samples, out.duplicates)
 
 

@@ -30,7 +30,6 @@ def test_a_chute_has_its_name_its_requirements_and_what_it_pays() -> None:
         "scaling_threshold": 0.75,
         "discount": 0.1,
         "shutdown_after_seconds": 300,
-        "invocation_count": 1234,
     }
     assert collected(COLLECTOR, {CHUTES: [chute]}).samples == {
         "chutes_chute_info{chute_id=c,name=org/model,slug=org-model,version=v1,image=org/vllm:1.0,template=vllm,"
@@ -46,7 +45,6 @@ def test_a_chute_has_its_name_its_requirements_and_what_it_pays() -> None:
         "chutes_chute_scaling_threshold_ratio{chute_id=c}": 0.75,
         "chutes_chute_discount_ratio{chute_id=c}": 0.1,
         "chutes_chute_shutdown_after_seconds{chute_id=c}": 300,
-        "chutes_chute_window_invocations{chute_id=c,window=1d}": 1234,
     }
 
 
@@ -68,11 +66,6 @@ def test_the_amount_of_a_bounty_is_its_age(bounty: int, age: float) -> None:
 def test_a_chute_without_a_bounty_has_no_age_of_one() -> None:
     made = collected(COLLECTOR, {CHUTES: [{"chute_id": "c", "bounty": None}]})
     assert made.of("chutes_chute_bounty_age_seconds") == {}
-
-
-def test_a_chute_that_nobody_asked_in_a_day_has_zero_invocations() -> None:
-    made = collected(COLLECTOR, {CHUTES: [{"chute_id": "c", "invocation_count": 0}]})
-    assert made.of("chutes_chute_window_invocations") == {"chutes_chute_window_invocations{chute_id=c,window=1d}": 0}
 
 
 def test_the_first_record_of_a_chute_counts() -> None:

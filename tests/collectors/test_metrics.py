@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.metrics import COLLECTOR
-from chutes_exporter.feeds.table import METRICS
+from chutes_exporter.feeds.table import CHUTES, METRICS
 from tests.collectors.support import UNREADABLE, collected
 
 BUSY = {
@@ -93,3 +93,17 @@ def test_the_chutes_that_are_known_stay_where_the_answer_is_incomplete() -> None
     whole = collected(COLLECTOR, {METRICS: [BUSY]})
     assert collected(COLLECTOR, {METRICS: [BUSY, UNREADABLE]}) == whole
     assert collected(COLLECTOR, {METRICS: [BUSY]}, doubted=[METRICS]) == whole
+
+
+def test_requests_of_a_day_are_those_of_the_chutes_if_they_are_known() -> None:
+    chutes = [
+        {"chute_id": "busy", "invocation_count": 1234},
+        {"chute_id": "idle", "invocation_count": 0},
+        {"chute_id": "new"},
+    ]
+    made = collected(COLLECTOR, {METRICS: [BUSY]}, extra={(CHUTES, ""): chutes})
+    assert made.of("chutes_chute_window_invocations") == {
+        "chutes_chute_window_invocations{chute_id=busy,window=1h}": 120,
+        "chutes_chute_window_invocations{chute_id=busy,window=1d}": 1234,
+        "chutes_chute_window_invocations{chute_id=idle,window=1d}": 0,
+    }

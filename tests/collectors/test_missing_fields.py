@@ -24,16 +24,18 @@ from tests.recorded import ALL_ON, DIRECTORIES, EXTRA, NAMES, Miner, raw_json, s
 from tests.support import HOTKEY, RECORDINGS, data_of, examples, replay, scrape, served, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client import Metric as Family
 
     from chutes_exporter.api.client import Answer
-    from chutes_exporter.collectors.samples import Metric
     from chutes_exporter.feeds.feed import Feed
 
 Path = tuple[str | int, ...]
 Key = tuple[str, frozenset[tuple[str, str]]]
 Numbers = dict[Key, float]
-Families = dict["Metric", "Mapping[tuple[str, ...], float]"]
+Families = dict[str, "Family"]
+"""Families of samples by name."""
 
 _INSTANCES = {"chutes_fleet_instances", "chutes_fleet_gpus", "chutes_miner_score_heading_ratio"}
 NULL_MEANS = {
@@ -165,9 +167,9 @@ class World:
             extra = {(one.name, self.hotkey): answer for one in collector.extra if (answer := self.answers.get(one))}
             out = Samples()
             collector.collect(Answers(known, extra), scope, out)
-            for metric, family in out.families():
-                assert metric not in found
-                found[metric] = family
+            for family in out.collect():
+                assert family.name not in found
+                found[family.name] = family
         return found
 
 
@@ -184,14 +186,14 @@ def world(request: pytest.FixtureRequest) -> World:
     return World(HOTKEY, bodies, answers)
 
 
-def numbers(families: Families, metrics: Iterable[Metric]) -> Numbers:
-    """Return the values of some metrics."""
-    found: Numbers = {}
-    for metric in metrics:
-        for values, number in families.get(metric, {}).items():
-            pairs = zip(metric.labels, values, strict=True)
-            found[metric.name, frozenset((label, text) for label, text in pairs if text)] = number
-    return found
+def numbers(families: Families, names: Iterable[str]) -> Numbers:
+    """Return the values of some families."""
+    return {
+        (sample.name, frozenset((label, text) for label, text in sample.labels.items() if text)): sample.value
+        for name in names
+        if name in families
+        for sample in families[name].samples
+    }
 
 
 def false_values(before: Numbers, after: Numbers) -> list[Key]:
@@ -222,7 +224,7 @@ async def test_a_missing_field_changes_no_number_and_adds_none(world: World, nam
     for field, answer in changes(raw, kind):
         changed_answer = await answer_of(source, world.body_of(name, answer))
         after = replace(world, answers={**world.answers, source: changed_answer}).samples(of=source)
-        differing = [metric for metric in before.keys() | after.keys() if before.get(metric) != after.get(metric)]
+        differing = [family for family in before.keys() | after.keys() if before.get(family) != after.get(family)]
         place = f"{name}.{field}"
         allowed = NULL_MEANS.get(place, set()) if kind.startswith("null") else set()
         false = false_values(numbers(before, differing), numbers(after, differing))

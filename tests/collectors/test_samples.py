@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import pytest
 
-from chutes_exporter.collectors.samples import MAX_LABEL_CHARACTERS, LabelValue, Metric, Metrics, Samples
+from chutes_exporter.collectors.samples import MAX_LABEL_CHARACTERS, LabelValue, Metrics, Samples
 
 METRICS = Metrics()
 GAUGE = METRICS.gauge("chutes_thing_seconds", "Help.", ("a", "b"), "test")
 COUNTER = METRICS.counter("chutes_events_total", "Events.", (), "test")
-HISTOGRAM = METRICS.histogram("chutes_waits_seconds", "Waits.", (), "test")
-INFO = METRICS.info("chutes_thing_info", "Text.", ("text",), "test", changes="once")
+INFO = METRICS.info("chutes_thing_info", "Text.", ("text",), "test")
 
 
 def values(samples: Samples) -> dict[str, dict[tuple[str, ...], float]]:
-    return {metric.name: dict(family) for metric, family in samples.families()}
+    return {
+        family.samples[0].name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
+        for family in samples.collect()
+    }
 
 
 def label(value: LabelValue) -> str:
@@ -21,26 +23,6 @@ def label(value: LabelValue) -> str:
     samples.add(INFO, 1, value)
     ((text,),) = values(samples)["chutes_thing_info"]
     return text
-
-
-def test_declaring_a_metric_adds_it() -> None:
-    assert list(METRICS) == [GAUGE, COUNTER, HISTOGRAM, INFO]
-    assert [metric.kind for metric in METRICS] == ["gauge", "counter", "histogram", "info"]
-    assert [metric.changes for metric in METRICS] == ["", "", "", "once"]
-
-
-@pytest.mark.parametrize(
-    ("metric", "unit"),
-    [
-        (GAUGE, "seconds"),
-        (COUNTER, ""),
-        (Metric("chutes_waited_seconds_total", "Help.", kind="counter"), "seconds"),
-        (Metric("chutes_waited_seconds_total", "Help."), ""),
-        (Metric("chutes_seconds_each", "Help."), ""),
-    ],
-)
-def test_the_unit_is_the_last_word_of_a_name(metric: Metric, unit: str) -> None:
-    assert metric.unit == unit
 
 
 def test_samples_keep_their_metric_their_labels_and_their_value() -> None:
@@ -52,7 +34,7 @@ def test_samples_keep_their_metric_their_labels_and_their_value() -> None:
         "chutes_thing_seconds": {("x", "y"): 1.5, ("x", "z"): 2.0},
         "chutes_events_total": {(): 1.0},
     }
-    assert len(samples) == samples.count == 3
+    assert samples.count == 3
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), float("-inf")])
@@ -79,20 +61,23 @@ def test_more_samples_than_the_limit_are_counted_and_all_dropped() -> None:
     samples = Samples(limit=2)
     for number in range(2):
         samples.add(INFO, 1, number)
-    assert (len(samples), samples.overflowed) == (2, False)
+    assert (len(values(samples)["chutes_thing_info"]), samples.overflowed) == (2, False)
     for number in range(2, 5):
         samples.add(INFO, 1, number)
-    assert (len(samples), samples.count, samples.overflowed) == (0, 5, True)
+    assert (values(samples), samples.count, samples.overflowed) == ({}, 5, True)
 
 
-def test_the_time_from_which_a_counter_counts_is_kept_where_it_is_wanted() -> None:
-    without, with_created = Samples(), Samples(with_created=True)
-    for samples in (without, with_created):
-        samples.add(COUNTER, 1, created=1000.0)
-        samples.add(COUNTER, 2, created=2000.0)
-        samples.add(INFO, 1, "x")
-    assert without.created == {}
-    assert with_created.created == {(COUNTER, ()): 1000.0}
+def test_families_have_the_types_and_units_of_their_metrics() -> None:
+    samples = Samples()
+    samples.add(GAUGE, 1, "x", "y")
+    samples.add(COUNTER, 1, created=1000.0)
+    samples.add(INFO, 1, "x")
+    assert [(family.name, family.type, family.unit) for family in samples.collect()] == [
+        ("chutes_thing_seconds", "gauge", "seconds"),
+        ("chutes_events", "counter", ""),
+        ("chutes_thing", "info", ""),
+    ]
+    assert samples.collect()[1].samples[1][:3] == ("chutes_events_created", {}, 1000.0)
 
 
 @pytest.mark.parametrize(

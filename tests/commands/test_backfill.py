@@ -21,7 +21,7 @@ def test_points_are_in_order_once_each_and_unknown_ones_left_out() -> None:
 
     text = openmetrics({'a"\n': [point(2, 5), point(1, None), point(2, 6)]}, {})
     assert [line for line in text.splitlines() if not line.startswith("#")] == [
-        'chutes_miner_unique_chute_gpus{hotkey="a\\"\\n"} 6 7200',
+        'chutes_miner_unique_chute_gpus{hotkey="a\\"\\n"} 6.0 7200',
         'chutes_miner_active_gpus{hotkey="a\\"\\n"} 1.5 3600',
         'chutes_miner_active_gpus{hotkey="a\\"\\n"} 1.5 7200',
     ]
@@ -91,7 +91,7 @@ async def test_miners_without_a_history_are_left_out_with_a_message(
     await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), "-", ())
     shown = capsys.readouterr()
     assert "1 hours of " in shown.err
-    assert "1234567.5" in shown.out
+    assert "1.2345675e+06" in shown.out
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import yaml
 
 from chutes_exporter.api.meaning import INSTANCE_STATES
 from chutes_exporter.collectors import fleet
-from chutes_exporter.page import telemetry
-from chutes_exporter.page.exporter import ORDER
+from deploy.reference import METRICS
 from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from grafana.parts import Board
 
 ALL = {board.uid: committed(board.uid) for board in BOARDS}
-CATALOGUE = {metric.name: metric for metric in (*ORDER, *telemetry.API_METRICS)}
+CATALOGUE = {metric.name: metric for metric in METRICS}
 GIVEN_BY_PROMETHEUS = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_duration_seconds"}
 GIVEN_BY_DCGM = {"DCGM_FI_DEV_GPU_UTIL"}
 GIVEN_BY_CLIENT = {"process_cpu_seconds_total", "process_resident_memory_bytes"}

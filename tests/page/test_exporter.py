@@ -5,7 +5,6 @@ import itertools
 import json
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import enabled
+from chutes_exporter.page.rendering import Renderer
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.simulator.odd import OddWorld
 from tests.support import (
@@ -48,11 +48,11 @@ from tests.support import (
 from tests.support import served_exporter as serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.samples import Samples
-    from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.page.rendering import Rendering
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 FEEDS = {
@@ -225,87 +225,6 @@ async def test_endpoints_that_hang_leave_the_others_in_time(simulator: Simulator
         assert (metric in names(page)) is not bool(NEEDS[name] & set(hanging)), metric
 
 
-@pytest.fixture
-def slow_rendering(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that making a page takes more than it does; one is added for each page that was made."""
-    render = Exporter._render  # noqa: SLF001 - made slow
-    seconds = [0.0]
-
-    def slow(*arguments: Any) -> list[bytes]:
-        time.sleep(seconds[0])
-        seconds.append(seconds[0])
-        return render(*arguments)
-
-    monkeypatch.setattr(Exporter, "_render", slow)
-    monkeypatch.setattr(Exporter, "_is_fast", lambda *_: False)
-    return seconds
-
-
-def being_made(exporter: Exporter) -> bool:
-    """Return whether a page is being made."""
-    return exporter._building.locked()  # noqa: SLF001 - nothing shows it from outside
-
-
-async def test_scrapes_that_come_together_share_a_page(simulator: Simulator, slow_rendering: list[float]) -> None:
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-        await page_of(exporter)
-        slow_rendering[:] = [0.3]
-        pages = await asyncio.gather(*(page_of(exporter) for _ in range(30)))
-        assert len(slow_rendering) == 2
-        # A scrape that comes while a page is made gets the next page, which may have more data.
-        first = asyncio.create_task(page_of(exporter))
-        await until(lambda: being_made(exporter))
-        await page_of(exporter)
-        await first
-    assert len(slow_rendering) == 4
-    assert len({len(page) for page in pages}) == 1
-
-
-@pytest.mark.parametrize("gzipped", [False, True])
-@pytest.mark.parametrize(
-    "faults",
-    [{}, {"utilization": Fault(status=404)}, {"scores": Fault(status=503)}],
-    ids=["all answer", "one is missing", "one fails"],
-)
-async def test_a_page_of_unchanged_data_is_made_without_a_thread(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, faults: dict[str, Fault], *, gzipped: bool
-) -> None:
-    simulator.faults.update(faults)
-    monkeypatch.setattr("chutes_exporter.page.exporter._FAST_BYTES", -1)
-    threads = []
-
-    async def counted(function: Callable[..., Any], *arguments: Any) -> Any:
-        threads.append(function)
-        return function(*arguments)
-
-    monkeypatch.setattr(asyncio, "to_thread", counted)
-    async with Exporter(watching(simulator.url), clock=Clock(), monotonic=Clock()) as exporter:
-        # The first page waits for answers, the second finds them in the cache, and the third may compress the lines.
-        for _ in range(3):
-            await exporter.page(Format.TEXT, timeout=5, gzipped=gzipped)
-        assert threads
-        threads.clear()
-        assert await exporter.page(Format.TEXT, timeout=5, gzipped=gzipped)
-        assert threads == []
-
-
-async def test_a_reload_while_a_page_is_made_takes_nothing_from_it(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = watching(simulator.url)
-    async with Exporter(settings, clock=Clock(), monotonic=Clock()) as exporter:
-        monkeypatch.setattr(Exporter, "_is_fast", lambda *_: False)
-        await page_of(exporter)
-        before = await page_of(exporter)
-
-        async def reloaded(function: Callable[..., Any], *arguments: Any) -> Any:
-            exporter.reconfigure(settings)
-            return function(*arguments)
-
-        monkeypatch.setattr(asyncio, "to_thread", reloaded)
-        assert (await page_of(exporter)).keys() == before.keys()
-
-
 def asked_by(exporter: Exporter) -> set[str]:
     """Return the names of the feeds with a request in flight."""
     return {state.feed.name for state in exporter.feeds.states() if exporter.feeds.under_way(state.feed)}
@@ -325,21 +244,6 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
         assert [log for log in logs if log["event"] == "feed failed"] == []
         assert exporter.readiness() == (True, "ready")
         assert {state.feed.hotkey for state in exporter.feeds.states()} == {""}
-
-
-async def test_a_page_of_the_settings_before_a_reload_is_not_shared_with_later_scrapes(simulator: Simulator) -> None:
-    simulator.faults["nodes"] = Fault(latency=1)
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-        earlier = asyncio.create_task(page_of(exporter))
-        await until(lambda: "nodes" in asked_by(exporter))
-        async with exporter._building:  # noqa: SLF001 - another page is being made
-            exporter.reconfigure(make_settings(api_url=simulator.url))
-            await asyncio.sleep(1.2)
-            later = asyncio.create_task(page_of(exporter))
-            await asyncio.sleep(0.2)
-        name = series("chutes_scrape_collector_success", collector="nodes", hotkey=HOTKEY)
-        assert name in await earlier
-        assert name not in await later
 
 
 async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulator, clock: Clock) -> None:
@@ -374,81 +278,29 @@ async def test_a_scraper_that_leaves_takes_nothing_from_the_others(simulator: Si
     assert [asked.endpoint for asked in simulator.requests].count("scores") == 1
 
 
-async def test_a_page_cancelled_while_it_is_made_leaves_the_next_scrape_its_own(
-    simulator: Simulator, slow_rendering: list[float]
+async def test_pages_are_made_one_at_a_time_in_a_thread_even_if_a_scraper_leaves(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow_rendering[:] = [0.3]
+    render, working, threads = Renderer.render, threading.Lock(), set[int]()
+
+    def watched(*arguments: Any) -> Rendering:
+        threads.add(threading.get_ident())
+        assert working.acquire(blocking=False)
+        try:
+            time.sleep(0.1)
+            return render(*arguments)
+        finally:
+            working.release()
+
+    monkeypatch.setattr(Renderer, "render", watched)
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-        await page_of(exporter)
+        await exporter.warm_up()
         leaving = asyncio.create_task(exporter.page(Format.TEXT, timeout=5))
-        await until(lambda: being_made(exporter))
+        await until(working.locked)
         leaving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await leaving
-        assert set(successes(await page_of(exporter)).values()) == {1.0}
-
-
-async def test_answers_that_expire_while_a_page_waits_for_its_turn_are_left_out(
-    simulator: Simulator, slow_rendering: list[float]
-) -> None:
-    steady = Clock()
-    async with Exporter(watching(simulator.url), clock=Clock(), monotonic=steady) as exporter:
-        assert set(successes(await page_of(exporter)).values()) == {1.0}
-        slow_rendering[:] = [0.3]
-        first = asyncio.create_task(page_of(exporter))
-        await until(lambda: being_made(exporter))
-        second = asyncio.create_task(page_of(exporter))
-        await until(lambda: exporter._making)  # noqa: SLF001 - nothing shows it from outside
-        steady.now += 7 * 86_400
-        await first
-        assert set(successes(await second).values()) == {0.0}
-
-
-async def test_the_time_that_making_a_page_takes_comes_off_the_wait(
-    simulator: Simulator, slow_rendering: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow_rendering[:] = [0.6]
-    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
-        await page_of(exporter)
-        simulator.faults["scores"] = Fault(latency=30)
-        waits = []
-        read = exporter.feeds.read
-
-        async def watched(feed: Feed[Any], timeout: float) -> Any:
-            waits.append(timeout)
-            return await read(feed, timeout)
-
-        monkeypatch.setattr(exporter.feeds, "read", watched)
-        await page_of(exporter, timeout=2)
-    assert waits
-    assert max(waits) <= 2 - 0.6
-
-
-async def test_nobody_waits_longer_where_making_pages_takes_most_of_the_timeout(
-    simulator: Simulator, slow_rendering: list[float]
-) -> None:
-    slow_rendering[:] = [1.2]
-    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
-        await page_of(exporter)
-        simulator.faults["scores"] = Fault(latency=30)
-        page = await page_of(exporter, timeout=1.5)
-    assert page[series("chutes_scrape_collector_duration_seconds", collector="scores")] < 0.6
-    assert "chutes_miner_score_ratio" in names(page)
-
-
-async def test_a_page_that_is_rendered_already_needs_no_thread(simulator: Simulator) -> None:
-    free = threading.Event()
-    with ThreadPoolExecutor(1) as threads:
-        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-            first = await page_of(exporter)
-            asyncio.get_running_loop().set_default_executor(threads)
-            busy = asyncio.get_running_loop().run_in_executor(None, free.wait)
-            try:
-                second = await asyncio.wait_for(page_of(exporter), 10)
-            finally:
-                free.set()
-            await busy
-    assert data_of(first) == data_of(second)
+        pages = await asyncio.gather(*(page_of(exporter) for _ in range(3)))
+    assert threading.get_ident() not in threads
+    assert [set(successes(page).values()) for page in pages] == [{1.0}] * 3
 
 
 async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_timeout(simulator: Simulator) -> None:

@@ -1,22 +1,30 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+import gzip
+import subprocess
+import zlib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.openmetrics import exposition
 
-from chutes_exporter.collectors.samples import Metric, Metrics, Samples
-from chutes_exporter.page.exposition import Format, TooLongError, accepts_gzip, negotiate, render, sections
+from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.metric import Metric, Metrics
+from chutes_exporter.page.exposition import END_OF_OPENMETRICS, Format, Part, accepts_gzip, gzip_page, negotiate, render
 from tests.support import count_openmetrics, parse_page
 
 if TYPE_CHECKING:
-    from chutes_exporter.page.exposition import Family
+    from prometheus_client import Metric as Family
 
 GAUGE = Metric("chutes_thing_seconds", 'Help with "quotes", a \\ and\na line.', ("a", "b"), "test")
 COUNTER = Metric("chutes_events_total", "Events.", (), "test", kind="counter")
 INFO = Metrics().info("chutes_thing_info", "Text.", ("text",), "test")
-ORDER = {GAUGE: "things", COUNTER: "things", INFO: "texts"}
 
 PROMETHEUS_2_53 = (
     "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
@@ -62,80 +70,83 @@ def test_gzip_only_where_it_is_accepted(header: str, accepted: bool) -> None:  #
     assert accepts_gzip(header) is accepted
 
 
-def page_of(families: list[Family], form: Format) -> str:
-    return b"".join(part for section in sections(families, ORDER) for part in section.pieces[form].parts).decode()
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,9}", fullmatch=True).filter(
+    lambda name: not name.startswith("__") and not name.endswith(("_total", "_created", "_info", "_seconds"))
+)
+NUMBERS = st.one_of(st.floats(), st.integers(-(10**20), 10**20).map(float))
+
+
+@st.composite
+def families(draw: st.DrawFn) -> list[Family]:
+    """Families of all kinds, with any text."""
+    made: list[Family] = []
+    for name in draw(st.lists(NAMES, max_size=5, unique=True)):
+        text, labels = draw(st.text()), draw(st.lists(NAMES, max_size=3, unique=True))
+        rows = draw(st.lists(st.tuples(*[st.text()] * len(labels)), max_size=4, unique=True))
+        kind = draw(st.sampled_from([GaugeMetricFamily, CounterMetricFamily, InfoMetricFamily, HistogramMetricFamily]))
+        family: Any = kind(
+            f"{name}_seconds", text, labels=labels, **({} if kind is InfoMetricFamily else {"unit": "seconds"})
+        )
+        for values in rows:
+            match family:
+                case HistogramMetricFamily():
+                    family.add_metric(values, [("0.5", 1), ("+Inf", 2)], draw(NUMBERS))
+                case InfoMetricFamily():
+                    family.add_metric(values, {})
+                case CounterMetricFamily():
+                    family.add_metric(values, draw(NUMBERS), created=draw(st.floats(0, 2e9)))
+                case _:
+                    family.add_metric(values, draw(NUMBERS))
+        made.append(family)
+    return made
+
+
+def without_created(family: Family) -> Family:
+    copied = copy.copy(family)
+    copied.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+    return copied
+
+
+@given(families())
+def test_lines_are_those_of_the_client_library(made: list[Family]) -> None:
+    # The library's types say that a registry is a CollectorRegistry, and its OpenMetrics has no types.
+    plain: Any = SimpleNamespace(collect=lambda: map(without_created, made))
+    whole: Any = SimpleNamespace(collect=lambda: made)
+    openmetrics: Any = exposition.generate_latest
+    assert render(made, Format.TEXT) == generate_latest(plain)
+    assert render(made, Format.OPENMETRICS) + END_OF_OPENMETRICS == openmetrics(plain)
+    assert render(made, Format.OPENMETRICS, created=True) + END_OF_OPENMETRICS == openmetrics(whole)
 
 
 def some_samples() -> Samples:
     samples = Samples()
     samples.add(GAUGE, 1.5, "x", 'quote " slash \\ line\nend')
     samples.add(GAUGE, 3e10, None, 7)
-    samples.add(COUNTER, 3)
+    samples.add(COUNTER, 3, created=1_795_521_600.5)
     samples.add(INFO, 1, "\N{SNOWMAN}")
     return samples
 
 
 def test_the_text_format_is_as_its_description_says() -> None:
-    assert page_of(render(some_samples()), Format.TEXT) == (
+    assert render(some_samples().collect(), Format.TEXT, created=True).decode() == (
         '# HELP chutes_thing_seconds Help with "quotes", a \\\\ and\\na line.\n'
         "# TYPE chutes_thing_seconds gauge\n"
         'chutes_thing_seconds{a="x",b="quote \\" slash \\\\ line\\nend"} 1.5\n'
-        'chutes_thing_seconds{a="",b="7"} 30000000000\n'
+        'chutes_thing_seconds{a="",b="7"} 3e+10\n'
         "# HELP chutes_events_total Events.\n"
         "# TYPE chutes_events_total counter\n"
-        "chutes_events_total 3\n"
+        "chutes_events_total 3.0\n"
         "# HELP chutes_thing_info Text.\n"
         "# TYPE chutes_thing_info gauge\n"
-        'chutes_thing_info{text="\N{SNOWMAN}"} 1\n'
+        'chutes_thing_info{text="\N{SNOWMAN}"} 1.0\n'
     )
 
 
-def test_openmetrics_names_families_without_the_suffixes_of_their_types() -> None:
-    assert page_of(render(some_samples()), Format.OPENMETRICS) == (
-        '# HELP chutes_thing_seconds Help with \\"quotes\\", a \\\\ and\\na line.\n'
-        "# TYPE chutes_thing_seconds gauge\n"
-        "# UNIT chutes_thing_seconds seconds\n"
-        'chutes_thing_seconds{a="x",b="quote \\" slash \\\\ line\\nend"} 1.5\n'
-        'chutes_thing_seconds{a="",b="7"} 30000000000\n'
-        "# HELP chutes_events Events.\n"
-        "# TYPE chutes_events counter\n"
-        "chutes_events_total 3\n"
-        "# HELP chutes_thing Text.\n"
-        "# TYPE chutes_thing info\n"
-        'chutes_thing_info{text="\N{SNOWMAN}"} 1\n'
-    )
-
-
-def test_samples_of_one_metric_from_several_collectors_stand_together() -> None:
-    first, second = Samples(), Samples()
-    first.add(INFO, 1, "a")
-    first.add(COUNTER, 1)
-    second.add(INFO, 1, "b")
-    page = page_of([*render(first), *render(second)], Format.TEXT)
-    assert page.count("# TYPE chutes_thing_info") == 1
-    assert 'text="a"} 1\nchutes_thing_info{text="b"} 1\n' in page
-
-
-def test_unknown_values_make_no_sample_and_second_ones_are_counted() -> None:
-    samples = Samples()
-    samples.add(COUNTER, None)
-    samples.add(COUNTER, float("nan"))
-    samples.add(COUNTER, float("inf"))
-    assert len(samples) == 0
-    samples.add(COUNTER, True)  # noqa: FBT003
-    samples.add(COUNTER, 5)
-    assert [dict(family) for _, family in samples.families()] == [{(): 1.0}]
-    assert samples.duplicates == 1
-    with pytest.raises(ValueError, match="labels"):
-        samples.add(GAUGE, 1, "only one")
-
-
-def test_long_text_is_cut_and_nul_replaced() -> None:
-    samples = Samples()
-    samples.add(INFO, 1, "x\0" + "y" * 300)
-    ((_, family),) = samples.families()
-    ((text,),) = family
-    assert text == "x\N{REPLACEMENT CHARACTER}" + "y" * 198
+def test_openmetrics_has_units_and_created_timestamps_on_request() -> None:
+    text = render(some_samples().collect(), Format.OPENMETRICS, created=True).decode()
+    assert "\n# UNIT chutes_thing_seconds seconds\n" in text
+    assert "\nchutes_events_total 3.0\nchutes_events_created 1.7955216005e+09\n" in text
+    assert "_created" not in render(some_samples().collect(), Format.OPENMETRICS).decode()
 
 
 @given(st.lists(st.tuples(st.text(), st.text(), st.floats()), max_size=20))
@@ -145,28 +156,42 @@ def test_any_text_and_any_number_make_a_page_that_both_reference_parsers_read(
     samples = Samples()
     for a, b, value in rows:
         samples.add(GAUGE, value, a, b)
-    families = render(samples)
-    text = page_of(families, Format.TEXT)
-    assert len(parse_page(text)) == len(samples)
-    openmetrics = page_of(families, Format.OPENMETRICS) + "# EOF\n"
-    assert count_openmetrics(openmetrics) == len(samples)
+    assert len(parse_page(render(samples.collect(), Format.TEXT).decode())) == samples.count
+    openmetrics = render(samples.collect(), Format.OPENMETRICS) + END_OF_OPENMETRICS
+    assert count_openmetrics(openmetrics.decode()) == samples.count
 
 
-def test_a_section_is_the_same_until_one_of_its_families_changes() -> None:
-    families = render(some_samples())
-    things, texts = sections(families, ORDER)
-    assert sections(families, ORDER) == [things, texts]
-    info = next(family for family in families if family.metric is INFO)
-    changed = [*(family for family in families if family is not info), *render(some_samples())[-1:]]
-    assert sections(changed, ORDER)[0] is things
-    assert sections(changed, ORDER)[1] is not texts
-    fewer = [family for family in families if family.metric is not COUNTER]
-    assert sections(fewer, ORDER)[0] is not things
-    assert sections(fewer, ORDER)[1] is texts
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
+    samples = Samples()
+    samples.add(INFO, 1, "a\ud800b")
+    assert b'text="a?b"' in render(samples.collect(), Format.TEXT)
 
 
-def test_more_bytes_of_lines_than_there_is_room_for_are_not_rendered() -> None:
-    size = sum(len(family.lines) for family in render(some_samples()))
-    assert render(some_samples(), max_bytes=size)
-    with pytest.raises(TooLongError):
-        render(some_samples(), max_bytes=size - 1)
+# Text like a page's, bytes that do not get smaller, and more than the 32 KB that deflate refers back to.
+PARTS = st.one_of(
+    st.binary(max_size=200),
+    st.builds(lambda text, times: text.encode() * times, st.text(max_size=20), st.integers(0, 5000)),
+    st.builds(lambda start, size: bytes((start + n * n) % 251 for n in range(size)), st.integers(0, 250), st.just(999)),
+)
+
+
+@given(st.lists(PARTS, max_size=6), PARTS)
+def test_a_page_of_any_parts_is_one_gzip_member_that_zlib_reads(plain: list[bytes], rest: bytes) -> None:
+    stream = zlib.decompressobj(wbits=31)
+    assert stream.decompress(b"".join(gzip_page([*map(Part, plain)], rest))) == b"".join([*plain, rest])
+    # zlib ends the stream only if the checksum and the length are right.
+    assert (stream.eof, stream.unused_data) == (True, b"")
+
+
+def test_a_part_is_compressed_once_and_can_stand_anywhere() -> None:
+    parts = [Part(b"some lines\n" * 99), Part(b"other lines\n" * 9)]
+    gzip_page(parts, b"")
+    compressed = [part.deflated for part in parts]
+    page = gzip_page(parts[::-1], b"end")
+    assert gzip.decompress(b"".join(page)) == parts[1].plain + parts[0].plain + b"end"
+    assert all(part.deflated is data for part, data in zip(parts, compressed, strict=True))
+
+
+def test_the_program_gzip_reads_a_page() -> None:
+    page = gzip_page([Part(b"some lines\n" * 9999), Part(b""), Part(b"other lines\n")], b"rest\n")
+    subprocess.run(["gzip", "--test"], input=b"".join(page), check=True)

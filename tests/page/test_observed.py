@@ -30,11 +30,7 @@ def seen() -> Observations:
 def counts(seen: Observations) -> dict[str, float]:
     out = Samples()
     seen.collect(out)
-    return {
-        metric.name.removeprefix("chutes_observed_").removesuffix("_total"): value
-        for metric, family in out.families()
-        for value in family.values()
-    }
+    return {family.name.removeprefix("chutes_observed_"): family.samples[0].value for family in out.collect()}
 
 
 def instances(ids: str, *, created: float | None = NOON) -> list[Instance]:
@@ -183,10 +179,10 @@ async def test_openmetrics_has_the_start_of_each_counter_on_request(simulator: S
         lines = [line for line in text.splitlines() if line.startswith(f"chutes_observed_{name}")]
         first, second = (f'hotkey="{key.address}"' for key in keys)
         assert lines == [
-            f"chutes_observed_{name}_total{{{first}}} 0",
-            f"chutes_observed_{name}_created{{{first}}} {NOON:.0f}",
-            f"chutes_observed_{name}_total{{{second}}} 0",
-            f"chutes_observed_{name}_created{{{second}}} {NOON:.0f}",
+            f"chutes_observed_{name}_total{{{first}}} 0.0",
+            f"chutes_observed_{name}_created{{{first}}} 1.7955216e+09",
+            f"chutes_observed_{name}_total{{{second}}} 0.0",
+            f"chutes_observed_{name}_created{{{second}}} 1.7955216e+09",
         ]
 
 

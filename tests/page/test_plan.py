@@ -34,7 +34,8 @@ def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> N
 
 def hotkeys(plan: Plan, collector: str) -> list[str]:
     """Return the miners that a collector runs for, as a plan has them."""
-    return [entry.scope.hotkey for entry in plan.entries if entry.collector.name == collector]
+    (entry,) = (entry for entry in plan.entries if entry.collector.name == collector)
+    return list(entry.feeds)
 
 
 def feeds(plan: Plan) -> list[tuple[str, str]]:
@@ -50,7 +51,7 @@ def test_private_collectors_run_once_for_each_key_and_platform_wide_ones_once() 
 
 def test_collectors_of_one_plan_share_their_feeds() -> None:
     plan = main_plan(watching("http://x"))
-    users = [entry.collector.name for entry in plan.entries if "servers" in {feed.name for feed in entry.feeds}]
+    users = [entry for entry in plan.entries if "servers" in {feed.name for feed in entry.all_feeds}]
     assert len(users) > 1
     assert feeds(plan).count(("servers", HOTKEY)) == 1
 

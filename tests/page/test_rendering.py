@@ -6,14 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.page import compression, plan, rendering
+from chutes_exporter.config import make_settings
+from chutes_exporter.feeds.table import METAGRAPH
+from chutes_exporter.page import exposition, plan
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, Clock, Page, data_of, find_collector, parse_page, series, successes, watching
+from tests.support import Clock, Page, data_of, find_collector, parse_page, series, successes, watching
 
 if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
@@ -24,11 +27,11 @@ EVERYTHING = {collector.name: True for collector in COLLECTORS}
 
 
 async def metrics(exporter: Exporter, *collect: str) -> Page:
-    return parse_page((await exporter.page(Format.TEXT, timeout=5, collect=collect)).decode())
+    return parse_page((await exporter.page(Format.TEXT, timeout=60, collect=collect)).decode())
 
 
 async def probe(exporter: Exporter, target: str, *collect: str) -> Page:
-    page = await exporter.probe(target, Format.TEXT, timeout=5, collect=collect)
+    page = await exporter.probe(target, Format.TEXT, timeout=60, collect=collect)
     return parse_page(page.body.decode())
 
 
@@ -52,62 +55,52 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-async def test_platform_samples_are_rendered_once_for_all_pages(simulator: Simulator, collected: Counter[str]) -> None:
-    shared = ("chutes", "metrics", "images", "chute_gpus")
+async def test_a_collector_runs_once_in_each_format_while_its_answers_are_the_same(
+    simulator: Simulator, collected: Counter[str]
+) -> None:
     async with Exporter(watching(simulator.url, collectors=EVERYTHING), clock=Clock()) as exporter:
-        whole = await metrics(exporter)
-        for name in shared:
-            await metrics(exporter, name)
-        for stranger in STRANGERS:
-            page = await probe(exporter, stranger, *shared)
-            assert data_of(page).items() <= data_of(whole).items()
-            assert len(data_of(page)) > 100
-    assert {name: collected[name] for name in shared} == dict.fromkeys(shared, 1)
-
-
-async def test_samples_of_a_miner_are_rendered_for_each_miner(simulator: Simulator, collected: Counter[str]) -> None:
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        await exporter.warm_up()
         for _ in range(2):
-            for stranger in STRANGERS:
-                page = await probe(exporter, stranger)
-                assert page[series("chutes_miner_registered", hotkey=stranger)] == 0
-    assert collected["metagraph"] == len(STRANGERS)
+            await metrics(exporter)
+            await exporter.page(Format.OPENMETRICS, timeout=60)
+            await metrics(exporter, "chutes", "servers")
+    assert collected == {collector.name: 2 for collector in COLLECTORS}
 
 
-async def test_lines_of_other_pages_are_dropped_when_they_are_too_many(
-    simulator: Simulator, collected: Counter[str], monkeypatch: pytest.MonkeyPatch
+async def test_a_metric_of_several_miners_is_in_one_family(simulator: Simulator, clock: Clock) -> None:
+    keys = tuple(miner.key for miner in simulator.world.miners[:3])
+    async with Exporter(watching(simulator.url, *keys), clock=clock) as exporter:
+        text = (await exporter.page(Format.TEXT, timeout=60)).decode()
+    headers = [line for line in text.splitlines() if line.startswith("# TYPE ")]
+    assert len(headers) == len(set(headers))
+    assert len({labels for name, labels in parse_page(text) if name == "chutes_fleet_servers"}) == 3
+
+
+async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Room for the lines of three strangers' metagraph, but not for those of all chutes.
-    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 6_000)
-    settings = watching(simulator.url, collectors={"chutes": False, "metrics": True, "chute_gpus": False})
-    async with Exporter(settings, clock=Clock()) as exporter:
-        await metrics(exporter)
-        for stranger in STRANGERS:
-            await probe(exporter, stranger, "metagraph", "metrics")
-        await probe(exporter, STRANGERS[-1], "metagraph")
-        assert collected["metagraph"] == 1 + len(STRANGERS)
-        await probe(exporter, STRANGERS[0], "metagraph")
-        assert collected["metagraph"] == 2 + len(STRANGERS)
-        # The main page's are not among them.
-        await metrics(exporter)
-    assert collected["metrics"] == 1
+    keys = tuple(miner.key for miner in simulator.world.miners[:2])
 
+    def broken_for_the_first(answers: Answers, scope: Scope, out: Samples) -> None:
+        if scope.hotkey == keys[0].address:
+            raise ZeroDivisionError
+        find_collector("servers").collect(answers, scope, out)
 
-async def test_lines_that_never_fit_among_those_of_other_pages_are_rendered_each_time(
-    simulator: Simulator, collected: Counter[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 2_000)
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-        first = await probe(exporter, HOTKEY, "chute_gpus")
-        assert data_of(await probe(exporter, HOTKEY, "chute_gpus")) == data_of(first) != {}
-    assert collected["chute_gpus"] == 2
+    broken = [replace(one, collect=broken_for_the_first) if one.name == "servers" else one for one in COLLECTORS]
+    monkeypatch.setattr(plan, "COLLECTORS", broken)
+    with structlog.testing.capture_logs() as logs:
+        async with Exporter(watching(simulator.url, *keys), clock=Clock()) as exporter:
+            page = await metrics(exporter)
+    for key, success in zip(keys, (0, 1), strict=True):
+        hotkey = key.address
+        assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=hotkey)] == success
+        assert (series("chutes_fleet_servers", hotkey=hotkey) in page) is bool(success)
+    assert [(log["event"], log["hotkey"]) for log in logs] == [("collector failed", keys[0].address)]
 
 
 async def test_a_scrape_of_one_collector_keeps_its_lines_for_the_whole_page(
-    simulator: Simulator, collected: Counter[str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, collected: Counter[str], clock: Clock
 ) -> None:
-    # What does not fit among the lines of other pages.
-    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 2_000)
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         await metrics(exporter)
         clock.now += 3600
@@ -122,9 +115,8 @@ async def test_a_scrape_of_one_collector_keeps_its_lines_for_the_whole_page(
 
 
 async def test_scrapes_of_single_collectors_keep_no_more_lines_than_the_whole_page_may_have(
-    simulator: Simulator, collected: Counter[str], monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, collected: Counter[str]
 ) -> None:
-    monkeypatch.setattr(rendering, "_OTHERS_BYTES", 2_000)
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         sizes = {
             name: len(data_of(await metrics(exporter, name))) for name in ("stats_per_chute", "chutes", "instances")
@@ -145,7 +137,7 @@ async def test_the_seconds_of_a_collector_are_those_of_this_scrape(
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         await exporter.warm_up()
         times = iter(range(1_000_000))
-        monkeypatch.setattr("chutes_exporter.page.rendering.time.perf_counter", lambda: float(next(times)))
+        monkeypatch.setattr("chutes_exporter.collectors.base.time.perf_counter", lambda: float(next(times)))
         name = series("chutes_scrape_collector_duration_seconds", collector="scores", hotkey="")
         first, *others = [await metrics(exporter) for _ in range(3)]
         assert first[name] == 1
@@ -178,21 +170,31 @@ async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are
                 assert cut_of(page)
 
 
+async def test_pages_of_different_collectors_show_the_state_of_their_own(simulator: Simulator) -> None:
+    nothing = Fault(body=b"data: NO_ITEMS\n\n")
+    simulator.faults.update(metrics=nothing, utilization=Fault(body=b"[]"))
+    async with Exporter(make_settings(api_url=simulator.url), clock=Clock()) as exporter:
+        for name in ("metrics", "utilization") * 2:
+            page = await metrics(exporter, name)
+            assert successes(page) == {name: 1}
+            assert page[series("chutes_scrape_series")] == 0
+
+
 async def gzip_metrics(exporter: Exporter, form: Format = Format.TEXT) -> Page:
-    return parse_page(gzip.decompress(await exporter.page(form, timeout=5, gzipped=True)).decode())
+    return parse_page(gzip.decompress(await exporter.page(form, timeout=60, gzipped=True)).decode())
 
 
 @pytest.fixture
 def compressed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The bytes that were compressed."""
     found: list[bytes] = []
-    deflate = compression._deflate  # noqa: SLF001 - nothing shows it from outside
+    deflate = exposition._deflate  # noqa: SLF001 - nothing shows it from outside
 
-    def counting(parts: list[bytes], end: int) -> bytes:
-        found.append(b"".join(parts))
-        return deflate(parts, end)
+    def counting(plain: bytes, end: int) -> bytes:
+        found.append(plain)
+        return deflate(plain, end)
 
-    monkeypatch.setattr(compression, "_deflate", counting)
+    monkeypatch.setattr(exposition, "_deflate", counting)
     return found
 
 
@@ -202,36 +204,26 @@ async def test_only_lines_that_changed_are_compressed_again(
     # The metagraph is due at each scrape, and everything else stays fresh.
     settings = watching(simulator.url, ttl=["metagraph=10"])
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        for _ in range(2):
-            clock.now += 11
-            await gzip_metrics(exporter)
-        compressed.clear()
-        unchanged = await gzip_metrics(exporter)
-        unchanged = await gzip_metrics(exporter)
-        # Readings and the process change with every scrape. The first scrape no longer waits for the metagraph.
-        *durations, first, second = compressed
-        assert [b"chutes_feed_requests_total" in lines for lines in (first, second)] == [True, True]
-        assert [b"chutes_scrape_collector_duration_seconds" in lines for lines in durations] == [True]
-        compressed.clear()
-        clock.now += 11
-        changed = await gzip_metrics(exporter)
-        names = ("chutes_metagraph_miners", "chutes_feed_up", "chutes_api_requests_total", "chutes_scrape_series")
-        assert sorted(name for lines in compressed for name in names if f"# TYPE {name}".encode() in lines) == sorted(
-            names
-        )
-        assert not [lines for lines in compressed if b"chutes_chute_info" in lines]
-        assert data_of(changed) == data_of(unchanged) == data_of(await metrics(exporter))
-
-
-async def test_each_format_is_compressed_from_the_same_lines(simulator: Simulator, compressed: list[bytes]) -> None:
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-        text, openmetrics = [await gzip_metrics(exporter, form) for form in Format]
         await gzip_metrics(exporter)
         compressed.clear()
-        assert data_of(await gzip_metrics(exporter)) == data_of(text)
-        await gzip_metrics(exporter, Format.OPENMETRICS)
-        assert len(compressed) == 2
-    assert len(data_of(text)) == len(data_of(openmetrics)) > 500
+        unchanged = await gzip_metrics(exporter)
+        unchanged = await gzip_metrics(exporter)
+        # The second of them did not wait for the metagraph any more. Readings are counted at every scrape.
+        collectors, first, own = compressed
+        assert b"chutes_scrape_collector_duration_seconds" in collectors
+        assert b"chutes_feed_requests_total" in first
+        assert b"chutes_feed_requests_total" in own
+        clock.now += 11
+        compressed.clear()
+        changed = await gzip_metrics(exporter)
+        *renewed, collectors, feeds, exchanges, own = compressed
+        depending = [one for one in exporter.collectors if METAGRAPH in one.feeds]
+        for collector, lines in zip(depending, renewed, strict=True):
+            assert any(f"# TYPE {metric.name} ".encode() in lines for metric in collector.metrics)
+        assert b"# TYPE chutes_feed_up " in feeds
+        assert b"# TYPE chutes_api_requests_total " in exchanges
+        assert b"chutes_feed_requests_total" in own
+        assert data_of(changed) == data_of(unchanged) == data_of(await metrics(exporter))
 
 
 async def test_the_lines_of_a_dropped_answer_are_dropped(simulator: Simulator, clock: Clock) -> None:

@@ -235,7 +235,7 @@ async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
 async def test_a_slow_reader_does_not_count_towards_max_requests(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Exporter, "_render", lambda *_: [b"x" * 30_000_000])
+    monkeypatch.setattr(Exporter, "_parts", lambda *_, **__: [b"x" * 30_000_000])
     async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
         address = httpx.URL(url)
         reader, writer = await asyncio.open_connection(address.host, address.port)

@@ -1,10 +1,11 @@
-"""Generates docs/metrics.md from the metrics' declarations: ``python -m chutes_exporter.page.reference``."""
+"""Generates docs/metrics.md from the metrics' declarations: ``python -m deploy.reference``."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
+from chutes_exporter.api import exchanges
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.instances import BACKFILLED
 from chutes_exporter.page import money, observed, telemetry
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import Collector
     from chutes_exporter.collectors.samples import Metric
+
+METRICS = (
+    *(metric for collector in COLLECTORS for metric in collector.metrics),
+    *observed.METRICS,
+    *money.METRICS,
+    *telemetry.METRICS,
+    *exchanges.METRICS,
+)
+"""Every metric of a page."""
 
 _INTRODUCTION = """\
 # Metrics
@@ -55,7 +65,7 @@ def reference() -> str:
     parts.append(
         "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "
         "the API. A collector turns the answers into metrics. The page also has the usual `process_` and `python_` "
-        "metrics.\n\n" + _table([*telemetry.METRICS, *telemetry.API_METRICS])
+        "metrics.\n\n" + _table([*telemetry.METRICS, *exchanges.METRICS])
     )
     return "\n".join(parts)
 

@@ -1,0 +1,88 @@
+"""Exchanges with the API, and the metrics about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from chutes_exporter.metric import Metrics
+
+METRICS = Metrics()
+"""Metrics about exchanges with the API."""
+
+_ENDPOINT = ("endpoint",)
+_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+REQUESTS = METRICS.counter(
+    "chutes_api_requests_total",
+    "Requests to the Chutes API by HTTP status, or by the reason of the failure if there was no complete answer.",
+    ("endpoint", "code"),
+    "exporter",
+)
+DURATION = METRICS.histogram(
+    "chutes_api_request_duration_seconds",
+    "Time from a request to the Chutes API to the end of the answer.",
+    _ENDPOINT,
+    "exporter",
+)
+BYTES = METRICS.counter(
+    "chutes_api_response_bytes_total",
+    "Bytes of the Chutes API's answers, decompressed.",
+    _ENDPOINT,
+    "exporter",
+)
+REJECTED = METRICS.counter(
+    "chutes_api_rejected_records_total",
+    "Records of answers that could not be read and were left out.",
+    _ENDPOINT,
+    "exporter",
+)
+
+
+@dataclass
+class Exchange:
+    """One request and its result.
+
+    Attributes:
+        endpoint: The endpoint's name.
+        code: The HTTP status, or the error's reason if the answer was not complete.
+        seconds: Duration of the request.
+        size: Bytes of the body, decompressed.
+        rejected: Number of records that could not be read.
+    """
+
+    endpoint: str
+    code: str = ""
+    seconds: float = 0.0
+    size: int = 0
+    rejected: int = 0
+
+
+class ExchangeCounters:
+    """Counts the exchanges of a client.
+
+    Attributes:
+        registry: Shows the counters.
+        total: Number of exchanges.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.total = 0
+        self._requests, self._bytes, self._rejected = (
+            Counter(metric.name, metric.help, metric.labels, unit=metric.unit, registry=registry)
+            for metric in (REQUESTS, BYTES, REJECTED)
+        )
+        self._durations = Histogram(
+            DURATION.name, DURATION.help, DURATION.labels, unit=DURATION.unit, buckets=_BUCKETS, registry=registry
+        )
+
+    def add(self, exchange: Exchange) -> None:
+        """Count a finished exchange."""
+        self._requests.labels(exchange.endpoint, exchange.code).inc()
+        self._bytes.labels(exchange.endpoint).inc(exchange.size)
+        self._rejected.labels(exchange.endpoint).inc(exchange.rejected)
+        self._durations.labels(exchange.endpoint).observe(exchange.seconds)
+        # Last, because a page reads the total before the counters: it never keeps old counts for a new total.
+        self.total += 1
