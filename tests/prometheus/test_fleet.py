@@ -38,7 +38,7 @@ def test_a_healthy_day_is_silent(tmp_path: Path) -> None:
     miner.set("chutes_maintenance_window_open", 0, **ME)
     miner.set("chutes_maintenance_window_end_timestamp_seconds", -86400, **ME)
     # The exporter restarts twice.
-    miner.fail("one:1", {600, 601, 1200})
+    miner.fail("one:1", {600, 601, *range(1200, 1205)})
     miner.check(tmp_path, {DAY: []})
 
 
@@ -107,6 +107,22 @@ def test_all_gpus_that_become_unverified_are_critical_within_20_minutes(tmp_path
         "cannot be replaced."
     )
     miner.check(tmp_path, {20: [], 40: [critical]}, texts=[Text(critical, 40, {}, "all GPUs are unverified", said)])
+
+
+def test_gpus_that_restart_in_a_fast_loop_are_a_warning_after_two_hours(tmp_path: Path) -> None:
+    # An instance starts for 10 minutes and fails, and 15 minutes later another one starts.
+    miner = Scenario(3 * HOUR, FLEET)
+    for minute in range(20, 3 * HOUR, 25):
+        miner.state(minute, ALPHA, "idle")
+        miner.state(minute + 15, ALPHA, "starting")
+    miner.check(tmp_path, {20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [NEVER]})
+
+
+def test_idle_gpus_of_a_server_that_the_api_does_not_list_are_named_by_its_id(tmp_path: Path) -> None:
+    miner = Scenario(60, FLEET)
+    miner.drop(10, "chutes_server_info", server_id="id-alpha")
+    miner.state(20, ALPHA, "idle")
+    miner.check(tmp_path, {44: [], 55: [IDLE]})
 
 
 def test_gpus_that_restart_in_a_loop_are_a_warning_after_two_hours(tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ def test_an_instance_that_starts_for_an_hour_is_named_within_75_minutes(tmp_path
 
 
 def test_it_is_named_without_its_server_and_in_spite_of_missed_scrapes(tmp_path: Path) -> None:
-    # Every third scrape fails, which has an alert of its own.
+    # Every third scrape fails.
     miner = Scenario(2 * HOUR, {"alpha": 8})
     miner.instance("i-1", 20, 20)
     miner.fail("one:1", range(0, 2 * HOUR, 3))
-    miner.check(tmp_path, {20 + 75: [SLOW, ("ChutesExporterDown", "warning")]})
+    miner.check(tmp_path, {20 + 75: [SLOW]})
 
 
 def test_an_ordinary_start_is_silent(tmp_path: Path) -> None:
