@@ -66,7 +66,7 @@ MARKET.show(
     ),
     stat_panel(
         "Can grow",
-        "Chutes that are below their target of active instances.",
+        "Chutes that have fewer active instances than the autoscaler wants.",
         [
             Query(
                 f"sum({_chute('chutes_chute_scale_allowance')} > bool 0)",
