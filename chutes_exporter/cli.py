@@ -32,9 +32,6 @@ _EXAMPLES = (
 class _DefaultToServe(click.Group):
     """Runs ``serve`` if no command is given. Lists the commands in the order of use, with whole descriptions."""
 
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {name for command in self.commands.values() for option in command.params for name in option.opts}
         flags |= {"--help", "--version"}

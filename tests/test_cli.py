@@ -86,6 +86,7 @@ def test_the_help_of_a_command_groups_its_flags_by_topic() -> None:
     topics = re.findall(r"^([A-Z].*):$", text, re.MULTILINE)
     assert topics == ["Miners", "Chutes API", "Web server", "Data", "Collectors", "Money", "Log", "Options"]
     assert "VALIDATOR_API" in text
+    assert "ENDPOINT is one of chutes, " in run("help", "query").stdout
 
 
 def test_the_help_says_when_each_collector_is_on() -> None:

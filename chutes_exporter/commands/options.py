@@ -447,7 +447,6 @@ def run_with_status(function: Callable[[Settings, bool], Any], flags: dict[str, 
     # The command prints failed requests itself, so the log only shows bugs.
     log.configure("error", "logfmt")
     try:
-        status = run(function, settings_with_warnings(flags), flags["as_json"])
+        click.get_current_context().exit(run(function, settings_with_warnings(flags), flags["as_json"]))
     except click.ClickException as error:
         raise click.UsageError(error.message) from None
-    click.get_current_context().exit(status)

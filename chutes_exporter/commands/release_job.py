@@ -113,15 +113,12 @@ async def _release(client: ChutesClient, job_id: str, key: Hotkey) -> None:
             f"job {job_id} may or may not be released: {printable(str(error))}\n"
             "→ Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no harm."
         ) from None
-    except NotFoundError as error:
-        raise click.ClickException(
-            f"job {job_id} is not released: {printable(str(error))}\n"
-            "→ It is finished, or another miner holds it. Run release-job without JOB_ID to list stuck jobs."
-        ) from None
     except ApiError as error:
         raise click.ClickException(_not_released(job_id, error)) from None
     click.echo(f"Released job {job_id}.")
 
 
 def _not_released(job_id: str, error: ApiError) -> str:
-    return f"job {job_id} is not released: {printable(str(error))}\n→ {error.advice}"
+    finished = "It is finished, or another miner holds it. Run release-job without JOB_ID to list stuck jobs."
+    advice = finished if isinstance(error, NotFoundError) else error.advice
+    return f"job {job_id} is not released: {printable(str(error))}\n→ {advice}"

@@ -134,12 +134,11 @@ class Lives:
 
     def accepts(self, chute: Chute, now: float) -> bool:
         """Return whether the service accepts another instance of a chute."""
+        # A disabled chute has the target 0 and no bounty.
         active, target = self.active(chute, now), self.target(chute, now)
-        if chute.disabled:
-            return False
         if chute.private_rules:
-            wanted = active or self.bounty(chute, now) is not None
-            return bool(wanted) and not 0 < target <= active
+            wanted = active > 0 or self.bounty(chute, now) is not None
+            return wanted and not chute.disabled and not 0 < target <= active
         return active < target and (not chute.tee or self._live(chute, now) < target + 1)
 
     def _live(self, chute: Chute, now: float) -> int:

@@ -84,8 +84,9 @@ def test_a_chute_for_other_models_is_not_counted() -> None:
 
 
 def test_an_unknown_version_of_a_server_makes_launches_of_newer_chutes_unknown() -> None:
-    servers = [SERVER, {"server_id": "t", "is_tee": True}]
-    assert run({SERVERS: {"servers": servers}}) == refused("unknown")
+    for unknown in ({"is_tee": True}, {"version": None}):
+        servers = [SERVER, {"server_id": "t", **unknown}]
+        assert run({SERVERS: {"servers": servers}}) == refused("unknown")
 
 
 def test_an_unknown_blacklist_makes_launches_unknown() -> None:
