@@ -337,7 +337,7 @@ class ChutesClient:
                 return SignatureRefusedError(message, status=status, advice=self._clock_advice(detail))
             case 429:
                 wait = _retry_after(response)
-                advice = None if wait is None else f"Wait {human_duration(wait)}. If this continues, scrape less often."
+                advice = None if wait is None else f"Wait {human_duration(wait)}. If this continues, raise --feed.ttl."
                 return RateLimitedError(message, status=status, advice=advice, retry_after=wait)
             case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
                 advice = "The API has a problem or restarts. Try again later. The exporter retries by itself."

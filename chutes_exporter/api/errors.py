@@ -83,7 +83,7 @@ class RateLimitedError(ApiError):
     """429: too many requests."""
 
     reason = "rate_limited"
-    advice = "Wait a while. If this continues, scrape less often."
+    advice = "Wait a while. If this continues, raise --feed.ttl."
 
 
 class UnavailableError(ApiError):

@@ -127,7 +127,7 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 
 COLLECTOR = Collector(
     name="fleet",
-    summary="states of the miner's GPUs (active, starting, disabled, idle, unverified), and the instances on them",
+    summary="states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the instances on them",
     feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
     metrics=METRICS,
     collect=collect,

@@ -180,7 +180,8 @@ def test_honest_requests_succeed_within_bounded_memory_during_an_attack(size: in
                 assert answer.status_code == 200
             assert flood.is_alive()
         assert running.peak_megabytes() < before + 100
-    assert running.messages() == {"stopping": 1}
+    # asyncio may say that a client went away during a send.
+    assert running.messages() - Counter({'"socket.send() raised exception."': 1}) == {"stopping": 1}
 
 
 def test_clients_cause_few_lines_in_the_log() -> None:
