@@ -64,8 +64,9 @@ class Command(click.Command):
         """Write the flags, topic by topic."""
         topics: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            if (record := parameter.get_help_record(ctx)) is not None:
-                topics.setdefault(getattr(parameter, "topic", "Options"), []).append(record)
+            # A parameter that the help does not list has no record.
+            record = parameter.get_help_record(ctx)
+            topics.setdefault(getattr(parameter, "topic", "Options"), []).extend([record] if record else [])
         for topic, records in topics.items():
             with formatter.section(topic):
                 formatter.write_dl(records)
