@@ -73,6 +73,11 @@ NULL_MEANS = {
     },
 }
 """Samples that null in a field may change, because null has a meaning there."""
+ABSENCE_MEANS = {
+    f"chutes.compute_multiplier_factors.{factor}": {"chutes_launch_units_per_gpu_second"}
+    for factor in ("private", "private_tee", "integrated_subnet")
+}
+"""A factor is present only if it applies. Without these, a chute follows the rules of public chutes."""
 BY_REASON = {"chutes_launch_refused_chutes"}
 """Counts by the first reason that is known. A missing field moves a chute to another reason, or to ``unknown``."""
 # Claimed by nobody.
@@ -226,7 +231,7 @@ async def test_a_missing_field_changes_no_number_and_adds_none(world: World, nam
         after = replace(world, answers={**world.answers, source: changed_answer}).samples(of=source)
         differing = [family for family in before.keys() | after.keys() if before.get(family) != after.get(family)]
         place = f"{name}.{field}"
-        allowed = NULL_MEANS.get(place, set()) if kind.startswith("null") else set()
+        allowed = (NULL_MEANS if kind.startswith("null") else ABSENCE_MEANS).get(place, set())
         false = false_values(numbers(before, differing), numbers(after, differing))
         if found := {key[0] for key in false} - allowed - BY_REASON:
             wrong.setdefault(place, set()).update(found)
