@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-import pkgutil
-import sys
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +13,7 @@ import structlog
 import trustme
 from xdist.scheduler import LoadFileScheduling
 
-import chutes_exporter
 from chutes_exporter.simulator import Simulator, Size, World
-from tests.reaper import continue_in_child
 from tests.simulator.odd import OddWorld
 from tests.support import NOON, Clock, Pki, examples
 
@@ -38,35 +34,23 @@ _LONG = (
     "collectors/test_missing_fields.py",
     "commands/test_serve.py",
     "commands/test_query.py",
-    "test_reaper.py",
     "commands/test_demo.py",
     "test_cli.py",
     "deploy/test_release.py",
-    "deploy/test_image.py",
     "alertmanager/test_routing.py",
 )
 """The files that take longest. They start first, so that all processes end at about the same time."""
 _UNTRACED = (
     "alertmanager/",
-    "api/test_client.py::test_a_small_body_that_stands_for_a_huge_one_stays_harmless",
     "collectors/test_collectors.py",
     "collectors/test_missing_fields.py",
-    "commands/test_demo.py::test_the_commands_that_the_demo_prints_work_word_for_word",
-    "commands/test_demo.py::test_the_demo_prints_the_address_of_its_metrics",
     "deploy/",
-    "feeds/test_doubt.py::test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live",
     "grafana/",
     "integration/",
-    "page/test_exporter.py::test_a_rate_limit_on_one_miner_delays_all_miners",
-    "page/test_exporter.py::test_every_subset_of_failing_endpoints_leaves_the_rest",
-    "page/test_exporter.py::test_failing_endpoints_leave_the_metrics_of_others",
-    "page/test_exporter.py::test_more_requests_than_connections_wait_their_turn",
-    "page/test_observed.py::test_over_two_days_of_a_moving_world_the_counts_are_the_worlds_own",
     "prometheus/",
     "simulator/test_maintenance.py",
     "simulator/test_world.py",
     "test_hostile.py",
-    "test_reaper.py",
     "test_recordings.py",
     "test_style.py",
 )
@@ -74,11 +58,8 @@ _UNTRACED = (
 reach all code."""
 _TRACES_CHILDREN = "COVERAGE_PROCESS_CONFIG"
 
-_SHARING = (
-    ("grafana/test_values.py", "grafana/test_worlds.py"),
-    ("deploy/test_release.py", "deploy/test_release_files.py", "deploy/test_sbom.py"),
-)
-"""Files that share costly fixtures: the answers in all worlds, and the files of a release."""
+_SHARING = ("grafana/test_values.py", "grafana/test_worlds.py")
+"""Files that share a costly fixture, the answers in all worlds."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -88,11 +69,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _FilesScheduling(LoadFileScheduling):
-    """Runs the tests of a file in one process, as they share costly fixtures, and those of several files that do."""
+    """Runs the tests of files that share costly fixtures in one process."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return next((files[0] for files in _SHARING if file.endswith(files)), file)
+        return _SHARING[0] if file.endswith(_SHARING) else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -117,15 +98,6 @@ def _untraced() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
-    # Tracing takes a third of the time in which each process makes the same list of the tests.
-    for module in pkgutil.walk_packages(chutes_exporter.__path__, f"{chutes_exporter.__name__}."):
-        importlib.import_module(module.name)
-    with _untraced():
-        return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     if not item.nodeid.removeprefix("tests/").startswith(_UNTRACED):
         return (yield)
@@ -133,26 +105,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
-_internal_errors: list[str] = []
-
-
-def pytest_internalerror(excrepr: object) -> None:
-    _internal_errors.append(str(excrepr))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]:
-    result = yield
-    if len(_internal_errors) > 1 and not hasattr(config, "workerinput"):
-        # A later one, of xdist, only says that a process ended with tests to run.
-        sys.stdout.write(f"The first internal error was:\n{_internal_errors[0]}\n")
-    return result
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        continue_in_child()
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    left = [int(process) for process in Path("/proc/thread-self/children").read_text().split()]
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert left == []
 
 
 @pytest.fixture

@@ -74,31 +74,14 @@ def series(name: str, /, **labels: str) -> tuple[str, Labels]:
     return name, frozenset((label, value) for label, value in labels.items() if value)
 
 
-_parsed: dict[str, tuple[tuple[str, Labels], float] | None] = {}
-"""Series and value by line, None for comments. Most lines of a page are those of the page before."""
-_MAX_PARSED = 50_000
-
-
 def parse_page(text: str) -> Page:
     """Read a text page with the reference parser; a series that stands twice fails."""
-    lines = [line for line in text.split("\n") if line]
-    unknown = list(dict.fromkeys(line for line in lines if line not in _parsed))
-    if len(_parsed) + len(unknown) > _MAX_PARSED:
-        _parsed.clear()
-        unknown = list(dict.fromkeys(lines))
-    families = text_string_to_metric_families("".join(f"{line}\n" for line in unknown))
-    samples = (sample for family in families for sample in family.samples)
-    comments = [line for line in unknown if line.startswith("#")]
-    _parsed.update(dict.fromkeys(comments))
-    of_samples = [line for line in unknown if not line.startswith("#")]
-    for line, sample in zip(of_samples, samples, strict=True):
-        _parsed[line] = series(sample.name, **sample.labels), sample.value
     page: Page = {}
-    for line in lines:
-        if (found := _parsed[line]) is not None:
-            key, value = found
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = series(sample.name, **sample.labels)
             assert key not in page, f"{key} stands twice"
-            page[key] = value
+            page[key] = sample.value
     return page
 
 
@@ -206,27 +189,6 @@ async def scrape(settings: Settings) -> Page:
 def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
     """Return the settings of an exporter that watches the miners of some keys, or the test key's."""
     return make_settings(api_url=url, credentials=Credentials(keys or (KEY,), (), ()), **more)
-
-
-def shell(command: str, environment: Mapping[str, str], directory: Path = ROOT) -> str:
-    """Run a documented command, or several lines in one shell; returns what they print."""
-    result = subprocess.run(
-        ["/bin/sh", "-ec", command],
-        env=environment,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
-    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
-    return result.stdout
-
-
-def endpoint_names() -> list[str]:
-    """Return the names of all endpoints of the API."""
-    return [endpoint.name for endpoint in ENDPOINTS]
 
 
 def recording(directory: Path, name: str) -> bytes:
@@ -471,16 +433,3 @@ class Pki:
         if name:
             context.load_cert_chain(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         return context
-
-
-def public_texts() -> list[Path]:
-    """Return the text files that people read: documents, code and configuration. No recorded answers."""
-    named = "*.md *.toml Makefile Dockerfile"
-    folders = ".ci .github alertmanager benchmarks chutes_exporter deploy docs grafana prometheus scripts tests"
-    skipped = {"node_modules", "__pycache__", "recordings"}
-    found = [path for pattern in named.split() for path in ROOT.glob(pattern)]
-    found += [path for folder in folders.split() for path in (ROOT / folder).rglob("*")]
-    binary = {".png", ".pyc"}
-    return sorted(
-        path for path in found if path.is_file() and path.suffix not in binary and not skipped & set(path.parts)
-    )

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import re
 
+from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.cli import cli
 from chutes_exporter.config import Settings
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, ROOT, Clock, endpoint_names, get, served_exporter, watching
+from tests.support import HOTKEY, ROOT, Clock, get, served_exporter, watching
 from tests.test_links import broken
 
 
@@ -70,7 +71,7 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Si
 
 async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        simulator.faults.update(dict.fromkeys(endpoint_names(), Fault(status=500)))
+        simulator.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
         await get(f"{url}/metrics")
         page = landing_page(exporter, clock.now)
         assert f'<p><span class="state bad">There is no data: {simulator.url} fails for ' in page
