@@ -64,8 +64,7 @@ format: $(DEV) ## Format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-docs: $(DEV) ## Write the metric reference, docs/metrics.md
-	@$(BIN)/python -m deploy.reference > docs/metrics.md
+docs: deploy ## Write the metric reference, docs/metrics.md, and the table of alerts
 
 boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json, and the chart's copy of them
 	@$(BIN)/python -m grafana
@@ -76,7 +75,7 @@ pictures: $(DEV) ## Draw the dashboards with Grafana's components, grafana/pictu
 	@scripts/node-packages grafana/render --legacy-peer-deps
 	@$(BIN)/python -m tests.grafana.pictures $(ARGS)
 
-deploy: $(DEV) ## Generate the rules, dashboards, routing, scrape jobs and manifests in deploy/
+deploy: $(DEV) ## Generate the files in deploy/ and the references in docs/
 	@$(BIN)/python -m deploy.generate
 
 golden: $(DEV) ## Write the golden pages that tests compare with

@@ -1,4 +1,4 @@
-"""Generates files from rules, dashboards, routing, scrape jobs and the Helm chart: `make deploy`."""
+"""Generates files from rules, dashboards, routing, scrape jobs, metrics and the Helm chart: `make deploy`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from deploy.chart import CHART, NAMESPACE, render
+from deploy.reference import reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,6 +205,7 @@ FILES: Final[dict[str, Callable[[], str]]] = {
     "chutes-monitoring-subnet-values.yaml": subnet_values,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
+    "../docs/metrics.md": reference,
 }
 """Generated files by their path in deploy/."""
 

@@ -1,8 +1,7 @@
-"""Generates docs/metrics.md from the metrics' declarations: ``python -m deploy.reference``."""
+"""Makes docs/metrics.md from the metrics' declarations."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api import exchanges
@@ -110,7 +109,3 @@ def _rows(metrics: Iterable[Metric]) -> Iterator[str]:
         type_and_labels = f"{metric.kind}{experimental}{': ' if labels else ''}{labels}"
         cells = (f"`{metric.name}`", type_and_labels, metric.help, metric.source)
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())
