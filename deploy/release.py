@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -24,33 +26,23 @@ VERSIONS: Final = {
     "docs/start.md": r"chutes-exporter:(\d[\w.]*\w)",
 }
 """Where the version stands, and how."""
-IMAGE: Final = "repository: chutes-exporter\n"
-"""The image in the chart's values.yaml, as `make image` names it."""
 ARCHITECTURES: Final = ("amd64", "arm64")
 """Debian's names of the machines that a release has a package for."""
+PANELS: Final = {"stat": "Stat", "table": "Table", "timeseries": "Time series", "state-timeline": "State timeline"}
+"""Grafana's names of the kinds of panels."""
 
 
-class ReleaseError(Exception):
-    """The tag, the versions and the changelog do not make a release. The message says what to change."""
-
-
-def version_of(tag: str, root: Path = ROOT) -> str:
-    """Return the version that a tag releases.
-
-    Args:
-        tag: Name of the tag, such as ``v1.2.3``.
-        root: Folder of the project.
+def version_of(tag: str) -> str:
+    """Return the version that a tag like ``v1.2.3`` releases.
 
     Raises:
-        ReleaseError: The tag has another form, or a file has another version.
+        SystemExit: A file has another version.
     """
-    if not re.fullmatch(r"v\d+\.\d+\.\d+", tag):
-        raise ReleaseError(f"The tag must be like v1.2.3, not {tag!r}")
     version = tag.removeprefix("v")
     for name, pattern in VERSIONS.items():
-        found = [text.strip('"') for text in re.findall(pattern, (root / name).read_text(), re.MULTILINE)]
-        if not found or set(found) != {version}:
-            raise ReleaseError(f"{name} has version {', '.join(found) or 'none'}, but the tag is {tag}")
+        found = {text.strip('"') for text in re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE)}
+        if found != {version}:
+            sys.exit(f"{name} has version {', '.join(found) or 'none'}, but the tag is {tag}")
     return version
 
 
@@ -60,62 +52,68 @@ def notes(changelog: str, tag: str, repository: str) -> str:
     GitHub breaks lines of a release where the text does, so that wrapped lines are joined. Relative links lead to the
     files of the tag.
 
-    Args:
-        changelog: Text of CHANGELOG.md.
-        tag: Name of the tag, such as ``v1.2.3``.
-        repository: Address of the repository on GitHub.
-
     Raises:
-        ReleaseError: The changelog has no such section, or an empty one.
+        SystemExit: The changelog has no such section.
     """
     version = tag.removeprefix("v")
-    section = re.search(
-        rf"^## {re.escape(version)} \(\d{{4}}-\d\d-\d\d\)\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL
-    )
-    if section is None or not section[1].strip():
-        raise ReleaseError(f'CHANGELOG.md needs a section "## {version} (YYYY-MM-DD)" with text')
-    lines: list[str] = []
-    in_code = open_line = False
-    for line in section[1].strip().split("\n"):
-        fence = line.lstrip().startswith("```")
-        text = bool(line.strip()) and not in_code and not fence and not re.match(r"#|\|", line)
-        if text and open_line and not re.match(r"\s*(?:[-*>]|\d+\.) ", line):
-            lines[-1] += " " + line.strip()
-        else:
-            lines.append(line)
-        open_line = text
-        in_code ^= fence
-    return re.sub(r"\]\((?![a-z]+:|#)", f"]({repository}/blob/{tag}/", "\n".join(lines)) + "\n"
+    section = re.search(rf"^## {re.escape(version)} \([\d-]+\)\n(.+?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    if section is None:
+        sys.exit(f'CHANGELOG.md needs a section "## {version} (YYYY-MM-DD)" with text')
+    text = re.sub(r"(?<=[^\n])\n *(?=[^\n# -])", " ", section[1].strip())
+    return re.sub(r"\]\((?![a-z]+:|#)", f"]({repository}/blob/{tag}/", text) + "\n"
 
 
-def package_chart(image: str, directory: Path) -> Path:
-    """Package the Helm chart for an image in a registry, and return the archive's path.
-
-    Args:
-        image: Name of the image without a tag. The tag is the chart's ``appVersion``.
-        directory: Folder for the archive.
-
-    Raises:
-        ReleaseError: The chart's values do not name the image as expected.
-    """
+def package_chart(image: str, directory: Path) -> None:
+    """Package the Helm chart into a folder, for an image in a registry, without a tag."""
     with tempfile.TemporaryDirectory() as temporary:
         chart = shutil.copytree(CHART, Path(temporary) / CHART.name)
-        values = (chart / "values.yaml").read_text()
-        if values.count(IMAGE) != 1:
-            raise ReleaseError(f"{CHART.relative_to(ROOT)}/values.yaml must have one line {IMAGE.strip()!r}")
-        (chart / "values.yaml").write_text(values.replace(IMAGE, f"repository: {image}\n"))
-        directory.mkdir(parents=True, exist_ok=True)
-        return Path(helm_python.package(chart, destination=directory))
+        for name in ("values.yaml", "README.md"):
+            text = (chart / name).read_text()
+            (chart / name).write_text(re.sub(r"(repository.*?)chutes-exporter\b", rf"\1{image}", text, count=1))
+        directory.mkdir(parents=True)
+        helm_python.package(chart, destination=directory)
+
+
+def dashboards(directory: Path, version: str) -> None:
+    """Write the dashboards in the form that Grafana.com takes, their pictures, and their descriptions in README.md.
+
+    Whoever imports one chooses the data source, which is a variable otherwise.
+    """
+    (directory / "pictures").mkdir(parents=True)
+    major, minor, patch = map(int, version.split("."))
+    descriptions = "# Dashboards for Grafana.com\n"
+    for path in sorted((ROOT / "grafana" / "dashboards").iterdir()):
+        text = path.read_text().replace("var-datasource=${datasource}&", "").replace("$datasource", "${DS_PROMETHEUS}")
+        board = json.loads(text)
+        variables = board["templating"]["list"]
+        variables[:] = [variable for variable in variables if variable["name"] != "datasource"]
+        source = {"type": "datasource", "name": "Prometheus"}
+        board |= {
+            "__inputs": [
+                source
+                | {"name": "DS_PROMETHEUS", "label": "Prometheus", "pluginId": "prometheus", "pluginName": "Prometheus"}
+            ],
+            "__requires": [
+                {"type": "grafana", "id": "grafana", "name": "Grafana", "version": "11.6.0"},
+                source | {"id": "prometheus", "version": "1.0.0"},
+                *(
+                    {"type": "panel", "id": kind, "name": PANELS[kind], "version": ""}
+                    for kind in sorted(set(re.findall(r'"type": "([\w-]+)"', text)) & PANELS.keys())
+                ),
+            ],
+            "id": None,
+            "version": major * 10_000 + minor * 100 + patch,
+        }
+        (directory / path.name).write_text(json.dumps(board, indent=2) + "\n")
+        shutil.copy(ROOT / "grafana" / "pictures" / f"{path.stem}.png", directory / "pictures")
+        descriptions += (
+            f"\n## {board['title']}\n\n{board['description']}\n\n![{board['title']}](pictures/{path.stem}.png)\n"
+        )
+    (directory / "README.md").write_text(descriptions)
 
 
 def run_script(name: str, output: Path, **variables: str) -> None:
-    """Run a script of the project that writes a file into a folder.
-
-    Args:
-        name: Path of the script in the project.
-        output: The folder.
-        variables: Environment variables of the script.
-    """
+    """Run a script of the project that writes a file into a folder."""
     environment = {**os.environ, "VENV": os.path.relpath(sys.prefix, ROOT), "OUTPUT": str(output), **variables}
     subprocess.run([ROOT / name], cwd=ROOT, env=environment, check=True)
 
@@ -124,7 +122,8 @@ def main(arguments: list[str]) -> None:
     """Write all files of a release to a folder, and its text.
 
     Each kind of file has a folder of its own: ``python`` has the wheel and the sdist, ``chart`` the Helm chart, ``deb``
-    the Debian packages, and ``sbom`` the bill of materials.
+    the Debian packages, ``sbom`` the bill of materials, and ``grafana`` the dashboards. ``SHA256SUMS`` has the
+    checksums of all files.
 
     Args:
         arguments: The command line.
@@ -141,23 +140,23 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--to", type=Path, default=ROOT / "dist", help="folder to write to (default: dist)")
     options = parser.parse_args(arguments)
-    try:
-        version_of(options.tag)
-        text = notes((ROOT / "CHANGELOG.md").read_text(), options.tag, options.repository)
-        if options.to.exists():
-            shutil.rmtree(options.to)
-        uv = str(Path(sys.executable).parent / "uv")
-        subprocess.run([uv, "build", "--quiet", "--out-dir", str(options.to / "python"), str(ROOT)], check=True)
-        # A registry wants lower case.
-        package_chart(re.sub(r"^https?://[^/]+", "ghcr.io", options.repository).lower(), options.to / "chart")
-        for architecture in ARCHITECTURES:
-            run_script("scripts/deb", options.to / "deb", ARCH=architecture)
-        run_script("scripts/sbom", options.to / "sbom")
-    except ReleaseError as error:
-        sys.exit(str(error))
-    (options.to / "notes.md").write_text(text)
-    for path in sorted(path for path in options.to.rglob("*") if path.is_file() and path.name != ".gitignore"):
-        print(path.relative_to(options.to))  # noqa: T201 - the command's answer
+    version = version_of(options.tag)
+    text = notes((ROOT / "CHANGELOG.md").read_text(), options.tag, options.repository)
+    folder: Path = options.to
+    shutil.rmtree(folder, ignore_errors=True)
+    uv = str(Path(sys.executable).parent / "uv")
+    subprocess.run([uv, "build", "--quiet", "--out-dir", str(folder / "python"), str(ROOT)], check=True)
+    # A registry wants lower case.
+    package_chart(re.sub(r"^https?://[^/]+", "ghcr.io", options.repository).lower(), folder / "chart")
+    for architecture in ARCHITECTURES:
+        run_script("scripts/deb", folder / "deb", ARCH=architecture)
+    run_script("scripts/sbom", folder / "sbom")
+    dashboards(folder / "grafana", version)
+    (folder / "notes.md").write_text(text)
+    files = sorted(folder.glob("*/chutes*"))
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    print(*(path.relative_to(folder) for path in files), sep="\n")  # noqa: T201 - the command's answer
 
 
 if __name__ == "__main__":

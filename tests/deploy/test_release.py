@@ -1,9 +1,13 @@
-"""The wheel and the sdist of a release: install from them, and run them as users do."""
+"""The files of a release, as `make release` and the release workflow build them from a tag."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import tarfile
@@ -12,123 +16,205 @@ import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import helm_python
 import pytest
+import yaml
 
 import chutes_exporter
+from deploy import release
+from grafana.boards import BOARDS
+from tests.debian.package import field, files
 from tests.support import ROOT, free_port
 
-if TYPE_CHECKING:
-    from tests.deploy.conftest import Released
+VERSION = chutes_exporter.__version__
+REPOSITORY = "https://github.com/Example/Exporter"
+CHANGELOG = f"""\
+# Changelog
 
-UV = str(Path(sys.executable).parent / "uv")
+## Unreleased
+
+- Not yet.
+
+## {VERSION} (2026-12-01)
+
+A long sentence that goes
+over two lines.
+
+- Read [the list](docs/metrics.md) and
+  [the site](https://example.org).
+- Another.
+
+## 0.0.1 (2026-11-01)
+
+First.
+"""
 
 
-@pytest.fixture
-def built(released: Released) -> Path:
-    return released.folder / "python"
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with a release of this version, whose changelog is ready."""
+    folder = tmp_path_factory.mktemp("release") / "dist"
+    read_text = Path.read_text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda path: CHANGELOG if path == ROOT / "CHANGELOG.md" else read_text(path))
+        patch.delenv("SOURCE_DATE_EPOCH", raising=False)
+        # As in the workflow's container, where the checkout belongs to another user.
+        patch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        release.main([f"v{VERSION}", "--repository", REPOSITORY, "--to", str(folder)])
+    return folder
+
+
+def test_a_tag_that_differs_from_a_version_and_a_version_without_notes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"^chutes_exporter/__init__.py has version {VERSION}, but the tag is v9.9.9"):
+        release.main(["v9.9.9", "--to", str(tmp_path / "dist")])
+    with pytest.raises(SystemExit, match=r'needs a section "## 9\.9\.9 \(YYYY-MM-DD\)"'):
+        release.notes(CHANGELOG, "v9.9.9", REPOSITORY)
+    assert not (tmp_path / "dist").exists()
+
+
+def test_the_notes_are_the_section_of_the_version_with_lines_joined_and_links_to_the_tag(built: Path) -> None:
+    assert (built / "notes.md").read_text() == (
+        "A long sentence that goes over two lines.\n\n"
+        f"- Read [the list]({REPOSITORY}/blob/v{VERSION}/docs/metrics.md) and [the site](https://example.org).\n"
+        "- Another.\n"
+    )
+
+
+def test_the_release_attests_attaches_and_sums_every_file(built: Path) -> None:
+    names = {
+        f"chutes-exporter-{VERSION}.tgz",
+        f"chutes-exporter-{VERSION}.cdx.json",
+        f"chutes-exporter_{VERSION}_amd64.deb",
+        f"chutes-exporter_{VERSION}_arm64.deb",
+        f"chutes_exporter-{VERSION}-py3-none-any.whl",
+        f"chutes_exporter-{VERSION}.tar.gz",
+        *(f"{board.uid}.json" for board in BOARDS),
+    }
+    workflow = (ROOT / ".github/workflows/release.yml").read_text()
+    (attested,) = re.findall(r"^ +subject-path: dist/(.+)$", workflow, re.MULTILINE)
+    (attached,) = re.findall(r" --notes-file dist/notes.md dist/SHA256SUMS dist/(.+)$", workflow, re.MULTILINE)
+    for pattern in (attested, attached):
+        assert {path.name for path in built.glob(pattern)} == names
+    assert dict(line.split()[::-1] for line in (built / "SHA256SUMS").read_text().splitlines()) == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in built.glob(attached)
+    }
+    # PyPI refuses every other kind of file.
+    assert {path.suffix for path in (built / "python").glob("chutes*")} == {".whl", ".gz"}
+
+
+def test_the_packaged_chart_takes_its_image_from_the_registry(built: Path) -> None:
+    with helm_python.Chart.load(built / "chart" / f"chutes-exporter-{VERSION}.tgz") as chart:
+        rendered = chart.render({}, name="chutes-exporter", namespace="chutes")
+        names = {found["name"] for found in chart.files}
+    assert names >= {"README.md", "files/rules/alerts.yml", "files/dashboards/chutes-fleet.json"}
+    deployment = next(text for path, text in rendered.items() if path.endswith("deployment.yaml"))
+    (container,) = yaml.safe_load(deployment)["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"ghcr.io/example/exporter:{VERSION}"
+
+
+@pytest.mark.parametrize("uid", [board.uid for board in BOARDS])
+def test_a_dashboard_for_grafana_com_asks_for_its_data_source(uid: str, built: Path) -> None:
+    text = (built / "grafana" / f"{uid}.json").read_text()
+    board: dict[str, Any] = json.loads(text)
+    (asked,) = board["__inputs"]
+    assert set(re.findall(r"\$\{?datasource|\$\{DS_\w+\}", text)) == {f"${{{asked['name']}}}"}
+    used = {panel["type"] for row in board["panels"] for panel in (row, *row.get("panels", ()))} - {"row"}
+    assert used == {one["id"] for one in board["__requires"] if one["type"] == "panel"}
+    assert board["id"] is None
+    assert board["version"] > 0
+    assert (
+        f"{board['description']}\n\n![{board['title']}](pictures/{uid}.png)"
+        in (built / "grafana" / "README.md").read_text()
+    )
+    assert (built / "grafana" / "pictures" / f"{uid}.png").exists()
+
+
+@pytest.mark.parametrize(("architecture", "machine_code"), [("amd64", 0x3E), ("arm64", 0xB7)])
+def test_a_debian_package_has_code_for_its_architecture_and_the_time_of_the_commit(
+    architecture: str, machine_code: int, built: Path
+) -> None:
+    package = built / "deb" / f"chutes-exporter_{VERSION}_{architecture}.deb"
+    assert field(package, "Architecture") == architecture
+    # Outside a clone, nobody knows the commit. The changelog is then as old as its release.
+    committed = int((ROOT / "CHANGELOG.md").stat().st_mtime)
+    if (ROOT / ".git").exists():
+        command = ["git", "-c", "safe.directory=*", "log", "-1", "--format=%ct"]
+        committed = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    with files(package) as archive:
+        assert {one.mtime for one in archive if one.name.startswith("./usr/")} == {committed}
+        heads = [found.read(20) for one in archive if ".so" in one.name and (found := archive.extractfile(one))]
+    assert {struct.unpack("<H", head[18:20])[0] for head in heads if head.startswith(b"\x7fELF")} == {machine_code}
+
+
+def test_the_bill_of_materials_lists_the_locked_packages_and_is_the_same_everywhere(
+    built: Path, tmp_path: Path
+) -> None:
+    name = f"chutes-exporter-{VERSION}.cdx.json"
+    text = (built / "sbom" / name).read_bytes()
+    locked = set(re.findall(r"^([\w.-]+)==(\S+) ", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    listed = {(one["name"].replace("_", "-").lower(), one["version"]) for one in json.loads(text)["components"]}
+    assert listed == locked | {("chutes-exporter", VERSION)}
+    assert b"file:" not in text
+    release.run_script("scripts/sbom", tmp_path)
+    assert (tmp_path / name).read_bytes() == text
 
 
 def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built: Path) -> None:
-    (wheel,) = built.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        roots = {name.split("/")[0] for name in archive.namelist()}
-        assert "chutes_exporter/py.typed" in archive.namelist()
-    version = chutes_exporter.__version__
-    assert roots == {"chutes_exporter", f"chutes_exporter-{version}.dist-info"}
-    (sdist,) = built.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
+    with zipfile.ZipFile(next(built.glob("python/*.whl"))) as archive:
+        names = archive.namelist()
+    assert "chutes_exporter/py.typed" in names
+    assert {name.split("/")[0] for name in names} == {"chutes_exporter", f"chutes_exporter-{VERSION}.dist-info"}
+    with tarfile.open(next(built.glob("python/*.tar.gz"))) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
-    for needed in (
+    assert {
         "README.md",
-        "CONTRIBUTING.md",
         "Dockerfile",
-        "Makefile",
         "scripts/test",
         "deploy/compose.yaml",
         "LICENSE",
-        "CHANGELOG.md",
         "prometheus/rules/alerts.yml",
-        "grafana/dashboards/chutes-fleet.json",
-    ):
-        assert needed in names
+    } <= {*names}
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name or name.startswith(".cache")]
 
 
-def metadata_of(built: Path) -> str:
-    """Return what the wheel says about itself: its headers and its page on PyPI."""
-    (wheel,) = built.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+def test_the_links_of_the_page_on_pypi_lead_to_files_that_exist(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("python/*.whl"))) as archive:
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
-    return metadata
+    (home,) = re.findall(r"^Project-URL: Homepage, https://github\.com/(\S+)$", metadata, re.MULTILINE)
+    roots = rf"https://(?:raw\.githubusercontent|github)\.com/{home}/(?:blob/)?(?:main|v{VERSION})/"
+    found = re.findall(rf"{roots}([^)\s#]+)", metadata)
+    assert len(found) > len(re.findall(r"\]\((?!https?:|#)", (ROOT / "README.md").read_text())) > 0
+    assert [path for path in found if not (ROOT / path).exists()] == []
 
 
-def test_the_links_and_pictures_of_the_page_on_pypi_lead_to_the_files_of_the_version(built: Path) -> None:
-    headers, _, page = metadata_of(built).partition("\n\n")
-    assert "Description-Content-Type: text/markdown" in headers.splitlines()
-    found = re.findall(r"\]\(([^)\s]+)\)", page)
-    assert len(found) == len(re.findall(r"\]\(", (ROOT / "README.md").read_text())) > 0
-    (home,) = re.findall(r"^Project-URL: Homepage, https://github\.com/(\S+)$", headers, re.MULTILINE)
-    version = f"v{chutes_exporter.__version__}"
-    pages = f"https://github.com/{home}/blob/{version}/"
-    pictures = f"https://raw.githubusercontent.com/{home}/{version}/"
-    for address in found:
-        root = pictures if address.endswith(".png") else pages
-        if not address.startswith(root):
-            assert address in (ROOT / "README.md").read_text()
-            assert re.match(r"https?:|#", address), address
-        else:
-            assert (ROOT / address.removeprefix(root).partition("#")[0]).exists(), address
-
-
-def test_the_urls_of_the_project_lead_to_files_that_exist(built: Path) -> None:
-    metadata = metadata_of(built)
-    urls = dict(re.findall(r"^Project-URL: (\w+), (\S+)$", metadata, re.MULTILINE))
-    assert urls.keys() == {"Homepage", "Documentation", "Changelog", "Issues"}
-    home = urls["Homepage"]
-    # The runbooks of the alerts are in the same repository.
-    assert f"runbook_url: {home}/blob/main/" in (ROOT / "prometheus" / "rules" / "alerts.yml").read_text()
-    assert {url.startswith(home) for url in urls.values()} == {True}
-    for url in urls.values():
-        path = url.removeprefix(f"{home}/blob/main/").partition("#")[0]
-        assert path == url or (ROOT / path).exists()
+def page_of_demo(package: Path, log: Path) -> str:
+    """Run the demo from a package, and return its page."""
+    port = free_port()
+    command = f"tool run --isolated --from {package} chutes-exporter demo --web.listen-address=127.0.0.1:{port}"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [Path(sys.executable).parent / "uv", *command.split(), "--simulator.listen-address=127.0.0.1:0"],
+            env={**os.environ, "UV_PYTHON": sys.executable},
+            stdout=output,
+            stderr=output,
+        ) as process,
+    ):
+        deadline = time.monotonic() + 180
+        try:
+            while True:
+                with contextlib.suppress(urllib.error.URLError):
+                    return str(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode())
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+        finally:
+            process.terminate()
 
 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
 def test_the_demo_starts_from_what_was_built(built: Path, kind: str, tmp_path: Path) -> None:
-    (package,) = built.glob(kind)
-    port = free_port()
-    log = (tmp_path / "log").open("wb")
-    process = subprocess.Popen(
-        [
-            UV,
-            "tool",
-            "run",
-            "--isolated",
-            "--from",
-            str(package),
-            "chutes-exporter",
-            "demo",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--simulator.listen-address=127.0.0.1:0",
-        ],
-        env={**os.environ, "UV_PYTHON": sys.executable},
-        stdout=log,
-        stderr=log,
-    )
-    log.close()
-    try:
-        page = ""
-        deadline = time.monotonic() + 120
-        while not page:
-            try:
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20).read().decode()
-            except urllib.error.URLError:
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-                time.sleep(0.2)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-    assert f'version="{chutes_exporter.__version__}"' in page
+    (package,) = (built / "python").glob(kind)
+    assert f'version="{VERSION}"' in page_of_demo(package, tmp_path / "log")
