@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import chutes_exporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 IMAGE = f"chutes-exporter:{chutes_exporter.__version__}"
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=256m", "--pids-limit=64")
@@ -21,16 +21,16 @@ TIMEOUT = 60.0
 """Seconds that a command may take."""
 
 
-def run(*command: str, variables: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, whatever its status."""
     return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=variables
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
 
 
-def podman(*arguments: str, stdin: str = "") -> str:
+def podman(*arguments: str) -> str:
     """Run podman; returns its output."""
-    result = run("podman", *arguments, stdin=stdin)
+    result = run("podman", *arguments)
     assert result.returncode == 0, f"podman {' '.join(arguments)}: {result.stderr or result.stdout}"
     return result.stdout.strip()
 
@@ -42,16 +42,9 @@ def inspect(kind: str, name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def container(name: str, *arguments: str) -> Iterator[str]:
-    """Run a container of the image, as read-only and without rights as it can be; yields its name.
-
-    Args:
-        name: Of the container.
-        arguments: Options of ``podman run``, and after ``--`` the image's own.
-    """
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    options, own = arguments[:end], arguments[end + 1 :]
-    podman("run", "--detach", "--name", name, *HARDENED, *options, IMAGE, *own)
+def container(name: str, *options: str, command: tuple[str, ...]) -> Iterator[str]:
+    """Run a container of the image, as read-only and without rights as it can be; yields its name."""
+    podman("run", "--detach", "--name", name, *HARDENED, *options, IMAGE, *command)
     try:
         yield name
     finally:

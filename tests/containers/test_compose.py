@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.commands.status import ACTION_NEEDED
-from chutes_exporter.config import Address
-from chutes_exporter.simulator import Simulator, Size, World
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.containers.podman import fetch, inspect, podman, run, wait_for
-from tests.support import HOTKEY, ROOT, shell
+from tests.containers.podman import fetch, inspect, run, wait_for
+from tests.support import HOTKEY, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.containers
 
-COMPOSE = "docker-compose -f deploy/compose.yaml --profile"
-SMALL = Size(miners=6, active_miners=3, chutes=10)
 SERVICES = ("demo", "alertmanager", "prometheus")
 
 
@@ -38,7 +29,7 @@ def engine() -> Iterator[dict[str, str]]:
     socket = "unix:///run/podman.sock"
     service = subprocess.Popen(["podman", "system", "service", "--time=0", socket], stdin=subprocess.DEVNULL)
     try:
-        wait_for(lambda: Path("/run/podman.sock").exists())
+        wait_for(Path("/run/podman.sock").exists)
         # podman has no BuildKit.
         yield {**os.environ, "DOCKER_HOST": socket, "DOCKER_BUILDKIT": "0"}
     finally:
@@ -65,6 +56,12 @@ def health_checks() -> Iterator[None]:
         thread.join()
 
 
+def compose(engine: dict[str, str], *arguments: str) -> None:
+    """Run compose with the simulated subnet."""
+    command = ["docker-compose", "-f", "deploy/compose.yaml", "--profile", "demo", *arguments]
+    subprocess.run(command, cwd=ROOT, env=engine, check=True, timeout=300)
+
+
 def ask(port: int, path: str) -> Any:
     return json.loads(fetch(f"http://127.0.0.1:{port}{path}"))
 
@@ -72,7 +69,7 @@ def ask(port: int, path: str) -> Any:
 def test_the_demo_comes_up_healthy_and_works_together(engine: dict[str, str]) -> None:
     try:
         with health_checks():
-            shell(f"{COMPOSE} demo up --detach --wait {' '.join(SERVICES)}", engine, ROOT)
+            compose(engine, "up", "--detach", "--wait", *SERVICES)
         for name in SERVICES:
             state = inspect("container", f"chutes-exporter-{name}-1")
             assert state["State"]["Health"]["Status"] == "healthy"
@@ -90,28 +87,4 @@ def test_the_demo_comes_up_healthy_and_works_together(engine: dict[str, str]) ->
         wait_for(lambda: any(one["labels"]["alertname"] == "Watchdog" for one in ask(9093, "/api/v2/alerts")), 180)
         assert "chutes_miner_watched" in fetch("http://127.0.0.1:10064/metrics")
     finally:
-        shell(f"{COMPOSE} demo down --volumes --timeout=10", engine, ROOT)
-    assert podman("ps", "--all", "--quiet") == ""
-    assert podman("volume", "ls", "--quiet") == ""
-    assert podman("network", "ls", "--quiet").split() == ["podman"]
-
-
-async def test_a_miner_is_watched_with_the_key_in_the_environment_file(engine: dict[str, str], tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    not_in_git = shutil.ignore_patterns(".git", ".cache", ".venv*", "dist", "node_modules", "__pycache__")
-    shutil.copytree(ROOT, clone, ignore=not_in_git, symlinks=True)
-    # The address by which podman's containers reach this machine.
-    async with Simulator(World(start=time.time(), size=SMALL), listen=Address("", 0)) as simulator:
-        api = f"http://host.containers.internal:{simulator.url.rpartition(':')[2]}"
-        (clone / "deploy" / ".env").write_text(
-            f"MINER_SS58={HOTKEY}\nMINER_SEED={TEST_SEED}\nCHUTES_EXPORTER_API_URL={api}\n"
-        )
-        status = f"{COMPOSE} miner exec -T miner chutes-exporter status || test $? = {ACTION_NEEDED}"
-        try:
-            with health_checks():
-                await asyncio.to_thread(shell, f"{COMPOSE} miner up --detach --wait miner", engine, clone)
-            said = await asyncio.to_thread(shell, status, engine, clone)
-        finally:
-            await asyncio.to_thread(shell, f"{COMPOSE} miner down --volumes --timeout=10", engine, clone)
-    assert said.startswith(HOTKEY)
-    assert podman("ps", "--all", "--quiet") == ""
+        compose(engine, "down", "--volumes", "--timeout=10")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-import chutes_exporter
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.containers.podman import IMAGE, container, fetch, inspect, podman, run, wait_until_ready
 from tests.support import HOTKEY, ROOT, parse_page
@@ -19,16 +17,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.containers
 
-API = "http://127.0.0.1:10065"
-"""The simulated API of the demo, inside its container."""
-MEMORY = "import pathlib; print(*(p.read_text() for p in map(pathlib.Path, ('/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory.max')) if p.exists()))"  # noqa: E501
+DEMO = ("demo", "--web.listen-address=:10064")
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[str]:
     """A container that runs the demo on port 10064."""
-    command = ("--", "demo", "--web.listen-address=:10064")
-    with container("demo", "--publish=127.0.0.1:10064:10064", *command) as name:
+    with container("demo", "--publish=127.0.0.1:10064:10064", command=DEMO) as name:
         wait_until_ready(name, "127.0.0.1:10064")
         yield name
 
@@ -39,22 +34,10 @@ def in_python(name: str, code: str) -> str:
     return result.stdout + result.stderr
 
 
-def test_the_image_has_this_version_and_the_format_of_docker() -> None:
-    assert (
-        podman("run", "--rm", "--network=none", IMAGE, "--version") == f"chutes-exporter {chutes_exporter.__version__}"
-    )
-    image = inspect("image", IMAGE)
-    assert image["ManifestType"] == "application/vnd.docker.distribution.manifest.v2+json"
-    # OCI's format has no health checks.
-    assert image["Healthcheck"]["Interval"] == 30 * 10**9
-    assert image["Config"]["User"] == "65532:65532"
-    assert image["Config"]["ExposedPorts"] == {"10064/tcp": {}}
-
-
 def test_the_image_adds_at_most_30_megabytes_to_its_base() -> None:
     (base,) = set(re.findall(r"^FROM (python:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     added = inspect("image", IMAGE)["Size"] - inspect("image", f"docker.io/library/{base}")["Size"]
-    assert 10e6 < added <= 30e6
+    assert added <= 30e6
 
 
 def test_the_image_lists_its_packages() -> None:
@@ -65,13 +48,15 @@ def test_the_image_lists_its_packages() -> None:
     assert found >= set(re.findall(r"^([\w.-]+)==(\S+) \\$", lock, re.MULTILINE))
 
 
-def test_the_demo_serves_its_page_to_the_host(demo: str) -> None:
+def test_the_demo_serves_its_page_to_the_host_and_check_finds_everything_in_order(demo: str) -> None:
     page = parse_page(fetch("http://127.0.0.1:10064/metrics"))
     assert {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"} == {HOTKEY}
-    assert any(name == "chutes_gpu_in_use" for name, _ in page), podman("logs", demo)
+    key = ("--env", f"MINER_SS58={HOTKEY}", "--env", f"MINER_SEED={TEST_SEED}")
+    said = podman("exec", *key, demo, "chutes-exporter", "check", "--api.url", "http://127.0.0.1:10065")
+    assert "All checks passed." in said
 
 
-def test_it_runs_without_rights_on_a_read_only_file_system_with_limited_memory(demo: str) -> None:
+def test_it_runs_without_rights_on_a_read_only_file_system(demo: str) -> None:
     status = dict(
         line.split(":\t", 1)
         for line in in_python(demo, "print(open('/proc/1/status').read())").split("\n")
@@ -83,38 +68,18 @@ def test_it_runs_without_rights_on_a_read_only_file_system_with_limited_memory(d
     assert status["NoNewPrivs"] == "1"
     for folder in ("/", "/opt/chutes-exporter", "/usr/local"):
         assert "Read-only file system" in in_python(demo, f"open('{folder}/probe', 'w')")
-    assert in_python(demo, MEMORY).split() == [str(256 * 2**20)]
-
-
-def test_check_finds_everything_in_order_inside_the_container(demo: str) -> None:
-    key = ("--env", f"MINER_SS58={HOTKEY}", "--env", f"MINER_SEED={TEST_SEED}")
-    said = podman("exec", *key, demo, "chutes-exporter", "check", "--api.url", API)
-    assert "All checks passed." in said
 
 
 def test_the_health_check_tells_a_container_that_serves_from_one_that_does_not(demo: str) -> None:
     healthy = run("podman", "healthcheck", "run", demo)
     assert healthy.returncode == 0, healthy.stdout + healthy.stderr
     assert inspect("container", demo)["State"]["Health"]["Status"] == "healthy"
-    with container("idle", "--network=none", "--entrypoint=python", "--", "-c", "import time; time.sleep(300)") as name:
+    with container("idle", "--network=none", "--entrypoint=sleep", command=("300",)) as name:
         assert run("podman", "healthcheck", "run", name).returncode == 1
 
 
-def test_the_health_check_follows_the_address_of_the_exporter() -> None:
-    address = ("--env", "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=127.0.0.1:9000")
-    with container("elsewhere", "--network=none", *address, "--", f"--api.url={API}") as name:
-        deadline = time.monotonic() + 30
-        while run("podman", "healthcheck", "run", name).returncode != 0:
-            assert time.monotonic() < deadline, podman("logs", name)
-            time.sleep(0.2)
-
-
-def test_sigterm_ends_it_with_status_0_before_docker_kills_it() -> None:
-    with container("ending", "--publish=127.0.0.1:10066:10064", "--", "demo", "--web.listen-address=:10064") as name:
+def test_sigterm_ends_it_with_status_0() -> None:
+    with container("ending", "--publish=127.0.0.1:10066:10064", command=DEMO) as name:
         wait_until_ready(name, "127.0.0.1:10066")
-        started = time.monotonic()
         podman("kill", "--signal=TERM", name)
         assert podman("wait", name) == "0", podman("logs", name)
-        # Docker kills after 10 seconds.
-        assert time.monotonic() - started < 8
-        assert inspect("container", name)["State"]["OOMKilled"] is False

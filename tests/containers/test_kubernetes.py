@@ -12,7 +12,7 @@ import yaml
 from chutes_exporter.commands.status import ACTION_NEEDED, NOTHING_TO_DO
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.containers.podman import IMAGE, fetch, inspect, podman, run, wait_until_ready
+from tests.containers.podman import IMAGE, fetch, podman, run, wait_until_ready
 from tests.support import HOTKEY, ROOT, parse_page
 
 if TYPE_CHECKING:
@@ -43,12 +43,9 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
         path.write_text(yaml.safe_dump_all(rendered(simulator.url)))
         try:
             await asyncio.to_thread(podman, "kube", "play", "--network=host", str(path))
-            (name,) = (
-                await asyncio.to_thread(podman, "ps", "--filter=ancestor=" + IMAGE, "--format={{.Names}}")
-            ).split()
+            name = await asyncio.to_thread(podman, "ps", f"--filter=ancestor={IMAGE}", "--format={{.Names}}")
             await asyncio.to_thread(wait_until_ready, name, "127.0.0.1:10064")
             page = parse_page(await asyncio.to_thread(fetch, "http://127.0.0.1:10064/metrics"))
-            container = await asyncio.to_thread(inspect, "container", name)
             check, status = [
                 await asyncio.to_thread(run, "podman", "exec", name, "chutes-exporter", command)
                 for command in ("check", "status")
@@ -59,8 +56,3 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
     assert "All checks passed." in check.stdout
     assert status.returncode in (NOTHING_TO_DO, ACTION_NEEDED)
     assert status.stdout.startswith(HOTKEY)
-    assert container["Config"]["User"] == "65532:65532"
-    assert container["HostConfig"]["ReadonlyRootfs"] is True
-    assert container["HostConfig"]["Memory"] == 256 * 2**20
-    assert container["EffectiveCaps"] in (None, [])
-    assert await asyncio.to_thread(podman, "ps", "--all", "--quiet") == ""

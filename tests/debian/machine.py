@@ -13,7 +13,7 @@ from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 SYSTEM = ROOT / ".cache" / "deb" / "root"
 """The files that every machine starts with. No machine changes them."""
@@ -80,13 +80,8 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machine(folder: Path, init: Sequence[str] = SYSTEMD) -> Iterator[Machine]:
-    """Start a machine; it ends with all its processes, mounts and files.
-
-    Args:
-        folder: For what it prints, and its temporary files.
-        init: Process 1.
-    """
+def machine(folder: Path) -> Iterator[Machine]:
+    """Start a machine; it ends with all its processes, mounts and files. Its console is a file in the folder."""
     console = folder / "console"
     console.touch()
     with (
@@ -97,7 +92,7 @@ def machine(folder: Path, init: Sequence[str] = SYSTEMD) -> Iterator[Machine]:
             [
                 *("sh", "-ec", 'echo $$ > "$0/cgroup.procs"; exec "$@"', str(cgroup)),
                 *("unshare", *_NAMESPACES, "--fork", "--kill-child", "--"),
-                *(str(ROOT / "tests" / "debian" / "boot"), str(SYSTEM), str(console), *init),
+                *(str(ROOT / "tests" / "debian" / "boot"), str(SYSTEM), str(console), *SYSTEMD),
             ],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -106,19 +101,18 @@ def machine(folder: Path, init: Sequence[str] = SYSTEMD) -> Iterator[Machine]:
         ) as started,
     ):
         try:
-            running = Machine(_first_child(started.pid, init[0], console))
+            running = Machine(_first_child(started.pid, SYSTEMD[0], console))
             running.write(f"{CLONE}/.here", b"")
-            if init == SYSTEMD:
-                running.wait_for("systemctl is-active --quiet multi-user.target")
+            running.wait_for("systemctl is-active --quiet multi-user.target")
             yield running
         finally:
             started.kill()
 
 
-def start_api(running: Machine, command: str = "chutes-exporter") -> None:
+def start_api(running: Machine) -> None:
     """Start a simulated API, with the exporter that is installed on the machine."""
     running.run(
-        f"systemd-run --quiet --unit=api --property=Type=notify {command} demo "
+        "systemd-run --quiet --unit=api --property=Type=notify chutes-exporter demo "
         "--web.listen-address=127.0.0.1:10066 --simulator.listen-address=127.0.0.1:10065"
     )
 

@@ -11,8 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import chutes_exporter
-from tests.debian.machine import CLONE, ENVIRONMENT, SETTINGS, SYSTEMD, Machine, machine, start_api
-from tests.debian.package import build, field, files
+from tests.debian.machine import CLONE, ENVIRONMENT, SETTINGS, Machine, machine, start_api
+from tests.debian.package import build, files
 from tests.support import HOTKEY, ROOT
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ def newer(package: Path, folder: Path) -> Path:
     return target
 
 
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of this checkout."""
+    return build(tmp_path_factory.mktemp("package"))
+
+
 @pytest.fixture
 def running(package: Path, tmp_path: Path) -> Iterator[Machine]:
     """A machine with systemd and the package's file, which is not installed yet."""
@@ -63,11 +69,6 @@ def serving(running: Machine) -> Machine:
     running.write(ENVIRONMENT, (running.read(ENVIRONMENT) + SETTINGS).encode(), 0o600)
     running.run("systemctl enable --quiet --now chutes-exporter")
     return running
-
-
-def test_the_package_names_its_version_and_what_it_needs(package: Path) -> None:
-    assert field(package, "Version") == chutes_exporter.__version__
-    assert field(package, "Depends") == ("python3 (>= 3.13~), python3 (<< 3.14~), libgcc-s1, systemd (>= 253)")
 
 
 def test_the_package_has_exactly_the_locked_packages_and_no_trace_of_its_build(package: Path) -> None:
@@ -104,13 +105,6 @@ def test_installing_does_not_start_the_service(running: Machine) -> None:
     assert running.try_to_run("systemctl is-active chutes-exporter.service").stdout.strip() == "inactive"
     assert running.run("chutes-exporter --version") == f"chutes-exporter {chutes_exporter.__version__}"
     assert running.run("systemd-analyze verify --man=no chutes-exporter.service chutes-exporter.socket 2>&1") == ""
-
-
-def test_the_command_ignores_the_packages_of_others(running: Machine) -> None:
-    running.run(INSTALL)
-    for path in ("/usr/lib/python3/dist-packages/click.py", "/root/other/signal.py", f"{CLONE}/rich.py"):
-        running.write(path, b"raise SystemExit('not the locked one')\n")
-    assert "Usage:" in running.run("PYTHONPATH=/root/other chutes-exporter --help")
 
 
 def test_the_service_serves_as_its_user_without_rights(serving: Machine) -> None:
@@ -157,45 +151,19 @@ def test_an_upgrade_keeps_the_edited_environment_file_and_restarts_the_service(
     assert serving.run(f"stat --format=%a {ENVIRONMENT}") == "600"
     assert serving.run("systemctl show --property=MainPID --value chutes-exporter") not in (before, "0")
     assert "chutes_miner_watched" in serving.run(PAGE)
-    # A service that cannot start does not stop apt.
-    serving.write(ENVIRONMENT, b"MINER_SS58=nonsense\n", 0o600)
-    serving.run("apt-get install --quiet --quiet --yes --reinstall ./newer.deb")
-    assert serving.try_to_run("systemctl is-active chutes-exporter.service").stdout.strip() != "active"
-    assert serving.run("dpkg-query --show --showformat='${db:Status-Abbrev}' chutes-exporter") == "ii"
 
 
-def test_an_upgrade_does_not_start_a_service_that_is_off(running: Machine, package: Path, tmp_path: Path) -> None:
+def test_the_environment_file_stays_until_purge_and_nothing_after_it(running: Machine) -> None:
+    users = {name: running.read(f"/etc/{name}") for name in ("passwd", "group", "shadow", "gshadow")}
+    before = running.run(LISTING)
     running.run(INSTALL)
-    running.write(f"{CLONE}/newer.deb", newer(package, tmp_path).read_bytes())
-    running.run("apt-get install --quiet --quiet --yes ./newer.deb")
-    assert running.try_to_run("systemctl is-active chutes-exporter.service").stdout.strip() == "inactive"
-    assert "# A new setting." in running.read(ENVIRONMENT)
-
-
-def test_removing_stops_the_service_and_keeps_the_environment_file_until_purge(serving: Machine) -> None:
-    edited = serving.read(ENVIRONMENT)
-    serving.run("apt-get remove --quiet --quiet --yes chutes-exporter")
-    assert serving.try_to_run("systemctl is-active chutes-exporter.service").stdout.strip() == "inactive"
-    assert serving.read(ENVIRONMENT) == edited
-    assert serving.try_to_run("ls /usr/lib/chutes-exporter /usr/bin/chutes-exporter").stdout == ""
-    serving.run("apt-get purge --quiet --quiet --yes chutes-exporter")
-    assert serving.try_to_run("ls /etc/chutes-exporter").stdout == ""
-
-
-@pytest.mark.parametrize("init", [SYSTEMD, ("/usr/bin/sleep", "infinity")], ids=["with systemd", "in a chroot"])
-def test_nothing_is_left_after_purge(init: tuple[str, ...], package: Path, tmp_path: Path) -> None:
-    with machine(tmp_path, init) as fresh:
-        fresh.write(f"{CLONE}/chutes-exporter.deb", package.read_bytes())
-        users = {name: fresh.read(f"/etc/{name}") for name in ("passwd", "group", "shadow", "gshadow")}
-        before = fresh.run(LISTING)
-        fresh.run(INSTALL)
-        if init == SYSTEMD:
-            fresh.run("systemctl enable --quiet --now chutes-exporter")
-            fresh.run("systemctl enable --quiet chutes-exporter.socket")
-        # As root, it could write bytecode.
-        fresh.run("chutes-exporter --help")
-        fresh.run("apt-get purge --quiet --quiet --yes chutes-exporter")
-        after = fresh.run(LISTING)
-        assert set(after.split("\n")) - set(before.split("\n")) == set()
-        assert {name: fresh.read(f"/etc/{name}") for name in users} == users
-        assert fresh.try_to_run("dpkg-query --status chutes-exporter").returncode != 0
+    running.run("systemctl enable --quiet --now chutes-exporter")
+    running.run("systemctl enable --quiet chutes-exporter.socket")
+    # As root, it could write bytecode.
+    running.run("chutes-exporter --help")
+    running.run("apt-get remove --quiet --quiet --yes chutes-exporter")
+    assert "CHUTES_EXPORTER_" in running.read(ENVIRONMENT)
+    running.run("apt-get purge --quiet --quiet --yes chutes-exporter")
+    assert set(running.run(LISTING).split("\n")) - set(before.split("\n")) == set()
+    assert {name: running.read(f"/etc/{name}") for name in users} == users
+    assert running.try_to_run("dpkg-query --status chutes-exporter").returncode != 0
