@@ -52,6 +52,21 @@ ALERTMANAGER_HEAD: Final = """\
 # and claims 2 Gi of storage when on. Fill in the two values in a copy of this file. Pass the copy after
 # deploy/chutes-monitoring-values.yaml in the same command, with another -f.
 """
+CHART_HEAD: Final = """\
+# chutes-exporter
+
+{description}. `make deploy` generates this page from values.yaml.
+
+```sh
+helm upgrade --install chutes-exporter oci://ghcr.io/chutes-exporter/charts/chutes-exporter --namespace chutes
+helm test chutes-exporter --namespace chutes    # does the API answer, and does it accept the key?
+```
+
+[Start]({home}/blob/main/docs/start.md#kubernetes) has the values of common set-ups.
+
+| value | default | meaning |
+|---|---|---|
+"""
 ALERTS_HEAD: Final = """\
 # Alerts
 
@@ -172,6 +187,25 @@ def alertmanager_values() -> str:
     )
 
 
+def chart_readme() -> str:
+    """Make the chart's README, with a table of its values: each has a comment above it, and its default on its line."""
+    text = CHART_HEAD.format_map(_read("deploy/helm/chutes-exporter/Chart.yaml"))
+    parent = comment = ""
+    for line in (CHART / "values.yaml").read_text().split("\n"):
+        indented, _, words = line.partition("# ")
+        name, _, default = line.strip().partition(": ")
+        if words and not indented.strip():
+            comment += words + " "
+        elif line.endswith(":"):
+            parent = line.replace(":", ".")
+        elif default:
+            name = parent + name if line.startswith(" ") else name
+            text += f"| `{name}` | `{default}` | {comment.strip()} |\n"
+        if not words:
+            comment = ""
+    return text
+
+
 def alerts_table() -> str:
     """Make the table of all alerts, those of one name together."""
     rules = [rule for group in _read("prometheus/rules/alerts.yml")["groups"] for rule in group["rules"]]
@@ -200,6 +234,7 @@ _COPIES = {
 }
 FILES: Final[dict[str, Callable[[], str]]] = {
     **_COPIES,
+    "helm/chutes-exporter/README.md": chart_readme,
     "kubernetes.yaml": manifest,
     "chutes-monitoring-values.yaml": monitoring_values,
     "chutes-monitoring-subnet-values.yaml": subnet_values,

@@ -40,6 +40,62 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 {{- end }}
 
+{{/* What the pods of the exporter and of `helm test` have in common. */}}
+{{- define "chutes-exporter.pod" -}}
+# The exporter never calls the Kubernetes API.
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- $fields := dict "imagePullSecrets" .Values.imagePullSecrets "nodeSelector" .Values.nodeSelector "tolerations" .Values.tolerations "affinity" .Values.affinity "volumes" .Values.extraVolumes }}
+{{- range $field, $value := $fields }}
+{{- with $value }}
+{{ $field }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "chutes-exporter.container" -}}
+image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+{{- $key := and .Values.existingSecret (not .Values.subnet) }}
+{{- if or $key .Values.hotkeys .Values.extraEnv }}
+env:
+  {{- with .Values.hotkeys }}
+  # A variable, so that commands such as status know them too.
+  - name: CHUTES_EXPORTER_HOTKEY
+    value: {{ join " " . | quote }}
+  {{- end }}
+  {{- if $key }}
+  - name: MINER_SS58
+    valueFrom:
+      secretKeyRef:
+        name: {{ .Values.existingSecret | quote }}
+        key: ss58
+  - name: MINER_SEED
+    valueFrom:
+      secretKeyRef:
+        name: {{ .Values.existingSecret | quote }}
+        key: seed
+        # Without the seed, the exporter serves public data, and its log says so.
+        optional: true
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+volumeMounts:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "chutes-exporter.resources" -}}
 {{- $limit := ternary "512Mi" "256Mi" .Values.subnet }}
 {{- $measured := dict "requests" (dict "cpu" "50m" "memory" "64Mi") "limits" (dict "memory" $limit) }}
