@@ -6,9 +6,9 @@ import asyncio
 import email.utils
 import logging
 import math
-import re
 import ssl
 import time
+from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -20,7 +20,6 @@ import msgspec
 import structlog
 
 from chutes_exporter import __version__
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
 from chutes_exporter.api.errors import (
     ApiError,
@@ -38,13 +37,14 @@ from chutes_exporter.api.errors import (
     UnexpectedStatusError,
     scrub,
 )
-from chutes_exporter.api.exchanges import Exchange, ExchangeCounters
+from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Self
 
+    from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
 
 _log = structlog.get_logger("exporter")
@@ -59,15 +59,13 @@ _MAX_CONNECTIONS_PER_ENDPOINT = 4
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
 _SMALL_BODY = 256 * 1024
-_PLAIN_HTTP_SIGNS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure")
-"""Words of OpenSSL about a server that answers without TLS."""
-_PLAIN_HTTP_ADVICE = "The server answers without TLS. Set --api.url to an address with http://, or to another port."
-_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _ERRORS: dict[int, type[ApiError]] = {
     400: BadRequestError,
+    401: SignatureRefusedError,
     403: ForbiddenError,
     404: NotFoundError,
     422: BadRequestError,
+    429: RateLimitedError,
 }
 
 
@@ -87,12 +85,12 @@ class Answer(Generic[T]):
     """
 
     value: T
-    count: int
-    rejected: int
-    first_error: str
-    received_at: float
-    seconds: float
-    size: int
+    count: int = 0
+    rejected: int = 0
+    first_error: str = ""
+    received_at: float = 0.0
+    seconds: float = 0.0
+    size: int = 0
     doubt: str | None = None
 
     @property
@@ -104,11 +102,6 @@ class Answer(Generic[T]):
     def listed(self) -> int:
         """Number of records, including the rejected ones."""
         return self.count + self.rejected
-
-    @classmethod
-    def nothing(cls, value: T) -> Self:
-        """Return an answer without records."""
-        return cls(value, count=0, rejected=0, first_error="", received_at=0.0, seconds=0.0, size=0)
 
 
 class ClientSetupError(ValueError):
@@ -150,15 +143,15 @@ class ChutesClient:
         self._total_timeout = total_timeout
         self._counters = counters or ExchangeCounters()
         self._decoding = asyncio.Lock()
-        endpoints = (*e.ENDPOINTS, *e.ON_REQUEST)
-        self._slots = {endpoint.name: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT) for endpoint in endpoints}
+        self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT))
         encrypted = base_url.startswith("https:")
         try:
             self._http = httpx.AsyncClient(
                 base_url=base_url,
                 headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
                 timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=total_timeout),
-                limits=httpx.Limits(max_connections=len(endpoints) * _MAX_CONNECTIONS_PER_ENDPOINT),
+                # Servers close idle connections after 5 seconds or more. A request must not meet one that closes.
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
                 # Loading the certificates of all authorities takes time. Without https, no connection needs them, and
                 # this context trusts nobody.
                 verify=encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
@@ -185,7 +178,7 @@ class ChutesClient:
 
     async def fetch(
         self,
-        endpoint: e.Endpoint[T],
+        endpoint: Endpoint[T],
         *,
         key: Hotkey | None = None,
         params: Mapping[str, str] | None = None,
@@ -212,81 +205,58 @@ class ChutesClient:
         if any(value in ("", ".", "..") for value in (path or {}).values()):
             raise BadRequestError("the id is invalid", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in (path or {}).items()})
-        exchange, tally = Exchange(endpoint.name), Tally()
+        tally, code = Tally(), "abandoned"
         started = time.monotonic()
         try:
             async with (
                 _mapped_errors(self._server),
                 asyncio.timeout(self._total_timeout),
                 self._slots[endpoint.name],
-                self._response(endpoint, url, {**(endpoint.query or {}), **(params or {})}, key, exchange) as response,
+                self._response(endpoint, url, {**(endpoint.query or {}), **(params or {})}, key) as response,
             ):
-                value = await self._read(endpoint, _received(response, exchange, progress), tally, keep)
+                value = await self._read(endpoint, _received(response, tally, progress), tally, keep)
+                code = str(response.status_code)
         except ApiError as error:
-            if error.status is None or error.status == httpx.codes.OK:
-                exchange.code = error.reason
+            code = error.reason if error.status in (None, httpx.codes.OK) else str(error.status)
             # Drop the traceback: its frames hold the whole answer, and the error may be kept for long.
             error.__context__ = None
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except BaseException:
-            exchange.code = "abandoned"
-            raise
         finally:
-            exchange.rejected = tally.rejected
-            exchange.seconds = time.monotonic() - started
-            self._counters.add(exchange)
-            _log_exchange(exchange)
+            seconds = time.monotonic() - started
+            self._counters.add(endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected)
+            # Without a configuration, structlog would print these lines too. Paths and headers can be private.
+            if logging.getLogger("exporter").isEnabledFor(logging.DEBUG):
+                _log.debug(
+                    "requested", endpoint=endpoint.name, status=code, seconds=round(seconds, 3), bytes=tally.size
+                )
         return Answer(
             value=value,
             count=tally.accepted,
             rejected=tally.rejected,
             first_error=tally.first_error,
             received_at=self._clock(),
-            seconds=exchange.seconds,
-            size=exchange.size,
+            seconds=seconds,
+            size=tally.size,
         )
 
     @asynccontextmanager
     async def _response(
-        self,
-        endpoint: e.Endpoint[Any],
-        url: str,
-        params: Mapping[str, str],
-        key: Hotkey | None,
-        exchange: Exchange,
+        self, endpoint: Endpoint[Any], url: str, params: Mapping[str, str], key: Hotkey | None
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request and yield a successful response.
-
-        A server may close a kept-alive connection just when a request is sent on it. A GET is then repeated once.
-        """
+        """Send a request and yield a successful response."""
         headers = key.headers(int(self._clock()), endpoint.purpose) if key is not None and endpoint.signed else {}
-        connected = False
-
-        async def trace(event: str, _info: Any) -> None:
-            nonlocal connected
-            connected = connected or event.startswith("connection.connect")
-
-        request = self._http.build_request(
-            endpoint.method, url, params=params, headers=headers, extensions={"trace": trace}
-        )
-        try:
-            response = await self._http.send(request, stream=True)
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            if connected or endpoint.method != "GET":
-                raise
-            response = await self._http.send(request, stream=True)
-        try:
-            exchange.code = str(response.status_code)
-            self._note_clock(response)
+        async with self._http.stream(endpoint.method, url, params=params, headers=headers) as response:
+            if (date := _http_date(response)) is not None:
+                # The header is rounded down to whole seconds, which is half a second on average.
+                self.clock_offset = self._clock() - (date + 0.5)
+                self.clock_checked_at = time.monotonic()
             if response.status_code != httpx.codes.OK:
                 raise await self._refusal(response)
             yield response
-        finally:
-            await response.aclose()
 
     async def _read(
         self,
-        endpoint: e.Endpoint[Any],
+        endpoint: Endpoint[Any],
         chunks: AsyncIterator[bytes],
         tally: Tally,
         keep: Callable[[Any], bool] | None,
@@ -315,61 +285,40 @@ class ChutesClient:
         async with self._decoding:
             return await asyncio.to_thread(endpoint.shape.decode, body, tally)
 
-    def _note_clock(self, response: httpx.Response) -> None:
-        date = _http_date(response.headers.get("date", ""))
-        if date is None:
-            return
-        # The header is rounded down to whole seconds, which is half a second on average.
-        self.clock_offset = self._clock() - (date + 0.5)
-        self.clock_checked_at = time.monotonic()
-
     async def _refusal(self, response: httpx.Response) -> ApiError:
         """Return the error that an unsuccessful response means."""
         status = response.status_code
         detail = await _error_detail(response)
-        if response.has_redirect_location:
-            return RedirectedError(f"{status} redirect, not followed", status=status)
-        message = f"{status} {detail}".strip()
-        match status:
-            case 401 if "not registered" in detail.lower():
-                return NotRegisteredError(message, status=status)
-            case 401:
-                return SignatureRefusedError(message, status=status, advice=self._clock_advice(detail))
-            case 429:
-                wait = _retry_after(response)
-                advice = None if wait is None else f"Wait {human_duration(wait)}. If this continues, raise --feed.ttl."
-                return RateLimitedError(message, status=status, advice=advice, retry_after=wait)
-            case _ if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-                advice = "The API has a problem or restarts. Try again later. The exporter retries by itself."
-                return UnavailableError(message, status=status, advice=advice, retry_after=_retry_after(response))
-        return _ERRORS.get(status, UnexpectedStatusError)(message, status=status)
+        wait = response.headers.get("retry-after", "")
+        kind = _ERRORS.get(status, UnexpectedStatusError)
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            kind = UnavailableError
+        elif response.has_redirect_location:
+            kind, detail = RedirectedError, "redirect, not followed"
+        elif kind is SignatureRefusedError and "not registered" in detail.lower():
+            kind = NotRegisteredError
+        return kind(
+            f"{status} {detail}".strip(),
+            status=status,
+            advice=self._clock_advice() if kind is SignatureRefusedError else None,
+            retry_after=float(wait[:9]) if wait.isascii() and wait.isdigit() else None,
+        )
 
-    def _clock_advice(self, detail: str) -> str | None:
-        """Return advice about the local clock if it may be the reason of a refused signature."""
-        offset = self.clock_offset
-        if offset is not None and abs(offset) > NONCE_TOLERANCE:
-            side = "ahead of" if offset > 0 else "behind"
-            return (
-                f"The local clock is {human_duration(offset)} {side} the API's: "
-                "set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
-            )
-        if "nonce" in detail.lower():
-            return "The API refuses the time in the signature. Check the local clock (NTP)."
-        return None
-
-
-def _log_exchange(exchange: Exchange) -> None:
-    """Log a request. Paths and headers are not logged, because they can be private."""
-    # Without a configuration, structlog would print these lines too.
-    if logging.getLogger("exporter").isEnabledFor(logging.DEBUG):
-        seconds = round(exchange.seconds, 3)
-        _log.debug("requested", endpoint=exchange.endpoint, status=exchange.code, seconds=seconds, bytes=exchange.size)
+    def _clock_advice(self) -> str | None:
+        """Return advice about the local clock if it is so wrong that the API refuses signatures."""
+        offset = self.clock_offset or 0.0
+        if abs(offset) <= NONCE_TOLERANCE:
+            return None
+        return (
+            f"The local clock is {human_duration(offset)} {'ahead of' if offset > 0 else 'behind'} the API's: "
+            "set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
+        )
 
 
 async def _error_detail(response: httpx.Response) -> str:
     """Return the start of an error's text on one line."""
     body = b""
-    async for chunk in _inflated(response):
+    async for chunk in _received(response, Tally(), None):
         body += chunk
         if len(body) > _MAX_ERROR_BYTES:
             break
@@ -387,39 +336,26 @@ def _shortened(text: str) -> str:
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
 
 
-def _inflated(response: httpx.Response) -> AsyncIterator[bytes]:
-    return inflated(response.aiter_raw(), response.headers.get("content-encoding", ""))
-
-
 async def _received(
-    response: httpx.Response, exchange: Exchange, progress: Callable[[int], None] | None
+    response: httpx.Response, tally: Tally, progress: Callable[[int], None] | None
 ) -> AsyncIterator[bytes]:
-    """Yield the body, and count its bytes."""
-    async for chunk in _inflated(response):
-        exchange.size += len(chunk)
+    """Yield the body, decompressed, and count its bytes."""
+    async for chunk in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
+        tally.size += len(chunk)
         if progress is not None:
-            progress(exchange.size)
+            progress(tally.size)
         yield chunk
 
 
-def _http_date(value: str) -> float | None:
-    """Parse the date of an HTTP header into Unix time. Return None if it is not a date."""
+def _http_date(response: httpx.Response) -> float | None:
+    """Return the Unix time at which a server sent a response, None if it is unknown."""
     try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
+        return email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds of ``Retry-After``. A date in it counts from the response's own date."""
-    value = response.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    date, now = _http_date(value), _http_date(response.headers.get("date", ""))
-    return None if date is None or now is None else max(0.0, date - now)
-
-
-def _require_room(endpoint: e.Endpoint[Any], size: int) -> None:
+def _require_room(endpoint: Endpoint[Any], size: int) -> None:
     if size > endpoint.max_bytes:
         raise TooLargeError(f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK)
 
@@ -429,17 +365,9 @@ async def _mapped_errors(server: str) -> AsyncIterator[None]:
     """Turn the errors of the HTTP library into :class:`ApiError`."""
     try:
         yield
-    except TimeoutError:
+    except (TimeoutError, httpx.TimeoutException):
         raise TimedOutError("no complete answer in time") from None
-    except httpx.TimeoutException as error:
-        raise TimedOutError(_words(error, "no answer in time")) from None
-    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-        raise CutOffError(_words(error, "the connection was cut")) from None
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        reason = _ERRNO.sub("", _words(error, "no reason given"))
-        advice = _PLAIN_HTTP_ADVICE if any(sign in reason for sign in _PLAIN_HTTP_SIGNS) else None
-        raise UnavailableError(f"cannot connect to {server}: {reason}", advice=advice) from None
-
-
-def _words(error: Exception, otherwise: str) -> str:
-    return _shortened(str(error)) or otherwise
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+        raise CutOffError("the connection was cut") from None
+    except httpx.TransportError as error:
+        raise UnavailableError(f"cannot connect to {server}: {_shortened(str(error))}") from None

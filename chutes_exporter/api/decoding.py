@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,14 +17,11 @@ from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableEr
 from chutes_exporter.api.records import (
     HeldGpu,
     MaintenancePolicy,
-    MaintenanceServer,
-    MaintenanceWindow,
     MinerStats,
     RawScore,
     Record,
     Scores,
     Server,
-    ServerGpu,
     Stats,
     SupportedGpu,
     UnixTime,
@@ -33,7 +29,7 @@ from chutes_exporter.api.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -84,13 +80,10 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
         coding: Its ``Content-Encoding``.
 
     Raises:
-        UndecodableError: The encoding is not gzip, or the body is not valid gzip.
+        UndecodableError: The body is compressed, but not as gzip.
         CutOffError: The body ends too early.
     """
-    coding = coding.strip().lower()
-    if coding not in ("", "identity", "gzip"):
-        raise UndecodableError("the answer has an unsupported compression")
-    if coding != "gzip":
+    if coding.strip().lower() in ("", "identity"):
         async for chunk in chunks:
             yield chunk
         return
@@ -112,10 +105,11 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
 
 @dataclass
 class Tally:
-    """Counts of the records of an answer."""
+    """Counts of the records of an answer, and the bytes of its body, decompressed."""
 
     accepted: int = 0
     rejected: int = 0
+    size: int = 0
     first_error: str = ""
 
     def reject(self, error: Exception) -> None:
@@ -148,7 +142,7 @@ class Shape(Generic[T]):
         """Decode a whole body.
 
         Raises:
-            CutOffError: The body is empty.
+            CutOffError: The body is empty, or a list that never is.
             UndecodableError: The body has another shape, or most of its records cannot be read.
         """
         if not body.strip():
@@ -161,27 +155,21 @@ class Shape(Generic[T]):
         return value
 
 
-class ListReader(Generic[R]):
-    """Decodes a JSON list of records and leaves out those that cannot be read."""
+def _decode(body: Body, kind: type[T]) -> T:
+    return msgspec.json.decode(body, type=kind, dec_hook=decode_hook)
 
-    def __init__(self, record: type[R]) -> None:
-        self._all = msgspec.json.Decoder(list[record], dec_hook=decode_hook)  # type: ignore[valid-type] # a variable
-        self._each: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
 
-    def __call__(self, body: Body | msgspec.Raw, tally: Tally) -> list[R]:
-        """Return the records that can be read."""
-        with suppress(*_UNREADABLE):
-            records: list[R] = self._all.decode(body)
-            tally.accepted += len(records)
-            return records
-        records = []
-        for raw in msgspec.json.decode(body, type=list[msgspec.Raw]):
-            try:
-                records.append(self._each.decode(raw))
-            except _UNREADABLE as error:
-                tally.reject(error)
-        tally.accepted += len(records)
-        return records
+def _readable(rows: Iterable[msgspec.Raw], record: type[T], tally: Tally) -> list[T]:
+    """Return the records that can be read, and count all."""
+    decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(record, dec_hook=decode_hook)
+    records = []
+    for row in rows:
+        try:
+            records.append(decoder.decode(row))
+        except _UNREADABLE as error:
+            tally.reject(error)
+    tally.accepted += len(records)
+    return records
 
 
 def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
@@ -191,72 +179,42 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
         record: The type of a record.
         never_empty: Whether an empty list is an error.
     """
-    reader = ListReader(record)
 
     def read(body: Body, tally: Tally) -> list[R]:
-        records = reader(body, tally)
-        if never_empty and not (records or tally.rejected):
+        rows = _decode(body, list[msgspec.Raw])
+        if never_empty and not rows:
             raise CutOffError("the list is empty", status=200)
-        return records
+        return _readable(rows, record, tally)
 
     return Shape(read)
 
 
-def one(record: type[R]) -> Shape[R]:
-    """Make the shape of a single JSON object."""
-    decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
+def object_of(kind: type[T], count: Callable[[T], int] = lambda _: 1) -> Shape[T]:
+    """Make the shape of a single JSON object.
 
-    def read(body: Body, tally: Tally) -> R:
-        value = decoder.decode(body)
-        tally.accepted += 1
+    Args:
+        kind: The type of the object.
+        count: Returns the number of records in it.
+    """
+
+    def read(body: Body, tally: Tally) -> T:
+        value = _decode(body, kind)
+        tally.accepted += count(value)
         return value
 
     return Shape(read)
 
 
 class _ServersBody(msgspec.Struct):
-    servers: msgspec.Raw
-
-
-_NULL = msgspec.Raw(b"null")
-
-
-class _RawServer(Server, frozen=True):
-    """A server with undecoded GPUs, so that one bad GPU does not reject the server."""
-
-    gpus: msgspec.Raw = _NULL  # type: ignore[assignment]
-
-
-_read_servers = ListReader(Server)
-_read_server: msgspec.json.Decoder[_RawServer] = msgspec.json.Decoder(_RawServer, dec_hook=decode_hook)
-_read_server_gpus = ListReader(ServerGpu)
+    servers: list[msgspec.Raw]
 
 
 def _servers(body: Body, tally: Tally) -> list[Server]:
-    raw_servers = msgspec.json.decode(body, type=_ServersBody).servers
-    attempt = Tally()
-    servers = _read_servers(raw_servers, attempt)
-    if not attempt.rejected:
-        tally.accepted += attempt.accepted
-        return servers
-    # At least one server cannot be read as a whole: decode its GPUs one by one.
-    servers = []
-    for raw in msgspec.json.decode(raw_servers, type=list[msgspec.Raw]):
-        try:
-            fields = msgspec.structs.asdict(_read_server.decode(raw))
-            gpus: msgspec.Raw = fields.pop("gpus")
-            server = Server(**fields, gpus=None if _is_null(gpus) else _read_server_gpus(gpus, tally))
-        except _UNREADABLE as error:
-            tally.reject(error)
-        else:
-            tally.accepted += 1
-            servers.append(server)
-    return servers
+    return _readable(_decode(body, _ServersBody).servers, Server, tally)
 
 
-def servers_body() -> Shape[list[Server]]:
-    """Make the shape of ``{"servers": [...]}``."""
-    return Shape(_servers)
+SERVERS: Shape[list[Server]] = Shape(_servers)
+"""``{"servers": [...]}``."""
 
 
 class _SupportedGpu(msgspec.Struct):
@@ -264,17 +222,15 @@ class _SupportedGpu(msgspec.Struct):
 
 
 def _supported_gpus(body: Body, tally: Tally) -> list[SupportedGpu]:
-    raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    if not raw:
+    gpus = [SupportedGpu(gpu, model.hourly_rate) for gpu, model in _decode(body, dict[str, _SupportedGpu]).items()]
+    if not gpus:
         raise CutOffError("the list is empty", status=200)
-    gpus = [SupportedGpu(gpu, model.hourly_rate) for gpu, model in _values(raw, _SupportedGpu, tally).items()]
     tally.accepted += len(gpus)
     return gpus
 
 
-def supported_gpus_body() -> Shape[list[SupportedGpu]]:
-    """Make the shape of ``{model: {"hourly_rate": ...}}``."""
-    return Shape(_supported_gpus)
+SUPPORTED_GPUS: Shape[list[SupportedGpu]] = Shape(_supported_gpus)
+"""``{model: {"hourly_rate": ...}}``."""
 
 
 class _HeldGpuChute(msgspec.Struct):
@@ -293,58 +249,24 @@ class _MinerGpus(msgspec.Struct):
     provisioned: list[msgspec.Raw] = []
 
 
-_read_held_gpu: msgspec.json.Decoder[_HeldGpu] = msgspec.json.Decoder(_HeldGpu, dec_hook=decode_hook)
-
-
 def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
-    gpus: list[HeldGpu] = []
-    for hotkey, miner in msgspec.json.decode(body, type=dict[str, _MinerGpus]).items():
-        for raw in miner.provisioned:
-            try:
-                held = _read_held_gpu.decode(raw)
-            except _UNREADABLE as error:
-                tally.reject(error)
-                continue
-            chute = held.chute
-            gpus.append(
-                HeldGpu(hotkey, held.gpu, held.server_id, chute.chute_id, chute.instance_id, chute.activated_at)
-            )
-    tally.accepted += len(gpus)
-    return gpus
+    return [
+        HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
+        for hotkey, miner in _decode(body, dict[str, _MinerGpus]).items()
+        for gpu in _readable(miner.provisioned, _HeldGpu, tally)
+    ]
 
 
-def held_gpus_body() -> Shape[list[HeldGpu]]:
-    """Make the shape of ``{hotkey: {"provisioned": [...]}}``. A GPU that cannot be read costs only itself."""
-    return Shape(_held_gpus)
+HELD_GPUS: Shape[list[HeldGpu]] = Shape(_held_gpus)
+"""``{hotkey: {"provisioned": [...]}}``."""
 
 
-class _MaintenanceBody(msgspec.Struct):
-    active_window: MaintenanceWindow | msgspec.UnsetType | None = msgspec.UNSET
-    window_open: bool | msgspec.UnsetType | None = msgspec.UNSET
-    current_slots: float | None = None
-    servers: msgspec.Raw = _NULL
-
-
-_read_maintenance: msgspec.json.Decoder[_MaintenanceBody] = msgspec.json.Decoder(_MaintenanceBody, dec_hook=decode_hook)
-_read_maintenance_servers = ListReader(MaintenanceServer)
-
-
-def _maintenance(body: Body, tally: Tally) -> MaintenancePolicy:
-    found = _read_maintenance.decode(body)
-    servers = None if _is_null(found.servers) else _read_maintenance_servers(found.servers, tally)
-    if found.active_window is msgspec.UNSET and found.current_slots is None and servers is None:
-        raise msgspec.ValidationError("the answer has no maintenance policy")
-    tally.accepted += 1
-    return MaintenancePolicy(found.active_window, found.window_open, found.current_slots, servers)
-
-
-def maintenance_body() -> Shape[MaintenancePolicy]:
-    """Make the shape of the maintenance policy. A server that cannot be read costs only itself."""
-    return Shape(_maintenance)
+MAINTENANCE = object_of(MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
+"""The maintenance policy."""
 
 
 class _WindowBody(msgspec.Struct):
-    instance_stats: msgspec.Raw = _NULL
+    instance_stats: list[msgspec.Raw] | None = None
 
 
 class _StatsBody(msgspec.Struct):
@@ -353,34 +275,23 @@ class _StatsBody(msgspec.Struct):
     all: _WindowBody | None = None
 
 
-_read_miner_stats = ListReader(MinerStats)
-
-
-def _is_null(raw: msgspec.Raw) -> bool:
-    return memoryview(raw).nbytes == len(b"null") and bytes(raw) == b"null"
-
-
-def _window(body: _WindowBody | None, tally: Tally) -> list[MinerStats] | None:
-    if body is None or _is_null(body.instance_stats):
-        return None
-    return _read_miner_stats(body.instance_stats, tally)
-
-
 def _stats(body: Body, tally: Tally) -> Stats:
-    parsed = msgspec.json.decode(body, type=_StatsBody)
+    windows = _decode(body, _StatsBody)
     stats = Stats(
-        hour=_window(parsed.past_hour, tally),
-        day=_window(parsed.past_day, tally),
-        week=_window(parsed.all, tally),
+        *(
+            None
+            if window is None or window.instance_stats is None
+            else _readable(window.instance_stats, MinerStats, tally)
+            for window in (windows.past_hour, windows.past_day, windows.all)
+        )
     )
-    if stats.hour is None and stats.day is None and stats.week is None:
+    if stats == Stats(None, None, None):
         raise msgspec.ValidationError("the answer has no window of stats")
     return stats
 
 
-def stats_body() -> Shape[Stats]:
-    """Make the shape of the stats."""
-    return Shape(_stats)
+STATS: Shape[Stats] = Shape(_stats)
+"""The stats."""
 
 
 class _ScoresBody(msgspec.Struct):
@@ -388,29 +299,25 @@ class _ScoresBody(msgspec.Struct):
     raw_values: dict[str, msgspec.Raw] | None = None
 
 
-def _values(raw: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, Any]:
+def _readable_values(rows: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, Any]:
     values = {}
-    for hotkey, text in raw.items():
+    for key, row in rows.items():
         try:
-            values[hotkey] = msgspec.json.decode(text, type=kind)
+            values[key] = _decode(row, kind)
         except _UNREADABLE as error:
             tally.reject(error)
     return values
 
 
 def _scores(body: Body, tally: Tally) -> Scores:
-    parsed = msgspec.json.decode(body, type=_ScoresBody)
-    scores = Scores(
-        raw=_values(parsed.raw_values or {}, RawScore | None, tally),
-        shares=_values(parsed.final_scores, float | None, tally),
-    )
-    tally.accepted += len(scores.shares)
-    return scores
+    scores = _decode(body, _ScoresBody)
+    shares = _readable_values(scores.final_scores, float | None, tally)
+    tally.accepted += len(shares)
+    return Scores(shares, _readable_values(scores.raw_values or {}, RawScore | None, tally))
 
 
-def scores_body() -> Shape[Scores]:
-    """Make the shape of the scores."""
-    return Shape(_scores)
+SCORES: Shape[Scores] = Shape(_scores)
+"""The scores."""
 
 
 class StreamShape(Generic[R]):
@@ -422,8 +329,8 @@ class StreamShape(Generic[R]):
             are no records, and an empty stream is an error.
     """
 
-    def __init__(self, record: type[R], *, may_be_empty: bool) -> None:
-        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
+    def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
+        self._record = record
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
@@ -434,80 +341,58 @@ class StreamShape(Generic[R]):
             tally: Counts the records.
 
         Raises:
-            CutOffError: The stream is empty without saying so, or ends inside a record.
+            CutOffError: The stream is empty without saying so.
             UndecodableError: Most lines cannot be read.
             TooLargeError: A line or the stream is too large.
         """
-        no_items = False
-        async for line, terminated in _lines(chunks):
-            if line.startswith(b":"):  # a comment, in the grammar of event streams
-                continue
-            payload = line.removeprefix(b"data:").strip()
-            if payload == b"NO_ITEMS":
-                no_items = True
-                continue
+        read_line = self._reader()
+        empty = not self._may_be_empty
+        async for line in _lines(chunks):
+            empty = False
             try:
-                record = self._decoder.decode(payload)
-            except _UNREADABLE as error:
-                if not terminated and b"data:".startswith(line[:5]):
-                    raise CutOffError("the stream ends inside a record", status=200) from None
-                tally.reject(error)
-                continue
-            tally.accepted += 1
-            yield record
-        tally.require_most()
-        if not (tally.accepted or no_items or self._may_be_empty):
-            raise CutOffError("the stream is empty", status=200)
-
-
-class CsvShape(StreamShape[R]):
-    """How a CSV with a line of column names is read, line by line. Its values are never quoted.
-
-    Args:
-        record: The type of one line. A value that is empty is null.
-    """
-
-    def __init__(self, record: type[R]) -> None:
-        super().__init__(record, may_be_empty=True)
-        self._record = record
-
-    async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
-        """Yield records as their lines arrive.
-
-        Args:
-            chunks: The body.
-            tally: Counts the records.
-
-        Raises:
-            CutOffError: The body is empty, or ends inside a line.
-            UndecodableError: It has other columns, or most lines cannot be read.
-            TooLargeError: A line or the body is too large.
-        """
-        columns: list[str] = []
-        async for line, terminated in _lines(chunks):
-            if not terminated:
-                raise CutOffError("the list ends inside a line", status=200)
-            if not columns:
-                columns = line.decode(errors="replace").split(",")
-                if missing := [field for field in self._record.__struct_fields__ if field not in columns]:
-                    raise UndecodableError(f"the CSV has no column {missing[0]}", status=200)
-                continue
-            try:
-                values = zip(columns, line.decode().split(","), strict=True)
-                row = {name: value or None for name, value in values}
-                record = msgspec.convert(row, self._record, dec_hook=decode_hook, strict=False)
+                record = read_line(line)
             except (*_UNREADABLE, ValueError) as error:
                 tally.reject(error)
                 continue
-            tally.accepted += 1
-            yield record
-        if not columns:
+            if record is not None:
+                tally.accepted += 1
+                yield record
+        if empty:
             raise CutOffError("the answer is empty", status=200)
         tally.require_most()
 
+    def _reader(self) -> Callable[[bytes], R | None]:
+        """Return a function that decodes the lines of a stream in their order, and returns None for no record."""
+        decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(self._record, dec_hook=decode_hook)
 
-async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
-    """Yield non-empty lines, and for each whether it was terminated."""
+        def read_line(line: bytes) -> R | None:
+            payload = line.removeprefix(b"data:").strip()
+            return None if payload == b"NO_ITEMS" else decoder.decode(payload)
+
+        return read_line
+
+
+class CsvShape(StreamShape[R]):
+    """The shape of a CSV with a line of column names. Its values are never quoted, and an empty value is null."""
+
+    def _reader(self) -> Callable[[bytes], R | None]:
+        columns: list[str] = []
+
+        def read_line(line: bytes) -> R | None:
+            values = line.decode().split(",")
+            if not columns:
+                columns.extend(values)
+                if missing := set(self._record.__struct_fields__).difference(values):
+                    raise UndecodableError(f"the CSV has no column {min(missing)}", status=200)
+                return None
+            row = {name: value or None for name, value in zip(columns, values, strict=True)}
+            return msgspec.convert(row, self._record, dec_hook=decode_hook, strict=False)
+
+        return read_line
+
+
+async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield the lines that are not empty."""
     # A bytearray grows in place, so a long line in small chunks takes linear time.
     pending = bytearray()
     total = count = 0
@@ -522,7 +407,7 @@ async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, boo
             raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")
         for line in more:
             if stripped := bytes(pending).strip():
-                yield stripped, True
+                yield stripped
             pending = bytearray(line)
     if stripped := bytes(pending).strip():
-        yield stripped, False
+        yield stripped

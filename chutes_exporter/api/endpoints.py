@@ -5,20 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from chutes_exporter.api import decoding as d
 from chutes_exporter.api import records as r
-from chutes_exporter.api.decoding import (
-    CsvShape,
-    Shape,
-    StreamShape,
-    held_gpus_body,
-    list_of,
-    maintenance_body,
-    one,
-    scores_body,
-    servers_body,
-    stats_body,
-    supported_gpus_body,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +28,7 @@ class Endpoint(Generic[T]):
         path: The path, with ``{...}`` for arguments.
         shape: The shape of the answer. None if the answer has no content.
         signed: Whether a request must be signed. Other requests are never signed.
-        scope: Data of the whole platform, of the signing miner, or of a miner in the path.
+        scope: Data of the whole platform, of the signing miner, or of a miner in the path or the query.
         method: The HTTP method.
         query: Query parameters of every request.
         purpose: The word that ends the signed message.
@@ -50,9 +38,9 @@ class Endpoint(Generic[T]):
 
     name: str
     path: str
-    shape: Shape[T] | StreamShape[Any] | None
-    signed: bool
-    scope: Literal["platform", "signer", "miner"]
+    shape: d.Shape[T] | d.StreamShape[Any] | None
+    scope: Literal["platform", "signer", "miner"] = "platform"
+    signed: bool = False
     method: Literal["GET", "DELETE"] = "GET"
     query: Mapping[str, str] | None = None
     purpose: Purpose = "miner"
@@ -65,136 +53,70 @@ class Endpoint(Generic[T]):
 def _stream(
     name: str,
     record: type[R],
+    scope: Literal["platform", "signer"] = "platform",
     *,
-    scope: Literal["platform", "signer"],
     signed: bool = True,
     may_be_empty: bool = False,
     query: Mapping[str, str] | None = None,
     max_bytes: int = 4 * MB,
 ) -> Endpoint[list[R]]:
-    shape: StreamShape[R] = StreamShape(record, may_be_empty=may_be_empty)
-    return Endpoint(name, f"/miner/{name}/", shape, signed, scope, query=query, max_bytes=max_bytes)
+    shape = d.StreamShape(record, may_be_empty=may_be_empty)
+    return Endpoint(name, f"/miner/{name}/", shape, scope, signed, query=query, max_bytes=max_bytes)
 
+
+_DETAILED = {"detailed": "true"}
 
 # The limits are at least three times what an answer takes with 2,000 chutes, 10,000 active instances and a miner with
 # 1,000 GPUs and 1,000 instances. Stats of each chute have up to 90,000 records, each sent twice: 44 MB.
-CHUTES = _stream("chutes", r.Chute, scope="platform", max_bytes=16 * MB)
-IMAGES = _stream("images", r.Image, scope="platform")
-NODES = _stream("nodes", r.Node, scope="signer", may_be_empty=True)
-SERVERS = Endpoint("servers", "/miner/servers/", servers_body(), signed=True, scope="signer", max_bytes=4 * MB)
-INSTANCES = _stream("instances", r.Instance, scope="signer", query={"explicit_null": "true"})
+CHUTES = _stream("chutes", r.Chute, max_bytes=16 * MB)
+CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", d.object_of(r.Chute), signed=True)
+IMAGES = _stream("images", r.Image)
+NODES = _stream("nodes", r.Node, "signer", may_be_empty=True)
+SERVERS = Endpoint("servers", "/miner/servers/", d.SERVERS, "signer", signed=True, max_bytes=4 * MB)
+INSTANCES = _stream("instances", r.Instance, "signer", query={"explicit_null": "true"})
 # Usually no job waits on the whole platform.
-JOBS = _stream("jobs", r.Job, scope="platform", may_be_empty=True, max_bytes=16 * MB)
-RELEASE_JOB: Endpoint[None] = Endpoint(
-    "release_job", "/miner/jobs/{job_id}", None, signed=True, scope="signer", method="DELETE"
-)
+JOBS = _stream("jobs", r.Job, may_be_empty=True, max_bytes=16 * MB)
+RELEASE_JOB = Endpoint[None]("release_job", "/miner/jobs/{job_id}", None, "signer", signed=True, method="DELETE")
 INVENTORY = Endpoint(
-    "inventory", "/miner/inventory", list_of(r.InventoryItem), signed=True, scope="signer", max_bytes=4 * MB
+    "inventory", "/miner/inventory", d.list_of(r.InventoryItem), "signer", signed=True, max_bytes=4 * MB
 )
-METRICS = _stream("metrics", r.ChuteMetrics, scope="platform", signed=False)
+METRICS = _stream("metrics", r.ChuteMetrics, signed=False)
 ACTIVE_INSTANCES = Endpoint(
-    "active_instances",
-    "/miner/active_instances/",
-    list_of(r.ActiveInstance),
-    signed=True,
-    scope="platform",
-    max_bytes=8 * MB,
+    "active_instances", "/miner/active_instances/", d.list_of(r.ActiveInstance), signed=True, max_bytes=8 * MB
 )
-CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", one(r.Chute), signed=True, scope="platform")
-STATS = Endpoint("stats", "/miner/stats", stats_body(), signed=False, scope="platform", max_bytes=48 * MB)
-SCORES = Endpoint("scores", "/miner/scores", scores_body(), signed=False, scope="platform")
+STATS = Endpoint("stats", "/miner/stats", d.STATS, max_bytes=48 * MB)
+SCORES = Endpoint("scores", "/miner/scores", d.SCORES)
 UNIQUE_CHUTE_HISTORY = Endpoint(
-    "unique_chute_history",
-    "/miner/unique_chute_history/{hotkey}",
-    list_of(r.HistoryPoint),
-    signed=False,
-    scope="miner",
+    "unique_chute_history", "/miner/unique_chute_history/{hotkey}", d.list_of(r.HistoryPoint), "miner"
 )
 THRASH_COOLDOWNS = Endpoint(
-    "thrash_cooldowns", "/miner/thrash_cooldowns", list_of(r.ThrashCooldown), signed=True, scope="signer"
+    "thrash_cooldowns", "/miner/thrash_cooldowns", d.list_of(r.ThrashCooldown), "signer", signed=True
 )
-METAGRAPH = Endpoint(
-    "metagraph", "/miner/metagraph", list_of(r.MetagraphNode, never_empty=True), signed=False, scope="platform"
+METAGRAPH = Endpoint("metagraph", "/miner/metagraph", d.list_of(r.MetagraphNode, never_empty=True))
+UTILIZATION = Endpoint("utilization", "/chutes/utilization", d.list_of(r.ChuteUtilization), max_bytes=8 * MB)
+BOUNTIES = Endpoint("bounties", "/bounties/", d.list_of(r.Bounty))
+ROLLING_UPDATES = Endpoint("rolling_updates", "/chutes/rolling_updates", d.list_of(r.RollingUpdate))
+MAINTENANCE = Endpoint(
+    "maintenance", "/servers/maintenance/policy", d.MAINTENANCE, "signer", signed=True, purpose="tee"
+)
+HELD_GPUS = Endpoint("held_gpus", "/nodes/", d.HELD_GPUS, query=_DETAILED, max_bytes=8 * MB)
+MINER_GPUS = Endpoint("miner_gpus", "/nodes/", d.HELD_GPUS, "miner", query=_DETAILED, max_bytes=4 * MB)
+SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", d.SUPPORTED_GPUS)
+TEE_MEASUREMENTS = Endpoint(
+    "tee_measurements", "/servers/tee/measurements", d.list_of(r.TeeMeasurement, never_empty=True)
 )
 
-UTILIZATION = Endpoint(
-    "utilization", "/chutes/utilization", list_of(r.ChuteUtilization), signed=False, scope="platform", max_bytes=8 * MB
-)
-BOUNTIES = Endpoint("bounties", "/bounties/", list_of(r.Bounty), signed=False, scope="platform")
-ROLLING_UPDATES = Endpoint(
-    "rolling_updates", "/chutes/rolling_updates", list_of(r.RollingUpdate), signed=False, scope="platform"
-)
-MAINTENANCE = Endpoint(
-    "maintenance", "/servers/maintenance/policy", maintenance_body(), signed=True, scope="signer", purpose="tee"
-)
-HELD_GPUS = Endpoint(
-    "held_gpus",
-    "/nodes/",
-    held_gpus_body(),
-    signed=False,
-    scope="platform",
-    query={"detailed": "true"},
-    max_bytes=8 * MB,
-)
-MINER_GPUS = Endpoint(
-    "miner_gpus",
-    "/nodes/",
-    held_gpus_body(),
-    signed=False,
-    scope="miner",
-    query={"detailed": "true"},
-    max_bytes=4 * MB,
-)
-SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", supported_gpus_body(), signed=False, scope="platform")
-TEE_MEASUREMENTS = Endpoint(
-    "tee_measurements",
-    "/servers/tee/measurements",
-    list_of(r.TeeMeasurement, never_empty=True),
-    signed=False,
-    scope="platform",
-)
+ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Endpoint))
+"""All of the above."""
 
 COMPUTE_HISTORY: Endpoint[list[r.ComputeRecord]] = Endpoint(
-    "compute_history",
-    "/instances/compute_history_csv",
-    CsvShape(r.ComputeRecord),
-    signed=False,
-    scope="platform",
-    max_bytes=128 * MB,
+    "compute_history", "/instances/compute_history_csv", d.CsvShape(r.ComputeRecord), max_bytes=128 * MB
 )
+
+ON_REQUEST: tuple[Endpoint[Any], ...] = (COMPUTE_HISTORY,)
+"""Endpoints that are heavy for the service. Only a command requests them, and only if the user asks for it."""
 
 
 def stats_params(hotkey: str | None = None, *, per_chute: bool = False) -> dict[str, str]:
     """Return the query of :data:`STATS` for all miners or one, in total or for each chute."""
     return ({"miner_hotkey": hotkey} if hotkey else {}) | ({"per_chute": "true"} if per_chute else {})
-
-
-ENDPOINTS: tuple[Endpoint[Any], ...] = (
-    CHUTES,
-    CHUTE,
-    IMAGES,
-    NODES,
-    SERVERS,
-    INSTANCES,
-    JOBS,
-    RELEASE_JOB,
-    INVENTORY,
-    METRICS,
-    ACTIVE_INSTANCES,
-    STATS,
-    SCORES,
-    UNIQUE_CHUTE_HISTORY,
-    THRASH_COOLDOWNS,
-    METAGRAPH,
-    UTILIZATION,
-    BOUNTIES,
-    ROLLING_UPDATES,
-    MAINTENANCE,
-    HELD_GPUS,
-    MINER_GPUS,
-    SUPPORTED_GPUS,
-    TEE_MEASUREMENTS,
-)
-
-ON_REQUEST: tuple[Endpoint[Any], ...] = (COMPUTE_HISTORY,)
-"""Endpoints that are heavy for the service. Only a command requests them, and only if the user asks for it."""

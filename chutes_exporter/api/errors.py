@@ -90,7 +90,7 @@ class UnavailableError(ApiError):
     """The service cannot be reached or returns 5xx."""
 
     reason = "unavailable"
-    advice = "The API is down, or this machine cannot reach it. Check the network and --api.url."
+    advice = "The API is down or restarts, or this machine cannot reach it. Check the network and --api.url."
 
 
 class TimedOutError(ApiError):

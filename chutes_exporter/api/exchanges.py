@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from chutes_exporter.metric import Metrics
@@ -40,25 +38,6 @@ REJECTED = METRICS.counter(
 )
 
 
-@dataclass
-class Exchange:
-    """One request and its result.
-
-    Attributes:
-        endpoint: The endpoint's name.
-        code: The HTTP status, or the error's reason if the answer was not complete.
-        seconds: Duration of the request.
-        size: Bytes of the body, decompressed.
-        rejected: Number of records that could not be read.
-    """
-
-    endpoint: str
-    code: str = ""
-    seconds: float = 0.0
-    size: int = 0
-    rejected: int = 0
-
-
 class ExchangeCounters:
     """Counts the exchanges of a client.
 
@@ -78,11 +57,19 @@ class ExchangeCounters:
             DURATION.name, DURATION.help, DURATION.labels, unit=DURATION.unit, buckets=_BUCKETS, registry=registry
         )
 
-    def add(self, exchange: Exchange) -> None:
-        """Count a finished exchange."""
-        self._requests.labels(exchange.endpoint, exchange.code).inc()
-        self._bytes.labels(exchange.endpoint).inc(exchange.size)
-        self._rejected.labels(exchange.endpoint).inc(exchange.rejected)
-        self._durations.labels(exchange.endpoint).observe(exchange.seconds)
+    def add(self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0) -> None:
+        """Count a finished exchange.
+
+        Args:
+            endpoint: The endpoint's name.
+            code: The HTTP status, or the error's reason if the answer was not complete.
+            seconds: Duration of the request.
+            size: Bytes of the body, decompressed.
+            rejected: Number of records that could not be read.
+        """
+        self._requests.labels(endpoint, code).inc()
+        self._bytes.labels(endpoint).inc(size)
+        self._rejected.labels(endpoint).inc(rejected)
+        self._durations.labels(endpoint).observe(seconds)
         # Last, because a page reads the total before the counters: it never keeps old counts for a new total.
         self.total += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import base58
 import msgspec
 import sr25519
+
+from chutes_exporter.api.errors import scrub
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,6 @@ Purpose = Literal["miner", "tee"]
 
 _PUBLIC_KEY_BYTES = 32
 _CHECKSUM_BYTES = 2
-_MAX_FILE_BYTES = 64 * 1024
 _SEED = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
 _ADDRESS_SHAPE = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,52}")
 _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
@@ -31,20 +31,6 @@ _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
 
 class HotkeyError(ValueError):
     """A hotkey cannot be used. The message says why and never contains key material."""
-
-
-def _shown(text: str) -> str:
-    """Quote a user's input, unless it could be a secret in the wrong place."""
-    if _SEED.fullmatch(text.strip()):
-        return "the value (not shown: it looks like a seed)"
-    if _ADDRESS_SHAPE.fullmatch(text):
-        return repr(text)
-    return f"the value (not shown, {len(text)} characters)"
-
-
-def _quotes_advice(text: str) -> str:
-    # Docker's --env-file keeps the quotes.
-    return ": remove the quotes around it" if text[:1] in ("'", '"') else ""
 
 
 def public_key(address: str) -> bytes:
@@ -57,27 +43,24 @@ def public_key(address: str) -> bytes:
         HotkeyError: The text is not such an address.
     """
     # Check the length before decoding, which takes quadratic time.
-    raw = base58.b58decode(address) if _ADDRESS_SHAPE.fullmatch(address) else b""
-    body, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
-    if not body or checksum != _checksum(body):
-        raise HotkeyError(f"{_shown(address)} is not an SS58 address{_quotes_advice(address)}")
-    if body[0] != SS58_PREFIX:
-        raise HotkeyError(f"{_shown(address)} belongs to another network: a Bittensor hotkey starts with 5")
-    if len(body) != 1 + _PUBLIC_KEY_BYTES:
-        raise HotkeyError(
-            f"{_shown(address)} is not the address of a {_PUBLIC_KEY_BYTES}-byte key: use the SS58 address of a hotkey"
-        )
-    return body[1:]
+    looks_right = _ADDRESS_SHAPE.fullmatch(address)
+    raw = base58.b58decode(address) if looks_right else b""
+    public = raw[1:-_CHECKSUM_BYTES]
+    if len(public) != _PUBLIC_KEY_BYTES or raw != _with_checksum(public):
+        # Do not show a secret in the wrong place.
+        shown = repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
+        raise HotkeyError(f"{shown} is not an SS58 address of Bittensor: use one of 48 characters without quotes")
+    return public
 
 
 def address_of(public: bytes) -> str:
     """Return the SS58 address of a 32-byte public key on Bittensor."""
+    return base58.b58encode(_with_checksum(public)).decode("ascii")
+
+
+def _with_checksum(public: bytes) -> bytes:
     body = bytes([SS58_PREFIX]) + public
-    return base58.b58encode(body + _checksum(body)).decode("ascii")
-
-
-def _checksum(body: bytes) -> bytes:
-    return blake2b(b"SS58PRE" + body).digest()[:_CHECKSUM_BYTES]
+    return body + blake2b(b"SS58PRE" + body).digest()[:_CHECKSUM_BYTES]
 
 
 class _HotkeyFile(msgspec.Struct):
@@ -90,22 +73,14 @@ class Hotkey:
 
     Attributes:
         address: Its SS58 address.
-        source: A path or the names of environment variables, for messages.
     """
 
-    __slots__ = ("_pair", "address", "source")
-
-    def __init__(self, pair: tuple[bytes, bytes], source: str) -> None:
+    def __init__(self, pair: tuple[bytes, bytes]) -> None:
         self._pair = pair
         self.address = address_of(pair[0])
-        self.source = source
 
     def __repr__(self) -> str:
         return f"Hotkey({self.address})"
-
-    def __reduce__(self) -> str:
-        # A pickle would contain the secret.
-        raise TypeError("a Hotkey cannot be pickled")
 
     @classmethod
     def from_seed(cls, seed: str, *, address: str | None = None, source: str = "seed") -> Self:
@@ -121,10 +96,8 @@ class Hotkey:
         """
         match = _SEED.fullmatch(seed.strip())
         if match is None:
-            raise HotkeyError(
-                f"{source}: the seed is not 64 hexadecimal digits (with or without 0x){_quotes_advice(seed.strip())}"
-            )
-        key = cls(sr25519.pair_from_seed(bytes.fromhex(match[1])), source)
+            raise HotkeyError(f"{source}: the seed must be 64 hexadecimal digits, with or without 0x, without quotes")
+        key = cls(sr25519.pair_from_seed(bytes.fromhex(match[1])))
         if address is not None:
             try:
                 public_key(address)
@@ -145,40 +118,31 @@ class Hotkey:
             HotkeyError: The file cannot be read, is a cold key, is encrypted, has no seed, or has a seed that does
                 not belong to its address.
         """
-        source = str(path)
-        if _SEED.fullmatch(path.name):
-            raise HotkeyError(
-                "the path looks like a seed (not shown): use the path of a file, or set MINER_SEED and MINER_SS58"
-            )
+        # A seed in the place of a path must not be shown.
+        source = scrub(str(path))
         try:
             path = path.expanduser()
             if {path.name, path.resolve().name} & _COLD_NAMES:
                 raise HotkeyError(f"{source} is a cold key, which the exporter never needs: use the file of the hotkey")
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                # Opening a named pipe would wait for ever.
-                raise HotkeyError(f"{source} is not a regular file: use the path of a hotkey file")
-            with path.open("rb") as file:
-                content = file.read(_MAX_FILE_BYTES)
+            content = path.read_bytes()
         except (OSError, RuntimeError) as error:
-            # RuntimeError: a loop of links, or the home directory of an unknown user.
-            reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+            # RuntimeError: the home directory of an unknown user.
+            reason = getattr(error, "strerror", None) or error
             raise HotkeyError(
                 f"cannot read the hotkey file {source}: {reason}. Check the path and its permissions"
             ) from None
         if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file in plain JSON with secretSeed")
         try:
-            # Some editors write the mark, which the decoder does not expect.
-            parsed = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8), type=_HotkeyFile)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            parsed = msgspec.json.decode(content, type=_HotkeyFile)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             # Omit the decoder's message: it may quote the file.
             raise HotkeyError(
                 f"{source} is not a hotkey file: use a JSON file with ss58Address and secretSeed"
             ) from None
-        if not parsed.secretSeed:
-            raise HotkeyError(f"{source} has no secretSeed, so it cannot sign: use the file of a hotkey with its seed")
-        if not parsed.ss58Address:
-            raise HotkeyError(f"{source} has no ss58Address, so the seed cannot be checked: add the address")
+        if not parsed.secretSeed or not parsed.ss58Address:
+            missing = "ss58Address" if parsed.secretSeed else "secretSeed"
+            raise HotkeyError(f"{source} has no {missing}, so it cannot sign: use the file of a hotkey with its seed")
         return cls.from_seed(parsed.secretSeed, address=parsed.ss58Address, source=source)
 
     def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
@@ -197,14 +161,7 @@ class Hotkey:
 
 
 def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:
-    """Return whether a request was signed with the key of its address.
-
-    Args:
-        address: ``X-Chutes-Hotkey``.
-        nonce: ``X-Chutes-Nonce``.
-        signature: ``X-Chutes-Signature``.
-        purpose: The word that the endpoint expects.
-    """
+    """Return whether a request with these headers was signed with the key of its address."""
     try:
         raw = bytes.fromhex(signature)
         return sr25519.verify(raw, f"{address}:{nonce}:{purpose}".encode(), public_key(address))

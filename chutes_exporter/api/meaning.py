@@ -110,16 +110,11 @@ JobState = Literal["waiting", "stuck", "finished"]
 
 def total(values: Iterable[float | None]) -> float | None:
     """Return the sum, or None if a value is unknown or the sum is too large for a number."""
-    numbers: list[float] = []
-    for value in values:
-        if value is None:
-            return None
-        numbers.append(value)
     try:
-        found = math.fsum(numbers)
+        result = math.fsum(math.nan if value is None else value for value in values)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return result if math.isfinite(result) else None
 
 
 def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
@@ -245,14 +240,16 @@ def _holder_state(
     """
     if item.active:
         return "active"
-    holders = [one for one in holders if item.active is None or not one.active]
-    states = {instance_state(one) for one in holders}
+    holders = [instance for instance in holders if item.active is None or not instance.active]
+    states = {instance_state(instance) for instance in holders}
     if len(states) > 1:
         # Each instance holds a GPU, so both lists have the same times unless a list is incomplete or newer.
-        times = {one.last_verified_at for one in chute_items if not one.active}
-        if times != {one.last_verified_at for one in holders}:
+        times = {other.last_verified_at for other in chute_items if not other.active}
+        if times != {instance.last_verified_at for instance in holders}:
             return None
-        states = {instance_state(one) for one in holders if one.last_verified_at == item.last_verified_at}
+        states = {
+            instance_state(instance) for instance in holders if instance.last_verified_at == item.last_verified_at
+        }
     return states.pop() if len(states) == 1 else None
 
 
@@ -492,27 +489,14 @@ def chute_instances(
         # The list of GPUs may be older.
         if not_active is not None and (starting is None or starting > not_active):
             starting = not_active if starting is not None or not_active <= 0 else None
-        return ChuteInstances(utilization.active_instance_count, starting, _launch_target(utilization))
-    if follows_private_rules(chute):
-        target: float | None = 0
-    else:
-        # Without a target, the service takes the present number of instances, disabled ones included.
-        target = None if others is None else len(active) + others
-    return ChuteInstances(len(active), starting, target)
-
-
-def _launch_target(utilization: ChuteUtilization) -> float | None:
-    """Return the target that a launch is measured against. Without an allowance, it is at most the active instances."""
-    active, allowance, logged = (
-        utilization.active_instance_count,
-        utilization.scale_allowance,
-        utilization.target_count,
-    )
-    if active is None or allowance is None:
-        return None
-    if allowance > 0:
-        return active + allowance
-    return None if logged is None else min(logged, active)
+        target = target_instances(utilization)
+        if target is None and None not in (utilization.scale_allowance, utilization.target_count):
+            # A launch is measured against at most the active instances.
+            target = utilization.active_instance_count
+        return ChuteInstances(utilization.active_instance_count, starting, target)
+    # Without a target, the service takes the present number of instances of a public chute, disabled ones included.
+    present = None if others is None else len(active) + others
+    return ChuteInstances(len(active), starting, 0 if follows_private_rules(chute) else present)
 
 
 def follows_private_rules(chute: Chute) -> bool | None:
@@ -622,10 +606,10 @@ def active_rates(instances: Iterable[ActiveInstance]) -> dict[str, float] | None
     None if the miner or compute multiplier of an instance is unknown, or a sum is too large for a number.
     """
     by_hotkey: dict[str, list[float]] = defaultdict(list)
-    for one in instances:
-        if one.miner_hotkey is None or one.compute_multiplier is None:
+    for instance in instances:
+        if instance.miner_hotkey is None or instance.compute_multiplier is None:
             return None
-        by_hotkey[one.miner_hotkey].append(one.compute_multiplier)
-    rates = {hotkey: total(multipliers) for hotkey, multipliers in by_hotkey.items()}
-    known = {hotkey: rate for hotkey, rate in rates.items() if rate is not None}
-    return known if len(known) == len(rates) else None
+        by_hotkey[instance.miner_hotkey].append(instance.compute_multiplier)
+    sums = {hotkey: total(multipliers) for hotkey, multipliers in by_hotkey.items()}
+    rates = {hotkey: rate for hotkey, rate in sums.items() if rate is not None}
+    return rates if len(rates) == len(sums) else None

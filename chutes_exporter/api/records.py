@@ -10,7 +10,6 @@ Unix seconds. Fields whose API name is misleading are renamed.
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
@@ -52,27 +51,10 @@ class UnixTime(float):
         return cls(seconds)
 
 
-class AxonAddress(str):
-    """An IP address in its usual notation, parsed from decimal text. Empty if unknown."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, text: str) -> AxonAddress:
-        """Parse an address. "0" and invalid text give an empty address."""
-        try:
-            number = int(text)
-            return cls(ipaddress.ip_address(number)) if number else cls()
-        except ValueError:
-            return cls()
-
-
 def decode_hook(kind: type, value: Any) -> Any:
-    """Decode the types that msgspec does not know (its ``dec_hook``)."""
-    if kind is UnixTime and isinstance(value, str):
+    """Decode the type that msgspec does not know (its ``dec_hook``)."""
+    if isinstance(value, str):
         return UnixTime.parse(value)
-    if kind is AxonAddress and isinstance(value, str):
-        return AxonAddress.parse(value)
     raise ValueError(f"expected {kind.__name__}")
 
 
@@ -85,7 +67,6 @@ class NodeSelector(Record, frozen=True):
 
     gpu_count: int | None = None
     min_vram_gb_per_gpu: float | None = None
-    compute_multiplier: float | None = None
     supported_gpus: list[str] | None = None
 
 
@@ -108,7 +89,6 @@ class Chute(Record, frozen=True):
     disabled: Nullable[bool] = UNSET
     preemptible: bool | None = None
     concurrency: float | None = None
-    boost: float | None = None
     discount: float | None = None
     max_instances: float | None = None
     scaling_threshold: float | None = None
@@ -163,9 +143,7 @@ class ServerGpu(Record, frozen=True):
 
     uuid: str
     gpu_identifier: str | None = None
-    device_index: int | None = None
     verified_at: Nullable[UnixTime] = UNSET
-    verification_error: str | None = None
 
 
 class Server(Record, frozen=True):
@@ -310,12 +288,12 @@ class Scores(Record, frozen=True):
     """The scores of all miners. Source: ``/miner/scores``.
 
     Attributes:
-        raw: Values over the past day by hotkey. None for a hotkey without a score.
         shares: ``final_scores``: share of all scores by hotkey, with the sum 1. None without a score.
+        raw: Values over the past day by hotkey. None for a hotkey without a score.
     """
 
-    raw: dict[str, RawScore | None]
     shares: dict[str, float | None]
+    raw: dict[str, RawScore | None]
 
 
 class HistoryPoint(Record, frozen=True):
@@ -463,7 +441,7 @@ class MaintenancePolicy(Record, frozen=True):
         servers: Empty before the first window.
     """
 
-    active_window: Nullable[MaintenanceWindow] = UNSET
+    active_window: MaintenanceWindow | None
     window_open: Nullable[bool] = UNSET
     current_slots: float | None = None
     servers: list[MaintenanceServer] | None = None
@@ -487,6 +465,4 @@ class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registe
     tao_stake: float | None = None
     alpha_stake: float | None = None
     blacklist_reason: Nullable[str] = UNSET
-    ip: AxonAddress | None = None
-    port: int | None = None
     registered_at: UnixTime | None = None

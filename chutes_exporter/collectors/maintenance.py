@@ -71,10 +71,9 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     policy = answers[MAINTENANCE]
     out.add(SLOTS, policy.current_slots, hotkey)
     window = policy.active_window
-    if window is not UNSET:
-        # A deployment without the field lists a window only while it is open.
-        out.add(OPEN, window is not None if policy.window_open is UNSET else policy.window_open, hotkey)
-    if window is not None and window is not UNSET:
+    # A deployment without the field lists a window only while it is open.
+    out.add(OPEN, window is not None if policy.window_open is UNSET else policy.window_open, hotkey)
+    if window is not None:
         out.add(START, window.upgrade_window_start, hotkey)
         out.add(END, window.upgrade_window_end, hotkey)
         out.add(SLOTS_LIMIT, window.max_concurrent_per_miner, hotkey)

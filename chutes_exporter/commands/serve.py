@@ -105,7 +105,7 @@ class Service:
         exporter = self._exporter
         sockets = [stack.enter_context(opened) for opened in self._open_sockets()]
         self.addresses = [bound_address(opened) for opened in sockets]
-        await stack.enter_async_context(serving(self._guard, sockets, context=self._tls, hurry=exporter.feeds.hurry))
+        await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
         for work in (exporter.warm_up(), self._follow_files(), self.notifier.keep_alive()):
             self._in_background(stack, work)
         self._warn()

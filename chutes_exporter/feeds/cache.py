@@ -107,7 +107,6 @@ class FeedCache:
         self._clock = clock
         self._jitter = jitter
         self._version = 0
-        self._stopping = False
         self._states: dict[Feed[Any], FeedState] = {}
         # Drops each answer at its maximum age.
         self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
@@ -141,12 +140,6 @@ class FeedCache:
         if (state := self._states.get(feed)) is not None:
             state.fresh_until = 0.0
 
-    def ask_missing_again(self) -> None:
-        """Let the next reading of each feed whose endpoint was missing ask for it."""
-        for state in self._states.values():
-            if state.missing:
-                state.closed_until = 0.0
-
     def under_way(self, feed: Feed[Any]) -> bool:
         """Return whether a request for the feed is in flight."""
         return feed in self._flights
@@ -163,12 +156,6 @@ class FeedCache:
             if (flight := self._flights.pop(feed, None)) is not None:
                 flight.cancel()
 
-    def hurry(self) -> None:
-        """Cancel all requests, and send no others. All readings return at once with the answers that are there."""
-        self._stopping = True
-        for flight in self._flights.values():
-            flight.cancel()
-
     async def read(self, feed: Feed[T], timeout: float) -> Reading[T]:
         """Return the feed's answer, and request it first if it is not fresh.
 
@@ -178,31 +165,18 @@ class FeedCache:
             feed: The feed.
             timeout: Maximum seconds to wait.
         """
-        return self._read_at_once(feed) or await self._read_by_request(feed, self._states[feed], timeout)
-
-    async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> dict[Feed[Any], Reading[Any]]:
-        """Read several feeds at the same time. Only those that need a request need a task."""
-        at_once = {feed: self._read_at_once(feed) for feed in feeds}
-        due = [feed for feed, reading in at_once.items() if reading is None]
-        waiting = (self._read_by_request(feed, self._states[feed], timeout) for feed in due)
-        by_request = dict(zip(due, await asyncio.gather(*waiting), strict=True))
-        return {feed: reading or by_request[feed] for feed, reading in at_once.items()}
-
-    def _read_at_once(self, feed: Feed[T]) -> Reading[T] | None:
-        """Return a reading if the answer is fresh, or if no request may be sent now."""
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed, state.read_at = feed, self._monotonic()
-        reading = self._reading_without_request(feed, state)
-        if reading is not None and not state.missing:
-            state.results[reading.result] += 1
-        return reading
-
-    async def _read_by_request(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
         started = time.monotonic()
-        reading = await self._request(feed, state, timeout)
+        reading = self._reading_without_request(feed, state) or await self._request(feed, state, timeout)
         if not state.missing:
             state.results[reading.result] += 1
         return replace(reading, seconds=time.monotonic() - started)
+
+    async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> dict[Feed[Any], Reading[Any]]:
+        """Read several feeds at the same time."""
+        feeds = list(feeds)
+        return dict(zip(feeds, await asyncio.gather(*(self.read(feed, timeout) for feed in feeds)), strict=True))
 
     def _reading_without_request(self, feed: Feed[T], state: FeedState) -> Reading[T] | None:
         now, snapshot = self._monotonic(), self.peek(feed)
@@ -212,8 +186,6 @@ class FeedCache:
             return None
         if now < state.closed_until:
             return self._old(feed, state.last_error)
-        if self._stopping:
-            return self._old(feed, DeadlineError("the exporter is stopping and sends no requests"))
         closed_until, error = self._closed_endpoints.get(feed.endpoint, (0.0, None))
         return self._old(feed, error) if now < closed_until else None
 
@@ -256,7 +228,7 @@ class FeedCache:
         del self._flights[feed]
         first_success = before == (None, False) and state.up
         if (state.up, state.missing) != before and not first_success:
-            self._log_change(state, was_missing=before[1])
+            self._log_change(state)
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one.
@@ -284,10 +256,8 @@ class FeedCache:
                 raise MissingEndpointError(f"the API has no {feed.endpoint.path} (404)") from None
             raise
         if answer.rejected:
-            error = answer.first_error
-            _log.warning(
-                "records left out", feed=feed.name, rejected=answer.rejected, kept=answer.count, first_error=error
-            )
+            counts = {"rejected": answer.rejected, "kept": answer.count}
+            _log.warning("records left out", feed=feed.name, **counts, first_error=answer.first_error)
         if reason is not None and old is not None:
             raise DoubtedError(reason, feed.ttl)
         return replace(answer, doubt=reason)
@@ -306,46 +276,35 @@ class FeedCache:
             records.append(None if snapshot is None else snapshot.answer.value)
         return records
 
-    def _log_change(self, state: FeedState, *, was_missing: bool) -> None:
+    def _log_change(self, state: FeedState) -> None:
         """Log that a feed fails, is doubted, lacks its endpoint, or is back."""
         feed, error = state.feed, state.last_error
         context = {"feed": feed.name} | ({"hotkey": feed.hotkey} if feed.hotkey else {})
-        if state.missing or (was_missing and error is None):
-            # One line for all hotkeys.
-            if any(
-                other.missing for other in self._states.values() if other.feed.name == feed.name and other is not state
-            ):
-                return
-            if error is None:
-                _log.info("feed on again", feed=feed.name)
-            else:
+        match error:
+            case None:
+                _log.info("feed is back", **context)
+            case MissingEndpointError():
                 advice = "This is no failure. The exporter asks again every hour."
-                _log.info("feed off", feed=feed.name, reason=str(error), advice=advice)
-        elif isinstance(error, ApiError):
-            _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
-        elif isinstance(error, DoubtedError):
-            _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
-        elif error is not None:
-            # Not an error of the API but a bug, which needs its traceback.
-            _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
-        else:
-            _log.info("feed is back", **context)
+                _log.info("feed off", **context, reason=str(error), advice=advice)
+            case ApiError():
+                _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
+            case DoubtedError():
+                _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
+            case _:
+                # Not an error of the API but a bug, which needs its traceback.
+                _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
 
     def _fail(self, state: FeedState, error: Exception) -> None:
         state.last_error = error
         state.up = None if state.missing else False
         state.last_failure = self._clock(), error
+        backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF) * (0.5 + self._jitter() / 2)
         state.failures += 1
         wait = getattr(error, "retry_after", None) or 0.0
-        delay = max(self._backoff(state.failures), min(wait, _MAX_RETRY_AFTER), getattr(error, "retry_in", 0.0))
+        delay = max(backoff, min(wait, _MAX_RETRY_AFTER), getattr(error, "retry_in", 0.0))
         state.closed_until = self._monotonic() + delay
         if wait:
             self._closed_endpoints[state.feed.endpoint] = state.closed_until, error
-
-    def _backoff(self, failures: int) -> float:
-        """Return the seconds of an exponential back-off with jitter."""
-        delay: float = min(_FIRST_BACKOFF * 2.0 ** min(failures - 1, 10), _MAX_BACKOFF)
-        return delay * (0.5 + self._jitter() / 2)
 
     async def aclose(self) -> None:
         """Cancel the requests in flight."""

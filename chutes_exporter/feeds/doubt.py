@@ -3,8 +3,8 @@
 A service whose query fails sends an empty stream with status 200. A service that lost its cache or its monitoring sends
 empty lists and zeros. To find such answers, they are compared with the last answer and with other endpoints.
 
-Each check is a pure function of the last good answer (None: there is none), the new answer, and the records of the
-other feeds that it compares the answer with (None: unknown).
+Each check is a pure function of the last good answer (None: there is none), the new answer, and the records of each
+other feed that it compares the answer with (None: unknown).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ Reason = Literal["shrunk", "disagrees", "no_demand", "no_bounties", "no_history"
 - no_history: a miner lost its history.
 """
 
-Check = Callable[[Answer[Any] | None, Answer[Any], Sequence[Any]], bool]
+Old = Answer[Any] | None
+Check = Callable[..., bool]
 Checks = Mapping[Reason, Check]
 
 REPEAT_REQUEST: Final[AbstractSet[Reason]] = {"shrunk", "disagrees"}
@@ -77,46 +78,50 @@ def reason_to_doubt(
     """
     for reason, applies in checks.items():
         confirmed = reason == "shrunk" and first is not None and not (shrunk(first, new) or shrunk(new, first))
-        if not confirmed and applies(old, new, others):
+        if not confirmed and applies(old, new, *others):
             return reason
     return None
 
 
-def shrunk(old: Answer[Any] | None, new: Answer[Any], _others: Sequence[Any] = ()) -> bool:
+def shrunk(old: Old, new: Answer[Any], *_others: Any) -> bool:
     """Return whether a list lost more than a fifth of its records."""
     return old is not None and new.listed < old.listed * _SHRUNK_RATIO
 
 
-def gpus_are_missing(_old: Answer[Any] | None, new: Answer[list[r.Node]], others: Sequence[Any]) -> bool:
-    """Compare GPUs with those of the servers.
-
-    No GPUs at all are only believed if the servers have none either: a failed query of the service looks the same.
-    """
-    servers: Sequence[r.Server] | None = others[0]
+def gpus_are_missing(_old: Old, new: Answer[list[r.Node]], servers: Sequence[r.Server] | None) -> bool:
+    """Compare GPUs with those of the servers. An empty list is doubted even if the servers are unknown."""
     if servers is None:
         return not new.listed
     of_servers = {gpu.uuid for server in servers for gpu in server.gpus or ()}
     return _incomplete(new, of_servers - {node.uuid for node in new.value})
 
 
-def instances_are_missing(_old: Answer[Any] | None, new: Answer[list[r.Instance]], others: Sequence[Any]) -> bool:
+def instances_are_missing(
+    _old: Old, new: Answer[list[r.Instance]], inventory: Sequence[r.InventoryItem] | None
+) -> bool:
     """Compare instances with the chutes that hold GPUs."""
-    inventory: Sequence[r.InventoryItem] | None = others[0]
     holding_gpus = {item.chute_id for item in inventory or () if item.chute_id is not None}
     listed = {instance.chute_id for instance in new.value}
     return None not in listed and _incomplete(new, holding_gpus - listed)
 
 
-def chutes_are_missing(_old: Answer[Any] | None, new: Answer[list[r.Chute]], others: Sequence[Any]) -> bool:
+def chutes_are_missing(
+    _old: Old,
+    new: Answer[list[r.Chute]],
+    active: Sequence[r.ActiveInstance] | None,
+    metrics: Sequence[r.ChuteMetrics] | None,
+) -> bool:
     """Compare chutes with those that run. One or two may be deleted between two answers."""
-    running: Iterable[r.ActiveInstance | r.ChuteMetrics] = (*(others[0] or ()), *(others[1] or ()))
+    running: Iterable[r.ActiveInstance | r.ChuteMetrics] = (*(active or ()), *(metrics or ()))
     missing = {record.chute_id for record in running} - {None} - {chute.chute_id for chute in new.value}
     return len(missing) > _MAX_DELETED_CHUTES and _incomplete(new, missing)
 
 
-def held_gpus_are_missing(_old: Answer[Any] | None, new: Answer[list[r.HeldGpu]], others: Sequence[Any]) -> bool:
+def held_gpus_are_missing(
+    _old: Old, new: Answer[list[r.HeldGpu]], instances: Sequence[r.ActiveInstance] | None
+) -> bool:
     """Compare the instances that hold GPUs with the active ones. Some may have begun or ended between two answers."""
-    active = {instance.instance_id for instance in others[0] or ()}
+    active = {instance.instance_id for instance in instances or ()}
     missing = active - {gpu.instance_id for gpu in new.value}
     return len(missing) > len(active) * (1 - _SHRUNK_RATIO) and _incomplete(new, missing)
 
@@ -126,34 +131,32 @@ def _incomplete(new: Answer[Any], missing: AbstractSet[Any]) -> bool:
     return bool(missing) and not new.rejected
 
 
-def no_demand(_old: Answer[Any] | None, new: Answer[list[r.ChuteMetrics]], _others: Sequence[Any]) -> bool:
+def no_demand(_old: Old, new: Answer[list[r.ChuteMetrics]]) -> bool:
     """Look for a platform without any demand."""
     return demand_is_unknown(new.value)
 
 
-def no_load(_old: Answer[Any] | None, new: Answer[list[r.ChuteUtilization]], _others: Sequence[Any]) -> bool:
+def no_load(_old: Old, new: Answer[list[r.ChuteUtilization]]) -> bool:
     """Look for a platform without any load."""
     return load_is_unknown(new.value)
 
 
-def bounties_of_chutes_are_gone(
-    old: Answer[list[r.Chute]] | None, new: Answer[list[r.Chute]], _others: Sequence[Any]
-) -> bool:
+def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: Any) -> bool:
     """Look for bounties that disappeared all at once."""
     before = _bounties(old.value) if old is not None else 0
     return before >= _MIN_LOST_BOUNTIES and not new.rejected and not _bounties(new.value)
 
 
-def bounties_are_gone(old: Answer[list[r.Bounty]] | None, new: Answer[list[r.Bounty]], others: Sequence[Any]) -> bool:
+def bounties_are_gone(old: Old, new: Answer[list[r.Bounty]], chutes: Sequence[r.Chute] | None) -> bool:
     """Doubt an empty list if there were bounties before, or if the chutes have some.
 
     A service without Redis sends an empty list too.
     """
-    before = max(old.count if old is not None else 0, _bounties(others[0] or ()))
+    before = max(old.count if old is not None else 0, _bounties(chutes or ()))
     return before >= _MIN_LOST_BOUNTIES and not new.listed
 
 
-def history_is_gone(old: Answer[Any] | None, new: Answer[Any], _others: Sequence[Any]) -> bool:
+def history_is_gone(old: Old, new: Answer[Any]) -> bool:
     """Look for a miner that lost its history. The service lost its cache then."""
     return old is not None and old.count > 0 and not new.listed
 

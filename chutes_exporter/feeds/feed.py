@@ -45,11 +45,11 @@ class Feed(Generic[T]):
 
     Attributes:
         name: Name in metrics and flags.
-        hotkey: The miner of the answer. Empty for the whole platform.
         endpoint: The endpoint to request.
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
+        hotkey: The miner of the answer. Empty for the whole platform.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
@@ -61,7 +61,7 @@ class Feed(Generic[T]):
     endpoint: Endpoint[T] = field(compare=False)
     ttl: float = field(compare=False)
     max_age: float = field(compare=False)
-    changes: str = field(compare=False)
+    changes: str = field(default="live", compare=False)
     hotkey: str = ""
     per_chute: bool = field(default=False, compare=False)
     value_if_404: T | None = field(default=None, compare=False)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.api.client import ChutesClient
+    from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.feeds.feed import Feed
 
@@ -41,27 +42,25 @@ class Requests:
         """
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
-            if not endpoint.signed:
-                params = stats_params(hotkey or None, per_chute=True) if feed.per_chute else None
-                path = {"hotkey": hotkey} if endpoint.scope == "miner" else None
-                if path and "{hotkey}" not in endpoint.path:
-                    params = path
-                return await self._client.fetch(endpoint, params=params, path=path)
-            if hotkey:
-                return await self._client.fetch(endpoint, key=self._keys[hotkey])
-            return await self._fetch_with_any_key(feed)
+            if endpoint.signed:
+                return await self._fetch_signed(endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys)
+            path = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
+            params = {} if "{hotkey}" in endpoint.path else path
+            if feed.per_chute:
+                params = stats_params(hotkey or None, per_chute=True)
+            return await self._client.fetch(endpoint, params=params, path=path)
         except NotFoundError:
             if feed.value_if_404 is None:
                 raise
-            return Answer.nothing(feed.value_if_404)
+            return Answer(feed.value_if_404)
 
-    async def _fetch_with_any_key(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request platform-wide data. If the API refuses a key, try the next one."""
-        *others, last = self._platform_keys
+    async def _fetch_signed(self, endpoint: Endpoint[Any], keys: list[Hotkey]) -> Answer[Any]:
+        """Sign with the first key. If the API refuses it, try the next one."""
+        *others, last = keys
         for key in others:
             try:
-                return await self._client.fetch(feed.endpoint, key=key)
+                return await self._client.fetch(endpoint, key=key)
             except (NotRegisteredError, SignatureRefusedError):
                 # The next request begins with another key. Do not add a key that was removed meanwhile.
                 self._platform_keys.sort(key=lambda other: other is key)
-        return await self._client.fetch(feed.endpoint, key=last)
+        return await self._client.fetch(endpoint, key=last)

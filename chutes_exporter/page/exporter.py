@@ -118,13 +118,11 @@ class Exporter:
     def reconfigure(self, settings: Settings) -> None:
         """Watch other miners, or use other keys. The address of the API and the timeouts stay the same.
 
-        The data of miners that are no longer watched is dropped. Collectors that are off because the deployment did not
-        have an endpoint try again.
+        The data of miners that are no longer watched is dropped.
         """
         before, feeds = self.settings.keys, set(self._main.feeds)
         self._adopt(settings)
         self.feeds.forget(feeds - set(self._main.feeds))
-        self.feeds.ask_missing_again()
         for hotkey in {key.address for key in before} - {key.address for key in settings.keys}:
             self._observations.forget(hotkey)
 

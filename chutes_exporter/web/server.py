@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _BACKLOG = 1024
-_HURRY_SECONDS = 6
 _GRACE_SECONDS = 8
 """uvicorn needs up to half a second more, and `docker stop` kills the process after 10 seconds."""
 _IDLE_SECONDS = 300
@@ -117,7 +116,6 @@ async def serving(
     context: ssl.SSLContext | None = None,
     date_header: bool = True,
     grace: int = _GRACE_SECONDS,
-    hurry: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[None]:
     """Serve an application on open sockets while the context lasts, then end gracefully.
 
@@ -127,7 +125,6 @@ async def serving(
         context: The TLS context. None does not encrypt connections.
         date_header: Whether to add a Date header to responses.
         grace: Seconds after which unfinished requests are cut at the end.
-        hurry: Makes unfinished requests answer at once. It is called 6 seconds after the end has begun.
 
     Raises:
         Exception: The server failed. A process that answers nobody is worse than one that is restarted.
@@ -162,9 +159,7 @@ async def serving(
         yield
     finally:
         server.should_exit = True
-        timer = asyncio.get_running_loop().call_later(_HURRY_SECONDS, hurry)
         await running
-        timer.cancel()
 
 
 @contextlib.contextmanager

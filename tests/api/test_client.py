@@ -4,8 +4,6 @@ import asyncio
 import gzip
 import json
 import resource
-import subprocess
-import sys
 import tracemalloc
 import zlib
 from contextlib import asynccontextmanager
@@ -36,15 +34,13 @@ from chutes_exporter.api.errors import (
 )
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.keys import Hotkey, verify_headers
-from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.simulator import Fault, Simulator
 from tests.support import HOTKEY, KEY, NOON, Clock, served, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
-
-STRANGER = Hotkey.from_seed("11" * 32)
 
 
 @pytest.fixture
@@ -98,30 +94,26 @@ async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "words"),
+    ("fault", "kind"),
     [
-        (Fault(status=401), SignatureRefusedError, "seed belongs to the hotkey"),
-        (Fault(status=403, body=b"<html>denied</html>"), ForbiddenError, "proxy"),
-        (Fault(status=400), BadRequestError, "SS58"),
-        (Fault(status=422), BadRequestError, "SS58"),
-        (Fault(status=404), NotFoundError, "not know"),
-        (Fault(status=429, headers={"retry-after": "90"}), RateLimitedError, "Wait 90 seconds"),
-        (Fault(status=429), RateLimitedError, "Wait a while"),
-        (Fault(status=503, headers={"retry-after": "Tue, 24 Nov 2026 12:02:00 GMT"}), UnavailableError, "by itself"),
-        (Fault(status=500, body=b"\xff" * 100_000), UnavailableError, "by itself"),
-        (Fault(status=204, body=b""), UnexpectedStatusError, "--api.url"),
-        (Fault(status=418), UnexpectedStatusError, "--api.url"),
-        (Fault(status=304, body=b""), UnexpectedStatusError, "--api.url"),
-        (Fault(body=b""), CutOffError, "by itself"),
-        (Fault(body=b"<html>"), UndecodableError, "--api.url"),
-        (Fault(cut_after=0), CutOffError, "by itself"),
-        (Fault(cut_after=100), CutOffError, "by itself"),
-        (Fault(latency=30), TimedOutError, "--api.timeout"),
+        (Fault(status=401), SignatureRefusedError),
+        (Fault(status=403, body=b"<html>denied</html>"), ForbiddenError),
+        (Fault(status=400), BadRequestError),
+        (Fault(status=404), NotFoundError),
+        (Fault(status=429), RateLimitedError),
+        (Fault(status=500, body=b"\xff" * 100_000), UnavailableError),
+        (Fault(status=204, body=b""), UnexpectedStatusError),
+        (Fault(status=304, body=b""), UnexpectedStatusError),
+        (Fault(body=b""), CutOffError),
+        (Fault(body=b"<html>"), UndecodableError),
+        (Fault(cut_after=0), CutOffError),
+        (Fault(cut_after=100), CutOffError),
+        (Fault(latency=30), TimedOutError),
     ],
 )
 @pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.METRICS])
-async def test_each_error_has_its_class_and_advice(
-    simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[ApiError], words: str
+async def test_each_error_has_its_class_and_its_count(
+    simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[ApiError]
 ) -> None:
     simulator.faults[endpoint.name] = fault
     counters = ExchangeCounters()
@@ -129,36 +121,23 @@ async def test_each_error_has_its_class_and_advice(
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind
-    assert words in error.value.advice
-    expected = str(fault.status) if fault.status else kind.reason
-    labels = {"endpoint": endpoint.name, "code": expected}
+    labels = {"endpoint": endpoint.name, "code": str(fault.status) if fault.status else kind.reason}
     assert counters.registry.get_sample_value("chutes_api_requests_total", labels) == 1
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("90", 90.0),
-        ("Tue, 24 Nov 2026 12:02:00 GMT", 120.0),
-        ("soon", None),
-        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
-    ],
-)
-async def test_the_api_says_how_long_to_wait_by_its_own_clock(
-    simulator: Simulator, header: str, seconds: float | None
+@pytest.mark.parametrize(("header", "seconds"), [("90", 90.0), ("soon", None)])
+async def test_the_api_says_how_long_to_wait(
+    client: ChutesClient, simulator: Simulator, header: str, seconds: float | None
 ) -> None:
     simulator.faults["scores"] = Fault(status=429, headers={"retry-after": header})
-    # The local clock is an hour fast.
-    async with ChutesClient(simulator.url, clock=Clock(NOON + 3600)) as client:
-        with pytest.raises(RateLimitedError) as error:
-            await client.fetch(e.SCORES)
+    with pytest.raises(RateLimitedError) as error:
+        await client.fetch(e.SCORES)
     assert error.value.retry_after == seconds
 
 
 async def test_an_unregistered_hotkey_differs_from_a_bad_signature(client: ChutesClient) -> None:
-    with pytest.raises(NotRegisteredError, match="not registered") as error:
-        await client.fetch(e.NODES, key=STRANGER)
-    assert "subnet 64" in error.value.advice
+    with pytest.raises(NotRegisteredError, match="not registered"):
+        await client.fetch(e.NODES, key=Hotkey.from_seed("11" * 32))
 
 
 @pytest.mark.parametrize(("offset", "words"), [(720, "12 minutes ahead of"), (-720, "12 minutes behind")])
@@ -168,17 +147,6 @@ async def test_a_wrong_clock_is_named_with_how_wrong_it_is(simulator: Simulator,
             await client.fetch(e.NODES, key=KEY)
         assert words in error.value.advice
         assert client.clock_offset == pytest.approx(offset, abs=1)
-
-
-async def test_a_refused_nonce_points_at_the_clock_even_if_the_answer_has_no_date() -> None:
-    def nodes(_request: Request) -> Response:
-        return Response(b'{"detail":"Invalid nonce!"}', 401, headers={"date": "never"})
-
-    async with asking(e.NODES, nodes) as client:
-        client.clock_offset = None
-        with pytest.raises(SignatureRefusedError) as error:
-            await client.fetch(e.NODES, key=KEY)
-    assert "clock" in error.value.advice
 
 
 async def test_a_request_that_waits_too_long_for_a_connection_times_out(simulator: Simulator) -> None:
@@ -195,32 +163,10 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(simulato
     assert {type(result) for result in results} == {TimedOutError}
 
 
-async def test_each_request_is_signed_afresh(client: ChutesClient, clock: Clock, simulator: Simulator) -> None:
-    await client.fetch(e.NODES, key=KEY)
-    clock.now += 3600
-    await client.fetch(e.NODES, key=KEY)
-    assert [asked.status for asked in simulator.requests] == [200, 200]
-
-
 async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> None:
-    elsewhere: list[str] = []
-
-    async def other(request: Request) -> Response:
-        elsewhere.append(request.url.path)
-        return PlainTextResponse("data: NO_ITEMS\n\n")
-
-    async with served(Starlette(routes=[Route("/miner/instances/", other)])) as target:
-
-        async def redirect(request: Request) -> Response:
-            return RedirectResponse(f"{target}{request.url.path}")
-
-        async with (
-            served(Starlette(routes=[Route("/miner/instances/", redirect)])) as url,
-            ChutesClient(url) as client,
-        ):
-            with pytest.raises(RedirectedError, match="not followed"):
-                await client.fetch(e.INSTANCES, key=KEY)
-    assert elsewhere == []
+    async with asking(e.INSTANCES, lambda _request: RedirectResponse("/elsewhere")) as client:
+        with pytest.raises(RedirectedError, match="307 redirect, not followed"):
+            await client.fetch(e.INSTANCES, key=KEY)
 
 
 async def test_a_signature_that_the_server_echoes_is_not_shown_even_where_the_text_is_cut() -> None:
@@ -314,7 +260,6 @@ BOMBS = {
     "newlines": (b"\n" * 1024, 200_000),
     "letters": (b"a\n" * 512, 100_000),
     "one line": (b"data: " + b"x" * 1018, 200_000),
-    "records": (b'data: {"chute_id":"abc","x":"%s"}\n' % (b"y" * 988), 2_000_000),
 }
 
 
@@ -337,24 +282,14 @@ async def test_a_small_body_that_stands_for_a_huge_one_stays_harmless(kind: str)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises((TooLargeError, UndecodableError)):
             await asyncio.wait_for(client.fetch(e.METRICS), 60)
-        # In kilobytes; the bodies stand for 100 MB to 2 GB.
+        # In kilobytes; the bodies stand for 50 to 200 MB.
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
-@pytest.mark.parametrize(
-    ("coding", "words"),
-    [
-        ("gzip, gzip", "unsupported compression"),
-        ("br", "unsupported compression"),
-        ("deflate", "unsupported compression"),
-        ("gzip", "cannot be read"),
-    ],
-)
-async def test_a_compression_that_was_not_asked_for_is_refused_and_a_broken_one_noticed(
-    coding: str, words: str
-) -> None:
+@pytest.mark.parametrize("coding", ["gzip", "br"])
+async def test_an_answer_that_is_not_compressed_as_gzip_is_undecodable(coding: str) -> None:
     async with asking(e.SCORES, lambda _request: Response(b"{}", headers={"content-encoding": coding})) as client:
-        with pytest.raises(UndecodableError, match=words):
+        with pytest.raises(UndecodableError, match="cannot be read"):
             await client.fetch(e.SCORES)
 
 
@@ -379,37 +314,10 @@ async def test_a_value_in_a_path_stays_one_segment(client: ChutesClient, simulat
     assert {asked.endpoint for asked in simulator.requests} <= {"unique_chute_history"}
 
 
-@pytest.mark.parametrize(
-    ("url", "server"),
-    [
-        ("http://127.0.0.1:9", "127.0.0.1:9"),
-        ("https://api.invalid", "api.invalid"),
-        ("https://api.invalid:443/path", "api.invalid:443"),
-        ("https://[2001:db8::1]:8443", "[2001:db8::1]:8443"),
-        ("https://[2001:db8::1]", "[2001:db8::1]"),
-        ("https://user:password@api.invalid", "api.invalid"),
-    ],
-)
-async def test_a_failed_connection_names_host_and_port_as_in_the_url(
-    monkeypatch: pytest.MonkeyPatch, url: str, server: str
-) -> None:
-    # No name is looked up, because the proxy does not listen.
-    for name in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    async with ChutesClient(url) as client:
-        with pytest.raises(UnavailableError) as error:
+async def test_a_failed_connection_names_host_and_port() -> None:
+    async with ChutesClient("http://user:password@127.0.0.1:9") as client:
+        with pytest.raises(UnavailableError, match=r"^cannot connect to 127\.0\.0\.1:9: "):
             await client.fetch(e.SCORES)
-    assert str(error.value).startswith(f"cannot connect to {server}: ")
-    assert "--api.url" in error.value.advice
-
-
-async def test_https_to_a_server_without_tls_is_explained(simulator: Simulator) -> None:
-    async with ChutesClient(simulator.url.replace("http://", "https://")) as client:
-        with pytest.raises(UnavailableError) as error:
-            await client.fetch(e.SCORES)
-    assert "The server answers without TLS. Set --api.url" in error.value.advice
 
 
 async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> None:
@@ -425,99 +333,15 @@ async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> 
     assert counters.registry.get_sample_value("chutes_api_requests_total", labels) == 1
 
 
-_MEASURE = """
-import asyncio, resource, sys
-from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.endpoints import CHUTES, METAGRAPH
-from chutes_exporter.api.keys import Hotkey
-
-async def main():
-    async with ChutesClient(sys.argv[1], clock=lambda: float(sys.argv[3])) as client:
-        await client.fetch(METAGRAPH)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        answer = await client.fetch(CHUTES, key=Hotkey.from_seed(sys.argv[2]))
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(answer.size, after - before, answer.count)
-
-asyncio.run(main())
-"""
-
-
-async def test_a_stream_of_100_megabytes_takes_less_than_60_more() -> None:
-    world = World(start=NOON, size=Size(miners=1, active_miners=1, chutes=1000, source_bytes=100_000))
-    async with Simulator(world, clock=Clock()) as simulator:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            _MEASURE,
-            simulator.url,
-            "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3",
-            str(NOON),
-            stdout=subprocess.PIPE,
+async def test_only_the_records_that_are_asked_for_are_kept(simulator: Simulator) -> None:
+    world = simulator.world
+    own = {one.instance_id for one in world.instances(NOON, HOTKEY) if one.activated(NOON)}
+    every = [row for one in world.all_instances(NOON) for row in one.history(NOON)]
+    received: list[int] = []
+    async with ChutesClient(simulator.url) as client:
+        answer = await client.fetch(
+            e.COMPUTE_HISTORY, progress=received.append, keep=lambda record: record.instance_id in own
         )
-        output, _ = await process.communicate()
-    size, kilobytes, count = map(int, output.split())
-    assert size > 100_000_000
-    assert count == 1000
-    assert kilobytes < 60 * 1024
-
-
-class ClosingServer:
-    """Answers the first request of each connection, and closes the connection at the second one.
-
-    Attributes:
-        url: Its base address.
-        requests: How many requests came.
-        answers: Whether it answers at all.
-    """
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.requests = 0
-        self.answers = True
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for number in (1, 2):
-            try:
-                await reader.readuntil(b"\r\n\r\n")
-            except asyncio.IncompleteReadError:
-                break
-            self.requests += 1
-            if number == 2 or not self.answers:
-                break
-            body = json.dumps([{"hotkey": HOTKEY}]).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-            await writer.drain()
-        writer.close()
-
-
-@pytest.fixture
-async def closing() -> AsyncIterator[ClosingServer]:
-    server = ClosingServer()
-    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
-        host, port = listening.sockets[0].getsockname()
-        server.url = f"http://{host}:{port}"
-        yield server
-
-
-async def test_a_get_is_sent_once_more_where_the_server_closed_a_kept_alive_connection(closing: ClosingServer) -> None:
-    async with ChutesClient(closing.url) as client:
-        await client.fetch(e.METAGRAPH)
-        assert (await client.fetch(e.METAGRAPH)).count == 1
-    assert closing.requests == 3
-
-
-async def test_a_new_connection_that_the_server_closes_is_a_failure_at_once(closing: ClosingServer) -> None:
-    closing.answers = False
-    async with ChutesClient(closing.url) as client:
-        with pytest.raises(CutOffError):
-            await client.fetch(e.METAGRAPH)
-    assert closing.requests == 1
-
-
-async def test_a_release_is_never_sent_twice(closing: ClosingServer) -> None:
-    async with ChutesClient(closing.url) as client:
-        await client.fetch(e.METAGRAPH)
-        with pytest.raises(ApiError):
-            await client.fetch(e.RELEASE_JOB, key=KEY, path={"job_id": "a"})
-    assert closing.requests == 2
+    assert {record.instance_id for record in answer.value} == own
+    assert len(every) * 0.8 < answer.count <= len(every)
+    assert received[-1] == answer.size

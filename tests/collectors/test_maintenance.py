@@ -7,7 +7,7 @@ import pytest
 from chutes_exporter.api.errors import UndecodableError
 from chutes_exporter.collectors.maintenance import COLLECTOR
 from chutes_exporter.feeds.table import MAINTENANCE
-from tests.collectors.support import HOUR, NOON, UNREADABLE, Collected, answer, collected
+from tests.collectors.support import HOUR, NOON, Collected, answer, collected
 
 # As PostgreSQL writes times.
 WINDOW = {
@@ -62,16 +62,10 @@ def test_a_deployment_of_may_2026_lists_only_open_windows() -> None:
 
 def test_an_unknown_field_makes_no_sample() -> None:
     assert run({}, {"server_id": "s"}, current_slots=None).samples == {OPEN: 1}
-    assert collected(COLLECTOR, {MAINTENANCE: {"current_slots": 0}}).samples == {SLOTS: 0}
-    assert collected(COLLECTOR, {MAINTENANCE: {"servers": [OLD]}}).samples.keys() == {
-        "chutes_server_upgrade_needed{hotkey=me,server_id=old}",
-        "chutes_server_in_maintenance{hotkey=me,server_id=old}",
+    assert collected(COLLECTOR, {MAINTENANCE: {"active_window": None, "current_slots": 0}}).samples == {
+        OPEN: 0,
+        SLOTS: 0,
     }
-
-
-def test_a_server_that_cannot_be_read_costs_only_itself() -> None:
-    assert run(WINDOW, UNREADABLE, NEW).samples == run(WINDOW, NEW).samples
-    assert run(WINDOW, UNREADABLE).samples == run(WINDOW).samples
 
 
 def test_a_server_that_is_listed_twice_counts_once() -> None:

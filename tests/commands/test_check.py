@@ -143,7 +143,7 @@ async def test_text_of_the_api_cannot_steer_the_terminal(simulator: Simulator) -
 
 async def test_an_incomplete_metagraph_reports_no_missing_registration(simulator: Simulator) -> None:
     simulator.faults["metagraph"] = Fault(
-        body=json.dumps([{"hotkey": OTHER}, {"hotkey": HOTKEY, "port": "x"}]).encode()
+        body=json.dumps([{"hotkey": OTHER}, {"hotkey": HOTKEY, "node_id": "x"}]).encode()
     )
     _, lines = await check_json(simulator, "--hotkey", HOTKEY)
     assert "registration" not in lines
@@ -206,7 +206,6 @@ async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) 
         "its format has changed",
         "The API stopped in the middle of its answer",
         "1 records could not be read and are left out",
-        "Wait 2 minutes",
         "the list is empty",
         "chutes failed, so the id and the version of a chute are not known",
         "6 failed",

@@ -27,7 +27,6 @@ from chutes_exporter.api.records import (
 from chutes_exporter.feeds.cache import FeedCache
 from chutes_exporter.feeds.doubt import DoubtedError, Reason, reason_to_doubt
 from chutes_exporter.feeds.table import (
-    ACTIVE_INSTANCES,
     BOUNTIES,
     CHUTES,
     INSTANCES,
@@ -52,7 +51,7 @@ MINER = "5miner"
 
 
 def answer(records: Sequence[Record], *, rejected: int = 0) -> Answer[Any]:
-    return Answer(list(records), len(records), rejected, first_error="", received_at=0.0, seconds=0.0, size=0)
+    return Answer(list(records), len(records), rejected)
 
 
 def chutes(count: int, *, bounties: int = 0) -> list[Chute]:
@@ -124,8 +123,8 @@ CASES: dict[
 @pytest.mark.parametrize("case", CASES)
 def test_an_answer_is_doubted_for_its_reason(case: str) -> None:
     feed, old, new, others, reason = CASES[case]
-    found = reason_to_doubt(feed.checks, None if old is None else answer(old), answer(new), others)
-    assert found == reason
+    old_answer = None if old is None else answer(old)
+    assert reason_to_doubt(feed.checks, old_answer, answer(new), others) == reason
 
 
 def test_records_that_cannot_be_read_are_no_reason_to_doubt_a_list() -> None:
@@ -233,20 +232,6 @@ async def test_an_instance_that_just_ended_is_no_doubt() -> None:
     assert api.asked == {"instances": 3, "inventory": 2}
 
 
-async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
-    api = Api(chutes=chutes(40), active_instances=running(*(f"c{number}" for number in range(40))), metrics=demand(40))
-    await api.read(CHUTES)
-    platform = ACTIVE_INSTANCES, METRICS
-    for feed in platform:
-        await api.read(feed, at=800)
-    api.records["chutes"] = chutes(30)
-    assert await api.length(CHUTES, at=900) == (40, "disagrees")
-    api.records |= {"active_instances": running("c1"), "metrics": demand(30)}
-    for feed in platform:
-        await api.read(feed, at=1700)
-    assert await api.length(CHUTES, at=1800) == (30, None)
-
-
 async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> None:
     api = Api(servers=SERVER, nodes=gpus("g1"), inventory=HELD, instances=[])
     for minute in range(60):
@@ -265,37 +250,24 @@ async def test_nothing_is_counted_in_a_doubted_list(simulator: Simulator, clock:
     doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         simulator.faults["nodes"] = Fault(body=b'data: {"uuid": "%s"}\n\n' % gpu.encode())
-        page = await page_of(exporter)
+        page = await page_of(exporter, timeout=60)
         # Nothing older is there: what is listed is shown, and nothing is counted.
         assert sum(name == "chutes_gpu_info" for name, _ in page) == 1
         assert "chutes_fleet_gpus" not in names(page)
         assert page[doubted] == 1
         simulator.faults.clear()
         clock.now += 115
-        page = await page_of(exporter)
+        page = await page_of(exporter, timeout=60)
         assert sum(name == "chutes_gpu_info" for name, _ in page) == whole
         assert page[doubted] == 0
         simulator.faults["nodes"] = Fault(body=b"")
         clock.now += 115
-        later = await page_of(exporter)
+        later = await page_of(exporter, timeout=60)
     assert later[doubted] == 1
     assert later[series("chutes_feed_up", feed="nodes", hotkey=HOTKEY)] == 0
     assert later[series("chutes_feed_failure_info", feed="nodes", hotkey=HOTKEY, reason="doubted")] == 1
     of_gpus = {key: value for key, value in page.items() if key[0] in ("chutes_gpu_info", "chutes_fleet_gpus")}
     assert of_gpus.items() <= later.items()
-
-
-async def test_instances_that_are_missing_from_a_doubted_answer_have_not_stopped(
-    simulator: Simulator, clock: Clock
-) -> None:
-    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
-        page = await page_of(exporter)
-        simulator.faults["instances"] = Fault(body=b"data: NO_ITEMS\n\n")
-        for _ in range(20):
-            clock.now += 60
-            page = await page_of(exporter)
-    assert page[series("chutes_feed_doubted", feed="instances", hotkey=HOTKEY, reason="disagrees")] == 1
-    assert page[series("chutes_observed_instances_stopped_total", hotkey=HOTKEY)] == 0
 
 
 async def test_a_miner_that_owns_nothing_has_zeros_and_no_doubt(simulator: Simulator) -> None:

@@ -313,19 +313,6 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     assert waited["scores"] < 1
 
 
-async def test_a_stopping_exporter_answers_at_once_with_cached_data(simulator: Simulator) -> None:
-    async with serve(watching(simulator.url)) as (url, exporter):
-        simulator.faults["scores"] = Fault(latency=60)
-        waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"}))
-        await until(
-            lambda: {one.feed.name for one in exporter.feeds.states() if one.last_success is None} == {"scores"}
-        )
-        exporter.feeds.hurry()
-        page = parse_page((await asyncio.wait_for(waiting, 30)).text)
-        assert successes(page)["scores"] == 0
-        assert successes(page)["metagraph"] == 1
-
-
 async def test_a_hanging_api_costs_no_scrape(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=30)
     async with serve(watching(simulator.url)) as (url, _):

@@ -89,23 +89,6 @@ def test_a_host_that_cannot_be_a_name_is_refused() -> None:
         open_socket(Address("é" * 70, 1))
 
 
-async def test_requests_that_take_too_long_at_the_end_are_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, hurried = asyncio.Event(), asyncio.Event()
-
-    async def slow(_request: Request) -> Response:
-        asked.set()
-        await hurried.wait()
-        return PlainTextResponse("what there is")
-
-    opened = open_socket(Address("127.0.0.1", 0))
-    monkeypatch.setattr(server, "_HURRY_SECONDS", 0.3)
-    async with serving(Starlette(routes=[Route("/", slow)]), [opened], grace=20, hurry=hurried.set):
-        waiting = asyncio.create_task(get(f"http://{bound_address(opened)}/"))
-        await asked.wait()
-        assert not hurried.is_set()
-    assert (await waiting).text == "what there is"
-
-
 @contextlib.asynccontextmanager
 async def attacked() -> AsyncIterator[httpx.URL]:
     """Serve over a socket; yields where, for clients that misbehave."""
