@@ -88,14 +88,6 @@ async def test_the_incentive_is_a_share_of_all_seats(world: World) -> None:
     assert sum(raw.values()) == world.true["incentive_sum_raw"] > 60000
 
 
-async def test_places_follow_the_incentive(world: World) -> None:
-    true = world.true["incentive_share"]
-    places = {hotkey: 1 + sum(other > share for other in true.values()) for hotkey, share in true.items()}
-    behind = {hotkey: sum(other < share for other in true.values()) for hotkey, share in true.items()}
-    assert world.by("hotkey", "chutes_miner_incentive_rank") == places
-    assert world.by("hotkey", "chutes_miner_seats_behind") == behind
-
-
 async def test_the_time_in_synced_at_is_the_registration(world: World) -> None:
     registered = world.by("hotkey", "chutes_miner_registered_timestamp_seconds")
     assert registered == pytest.approx(world.true["registered_at"], abs=1e-3)
@@ -121,15 +113,6 @@ async def test_scores_and_their_order_are_the_services(world: World) -> None:
     }.items():
         true = {hotkey: values[part] for hotkey, values in world.true["score_raw"].items()}
         assert world.by("hotkey", f"chutes_miner_score_{metric}") == pytest.approx(true, rel=SOON)
-
-
-async def test_the_next_places_are_the_next_shares(world: World) -> None:
-    ordered = sorted(world.true["score_share"].values())
-    place = ordered.index(world.true["score_share"][world.hotkey])
-    worse = world.mine("chutes_miner_score_next_worse_ratio")
-    assert worse == (pytest.approx(ordered[place - 1], rel=SOON) if place else None)
-    better = world.mine("chutes_miner_score_next_better_ratio")
-    assert better == (pytest.approx(ordered[place + 1], rel=SOON) if place + 1 < len(ordered) else None)
 
 
 @pytest.mark.parametrize("field", WINDOWS)
@@ -188,34 +171,6 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
     assert found.total() == len(world.true["gpu_state"])
 
 
-async def test_the_metrics_of_a_gpu_agree_with_its_state(world: World) -> None:
-    verified = {row["uuid"]: row["verified_at"] is not None for row in world.raw["nodes"]}
-    for gpu, state in world.true["gpu_state"].items():
-        assert world.mine("chutes_gpu_state_info", gpu_id=gpu, state=state) == 1
-        assert world.mine("chutes_gpu_in_use", gpu_id=gpu) == (state not in ("idle", "unverified"))
-        # An instance of unknown activity never served: unknown, or not active, but never active.
-        assert world.mine("chutes_gpu_active", gpu_id=gpu) in ([1] if state == "earning" else [0, None])
-        assert world.mine("chutes_gpu_verified", gpu_id=gpu) == verified[gpu]
-        if state in ("idle", "unverified"):
-            assert world.mine("chutes_gpu_verified", gpu_id=gpu) == (state == "idle")
-
-
-async def test_all_gpus_are_exported_with_their_server_and_their_error(world: World) -> None:
-    infos = {dict(labels)["gpu_id"]: dict(labels) for name, labels in world.page if name == "chutes_gpu_info"}
-    assert infos.keys() == world.true["gpu_state"].keys()
-    without = [labels["gpu_id"] for labels in infos.values() if "server_id" not in labels]
-    assert sorted(without) == sorted(world.true["gpus_without_server"])
-    errors = {dict(labels)["gpu_id"] for name, labels in world.page if name == "chutes_gpu_verification_error_info"}
-    assert errors == set(world.true["gpus_with_error"])
-
-
-async def test_the_clock_rate_of_a_gpu_is_in_hertz(world: World) -> None:
-    clocks = {value for (name, _), value in world.page.items() if name == "chutes_gpu_clock_rate_hertz"}
-    # No GPU runs below a hundred megahertz, or at ten gigahertz.
-    assert all(1e8 < clock < 1e10 for clock in clocks)
-    assert clocks
-
-
 async def test_all_servers_are_exported(world: World) -> None:
     true = world.true
     assert world.mine("chutes_fleet_servers") == true["servers"]
@@ -239,37 +194,6 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
         assert world.mine("chutes_instance_verified", instance_id=instance) in (
             [0, None] if state == "launching" else [1]
         )
-
-
-async def test_public_instances_are_secured_an_hour_after_their_activation_and_private_ones_never(
-    world: World,
-) -> None:
-    for instance, state in world.true["instance_state"].items():
-        secured = world.mine("chutes_instance_secured_timestamp_seconds", instance_id=instance)
-        activated = world.mine("chutes_instance_activated_timestamp_seconds", instance_id=instance)
-        if state in ("active", "disabled") and instance not in world.true["instances_private"]:
-            assert activated is not None
-            assert secured == activated + 3600
-        else:
-            assert secured is None
-    assert set(world.true["instances_private"]) <= world.true["instance_state"].keys()
-
-
-async def test_only_instances_that_start_have_a_time_at_which_they_are_purged(world: World) -> None:
-    raw = {row["instance_id"]: row for row in world.raw["instances"]}
-    for instance, state in world.true["instance_state"].items():
-        purge = world.mine("chutes_instance_purge_timestamp_seconds", instance_id=instance)
-        created = world.mine("chutes_instance_created_timestamp_seconds", instance_id=instance)
-        verified = world.mine("chutes_instance_last_verified_timestamp_seconds", instance_id=instance)
-        if state == "verified":
-            assert created is not None
-            assert verified is not None
-            assert purge == min(created + 3.5 * 3600, verified + 3 * 3600)
-        elif state == "launching" and raw[instance]["created_at"] is not None:
-            assert created is not None
-            assert purge == created + 3.5 * 3600
-        else:
-            assert purge is None
 
 
 async def test_instances_say_who_is_billed_and_whether_they_got_a_bounty(world: World) -> None:
@@ -312,18 +236,6 @@ async def test_the_heading_share_is_the_share_of_the_compute_units_per_second(wo
     assert {hotkey for hotkey in found if found[hotkey]} == {hotkey for hotkey in scored if scored[hotkey]}
 
 
-async def test_images_with_any_error_are_errors(world: World) -> None:
-    statuses = {"built and pushed": "built", "pending build": "pending", "none": "other"}
-    true = {statuses.get(status, status): images for status, images in world.true["images_by_status"].items()}
-    assert world.by("status", "chutes_images") == {"other": 0} | true
-
-
-async def test_all_chutes_are_exported(world: World) -> None:
-    infos = [dict(labels) for name, labels in world.page if name == "chutes_chute_info"]
-    assert len(infos) == world.true["chutes"]
-    assert sum(one.get("disabled") == "true" for one in infos) == world.true["chutes_disabled"]
-
-
 async def test_the_field_bounty_is_an_age(world: World) -> None:
     ages = world.by("chute_id", "chutes_chute_bounty_age_seconds")
     # A bounty may belong to a chute that is gone.
@@ -332,19 +244,6 @@ async def test_the_field_bounty_is_an_age(world: World) -> None:
         age = world.recorded_at - world.true["bounties"][chute]["created_at"]
         # The number that is sent stops growing at 86400.
         assert ages[chute] == pytest.approx(min(age, (86400 - 100) / 3), abs=2)
-
-
-async def test_open_bounties_have_their_age_and_their_boost(world: World) -> None:
-    true = world.true["bounties"]
-    created = world.by("chute_id", "chutes_bounty_created_timestamp_seconds")
-    assert created.items() >= {chute: bounty["created_at"] for chute, bounty in true.items()}.items()
-    boosts = world.by("chute_id", "chutes_bounty_boost_ratio")
-    expires = world.by("chute_id", "chutes_bounty_expires_timestamp_seconds")
-    for chute, at in created.items():
-        minutes = (world.recorded_at - at) / 60
-        assert boosts[chute] == pytest.approx(min(1.1 + 0.4 * minutes / 180, 1.5), abs=1e-4)
-    ends = {chute: bounty["expires_at_about"] for chute, bounty in true.items() if "expires_at_about" in bounty}
-    assert {chute: expires[chute] for chute in ends} == pytest.approx(ends, abs=10)
 
 
 async def test_instances_of_an_old_version_are_outdated(world: World) -> None:
@@ -378,21 +277,3 @@ async def test_versions_of_tee_servers_are_compared_with_what_boots_and_launches
 
 def tee_servers(world: World) -> dict[str, bool]:
     return {row["server_id"]: row["is_tee"] for row in world.raw["servers"]["servers"]}
-
-
-async def test_room_for_instances_follows_from_the_active_ones_and_the_target(world: World) -> None:
-    allowances = world.by("chute_id", "chutes_chute_scale_allowance")
-    targets = world.by("chute_id", "chutes_chute_target_instances")
-    active = {row["chute_id"]: row["active_instance_count"] for row in world.raw["utilization"]}
-    assert allowances.keys() == active.keys()
-    scalable = world.by("chute_id", "chutes_chute_scalable")
-    for chute, allowance in allowances.items():
-        assert scalable[chute] == (allowance > 0)
-        if chute in targets:
-            assert max(0, targets[chute] - active[chute]) == allowance
-    newest = world.page[series("chutes_autoscaler_timestamp_seconds")]
-    assert 0 < world.recorded_at - newest < 3600
-
-
-async def test_there_are_no_cooldowns_any_more(world: World) -> None:
-    assert world.mine("chutes_miner_thrash_cooldowns") == len(world.true["thrash_cooldowns"]) == 0
