@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-newest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-deb test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,14 @@ test-newest: $(DEV) ## Run the integration tests with Prometheus 3 and VictoriaM
 	@PATH="$(CURDIR)/.cache/newest/usr/bin:$$PATH" scripts/test --numprocesses auto --maxprocesses 4 --dist loadfile \
 		-m "newest or not (soak or containers)" tests/newest tests/integration tests/prometheus tests/alertmanager \
 		tests/grafana/test_worlds.py $(ARGS)
+
+test-lowest: $(DEV) ## Run the tests of the package with the lowest dependencies that pyproject.toml admits
+	@scripts/system-packages
+	@scripts/test-versions lowest-direct $(ARGS)
+
+test-highest: $(DEV) ## Run the tests of the package with the newest dependencies
+	@scripts/system-packages
+	@scripts/test-versions highest $(ARGS)
 
 test-readme: $(DEV) ## Run the README's commands in a new Debian with only Python, git and make, as root
 	@scripts/system-packages readme

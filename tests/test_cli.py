@@ -31,7 +31,8 @@ OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
 def environment(**variables: str) -> dict[str, str]:
     """Return this environment without what the exporter reads, and with the given variables."""
-    ours = ("CHUTES_EXPORTER_", "MINER_", "HOTKEY", "VALIDATOR_API")
+    # The workers of pytest-xdist have COLUMNS.
+    ours = ("CHUTES_EXPORTER_", "MINER_", "HOTKEY", "VALIDATOR_API", "COLUMNS")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
 
 

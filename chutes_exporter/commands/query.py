@@ -5,20 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from msgspec import UNSET
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
-from rich.text import Text
 
 from chutes_exporter.api import ApiError, ChutesClient, Hotkey, meaning
 from chutes_exporter.api import endpoints as e
@@ -47,49 +41,46 @@ from chutes_exporter.commands.options import (
     settings_with_warnings,
     source_of,
 )
-from chutes_exporter.commands.terminal import json_text, printable
+from chutes_exporter.commands.terminal import cell_text, json_text, print_table, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from chutes_exporter.config import Settings
 
 Row = dict[str, Any]
-Form = Literal["table", "json", "csv"]
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(\+00:00|Z)")
-_UNLIMITED = 1_000_000
 
-# The most useful columns. JSON and CSV have all fields.
-_TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
-    "chutes": (
-        "chute_id",
-        "version",
-        "name",
-        "effective_compute_multiplier",
-        "bounty_age_seconds",
-        "max_instances",
-        "tee",
-        "disabled",
-    ),
-    "images": ("image_id", "name", "tag", "status", "created_at"),
-    "nodes": ("uuid", "gpu_identifier", "server_id", "device_index", "verified_at", "verification_error"),
-    "servers": ("server_id", "name", "ip", "is_tee", "maintenance_pending", "gpus"),
-    "instances": ("instance_id", "chute_id", "state", "created_at", "activated_at", "secured_at", "purged_at"),
-    "jobs": ("job_id", "chute_id", "method", "state", "miner_hotkey", "created_at", "compute_multiplier"),
-    "metrics": ("chute_id", "utilization", "instance_count", "total_invocations", "rate_limit_count"),
-    "utilization": (
-        "chute_id",
-        "name",
-        "scale_allowance",
-        "target_instances",
-        "active_instance_count",
-        "starting_instances",
-        "utilization_1h",
-        "rate_limit_ratio_1h",
-    ),
-    "metagraph": ("node_id", "hotkey", "incentive_ratio", "alpha_stake", "registered_at", "blacklist_reason"),
+_COLUMNS = {
+    "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances bounty_age_seconds version",
+    "images": "image_id name tag status created_at",
+    "nodes": "uuid gpu_identifier server_name device_index verified_at verification_error server_id",
+    "servers": "server_id name is_tee version maintenance_pending gpus ip",
+    "instances": "instance_id chute_name state created_at activated_at secured_at purged_at chute_id",
+    "jobs": "job_id chute_name method state created_at compute_multiplier miner_hotkey chute_id",
+    "metrics": "chute_id chute_name utilization instance_count total_invocations rate_limit_count",
+    "utilization": "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h target_instances "
+    "active_instance_count starting_instances",
+    "metagraph": "hotkey node_id incentive_ratio alpha_stake registered_at blacklist_reason",
+    "bounties": "chute_id chute_name boost expires_at created_at",
+    "active_instances": "instance_id chute_name compute_multiplier activated_at chute_id miner_hotkey",
+    "inventory": "gpu_id chute_name active last_verified_at chute_id",
+    **dict.fromkeys(("held_gpus", "miner_gpus"), "instance_id gpu chute_name activated_at server_id chute_id hotkey"),
+    "rolling_updates": "chute_id chute_name started_at new_version old_version",
 }
+"""The most useful columns of tables, the most important first. JSON and CSV have all fields."""
+_CUT = ("name", "chute_name", "server_name", "status", "verification_error", "blacklist_reason")
+"""Columns with texts that are shortened if the table is too wide. Ids are not, so that they can be copied."""
 
+_NAMES: dict[str, tuple[e.Endpoint[Any], str, str, str]] = {
+    "nodes": (e.SERVERS, "server_id", "name", "server_name"),
+    # The public list has no names of private chutes.
+    "instances": (e.INVENTORY, "chute_id", "chute_name", "chute_name"),
+    **dict.fromkeys(
+        ("active_instances", "bounties", "held_gpus", "jobs", "metrics", "miner_gpus", "rolling_updates", "stats"),
+        (e.UTILIZATION, "chute_id", "name", "chute_name"),
+    ),
+}
+"""Where the names for ids are: the endpoint, the columns of the id and the name there, and the column that is added."""
 
 _HOTKEY_COLUMNS = {
     "scores": "hotkey",
@@ -109,23 +100,6 @@ _MISSING = {
 """An explanation for a miner that such an endpoint does not have. Each of these endpoints has one."""
 
 
-@dataclass(frozen=True)
-class QueryOptions:
-    """The options of a query.
-
-    Attributes:
-        hotkeys: The miners of --hotkey. If empty, the watched miners are selected.
-        per_chute: Whether to request stats for each chute.
-        chute_id: The chute.
-        chute_version: The chute's version.
-    """
-
-    hotkeys: tuple[str, ...] = ()
-    per_chute: bool = False
-    chute_id: str = ""
-    chute_version: str = ""
-
-
 _ENDPOINTS = [endpoint.name for endpoint in e.ENDPOINTS if endpoint.method == "GET"]
 
 
@@ -133,61 +107,119 @@ _ENDPOINTS = [endpoint.name for endpoint in e.ENDPOINTS if endpoint.method == "G
     cls=Command,
     help=f"""Print the answer of one endpoint as a table, JSON or CSV.
 
-    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has the most useful columns. --json and --csv have all
-    fields that the exporter reads.
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has the most useful columns that fit the terminal. --json and
+    --csv have all fields that the exporter reads.
     """,
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
 @hotkey_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
 @api_options
 @click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
-@click.option("--chute-id", metavar="ID", help="Id of the chute. Works only with chute, which needs it.")
-@click.option("--chute-version", metavar="VERSION", help="Version of the chute. Likewise; query chutes shows both.")
+@click.option("--chute-id", default="", metavar="ID", help="Id of the chute. Works only with chute, which needs it.")
+@click.option("--chute-version", default="", metavar="VERSION", help="Its version. Likewise; query chutes has both.")
+@click.option("--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order.")
+@click.option("--sort", default="", metavar="NAME", help="Sort by a column. -NAME sorts from high to low.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="Print only the rows with this text in a column (repeatable). * stands for any characters.",
+)
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
     """Request an endpoint and print its answer."""
     if flags["as_json"] and flags["as_csv"]:
         raise click.UsageError("--json and --csv exclude each other: use only one")
-    form = "json" if flags["as_json"] else "csv" if flags["as_csv"] else "table"
     # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
     chosen = flags["hotkeys"] if source_of("hotkeys") == "--hotkey" else ()
-    hotkeys = tuple(hotkey.strip() for hotkey in chosen)
-    query_options = QueryOptions(hotkeys, flags["per_chute"], flags["chute_id"] or "", flags["chute_version"] or "")
-    run(run_query, settings_with_warnings(flags), endpoint, query_options, form)
+    settings = settings_with_warnings(flags)
+    run(_query, settings, endpoint, {hotkey.strip() for hotkey in chosen} or set(settings.watched), flags)
 
 
-async def run_query(settings: Settings, name: str, options: QueryOptions, form: Form) -> None:
+async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer.
 
-    Args:
-        settings: The API and the keys.
-        name: The endpoint's name.
-        options: The options of the query.
-        form: The output format.
-
     Raises:
-        ClickException: An option is missing, or the API does not answer. The message says what to do.
+        ClickException: A flag is missing or wrong, or the API does not answer. The message says what to do.
     """
     endpoint = next(one for one in e.ENDPOINTS if one.name == name)
-    hotkeys = set(options.hotkeys or settings.watched)
-    key, params, path = _request_arguments(endpoint, settings, options, hotkeys)
+    key, params, path = _request_arguments(endpoint, settings, hotkeys, flags)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         try:
-            with _progress(name) as progress:
-                answer = await client.fetch(endpoint, key=key, params=params, path=path, progress=progress)
+            answer = await client.fetch(
+                endpoint, key=key, params=params, path=path, progress=_progress if sys.stderr.isatty() else None
+            )
         except ApiError as error:
             raise click.ClickException(f"{name}: {printable(str(error))}\n→ {error.advice}") from None
+        rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
+        if name in _NAMES:
+            await _add_names(client, name, key, rows)
     if answer.rejected:
         reason = printable(answer.first_error)
         click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
-    rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
-    if form == "json":
-        _show(json_text(rows))
-    elif form == "csv":
-        _show(_csv(rows))
+    known = _columns(rows)
+    columns = [column.strip() for column in flags["columns"].split(",") if column]
+    rows = _sorted(_where(rows, flags["where"], known), flags["sort"], known)
+    _require(known, *columns)
+    if flags["as_json"]:
+        _show(json_text([{column: row.get(column) for column in columns} for row in rows] if columns else rows))
+    elif flags["as_csv"]:
+        _show(_csv(rows, columns or known))
     else:
-        _print_table(name, rows)
+        _print_table(name, rows, columns)
+
+
+def _progress(size: int) -> None:
+    """Show the bytes of a long answer until the next line overwrites them."""
+    click.echo(f"\r{size / 1e6:.1f} MB\r", nl=False, err=True)
+
+
+async def _add_names(client: ChutesClient, name: str, key: Hotkey | None, rows: list[Row]) -> None:
+    """Add the names of chutes or servers to rows with their ids, if the API has them."""
+    source, id_column, name_column, added = _NAMES[name]
+    if all(row.get(id_column) is None for row in rows):
+        return
+    try:
+        answer = await client.fetch(source, key=key if source.signed else None)
+    except ApiError as error:
+        click.echo(f"{added} is unknown: {source.name}: {printable(str(error))}", err=True)
+        return
+    names = {getattr(one, id_column): getattr(one, name_column) for one in answer.value}
+    for row in rows:
+        row[added] = names.get(row[id_column])
+
+
+def _require(known: list[str], *columns: str) -> None:
+    """Refuse columns that the rows do not have. Without rows, every column is accepted."""
+    for column in columns:
+        if known and column not in known:
+            raise click.UsageError(f"there is no column {column!r}: the columns are {', '.join(known)}")
+
+
+def _where(rows: list[Row], conditions: Iterable[str], known: list[str]) -> list[Row]:
+    """Return the rows that meet all conditions."""
+    for condition in conditions:
+        column, equals, pattern = condition.partition("=")
+        if not equals:
+            raise click.UsageError(f"--where {condition!r} is invalid: write NAME=TEXT, for example state=active")
+        _require(known, column)
+        rows = [row for row in rows if fnmatchcase(cell_text(row.get(column)), pattern)]
+    return rows
+
+
+def _sorted(rows: list[Row], order: str, known: list[str]) -> list[Row]:
+    """Return the rows sorted by a column: numbers, then texts, then rows without a value."""
+    column = order.removeprefix("-")
+    if not column:
+        return rows
+    _require(known, column)
+    filled = [row for row in rows if row.get(column) is not None]
+    filled.sort(
+        key=lambda row: (0, row[column]) if isinstance(row[column], int | float) else (1, cell_text(row[column])),
+        reverse=order != column,
+    )
+    return filled + [row for row in rows if row.get(column) is None]
 
 
 def first_key(settings: Settings) -> Hotkey:
@@ -225,28 +257,28 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str
 
 
 def _request_arguments(
-    endpoint: e.Endpoint[Any], settings: Settings, options: QueryOptions, hotkeys: set[str]
+    endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str], flags: Mapping[str, Any]
 ) -> tuple[Hotkey | None, dict[str, str], dict[str, str]]:
     """Return the key, the query parameters and the path of a request."""
     key = _signing_key(endpoint, settings, hotkeys) if endpoint.signed else None
-    if options.per_chute and endpoint is not e.STATS:
+    chute = {"chute_id": flags["chute_id"], "version": flags["chute_version"]}
+    if flags["per_chute"] and endpoint is not e.STATS:
         raise click.ClickException("--per-chute works only with stats")
-    if (options.chute_id or options.chute_version) and endpoint is not e.CHUTE:
+    if any(chute.values()) and endpoint is not e.CHUTE:
         raise click.ClickException("--chute-id and --chute-version work only with chute")
-    only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
-    params: dict[str, str] = {}
-    path: dict[str, str] = {}
-    if endpoint.scope == "miner":
-        if only is None:
-            raise click.ClickException(f"{endpoint.name} needs exactly one miner: use one --hotkey")
-        (path if endpoint is e.UNIQUE_CHUTE_HISTORY else params)["hotkey"] = only
-    elif endpoint is e.CHUTE:
-        if not (options.chute_id and options.chute_version):
+    if endpoint is e.CHUTE:
+        if not all(chute.values()):
             raise click.ClickException("chute needs --chute-id and --chute-version: query chutes shows both")
-        path = {"chute_id": options.chute_id, "version": options.chute_version}
-    elif endpoint is e.STATS:
-        params = e.stats_params(only, per_chute=options.per_chute)
-    return key, params, path
+        return key, {}, chute
+    only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
+    if endpoint is e.STATS:
+        return key, e.stats_params(only, per_chute=flags["per_chute"]), {}
+    if endpoint.scope != "miner":
+        return key, {}, {}
+    if only is None:
+        raise click.ClickException(f"{endpoint.name} needs exactly one miner: use one --hotkey")
+    hotkey = {"hotkey": only}
+    return (key, {}, hotkey) if endpoint is e.UNIQUE_CHUTE_HISTORY else (key, hotkey, {})
 
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> list[Row]:
@@ -267,20 +299,6 @@ def _show(text: str) -> None:
     # Not splitlines(): text of the API may have the other characters that it splits at.
     for line in text.removesuffix("\n").split("\n") if text else ():
         click.echo(printable(line) if sys.stdout.isatty() else line)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int], None] | None]:
-    """Show the progress of a stream if standard error is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(
-        SpinnerColumn(), TextColumn(name), DownloadColumn(binary_units=True), console=console, transient=True
-    ) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda size: progress.update(task, completed=size)
 
 
 def rows_of(value: Any) -> Iterator[Row]:
@@ -398,30 +416,12 @@ def _columns(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case float():
-            return f"{value:.10g}"
-        case bool():
-            return "yes" if value else "no"
-        case list() | dict():
-            return json.dumps(value, ensure_ascii=False)
-        case str() if time := _TIME.fullmatch(value):
-            # Nobody reads the microseconds of a table.
-            return f"{time[1]}Z"
-        case _:
-            return str(value)
-
-
-def _csv(rows: list[Row]) -> str:
+def _csv(rows: list[Row], columns: list[str]) -> str:
     """Return rows as CSV. Only rows say which columns there are, so that without rows there is no header."""
     if not rows:
         return ""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = _columns(rows)
     writer.writerow(columns)
     for row in rows:
         cells = (row.get(name) for name in columns)
@@ -429,41 +429,16 @@ def _csv(rows: list[Row]) -> str:
     return text.getvalue()
 
 
-def _print_table(name: str, rows: list[Row]) -> None:
-    # A record has one line on a terminal, too: an id that is folded cannot be copied.
-    console = Console(highlight=False, width=_UNLIMITED)
-    with console.capture() as capture:
-        if rows:
-            # A chute has too many fields for one line.
-            console.print(_vertical(rows[0]) if name == e.CHUTE.name else _table(name, rows))
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip())
-    click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}", err=True)
-
-
-def _vertical(row: Row) -> Table:
-    """Lay out a record with one line for each field."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for column, value in row.items():
-        table.add_row(Text(column, style="bold"), Text(printable(_cell(value))))
-    return table
-
-
-def _table(name: str, rows: list[Row]) -> Table:
-    """Lay out records with one line for each record."""
+def _print_table(name: str, rows: list[Row], chosen: list[str]) -> None:
+    """Print the chosen columns, or those that matter and fit."""
     known = _columns(rows)
-    usual = _TABLE_COLUMNS.get(name) or [column for column in known if not _always_empty(column, rows)]
-    columns = [column for column in usual if column in known]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        numbers = any(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", no_wrap=True)
-    for row in rows:
-        # Show only the number of a server's GPUs.
-        cells = (len(row[c]) if c == "gpus" and isinstance(row[c], list) else row.get(c) for c in columns)
-        table.add_row(*(Text(printable(_cell(value))) for value in cells))
-    return table
-
-
-def _always_empty(column: str, rows: list[Row]) -> bool:
-    return all(row.get(column) is None for row in rows)
+    filled = [column for column in known if any(row.get(column) is not None for row in rows)]
+    columns = chosen or [c for c in _COLUMNS[name].split() if c in known] if name in _COLUMNS else filled
+    # Show only the number of a server's GPUs.
+    cells = [{c: len(row[c]) if c == "gpus" and row.get(c) else row.get(c) for c in columns} for row in rows]
+    if name == e.CHUTE.name:
+        # A chute has too many fields for one line.
+        cells = [{"field": column, "value": value} for row in cells for column, value in row.items()]
+    left_out = print_table(cells, cut=_CUT, fit=not chosen and name != e.CHUTE.name)
+    hint = f". Columns that do not fit: {', '.join(left_out)}. --columns chooses others." if left_out else ""
+    click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}{hint}", err=True)

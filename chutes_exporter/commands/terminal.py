@@ -1,19 +1,28 @@
-"""Text for a terminal."""
+"""Text and tables for a terminal."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shlex
 import shutil
+import statistics
 import sys
 import textwrap
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-_WIDTH = 80
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+_UNLIMITED = 1_000_000
+_MAX_DECIMALS = 6
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(\.\d+)?(\+00:00|Z)")
 
 
 def printable(text: str) -> str:
@@ -22,10 +31,78 @@ def printable(text: str) -> str:
 
 
 def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
-    """Print text that may come from the API, folded to the width of a terminal."""
-    lines = textwrap.wrap(printable(text), _WIDTH, initial_indent=start, subsequent_indent=indent, drop_whitespace=True)
-    for line in lines:
+    """Print text that may come from the API, folded to the width of the terminal, or to 80 columns."""
+    width = shutil.get_terminal_size().columns
+    for line in textwrap.wrap(printable(text), width, initial_indent=start, subsequent_indent=indent):
         click.echo(click.style(line, **style))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], *, cut: Collection[str] = (), fit: bool = True) -> list[str]:
+    """Print a table as wide as the terminal, or as ``COLUMNS``. Without both, its width is unlimited.
+
+    Columns with numbers are aligned to the right, with one number of decimals each.
+
+    Args:
+        rows: The values by heading, the most important heading first.
+        cut: Headings of the columns whose texts may be shortened.
+        fit: Whether to shorten these texts and to leave out the last columns if the table is too wide.
+
+    Returns:
+        The headings of the columns that are left out.
+    """
+    width = shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED
+    shown = list(dict.fromkeys(head for row in rows for head in row))
+    cells = {head: _cells([row.get(head) for row in rows]) for head in shown}
+    # A heading may be folded after each word.
+    heads = {head: head.replace("_", "_ ") if width < _UNLIMITED else head for head in shown}
+    full = {head: max(map(len, (*heads[head].split(), *cells[head]))) for head in shown}
+    widths = {head: min(full[head], max(len(head), width // 7)) if head in cut else full[head] for head in shown}
+    left_out: list[str] = []
+    while (spare := width + 2 - sum(widths[head] + 2 for head in shown)) < 0 and len(shown) > 1:
+        left_out.insert(0, shown.pop())
+    for head in (head for head in shown if head in cut):
+        more = min(full[head] - widths[head], max(0, spare))
+        widths[head] += more
+        spare -= more
+    folded = [[line.replace("_ ", "_") for line in textwrap.wrap(heads[head], widths[head])] for head in shown]
+    headings = [*zip_longest(*map(reversed, folded), fillvalue="")][::-1]
+    numbers = {head for head in shown if any(type(row.get(head)) in (int, float) for row in rows)}
+    for index, line in enumerate((*headings, *zip(*(cells[head] for head in shown), strict=True))):
+        texts = [
+            f"{_shortened(text, widths[head]):{'>' if head in numbers else '<'}{widths[head]}}"
+            for head, text in zip(shown, line, strict=True)
+        ]
+        click.echo(click.style("  ".join(texts).rstrip(), bold=index < len(headings)))
+    return left_out
+
+
+def cell_text(value: Any) -> str:
+    """Return a value as a table shows it."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.10g}"
+        case list() | dict():
+            return printable(json.dumps(value, ensure_ascii=False))
+        case str() if time := _TIME.fullmatch(value):
+            return f"{time[1]}Z"
+        case _:
+            return printable(str(value))
+
+
+def _cells(values: Sequence[Any]) -> list[str]:
+    """Return the texts of a column. A typical number that is not whole has three significant digits."""
+    decimals = [abs(value) for value in values if isinstance(value, float) and not value.is_integer()]
+    digits = min(max(2 - math.floor(math.log10(statistics.median(decimals))), 0), _MAX_DECIMALS) if decimals else 0
+    return [f"{value:.{digits}f}" if isinstance(value, float) else cell_text(value) for value in values]
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return a text without its middle if it is too long. Names often differ at the end."""
+    return text if len(text) <= width else f"{text[: width // 2]}…{text[width // 2 + 1 - width :]}"
 
 
 def json_text(value: Any) -> str:

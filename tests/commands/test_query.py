@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,14 +128,69 @@ async def test_the_open_market_is_printed_in_plain_numbers(simulator: Simulator)
     assert json.loads(text) == [{"window_open": False, "current_slots": 0}]
 
 
-async def test_a_narrow_terminal_folds_no_id_and_times_have_seconds(simulator: Simulator) -> None:
+async def test_a_table_fits_the_terminal_with_whole_ids_and_short_times(simulator: Simulator) -> None:
     _, text, _ = await run(simulator, "query", "instances", "--json")
-    _, table, _ = await run(simulator, "query", "instances", variables={**MINE, "COLUMNS": "80"})
-    for row, line in zip(json.loads(text), table.splitlines()[1:], strict=True):
+    _, table, errors = await run(simulator, "query", "instances", variables={**MINE, "COLUMNS": "80"})
+    rows, lines = json.loads(text), table.splitlines()
+    assert max(map(len, lines)) <= 80
+    for row, line in zip(rows, lines[-len(rows) :], strict=True):
         created = datetime.fromisoformat(row["created_at"])
-        words = line.split()
-        assert words[:2] == [row["instance_id"], row["chute_id"]]
-        assert f"{created:%Y-%m-%dT%H:%M:%SZ}" in words
+        assert line.split()[0] == row["instance_id"]
+        assert line.split()[-2:] == [row["state"], f"{created:%Y-%m-%dT%H:%MZ}"]
+    assert "Columns that do not fit: activated_at, secured_at, purged_at, chute_id. --columns chooses others." in errors
+
+
+async def test_names_stand_beside_the_ids(simulator: Simulator) -> None:
+    _, text, _ = await run(simulator, "query", "instances", "--json")
+    names = {chute.chute_id: chute.name for chute in simulator.world.chutes}
+    assert all(row["chute_name"] == names[row["chute_id"]] for row in json.loads(text))
+    _, text, _ = await run(simulator, "query", "nodes", "--json")
+    servers = {server.server_id: server.name for server in simulator.world.miners[0].servers}
+    assert all(row["server_name"] == servers[row["server_id"]] for row in json.loads(text))
+    # No row has a chute.
+    _, text, _ = await run(simulator, "query", "stats", "--json")
+    assert "chute_name" not in json.loads(text)[0]
+    simulator.faults["servers"] = Fault(status=503)
+    status, text, errors = await run(simulator, "query", "nodes", "--json")
+    assert (status, "server_name" in json.loads(text)[0]) == (0, False)
+    assert "server_name is unknown: servers: 503" in errors
+
+
+async def test_rows_and_columns_can_be_chosen_and_sorted(simulator: Simulator) -> None:
+    async def query(*arguments: str) -> list[dict[str, Any]]:
+        _, text, _ = await run(simulator, "query", *arguments, "--json", variables={})
+        rows: list[dict[str, Any]] = json.loads(text)
+        return rows
+
+    rows = await query("utilization", "--sort", "-utilization_1h", "--columns", "name, utilization_1h")
+    loads = [row["utilization_1h"] for row in rows]
+    assert loads == sorted(loads, reverse=True)
+    assert {*rows[0]} == {"name", "utilization_1h"}
+    names = [row["name"] for row in await query("utilization", "--sort", "name", "--where", "name=[!r-z]*")]
+    assert names == sorted(name for name in (row["name"] for row in rows) if not "r" <= name < "{")
+    # A condition is about the text of the table.
+    chosen = await query("utilization", "--where", "scale_allowance=0", "--where", "name=[[]private*")
+    assert {row["scale_allowance"] for row in chosen} == {0}
+    reasons = [row["blacklist_reason"] for row in await query("metagraph", "--sort", "-blacklist_reason")]
+    known = [reason for reason in reasons if reason is not None]
+    assert reasons == sorted(known, reverse=True) + [None] * reasons.count(None)
+    _, table, _ = await run(simulator, "query", "nodes", "--columns", "uuid,server_id,gpu_identifier,name,verified_at")
+    assert max(map(len, table.splitlines())) > 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--columns", "hotkey,x"), "there is no column 'x': the columns are rank, hotkey, share"),
+        (("--sort", "-x"), "there is no column 'x'"),
+        (("--where", "x=1"), "there is no column 'x'"),
+        (("--where", "rank"), "--where 'rank' is invalid: write NAME=TEXT"),
+    ],
+)
+async def test_an_unknown_column_is_refused(simulator: Simulator, arguments: tuple[str, ...], words: str) -> None:
+    status, output, errors = await run(simulator, "query", "scores", *arguments, variables={})
+    assert (status, output) == (2, "")
+    assert words in errors
 
 
 async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
@@ -279,5 +335,5 @@ async def test_on_a_terminal_a_long_stream_shows_its_progress(simulator: Simulat
     )
     output, _ = await process.communicate()
     assert process.returncode == 0
-    assert b"/? kB" in output or b"/? bytes" in output or b"/? KiB" in output
+    assert b"\r0.1 MB" in output
     assert output.count(b"\n") > 30

@@ -38,7 +38,7 @@ EVERYTHING: Object = {
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": "{{ .Release.Name }}-web", "namespace": "{{ .Release.Namespace }}"},
+            "metadata": {"name": "{{ .Release.Name }}-web", "namespace": "chutes"},
         }
     ],
     "extraVolumeMounts": [{"name": "web", "mountPath": "/etc/chutes-exporter", "readOnly": True}],
@@ -54,6 +54,7 @@ EVERYTHING: Object = {
     "networkPolicy": {"namespaces": ["monitoring", "observability"], "egressPorts": [443, 8443]},
     "probes": {"protocol": "HTTPS"},
     "resources": {"limits": {"memory": "1Gi"}},
+    "namespaceOverride": "chutes",
     "replicas": 2,
     "scrape": "serviceMonitor",
     "serviceMonitor": {"labels": {"release": "mine"}, "endpoint": {"scheme": "https"}},
@@ -75,7 +76,7 @@ def built(setup: str) -> tuple[Object, ...]:
     if setup == "manifest":
         return tuple(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
     release = "chutes-exporter-subnet" if setup == "subnet" else "chutes-exporter"
-    texts = render(SETUPS[setup], release=release)
+    texts = render(SETUPS[setup], release=release, namespace="other" if setup == "everything" else "chutes")
     return tuple(found for name, text in texts.items() if name.endswith(".yaml") for found in yaml.safe_load_all(text))
 
 

@@ -8,6 +8,11 @@
 {{- end }}
 {{- end }}
 
+{{/* As a dependency of another chart, the exporter may need the namespace of the Secret with the key. */}}
+{{- define "chutes-exporter.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace }}
+{{- end }}
+
 {{/* Selectors cannot change after the installation, so they contain only these. */}}
 {{- define "chutes-exporter.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name | quote }}
