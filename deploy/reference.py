@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from chutes_exporter.api import exchanges
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.instances import BACKFILLED
-from chutes_exporter.page import money, observed, telemetry
+from chutes_exporter.page import money, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 METRICS = (
     *(metric for collector in COLLECTORS for metric in collector.metrics),
-    *observed.METRICS,
     *money.METRICS,
     *telemetry.METRICS,
     *exchanges.METRICS,
@@ -46,12 +45,6 @@ def reference() -> str:
     """Return the reference as Markdown."""
     parts = [_INTRODUCTION, _overview()]
     parts.extend(_section(collector) for collector in COLLECTORS)
-    parts.append(
-        "## Observed events\n\nThe exporter compares each good answer with the previous one and counts the "
-        "differences. This needs the collectors `instances` and `nodes`. A restart resets the counters to zero. With "
-        "`--openmetrics.created`, OpenMetrics pages show the time of the reset. "
-        f"Cost: {len(observed.METRICS)} for each hotkey with a key.\n\n" + _table(observed.METRICS)
-    )
     parts.append(
         "## Costs and prices\n\nThe values of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`. Without "
         "the flag, its metric is absent. [Costs and estimated earnings](money.md) lists the rules that use them. "

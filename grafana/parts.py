@@ -86,9 +86,17 @@ def recorded(name: str, **where: str) -> str:
     return select(name, MINERS, **where)
 
 
-def events_per_hour(counter: str) -> str:
-    """Count events of the chosen miners in the hour before each point. The exporter that saw most of them counts."""
-    return f"sum(max by (hotkey) (increase({select(counter, EXPORTERS, MINERS)}[1h])))"
+_SEEN_WITHIN_AN_HOUR: Final = (
+    "max by (hotkey, instance_id) (last_over_time("
+    f"{select('chutes_instance_created_timestamp_seconds', EXPORTERS, MINERS)}[1h]))"
+)
+STARTED_PER_HOUR: Final = f"sum(time() - {_SEEN_WITHIN_AN_HOUR} < bool 3600)"
+"""Instances of the chosen miners that were created in the hour before each point."""
+ENDED_PER_HOUR: Final = (
+    f"sum(count by (hotkey) ({_SEEN_WITHIN_AN_HOUR}) - on (hotkey) "
+    f"sum by (hotkey) ({of_miners('chutes_fleet_instances', 'state')}))"
+)
+"""Instances that were listed in the hour before each point, and are not listed any more."""
 
 
 def short(expression: str) -> str:

@@ -29,6 +29,6 @@ ALARMED: Final = SICK | {World.DOWN}
 FADING: Final = ALL
 """For rates, which look back and still have data some minutes after an exporter went down."""
 FADING_BUSY: Final = BUSY | {World.DOWN}
-FADING_KEYED: Final = KEYED | {World.DOWN}
+FADING_STOCKED: Final = STOCKED | {World.DOWN}
 NEEDS_A_DAY: Final[frozenset[World]] = frozenset()
 """Where rules have recorded for a day, as in the pictures. In the tests they have just been loaded."""

@@ -463,14 +463,6 @@ def expect_maintenance(want: Expected, raw: dict[str, Any]) -> None:
         want.mine("chutes_server_in_maintenance", row["in_maintenance"], server_id=row["server_id"])
 
 
-def expect_observed(want: Expected, raw: dict[str, Any]) -> None:
-    # The first answer is where counting starts.
-    assert "instances" in raw
-    for event in ("instances_started", "instances_stopped"):
-        want.mine(f"chutes_observed_{event}_total", 0)
-    want.mine("chutes_observed_gpu_verification_failures_total", 0)
-
-
 EXPECTATIONS = {
     expect_metagraph: ("metagraph",),
     expect_scores: ("scores",),
@@ -494,7 +486,6 @@ EXPECTATIONS = {
     expect_bounties: ("bounties",),
     expect_rolling_updates: ("rolling_updates", "instances"),
     expect_maintenance: ("maintenance",),
-    expect_observed: ("instances", "nodes"),
 }
 """The expected value if all required answers are known."""
 

@@ -15,7 +15,7 @@ from chutes_exporter.collectors.samples import Samples
 from chutes_exporter.feeds.cache import FeedCache, steady
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import METAGRAPH
-from chutes_exporter.page import exposition, money, observed, rendering, telemetry
+from chutes_exporter.page import exposition, money, rendering, telemetry
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
 
@@ -111,7 +111,6 @@ class Exporter:
         )
         self._requests = Requests(self.client)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
-        self._observations = observed.Observations()
         self._rendering = asyncio.Lock()
         self._adopt(settings)
 
@@ -120,11 +119,9 @@ class Exporter:
 
         The data of miners that are no longer watched is dropped.
         """
-        before, feeds = self.settings.keys, set(self._main.feeds)
+        feeds = set(self._main.feeds)
         self._adopt(settings)
         self.feeds.forget(feeds - set(self._main.feeds))
-        for hotkey in {key.address for key in before} - {key.address for key in settings.keys}:
-            self._observations.forget(hotkey)
 
     def _adopt(self, settings: Settings) -> None:
         self.settings = settings
@@ -254,9 +251,6 @@ class Exporter:
         own = Samples()
         telemetry.report_exporter(self.settings, self.client, own)
         money.report(self.settings, own)
-        for key in self.settings.keys:
-            self._observations.compare(key.address, self.feeds, self.client.clock_offset or 0.0)
-        self._observations.collect(own)
         # A feed that only a probe reads is reported on the probe's page.
         watched = {"", *self.settings.watched}
         states = [

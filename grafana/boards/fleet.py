@@ -25,7 +25,7 @@ from grafana.parts import (
     top_ten_at_end,
 )
 from grafana.states import FLAG, GPU, ORANGE, PENDING, RED
-from grafana.worlds import FADING_KEYED, KEYED, SICK, STOCKED
+from grafana.worlds import KEYED, SICK, STOCKED
 
 ON_SERVERS: Final = {"server": "~$server"}
 SERVER: Final = ("hotkey", "server_id", "server")
@@ -307,23 +307,12 @@ FLEET.fold(
         empty="No GPU is idle or unverified, if the numbers above are known",
     ),
     graph(
-        "Failed verifications per hour",
-        "How often a verification error appeared on a GPU that had none. Many at once point at one server.",
-        [
-            Query(
-                "sum(max by (hotkey) (increase("
-                + select("chutes_observed_gpu_verification_failures_total", EXPORTERS, 'hotkey=~"$hotkey"')
-                + "[1h])))",
-                "failed verifications",
-                FADING_KEYED,
-                step="1h",
-            )
-        ],
+        "GPUs with a verification error",
+        "GPUs whose last verification failed. Many at once point at one server.",
+        [Query(f"count({ERRORS})", "with an error", SICK)],
         unit="none",
         decimals=0,
-        bars=True,
-        calcs=("sum", "max"),
-        empty="Nothing observed. It needs the miner's key, and two scrapes.",
+        empty="No GPU has a verification error",
     ),
     graph(
         "Servers",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
+    ENDED_PER_HOUR,
     EXPORTERS,
     MINER_COLUMNS,
+    STARTED_PER_HOUR,
     Board,
     Column,
     Query,
     board_link,
-    events_per_hour,
     graph,
     of_exporters,
     of_miners,
@@ -23,7 +24,7 @@ from grafana.parts import (
     table_panel,
 )
 from grafana.states import FLAG, INSTANCE, ORANGE, RED
-from grafana.worlds import BUSY, FADING_KEYED, KEYED, STOCKED
+from grafana.worlds import BUSY, FADING_STOCKED, KEYED, STOCKED
 
 NONE: Final = "No instances known. They need the miner's key and the rules; the Exporter board shows what is missing."
 STATES: Final = of_miners("chutes_fleet_instances", "state")
@@ -176,17 +177,17 @@ INSTANCES.show(
     ),
     graph(
         "Starts and ends per hour",
-        "Instances that started and ended while the exporter watched. A public instance that ends within its first "
+        "Instances that started and ended in each hour. A public instance that ends within its first "
         "hour loses everything that it has scored.",
         [
-            Query(events_per_hour("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
-            Query(events_per_hour("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
+            Query(STARTED_PER_HOUR, "started", FADING_STOCKED, step="1h"),
+            Query(ENDED_PER_HOUR, "ended", STOCKED, step="1h"),
         ],
         unit="none",
         decimals=0,
         bars=True,
         calcs=("sum", "max"),
-        empty="Nothing observed. It needs the miner's key, and two scrapes.",
+        empty="No instances in the past hour. They need the miner's key.",
     ),
 )
 

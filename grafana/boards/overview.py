@@ -10,15 +10,16 @@ import yaml
 
 from grafana.parts import (
     ALERTS,
+    ENDED_PER_HOUR,
     EXPORTERS,
     MINER_COLUMNS,
     MINERS,
+    STARTED_PER_HOUR,
     Board,
     Column,
     PercentChange,
     Query,
     board_link,
-    events_per_hour,
     graph,
     of_exporters,
     of_miners,
@@ -32,7 +33,7 @@ from grafana.parts import (
     with_chute_name,
 )
 from grafana.states import GPU, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, State
-from grafana.worlds import ALARMED, ALL, BUSY, FADING_KEYED, NEEDS_A_DAY, SICK, STOCKED, World
+from grafana.worlds import ALARMED, ALL, BUSY, FADING_STOCKED, NEEDS_A_DAY, SICK, STOCKED, World
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_LABELS: Final = "alertname, severity, hotkey, server, gpu, feed"
@@ -259,21 +260,15 @@ OVERVIEW.show(
     ),
     graph(
         "Changes per hour",
-        "Events while the exporter watched: instances that started and ended, GPUs that became verified, and failed "
-        "verifications. Many starts and ends mean that instances do not stay up.",
+        "Events in each hour: instances that started and ended, and GPUs that became verified. Many of the first two "
+        "mean that instances do not stay up.",
         [
-            Query(events_per_hour("chutes_observed_instances_started_total"), "started", FADING_KEYED, step="1h"),
-            Query(events_per_hour("chutes_observed_instances_stopped_total"), "ended", FADING_KEYED, step="1h"),
+            Query(STARTED_PER_HOUR, "started", FADING_STOCKED, step="1h"),
+            Query(ENDED_PER_HOUR, "ended", STOCKED, step="1h"),
             Query(
                 f"sum(clamp_min({VERIFIED} - on (hotkey, gpu_id) {VERIFIED_BEFORE}, 0))",
                 "verified",
                 STOCKED,
-                step="1h",
-            ),
-            Query(
-                events_per_hour("chutes_observed_gpu_verification_failures_total"),
-                "failed verification",
-                FADING_KEYED,
                 step="1h",
             ),
         ],

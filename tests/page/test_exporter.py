@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Credentials, Settings, make_settings
 from chutes_exporter.feeds import table
-from chutes_exporter.page import observed
 from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
@@ -474,8 +473,6 @@ async def test_an_unreadable_record_makes_counts_ranks_and_zeros_absent(simulato
         "chutes_jobs_tried",
         "chutes_images",
         "chutes_miner_thrash_cooldowns",
-        "chutes_observed_instances_started_total",
-        "chutes_observed_gpu_verification_failures_total",
     }
     assert concluded & names(page) == set()
     assert series("chutes_gpu_in_use", hotkey=HOTKEY, gpu_id="g1") not in page
@@ -511,7 +508,7 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         whole = await page_of(exporter)
     size = whole[series("chutes_scrape_series")]
-    assert size == len(data_of(whole)) - len(observed.METRICS)
+    assert size == len(data_of(whole))
     with structlog.testing.capture_logs() as logs:
         async with Exporter(watching(simulator.url, max_series=int(size) - 1), clock=Clock()) as exporter:
             page = await page_of(exporter)
@@ -545,7 +542,7 @@ def cut_of(page: Page) -> list[str]:
 async def test_a_limit_of_nothing_leaves_the_exporters_own_metrics(simulator: Simulator) -> None:
     async with Exporter(watching(simulator.url, max_series=0), clock=Clock()) as exporter:
         page = await page_of(exporter)
-    assert {name for name, _ in data_of(page)} == {metric.name for metric in observed.METRICS}
+    assert data_of(page) == {}
 
 
 OPTIONAL = ("utilization", "bounties", "rolling_updates", "maintenance")

@@ -51,7 +51,7 @@ async def test_any_miner_of_the_subnet_has_a_page_of_its_own(simulator: Simulato
 async def test_the_exporters_own_metrics_stay_on_its_own_page(simulator: Simulator) -> None:
     async with served_exporter(watching(simulator.url)) as (url, _):
         page = parse_page((await get(f"{url}/probe?target={HOTKEY}")).text)
-        own = ("process_", "python_", "chutes_api_", "chutes_feed_", "chutes_exporter_", "chutes_observed_")
+        own = ("process_", "python_", "chutes_api_", "chutes_feed_", "chutes_exporter_")
         assert not [name for name, _ in page if name.startswith(own)]
         whole = parse_page((await get(f"{url}/metrics")).text)
     # There they tell of what a probe asked, too.
