@@ -28,7 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.collectors.base import Samples
 from chutes_exporter.config import Credentials, make_settings
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.page.exporter import Exporter

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Stability = Literal["stable", "experimental"]
+_UNITS = ("seconds", "bytes", "ratio", "hertz", "usd", "tao")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -13,68 +14,72 @@ class Metric:
     """The declaration of a metric.
 
     Attributes:
-        name: The full name of its samples, with suffixes.
+        name: The full name of its samples. The end ``_info`` means text in labels with the value 1, and ``_total`` a
+            counter.
         help: Its meaning.
         labels: Label names, in the order of the samples' label values.
         source: Its endpoint and field.
-        kind: ``gauge``, ``counter``, ``histogram``, or ``info`` (text in labels, value 1).
         stability: Whether the name, labels and meaning may change before a new major version.
-        changes: How often the service changes it, if that differs from its collector's feeds.
+        histogram: Whether it is a distribution.
     """
 
     name: str
     help: str
-    labels: tuple[str, ...] = ()
-    source: str = ""
-    kind: Literal["gauge", "counter", "info", "histogram"] = "gauge"
+    labels: tuple[str, ...]
+    source: str
     stability: Stability = "stable"
-    changes: str = ""
+    histogram: bool = False
+
+    @property
+    def kind(self) -> Literal["gauge", "counter", "info", "histogram"]:
+        """Its type."""
+        if self.histogram:
+            return "histogram"
+        return "info" if self.name.endswith("_info") else "counter" if self.name.endswith("_total") else "gauge"
 
     @property
     def unit(self) -> str:
         """The base unit that ends the name, or the empty string."""
-        stem = self.name.removesuffix("_total") if self.kind == "counter" else self.name
-        return next(
-            (unit for unit in ("seconds", "bytes", "ratio", "hertz", "usd", "tao") if stem.endswith(f"_{unit}")), ""
-        )
+        stem = self.name.removesuffix("_total")
+        return next((unit for unit in _UNITS if stem.endswith(f"_{unit}")), "")
 
 
 class Metrics(list[Metric]):
-    """The metrics of a module. Each method declares a metric and adds it."""
+    """The metrics of a module.
 
-    def gauge(
+    Args:
+        source: Their endpoint.
+        labels: The labels of those that declare no others.
+    """
+
+    def __init__(self, source: str, labels: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self._source = source
+        self._labels = labels
+
+    def declare(
         self,
         name: str,
         help: str,  # noqa: A002 - the exposition formats call it so
-        labels: tuple[str, ...] = (),
-        source: str = "",
+        field: str = "",
         *,
-        stability: Stability = "stable",
-        changes: str = "",
-    ) -> Metric:
-        """Declare a value that rises and falls."""
-        return self._declare(Metric(name, help, labels, source, "gauge", stability, changes))
-
-    def counter(
-        self,
-        name: str,
-        help: str,  # noqa: A002
-        labels: tuple[str, ...] = (),
+        labels: tuple[str, ...] | None = None,
         source: str = "",
-        *,
         stability: Stability = "stable",
+        histogram: bool = False,
     ) -> Metric:
-        """Declare a value that only rises while the process lives."""
-        return self._declare(Metric(name, help, labels, source, "counter", stability))
+        """Declare a metric and add it.
 
-    def histogram(self, name: str, help: str, labels: tuple[str, ...] = (), source: str = "") -> Metric:  # noqa: A002
-        """Declare a distribution."""
-        return self._declare(Metric(name, help, labels, source, "histogram"))
-
-    def info(self, name: str, help: str, labels: tuple[str, ...], source: str, *, changes: str = "") -> Metric:  # noqa: A002
-        """Declare text in labels, with the value 1."""
-        return self._declare(Metric(name, help, labels, source, "info", changes=changes))
-
-    def _declare(self, metric: Metric) -> Metric:
+        Args:
+            name: See :class:`Metric`, as for the arguments without a description.
+            help: See :class:`Metric`.
+            field: The field of the endpoint's answer.
+            labels: Labels other than those of the module.
+            source: A source other than the module's endpoint and the field.
+            stability: See :class:`Metric`.
+            histogram: See :class:`Metric`.
+        """
+        source = source or (f"{self._source}: {field}" if field else self._source)
+        metric = Metric(name, help, self._labels if labels is None else labels, source, stability, histogram)
         self.append(metric)
         return metric

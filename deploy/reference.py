@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chutes_exporter.collectors import Collector
-    from chutes_exporter.collectors.samples import Metric
+    from chutes_exporter.metric import Metric
 
 METRICS = (
     *(metric for collector in COLLECTORS for metric in collector.metrics),
@@ -66,15 +66,10 @@ def _overview() -> str:
     rows = ["| collector | topic | needs a key | default | cost |", "|---|---|---|---|---|"]
     rows.extend(
         f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | "
-        f"{one.default_in_words} | {_cost(one)} |"
+        f"{one.default_in_words} | {one.cost} |"
         for one in COLLECTORS
     )
     return "\n".join(rows) + "\n"
-
-
-def _cost(collector: Collector) -> str:
-    each = {"signer": " for each hotkey with a key", "miner": " for each watched hotkey", "platform": ""}
-    return collector.cost.in_words(each[collector.scope])
 
 
 def _section(collector: Collector) -> str:
@@ -85,7 +80,7 @@ def _section(collector: Collector) -> str:
     return (
         f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}. "
         f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}. "
-        f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics)}"
+        f"Cost: {collector.cost}.\n\n{_table(collector.metrics)}"
     )
 
 

@@ -2,30 +2,30 @@ from __future__ import annotations
 
 import pytest
 
-from chutes_exporter.metric import Metric, Metrics
+from chutes_exporter.metric import Metrics
 
-METRICS = Metrics()
-GAUGE = METRICS.gauge("chutes_thing_seconds", "Help.", ("a", "b"), "test")
-COUNTER = METRICS.counter("chutes_events_total", "Events.", (), "test")
-HISTOGRAM = METRICS.histogram("chutes_waits_seconds", "Waits.", (), "test")
-INFO = METRICS.info("chutes_thing_info", "Text.", ("text",), "test", changes="once")
+METRICS = Metrics("GET /things/", ("a", "b"))
 
 
-def test_declaring_a_metric_adds_it() -> None:
-    assert list(METRICS) == [GAUGE, COUNTER, HISTOGRAM, INFO]
-    assert [metric.kind for metric in METRICS] == ["gauge", "counter", "histogram", "info"]
-    assert [metric.changes for metric in METRICS] == ["", "", "", "once"]
+def test_a_metric_has_the_source_and_the_labels_of_its_module_unless_it_declares_others() -> None:
+    plain = METRICS.declare("chutes_thing", "Help.", "field")
+    other = METRICS.declare("chutes_other", "Help.", labels=(), source="elsewhere")
+    assert [(metric.source, metric.labels) for metric in METRICS] == [
+        ("GET /things/: field", ("a", "b")),
+        ("elsewhere", ()),
+    ]
+    assert list(METRICS) == [plain, other]
 
 
 @pytest.mark.parametrize(
-    ("metric", "unit"),
+    ("name", "kind", "unit"),
     [
-        (GAUGE, "seconds"),
-        (COUNTER, ""),
-        (Metric("chutes_waited_seconds_total", "Help.", kind="counter"), "seconds"),
-        (Metric("chutes_waited_seconds_total", "Help."), ""),
-        (Metric("chutes_seconds_each", "Help."), ""),
+        ("chutes_thing_seconds", "gauge", "seconds"),
+        ("chutes_seconds_each", "gauge", ""),
+        ("chutes_thing_info", "info", ""),
+        ("chutes_waited_seconds_total", "counter", "seconds"),
     ],
 )
-def test_the_unit_is_the_last_word_of_a_name(metric: Metric, unit: str) -> None:
-    assert metric.unit == unit
+def test_the_end_of_a_name_is_its_type_and_unit(name: str, kind: str, unit: str) -> None:
+    metric = Metrics("test").declare(name, "Help.")
+    assert (metric.kind, metric.unit) == (kind, unit)

@@ -3,14 +3,11 @@
 from chutes_exporter.collectors import (
     active_instances,
     bounties,
-    chute_gpus,
     chutes,
     fleet,
-    image_details,
     images,
     instance_gpus,
     instances,
-    job_details,
     jobs,
     launch,
     maintenance,
@@ -20,15 +17,13 @@ from chutes_exporter.collectors import (
     rolling_updates,
     score_heading,
     scores,
-    server_versions,
     servers,
     stats,
-    stats_per_chute,
     thrash_cooldowns,
     unique_chute_history,
     utilization,
 )
-from chutes_exporter.collectors.base import Answers, Collector, Cost, MinersChoice, Scope
+from chutes_exporter.collectors.base import Answers, Collector, MinersChoice, Scope
 
 COLLECTORS: tuple[Collector, ...] = (
     metagraph.COLLECTOR,
@@ -37,7 +32,7 @@ COLLECTORS: tuple[Collector, ...] = (
     stats.COLLECTOR,
     fleet.COLLECTOR,
     servers.COLLECTOR,
-    server_versions.COLLECTOR,
+    servers.VERSIONS,
     maintenance.COLLECTOR,
     nodes.COLLECTOR,
     instances.COLLECTOR,
@@ -53,11 +48,11 @@ COLLECTORS: tuple[Collector, ...] = (
     utilization.COLLECTOR,
     chutes.COLLECTOR,
     metrics.COLLECTOR,
-    stats_per_chute.COLLECTOR,
-    job_details.COLLECTOR,
-    image_details.COLLECTOR,
-    chute_gpus.COLLECTOR,
+    stats.PER_CHUTE,
+    jobs.DETAILS,
+    images.DETAILS,
+    chutes.SUPPORTED_GPUS,
 )
 """All collectors, the most important first. A page that would be too large keeps those that fit, in this order."""
 
-__all__ = ["COLLECTORS", "Answers", "Collector", "Cost", "MinersChoice", "Scope"]
+__all__ = ["COLLECTORS", "Answers", "Collector", "MinersChoice", "Scope"]

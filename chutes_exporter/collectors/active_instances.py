@@ -6,48 +6,43 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.meaning import total
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import ActiveInstance
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/active_instances/"
+METRICS = Metrics("GET /miner/active_instances/", ("hotkey",))
 
-PLATFORM = METRICS.gauge(
-    "chutes_platform_active_instances", "Active and verified instances of all miners.", (), _SOURCE
+PLATFORM = METRICS.declare(
+    "chutes_platform_active_instances", "Active and verified instances of all miners.", labels=()
 )
-PLATFORM_MULTIPLIER = METRICS.gauge(
+PLATFORM_MULTIPLIER = METRICS.declare(
     "chutes_platform_active_compute_multiplier",
     "Sum of the compute multipliers of all miners' active instances, which is their compute units per second.",
-    (),
-    f"{_SOURCE}: compute_multiplier",
+    "compute_multiplier",
+    labels=(),
 )
-BY_CHUTE = METRICS.gauge(
+BY_CHUTE = METRICS.declare(
     "chutes_chute_active_instances",
     "Active and verified instances of the chute on all miners. Absent without any.",
-    ("chute_id",),
-    f"{_SOURCE}: chute_id",
+    "chute_id",
+    labels=("chute_id",),
 )
-BY_MINER = METRICS.gauge(
+BY_MINER = METRICS.declare(
     "chutes_miner_active_instances",
     "Active and verified instances of the miner. 0 is only exported for watched miners.",
-    ("hotkey",),
-    f"{_SOURCE}: miner_hotkey",
+    "miner_hotkey",
 )
-MULTIPLIER = METRICS.gauge(
+MULTIPLIER = METRICS.declare(
     "chutes_miner_active_compute_multiplier",
     "Sum of the compute multipliers of the miner's active instances, which is its compute units per second.",
-    ("hotkey",),
-    f"{_SOURCE}: compute_multiplier",
+    "compute_multiplier",
 )
-NEWEST = METRICS.gauge(
+NEWEST = METRICS.declare(
     "chutes_miner_last_activation_timestamp_seconds",
     "When the newest of the miner's active instances became active.",
-    ("hotkey",),
-    f"{_SOURCE}: the newest activated_at",
+    "the newest activated_at",
 )
 
 
@@ -82,5 +77,5 @@ COLLECTOR = Collector(
     feeds=(ACTIVE_INSTANCES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=2, chute=1, miner=3),
+    cost="2, 3 for each miner, 1 for each chute",
 )

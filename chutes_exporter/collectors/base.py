@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+
+from chutes_exporter.api.errors import scrub
+from chutes_exporter.metric import Metric, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from prometheus_client import Metric as Family
+
     from chutes_exporter.api.client import Answer
-    from chutes_exporter.collectors.samples import Metric, Samples
     from chutes_exporter.feeds.feed import Feed
+
+__all__ = ["Answers", "Collector", "Metric", "Metrics", "MinersChoice", "Samples", "Scope", "distinct"]
 
 _log = structlog.get_logger("exporter")
 
@@ -21,6 +29,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+MAX_LABEL_CHARACTERS = 200
+_SCRUBBED_LENGTH = 64
+"""Only texts of at least this length can contain a signature."""
+
+LabelValue = str | int | bool | None
 MinersChoice = Literal["watched", "active", "all"]
 """Miners whose public data is exported: watched ones, watched and earning ones, or all."""
 
@@ -89,6 +102,87 @@ class Answers:
         }
 
 
+class Samples:
+    """Collects samples so that their page is valid.
+
+    Unknown and infinite values are left out. A second sample of a series is dropped and counted.
+
+    Args:
+        limit: Maximum number of samples. With more, all are dropped and only counted.
+
+    Attributes:
+        count: Number of samples, including those dropped because of the limit.
+        duplicates: Samples dropped because their series had a sample already.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self._families: dict[Metric, GaugeMetricFamily | InfoMetricFamily] = {}
+        self._series: set[tuple[Metric, tuple[str, ...]]] = set()
+        self._limit = limit
+        self.count = 0
+        self.duplicates = 0
+
+    def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
+        """Add a sample, unless its value is unknown.
+
+        Args:
+            metric: The gauge or info metric.
+            value: The value. Booleans become 1 and 0.
+            labels: The label values in the declared order. None is unknown and becomes an empty label.
+        """
+        if value is None:
+            return
+        number = float(value)
+        if not math.isfinite(number):
+            return
+        values = tuple([_label(label) for label in labels])
+        if (metric, values) in self._series:
+            self.duplicates += 1
+            return
+        self.count += 1
+        if self.count > self._limit:
+            self._families.clear()
+            self._series.clear()
+            return
+        self._series.add((metric, values))
+        family = self._families.get(metric)
+        if family is None:
+            family = self._families[metric] = _family(metric)
+        if isinstance(family, GaugeMetricFamily):
+            family.add_metric(values, number)
+        else:
+            family.add_metric(values, {})
+
+    def collect(self) -> list[Family]:
+        """Return the family of each metric that has samples."""
+        return list(self._families.values())
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the samples were dropped because they were more than the limit."""
+        return self.count > self._limit
+
+
+def _family(metric: Metric) -> GaugeMetricFamily | InfoMetricFamily:
+    if metric.kind == "info":
+        return InfoMetricFamily(metric.name.removesuffix("_info"), metric.help, labels=metric.labels)
+    return GaugeMetricFamily(metric.name, metric.help, labels=metric.labels, unit=metric.unit)
+
+
+def _label(value: LabelValue) -> str:
+    if isinstance(value, str):
+        text = value
+    elif value is None:
+        return ""
+    else:
+        text = ("false", "true")[value] if isinstance(value, bool) else str(value)
+    if len(text) >= _SCRUBBED_LENGTH:
+        # The API may echo a signature.
+        text = scrub(text)[:MAX_LABEL_CHARACTERS]
+    # Prometheus' parser treats NUL as the end of the page.
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text
+
+
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
     """Return the first record of each identity, and count the others as duplicates."""
     first: dict[object, R] = {}
@@ -96,52 +190,6 @@ def distinct(records: list[R], identity: Callable[[R], object], out: Samples) ->
         if first.setdefault(identity(record), record) is not record:
             out.duplicates += 1
     return list(first.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """The maximum number of series of a collector.
-
-    Attributes:
-        fixed: Series that always exist, once for each hotkey if the answers belong to a hotkey.
-        miner: Series for each exported miner.
-        chute: Series for each chute of the platform.
-        miner_chute: Series for each chute that an exported miner computed on within a week.
-        server: Series for each server of a hotkey with a key.
-        gpu: Series for each GPU of a hotkey with a key.
-        instance: Series for each instance of a hotkey with a key.
-        item: Series for each other item that the collector lists (jobs, images, cooldowns).
-    """
-
-    fixed: int = 0
-    miner: int = 0
-    chute: int = 0
-    miner_chute: int = 0
-    server: int = 0
-    gpu: int = 0
-    instance: int = 0
-    item: int = 0
-
-    def in_words(self, each: str = "") -> str:
-        """Return the cost in words.
-
-        Args:
-            each: Words after the fixed part, such as " for each watched hotkey".
-        """
-        words = {
-            "fixed": each,
-            "miner_chute": " for each chute of each miner",
-            "gpu": " for each GPU",
-        }
-        return ", ".join(
-            f"{count}{words.get(name, f' for each {name}')}" for name, count in asdict(self).items() if count
-        )
-
-    def series(self, **counts: int) -> int:
-        """Return the series for the given counts of miners, chutes and so on."""
-        return self.fixed * counts.get("fixed", 1) + sum(
-            count * int(getattr(self, name)) for name, count in counts.items() if name != "fixed"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +226,7 @@ class Collector:
         feeds: The feeds that it needs. It runs when all of them have an answer.
         metrics: The metrics that it makes.
         collect: Makes samples from the answers about one miner, or about the platform. It is a pure function.
-        cost: The maximum number of series.
+        cost: The maximum number of series, in words.
         extra: Feeds that it uses if their answers are known: those of the platform, and others for each hotkey with a
             key.
         default: ``on``, ``off``, ``watched`` (on if only named hotkeys are watched, because it is large for all
@@ -191,7 +239,7 @@ class Collector:
     feeds: tuple[Feed[Any], ...]
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Scope, Samples], None]
-    cost: Cost
+    cost: str
     default: Literal["on", "off", "watched", "few", "key"] = "on"
     extra: tuple[Feed[Any], ...] = ()
 
@@ -203,16 +251,16 @@ class Collector:
             scope: The miners whose data is exported.
             out: Receives the samples.
         """
-        return {hotkey: self._run(own, replace(scope, hotkey=hotkey), out) for hotkey, own in answers.items()}
-
-    def _run(self, answers: Answers, scope: Scope, out: Samples) -> Outcome:
-        duplicates, started, failed = out.duplicates, time.perf_counter(), False
-        try:
-            self.collect(answers, scope, out)
-        except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
-            _log.exception("collector failed", collector=self.name, hotkey=scope.hotkey)
-            failed = True
-        return Outcome(out.duplicates - duplicates, time.perf_counter() - started, failed)
+        outcomes = {}
+        for hotkey, of_miner in answers.items():
+            duplicates, started, failed = out.duplicates, time.perf_counter(), False
+            try:
+                self.collect(of_miner, replace(scope, hotkey=hotkey), out)
+            except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
+                _log.exception("collector failed", collector=self.name, hotkey=hotkey)
+                failed = True
+            outcomes[hotkey] = Outcome(out.duplicates - duplicates, time.perf_counter() - started, failed)
+        return outcomes
 
     @property
     def needs_key(self) -> bool:

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 from chutes_exporter.api.meaning import bounty_boost, bounty_expires_at
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import BOUNTIES
 
-METRICS = Metrics()
-_SOURCE = "GET /bounties/"
-_CHUTE = ("chute_id",)
+METRICS = Metrics("GET /bounties/", ("chute_id",))
 
-CREATED = METRICS.gauge(
+CREATED = METRICS.declare(
     "chutes_bounty_created_timestamp_seconds",
     "When the open bounty of the chute was created. The chute may be gone.",
-    _CHUTE,
-    f"{_SOURCE}: created_at",
-    changes="once",
+    "created_at",
 )
-EXPIRES = METRICS.gauge(
+EXPIRES = METRICS.declare(
     "chutes_bounty_expires_timestamp_seconds",
     "When the open bounty of the chute expires, accurate to 2 seconds. It ends earlier if an instance becomes active "
     "and takes it.",
-    _CHUTE,
-    f"{_SOURCE}: created_at + seconds_elapsed + time_remaining",
-    changes="once",
+    "created_at + seconds_elapsed + time_remaining",
 )
-BOOST = METRICS.gauge(
+BOOST = METRICS.declare(
     "chutes_bounty_boost_ratio",
     "Factor by which the bounty multiplies the compute multiplier of an instance that is activated at the time of the "
     "answer. It is 1.1 for a new bounty and rises to 1.5 within 3 hours.",
-    _CHUTE,
-    f"{_SOURCE}: seconds_elapsed",
-    changes="every second",
+    "seconds_elapsed",
 )
 
 
@@ -50,5 +41,5 @@ COLLECTOR = Collector(
     feeds=(BOUNTIES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(chute=3),
+    cost="3 for each chute",
 )

@@ -1,98 +1,83 @@
-"""The chutes: names, requirements, compute multipliers and bounties."""
+"""The chutes: names, requirements, compute multipliers, bounties, and the GPU models that each supports."""
 
 from __future__ import annotations
 
 from msgspec import UNSET
 
 from chutes_exporter.api.meaning import bounty_age
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import CHUTES
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/chutes/"
-_CHUTE = ("chute_id",)
+METRICS = Metrics("GET /miner/chutes/", ("chute_id",))
 _BYTES_PER_GB = 1e9
 
-INFO = METRICS.info(
+INFO = METRICS.declare(
     "chutes_chute_info",
     "The chute's name and kind.",
-    ("chute_id", "name", "slug", "version", "image", "template", "public", "tee", "disabled", "preemptible"),
-    f"{_SOURCE}: name, slug, version, image, standard_template, public, tee, disabled, preemptible",
-    changes="at a deployment",
+    "name, slug, version, image, standard_template, public, tee, disabled, preemptible",
+    labels=("chute_id", "name", "slug", "version", "image", "template", "public", "tee", "disabled", "preemptible"),
 )
-GPUS = METRICS.gauge(
+GPUS = METRICS.declare(
     "chutes_chute_gpus",
     "Number of GPUs that an instance of the chute needs.",
-    _CHUTE,
-    f"{_SOURCE}: node_selector.gpu_count",
-    changes="at a deployment",
+    "node_selector.gpu_count",
 )
-MIN_VRAM = METRICS.gauge(
+MIN_VRAM = METRICS.declare(
     "chutes_chute_min_vram_bytes",
     "Minimum memory of each GPU (GB counted as 10^9 bytes).",
-    _CHUTE,
-    f"{_SOURCE}: node_selector.min_vram_gb_per_gpu",
-    changes="at a deployment",
+    "node_selector.min_vram_gb_per_gpu",
 )
-EFFECTIVE_MULTIPLIER = METRICS.gauge(
+EFFECTIVE_MULTIPLIER = METRICS.declare(
     "chutes_chute_effective_compute_multiplier",
     "Compute units per second of an instance started now on the cheapest GPU that the chute allows. More expensive "
     "GPUs earn more, in proportion to their hourly rate.",
-    _CHUTE,
-    f"{_SOURCE}: effective_compute_multiplier",
-    changes="live",
+    "effective_compute_multiplier",
 )
-MULTIPLIER_FACTOR = METRICS.gauge(
+MULTIPLIER_FACTOR = METRICS.declare(
     "chutes_chute_compute_multiplier_factor",
     "Factors of the effective compute multiplier, as the API names them: base (what the GPUs earn), private, "
     "private_tee, integrated_subnet, urgency_boost, manual_boost, bounty_boost, tee. Factors that do not apply are "
     "absent.",
-    ("chute_id", "factor"),
-    f"{_SOURCE}: compute_multiplier_factors",
+    "compute_multiplier_factors",
+    labels=("chute_id", "factor"),
 )
-BOUNTY_AGE = METRICS.gauge(
+BOUNTY_AGE = METRICS.declare(
     "chutes_chute_bounty_age_seconds",
     "Age of the bounty for the chute's next instance at the time of the answer. Absent without a bounty. The service "
     "sends at most 28767 seconds, even for older bounties.",
-    _CHUTE,
-    f"{_SOURCE}: bounty, which is 100 and 3 for each second",
-    changes="every second",
+    "bounty, which is 100 and 3 for each second",
 )
-CONCURRENCY = METRICS.gauge(
+CONCURRENCY = METRICS.declare(
     "chutes_chute_concurrency",
     "Maximum concurrent requests of an instance of the chute.",
-    _CHUTE,
-    f"{_SOURCE}: concurrency",
-    changes="at a deployment",
+    "concurrency",
 )
-MAX_INSTANCES = METRICS.gauge(
+MAX_INSTANCES = METRICS.declare(
     "chutes_chute_max_instances",
     "Maximum number of instances that the chute's owner allows.",
-    _CHUTE,
-    f"{_SOURCE}: max_instances",
-    changes="at a deployment",
+    "max_instances",
 )
-SCALING_THRESHOLD = METRICS.gauge(
+SCALING_THRESHOLD = METRICS.declare(
     "chutes_chute_scaling_threshold_ratio",
     "Utilization above which the chute gets more instances.",
-    _CHUTE,
-    f"{_SOURCE}: scaling_threshold",
-    changes="at a deployment",
+    "scaling_threshold",
 )
-DISCOUNT = METRICS.gauge(
+DISCOUNT = METRICS.declare(
     "chutes_chute_discount_ratio",
     "Discount on the price that users pay for the chute. It does not change the miners' earnings.",
-    _CHUTE,
-    f"{_SOURCE}: discount",
-    changes="by hand",
+    "discount",
 )
-SHUTDOWN_AFTER = METRICS.gauge(
+SHUTDOWN_AFTER = METRICS.declare(
     "chutes_chute_shutdown_after_seconds",
     "Idle time after which a private instance of the chute is shut down.",
-    _CHUTE,
-    f"{_SOURCE}: shutdown_after_seconds",
-    changes="at a deployment",
+    "shutdown_after_seconds",
+)
+
+GPU_METRICS = Metrics("GET /miner/chutes/", ("chute_id", "gpu"))
+SUPPORTED = GPU_METRICS.declare(
+    "chutes_chute_supported_gpu_info",
+    "A GPU model that the chute runs on.",
+    "node_selector.supported_gpus",
 )
 
 
@@ -129,11 +114,28 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
         out.add(SHUTDOWN_AFTER, chute.shutdown_after_seconds, key)
 
 
+def collect_gpus(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Add the GPU models of all chutes."""
+    for chute in answers[CHUTES]:
+        if chute.node_selector is not None:
+            for gpu in dict.fromkeys(chute.node_selector.supported_gpus or ()):
+                out.add(SUPPORTED, 1, chute.chute_id, gpu)
+
+
 COLLECTOR = Collector(
     name="chutes",
     summary="every chute's name, requirements, compute multiplier and bounty",
     feeds=(CHUTES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(chute=19),
+    cost="19 for each chute",
+)
+SUPPORTED_GPUS = Collector(
+    name="chute_gpus",
+    summary="the GPU models that each chute runs on",
+    feeds=(CHUTES,),
+    metrics=GPU_METRICS,
+    collect=collect_gpus,
+    cost="40 for each chute",
+    default="off",
 )

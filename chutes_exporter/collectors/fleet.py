@@ -8,59 +8,50 @@ from typing import TYPE_CHECKING, Literal, get_args
 from msgspec import UNSET
 
 from chutes_exporter.api.meaning import inventory_states
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 
 if TYPE_CHECKING:
     from chutes_exporter.api.meaning import InstanceState
     from chutes_exporter.api.records import Node, ServerGpu
 
-METRICS = Metrics()
-_INVENTORY = "GET /miner/inventory"
-_GPU = ("hotkey", "gpu_id")
+METRICS = Metrics("GET /miner/inventory", ("hotkey", "gpu_id"))
+_STATE_SOURCE = "GET /miner/inventory, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/"
 
 State = Literal["earning", "starting", "disabled", "idle", "unverified"]
 """State of a GPU. The help of ``chutes_fleet_gpus`` explains the states."""
 STATES: tuple[State, ...] = get_args(State)
-_STATES_BY_HOLDER: dict[InstanceState, State] = {
-    "active": "earning",
-    "starting": "starting",
-    "disabled": "disabled",
-}
 
-GPUS = METRICS.gauge(
+GPUS = METRICS.declare(
     "chutes_fleet_gpus",
     "GPUs of the miner by model and state. Each GPU is in exactly one state: earning (in an active instance), starting "
     "(in an instance that was never active), disabled (in an instance that the miner disabled after it was active, "
     "which keeps earning until it is deleted), idle (verified and in no instance), unverified (not verified and in no "
     "instance).",
-    ("hotkey", "gpu", "state"),
-    f"{_INVENTORY}, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/",
+    labels=("hotkey", "gpu", "state"),
+    source=_STATE_SOURCE,
 )
-GPU_STATE = METRICS.info(
+GPU_STATE = METRICS.declare(
     "chutes_gpu_state_info",
     "The GPU's state, as chutes_fleet_gpus counts it.",
-    ("hotkey", "gpu_id", "state"),
-    f"{_INVENTORY}, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/",
+    labels=("hotkey", "gpu_id", "state"),
+    source=_STATE_SOURCE,
 )
-IN_USE = METRICS.gauge(
+IN_USE = METRICS.declare(
     "chutes_gpu_in_use",
     "Whether an instance holds the GPU (1), active or not.",
-    _GPU,
-    f"{_INVENTORY}: gpu_id that is listed",
+    "gpu_id that is listed",
 )
-ACTIVE = METRICS.gauge(
+ACTIVE = METRICS.declare(
     "chutes_gpu_active",
     "Whether an active instance runs on the GPU (1). Absent if the state of its instance is unknown.",
-    _GPU,
-    f"{_INVENTORY}: active",
+    "active",
 )
-ALLOCATION = METRICS.info(
+ALLOCATION = METRICS.declare(
     "chutes_gpu_allocation_info",
     "The chute that holds the GPU. Only for GPUs in use.",
-    ("hotkey", "gpu_id", "chute_id", "chute_name"),
-    f"{_INVENTORY}: chute_id, chute_name",
+    "chute_id, chute_name",
+    labels=("hotkey", "gpu_id", "chute_id", "chute_name"),
 )
 
 
@@ -97,7 +88,8 @@ def _add_counts(
     states: dict[str, list[State | None]] = {}
     models_known = True
     for key, records in gpus.items():
-        state = _held_state(holders[key]) if key in holders else _free_state(records)
+        holder = holders.get(key)
+        state = ("earning" if holder == "active" else holder) if key in holders else _free_state(records)
         if state is not None:
             out.add(GPU_STATE, 1, hotkey, key, state)
         model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), None)
@@ -114,10 +106,6 @@ def _add_counts(
                 out.add(GPUS, count[state], hotkey, model, state)
 
 
-def _held_state(holder: InstanceState | None) -> State | None:
-    return None if holder is None else _STATES_BY_HOLDER[holder]
-
-
 def _free_state(records: list[Node | ServerGpu]) -> State | None:
     for gpu in records:
         if gpu.verified_at is not UNSET:
@@ -131,5 +119,5 @@ COLLECTOR = Collector(
     feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(gpu=9),
+    cost="9 for each GPU",
 )

@@ -1,4 +1,4 @@
-"""Number of images by status."""
+"""Images by status, and each image."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import IMAGES
 
 if TYPE_CHECKING:
@@ -23,12 +22,35 @@ _STATUS_OF_TEXT: dict[str, Status] = {
     "built and pushed": "built",
 }
 
-METRICS = Metrics()
-COUNT = METRICS.gauge(
+METRICS = Metrics("GET /miner/images/", ("status",))
+COUNT = METRICS.declare(
     "chutes_images",
     "Images by status: pending, building, built, error (any error), other (any other status).",
-    ("status",),
-    "GET /miner/images/: status",
+    "status",
+)
+
+DETAIL_METRICS = Metrics("GET /miner/images/", ("image_id",))
+
+INFO = DETAIL_METRICS.declare(
+    "chutes_image_info",
+    "The image's name and status, and the error if its build failed.",
+    "username, name, tag, patch_version, chutes_version, public, status",
+    labels=("image_id", "username", "name", "tag", "patch_version", "chutes_version", "public", "status", "error"),
+)
+CREATED = DETAIL_METRICS.declare(
+    "chutes_image_created_timestamp_seconds",
+    "When the image was created.",
+    "created_at",
+)
+BUILD_STARTED = DETAIL_METRICS.declare(
+    "chutes_image_build_started_timestamp_seconds",
+    "When the image's build started.",
+    "build_started_at",
+)
+BUILD_COMPLETED = DETAIL_METRICS.declare(
+    "chutes_image_build_completed_timestamp_seconds",
+    "When the image's build was completed.",
+    "build_completed_at",
 )
 
 
@@ -50,11 +72,42 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
             out.add(COUNT, count[status], status)
 
 
+def collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Add all images."""
+    for image in distinct(answers[IMAGES], lambda image: image.image_id, out):
+        key, status = image.image_id, status_of(image)
+        out.add(
+            INFO,
+            1,
+            key,
+            image.username,
+            image.name,
+            image.tag,
+            image.patch_version,
+            image.chutes_version,
+            image.public,
+            status,
+            str(image.status) if status == "error" else "",
+        )
+        out.add(CREATED, image.created_at, key)
+        out.add(BUILD_STARTED, image.build_started_at, key)
+        out.add(BUILD_COMPLETED, image.build_completed_at, key)
+
+
 COLLECTOR = Collector(
     name="images",
     summary="how many images are built, wait, or failed to build",
     feeds=(IMAGES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=len(STATUSES)),
+    cost="5",
+)
+DETAILS = Collector(
+    name="image_details",
+    summary="each image's name, status and times",
+    feeds=(IMAGES,),
+    metrics=DETAIL_METRICS,
+    collect=collect_details,
+    cost="4 for each item",
+    default="off",
 )

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope
 from chutes_exporter.feeds.table import MINER_GPUS
 
-METRICS = Metrics()
-GPUS = METRICS.gauge(
+METRICS = Metrics("GET /nodes/?detailed=true&hotkey=HOTKEY", ("hotkey", "instance_id", "server_id", "gpu"))
+GPUS = METRICS.declare(
     "chutes_instance_gpus",
     "GPUs that the instance holds on the server, in any state. An active instance without any GPU lost them, because "
     "its GPU or server was deleted. The service will purge it.",
-    ("hotkey", "instance_id", "server_id", "gpu"),
-    "GET /nodes/?detailed=true&hotkey=HOTKEY: provisioned",
+    "provisioned",
 )
 
 
@@ -35,6 +33,6 @@ COLLECTOR = Collector(
     feeds=(MINER_GPUS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(instance=1),
+    cost="1 for each instance",
     default="few",
 )

@@ -3,122 +3,98 @@
 from __future__ import annotations
 
 from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, is_public, purged_at, secured_at
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import INSTANCES
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/instances/"
-_INSTANCE = ("hotkey", "instance_id")
+METRICS = Metrics("GET /miner/instances/", ("hotkey", "instance_id"))
 
-COUNT = METRICS.gauge(
+COUNT = METRICS.declare(
     "chutes_fleet_instances",
     "Instances of the miner by state. Each instance is in exactly one state: active, starting (never active so far), "
     "disabled (the miner disabled it after it was active, and it keeps earning until it is deleted).",
-    ("hotkey", "state"),
-    f"{_SOURCE}: active, activated_at",
+    "active, activated_at",
+    labels=("hotkey", "state"),
 )
-INFO = METRICS.info(
+INFO = METRICS.declare(
     "chutes_instance_info",
     "The chute that the instance runs, its version, and the billed user (empty for public instances).",
-    ("hotkey", "instance_id", "chute_id", "version", "chutes_version", "billed_to"),
-    f"{_SOURCE}: chute_id, version, chutes_version, billed_to",
-    changes="once",
+    "chute_id, version, chutes_version, billed_to",
+    labels=("hotkey", "instance_id", "chute_id", "version", "chutes_version", "billed_to"),
 )
-ACTIVE = METRICS.gauge(
+ACTIVE = METRICS.declare(
     "chutes_instance_active",
     "Whether the instance serves requests (1). A disabled instance does not, but keeps earning until it is deleted.",
-    _INSTANCE,
-    f"{_SOURCE}: active",
+    "active",
 )
-VERIFIED = METRICS.gauge(
+VERIFIED = METRICS.declare(
     "chutes_instance_verified",
     "Whether the instance passed its first verification (1).",
-    _INSTANCE,
-    f"{_SOURCE}: verified",
-    changes="once",
+    "verified",
 )
-CREATED = METRICS.gauge(
+CREATED = METRICS.declare(
     "chutes_instance_created_timestamp_seconds",
     "When the instance claimed its launch token. Once the instance becomes active, its score counts from this time.",
-    _INSTANCE,
-    f"{_SOURCE}: created_at",
-    changes="once",
+    "created_at",
 )
-ACTIVATED = METRICS.gauge(
+ACTIVATED = METRICS.declare(
     "chutes_instance_activated_timestamp_seconds",
     "When the instance became active for the first time.",
-    _INSTANCE,
-    f"{_SOURCE}: activated_at",
-    changes="once",
+    "activated_at",
 )
-SECURED = METRICS.gauge(
+SECURED = METRICS.declare(
     "chutes_instance_secured_timestamp_seconds",
     "Time from which the public instance keeps its score when it is deleted: an hour after its activation. An instance "
     "that ends earlier loses its whole score. Absent for private instances, which lose their score at any age when the "
     "miner deletes them.",
-    _INSTANCE,
-    f"{_SOURCE}: activated_at, billed_to",
-    changes="once",
+    "activated_at, billed_to",
 )
-PURGE = METRICS.gauge(
+PURGE = METRICS.declare(
     "chutes_instance_purge_timestamp_seconds",
     "When the service purges the instance unless it becomes active: 3.5 hours after its creation, or 3 hours after its "
     "verification if that is earlier. Only starting instances have it. The service purges disabled ones by the same "
     "rule.",
-    _INSTANCE,
-    f"{_SOURCE}: created_at, verified, last_verified_at",
-    changes="once, at the verification",
+    "created_at, verified, last_verified_at",
 )
-LAST_VERIFIED = METRICS.gauge(
+LAST_VERIFIED = METRICS.declare(
     "chutes_instance_last_verified_timestamp_seconds",
     "When the instance was verified. The service's prober checks only instances without TEE again, and moves the time "
     "at each passed check.",
-    _INSTANCE,
-    f"{_SOURCE}: last_verified_at",
-    changes="once for TEE instances",
+    "last_verified_at",
 )
-STOP_BILLING = METRICS.gauge(
+STOP_BILLING = METRICS.declare(
     "chutes_instance_stop_billing_timestamp_seconds",
     "When the service deletes the private instance unless it gets requests. Absent for public instances.",
-    _INSTANCE,
-    f"{_SOURCE}: stop_billing_at",
-    changes="up to once a minute",
+    "stop_billing_at",
 )
-MULTIPLIER = METRICS.gauge(
+MULTIPLIER = METRICS.declare(
     "chutes_instance_compute_multiplier",
     "Compute units that the instance earns per second. From 2 to 8 hours after its activation, it approaches the "
     "chute's current value without the bounty.",
-    _INSTANCE,
-    f"{_SOURCE}: compute_multiplier",
-    changes="every 15 minutes",
+    "compute_multiplier",
 )
-PRICE = METRICS.gauge(
+PRICE = METRICS.declare(
     "chutes_instance_price_usd_per_hour",
     "Rate of the instance's GPUs at its launch, in US dollars per hour. It determines the compute multiplier and is "
     "not paid out.",
-    _INSTANCE,
-    f"{_SOURCE}: hourly_rate",
-    changes="once",
+    "hourly_rate",
 )
-BOUNTY = METRICS.gauge(
+BOUNTY = METRICS.declare(
     "chutes_instance_bounty",
     "Whether the instance was activated with a bounty (1), which raises its multiplier for the first 8 hours.",
-    _INSTANCE,
-    f"{_SOURCE}: bounty",
-    changes="once",
+    "bounty",
 )
 
-BACKFILLED = Metrics()
+BACKFILLED = Metrics(
+    "GET /instances/compute_history_csv: compute_multiplier, started_at, ended_at; GET /miner/instances/",
+    ("hotkey", "instance_id", "window"),
+)
 """Metrics that ``backfill`` writes. No page has them."""
 
-HOURLY_COMPUTE_UNITS = BACKFILLED.gauge(
+HOURLY_COMPUTE_UNITS = BACKFILLED.declare(
     "chutes_instance_window_compute_units",
     "Compute units that the instance earned in the hour that ends at the sample's time, start-up included. Only "
     "instances that existed when `backfill` ran have it: the API does not name the miner's earlier ones. Written by "
     "`backfill --compute-history`, never scraped.",
-    ("hotkey", "instance_id", "window"),
-    "GET /instances/compute_history_csv: compute_multiplier, started_at, ended_at; GET /miner/instances/",
     stability="experimental",
 )
 
@@ -163,5 +139,5 @@ COLLECTOR = Collector(
     feeds=(INSTANCES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=3, instance=13),
+    cost="3 for each hotkey with a key, 13 for each instance",
 )

@@ -1,48 +1,69 @@
-"""Jobs that wait for a miner or are stuck with one."""
+"""Jobs that wait for a miner or are stuck with one, and each waiting job."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from chutes_exporter.api.meaning import job_state
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import JOBS
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/jobs/"
+METRICS = Metrics("GET /miner/jobs/")
 
-WAITING = METRICS.gauge(
+WAITING = METRICS.declare(
     "chutes_jobs_waiting",
     "Jobs of the platform that wait for a miner.",
-    (),
-    f"{_SOURCE}: finished_at and miner_hotkey that are null",
+    "finished_at and miner_hotkey that are null",
 )
-AVAILABLE = METRICS.gauge(
+AVAILABLE = METRICS.declare(
     "chutes_jobs_available",
     "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
-    ("method",),
-    f"{_SOURCE}: method",
+    "method",
+    labels=("method",),
 )
-OLDEST = METRICS.gauge(
+OLDEST = METRICS.declare(
     "chutes_jobs_oldest_created_timestamp_seconds",
     "When the oldest waiting job was created. Absent if no job waits.",
-    (),
-    f"{_SOURCE}: the oldest created_at",
+    "the oldest created_at",
 )
-TRIED = METRICS.gauge(
+TRIED = METRICS.declare(
     "chutes_jobs_tried",
     "Waiting jobs for which the watched miner requested a launch token.",
-    ("hotkey",),
-    f"{_SOURCE}: miner_history",
+    "miner_history",
+    labels=("hotkey",),
 )
 
-STUCK = METRICS.gauge(
+STUCK = METRICS.declare(
     "chutes_jobs_stuck",
     "Unfinished jobs that the watched miner claimed and that have no instance any more. No other miner can claim them "
     "until `chutes-exporter release-job` releases them.",
-    ("hotkey",),
-    f"{_SOURCE}: miner_hotkey, if finished_at is null",
+    "miner_hotkey, if finished_at is null",
+    labels=("hotkey",),
+)
+
+DETAIL_METRICS = Metrics("GET /miner/jobs/", ("job_id",))
+
+INFO = DETAIL_METRICS.declare(
+    "chutes_job_info",
+    "The chute and method of a waiting job.",
+    "chute_id, method, status",
+    labels=("job_id", "chute_id", "method", "status"),
+)
+CREATED = DETAIL_METRICS.declare(
+    "chutes_job_created_timestamp_seconds",
+    "When the waiting job was created.",
+    "created_at",
+)
+MULTIPLIER = DETAIL_METRICS.declare(
+    "chutes_job_compute_multiplier",
+    "Base compute multiplier of the waiting job. The launch computes it again from the real GPUs.",
+    "compute_multiplier",
+)
+TRIES = DETAIL_METRICS.declare(
+    "chutes_job_tries",
+    "Miners that requested a launch token for the waiting job. With 15, no miner can claim the job any more, but it "
+    "still waits.",
+    "miner_history",
 )
 
 
@@ -65,11 +86,32 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         out.add(STUCK, sum(1 for job in jobs if job_state(job) == "stuck" and job.miner_hotkey == hotkey), hotkey)
 
 
+def collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Add the waiting jobs."""
+    for job in distinct(answers[JOBS], lambda job: job.job_id, out):
+        if job_state(job) != "waiting":
+            continue
+        out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
+        out.add(CREATED, job.created_at, job.job_id)
+        out.add(MULTIPLIER, job.compute_multiplier, job.job_id)
+        if job.miner_history is not None:
+            out.add(TRIES, len(job.miner_history), job.job_id)
+
+
 COLLECTOR = Collector(
     name="jobs",
     summary="jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
     feeds=(JOBS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=2, miner=2, item=1),
+    cost="2, 2 for each miner, 1 for each item",
+)
+DETAILS = Collector(
+    name="job_details",
+    summary="each job that waits for a miner",
+    feeds=(JOBS,),
+    metrics=DETAIL_METRICS,
+    collect=collect_details,
+    cost="4 for each item",
+    default="off",
 )

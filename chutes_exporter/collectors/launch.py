@@ -17,8 +17,7 @@ from chutes_exporter.api.meaning import (
     launch_refusal,
     units_per_gpu_second,
 )
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
     BOUNTIES,
@@ -37,20 +36,18 @@ if TYPE_CHECKING:
     from chutes_exporter.api.meaning import ChuteInstances
     from chutes_exporter.api.records import Chute, MetagraphNode, Server
 
-METRICS = Metrics()
+METRICS = Metrics("GET /miner/chutes/", ("hotkey", "gpu", "chute_id"))
 
-UNITS = METRICS.gauge(
+UNITS = METRICS.declare(
     "chutes_launch_units_per_gpu_second",
     "Compute units that an idle GPU of this model would earn per second in an instance of the chute that starts now. "
     "Only for chutes that the service lets the miner launch now and that one of its servers can hold. Absent if the "
     "pay on a more expensive GPU is unknown. Within 8 hours, the value falls by the share of the bounty, and that of a "
     "public instance to the value of the cheapest GPU that the chute allows.",
-    ("hotkey", "gpu", "chute_id"),
-    "GET /miner/chutes/: effective_compute_multiplier, node_selector; GET /nodes/supported: hourly_rate; and the "
-    "endpoints that decide about a launch",
-    changes="live",
+    "effective_compute_multiplier, node_selector; GET /nodes/supported: hourly_rate; and the endpoints that decide "
+    "about a launch",
 )
-REFUSED = METRICS.gauge(
+REFUSED = METRICS.declare(
     "chutes_launch_refused_chutes",
     "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason: "
     "not_registered, blacklisted, disabled (the chute is disabled), no_bounty (private, without an active instance and "
@@ -59,10 +56,9 @@ REFUSED = METRICS.gauge(
     "tee_mismatch (the servers with idle GPUs have no TEE and the chute needs it, or the other way round), "
     "in_maintenance (the servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
     "unknown (an answer lacks what decides, or what determines the pay).",
-    ("hotkey", "gpu", "reason"),
-    "GET /miner/chutes/, GET /chutes/utilization, GET /bounties/, GET /miner/active_instances/, "
+    labels=("hotkey", "gpu", "reason"),
+    source="GET /miner/chutes/, GET /chutes/utilization, GET /bounties/, GET /miner/active_instances/, "
     "GET /nodes/?detailed=true, GET /miner/servers/, GET /miner/inventory, GET /miner/metagraph",
-    changes="live",
 )
 
 
@@ -172,6 +168,6 @@ COLLECTOR = Collector(
     feeds=(CHUTES, UTILIZATION, BOUNTIES, ACTIVE_INSTANCES, METAGRAPH, SERVERS, INVENTORY),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=10 * len(LAUNCH_REFUSALS), chute=2),
+    cost="110 for each hotkey with a key, 2 for each chute",
     extra=(HELD_GPUS, SUPPORTED_GPUS),
 )

@@ -4,64 +4,55 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import MAINTENANCE
 
-METRICS = Metrics()
-_SOURCE = "GET /servers/maintenance/policy"
-_MINER = ("hotkey",)
-_SERVER = ("hotkey", "server_id")
+METRICS = Metrics("GET /servers/maintenance/policy", ("hotkey",))
 
-OPEN = METRICS.gauge(
+OPEN = METRICS.declare(
     "chutes_maintenance_window_open",
     "Whether a maintenance window for TEE servers is open (1). Servers can be upgraded only in an open window.",
-    _MINER,
-    f"{_SOURCE}: window_open",
+    "window_open",
 )
-START = METRICS.gauge(
+START = METRICS.declare(
     "chutes_maintenance_window_start_timestamp_seconds",
     "When the newest maintenance window for TEE servers begins or began. The window may be over, open or to come. "
     "Absent before the first window.",
-    _MINER,
-    f"{_SOURCE}: active_window.upgrade_window_start",
+    "active_window.upgrade_window_start",
 )
-END = METRICS.gauge(
+END = METRICS.declare(
     "chutes_maintenance_window_end_timestamp_seconds",
     "When the newest maintenance window for TEE servers ends or ended. Absent before the first window.",
-    _MINER,
-    f"{_SOURCE}: active_window.upgrade_window_end",
+    "active_window.upgrade_window_end",
 )
-INFO = METRICS.info(
+INFO = METRICS.declare(
     "chutes_maintenance_window_info",
     "The version to which TEE servers are upgraded in the newest window.",
-    ("hotkey", "target_version"),
-    f"{_SOURCE}: active_window.target_measurement_version",
+    "active_window.target_measurement_version",
+    labels=("hotkey", "target_version"),
 )
-SLOTS = METRICS.gauge(
+SLOTS = METRICS.declare(
     "chutes_maintenance_slots_in_use",
     "Servers of the miner that hold an upgrade slot of the newest window.",
-    _MINER,
-    f"{_SOURCE}: current_slots",
+    "current_slots",
 )
-SLOTS_LIMIT = METRICS.gauge(
+SLOTS_LIMIT = METRICS.declare(
     "chutes_maintenance_slots_limit",
     "Upgrade slots of the newest window that the miner may hold at once. Absent before the first window.",
-    _MINER,
-    f"{_SOURCE}: active_window.max_concurrent_per_miner",
+    "active_window.max_concurrent_per_miner",
 )
-UPGRADE_NEEDED = METRICS.gauge(
+UPGRADE_NEEDED = METRICS.declare(
     "chutes_server_upgrade_needed",
     "Whether the TEE server is older than the target of the newest window (1). The upgrade is possible only while "
     "chutes_maintenance_window_open is 1.",
-    _SERVER,
-    f"{_SOURCE}: servers.needs_upgrade",
+    "servers.needs_upgrade",
+    labels=("hotkey", "server_id"),
 )
-IN_MAINTENANCE = METRICS.gauge(
+IN_MAINTENANCE = METRICS.declare(
     "chutes_server_in_maintenance",
     "Whether the TEE server holds an upgrade slot (1), of this window or of an earlier one that it did not finish.",
-    _SERVER,
-    f"{_SOURCE}: servers.in_maintenance",
+    "servers.in_maintenance",
+    labels=("hotkey", "server_id"),
 )
 
 
@@ -90,5 +81,5 @@ COLLECTOR = Collector(
     feeds=(MAINTENANCE,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=6, server=2),
+    cost="6 for each hotkey with a key, 2 for each server",
 )

@@ -8,105 +8,85 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from chutes_exporter.api.meaning import consensus_ratio, incentive_shares
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.feeds.table import METAGRAPH
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/metagraph"
-_MINER = ("hotkey",)
+METRICS = Metrics("GET /miner/metagraph", ("hotkey",))
 
-REGISTERED = METRICS.gauge(
+REGISTERED = METRICS.declare(
     "chutes_miner_registered",
     "Whether the miner has a seat on the subnet (1).",
-    _MINER,
-    f"{_SOURCE}: hotkey",
+    "hotkey",
 )
-BLACKLISTED = METRICS.gauge(
+BLACKLISTED = METRICS.declare(
     "chutes_miner_blacklisted",
     "Whether the miner is blacklisted (1). A blacklisted miner cannot launch and has no score.",
-    _MINER,
-    f"{_SOURCE}: blacklist_reason",
-    changes="by hand",
+    "blacklist_reason",
 )
-INFO = METRICS.info(
+INFO = METRICS.declare(
     "chutes_miner_info",
     "The miner's cold key and UID on the subnet.",
-    ("hotkey", "coldkey", "uid"),
-    f"{_SOURCE}: coldkey, node_id",
+    "coldkey, node_id",
+    labels=("hotkey", "coldkey", "uid"),
 )
-BLACKLIST_INFO = METRICS.info(
+BLACKLIST_INFO = METRICS.declare(
     "chutes_miner_blacklist_info",
     "Why the miner is blacklisted. Only for blacklisted miners.",
-    ("hotkey", "reason"),
-    f"{_SOURCE}: blacklist_reason",
-    changes="by hand",
+    "blacklist_reason",
+    labels=("hotkey", "reason"),
 )
-INCENTIVE = METRICS.gauge(
+INCENTIVE = METRICS.declare(
     "chutes_miner_incentive_ratio",
     "The miner's share of the incentive of all seats, 0 to 1. It follows the score after 1 to 3 hours, because weights "
     "are set once an hour and the chain applies them at its next epoch.",
-    _MINER,
-    f"{_SOURCE}: incentive, divided by the sum over all seats",
-    changes="about every 72 minutes",
+    "incentive, divided by the sum over all seats",
 )
-INCENTIVE_RANK = METRICS.gauge(
+INCENTIVE_RANK = METRICS.declare(
     "chutes_miner_incentive_rank",
     "The miner's rank by incentive among all seats, 1 for the highest. Equal incentives have equal ranks.",
-    _MINER,
-    f"{_SOURCE}: the order of incentive",
+    "the order of incentive",
     stability="experimental",
-    changes="about every 72 minutes",
 )
-SEATS_BEHIND = METRICS.gauge(
+SEATS_BEHIND = METRICS.declare(
     "chutes_miner_seats_behind",
     "Seats with a lower incentive than the miner's. With fewer of them, a newcomer takes this seat sooner. Validators "
     "count too, because they have no incentive and the API does not mark them. A new seat is protected for some time.",
-    _MINER,
-    f"{_SOURCE}: the order of incentive",
+    "the order of incentive",
     stability="experimental",
-    changes="about every 72 minutes",
 )
-CONSENSUS = METRICS.gauge(
+CONSENSUS = METRICS.declare(
     "chutes_miner_consensus_ratio",
     "The chain's consensus about the miner, 0 to 1. It is close to the incentive but has another scale. Validators "
     "have 0.",
-    _MINER,
-    f"{_SOURCE}: vtrust, which holds the consensus, divided by 65535",
-    changes="about every 72 minutes",
+    "vtrust, which holds the consensus, divided by 65535",
 )
-STAKE = METRICS.gauge(
+STAKE = METRICS.declare(
     "chutes_miner_stake",
     "Total stake on the hotkey, TAO and alpha together, in whole tokens.",
-    _MINER,
-    f"{_SOURCE}: stake",
+    "stake",
 )
-STAKE_TAO = METRICS.gauge("chutes_miner_stake_tao", "TAO staked on the hotkey.", _MINER, f"{_SOURCE}: tao_stake")
-STAKE_ALPHA = METRICS.gauge(
+STAKE_TAO = METRICS.declare("chutes_miner_stake_tao", "TAO staked on the hotkey.", "tao_stake")
+STAKE_ALPHA = METRICS.declare(
     "chutes_miner_stake_alpha",
     "Alpha, the subnet's token, staked on the hotkey.",
-    _MINER,
-    f"{_SOURCE}: alpha_stake",
+    "alpha_stake",
 )
-REGISTERED_AT = METRICS.gauge(
+REGISTERED_AT = METRICS.declare(
     "chutes_miner_registered_timestamp_seconds",
     "When the service first saw the miner in its seat. This is the registration time, unless the seat is older than "
     "the service's table.",
-    _MINER,
-    f"{_SOURCE}: synced_at, which is set once",
-    changes="once",
+    "synced_at, which is set once",
 )
-MINERS = METRICS.gauge("chutes_metagraph_miners", "Seats taken on the subnet.", (), _SOURCE)
-BLACKLISTED_MINERS = METRICS.gauge(
+MINERS = METRICS.declare("chutes_metagraph_miners", "Seats taken on the subnet.", labels=())
+BLACKLISTED_MINERS = METRICS.declare(
     "chutes_metagraph_blacklisted_miners",
     "Seats of the subnet that are blacklisted.",
-    (),
-    f"{_SOURCE}: blacklist_reason",
-    changes="by hand",
+    "blacklist_reason",
+    labels=(),
 )
 
 
@@ -157,5 +137,5 @@ COLLECTOR = Collector(
     feeds=(METAGRAPH,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=2, miner=12),
+    cost="2, 12 for each miner",
 )

@@ -5,67 +5,57 @@ from __future__ import annotations
 from msgspec import structs
 
 from chutes_exporter.api.meaning import unknown_metrics
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds import table
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/metrics/"
-_CHUTE = ("chute_id",)
-_WINDOWED = ("chute_id", "window")
+METRICS = Metrics("GET /miner/metrics/", ("chute_id", "window"))
 _HOUR = "1h"
 _DAY = "1d"
 
-INVOCATIONS = METRICS.gauge(
+INVOCATIONS = METRICS.declare(
     "chutes_chute_window_invocations",
     "Requests to the chute that were completed in the window.",
-    _WINDOWED,
-    f"{_SOURCE}: total_invocations (1h); GET /miner/chutes/: invocation_count (1d)",
+    "total_invocations (1h); GET /miner/chutes/: invocation_count (1d)",
 )
-COMPUTE_SECONDS = METRICS.gauge(
+COMPUTE_SECONDS = METRICS.declare(
     "chutes_chute_window_compute_seconds",
     "Total duration of the requests completed in the window on all miners.",
-    _WINDOWED,
-    f"{_SOURCE}: total_compute_time",
+    "total_compute_time",
 )
-RATE_LIMITS = METRICS.gauge(
+RATE_LIMITS = METRICS.declare(
     "chutes_chute_window_rate_limits",
     "Requests to the chute that were refused in the window because its instances were busy.",
-    _WINDOWED,
-    f"{_SOURCE}: rate_limit_count",
+    "rate_limit_count",
 )
-USAGE = METRICS.gauge(
+USAGE = METRICS.declare(
     "chutes_chute_window_usage_usd",
     "Price of the chute's requests in the window, in US dollars, with what subscribers would have paid per request. "
     "Miners do not receive it.",
-    _WINDOWED,
-    f"{_SOURCE}: total_usage_usd",
+    "total_usage_usd",
 )
-UTILIZATION = METRICS.gauge(
+UTILIZATION = METRICS.declare(
     "chutes_chute_utilization_ratio",
     "Average utilization of the chute's capacity over the past hour. Above 1, demand exceeds capacity.",
-    _CHUTE,
-    f"{_SOURCE}: utilization",
+    "utilization",
+    labels=("chute_id",),
 )
-INSTANCES = METRICS.gauge(
+INSTANCES = METRICS.declare(
     "chutes_chute_instances",
     "Active and verified instances of the chute on all miners.",
-    _CHUTE,
-    f"{_SOURCE}: instance_count",
+    "instance_count",
+    labels=("chute_id",),
 )
-COMPUTE_MULTIPLIER = METRICS.gauge(
+COMPUTE_MULTIPLIER = METRICS.declare(
     "chutes_chute_compute_multiplier",
     "The chute's base compute multiplier, without boosts.",
-    _CHUTE,
-    f"{_SOURCE}: compute_multiplier",
-    changes="at a deployment",
+    "compute_multiplier",
+    labels=("chute_id",),
 )
-PRICE = METRICS.gauge(
+PRICE = METRICS.declare(
     "chutes_chute_price_usd_per_second",
     "Price that users pay for a second of the chute, in US dollars. Miners do not receive it.",
-    _CHUTE,
-    f"{_SOURCE}: per_second_price_usd",
-    changes="at a deployment",
+    "per_second_price_usd",
+    labels=("chute_id",),
 )
 
 
@@ -94,6 +84,6 @@ COLLECTOR = Collector(
     feeds=(table.METRICS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(chute=9),
+    cost="9 for each chute",
     extra=(table.CHUTES,),
 )

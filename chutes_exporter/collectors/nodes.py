@@ -5,53 +5,38 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from chutes_exporter.api.meaning import clock_rate_hertz, nvidia_uuid
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import NODES
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/nodes/"
-_GPU = ("hotkey", "gpu_id")
+METRICS = Metrics("GET /miner/nodes/", ("hotkey", "gpu_id"))
 
-INFO = METRICS.info(
+INFO = METRICS.declare(
     "chutes_gpu_info",
     "The GPU's model and server. The uuid is the id in NVIDIA's format, for joins with DCGM's metrics.",
-    ("hotkey", "gpu_id", "server_id", "gpu", "name", "device_index", "verification_host", "uuid"),
-    f"{_SOURCE}: uuid, server_id, gpu_identifier, name, device_index, verification_host",
-    changes="once",
+    "uuid, server_id, gpu_identifier, name, device_index, verification_host",
+    labels=("hotkey", "gpu_id", "server_id", "gpu", "name", "device_index", "verification_host", "uuid"),
 )
-VERIFIED = METRICS.gauge(
+VERIFIED = METRICS.declare(
     "chutes_gpu_verified",
     "Whether the GPU is verified (1). Launches on an unverified GPU are refused. A verified GPU is usable, even if it "
     "has an error text from a later check.",
-    _GPU,
-    f"{_SOURCE}: verified_at",
-    changes="when a verification ends",
+    "verified_at",
 )
-VERIFIED_AT = METRICS.gauge(
+VERIFIED_AT = METRICS.declare(
     "chutes_gpu_verified_timestamp_seconds",
     "When the GPU was verified.",
-    _GPU,
-    f"{_SOURCE}: verified_at",
-    changes="when a verification ends",
+    "verified_at",
 )
-ERROR_INFO = METRICS.info(
+ERROR_INFO = METRICS.declare(
     "chutes_gpu_verification_error_info",
     "Why the GPU's last verification failed. Only for GPUs with an error. The next success clears it.",
-    ("hotkey", "gpu_id", "error"),
-    f"{_SOURCE}: verification_error",
-    changes="when a verification ends",
+    "verification_error",
+    labels=("hotkey", "gpu_id", "error"),
 )
-MEMORY = METRICS.gauge("chutes_gpu_memory_bytes", "The GPU's memory.", _GPU, f"{_SOURCE}: memory", changes="once")
-CLOCK_RATE = METRICS.gauge(
-    "chutes_gpu_clock_rate_hertz", "The GPU's clock rate.", _GPU, f"{_SOURCE}: clock_rate (kHz there)", changes="once"
-)
-PROCESSORS = METRICS.gauge(
-    "chutes_gpu_processors", "The GPU's streaming multiprocessors.", _GPU, f"{_SOURCE}: processors", changes="once"
-)
-CREATED = METRICS.gauge(
-    "chutes_gpu_created_timestamp_seconds", "When the GPU was added.", _GPU, f"{_SOURCE}: created_at", changes="once"
-)
+MEMORY = METRICS.declare("chutes_gpu_memory_bytes", "The GPU's memory.", "memory")
+CLOCK_RATE = METRICS.declare("chutes_gpu_clock_rate_hertz", "The GPU's clock rate.", "clock_rate (kHz there)")
+PROCESSORS = METRICS.declare("chutes_gpu_processors", "The GPU's streaming multiprocessors.", "processors")
+CREATED = METRICS.declare("chutes_gpu_created_timestamp_seconds", "When the GPU was added.", "created_at")
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
@@ -88,5 +73,5 @@ COLLECTOR = Collector(
     feeds=(NODES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(gpu=8),
+    cost="8 for each GPU",
 )

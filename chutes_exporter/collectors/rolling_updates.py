@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from chutes_exporter.api.meaning import is_outdated
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
 
-METRICS = Metrics()
-_SOURCE = "GET /chutes/rolling_updates"
+METRICS = Metrics("GET /chutes/rolling_updates", ("chute_id",))
 
-STARTED = METRICS.gauge(
+STARTED = METRICS.declare(
     "chutes_rolling_update_started_timestamp_seconds",
     "When the rolling update of the chute started. Within 12 hours (2 hours for private chutes) the service replaces "
     "all active instances of older versions, one after another. They keep their score.",
-    ("chute_id",),
-    f"{_SOURCE}: started_at",
-    changes="once",
+    "started_at",
 )
-OUTDATED = METRICS.gauge(
+OUTDATED = METRICS.declare(
     "chutes_instance_outdated",
     "Whether a rolling update will replace the instance (1), because the instance does not run the new version.",
-    ("hotkey", "instance_id"),
-    f"{_SOURCE}: new_version; GET /miner/instances/: version, chute_id",
-    changes="at a deployment",
+    "new_version; GET /miner/instances/: version, chute_id",
+    labels=("hotkey", "instance_id"),
 )
 
 
@@ -49,7 +44,7 @@ COLLECTOR = Collector(
     feeds=(ROLLING_UPDATES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(chute=1, instance=1),
+    cost="1 for each chute, 1 for each instance",
     default="key",
     extra=(INSTANCES,),
 )

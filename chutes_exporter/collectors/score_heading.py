@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from chutes_exporter.api.meaning import active_rates, instance_state, total
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Instance
 
-METRICS = Metrics()
-HEADING = METRICS.gauge(
+METRICS = Metrics("GET /miner/active_instances/", ("hotkey",))
+HEADING = METRICS.declare(
     "chutes_miner_score_heading_ratio",
     "Estimate of the miner's score share in a day if all active instances continue unchanged: its compute units per "
     "second, divided by those of all miners. Known disabled instances count too. docs/earnings.md describes how far "
     "the estimate can be wrong.",
-    ("hotkey",),
-    "GET /miner/active_instances/: compute_multiplier; GET /miner/metagraph: registered and not blacklisted miners; "
+    "compute_multiplier; GET /miner/metagraph: registered and not blacklisted miners; "
     "GET /miner/instances/: disabled instances of watched miners",
     stability="experimental",
 )
@@ -67,6 +65,6 @@ COLLECTOR = Collector(
     feeds=(ACTIVE_INSTANCES, METAGRAPH),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(miner=1),
+    cost="1 for each miner",
     extra=(INSTANCES,),
 )

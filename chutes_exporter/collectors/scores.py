@@ -5,72 +5,61 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope
 from chutes_exporter.feeds.table import SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/scores"
-_MINER = ("hotkey",)
+METRICS = Metrics("GET /miner/scores", ("hotkey",))
 
-SHARE = METRICS.gauge(
+SHARE = METRICS.declare(
     "chutes_miner_score_ratio",
     "The miner's share of all scores: its compute units of the past day divided by those of all miners. The service "
     "computes it every 10 minutes.",
-    _MINER,
-    f"{_SOURCE}: final_scores",
+    "final_scores",
 )
-RANK = METRICS.gauge(
+RANK = METRICS.declare(
     "chutes_miner_score_rank",
     "The miner's rank by share, 1 for the highest. Equal shares have equal ranks.",
-    _MINER,
-    f"{_SOURCE}: the order of final_scores",
+    "the order of final_scores",
 )
-NEXT_BETTER = METRICS.gauge(
+NEXT_BETTER = METRICS.declare(
     "chutes_miner_score_next_better_ratio",
     "The share of the next better miner, which the miner must exceed to gain a rank. Absent for the best.",
-    _MINER,
-    f"{_SOURCE}: the order of final_scores",
+    "the order of final_scores",
     stability="experimental",
 )
-NEXT_WORSE = METRICS.gauge(
+NEXT_WORSE = METRICS.declare(
     "chutes_miner_score_next_worse_ratio",
     "The share of the next worse miner. Absent for the last.",
-    _MINER,
-    f"{_SOURCE}: the order of final_scores",
+    "the order of final_scores",
     stability="experimental",
 )
-INSTANCES = METRICS.gauge(
+INSTANCES = METRICS.declare(
     "chutes_miner_score_instances",
     "Instances of the past day that count for the score. Public instances that ended within their first hour do not "
     "count, and private ones that their miner deleted do not count either.",
-    _MINER,
-    f"{_SOURCE}: raw_values.total_instances",
+    "raw_values.total_instances",
 )
-BOUNTIES = METRICS.gauge(
+BOUNTIES = METRICS.declare(
     "chutes_miner_score_bounties",
     "Instances that count for the score and were activated with a bounty. The number itself earns nothing.",
-    _MINER,
-    f"{_SOURCE}: raw_values.bounty_score",
+    "raw_values.bounty_score",
 )
-INSTANCE_SECONDS = METRICS.gauge(
+INSTANCE_SECONDS = METRICS.declare(
     "chutes_miner_score_instance_seconds",
     "Seconds of the instances that count for the score within the past day, including their start-up.",
-    _MINER,
-    f"{_SOURCE}: raw_values.instance_seconds",
+    "raw_values.instance_seconds",
 )
-COMPUTE_UNITS = METRICS.gauge(
+COMPUTE_UNITS = METRICS.declare(
     "chutes_miner_score_compute_units",
     "Compute units of the past day: seconds of each instance that counts, times its compute multiplier. The score "
     "share is the miner's part of all miners' units.",
-    _MINER,
-    f"{_SOURCE}: raw_values.instance_compute_units",
+    "raw_values.instance_compute_units",
 )
-SCORED = METRICS.gauge("chutes_scored_miners", "Miners with a score.", (), f"{_SOURCE}: final_scores that are not null")
+SCORED = METRICS.declare("chutes_scored_miners", "Miners with a score.", "final_scores that are not null", labels=())
 
 
 def ranks(values: Mapping[str, float | None]) -> dict[str, int]:
@@ -116,5 +105,5 @@ COLLECTOR = Collector(
     feeds=(SCORES,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=1, miner=8),
+    cost="1, 8 for each miner",
 )

@@ -1,75 +1,75 @@
-"""The signing miner's servers."""
+"""The signing miner's servers, and whether the versions of its TEE servers may still boot."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from chutes_exporter.api.meaning import is_old_tee_server
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
-from chutes_exporter.feeds.table import SERVERS
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.feeds.table import SERVERS, TEE_MEASUREMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/servers/"
-_SERVER = ("hotkey", "server_id")
-_FLEET = ("hotkey",)
+METRICS = Metrics("GET /miner/servers/", ("hotkey", "server_id"))
 
-INFO = METRICS.info(
+INFO = METRICS.declare(
     "chutes_server_info",
     "The server's name and address. Neither is necessarily unique.",
-    ("hotkey", "server_id", "name", "ip", "tee", "version"),
-    f"{_SOURCE}: name, ip, is_tee, version",
-    changes="once; version at boot",
+    "name, ip, is_tee, version",
+    labels=("hotkey", "server_id", "name", "ip", "tee", "version"),
 )
-GPUS = METRICS.gauge("chutes_server_gpus", "GPUs of the server.", _SERVER, f"{_SOURCE}: gpus")
-MAINTENANCE = METRICS.gauge(
+GPUS = METRICS.declare("chutes_server_gpus", "GPUs of the server.", "gpus")
+MAINTENANCE = METRICS.declare(
     "chutes_server_maintenance_pending",
     "Whether the server holds an upgrade slot of a maintenance window (1).",
-    _SERVER,
-    f"{_SOURCE}: maintenance_pending",
+    "maintenance_pending",
 )
-LAUNCHES_REFUSED = METRICS.gauge(
+LAUNCHES_REFUSED = METRICS.declare(
     "chutes_server_launches_refused",
     "Whether the TEE server has no version or one below 0.2.1 (1). One such server makes the service refuse all the "
     "miner's launches of newer TEE chutes. Only for TEE servers.",
-    _SERVER,
-    f"{_SOURCE}: is_tee, version",
+    "is_tee, version",
 )
-CREATED = METRICS.gauge(
+CREATED = METRICS.declare(
     "chutes_server_created_timestamp_seconds",
     "When the server was added.",
-    _SERVER,
-    f"{_SOURCE}: created_at",
-    changes="once",
+    "created_at",
 )
-UPDATED = METRICS.gauge(
+UPDATED = METRICS.declare(
     "chutes_server_updated_timestamp_seconds",
     "When the server's registration last changed. It does not show whether the server is alive.",
-    _SERVER,
-    f"{_SOURCE}: updated_at",
+    "updated_at",
 )
-SERVER_COUNT = METRICS.gauge("chutes_fleet_servers", "Servers of the miner.", _FLEET, _SOURCE)
-WITHOUT_GPUS = METRICS.gauge(
+SERVER_COUNT = METRICS.declare("chutes_fleet_servers", "Servers of the miner.", labels=("hotkey",))
+WITHOUT_GPUS = METRICS.declare(
     "chutes_fleet_servers_without_gpus",
     "Servers of the miner without GPUs.",
-    _FLEET,
-    f"{_SOURCE}: gpus that are empty",
+    "gpus that are empty",
+    labels=("hotkey",),
 )
-DUPLICATE_IPS = METRICS.gauge(
+DUPLICATE_IPS = METRICS.declare(
     "chutes_fleet_duplicate_server_ips",
     "IP addresses shared by several servers of the miner.",
-    _FLEET,
-    f"{_SOURCE}: ip",
+    "ip",
+    labels=("hotkey",),
 )
-DUPLICATE_NAMES = METRICS.gauge(
+DUPLICATE_NAMES = METRICS.declare(
     "chutes_fleet_duplicate_server_names",
     "Names shared by several servers of the miner.",
-    _FLEET,
-    f"{_SOURCE}: name",
+    "name",
+    labels=("hotkey",),
+)
+
+VERSION_METRICS = Metrics("GET /servers/tee/measurements", ("hotkey", "server_id"))
+ACCEPTED = VERSION_METRICS.declare(
+    "chutes_server_version_accepted",
+    "Whether the service accepts the boot of a TEE server with this server's version (1). With 0, the server does not "
+    "come back after a reboot until it is upgraded. 0 for a TEE server without a version, too.",
+    "version; GET /miner/servers/: version",
 )
 
 
@@ -101,11 +101,29 @@ def _repeated(values: Sequence[str | None]) -> int | None:
     return None if None in values else sum(1 for count in Counter(values).values() if count > 1)
 
 
+def collect_versions(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Look up the version of each TEE server."""
+    if not answers.complete(TEE_MEASUREMENTS):
+        return
+    versions = {measurement.version for measurement in answers[TEE_MEASUREMENTS]}
+    for server in distinct(answers[SERVERS], lambda server: server.server_id, out):
+        if server.is_tee and server.version is not UNSET:
+            out.add(ACCEPTED, server.version in versions, scope.hotkey, server.server_id)
+
+
 COLLECTOR = Collector(
     name="servers",
     summary="the miner's servers: names, GPUs, maintenance, duplicates",
     feeds=(SERVERS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=4, server=6),
+    cost="4 for each hotkey with a key, 6 for each server",
+)
+VERSIONS = Collector(
+    name="server_versions",
+    summary="whether the versions of the miner's TEE servers may still boot",
+    feeds=(SERVERS, TEE_MEASUREMENTS),
+    metrics=VERSION_METRICS,
+    collect=collect_versions,
+    cost="1 for each server",
 )

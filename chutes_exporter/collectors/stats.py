@@ -1,121 +1,139 @@
-"""Stats: the compute of each miner in the past hour, day and week."""
+"""Stats: the compute of each miner, in all and on each chute, in the past hour, day and week."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.meaning import total
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
-from chutes_exporter.feeds.table import STATS
+from chutes_exporter.collectors.base import Answers, Collector, Metric, Metrics, Samples, Scope, distinct
+from chutes_exporter.feeds.table import STATS, STATS_PER_CHUTE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterable, Iterator
 
     from chutes_exporter.api.records import MinerStats, Stats
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/stats"
-_WINDOWS = "past_hour, past_day, all"
+METRICS = Metrics("GET /miner/stats", ("window",))
 
-INSTANCES = METRICS.gauge(
+INSTANCES = METRICS.declare(
     "chutes_miner_window_instances",
     "Counting instances that overlap the window, including deleted ones.",
-    ("hotkey", "window"),
-    f"{_SOURCE}: {_WINDOWS}.instance_stats.total_instances",
+    "past_hour, past_day, all.instance_stats.total_instances",
+    labels=("hotkey", "window"),
 )
-BOUNTIES = METRICS.gauge(
+BOUNTIES = METRICS.declare(
     "chutes_miner_window_bounties",
     "Counting instances in the window that were activated with a bounty.",
-    ("hotkey", "window"),
-    f"{_SOURCE}: {_WINDOWS}.instance_stats.bounty_count",
+    "past_hour, past_day, all.instance_stats.bounty_count",
+    labels=("hotkey", "window"),
 )
-COMPUTE_SECONDS = METRICS.gauge(
+COMPUTE_SECONDS = METRICS.declare(
     "chutes_miner_window_compute_seconds",
     "Seconds of counting instances within the window, including their start-up.",
-    ("hotkey", "window"),
-    f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_seconds",
+    "past_hour, past_day, all.instance_stats.compute_seconds",
+    labels=("hotkey", "window"),
 )
-COMPUTE_UNITS = METRICS.gauge(
+COMPUTE_UNITS = METRICS.declare(
     "chutes_miner_window_compute_units",
     "Compute units in the window: seconds of counting instances times their compute multiplier. The 1d window equals "
     "the score.",
-    ("hotkey", "window"),
-    f"{_SOURCE}: {_WINDOWS}.instance_stats.compute_units",
+    "past_hour, past_day, all.instance_stats.compute_units",
+    labels=("hotkey", "window"),
 )
-PLATFORM_INSTANCES = METRICS.gauge(
+PLATFORM_INSTANCES = METRICS.declare(
     "chutes_platform_window_instances",
     "Counting instances of all miners that overlap the window.",
-    ("window",),
-    f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.total_instances",
+    "sum of past_hour, past_day, all.instance_stats.total_instances",
 )
-PLATFORM_BOUNTIES = METRICS.gauge(
+PLATFORM_BOUNTIES = METRICS.declare(
     "chutes_platform_window_bounties",
     "Counting instances of all miners in the window that were activated with a bounty.",
-    ("window",),
-    f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.bounty_count",
+    "sum of past_hour, past_day, all.instance_stats.bounty_count",
 )
-PLATFORM_COMPUTE_SECONDS = METRICS.gauge(
+PLATFORM_COMPUTE_SECONDS = METRICS.declare(
     "chutes_platform_window_compute_seconds",
     "Seconds of all miners' counting instances within the window.",
-    ("window",),
-    f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_seconds",
+    "sum of past_hour, past_day, all.instance_stats.compute_seconds",
 )
-PLATFORM_COMPUTE_UNITS = METRICS.gauge(
+PLATFORM_COMPUTE_UNITS = METRICS.declare(
     "chutes_platform_window_compute_units",
     "Compute units of all miners in the window, including blacklisted miners.",
-    ("window",),
-    f"{_SOURCE}: sum of {_WINDOWS}.instance_stats.compute_units",
+    "sum of past_hour, past_day, all.instance_stats.compute_units",
 )
-PLATFORM_MINERS = METRICS.gauge(
+PLATFORM_MINERS = METRICS.declare(
     "chutes_platform_window_miners",
     "Miners with compute units in the window.",
-    ("window",),
-    f"{_SOURCE}: records of {_WINDOWS}.instance_stats",
+    "records of past_hour, past_day, all.instance_stats",
 )
+
+CHUTE_METRICS = Metrics("GET /miner/stats?per_chute=true", ("hotkey", "chute_id", "window"))
+
+CHUTE_INSTANCES = CHUTE_METRICS.declare(
+    "chutes_miner_chute_window_instances",
+    "Counting instances of the miner on the chute that overlap the window, including deleted ones.",
+    "past_hour, past_day, all.instance_stats.total_instances",
+)
+CHUTE_BOUNTIES = CHUTE_METRICS.declare(
+    "chutes_miner_chute_window_bounties",
+    "Counting instances of the miner on the chute in the window that were activated with a bounty.",
+    "past_hour, past_day, all.instance_stats.bounty_count",
+)
+CHUTE_COMPUTE_SECONDS = CHUTE_METRICS.declare(
+    "chutes_miner_chute_window_compute_seconds",
+    "Seconds of the miner's counting instances on the chute within the window, including their start-up.",
+    "past_hour, past_day, all.instance_stats.compute_seconds",
+)
+CHUTE_COMPUTE_UNITS = CHUTE_METRICS.declare(
+    "chutes_miner_chute_window_compute_units",
+    "Compute units of the miner on the chute in the window: seconds times the compute multiplier.",
+    "past_hour, past_day, all.instance_stats.compute_units",
+)
+
+_MINER = (INSTANCES, BOUNTIES, COMPUTE_SECONDS, COMPUTE_UNITS)
+_PLATFORM = (PLATFORM_INSTANCES, PLATFORM_BOUNTIES, PLATFORM_COMPUTE_SECONDS, PLATFORM_COMPUTE_UNITS)
+_CHUTE = (CHUTE_INSTANCES, CHUTE_BOUNTIES, CHUTE_COMPUTE_SECONDS, CHUTE_COMPUTE_UNITS)
 
 
 def windows(stats: Stats) -> Iterator[tuple[str, list[MinerStats]]]:
     """Return the records of each window of an answer, with its length."""
-    for name, records in (("1h", stats.hour), ("1d", stats.day), ("7d", stats.week)):
+    for window, records in (("1h", stats.hour), ("1d", stats.day), ("7d", stats.week)):
         if records is not None:
-            yield name, records
+            yield window, records
+
+
+def _values(record: MinerStats) -> tuple[float | None, ...]:
+    return record.total_instances, record.bounty_count, record.compute_seconds, record.compute_units
+
+
+def _add(out: Samples, metrics: tuple[Metric, ...], values: Iterable[float | None], *labels: str) -> None:
+    for metric, value in zip(metrics, values, strict=True):
+        out.add(metric, value, *labels)
 
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Add the stats of all miners."""
-    complete = answers.complete()
-    for name, window in windows(answers[STATS]):
-        records = distinct(window, lambda record: record.miner_hotkey, out)
+    for window, listed in windows(answers[STATS]):
+        records = distinct(listed, lambda record: record.miner_hotkey, out)
         for record in records:
             if scope.exports(record.miner_hotkey, active=bool(record.compute_units)):
-                out.add(INSTANCES, record.total_instances, record.miner_hotkey, name)
-                out.add(BOUNTIES, record.bounty_count, record.miner_hotkey, name)
-                out.add(COMPUTE_SECONDS, record.compute_seconds, record.miner_hotkey, name)
-                out.add(COMPUTE_UNITS, record.compute_units, record.miner_hotkey, name)
+                _add(out, _MINER, _values(record), record.miner_hotkey, window)
         # An empty list means that the service has no stats, not that no miner did anything.
-        if complete and records:
-            _add_zeros(scope.watched - {record.miner_hotkey for record in records}, name, out)
-            _add_platform(records, name, out)
+        if answers.complete() and records:
+            # The answer lists all miners with compute.
+            for hotkey in sorted(scope.watched - {record.miner_hotkey for record in records}):
+                _add(out, _MINER, (0, 0, 0, 0), hotkey, window)
+            if all(record.compute_units is not None for record in records):
+                out.add(PLATFORM_MINERS, len(records), window)
+            _add(out, _PLATFORM, map(total, zip(*map(_values, records), strict=True)), window)
 
 
-def _add_zeros(hotkeys: AbstractSet[str], name: str, out: Samples) -> None:
-    """Add zeros for watched miners that are not in the answer, which lists all miners with compute."""
-    for hotkey in sorted(hotkeys):
-        out.add(COMPUTE_UNITS, 0, hotkey, name)
-        out.add(INSTANCES, 0, hotkey, name)
-        out.add(BOUNTIES, 0, hotkey, name)
-        out.add(COMPUTE_SECONDS, 0, hotkey, name)
-
-
-def _add_platform(records: list[MinerStats], name: str, out: Samples) -> None:
-    if all(record.compute_units is not None for record in records):
-        out.add(PLATFORM_MINERS, len(records), name)
-    out.add(PLATFORM_INSTANCES, total([record.total_instances for record in records]), name)
-    out.add(PLATFORM_BOUNTIES, total([record.bounty_count for record in records]), name)
-    out.add(PLATFORM_COMPUTE_SECONDS, total([record.compute_seconds for record in records]), name)
-    out.add(PLATFORM_COMPUTE_UNITS, total([record.compute_units for record in records]), name)
+def collect_per_chute(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Add the stats per chute."""
+    for window, records in windows(answers[STATS_PER_CHUTE]):
+        for record in distinct(records, lambda record: (record.miner_hotkey, record.chute_id), out):
+            exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
+            if exported and record.chute_id is not None:
+                _add(out, _CHUTE, _values(record), record.miner_hotkey, record.chute_id, window)
 
 
 COLLECTOR = Collector(
@@ -124,5 +142,14 @@ COLLECTOR = Collector(
     feeds=(STATS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=15, miner=12),
+    cost="15, 12 for each miner",
+)
+PER_CHUTE = Collector(
+    name="stats_per_chute",
+    summary="the compute of each miner on each chute in the past hour, day and week",
+    feeds=(STATS_PER_CHUTE,),
+    metrics=CHUTE_METRICS,
+    collect=collect_per_chute,
+    cost="12 for each chute of each miner",
+    default="watched",
 )

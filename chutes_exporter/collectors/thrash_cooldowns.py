@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope
 from chutes_exporter.feeds.table import THRASH_COOLDOWNS
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/thrash_cooldowns"
+METRICS = Metrics("GET /miner/thrash_cooldowns", ("hotkey", "chute_id"))
 
-COUNT = METRICS.gauge(
+COUNT = METRICS.declare(
     "chutes_miner_thrash_cooldowns",
     "Cooldowns of the miner. Since May 2026 the service sends an empty list.",
-    ("hotkey",),
-    _SOURCE,
+    labels=("hotkey",),
 )
-EXPIRES = METRICS.gauge(
+EXPIRES = METRICS.declare(
     "chutes_thrash_cooldown_expires_timestamp_seconds",
     "When the miner may deploy the chute again.",
-    ("hotkey", "chute_id"),
-    f"{_SOURCE}: cooldown_expires_at",
+    "cooldown_expires_at",
 )
-DELETED = METRICS.gauge(
+DELETED = METRICS.declare(
     "chutes_thrash_cooldown_deleted_timestamp_seconds",
     "When the miner deleted the instance that caused the cooldown.",
-    ("hotkey", "chute_id"),
-    f"{_SOURCE}: deleted_at",
+    "deleted_at",
 )
 
 
@@ -49,6 +44,6 @@ COLLECTOR = Collector(
     feeds=(THRASH_COOLDOWNS,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=1, item=2),
+    cost="1 for each hotkey with a key, 2 for each item",
     default="off",
 )

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from chutes_exporter.api.meaning import total
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
 
-METRICS = Metrics()
-_SOURCE = "GET /miner/unique_chute_history/{hotkey}"
-_MINER = ("hotkey",)
+METRICS = Metrics("GET /miner/unique_chute_history/{hotkey}", ("hotkey",))
 
-UNIQUE_CHUTE_GPUS = METRICS.gauge(
+UNIQUE_CHUTE_GPUS = METRICS.declare(
     "chutes_miner_unique_chute_gpus",
     "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute counts once, with the GPUs "
     "that it needs now. Public instances count from the age of one hour, so the numbers of the newest hours still "
     "rise.",
-    _MINER,
-    f"{_SOURCE}: count",
+    "count",
 )
-ACTIVE_GPUS = METRICS.gauge(
+ACTIVE_GPUS = METRICS.declare(
     "chutes_miner_active_gpus",
     "GPUs of all the miner's instances that were active at the newest full hour. Public instances count from the age "
     "of one hour.",
-    _MINER,
-    f"{_SOURCE}: total_count",
+    "total_count",
 )
-AVERAGE_GPUS = METRICS.gauge(
+AVERAGE_GPUS = METRICS.declare(
     "chutes_miner_average_active_gpus",
     "Average of the GPUs that were active at each full hour of the past 7 days.",
-    _MINER,
-    f"{_SOURCE}: the average of total_count",
+    "the average of total_count",
 )
-TIME = METRICS.gauge(
+TIME = METRICS.declare(
     "chutes_miner_history_timestamp_seconds",
     "The newest full hour of the miner's history. It stops when the miner has had no activity for 7 days.",
-    _MINER,
-    f"{_SOURCE}: time",
+    "time",
 )
 
 
@@ -61,6 +54,6 @@ COLLECTOR = Collector(
     feeds=(UNIQUE_CHUTE_HISTORY,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=4),
+    cost="4 for each watched hotkey",
     default="few",
 )

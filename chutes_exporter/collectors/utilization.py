@@ -3,69 +3,53 @@
 from __future__ import annotations
 
 from chutes_exporter.api.meaning import load_is_unknown, recent_ratio, starting_instances, target_instances
-from chutes_exporter.collectors.base import Answers, Collector, Cost, Scope, distinct
-from chutes_exporter.collectors.samples import Metrics, Samples
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import UTILIZATION
 
-METRICS = Metrics()
-_SOURCE = "GET /chutes/utilization"
-_CHUTE = ("chute_id",)
-_WINDOWED = ("chute_id", "window")
-_AUTOSCALER = "at each run of the autoscaler"
+METRICS = Metrics("GET /chutes/utilization", ("chute_id",))
 
-AUTOSCALER = METRICS.gauge(
+AUTOSCALER = METRICS.declare(
     "chutes_autoscaler_timestamp_seconds",
     "When the autoscaler last ran. If it stops, the targets, allowances and recent ratios of all chutes become stale.",
-    (),
-    f"{_SOURCE}: the newest timestamp",
-    changes=_AUTOSCALER,
+    "the newest timestamp",
+    labels=(),
 )
-ALLOWANCE = METRICS.gauge(
+ALLOWANCE = METRICS.declare(
     "chutes_chute_scale_allowance",
     "Instances by which the chute is below its target. At 0 the service refuses launches with 423, except of a private "
     "chute without a target that has an active instance or a bounty. chutes_launch_units_per_gpu_second has what the "
     "miner can launch.",
-    _CHUTE,
-    f"{_SOURCE}: scale_allowance",
-    changes="live",
+    "scale_allowance",
 )
-SCALABLE = METRICS.gauge(
+SCALABLE = METRICS.declare(
     "chutes_chute_scalable",
     "Whether the chute has fewer active instances than the autoscaler wants (1).",
-    _CHUTE,
-    f"{_SOURCE}: scalable",
-    changes="live",
+    "scalable",
 )
-TARGET = METRICS.gauge(
+TARGET = METRICS.declare(
     "chutes_chute_target_instances",
     "Number of active instances that the autoscaler wants for the chute. Absent if its last run wanted more than the "
     "service allows now.",
-    _CHUTE,
-    f"{_SOURCE}: active_instance_count + scale_allowance, or target_count without an allowance",
-    changes=_AUTOSCALER,
+    "active_instance_count + scale_allowance, or target_count without an allowance",
 )
-STARTING = METRICS.gauge(
+STARTING = METRICS.declare(
     "chutes_chute_starting_instances",
     "Instances of the chute that are not active, on all miners. They are starting, or their miners disabled them.",
-    _CHUTE,
-    f"{_SOURCE}: total_instance_count - active_instance_count",
-    changes="live",
+    "total_instance_count - active_instance_count",
 )
-UTILIZED = METRICS.gauge(
+UTILIZED = METRICS.declare(
     "chutes_chute_recent_utilization_ratio",
     "Average use of the chute's capacity in the window before the autoscaler's last run. Above 1, demand exceeds "
     "capacity. Absent for a chute that had no instance.",
-    _WINDOWED,
-    f"{_SOURCE}: utilization_5m, utilization_15m, utilization_1h",
-    changes=_AUTOSCALER,
+    "utilization_5m, utilization_15m, utilization_1h",
+    labels=("chute_id", "window"),
 )
-RATE_LIMITED = METRICS.gauge(
+RATE_LIMITED = METRICS.declare(
     "chutes_chute_rate_limited_ratio",
     "Share of the chute's requests that were refused in the window before the autoscaler's last run, because all "
     "instances were busy. 0 without requests. Absent for a chute that had no instance.",
-    _WINDOWED,
-    f"{_SOURCE}: rate_limit_ratio_5m, rate_limit_ratio_15m, rate_limit_ratio_1h",
-    changes=_AUTOSCALER,
+    "rate_limit_ratio_5m, rate_limit_ratio_15m, rate_limit_ratio_1h",
+    labels=("chute_id", "window"),
 )
 
 
@@ -99,5 +83,5 @@ COLLECTOR = Collector(
     feeds=(UTILIZATION,),
     metrics=METRICS,
     collect=collect,
-    cost=Cost(fixed=1, chute=10),
+    cost="1, 10 for each chute",
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.cache import FeedCache, steady
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import METAGRAPH

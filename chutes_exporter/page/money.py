@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.samples import Metrics
+from chutes_exporter.metric import Metrics
 
 if TYPE_CHECKING:
-    from chutes_exporter.collectors.samples import Samples
+    from chutes_exporter.collectors.base import Samples
     from chutes_exporter.config import Settings
 
-METRICS = Metrics()
+METRICS = Metrics("exporter")
 """Metrics of these figures. The recording rules make costs and estimated earnings of them."""
 
-GPU_COST = METRICS.gauge(
+GPU_COST = METRICS.declare(
     "chutes_gpu_cost_usd_per_hour",
     "Price in US dollars that the miner pays per hour for one GPU of this model, whether it is idle or not.",
-    ("gpu",),
-    "exporter: --gpu.cost",
+    "--gpu.cost",
+    labels=("gpu",),
 )
-EMISSION = METRICS.gauge(
+EMISSION = METRICS.declare(
     "chutes_subnet_emission_alpha_per_day",
     "Alpha that all miners of the subnet receive together per day. Earnings computed from it are estimates, because "
     "the API does not report payments.",
-    (),
-    "exporter: --subnet.daily-emission",
+    "--subnet.daily-emission",
 )
-ALPHA_PRICE = METRICS.gauge(
+ALPHA_PRICE = METRICS.declare(
     "chutes_alpha_price_usd",
     "Price of one alpha in US dollars. It changes only when the exporter is restarted with another price. Earnings "
     "computed from it are estimates.",
-    (),
-    "exporter: --alpha.price",
+    "--alpha.price",
 )
 
 

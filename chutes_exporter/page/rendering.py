@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from chutes_exporter.collectors import Answers
-from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.collectors.base import Samples
 from chutes_exporter.page.exposition import Part, render
 
 if TYPE_CHECKING:

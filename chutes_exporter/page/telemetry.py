@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily
 
 from chutes_exporter import __version__
 from chutes_exporter.api.exchanges import ExchangeCounters
-from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.metric import Metrics
 
@@ -29,137 +29,115 @@ if TYPE_CHECKING:
     Readings = Mapping[Feed[Any], Reading[Any]]
     States = Sequence[tuple[FeedState, Snapshot[Any] | None]]
 
-METRICS = Metrics()
+METRICS = Metrics("exporter", ("feed", "hotkey"))
 """The exporter's own metrics on a page."""
 
-_COLLECTOR = ("collector", "hotkey")
 _FEED = ("feed", "hotkey")
 
-BUILD_INFO = METRICS.info(
+BUILD_INFO = METRICS.declare(
     "chutes_exporter_build_info",
     "Versions of the exporter and of Python.",
-    ("version", "python"),
-    "exporter",
+    labels=("version", "python"),
 )
-WATCHED = METRICS.gauge(
+WATCHED = METRICS.declare(
     "chutes_miner_watched",
     "1 for each watched miner. Alerts are only about watched miners.",
-    ("hotkey",),
-    "exporter: --hotkey, --hotkey-file, MINER_SS58",
+    "--hotkey, --hotkey-file, MINER_SS58",
+    labels=("hotkey",),
 )
-RELOAD_GOOD = METRICS.gauge(
+RELOAD_GOOD = METRICS.declare(
     "chutes_exporter_config_last_reload_successful",
     "Whether the exporter could read its configuration the last time (1): at the start, at a reload, or after a "
     "change of the web configuration. With 0, an older configuration is in use.",
-    (),
-    "exporter",
+    labels=(),
 )
-RELOAD_TIMESTAMP = METRICS.gauge(
+RELOAD_TIMESTAMP = METRICS.declare(
     "chutes_exporter_config_last_reload_success_timestamp_seconds",
     "When the configuration in use was read.",
-    (),
-    "exporter",
+    labels=(),
 )
-COLLECTOR_CUT = METRICS.gauge(
+COLLECTOR_CUT = METRICS.declare(
     "chutes_scrape_collector_cut",
     "Whether the collector's samples are left out (1) because the page would exceed --max-series.",
-    ("collector",),
-    "exporter",
+    labels=("collector",),
 )
-COLLECTOR_OFF = METRICS.gauge(
+COLLECTOR_OFF = METRICS.declare(
     "chutes_scrape_collector_off",
     "Whether the collector is off because the API answers 404 for an endpoint that the collector needs (1). This "
     "deployment of the API does not have the endpoint. The exporter asks again every hour, and after a reload.",
-    ("collector",),
-    "exporter",
+    labels=("collector",),
 )
-SERIES = METRICS.gauge("chutes_scrape_series", "Series of all collectors, including those left out.", (), "exporter")
-SERIES_LIMIT = METRICS.gauge(
-    "chutes_scrape_series_limit", "Maximum series of all collectors together (--max-series).", (), "exporter"
+SERIES = METRICS.declare("chutes_scrape_series", "Series of all collectors, including those left out.", labels=())
+SERIES_LIMIT = METRICS.declare(
+    "chutes_scrape_series_limit", "Maximum series of all collectors together (--max-series).", labels=()
 )
-COLLECTOR_SUCCESS = METRICS.gauge(
+COLLECTOR_SUCCESS = METRICS.declare(
     "chutes_scrape_collector_success",
     "Whether all answers of the collector's feeds are fresh (1). With 0, its samples are older or missing. Absent "
     "while the collector is off. The hotkey is empty for platform-wide collectors.",
-    _COLLECTOR,
-    "exporter",
+    labels=("collector", "hotkey"),
 )
-COLLECTOR_DURATION = METRICS.gauge(
+COLLECTOR_DURATION = METRICS.declare(
     "chutes_scrape_collector_duration_seconds",
     "Seconds for which the collector waited for answers and computed its samples.",
-    _COLLECTOR,
-    "exporter",
+    labels=("collector", "hotkey"),
 )
-COLLECTOR_DUPLICATES = METRICS.gauge(
+COLLECTOR_DUPLICATES = METRICS.declare(
     "chutes_scrape_collector_duplicate_samples",
     "Samples left out because the page already has a sample of the same series.",
-    _COLLECTOR,
-    "exporter",
+    labels=("collector", "hotkey"),
 )
-FEED_UP = METRICS.gauge(
+FEED_UP = METRICS.declare(
     "chutes_feed_up",
     "Whether the feed's last request succeeded (1). Absent until the first request ends. Like all metrics of the "
     "feed, it is absent while the API does not have the endpoint. The hotkey is empty for platform-wide feeds.",
-    _FEED,
-    "exporter",
 )
-FEED_FAILURE = METRICS.info(
+FEED_FAILURE = METRICS.declare(
     "chutes_feed_failure_info",
     "Reason of the feed's last failed request. Only while the feed is down. Examples: signature_refused, "
     "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted, undecodable.",
-    (*_FEED, "reason"),
-    "exporter",
+    labels=(*_FEED, "reason"),
 )
-FEED_LAST_SUCCESS = METRICS.gauge(
+FEED_LAST_SUCCESS = METRICS.declare(
     "chutes_feed_last_success_timestamp_seconds",
     "When the newest good answer was requested. The data can be older: the service computes stats, scores and history "
     "every 10 minutes and does not send the time.",
-    _FEED,
-    "exporter",
 )
-FEED_REJECTED = METRICS.gauge(
+FEED_REJECTED = METRICS.declare(
     "chutes_feed_rejected_records",
     "Records of the newest answer that could not be read and are missing from the metrics. If there are any, counts, "
     "ranks and zeros that could be wrong are absent.",
-    _FEED,
-    "exporter",
 )
-FEED_RECORDS = METRICS.gauge(
+FEED_RECORDS = METRICS.declare(
     "chutes_feed_records",
     "Records of the newest good answer.",
-    _FEED,
-    "exporter",
 )
-FEED_DOUBTED = METRICS.gauge(
+FEED_DOUBTED = METRICS.declare(
     "chutes_feed_doubted",
     "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more than a fifth and a second "
     "answer did not confirm it), disagrees (another endpoint names records that are missing), no_demand (every chute "
     "reports zero), no_bounties (all disappeared at once, and there were at least three), no_history (a miner lost its "
     "history). The last good answer stays in use until its maximum age. If there is none, the doubted answer is used, "
     "and counts, ranks and zeros are absent.",
-    (*_FEED, "reason"),
-    "exporter",
+    labels=(*_FEED, "reason"),
 )
-FEED_TTL = METRICS.gauge(
-    "chutes_feed_ttl_seconds", "Seconds for which an answer of the feed is fresh.", _FEED, "exporter"
+FEED_TTL = METRICS.declare("chutes_feed_ttl_seconds", "Seconds for which an answer of the feed is fresh.")
+FEED_MAX_AGE = METRICS.declare(
+    "chutes_feed_max_age_seconds", "Age in seconds at which an answer of the feed is dropped."
 )
-FEED_MAX_AGE = METRICS.gauge(
-    "chutes_feed_max_age_seconds", "Age in seconds at which an answer of the feed is dropped.", _FEED, "exporter"
-)
-FEED_REQUESTS = METRICS.counter(
+FEED_REQUESTS = METRICS.declare(
     "chutes_feed_requests_total",
     "Reads of the feed by result: hit (answered from the cache), miss (sent a request), coalesced (waited for a "
     "request in flight), stale (used older data because there is nothing newer), failed (no data).",
-    ("feed", "hotkey", "result"),
-    "exporter",
+    labels=("feed", "hotkey", "result"),
 )
 
-CLOCK_OFFSET = METRICS.gauge(
+CLOCK_OFFSET = METRICS.declare(
     "chutes_api_clock_offset_seconds",
     "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. The API refuses "
     "signatures if the difference exceeds 600 seconds.",
-    (),
-    "exporter: the answers' Date",
+    "the answers' Date",
+    labels=(),
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.collectors import Answers, Scope
-from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.collectors.base import Samples
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping

@@ -5,11 +5,30 @@ from typing import Any
 import pytest
 
 from chutes_exporter.api.records import Instance
-from chutes_exporter.collectors import COLLECTORS, Collector, Cost, MinersChoice, Scope
-from chutes_exporter.collectors.base import Answers, distinct
-from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.collectors import COLLECTORS, Collector, MinersChoice, Scope
+from chutes_exporter.collectors.base import MAX_LABEL_CHARACTERS, Answers, LabelValue, Metrics, Samples, distinct
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, METAGRAPH, NODES
 from tests.collectors.support import UNREADABLE, answer
+
+METRICS = Metrics("test", ("a", "b"))
+GAUGE = METRICS.declare("chutes_thing_seconds", "Help.")
+FLAG = METRICS.declare("chutes_flag", "Help.", labels=())
+INFO = METRICS.declare("chutes_thing_info", "Text.", labels=("text",))
+
+
+def values(samples: Samples) -> dict[str, dict[tuple[str, ...], float]]:
+    return {
+        family.samples[0].name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
+        for family in samples.collect()
+    }
+
+
+def label(value: LabelValue) -> str:
+    """Return what becomes of a label value."""
+    samples = Samples()
+    samples.add(INFO, 1, value)
+    ((text,),) = values(samples)["chutes_thing_info"]
+    return text
 
 
 @pytest.mark.parametrize(
@@ -20,7 +39,7 @@ from tests.collectors.support import UNREADABLE, answer
         ("all", {("me", True), ("me", False), ("other", True), ("other", False)}),
     ],
 )
-def test_a_scope_exports_the_watched_and_whom_the_user_wants_besides(
+def test_a_scope_exports_the_watched_miners_and_those_that_the_user_chose(
     miners: MinersChoice, exported: set[tuple[str, bool]]
 ) -> None:
     scope = Scope(frozenset({"me"}), miners)
@@ -28,34 +47,24 @@ def test_a_scope_exports_the_watched_and_whom_the_user_wants_besides(
     assert {(hotkey, active) for hotkey, active in pairs if scope.exports(hotkey, active=active)} == exported
 
 
-def test_answers_are_found_by_feed_also_where_the_feed_is_of_one_hotkey() -> None:
-    answers = Answers({"nodes": answer(NODES, [{"uuid": "g"}])})
-    assert [gpu.uuid for gpu in answers[NODES]] == ["g"]
-    assert answers[NODES.of("me")] is answers[NODES]
-
-
-def test_answers_are_complete_where_every_record_was_read_and_none_is_doubted() -> None:
+def test_answers_are_complete_if_every_record_was_read_and_none_is_doubted() -> None:
     whole = answer(NODES, [{"uuid": "g"}])
     rejected = answer(INVENTORY, [{"gpu_id": "g"}, UNREADABLE])
     doubted = answer(INSTANCES, [], doubted=True)
     assert Answers({"nodes": whole}).complete()
-    assert not Answers({"nodes": whole, "inventory": rejected}).complete()
     assert not Answers({"nodes": whole, "instances": doubted}).complete()
     mixed = Answers({"nodes": whole, "inventory": rejected})
     assert mixed.complete(NODES)
     assert not mixed.complete(NODES, INVENTORY)
 
 
-def test_extra_answers_are_found_by_hotkey_and_none_where_they_are_incomplete() -> None:
+def test_extra_answers_are_found_by_hotkey_and_are_none_if_they_are_incomplete() -> None:
     extra = {
         ("instances", "a"): answer(INSTANCES, [{"instance_id": "i"}]),
         ("instances", "b"): answer(INSTANCES, [{"instance_id": "i"}, UNREADABLE]),
-        ("instances", "c"): answer(INSTANCES, [], doubted=True),
         ("nodes", "d"): answer(NODES, []),
     }
-    found = Answers({}, extra).by_hotkey(INSTANCES)
-    assert found == {"a": [Instance("i")], "b": None, "c": None}
-    assert Answers({}).by_hotkey(INSTANCES) == {}
+    assert Answers({}, extra).by_hotkey(INSTANCES) == {"a": [Instance("i")], "b": None}
 
 
 def test_the_first_record_of_each_identity_stays_and_the_others_are_counted() -> None:
@@ -65,16 +74,73 @@ def test_the_first_record_of_each_identity_stays_and_the_others_are_counted() ->
     assert out.duplicates == 2
 
 
-def test_a_cost_is_the_sum_over_what_it_grows_with() -> None:
-    cost = Cost(fixed=2, miner=3, miner_chute=4, gpu=5)
-    assert cost.in_words() == "2, 3 for each miner, 4 for each chute of each miner, 5 for each GPU"
-    assert cost.in_words(" for each hotkey").startswith("2 for each hotkey, ")
-    assert cost.series() == 2
-    assert cost.series(fixed=10, miner=100, gpu=1) == 20 + 300 + 5
+def test_samples_keep_their_metric_their_labels_and_their_value() -> None:
+    samples = Samples()
+    samples.add(GAUGE, 1.5, "x", "y")
+    samples.add(GAUGE, 2, "x", "z")
+    samples.add(FLAG, True)  # noqa: FBT003 - collectors pass flags as values
+    samples.add(INFO, 1, "text")
+    assert values(samples) == {
+        "chutes_thing_seconds": {("x", "y"): 1.5, ("x", "z"): 2.0},
+        "chutes_flag": {(): 1.0},
+        "chutes_thing_info": {("text",): 1.0},
+    }
+    assert [(family.name, family.type, family.unit) for family in samples.collect()] == [
+        ("chutes_thing_seconds", "gauge", "seconds"),
+        ("chutes_flag", "gauge", ""),
+        ("chutes_thing", "info", ""),
+    ]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), float("-inf")])
+def test_an_unknown_value_makes_no_sample(value: float | None) -> None:
+    samples = Samples()
+    samples.add(FLAG, value)
+    assert values(samples) == {}
+
+
+def test_the_first_sample_of_a_series_stays_and_the_second_is_counted() -> None:
+    samples = Samples()
+    samples.add(FLAG, 1)
+    samples.add(FLAG, 5)
+    assert values(samples) == {"chutes_flag": {(): 1.0}}
+    assert (samples.count, samples.duplicates) == (1, 1)
+
+
+def test_more_samples_than_the_limit_are_counted_and_all_dropped() -> None:
+    samples = Samples(limit=2)
+    for number in range(2):
+        samples.add(INFO, 1, number)
+    assert (len(values(samples)["chutes_thing_info"]), samples.overflowed) == (2, False)
+    for number in range(2, 5):
+        samples.add(INFO, 1, number)
+    assert (values(samples), samples.count, samples.overflowed) == ({}, 5, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (True, "true"),
+        (False, "false"),
+        (7, "7"),
+        ("text", "text"),
+        ("a\0b", "a\N{REPLACEMENT CHARACTER}b"),
+        ("y" * 300, "y" * MAX_LABEL_CHARACTERS),
+    ],
+)
+def test_a_label_is_text_of_a_bounded_length(value: LabelValue, text: str) -> None:
+    assert label(value) == text
+
+
+def test_a_label_never_holds_a_signature() -> None:
+    signature = "0123456789abcdef" * 8
+    assert signature not in label(f"refused: {signature}")
+    assert label("0123456789abcdef") == "0123456789abcdef"
 
 
 def collector(*feeds: Any, default: Any = "on") -> Collector:
-    return Collector("c", "", feeds, (), lambda *_: None, Cost(), default=default)
+    return Collector("c", "", feeds, (), lambda *_: None, "", default=default)
 
 
 def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
@@ -90,24 +156,9 @@ def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
         "thrash_cooldowns": "signer",
         "unique_chute_history": "miner",
     }
-    assert collector(METAGRAPH, NODES).scope == "signer"
-
-
-def test_a_collector_needs_a_key_where_one_of_its_feeds_is_signed() -> None:
-    assert not collector(METAGRAPH).needs_key
-    assert collector(METAGRAPH, NODES).needs_key
 
 
 def test_a_collector_says_when_it_is_on() -> None:
     assert collector(METAGRAPH).default_in_words == "on"
     assert collector(NODES).default_in_words == "on, with a hotkey's seed"
-    assert collector(METAGRAPH, default="off").default_in_words == "off"
     assert collector(METAGRAPH, default="few").default_in_words.startswith("on if 1 to 16 ")
-    assert collector(METAGRAPH, default="key").default_in_words == "on if a hotkey's seed is configured (not required)"
-    assert collector(METAGRAPH, default="watched").default_in_words.startswith("on if only configured ")
-
-
-def test_every_collector_has_its_own_name_and_metrics() -> None:
-    assert len({one.name for one in COLLECTORS}) == len(COLLECTORS)
-    metrics = [metric.name for one in COLLECTORS for metric in one.metrics]
-    assert len(set(metrics)) == len(metrics)

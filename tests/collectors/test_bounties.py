@@ -4,7 +4,7 @@ import pytest
 
 from chutes_exporter.collectors.bounties import COLLECTOR
 from chutes_exporter.feeds.table import BOUNTIES
-from tests.collectors.support import HOUR, NOON, UNREADABLE, collected
+from tests.collectors.support import HOUR, NOON, collected
 
 # An hour and a half old, and one of the kind that lives a day.
 BOUNTY = {
@@ -17,11 +17,6 @@ BOUNTY = {
 CREATED = "chutes_bounty_created_timestamp_seconds{chute_id=c}"
 EXPIRES = "chutes_bounty_expires_timestamp_seconds{chute_id=c}"
 BOOST = "chutes_bounty_boost_ratio{chute_id=c}"
-
-
-def test_a_bounty_has_its_beginning_its_end_and_its_boost() -> None:
-    made = collected(COLLECTOR, {BOUNTIES: [BOUNTY]})
-    assert made.samples == {CREATED: NOON - 1.5 * HOUR, EXPIRES: NOON + 22.5 * HOUR, BOOST: pytest.approx(1.3)}
 
 
 @pytest.mark.parametrize(
@@ -44,19 +39,3 @@ def test_the_boost_grows_for_three_hours(age: float, boost: float) -> None:
 )
 def test_an_unknown_value_makes_no_sample(field: str, value: float | None, left: set[str]) -> None:
     assert collected(COLLECTOR, {BOUNTIES: [BOUNTY | {field: value}]}).samples.keys() == left
-
-
-def test_without_a_bounty_there_is_nothing() -> None:
-    assert collected(COLLECTOR, {BOUNTIES: []}).samples == {}
-
-
-def test_the_bounties_that_are_known_stay_where_the_answer_is_incomplete() -> None:
-    whole = collected(COLLECTOR, {BOUNTIES: [BOUNTY]})
-    assert collected(COLLECTOR, {BOUNTIES: [BOUNTY, UNREADABLE]}) == whole
-    assert collected(COLLECTOR, {BOUNTIES: [BOUNTY]}, doubted=[BOUNTIES]) == whole
-
-
-def test_a_bounty_that_is_listed_twice_counts_once() -> None:
-    made = collected(COLLECTOR, {BOUNTIES: [BOUNTY, BOUNTY | {"created_at": 1.0}]})
-    assert made.samples[CREATED] == NOON - 1.5 * HOUR
-    assert made.duplicates == 1

@@ -64,19 +64,9 @@ def test_each_gpu_is_in_one_state() -> None:
     }
 
 
-def test_a_miner_without_gpus_has_no_samples() -> None:
-    assert collected(COLLECTOR, fleet()).samples == {}
-
-
 def test_a_verified_gpu_with_an_error_is_idle() -> None:
     made = collected(COLLECTOR, fleet(nodes=[gpu("g1", verification_error="timeout")]))
     assert counts(made) == {"earning": 0, "starting": 0, "disabled": 0, "idle": 1, "unverified": 0}
-
-
-def test_an_instance_that_failed_its_verification_still_starts() -> None:
-    failed = STARTING | {"verification_error": "timeout"}
-    made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], inventory=[held("g1", failed)], instances=[failed]))
-    assert counts(made)["starting"] == 1
 
 
 def test_a_gpu_that_only_a_server_lists_counts_too() -> None:
@@ -109,13 +99,6 @@ def test_the_active_one_of_two_instances_on_a_gpu_decides() -> None:
         assert made.samples["chutes_gpu_active{hotkey=me,gpu_id=g1}"] == 1
         assert counts(made)["earning"] == 1
         assert len(made.of("chutes_gpu_allocation_info")) == 2
-
-
-def test_an_item_that_is_listed_twice_counts_once() -> None:
-    answers = fleet(nodes=[gpu("g1")], inventory=[held("g1", ACTIVE), held("g1", ACTIVE)], instances=[ACTIVE])
-    made = collected(COLLECTOR, answers)
-    assert counts(made)["earning"] == 1
-    assert made.duplicates == 1
 
 
 def test_where_the_inventory_does_not_say_active_the_instance_decides() -> None:

@@ -26,8 +26,3 @@ def test_the_gpus_of_an_instance_are_counted_by_server_and_model() -> None:
 def test_a_miner_without_gpus_in_instances_has_no_sample() -> None:
     assert run().samples == collected(COLLECTOR, {MINER_GPUS: {}}).samples == {}
     assert run(gpu("i"), hotkey="other").samples == {}
-
-
-def test_an_incomplete_answer_counts_nothing() -> None:
-    assert run(gpu("i"), gpu("i"), {"gpu": "h200"}).samples == {}
-    assert run(gpu("i"), doubted=(MINER_GPUS,)).samples == {}

@@ -28,25 +28,6 @@ def run(window: dict[str, Any] | None, *servers: dict[str, Any], **more: Any) ->
     return collected(COLLECTOR, {MAINTENANCE: policy})
 
 
-def test_a_window_has_its_bounds_and_each_tee_server_its_state() -> None:
-    assert run(WINDOW, OLD, NEW).samples == {
-        OPEN: 1,
-        "chutes_maintenance_window_start_timestamp_seconds{hotkey=me}": NOON - HOUR,
-        "chutes_maintenance_window_end_timestamp_seconds{hotkey=me}": NOON + HOUR + 0.5,
-        "chutes_maintenance_window_info{hotkey=me,target_version=0.3.0}": 1,
-        SLOTS: 1,
-        "chutes_maintenance_slots_limit{hotkey=me}": 2,
-        "chutes_server_upgrade_needed{hotkey=me,server_id=old}": 1,
-        "chutes_server_in_maintenance{hotkey=me,server_id=old}": 1,
-        "chutes_server_upgrade_needed{hotkey=me,server_id=new}": 0,
-        "chutes_server_in_maintenance{hotkey=me,server_id=new}": 0,
-    }
-
-
-def test_no_window_is_a_normal_answer() -> None:
-    assert run(None, window_open=False, current_slots=0).samples == {OPEN: 0, SLOTS: 0}
-
-
 def test_a_window_that_is_over_or_to_come_is_not_open() -> None:
     made = run(WINDOW, window_open=False).samples
     assert made[OPEN] == 0
@@ -58,20 +39,6 @@ def test_a_deployment_of_may_2026_lists_only_open_windows() -> None:
         made = collected(COLLECTOR, {MAINTENANCE: {"active_window": window, "current_slots": 1, "servers": []}})
         assert made.samples[OPEN] == is_open
     assert OPEN not in run(WINDOW, window_open=None).samples
-
-
-def test_an_unknown_field_makes_no_sample() -> None:
-    assert run({}, {"server_id": "s"}, current_slots=None).samples == {OPEN: 1}
-    assert collected(COLLECTOR, {MAINTENANCE: {"active_window": None, "current_slots": 0}}).samples == {
-        OPEN: 0,
-        SLOTS: 0,
-    }
-
-
-def test_a_server_that_is_listed_twice_counts_once() -> None:
-    made = run(WINDOW, OLD, OLD | {"needs_upgrade": False})
-    assert made.samples["chutes_server_upgrade_needed{hotkey=me,server_id=old}"] == 1
-    assert made.duplicates == 1
 
 
 @pytest.mark.parametrize("body", [{}, {"detail": "x"}, [], {"active_window": 5}, {"servers": {}}])

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from chutes_exporter.collectors.metrics import COLLECTOR
 from chutes_exporter.feeds.table import CHUTES, METRICS
-from tests.collectors.support import UNREADABLE, collected
+from tests.collectors.support import collected
 
 BUSY = {
     "chute_id": "busy",
@@ -36,25 +34,6 @@ DEMAND = {
 }
 
 
-def test_each_chute_has_its_demand_of_the_past_hour() -> None:
-    assert collected(COLLECTOR, {METRICS: [BUSY, QUIET]}).samples == {
-        "chutes_chute_window_invocations{chute_id=busy,window=1h}": 120,
-        "chutes_chute_window_compute_seconds{chute_id=busy,window=1h}": 600,
-        "chutes_chute_window_rate_limits{chute_id=busy,window=1h}": 4,
-        "chutes_chute_window_usage_usd{chute_id=busy,window=1h}": 1.5,
-        "chutes_chute_utilization_ratio{chute_id=busy}": 1.25,
-        "chutes_chute_instances{chute_id=busy}": 3,
-        "chutes_chute_compute_multiplier{chute_id=busy}": 4.5,
-        "chutes_chute_price_usd_per_second{chute_id=busy}": 0.005,
-        "chutes_chute_window_invocations{chute_id=quiet,window=1h}": 0,
-        "chutes_chute_window_compute_seconds{chute_id=quiet,window=1h}": 0,
-        "chutes_chute_window_rate_limits{chute_id=quiet,window=1h}": 0,
-        "chutes_chute_window_usage_usd{chute_id=quiet,window=1h}": 0,
-        "chutes_chute_utilization_ratio{chute_id=quiet}": 0,
-        "chutes_chute_instances{chute_id=quiet}": 1,
-    }
-
-
 def test_where_no_chute_has_any_demand_it_is_unknown_and_the_rest_is_known() -> None:
     idle = BUSY | dict.fromkeys((*DEMAND, "rate_limit_count"), 0)
     assert collected(COLLECTOR, {METRICS: [idle, QUIET]}).samples == {
@@ -75,24 +54,6 @@ def test_a_field_that_is_zero_for_every_chute_was_not_measured(field: str) -> No
 def test_it_is_possible_that_nobody_was_refused() -> None:
     made = collected(COLLECTOR, {METRICS: [BUSY | {"rate_limit_count": 0}]})
     assert made.of("chutes_chute_window_rate_limits") == {"chutes_chute_window_rate_limits{chute_id=busy,window=1h}": 0}
-
-
-def test_an_unknown_field_makes_no_sample() -> None:
-    fields: dict[str, Any] = {"chute_id": "new", "total_invocations": None}
-    made = collected(COLLECTOR, {METRICS: [BUSY, fields]})
-    assert [key for key in made.samples if "chute_id=new" in key] == []
-
-
-def test_the_first_record_of_a_chute_counts() -> None:
-    made = collected(COLLECTOR, {METRICS: [BUSY, BUSY | {"utilization": 9.0}]})
-    assert made.samples["chutes_chute_utilization_ratio{chute_id=busy}"] == 1.25
-    assert made.duplicates == 1
-
-
-def test_the_chutes_that_are_known_stay_where_the_answer_is_incomplete() -> None:
-    whole = collected(COLLECTOR, {METRICS: [BUSY]})
-    assert collected(COLLECTOR, {METRICS: [BUSY, UNREADABLE]}) == whole
-    assert collected(COLLECTOR, {METRICS: [BUSY]}, doubted=[METRICS]) == whole
 
 
 def test_requests_of_a_day_are_those_of_the_chutes_if_they_are_known() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS, Answers, Scope
-from chutes_exporter.collectors.samples import Samples
+from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.table import FEEDS
 from tests.collectors.support import decoded
 from tests.recorded import ALL_ON, DIRECTORIES, EXTRA, NAMES, Miner, raw_json, stream
@@ -238,6 +238,46 @@ async def test_a_missing_field_changes_no_number_and_adds_none(world: World, nam
         tried += 1
     assert tried > 1 or raw == []
     assert wrong == {}
+
+
+NEED_WHOLE_ANSWERS = {
+    "metagraph": {"chutes_metagraph_miners", "chutes_metagraph_blacklisted_miners", "chutes_miner_incentive_rank"},
+    "scores": {"chutes_miner_score_rank", "chutes_scored_miners"},
+    "stats": {"chutes_platform_window_compute_units", "chutes_platform_window_miners"},
+    "servers": {"chutes_fleet_servers", "chutes_fleet_duplicate_server_ips", "chutes_server_gpus", "chutes_fleet_gpus"},
+    "nodes": {"chutes_fleet_gpus", "chutes_gpu_state_info"},
+    "inventory": {"chutes_fleet_gpus", "chutes_gpu_state_info"},
+    "instances": {"chutes_fleet_gpus", "chutes_fleet_instances", "chutes_miner_score_heading_ratio"},
+    "images": {"chutes_images"},
+    "jobs": {"chutes_jobs_waiting", "chutes_jobs_tried", "chutes_jobs_stuck"},
+    "active_instances": {"chutes_platform_active_instances", "chutes_miner_active_instances"},
+    "thrash_cooldowns": {"chutes_miner_thrash_cooldowns"},
+    "unique_chute_history": {"chutes_miner_active_gpus", "chutes_miner_history_timestamp_seconds"},
+    "utilization": {"chutes_autoscaler_timestamp_seconds"},
+    "rolling_updates": {"chutes_instance_outdated"},
+}
+"""Metrics that would be false if a record of the feed's answer was missing."""
+
+
+@pytest.mark.parametrize("feed", FEEDS, ids=lambda feed: feed.name)
+def test_a_doubted_answer_only_removes_samples_and_all_that_it_could_make_false(world: World, feed: Feed[Any]) -> None:
+    if (answer := world.answers.get(feed)) is None:
+        pytest.skip("not recorded")
+    before = world.samples(of=feed)
+    after = replace(world, answers={**world.answers, feed: replace(answer, doubt="shrunk")}).samples(of=feed)
+    needing = NEED_WHOLE_ANSWERS.get(feed.name, set())
+    assert needing <= {sample.name for family in before.values() for sample in family.samples}
+    assert needing & {sample.name for family in after.values() for sample in family.samples} == set()
+    assert numbers(after, after).items() <= numbers(before, before).items()
+
+
+@pytest.mark.parametrize("feed", FEEDS, ids=lambda feed: feed.name)
+def test_a_record_that_is_listed_twice_counts_once(world: World, feed: Feed[Any]) -> None:
+    answer = world.answers.get(feed)
+    if answer is None or not isinstance(answer.value, list) or feed.name in ("miner_gpus", "thrash_cooldowns"):
+        pytest.skip("not a list of records with ids")
+    twice = replace(world, answers={**world.answers, feed: replace(answer, value=answer.value * 2)})
+    assert twice.samples(of=feed) == world.samples(of=feed)
 
 
 ON_A_PAGE = (

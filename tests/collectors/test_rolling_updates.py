@@ -37,10 +37,6 @@ def test_an_instance_of_a_still_older_version_is_outdated_too() -> None:
     assert outdated(run(UPDATE, instances={ME: [instance(1, version="v0")]})) == {"i1": 1}
 
 
-def test_without_an_update_no_instance_is_outdated() -> None:
-    assert run(instances={ME: [instance(1)]}).samples == {f"chutes_instance_outdated{{hotkey={ME},instance_id=i1}}": 0}
-
-
 def test_without_a_key_the_updates_are_shown_alone() -> None:
     assert run(UPDATE).samples == {STARTED: NOON - HOUR}
 
@@ -67,9 +63,3 @@ def test_a_page_about_one_miner_has_only_its_instances() -> None:
     made = run(UPDATE, instances={ME: [instance(1)], OTHER: [instance(2)]})
     assert outdated(made) == {"i1": 1}
     assert outdated(made, OTHER) == {}
-
-
-def test_a_record_that_is_listed_twice_counts_once() -> None:
-    made = run(UPDATE, UPDATE | {"new_version": "v1"}, instances={ME: [instance(1), instance(1, version="v2")]})
-    assert outdated(made) == {"i1": 1}
-    assert made.duplicates == 2

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from chutes_exporter.collectors.score_heading import COLLECTOR
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
 from tests.collectors.support import ME, NOON_TEXT, UNREADABLE, Collected, collected
-
-if TYPE_CHECKING:
-    from chutes_exporter.collectors import MinersChoice
 
 
 def active(number: int, hotkey: str, multiplier: float | None) -> dict[str, Any]:
@@ -57,31 +54,8 @@ def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_sea
     assert run(OTHERS, SEATS, watched=[ME, "unknown"]).samples == ratios(me=0)
 
 
-@pytest.mark.parametrize(
-    ("miners", "exported"),
-    [("watched", {"me": 0.25}), ("active", {"me": 0.25, "other": 0.75}), ("all", {"me": 0.25, "other": 0.75})],
-)
-def test_other_miners_are_exported_where_the_user_wants_them(miners: MinersChoice, exported: dict[str, float]) -> None:
-    assert run(MINE + OTHERS, SEATS, miners=miners).samples == ratios(**exported)
-
-
 def test_where_nobody_earns_nobody_has_a_share() -> None:
     assert run([], SEATS).samples == {}
-
-
-def test_an_instance_that_is_listed_twice_counts_once() -> None:
-    made = run([*MINE, MINE[0], *OTHERS], SEATS)
-    assert made.samples == ratios(me=0.25)
-    assert made.duplicates == 1
-    made = run(MINE + OTHERS, SEATS, extra={(INSTANCES, ME): [DISABLED, DISABLED]})
-    assert made.samples == ratios(me=0.5)
-    assert made.duplicates == 1
-
-
-def test_an_unknown_part_hides_all_shares() -> None:
-    assert run([*MINE, active(9, "other", None)], SEATS).samples == {}
-    assert run([*MINE, {"instance_id": "i9", "compute_multiplier": 1.0}], SEATS).samples == {}
-    assert run(MINE, [*SEATS, {"hotkey": "unknown"}]).samples == {}
 
 
 @pytest.mark.parametrize(
@@ -102,8 +76,3 @@ def test_an_answer_that_is_doubted_hides_all_shares(feed: Any) -> None:
     known = {"extra": {(INSTANCES, ME): [DISABLED]}}
     assert run(MINE, SEATS, **known).samples != {}
     assert run(MINE, SEATS, doubted=[feed], **known).samples == {}
-
-
-def test_an_incomplete_answer_hides_all_shares() -> None:
-    assert run([*MINE, UNREADABLE], SEATS).samples == {}
-    assert run(MINE, [*SEATS, UNREADABLE]).samples == {}

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from chutes_exporter.collectors.scores import COLLECTOR, ranks
 from chutes_exporter.feeds.table import SCORES
 from tests.collectors.support import ME, Collected, collected
-
-if TYPE_CHECKING:
-    from chutes_exporter.collectors import MinersChoice
 
 RAW = {"total_instances": 12.0, "bounty_score": 2.0, "instance_seconds": 3600.0, "instance_compute_units": 7200.0}
 SHARE = "chutes_miner_score_ratio"
@@ -18,21 +15,6 @@ ORDER = ("chutes_miner_score_rank", "chutes_miner_score_next_better_ratio", "chu
 
 def run(shares: dict[str, Any], raw: dict[str, Any] | None = None, **options: Any) -> Collected:
     return collected(COLLECTOR, {SCORES: {"final_scores": shares, "raw_values": raw}}, **options)
-
-
-def test_a_miner_has_its_share_its_place_and_what_the_score_is_made_of() -> None:
-    made = run({"best": 0.5, ME: 0.3, "last": 0.2}, {ME: RAW, "best": RAW, "last": RAW})
-    assert made.samples == {
-        "chutes_miner_score_ratio{hotkey=me}": 0.3,
-        "chutes_miner_score_instances{hotkey=me}": 12,
-        "chutes_miner_score_bounties{hotkey=me}": 2,
-        "chutes_miner_score_instance_seconds{hotkey=me}": 3600,
-        "chutes_miner_score_compute_units{hotkey=me}": 7200,
-        "chutes_miner_score_rank{hotkey=me}": 2,
-        "chutes_miner_score_next_better_ratio{hotkey=me}": 0.5,
-        "chutes_miner_score_next_worse_ratio{hotkey=me}": 0.2,
-        "chutes_scored_miners": 3,
-    }
 
 
 def test_equal_shares_have_equal_places_and_both_ends_have_one_neighbour() -> None:
@@ -49,20 +31,6 @@ def test_equal_shares_have_equal_places_and_both_ends_have_one_neighbour() -> No
         "chutes_miner_score_rank{hotkey=d}": 4,
         "chutes_miner_score_next_better_ratio{hotkey=d}": 0.25,
     }
-
-
-def test_a_watched_miner_without_a_score_has_no_samples() -> None:
-    assert run({"other": 1.0}).samples == {"chutes_scored_miners": 1}
-
-
-@pytest.mark.parametrize(
-    ("miners", "exported"), [("watched", {"me"}), ("active", {"me", "a"}), ("all", {"me", "a", "zero"})]
-)
-def test_other_miners_are_exported_where_the_user_wants_them(miners: MinersChoice, exported: set[str]) -> None:
-    raw = dict.fromkeys((ME, "a", "zero"), RAW)
-    made = run({ME: 0.0, "a": 1.0, "zero": 0.0}, raw, miners=miners)
-    for metric in (SHARE, "chutes_miner_score_rank", "chutes_miner_score_compute_units"):
-        assert made.of(metric).keys() == {f"{metric}{{hotkey={hotkey}}}" for hotkey in exported}
 
 
 @pytest.mark.parametrize(
@@ -85,10 +53,6 @@ def test_a_miner_whose_share_is_null_has_none_and_keeps_what_else_is_known() -> 
     made = run({ME: None}, {ME: {"total_instances": 1.0, "bounty_score": None}})
     assert made.samples == {"chutes_miner_score_instances{hotkey=me}": 1}
     assert run({ME: None}, {ME: None}).samples == {}
-
-
-def test_an_answer_that_is_doubted_shows_shares_and_no_places() -> None:
-    assert run({ME: 1.0}, doubted=[SCORES]).samples == {"chutes_miner_score_ratio{hotkey=me}": 1}
 
 
 def test_places_count_from_the_highest_value_and_leave_out_the_unknown() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from chutes_exporter.collectors.thrash_cooldowns import COLLECTOR
 from chutes_exporter.feeds.table import THRASH_COOLDOWNS
-from tests.collectors.support import HOUR, NOON, UNREADABLE, collected
+from tests.collectors.support import HOUR, NOON, collected
 
 # Times without an offset mean UTC.
 UNTIL_NOON = {"chute_id": "c", "deleted_at": "2026-11-24T11:00:00", "cooldown_expires_at": "2026-11-24T12:00:00"}
@@ -10,15 +10,6 @@ UNTIL_ELEVEN = {"chute_id": "c", "deleted_at": "2026-11-24T10:00:00", "cooldown_
 COUNT = "chutes_miner_thrash_cooldowns{hotkey=me}"
 EXPIRES = "chutes_thrash_cooldown_expires_timestamp_seconds{hotkey=me,chute_id=c}"
 DELETED = "chutes_thrash_cooldown_deleted_timestamp_seconds{hotkey=me,chute_id=c}"
-
-
-def test_a_cooldown_has_its_end_and_the_deletion_that_brought_it() -> None:
-    made = collected(COLLECTOR, {THRASH_COOLDOWNS: [UNTIL_NOON]})
-    assert made.samples == {COUNT: 1, EXPIRES: NOON, DELETED: NOON - HOUR}
-
-
-def test_an_empty_list_is_a_zero() -> None:
-    assert collected(COLLECTOR, {THRASH_COOLDOWNS: []}).samples == {COUNT: 0}
 
 
 def test_the_longest_cooldown_of_a_chute_is_shown() -> None:
@@ -31,8 +22,3 @@ def test_a_cooldown_with_an_unknown_end_may_last_longest() -> None:
     other = {"chute_id": "d", "cooldown_expires_at": "2026-11-24T12:00:00"}
     made = collected(COLLECTOR, {THRASH_COOLDOWNS: [UNTIL_NOON, {"chute_id": "c"}, other]})
     assert made.samples == {COUNT: 3, EXPIRES.replace("=c", "=d"): NOON}
-
-
-def test_an_incomplete_answer_says_nothing() -> None:
-    assert collected(COLLECTOR, {THRASH_COOLDOWNS: [UNTIL_NOON, UNREADABLE]}).samples == {}
-    assert collected(COLLECTOR, {THRASH_COOLDOWNS: [UNTIL_NOON]}, doubted=[THRASH_COOLDOWNS]).samples == {}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from chutes_exporter.collectors.unique_chute_history import COLLECTOR
 from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
-from tests.collectors.support import NOON, UNREADABLE, collected
+from tests.collectors.support import NOON, collected
 
 TEN = {"time": "2026-11-24 10:00:00+00", "count": 8, "total_count": 10}
 ELEVEN = {"time": "2026-11-24 11:00:00+00", "count": 9, "total_count": 20}
@@ -17,10 +17,6 @@ def test_the_newest_hour_counts_in_any_order_with_the_average_of_all_hours() -> 
             "chutes_miner_average_active_gpus{hotkey=me}": 18,
             "chutes_miner_history_timestamp_seconds{hotkey=me}": NOON,
         }
-
-
-def test_a_miner_without_history_has_no_samples() -> None:
-    assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: []}).samples == {}
 
 
 def test_an_hour_without_active_gpus_is_a_zero() -> None:
@@ -38,14 +34,3 @@ def test_an_hour_with_an_unknown_number_hides_the_average() -> None:
     assert made.of("chutes_miner_active_gpus", "chutes_miner_average_active_gpus") == {
         "chutes_miner_active_gpus{hotkey=me}": 24
     }
-
-
-def test_an_hour_that_is_listed_twice_counts_once() -> None:
-    made = collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TEN, TEN, TWELVE]})
-    assert made.samples["chutes_miner_average_active_gpus{hotkey=me}"] == 17
-    assert made.duplicates == 1
-
-
-def test_an_incomplete_answer_may_lack_the_newest_hour() -> None:
-    assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TWELVE, UNREADABLE]}).samples == {}
-    assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TWELVE]}, doubted=[UNIQUE_CHUTE_HISTORY]).samples == {}

@@ -34,23 +34,6 @@ def run(*chutes: dict[str, Any], **options: Any) -> Collected:
     return collected(COLLECTOR, {UTILIZATION: list(chutes)}, **options)
 
 
-def test_a_chute_has_its_room_and_its_recent_demand() -> None:
-    assert run(BUSY).samples == {
-        "chutes_autoscaler_timestamp_seconds": NOON,
-        "chutes_chute_scale_allowance{chute_id=busy}": 4,
-        "chutes_chute_scalable{chute_id=busy}": 1,
-        # The live target: 2 are active, and 4 more are allowed. The last run wanted 4.
-        "chutes_chute_target_instances{chute_id=busy}": 6,
-        "chutes_chute_starting_instances{chute_id=busy}": 3,
-        "chutes_chute_recent_utilization_ratio{chute_id=busy,window=5m}": 0.9,
-        "chutes_chute_recent_utilization_ratio{chute_id=busy,window=15m}": 0.8,
-        "chutes_chute_recent_utilization_ratio{chute_id=busy,window=1h}": 1.25,
-        "chutes_chute_rate_limited_ratio{chute_id=busy,window=5m}": 0.1,
-        "chutes_chute_rate_limited_ratio{chute_id=busy,window=15m}": 0,
-        "chutes_chute_rate_limited_ratio{chute_id=busy,window=1h}": 0.05,
-    }
-
-
 @pytest.mark.parametrize(
     ("logged", "target"), [(1, {f"{TARGET}{{chute_id=busy}}": 1}), (2, {f"{TARGET}{{chute_id=busy}}": 2}), (3, {})]
 )
@@ -87,24 +70,3 @@ def test_the_autoscaler_ran_when_its_newest_record_was_made() -> None:
 @pytest.mark.parametrize("lost", [{"chute_id": "other"}, UNREADABLE])
 def test_the_newest_record_is_unknown_where_one_has_no_time(lost: dict[str, Any]) -> None:
     assert run(BUSY, lost).of("chutes_autoscaler_timestamp_seconds") == {}
-
-
-def test_a_doubted_answer_does_not_date_the_autoscaler() -> None:
-    made = run(BUSY, doubted=[UTILIZATION])
-    assert "chutes_autoscaler_timestamp_seconds" not in made.samples
-    assert made.samples["chutes_chute_scale_allowance{chute_id=busy}"] == 4
-
-
-def test_an_unknown_field_makes_no_sample() -> None:
-    made = run(BUSY, {"chute_id": "new", "timestamp": "2026-11-24T12:00:00"})
-    assert [key for key in made.samples if "=new" in key] == []
-
-
-def test_an_empty_list_says_nothing() -> None:
-    assert run().samples == {}
-
-
-def test_a_chute_that_is_listed_twice_counts_once() -> None:
-    made = run(BUSY, BUSY | {"scale_allowance": 9})
-    assert made.samples["chutes_chute_scale_allowance{chute_id=busy}"] == 4
-    assert made.duplicates == 1

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from chutes_exporter.collectors import Answers, Scope
-    from chutes_exporter.collectors.samples import Samples
+    from chutes_exporter.collectors.base import Samples
     from chutes_exporter.page.rendering import Rendering
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"

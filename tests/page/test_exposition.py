@@ -14,8 +14,8 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.openmetrics import exposition
 
-from chutes_exporter.collectors.samples import Samples
-from chutes_exporter.metric import Metric, Metrics
+from chutes_exporter.collectors.base import Samples
+from chutes_exporter.metric import Metric
 from chutes_exporter.page.exposition import END_OF_OPENMETRICS, Format, Part, accepts_gzip, gzip_page, negotiate, render
 from tests.support import count_openmetrics, parse_page
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
 GAUGE = Metric("chutes_thing_seconds", 'Help with "quotes", a \\ and\na line.', ("a", "b"), "test")
-COUNTER = Metric("chutes_events_total", "Events.", (), "test", kind="counter")
-INFO = Metrics().info("chutes_thing_info", "Text.", ("text",), "test")
+INFO = Metric("chutes_thing_info", "Text.", ("text",), "test")
 
 PROMETHEUS_2_53 = (
     "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
@@ -116,37 +115,6 @@ def test_lines_are_those_of_the_client_library(made: list[Family]) -> None:
     assert render(made, Format.TEXT) == generate_latest(plain)
     assert render(made, Format.OPENMETRICS) + END_OF_OPENMETRICS == openmetrics(plain)
     assert render(made, Format.OPENMETRICS, created=True) + END_OF_OPENMETRICS == openmetrics(whole)
-
-
-def some_samples() -> Samples:
-    samples = Samples()
-    samples.add(GAUGE, 1.5, "x", 'quote " slash \\ line\nend')
-    samples.add(GAUGE, 3e10, None, 7)
-    samples.add(COUNTER, 3, created=1_795_521_600.5)
-    samples.add(INFO, 1, "\N{SNOWMAN}")
-    return samples
-
-
-def test_the_text_format_is_as_its_description_says() -> None:
-    assert render(some_samples().collect(), Format.TEXT, created=True).decode() == (
-        '# HELP chutes_thing_seconds Help with "quotes", a \\\\ and\\na line.\n'
-        "# TYPE chutes_thing_seconds gauge\n"
-        'chutes_thing_seconds{a="x",b="quote \\" slash \\\\ line\\nend"} 1.5\n'
-        'chutes_thing_seconds{a="",b="7"} 3e+10\n'
-        "# HELP chutes_events_total Events.\n"
-        "# TYPE chutes_events_total counter\n"
-        "chutes_events_total 3.0\n"
-        "# HELP chutes_thing_info Text.\n"
-        "# TYPE chutes_thing_info gauge\n"
-        'chutes_thing_info{text="\N{SNOWMAN}"} 1.0\n'
-    )
-
-
-def test_openmetrics_has_units_and_created_timestamps_on_request() -> None:
-    text = render(some_samples().collect(), Format.OPENMETRICS, created=True).decode()
-    assert "\n# UNIT chutes_thing_seconds seconds\n" in text
-    assert "\nchutes_events_total 3.0\nchutes_events_created 1.7955216005e+09\n" in text
-    assert "_created" not in render(some_samples().collect(), Format.OPENMETRICS).decode()
 
 
 @given(st.lists(st.tuples(st.text(), st.text(), st.floats()), max_size=20))

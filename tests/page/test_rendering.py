@@ -20,7 +20,7 @@ from tests.support import Clock, Page, data_of, find_collector, parse_page, seri
 
 if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
-    from chutes_exporter.collectors.samples import Samples
+    from chutes_exporter.collectors.base import Samples
 
 STRANGERS = [address_of(bytes([number]) * 32) for number in range(1, 9)]
 EVERYTHING = {collector.name: True for collector in COLLECTORS}
