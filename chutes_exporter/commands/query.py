@@ -53,14 +53,14 @@ Row = dict[str, Any]
 _COLUMNS = {
     "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances bounty_age_seconds version",
     "images": "image_id name tag status created_at",
-    "nodes": "uuid gpu_identifier server_name device_index verified_at verification_error server_id",
+    "nodes": "uuid server_name device_index verification_error gpu_identifier verified_at server_id",
     "servers": "server_id name is_tee version maintenance_pending gpus ip",
     "instances": "instance_id chute_name state created_at activated_at secured_at purged_at chute_id",
     "jobs": "job_id chute_name method state created_at compute_multiplier miner_hotkey chute_id",
     "metrics": "chute_id chute_name utilization instance_count total_invocations rate_limit_count",
     "utilization": "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h target_instances "
     "active_instance_count starting_instances",
-    "metagraph": "hotkey node_id incentive_ratio alpha_stake registered_at blacklist_reason",
+    "metagraph": "hotkey node_id blacklist_reason incentive_ratio alpha_stake registered_at",
     "bounties": "chute_id chute_name boost expires_at created_at",
     "active_instances": "instance_id chute_name compute_multiplier activated_at chute_id miner_hotkey",
     "inventory": "gpu_id chute_name active last_verified_at chute_id",

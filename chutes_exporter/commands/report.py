@@ -53,7 +53,6 @@ class Report:
         now: Unix time by the API's clock, to which the times in answers belong.
         gaps: What is not known.
         counted: Hotkeys of the miners for which the state of every GPU is known.
-        known: Name and hotkey of each feed whose answer is whole.
         answered: Whether a request succeeded.
     """
 
@@ -61,7 +60,6 @@ class Report:
     now: float
     gaps: list[NotKnown]
     counted: set[str]
-    known: set[tuple[str, str]]
     answered: bool
 
 
@@ -88,9 +86,8 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
         for hotkey in whole
         if hotkey not in counted
     ]
-    answers = {feed: reading.snapshot.answer for feed, reading in collected.readings.items() if reading.snapshot}
-    known = {(feed.name, feed.hotkey) for feed, answer in answers.items() if answer.whole}
-    return Report(samples, now, gaps, counted, known, answered=bool(answers))
+    answered = any(reading.snapshot for reading in collected.readings.values())
+    return Report(samples, now, gaps, counted, answered=answered)
 
 
 def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:

@@ -33,7 +33,10 @@ def printable(text: str) -> str:
 def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
     """Print text that may come from the API, folded to the width of the terminal, or to 80 columns."""
     width = shutil.get_terminal_size().columns
-    for line in textwrap.wrap(printable(text), width, initial_indent=start, subsequent_indent=indent):
+    # A name with a hyphen stays in one piece.
+    for line in textwrap.wrap(
+        printable(text), width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False
+    ):
         click.echo(click.style(line, **style))
 
 
@@ -53,9 +56,12 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, cut: Collection[str] = (),
     width = shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED
     shown = list(dict.fromkeys(head for row in rows for head in row))
     cells = {head: _cells([row.get(head) for row in rows]) for head in shown}
-    # A heading may be folded after each word.
-    heads = {head: head.replace("_", "_ ") if width < _UNLIMITED else head for head in shown}
-    full = {head: max(map(len, (*heads[head].split(), *cells[head]))) for head in shown}
+    heads = {head: head for head in shown}
+    full = {head: max(map(len, (head, *cells[head]))) for head in shown}
+    if sum(full.values()) + 2 * len(full) > width + 2:
+        # Headings are folded after each word.
+        heads = {head: head.replace("_", "_ ") for head in shown}
+        full = {head: max(map(len, (*heads[head].split(), *cells[head]))) for head in shown}
     widths = {head: min(full[head], max(len(head), width // 7)) if head in cut else full[head] for head in shown}
     left_out: list[str] = []
     while (spare := width + 2 - sum(widths[head] + 2 for head in shown)) < 0 and len(shown) > 1:
