@@ -9,15 +9,27 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from chutes_exporter.api.meaning import HOUR, LaunchRefusal
 from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
-from chutes_exporter.commands.options import Command, api_options, hotkey_options, json_option, run_with_status
+from chutes_exporter.commands.options import (
+    Command,
+    api_options,
+    hotkey_options,
+    json_option,
+    money_options,
+    run_with_status,
+)
 from chutes_exporter.commands.query import first_key
-from chutes_exporter.commands.report import NotKnown, Samples, collect_report, print_not_known, samples_of
-from chutes_exporter.commands.terminal import json_text, printable, say
+from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
+from chutes_exporter.commands.terminal import json_text, print_table, say
+from chutes_exporter.page.verdict import cost
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
 
 NOTHING_TO_DEPLOY, CHUTES_TO_DEPLOY, NOT_KNOWN = 0, 1, 3
@@ -27,7 +39,6 @@ missing or incomplete."""
 _WINDOW = "15m"
 _SHOWN = 10
 """Most chutes of a model on the screen."""
-_NAME_WIDTH = 26
 
 _REASONS: dict[LaunchRefusal, str] = {
     "not_registered": "the miner has no seat",
@@ -50,6 +61,7 @@ _METRICS = frozenset(metric.name for metric in LAUNCH_METRICS) | {
     "chutes_chute_scale_allowance",
     "chutes_gpu_info",
     "chutes_gpu_state_info",
+    "chutes_platform_active_compute_multiplier",
     "chutes_server_info",
 }
 
@@ -72,6 +84,7 @@ class Offer:
         rate_limited_ratio: Share of its requests that were refused in that time.
         bounty_boost: Factor of the multiplier that its bounty gives; None without a bounty.
         bounty_seconds_left: Time until the bounty expires.
+        estimated_usd_per_gpu_day: What one of these GPUs earns, if emission and price of alpha are given.
     """
 
     chute_id: str
@@ -87,45 +100,13 @@ class Offer:
     rate_limited_ratio: float | None
     bounty_boost: float | None
     bounty_seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class IdleModel:
-    """The idle GPUs of a model: verified, and in no instance.
-
-    Attributes:
-        gpu: The model.
-        idle: Number of idle GPUs.
-        in_maintenance: Number of them on servers in maintenance, which can run nothing.
-        on_one_server: Most of the others on one server.
-        runnable: The chutes that it can run, the best paid first.
-        left_out: How many of the other chutes that run on the model are left out, by reason.
-    """
-
-    gpu: str
-    idle: int
-    in_maintenance: int
-    on_one_server: int
-    runnable: list[Offer]
-    left_out: dict[LaunchRefusal, int]
-
-
-@dataclass(frozen=True)
-class Miner:
-    """A miner's advice.
-
-    Attributes:
-        hotkey: The miner.
-        idle: Its idle models; None where the states of its GPUs are not known.
-    """
-
-    hotkey: str
-    idle: list[IdleModel] | None
+    estimated_usd_per_gpu_day: float | None
 
 
 @click.command(cls=Command)
 @hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
 @api_options
+@money_options
 @json_option
 def advise(**flags: Any) -> None:
     """List the best paid chutes that the idle GPUs can run now.
@@ -146,110 +127,104 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
     """
     first_key(settings)
     report = await collect_report(settings, _METRICS, missing=True)
-    gaps, now = report.gaps, report.now
-    hotkeys = sorted(key.address for key in settings.keys)
-    market = Market(report.samples, now)
-    miners = [Miner(hotkey, market.idle_models(hotkey) if hotkey in report.counted else None) for hotkey in hotkeys]
+    market = _Market(report, settings)
+    miners = {
+        key.address: market.idle_models(key.address) if key.address in report.counted else None
+        for key in sorted(settings.keys, key=lambda key: key.address)
+    }
     if as_json:
         summary = {
             "api": settings.api_url,
-            "all_known": not gaps,
-            "miners": [asdict(miner) for miner in miners],
-            "not_known": [asdict(gap) for gap in gaps],
+            "all_known": not report.gaps,
+            "miners": [{"hotkey": hotkey, "idle": idle} for hotkey, idle in miners.items()],
+            "not_known": [asdict(gap) for gap in report.gaps],
         }
-        click.echo(json_text(summary))
+        click.echo(json_text(msgspec.to_builtins(summary)))
     else:
-        _print_screen(miners, gaps, now)
-    models = [model for miner in miners for model in miner.idle or ()]
-    if any(model.runnable for model in models):
+        _print_screen(miners, report, settings)
+    models = [model for idle in miners.values() for model in idle or ()]
+    if any(model["runnable"] for model in models):
         return CHUTES_TO_DEPLOY
-    return NOT_KNOWN if gaps or any("unknown" in model.left_out for model in models) else NOTHING_TO_DEPLOY
+    return NOT_KNOWN if report.gaps or any("unknown" in model["left_out"] for model in models) else NOTHING_TO_DEPLOY
 
 
-class Market:
-    """The chutes that miners can launch, with their demand.
+class _Market:
+    """The chutes that miners can launch, with their demand."""
 
-    Args:
-        samples: Of the collectors.
-        now: Unix time.
-    """
-
-    def __init__(self, samples: Samples, now: float) -> None:
-        self._samples = samples
-        self._now = now
-        self._chutes = {labels["chute_id"]: labels for labels, _ in samples.get("chutes_chute_info", ())}
-        self._gpus = self._by_chute("chutes_chute_gpus")
-        self._multipliers = self._by_chute("chutes_chute_effective_compute_multiplier")
-        self._allowances = self._by_chute("chutes_chute_scale_allowance")
-        self._starting = self._by_chute("chutes_chute_starting_instances")
-        self._used = self._by_chute("chutes_chute_recent_utilization_ratio", window=_WINDOW)
-        self._refused = self._by_chute("chutes_chute_rate_limited_ratio", window=_WINDOW)
-        self._boosts = self._by_chute("chutes_bounty_boost_ratio")
-        self._expiries = self._by_chute("chutes_bounty_expires_timestamp_seconds")
-
-    def _by_chute(self, metric: str, **where: str) -> dict[str, float]:
-        return {
-            labels["chute_id"]: value
-            for labels, value in self._samples.get(metric, ())
-            if where.items() <= labels.items()
+    def __init__(self, report: Report, settings: Settings) -> None:
+        self._report, self._settings = report, settings
+        self._chutes = {labels["chute_id"]: labels for labels, _ in report.samples.get("chutes_chute_info", ())}
+        self._values = {
+            (metric, labels["chute_id"]): value
+            for metric, samples in report.samples.items()
+            for labels, value in samples
+            if "chute_id" in labels and labels.get("window", _WINDOW) == _WINDOW
         }
+        platform = next((value for _, value in report.samples.get("chutes_platform_active_compute_multiplier", ())), 0)
+        emission, price = settings.daily_emission, settings.alpha_price
+        self._usd_per_unit = None if emission is None or price is None or not platform else emission * price / platform
 
-    def idle_models(self, hotkey: str) -> list[IdleModel]:
-        """Return the idle models of a miner, with the chutes that they can run."""
+    def idle_models(self, hotkey: str) -> list[dict[str, Any]]:
+        """Return the idle models of a miner, with the chutes that they can run, the best paid first.
+
+        An idle GPU is verified and in no instance. GPUs on servers in maintenance can run nothing.
+        """
+        samples = self._report.samples
         states = {
-            labels["gpu_id"]: labels["state"]
-            for labels, _ in samples_of(self._samples, "chutes_gpu_state_info", hotkey)
+            labels["gpu_id"]: labels["state"] for labels, _ in samples_of(samples, "chutes_gpu_state_info", hotkey)
         }
-        idle: dict[str, Counter[str]] = {}
-        for labels, _ in samples_of(self._samples, "chutes_gpu_info", hotkey):
-            if states.get(labels["gpu_id"]) == "idle":
-                idle.setdefault(labels["gpu"], Counter())[labels["server_id"]] += 1
         pending = {
             labels["server_id"]
-            for labels, value in samples_of(self._samples, "chutes_server_maintenance_pending", hotkey)
+            for labels, value in samples_of(samples, "chutes_server_maintenance_pending", hotkey)
             if value
         }
-        return [self._model(hotkey, gpu, servers, pending) for gpu, servers in sorted(idle.items())]
-
-    def _model(self, hotkey: str, gpu: str, servers: Counter[str], pending: set[str]) -> IdleModel:
-        offers = [
-            self._offer(labels["chute_id"], units)
-            for labels, units in samples_of(self._samples, "chutes_launch_units_per_gpu_second", hotkey)
-            # The chutes may be too many for their collector.
-            if labels["gpu"] == gpu and labels["chute_id"] in self._chutes
-        ]
+        idle: dict[str, Counter[str]] = {}
+        for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey):
+            if states.get(labels["gpu_id"]) == "idle":
+                idle.setdefault(labels["gpu"], Counter())[labels["server_id"]] += 1
+        offers: dict[str, list[Offer]] = {}
+        for labels, units in samples_of(samples, "chutes_launch_units_per_gpu_second", hotkey):
+            offers.setdefault(labels["gpu"], []).append(self._offer(labels["chute_id"], units))
         refused = {
-            labels["reason"]: int(count)
-            for labels, count in samples_of(self._samples, "chutes_launch_refused_chutes", hotkey)
-            if labels["gpu"] == gpu
+            (labels["gpu"], labels["reason"]): int(count)
+            for labels, count in samples_of(samples, "chutes_launch_refused_chutes", hotkey)
         }
-        return IdleModel(
-            gpu=gpu,
-            idle=servers.total(),
-            in_maintenance=sum(count for server, count in servers.items() if server in pending),
-            on_one_server=max((count for server, count in servers.items() if server not in pending), default=0),
-            runnable=sorted(offers, key=lambda offer: (-offer.units_per_gpu_second, offer.chute_id)),
-            left_out={reason: refused[reason] for reason in _REASONS if refused.get(reason)},
-        )
+        return [
+            {
+                "gpu": gpu,
+                "idle": servers.total(),
+                "in_maintenance": sum(count for server, count in servers.items() if server in pending),
+                "on_one_server": max((count for server, count in servers.items() if server not in pending), default=0),
+                "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
+                "runnable": sorted(offers.get(gpu, []), key=lambda one: (-one.units_per_gpu_second, one.chute_id)),
+                "left_out": {reason: refused[gpu, reason] for reason in _REASONS if refused.get((gpu, reason))},
+            }
+            for gpu, servers in sorted(idle.items())
+        ]
 
     def _offer(self, chute_id: str, units: float) -> Offer:
-        info, gpus = self._chutes[chute_id], self._gpus[chute_id]
+        def value(name: str) -> float | None:
+            return self._values.get((f"chutes_{name}", chute_id))
+
+        info, gpus = self._chutes[chute_id], int(self._values["chutes_chute_gpus", chute_id])
         public = info["public"] == "true"
-        expires = self._expiries.get(chute_id)
+        expires = value("bounty_expires_timestamp_seconds")
         return Offer(
             chute_id=chute_id,
             name=info["name"] or None if public else None,
             public=public,
             tee=info["tee"] == "true",
-            gpus=int(gpus),
+            gpus=gpus,
             units_per_gpu_second=units,
-            cheapest_gpu_units_per_gpu_second=self._multipliers[chute_id] / gpus,
-            scale_allowance=_whole(self._allowances.get(chute_id)),
-            starting_instances=_whole(self._starting.get(chute_id)),
-            utilization_ratio=self._used.get(chute_id),
-            rate_limited_ratio=self._refused.get(chute_id),
-            bounty_boost=self._boosts.get(chute_id),
-            bounty_seconds_left=None if expires is None else max(0.0, expires - self._now),
+            cheapest_gpu_units_per_gpu_second=self._values["chutes_chute_effective_compute_multiplier", chute_id]
+            / gpus,
+            scale_allowance=_whole(value("chute_scale_allowance")),
+            starting_instances=_whole(value("chute_starting_instances")),
+            utilization_ratio=value("chute_recent_utilization_ratio"),
+            rate_limited_ratio=value("chute_rate_limited_ratio"),
+            bounty_boost=value("bounty_boost_ratio"),
+            bounty_seconds_left=None if expires is None else max(0.0, expires - self._report.now),
+            estimated_usd_per_gpu_day=None if self._usd_per_unit is None else units * self._usd_per_unit,
         )
 
 
@@ -259,61 +234,73 @@ def _whole(value: float | None) -> int | None:
 
 # The screen
 
-_COLUMNS = f"{'Units/s':>9}{'GPUs':>5}{'Room':>5}{'Start':>6}{'Use':>6}{'Refused':>8}  {'Bounty':<13}Chute"
 _LEGEND = (
-    "Units/s: compute units a second of one GPU. Room: instances that may still become active. Start: instances of "
-    "all miners that are starting or disabled. Use, Refused: load and share of refused requests in 15 minutes. "
-    "Bounty: factor, time left."
+    "Pay: compute units a second of one GPU. USD/day: an estimate for one GPU. Room: instances that may still become "
+    "active. Bounty, left: its factor, and the hours until it expires. Use %, refused %: load and refused requests in "
+    "15 minutes."
 )
 _FALLING = (
-    "* A cheaper GPU can run the chute too. Within 8 hours after the activation, the units fall to those of that GPU."
+    "* A cheaper GPU can run the chute too. Within 8 hours after the activation, the pay falls to that of that GPU."
 )
 
 
-def _print_screen(miners: list[Miner], gaps: list[NotKnown], now: float) -> None:
-    for miner in miners:
-        say(f"{miner.hotkey}  {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
-        if miner.idle is None:
+def _print_screen(miners: Mapping[str, list[dict[str, Any]] | None], report: Report, settings: Settings) -> None:
+    for hotkey, idle in miners.items():
+        say(f"{hotkey}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+        if idle is None:
             say("The idle GPUs are not known.")
-        elif not miner.idle:
+        elif not idle:
             say("No GPU is idle.", fg="green")
-        for model in miner.idle or ():
-            _print_model(model)
+        for model in idle or ():
+            _print_model(model, settings)
         click.echo()
-    offers = [offer for miner in miners for model in miner.idle or () for offer in model.runnable]
+    offers = [offer for idle in miners.values() for model in idle or () for offer in model["runnable"]]
     if offers:
         say(_LEGEND)
         if any(map(_falls, offers)):
             say(_FALLING, indent="  ")
-    print_not_known(gaps)
+        if offers[0].estimated_usd_per_gpu_day is None:
+            say("For USD/day, add --subnet.daily-emission ALPHA and --alpha.price USD.")
+    print_not_known(report.gaps)
 
 
-def _print_model(model: IdleModel) -> None:
-    gpus = f"{model.idle} idle GPU{'' if model.idle == 1 else 's'}"
-    maintenance = f", {model.in_maintenance} in maintenance" if model.in_maintenance else ""
-    say(f"{model.gpu}: {gpus}{maintenance}, at most {model.on_one_server} on one server", bold=True)
-    if not model.runnable:
-        say("No chute can run on them now." if model.left_out else "No chute that supports them is known.")
-    else:
-        click.echo(_COLUMNS)
-    for offer in model.runnable[:_SHOWN]:
-        click.echo(printable(_row(offer)))
-    if len(model.runnable) > _SHOWN:
-        say(f"{len(model.runnable) - _SHOWN} more: --json lists them.")
-    if model.left_out:
-        reasons = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in model.left_out.items())
+def _print_model(model: dict[str, Any], settings: Settings) -> None:
+    name, runnable, left_out = model["gpu"], model["runnable"], model["left_out"]
+    text = f"{name}: {model['idle']} idle GPU{'' if model['idle'] == 1 else 's'}"
+    if model["cost_usd_per_hour"] is not None:
+        text += f" for {model['cost_usd_per_hour']:,.2f} USD per hour"
+    elif settings.gpu_costs:
+        text += f" at an unknown cost (add --gpu.cost {name}=USD_PER_HOUR)"
+    if model["in_maintenance"]:
+        text += f", {model['in_maintenance']} in maintenance"
+    say(f"{text}, at most {model['on_one_server']} on one server", bold=True)
+    if not runnable:
+        say("No chute can run on them now." if left_out else "No chute that supports them is known.")
+    hidden = print_table([_row(offer) for offer in runnable[:_SHOWN]], cut=["name"])
+    if hidden or len(runnable) > _SHOWN:
+        more = [f"{len(runnable) - _SHOWN} more chutes"] if len(runnable) > _SHOWN else []
+        say(f"Not shown: {', '.join([*more, *hidden])}. --json has everything.")
+    if left_out:
+        reasons = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in left_out.items())
         say(f"Left out: {reasons}.", indent="  ")
 
 
-def _row(offer: Offer) -> str:
-    name = (offer.name or offer.chute_id) if offer.public else f"private {offer.chute_id}"
-    mark = "*" if _falls(offer) else " "
-    room, starting = _count(offer.scale_allowance), _count(offer.starting_instances)
-    return (
-        f"{offer.units_per_gpu_second:>8.3g}{mark}{offer.gpus:>5}{room:>5}{starting:>6}"
-        f"{_percent(offer.utilization_ratio):>6}{_percent(offer.rate_limited_ratio):>8}  "
-        f"{_bounty(offer):<13}{name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + '…'}"
-    )
+def _row(offer: Offer) -> dict[str, Any]:
+    """Return the cells of a chute."""
+    name = offer.name or ("-" if offer.public else "(private)")
+    earned, left = offer.estimated_usd_per_gpu_day, offer.bounty_seconds_left
+    return {
+        "chute id": offer.chute_id,
+        "name": f"* {name}" if _falls(offer) else name,
+        "pay": offer.units_per_gpu_second,
+        **({} if earned is None else {"USD/day": earned}),
+        "GPUs": offer.gpus,
+        "room": offer.scale_allowance,
+        "bounty": offer.bounty_boost,
+        "left": None if left is None else f"{left // HOUR:.0f}:{left % HOUR // 60:02.0f}",
+        "use %": _percent(offer.utilization_ratio),
+        "refused %": _percent(offer.rate_limited_ratio),
+    }
 
 
 def _falls(offer: Offer) -> bool:
@@ -326,18 +313,5 @@ def _falls(offer: Offer) -> bool:
     )
 
 
-def _count(value: int | None) -> str:
-    return "-" if value is None else str(value)
-
-
-def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio:.0f} %"
-
-
-def _bounty(offer: Offer) -> str:
-    if offer.bounty_boost is None:
-        return "-"
-    left = offer.bounty_seconds_left
-    if left is None:
-        return f"x{offer.bounty_boost:.2f}"
-    return f"x{offer.bounty_boost:.2f} {left // HOUR:.0f}h{left % HOUR // 60:02.0f}m"
+def _percent(ratio: float | None) -> int | None:
+    return None if ratio is None else round(100 * ratio)

@@ -82,23 +82,14 @@ _NAMES: dict[str, tuple[e.Endpoint[Any], str, str, str]] = {
 }
 """Where the names for ids are: the endpoint, the columns of the id and the name there, and the column that is added."""
 
-_HOTKEY_COLUMNS = {
-    "scores": "hotkey",
-    "metagraph": "hotkey",
-    "stats": "miner_hotkey",
-    "active_instances": "miner_hotkey",
-    "held_gpus": "hotkey",
+_MINERS = {
+    "scores": ("hotkey", "has no score: it is not registered, or no instance of the past day counts"),
+    "metagraph": ("hotkey", "has no seat on the subnet: it is not registered"),
+    "stats": ("miner_hotkey", "has no stats: it is not registered, or its instances computed nothing in the past week"),
+    "active_instances": ("miner_hotkey", "has no active instance"),
+    "held_gpus": ("hotkey", "has no GPU in an instance"),
 }
-"""The column of the miner in endpoints about all miners."""
-_MISSING = {
-    "scores": "has no score: it is not registered, or no instance of the past day counts",
-    "metagraph": "has no seat on the subnet: it is not registered",
-    "stats": "has no stats: it is not registered, or none of its instances computed anything in the past week",
-    "active_instances": "has no active instance",
-    "held_gpus": "has no GPU in an instance",
-}
-"""An explanation for a miner that such an endpoint does not have. Each of these endpoints has one."""
-
+"""Of endpoints about all miners, the column of the miner, and an explanation for one that is missing."""
 
 _ENDPOINTS = [endpoint.name for endpoint in e.ENDPOINTS if endpoint.method == "GET"]
 
@@ -283,14 +274,14 @@ def _request_arguments(
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> list[Row]:
     """Return the rows about the selected miners. Ranks and shares need the rows of all miners before."""
-    column = _HOTKEY_COLUMNS.get(endpoint.name)
-    if column is None or not hotkeys:
+    if endpoint.name not in _MINERS or not hotkeys:
         return rows
+    column, explanation = _MINERS[endpoint.name]
     selected = [row for row in rows if row.get(column) in hotkeys]
     # A row of scores without a share is no score.
     found = {row[column] for row in selected if row.get("share", 0) is not None}
     for hotkey in sorted(hotkeys - found):
-        click.echo(f"{hotkey} {_MISSING[endpoint.name]}.", err=True)
+        click.echo(f"{hotkey} {explanation}.", err=True)
     return selected
 
 

@@ -249,12 +249,13 @@ class _Miner:
         }
         problem, advice, command = (_filled(part, count, words) for part in text[:3])
         gpus = self._gpus(about) if text.idle else {}
+        names = [name for labels, value in about if (name := self._name(labels, value))]
         return Finding(
             kind,
             self._hotkey,
             count,
             problem,
-            [name for labels, value in about if (name := self._name(labels, value))],
+            names,
             bool(command),
             advice,
             command,

@@ -89,19 +89,47 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(target: Target,
     assert any(offer["scale_allowance"] is None for offer in offers)
 
 
+def cells(output: str, gpu: str) -> list[dict[str, str]]:
+    """Return the rows of a model's table, which is as wide as it needs to be."""
+    _, _, after = output.partition(f"\n{gpu}: ")
+    _, heads, *lines = after.splitlines()
+    end = next(number for number, line in enumerate(lines) if line.startswith(("Not shown", "Left out")))
+    columns = re.split(r"  +", heads)
+    return [dict(zip(columns, re.split(r"  +", line), strict=True)) for line in lines[:end]]
+
+
 async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target) -> None:
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
     assert output.startswith(f"{META['test_miner']}  20")
     assert "\npro_6000: 13 idle GPUs, 8 in maintenance, at most 3 on one server\n" in output
     assert "\nh200: 11 idle GPUs, at most 8 on one server\n" in output
-    (table,) = re.findall(r"^pro_6000: .*\n  Units.*\n((?: .*\n)+)", output, re.MULTILINE)
-    units = [float(line.split()[0].rstrip("*")) for line in table.splitlines() if line.startswith("  ")]
-    assert units == sorted(units, reverse=True)
-    assert len(units) == 10
-    assert "\n15 more: --json lists them.\n" in output
+    table = cells(output, "pro_6000")
+    pays = [row["pay"] for row in table]
+    assert pays == sorted(pays, key=float, reverse=True)
+    assert {len(pay.partition(".")[2]) for pay in pays} == {2}
+    assert len(table) == 10
+    assert all(len(row["chute id"]) == 36 for row in table)
+    assert any(row["name"] == "(private)" for row in table)
+    assert "\nNot shown: 15 more chutes. --json has everything.\n" in output
     assert "need more idle GPUs than one server has" in " ".join(output.split())
     assert "private, without an active instance and without a bounty" in " ".join(output.split())
+    assert "\nFor USD/day, add --subnet.daily-emission ALPHA and --alpha.price USD.\n" in output
+
+
+async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_is_named(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    money = ("--subnet.daily-emission", "3000", "--alpha.price", "8", "--gpu.cost", "h200=2")
+    _, output, _ = await advise(target, *money)
+    active = json.loads(api["active_instances"])
+    (row, *_) = cells(output, "h200")
+    expected = 24000 * float(row["pay"]) / sum(one["compute_multiplier"] for one in active)
+    assert float(row["USD/day"]) == pytest.approx(expected, rel=0.01)
+    assert "\nh200: 11 idle GPUs for 22.00 USD per hour, at most" in output
+    unknown = "pro_6000: 13 idle GPUs at an unknown cost (add --gpu.cost pro_6000=USD_PER_HOUR)"
+    assert unknown in " ".join(output.split())
+    assert "For USD/day" not in output
 
 
 async def test_an_unknown_value_of_an_offer_is_a_dash(target: Target, api: dict[str, bytes]) -> None:
@@ -110,17 +138,16 @@ async def test_an_unknown_value_of_an_offer_is_a_dash(target: Target, api: dict[
         del bounty["time_remaining"]
     api["bounties"] = json.dumps(bounties).encode()
     _, output, _ = await advise(target)
-    lines = output.splitlines()
-    assert any(re.search(r" x1\.\d\d  +private ", line) for line in lines)
-    assert any(re.search(r"^ +[\d.]+ +1 +- +- +- +- +-? +", line) for line in lines)
+    rows = [row for gpu in EXPECTED["launch_models"] for row in cells(output, gpu)]
+    assert any(row["bounty"].startswith("1.") and row["left"] == "-" for row in rows)
+    assert any({row[head] for head in ("room", "bounty", "left", "use %", "refused %")} == {"-"} for row in rows)
 
 
 async def test_a_cheaper_gpu_that_can_run_a_public_chute_is_marked(target: Target, api: dict[str, bytes]) -> None:
     _, output, _ = await advise(target)
     chutes = {row["name"]: row["node_selector"]["supported_gpus"] for row in rows(api["chutes"])}
-    marked = re.findall(r"^ +[\d.]+\*.* (\S+)$", output, re.MULTILINE)
-    assert marked == ["chutes/model-28Eu-TEE"]
-    assert {"h200", "pro_6000"} <= set(chutes[marked[0]])
+    (marked,) = re.findall(r"  \* (\S+) ", output)
+    assert {"h200", "pro_6000"} <= set(chutes[marked])
     assert "* A cheaper GPU can run the chute too." in output
 
 
@@ -170,8 +197,10 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api(
     for chute in chutes:
         chute["name"] = f"\x1b[2J{'x' * 60}"
     api["chutes"] = b"".join(b"data: %b\n\n" % json.dumps(chute).encode() for chute in chutes)
-    _, output, _ = await advise(target)
+    _, output, _ = await advise(target, COLUMNS="80", **MINE)
     assert all(len(line) <= 80 and line == line.rstrip() for line in output.splitlines())
+    assert re.search(r"^[\w-]{36}  .*\[2Jx*…x+ ", output, re.MULTILINE)
+    assert "left, use %, refused %. --json has everything." in " ".join(output.split())
     assert "\x1b" not in output
 
 

@@ -214,7 +214,7 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     [
         ("metagraph", "has no seat on the subnet"),
         ("active_instances", "has no active instance"),
-        ("stats", "has no stats: it is not registered, or none of its instances"),
+        ("stats", "has no stats: it is not registered, or its instances"),
     ],
 )
 async def test_a_miner_that_a_list_does_not_have_gets_an_explanation(
