@@ -190,21 +190,17 @@ async def repeated(chunk: bytes) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)  # or nobody notices that the client has left
 
 
-_DEEP = b"data: " + b"[" * 500_000 + b"\n\n"
-
-
 @pytest.mark.parametrize(
-    ("endpoint", "body", "reason"),
+    ("endpoint", "body"),
     [
-        ("metrics", b'data: {"chute_id": "a", "utilization": 1}\n\n' * 500, "too_large"),
-        ("metrics", b"x" * 65_536, "too_large"),
-        ("metrics", _DEEP, "undecodable"),
-        ("metagraph", b"x" * 65_536, "too_large"),
-        ("metagraph", b"1," * 32_768, "too_large"),
+        ("metrics", b'data: {"chute_id": "a", "utilization": 1}\n\n' * 500),
+        ("metrics", b"x" * 65_536),
+        ("metagraph", b"x" * 65_536),
+        ("metagraph", b"1," * 32_768),
     ],
-    ids=["lines", "line", "nested", "letters", "numbers"],
+    ids=["lines", "line", "letters", "numbers"],
 )
-async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: bytes, reason: str) -> None:
+async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: bytes) -> None:
     async def answer(_request: Request) -> Response:
         return StreamingResponse(repeated(body))
 
@@ -218,7 +214,7 @@ async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: byte
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert page[series("chutes_api_requests_total", endpoint=endpoint, code=reason)] == 1
+    assert page[series("chutes_api_requests_total", endpoint=endpoint, code="too_large")] == 1
     # The budget of all answers, and what the served body takes.
     assert peak < 110e6
 

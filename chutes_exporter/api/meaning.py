@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
+from uuid import UUID
 
 from msgspec import UNSET
 
@@ -42,10 +43,6 @@ U16: Final = 65535.0
 """The chain stores incentive and consensus as whole numbers from 0 to this, which stands for 1.0."""
 SECURED_AFTER: Final = HOUR
 """Seconds after its activation from which a public instance keeps its score when it is deleted."""
-ACTIVE_AFTER_CREATION: Final = 3.5 * HOUR
-"""Seconds after its creation in which an instance must become active."""
-ACTIVE_AFTER_VERIFICATION: Final = 3 * HOUR
-"""Seconds after its verification in which an instance must become active."""
 
 GPU_MODELS: Final = (
     "3090",
@@ -86,14 +83,6 @@ DEMAND_FIELDS: Final = (
     "utilization",
 )
 """The fields of ``/miner/metrics/`` that come from the service's own monitoring."""
-
-_HERTZ_PER_KILOHERTZ: Final = 1e3
-_BOUNTY_AT_START: Final = 100
-_BOUNTY_PER_SECOND: Final = 3
-_LEAST_BOUNTY_BOOST: Final = 1.1
-_MOST_BOUNTY_BOOST: Final = 1.5
-_BOUNTY_GROWS_FOR: Final = 3 * HOUR
-_CHUTES_GPU_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
 
 InstanceState = Literal["active", "starting", "disabled"]
 """State of an instance.
@@ -190,15 +179,16 @@ def secured_at(instance: Instance) -> float | None:
 def purged_at(instance: Instance) -> float | None:
     """Return the time at which the service purges a starting instance. None for all other instances.
 
-    ``last_verified_at`` of a starting instance is the time of its first verification.
+    It must become active within 3.5 hours of its creation and 3 hours of its verification. ``last_verified_at`` of a
+    starting instance is the time of its first verification.
     """
     if instance_state(instance) != "starting" or instance.verified is None or instance.created_at is None:
         return None
-    deadline = instance.created_at + ACTIVE_AFTER_CREATION
+    deadline = instance.created_at + 3.5 * HOUR
     if not instance.verified:
         return deadline
     verified_at = instance.last_verified_at
-    return None if verified_at is None else min(deadline, verified_at + ACTIVE_AFTER_VERIFICATION)
+    return None if verified_at is None else min(deadline, verified_at + 3 * HOUR)
 
 
 def inventory_states(
@@ -294,7 +284,7 @@ def bounty_age(chute: Chute) -> float | None:
     """
     if chute.bounty is UNSET or chute.bounty is None:
         return None
-    return max(0.0, (chute.bounty - _BOUNTY_AT_START) / _BOUNTY_PER_SECOND)
+    return max(0.0, (chute.bounty - 100) / 3)
 
 
 def bounty_boost(bounty: Bounty) -> float | None:
@@ -305,8 +295,7 @@ def bounty_boost(bounty: Bounty) -> float | None:
     age = bounty.seconds_elapsed
     if age is None:
         return None
-    grown = min(max(age / _BOUNTY_GROWS_FOR, 0.0), 1.0)
-    return _LEAST_BOUNTY_BOOST + grown * (_MOST_BOUNTY_BOOST - _LEAST_BOUNTY_BOOST)
+    return 1.1 + min(max(age / (3 * HOUR), 0.0), 1.0) * (1.5 - 1.1)
 
 
 def bounty_expires_at(bounty: Bounty) -> float | None:
@@ -589,15 +578,15 @@ def _needs_newer_servers(chute: Chute) -> bool | None:
 
 def clock_rate_hertz(node: Node) -> float | None:
     """Return a GPU's clock rate in hertz."""
-    return None if node.clock_rate is None else node.clock_rate * _HERTZ_PER_KILOHERTZ
+    return None if node.clock_rate is None else node.clock_rate * 1000
 
 
 def nvidia_uuid(gpu_id: str) -> str | None:
     """Return a GPU's id in the format of NVIDIA's tools (``GPU-8-4-4-4-12``), None if it is not such an id."""
-    digits = gpu_id.removeprefix("GPU-").replace("-", "").lower()
-    if not _CHUTES_GPU_ID.fullmatch(digits):
+    try:
+        return f"GPU-{UUID(gpu_id.removeprefix('GPU-'))}"
+    except ValueError:
         return None
-    return f"GPU-{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def active_rates(instances: Iterable[ActiveInstance]) -> dict[str, float] | None:

@@ -14,7 +14,6 @@ from msgspec import UNSET, structs
 from chutes_exporter.api import meaning
 from chutes_exporter.api.meaning import ChuteInstances, LaunchMiner, LaunchServer
 from chutes_exporter.api.records import (
-    ActiveInstance,
     Chute,
     ChuteMetrics,
     ChuteUtilization,
@@ -54,15 +53,6 @@ def test_a_sum_is_unknown_where_a_part_is_or_no_number_is_large_enough() -> None
     assert meaning.total([1e308, float("inf")]) is None
 
 
-def test_a_share_of_the_incentive_is_the_same_on_both_scales() -> None:
-    raw = seats({"incentive": 16384.0}, {"incentive": 49149.0}, {"incentive": 0.0})
-    scaled = seats({"incentive": 0.25}, {"incentive": 0.75}, {"incentive": 0.0})
-    assert meaning.incentive_shares(raw) == pytest.approx({"h0": 0.25, "h1": 0.75, "h2": 0}, abs=1e-4)
-    assert meaning.incentive_shares(scaled) == {"h0": 0.25, "h1": 0.75, "h2": 0}
-    assert meaning.incentive_shares(seats({"incentive": 5.0}, {})) == {}
-    assert meaning.incentive_shares(seats({"incentive": 0.0}, {"incentive": 0.0})) == {}
-
-
 @pytest.mark.parametrize(
     ("fields", "state"),
     [
@@ -81,36 +71,6 @@ def test_a_share_of_the_incentive_is_the_same_on_both_scales() -> None:
 )
 def test_the_state_of_an_instance_follows_from_its_times(fields: dict[str, Any], state: str | None) -> None:
     assert meaning.instance_state(instance(**fields)) == state
-
-
-@pytest.mark.parametrize(
-    ("fields", "secured"),
-    [
-        ({"billed_to": None, "activated_at": NOON}, NOON_SECONDS + 3600),
-        ({"billed_to": "user", "activated_at": NOON}, None),
-        ({"billed_to": None, "activated_at": None}, None),
-        ({"activated_at": NOON}, None),
-        ({"billed_to": None}, None),
-    ],
-)
-def test_only_public_instances_are_secured(fields: dict[str, Any], secured: float | None) -> None:
-    assert meaning.secured_at(instance(**fields)) == secured
-
-
-@pytest.mark.parametrize(
-    ("fields", "purged"),
-    [
-        ({"verified": False, "created_at": NOON}, NOON_SECONDS + 3.5 * 3600),
-        ({"verified": True, "created_at": NOON, "last_verified_at": LATER}, NOON_SECONDS + 3.5 * 3600),
-        ({"verified": False}, None),
-        ({"verified": True, "created_at": NOON}, None),
-        ({"created_at": NOON}, None),
-        ({"active": True, "verified": True, "last_verified_at": NOON}, None),
-        ({"activated_at": NOON, "verified": True, "last_verified_at": NOON}, None),
-    ],
-)
-def test_when_an_instance_that_starts_is_purged(fields: dict[str, Any], purged: float | None) -> None:
-    assert meaning.purged_at(instance(**{"active": False, "activated_at": None} | fields)) == purged
 
 
 STARTING = {"active": False, "activated_at": None, "last_verified_at": None}
@@ -183,14 +143,6 @@ def test_the_state_of_a_job_follows_from_its_fields(fields: dict[str, Any], stat
     assert meaning.job_state(read(Job, job_id="j", status="pending", **fields)) == state
 
 
-@pytest.mark.parametrize(
-    ("bounty", "age"), [(100, 0), (103, 1), (3700, 1200), (86400, 86300 / 3), (40, 0), (None, None), (..., None)]
-)
-def test_a_bounty_tells_its_age(bounty: Any, age: float | None) -> None:
-    fields = {} if bounty is ... else {"bounty": bounty}
-    assert meaning.bounty_age(read(Chute, chute_id="c", **fields)) == age
-
-
 def demand(**fields: Any) -> ChuteMetrics:
     return ChuteMetrics("c", **fields)
 
@@ -226,14 +178,6 @@ def test_a_value_that_was_not_measured_is_unknown() -> None:
 )
 def test_gpu_ids_get_the_format_of_nvidia(gpu_id: str, uuid: str | None) -> None:
     assert meaning.nvidia_uuid(gpu_id) == uuid
-
-
-def test_the_rates_of_all_miners_are_sums_of_their_active_instances() -> None:
-    running = [ActiveInstance(f"i{n}", miner_hotkey="ab"[n % 2], compute_multiplier=n / 8) for n in range(1, 4)]
-    assert meaning.active_rates(running) == {"b": 0.5, "a": 0.25}
-    assert meaning.active_rates([]) == {}
-    assert meaning.active_rates([*running, ActiveInstance("i", miner_hotkey="a")]) is None
-    assert meaning.active_rates([*running, ActiveInstance("i", compute_multiplier=1.0)]) is None
 
 
 def priced(gpus: int | None, multiplier: float | None, *models: str) -> Chute:
