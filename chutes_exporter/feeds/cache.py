@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from chutes_exporter.api.client import Answer
-    from chutes_exporter.api.endpoints import Endpoint
 
 T = TypeVar("T")
 
@@ -88,7 +87,7 @@ class FeedCache:
 
     Args:
         fetch: Requests a feed from the API. Its exception becomes the reading's error. ``retry_after`` of the exception
-            delays all feeds of the endpoint, in seconds.
+            delays the next request, in seconds.
         monotonic: A monotonic clock in seconds, for ages.
         clock: Unix time in seconds, for timestamps.
         jitter: Returns a number from 0 to 1 that spreads retries.
@@ -113,7 +112,6 @@ class FeedCache:
             _MAX_FEEDS, ttu=self._expiry, timer=monotonic
         )
         self._flights: dict[Feed[Any], asyncio.Task[None]] = {}
-        self._closed_endpoints: dict[Endpoint[Any], tuple[float, Exception]] = {}
 
     def _expiry(self, feed: Feed[Any], snapshot: Snapshot[Any], _now: float) -> float:
         return snapshot.monotonic_at + self._states[feed].feed.max_age
@@ -182,12 +180,8 @@ class FeedCache:
         now, snapshot = self._monotonic(), self.peek(feed)
         if snapshot is not None and now < state.fresh_until:
             return Reading(snapshot, "hit")
-        if feed in self._flights:
-            return None
-        if now < state.closed_until:
-            return self._old(feed, state.last_error)
-        closed_until, error = self._closed_endpoints.get(feed.endpoint, (0.0, None))
-        return self._old(feed, error) if now < closed_until else None
+        waits = now < state.closed_until and feed not in self._flights
+        return self._old(feed, state.last_error) if waits else None
 
     async def _request(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
         """Wait for the request in flight, or for a new one."""
@@ -303,8 +297,6 @@ class FeedCache:
         wait = getattr(error, "retry_after", None) or 0.0
         delay = max(backoff, min(wait, _MAX_RETRY_AFTER), getattr(error, "retry_in", 0.0))
         state.closed_until = self._monotonic() + delay
-        if wait:
-            self._closed_endpoints[state.feed.endpoint] = state.closed_until, error
 
     async def aclose(self) -> None:
         """Cancel the requests in flight."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
     from typing import Any
 
-    from chutes_exporter.api.endpoints import Endpoint
 
 FEED: Feed[Any] = Feed("feed", METAGRAPH, ttl=60, max_age=300, changes="live", optional=True)
 
@@ -219,30 +218,15 @@ async def test_the_age_of_an_answer_counts_from_its_request(feeds: FeedCache, up
     assert (await slow).snapshot is None
 
 
-async def test_feeds_of_a_group_wait_together_where_the_upstream_asks_for_it(
-    feeds: FeedCache, upstream: Upstream, time: Time
-) -> None:
-    async def ask(name: str, endpoint: str) -> Reading[Any]:
-        asked: Endpoint[Any] = METAGRAPH if endpoint == "one" else SCORES
-        return await feeds.read(Feed(name, asked, ttl=60, max_age=300, changes="live"), 5)
-
-    upstream.error = OSError("later")
-    await ask("a", "one")
-    assert upstream.asked == 1
-    # A failure alone says nothing of the others.
-    await ask("b", "one")
-    assert upstream.asked == 2
-    upstream.error.retry_after = 60.0  # type: ignore[attr-defined]
-    await ask("c", "one")
-    assert upstream.asked == 3
+async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+    upstream.error = UnavailableError("later", retry_after=60.0)
+    await read(feeds)
     time.now += 59
-    waiting = await ask("d", "one")
-    assert (waiting.result, waiting.error, upstream.asked) == ("failed", upstream.error, 3)
-    await ask("e", "two")
-    assert upstream.asked == 4
+    assert (await read(feeds)).error is upstream.error
+    assert upstream.asked == 1
     time.now += 1
-    upstream.error = None
-    assert (await ask("d", "one")).result == "miss"
+    await read(feeds)
+    assert upstream.asked == 2
 
 
 async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: FeedCache, upstream: Upstream) -> None:
