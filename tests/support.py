@@ -90,7 +90,7 @@ def names(page: Page) -> set[str]:
     return {name for name, _ in page}
 
 
-async def page_of(exporter: Exporter, timeout: float = 5) -> Page:
+async def page_of(exporter: Exporter, timeout: float = 60) -> Page:
     """Return an exporter's metrics page."""
     return parse_page((await exporter.page(Format.TEXT, timeout=timeout)).decode())
 

@@ -250,19 +250,19 @@ async def test_nothing_is_counted_in_a_doubted_list(simulator: Simulator, clock:
     doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         simulator.faults["nodes"] = Fault(body=b'data: {"uuid": "%s"}\n\n' % gpu.encode())
-        page = await page_of(exporter, timeout=60)
+        page = await page_of(exporter)
         # Nothing older is there: what is listed is shown, and nothing is counted.
         assert sum(name == "chutes_gpu_info" for name, _ in page) == 1
         assert "chutes_fleet_gpus" not in names(page)
         assert page[doubted] == 1
         simulator.faults.clear()
         clock.now += 115
-        page = await page_of(exporter, timeout=60)
+        page = await page_of(exporter)
         assert sum(name == "chutes_gpu_info" for name, _ in page) == whole
         assert page[doubted] == 0
         simulator.faults["nodes"] = Fault(body=b"")
         clock.now += 115
-        later = await page_of(exporter, timeout=60)
+        later = await page_of(exporter)
     assert later[doubted] == 1
     assert later[series("chutes_feed_up", feed="nodes", hotkey=HOTKEY)] == 0
     assert later[series("chutes_feed_failure_info", feed="nodes", hotkey=HOTKEY, reason="doubted")] == 1
