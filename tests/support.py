@@ -174,14 +174,14 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 async def get(url: str, **headers: str) -> httpx.Response:
     """Send one GET request."""
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=90) as client:
         return await client.get(url, headers=headers)
 
 
 async def scrape(settings: Settings) -> Page:
     """Scrape a new exporter once, over a socket."""
     async with served_exporter(settings) as (url, _):
-        response = await get(f"{url}/metrics")
+        response = await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"})
     assert response.status_code == 200
     return parse_page(response.text)
 
