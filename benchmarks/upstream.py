@@ -54,7 +54,7 @@ async def main() -> None:
     world = World(start=time.time(), size=size)
     async with Simulator(world) as simulator:
         if latency:
-            simulator.api.app.add_middleware(Kept, latency=latency)
+            simulator.app.add_middleware(Kept, latency=latency)
         world.prepare(time.time())
         print(simulator.url, flush=True)
         await asyncio.Event().wait()

@@ -9,50 +9,42 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD, bounty_amount
-from chutes_exporter.simulator.maintenance import SLOTS, is_older
 from chutes_exporter.simulator.times import (
     CACHE_PERIOD,
     DAY,
     HOUR,
-    METRICS_PERIOD,
     MINUTE,
     SOFT_PERIOD,
-    SYNC_PERIOD,
     WEEK,
     last,
     make_random,
     make_uuid,
 )
+from chutes_exporter.simulator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chutes_exporter.simulator.chutes import Chute
     from chutes_exporter.simulator.instances import Gpu
-    from chutes_exporter.simulator.jobs import Job
-    from chutes_exporter.simulator.world import Miner, Server, Work, World
+    from chutes_exporter.simulator.world import Job, Miner, Server, Work
 
 Row = dict[str, Any]
 
 WINDOWS: Final = (("past_hour", HOUR), ("past_day", DAY), ("all", WEEK))
 _IMAGES: Final = (
-    # The status, and hours from the build's start to the start of the world.
-    ("built and pushed", 30.0),
-    ("building", None),
-    ("pending build", None),
-    ("error: step RUN pip install exited with 1", 50.0),
-    ("error", 90.0),
+    # The status, and hours from the build's start and end to the start of the world.
+    ("built and pushed", 30.0, 29.8),
+    ("building", 0.1, None),
+    ("pending build", None, None),
+    ("error: step RUN pip install exited with 1", 50.0, None),
 )
-_BUILD_PERIOD: Final = 20 * MINUTE
 _MEASURED_MODELS: Final = ("pro_6000", "h200", "b200")
 
 
-def iso(time: float | None, *, offset: bool = True) -> str | None:
-    """Format a Unix time like the service, with or without an offset."""
-    if time is None:
-        return None
-    moment = datetime.fromtimestamp(time, UTC)
-    return (moment if offset else moment.replace(tzinfo=None)).isoformat()
+def iso(time: float | None) -> str | None:
+    """Format a Unix time."""
+    return None if time is None else datetime.fromtimestamp(time, UTC).isoformat()
 
 
 def _library(chute: Chute) -> str:
@@ -70,7 +62,6 @@ def chute_row(world: World, chute: Chute, now: float) -> Row:
     """Return a chute."""
     age = world.bounty_age(chute, now)
     factors = chute.factors(now, age)
-    version = chute.version(now)
     draw = make_random(chute.seed, "settings")
     return {
         "chute_id": chute.chute_id,
@@ -85,8 +76,7 @@ def chute_row(world: World, chute: Chute, now: float) -> Row:
             "supported_gpus": list(chute.models),
         },
         "slug": chute.slug,
-        "code": f"print('legacy placeholder for obj.version='{version}'')",
-        "version": version,
+        "version": chute.version(now),
         "concurrency": draw.choice((1, 8, 32)),
         "boost": chute.boost(now),
         "chutes_version": _library(chute),
@@ -105,13 +95,9 @@ def chute_row(world: World, chute: Chute, now: float) -> Row:
     }
 
 
-def image_rows(start: float, now: float) -> Iterator[Row]:
-    """Yield the images: built, failed, pending, and one that is rebuilt all the time."""
-    for number, (status, age) in enumerate(_IMAGES):
-        started = None if age is None else start - age * HOUR
-        if status == "building":
-            started = last(now, _BUILD_PERIOD)
-        built = status == "built and pushed" and started is not None
+def image_rows(start: float) -> Iterator[Row]:
+    """Yield the images: built, being built, pending, and failed."""
+    for number, (status, started, ended) in enumerate(_IMAGES):
         yield {
             "image_id": make_uuid("image", number),
             "name": "sglang",
@@ -121,8 +107,8 @@ def image_rows(start: float, now: float) -> Iterator[Row]:
             "created_at": iso(start - (10 + number) * DAY),
             "chutes_version": "0.6.1",
             "patch_version": "initial",
-            "build_started_at": iso(started),
-            "build_completed_at": iso(started + 14 * MINUTE) if built and started is not None else None,
+            "build_started_at": None if started is None else iso(start - started * HOUR),
+            "build_completed_at": None if ended is None else iso(start - ended * HOUR),
             "username": "chutes",
         }
 
@@ -174,11 +160,11 @@ def instance_rows(world: World, miner: Miner, now: float) -> Iterator[Row]:
             "chute_id": instance.chute.chute_id,
             "version": instance.version,
             "active": instance.active(now),
-            "verified": instance.verified(now),
+            "verified": instance.last_verified_at(now) is not None,
             "created_at": iso(instance.created_at),
             "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
             "last_verified_at": iso(instance.last_verified_at(now)),
-            "stop_billing_at": iso(instance.stop_billing_at(now), offset=False),
+            "stop_billing_at": iso(instance.stop_billing_at(now)),
             "billed_to": None if instance.chute.public else make_uuid("user", instance.chute.chute_id),
             "chutes_version": _library(instance.chute),
             "bounty": instance.has_bounty(now),
@@ -222,23 +208,18 @@ def compute_history_rows(world: World, now: float) -> Iterator[tuple[str, str, s
     for instance in world.all_instances(now):
         for start, end, multiplier in instance.history(now):
             if end is None or end > now - 8 * DAY:
-                yield instance.instance_id, repr(multiplier), _moment(start), "" if end is None else _moment(end)
-
-
-def _moment(time: float) -> str:
-    """Write a Unix time as PostgreSQL does, without an offset."""
-    return str(datetime.fromtimestamp(time, UTC).replace(tzinfo=None))
+                yield instance.instance_id, repr(multiplier), iso(start) or "", iso(end) or ""
 
 
 def job_row(job: Job) -> Row:
     """Return a job."""
     return {
         "job_id": job.job_id,
-        "chute_id": job.chute_id,
+        "chute_id": job.chute.chute_id,
         "method": "run",
         "miner_hotkey": None if job.miner is None else job.miner.hotkey,
-        "created_at": iso(job.created_at, offset=False),
-        "finished_at": iso(job.finished_at, offset=False),
+        "created_at": iso(job.created_at),
+        "finished_at": iso(job.finished_at),
         "job_args": {"prompt": "the user's own data"},
         "status": job.status,
         "miner_history": list(job.tried_by),
@@ -254,7 +235,7 @@ def _refused(load: float) -> float:
 
 def metrics_rows(world: World, now: float) -> Iterator[Row]:
     """Yield the demand for each chute that has an instance in any state, as last calculated."""
-    at = last(now, METRICS_PERIOD)
+    at = last(now, SOFT_PERIOD)
     active = world.active_counts(at)
     existing = {instance.chute.chute_id for instance in world.instances(at)}
     for chute in world.chutes:
@@ -302,21 +283,12 @@ def scores(world: World, now: float, hotkey: str | None) -> Row:
     return {"raw_values": {hotkey: raw.get(hotkey)}, "final_scores": {hotkey: shares.get(hotkey)}}
 
 
-def history_row(time: float, count: int, total: int) -> Row:
-    """Return an hour of a history, with the time in PostgreSQL's format."""
-    text = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
-    return {"time": text, "count": count, "total_count": total}
-
-
 def metagraph(world: World, now: float) -> list[Row]:
     """Return the seats, as last read from the chain."""
     incentives = world.incentives(now)
-    # A seat continuously gets emission.
-    growth = 1 + (last(now, SYNC_PERIOD) - world.start) / (1000 * DAY)
     rows = []
     for miner in world.miners:
         incentive = incentives.get(miner.hotkey, 0)
-        stake = miner.stake * growth
         rows.append(
             {
                 "hotkey": miner.hotkey,
@@ -324,13 +296,13 @@ def metagraph(world: World, now: float) -> list[Row]:
                 "node_id": miner.uid,
                 "incentive": float(incentive),
                 "vtrust": float(min(65535, incentive + incentive // 12)),
-                "stake": stake,
-                "alpha_stake": stake * 0.9,
-                "tao_stake": stake * 0.1,
+                "stake": miner.stake,
+                "alpha_stake": miner.stake * 0.9,
+                "tao_stake": miner.stake * 0.1,
                 "blacklist_reason": miner.blacklist_reason,
                 "ip": str(miner.axon),
                 "port": 8091 if miner.axon else 0,
-                "synced_at": iso(miner.registered_at, offset=False),
+                "synced_at": iso(miner.registered_at),
             }
         )
     return rows
@@ -345,7 +317,7 @@ def utilization(world: World, now: float) -> Iterator[Row]:
             continue
         key = chute.chute_id
         before, active = world.active_counts(run)[key], world.active_counts(now)[key]
-        target = world.target_instances(chute, now)
+        target = world.lives.target(chute, now)
         # The service measures nothing for a chute without an instance.
         loads = {
             window: chute.utilization(run - seconds / 2) if before else 0.0
@@ -354,7 +326,7 @@ def utilization(world: World, now: float) -> Iterator[Row]:
         yield {
             "chute_id": key,
             "name": _shown_name(chute),
-            "timestamp": iso(run, offset=False),
+            "timestamp": iso(run),
             **{f"utilization_{window}": round(load, 4) for window, load in loads.items()},
             **{f"rate_limit_ratio_{window}": round(_refused(load), 4) for window, load in loads.items()},
             "instance_count": before,
@@ -368,65 +340,65 @@ def utilization(world: World, now: float) -> Iterator[Row]:
 
 def bounties(world: World, now: float) -> list[Row]:
     """Return the open bounties, oldest first."""
-    offers = [(chute, bounty) for chute in world.chutes if (bounty := world.bounty(chute, now)) is not None]
+    ages = {chute: age for chute in world.chutes if (age := world.bounty_age(chute, now)) is not None}
     return [
         {
             "chute_id": chute.chute_id,
-            "seconds_elapsed": int(now - bounty.made_at),
-            "time_remaining": round(bounty.expires_at - now),
-            "created_at": bounty.made_at,
+            "seconds_elapsed": int(age),
+            "time_remaining": round(chute.bounty_lifetime - age),
+            "created_at": now - age,
         }
-        for chute, bounty in sorted(offers, key=lambda offer: offer[1].made_at)
+        for chute, age in sorted(ages.items(), key=lambda offer: -offer[1])
     ]
 
 
 def rolling_updates(world: World, now: float) -> list[Row]:
-    """Return the rolling updates that are under way."""
+    """Return the rolling updates: of chutes with an active instance of an older version."""
+    old = {one.chute for one in world.instances(now) if one.active(now) and one.version != one.chute.version(now)}
     return [
         {
             "chute_id": chute.chute_id,
-            "old_version": chute.old_version(now),
+            "old_version": chute.version(now - chute.deploy_period),
             "new_version": chute.version(now),
-            "started_at": iso(chute.deployed_at(now), offset=False),
+            "started_at": iso(chute.deployed_at(now)),
         }
-        for chute in world.updated_chutes(now)
+        for chute in world.chutes
+        if chute in old
     ]
 
 
 def maintenance(world: World, miner: Miner, now: float) -> Row:
-    """Return the newest maintenance window, and a miner's TEE servers measured against its target."""
-    window = world.window(now)
-    if window is None:
-        return {"active_window": None, "window_open": False, "current_slots": 0, "servers": []}
+    """Return the maintenance window, and a miner's TEE servers measured against its target."""
     servers = [
         {
             "server_id": server.server_id,
             "name": server.name,
             "version": version,
-            "needs_upgrade": version is None or is_older(version, window.target),
+            "needs_upgrade": version != world.target,
             "in_maintenance": server.maintenance_pending(now),
         }
         for server in miner.servers
         if server.is_tee
         for version in [server.version_at(now)]
     ]
+    opens, closes = world.window
     return {
         "active_window": {
-            "id": make_uuid("window", window.number),
-            "target_measurement_version": window.target,
-            "upgrade_window_start": str(datetime.fromtimestamp(window.opens_at, UTC)),
-            "upgrade_window_end": str(datetime.fromtimestamp(window.closes_at, UTC)),
-            "max_concurrent_per_miner": SLOTS,
+            "id": make_uuid("window"),
+            "target_measurement_version": world.target,
+            "upgrade_window_start": iso(opens),
+            "upgrade_window_end": iso(closes),
+            "max_concurrent_per_miner": 1,
         },
-        "window_open": window.is_open(now),
+        "window_open": opens <= now <= closes,
         "current_slots": sum(bool(one["in_maintenance"]) for one in servers),
         "servers": servers,
     }
 
 
-def tee_measurements(world: World, now: float) -> list[Row]:
+def tee_measurements() -> list[Row]:
     """Return the images that TEE servers can boot, for each version and model."""
-    versions = world.accepted_versions(now)
+    versions = World.accepted_versions
     return [{"version": version, "name": f"8x{model}"} for version in versions for model in _MEASURED_MODELS]
 
 

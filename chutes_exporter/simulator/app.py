@@ -1,10 +1,12 @@
-"""The simulated API's endpoints, over HTTP."""
+"""The simulated API over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import json
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,21 +14,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, ON_REQUEST, Endpoint
 from chutes_exporter.api.keys import verify_headers
+from chutes_exporter.config import Address
 from chutes_exporter.simulator import answers
 from chutes_exporter.simulator.faults import Fault
+from chutes_exporter.simulator.world import World
+from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
+    from typing import Self
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from chutes_exporter.simulator.world import Miner, World
+    from chutes_exporter.simulator.world import Miner
 
 _NONCE_TOLERANCE: Final = 600
 _CHUNK: Final = 32 * 1024
@@ -52,7 +58,6 @@ class _Call:
     request: Request
     now: float
     signer: Miner
-    fault: Fault
 
     @property
     def path(self) -> dict[str, str]:
@@ -62,26 +67,37 @@ class _Call:
         return self.request.query_params.get(name)
 
 
-class SimulatedApi:
-    """The API of a world.
+class Simulator:
+    """A simulated API on a socket. It is an asynchronous context manager.
 
     Args:
-        world: The simulated world.
+        world: The simulated world. None makes a new default world.
         clock: The service's clock: Unix time in seconds.
+        listen: The address to listen on. None takes a free port of the loopback address.
 
     Attributes:
+        url: Its base address.
         faults: Faults by endpoint name. Change them at any time.
-        requests: The newest requests.
         max_concurrent: The highest number of concurrent requests to each endpoint.
     """
 
-    def __init__(self, world: World, clock: Callable[[], float]) -> None:
-        self.world = world
+    def __init__(
+        self,
+        world: World | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        listen: Address | None = None,
+    ) -> None:
+        self.world = world = world or World(start=clock())
         self.clock = clock
         self.faults: dict[str, Fault] = {}
         self.max_concurrent: Counter[str] = Counter()
-        self.requests: deque[ReceivedRequest] = deque(maxlen=_MAX_REQUESTS)
+        self._received: deque[ReceivedRequest] = deque(maxlen=_MAX_REQUESTS)
         self._in_flight: Counter[str] = Counter()
+        self._socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
+        address = bound_address(self._socket)
+        self.url = f"http://{address if address.host else f'127.0.0.1:{address.port}'}"
+        self._stack = contextlib.AsyncExitStack()
         self.app = Starlette(
             routes=[
                 Route(endpoint.path, self._route(endpoint), methods=[endpoint.method])
@@ -92,7 +108,7 @@ class SimulatedApi:
         )
         self._streams: dict[str, Callable[[_Call], Iterable[answers.Row]]] = {
             "chutes": lambda call: (answers.chute_row(world, chute, call.now) for chute in world.chutes),
-            "images": lambda call: answers.image_rows(world.start, call.now),
+            "images": lambda _: answers.image_rows(world.start),
             "nodes": lambda call: (
                 answers.node_row(server, gpu) for server in call.signer.servers for gpu in server.gpus
             ),
@@ -115,10 +131,24 @@ class SimulatedApi:
             "bounties": lambda call: answers.bounties(world, call.now),
             "rolling_updates": lambda call: answers.rolling_updates(world, call.now),
             "maintenance": lambda call: answers.maintenance(world, call.signer, call.now),
-            "tee_measurements": lambda call: answers.tee_measurements(world, call.now),
+            "tee_measurements": lambda _: answers.tee_measurements(),
             "supported_gpus": lambda _: answers.supported_gpus(),
             "held_gpus": self._gpus,
+            "release_job": self._release_job,
         }
+
+    async def __aenter__(self) -> Self:
+        # Responses have the date of the simulated clock. The short grace period ends requests delayed by a fault.
+        await self._stack.enter_async_context(serving(self.app, [self._socket], date_header=False, grace=1))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The newest requests, oldest first."""
+        return list(self._received)
 
     def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
         async def route(request: Request) -> Response:
@@ -138,7 +168,7 @@ class SimulatedApi:
                 self._in_flight[name] -= 1
             response.headers.update({**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)})
             headers = request.headers
-            self.requests.append(
+            self._received.append(
                 ReceivedRequest(
                     name,
                     dict(request.query_params),
@@ -165,9 +195,7 @@ class SimulatedApi:
         if fault.status is not None:
             raise HTTPException(fault.status, "simulated fault")
         signer: Any = self._authenticate(request, endpoint) if endpoint.signed else None
-        call = _Call(request, self.clock(), signer, fault)
-        if endpoint.name == "release_job":
-            return self._release_job(call)
+        call = _Call(request, self.clock(), signer)
         if endpoint.name == "compute_history":
             rows = answers.compute_history_rows(self.world, call.now)
             return StreamingResponse(_chunks(_csv(rows)), media_type="text/csv")
@@ -181,9 +209,6 @@ class SimulatedApi:
         hotkey, nonce, signature = (
             request.headers.get(f"x-chutes-{name}", "") for name in ("hotkey", "nonce", "signature")
         )
-        if not (hotkey and nonce and signature):
-            # The endpoints of servers look at the time first.
-            raise HTTPException(401, "Invalid BT Auth." if endpoint.purpose == "miner" else "Invalid nonce!")
         if not nonce.isdigit() or abs(self.clock() - int(nonce)) >= _NONCE_TOLERANCE:
             raise HTTPException(401, "Invalid nonce!")
         if not verify_headers(hotkey, nonce, signature, endpoint.purpose):
@@ -200,15 +225,13 @@ class SimulatedApi:
                 return answers.chute_row(self.world, chute, call.now)
         raise HTTPException(404, f"chute_id={call.path['chute_id']!r} not found")
 
-    def _release_job(self, call: _Call) -> Response:
+    def _release_job(self, call: _Call) -> None:
         job_id = call.path["job_id"]
-        job = self.world.release_job(job_id, call.signer.hotkey, call.now)
-        if job is None:
+        if not any(
+            job.job_id == job_id and job.stuck and job.miner is call.signer for job in self.world.jobs(call.now)
+        ):
             raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
-        if job.chute_id != job.chute.chute_id:
-            # The service fails because the chute is gone, but only after it has released the job.
-            return PlainTextResponse("Internal Server Error", 500)
-        return JSONResponse(None)
+        self.world.released_jobs.add(job_id)
 
     def _stats(self, call: _Call) -> answers.Row:
         hotkey, per_chute = call.query("miner_hotkey"), call.query("per_chute") == "true"
@@ -219,12 +242,10 @@ class SimulatedApi:
 
     def _history(self, call: _Call) -> list[answers.Row]:
         hotkey = call.path["hotkey"]
-        if hotkey not in self.world.by_hotkey:
-            raise HTTPException(404, f"Miner {hotkey} not found in metagraph.")
-        hours = self.world.history(hotkey, call.now)
+        hours = self.world.history(hotkey, call.now) if hotkey in self.world.by_hotkey else None
         if hours is None:
             raise HTTPException(404, f"Miner {hotkey} not found in unique history cache (yet)")
-        return [answers.history_row(*hour) for hour in hours]
+        return [{"time": answers.iso(time), "count": count, "total_count": total} for time, count, total in hours]
 
     def _gpus(self, call: _Call) -> answers.Row:
         if call.query("detailed") != "true":

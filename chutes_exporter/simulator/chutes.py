@@ -15,11 +15,6 @@ _LITTLE_LOAD: Final = 0.3
 _LEAST_PUBLIC_TARGET: Final = 2
 _MOST_AT_ONCE: Final = 5
 _MOST_BOOST: Final = 2.7
-_LEGACY_BEFORE: Final = 1757462400.0
-"""10 September 2025. Older private chutes follow the rules of public ones."""
-_FACTORS: Final = ("base", "private", "private_tee", "urgency_boost", "manual_boost", "bounty_boost", "tee")
-
-
 DEAREST_RATE: Final = 4.5
 """Hourly rate of the most expensive model in USD. The multiplier of a GPU is its rate divided by this."""
 
@@ -33,11 +28,6 @@ class Model:
     hourly_rate: float
     processors: int
     clock_rate: float
-
-    @property
-    def multiplier(self) -> float:
-        """Compute units per second."""
-        return self.hourly_rate / DEAREST_RATE
 
 
 MODELS: Final = {
@@ -66,7 +56,6 @@ class Chute:
     """A workload.
 
     Attributes:
-        official: Whether the platform's user ``chutes`` owns it.
         scaled: Whether the autoscaler has ever looked at it.
         phase: Shifts its schedules, 0 to 1.
         popularity: Scales its demand.
@@ -82,7 +71,6 @@ class Chute:
     models: tuple[str, ...]
     public: bool
     tee: bool | None
-    official: bool
     manual_boost: float | None
     scaled: bool
     disabled: bool | None
@@ -93,11 +81,6 @@ class Chute:
     created_at: float
 
     @property
-    def private_rules(self) -> bool:
-        """Whether launches follow the rules of private chutes."""
-        return not self.public and not self.official and self.created_at >= _LEGACY_BEFORE
-
-    @property
     def max_instances(self) -> int:
         """Maximum number of instances."""
         return 20 if self.public else 4
@@ -105,9 +88,7 @@ class Chute:
     @property
     def bounty_lifetime(self) -> float:
         """Seconds until a bounty expires."""
-        if self.public:
-            return DAY
-        return 2 * HOUR if "affine" in (self.name or "").lower() else HOUR
+        return DAY if self.public else 2 * HOUR
 
     def utilization(self, now: float) -> float:
         """Return the used share of the capacity. It depends on the time of day and may exceed 1."""
@@ -126,7 +107,7 @@ class Chute:
         if self.disabled:
             return 0
         load = self.utilization(run)
-        if self.private_rules:
+        if not self.public:
             return min(self.max_instances, active + (load >= SCALING_THRESHOLD)) if active else int(bounty)
         target = active
         if active and load > SCALING_THRESHOLD:
@@ -138,13 +119,13 @@ class Chute:
     @cached_property
     def base_multiplier(self) -> float:
         """The base multiplier on the cheapest GPUs that it may run on."""
-        return self.gpu_count * min(MODELS[model].multiplier for model in self.models)
+        return self.gpu_count * min(MODELS[model].hourly_rate for model in self.models) / DEAREST_RATE
 
     @cached_property
     def _lasting_factors(self) -> dict[str, float]:
-        factors = {"private_tee": 1.3} if self.tee else {"private": 2.0}
-        if not self.private_rules:
-            factors.clear()
+        factors: dict[str, float] = {}
+        if not self.public:
+            factors |= {"private_tee": 1.3} if self.tee else {"private": 2.0}
         if self.manual_boost is not None:
             factors["manual_boost"] = self.manual_boost
         if self.tee:
@@ -158,38 +139,21 @@ class Chute:
 
     def factors(self, now: float, bounty_age: float | None) -> dict[str, float]:
         """Return the factors of the multiplier of an instance started now, with the age of the bounty in seconds."""
-        boost = self.boost(now)
         factors = {"base": self.base_multiplier, **self._lasting_factors}
-        if self.public and boost is not None:
-            factors["urgency_boost"] = boost
+        if self.public and self.scaled:
+            factors["urgency_boost"] = self.urgency(now)
         if bounty_age is not None:
             factors["bounty_boost"] = bounty_boost(bounty_age)
-        return {name: factors[name] for name in _FACTORS if name in factors}
+        return factors
 
     def urgency(self, now: float) -> float:
         """Return the urgency factor of an instance, which is 1 for private chutes."""
-        return (self.boost(now) or 1.0) if self.public else 1.0
-
-    def _version_number(self, now: float) -> int:
-        return math.floor(now / self.deploy_period - self.phase)
+        return self.boost(now) or 1.0
 
     def version(self, now: float) -> str:
-        """Return the id of its current version."""
-        return make_uuid(self.seed, "version", self._version_number(now))
-
-    def old_version(self, now: float) -> str:
-        """Return the id of the version before the current one."""
-        return make_uuid(self.seed, "version", self._version_number(now) - 1)
+        """Return the id of its version at a time."""
+        return make_uuid(self.seed, "version", math.floor(now / self.deploy_period - self.phase))
 
     def deployed_at(self, now: float) -> float:
         """Return when its current version was deployed."""
-        return max(self.created_at, (self._version_number(now) + self.phase) * self.deploy_period)
-
-    def next_deploy(self, now: float) -> float:
-        """Return when its next version is deployed."""
-        return (self._version_number(now) + 1 + self.phase) * self.deploy_period
-
-    @property
-    def update_takes(self) -> float:
-        """Seconds within which a rolling update replaces all old instances."""
-        return (12 if self.public else 2) * HOUR
+        return (math.floor(now / self.deploy_period - self.phase) + self.phase) * self.deploy_period

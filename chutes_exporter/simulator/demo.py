@@ -6,16 +6,15 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.simulator.lives import LONGEST_START
-from chutes_exporter.simulator.maintenance import Upgrade
+from chutes_exporter.simulator.instances import LONGEST_START, End
 from chutes_exporter.simulator.times import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chutes_exporter.simulator.lives import Slot
-    from chutes_exporter.simulator.world import Miner, Server, Size
+    from chutes_exporter.simulator.instances import Slot
+    from chutes_exporter.simulator.world import Server, Size
 
 TROUBLES: Final = {
     "crash-loop": "instances on a new server fail again and again, and one is never verified",
@@ -26,16 +25,7 @@ TROUBLES: Final = {
 }
 """The troubles of the first miner, with what happens."""
 DEFAULT_TROUBLES: Final = ("crash-loop", "idle")
-_FLEET: Final = (
-    ("h200", 4),
-    ("pro_6000", 8),
-    ("pro_6000", 8),
-    ("pro_6000", 4),
-    ("pro_6000", 4),
-    ("pro_6000", 4),
-    ("pro_6000", 4),
-    ("4090", 2),
-)
+_FLEET: Final = (("h200", 4), *(("pro_6000", 8),) * 2, *(("pro_6000", 4),) * 4, ("4090", 2))
 """Model and number of GPUs of each server of the first miner. The last one exists only if it is idle."""
 _OLD, _UPGRADING, _DEAD, _CRASHING, _IDLE, _WITHOUT_TEE = 2, 3, 4, 5, 6, 7
 """Indexes of the servers with troubles."""
@@ -50,6 +40,7 @@ class DemoWorld(World):
 
     # The window ends 6 hours after the start.
     window_opened = 4 * DAY - 6 * HOUR
+    first_job_miner = 1
 
     def __init__(
         self,
@@ -67,10 +58,6 @@ class DemoWorld(World):
         """Return why a seat is blacklisted."""
         return "Spoofed GPUs" if uid == 0 and "blacklisted" in self._troubles else super().blacklist_reason(uid)
 
-    def job_miners(self) -> list[Miner]:
-        """Return the miners that try jobs, which the first one does not."""
-        return [miner for miner in super().job_miners() if miner.uid]
-
     def make_server(self, uid: int, index: int) -> Server:
         """Make the server with a number of a miner."""
         server = super().make_server(uid, index)
@@ -83,22 +70,20 @@ class DemoWorld(World):
         is_tee = index != _WITHOUT_TEE
         created = self.start - (_ADDED_BEFORE if is_new else (30 - index) * DAY)
         error = None if is_tee else self.gpu_errors[0]
-        target = self.accepted_versions(self.start)[-1]
         server = replace(
             server,
             name=f"{model.replace('_', '-')}-{index}",
             is_tee=is_tee,
-            version=target if is_tee else None,
+            version=self.target if is_tee else None,
             created_at=created,
             updated_at=None,
             gpus=tuple(self._gpu(server.server_id, model, device, created, error) for device in range(count)),
-            upgrades=tuple(one for one in server.upgrades if one.begins_at > self.start),
+            upgrade=None,
         )
         if "upgrade" in self._troubles and index == _OLD:
-            return replace(server, version="1.3.0", upgrades=())
+            return replace(server, version="1.3.0")
         if "upgrade" in self._troubles and index == _UPGRADING:
-            upgrade = Upgrade(target, self.start - 4 * HOUR, math.inf)
-            return replace(server, version=self.accepted_versions(self.start)[0], upgrades=(upgrade,))
+            return replace(server, version="1.3.1", upgrade=(self.start - 4 * HOUR, math.inf))
         return server
 
     def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
@@ -110,8 +95,11 @@ class DemoWorld(World):
                 begins = server.created_at + 5 * MINUTE if number else self.start - _STUCK_BEFORE
                 yield replace(slot, begins_at=begins, crashes=True, stuck=not number)
         elif index != _IDLE or "idle" not in self._troubles:
-            dies = self.start - 40 * MINUTE if index == _DEAD and "dead-server" in self._troubles else math.inf
+            dies = index == _DEAD and "dead-server" in self._troubles
             draw = self._random("steady", server.server_id)
             for slot in super()._slots(uid, hotkey, server):
-                steady = self.start - draw.uniform(5, 30) * HOUR, self.start + 2 * HOUR
-                yield replace(slot, steady=steady, dies_at=dies)
+                steady = self.start - draw.uniform(5, 30) * HOUR
+                outages = *slot.outages, (steady, steady, End.SCALED_DOWN)
+                if dies:
+                    outages = *outages, (self.start - 40 * MINUTE, math.inf, End.FAILURES)
+                yield replace(slot, steady=(steady, self.start + 2 * HOUR), outages=outages)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.endpoints import ENDPOINTS, ON_REQUEST
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ class Fault:
 
 
 GARBAGE: Final = b'<html>\x00\xff{"data": [[[[ NaN "'
-EXAMPLES: Final = (
+_EXAMPLES: Final = (
     "scores=status:503, metrics=latency:5, chutes=cut:1000, chutes=records:25, metagraph=empty, stats=garbage"
 )
 _KINDS: Final[dict[str, Callable[[str], Fault]]] = {
@@ -55,22 +53,12 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``.
 
     Raises:
-        ValueError: The endpoint or the kind is unknown, or they do not fit together. The message has examples.
+        ValueError: The endpoint or the kind is unknown, or the value is invalid. The message has examples.
     """
     name, _, rest = text.partition("=")
     kind, _, value = rest.partition(":")
-    endpoints = {endpoint.name: endpoint for endpoint in (*ENDPOINTS, *ON_REQUEST)}
-    if name not in endpoints:
-        raise ValueError(
-            f"--simulator.fault {text!r}: {name!r} is not an endpoint. "
-            f"Use {', '.join(endpoints)}, for example {EXAMPLES}"
-        )
+    kinds = _KINDS if name in {endpoint.name for endpoint in (*ENDPOINTS, *ON_REQUEST)} else {}
     try:
-        fault = _KINDS[kind](value)
+        return name, kinds[kind](value)
     except (KeyError, ValueError):
-        fault = Fault(latency=-1)
-    numbers = [number for number in (fault.latency, fault.cut_after, fault.records) if number is not None]
-    fits = fault.records is None or isinstance(endpoints[name].shape, StreamShape)
-    if not fits or not all(0 <= number < math.inf for number in numbers):
-        raise ValueError(f"--simulator.fault {text!r} is invalid: write for example {EXAMPLES}")
-    return name, fault
+        raise ValueError(f"--simulator.fault {text!r} is invalid: write for example {_EXAMPLES}") from None

@@ -12,14 +12,8 @@ WEEK = 7 * DAY
 
 CACHE_PERIOD = 10 * MINUTE
 """Period of computing stats, scores, histories and invocation counts."""
-METRICS_PERIOD = 2 * MINUTE
-"""Period of computing the demand for chutes."""
-SYNC_PERIOD = 3 * MINUTE
-"""Period of reading the metagraph from the chain."""
 SOFT_PERIOD = 2 * MINUTE
 """Period of the autoscaler's soft runs, which set targets and boosts, and purge instances."""
-FULL_PERIOD = 15 * MINUTE
-"""Period of the autoscaler's full runs, which move multipliers. They begin a minute after every quarter of an hour."""
 
 
 def last(now: float, period: float) -> float:
@@ -30,11 +24,6 @@ def last(now: float, period: float) -> float:
 def next_run(now: float, period: float) -> float:
     """Return the next run of a program that runs at every full period."""
     return -(-now // period) * period
-
-
-def last_full_run(now: float) -> float:
-    """Return the last full run of the autoscaler, at minute 1, 16, 31 or 46."""
-    return last(now - MINUTE, FULL_PERIOD) + MINUTE
 
 
 def make_uuid(*parts: object) -> str:

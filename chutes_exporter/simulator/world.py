@@ -10,7 +10,7 @@ import bisect
 import hashlib
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,39 +18,20 @@ from cachetools import LRUCache
 
 from chutes_exporter.api.keys import Hotkey, address_of
 from chutes_exporter.simulator.chutes import Chute
-from chutes_exporter.simulator.instances import Gpu, Instance
-from chutes_exporter.simulator.jobs import PERIOD as JOB_PERIOD
-from chutes_exporter.simulator.jobs import Job, job_at
-from chutes_exporter.simulator.lives import Bounty, Lives, Slot
-from chutes_exporter.simulator.maintenance import OLDEST_TARGET, Upgrade, Window, newest_window, plan_upgrades
-from chutes_exporter.simulator.times import (
-    CACHE_PERIOD,
-    DAY,
-    HOUR,
-    MINUTE,
-    SYNC_PERIOD,
-    WEEK,
-    last,
-    make_random,
-    make_uuid,
-)
+from chutes_exporter.simulator.instances import End, Gpu, Instance, Lives, Slot
+from chutes_exporter.simulator.times import CACHE_PERIOD, DAY, HOUR, MINUTE, WEEK, last, make_random, make_uuid
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import Final
 
 TEST_SEED: Final = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 """The invented seed of the first miner. It has no value."""
 
-U16: Final = 65535
-"""The maximum of the chain's incentive and consensus."""
-PAST: Final = 8 * DAY
-"""Time before the world's start at which its instances begin."""
-_EPOCH: Final = 72 * MINUTE
-_WEIGHTS_DELAY: Final = MINUTE
-_JOBS_KEPT: Final = 3 * DAY
 _CACHE_SIZE: Final = 64
+_JOB_PERIOD: Final = 20 * MINUTE
+"""Seconds between two new jobs."""
 _OLD_MODELS: Final = ("4090", "a100")
 """Models of the servers and chutes without TEE."""
 
@@ -72,7 +53,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner. ``version`` is that of a TEE server before its upgrades. The oldest upgrade is first."""
+    """A machine of a miner.
+
+    ``version`` is that of a TEE server before its upgrade. ``upgrade`` is the time in which it has an upgrade slot.
+    """
 
     server_id: str
     name: str
@@ -82,15 +66,15 @@ class Server:
     created_at: float
     updated_at: float | None
     gpus: tuple[Gpu, ...]
-    upgrades: tuple[Upgrade, ...] = ()
+    upgrade: tuple[float, float] | None = None
 
     def maintenance_pending(self, now: float) -> bool:
         """Return whether it has an upgrade slot."""
-        return any(one.begins_at <= now < one.ends_at for one in self.upgrades)
+        return self.upgrade is not None and self.upgrade[0] <= now < self.upgrade[1]
 
     def version_at(self, now: float) -> str | None:
         """Return the attested version of a TEE server, None for others."""
-        return next((one.target for one in reversed(self.upgrades) if one.ends_at <= now), self.version)
+        return World.target if self.upgrade is not None and self.upgrade[1] <= now else self.version
 
 
 @dataclass(eq=False)
@@ -108,7 +92,6 @@ class Miner:
     axon: int
     stake: float
     servers: tuple[Server, ...]
-    slots: tuple[Slot, ...] = field(repr=False)
 
     @property
     def hotkey(self) -> str:
@@ -119,6 +102,35 @@ class Miner:
     def gpus(self) -> list[Gpu]:
         """All its GPUs."""
         return [gpu for server in self.servers for gpu in server.gpus]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the API lists it at a time.
+
+    Attributes:
+        tried_by: The hotkeys that requested its launch token.
+        miner: The miner that claimed it. None while it waits.
+        finished_at: When it finished. None while it waits, and for a stuck job.
+    """
+
+    job_id: str
+    chute: Chute
+    created_at: float
+    tried_by: tuple[str, ...]
+    miner: Miner | None = None
+    finished_at: float | None = None
+    status: str = "pending"
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for a miner."""
+        return self.finished_at is None and self.miner is None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its instance is gone, so that the miner that claimed it must release it."""
+        return self.finished_at is None and self.miner is not None
 
 
 @dataclass(frozen=True)
@@ -150,8 +162,14 @@ class World:
         "GraVal challenge timed out",
         "Device memory is 23.6 GiB, expected 24.0 GiB",
     )
+    accepted_versions: ClassVar[tuple[str, ...]] = ("1.3.1", "1.4.0")
+    """The versions that TEE servers can boot with."""
+    target: ClassVar[str] = accepted_versions[-1]
+    """The version that the servers are upgraded to in the only maintenance window."""
+    first_job_miner: ClassVar[int] = 0
+    """The UID from which on miners try jobs."""
     window_opened: ClassVar[float] = 15 * HOUR
-    """Seconds before the start at which the first maintenance window opens."""
+    """Seconds before the start at which the window opens. It takes 4 days."""
 
     def __init__(self, *, seed: int = 64, start: float, size: Size | None = None) -> None:
         self.size = size or Size()
@@ -161,7 +179,7 @@ class World:
         self._seed = seed
         self._active_counts: LRUCache[float, Counter[str]] = LRUCache(_CACHE_SIZE)
         self._sums: LRUCache[tuple[float, float, bool], dict[tuple[str, str], Work]] = LRUCache(_CACHE_SIZE)
-        self._histories: LRUCache[tuple[str, float], list[tuple[float, int, int]] | None] = LRUCache(4 * _CACHE_SIZE)
+        self.window = start - self.window_opened, start - self.window_opened + 4 * DAY
 
     def _random(self, *parts: object) -> random.Random:
         return make_random(self._seed, *parts)
@@ -196,7 +214,6 @@ class World:
             models=models,
             public=public,
             tee=tee,
-            official=index % 30 == 16,
             manual_boost=draw.choice((0.5, 1.75)) if index % 25 == 7 else None,
             scaled=draw.random() < 0.95,
             disabled=draw.random() < 0.04,
@@ -207,15 +224,10 @@ class World:
             created_at=self.start - draw.uniform(20, 200) * DAY,
         )
 
-    def bounty(self, chute: Chute, now: float) -> Bounty | None:
-        """Return the bounty on offer for a chute, or None."""
-        self.grow(now)
-        return self.lives.bounty(chute, now)
-
     def bounty_age(self, chute: Chute, now: float) -> float | None:
         """Return the age in seconds of the bounty on offer for a chute, or None."""
-        bounty = self.bounty(chute, now)
-        return None if bounty is None else now - bounty.made_at
+        self.grow(now)
+        return self.lives.bounty_age(chute, now)
 
     def active_counts(self, now: float) -> Counter[str]:
         """Return the number of active instances of each chute that has any, by chute id."""
@@ -224,25 +236,6 @@ class World:
             active = (one.chute.chute_id for one in self.instances(now) if one.active(now))
             counts = self._active_counts[now] = Counter(active)
         return counts
-
-    def target_instances(self, chute: Chute, now: float) -> int:
-        """Return how many active instances the autoscaler has last wanted of a chute."""
-        self.grow(now)
-        return self.lives.target(chute, now)
-
-    def updated_chutes(self, now: float) -> list[Chute]:
-        """Return the chutes with a rolling update: an active instance has an older version."""
-        old = {one.chute for one in self.instances(now) if one.active(now) and one.version != one.chute.version(now)}
-        return [chute for chute in self.chutes if chute in old]
-
-    def window(self, now: float) -> Window | None:
-        """Return the newest maintenance window, whether it is to come, open or over. None before the first."""
-        return newest_window(self.start - self.window_opened, now)
-
-    def accepted_versions(self, now: float) -> tuple[str, ...]:
-        """Return the versions that TEE servers can boot with, oldest first."""
-        window = self.window(now)
-        return (OLDEST_TARGET,) if window is None else (replace(window, number=window.number - 1).target, window.target)
 
     # Miners
 
@@ -256,33 +249,25 @@ class World:
         """All miners, by hotkey."""
         return {miner.hotkey: miner for miner in self.miners}
 
-    def seed_of(self, uid: int) -> str:
-        """Return the invented seed of a miner's hotkey, as hexadecimal digits. It has no value."""
-        return TEST_SEED if uid == 0 else hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest()
-
     def blacklist_reason(self, uid: int) -> str | None:
         """Return why a seat is blacklisted, which only the last one is."""
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
 
     def _miner(self, uid: int) -> Miner:
         draw = self._random("miner", uid)
-        key = Hotkey.from_seed(self.seed_of(uid), source="simulator")
+        seed = hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest() if uid else TEST_SEED
         coldkey = address_of(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest())
         active = uid < self.size.active_miners
-        # If there are seats without servers, two of them are validators, but not the last ones.
-        validator = not active and self.size.miners - uid in (3, 4)
         count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
-        servers = self._servers(uid, count) if active else ()
         return Miner(
             uid=uid,
-            key=key,
+            key=Hotkey.from_seed(seed, source="simulator"),
             coldkey=coldkey,
             blacklist_reason=self.blacklist_reason(uid),
             registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 90)) * DAY, 6),
-            axon=int.from_bytes((203, 0, 113, uid % 256)) if validator or draw.random() < 0.2 else 0,
-            stake=draw.uniform(2e4, 2e5) if validator else draw.uniform(1, 500) * active,
-            servers=servers,
-            slots=tuple(slot for server in servers for slot in self._slots(uid, key.address, server)),
+            axon=0 if uid % 5 else int.from_bytes((203, 0, 113, uid % 256)),
+            stake=draw.uniform(1, 500) * active,
+            servers=self._servers(uid, count) if active else (),
         )
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
@@ -296,15 +281,17 @@ class World:
         model = draw.choice(("pro_6000",) * 18 + ("h200", "b200")) if is_tee else draw.choice(_OLD_MODELS)
         server_id = make_uuid(self._seed, "server", uid, index)
         created = self.start - draw.uniform(9, 60) * DAY
-        first = self.start - self.window_opened
-        servers = self.size.other_servers if uid else self.size.servers
         error = draw.choice(self.gpu_errors)
+        # The servers of a miner are upgraded one after another. Some miss the window.
+        turn = min(12 * HOUR, 4 * DAY / (self.size.other_servers if uid else self.size.servers))
+        upgraded = self.window[0] + (index + draw.uniform(0, 0.2)) * turn
+        is_upgraded = is_tee and draw.random() < 0.9
         return Server(
             server_id=server_id,
             name=f"{model.replace('_', '-')}-{index}",
             ip=f"198.51.{100 + uid % 100}.{index % 250}",
             is_tee=is_tee,
-            version=draw.choice((OLDEST_TARGET,) * 5 + ("1.3.0",)) if is_tee else None,
+            version=draw.choice(("1.3.1",) * 5 + ("1.3.0",)) if is_tee else None,
             created_at=created,
             updated_at=created + DAY if is_tee else None,
             gpus=tuple(
@@ -312,7 +299,7 @@ class World:
                 self._gpu(server_id, model, device, created, error if not is_tee and draw.random() < 0.4 else None)
                 for device in range(draw.choice((4, 8, 8)) if is_tee else 2)
             ),
-            upgrades=plan_upgrades(first, f"{self._seed}/upgrades/{uid}", index, servers) if is_tee else (),
+            upgrade=(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else None,
         )
 
     def _gpu(self, server_id: str, model: str, device: int, created: float, error: str | None) -> Gpu:
@@ -334,8 +321,8 @@ class World:
                 hotkey,
                 tuple(gpus[:width]),
                 [chute for chute in fitting if chute.gpu_count == width],
-                max(server.created_at, self.start - PAST) + draw.uniform(0, 6 * HOUR),
-                server.upgrades,
+                max(server.created_at, self.start - 8 * DAY) + draw.uniform(0, 6 * HOUR),
+                () if server.upgrade is None else ((*server.upgrade, End.MAINTENANCE),),
             )
             del gpus[:width]
 
@@ -354,8 +341,9 @@ class World:
     def _growing(self) -> Lives:
         """The instances, which all slots add to."""
         for miner in self.miners:
-            for slot in miner.slots:
-                self.lives.add_slot(slot)
+            for server in miner.servers:
+                for slot in self._slots(miner.uid, miner.hotkey, server):
+                    self.lives.add_slot(slot)
         return self.lives
 
     def grow(self, until: float) -> None:
@@ -402,17 +390,14 @@ class World:
         """Return each scored miner's share of the compute units of the past day, as last calculated."""
         units = {hotkey: entry.units for hotkey, entry in self.scored(now).items()}
         total = math.fsum(units.values())
-        return {hotkey: share / total if total else 1 / len(units) for hotkey, share in units.items()}
+        return {hotkey: share / total for hotkey, share in units.items()}
 
     def incentives(self, now: float) -> dict[str, int]:
         """Return the chain's incentive of each seat that has one, 1 to 65535.
 
-        Weights are set at every full hour. The chain uses them from its next epoch on, and the service from its next
-        sync on.
+        Weights are set at every full hour.
         """
-        epoch = last(last(now, SYNC_PERIOD), _EPOCH)
-        weights = last(epoch - _WEIGHTS_DELAY, HOUR)
-        incentives = {hotkey: int(share * U16) for hotkey, share in self.shares(weights).items()}
+        incentives = {hotkey: int(65535 * share) for hotkey, share in self.shares(last(now, HOUR)).items()}
         return {hotkey: incentive for hotkey, incentive in incentives.items() if incentive}
 
     def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]] | None:
@@ -421,13 +406,15 @@ class World:
         An hour has its Unix time, the GPUs of the distinct chutes that ran, and the GPUs of all instances.
         """
         at = last(now, CACHE_PERIOD)
-        instances = [one for one in self.all_instances(at, hotkey) if one.activated(at)]
-        if not instances:
+        ran = [one for one in self.all_instances(at, hotkey) if one.activated(at)]
+        if not ran:
             return None
-        key = hotkey, at
-        if key not in self._histories:
-            self._histories[key] = _count_hours(instances, at)
-        return self._histories[key]
+        rows = []
+        for hour in (last(at, HOUR) - age * HOUR for age in range(168, -1, -1)):
+            running = [one for one in ran if one.activated(hour) and hour < one.ended_at]
+            unique = sum(chute.gpu_count for chute in {one.chute for one in running})
+            rows.append((hour, unique, sum(len(one.gpus) for one in running)))
+        return rows
 
     def prepare(self, now: float) -> None:
         """Compute ahead of time what the first answers need, which takes seconds in a large world."""
@@ -436,24 +423,29 @@ class World:
 
     # Jobs
 
-    def job_miners(self) -> list[Miner]:
-        """Return the miners that try jobs."""
-        return [miner for miner in self.miners if miner.servers] or list(self.miners)
-
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
-        miners = self.job_miners()
-        numbers = range(math.ceil((self.start - _JOBS_KEPT) / JOB_PERIOD), int(now // JOB_PERIOD) + 1)
-        jobs = (job_at(now, str(self._seed), number, self.chutes, miners) for number in numbers)
+        numbers = range(math.ceil((self.start - 3 * DAY) / _JOB_PERIOD), int(now // _JOB_PERIOD) + 1)
+        jobs = (self._job(number, now) for number in numbers)
         return [replace(job, miner=None) if job.job_id in self.released_jobs else job for job in jobs if job]
 
-    def release_job(self, job_id: str, hotkey: str, now: float) -> Job | None:
-        """Let a stuck job of a miner wait again. Return None if it is not stuck, or somebody else's."""
-        for job in self.jobs(now):
-            if job.job_id == job_id and job.stuck and job.miner is not None and job.miner.hotkey == hotkey:
-                self.released_jobs.add(job_id)
-                return job
-        return None
+    def _job(self, number: int, now: float) -> Job | None:
+        """Return the job that is created that many periods after 1970. None while it runs."""
+        draw = self._random("job", number)
+        created = number * _JOB_PERIOD
+        claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
+        over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
+        miners = [miner for miner in self.miners if miner.servers][self.first_job_miner :] or self.miners
+        tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
+        hotkeys = tuple(miner.hotkey for miner in tried)
+        job = Job(make_uuid(self._seed, "job", number), draw.choice(self.chutes), created, hotkeys[1:])
+        if now < over:
+            return job if now < claimed else None
+        job = replace(job, miner=tried[0], tried_by=hotkeys)
+        if draw.random() < 0.06:
+            return job
+        status = draw.choices(("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3))[0]
+        return replace(job, finished_at=over, status=status)
 
 
 def _add_up(instances: Iterable[Instance], start: float, now: float, *, per_chute: bool) -> dict[tuple[str, str], Work]:
@@ -470,21 +462,3 @@ def _add_up(instances: Iterable[Instance], start: float, now: float, *, per_chut
         )
         for key, group in groups.items()
     }
-
-
-def _count_hours(instances: Sequence[Instance], at: float) -> list[tuple[float, int, int]]:
-    newest = last(at, HOUR)
-    oldest = newest - WEEK
-    totals: Counter[float] = Counter()
-    chutes: dict[float, dict[str, int]] = defaultdict(dict)
-    for instance in instances:
-        activated, ended = instance.activated_at or 0, min(instance.ended_at, at)
-        if instance.chute.public and ended - activated < HOUR:
-            continue
-        hour = max(oldest, math.ceil(activated / HOUR) * HOUR)
-        while hour <= newest and hour < instance.ended_at:
-            totals[hour] += len(instance.gpus)
-            chutes[hour][instance.chute.chute_id] = instance.chute.gpu_count
-            hour += HOUR
-    hours = [oldest + number * HOUR for number in range(169)]
-    return [(hour, sum(chutes[hour].values()), totals[hour]) for hour in hours]

@@ -57,14 +57,15 @@ async def asking(endpoint: e.Endpoint[Any], answer: Callable[[Request], Response
 
 async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulator: Simulator) -> None:
     chute = simulator.world.chutes[3]
-    job = next(job for job in simulator.world.jobs(NOON) if job.stuck and job.miner is simulator.world.miners[0])
+    job = next(job for job in simulator.world.jobs(NOON) if job.stuck)
+    assert job.miner is not None
     arguments = {
         e.CHUTE: {"chute_id": chute.chute_id, "version": chute.version(NOON)},
         e.RELEASE_JOB: {"job_id": job.job_id},
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
     }
     for endpoint in (*e.ENDPOINTS, *e.ON_REQUEST):
-        answer = await client.fetch(endpoint, key=KEY, path=arguments.get(endpoint))
+        answer = await client.fetch(endpoint, key=job.miner.key, path=arguments.get(endpoint))
         assert answer.whole
     signed = {asked.endpoint for asked in simulator.requests if asked.signed or asked.hotkey}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS if endpoint.signed}
@@ -151,10 +152,10 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(simulato
     simulator.faults["scores"] = Fault(latency=300)
     async with ChutesClient(simulator.url) as patient, ChutesClient(simulator.url, total_timeout=0.3) as client:
         waiting = [asyncio.create_task(patient.fetch(e.SCORES)) for _ in range(12)]
-        await until(lambda: simulator.api.max_concurrent["scores"] == 4)
+        await until(lambda: simulator.max_concurrent["scores"] == 4)
         # Other endpoints have connections of their own.
         assert (await patient.fetch(e.METAGRAPH)).count > 0
-        assert simulator.api.max_concurrent["scores"] == 4
+        assert simulator.max_concurrent["scores"] == 4
         results = await asyncio.gather(*(client.fetch(e.SCORES) for _ in range(12)), return_exceptions=True)
         for task in waiting:
             task.cancel()
@@ -293,7 +294,7 @@ async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> 
     counters = ExchangeCounters()
     async with ChutesClient(simulator.url, counters=counters) as client:
         task = asyncio.create_task(client.fetch(e.SCORES))
-        await until(lambda: simulator.api.max_concurrent["scores"])
+        await until(lambda: simulator.max_concurrent["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

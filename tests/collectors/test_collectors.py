@@ -12,7 +12,7 @@ from deploy.reference import METRICS
 from tests.support import HOTKEY, NOON, Clock, data_of, page_of, scrape, watching
 
 if TYPE_CHECKING:
-    from chutes_exporter.simulator.jobs import Job
+    from chutes_exporter.simulator.world import Job
 
 
 class FewJobs(World):

@@ -102,7 +102,7 @@ async def test_rows_have_the_values_of_the_world(simulator: Simulator) -> None:
 
 
 async def test_the_open_market_is_printed_in_plain_numbers(simulator: Simulator) -> None:
-    world, now = simulator.world, simulator.api.clock()
+    world, now = simulator.world, simulator.clock()
     _, text, _ = await run(simulator, "query", "utilization", "--json", variables={})
     rows = json.loads(text)
     assert [row["chute_id"] for row in rows] == [chute.chute_id for chute in world.chutes if chute.scaled]
@@ -196,9 +196,9 @@ async def test_an_unknown_column_is_refused(simulator: Simulator, arguments: tup
 async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
     chute = simulator.world.chutes[3]
     ask = ("query", "chute", "--json", "--chute-id", chute.chute_id)
-    status, text, _ = await run(simulator, *ask, "--chute-version", chute.version(simulator.api.clock()))
+    status, text, _ = await run(simulator, *ask, "--chute-version", chute.version(simulator.clock()))
     assert (status, json.loads(text)[0]["name"]) == (0, chute.name)
-    status, table, _ = await run(simulator, *ask[:2], *ask[3:], "--chute-version", chute.version(simulator.api.clock()))
+    status, table, _ = await run(simulator, *ask[:2], *ask[3:], "--chute-version", chute.version(simulator.clock()))
     assert (status, '"gpu_count"' in table) == (0, True)
     status, _, errors = await run(simulator, *ask)
     assert status == 1
@@ -282,7 +282,7 @@ async def test_the_table_of_chutes_has_the_version_that_query_chute_needs(simula
     _, table, _ = await run(simulator, "query", "chutes")
     chute = simulator.world.chutes[0]
     line = next(line for line in table.splitlines() if chute.chute_id in line)
-    assert chute.version(simulator.api.clock()) in line
+    assert chute.version(simulator.clock()) in line
 
 
 async def test_warnings_about_the_settings_are_printed(simulator: Simulator) -> None:

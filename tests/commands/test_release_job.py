@@ -37,8 +37,7 @@ async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
     def released() -> set[str]:
         return simulator.world.released_jobs
 
-    stuck = [one for one in simulator.world.jobs(simulator.api.clock()) if one.stuck]
-    job = next(one.job_id for one in stuck if one.chute_id == one.chute.chute_id)
+    job = next(one.job_id for one in simulator.world.jobs(simulator.clock()) if one.stuck)
     status, output, _ = await run(simulator, "release-job", job, stdin="n\n")
     assert (status, released() & {job}) == (1, set())
     assert f"Release job {job} of {HOTKEY}" in output
@@ -91,7 +90,7 @@ async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: 
 
 
 async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: Simulator) -> None:
-    jobs = one_miner.world.jobs(one_miner.api.clock())
+    jobs = one_miner.world.jobs(one_miner.clock())
     stuck = {job.job_id for job in jobs if job.stuck and job.miner is not None and job.miner.hotkey == HOTKEY}
     assert stuck
     status, output, errors = await run(one_miner, "release-job")

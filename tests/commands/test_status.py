@@ -140,16 +140,15 @@ def _expected_actions(world: World, now: float) -> dict[str, int]:
         if not one.activated(now):
             probed = one.last_verified_at(now)
             purges += now > (one.created_at + 3.5 * 3600 if probed is None else probed + 3 * 3600) - 45 * 60
-    window = world.window(now)
     servers = world.miners[0].servers
     versions = [server.version_at(now) for server in servers if server.is_tee]
-    upgrades = 0 if window is None else sum(_number(version) < _number(window.target) for version in versions)
+    upgrades = sum(_number(version) < _number(world.target) for version in versions)
     return {
         kind: count
         for kind, count in {
             "stuck_jobs": stuck,
             "purges": purges,
-            "versions_refused": sum(version not in world.accepted_versions(now) for version in versions),
+            "versions_refused": sum(version not in world.accepted_versions for version in versions),
             "upgrades": upgrades,
             "servers_without_tee": sum(not server.is_tee for server in servers),
             "unverified_gpus": sum(counts["unverified"] for counts in states.values()),

@@ -49,8 +49,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.simulator.jobs import Job
-    from chutes_exporter.simulator.world import Miner
+    from chutes_exporter.simulator.world import Job, Miner
     from tests.support import Labels
 
 JOB: Final = "chutes"
@@ -359,7 +358,7 @@ async def scene(
     async with contextlib.AsyncExitStack() as stack:
         simulator = Simulator(world, clock=clock)
         recorder = Recorder(clock)
-        simulator.api.app.add_middleware(recorder.middleware)
+        simulator.app.add_middleware(recorder.middleware)
         await stack.enter_async_context(simulator)
         settings = _settings(kind, simulator.url, world, miner)
         leaving = await stack.enter_async_context(contextlib.AsyncExitStack())

@@ -340,7 +340,7 @@ async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simul
     async with Exporter(settings, clock=clock) as exporter:
         page = await page_of(exporter, timeout=30)
     assert set(successes(page).values()) == {1.0}
-    assert [simulator.api.max_concurrent[name] for name in own] == [4] * 4
+    assert [simulator.max_concurrent[name] for name in own] == [4] * 4
 
 
 async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(

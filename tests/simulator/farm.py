@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from chutes_exporter.simulator.chutes import MODELS, Chute
 from chutes_exporter.simulator.instances import End, Gpu, Instance
-from chutes_exporter.simulator.jobs import Job
 from chutes_exporter.simulator.times import DAY, HOUR, make_uuid
-from chutes_exporter.simulator.world import Miner, Server, Size, Work, World
+from chutes_exporter.simulator.world import Job, Miner, Server, Size, Work, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.simulator.lives import Slot
-
-FULL = 257
-"""Seats of a subnet that is still full where a miner has lost its own."""
 L40S = list(MODELS).index("l40s")
 PRIVATE = len(MODELS)
 """The number of the private chute. Those before it are public, one for each model of GPU."""
@@ -28,28 +23,11 @@ ELSEWHERE = len(MODELS) + 1
 
 @dataclass(frozen=True)
 class Machine:
-    """A server to be made.
-
-    Attributes:
-        model: Of its GPUs.
-        gpus: How many it has.
-        idle: How many of these, the last ones, have no instance.
-    """
+    """A server to be made. Its last ``idle`` GPUs have no instance."""
 
     model: str
     gpus: int = 8
     idle: int = 0
-
-
-FLEET = (Machine("l40s", idle=1), Machine("l40s", idle=2), Machine("h200"))
-"""24 GPUs. Three of them have no instance."""
-
-
-class _Upgrading(Server):
-    """A server that holds an upgrade slot."""
-
-    def maintenance_pending(self, now: float) -> bool:  # noqa: ARG002 - it does so always
-        return True
 
 
 class Farm(World):
@@ -57,39 +35,24 @@ class Farm(World):
 
     Args:
         start: Unix time.
-        fleets: The machines of each watched miner, by UID.
-        seats: How many there are.
-        more_chutes: Chutes after the private one and the one that earns nearly everything.
-        age: Seconds for which the instances have been there.
+        fleets: The machines of each watched miner, by UID. One more miner earns nearly everything.
 
     Attributes:
         stuck: Hotkeys of miners that a job is stuck with.
     """
 
-    def __init__(
-        self,
-        start: float,
-        fleets: Iterable[Sequence[Machine]],
-        seats: int = 20,
-        *,
-        more_chutes: int = 0,
-        age: float = 3 * DAY,
-    ) -> None:
+    def __init__(self, start: float, fleets: Iterable[Sequence[Machine]]) -> None:
         self._fleets = tuple(fleets)
-        # One more miner earns nearly everything.
-        chutes = len(MODELS) + 2 + more_chutes
-        super().__init__(start=start, size=Size(miners=seats, active_miners=len(self._fleets) + 1, chutes=chutes))
+        super().__init__(start=start, size=Size(20, len(self._fleets) + 1, chutes=len(MODELS) + 2))
         self._count = 0
         self.stuck: list[str] = []
         for miner, machines in zip(self.miners, self._fleets, strict=False):
             for machine, server in zip(machines, miner.servers, strict=True):
                 for gpu in server.gpus[: machine.gpus - machine.idle]:
-                    self.launch(miner, (gpu,), list(MODELS).index(machine.model), start - age)
+                    self.launch(miner, (gpu,), list(MODELS).index(machine.model), start - 3 * DAY)
         other = self.miners[len(self._fleets)]
         for server in other.servers:
             self.launch(other, server.gpus, ELSEWHERE, start - 3 * DAY)
-
-    # Building a world without chance
 
     def grow(self, until: float) -> None:
         """Do nothing: instances are launched by hand."""
@@ -97,16 +60,13 @@ class Farm(World):
     def make_chute(self, index: int) -> Chute:
         """Make a chute whose multiplier never changes."""
         model = list(MODELS)[index] if index < PRIVATE else "b200"
-        return Chute(
-            chute_id=make_uuid("chute", index),
+        return replace(
+            super().make_chute(index),
             name={PRIVATE: "private-model", ELSEWHERE: "elsewhere"}.get(index, f"{model}-model"),
-            slug=f"chutes-{index}",
-            seed=f"chute/{index}",
             gpu_count=8 if index == ELSEWHERE else 1,
             models=(model,),
             public=index != PRIVATE,
             tee=True,
-            official=False,
             manual_boost=20 if index == ELSEWHERE else None,
             scaled=False,
             disabled=False,
@@ -114,7 +74,6 @@ class Farm(World):
             popularity=0.5,
             deploy_period=100_000 * DAY,
             bounty_period=100_000 * DAY,
-            created_at=self.start - 100 * DAY,
         )
 
     def blacklist_reason(self, uid: int) -> str | None:  # noqa: ARG002 - nobody is
@@ -133,30 +92,16 @@ class Farm(World):
             name=f"{machine.model}-{index}",
             ip=f"198.51.{100 + uid}.{index}",
             is_tee=True,
-            version="1.4.0",
+            version=self.target,
             created_at=created,
             updated_at=None,
-            gpus=tuple(
-                Gpu(
-                    uuid=make_uuid(server_id, device).replace("-", ""),
-                    model=machine.model,
-                    device_index=device,
-                    server_id=server_id,
-                    created_at=created,
-                    verified_at=created + 90,
-                )
-                for device in range(machine.gpus)
-            ),
+            gpus=tuple(self._gpu(server_id, machine.model, device, created, None) for device in range(machine.gpus)),
         )
-
-    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:  # noqa: ARG002 - see grow
-        return iter(())
 
     def jobs(self, now: float) -> list[Job]:  # noqa: ARG002 - they stand still
         """Return the stuck jobs."""
-        chute = self.chutes[PRIVATE]
         return [
-            Job(make_uuid("job", number), chute, chute.chute_id, self.start - HOUR, (), self.by_hotkey[hotkey])
+            Job(make_uuid("job", number), self.chutes[PRIVATE], self.start - HOUR, (), self.by_hotkey[hotkey])
             for number, hotkey in enumerate(self.stuck)
         ]
 
@@ -175,7 +120,7 @@ class Farm(World):
         *,
         verified: float | None = 90,
         activated: float | None = 600,
-    ) -> Instance:
+    ) -> None:
         """Launch an instance that stays.
 
         Args:
@@ -187,7 +132,6 @@ class Farm(World):
             activated: Likewise to the activation.
         """
         self._count += 1
-        private = chute == PRIVATE
         instance = Instance(
             instance_id=make_uuid("instance", self._count),
             hotkey=miner.hotkey,
@@ -196,50 +140,26 @@ class Farm(World):
             created_at=created,
             verified_at=None if verified is None else created + verified,
             activated_at=None if activated is None else created + activated,
-            disabled_at=None,
             ended_at=math.inf,
             end=End.MINER,
-            last_request=math.inf if private else None,
-            shutdown_after=1800.0,
         )
         self.lives.add(instance)
         self.lives.by_hotkey[miner.hotkey].sort(key=lambda one: one.created_at)
-        return instance
 
-    def end(self, instances: Iterable[Instance], now: float, end: End = End.FAILURES) -> None:
-        """End instances that are there."""
+    def end(self, instances: Iterable[Instance], now: float) -> None:
+        """Let instances fail that are there."""
         for instance in instances:
-            instance.ended_at, instance.end = now, end
+            instance.ended_at, instance.end = now, End.FAILURES
 
     def on(self, miner: Miner, server: int, now: float) -> list[Instance]:
         """Return the instances on the server with a number."""
         gpus = set(miner.servers[server].gpus)
         return [one for one in self.instances(now, miner.hotkey) if gpus & set(one.gpus)]
 
-    def remove(self, miner: Miner, server: int, now: float) -> None:
-        """Delete a server with its GPUs and their instances."""
-        self.end(self.on(miner, server, now), now)
-        miner.servers = miner.servers[:server] + miner.servers[server + 1 :]
-
     def unverify(self, gpus: Iterable[Gpu]) -> None:
         """Let the checks of GPUs fail."""
         for gpu in gpus:
             gpu.verified_at, gpu.error = None, "GraVal challenge timed out"
-
-    def upgrade(self, miner: Miner, server: int, now: float) -> None:
-        """Give a server an upgrade slot, which deletes its instances validly."""
-        self.end(self.on(miner, server, now), now, End.UPDATED)
-        self._replace(miner, server, _Upgrading)
-
-    def upgraded(self, miner: Miner, server: int) -> None:
-        """Take the slot from a server that has booted."""
-        self._replace(miner, server, Server)
-
-    @staticmethod
-    def _replace(miner: Miner, server: int, kind: type[Server]) -> None:
-        old = miner.servers[server]
-        new = kind(**{field.name: getattr(old, field.name) for field in fields(old)})
-        miner.servers = (*miner.servers[:server], new, *miner.servers[server + 1 :])
 
     def deregister(self, miner: Miner) -> None:
         """Take the seat of a miner. Its instances stay."""

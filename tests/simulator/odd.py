@@ -6,28 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from chutes_exporter.simulator import World
-from chutes_exporter.simulator.instances import End, Instance
-from chutes_exporter.simulator.lives import LONGEST_INACTIVE
+from chutes_exporter.simulator.instances import LONGEST_INACTIVE, End, Instance
 from chutes_exporter.simulator.times import DAY, HOUR, SOFT_PERIOD, make_uuid, next_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.instances import Gpu
-    from chutes_exporter.simulator.lives import Slot
+    from chutes_exporter.simulator.instances import Gpu, Slot
     from chutes_exporter.simulator.world import Server
-
-UPDATED_CHUTE = 1
-"""The number of the chute that got a new version half an hour before the world's start."""
-EMPTY_SERVER = 2
-"""The number of the first miner's server that has no GPUs."""
-STAGED_SERVERS = (3, 4)
-"""The numbers of the first miner's servers whose instances are chosen here."""
 
 
 class OddWorld(World):
-    """Odd names and errors; odd servers; chutes without a name, and one that is being updated.
+    """Odd names and errors; odd servers; chutes without a name, and one with a version of half an hour.
 
     Some servers have the same name or address, one has no GPUs, and one is of unknown version. The first miner has
     an instance in each state, idle GPUs, and an old server without TEE with an unverified GPU.
@@ -45,25 +36,24 @@ class OddWorld(World):
         chute = super().make_chute(index)
         if index % 7 == 3:
             chute = replace(chute, name=None, slug=None, scaled=False, tee=None, disabled=None)
-        if index == UPDATED_CHUTE:
+        if index == 1:
             chute = replace(chute, phase=(self.start - HOUR / 2) / chute.deploy_period % 1)
         return chute
 
     def make_server(self, uid: int, index: int) -> Server:
         """Make a server; the first miner has one of each oddity."""
         server = super().make_server(uid, index)
-        if uid == 0:
-            if index == 1:
-                server = replace(server, ip=super().make_server(0, 0).ip)
-            elif index == EMPTY_SERVER:
-                server = replace(server, gpus=())
-            elif index in STAGED_SERVERS:
-                server = replace(server, name="rack-7")
-            elif index == 5:
-                server = replace(server, name='h100 "rack\\7"\nünï', ip="gpu-box.miner.example")
-            elif index == 6:
-                server = replace(server, is_tee=True, version=None)
-        return server
+        if uid:
+            return server
+        if index == 1:
+            return replace(server, ip=super().make_server(0, 0).ip)
+        if index == 2:
+            return replace(server, gpus=())
+        if index in (3, 4):
+            return replace(server, name="rack-7")
+        if index == 5:
+            return replace(server, name='h100 "rack\\7"\nünï', ip="gpu-box.miner.example")
+        return replace(server, is_tee=True, version=None) if index == 6 else server
 
     def blacklist_reason(self, uid: int) -> str | None:
         """Return an odd text for the last seat, and an empty one, which does not blacklist, for the one before it."""
@@ -79,39 +69,29 @@ class OddWorld(World):
             gpu.error, gpu.verified_at = error, None if error else gpu.created_at
         if server.is_tee:
             starting, disabled, outdated, *_ = server.gpus
-            self._stage(hotkey, starting, self.chutes[0], age=2 * HOUR)
-            self._stage(hotkey, outdated, self.chutes[UPDATED_CHUTE], age=5 * HOUR, active_for=4 * HOUR)
-            self._stage(
-                hotkey,
-                disabled,
-                self.chutes[min(7, len(self.chutes) - 1)],
-                age=2 * HOUR,
-                active_for=HOUR,
-                disabled_for=HOUR / 2,
-            )
+            self._stage(hotkey, starting, 0, age=2 * HOUR)
+            self._stage(hotkey, outdated, 1, age=5 * HOUR, active_for=4 * HOUR)
+            self._stage(hotkey, disabled, 7, age=2 * HOUR, active_for=HOUR, disabled_for=HOUR / 2)
         else:
-            self._stage(
-                hotkey, server.gpus[0], self.chutes[min(5, len(self.chutes) - 1)], age=5 * HOUR, active_for=4 * HOUR
-            )
+            self._stage(hotkey, server.gpus[0], 5, age=5 * HOUR, active_for=4 * HOUR)
 
     def _stage(
-        self, hotkey: str, gpu: Gpu, chute: Chute, *, age: float, active_for: float = 0, disabled_for: float = 0
+        self, hotkey: str, gpu: Gpu, chute: int, *, age: float, active_for: float = 0, disabled_for: float = 0
     ) -> None:
         """Let an instance exist at the start, and in the hour after it."""
         created = self.start - age
-        verified = created + 150
         is_limited = not active_for or disabled_for
-        instance = Instance(
-            instance_id=make_uuid("staged", gpu.uuid),
-            hotkey=hotkey,
-            chute=chute,
-            gpus=(gpu,),
-            created_at=created,
-            verified_at=verified,
-            activated_at=self.start - active_for if active_for else None,
-            ended_at=next_run(verified + LONGEST_INACTIVE, SOFT_PERIOD) if is_limited else self.start + DAY,
-            end=End.PURGED if is_limited else End.SCALED_DOWN,
-            disabled_at=self.start - disabled_for if disabled_for else None,
-            last_request=None if chute.public or not active_for else self.start + DAY,
+        self.lives.plan(
+            Instance(
+                instance_id=make_uuid("staged", gpu.uuid),
+                hotkey=hotkey,
+                chute=self.chutes[chute],
+                gpus=(gpu,),
+                created_at=created,
+                verified_at=created + 150,
+                activated_at=self.start - active_for if active_for else None,
+                ended_at=next_run(created + 150 + LONGEST_INACTIVE, SOFT_PERIOD) if is_limited else self.start + DAY,
+                end=End.PURGED if is_limited else End.SCALED_DOWN,
+                disabled_at=self.start - disabled_for if disabled_for else None,
+            )
         )
-        self.lives.plan(instance)
