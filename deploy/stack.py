@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import re
 import shutil
 import signal
@@ -36,18 +35,6 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _address(text: str) -> str:
-    """Check HOST:PORT.
-
-    Raises:
-        argparse.ArgumentTypeError: It is something else.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, like localhost:9090")
-    return text
-
-
 def _require_free(name: str, address: str) -> None:
     """Refuse an address that somebody else has: what answers there would be taken for ours.
 
@@ -60,21 +47,6 @@ def _require_free(name: str, address: str) -> None:
             f'{address} is taken: choose another with make stack ARGS="--{name} HOST:PORT", or end what listens there '
             f"(Debian starts its own {name} as a service: sudo systemctl disable --now {name})"
         )
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keep a second stack out of the directory.
-
-    Raises:
-        SystemExit: There is one already.
-    """
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemExit(f"a stack runs in {directory} already: end it, or give another --directory") from None
-        yield
 
 
 @contextlib.contextmanager
@@ -109,7 +81,8 @@ def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> 
 def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
     """Lay out the configurations with the intervals and the targets of this stack.
 
-    Alertmanager's receivers are not filled in, and nothing about the demo leaves this machine.
+    There is no Grafana, so alerts do not link to it. Alertmanager's receivers are not filled in, and nothing about the
+    demo leaves this machine.
     """
     target = directory / "prometheus"
     shutil.rmtree(target, ignore_errors=True)
@@ -117,7 +90,7 @@ def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
     text = (ROOT / "prometheus" / "prometheus.yml").read_text()
     for name, interval in _INTERVALS.items():
         text = re.sub(rf"^(  {name}:) .*$", rf"\1 {interval}", text, flags=re.MULTILINE)
-    (target / "prometheus.yml").write_text(text)
+    (target / "prometheus.yml").write_text(re.sub(r"  external_labels:\n(    .*\n)+", "", text))
     shutil.copytree(ROOT / "prometheus" / "rules", target / "rules")
     text = (ROOT / "alertmanager" / "alertmanager.yml").read_text()
     nowhere = "global:\n  telegram_api_url: http://127.0.0.1:9\n"
@@ -164,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for name, port in (("exporter", 10064), ("prometheus", 9090), ("alertmanager", 9093)):
         parser.add_argument(
-            f"--{name}", type=_address, default=f"localhost:{port}", metavar="HOST:PORT", help="where it listens"
+            f"--{name}", default=f"localhost:{port}", metavar="HOST:PORT", help="where it listens"
         )
     parser.add_argument(
         "--directory", default=ROOT / ".cache" / "stack", type=Path, metavar="PATH", help="for logs and data"
@@ -201,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        with _alone(directory), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             for name in commands:
                 _require_free(name, getattr(chosen, name))
             _configure(directory, chosen.exporter, chosen.alertmanager)
@@ -211,8 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             sys.stdout.write(
                 f"exporter      http://{chosen.exporter}/  on a simulated subnet\n"
-                f"prometheus    http://{chosen.prometheus}/alerts  Watchdog fires, and within 3 minutes another alert\n"
-                f"alertmanager  http://{chosen.alertmanager}/  its receivers are placeholders\n"
+                f"prometheus    http://{chosen.prometheus}/classic/alerts  Watchdog fires, and within 3 minutes another"
+                " alert\n"
+                f"alertmanager  amtool --alertmanager.url=http://{chosen.alertmanager} alert  It has no page, and its"
+                " receivers are placeholders.\n"
                 f"Logs and data are in {directory}. Press Ctrl-C to stop all.\n"
                 f"{_commands(directory / 'exporter.log')}"
             )

@@ -252,11 +252,9 @@ def _say(text: Text) -> dict[str, Any]:
     """Make a test of what an alert says."""
     name, severity = text.alert
     (rule,) = (one for one in ALERTS if (one["alert"], one["labels"]["severity"]) == text.alert)
-    notes = {key: note.replace("{{ $externalLabels.grafana_url }}", "") for key, note in rule["annotations"].items()}
-    notes = {key: note.replace("{{ $labels.hotkey }}", HOTKEY) for key, note in notes.items()}
-    notes["dashboard"] = re.sub(
-        r"\{\{ with .labels.hotkey \}\}(.*)\{\{ \. \}\}\{\{ end \}\}", rf"\g<1>{HOTKEY}", notes["dashboard"]
-    )
+    notes = {key: note.replace("{{ $labels.hotkey }}", HOTKEY) for key, note in rule["annotations"].items()}
+    # The address of Grafana is not set.
+    notes["dashboard"] = ""
     first = re.search(r"First.*", notes["description"])
     assert first is not None
     notes |= {"summary": f"{HOTKEY}…: {text.summary}", "description": f"{text.description} {first[0]}"}

@@ -111,7 +111,8 @@ def test_every_alert_leads_to_a_board_that_there_is() -> None:
     boards = {board.uid for board in BOARDS}
     for rule in ALERTS:
         if rule["alert"] != "Watchdog":
-            address = rule["annotations"]["dashboard"].removeprefix("{{ $externalLabels.grafana_url }}/d/")
+            address = rule["annotations"]["dashboard"]
+            address = address.removeprefix("{{ with $externalLabels.grafana_url }}{{ . }}/d/").removesuffix("{{ end }}")
             path, _, query = address.partition("?")
             assert path.removesuffix("{{ with $labels.hotkey }}") in boards
             assert query in ("", "var-hotkey={{ $labels.hotkey }}", "var-hotkey={{ . }}{{ end }}")
