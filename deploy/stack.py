@@ -136,9 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="make stack ARGS=...", description="The demo with Prometheus and Alertmanager."
     )
     for name, port in (("exporter", 10064), ("prometheus", 9090), ("alertmanager", 9093)):
-        parser.add_argument(
-            f"--{name}", default=f"localhost:{port}", metavar="HOST:PORT", help="where it listens"
-        )
+        parser.add_argument(f"--{name}", default=f"localhost:{port}", metavar="HOST:PORT", help="where it listens")
     parser.add_argument(
         "--directory", default=ROOT / ".cache" / "stack", type=Path, metavar="PATH", help="for logs and data"
     )
