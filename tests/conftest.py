@@ -10,7 +10,6 @@ import coverage
 import hypothesis
 import pytest
 import structlog
-import trustme
 from xdist.scheduler import LoadFileScheduling
 
 from chutes_exporter.simulator import Simulator, Size, World
@@ -142,17 +141,9 @@ def _structlog_as_it_was() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def pki(tmp_path: Path, authority: trustme.CA) -> Pki:
-    pki = Pki(tmp_path, authority)
-    pki.issue("server", "127.0.0.1")
-    (tmp_path / "ca.crt").write_bytes(authority.cert_pem.bytes())
-    return pki
+def pki(tmp_path: Path) -> Pki:
+    return Pki(tmp_path)
 
 
 @pytest.fixture
