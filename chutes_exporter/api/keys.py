@@ -6,7 +6,6 @@ import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
-import base58
 import msgspec
 import sr25519
 
@@ -22,10 +21,10 @@ SS58_PREFIX = 42
 Purpose = Literal["miner", "tee"]
 """The word at the end of a signed message. The service accepts a signature only where it expects its word."""
 
-_PUBLIC_KEY_BYTES = 32
-_CHECKSUM_BYTES = 2
+_DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+"""The digits of base 58."""
 _SEED = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
-_ADDRESS_SHAPE = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,52}")
+_ADDRESS_SHAPE = re.compile(f"[{_DIGITS}]{{48}}")
 _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
 
 
@@ -42,11 +41,13 @@ def public_key(address: str) -> bytes:
     Raises:
         HotkeyError: The text is not such an address.
     """
-    # Check the length before decoding, which takes quadratic time.
     looks_right = _ADDRESS_SHAPE.fullmatch(address)
-    raw = base58.b58decode(address) if looks_right else b""
-    public = raw[1:-_CHECKSUM_BYTES]
-    if len(public) != _PUBLIC_KEY_BYTES or raw != _with_checksum(public):
+    number = 0
+    for digit in address if looks_right else "":
+        number = number * 58 + _DIGITS.index(digit)
+    # 48 digits of base 58 fit into 36 bytes. Those of an address are 0, the prefix, the key, and 2 of the checksum.
+    public = number.to_bytes(36, "big")[2:-2]
+    if number != _number(public):
         # Do not show a secret in the wrong place.
         shown = repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
         raise HotkeyError(f"{shown} is not an SS58 address of Bittensor: use one of 48 characters without quotes")
@@ -55,12 +56,17 @@ def public_key(address: str) -> bytes:
 
 def address_of(public: bytes) -> str:
     """Return the SS58 address of a 32-byte public key on Bittensor."""
-    return base58.b58encode(_with_checksum(public)).decode("ascii")
+    number, address = _number(public), ""
+    while number:
+        number, digit = divmod(number, 58)
+        address = _DIGITS[digit] + address
+    return address
 
 
-def _with_checksum(public: bytes) -> bytes:
+def _number(public: bytes) -> int:
+    """Return the number that the address of a public key writes in base 58."""
     body = bytes([SS58_PREFIX]) + public
-    return body + blake2b(b"SS58PRE" + body).digest()[:_CHECKSUM_BYTES]
+    return int.from_bytes(body + blake2b(b"SS58PRE" + body).digest()[:2], "big")
 
 
 class _HotkeyFile(msgspec.Struct):
