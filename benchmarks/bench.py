@@ -29,7 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from chutes_exporter.api.endpoints import stats_params
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.config import make_settings
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
@@ -303,7 +303,7 @@ def seconds_of_generate_latest(families: list[Any]) -> float:
 
 async def bench_renewed(table: Table) -> None:
     """Check the time of a page of which everything changed."""
-    settings = make_settings(api_url="http://unused", credentials=credentials())
+    settings = make_settings(api_url="http://unused", keys=keys())
     with upstream(SIZE) as api:
         async with Exporter(dataclasses.replace(settings, api_url=api)) as running:
             page = (await running.page(Format.TEXT, timeout=60)).decode()
@@ -337,9 +337,9 @@ async def bench_renewed(table: Table) -> None:
     )
 
 
-def credentials() -> Credentials:
+def keys() -> tuple[Hotkey, ...]:
     """Return the test key."""
-    return Credentials((Hotkey.from_seed(TEST_SEED),), (), ())
+    return (Hotkey.from_seed(TEST_SEED),)
 
 
 async def bench_cold(table: Table) -> None:
@@ -354,7 +354,7 @@ async def bench_cold(table: Table) -> None:
 async def cold_seconds(api: str) -> float:
     """Return the seconds of a new exporter's first page."""
     # Not the command, because its warm-up would request everything before.
-    async with Exporter(make_settings(api_url=api, credentials=credentials())) as running:
+    async with Exporter(make_settings(api_url=api, keys=keys())) as running:
         started = time.perf_counter()
         page = await running.metrics(Format.TEXT, timeout=60, gzipped=True)
         seconds = time.perf_counter() - started

@@ -7,7 +7,7 @@ import gzip
 import time
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.config import make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size, World
@@ -25,18 +25,17 @@ async def measure(title: str, size: Size) -> None:
     key = world.miners[0].key
     async with Simulator(world) as simulator:
         world.all_instances(now)
-        credentials = Credentials((key,), (), ())
         everything = {collector.name: True for collector in COLLECTORS}
         modes = {
             "nothing configured": make_settings(api_url=simulator.url),
             "`--hotkey`": make_settings(api_url=simulator.url, hotkeys=[key.address]),
-            "`--hotkey-file`": make_settings(api_url=simulator.url, credentials=credentials),
+            "`--hotkey-file`": make_settings(api_url=simulator.url, keys=(key,)),
             "`--hotkey-file --miners all`": make_settings(
-                api_url=simulator.url, credentials=credentials, miners="all", max_series=10**9
+                api_url=simulator.url, keys=(key,), miners="all", max_series=10**9
             ),
             "every collector, `--miners all`": make_settings(
                 api_url=simulator.url,
-                credentials=credentials,
+                keys=(key,),
                 miners="all",
                 collectors=everything,
                 max_series=10**9,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from chutes_exporter import __version__
+from chutes_exporter.api import ClientSetupError
+from chutes_exporter.api.errors import scrub
 from chutes_exporter.commands.advise import advise
 from chutes_exporter.commands.backfill import backfill
 from chutes_exporter.commands.check import check
@@ -17,7 +19,7 @@ from chutes_exporter.commands.query import query
 from chutes_exporter.commands.release_job import release_job
 from chutes_exporter.commands.serve import serve
 from chutes_exporter.commands.status import status
-from chutes_exporter.config import one_line
+from chutes_exporter.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,21 +35,16 @@ class _DefaultToServe(click.Group):
     """Runs ``serve`` if no command is given. Lists the commands in the order of use, with whole descriptions."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        flags = {name for command in self.commands.values() for option in command.params for name in option.opts}
-        flags |= {"--help", "--version"}
-        for word in args:
-            # Otherwise -hotkey would mean -h.
-            if f"-{word.partition('=')[0]}" in flags and word not in flags:
-                raise click.UsageError(one_line(f"{word} has only one dash: write -{word}"), ctx)
-        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
-            if named := [word for word in args if word in self.commands]:
-                raise click.UsageError(f"the command must come first: chutes-exporter {named[0]} [OPTIONS]", ctx)
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
+        elif not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def format_options(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(200)) for name, command in self.commands.items()])
+            formatter.write_dl([("help [COMMAND]", "Show the help of a command, or this list.")])
         with formatter.section("Examples"):
             formatter.write_dl(_EXAMPLES, col_max=45)
 
@@ -63,41 +60,19 @@ def cli() -> None:
         click.get_current_context().color = False
 
 
-@cli.command("help")
-@click.argument("command", required=False)
-@click.pass_context
-def help_command(context: click.Context, command: str | None) -> None:
-    """Show the help of a command, or this list."""
-    root = context.find_root()
-    if command is None:
-        click.echo(root.get_help())
-        return
-    found = cli.get_command(root, command)
-    if found is None:
-        raise click.UsageError(f"No such command {command!r}", root)
-    click.echo(found.get_help(click.Context(found, root, command)))
-
-
 for command in (demo, serve, check, status, advise, query, backfill, release_job):
     cli.add_command(command)
-cli.add_command(cli.commands.pop("help"))
-
-
-def _message(error: click.ClickException) -> str:
-    """Return an error's text. A text of click takes one line, shows no seed, and names the help."""
-    if not isinstance(error, click.UsageError):
-        return error.message
-    text = one_line(" ".join(error.format_message().split())).removesuffix(".")
-    return f"{text} (see {error.ctx.command_path} --help)" if error.ctx else text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
+    """Run the command line. An error is a line without a traceback and without a seed."""
     try:
         exit_status = cli.main(arguments, prog_name="chutes-exporter", standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"Error: {_message(error)}", err=True)
-        exit_status = error.exit_code
+    except (click.ClickException, ConfigError, ClientSetupError) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        context = getattr(error, "ctx", None)
+        click.echo(f"Error: {scrub(text)}" + (f" (see {context.command_path} --help)" if context else ""), err=True)
+        exit_status = getattr(error, "exit_code", 1)
     except click.Abort:
         click.echo("Aborted.", err=True)
         exit_status = 1

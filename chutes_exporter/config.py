@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 import math
-import os
 import re
 import shlex
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chutes_exporter import defaults
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.api.meaning import GPU_MODELS
@@ -20,7 +15,7 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from chutes_exporter.collectors import MinersChoice
@@ -29,30 +24,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _RESERVED_PATHS = ("/", "/probe", "/sd", "/-/healthy", "/-/ready", "/-/reload")
-_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
-_MISLEADS = re.compile(r"//|/\.{1,2}(/|$)")
-"""Parts of a path with which a browser asks another host or another path."""
-_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
+_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+_ADDRESS = re.compile(r"(?P<host>[^][:/]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})|unix:(?P<path>/[^\0]+)")
+_URL = re.compile(r"https?://([\w-]+(\.[\w-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?", re.ASCII)
+_LOOPBACK = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])([:/]|$)")
 _MAX_PORT = 65535
-_MAX_PORT_DIGITS = 5
-
-
-def one_line(text: str) -> str:
-    """Return a text of the user on one line and without seeds.
-
-    Control characters are escaped, because a path may contain any. 64 hexadecimal digits may be a seed.
-    """
-    return scrub("".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text))
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used. The message says why, in one line."""
+    """A setting that cannot be used. The message says why, and has no seed."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
-
-
-_UNIX = "unix:"
+        super().__init__(scrub(message))
 
 
 @dataclass(frozen=True)
@@ -76,34 +59,22 @@ class Address:
         Raises:
             ConfigError: The text is not such an address.
         """
-        if text.startswith(_UNIX):
-            path = text.removeprefix(_UNIX)
-            if not path.startswith("/") or "\0" in path:
-                raise ConfigError(f"{text!r} is not a Unix socket address: write unix: and an absolute path")
-            return cls(path=path)
-        host, colon, port = text.rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-            bracketed = True
-        else:
-            bracketed = False
-        # Python refuses to convert thousands of digits.
-        valid_port = port.isascii() and port.isdigit() and len(port) <= _MAX_PORT_DIGITS and int(port) <= _MAX_PORT
-        if not colon or not valid_port or (":" in host and not bracketed) or "/" in host:
+        match = _ADDRESS.fullmatch(text)
+        if match is None or int(match["port"] or 0) > _MAX_PORT:
             raise ConfigError(
                 f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064, [::1]:10064 or unix:/PATH"
             )
-        return cls(host, int(port))
+        return cls((match["host"] or "").strip("[]"), int(match["port"] or 0), match["path"] or "")
 
     def __str__(self) -> str:
         if self.path:
-            return f"{_UNIX}{self.path}"
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of the exporter.
+    """The settings of the exporter. :func:`make_settings` makes them.
 
     Attributes:
         api_url: Base address of the Chutes API.
@@ -120,7 +91,8 @@ class Settings:
         miners: The miners whose public data is exported.
         max_series: Maximum series of all collectors together.
         created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
-        freshness: Time to live and maximum age in seconds, by name, of feeds for which the user set one of them.
+        ttl: The user's times to live in seconds, by feed.
+        max_age: The user's maximum ages in seconds, by feed.
         collectors: The user's choice whether a collector is on, by name.
         gpu_costs: Cost of a GPU in US dollars an hour, by model.
         daily_emission: Alpha that all miners of the subnet get in a day, or None.
@@ -128,21 +100,22 @@ class Settings:
         warnings: Warnings about these settings.
     """
 
-    api_url: str = defaults.API_URL
-    api_timeout: float = defaults.API_TIMEOUT
+    api_url: str = "https://api.chutes.ai"
+    api_timeout: float = 20.0
     watched: frozenset[str] = frozenset()
     keys: tuple[Hotkey, ...] = ()
     listen: tuple[Address, ...] = (Address("", 10064),)
     systemd_socket: bool = False
     web_config: Path | None = None
     enable_lifecycle: bool = False
-    max_requests: int = defaults.MAX_REQUESTS
-    telemetry_path: str = defaults.TELEMETRY_PATH
-    timeout_offset: float = defaults.TIMEOUT_OFFSET
+    max_requests: int = 64
+    telemetry_path: str = "/metrics"
+    timeout_offset: float = 0.5
     miners: MinersChoice = "all"
-    max_series: int = defaults.MAX_SERIES
+    max_series: int = 100_000
     created_timestamps: bool = False
-    freshness: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ttl: Mapping[str, float] = field(default_factory=dict)
+    max_age: Mapping[str, float] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
     gpu_costs: Mapping[str, float] = field(default_factory=dict)
     daily_emission: float | None = None
@@ -151,7 +124,55 @@ class Settings:
 
     def tuned(self, feed: Feed[T]) -> Feed[T]:
         """Return a feed with the configured lifetimes."""
-        return feed.with_lifetimes(self.freshness)
+        return feed.with_lifetimes(self.ttl, self.max_age)
+
+
+def make_settings(
+    *,
+    hotkeys: Iterable[str] = (),
+    keys: Iterable[Hotkey] = (),
+    miners: MinersChoice | None = None,
+    warnings: Iterable[str] = (),
+    **others: Any,
+) -> Settings:
+    """Return settings that fit together.
+
+    Args:
+        hotkeys: Addresses to watch, beside those of the keys.
+        keys: Keys of miners whose private data is exported.
+        miners: None means ``watched`` with hotkeys and ``all`` without.
+        warnings: Warnings to keep. Those about these settings are added.
+        others: As in :class:`Settings`.
+
+    Raises:
+        ConfigError: A setting needs another one that is missing, or a feed is unknown.
+    """
+    keys = tuple(keys)
+    watched = frozenset(hotkeys) | {key.address for key in keys}
+    settings = Settings(watched=watched, keys=keys, miners=miners or ("watched" if watched else "all"), **others)
+    if settings.miners == "watched" and not watched:
+        raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
+    for collector in COLLECTORS:
+        if settings.collectors.get(collector.name):
+            if collector.needs_key and not keys:
+                raise ConfigError(f"--collector.{collector.name} needs a hotkey's seed: add --hotkey-file")
+            if collector.scope == "miner" and not watched:
+                raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
+    if unknown := sorted({*settings.ttl, *settings.max_age} - {feed.name for feed in FEEDS}):
+        names = ", ".join(feed.name for feed in FEEDS)
+        raise ConfigError(f"--feed.ttl and --feed.max-age know no feed {', '.join(unknown)}: use {names}")
+    return replace(settings, warnings=(*warnings, *_warnings(settings)))
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    url = settings.api_url
+    if url.startswith("http:") and settings.keys and not _LOOPBACK.match(url):
+        yield (
+            f"--api.url: signatures go to {url} without encryption, "
+            "and anybody who reads one can use it for 10 minutes. Use https://"
+        )
+    if unknown := sorted(settings.gpu_costs.keys() - GPU_MODELS):
+        yield f"--gpu.cost has an unknown GPU model: {', '.join(unknown)}. The known models are {', '.join(GPU_MODELS)}"
 
 
 @dataclass(frozen=True)
@@ -169,370 +190,85 @@ class Credentials:
     warnings: tuple[str, ...]
 
 
-def find_credentials(
-    files: Iterable[Path], environment: Mapping[str, str], *, source: str = "--hotkey-file"
-) -> Credentials:
+def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> Credentials:
     """Read hotkey files, and ``MINER_SEED`` with ``MINER_SS58``.
 
     Args:
         files: Paths of hotkey files.
         environment: The environment variables.
-        source: The flag or the variable of these paths, for messages.
     """
     keys: dict[str, Hotkey] = {}
     errors: list[str] = []
     warnings: list[str] = []
     for path in files:
-        if str(path).strip() in ("", "."):
-            errors.append(f"{source} is empty: use the path of a hotkey file")
-            continue
-        # Unlike Path.exists, this is false where the user may not look.
-        if (words := _ADDRESSES.fullmatch(str(path))) and not os.path.exists(path):  # noqa: PTH110
-            what = "has addresses" if words[1] else "is an address"
-            errors.append(
-                f"{source}: {path} {what}, not the path of a hotkey file. "
-                "Use --hotkey or CHUTES_EXPORTER_HOTKEY for an address"
-            )
-            continue
         try:
             key = Hotkey.from_file(path)
         except HotkeyError as error:
-            errors.append(f"{source}: {error}")
+            errors.append(f"--hotkey-file: {error}")
             continue
         keys.setdefault(key.address, key)
-        path = path.expanduser()  # noqa: PLW2901 - as it was read
-        if readable_by_others(path):
-            warnings.append(f"other users of this machine can read {path}: run chmod 600 {shlex.quote(str(path))}")
-    seed, address = environment.get("MINER_SEED", "").strip(), environment.get("MINER_SS58", "").strip()
-    if seed and not address:
-        errors.append("MINER_SEED is set without MINER_SS58: set MINER_SS58 to the address of the seed's hotkey")
-    elif seed:
+        if readable_by_others(path.expanduser()):
+            command = f"chmod 600 {shlex.quote(str(path.expanduser()))}"
+            warnings.append(f"other users of this machine can read {path}: run {command}")
+    if "MINER_SEED" in environment:
+        address = environment.get("MINER_SS58", "").strip()
         try:
-            key = Hotkey.from_seed(seed, address=address, source="MINER_SEED and MINER_SS58")
+            key = Hotkey.from_seed(environment["MINER_SEED"], address=address, source="MINER_SEED and MINER_SS58")
             keys.setdefault(key.address, key)
         except HotkeyError as error:
             errors.append(str(error))
-    elif "MINER_SEED" in environment:
-        effect = "it has no effect" if keys else "only public data is exported"
-        warnings.append(f"MINER_SEED is empty: {effect}. Set it to the hotkey's seed, or unset it")
-    # A list of files with several empty paths has the same error several times.
-    unique = dict.fromkeys(map(one_line, errors))
-    return Credentials(tuple(keys.values()), tuple(unique), tuple(map(one_line, warnings)))
+    return Credentials(tuple(keys.values()), tuple(map(scrub, errors)), tuple(map(scrub, warnings)))
 
 
-_ADDRESSES = re.compile(r"[1-9A-HJ-NP-Za-km-z]{46,50}([,\s]+[1-9A-HJ-NP-Za-km-z]{46,50})*[,\s]*")
-"""Text that looks like SS58 addresses of accounts, with or without a typing error."""
-_VARIABLE_PREFIX = "CHUTES_EXPORTER_"
-_OTHER_VARIABLES = re.compile(r"CHUTES_EXPORTER_(TEST_.*|SERVICE_HOST|SERVICE_PORT.*|PORT_[0-9]+_.*)")
-"""Variables of the test suite, and those that Kubernetes sets for a Service with the name chutes-exporter."""
-
-
-def variable_warnings(environment: Mapping[str, str], known: Collection[str]) -> tuple[str, ...]:
-    """Return a sentence for each variable of the exporter that is unknown, or that names no hotkey.
-
-    Args:
-        environment: The environment variables.
-        known: Names of all variables that flags have.
-    """
-    warnings = []
-    if environment.get(f"{_VARIABLE_PREFIX}HOTKEY", "set").strip() == "":
-        warnings.append("CHUTES_EXPORTER_HOTKEY is empty and has no effect: set it to a hotkey, or unset it")
-    for name in sorted(environment):
-        if not name.upper().startswith(_VARIABLE_PREFIX) or name in known or _of_kubernetes(name, environment[name]):
-            continue
-        warnings.append(f"{name} is unknown and has no effect: {_nearest_variable(name, known)}")
-    return tuple(map(one_line, warnings))
-
-
-def _of_kubernetes(name: str, content: str) -> bool:
-    """Return whether Kubernetes, or a test, sets a variable."""
-    is_link = name == f"{_VARIABLE_PREFIX}PORT" and "://" in content
-    return is_link or _OTHER_VARIABLES.fullmatch(name) is not None
-
-
-def _nearest_variable(name: str, known: Collection[str]) -> str:
-    """Return a hint to the variable that the user probably means."""
-    if "SEED" in name.upper() and "SIMULAT" not in name.upper():
-        return "set MINER_SEED and MINER_SS58 instead"
-    if "SS58" in name.upper():
-        return f"set {_VARIABLE_PREFIX}HOTKEY instead"
-    short = name.upper().removeprefix(_VARIABLE_PREFIX)
-    names = {one.removeprefix(_VARIABLE_PREFIX): one for one in known if one.startswith(_VARIABLE_PREFIX)}
-    # Without the prefix, which all have, or by whole words: LISTEN_ADDRESS is in WEB_LISTEN_ADDRESS.
-    containing = [one for one in sorted(names, key=len) if f"_{short}_" in f"_{one}_"]
-    nearest = difflib.get_close_matches(short, names, n=1) or containing
-    return f"the nearest name is {names[nearest[0]]}" if nearest else "chutes-exporter --help lists all variables"
-
-
-_CHOICES = {
-    f"{_VARIABLE_PREFIX}HOTKEY": "a hotkey",
-    f"{_VARIABLE_PREFIX}HOTKEY_FILE": "the path of a hotkey file",
-    "HOTKEY": "the path of a hotkey file",
-    "MINER_SS58": "the address of the miner's hotkey",
-    "MINER_SEED": "the seed of the miner's hotkey",
-}
-"""The variables that choose a miner, and what they have."""
-
-
-def require_a_choice(environment: Mapping[str, str]) -> None:
-    """Refuse to watch the whole subnet because a variable that should choose a miner is empty.
-
-    Args:
-        environment: The environment variables.
+def parse_hotkey(text: str) -> str:
+    """Parse the SS58 address of a hotkey.
 
     Raises:
-        ConfigError: A variable is empty. The message names it.
+        ConfigError: The text is not such an address.
     """
-    for name, content in _CHOICES.items():
-        if environment.get(name, "set").strip() == "":
-            raise ConfigError(f"{name} is empty: set it to {content}, or unset it to watch the whole subnet")
-
-
-_PROTECTIONS = {
-    f"{_VARIABLE_PREFIX}WEB_CONFIG_FILE": (
-        "the path of a web configuration, or unset it to serve without TLS and passwords"
-    ),
-    f"{_VARIABLE_PREFIX}WEB_LISTEN_ADDRESS": (
-        f"an address to listen on, or unset it to listen on {defaults.LISTEN_ADDRESS}"
-    ),
-}
-"""The variables that limit who can connect, and what they have."""
-
-
-def require_protection(environment: Mapping[str, str], flags: Iterable[str]) -> None:
-    """Refuse to serve everybody because a variable that should limit this is empty.
-
-    Args:
-        environment: The environment variables.
-        flags: Names of the flags that are not set, such as ``web_config_file``.
-
-    Raises:
-        ConfigError: The variable of such a flag is empty.
-    """
-    for flag in flags:
-        name = f"{_VARIABLE_PREFIX}{flag.upper()}"
-        if environment.get(name, "set").strip() == "":
-            raise ConfigError(f"{name} is empty: set it to {_PROTECTIONS[name]}")
-
-
-def _watched_hotkeys(hotkeys: Iterable[str], source: str, miner_ss58: str) -> set[str]:
-    """Return the configured addresses.
-
-    Raises:
-        ConfigError: One of them is not an address; the message names the flag or the variable.
-    """
-    given = [(source, hotkey.strip()) for hotkey in hotkeys]
-    given += [("MINER_SS58", miner_ss58.strip())] if miner_ss58.strip() else []
-    for name, hotkey in given:
-        if not hotkey:
-            raise ConfigError(f"{name} is empty: use a hotkey, or remove it to watch the whole subnet")
-        if "," in hotkey:
-            advice = "repeat --hotkey for each hotkey" if name == "--hotkey" else "separate hotkeys by spaces"
-            raise ConfigError(f"{name} has a comma: {advice}")
-        try:
-            public_key(hotkey)
-        except HotkeyError as error:
-            raise ConfigError(f"{name}: {error}. Use the address of a miner's hotkey, which starts with 5") from None
-    return {hotkey for _, hotkey in given}
-
-
-def make_settings(  # noqa: PLR0913, D417 - one argument for each flag, as in Settings
-    *,
-    api_url: str = defaults.API_URL,
-    api_timeout: float = defaults.API_TIMEOUT,
-    hotkeys: Iterable[str] = (),
-    hotkeys_source: str = "--hotkey",
-    credentials: Credentials | None = None,
-    miner_ss58: str = "",
-    listen: Iterable[str] = (defaults.LISTEN_ADDRESS,),
-    systemd_socket: bool = False,
-    web_config: Path | None = None,
-    enable_lifecycle: bool = False,
-    max_requests: int = defaults.MAX_REQUESTS,
-    telemetry_path: str = defaults.TELEMETRY_PATH,
-    timeout_offset: float = defaults.TIMEOUT_OFFSET,
-    miners: MinersChoice | None = None,
-    max_series: int = defaults.MAX_SERIES,
-    created_timestamps: bool = False,
-    ttl: Iterable[str] = (),
-    max_age: Iterable[str] = (),
-    collectors: Mapping[str, bool] | None = None,
-    gpu_costs: Iterable[str] = (),
-    daily_emission: float | None = None,
-    alpha_price: float | None = None,
-) -> Settings:
-    """Validate the user's configuration. Arguments that are not listed here are as in :class:`Settings`.
-
-    Args:
-        hotkeys: Addresses to watch.
-        hotkeys_source: The flag or the variable of these addresses, for messages.
-        credentials: The configured keys.
-        miner_ss58: ``MINER_SS58``, which is watched with or without a seed.
-        listen: Addresses to listen on, as text.
-        miners: None means ``watched`` with hotkeys and ``all`` without.
-        ttl: ``FEED=SECONDS``: time for which an answer of the feed is fresh.
-        max_age: ``FEED=SECONDS``: age at which an answer of the feed is dropped.
-        gpu_costs: ``MODEL=USD_PER_HOUR``: cost of a GPU of the model.
-
-    Raises:
-        ConfigError: A setting cannot be used. The message says which and why.
-    """
-    credentials = credentials or Credentials((), (), ())
-    if credentials.errors:
-        raise ConfigError("; ".join(credentials.errors))
-    warnings = list(credentials.warnings)
-    watched = _watched_hotkeys(hotkeys, hotkeys_source, miner_ss58)
-    watched |= {key.address for key in credentials.keys}
-    if miners == "watched" and not watched:
-        raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
-    url = _validated_url(api_url)
-    if url.startswith("http:") and credentials.keys and not _is_loopback(url):
-        warnings.append(
-            f"--api.url: signatures go to {url} without encryption, "
-            "and anybody who reads one can use it for 10 minutes. Use https://"
-        )
-    _require_usable(collectors or {}, credentials, watched)
     try:
-        addresses = tuple(Address.parse(text) for text in listen)
-    except ConfigError as error:
-        raise ConfigError(f"--web.listen-address: {error}") from None
-    if not addresses:
-        raise ConfigError(f"--web.listen-address is empty: use {defaults.LISTEN_ADDRESS} or another address")
-    if not _PATH.fullmatch(telemetry_path) or telemetry_path in _RESERVED_PATHS or _MISLEADS.search(telemetry_path):
+        public_key(text.strip())
+    except HotkeyError as error:
+        raise ConfigError(f"{error}. Use the address of a miner's hotkey, which starts with 5") from None
+    return text.strip()
+
+
+def parse_path(text: str) -> str:
+    """Parse the path of the metrics page.
+
+    Raises:
+        ConfigError: A browser would ask for another path, or the path has another page.
+    """
+    if not _PATH.fullmatch(text) or text in _RESERVED_PATHS:
         raise ConfigError(
-            f"--web.telemetry-path {telemetry_path!r} cannot be the path of the metrics: start with /, "
-            f"use only letters, digits and -._~/, and do not use //, /./, /../ or {', '.join(_RESERVED_PATHS)}"
+            f"{text!r} cannot be the path of the metrics: write names of letters, digits and -._~ after a / each, "
+            f"but not {', '.join(_RESERVED_PATHS)}"
         )
-    if web_config is not None and str(web_config).strip() in ("", "."):
-        raise ConfigError("--web.config.file is empty: use the path of a web configuration")
-    costs = _gpu_costs(gpu_costs)
-    if unknown := sorted(costs.keys() - GPU_MODELS):
-        warnings.append(
-            f"--gpu.cost has an unknown GPU model: {', '.join(unknown)}. The known models are {', '.join(GPU_MODELS)}"
-        )
-    return Settings(
-        api_url=url,
-        api_timeout=_seconds("--api.timeout", api_timeout),
-        watched=frozenset(watched),
-        keys=credentials.keys,
-        listen=addresses,
-        systemd_socket=systemd_socket,
-        web_config=web_config,
-        enable_lifecycle=enable_lifecycle,
-        max_requests=max_requests,
-        telemetry_path=telemetry_path,
-        timeout_offset=_seconds("--scrape.timeout-offset", timeout_offset),
-        miners=miners or ("watched" if watched else "all"),
-        max_series=max_series,
-        created_timestamps=created_timestamps,
-        freshness=_freshness(ttl, max_age),
-        collectors=dict(collectors or {}),
-        gpu_costs=costs,
-        daily_emission=_figure("--subnet.daily-emission", daily_emission),
-        alpha_price=_figure("--alpha.price", alpha_price),
-        warnings=tuple(warnings),
-    )
+    return text
 
 
-def _require_usable(collectors: Mapping[str, bool], credentials: Credentials, watched: set[str]) -> None:
-    """Refuse collectors that the user enabled although they cannot give any data."""
-    for collector in COLLECTORS:
-        if collectors.get(collector.name):
-            if collector.needs_key and not credentials.keys:
-                raise ConfigError(
-                    f"--collector.{collector.name} needs a hotkey's seed: "
-                    "add --hotkey-file, or set MINER_SS58 and MINER_SEED"
-                )
-            if collector.scope == "miner" and not watched:
-                raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
+def parse_named_number(text: str) -> tuple[str, float]:
+    """Parse ``NAME=NUMBER`` with a finite number that is not negative. The name is written in lower case.
 
-
-def _freshness(ttl: Iterable[str], max_age: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Return the time to live and maximum age of each feed for which the user set one of them."""
-    fresh, kept = _by_feed("--feed.ttl", ttl), _by_feed("--feed.max-age", max_age)
-    found = {}
-    for feed in FEEDS:
-        if feed.name not in fresh and feed.name not in kept:
-            continue
-        seconds = fresh.get(feed.name, feed.ttl)
-        # A longer time to live raises the maximum age, too.
-        bound = kept.get(feed.name, max(feed.max_age, seconds))
-        if bound < seconds:
-            raise ConfigError(
-                f"--feed.max-age {feed.name}={bound:g} is less than the feed's time to live, {seconds:g} s: "
-                "answers would be dropped while they are fresh"
-            )
-        found[feed.name] = seconds, bound
-    return found
-
-
-def _by_feed(flag: str, texts: Iterable[str]) -> dict[str, float]:
-    names = {feed.name for feed in FEEDS}
-    found = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            seconds = float(number)
-        except ValueError:
-            seconds = math.nan
-        if name not in names or not 0 <= seconds < math.inf:
-            raise ConfigError(
-                f"{flag} {text!r} is invalid: write FEED=SECONDS with a plain number. "
-                f"Feeds are {', '.join(sorted(names))}"
-            )
-        found[name] = seconds
-    return found
-
-
-def _gpu_costs(texts: Iterable[str]) -> dict[str, float]:
-    costs = {}
-    for text in texts:
-        model, _, number = text.partition("=")
-        # The API writes models in lower case.
-        model = model.strip().lower()
-        try:
-            cost = float(number)
-        except ValueError:
-            cost = math.nan
-        if not model or not 0 <= cost < math.inf:
-            raise ConfigError(f"--gpu.cost {text!r} is invalid: write MODEL=USD_PER_HOUR, for example h100=1.95")
-        costs[model] = cost
-    return costs
-
-
-def _seconds(flag: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise ConfigError(f"{flag} {value:g} is not a number of seconds: write a plain number, for example 20")
-    return value
-
-
-def _figure(flag: str, value: float | None) -> float | None:
-    if value is not None and not 0 <= value < math.inf:
-        raise ConfigError(f"{flag} {value:g} is invalid: write a number that is 0 or more")
-    return value
-
-
-def _validated_url(text: str) -> str:
+    Raises:
+        ConfigError: The text has another form.
+    """
+    name, _, number = text.partition("=")
     try:
-        parts = urlsplit(text)
-        host, _port = parts.hostname or "", parts.port
+        value = float(number)
     except ValueError:
-        parts, host = urlsplit(""), ""
-    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or parts.query or parts.fragment:
-        # Do not show an address that may contain a password.
-        shown = "--api.url" if "@" in text else f"--api.url {text!r}"
-        raise ConfigError(
-            f"{shown} is not an address of an API: write https://HOST or http://HOST, without a query or a fragment"
-        )
-    if "@" in parts.netloc:
-        raise ConfigError("--api.url has a user or a password: write https://HOST without them")
-    # This also writes the scheme in lower case, as every check of it expects.
-    return urlunsplit(parts).rstrip("/")
+        value = math.nan
+    if not name.strip() or not 0 <= value < math.inf:
+        raise ConfigError(f"{text!r} is not a name, = and a number: write for example h100=1.95 or scores=60")
+    return name.strip().lower(), value
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def parse_url(text: str) -> str:
+    """Parse the address of an API. The result has no slash at the end.
+
+    Raises:
+        ConfigError: The text is not such an address. The message does not show it, because it may have a password.
+    """
+    if not _URL.fullmatch(text):
+        raise ConfigError("it is not an address of an API: write https://HOST without a user, a query or a fragment")
+    return text.rstrip("/")

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.config import make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size
@@ -57,10 +57,10 @@ async def pages() -> dict[Format, str]:
     async with Simulator(world, clock=clock) as simulator:
         settings = make_settings(
             api_url=simulator.url,
-            credentials=Credentials((KEY,), (), ()),
+            keys=(KEY,),
             miners="all",
             collectors={collector.name: True for collector in COLLECTORS},
-            gpu_costs=["h200=3.1", "l40s=0.65"],
+            gpu_costs={"h200": 3.1, "l40s": 0.65},
             daily_emission=2952.0,
             alpha_price=4.2,
         )

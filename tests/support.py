@@ -31,7 +31,7 @@ from starlette.routing import Route
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS, Collector
-from chutes_exporter.config import Address, Credentials, Settings, make_settings
+from chutes_exporter.config import Address, Settings, make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator.world import TEST_SEED
@@ -188,7 +188,7 @@ async def scrape(settings: Settings) -> Page:
 
 def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
     """Return the settings of an exporter that watches the miners of some keys, or the test key's."""
-    return make_settings(api_url=url, credentials=Credentials(keys or (KEY,), (), ()), **more)
+    return make_settings(api_url=url, keys=keys or (KEY,), **more)
 
 
 def recording(directory: Path, name: str) -> bytes:

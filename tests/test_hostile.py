@@ -147,7 +147,7 @@ _ANSWERS = st.fixed_dictionaries({name: _body(name) for name in _shaped})
 async def pages_of(url: str) -> tuple[bytes, str]:
     """Return the page in both formats, of everything that there is, asked twice."""
     on = {collector.name: True for collector in COLLECTORS}
-    ttl = [f"{name}=0" for name in ("instances", "nodes")]
+    ttl = {"instances": 0, "nodes": 0}
     async with Exporter(watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()) as exporter:
         text = await exporter.page(Format.TEXT, timeout=20)
         return text, (await exporter.page(Format.OPENMETRICS, timeout=20)).decode()

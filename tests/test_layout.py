@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGE = ROOT / "chutes_exporter"
-BASE = {"__init__", "__version__", "defaults", "duration", "metric"}
+BASE = {"__init__", "__version__", "duration", "metric"}
 """Modules that every other module may import, and that import nothing of the package."""
 MAY_IMPORT: dict[str, set[str]] = {
     "api": set(),

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import shlex
-import tempfile
 from collections import defaultdict
-from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 from prometheus_client.core import GaugeMetricFamily
@@ -22,9 +17,8 @@ from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.api.meaning import hourly_compute_units
 from chutes_exporter.collectors.instances import HOURLY_COMPUTE_UNITS
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
-from chutes_exporter.commands.options import Command, api_options, hotkey_options, run, settings_with_warnings
+from chutes_exporter.commands.options import Command, Parsed, api_options, hotkey_options, run, settings_with_warnings
 from chutes_exporter.commands.terminal import printable
-from chutes_exporter.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +28,7 @@ if TYPE_CHECKING:
     from chutes_exporter.metric import Metric
 
 _OWN_LABELS = {"hotkey", *HOURLY_COMPUTE_UNITS.labels}
-_LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.*)", re.DOTALL)
+_LABEL = re.compile(r"((?!__)[a-zA-Z_][a-zA-Z0-9_]*)=(.*)", re.DOTALL)
 
 
 Units = dict[str, dict[float, float]]
@@ -44,20 +38,22 @@ _LONGEST = 900.0
 """Seconds that the answer of all instances may take."""
 
 
+def _parse_label(text: str) -> tuple[str, str]:
+    match = _LABEL.fullmatch(text)
+    if match is None or match[1] in _OWN_LABELS:
+        raise ValueError(f"{text!r} is not NAME=VALUE with a name that the series do not have, for example job=chutes")
+    return match[1], match[2]
+
+
 @click.command(cls=Command)
 @hotkey_options("At least one hotkey is required.")
 @api_options
-@click.option(
-    "--output",
-    required=True,
-    type=click.Path(readable=False),
-    metavar="FILE",
-    help="File to write. - means standard output.",
-)
+@click.option("--output", required=True, type=click.File("wb"), help="File to write. - means standard output.")
 @click.option(
     "--label",
+    "labels",
     multiple=True,
-    metavar="NAME=VALUE",
+    type=Parsed("NAME=VALUE", _parse_label),
     help="Label to add to every series (repeatable). Use job=chutes and instance=HOST:PORT to continue scraped series.",
 )
 @click.option(
@@ -71,33 +67,29 @@ def backfill(**flags: Any) -> None:
 
     Import the file with: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
     """
-    if not flags["output"]:
-        raise click.UsageError("--output is empty: write the path of a file, or - for the standard output")
-    run(run_backfill, settings_with_warnings(flags), flags["output"], flags["label"], flags["compute_history"])
+    labels = dict(flags["labels"])
+    run(run_backfill, settings_with_warnings(flags), flags["output"], labels, flags["compute_history"])
 
 
 async def run_backfill(
     settings: Settings,
-    output: str,
-    labels: tuple[str, ...],
+    output: BinaryIO,
+    labels: Mapping[str, str],
     compute_history: bool = False,  # noqa: FBT001, FBT002 - a flag
 ) -> None:
     """Write the watched miners' history as OpenMetrics with timestamps.
 
     Args:
         settings: The API and the watched miners.
-        output: A file, written completely or not at all. ``-`` is standard output.
-        labels: ``name=value`` to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
+        output: A file, which is opened by the first write.
+        labels: Labels to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
         compute_history: Whether to ask for the records of all instances too, which is heavy for the service.
 
     Raises:
-        ClickException: Nobody is watched, a key is missing, or the API does not answer.
-        ConfigError: The file cannot be written.
+        ClickException: Nobody is watched, a key is missing, the API does not answer, or the file cannot be opened.
     """
     if not settings.watched:
         raise click.ClickException("backfill needs a miner: add --hotkey or --hotkey-file")
-    # Check the command line before sending requests that are heavy for the service.
-    parsed = _parsed(labels)
     if compute_history and not settings.keys:
         raise click.ClickException("--compute-history needs a key: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
     histories: dict[str, list[HistoryPoint]] = {}
@@ -119,20 +111,11 @@ async def run_backfill(
         raise click.ClickException(
             "no miner has a history, so nothing is written: check the addresses, or try again in an hour"
         )
-    text = openmetrics(histories, parsed, units)
-    if output == "-":
-        # OpenMetrics is UTF-8 whatever the terminal uses.
-        click.echo(text.encode(), nl=False)
-        return
-    try:
-        _write(Path(output), text)
-    except OSError as error:
-        raise ConfigError(f"--output: cannot write {output}: {error.strerror or error}. Choose another path") from None
+    output.write(openmetrics(histories, labels, units))
     points = sum(map(len, histories.values())) + sum(len(hours) for own in units.values() for hours in own.values())
     click.echo(
-        f"Wrote {points} hourly points of {len(histories | units)} miners to {output}. "
-        "Import them into Prometheus with:\n"
-        f"  promtool tsdb create-blocks-from openmetrics {shlex.quote(output)} PATH-OF-PROMETHEUS-DATA\n"
+        f"Wrote {points} hourly points of {len(histories | units)} miners. Import the file into Prometheus with:\n"
+        "  promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA\n"
         "Query them with last_over_time(chutes_miner_active_gpus[1h]).",
         err=True,
     )
@@ -172,25 +155,11 @@ async def _compute_units(settings: Settings) -> dict[str, Units]:
     }
 
 
-def _parsed(labels: tuple[str, ...]) -> dict[str, str]:
-    parsed = {}
-    for label in labels:
-        match = _LABEL.fullmatch(label)
-        if match is not None and match[1] in _OWN_LABELS:
-            raise click.ClickException(f"--label {label!r} is invalid: the series have a label {match[1]} already")
-        if match is None or match[1].startswith("__"):
-            raise click.ClickException(f"--label {label!r} is invalid: write NAME=VALUE, for example job=chutes")
-        if match[1] in parsed:
-            raise click.ClickException(f"--label {label!r} is invalid: there is another value of {match[1]}")
-        parsed[match[1]] = match[2]
-    return parsed
-
-
 def openmetrics(
     histories: Mapping[str, list[HistoryPoint]],
     labels: Mapping[str, str],
     units: Mapping[str, Units] | None = None,
-) -> str:
+) -> bytes:
     """Return histories as an OpenMetrics page with timestamps.
 
     Args:
@@ -213,31 +182,8 @@ def openmetrics(
         for instance_id, hours in own.items():
             for hour, value in hours.items():
                 families[-1].add_metric([hotkey, instance_id, "1h", *labels.values()], value, int(hour))
-    page: bytes = generate_latest(SimpleNamespace(collect=lambda: families))  # type: ignore[no-untyped-call] # the library has no types here
-    return page.decode()
+    return generate_latest(SimpleNamespace(collect=lambda: families))  # type: ignore[no-untyped-call,no-any-return] # the library has no types here
 
 
 def _family(metric: Metric, labels: Mapping[str, str]) -> GaugeMetricFamily:
     return GaugeMetricFamily(metric.name, metric.help, labels=[*metric.labels, *labels], unit=metric.unit)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file completely or not at all. Write directly to pipes and devices."""
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
-        return
-    # A new file gets its mode by the umask, and an old file keeps its mode.
-    umask = os.umask(0)
-    os.umask(umask)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise

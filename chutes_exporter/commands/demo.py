@@ -8,16 +8,17 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter import defaults, log
-from chutes_exporter.commands.options import Command, option, run, serving_options, setting_flags, unknown_variables
+from chutes_exporter import log
+from chutes_exporter.commands.options import Command, Parsed, option, run, serving_options, settings_of
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.commands.terminal import called_as
-from chutes_exporter.config import Address, ConfigError, Credentials, make_settings
+from chutes_exporter.config import Address, Credentials
 from chutes_exporter.simulator import DEFAULT_TROUBLES, TROUBLES, DemoWorld, Simulator, parse_fault
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.server import signals
@@ -28,105 +29,70 @@ if TYPE_CHECKING:
     from chutes_exporter.api.keys import Hotkey
 
 
+_simulated = partial(option, "Simulated API")
+
+
 @click.command(cls=Command)
-@option(
+@_simulated(
     "--trouble",
     "troubles",
     multiple=True,
     type=click.Choice(tuple(TROUBLES)),
     default=DEFAULT_TROUBLES,
-    show_default=True,
-    topic="Simulated API",
     help="Trouble of the simulated miner (repeatable).",
 )
-@option(
+@_simulated(
     "--simulator.listen-address",
-    "simulator_listen_address",
+    type=Parsed("[HOST]:PORT", Address.parse),
     default="127.0.0.1:10065",
-    show_default=True,
-    metavar="[HOST]:PORT",
-    topic="Simulated API",
     help="Address on which the simulated API listens.",
 )
-@option(
-    "--simulator.seed",
-    "simulator_seed",
-    type=int,
-    default=64,
-    show_default=True,
-    topic="Simulated API",
-    help="Number that selects the simulated world.",
-)
-@option(
+@_simulated("--simulator.seed", type=int, default=64, help="Number that selects the simulated world.")
+@_simulated(
     "--simulator.fault",
-    "simulator_fault",
     multiple=True,
-    metavar="ENDPOINT=FAULT",
-    topic="Simulated API",
+    type=Parsed("ENDPOINT=FAULT", parse_fault),
     help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), chutes=cut:1000 (bytes), "
     "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early.",
 )
-@serving_options(defaults.DEMO_LISTEN_ADDRESS)
+@serving_options("127.0.0.1:10064")
 def demo(**flags: Any) -> None:
     """Serve metrics of a simulated Chutes API, without a key.
 
     It writes a hotkey file for the watched miner, and prints how to run the other commands with it.
     """
     log.configure(flags["log_level"], flags["log_format"])
-    run(run_demo, flags, unknown_variables())
+    run(run_demo, flags)
 
 
-async def run_demo(flags: Mapping[str, Any], warnings: tuple[str, ...]) -> None:
+async def run_demo(flags: Mapping[str, Any]) -> None:
     """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
 
     Args:
         flags: The command's flags.
-        warnings: Sentences about the environment to log.
 
     Raises:
-        ConfigError: A setting cannot be used, or a fault is unknown.
+        ConfigError: A setting cannot be used.
     """
-    try:
-        faults = dict(parse_fault(text) for text in flags["simulator_fault"])
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     world = DemoWorld(seed=flags["simulator_seed"], start=time.time(), troubles=flags["troubles"])
-    try:
-        listen = Address.parse(flags["simulator_listen_address"])
-    except ConfigError as error:
-        raise ConfigError(f"--simulator.listen-address: {error}") from None
-    if listen.path:
-        raise ConfigError(
-            "--simulator.listen-address: the API needs an address with a port, for example 127.0.0.1:10065"
-        )
-    simulator = Simulator(world, listen=listen)
-    simulator.faults.update(faults)
-    key = simulator.world.miners[0].key
-    settings = make_settings(
-        **setting_flags(flags), api_url=simulator.url, credentials=Credentials((key,), (), warnings)
-    )
+    simulator = Simulator(world, listen=flags["simulator_listen_address"])
+    simulator.faults.update(dict(flags["simulator_fault"]))
+    miner = world.miners[0]
+    settings = settings_of(flags, Credentials((miner.key,), (), ()), api_url=simulator.url)
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
-        stop = stack.enter_context(signals(service.hang_up))
+        stop = stack.enter_context(signals(service.hang_up.set))
         world.prepare(time.time())
         await stack.enter_async_context(simulator)
         await stack.enter_async_context(service)
         address, *_ = service.addresses
         base = f"{service.scheme}://{address if address.host else f'localhost:{address.port}'}"
-        where = (
-            f"Read the metrics with: curl --unix-socket {shlex.quote(address.path)} "
-            f"{service.scheme}://localhost{settings.telemetry_path}\n"
-            if address.path
-            else f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). "
-        )
-        now = time.time()
-        miner = world.miners[0]
-        shares = sorted(world.shares(now).values(), reverse=True)
-        rank = shares.index(world.shares(now)[miner.hotkey]) + 1
+        shares = world.shares(time.time())
+        rank = sorted(shares.values(), reverse=True).index(shares[miner.hotkey]) + 1
         click.echo(
             f"The watched miner is simulated: {len(miner.gpus)} GPUs, rank {rank} of {len(shares)}.\n"
-            f"{where}Press Ctrl-C to stop.\n"
-            f"{_commands(stack, simulator.url, key)}"
+            f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
+            f"{_commands(stack, simulator.url, miner.key)}"
         )
         await stop.wait()
 
@@ -139,13 +105,9 @@ def _commands(stack: AsyncExitStack, url: str, key: Hotkey) -> str:
         url: Address of the simulated API.
         key: The miner's key.
     """
-    try:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))
-        path = Path(folder) / "hotkey"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({"ss58Address": key.address, "secretSeed": TEST_SEED}))
-    except OSError as error:
-        return f"There is no hotkey file for the other commands: {error.strerror}. Set TMPDIR to a writable folder."
+    path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))) / "hotkey"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({"ss58Address": key.address, "secretSeed": TEST_SEED}))
     program = called_as(sys.argv[0])
     return "\n".join(
         (

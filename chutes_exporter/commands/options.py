@@ -1,39 +1,61 @@
-"""Flags that several commands have, and what becomes of them: settings, warnings, errors."""
+"""Flags that several commands have, and the settings that they make."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import difflib
 import os
 import re
-from dataclasses import replace
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from chutes_exporter import defaults, log
+from chutes_exporter import log
 from chutes_exporter.api import ClientSetupError
+from chutes_exporter.api.errors import scrub
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import (
+    Address,
     ConfigError,
+    Credentials,
+    Settings,
     find_credentials,
     make_settings,
-    require_a_choice,
-    require_protection,
-    variable_warnings,
+    parse_hotkey,
+    parse_named_number,
+    parse_path,
+    parse_url,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from chutes_exporter.config import Credentials, Settings
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-_SETTINGS = inspect.signature(make_settings).parameters
+_GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
+"""Parameters without which the whole subnet would be watched, or everybody could read the metrics."""
+_KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
+"""Variables of the test suite, and those that Kubernetes sets for a Service with the name chutes-exporter."""
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
+    """A type of flags whose values a function parses. It raises ValueError for a text that it cannot parse."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a value, unless it is a default that needs no parsing."""
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _Option(click.Option):
@@ -47,19 +69,6 @@ class _Option(click.Option):
 class Command(click.Command):
     """A command whose ``--help`` groups flags by topic."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the flags, and refuse words that are not text, except in paths."""
-        try:
-            rest = super().parse_args(ctx, args)
-        except click.UsageError as error:
-            # Some errors of click do not know their command, whose help the message names.
-            error.ctx = error.ctx or ctx
-            raise
-        for parameter in self.params:
-            if not isinstance(parameter.type, click.Path) and not _is_text(ctx.params.get(parameter.name or "")):
-                raise click.BadParameter("it has bytes that are not UTF-8", ctx, parameter)
-        return rest
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags, topic by topic."""
         topics: dict[str, list[tuple[str, str]]] = {}
@@ -72,37 +81,23 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
 
-def _is_text(value: Any) -> bool:
-    """Tell whether a value, or each of several, can be encoded. Python keeps other bytes as lone surrogates."""
-    try:
-        "".join(value if isinstance(value, tuple) else [str(value)]).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class _Seconds(click.FloatRange):
-    """A number of seconds, whose error explains that there is no unit."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number of seconds: write a plain number, for example 20", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-def option(flag: str, name: str, *aliases: str, **settings: Any) -> Decorator:
+def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
     """Declare a flag with its environment variable.
 
     Args:
+        topic: The heading in ``--help``.
         flag: The flag, such as ``--api.url``.
-        name: Name of the parameter. Those of settings are the names of :func:`~chutes_exporter.config.make_settings`.
+        name: Name of the parameter, if it is not ``api_url``. It has the default of the setting with this name.
         aliases: Variables of the miners' other tools.
-        settings: As for ``click.option``, and ``topic``, the heading in ``--help``.
+        settings: As for ``click.option``.
     """
-    variable = defaults.ENV_PREFIX + re.sub(r"[.-]", "_", flag.partition("/")[0].removeprefix("--")).upper()
-    return click.option(flag, name, cls=_Option, envvar=[variable, *aliases], show_envvar=True, **settings)
+    words = re.sub(r"[.-]", "_", flag.partition("/")[0].removeprefix("--"))
+    name = name or words
+    if hasattr(Settings, name):
+        settings.setdefault("default", getattr(Settings, name))
+    variables = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
+    settings |= {"envvar": variables, "show_envvar": True, "show_default": True}
+    return click.option(flag, name, cls=_Option, topic=topic, **settings)
 
 
 def options(*decorators: Decorator) -> Decorator:
@@ -116,6 +111,11 @@ def options(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+_miners, _api, _web, _data, _money, _log = (
+    partial(option, topic) for topic in ("Miners", "Chutes API", "Web server", "Data", "Money", "Log")
+)
+
+
 def hotkey_options(without: str) -> Decorator:
     """Add the flags that choose hotkeys.
 
@@ -123,22 +123,20 @@ def hotkey_options(without: str) -> Decorator:
         without: A sentence about what the command does without a hotkey.
     """
     return options(
-        option(
+        _miners(
             "--hotkey",
             "hotkeys",
+            "MINER_SS58",
             multiple=True,
-            metavar="SS58",
-            topic="Miners",
+            type=Parsed("SS58", parse_hotkey),
             help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
         ),
-        option(
+        _miners(
             "--hotkey-file",
             "hotkey_files",
             "HOTKEY",
             multiple=True,
             type=click.Path(path_type=Path),
-            metavar="PATH",
-            topic="Miners",
             help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
             "Alternative: set MINER_SS58 and MINER_SEED. A seed is never a flag.",
         ),
@@ -146,51 +144,40 @@ def hotkey_options(without: str) -> Decorator:
 
 
 api_options = options(
-    option(
+    _api(
         "--api.url",
         "api_url",
         "VALIDATOR_API",
-        default=defaults.API_URL,
-        show_default=True,
-        metavar="URL",
-        topic="Chutes API",
+        type=Parsed("URL", parse_url),
         help="Base address of the Chutes API.",
     ),
-    option(
+    _api(
         "--api.timeout",
-        "api_timeout",
-        type=_Seconds(min=0, min_open=True),
-        default=defaults.API_TIMEOUT,
-        show_default=True,
+        type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        topic="Chutes API",
         help="Abort a request after this many seconds without data.",
     ),
 )
 money_options = options(
-    option(
+    _money(
         "--gpu.cost",
         "gpu_costs",
         multiple=True,
-        metavar="MODEL=USD_PER_HOUR",
-        topic="Money",
+        type=Parsed("MODEL=USD_PER_HOUR", parse_named_number),
         help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is used to compute "
         "the cost of the fleet and of idle GPUs.",
     ),
-    option(
+    _money(
         "--subnet.daily-emission",
         "daily_emission",
-        type=float,
+        type=click.FloatRange(min=0),
         metavar="ALPHA",
-        topic="Money",
         help="Alpha that all miners of the subnet receive per day. It is used to estimate earnings.",
     ),
-    option(
+    _money(
         "--alpha.price",
-        "alpha_price",
-        type=float,
+        type=click.FloatRange(min=0),
         metavar="USD",
-        topic="Money",
         help="Price of one alpha in US dollars. It is used to estimate earnings.",
     ),
 )
@@ -203,251 +190,188 @@ def serving_options(listen: str) -> Decorator:
         listen: The default address to listen on.
     """
     return options(
-        option(
+        _web(
             "--web.listen-address",
             "listen",
             multiple=True,
             default=[listen],
-            show_default=True,
-            metavar="[HOST]:PORT",
-            topic="Web server",
+            type=Parsed("[HOST]:PORT", Address.parse),
             help="Address to listen on (repeatable). Use unix:/PATH for a Unix socket.",
         ),
-        _web_options,
-        _data_options,
+        _web(
+            "--web.systemd-socket",
+            "systemd_socket",
+            is_flag=True,
+            help="Listen on the sockets that systemd passes, instead of --web.listen-address.",
+        ),
+        _web(
+            "--web.config.file",
+            "web_config",
+            type=click.Path(path_type=Path),
+            help="File with TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.",
+        ),
+        _web(
+            "--web.enable-lifecycle",
+            "enable_lifecycle",
+            is_flag=True,
+            help="Serve POST /-/reload. Like SIGHUP, it reloads hotkey files and the web configuration.",
+        ),
+        _web(
+            "--web.max-requests",
+            "max_requests",
+            type=click.IntRange(min=0),
+            metavar="NUMBER",
+            help="Maximum concurrent scrapes. Others wait for up to 5 s, then get 503. 0 means unlimited.",
+        ),
+        _web(
+            "--web.telemetry-path",
+            "telemetry_path",
+            type=Parsed("PATH", parse_path),
+            help="Path of the metrics.",
+        ),
+        _web(
+            "--scrape.timeout-offset",
+            "timeout_offset",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="Answer this many seconds before Prometheus' timeout.",
+        ),
+        _data(
+            "--miners",
+            type=click.Choice(["watched", "active", "all"]),
+            default=None,
+            help="Miners whose public data is exported: watched (the configured hotkeys), active (also all miners that "
+            "earn), or all. [default: watched if hotkeys are configured, otherwise all]",
+        ),
+        _data(
+            "--max-series",
+            type=click.IntRange(min=0),
+            metavar="NUMBER",
+            help="Maximum series of all collectors. Above it, the least important collectors are left out.",
+        ),
+        _data(
+            "--openmetrics.created",
+            "created_timestamps",
+            is_flag=True,
+            help="Write the _created lines of counters in OpenMetrics. Prometheus stores each as an additional series.",
+        ),
+        _data(
+            "--feed.ttl",
+            "ttl",
+            multiple=True,
+            type=Parsed("FEED=SECONDS", parse_named_number),
+            help="Seconds for which an answer is fresh (repeatable). docs/metrics.md lists the feeds.",
+        ),
+        _data(
+            "--feed.max-age",
+            "max_age",
+            multiple=True,
+            type=Parsed("FEED=SECONDS", parse_named_number),
+            help="Age at which an old answer is dropped, at least --feed.ttl (repeatable).",
+        ),
+        *(
+            option(
+                "Collectors",
+                f"--collector.{collector.name}/--no-collector.{collector.name}",
+                f"collector_{collector.name}",
+                default=None,
+                help=f"Export {collector.summary} [default: {collector.default_in_words}]",
+            )
+            for collector in COLLECTORS
+        ),
         money_options,
-        _log_options,
+        _log(
+            "--log.level",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            default="info",
+            help="Minimum log level.",
+        ),
+        _log(
+            "--log.format",
+            type=click.Choice(["logfmt", "json"]),
+            default="logfmt",
+            help="Format of log lines.",
+        ),
     )
 
 
-_web_options = options(
-    option(
-        "--web.systemd-socket",
-        "systemd_socket",
-        is_flag=True,
-        topic="Web server",
-        help="Listen on the sockets that systemd passes, instead of --web.listen-address.",
-    ),
-    option(
-        "--web.config.file",
-        "web_config",
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        topic="Web server",
-        help="File with TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.",
-    ),
-    option(
-        "--web.enable-lifecycle",
-        "enable_lifecycle",
-        is_flag=True,
-        topic="Web server",
-        help="Serve POST /-/reload. Like SIGHUP, it reloads hotkey files and the web configuration.",
-    ),
-    option(
-        "--web.max-requests",
-        "max_requests",
-        type=click.IntRange(min=0),
-        default=defaults.MAX_REQUESTS,
-        show_default=True,
-        metavar="NUMBER",
-        topic="Web server",
-        help="Maximum concurrent scrapes. Others wait for up to 5 s, then get 503. 0 means unlimited.",
-    ),
-    option(
-        "--web.telemetry-path",
-        "telemetry_path",
-        default=defaults.TELEMETRY_PATH,
-        show_default=True,
-        metavar="PATH",
-        topic="Web server",
-        help="Path of the metrics.",
-    ),
-    option(
-        "--scrape.timeout-offset",
-        "timeout_offset",
-        type=_Seconds(min=0),
-        default=defaults.TIMEOUT_OFFSET,
-        show_default=True,
-        metavar="SECONDS",
-        topic="Web server",
-        help="Answer this many seconds before Prometheus' timeout.",
-    ),
-)
-_data_options = options(
-    option(
-        "--miners",
-        "miners",
-        type=click.Choice(["watched", "active", "all"]),
-        default=None,
-        topic="Data",
-        help="Miners whose public data is exported: watched (the configured hotkeys), active (also all miners that "
-        "earn), or all. [default: watched if hotkeys are configured, otherwise all]",
-    ),
-    option(
-        "--max-series",
-        "max_series",
-        type=click.IntRange(min=0),
-        default=defaults.MAX_SERIES,
-        show_default=True,
-        metavar="NUMBER",
-        topic="Data",
-        help="Maximum series of all collectors. Beyond it, whole collectors are left out, the least important first.",
-    ),
-    option(
-        "--openmetrics.created",
-        "created_timestamps",
-        is_flag=True,
-        topic="Data",
-        help="Write the _created lines of counters in OpenMetrics. Prometheus stores each as an additional series.",
-    ),
-    option(
-        "--feed.ttl",
-        "ttl",
-        multiple=True,
-        metavar="FEED=SECONDS",
-        topic="Data",
-        help="Seconds for which an answer is fresh (repeatable). docs/metrics.md lists the feeds and their defaults.",
-    ),
-    option(
-        "--feed.max-age",
-        "max_age",
-        multiple=True,
-        metavar="FEED=SECONDS",
-        topic="Data",
-        help="Age at which an answer is dropped if the API gives no newer one (repeatable).",
-    ),
-    *(
-        option(
-            f"--collector.{collector.name}/--no-collector.{collector.name}",
-            f"collector_{collector.name}",
-            default=None,
-            topic="Collectors",
-            help=f"Export {collector.summary} [default: {collector.default_in_words}]",
-        )
-        for collector in COLLECTORS
-    ),
-)
-_log_options = options(
-    option(
-        "--log.level",
-        "log_level",
-        type=click.Choice(["debug", "info", "warning", "error"]),
-        default="info",
-        show_default=True,
-        topic="Log",
-        help="Minimum log level.",
-    ),
-    option(
-        "--log.format",
-        "log_format",
-        type=click.Choice(["logfmt", "json"]),
-        default="logfmt",
-        show_default=True,
-        topic="Log",
-        help="Format of log lines.",
-    ),
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-def source_of(name: str) -> str:
-    """Return the flag or the variable that a parameter's value comes from."""
-    context = click.get_current_context()
-    parameter = next(parameter for parameter in context.command.params if parameter.name == name)
-    if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
-        return next(variable for variable in parameter.envvar or () if os.environ.get(variable))
-    return parameter.opts[0]
-
-
-def with_variable(text: str) -> str:
-    """Return an error's text, with the variable in place of the flag at its beginning if the value comes from there."""
-    match = re.match(r"--[\w.-]+", text)
-    parameters = click.get_current_context().command.params if match else []
-    names = [parameter.name or "" for parameter in parameters if match and match[0] in parameter.opts]
-    return source_of(names[0]) + text[len(match[0]) :] if match and names else text
-
-
-def read_credentials(flags: dict[str, Any]) -> Credentials:
+def read_credentials(flags: Mapping[str, Any]) -> Credentials:
     """Return the configured keys and their problems."""
-    return find_credentials(flags["hotkey_files"], os.environ, source=source_of("hotkey_files"))
+    return find_credentials(flags["hotkey_files"], os.environ)
 
 
-def settings_of(flags: dict[str, Any], credentials: Credentials) -> Settings:
-    """Return the settings of a command's flags.
+def settings_of(flags: Mapping[str, Any], credentials: Credentials, **others: Any) -> Settings:
+    """Return the settings of the running command.
+
+    Args:
+        flags: The command's flags.
+        credentials: The configured keys.
+        others: Settings that replace those of flags.
 
     Raises:
         ConfigError: A setting cannot be used. The message says which and why.
     """
-    context = click.get_current_context()
-    settings = make_settings(
-        **setting_flags(flags),
-        hotkeys_source=source_of("hotkeys"),
-        credentials=credentials,
-        miner_ss58=os.environ.get("MINER_SS58", ""),
-    )
-    if not settings.watched and flags.get("miners") is None:
-        require_a_choice(os.environ)
-    # The addresses do not matter if systemd passes sockets.
-    limits = {"web_config": "WEB_CONFIG_FILE"} | ({} if settings.systemd_socket else {"listen": "WEB_LISTEN_ADDRESS"})
-    unset = [name for name in limits if context.get_parameter_source(name) is ParameterSource.DEFAULT]
-    require_protection(os.environ, [limits[name] for name in unset])
-    return replace(settings, warnings=(*settings.warnings, *unknown_variables()))
-
-
-def setting_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags that are settings, as arguments of :func:`~chutes_exporter.config.make_settings`."""
+    _refuse_empty_variables()
+    if credentials.errors:
+        raise ConfigError("; ".join(credentials.errors))
+    names = {"hotkeys", *(field.name for field in fields(Settings))}
+    given = {name: value for name, value in flags.items() if name in names}
+    given |= {name: dict(given[name]) for name in ("ttl", "max_age", "gpu_costs") if name in given}
     choices = {collector.name: flags.get(f"collector_{collector.name}") for collector in COLLECTORS}
-    return {name: value for name, value in flags.items() if name in _SETTINGS} | {
-        "collectors": {name: choice for name, choice in choices.items() if choice is not None}
-    }
+    return make_settings(
+        **given | others,
+        collectors={name: choice for name, choice in choices.items() if choice is not None},
+        keys=credentials.keys,
+        warnings=(*credentials.warnings, *_unknown_variables()),
+    )
 
 
-def unknown_variables() -> tuple[str, ...]:
-    """Return warnings about variables of the exporter that no command knows."""
+def _refuse_empty_variables() -> None:
+    """Refuse to serve more, or to more people, than intended because a variable is empty."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        by_flag = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        for variable in parameter.envvar or ():
+            if parameter.name in _GUARDS and not by_flag and os.environ.get(variable, "set").strip() == "":
+                raise ConfigError(f"{variable} is empty: set it, or unset it to use the default of {parameter.opts[0]}")
+
+
+def _unknown_variables() -> Iterator[str]:
+    """Return a warning about each variable of the exporter that no command knows."""
     group = click.get_current_context().find_root().command
     commands = group.commands.values() if isinstance(group, click.Group) else [group]
-    known = {name for command in commands for parameter in command.params for name in parameter.envvar or ()}
-    return variable_warnings(os.environ, known)
+    known = sorted({name for command in commands for parameter in command.params for name in parameter.envvar or ()})
+    for name in sorted(os.environ.keys() - known):
+        if name.startswith("CHUTES_EXPORTER_") and not _KUBERNETES_OR_TEST.fullmatch(name):
+            (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            yield scrub(f"{name} is unknown and has no effect: the nearest name is {nearest}")
 
 
-def settings_with_warnings(flags: dict[str, Any]) -> Settings:
+def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
     """Return the settings, and print their warnings.
 
     Raises:
-        ClickException: A setting cannot be used.
+        ConfigError: A setting cannot be used.
     """
-    settings: Settings = checked(settings_of, flags, read_credentials(flags))
+    settings = settings_of(flags, read_credentials(flags))
     for warning in settings.warnings:
         click.echo(f"Warning: {warning}.", err=True)
     return settings
 
 
-def checked(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function. Errors of the configuration become messages without a traceback.
-
-    Raises:
-        ClickException: A setting cannot be used.
-    """
-    try:
-        return function(*arguments)
-    except (ConfigError, ClientSetupError) as error:
-        raise click.ClickException(with_variable(str(error))) from None
+def run(function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+    """Run a coroutine function to its end."""
+    return asyncio.run(function(*arguments))
 
 
-def run(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a coroutine function to its end. Errors of the configuration become messages without a traceback.
-
-    Raises:
-        ClickException: A setting cannot be used.
-    """
-    return checked(lambda: asyncio.run(function(*arguments)))
-
-
-def run_with_status(function: Callable[[Settings, bool], Any], flags: dict[str, Any]) -> None:
+def run_with_status(function: Callable[[Settings, bool], Any], flags: Mapping[str, Any]) -> None:
     """Run a command whose exit status is an answer, and exit with it. 2 means that the command line is wrong."""
     # The command prints failed requests itself, so the log only shows bugs.
     log.configure("error", "logfmt")
     try:
         click.get_current_context().exit(run(function, settings_with_warnings(flags), flags["as_json"]))
-    except click.ClickException as error:
-        raise click.UsageError(error.message) from None
+    except (click.ClickException, ConfigError, ClientSetupError) as error:
+        raise click.UsageError(str(error)) from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 from msgspec import UNSET
 
 from chutes_exporter.api import ApiError, ChutesClient, Hotkey, meaning
@@ -39,7 +40,6 @@ from chutes_exporter.commands.options import (
     json_option,
     run,
     settings_with_warnings,
-    source_of,
 )
 from chutes_exporter.commands.terminal import cell_text, json_text, print_table, printable
 
@@ -123,9 +123,9 @@ def query(endpoint: str, **flags: Any) -> None:
     if flags["as_json"] and flags["as_csv"]:
         raise click.UsageError("--json and --csv exclude each other: use only one")
     # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
-    chosen = flags["hotkeys"] if source_of("hotkeys") == "--hotkey" else ()
+    by_flag = click.get_current_context().get_parameter_source("hotkeys") is ParameterSource.COMMANDLINE
     settings = settings_with_warnings(flags)
-    run(_query, settings, endpoint, {hotkey.strip() for hotkey in chosen} or set(settings.watched), flags)
+    run(_query, settings, endpoint, set(flags["hotkeys"] if by_flag else settings.watched), flags)
 
 
 async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mapping[str, Any]) -> None:

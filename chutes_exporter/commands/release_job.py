@@ -34,24 +34,6 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     Without JOB_ID, it lists the stuck jobs. This is the only command that changes anything at the API.
     """
     settings = settings_with_warnings(flags)
-    key = confirmed_key(settings, job_id, confirmed=flags["yes"])
-    run(run_release_job, settings, job_id, key)
-
-
-def confirmed_key(settings: Settings, job_id: str | None, *, confirmed: bool) -> Hotkey:
-    """Check the request and ask the user about a release; returns the key to sign with.
-
-    It asks outside the event loop, where Ctrl-C would not end the question.
-
-    Args:
-        settings: The API and the key.
-        job_id: The job. None releases none, and nobody is asked.
-        confirmed: Whether the user has already confirmed.
-
-    Raises:
-        Abort: The user says no.
-        ClickException: The job id is invalid, or there is not exactly one key.
-    """
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
         raise click.ClickException("JOB_ID is invalid: use letters, digits, dashes and underscores")
     key = first_key(settings)
@@ -59,9 +41,10 @@ def confirmed_key(settings: Settings, job_id: str | None, *, confirmed: bool) ->
         raise click.ClickException(
             "release-job needs exactly one key: keep only the key of the miner that holds the job"
         )
-    if job_id is not None and not confirmed:
+    if job_id is not None and not flags["yes"]:
+        # Outside the event loop, in which Ctrl-C would not end the question.
         click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
-    return key
+    run(run_release_job, settings, job_id, key)
 
 
 async def run_release_job(settings: Settings, job_id: str | None, key: Hotkey) -> None:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
-from chutes_exporter import __version__, defaults, log
+from chutes_exporter import __version__, log
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.options import (
     Command,
     api_options,
-    checked,
     hotkey_options,
     read_credentials,
     run,
@@ -35,8 +34,7 @@ from chutes_exporter.web.systemd import Notifier, take_sockets
 from chutes_exporter.web.tls import CurrentContext
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable
     from typing import Self
 
     from chutes_exporter.config import Address, Settings
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("serve")
 
 _CHECK_INTERVAL = 1.0
-_SETTLE_SECONDS = 0.2
-"""A changed file must stay unchanged for this time before it is used."""
 
 
 class Service:
@@ -55,6 +51,10 @@ class Service:
         settings: The settings.
         read_settings: Makes new settings from the same flags, and reads the files again. None keeps the settings.
         is_demo: Whether the private data is simulated and needs no protection.
+
+    Attributes:
+        addresses: The addresses that it listens on.
+        hang_up: Set it to read the configuration again.
 
     Use it as an asynchronous context manager.
 
@@ -67,18 +67,16 @@ class Service:
     ) -> None:
         self.settings = settings
         self.addresses: list[Address] = []
-        self.notifier = Notifier(os.environ)
+        self.hang_up = asyncio.Event()
         self._is_demo = is_demo
         self._read_settings = read_settings or (lambda: settings)
+        self._notifier = Notifier(os.environ)
         self._stack = AsyncExitStack()
         self._exporter = Exporter(settings)
         self._web = WebConfig()
         self._tls: CurrentContext | None = None
-        self._reloading = asyncio.Lock()
-        self._hang_ups: set[asyncio.Task[str]] = set()
-        self._problems = {"files": "", "web": ""}
-        lifecycle = self.reload if settings.enable_lifecycle else None
-        self._guard = Guard(make_app(self._exporter, reload=lifecycle))
+        self._problem = ""
+        self._guard = Guard(make_app(self._exporter, reload=self.reload if settings.enable_lifecycle else None))
 
     @property
     def scheme(self) -> str:
@@ -87,109 +85,63 @@ class Service:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            await self._start(stack)
+            exporter = await stack.enter_async_context(self._exporter)
+            if self.settings.web_config is not None:
+                self._web = load_web_config(self.settings.web_config)
+                self._guard.adopt(self._web)
+                self._tls = None if self._web.context is None else CurrentContext(self._web.context)
+            listen = self.settings.listen
+            opened = take_sockets(os.environ) if self.settings.systemd_socket else map(open_socket, listen)
+            sockets = [stack.enter_context(listening) for listening in opened]
+            self.addresses = [bound_address(listening) for listening in sockets]
+            await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
+            work = (exporter.warm_up(), self._follow_files(), self._notifier.keep_alive())
+            stack.push_async_callback(_end, [asyncio.create_task(task) for task in work])
+            self._warn()
+            self._announce()
+            self._notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
+            stack.callback(self._notifier.stopping)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.notifier.stopping()
         await self._stack.aclose()
 
-    async def _start(self, stack: AsyncExitStack) -> None:
-        await stack.enter_async_context(self._exporter)
-        if self.settings.web_config is not None:
-            self._web = load_web_config(self.settings.web_config)
-            self._guard.adopt(self._web)
-            if self._web.context is not None:
-                self._tls = CurrentContext(self._web.context)
-        exporter = self._exporter
-        sockets = [stack.enter_context(opened) for opened in self._open_sockets()]
-        self.addresses = [bound_address(opened) for opened in sockets]
-        await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
-        for work in (exporter.warm_up(), self._follow_files(), self.notifier.keep_alive()):
-            self._in_background(stack, work)
-        self._warn()
-        _announce(exporter, self.addresses, encrypted=self._tls is not None)
-        self.notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
-
-    def _open_sockets(self) -> Iterable[socket.socket]:
-        if self.settings.systemd_socket:
-            return take_sockets(os.environ)
-        return map(open_socket, self.settings.listen)
-
-    @staticmethod
-    def _in_background(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-        async def end(task: asyncio.Task[None]) -> None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-        stack.push_async_callback(end, asyncio.create_task(work))
-
-    async def reload(self) -> str:
+    def reload(self) -> str:
         """Read hotkey files and the web configuration again. Use both, or neither if one has a problem.
 
         Returns:
             The problem, or an empty text.
         """
-        async with self._reloading:
-            self.notifier.reloading()
-            problem = ""
-            try:
-                settings = await asyncio.to_thread(self._read_settings)
-                web = await self._read_web_config()
-                self._adopt(web)
-                self._exporter.reconfigure(settings)
-            except Exception as error:  # noqa: BLE001 - the running service must survive every error
-                problem = _log_failure(error)
-            finally:
-                self.notifier.ready(
-                    f"reload failed, the old configuration stays in use: {problem}"
-                    if problem
-                    else "configuration reloaded"
-                )
-            if not problem:
-                now = self._exporter.settings
-                _log.info("configuration reloaded", watched=len(now.watched), keys=len(now.keys))
-                self._warn()
-            self._note(files=problem, web="")
-            return problem
+        self._notifier.reloading()
+        self._problem = ""
+        self._try_reload()
+        failed = f"reload failed, the old configuration stays in use: {self._problem}"
+        self._notifier.ready(failed if self._problem else "configuration reloaded")
+        return self._problem
 
-    def _warn(self) -> None:
-        """Log the warnings about the configuration in use."""
-        settings = self._exporter.settings
-        for warning in settings.warnings:
-            _log.warning("configuration warning", reason=warning)
-        open_addresses = [address for address in self.addresses if not address.host and not address.path]
-        if settings.keys and open_addresses and not self._is_demo and not self._is_protected():
-            _log.warning(
-                "private data is served without protection",
-                addresses=" ".join(map(str, open_addresses)),
-                advice="let only trusted clients reach the port, for example with --web.listen-address "
-                "127.0.0.1:10064 outside containers, or set passwords or client certificates in --web.config.file",
-            )
+    def _try_reload(self) -> None:
+        try:
+            settings, web = self._read_settings(), self._read_web_config()
+        except ConfigError as error:
+            if self._problem != str(error):
+                self._problem = str(error)
+                _log.error("configuration reload failed", reason=self._problem)
+        else:
+            self._problem = ""
+            self._web = web
+            self._guard.adopt(web)
+            if self._tls is not None and web.context is not None:
+                self._tls.current = web.context
+            self._exporter.reconfigure(settings)
+            _log.info("configuration reloaded", watched=len(settings.watched), keys=len(settings.keys))
+            self._warn()
+        self._exporter.telemetry.note_reload(time.time(), good=not self._problem)
 
-    def _is_protected(self) -> bool:
-        """Tell whether clients need a password or a certificate."""
-        context = self._web.context
-        return bool(self._web.users) or (context is not None and context.verify_mode is ssl.CERT_REQUIRED)
-
-    def hang_up(self) -> None:
-        """Reload in the background for SIGHUP, unless a reload already waits for another."""
-        if len(self._hang_ups) <= 1:
-            task = asyncio.create_task(self.reload())
-            self._hang_ups.add(task)
-            task.add_done_callback(self._hang_ups.discard)
-
-    def _note(self, **problems: str) -> None:
-        """Note the problems of the last reload (``files``) and of the last web configuration (``web``)."""
-        self._problems.update(problems)
-        self._exporter.telemetry.note_reload(time.time(), good=not any(self._problems.values()))
-
-    async def _read_web_config(self) -> WebConfig:
+    def _read_web_config(self) -> WebConfig:
         if self.settings.web_config is None:
             return self._web
-        web = await asyncio.to_thread(load_web_config, self.settings.web_config)
+        web = load_web_config(self.settings.web_config)
         # A file that is being written may look empty. So a reload never switches off TLS or passwords.
         if (web.context is None) is not (self._web.context is None):
             raise ConfigError(f"{self.settings.web_config}: a reload cannot switch TLS on or off. Restart the exporter")
@@ -197,90 +149,76 @@ class Service:
             raise ConfigError(f"{self.settings.web_config}: a reload cannot remove all passwords. Restart the exporter")
         return web
 
-    def _adopt(self, web: WebConfig) -> None:
-        self._web = web
-        self._guard.adopt(web)
-        if self._tls is not None and web.context is not None:
-            self._tls.current = web.context
-
     async def _follow_files(self) -> None:
-        """Use changes of the web configuration and of the files that it names, for ever."""
-        while self.settings.web_config is not None:
-            await asyncio.sleep(_CHECK_INTERVAL)
-            async with self._reloading:
-                if not await asyncio.to_thread(self._web.changed):
-                    # The user undid the change, so the configuration in use is up to date.
-                    if self._problems["web"]:
-                        self._note(web="")
-                    continue
-                try:
-                    web = await self._read_web_config()
-                    await asyncio.sleep(_SETTLE_SECONDS)
-                    if await asyncio.to_thread(web.changed):
-                        continue  # it is being written
-                    self._adopt(web)
-                except Exception as error:  # noqa: BLE001 - the running service must survive every error
-                    # Try again, because a certificate and its key are rarely written at the same time. Log it once.
-                    if _reason(error) != self._problems["web"]:
-                        self._note(web=_log_failure(error, "web configuration reload failed"))
-                else:
-                    _log.info("web configuration reloaded")
-                    self._note(web="")
+        """Reload for ever: for SIGHUP, and if the web configuration or a file that it names changes.
+
+        Try again after a problem, because a certificate and its key are rarely written at the same time.
+        """
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHECK_INTERVAL):
+                    await self.hang_up.wait()
+            if self.hang_up.is_set():
+                self.hang_up.clear()
+                self.reload()
+            elif self._problem or self._web.changed():
+                self._try_reload()
+
+    def _warn(self) -> None:
+        """Log the warnings about the configuration in use."""
+        settings = self._exporter.settings
+        for warning in settings.warnings:
+            _log.warning("configuration warning", reason=warning)
+        open_addresses = [address for address in self.addresses if not address.host and not address.path]
+        context = self._web.context
+        is_protected = self._web.users or (context is not None and context.verify_mode is ssl.CERT_REQUIRED)
+        if settings.keys and open_addresses and not self._is_demo and not is_protected:
+            _log.warning(
+                "private data is served without protection",
+                addresses=" ".join(map(str, open_addresses)),
+                advice="let only trusted clients reach the port, for example with --web.listen-address "
+                "127.0.0.1:10064 outside containers, or set passwords or client certificates in --web.config.file",
+            )
+
+    def _announce(self) -> None:
+        settings = self.settings
+        off: dict[str, list[str]] = {}
+        for collector in COLLECTORS:
+            if (reason := off_reason(collector, settings)) is not None:
+                off.setdefault(f"off_{reason}", []).append(collector.name)
+        _log.info(
+            "listening",
+            version=__version__,
+            addresses=" ".join(map(str, self.addresses)),
+            tls=self._tls is not None,
+            api=settings.api_url,
+            watched=" ".join(sorted(settings.watched)) or "whole subnet",
+            keys=len(settings.keys),
+            collectors=" ".join(collector.name for collector in self._exporter.collectors),
+            **{reason: " ".join(names) for reason, names in off.items()},
+        )
 
 
-def _log_failure(error: Exception, event: str = "configuration reload failed") -> str:
-    """Log why the configuration could not be read, and return it."""
-    reason = _reason(error)
-    if isinstance(error, ConfigError):
-        _log.error(event, reason=reason)
-    else:
-        # A bug: log its traceback.
-        _log.error(event, reason=reason, exc_info=error)
-    return reason
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _announce(exporter: Exporter, addresses: list[Address], *, encrypted: bool) -> None:
-    settings = exporter.settings
-    if not exporter.collectors:
-        _log.warning("no collector is on", advice="add --collector.NAME; the page has only the exporter's own metrics")
-    off: dict[str, list[str]] = {}
-    for collector in COLLECTORS:
-        if (reason := off_reason(collector, settings)) is not None:
-            off.setdefault(f"off_{reason}", []).append(collector.name)
-    _log.info(
-        "listening",
-        version=__version__,
-        addresses=" ".join(map(str, addresses)),
-        tls=encrypted,
-        api=settings.api_url,
-        watched=" ".join(sorted(settings.watched)) or "whole subnet",
-        keys=len(settings.keys),
-        collectors=" ".join(collector.name for collector in exporter.collectors),
-        **{reason: " ".join(names) for reason, names in off.items()},
-    )
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @click.command(cls=Command)
 @hotkey_options("Without a hotkey, the whole subnet is watched.")
 @api_options
-@serving_options(defaults.LISTEN_ADDRESS)
+@serving_options(":10064")
 def serve(**flags: Any) -> None:
     """Serve metrics of the Chutes API (the default command).
 
     Without flags it listens on :10064 and exports the whole subnet from the public endpoints.
     """
-    context = click.get_current_context()
 
     def read_settings() -> Settings:
-        # A reload runs in a thread, which does not know the command. Service handles the errors.
-        with context.scope(cleanup=False):
-            return settings_of(flags, read_credentials(flags))
+        return settings_of(flags, read_credentials(flags))
 
-    settings = checked(settings_of, flags, read_credentials(flags))
+    settings = read_settings()
     log.configure(flags["log_level"], flags["log_format"])
     run(run_serve, settings, read_settings)
 
@@ -297,7 +235,7 @@ async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -
     """
     allow_many_files()
     service = Service(settings, read_settings)
-    with signals(service.hang_up) as stop:
+    with signals(service.hang_up.set) as stop:
         async with service:
             await stop.wait()
             _log.info("stopping")

@@ -74,11 +74,14 @@ class Feed(Generic[T]):
         evidence = tuple(feed.of(hotkey) if feed.endpoint.scope == "signer" else feed for feed in self.evidence)
         return replace(self, hotkey=hotkey, evidence=evidence)
 
-    def with_lifetimes(self, lifetimes: Mapping[str, tuple[float, float]]) -> Self:
-        """Return the feed with other times to live and maximum ages, by name, for itself and its evidence."""
-        ttl, max_age = lifetimes.get(self.name, (self.ttl, self.max_age))
-        evidence = tuple(feed.with_lifetimes(lifetimes) for feed in self.evidence)
-        return replace(self, ttl=ttl, max_age=max_age, evidence=evidence)
+    def with_lifetimes(self, ttl: Mapping[str, float], max_age: Mapping[str, float]) -> Self:
+        """Return the feed with other times to live and maximum ages, by name, for itself and its evidence.
+
+        The maximum age is never less than the time to live.
+        """
+        fresh = ttl.get(self.name, self.ttl)
+        evidence = tuple(feed.with_lifetimes(ttl, max_age) for feed in self.evidence)
+        return replace(self, ttl=fresh, max_age=max(fresh, max_age.get(self.name, self.max_age)), evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,4 +61,4 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     try:
         return name, kinds[kind](value)
     except (KeyError, ValueError):
-        raise ValueError(f"--simulator.fault {text!r} is invalid: write for example {_EXAMPLES}") from None
+        raise ValueError(f"{text!r} is invalid: write for example {_EXAMPLES}") from None

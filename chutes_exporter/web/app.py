@@ -63,7 +63,7 @@ def scrape_timeout(header: str | None, offset: float) -> float:
 class _Pages:
     """The handlers of the routes."""
 
-    def __init__(self, exporter: Exporter, reload: Callable[[], Awaitable[str]] | None) -> None:
+    def __init__(self, exporter: Exporter, reload: Callable[[], str] | None) -> None:
         self._exporter = exporter
         self._reload = reload
 
@@ -114,11 +114,11 @@ class _Pages:
                 "a page of another website cannot reload the configuration: send the request with curl or another tool",
                 403,
             )
-        problem = await self._reload()
+        problem = self._reload()
         return _sentence(f"the old configuration stays in use: {problem}", 500) if problem else _sentence("reloaded")
 
 
-def make_app(exporter: Exporter, *, reload: Callable[[], Awaitable[str]] | None = None) -> Starlette:
+def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> Starlette:
     """Make the application that serves an exporter.
 
     Args:

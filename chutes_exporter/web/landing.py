@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Final, Literal
 from chutes_exporter import __version__
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import one_line
 from chutes_exporter.duration import human_duration
 from chutes_exporter.page.plan import off_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
@@ -219,7 +218,7 @@ def _configuration(settings: Settings) -> str:
         "--hotkey, --hotkey-file": f"{_count(settings.watched, 'miner')}, {_count(settings.keys, 'key')}",
         "--web.listen-address": "none" if settings.systemd_socket else " ".join(map(str, settings.listen)),
         "--web.systemd-socket": _switch(settings.systemd_socket),
-        "--web.config.file": one_line(str(settings.web_config or "none")),
+        "--web.config.file": str(settings.web_config or "none"),
         "--web.enable-lifecycle": _switch(settings.enable_lifecycle),
         "--web.max-requests": settings.max_requests or "unlimited",
         "--web.telemetry-path": settings.telemetry_path,
@@ -227,12 +226,9 @@ def _configuration(settings: Settings) -> str:
         "--miners": settings.miners,
         "--max-series": f"{settings.max_series:,}",
         "--openmetrics.created": _switch(settings.created_timestamps),
-        "--feed.ttl, --feed.max-age": ", ".join(
-            f"{feed}: fresh for {ttl:g} s, dropped at {max_age:g} s"
-            for feed, (ttl, max_age) in sorted(settings.freshness.items())
-        )
-        or "defaults",
-        "--gpu.cost": ", ".join(f"{model}={cost:g}" for model, cost in sorted(settings.gpu_costs.items())) or "none",
+        "--feed.ttl": _numbers(settings.ttl),
+        "--feed.max-age": _numbers(settings.max_age),
+        "--gpu.cost": _numbers(settings.gpu_costs),
         "--subnet.daily-emission": _figure(settings.daily_emission),
         "--alpha.price": _figure(settings.alpha_price),
     }
@@ -242,6 +238,10 @@ def _configuration(settings: Settings) -> str:
 def _count(things: Iterable[object], noun: str) -> str:
     number = len(list(things))
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}={number:g}" for name, number in sorted(values.items())) or "none"
 
 
 def _switch(value: bool) -> str:  # noqa: FBT001 - a setting

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.commands.serve import Service
+from chutes_exporter.config import Address
 from chutes_exporter.simulator import Fault, Simulator, Size
 from tests.prometheus.scenario import ALERTS
 from tests.simulator.odd import OddWorld
@@ -141,7 +142,7 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
 ) -> None:
     receivers = Receivers()
     simulator.faults.update({name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED})
-    settings = watching(simulator.url, listen=["127.0.0.1:0"], ttl=[f"{name}=0" for name in SIGNED])
+    settings = watching(simulator.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0))
     async with served(receivers.app) as receiver_url, contextlib.AsyncExitStack() as running:
         service = await running.enter_async_context(Service(settings))
         exporter = service.addresses[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import time
@@ -12,16 +13,17 @@ import pytest
 from click import ClickException
 
 from chutes_exporter.commands.backfill import run_backfill
-from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.recorded import DIRECTORIES
 from tests.recorded import seconds as unix_time
 from tests.simulator.farm import Farm, Machine
 from tests.support import HOTKEY, count_openmetrics, watching
-from tests.test_cli import run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from chutes_exporter.config import Settings
 
 _UNITS = re.compile(r"chutes_instance_window_compute_units\{(.*)\} (\S+) (\d+)")
 
@@ -37,18 +39,24 @@ def units_in(text: str) -> dict[tuple[str, str], dict[float, float]]:
     return found
 
 
+async def written(settings: Settings) -> str:
+    """Return the page with compute units."""
+    file = io.BytesIO()
+    await run_backfill(settings, file, {"job": "chutes"}, compute_history=True)
+    return file.getvalue().decode()
+
+
 async def test_compute_units_are_those_of_the_simulated_instances(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     # The machine's own clock, because a request is signed with it.
     world = World(start=time.time(), size=Size(miners=12, active_miners=6, chutes=60))
     keys = [miner.key for miner in world.miners[:2]]
     async with Simulator(world, clock=time.time) as simulator:
-        settings = make_settings(api_url=simulator.url, credentials=Credentials(tuple(keys), (), ()))
-        await run_backfill(settings, str(tmp_path / "file"), ("job=chutes",), compute_history=True)
+        settings = make_settings(api_url=simulator.url, keys=keys)
+        text = await written(settings)
         asked = [one for one in simulator.requests if one.endpoint == "compute_history"]
     assert [one.signed for one in asked] == [False]
-    text = (tmp_path / "file").read_text()
     found = units_in(text)
     assert count_openmetrics(text) == 2 * 2 * 169 + sum(map(len, found.values()))
     now = time.time()
@@ -81,7 +89,7 @@ def _brute_force(rows: list[dict[str, str]], until: float, hour: float) -> float
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 async def test_compute_units_of_recorded_answers_are_those_of_a_sum_second_by_second(
-    directory: Path, tmp_path: Path
+    directory: Path,
 ) -> None:
     recorded_at = json.loads((directory / "meta.json").read_text())["recorded_at"]
     csv_body = (directory / "extra" / "compute_history.csv").read_bytes()
@@ -90,8 +98,8 @@ async def test_compute_units_of_recorded_answers_are_those_of_a_sum_second_by_se
     # The hours count by the API's clock.
     async with Simulator(Farm(recorded_at, [()]), clock=lambda: recorded_at) as simulator:
         simulator.faults.update({name: Fault(body=body) for name, body in bodies.items()})
-        await run_backfill(watching(simulator.url), str(tmp_path / "file"), (), compute_history=True)
-    found = units_in((tmp_path / "file").read_text())
+        text = await written(watching(simulator.url))
+    found = units_in(text)
     rows: dict[str, list[dict[str, str]]] = {}
     for row in csv.DictReader(csv_body.decode().splitlines()):
         rows.setdefault(row["instance_id"], []).append(row)
@@ -107,18 +115,18 @@ async def test_compute_units_of_recorded_answers_are_those_of_a_sum_second_by_se
             assert hours[hour] == pytest.approx(_brute_force(rows[instance_id], until, hour), rel=1e-3, abs=5)
 
 
-async def test_a_miner_that_the_history_knows_nothing_of_still_gets_its_compute_units(tmp_path: Path) -> None:
+async def test_a_miner_that_the_history_knows_nothing_of_still_gets_its_compute_units() -> None:
     farm = Farm(time.time(), [(Machine("l40s", 1),)])
     async with Simulator(farm, clock=time.time) as simulator:
         simulator.faults["unique_chute_history"] = Fault(status=404)
-        await run_backfill(watching(simulator.url), str(tmp_path / "file"), (), compute_history=True)
-    (hours,) = units_in((tmp_path / "file").read_text()).values()
+        text = await written(watching(simulator.url))
+    (hours,) = units_in(text).values()
     # 0.85 / 4.5 compute units a second, and the factor of TEE.
     assert hours[max(hours)] == pytest.approx(3600 * 0.85 / 4.5 * 2.25)
 
 
 async def test_records_and_instances_that_cannot_be_read_are_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     farm = Farm(time.time(), [(Machine("l40s", 1),)])
     (one,) = farm.instances(time.time(), HOTKEY)
@@ -127,21 +135,10 @@ async def test_records_and_instances_that_cannot_be_read_are_said(
     lines = f"instance_id,compute_multiplier,started_at,ended_at\n{one.instance_id},1,2026-11-20 00:00:00,\nx\n"
     async with Simulator(farm, clock=time.time) as simulator:
         simulator.faults.update(instances=Fault(body=body), compute_history=Fault(body=lines.encode()))
-        await run_backfill(watching(simulator.url), str(tmp_path / "file"), (), compute_history=True)
+        await written(watching(simulator.url))
         shown = capsys.readouterr().err
         assert "1 instances that cannot be read" in shown
         assert "Left out: 1 records that cannot be read." in shown
         simulator.faults["compute_history"] = Fault(status=503)
         with pytest.raises(ClickException, match="compute history: 503"):
-            await run_backfill(watching(simulator.url), str(tmp_path / "file"), (), compute_history=True)
-
-
-def test_the_flag_needs_a_key() -> None:
-    result = run("backfill", "--hotkey", HOTKEY, "--output", "-", "--compute-history")
-    assert result.returncode == 1
-    assert "--compute-history needs a key" in result.stderr
-
-
-async def test_without_the_flag_the_heavy_endpoint_is_not_asked(simulator: Simulator, tmp_path: Path) -> None:
-    await run_backfill(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]), str(tmp_path / "file"), ())
-    assert {one.endpoint for one in simulator.requests} == {"unique_chute_history"}
+            await written(watching(simulator.url))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -73,20 +72,6 @@ def test_the_commands_that_the_demo_prints_work_word_for_word() -> None:
     assert "pro_6000" in results["advise"].stdout
 
 
-NO_FOLDER = "import tempfile; tempfile.tempdir = '/proc/missing'; from chutes_exporter.cli import main; main()"
-"""Runs the command where no folder for temporary files can be written."""
-
-
-def test_without_a_writable_folder_the_demo_works_and_says_that_there_is_no_hotkey_file() -> None:
-    command = (sys.executable, "-c", NO_FOLDER)
-    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", command=command) as (url, process):
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
-        assert httpx.get(f"{url}/-/healthy", timeout=60).status_code == 200
-    assert lines[2].startswith("There is no hotkey file for the other commands: ")
-    assert lines[2].endswith(". Set TMPDIR to a writable folder.\n")
-
-
 @pytest.mark.parametrize("flag", ["--simulator.listen-address", "--web.listen-address"])
 def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
     free = {"--simulator.listen-address": "127.0.0.1:0", "--web.listen-address": "127.0.0.1:0"}
@@ -97,23 +82,6 @@ def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
     reason = f"{flag}: cannot listen on {address}: Address already in use. Choose another address"
     assert result.stderr.endswith(f"Error: {reason}\n")
     assert result.returncode == 1
-
-
-def test_the_simulated_api_needs_a_port(tmp_path: Path) -> None:
-    result = run("demo", "--simulator.listen-address", f"unix:{tmp_path}/api.sock")
-    words = "--simulator.listen-address: the API needs an address with a port, for example 127.0.0.1:10065"
-    assert (result.returncode, result.stderr) == (1, f"Error: {words}\n")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_demo_says_how_to_read_metrics_from_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "a b.sock"
-    listen = ("--web.listen-address", f"unix:{path}", "--simulator.listen-address", "127.0.0.1:0")
-    with running("demo", *listen) as (_, process):
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
-    assert lines[1] == f"Read the metrics with: curl --unix-socket '{path}' http://localhost/metrics\n"
-    assert lines[2] == "Press Ctrl-C to stop.\n"
 
 
 def test_the_demo_listens_on_this_machine_only() -> None:

@@ -1,38 +1,69 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-import click
+import httpx
+import pytest
 
-from chutes_exporter.commands.options import source_of, with_variable
+from chutes_exporter.cli import cli
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.support import HOTKEY, parse_page, series
+from tests.test_cli import LISTEN, OTHER, hotkey_file, logged, run, running
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
 
-@click.command()
-@click.option("--web.listen-address", "listen", envvar=["FIRST", "SECOND"])
-@click.option("--plain")
-def command(listen: str | None, plain: str | None) -> None:
-    click.echo(f"{source_of('listen')} {source_of('plain')} {listen} {plain}")
-    click.echo(with_variable("--web.listen-address x is wrong"))
-    click.echo(with_variable("--web.listen is wrong, and --web.listen-address"))
-    click.echo(with_variable("it is wrong"))
+def test_the_help_of_a_command_groups_its_flags_by_topic() -> None:
+    text = run("help", "serve").stdout
+    assert text.startswith("Usage: chutes-exporter serve ")
+    assert text == run("serve", "--help").stdout
+    topics = re.findall(r"^([A-Z].*):$", text, re.MULTILINE)
+    assert topics == ["Miners", "Chutes API", "Web server", "Data", "Collectors", "Money", "Log", "Options"]
+    assert "VALIDATOR_API" in text
+    words = " ".join(text.split())
+    for collector in COLLECTORS:
+        assert f"Export {collector.summary} [default: {collector.default_in_words}]" in words
 
 
-def test_an_error_names_the_flag_or_the_variable_that_has_the_value(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command.main(["--web.listen-address", "x", "--plain", "y"], standalone_mode=False)
-    assert capsys.readouterr().out.splitlines()[:2] == [
-        "--web.listen-address --plain x y",
-        "--web.listen-address x is wrong",
-    ]
-    monkeypatch.setenv("SECOND", "z")
-    command.main([], standalone_mode=False)
-    assert capsys.readouterr().out.splitlines() == [
-        "SECOND --plain z None",
-        "SECOND x is wrong",
-        "--web.listen is wrong, and --web.listen-address",
-        "it is wrong",
-    ]
+def test_every_flag_has_an_environment_variable_of_its_name() -> None:
+    for parameter in cli.commands["serve"].params:
+        variable = "CHUTES_EXPORTER_" + re.sub(r"[.-]", "_", parameter.opts[0].removeprefix("--")).upper()
+        assert parameter.envvar[0] == variable  # type: ignore[index]
+
+
+def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
+    variables = {
+        "HOTKEY": hotkey_file(tmp_path / "hot"),
+        "CHUTES_EXPORTER_HOTKEY": OTHER,
+        "VALIDATOR_API": "http://127.0.0.1:9",
+        "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": "127.0.0.1:0",
+        "CHUTES_EXPORTER_WEB_TELEMETRY_PATH": "/other",
+        "CHUTES_EXPORTER_COLLECTOR_SCORES": "false",
+        "CHUTES_EXPORTER_COLLECTOR_CHUTE_GPUS": "true",
+    }
+    with running(variables=variables) as (url, _):
+        page = parse_page(httpx.get(f"{url}/other", timeout=60).text)
+    collectors = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
+    on = {collector.name for collector in COLLECTORS if collector.default != "off"}
+    assert collectors == on - {"scores"} | {"chute_gpus"}
+    assert page[series("chutes_miner_watched", hotkey=OTHER)] == 1
+
+
+def test_the_miners_own_variables_bring_the_key() -> None:
+    variables = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY, "VALIDATOR_API": "http://127.0.0.1:9"}
+    with running(*LISTEN, variables=variables) as (url, _):
+        page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
+    assert series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY) in page
+
+
+@pytest.mark.parametrize("command", [(), ("demo", "--simulator.listen-address", "127.0.0.1:0")])
+def test_an_unknown_variable_causes_a_warning_with_the_nearest_name(command: tuple[str, ...]) -> None:
+    others = {"CHUTES_EXPORTER_SERVICE_HOST": "10.0.0.1", "CHUTES_EXPORTER_PORT": "tcp://10.0.0.1:10064"}
+    first, second, _ = logged(2, *command, *LISTEN, CHUTES_EXPORTER_HOTKEYS=HOTKEY, **others).split("\n")
+    assert "level=warning" in first
+    assert "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: the nearest name is CHUTES_EXPORTER_HOTKEY" in first
+    # Those of a Service in Kubernetes are no mistake.
+    assert "msg=listening" in second

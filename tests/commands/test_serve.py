@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +14,14 @@ import httpx
 import pytest
 import structlog
 
-from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from chutes_exporter.web.config_file import WebConfig
 from chutes_exporter.web.server import bound_address, open_socket
 from tests.commands.support import another_key
-from tests.support import HOTKEY, Pki, free_port, get, parse_page, series, unmeasured, until
-from tests.test_cli import COMMAND, LISTEN, environment
+from tests.support import HOTKEY, Pki, get, parse_page, series, unmeasured, until
+from tests.test_cli import COMMAND, LISTEN, environment, hotkey_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -46,12 +42,9 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield running
 
 
-@pytest.fixture
-def hotkey_file(tmp_path: Path) -> Path:
-    path = tmp_path / "hotkey"
-    path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
-    path.chmod(0o600)
-    return path
+@pytest.fixture(name="hotkey_file")
+def _hotkey_file(tmp_path: Path) -> Path:
+    return Path(hotkey_file(tmp_path / "hotkey"))
 
 
 @pytest.fixture
@@ -59,10 +52,14 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
     """Makes settings of flags, the hotkey file read again."""
 
     def make(**more: object) -> Settings:
+        checked = find_credentials([hotkey_file], {})
+        if checked.errors:
+            raise ConfigError(checked.errors[0])
         return make_settings(
             api_url=simulator.url,
-            credentials=find_credentials([hotkey_file], {}),
-            **{"listen": ["127.0.0.1:0"], "enable_lifecycle": True, **more},  # type: ignore[arg-type]
+            keys=checked.keys,
+            warnings=checked.warnings,
+            **{"listen": (Address("127.0.0.1"),), "enable_lifecycle": True, **more},  # type: ignore[arg-type]
         )
 
     return make
@@ -104,40 +101,33 @@ async def test_a_reload_follows_the_hotkey_file(
 
 
 async def test_a_failed_reload_keeps_the_configuration_and_is_reported(
-    make: Callable[..., Settings], hotkey_file: Path
-) -> None:
-    with structlog.testing.capture_logs() as logs:
-        async with Service(make(), make) as service, httpx.AsyncClient(timeout=60) as client:
-            url = f"http://{service.addresses[0]}"
-            before = parse_page((await client.get(f"{url}/metrics")).text)
-            broken(hotkey_file)
-            response = await client.post(f"{url}/-/reload")
-            assert response.status_code == 500
-            assert response.text.startswith("The old configuration stays in use: ")
-            assert TEST_SEED[2:] not in response.text
-            page = parse_page((await client.get(f"{url}/metrics")).text)
-            assert page[series("chutes_exporter_config_last_reload_successful")] == 0
-            stamp = series("chutes_exporter_config_last_reload_success_timestamp_seconds")
-            assert page[stamp] == before[stamp]
-            assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
-    assert [log["event"] for log in logs if log["log_level"] == "error"] == ["configuration reload failed"]
-
-
-async def test_a_faulty_web_configuration_keeps_the_hotkeys_too(
     make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator, tmp_path: Path
 ) -> None:
     path = tmp_path / "web.yml"
     path.write_text("")
-    async with (
-        Service(make(web_config=path), lambda: make(web_config=path)) as service,
-        httpx.AsyncClient(timeout=60) as client,
-    ):
-        url = f"http://{service.addresses[0]}"
-        another_key(hotkey_file, simulator)
-        path.write_text("nonsense: 1")
-        assert (await client.post(f"{url}/-/reload")).status_code == 500
-        page = parse_page((await client.get(f"{url}/metrics")).text)
-        assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
+    good = series("chutes_exporter_config_last_reload_successful")
+    stamp = series("chutes_exporter_config_last_reload_success_timestamp_seconds")
+    with structlog.testing.capture_logs() as logs:
+        async with (
+            Service(make(web_config=path), lambda: make(web_config=path)) as service,
+            httpx.AsyncClient(base_url=f"http://{service.addresses[0]}", timeout=60) as client,
+        ):
+            before = parse_page((await client.get("/metrics")).text)
+            another_key(hotkey_file, simulator)
+            path.write_text("nonsense: 1")
+            response = await client.post("/-/reload")
+            assert response.status_code == 500
+            assert response.text.startswith(f"The old configuration stays in use: {path}: ")
+            page = parse_page((await client.get("/metrics")).text)
+            assert (page[good], page[stamp]) == (0, before[stamp])
+            # The hotkeys stay, too.
+            assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
+            path.write_text("")
+            broken(hotkey_file)
+            response = await client.post("/-/reload")
+            assert response.status_code == 500
+            assert TEST_SEED[2:] not in response.text
+    assert {log["event"] for log in logs if log["log_level"] == "error"} == {"configuration reload failed"}
 
 
 async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..., Settings], tmp_path: Path) -> None:
@@ -160,7 +150,7 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
             path.write_text("basic_auth_users: {alice: secret}")
             await until(lambda: logs)
             await asyncio.sleep(2.2)
-            assert [log["event"] for log in logs] == ["web configuration reload failed"]
+            assert [log["event"] for log in logs] == ["configuration reload failed"]
             assert await admits("second")
             good = series("chutes_exporter_config_last_reload_successful")
             assert parse_page((await client.get(page_url, auth=("alice", "second"))).text)[good] == 0
@@ -182,34 +172,6 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
         assert page[series("chutes_exporter_config_last_reload_successful")] == 1
 
 
-async def test_the_service_continues_after_any_error_in_a_reload(
-    make: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "web.yml"
-    path.write_text(users("first"))
-
-    def bug(_path: Path) -> None:
-        raise ZeroDivisionError
-
-    with structlog.testing.capture_logs() as logs:
-        async with Service(make(web_config=path), lambda: make(web_config=path)) as service:
-            with monkeypatch.context() as broken_now:
-                broken_now.setattr("chutes_exporter.commands.serve.load_web_config", bug)
-                assert await service.reload() == "ZeroDivisionError"
-                path.write_text(users("second"))
-                await until(lambda: len([log for log in logs if log["log_level"] == "error"]) > 1)
-            # The next good one is followed.
-            await until(lambda: "web configuration reloaded" in [log["event"] for log in logs])
-            url = f"http://{service.addresses[0]}/metrics"
-            async with httpx.AsyncClient(auth=("alice", "second"), timeout=60) as client:
-                page = parse_page((await client.get(url)).text)
-                # Hotkey files were not looked at since: of them the last word is that something was wrong.
-                assert page[series("chutes_exporter_config_last_reload_successful")] == 0
-                assert await service.reload() == ""
-                page = parse_page((await client.get(url)).text)
-                assert page[series("chutes_exporter_config_last_reload_successful")] == 1
-
-
 async def test_a_key_that_goes_takes_its_feeds_with_it_though_it_is_still_watched(
     make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
 ) -> None:
@@ -220,7 +182,7 @@ async def test_a_key_that_goes_takes_its_feeds_with_it_though_it_is_still_watche
         url = f"http://{service.addresses[0]}"
         await client.get(f"{url}/metrics")
         another_key(hotkey_file, simulator)
-        assert await service.reload() == ""
+        assert service.reload() == ""
         page = parse_page((await client.get(f"{url}/metrics")).text)
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
     feeds = {dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels}
@@ -257,25 +219,15 @@ async def test_certificates_are_followed_and_tls_is_not_switched(
 
         await until(renewed_now)
         path.write_text("")
-        assert "a reload cannot switch TLS on or off" in await service.reload()
+        assert "a reload cannot switch TLS on or off" in service.reload()
         await serial()
-
-
-async def test_a_faulty_web_configuration_is_refused_at_the_start(
-    make: Callable[..., Settings], tmp_path: Path
-) -> None:
-    path = tmp_path / "web.yml"
-    path.write_text("\nnonsense: 1")
-    with pytest.raises(ConfigError, match=r"web\.yml: Object contains unknown field `nonsense`"):
-        async with Service(make(web_config=path)):
-            pass
 
 
 async def test_several_addresses_and_unix_sockets_are_served_at_once(
     make: Callable[..., Settings], tmp_path: Path
 ) -> None:
     path = tmp_path / "exporter.sock"
-    listen = ["127.0.0.1:0", "[::1]:0", f"unix:{path}"]
+    listen = (Address("127.0.0.1"), Address("::1"), Address(path=str(path)))
     async with Service(make(listen=listen)) as service:
         four, six, unix = service.addresses
         assert unix == Address(path=str(path))
@@ -293,13 +245,13 @@ CLIENT_CERTIFICATES = "  client_auth_type: {}\n  client_ca_file: ca.crt\n"
 @pytest.mark.parametrize(
     ("listen", "web", "is_warned"),
     [
-        (":0", "", True),
-        ("127.0.0.1:0", "", False),
-        (":0", "rate_limit:\n  interval: 1s\n  burst: 9\n", True),
-        (":0", TLS, True),
-        (":0", TLS + CLIENT_CERTIFICATES.format("VerifyClientCertIfGiven"), True),
-        (":0", TLS + CLIENT_CERTIFICATES.format("RequireAndVerifyClientCert"), False),
-        (":0", users("secret"), False),
+        ("", "", True),
+        ("127.0.0.1", "", False),
+        ("", "rate_limit:\n  interval: 1s\n  burst: 9\n", True),
+        ("", TLS, True),
+        ("", TLS + CLIENT_CERTIFICATES.format("VerifyClientCertIfGiven"), True),
+        ("", TLS + CLIENT_CERTIFICATES.format("RequireAndVerifyClientCert"), False),
+        ("", users("secret"), False),
     ],
     ids=["open", "loopback", "rate limit", "TLS", "optional certificate", "required certificate", "password"],
 )
@@ -309,7 +261,7 @@ async def test_private_data_on_all_interfaces_without_protection_causes_a_warnin
     path = pki.folder / "web.yml"
     path.write_text(web)
     with structlog.testing.capture_logs() as logs:
-        async with Service(make(listen=[listen], web_config=path if web else None)) as service:
+        async with Service(make(listen=(Address(listen),), web_config=path if web else None)) as service:
             addresses = " ".join(map(str, service.addresses))
     warnings = [log for log in logs if log["event"] == UNPROTECTED]
     assert [log["addresses"] for log in warnings] == ([addresses] if is_warned else [])
@@ -319,66 +271,11 @@ async def test_public_and_simulated_data_need_no_protection(
     make: Callable[..., Settings], simulator: Simulator
 ) -> None:
     with structlog.testing.capture_logs() as logs:
-        async with Service(make_settings(api_url=simulator.url, hotkeys=[HOTKEY], listen=[":0"])):
+        async with Service(make_settings(api_url=simulator.url, hotkeys=[HOTKEY], listen=(Address(),))):
             pass
-        async with Service(make(listen=[":0"]), is_demo=True):
+        async with Service(make(listen=(Address(),)), is_demo=True):
             pass
     assert UNPROTECTED not in [log["event"] for log in logs]
-
-
-async def test_a_service_without_collectors_logs_a_warning(make: Callable[..., Settings]) -> None:
-    off = {collector.name: False for collector in COLLECTORS}
-    with structlog.testing.capture_logs() as logs:
-        async with Service(make(collectors=off)):
-            pass
-    assert "no collector is on" in [log["event"] for log in logs]
-
-
-async def test_a_file_that_is_being_written_is_not_followed_yet(
-    make: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "web.yml"
-    path.write_text(users("first"))
-    # It has changed, and when it has been read it has changed again; then it stays.
-    answers = iter([True, True])
-    looked = []
-
-    def changed(config: WebConfig) -> bool:
-        looked.append(1)
-        return next(answers, None) or really_changed(config)
-
-    really_changed = WebConfig.changed
-    monkeypatch.setattr(WebConfig, "changed", changed)
-    with structlog.testing.capture_logs() as logs:
-        async with Service(make(web_config=path)):
-            await until(lambda: len(looked) == 2)
-            assert "web configuration reloaded" not in [log["event"] for log in logs]
-            path.write_text(users("second"))
-            await until(lambda: "web configuration reloaded" in [log["event"] for log in logs])
-            reloads = [log["event"] for log in logs]
-            looked.clear()
-            await until(lambda: len(looked) == 2)
-            assert [log["event"] for log in logs] == reloads
-
-
-async def test_many_hang_ups_in_a_row_are_few_reloads(make: Callable[..., Settings]) -> None:
-    signalled = threading.Event()
-
-    def slowly() -> Settings:
-        assert signalled.wait(60)
-        return make()
-
-    with structlog.testing.capture_logs() as logs:
-        running = asyncio.create_task(run_serve(make(), slowly))
-        await until(lambda: [log for log in logs if log["event"] == "listening"])
-        for _ in range(10):
-            os.kill(os.getpid(), signal.SIGHUP)
-            await asyncio.sleep(0.01)
-        signalled.set()
-        await until(lambda: len([log for log in logs if log["event"] == "configuration reloaded"]) == 2)
-        os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 20)
-    assert len([log for log in logs if log["event"] == "configuration reloaded"]) == 2
 
 
 async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
@@ -394,7 +291,7 @@ async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
         page = parse_page((await get(f"http://{address}/metrics")).text)
         assert series("chutes_fleet_servers", hotkey=other) in page
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, 60)
     # The warnings of a reload are told as those of a start.
     assert [log for log in logs if "other users of this machine can read" in log.get("reason", "")]
 
@@ -423,7 +320,7 @@ def handles_signals(process: subprocess.Popen[str]) -> bool:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < ends, "it never came true"
 
@@ -454,7 +351,7 @@ def test_no_hang_up_during_the_start_or_later_ends_the_process(command: tuple[st
             process.send_signal(signal.SIGHUP)
             time.sleep(0.01)
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         reading.join()
@@ -472,39 +369,8 @@ def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Si
         wait_for(lambda running=process: handles_signals(running))  # type: ignore[misc]
         time.sleep(moment * 0.15)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
         assert (process.returncode, "Traceback" in errors) == (0, False)
-
-
-def test_a_scrape_that_waits_for_the_api_delays_the_end_by_less_than_docker_waits() -> None:
-    address = f"127.0.0.1:{free_port()}"
-    # Connections to the API wait in its backlog for ever.
-    with open_socket(Address("127.0.0.1", 0)) as api:
-        url = f"http://{bound_address(api)}"
-        process = start("serve", "--web.listen-address", address, "--api.url", url, "--api.timeout", "60")
-        try:
-            with httpx.Client(base_url=f"http://{address}", timeout=60) as client, ThreadPoolExecutor() as pool:
-                wait_for(lambda: is_served(client))
-                header = {"X-Prometheus-Scrape-Timeout-Seconds": "30"}
-                scraping = pool.submit(client.get, "/metrics", headers=header)
-                with pytest.raises(TimeoutError):
-                    scraping.result(timeout=1)
-                began = time.monotonic()
-                process.terminate()
-                assert scraping.result(timeout=30).status_code == httpx.codes.OK
-                assert process.wait(30) == 0
-                # Docker kills after 10 seconds.
-                assert time.monotonic() - began < 10
-        finally:
-            process.kill()
-            process.communicate()
-
-
-def is_served(client: httpx.Client) -> bool:
-    try:
-        return client.get("/-/healthy").status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
@@ -515,5 +381,5 @@ def test_other_commands_end_at_a_signal_as_usual(number: signal.Signals, status:
         waiting, _ = api.accept()
         with waiting:
             process.send_signal(number)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=120)
     assert (process.returncode, "Traceback" in errors) == (status, False)

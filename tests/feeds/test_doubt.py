@@ -224,7 +224,7 @@ async def test_an_instance_that_just_ended_is_no_doubt() -> None:
     instances = [Instance(f"i{number}", chute_id=f"c{number}") for number in range(9)]
     held = [InventoryItem(f"g{number}", chute_id=f"c{number}") for number in range(9)]
     api = Api(inventory=held, instances=instances)
-    feed = INSTANCES.of(MINER).with_lifetimes({"instances": (20, 600)})
+    feed = INSTANCES.of(MINER).with_lifetimes({"instances": 20}, {})
     await api.read(feed)
     api.records |= {"inventory": held[:8], "instances": instances[:8]}
     # The inventory is still fresh and names the chute: both are requested once more, and agree.

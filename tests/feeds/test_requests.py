@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import structlog
 
-from chutes_exporter.config import Credentials, Settings, make_settings
+from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, watching
@@ -13,7 +13,7 @@ OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator) -> None:
     stranger = type(KEY).from_seed("22" * 32)
     keys = (stranger, KEY)
-    page = await scrape(make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ())))
+    page = await scrape(make_settings(api_url=simulator.url, keys=keys))
     assert "chutes_chute_info" in names(page)
     assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
     assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
@@ -22,9 +22,7 @@ async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator)
 
 async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator) -> None:
     stranger = type(KEY).from_seed("22" * 32)
-    settings = make_settings(
-        api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()), ttl=["chutes=0", "jobs=0"]
-    )
+    settings = make_settings(api_url=simulator.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
     async with Exporter(settings, clock=Clock()) as exporter:
         for _ in range(3):
             await page_of(exporter)

@@ -22,7 +22,7 @@ import yaml
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.api.meaning import GPU_MODELS
-from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size
 from chutes_exporter.simulator.times import HOUR
 from grafana.boards import BOARDS
@@ -70,7 +70,7 @@ STEPS: Final = (24.02, 18, 12, 6.02, 3, 1, 0.5, 0.2)
 """Hours before now of which there is history."""
 OPTIONAL: Final = {"chute_gpus": True, "job_details": True, "stats_per_chute": True}
 FIGURES: Final[dict[str, Any]] = {
-    "gpu_costs": [f"{model}=1.5" for model in GPU_MODELS],
+    "gpu_costs": dict.fromkeys(GPU_MODELS, 1.5),
     "daily_emission": 2900.0,
     "alpha_price": 4.0,
 }
@@ -208,12 +208,12 @@ def _settings(kind: World, url: str, world: DemoWorld, miner: Miner) -> Settings
     optional = {"stats_per_chute": True} if kind is World.KEYLESS else OPTIONAL
     return make_settings(
         api_url=url,
-        credentials=Credentials(keys, (), ()),
+        keys=keys,
         hotkeys=others,
         miners="all",
         collectors=optional,
         # Asked again within the last minute, so that it can be doubted.
-        ttl=["unique_chute_history=30"],
+        ttl={"unique_chute_history": 30},
         **(FIGURES if kind is World.SICK else {}),
     )
 

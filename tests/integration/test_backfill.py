@@ -20,7 +20,8 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
     path = tmp_path / "history.om"
     async with Simulator(small_world, clock=Clock()) as simulator:
         settings = make_settings(api_url=simulator.url, hotkeys=hotkeys)
-        await run_backfill(settings, str(path), ("job=chutes", "instance=localhost:10064"))
+        with path.open("wb") as file:
+            await run_backfill(settings, file, {"job": "chutes", "instance": "localhost:10064"})
     # In a thread: the program runs for a while.
     await asyncio.to_thread(
         subprocess.run,

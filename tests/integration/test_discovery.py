@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from chutes_exporter.commands.serve import Service
-from chutes_exporter.config import make_settings
+from chutes_exporter.config import Address, make_settings
 from chutes_exporter.simulator import Simulator, Size, World
 from tests.support import NOON, Clock, Pki, Prometheus, served_exporter
 
@@ -96,7 +96,7 @@ async def test_prometheus_discovers_and_scrapes_with_certificates_and_a_password
     directory = tmp_path / "prometheus"
     directory.mkdir()
     async with Simulator(world, clock=clock) as simulator:
-        settings = make_settings(api_url=simulator.url, listen=["127.0.0.1:0"], web_config=protected)
+        settings = make_settings(api_url=simulator.url, listen=(Address("127.0.0.1"),), web_config=protected)
         async with Service(settings) as service:
             configs = scrape_configs(str(service.addresses[0]), "0", scheme="https")
             client = {

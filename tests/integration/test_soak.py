@@ -128,7 +128,7 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
 
 
 async def test_tasks_do_not_grow(small_world: World, clock: Clock) -> None:
-    ttl = [f"{source.name}=0" for source in FEEDS]
+    ttl = {source.name: 0 for source in FEEDS}
     async with (
         Simulator(small_world, clock=clock) as simulator,
         Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.commands.serve import Service
+from chutes_exporter.config import Address
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from grafana.boards import BOARDS
 from grafana.parts import VARIABLES
@@ -229,7 +230,7 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         world = World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
         simulator = await stack.enter_async_context(Simulator(world))
         simulator.faults.update({name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED})
-        settings = watching(simulator.url, listen=["127.0.0.1:0"], ttl=[f"{name}=0" for name in SIGNED])
+        settings = watching(simulator.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0))
         service = await stack.enter_async_context(Service(settings))
         configure(tmp_path, str(service.addresses[0]))
         url = stack.enter_context(victoria_metrics(tmp_path / "store"))

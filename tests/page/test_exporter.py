@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import Credentials, Settings, make_settings
+from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.feeds import table
 from chutes_exporter.page import plan as module
 from chutes_exporter.page.exporter import Exporter
@@ -141,7 +141,7 @@ async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
     keys = tuple(miner.key for miner in simulator.world.miners[:3])
-    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+    settings = make_settings(api_url=simulator.url, keys=keys)
     async with serve(settings) as (url, _):
         text = (await get(f"{url}/metrics")).text
     page = parse_page(text)
@@ -330,7 +330,7 @@ async def crowd(clock: Clock) -> AsyncIterator[tuple[Simulator, Settings]]:
     world = World(start=NOON, size=Size(miners=12, active_miners=12, chutes=20))
     keys = tuple(miner.key for miner in world.miners)
     async with Simulator(world, clock=clock) as simulator:
-        yield simulator, make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()))
+        yield simulator, make_settings(api_url=simulator.url, keys=keys)
 
 
 async def test_more_requests_than_connections_wait_their_turn(crowd: tuple[Simulator, Settings], clock: Clock) -> None:
@@ -377,7 +377,7 @@ async def test_a_rate_limit_on_one_miner_delays_all_miners(crowd: tuple[Simulato
 
 
 async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
-    ttl = ["unique_chute_history=0.2", "scores=0"]
+    ttl = {"unique_chute_history": 0.2, "scores": 0}
     async with Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter:
         await page_of(exporter)
         simulator.faults["scores"] = Fault(latency=30)
@@ -393,7 +393,7 @@ async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator
 
 
 async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(simulator: Simulator) -> None:
-    limits = {"ttl": ["metagraph=0.1", "scores=0"], "max_age": ["metagraph=0.3"]}
+    limits = {"ttl": {"metagraph": 0.1, "scores": 0}, "max_age": {"metagraph": 0.3}}
     async with Exporter(watching(simulator.url, **limits), clock=Clock()) as exporter:
         simulator.faults["scores"] = Fault(latency=3)
         page = await page_of(exporter, timeout=1)
@@ -402,7 +402,7 @@ async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_pag
 
 
 async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) -> None:
-    async with Exporter(watching(simulator.url, ttl=["scores=0"]), clock=Clock()) as exporter:
+    async with Exporter(watching(simulator.url, ttl={"scores": 0}), clock=Clock()) as exporter:
         await page_of(exporter)
         page = await page_of(exporter)
     assert [asked.endpoint for asked in simulator.requests].count("scores") == 2
@@ -582,7 +582,7 @@ async def test_a_collector_that_is_off_tries_again_every_hour_and_after_a_reload
 ) -> None:
     simulator.faults.update(dict.fromkeys(OPTIONAL, Fault(status=404)))
     keys = tuple(miner.key for miner in simulator.world.miners[:2])
-    settings = make_settings(api_url=simulator.url, credentials=Credentials(keys, (), ()), collectors={"launch": False})
+    settings = make_settings(api_url=simulator.url, keys=keys, collectors={"launch": False})
 
     def asked() -> dict[str, int]:
         endpoints = [one.endpoint for one in simulator.requests]

@@ -202,7 +202,7 @@ async def test_only_lines_that_changed_are_compressed_again(
     simulator: Simulator, clock: Clock, compressed: list[bytes]
 ) -> None:
     # The metagraph is due at each scrape, and everything else stays fresh.
-    settings = watching(simulator.url, ttl=["metagraph=10"])
+    settings = watching(simulator.url, ttl={"metagraph": 10})
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await gzip_metrics(exporter)
         compressed.clear()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import generate_latest
 
-from chutes_exporter.config import Credentials, make_settings
+from chutes_exporter.config import make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.telemetry import Telemetry
@@ -52,7 +52,7 @@ def test_the_process_and_its_python_have_the_usual_metrics() -> None:
 async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Simulator, clock: Clock) -> None:
     simulator.faults["scores"] = Fault(status=503, times=1)
     stranger = type(KEY).from_seed("22" * 32)
-    settings = make_settings(api_url=simulator.url, credentials=Credentials((stranger, KEY), (), ()))
+    settings = make_settings(api_url=simulator.url, keys=(stranger, KEY))
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         page = await page_of(exporter)
         reasons = {tuple(sorted(labels)) for name, labels in page if name == "chutes_feed_failure_info"}

@@ -272,7 +272,7 @@ async def test_a_page_of_another_site_cannot_reload_the_configuration(
 ) -> None:
     reloads = []
 
-    async def reload() -> str:
+    def reload() -> str:
         reloads.append(1)
         return ""
 
