@@ -224,12 +224,9 @@ def parse_hotkey(text: str) -> str:
     """Parse the SS58 address of a hotkey.
 
     Raises:
-        ConfigError: The text is not such an address.
+        HotkeyError: The text is not such an address.
     """
-    try:
-        public_key(text.strip())
-    except HotkeyError as error:
-        raise ConfigError(f"{error}. Use the address of a miner's hotkey, which starts with 5") from None
+    public_key(text.strip())
     return text.strip()
 
 

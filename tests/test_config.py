@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -93,8 +92,6 @@ def from_environment(seed: str, address: str) -> Credentials:
     [
         (TEST_SEED, OTHER, "does not belong"),
         ("0x12", HOTKEY, "64 hexadecimal"),
-        (f"'{TEST_SEED}'", HOTKEY, "remove the quotes"),
-        (TEST_SEED, f'"{HOTKEY}"', "remove the quotes"),
     ],
 )
 def test_a_wrong_seed_in_the_environment_is_refused_with_the_reason(seed: str, address: str, reason: str) -> None:
@@ -128,11 +125,8 @@ def test_a_hotkey_file_that_others_can_read_causes_a_warning(
 
 def test_an_unusable_hotkey_file_is_named(hotkey_file: Path) -> None:
     hotkey_file.write_text(json.dumps({"secretSeed": TEST_SEED, "ss58Address": HOTKEY[:-1]}))
-    os.mkfifo(hotkey_file.parent / "pipe")
-    files = [hotkey_file, hotkey_file.parent / "pipe", Path(f'"{TEST_SEED}"')]
-    address, pipe, seed = find_credentials(files, {}).errors
-    assert address == f"--hotkey-file: {hotkey_file}: '{HOTKEY[:-1]}' is not an SS58 address"
-    assert pipe.endswith("pipe is not a regular file: use the path of a hotkey file")
+    address, seed = find_credentials([hotkey_file, Path(f'"{TEST_SEED}"')], {}).errors
+    assert address.startswith(f"--hotkey-file: {hotkey_file}: '{HOTKEY[:-1]}' is not an SS58 address")
     assert TEST_SEED[2:] not in seed
 
 
