@@ -135,8 +135,7 @@ class FeedCache:
 
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
-        if (state := self._states.get(feed)) is not None:
-            state.fresh_until = 0.0
+        self._states[feed].fresh_until = 0.0
 
     def under_way(self, feed: Feed[Any]) -> bool:
         """Return whether a request for the feed is in flight."""

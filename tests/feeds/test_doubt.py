@@ -27,6 +27,7 @@ from chutes_exporter.api.records import (
 from chutes_exporter.feeds.cache import FeedCache
 from chutes_exporter.feeds.doubt import DoubtedError, Reason, reason_to_doubt
 from chutes_exporter.feeds.table import (
+    ACTIVE_INSTANCES,
     BOUNTIES,
     CHUTES,
     INSTANCES,
@@ -230,6 +231,20 @@ async def test_an_instance_that_just_ended_is_no_doubt() -> None:
     # The inventory is still fresh and names the chute: both are requested once more, and agree.
     assert await api.length(feed, at=30) == (8, None)
     assert api.asked == {"instances": 3, "inventory": 2}
+
+
+async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
+    api = Api(chutes=chutes(40), active_instances=running(*(f"c{number}" for number in range(40))), metrics=demand(40))
+    await api.read(CHUTES)
+    platform = ACTIVE_INSTANCES, METRICS
+    for feed in platform:
+        await api.read(feed, at=800)
+    api.records["chutes"] = chutes(30)
+    assert await api.length(CHUTES, at=900) == (40, "disagrees")
+    api.records |= {"active_instances": running("c1"), "metrics": demand(30)}
+    for feed in platform:
+        await api.read(feed, at=1700)
+    assert await api.length(CHUTES, at=1800) == (30, None)
 
 
 async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> None:
