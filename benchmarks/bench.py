@@ -306,7 +306,7 @@ async def bench_renewed(table: Table) -> None:
     settings = make_settings(api_url="http://unused", keys=keys())
     with upstream(SIZE) as api:
         async with Exporter(dataclasses.replace(settings, api_url=api)) as running:
-            page = (await running.page(Format.TEXT, timeout=60)).decode()
+            page = (await running.metrics(Format.TEXT, timeout=60)).body.decode()
             require_fresh(page)
             own, theirs = [], []
             for _ in range(15):

@@ -65,8 +65,8 @@ async def pages() -> dict[Format, str]:
             alpha_price=4.2,
         )
         async with Exporter(settings, clock=clock) as exporter:
-            await exporter.page(Format.TEXT, timeout=100)
-            return {form: steady((await exporter.page(form, timeout=100)).decode()) for form in Format}
+            await exporter.metrics(Format.TEXT, timeout=100)
+            return {form: steady((await exporter.metrics(form, timeout=100)).body.decode()) for form in Format}
 
 
 if __name__ == "__main__":

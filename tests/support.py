@@ -92,7 +92,7 @@ def names(page: Page) -> set[str]:
 
 async def page_of(exporter: Exporter, timeout: float = 60) -> Page:
     """Return an exporter's metrics page."""
-    return parse_page((await exporter.page(Format.TEXT, timeout=timeout)).decode())
+    return parse_page((await exporter.metrics(Format.TEXT, timeout=timeout)).body.decode())
 
 
 def find_collector(name: str) -> Collector:

@@ -149,8 +149,8 @@ async def pages_of(url: str) -> tuple[bytes, str]:
     on = {collector.name: True for collector in COLLECTORS}
     ttl = {"instances": 0, "nodes": 0}
     async with Exporter(watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()) as exporter:
-        text = await exporter.page(Format.TEXT, timeout=20)
-        return text, (await exporter.page(Format.OPENMETRICS, timeout=20)).decode()
+        text = (await exporter.metrics(Format.TEXT, timeout=20)).body
+        return text, (await exporter.metrics(Format.OPENMETRICS, timeout=20)).body.decode()
 
 
 @given(answers=_ANSWERS)
@@ -210,7 +210,7 @@ async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: byte
         gc.collect()
         tracemalloc.start()
         try:
-            page = parse_page((await asyncio.wait_for(exporter.page(Format.TEXT, timeout=100), 120)).decode())
+            page = parse_page((await asyncio.wait_for(exporter.metrics(Format.TEXT, timeout=100), 120)).body.decode())
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

@@ -164,11 +164,13 @@ class FeedCache:
         """
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed, state.read_at = feed, self._monotonic()
-        started = time.monotonic()
-        reading = self._reading_without_request(feed, state) or await self._request(feed, state, timeout)
+        reading = self._reading_without_request(feed, state)
+        if reading is None:
+            started = time.monotonic()
+            reading = replace(await self._request(feed, state, timeout), seconds=time.monotonic() - started)
         if not state.missing:
             state.results[reading.result] += 1
-        return replace(reading, seconds=time.monotonic() - started)
+        return reading
 
     async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> dict[Feed[Any], Reading[Any]]:
         """Read several feeds at the same time."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.collectors import COLLECTORS
@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from typing import Self
 
-    from prometheus_client import Metric as Family
-
     from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
-    from chutes_exporter.page.exposition import Part
     from chutes_exporter.page.rendering import Snapshots
-    from chutes_exporter.page.telemetry import Readings
+    from chutes_exporter.page.telemetry import Readings, States
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +60,6 @@ class Collected:
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
     failed: list[tuple[str, str]]
     readings: Readings
-
-
-class _Moment(NamedTuple):
-    """The data and its freshness, taken at one moment on the event loop, where nothing else changes them.
-
-    Attributes:
-        plan: The plan of the page.
-        readings: The reading of each feed.
-        snapshots: The newest answer of each feed.
-        feeds: The lines about the feeds.
-        own: Families about the exporter itself.
-    """
-
-    plan: Plan
-    readings: Readings
-    snapshots: Snapshots
-    feeds: list[Part]
-    own: list[Family]
 
 
 class Exporter:
@@ -186,12 +165,6 @@ class Exporter:
                 samples[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]
         return Collected(samples, failed, readings)
 
-    async def page(
-        self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
-    ) -> bytes:
-        """Return the bytes of :meth:`metrics` in one piece."""
-        return (await self.metrics(form, timeout=timeout, gzipped=gzipped, collect=collect)).body
-
     async def metrics(
         self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
     ) -> Page:
@@ -241,48 +214,41 @@ class Exporter:
     async def _render(self, plan: Plan, readings: Readings, form: Format, *, gzipped: bool) -> list[bytes]:
         """Make a page, one at a time, in a thread, so that requests are answered meanwhile."""
         async with self._rendering:
-            return await asyncio.to_thread(self._parts, self._moment(plan, readings, form), form, gzipped=gzipped)
+            # At one moment on the event loop, where nothing else changes them. Another scrape may have brought newer
+            # answers since the readings, and old answers may have expired.
+            snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
+            watched = {"", *self.settings.watched}
+            # A feed that only a probe reads is reported on the probe's page.
+            states = [
+                (replace(state), snapshots.get(state.feed) or self.feeds.peek(state.feed))
+                for state in ([] if plan.target else self.feeds.states())
+                if state.feed.hotkey in watched
+            ]
+            return await asyncio.to_thread(self._parts, plan, readings, snapshots, states, form, gzipped=gzipped)
 
-    def _moment(self, plan: Plan, readings: Readings, form: Format) -> _Moment:
-        # Another scrape may have brought newer answers since the readings, and old answers may have expired.
-        snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
-        if plan.target:
-            return _Moment(plan, readings, snapshots, [], [])
-        own = Samples()
-        telemetry.report_exporter(self.settings, self.client, own)
-        money.report(self.settings, own)
-        # A feed that only a probe reads is reported on the probe's page.
-        watched = {"", *self.settings.watched}
-        states = [
-            (state, snapshots.get(state.feed) or self.feeds.peek(state.feed))
-            for state in self.feeds.states()
-            if state.feed.hotkey in watched
-        ]
-        feeds = self._renderer.own(
-            "feeds", telemetry.feed_versions(states), form, partial(telemetry.feed_families, states)
-        )
-        families = [*own.collect(), telemetry.reading_family(states)]
-        return _Moment(plan, readings, snapshots, [feeds], families)
-
-    def _parts(self, moment: _Moment, form: Format, *, gzipped: bool) -> list[bytes]:
-        plan, readings, snapshots, feeds, own = moment
+    def _parts(
+        self, plan: Plan, readings: Readings, snapshots: Snapshots, states: States, form: Format, *, gzipped: bool
+    ) -> list[bytes]:
         made = self._renderer.render(plan, snapshots, form)
+        parts = made.parts
+        rows = [*telemetry.collector_rows(made, readings, snapshots)]
         if plan.target:
-            parts, families = made.parts, telemetry.collector_families(made, readings, snapshots)
+            families = telemetry.families_of(rows)
         else:
-            exchanges, max_series = self.telemetry.exchanges, self.settings.max_series
-            collectors = self._renderer.own(
-                "collectors",
-                telemetry.collector_versions(made, readings, snapshots),
-                form,
-                partial(telemetry.collector_families, made, readings, snapshots, max_series),
-            )
-            requests = self._renderer.own("exchanges", (exchanges.total,), form, exchanges.registry.collect)
-            parts = [*made.parts, collectors, *feeds, requests]
-            families = [*own, *self.telemetry.registry.collect()]
+            exchanges = self.telemetry.exchanges
+            rows += [
+                (telemetry.SERIES, made.series),
+                (telemetry.SERIES_LIMIT, self.settings.max_series),
+                *telemetry.feed_rows(states),
+                *telemetry.exporter_rows(self.settings, self.client),
+                *money.rows(self.settings),
+            ]
+            parts += [
+                self._renderer.own("rows", rows, form, partial(telemetry.families_of, rows)),
+                self._renderer.own("exchanges", exchanges.total, form, exchanges.registry.collect),
+            ]
+            families = [telemetry.reading_family(states), *self.telemetry.registry.collect()]
         rest = exposition.render(families, form, created=self.settings.created_timestamps)
         if form is Format.OPENMETRICS:
             rest += exposition.END_OF_OPENMETRICS
-        if gzipped:
-            return exposition.gzip_page(parts, rest)
-        return [*(part.plain for part in parts), rest]
+        return exposition.gzip_page(parts, rest) if gzipped else [*(part.plain for part in parts), rest]

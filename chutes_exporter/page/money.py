@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from chutes_exporter.metric import Metrics
 
 if TYPE_CHECKING:
-    from chutes_exporter.collectors.base import Samples
+    from collections.abc import Iterator
+
     from chutes_exporter.config import Settings
+    from chutes_exporter.page.telemetry import Row
 
 METRICS = Metrics("exporter")
 """Metrics of these figures. The recording rules make costs and estimated earnings of them."""
@@ -33,9 +35,9 @@ ALPHA_PRICE = METRICS.declare(
 )
 
 
-def report(settings: Settings, out: Samples) -> None:
-    """Add the figures that the user gave."""
+def rows(settings: Settings) -> Iterator[Row]:
+    """Return the figures that the user gave."""
     for model, cost in settings.gpu_costs.items():
-        out.add(GPU_COST, cost, model)
-    out.add(EMISSION, settings.daily_emission)
-    out.add(ALPHA_PRICE, settings.alpha_price)
+        yield GPU_COST, cost, model
+    yield EMISSION, settings.daily_emission
+    yield ALPHA_PRICE, settings.alpha_price

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from chutes_exporter.collectors import COLLECTORS, Collector, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
@@ -105,17 +105,8 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     return None if choice or default[collector.default] else "by_default"
 
 
-def enabled(collector: Collector, settings: Settings) -> bool:
-    """Tell whether a collector is on: because of its flag, or by default if it can work."""
-    return off_reason(collector, settings) is None
-
-
 def main_plan(settings: Settings) -> Plan:
     """Return the plan of the metrics page: all collectors that are on."""
-    return Plan(_main_entries(settings, [collector for collector in COLLECTORS if enabled(collector, settings)]))
-
-
-def _main_entries(settings: Settings, collectors: Iterable[Collector]) -> Iterator[Entry]:
     hotkeys = {
         "platform": [""],
         "signer": [key.address for key in settings.keys],
@@ -124,9 +115,16 @@ def _main_entries(settings: Settings, collectors: Iterable[Collector]) -> Iterat
     # Stats per chute: request only the miner if there is just one. For more, one large answer needs fewer requests.
     single = next(iter(settings.watched)) if len(settings.watched) == 1 and settings.miners == "watched" else ""
     scope = Scope(settings.watched, settings.miners)
-    for collector in collectors:
-        feeds = {hotkey: _feeds(collector, settings, hotkey, single) for hotkey in hotkeys[collector.scope]}
-        yield Entry(collector, scope, feeds, _extra(collector, settings))
+    return Plan(
+        Entry(
+            collector,
+            scope,
+            {hotkey: _feeds(collector, settings, hotkey, single) for hotkey in hotkeys[collector.scope]},
+            _extra(collector, settings),
+        )
+        for collector in COLLECTORS
+        if off_reason(collector, settings) is None
+    )
 
 
 def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *, seated: bool = True) -> Plan:
@@ -144,38 +142,31 @@ def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *
     """
     for name in collect:
         _require_known(name)
-    return Plan(_probe_entries(settings, target, collect, seated), target=target)
-
-
-def _probe_entries(settings: Settings, target: str, collect: Collection[str], seated: bool) -> Iterator[Entry]:  # noqa: FBT001
+    entries = []
     for collector in COLLECTORS:
         if collect and collector.name not in collect:
             continue
-        problem = _probe_problem(collector, settings, target)
-        if collector.scope == "miner" and not seated:
-            problem = (
-                f"the collector {collector.name} cannot be used for {target}: "
-                "the miner is not registered, or the metagraph is not available yet"
-            )
+        problem = _probe_problem(collector, settings, target, seated=seated)
         if collect and problem:
-            raise ChoiceError(problem)
-        if problem or not (collect or _probed_by_default(collector, settings)):
-            continue
-        hotkey = "" if collector.scope == "platform" else target
-        feeds = {hotkey: _feeds(collector, settings, hotkey, single="")}
-        scope = Scope(frozenset({target}), "watched")
-        yield Entry(collector, scope, feeds, _extra(collector, settings), whole=bool(collect))
+            raise ChoiceError(f"the collector {collector.name} {problem}")
+        if not problem and (collect or _probed_by_default(collector, settings)):
+            hotkey = "" if collector.scope == "platform" else target
+            feeds = {hotkey: _feeds(collector, settings, hotkey, single="")}
+            scope = Scope(frozenset({target}), "watched")
+            entries.append(Entry(collector, scope, feeds, _extra(collector, settings), whole=bool(collect)))
+    return Plan(entries, target=target)
 
 
-def _probe_problem(collector: Collector, settings: Settings, target: str) -> str:
+def _probe_problem(collector: Collector, settings: Settings, target: str, *, seated: bool) -> str:
     """Return why a collector cannot give data about a target, or an empty text."""
-    name = collector.name
-    if settings.collectors.get(name) is False:
-        return f"the collector {name} is switched off: remove --no-collector.{name}"
+    if settings.collectors.get(collector.name) is False:
+        return f"is switched off: remove --no-collector.{collector.name}"
     if collector.scope == "signer" and all(key.address != target for key in settings.keys):
-        return f"the collector {name} needs the target's seed: add --hotkey-file for this miner"
+        return "needs the target's seed: add --hotkey-file for this miner"
     if collector.needs_key and not settings.keys:
-        return f"the collector {name} needs a hotkey's seed: add --hotkey-file"
+        return "needs a hotkey's seed: add --hotkey-file"
+    if collector.scope == "miner" and not seated:
+        return f"cannot be used for {target}: the miner is not registered, or the metagraph is not available yet"
     return ""
 
 

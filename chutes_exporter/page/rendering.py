@@ -37,7 +37,7 @@ class Lines:
         outcomes: The outcome of each miner's answers by hotkey.
     """
 
-    versions: tuple[object, ...]
+    versions: tuple[int, ...]
     part: Part | None
     series: int
     outcomes: Mapping[str, Outcome]
@@ -48,22 +48,23 @@ class Rendering:
     """The collectors' part of a page.
 
     Attributes:
-        parts: The lines.
-        lines: The lines of each collector, and whether they were made for this page.
+        lines: The lines of each collector. Those of a collector that is left out have no part.
         cut: Names of the collectors that are left out because the page would be too large.
         series: Series of all collectors, including those that are left out.
     """
 
-    parts: list[Part]
-    lines: dict[Entry, tuple[Lines, bool]]
+    lines: dict[Entry, Lines]
     cut: frozenset[str]
     series: int
 
+    @property
+    def parts(self) -> list[Part]:
+        """The lines of the collectors that are not left out."""
+        return [lines.part for lines in self.lines.values() if lines.part is not None]
+
 
 class Renderer:
-    """Renders collectors' samples.
-
-    It keeps the lines of the main page's collectors, at most ``max_series`` in each format.
+    """Renders collectors' samples, and keeps the lines of the main page in each format.
 
     Args:
         main: The plan of the main page.
@@ -75,7 +76,8 @@ class Renderer:
         self._main = main
         self._max_series = max_series
         self._created = created
-        self._kept: dict[tuple[Entry | str, Format], Lines] = {}
+        self._kept: dict[tuple[Entry, Format], Lines] = {}
+        self._own: dict[tuple[str, Format], tuple[object, Part]] = {}
         self._cut: frozenset[str] = frozenset()
 
     def render(self, plan: Plan, snapshots: Snapshots, form: Format) -> Rendering:
@@ -84,48 +86,36 @@ class Renderer:
         A page that would be too large loses whole collectors. The most important ones come first, and each collector
         that still fits stays, so that a collector that is too large does not remove the others.
         """
-        made: dict[Entry, tuple[Lines, bool]] = {}
-        parts: list[Part] = []
+        made: dict[Entry, Lines] = {}
         room = self._max_series
-        cut: set[str] = set()
         for entry in plan.entries:
-            lines, is_new = self._lines(entry, snapshots, form, room)
-            made[entry] = lines, is_new
-            if lines.part is not None and lines.series <= room:
-                parts.append(lines.part)
+            lines = self._lines(entry, snapshots, form, room)
+            if lines.series > room:
+                lines = replace(lines, part=None)
+            else:
                 room -= lines.series
-                continue
-            cut.add(entry.collector.name)
+            made[entry] = lines
             if plan is self._main:
-                self._kept[entry, form] = replace(lines, part=None)
-        series = sum(lines.series for lines, _ in made.values())
+                self._kept[entry, form] = lines
+        cut = frozenset(entry.collector.name for entry, lines in made.items() if lines.part is None)
+        series = sum(lines.series for lines in made.values())
         if plan is self._main:
-            self._log_cut(frozenset(cut), series)
-        return Rendering(parts, made, frozenset(cut), series)
+            self._log_cut(cut, series)
+        return Rendering(made, cut, series)
 
-    def _lines(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> tuple[Lines, bool]:
-        """Return the lines of a collector, and whether they were made now."""
+    def _lines(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> Lines:
         versions = tuple([0 if (snapshot := snapshots[feed]) is None else snapshot.version for feed in entry.all_feeds])
-        # The old lines are dropped before the new ones are made, to save memory.
-        lines = self._kept.pop((entry, form), None)
-        is_new = lines is None or lines.versions != versions or (lines.part is None and lines.series <= room)
-        if lines is None or is_new:
-            lines = None
-            lines = _make(entry, snapshots, versions, form, room)
-        kept = sum(other.series for (_, of), other in self._kept.items() if of is form and other.part is not None)
-        if entry in self._main.entries and kept + lines.series <= self._max_series:
-            self._kept[entry, form] = lines
-        return lines, is_new
+        kept = self._kept.get((entry, form))
+        if kept is None or kept.versions != versions or (kept.part is None and kept.series <= room):
+            return _make(entry, snapshots, versions, form, room)
+        return kept
 
-    def own(
-        self, name: str, versions: tuple[object, ...], form: Format, collect: Callable[[], Iterable[Family]]
-    ) -> Part:
-        """Return lines about the exporter itself, kept as long as the versions are the same."""
-        lines = self._kept.get((name, form))
-        if lines is not None and lines.part is not None and lines.versions == versions:
-            return lines.part
-        part = Part(render(collect(), form, created=self._created))
-        self._kept[name, form] = Lines(versions, part, 0, {})
+    def own(self, name: str, key: object, form: Format, collect: Callable[[], Iterable[Family]]) -> Part:
+        """Return lines about the exporter itself, kept as long as the key is the same."""
+        kept_key, part = self._own.get((name, form), (None, None))
+        if part is None or kept_key != key:
+            part = Part(render(collect(), form, created=self._created))
+            self._own[name, form] = key, part
         return part
 
     def _log_cut(self, cut: frozenset[str], series: int) -> None:

@@ -16,7 +16,7 @@ from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.metric import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client import Metric as Family
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     Readings = Mapping[Feed[Any], Reading[Any]]
     States = Sequence[tuple[FeedState, Snapshot[Any] | None]]
+    Row = tuple[Any, ...]
+    """A metric, its value, and the values of its labels."""
 
 METRICS = Metrics("exporter", ("feed", "hotkey"))
 """The exporter's own metrics on a page."""
@@ -79,7 +81,7 @@ COLLECTOR_SUCCESS = METRICS.declare(
 )
 COLLECTOR_DURATION = METRICS.declare(
     "chutes_scrape_collector_duration_seconds",
-    "Seconds for which the collector waited for answers and computed its samples.",
+    "Seconds for which the collector waited for answers, and in which it last computed its samples.",
     labels=("collector", "hotkey"),
 )
 COLLECTOR_DUPLICATES = METRICS.declare(
@@ -174,40 +176,27 @@ class Telemetry:
             self._reloaded_at.set(now)
 
 
-def report_exporter(settings: Settings, client: ChutesClient, out: Samples) -> None:
-    """Add the exporter's version, its watched miners, and the difference between the clocks."""
-    out.add(BUILD_INFO, 1, __version__, platform.python_version())
+def families_of(rows: Iterable[Row]) -> list[Family]:
+    """Return the families of rows."""
+    out = Samples()
+    for row in rows:
+        out.add(*row)
+    return out.collect()
+
+
+def exporter_rows(settings: Settings, client: ChutesClient) -> Iterator[Row]:
+    """Return the exporter's version, its watched miners, and the difference between the clocks."""
+    yield BUILD_INFO, 1, __version__, platform.python_version()
     for hotkey in sorted(settings.watched):
-        out.add(WATCHED, 1, hotkey)
+        yield WATCHED, 1, hotkey
     # Without a recent answer, the offset is unknown.
     if time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE:
-        out.add(CLOCK_OFFSET, client.clock_offset)
+        yield CLOCK_OFFSET, client.clock_offset
 
 
-def collector_versions(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> tuple[object, ...]:
-    """Return what differs if :func:`collector_families` would differ."""
-    feeds = [
-        (reading.error, reading.seconds, _is_fresh(reading, snapshots[feed])) for feed, reading in readings.items()
-    ]
-    return (rendering.cut, rendering.series, *rendering.lines.items(), *feeds)
-
-
-def collector_families(
-    rendering: Rendering, readings: Readings, snapshots: Snapshots, max_series: int | None = None
-) -> list[Family]:
-    """Return the families about the collectors of a page.
-
-    Args:
-        rendering: The collectors' part of the page.
-        readings: The reading of each feed.
-        snapshots: The answers on the page.
-        max_series: Maximum series of the metrics page. None for a probe, which does not report its size.
-    """
-    out = Samples()
-    if max_series is not None:
-        out.add(SERIES, rendering.series)
-        out.add(SERIES_LIMIT, max_series)
-    for entry, (lines, is_new) in rendering.lines.items():
+def collector_rows(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> Iterator[Row]:
+    """Return the state of each collector of a page."""
+    for entry, lines in rendering.lines.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
             if any(isinstance(readings[feed].error, MissingEndpointError) for feed in feeds):
@@ -215,13 +204,12 @@ def collector_families(
                 continue
             outcome = lines.outcomes.get(hotkey)
             fresh = all(_is_fresh(readings[feed], snapshots[feed]) for feed in feeds)
-            out.add(COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey)
-            worked = outcome.seconds if outcome is not None and is_new else 0.0
-            out.add(COLLECTOR_DURATION, max(readings[feed].seconds for feed in feeds) + worked, name, hotkey)
-            out.add(COLLECTOR_DUPLICATES, None if outcome is None else outcome.duplicates, name, hotkey)
-        out.add(COLLECTOR_CUT, name in rendering.cut, name)
-        out.add(COLLECTOR_OFF, is_off, name)
-    return out.collect()
+            seconds = max(readings[feed].seconds for feed in feeds)
+            yield COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey
+            yield COLLECTOR_DURATION, seconds + (outcome.seconds if outcome is not None else 0), name, hotkey
+            yield COLLECTOR_DUPLICATES, None if outcome is None else outcome.duplicates, name, hotkey
+        yield COLLECTOR_CUT, name in rendering.cut, name
+        yield COLLECTOR_OFF, is_off, name
 
 
 def _is_fresh(reading: Reading[Any], snapshot: Snapshot[Any] | None) -> bool:
@@ -229,38 +217,25 @@ def _is_fresh(reading: Reading[Any], snapshot: Snapshot[Any] | None) -> bool:
     return snapshot is not None and (reading.error is None or snapshot is not reading.snapshot)
 
 
-def feed_versions(states: States) -> tuple[object, ...]:
-    """Return what differs if :func:`feed_families` would differ."""
-    return tuple(
-        (state.feed, state.up, state.last_success, state.last_error, snapshot and snapshot.version)
-        for state, snapshot in states
-    )
-
-
-def feed_families(states: States) -> list[Family]:
-    """Return the families about feeds that change with their requests, but not with their readings.
-
-    A feed whose endpoint is missing has none.
-    """
-    out = Samples()
+def feed_rows(states: States) -> Iterator[Row]:
+    """Return the state of each feed. A feed whose endpoint is missing has none."""
     for state, snapshot in states:
         if state.missing:
             continue
         feed = state.feed
         labels = (feed.name, feed.hotkey)
         if snapshot is not None:
-            out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
-            out.add(FEED_RECORDS, snapshot.answer.count, *labels)
+            yield FEED_REJECTED, snapshot.answer.rejected, *labels
+            yield FEED_RECORDS, snapshot.answer.count, *labels
         doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
         for reason in feed.checks:
-            out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
-        out.add(FEED_UP, state.up, *labels)
+            yield FEED_DOUBTED, reason == doubted, *labels, reason
+        yield FEED_UP, state.up, *labels
         if state.last_error is not None:
-            out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))
-        out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
-        out.add(FEED_TTL, feed.ttl, *labels)
-        out.add(FEED_MAX_AGE, feed.max_age, *labels)
-    return out.collect()
+            yield FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error")
+        yield FEED_LAST_SUCCESS, state.last_success, *labels
+        yield FEED_TTL, feed.ttl, *labels
+        yield FEED_MAX_AGE, feed.max_age, *labels
 
 
 def reading_family(states: States) -> Family:

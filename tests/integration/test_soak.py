@@ -136,7 +136,7 @@ async def test_tasks_do_not_grow(small_world: World, clock: Clock) -> None:
         simulator.faults["scores"] = Fault(latency=0.2)
         counts = []
         for _ in range(60):
-            await exporter.page(Format.TEXT, timeout=0.05)
+            await exporter.metrics(Format.TEXT, timeout=0.05)
             counts.append(len(asyncio.all_tasks()))
     # The least of the late counts is what stays; how many requests are under way at once depends on the machine.
     assert min(counts[-20:]) <= max(counts[:20]) + 2

@@ -5,31 +5,42 @@ from dataclasses import replace
 import pytest
 
 from chutes_exporter.api.keys import Hotkey, address_of
-from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import make_settings
-from chutes_exporter.page.plan import ChoiceError, Plan, enabled, main_plan, probe_plan
+from chutes_exporter.config import Settings, make_settings
+from chutes_exporter.page.plan import ChoiceError, Plan, main_plan, off_reason, probe_plan
 from tests.support import HOTKEY, KEY, find_collector, watching
 
 OTHER_KEY = Hotkey.from_seed("22" * 32)
 
 
-def test_collectors_are_on_where_they_can_work_and_where_the_user_says_so() -> None:
-    everybody, one, mine = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
-    assert enabled(find_collector("scores"), everybody)
-    assert not enabled(find_collector("scores"), replace(everybody, collectors={"scores": False}))
-    assert not enabled(find_collector("stats_per_chute"), everybody)
-    assert enabled(find_collector("stats_per_chute"), replace(everybody, collectors={"stats_per_chute": True}))
-    assert enabled(find_collector("stats_per_chute"), one)
-    assert not enabled(find_collector("servers"), one)
-    assert not enabled(find_collector("servers"), replace(one, collectors={"servers": True}))
-    assert enabled(find_collector("servers"), mine)
-    assert not enabled(find_collector("job_details"), mine)
-    assert enabled(find_collector("job_details"), replace(mine, collectors={"job_details": True}))
-    many = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in range(17)])
-    assert enabled(find_collector("unique_chute_history"), one)
-    assert not enabled(find_collector("unique_chute_history"), everybody)
-    assert not enabled(find_collector("unique_chute_history"), many)
-    assert enabled(find_collector("unique_chute_history"), replace(many, collectors={"unique_chute_history": True}))
+EVERYBODY, ONE, MINE = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
+MANY = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in range(17)])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "reason"),
+    [
+        ("scores", EVERYBODY, None),
+        ("scores", replace(EVERYBODY, collectors={"scores": False}), "by_flag"),
+        ("stats_per_chute", EVERYBODY, "by_default"),
+        ("stats_per_chute", replace(EVERYBODY, collectors={"stats_per_chute": True}), None),
+        ("stats_per_chute", ONE, None),
+        ("servers", replace(ONE, collectors={"servers": True}), "without_key"),
+        ("servers", MINE, None),
+        ("job_details", MINE, "by_default"),
+        ("job_details", replace(MINE, collectors={"job_details": True}), None),
+        ("unique_chute_history", EVERYBODY, "without_hotkey"),
+        ("unique_chute_history", ONE, None),
+        ("unique_chute_history", MANY, "by_default"),
+        ("unique_chute_history", replace(MANY, collectors={"unique_chute_history": True}), None),
+        ("rolling_updates", ONE, "without_key"),
+        ("rolling_updates", replace(ONE, collectors={"rolling_updates": True}), None),
+        ("rolling_updates", MINE, None),
+    ],
+)
+def test_collectors_are_on_if_they_can_work_or_the_user_says_so(
+    name: str, settings: Settings, reason: str | None
+) -> None:
+    assert off_reason(find_collector(name), settings) == reason
 
 
 def hotkeys(plan: Plan, collector: str) -> list[str]:
@@ -82,8 +93,3 @@ def test_a_probe_requests_nothing_for_a_target_without_a_seat() -> None:
         probe_plan(make_settings(), HOTKEY, ["unique_chute_history"], seated=False)
     plan = probe_plan(make_settings(), HOTKEY, ["unique_chute_history"], seated=True)
     assert feeds(plan) == [("unique_chute_history", HOTKEY)]
-
-
-def test_a_probe_runs_only_collectors_about_miners() -> None:
-    telling = {one.name for one in COLLECTORS if any("hotkey" in metric.labels for metric in one.metrics)}
-    assert telling & {"metrics", "chutes", "images"} == set()
