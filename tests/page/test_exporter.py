@@ -251,23 +251,6 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
         await until(only_those_hang)
 
 
-async def test_a_rate_limit_on_one_miner_delays_all_miners(crowd: tuple[Simulator, Settings], clock: Clock) -> None:
-    simulator, settings = crowd
-    simulator.faults["nodes"] = Fault(status=429, headers={"retry-after": "600"})
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        await page_of(exporter, timeout=60)
-        # Those under way together could not know; the others were left alone.
-        asked = len(simulator.requests)
-        clock.now += 599
-        simulator.faults.clear()
-        await page_of(exporter)
-        assert "nodes" not in [one.endpoint for one in list(simulator.requests)[asked:]]
-        clock.now += 1
-        page = await page_of(exporter)
-    assert [one.endpoint for one in list(simulator.requests)[asked:]].count("nodes") == 12
-    assert successes(page)["nodes"] == 1
-
-
 async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
     ttl = {"unique_chute_history": 0.2, "scores": 0}
     async with Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter:
