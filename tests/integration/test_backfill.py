@@ -34,7 +34,7 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
             history = small_world.history(hotkey, NOON)
             assert history is not None
             assert len(history) == 169
-            for time, unique, total in history:
+            for time, unique, total in history[::12]:
                 labels = {"hotkey": hotkey, "job": "chutes", "instance": "localhost:10064"}
                 answer = await asyncio.to_thread(
                     prometheus.query, f'chutes_miner_active_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bcrypt
 import pytest
@@ -15,7 +14,10 @@ import yaml
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address, make_settings
 from chutes_exporter.simulator import Simulator, Size, World
-from tests.support import NOON, Clock, Pki, Prometheus, served_exporter
+from tests.support import NOON, Clock, Pki, Prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SCRAPE_CONFIG = Path(__file__).parents[2] / "prometheus" / "subnet.yml"
 
@@ -25,55 +27,18 @@ def shards(text: str) -> str:
     return re.sub(r"^      #   (- |  )", r"      \1", text, flags=re.MULTILINE)
 
 
-def scrape_configs(address: str, shard: str, scheme: str = "http") -> list[dict[str, Any]]:
-    """Return the scrape config as it is documented, for an exporter elsewhere, and faster."""
-    text = SCRAPE_CONFIG.read_text().replace("http://localhost:10064", f"{scheme}://{address}")
+def scrape_configs(address: str, shard: str, client: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the scrape config as it is documented, for an exporter elsewhere, with a client's secrets, and faster."""
+    text = SCRAPE_CONFIG.read_text().replace("http://localhost:10064", f"https://{address}")
     configs: list[dict[str, Any]] = yaml.safe_load(shards(text).replace("localhost:10064", address))["scrape_configs"]
     for config in configs:
-        config.update(scrape_interval="1s", scrape_timeout="1s", scheme=scheme)
+        config.update(scrape_interval="1s", scrape_timeout="1s", scheme="https", **client)
         for rule in config.get("relabel_configs", ()):
             if rule.get("action") == "keep":
                 rule["regex"] = shard
+        for discovery in config.get("http_sd_configs", ()):
+            discovery.update(client)
     return configs
-
-
-@pytest.fixture
-def world() -> World:
-    return World(start=NOON, size=Size(miners=24, active_miners=10, chutes=20))
-
-
-async def test_one_scrape_config_monitors_the_whole_subnet_in_two_shards(world: World, tmp_path: Path) -> None:
-    clock = Clock()
-    seen: list[set[str]] = []
-    async with (
-        Simulator(world, clock=clock) as simulator,
-        served_exporter(make_settings(api_url=simulator.url), clock) as (url, _),
-    ):
-        address = url.removeprefix("http://")
-        for shard in ("0", "1"):
-            directory = tmp_path / shard
-            directory.mkdir()
-            with Prometheus(directory, scrape_configs=scrape_configs(address, shard)) as prometheus:
-
-                async def ask(query: str, prometheus: Prometheus = prometheus) -> dict[Any, float]:
-                    return await asyncio.to_thread(prometheus.wait_for, query)
-
-                await ask('up{job="chutes"} == 1')
-                # Discovered, relabelled, and every one of them up.
-                await ask('count(up{job="chutes-subnet"}) > 4 and sum(up{job="chutes-subnet"}) > 4')
-                every = 'up{job="chutes-subnet"}'
-                up = await ask(f"{every} and on() (min(count_over_time({every}[1m])) >= 2 and min({every}) == 1)")
-                seen.append({dict(labels)["instance"] for labels in up})
-                registered = await ask('last_over_time(chutes_miner_registered{job="chutes-subnet"}[1m])')
-                assert {dict(labels)["hotkey"] for labels in registered} == seen[-1]
-                for labels in registered:
-                    assert dict(labels)["instance"] == dict(labels)["hotkey"]
-                assert "level=warn" not in prometheus.log.lower()
-    assert seen[0] & seen[1] == set()
-    assert seen[0] | seen[1] == set(world.by_hotkey)
-    # However many targets there are, the API is asked once.
-    asked = [one.endpoint for one in simulator.requests]
-    assert all(asked.count(endpoint) == 1 for endpoint in ("metagraph", "scores", "stats"))
 
 
 @pytest.fixture
@@ -89,28 +54,36 @@ def protected(pki: Pki) -> Path:
     return path
 
 
-async def test_prometheus_discovers_and_scrapes_with_certificates_and_a_password(
-    world: World, tmp_path: Path, protected: Path
+async def test_one_scrape_config_monitors_the_whole_subnet_in_two_shards_with_certificates_and_a_password(
+    tmp_path: Path, protected: Path
 ) -> None:
     clock = Clock()
-    directory = tmp_path / "prometheus"
-    directory.mkdir()
+    world = World(start=NOON, size=Size(miners=24, active_miners=10, chutes=20))
+    files = {name: str(protected.parent / name) for name in ("ca.crt", "prometheus.crt", "prometheus.key")}
+    client = {
+        "tls_config": dict(zip(("ca_file", "cert_file", "key_file"), files.values(), strict=True)),
+        "basic_auth": {"username": "prometheus", "password": "secret"},
+    }
+    seen: list[set[str]] = []
     async with Simulator(world, clock=clock) as simulator:
         settings = make_settings(api_url=simulator.url, listen=(Address("127.0.0.1"),), web_config=protected)
         async with Service(settings) as service:
-            configs = scrape_configs(str(service.addresses[0]), "0", scheme="https")
-            client = {
-                "tls_config": {
-                    "ca_file": str(protected.parent / "ca.crt"),
-                    "cert_file": str(protected.parent / "prometheus.crt"),
-                    "key_file": str(protected.parent / "prometheus.key"),
-                },
-                "basic_auth": {"username": "prometheus", "password": "secret"},
-            }
-            for config in configs:
-                config.update(copy.deepcopy(client))
-                for discovery in config.get("http_sd_configs", ()):
-                    discovery.update(copy.deepcopy(client))
-            with Prometheus(directory, scrape_configs=configs) as prometheus:
-                await asyncio.to_thread(prometheus.wait_for, 'up{job="chutes"} == 1')
-                await asyncio.to_thread(prometheus.wait_for, 'sum(up{job="chutes-subnet"}) > 4')
+            for shard in ("0", "1"):
+                directory = tmp_path / shard
+                directory.mkdir()
+                configs = scrape_configs(str(service.addresses[0]), shard, client)
+                with Prometheus(directory, scrape_configs=configs) as prometheus:
+                    await asyncio.to_thread(prometheus.wait_for, 'up{job="chutes"} == 1')
+                    # Discovered, relabelled, and every one of them up.
+                    every = 'up{job="chutes-subnet"}'
+                    query = f"{every} and on() (count({every}) > 4 and min(count_over_time({every}[1m])) >= 2)"
+                    up = await asyncio.to_thread(prometheus.wait_for, f"{query} and on() (min({every}) == 1)")
+                    seen.append({dict(labels)["instance"] for labels in up})
+                    registered = await asyncio.to_thread(
+                        prometheus.wait_for, 'last_over_time(chutes_miner_registered{job="chutes-subnet"}[1m])'
+                    )
+                    assert {dict(labels)["hotkey"] for labels in registered} == seen[-1]
+                    assert all(dict(labels)["instance"] == dict(labels)["hotkey"] for labels in registered)
+                    assert "level=warn" not in prometheus.log.lower()
+    assert seen[0] & seen[1] == set()
+    assert seen[0] | seen[1] == set(world.by_hotkey)

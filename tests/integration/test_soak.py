@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import re
 import signal
 import sys
 import time
@@ -16,12 +15,10 @@ import httpx
 import pytest
 
 from chutes_exporter.feeds.table import FEEDS
-from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.faults import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, Clock, parse_page, until, watching
+from tests.support import HOTKEY, free_port, parse_page, until
 from tests.test_cli import environment
 
 if TYPE_CHECKING:
@@ -44,50 +41,38 @@ FAULTS = (
 async def exporting(simulator: Simulator, timeout: int = 1) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """Run the command; yields its address and itself."""
     command = Path(sys.executable).parent / "chutes-exporter"
+    address = f"127.0.0.1:{free_port()}"
     # Answers are old at once, so that every scrape asks for everything.
     fresh = [part for source in FEEDS for part in ("--feed.ttl", f"{source.name}=0")]
     process = await asyncio.create_subprocess_exec(
         command,
-        *("--api.url", simulator.url, "--api.timeout", f"{timeout}", "--web.listen-address", "127.0.0.1:0"),
+        *("--api.url", simulator.url, "--api.timeout", f"{timeout}", "--web.listen-address", address),
         *("--log.level", "error", *fresh),
-        stderr=asyncio.subprocess.PIPE,
         env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
     )
     try:
-        yield await _address(process.pid), process
+        async with httpx.AsyncClient() as client:
+
+            async def answers() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    return (await client.get(f"http://{address}/-/healthy")).is_success
+                return False
+
+            await until(answers, 60)
+        yield f"http://{address}", process
     finally:
         if process.returncode is None:
             process.kill()
-        await process.communicate()
-
-
-async def _address(pid: int) -> str:
-    """Find the port that a process listens on, as its quiet log does not say."""
-    for _ in range(200):
-        inodes = {found[1] for link in _links(pid) if (found := re.fullmatch(r"socket:\[(\d+)\]", link)) is not None}
-        for line in _read(f"/proc/{pid}/net/tcp").splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:
-                return f"http://127.0.0.1:{int(fields[1].partition(':')[2], 16)}"
-        await asyncio.sleep(0.05)
-    raise AssertionError("it does not listen")
-
-
-def _links(pid: int) -> list[str]:
-    with contextlib.suppress(FileNotFoundError):
-        return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
-    return []
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text()
+        await process.wait()
 
 
 def memory(pid: int) -> int:
-    """Return a process's resident memory in kilobytes."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", _read(f"/proc/{pid}/status"))
-    assert found is not None
-    return int(found[1])
+    """Return a process's resident memory in pages."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 @pytest.mark.soak
@@ -101,7 +86,7 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
         exporting(simulator) as (url, process),
         httpx.AsyncClient(timeout=10, limits=limits) as client,
     ):
-        idle = len(_links(process.pid))
+        idle = open_files(process.pid)
         started = time.monotonic()
         # A minute, and longer where scrapes are slow.
         while (passed := time.monotonic() - started) < SECONDS or scrapes <= 100:
@@ -117,29 +102,14 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
             assert {answer.status_code for answer in answers} == {200}
             parse_page(answers[0].text)
             if passed > SECONDS / 4:
-                samples.append((memory(process.pid), len(_links(process.pid))))
+                samples.append((memory(process.pid), open_files(process.pid)))
     third = len(samples) // 3
     early, late = samples[:third], samples[-third:]
     # The least of each stretch is what stays; what comes and goes with requests lies on top.
-    assert min(kilobytes for kilobytes, _ in late) < 1.1 * min(kilobytes for kilobytes, _ in early)
+    assert min(pages for pages, _ in late) < 1.1 * min(pages for pages, _ in early)
     # Sixteen connections to the API at most, and the scrapers': hundreds of scrapes that lost one now and then would
     # be far beyond.
     assert max(files for _, files in late) <= idle + 16 + 8
-
-
-async def test_tasks_do_not_grow(small_world: World, clock: Clock) -> None:
-    ttl = {source.name: 0 for source in FEEDS}
-    async with (
-        Simulator(small_world, clock=clock) as simulator,
-        Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter,
-    ):
-        simulator.faults["scores"] = Fault(latency=0.2)
-        counts = []
-        for _ in range(60):
-            await exporter.metrics(Format.TEXT, timeout=0.05)
-            counts.append(len(asyncio.all_tasks()))
-    # The least of the late counts is what stays; how many requests are under way at once depends on the machine.
-    assert min(counts[-20:]) <= max(counts[:20]) + 2
 
 
 async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) -> None:

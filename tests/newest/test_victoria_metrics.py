@@ -27,7 +27,7 @@ from grafana.parts import VARIABLES
 from grafana.worlds import World as Kind
 from tests.alertmanager.test_routing import SIGNED, alertmanager
 from tests.grafana.scenes import JOB, Answers, ask_everything, scene
-from tests.support import HOTKEY, ROOT, RULES, Prometheus, fast_rules, free_port, until, watching
+from tests.support import HOTKEY, ROOT, Prometheus, fast_rules, free_port, until, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -194,24 +194,6 @@ async def test_the_queries_of_boards_and_rules_hold_in_a_store_that_prometheus_w
     answered = [query for query in known.now if rows(known.now[query])]
     assert len(answered) > len(known.now) / 2
     assert {query.expr for board in BOARDS for panel in board.panels for query in panel.queries} <= known.now.keys()
-
-
-def test_vmalert_accepts_the_rules_as_they_are(tmp_path: Path) -> None:
-    (rule,) = (word for word in DOCUMENTED["vmalert"] if word.startswith("-rule="))
-    result = subprocess.run(
-        ["vmalert", rule, "-dryRun"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert f"found {len(list(RULES.glob('*.yml')))} files" in result.stdout + result.stderr
-    broken = tmp_path / "broken.yml"
-    broken.write_text('groups: [{name: broken, rules: [{record: a, expr: "sum("}]}]')
-    refused = subprocess.run(["vmalert", f"-rule={broken}", "-dryRun"], capture_output=True, check=False, timeout=60)
-    assert refused.returncode != 0
 
 
 def configure(directory: Path, exporter: str) -> None:
