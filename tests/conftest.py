@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from pathlib import Path
@@ -55,7 +54,6 @@ _UNTRACED = (
 )
 """Folders, files and tests that coverage does not count, as tracing doubles the time of the costly ones. Others must
 reach all code."""
-_TRACES_CHILDREN = "COVERAGE_PROCESS_CONFIG"
 
 _SHARING = ("grafana/test_values.py", "grafana/test_worlds.py")
 """Files that share a costly fixture, the answers in all worlds."""
@@ -80,28 +78,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FilesS
     return _FilesScheduling(config, log)
 
 
-@contextlib.contextmanager
-def _untraced() -> Iterator[None]:
-    tracer = coverage.Coverage.current()
-    if tracer is None:
-        yield
-        return
-    tracer.stop()
-    configuration = os.environ.pop(_TRACES_CHILDREN, None)
-    try:
-        yield
-    finally:
-        if configuration is not None:
-            os.environ[_TRACES_CHILDREN] = configuration
-        tracer.start()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    if not item.nodeid.removeprefix("tests/").startswith(_UNTRACED):
+    tracer = coverage.Coverage.current()
+    if tracer is None or not item.nodeid.removeprefix("tests/").startswith(_UNTRACED):
         return (yield)
-    with _untraced():
+    tracer.stop()
+    configuration = os.environ.pop("COVERAGE_PROCESS_CONFIG", "")
+    try:
         return (yield)
+    finally:
+        os.environ["COVERAGE_PROCESS_CONFIG"] = configuration
+        tracer.start()
 
 
 @pytest.fixture(scope="session", autouse=True)

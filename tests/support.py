@@ -17,7 +17,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import trustme
@@ -54,7 +54,6 @@ RECORDINGS = Path(__file__).parent / "recordings"
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "prometheus" / "rules"
 
-T = TypeVar("T")
 Labels = frozenset[tuple[str, str]]
 Page = dict[tuple[str, Labels], float]
 
