@@ -53,6 +53,9 @@ EXTRA = {
     "held_gpus": "nodes_detailed",
     "supported_gpus": "nodes_supported",
     "tee_measurements": "tee_measurements",
+    "platform_gpus": "nodes",
+    "audit": "audit",
+    "audit_report": "audit_report",
 }
 """Public endpoints outside the miner API, and the files of their answers, which are in the folder ``extra``."""
 OWN = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")

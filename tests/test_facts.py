@@ -217,23 +217,10 @@ async def test_active_instances_contain_all_miners(world: World) -> None:
     assert total == pytest.approx(sum(true["earning_rate_per_miner"].values()))
 
 
-async def test_the_heading_share_is_the_share_of_the_compute_units_per_second(world: World) -> None:
-    rates = dict(world.true["earning_rate_per_miner"])
-    disabled = [one for one in world.raw["instances"] if world.true["instance_state"][one["instance_id"]] == "disabled"]
-    rates[world.hotkey] += sum(one["compute_multiplier"] for one in disabled)
-    # A deregistered or blacklisted miner has no score.
-    scored = {
-        hotkey: rate
-        for hotkey, rate in rates.items()
-        if hotkey in world.true["registered_at"] and hotkey not in world.true["blacklisted"]
-    }
+async def test_the_heading_share_includes_the_disabled_instances_of_every_miner(world: World) -> None:
     found = world.by("hotkey", "chutes_miner_score_heading_ratio")
-    total = sum(scored.values())
-    assert found.pop(world.hotkey) == pytest.approx(scored.pop(world.hotkey) / total)
-    assert {hotkey: found[hotkey] for hotkey in scored} == pytest.approx(
-        {hotkey: rate / total for hotkey, rate in scored.items()}
-    )
-    assert {hotkey for hotkey in found if found[hotkey]} == {hotkey for hotkey in scored if scored[hotkey]}
+    true = {hotkey: share for hotkey, share in world.true["heading_share"].items() if share}
+    assert {hotkey: share for hotkey, share in found.items() if share} == pytest.approx(true, rel=2e-3)
 
 
 async def test_the_field_bounty_is_an_age(world: World) -> None:

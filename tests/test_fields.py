@@ -48,6 +48,9 @@ RECORDS: dict[str, type[records.Record]] = {
     "held_gpus": records.HeldGpu,
     "supported_gpus": records.SupportedGpu,
     "tee_measurements": records.TeeMeasurement,
+    "platform_gpus": records.ModelSupply,
+    "audit": records.AuditEntry,
+    "audit_report": records.AuditInstance,
 }
 """The record that is decoded, by endpoint. The list of cooldowns is always empty, so nothing shows its fields."""
 
@@ -71,7 +74,9 @@ def sent_in(directory: Path) -> dict[str, set[str]]:
         for hotkey, miner in raw["held_gpus"].items()
         for gpu in miner["provisioned"]
     ]
-    rows["supported_gpus"] = [{"gpu": gpu} | model for gpu, model in raw["supported_gpus"].items()]
+    for name in ("supported_gpus", "platform_gpus"):
+        rows[name] = [{"gpu": gpu} | model for gpu, model in raw[name].items()]
+    rows["audit_report"] = raw["audit_report"]["instance_audit"]
     return {name: {field for row in found if row for field in row} for name, found in rows.items()}
 
 

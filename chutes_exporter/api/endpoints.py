@@ -101,10 +101,13 @@ MAINTENANCE = Endpoint(
 )
 HELD_GPUS = Endpoint("held_gpus", "/nodes/", d.HELD_GPUS, query=_DETAILED, max_bytes=8 * MB)
 MINER_GPUS = Endpoint("miner_gpus", "/nodes/", d.HELD_GPUS, "miner", query=_DETAILED, max_bytes=4 * MB)
-SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", d.SUPPORTED_GPUS)
+PLATFORM_GPUS = Endpoint("platform_gpus", "/nodes/", d.by_model(r.ModelSupply))
+SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", d.by_model(r.SupportedGpu))
 TEE_MEASUREMENTS = Endpoint(
     "tee_measurements", "/servers/tee/measurements", d.list_of(r.TeeMeasurement, never_empty=True)
 )
+AUDIT = Endpoint("audit", "/audit/", d.list_of(r.AuditEntry))
+AUDIT_REPORT = Endpoint[Any]("audit_report", "/audit/download", d.ReportShape(), max_bytes=16 * MB)
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Endpoint))
 """All of the above."""

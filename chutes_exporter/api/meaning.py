@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import (
         ActiveInstance,
+        AuditEntry,
+        AuditInstance,
         Bounty,
         Chute,
         ChuteMetrics,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     T = TypeVar("T", InventoryItem, Instance)
 
 HOUR: Final = 3600.0
+DAY: Final = 24 * HOUR
 WEEK: Final = 7 * 24 * HOUR
 U16: Final = 65535.0
 """The chain stores incentive and consensus as whole numbers from 0 to this, which stands for 1.0."""
@@ -574,6 +577,138 @@ def _needs_newer_servers(chute: Chute) -> bool | None:
     if chute.tee is None or chute.chutes_version is UNSET:
         return None
     return chute.tee and _version(chute.chutes_version or "") >= _NEWER_CHUTE
+
+
+EndReason = Literal[
+    "miner",
+    "scale_down",
+    "update",
+    "maintenance",
+    "idle",
+    "no_balance",
+    "chute_removed",
+    "not_active_in_time",
+    "no_room",
+    "gpu_missing",
+    "verification",
+    "probes",
+    "requests",
+    "none",
+    "other",
+]
+"""Why an instance ended.
+
+- miner: its miner deleted it.
+- scale_down: the chute needed fewer instances.
+- update: its chute, or the image, got a new version.
+- maintenance: its server was upgraded.
+- idle: nobody used the private instance.
+- no_balance: its user cannot pay.
+- chute_removed: its chute was deleted, disabled or replaced.
+- not_active_in_time: it started or was disabled for too long.
+- no_room: the private chute had enough instances when it was ready.
+- gpu_missing: a GPU of it was deleted at the API.
+- verification: it failed a check during its start, or its certificate changed.
+- probes: it failed the service's probes.
+- requests: it failed too many users' requests, or gave invalid answers.
+- none: the service gave no reason, for example for a job that is over.
+- other: a text that this version does not know.
+"""
+END_REASONS: Final[tuple[EndReason, ...]] = get_args(EndReason)
+_OLD_VERSION: Final = "has an old version"
+_END_TEXTS: Final[dict[str, EndReason]] = {
+    "miner initialized": "miner",
+    "autoscaler - downscale adjustment": "scale_down",
+    "Rolling update": "update",
+    "VLLM/image upgrade": "update",
+    "SGLang/image upgrade": "update",
+    "maintenance - ": "maintenance",
+    "user-defined/private chute instance has not been used since shutdown_after_seconds": "idle",
+    "job has been terminated due to insufficient user balance": "no_balance",
+    "user has zero/negative balance (private chute)": "no_balance",
+    "chute deleted": "chute_removed",
+    "chute disabled": "chute_removed",
+    "stale make_public chute removed": "chute_removed",
+    "autoscaler - instance failed to verify": "not_active_in_time",
+    "Instance took too long to activate": "not_active_in_time",
+    "Private chute ": "no_room",
+    "autoscaler - instance node count mismatch": "gpu_missing",
+    "Failed port verification": "verification",
+    "Filesystem challenge failed": "verification",
+    "Instance has failed filesystem verification": "verification",
+    "PoVW ": "verification",
+    "Live TLS cert verification failed": "verification",
+    "Failed 3 or more consecutive logging server probes": "probes",
+    "CONNPROBE: ": "probes",
+    "watchtower - ": "probes",
+    "catastrophic error": "requests",
+    "server error after": "requests",
+    "max failures reached": "requests",
+    "miner responded with 426": "requests",
+}
+"""The beginnings of all texts in the service's code."""
+_REPORT_PATH: Final = re.compile(r"audit/validator/[1-9A-HJ-NP-Za-km-z]{46,50}/[0-9]{1,12}\.json")
+
+
+def end_reason(text: str | None) -> EndReason:
+    """Return why an instance ended, from its ``deletion_reason``."""
+    if not text:
+        return "none"
+    if _OLD_VERSION in text:
+        return "update"
+    return next((reason for start, reason in _END_TEXTS.items() if text.startswith(start)), "other")
+
+
+def ended_counts(instance: AuditInstance) -> bool:
+    """Return whether an ended instance keeps its score. One that was never active has none to keep."""
+    activated, deleted, text = instance.activated_at, instance.deleted_at, instance.deletion_reason or ""
+    if activated is None or deleted is None:
+        return False
+    secured = instance.billed_to is None and deleted - activated >= SECURED_AFTER
+    kept = end_reason(text) in ("idle", "no_balance") or _OLD_VERSION in text
+    return secured or kept or bool(instance.valid_termination)
+
+
+def lost_compute_units(instance: AuditInstance, records: Iterable[ComputeRecord], now: float) -> float | None:
+    """Return the compute units that an ended instance had scored in the 24 hours before now, and lost by its end.
+
+    Seconds count from the creation, until the end or until billing stops.
+
+    Args:
+        instance: The instance.
+        records: Its multipliers. Unless there is exactly one for each second, the units are unknown.
+        now: Unix time.
+    """
+    if instance.activated_at is None or ended_counts(instance):
+        return 0.0
+    start = max(instance.created_at, now - DAY)
+    end = max(start, min(instance.deleted_at or now, instance.stop_billing_at or now, now))
+    parts = [
+        (seconds, record.compute_multiplier)
+        for record in records
+        if (seconds := min(end, record.ended_at or end) - max(start, record.started_at)) > 0
+    ]
+    if not math.isclose(math.fsum(seconds for seconds, _ in parts), end - start, abs_tol=1):
+        return None
+    return total(None if multiplier is None else seconds * multiplier for seconds, multiplier in parts)
+
+
+def validator_reports(entries: Iterable[AuditEntry], now: float) -> list[AuditEntry]:
+    """Return the validator's report of each full hour, the newest first.
+
+    The list also has miners' own reports, in no order.
+
+    Args:
+        entries: The list of reports.
+        now: Unix time. A report that ends later cannot be one.
+    """
+    by_hour: dict[float, AuditEntry] = {}
+    for entry in sorted(entries, key=lambda entry: entry.created_at or 0.0):
+        start, end = entry.start_time, entry.end_time
+        hourly = start is not None and end is not None and end - start == HOUR
+        if hourly and end is not None and end <= now and _REPORT_PATH.fullmatch(entry.path):
+            by_hour[end] = entry
+    return [by_hour[end] for end in sorted(by_hour, reverse=True)]
 
 
 def clock_rate_hertz(node: Node) -> float | None:

@@ -311,7 +311,9 @@ class HistoryPoint(Record, frozen=True):
 
 
 class ComputeRecord(Record, frozen=True):
-    """The compute multiplier of an instance for a time. Source: ``/instances/compute_history_csv``.
+    """The compute multiplier of an instance for a time.
+
+    Source: ``/instances/compute_history_csv``, and ``compute_history`` of an audit report.
 
     An instance has records once it was activated. They begin at its creation. The newest record has no end.
     """
@@ -320,6 +322,48 @@ class ComputeRecord(Record, frozen=True):
     started_at: UnixTime
     compute_multiplier: float | None = None
     ended_at: UnixTime | None = None
+
+
+class AuditEntry(Record, frozen=True):
+    """An hourly audit report of the validator or of a miner. Source: ``/audit/``."""
+
+    path: str
+    created_at: UnixTime | None = None
+    start_time: UnixTime | None = None
+    end_time: UnixTime | None = None
+
+
+class AuditInstance(Record, frozen=True):
+    """An instance of any miner that exists, or ended within the hour. Source: ``instance_audit`` of an audit report.
+
+    Null means "not yet" in times, a public instance in ``billed_to``, and no in ``valid_termination``, which marks ends
+    that do not cost the score. ``compute_multiplier`` is the last one. Without one of the fields, nothing follows from
+    a record, so it cannot be read.
+    """
+
+    instance_id: str
+    miner_hotkey: str
+    created_at: UnixTime
+    activated_at: UnixTime | None
+    deleted_at: UnixTime | None
+    stop_billing_at: UnixTime | None
+    billed_to: str | None
+    deletion_reason: str | None
+    valid_termination: bool | None
+    compute_multiplier: float | None
+    chute_id: str | None = None
+
+
+class AuditReport(Record, frozen=True):
+    """The validator's report of an hour. Source: ``/audit/download``.
+
+    Attributes:
+        end: The end of the hour.
+        instances: The instances that were activated or ended.
+    """
+
+    end: float
+    instances: list[AuditInstance]
 
 
 class ThrashCooldown(Record, frozen=True):
@@ -393,6 +437,14 @@ class HeldGpu(Record, frozen=True):
     chute_id: str
     instance_id: str
     activated_at: Nullable[UnixTime] = UNSET
+
+
+class ModelSupply(Record, frozen=True):
+    """The GPUs of a model on the whole platform: in an instance, and in none. Source: ``/nodes/``."""
+
+    gpu: str
+    provisioned: float | None = None
+    idle: float | None = None
 
 
 class SupportedGpu(Record, frozen=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from chutes_exporter.api.meaning import active_rates, instance_state, total
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Instance
@@ -17,10 +18,11 @@ METRICS = Metrics("GET /miner/active_instances/", ("hotkey",))
 HEADING = METRICS.declare(
     "chutes_miner_score_heading_ratio",
     "Estimate of the miner's score share in a day if all active instances continue unchanged: its compute units per "
-    "second, divided by those of all miners. Known disabled instances count too. docs/earnings.md describes how far "
-    "the estimate can be wrong.",
+    "second, divided by those of all miners. Disabled instances count too. docs/earnings.md describes how far the "
+    "estimate can be wrong.",
     "compute_multiplier; GET /miner/metagraph: registered and not blacklisted miners; "
-    "GET /miner/instances/: disabled instances of watched miners",
+    "GET /miner/instances/: disabled instances of watched miners; GET /audit/download and GET /nodes/?detailed=true: "
+    "those of all others",
     stability="experimental",
 )
 
@@ -30,7 +32,9 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     seats = answers[METAGRAPH]
     active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
     rates = active_rates(active)
-    disabled = {hotkey: _disabled_rate(instances, out) for hotkey, instances in answers.by_hotkey(INSTANCES).items()}
+    disabled = _reported_rates(answers, {instance.instance_id for instance in active})
+    for hotkey, instances in answers.by_hotkey(INSTANCES).items():
+        disabled[hotkey] = _disabled_rate(instances, out)
     if rates is None or None in disabled.values() or not answers.complete():
         return
     if any(node.blacklist_reason is UNSET for node in seats):
@@ -44,6 +48,22 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     for hotkey in sorted(earned):
         if everybody and scope.exports(hotkey, active=earned[hotkey] > 0):
             out.add(HEADING, earned[hotkey] / everybody, hotkey)
+
+
+def _reported_rates(answers: Answers, active: set[str]) -> dict[str, float | None]:
+    """Return the compute units per second of all miners' disabled instances, as far as they are known.
+
+    The newest audit report has the instances that existed up to some hours ago. Those that still hold GPUs exist.
+    """
+    report, held = answers.optional(AUDIT_REPORT), answers.optional(HELD_GPUS)
+    if report is None or held is None:
+        return {}
+    existing = {gpu.instance_id for gpu in held} - active
+    multipliers: dict[str, list[float | None]] = defaultdict(list)
+    for one in report.instances:
+        if one.instance_id in existing and one.activated_at and not one.deleted_at:
+            multipliers[one.miner_hotkey].append(one.compute_multiplier)
+    return {hotkey: total(found) for hotkey, found in multipliers.items()}
 
 
 def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | None:
@@ -66,5 +86,5 @@ COLLECTOR = Collector(
     metrics=METRICS,
     collect=collect,
     cost="1 for each miner",
-    extra=(INSTANCES,),
+    extra=(INSTANCES, AUDIT_REPORT, HELD_GPUS),
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.client import Answer
-from chutes_exporter.api.endpoints import stats_params
+from chutes_exporter.api.endpoints import AUDIT_REPORT, stats_params
 from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.feeds.reports import newest_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +43,8 @@ class Requests:
         """
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
+            if endpoint is AUDIT_REPORT:
+                return await newest_report(self._client)
             if endpoint.signed:
                 return await self._fetch_signed(endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys)
             path = {"hotkey": hotkey} if endpoint.scope == "miner" else {}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from chutes_exporter.api import endpoints as e
+from chutes_exporter.api.records import AuditReport
 from chutes_exporter.feeds import doubt
 from chutes_exporter.feeds.feed import Feed
 
@@ -111,6 +112,11 @@ MINER_GPUS = Feed("miner_gpus", e.MINER_GPUS, 300.0, 1800.0, optional=True, chec
 SUPPORTED_GPUS = Feed("supported_gpus", e.SUPPORTED_GPUS, DAY, 7 * DAY, changes="by hand", optional=True, checks={})
 TEE_MEASUREMENTS = Feed(
     "tee_measurements", e.TEE_MEASUREMENTS, 3600.0, DAY, changes="by hand", optional=True, checks={}
+)
+PLATFORM_GPUS = Feed("platform_gpus", e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
+# A request asks for the list of reports first.
+AUDIT_REPORT = Feed[AuditReport](
+    "audit_report", e.AUDIT_REPORT, 3600.0, 3 * 3600.0, changes="hourly", optional=True, checks={}
 )
 
 FEEDS: tuple[Feed[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Feed))

@@ -8,7 +8,9 @@ from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from chutes_exporter.api.keys import address_of
 from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD, bounty_amount
+from chutes_exporter.simulator.instances import VALID_ENDS
 from chutes_exporter.simulator.times import (
     CACHE_PERIOD,
     DAY,
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.instances import Gpu
+    from chutes_exporter.simulator.instances import Gpu, Instance
     from chutes_exporter.simulator.world import Job, Miner, Server, Work
 
 Row = dict[str, Any]
@@ -39,6 +41,7 @@ _IMAGES: Final = (
     ("pending build", None, None),
     ("error: step RUN pip install exited with 1", 50.0, None),
 )
+_VALIDATOR: Final = address_of(bytes(32))
 _MEASURED_MODELS: Final = ("pro_6000", "h200", "b200")
 
 
@@ -209,6 +212,57 @@ def compute_history_rows(world: World, now: float) -> Iterator[tuple[str, str, s
         for start, end, multiplier in instance.history(now):
             if end is None or end > now - 8 * DAY:
                 yield instance.instance_id, repr(multiplier), iso(start) or "", iso(end) or ""
+
+
+def audit_list(now: float) -> list[Row]:
+    """Return the validator's report of each hour that began within 25 hours. The block is the number of the hour."""
+    ends = (last(now - MINUTE, HOUR) - hour * HOUR for hour in range(25))
+    return [
+        {
+            "path": f"audit/validator/{_VALIDATOR}/{round(end / HOUR)}.json",
+            "created_at": iso(end + MINUTE),
+            "start_time": iso(end - HOUR),
+            "end_time": iso(end),
+        }
+        for end in ends
+    ]
+
+
+def audit_report(world: World, path: str) -> Row:
+    """Return the report of an hour: each instance that exists or ended in it, and their multipliers."""
+    end = HOUR * int(path.rpartition("/")[2].removesuffix(".json"))
+    found = [one for one in world.all_instances(end) if one.ended_at > end - HOUR]
+    return {
+        "instance_audit": [_audit_row(one, end) for one in found],
+        "compute_history": [
+            {
+                "instance_id": one.instance_id,
+                "compute_multiplier": multiplier,
+                "started_at": iso(start),
+                "ended_at": iso(until),
+            }
+            for one in found
+            for start, until, multiplier in one.history(end)
+            if until is None or until > end - HOUR
+        ],
+    }
+
+
+def _audit_row(instance: Instance, now: float) -> Row:
+    ended = instance.ended_at <= now
+    return {
+        "instance_id": instance.instance_id,
+        "chute_id": instance.chute.chute_id,
+        "created_at": iso(instance.created_at),
+        "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
+        "deleted_at": iso(instance.ended_at) if ended else None,
+        "deletion_reason": instance.end.value if ended else None,
+        "valid_termination": ended and instance.end in VALID_ENDS,
+        "miner_hotkey": instance.hotkey,
+        "stop_billing_at": iso(instance.stop_billing_at(now)),
+        "billed_to": None if instance.chute.public else make_uuid("user", instance.chute.chute_id),
+        "compute_multiplier": instance.multiplier(now),
+    }
 
 
 def job_row(job: Job) -> Row:

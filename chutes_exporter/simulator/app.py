@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, ON_REQUEST, Endpoint
+from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, ON_REQUEST, PLATFORM_GPUS, Endpoint
 from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import answers
@@ -102,8 +102,8 @@ class Simulator:
             routes=[
                 Route(endpoint.path, self._route(endpoint), methods=[endpoint.method])
                 for endpoint in (*ENDPOINTS, *ON_REQUEST)
-                # Its path is that of another endpoint.
-                if endpoint is not MINER_GPUS
+                # Their path is that of another endpoint.
+                if endpoint not in (MINER_GPUS, PLATFORM_GPUS)
             ],
         )
         self._streams: dict[str, Callable[[_Call], Iterable[answers.Row]]] = {
@@ -133,7 +133,13 @@ class Simulator:
             "maintenance": lambda call: answers.maintenance(world, call.signer, call.now),
             "tee_measurements": lambda _: answers.tee_measurements(),
             "supported_gpus": lambda _: answers.supported_gpus(),
-            "held_gpus": self._gpus,
+            **dict.fromkeys(
+                ("held_gpus", "miner_gpus"),
+                lambda call: answers.detailed_nodes(world, call.now, call.query("hotkey")),
+            ),
+            "platform_gpus": lambda call: answers.nodes(world, call.now),
+            "audit": lambda call: answers.audit_list(call.now),
+            "audit_report": self._report,
             "release_job": self._release_job,
         }
 
@@ -152,13 +158,16 @@ class Simulator:
 
     def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
         async def route(request: Request) -> Response:
-            name = MINER_GPUS.name if endpoint is HELD_GPUS and "hotkey" in request.query_params else endpoint.name
+            asked, query = endpoint, request.query_params
+            if endpoint is HELD_GPUS:
+                asked = MINER_GPUS if "hotkey" in query else HELD_GPUS if "detailed" in query else PLATFORM_GPUS
+            name = asked.name
             self._in_flight[name] += 1
             self.max_concurrent[name] = max(self.max_concurrent[name], self._in_flight[name])
             fault = self._take_fault(name)
             try:
                 await asyncio.sleep(fault.latency)
-                response = self._respond(request, endpoint, fault)
+                response = self._respond(request, asked, fault)
             except asyncio.CancelledError:
                 # The server stops or the client disconnected, so nobody reads this answer.
                 return Response(status_code=503)
@@ -247,10 +256,11 @@ class Simulator:
             raise HTTPException(404, f"Miner {hotkey} not found in unique history cache (yet)")
         return [{"time": answers.iso(time), "count": count, "total_count": total} for time, count, total in hours]
 
-    def _gpus(self, call: _Call) -> answers.Row:
-        if call.query("detailed") != "true":
-            return answers.nodes(self.world, call.now)
-        return answers.detailed_nodes(self.world, call.now, call.query("hotkey"))
+    def _report(self, call: _Call) -> answers.Row:
+        path = call.query("path")
+        if path is None or all(entry["path"] != path for entry in answers.audit_list(call.now)):
+            raise HTTPException(404, f"No audit entry matches {path=}")
+        return answers.audit_report(self.world, path)
 
 
 class _CutResponse(Response):

@@ -34,15 +34,15 @@ _KEPT: Final = 3 * DAY
 
 
 class End(enum.Enum):
-    """Why an instance was deleted."""
+    """Why an instance was deleted, in the service's words."""
 
-    MINER = "its miner deleted it"
-    FAILURES = "it failed too often"
-    PURGED = "it did not become active in time"
-    SCALED_DOWN = "the chute needed fewer instances"
-    UPDATED = "the chute has a new version"
-    IDLE = "nobody used the private instance"
-    MAINTENANCE = "its server is upgraded"
+    MINER = "miner initialized"
+    FAILURES = "max failures reached: 6 disables within sliding 1-hour window"
+    PURGED = "autoscaler - instance failed to verify within a reasonable amount of time"
+    SCALED_DOWN = "autoscaler - downscale adjustment"
+    UPDATED = "Rolling update replacement"
+    IDLE = "user-defined/private chute instance has not been used since shutdown_after_seconds"
+    MAINTENANCE = "maintenance - server entering TEE upgrade window"
 
 
 VALID_ENDS: Final = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE})

@@ -301,3 +301,20 @@ def test_without_what_gives_the_target_it_is_unknown(missing: str) -> None:
 
 def test_the_known_gpu_models_are_those_of_the_service() -> None:
     assert {*meaning.GPU_MODELS} == json.loads(recording(RECORDINGS / "extra", "nodes_supported")).keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("miner initialized", "miner"),
+        ("Rolling update timeout", "update"),
+        ("instance 1 of chute 2 has an old version of the chute", "update"),
+        ("Private chute chute.chute_id='1' chute.name='x' already has >= target_count=1 active instances", "no_room"),
+        ("Private chute has an old versio", "no_room"),
+        ("a text of tomorrow", "other"),
+        ("", "none"),
+        (None, "none"),
+    ],
+)
+def test_a_text_of_the_service_has_a_reason(text: str | None, reason: str) -> None:
+    assert meaning.end_reason(text) == reason

@@ -57,6 +57,22 @@ NULL_MEANS = {
     "instances.activated_at": {*_INSTANCES, "chutes_gpu_state_info", "chutes_instance_purge_timestamp_seconds"},
     # Nobody is billed, so the instance is public.
     "instances.billed_to": {"chutes_instance_secured_timestamp_seconds"},
+    # Not yet, a public instance, no reason, and an end that is not valid.
+    **{
+        f"audit_report.instance_audit.{field}": {
+            "chutes_miner_window_ended_instances",
+            "chutes_miner_window_failed_starts",
+            "chutes_miner_window_lost_compute_units",
+        }
+        for field in (
+            "activated_at",
+            "deleted_at",
+            "stop_billing_at",
+            "billed_to",
+            "deletion_reason",
+            "valid_termination",
+        )
+    },
     # A text of its own: no status.
     "images.status": {"chutes_images", "chutes_image_info"},
     # Not over.

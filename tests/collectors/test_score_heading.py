@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.score_heading import COLLECTOR
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, INSTANCES, METAGRAPH
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
+from tests.api.test_reports import INSTANCE
 from tests.collectors.support import ME, NOON_TEXT, UNREADABLE, Collected, collected
 
 
@@ -52,6 +53,21 @@ def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(seats: list
 
 def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_seat_nothing() -> None:
     assert run(OTHERS, SEATS, watched=[ME, "unknown"]).samples == ratios(me=0)
+
+
+def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
+    others = [active(3, "other", 2.0)]
+    ended = {"deleted_at": "2026-11-24T11:30:00"}
+    theirs = INSTANCE | {"miner_hotkey": "other", "activated_at": NOON_TEXT, "compute_multiplier": 1.0}
+    rows = [{"instance_id": "disabled"}, {"instance_id": "ended"}, {"instance_id": "gone"} | ended]
+    report = {"instance_audit": [theirs | row for row in rows], "compute_history": []}
+    held = {"other": {"provisioned": [{"gpu": "h200", "chute": {"chute_id": "c", "instance_id": "disabled"}}]}}
+    extra = {(AUDIT_REPORT, ""): report, (HELD_GPUS, ""): held}
+    assert run([*MINE[:1], *others], SEATS, extra=extra).samples == ratios(me=0.25)
+    # Without one of the two answers, nothing is known about the others.
+    for feed in extra:
+        known = {key: value for key, value in extra.items() if key != feed}
+        assert run([*MINE[:1], *others], SEATS, extra=known).samples == ratios(me=1 / 3)
 
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:

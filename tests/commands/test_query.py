@@ -27,7 +27,7 @@ def clock() -> Clock:
 
 
 def test_every_endpoint_that_changes_nothing_can_be_queried() -> None:
-    assert set(_ENDPOINTS) == {endpoint.name for endpoint in ENDPOINTS} - {"release_job"}
+    assert set(_ENDPOINTS) == {endpoint.name for endpoint in ENDPOINTS} - {"release_job", "audit_report"}
 
 
 @pytest.mark.parametrize("name", sorted(set(_ENDPOINTS) - {"chute"}))

@@ -10,6 +10,7 @@ import pytest
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size, World, parse_fault
+from chutes_exporter.simulator.answers import audit_list
 from chutes_exporter.simulator.faults import GARBAGE
 from chutes_exporter.simulator.times import HOUR
 from tests.support import HOTKEY, KEY, NOON, RECORDINGS, Clock, get
@@ -25,6 +26,7 @@ PATHS = {
     "held_gpus": "/nodes/?detailed=true",
     "miner_gpus": f"/nodes/?detailed=true&hotkey={HOTKEY}",
     "instances": "/miner/instances/?explicit_null=true",
+    "audit_report": f"/audit/download?path={audit_list(NOON)[0]['path']}",
 }
 """The request of each answer."""
 FILES = {
@@ -32,6 +34,7 @@ FILES = {
     "held_gpus": "nodes_detailed",
     "miner_gpus": "nodes_detailed_one",
     "supported_gpus": "nodes_supported",
+    "platform_gpus": "extra/nodes",
 }
 """The recordings whose names differ."""
 FREE_KEYS = {

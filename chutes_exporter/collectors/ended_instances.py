@@ -1,0 +1,79 @@
+"""Why instances ended, and what that cost: the newest hourly audit report of the validator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from chutes_exporter.api.meaning import END_REASONS, HOUR, end_reason, ended_counts, lost_compute_units, total
+from chutes_exporter.api.records import ComputeRecord
+from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.feeds.table import AUDIT_REPORT
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.records import AuditInstance
+
+METRICS = Metrics("GET /audit/download", ("hotkey", "window"))
+
+REPORT_END = METRICS.declare(
+    "chutes_audit_report_end_timestamp_seconds",
+    "End of the hour that the newest audit report of the validator covers. The metrics with this window describe it.",
+    labels=(),
+    source="GET /audit/: end_time",
+)
+ENDED = METRICS.declare(
+    "chutes_miner_window_ended_instances",
+    "Instances of the miner that ended in the report's hour, by reason, and whether they still count for the score. "
+    "docs/earnings.md explains the reasons. An instance that was never active does not count.",
+    "instance_audit.deletion_reason, valid_termination",
+    labels=("hotkey", "reason", "counts", "window"),
+)
+FAILED = METRICS.declare(
+    "chutes_miner_window_failed_starts",
+    "Instances of the miner that ended in the report's hour and were never active.",
+    "instance_audit.activated_at",
+)
+LOST = METRICS.declare(
+    "chutes_miner_window_lost_compute_units",
+    "Estimate of the compute units of the past day that the score lost because of instances that ended in the report's "
+    "hour. It uses the last multiplier of each instance; `chutes-exporter incidents` uses all of them.",
+    "instance_audit.compute_multiplier",
+    stability="experimental",
+)
+
+
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Count the ended instances of each exported miner."""
+    report = answers[AUDIT_REPORT]
+    out.add(REPORT_END, report.end)
+    if not answers.complete():
+        return
+    ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(scope.watched)}
+    for one in distinct(report.instances, lambda instance: instance.instance_id, out):
+        if scope.exports(one.miner_hotkey, active=True):
+            of_miner = ended.setdefault(one.miner_hotkey, [])
+            if one.deleted_at and report.end - HOUR <= one.deleted_at <= report.end:
+                of_miner.append(one)
+    for hotkey, of_miner in ended.items():
+        ends = Counter((end_reason(one.deletion_reason), ended_counts(one)) for one in of_miner)
+        for reason in END_REASONS:
+            for counts in (True, False):
+                out.add(ENDED, ends[reason, counts], hotkey, reason, counts, "1h")
+        out.add(FAILED, sum(one.activated_at is None for one in of_miner), hotkey, "1h")
+        out.add(LOST, total(_lost(one, report.end) for one in of_miner), hotkey, "1h")
+
+
+def _lost(instance: AuditInstance, now: float) -> float | None:
+    whole_life = ComputeRecord(instance.instance_id, instance.created_at, instance.compute_multiplier)
+    return lost_compute_units(instance, [whole_life], now)
+
+
+COLLECTOR = Collector(
+    name="ended_instances",
+    summary="why instances ended in the past hour, and the compute units that they lost",
+    feeds=(AUDIT_REPORT,),
+    metrics=METRICS,
+    collect=collect,
+    cost="1, 32 for each miner",
+    default="watched",
+)

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from chutes_exporter.api.errors import CutOffError
+from chutes_exporter.collectors.platform_gpus import COLLECTOR
+from chutes_exporter.feeds.table import PLATFORM_GPUS
+from tests.collectors.support import answer, collected
+
+
+def test_a_model_that_cannot_be_read_costs_only_itself() -> None:
+    models = {"h200": {"provisioned": 5, "idle": 3}, "b200": {"idle": "x"}, "l4": {"idle": 1}}
+    assert collected(COLLECTOR, {PLATFORM_GPUS: models}).samples == {
+        "chutes_platform_gpus{gpu=h200,state=provisioned}": 5,
+        "chutes_platform_gpus{gpu=h200,state=idle}": 3,
+        "chutes_platform_gpus{gpu=l4,state=idle}": 1,
+    }
+    with pytest.raises(CutOffError):
+        answer(PLATFORM_GPUS, {})

@@ -1,0 +1,82 @@
+"""Which audit report is the newest one of the validator, and how it is asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+from chutes_exporter.api import ChutesClient
+from chutes_exporter.api.errors import UndecodableError
+from chutes_exporter.feeds.reports import newest_report
+from tests.api.test_reports import INSTANCE, body
+from tests.support import HOTKEY, NOON, served
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+HOUR = 3600
+
+
+def entry(
+    block: int, hour: int, *, path: str = "", created: int = 1, hours: int = 1, year: int = 2026
+) -> dict[str, Any]:
+    """Return an entry of the list: a report that ends some hours after ten o'clock."""
+    return {
+        "path": path or f"audit/validator/{HOTKEY}/{block}.json",
+        "created_at": f"{year}-11-24T{10 + hour:02}:{created:02}:04",
+        "start_time": f"{year}-11-24T{10 + hour - hours:02}:00:00",
+        "end_time": f"{year}-11-24T{10 + hour:02}:00:00",
+    }
+
+
+async def asked_for(*entries: dict[str, Any]) -> tuple[list[str], float]:
+    """Return the paths that are asked for, and the end of the report."""
+    asked: list[str] = []
+
+    async def listed(_request: Request) -> Response:
+        return Response(json.dumps(entries))
+
+    async def download(request: Request) -> Response:
+        asked.append(request.query_params["path"])
+        return Response(body([INSTANCE, INSTANCE | {"activated_at": "2026-11-24T10:00:00"}]))
+
+    app = Starlette(routes=[Route("/audit/", listed), Route("/audit/download", download)])
+    async with served(app) as url, ChutesClient(url) as client:
+        report = (await newest_report(client)).value
+    # An instance that was never active is not kept.
+    assert len(report.instances) == 1
+    return asked, report.end
+
+
+OLD = entry(1, 1)
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        entry(2, 2, path=f"audit/miner/{HOTKEY}/9.json"),
+        entry(2, 2, path=f"audit/validator/{HOTKEY}/../9.json"),
+        entry(2, 2, path="https://example.com/audit/validator/x/9.json"),
+        entry(2, 2, path=f"audit/validator/{HOTKEY}/9.json\n"),
+        entry(2, 2, year=2099),
+        entry(2, 2, hours=2),
+        {"path": f"audit/validator/{HOTKEY}/9.json"},
+    ],
+    ids=["miner", "elsewhere", "address", "line", "future", "two hours", "no time"],
+)
+async def test_only_a_report_of_the_validator_for_a_past_hour_is_asked_for(worse: dict[str, Any]) -> None:
+    assert await asked_for(worse, OLD, entry(3, 0)) == ([OLD["path"]], NOON - HOUR)
+
+
+async def test_of_two_reports_of_an_hour_the_later_one_is_asked_for() -> None:
+    assert await asked_for(entry(4, 1, created=9), OLD) == ([f"audit/validator/{HOTKEY}/4.json"], NOON - HOUR)
+
+
+async def test_a_list_without_a_report_is_an_error() -> None:
+    with pytest.raises(UndecodableError):
+        await asked_for(entry(2, 2, year=2099))
