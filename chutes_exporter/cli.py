@@ -15,6 +15,7 @@ from chutes_exporter.commands.advise import advise
 from chutes_exporter.commands.backfill import backfill
 from chutes_exporter.commands.check import check
 from chutes_exporter.commands.demo import demo
+from chutes_exporter.commands.incidents import incidents
 from chutes_exporter.commands.query import query
 from chutes_exporter.commands.release_job import release_job
 from chutes_exporter.commands.serve import serve
@@ -60,7 +61,7 @@ def cli() -> None:
         click.get_current_context().color = False
 
 
-for command in (demo, serve, check, status, advise, query, backfill, release_job):
+for command in (demo, serve, check, status, advise, incidents, query, backfill, release_job):
     cli.add_command(command)
 
 

@@ -196,15 +196,18 @@ def recording(directory: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def replay(answers: Mapping[str, bytes]) -> Starlette:
+def replay(answers: Mapping[str, bytes], reports: Mapping[str, bytes] | None = None) -> Starlette:
     """Make an API that gives recorded answers to every client.
 
     Args:
+        reports: The audit reports by path, if there is more than the newest.
         answers: Bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one`` for one miner's. What
             is changed later counts from the next request on; an endpoint without a body answers 404.
     """
 
     def name_of(request: Request, endpoint: str) -> str:
+        if endpoint == "held_gpus" and "detailed" not in request.query_params:
+            return "platform_gpus"
         if endpoint == "held_gpus" and "hotkey" in request.query_params:
             return "miner_gpus"
         if endpoint != "stats" or "per_chute" not in request.query_params:
@@ -214,7 +217,8 @@ def replay(answers: Mapping[str, bytes]) -> Starlette:
 
     def route(endpoint: str) -> Any:
         async def answer(request: Request) -> Response:
-            body = answers.get(name_of(request, endpoint))
+            path = request.query_params.get("path", "")
+            body = answers.get(name_of(request, endpoint)) if reports is None or not path else reports.get(path)
             return Response(b'{"detail":"Not Found"}', 404) if body is None else Response(body)
 
         return answer

@@ -97,3 +97,17 @@ def test_a_stuck_job_is_info(tmp_path: Path) -> None:
     miner.set("chutes_jobs_stuck", 0, **ME)
     miner.set("chutes_jobs_stuck", 1, 20, **ME)
     miner.check(tmp_path, {40: [], 70: [("ChutesJobStuck", "info")]})
+
+
+def test_lost_units_are_reported_from_two_percent_of_a_day(tmp_path: Path) -> None:
+    miner = Scenario(HOUR, {"alpha": 8})
+    miner.set("chutes_miner_window_compute_units", 1000, hotkey=HOTKEY, window="1d")
+    miner.set("chutes_miner_window_lost_compute_units", 20, hotkey=HOTKEY, window="1h")
+    miner.set("chutes_miner_window_lost_compute_units", 21, 30, hotkey=HOTKEY, window="1h")
+    lost = ("ChutesComputeUnitsLost", "warning")
+    said = (
+        f"Instances of {HOTKEY} that ended in the hour of the newest audit report lost 21 compute units of the past "
+        "day, more than 2 % of the miner's units of a day."
+    )
+    text = Text(lost, 40, {}, "ended instances lost 21 compute units", said)
+    miner.check(tmp_path, {29: [], 40: [lost]}, texts=[text])

@@ -1,0 +1,261 @@
+"""The command ``incidents``: why instances ended, and what each end cost, from the validator's hourly reports."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api import endpoints as e
+from chutes_exporter.api.meaning import HOUR, EndReason, end_reason, ended_counts, lost_compute_units, total
+from chutes_exporter.api.records import AuditInstance
+from chutes_exporter.commands.options import (
+    Command,
+    api_options,
+    hotkey_options,
+    json_option,
+    money_options,
+    run_with_status,
+)
+from chutes_exporter.commands.report import NotKnown, print_not_known
+from chutes_exporter.commands.terminal import cell_text, json_text, print_table, say
+from chutes_exporter.feeds.reports import list_reports
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.records import ComputeRecord
+    from chutes_exporter.config import Settings
+
+ALL_READ, NOT_KNOWN = 0, 3
+"""The exit status; 2 is that of a wrong command line. 3 means that a report is missing or cannot be read."""
+
+_LISTED_HOURS = 25
+_SHOWN = 20
+"""Most ended instances of a miner on the screen."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An instance that ended. A number that is not known is None.
+
+    Attributes:
+        instance_id: The instance.
+        chute_id: Its chute.
+        ended_at: ISO 8601.
+        active_seconds: From its activation to its end.
+        reason: Why it ended, in one word.
+        reason_text: The same in the service's words.
+        counts: Whether its compute units still count for the score.
+        failed_start: Whether it was never active.
+        lost_compute_units: Its units within the day before the end of the newest report that the score lost.
+        lost_usd: The same in US dollars, if prices are set.
+    """
+
+    instance_id: str
+    chute_id: str | None
+    ended_at: str
+    active_seconds: float
+    reason: EndReason
+    reason_text: str | None
+    counts: bool
+    failed_start: bool
+    lost_compute_units: float | None
+    lost_usd: float | None
+
+
+@click.command(cls=Command)
+@click.option(
+    "--hours",
+    type=click.IntRange(1, _LISTED_HOURS),
+    default=24,
+    show_default=True,
+    help="Number of hourly reports, the newest first.",
+)
+@hotkey_options("At least one hotkey is required. Its seed is not.")
+@api_options
+@money_options
+@json_option
+def incidents(hours: int, **flags: Any) -> None:
+    """List the instances that ended, why, and what it cost.
+
+    The service publishes this once an hour, for all miners and without a key. The exit status is 0, or 3 if a report
+    is missing or cannot be read. It is 2 if the command line is wrong.
+    """
+    run_with_status(partial(run_incidents, hours=hours), flags)
+
+
+async def run_incidents(settings: Settings, as_json: bool, *, hours: int) -> int:  # noqa: FBT001 - a flag of the command line
+    """Read the reports, print, and return the exit status.
+
+    Raises:
+        ClickException: No miner is named.
+    """
+    if not settings.watched:
+        raise click.ClickException("incidents needs a miner: add --hotkey or --hotkey-file")
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        ledger = Ledger(client, settings.watched)
+        await ledger.read(hours)
+        usd_per_unit = await _usd_per_unit(client, settings, ledger.gaps)
+    miners = {hotkey: ledger.ended_of(hotkey, usd_per_unit) for hotkey in sorted(settings.watched)}
+    if as_json:
+        summary = {
+            "miners": [{"hotkey": hotkey, "ended": list(map(asdict, ended))} for hotkey, ended in miners.items()],
+            "not_known": list(map(asdict, ledger.gaps)),
+        }
+        click.echo(json_text(summary))
+    else:
+        for hotkey, ended in miners.items():
+            _print_miner(hotkey, ended, ledger.end)
+        print_not_known(ledger.gaps)
+    return NOT_KNOWN if ledger.gaps else ALL_READ
+
+
+class Ledger:
+    """The instances of some miners that ended, with their multipliers.
+
+    Args:
+        client: The client.
+        hotkeys: The miners.
+
+    Attributes:
+        end: End of the newest report in Unix time, 0 without any.
+        gaps: What could not be read.
+    """
+
+    def __init__(self, client: ChutesClient, hotkeys: frozenset[str]) -> None:
+        self.end = 0.0
+        self.gaps: list[NotKnown] = []
+        self._client = client
+        self._hotkeys = hotkeys
+        self._ended: dict[str, AuditInstance] = {}
+        self._records: defaultdict[str, dict[float, ComputeRecord]] = defaultdict(dict)
+
+    async def read(self, hours: int) -> None:
+        """Read the newest reports, and older ones as far as the multipliers of lost instances are in them."""
+        try:
+            entries = await list_reports(self._client)
+        except ApiError as error:
+            self._miss("the list of reports", error)
+            return
+        paths = {entry.end_time or 0.0: entry.path for entry in entries}
+        self.end = max(paths)
+        for hour in range(_LISTED_HOURS):
+            if hour >= hours and None not in map(self._lost, self._ended.values()):
+                break
+            end = self.end - hour * HOUR
+            if end in paths:
+                await self._read_report(end, paths[end], older=hour >= hours)
+            elif hour < hours:
+                self._miss(f"the report of {_hour(end)}", "it is not listed")
+
+    async def _read_report(self, end: float, path: str, *, older: bool) -> None:
+        """Read a report, and only the multipliers of known instances of an older one."""
+        wanted = set(self._ended)
+
+        def keep(record: Any) -> bool:
+            ended = isinstance(record, AuditInstance) and record.miner_hotkey in self._hotkeys and record.deleted_at
+            if ended and not older and end - HOUR <= ended <= end:
+                wanted.add(record.instance_id)
+            return record.instance_id in wanted
+
+        try:
+            answer = await self._client.fetch(e.AUDIT_REPORT, params={"path": path}, keep=keep)
+        except ApiError as error:
+            self._miss(f"the report of {_hour(end)}", error)
+            return
+        if answer.rejected:
+            self._miss(f"the report of {_hour(end)}", f"{answer.rejected} records cannot be read")
+        # A newer report knows better how an instance and a multiplier ended.
+        for record in answer.value:
+            if not isinstance(record, AuditInstance):
+                self._records[record.instance_id].setdefault(record.started_at, record)
+            elif record.deleted_at:
+                self._ended.setdefault(record.instance_id, record)
+
+    def _miss(self, what: str, reason: ApiError | str) -> None:
+        advice = reason.advice if isinstance(reason, ApiError) else "Try again. If the problem remains, report it."
+        self.gaps.append(NotKnown(what, "", str(reason), advice))
+
+    def _lost(self, instance: AuditInstance) -> float | None:
+        return lost_compute_units(instance, self._records[instance.instance_id].values(), self.end)
+
+    def ended_of(self, hotkey: str, usd_per_unit: float | None) -> list[Ended]:
+        """Return a miner's ended instances, the dearest first."""
+        found = []
+        for one in self._ended.values():
+            if one.miner_hotkey == hotkey:
+                lost, ended_at = self._lost(one), one.deleted_at or 0.0
+                row = Ended(
+                    instance_id=one.instance_id,
+                    chute_id=one.chute_id,
+                    ended_at=datetime.fromtimestamp(ended_at, UTC).isoformat(),
+                    active_seconds=ended_at - (one.activated_at or ended_at),
+                    reason=end_reason(one.deletion_reason),
+                    reason_text=one.deletion_reason,
+                    counts=ended_counts(one),
+                    failed_start=one.activated_at is None,
+                    lost_compute_units=lost,
+                    lost_usd=None if lost is None or usd_per_unit is None else lost * usd_per_unit,
+                )
+                found.append(row)
+        return sorted(found, key=lambda row: (-(row.lost_compute_units or 0.0), row.ended_at))
+
+
+async def _usd_per_unit(client: ChutesClient, settings: Settings, gaps: list[NotKnown]) -> float | None:
+    """Return the estimated US dollars for a compute unit: a day's emission divided by all miners' units of a day."""
+    if settings.daily_emission is None or settings.alpha_price is None:
+        return None
+    try:
+        scores = (await client.fetch(e.SCORES)).value
+    except ApiError as error:
+        gaps.append(NotKnown("scores", "", str(error), error.advice))
+        return None
+    units = math.fsum(raw.instance_compute_units or 0.0 for raw in scores.raw.values() if raw is not None)
+    return settings.daily_emission * settings.alpha_price / units if units > 0 else None
+
+
+# The screen
+
+
+def _print_miner(hotkey: str, ended: list[Ended], end: float) -> None:
+    say(f"{hotkey}  until {_hour(end)} UTC", bold=True)
+    if not ended:
+        say("No instance ended.", fg="green")
+        return
+    rows = [
+        {
+            "ended": row.ended_at,
+            "active_minutes": None if row.failed_start else round(row.active_seconds / 60),
+            "reason": row.reason,
+            "counts": row.counts,
+            "lost_units": _rounded(row.lost_compute_units),
+        }
+        | ({} if row.lost_usd is None else {"lost_usd": round(row.lost_usd, 2)})
+        | {"chute": row.chute_id}
+        for row in ended[:_SHOWN]
+    ]
+    print_table(rows, cut=("chute",))
+    if len(ended) > _SHOWN:
+        say(f"{len(ended) - _SHOWN} more: --json lists them.")
+    by_reason: defaultdict[str, list[Ended]] = defaultdict(list)
+    for row in ended:
+        by_reason[row.reason].append(row)
+    sums = [
+        f"{len(rows)} {reason} ({cell_text(_rounded(total(row.lost_compute_units for row in rows)))} units)"
+        for reason, rows in by_reason.items()
+    ]
+    say(f"{len(ended)} ended: {', '.join(sums)}.", indent="  ")
+    say(f"{sum(row.failed_start for row in ended)} of them were never active.")
+
+
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _hour(time: float) -> str:
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M}"

@@ -1,0 +1,93 @@
+"""The command ``incidents`` when something is missing. tests/test_ended.py compares it with the truth."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.api.test_reports import RECORD, body
+from tests.collectors.test_ended_instances import ENDED
+from tests.commands.support import Target, run
+from tests.recorded import Miner
+from tests.support import HOTKEY, RECORDINGS, replay, served
+from tests.test_ended import reports
+
+if TYPE_CHECKING:
+    from chutes_exporter.simulator import Simulator
+
+Reports = dict[int, bytes]
+"""The body of each report by the hour of its end."""
+MINE = ENDED | {"miner_hotkey": HOTKEY, "activated_at": "2026-11-24T11:00:01"}
+
+
+def record(start: str, end: str | None, multiplier: float = 2.0) -> dict[str, Any]:
+    times = {"started_at": f"2026-11-24T{start}:00", "ended_at": end and f"2026-11-24T{end}:00"}
+    return RECORD | times | {"compute_multiplier": multiplier}
+
+
+async def incidents(found: Reports, *flags: str, **more: bytes) -> tuple[int, str]:
+    """Run the command on reports that end at some hours; returns the status and the output."""
+    paths = {hour: f"audit/validator/{HOTKEY}/{hour}.json" for hour in found}
+    listed = [
+        {"path": path, "start_time": f"2026-11-24T{hour - 1:02}:00:00", "end_time": f"2026-11-24T{hour:02}:00:00"}
+        for hour, path in paths.items()
+    ]
+    api = replay({"audit": json.dumps(listed).encode(), **more}, {paths[hour]: text for hour, text in found.items()})
+    async with served(api) as url:
+        status, output, _ = await run(Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={})
+    return status, output
+
+
+async def lost(found: Reports, *flags: str) -> tuple[int, list[float | None], list[str]]:
+    """Return the status, the lost units and what is not known."""
+    status, output = await incidents(found, "--json", *flags)
+    summary = json.loads(output)
+    units = [row["lost_compute_units"] for row in summary["miners"][0]["ended"]]
+    return status, units, [gap["feed"] for gap in summary["not_known"]]
+
+
+async def test_older_reports_are_read_for_the_multipliers_that_the_newest_lacks() -> None:
+    newest = body([MINE | {"created_at": "2026-11-24T10:00:00"}], [record("11:00", None)])
+    older = body([], [record("10:00", "11:00", 3.0), record("11:00", "11:00", 9.0)])
+    assert await lost({12: newest, 11: older}, "--hours", "1") == (0, [3600 * 3.0 + 1800 * 2.0], [])
+    # Without them the units are unknown.
+    assert await lost({12: newest}, "--hours", "1") == (0, [None], [])
+
+
+async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> None:
+    good = body([MINE], [record("11:00", None)])
+    bad = {12: good, 10: b"{}", 9: body([MINE | {"instance_id": 5}, MINE | {"deleted_at": "2026-11-24T08:30:00"}], [])}
+    status, units, gaps = await lost(bad, "--hours", "4")
+    assert (status, units) == (3, [3600.0])
+    assert gaps == [f"the report of 2026-11-24 {hour}" for hour in ("11:00", "10:00", "09:00")]
+
+
+async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(simulator: Simulator) -> None:
+    assert await lost({}) == (3, [], ["the list of reports"])
+    status, _, errors = await run(simulator, "incidents", variables={})
+    assert status == 2
+    assert "--hotkey" in errors
+
+
+async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> None:
+    miner = Miner(RECORDINGS, "test_miner")
+    prices = ("--subnet.daily-emission", "2952", "--alpha.price", "4.2")
+    async with served(replay(miner.bodies(), reports(RECORDINGS))) as url:
+        _, output, _ = await run(Target(url), "incidents", "--hotkey", miner.hotkey, *prices, variables={})
+    lines = output.splitlines()
+    assert lines[2].split() == [
+        *("2026-11-26T14:28Z", "497", "gpu_missing", "no", "146803", "202.95"),
+        "56fda629-0f64-4d1a-8f1d-d34779ffba08",
+    ]
+    assert "31 more: --json lists them." in lines
+    assert "51 ended: 2 gpu_missing (146803 units), " in output
+    assert "15 of them were never active." in lines
+
+
+async def test_money_without_scores_is_not_known() -> None:
+    prices = ("--subnet.daily-emission", "2952", "--alpha.price", "4.2")
+    found = {12: body([MINE | {"instance_id": "x" * 40}], [])}
+    assert "? scores: " in (await incidents(found, "--hours", "1", *prices))[1]
+    nobody = json.dumps({"final_scores": {}, "raw_values": {}}).encode()
+    status, output = await incidents({12: body([], [])}, "--hours", "1", *prices, scores=nobody)
+    assert (status, output.splitlines()[1]) == (0, "No instance ended.")
