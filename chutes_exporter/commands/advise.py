@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from chutes_exporter.api.meaning import HOUR, LaunchRefusal
 from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
@@ -37,6 +36,7 @@ NOTHING_TO_DEPLOY, CHUTES_TO_DEPLOY, NOT_KNOWN = 0, 1, 3
 missing or incomplete."""
 
 _WINDOW = "15m"
+_MULTIPLIER = "chutes_chute_effective_compute_multiplier"
 _SHOWN = 10
 """Most chutes of a model on the screen."""
 
@@ -66,41 +66,8 @@ _METRICS = frozenset(metric.name for metric in LAUNCH_METRICS) | {
 }
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A chute that idle GPUs can run now. A number that is not known is None.
-
-    Attributes:
-        chute_id: The chute.
-        name: Its name; None for a private chute, and for one without a name.
-        public: Whether it is public.
-        tee: Whether it needs TEE.
-        gpus: GPUs that an instance takes.
-        units_per_gpu_second: Compute units that a second of one of these GPUs earns in an instance started now.
-        cheapest_gpu_units_per_gpu_second: The same on the cheapest GPU that the chute allows.
-        scale_allowance: Instances that may still become active.
-        starting_instances: Instances of all miners that start, or that their miners disabled.
-        utilization_ratio: Average use of the chute's capacity in the 15 minutes before the autoscaler ran.
-        rate_limited_ratio: Share of its requests that were refused in that time.
-        bounty_boost: Factor of the multiplier that its bounty gives; None without a bounty.
-        bounty_seconds_left: Time until the bounty expires.
-        estimated_usd_per_gpu_day: What one of these GPUs earns, if emission and price of alpha are given.
-    """
-
-    chute_id: str
-    name: str | None
-    public: bool
-    tee: bool
-    gpus: int
-    units_per_gpu_second: float
-    cheapest_gpu_units_per_gpu_second: float
-    scale_allowance: int | None
-    starting_instances: int | None
-    utilization_ratio: float | None
-    rate_limited_ratio: float | None
-    bounty_boost: float | None
-    bounty_seconds_left: float | None
-    estimated_usd_per_gpu_day: float | None
+Offer = dict[str, Any]
+"""A chute that idle GPUs can run now. A number that is not known is None, and so is the name of a private chute."""
 
 
 @click.command(cls=Command)
@@ -139,7 +106,7 @@ async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             "miners": [{"hotkey": hotkey, "idle": idle} for hotkey, idle in miners.items()],
             "not_known": [asdict(gap) for gap in report.gaps],
         }
-        click.echo(json_text(msgspec.to_builtins(summary)))
+        click.echo(json_text(summary))
     else:
         _print_screen(miners, report, settings)
     models = [model for idle in miners.values() for model in idle or ()]
@@ -196,7 +163,9 @@ class _Market:
                 "in_maintenance": sum(count for server, count in servers.items() if server in pending),
                 "on_one_server": max((count for server, count in servers.items() if server not in pending), default=0),
                 "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
-                "runnable": sorted(offers.get(gpu, []), key=lambda one: (-one.units_per_gpu_second, one.chute_id)),
+                "runnable": sorted(
+                    offers.get(gpu, []), key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])
+                ),
                 "left_out": {reason: refused[gpu, reason] for reason in _REASONS if refused.get((gpu, reason))},
             }
             for gpu, servers in sorted(idle.items())
@@ -209,23 +178,22 @@ class _Market:
         info, gpus = self._chutes[chute_id], int(self._values["chutes_chute_gpus", chute_id])
         public = info["public"] == "true"
         expires = value("bounty_expires_timestamp_seconds")
-        return Offer(
-            chute_id=chute_id,
-            name=info["name"] or None if public else None,
-            public=public,
-            tee=info["tee"] == "true",
-            gpus=gpus,
-            units_per_gpu_second=units,
-            cheapest_gpu_units_per_gpu_second=self._values["chutes_chute_effective_compute_multiplier", chute_id]
-            / gpus,
-            scale_allowance=_whole(value("chute_scale_allowance")),
-            starting_instances=_whole(value("chute_starting_instances")),
-            utilization_ratio=value("chute_recent_utilization_ratio"),
-            rate_limited_ratio=value("chute_rate_limited_ratio"),
-            bounty_boost=value("bounty_boost_ratio"),
-            bounty_seconds_left=None if expires is None else max(0.0, expires - self._report.now),
-            estimated_usd_per_gpu_day=None if self._usd_per_unit is None else units * self._usd_per_unit,
-        )
+        return {
+            "chute_id": chute_id,
+            "name": info["name"] or None if public else None,
+            "public": public,
+            "tee": info["tee"] == "true",
+            "gpus": gpus,
+            "units_per_gpu_second": units,
+            "cheapest_gpu_units_per_gpu_second": self._values[_MULTIPLIER, chute_id] / gpus,
+            "estimated_usd_per_gpu_day": None if self._usd_per_unit is None else units * self._usd_per_unit,
+            "scale_allowance": _whole(value("chute_scale_allowance")),
+            "starting_instances": _whole(value("chute_starting_instances")),
+            "utilization_ratio": value("chute_recent_utilization_ratio"),
+            "rate_limited_ratio": value("chute_rate_limited_ratio"),
+            "bounty_boost": value("bounty_boost_ratio"),
+            "bounty_seconds_left": None if expires is None else max(0.0, expires - self._report.now),
+        }
 
 
 def _whole(value: float | None) -> int | None:
@@ -259,7 +227,7 @@ def _print_screen(miners: Mapping[str, list[dict[str, Any]] | None], report: Rep
         say(_LEGEND)
         if any(map(_falls, offers)):
             say(_FALLING, indent="  ")
-        if offers[0].estimated_usd_per_gpu_day is None:
+        if offers[0]["estimated_usd_per_gpu_day"] is None:
             say("For USD/day, add --subnet.daily-emission ALPHA and --alpha.price USD.")
     print_not_known(report.gaps)
 
@@ -287,29 +255,29 @@ def _print_model(model: dict[str, Any], settings: Settings) -> None:
 
 def _row(offer: Offer) -> dict[str, Any]:
     """Return the cells of a chute."""
-    name = offer.name or ("-" if offer.public else "(private)")
-    earned, left = offer.estimated_usd_per_gpu_day, offer.bounty_seconds_left
+    name = offer["name"] or ("-" if offer["public"] else "(private)")
+    earned, left = offer["estimated_usd_per_gpu_day"], offer["bounty_seconds_left"]
     return {
-        "chute id": offer.chute_id,
+        "chute id": offer["chute_id"],
         "name": f"* {name}" if _falls(offer) else name,
-        "pay": offer.units_per_gpu_second,
+        "pay": offer["units_per_gpu_second"],
         **({} if earned is None else {"USD/day": earned}),
-        "GPUs": offer.gpus,
-        "room": offer.scale_allowance,
-        "bounty": offer.bounty_boost,
+        "GPUs": offer["gpus"],
+        "room": offer["scale_allowance"],
+        "bounty": offer["bounty_boost"],
         "left": None if left is None else f"{left // HOUR:.0f}:{left % HOUR // 60:02.0f}",
-        "use %": _percent(offer.utilization_ratio),
-        "refused %": _percent(offer.rate_limited_ratio),
+        "use %": _percent(offer["utilization_ratio"]),
+        "refused %": _percent(offer["rate_limited_ratio"]),
     }
 
 
 def _falls(offer: Offer) -> bool:
     """Return whether the pay falls to the pay of a cheaper GPU, as the service does for public instances."""
-    cheapest = offer.cheapest_gpu_units_per_gpu_second
+    cheapest = offer["cheapest_gpu_units_per_gpu_second"]
     return (
-        offer.public
-        and offer.units_per_gpu_second > cheapest
-        and not math.isclose(offer.units_per_gpu_second, cheapest)
+        offer["public"]
+        and offer["units_per_gpu_second"] > cheapest
+        and not math.isclose(offer["units_per_gpu_second"], cheapest)
     )
 
 

@@ -44,7 +44,7 @@ from chutes_exporter.commands.options import (
 from chutes_exporter.commands.terminal import cell_text, json_text, print_table, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from chutes_exporter.config import Settings
 
@@ -147,23 +147,25 @@ async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mappin
         rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
         if name in _NAMES:
             await _add_names(client, name, key, rows)
+    if sys.stderr.isatty():
+        # Overwrite the progress.
+        click.echo(f"{'':<12}\r", nl=False, err=True)
     if answer.rejected:
         reason = printable(answer.first_error)
         click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
-    known = _columns(rows)
     columns = [column.strip() for column in flags["columns"].split(",") if column]
-    rows = _sorted(_where(rows, flags["where"], known), flags["sort"], known)
-    _require(known, *columns)
+    conditions = [[*condition.partition("=")[::2]] for condition in flags["where"]]
+    rows = _chosen(rows, columns, flags["sort"], conditions)
     if flags["as_json"]:
-        _show(json_text([{column: row.get(column) for column in columns} for row in rows] if columns else rows))
+        _show(json_text(rows))
     elif flags["as_csv"]:
-        _show(_csv(rows, columns or known))
+        _show(_csv(rows))
     else:
-        _print_table(name, rows, columns)
+        _print_table(name, rows, fit=not columns)
 
 
 def _progress(size: int) -> None:
-    """Show the bytes of a long answer until the next line overwrites them."""
+    """Show how much of a long answer has arrived. The output overwrites it."""
     click.echo(f"\r{size / 1e6:.1f} MB\r", nl=False, err=True)
 
 
@@ -182,36 +184,28 @@ async def _add_names(client: ChutesClient, name: str, key: Hotkey | None, rows: 
         row[added] = names.get(row[id_column])
 
 
-def _require(known: list[str], *columns: str) -> None:
-    """Refuse columns that the rows do not have. Without rows, every column is accepted."""
-    for column in columns:
+def _chosen(rows: list[Row], columns: list[str], order: str, conditions: list[list[str]]) -> list[Row]:
+    """Return the rows that meet all conditions, in this order, with these columns or with all.
+
+    Numbers come before texts, and rows without a value come last.
+
+    Raises:
+        UsageError: No row has such a column.
+    """
+    known, sort = _columns(rows), order.removeprefix("-")
+    for column in (*columns, *([sort] if sort else []), *(column for column, _ in conditions)):
         if known and column not in known:
             raise click.UsageError(f"there is no column {column!r}: the columns are {', '.join(known)}")
 
+    def rank(row: Row) -> tuple[bool, Any]:
+        value = row.get(sort)
+        return (False, value) if isinstance(value, int | float) else (True, cell_text(value))
 
-def _where(rows: list[Row], conditions: Iterable[str], known: list[str]) -> list[Row]:
-    """Return the rows that meet all conditions."""
-    for condition in conditions:
-        column, equals, pattern = condition.partition("=")
-        if not equals:
-            raise click.UsageError(f"--where {condition!r} is invalid: write NAME=TEXT, for example state=active")
-        _require(known, column)
-        rows = [row for row in rows if fnmatchcase(cell_text(row.get(column)), pattern)]
-    return rows
-
-
-def _sorted(rows: list[Row], order: str, known: list[str]) -> list[Row]:
-    """Return the rows sorted by a column: numbers, then texts, then rows without a value."""
-    column = order.removeprefix("-")
-    if not column:
-        return rows
-    _require(known, column)
-    filled = [row for row in rows if row.get(column) is not None]
-    filled.sort(
-        key=lambda row: (0, row[column]) if isinstance(row[column], int | float) else (1, cell_text(row[column])),
-        reverse=order != column,
-    )
-    return filled + [row for row in rows if row.get(column) is None]
+    rows = [row for row in rows if all(fnmatchcase(cell_text(row.get(name)), text) for name, text in conditions)]
+    if sort:
+        rows.sort(key=rank, reverse=sort != order)
+        rows.sort(key=lambda row: row.get(sort) is None)
+    return [{column: row.get(column) for column in columns} for row in rows] if columns else rows
 
 
 def first_key(settings: Settings) -> Hotkey:
@@ -229,21 +223,16 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str
     """Return the key to sign with: that of the selected miner, if the answer is about the signing miner.
 
     Raises:
-        ClickException: There is none, or several miners are selected.
+        ClickException: There is none, or it is not clear which.
     """
     key = first_key(settings)
     if endpoint.scope != "signer":
         return key
     selected = [one for one in settings.keys if one.address in hotkeys]
-    if not selected:
+    if len(selected) != 1:
         raise click.ClickException(
-            f"{endpoint.name} is private, and there is no key of {', '.join(sorted(hotkeys))}: "
-            "add its hotkey file with --hotkey-file, or choose another miner with --hotkey or CHUTES_EXPORTER_HOTKEY"
-        )
-    if len(selected) > 1:
-        raise click.ClickException(
-            f"{endpoint.name} is about one miner: choose it with --hotkey. "
-            f"There are keys of {', '.join(one.address for one in selected)}"
+            f"{endpoint.name} is about one miner: choose it with --hotkey, and add its hotkey file with --hotkey-file. "
+            f"There are keys of {', '.join(one.address for one in settings.keys)}"
         )
     return selected[0]
 
@@ -408,12 +397,13 @@ def _columns(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _csv(rows: list[Row], columns: list[str]) -> str:
+def _csv(rows: list[Row]) -> str:
     """Return rows as CSV. Only rows say which columns there are, so that without rows there is no header."""
     if not rows:
         return ""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    columns = _columns(rows)
     writer.writerow(columns)
     for row in rows:
         cells = (row.get(name) for name in columns)
@@ -421,16 +411,18 @@ def _csv(rows: list[Row], columns: list[str]) -> str:
     return text.getvalue()
 
 
-def _print_table(name: str, rows: list[Row], chosen: list[str]) -> None:
-    """Print the chosen columns, or those that matter and fit."""
-    known = _columns(rows)
-    filled = [column for column in known if any(row.get(column) is not None for row in rows)]
-    columns = chosen or [c for c in _COLUMNS[name].split() if c in known] if name in _COLUMNS else filled
+def _print_table(name: str, rows: list[Row], *, fit: bool) -> None:
+    """Print a table, with the columns that matter and fit unless columns were chosen."""
+    columns = _columns(rows)
+    if fit and name in _COLUMNS:
+        columns = [column for column in _COLUMNS[name].split() if column in columns]
+    elif fit:
+        columns = [column for column in columns if any(row.get(column) is not None for row in rows)]
     # Show only the number of a server's GPUs.
     cells = [{c: len(row[c]) if c == "gpus" and row.get(c) else row.get(c) for c in columns} for row in rows]
     if name == e.CHUTE.name:
         # A chute has too many fields for one line.
         cells = [{"field": column, "value": value} for row in cells for column, value in row.items()]
-    left_out = print_table(cells, cut=_CUT, fit=not chosen and name != e.CHUTE.name)
+    left_out = print_table(cells, cut=_CUT, fit=fit and name != e.CHUTE.name)
     hint = f". Columns that do not fit: {', '.join(left_out)}. --columns chooses others." if left_out else ""
     click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}{hint}", err=True)

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from chutes_exporter.api.meaning import HOUR
 from chutes_exporter.duration import human_duration
@@ -79,94 +79,77 @@ class Finding:
     cost_usd_per_hour: float | None
 
 
-class _Text(NamedTuple):
-    """The words of a finding. ``{is|are}`` becomes the word that fits COUNT.
-
-    Attributes:
-        problem: See :class:`Finding`, like the others.
-        advice: With words that are filled in, too.
-        command: What has none is a note.
-        idle: Whether the GPUs that it is about earn nothing.
-    """
-
-    problem: str
-    advice: str = ""
-    command: str = ""
-    idle: bool = False
-
-
-_TEXTS = {
-    "not_registered": _Text(
+_IDLE = {"not_registered", "blacklisted", "purges", "servers_without_tee", "unverified_gpus", "idle_gpus"}
+"""Kinds whose GPUs earn nothing."""
+_TEXTS: dict[str, tuple[str, str, str]] = {
+    "not_registered": (
         "The hotkey has no seat on the subnet. It earns nothing.",
         "Register it",
         "btcli subnet register --netuid 64",
-        idle=True,
     ),
-    "blacklisted": _Text(
+    "blacklisted": (
         "The miner is blacklisted. It gets no score and cannot launch.",
         "Ask the operators of Chutes. See the reason",
         "chutes-exporter query metagraph",
-        idle=True,
     ),
-    "stuck_jobs": _Text(
-        "COUNT {job is|jobs are} stuck with the miner.", "List and release them", "chutes-exporter release-job"
+    "stuck_jobs": (
+        "COUNT {job is|jobs are} stuck with the miner.",
+        "List and release them",
+        "chutes-exporter release-job",
     ),
-    "purges": _Text(
+    "purges": (
         "COUNT {instance has|instances have} not started. The service deletes {it|the first} WHEN.",
         "Look at {its pod|their pods}",
         "kubectl --context SERVER -n chutes get pods",
-        idle=True,
     ),
-    "launches_refused": _Text(
-        "COUNT TEE {server has|servers have} no version or one below 0.2.1. The service refuses all launches of newer "
-        "TEE chutes.",
+    "launches_refused": (
+        "COUNT TEE {server has|servers have} no version from 0.2.1 on. All launches of newer TEE chutes fail.",
         "Upgrade or remove {it|them}",
         "chutes-exporter query servers",
     ),
-    "versions_refused": _Text(
+    "versions_refused": (
         "COUNT TEE {server|servers} cannot boot with {its|their} version any more.",
         "Do not reboot. Accepted versions",
         "chutes-exporter query tee_measurements",
     ),
-    "upgrades": _Text(
+    "upgrades": (
         "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which ends WHEN.",
         "See the target version, and upgrade",
         "chutes-exporter query maintenance",
     ),
-    "servers_without_tee": _Text(
+    "servers_without_tee": (
         "COUNT {server has|servers have} no TEE. Today, all chutes need TEE.",
         "Set {it|them} up with TEE, or remove {it|them}",
         "chutes-exporter query servers",
-        idle=True,
     ),
-    "unverified_gpus": _Text(
+    "unverified_gpus": (
         "COUNT {GPU is|GPUs are} not verified and in no instance.",
         "See the errors",
         "chutes-exporter query nodes",
-        idle=True,
     ),
-    "idle_gpus": _Text(
-        "COUNT {GPU is|GPUs are} idle.", "Deploy chutes on {it|them}", "chutes-exporter advise", idle=True
-    ),
-    "unsecured_instances": _Text(
+    "idle_gpus": ("COUNT {GPU is|GPUs are} idle.", "Deploy chutes on {it|them}", "chutes-exporter advise"),
+}
+"""Problem, advice and command of what needs action, the most urgent first. ``{is|are}`` becomes what fits COUNT."""
+_NOTES = {
+    "unsecured_instances": (
         "Do not stop {this instance|these COUNT instances} before CLOCK: {it|they} would lose {its|their} score."
     ),
-    "last_active_instances": _Text(
+    "last_active_instances": (
         "COUNT {instance is the last active one of its chute|instances are the last active ones of their chutes} on "
         "the platform. Deleting {it|one} costs nine tenths of its score, or all of it if it is private."
     ),
-    "instances_without_gpus": _Text(
+    "instances_without_gpus": (
         "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service will delete "
         "{the instance|the instances}, too."
     ),
-    "next_upgrades": _Text(
+    "next_upgrades": (
         "COUNT TEE {server is|servers are} older than the target of the next maintenance window, which begins WHEN."
     ),
-    "older_servers": _Text(
+    "older_servers": (
         "COUNT TEE {server is|servers are} older than the target of the last maintenance window. No window is open now."
     ),
 }
-"""The findings, the most urgent first. What has no command is a note."""
+"""Texts of notes."""
 
 
 def find(samples: Samples, hotkey: str, now: float, prices: Mapping[str, float]) -> list[Finding]:
@@ -180,7 +163,7 @@ def find(samples: Samples, hotkey: str, now: float, prices: Mapping[str, float])
     """
     miner = _Miner(samples, hotkey, now, prices)
     about = miner.about()
-    found = [miner.finding(kind, about[kind]) for kind in _TEXTS if about.get(kind)]
+    found = [miner.finding(kind, about[kind]) for kind in (*_TEXTS, *_NOTES) if about.get(kind)]
     return sorted(found, key=lambda one: (not one.needs_action, -(one.cost_usd_per_hour or 0), -sum(one.gpus.values())))
 
 
@@ -237,8 +220,8 @@ class _Miner:
 
     def finding(self, kind: str, about: Found) -> Finding:
         """Return the finding about some samples."""
-        text, (first, value) = _TEXTS[kind], about[0]
-        when = value if re.search("WHEN|CLOCK", text.problem) else None
+        texts, (first, value) = _TEXTS.get(kind) or (_NOTES[kind], "", ""), about[0]
+        when = value if re.search("WHEN|CLOCK", texts[0]) else None
         # The values of jobs and GPUs are numbers of things.
         count = int(sum(value if "gpu" in labels or kind == "stuck_jobs" else 1 for labels, value in about))
         words = {
@@ -247,8 +230,8 @@ class _Miner:
             "WHEN": _time_until(value, self._now),
             "CLOCK": f"{datetime.fromtimestamp(value, UTC):%H:%M} UTC",
         }
-        problem, advice, command = (_filled(part, count, words) for part in text[:3])
-        gpus = self._gpus(about) if text.idle else {}
+        problem, advice, command = (_filled(part, count, words) for part in texts)
+        gpus = self._gpus(about) if kind in _IDLE else {}
         names = [name for labels, value in about if (name := self._name(labels, value))]
         return Finding(
             kind,

@@ -32,7 +32,8 @@ async def run(
     simulator: Simulator | Target, *arguments: str, stdin: str = "", variables: dict[str, str] | None = None
 ) -> tuple[int, str, str]:
     """Run a command to its end in a thread; returns its status, its output and its errors."""
-    own = MINE if variables is None else variables
+    # A busy machine needs long for the first answer of a simulated API.
+    own = {"CHUTES_EXPORTER_API_TIMEOUT": "120"} | (MINE if variables is None else variables)
     result = await asyncio.to_thread(test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **own)
     return result.returncode, result.stdout, result.stderr
 

@@ -15,7 +15,6 @@ from tests.support import replay, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 SEED = META["invented_seeds"][META["test_miner"]]
 MINE = {"MINER_SEED": SEED, "MINER_SS58": META["test_miner"]}
@@ -209,13 +208,3 @@ async def test_a_wrong_command_line_has_the_exit_status_2(target: Target) -> Non
         code, output, errors = await run(target, "advise", *arguments, variables={})
         assert (code, output) == (2, "")
         assert "add --hotkey-file, or set MINER_SS58 and MINER_SEED" in errors
-
-
-async def test_warnings_go_to_standard_error(target: Target, tmp_path: Path) -> None:
-    path = tmp_path / "hot"
-    path.write_text(json.dumps({"ss58Address": META["test_miner"], "secretSeed": SEED}))
-    path.chmod(0o644)
-    code, output, errors = await run(target, "advise", "--json", "--hotkey-file", str(path), variables={})
-    assert code == 1
-    assert json.loads(output)["api"] == target.url
-    assert "Warning: " in errors

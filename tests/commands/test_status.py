@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from chutes_exporter.commands.status import run_status
-from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import run
 from tests.simulator.farm import L40S, Farm, Machine
-from tests.support import HOTKEY, Clock, watching
+from tests.support import HOTKEY, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,110 +51,18 @@ async def quiet(farm: Farm) -> AsyncIterator[Simulator]:
         yield simulator
 
 
-async def test_every_figure_is_that_of_the_simulated_world() -> None:
-    # Nothing changes while the command asks.
-    clock = Clock(time.time())
-    world = World(start=clock() - 3600, size=Size(miners=20, active_miners=10, chutes=60))
-    costs = {
-        "4090": 0.25,
-        "5090": 0.5,
-        "a100": 1.0,
-        "l40s": 0.5,
-        "h100_sxm": 2.0,
-        "h200": 3.0,
-        "b200": 4.0,
-        "pro_6000": 1.5,
-    }
-    figures = [f"--gpu.cost={model}={cost}" for model, cost in costs.items()]
-    async with Simulator(world, clock=clock) as simulator:
-        _, found = await report(simulator, *figures, "--subnet.daily-emission=7200", "--alpha.price=0.5", **MINE)
-    expected = _expected(world, clock(), costs)
+async def test_a_miner_has_its_place_and_its_estimated_earnings(quiet: Simulator, farm: Farm) -> None:
+    _, found = await report(quiet, *COSTS, "--subnet.daily-emission=7200", "--alpha.price=0.5", **MINE)
     (miner,) = found["miners"]
-    assert miner["gpus"] == expected.pop("gpus")
-    assert {key: miner[key] for key in expected} == pytest.approx(expected, rel=1e-9)
-    assert miner["heading_share"] == pytest.approx(_heading(world, clock()), rel=1e-4)
-    assert kinds(found) == _expected_actions(world, clock())
-
-
-def _states(world: World, now: float) -> dict[str, Counter[str]]:
-    """Return the GPUs of the first miner by model and state, from the lives of instances and registrations."""
-    holders = {gpu.uuid: one for one in world.instances(now, HOTKEY) for gpu in one.gpus}
-    found: dict[str, Counter[str]] = {}
-    for gpu in world.miners[0].gpus:
-        holder = holders.get(gpu.uuid)
-        if holder is None:
-            state = "idle" if gpu.verified_at else "unverified"
-        elif holder.active(now):
-            state = "earning"
-        else:
-            state = "disabled" if holder.activated(now) else "starting"
-        found.setdefault(gpu.model, Counter())[state] += 1
-    return found
-
-
-def _expected(world: World, now: float, costs: dict[str, float]) -> dict[str, Any]:
-    shares, incentives = world.shares(now), world.incentives(now)
-    states = _states(world, now)
-    incentive = incentives[HOTKEY] / sum(incentives.values())
-    return {
-        "rank": 1 + sum(share > shares[HOTKEY] for share in shares.values()),
-        "scored_miners": len(shares),
-        "share": shares[HOTKEY],
-        "incentive_share": incentive,
-        "cost_usd_per_hour": sum(costs[model] * counts.total() for model, counts in states.items()),
-        "idle_cost_usd_per_hour": sum(costs[model] * counts["idle"] for model, counts in states.items()),
-        "estimated_alpha_per_day": incentive * 7200,
-        "estimated_usd_per_day": incentive * 3600,
-        "gpus": {
-            model: {state: counts[state] for state in ("earning", "starting", "disabled", "idle", "unverified")}
-            for model, counts in states.items()
-        },
-    }
-
-
-def _heading(world: World, now: float) -> float:
-    rates: Counter[str] = Counter()
-    for one in world.instances(now):
-        blacklisted = world.by_hotkey[one.hotkey].blacklist_reason
-        # The miner's own disabled instances count, because they are known.
-        counted = one.active(now) or (one.hotkey == HOTKEY and one.disabled(now) and one.activated(now))
-        if counted and not blacklisted:
-            rates[one.hotkey] += one.multiplier(now)  # type: ignore[assignment]
-    return rates[HOTKEY] / sum(rates.values())
-
-
-def _number(version: str | None) -> list[int]:
-    assert version is not None
-    return [int(part) for part in version.split(".")]
-
-
-def _expected_actions(world: World, now: float) -> dict[str, int]:
-    states = _states(world, now)
-    instances = world.instances(now, HOTKEY)
-    stuck = sum(
-        1 for job in world.jobs(now) if job.finished_at is None and job.miner is not None and job.miner.hotkey == HOTKEY
-    )
-    purges = 0
-    for one in instances:
-        if not one.activated(now):
-            probed = one.last_verified_at(now)
-            purges += now > (one.created_at + 3.5 * 3600 if probed is None else probed + 3 * 3600) - 45 * 60
-    servers = world.miners[0].servers
-    versions = [server.version_at(now) for server in servers if server.is_tee]
-    upgrades = sum(_number(version) < _number(world.target) for version in versions)
-    return {
-        kind: count
-        for kind, count in {
-            "stuck_jobs": stuck,
-            "purges": purges,
-            "versions_refused": sum(version not in world.accepted_versions for version in versions),
-            "upgrades": upgrades,
-            "servers_without_tee": sum(not server.is_tee for server in servers),
-            "unverified_gpus": sum(counts["unverified"] for counts in states.values()),
-            "idle_gpus": sum(counts["idle"] for counts in states.values()),
-        }.items()
-        if count
-    }
+    shares, incentives = farm.shares(time.time()), farm.incentives(time.time())
+    assert miner["rank"] == 1 + sum(share > shares[HOTKEY] for share in shares.values())
+    assert miner["scored_miners"] == len(shares)
+    assert miner["share"] == pytest.approx(shares[HOTKEY], rel=1e-3)
+    assert 0 < miner["heading_share"] < 1
+    assert miner["incentive_share"] == pytest.approx(incentives[HOTKEY] / sum(incentives.values()), rel=1e-3)
+    assert miner["estimated_alpha_per_day"] == 7200 * miner["incentive_share"]
+    assert miner["estimated_usd_per_day"] == 3600 * miner["incentive_share"]
+    assert (miner["cost_usd_per_hour"], miner["idle_cost_usd_per_hour"]) == (14, 0)
 
 
 async def test_where_nothing_needs_action_the_exit_status_is_0(quiet: Simulator, farm: Farm) -> None:

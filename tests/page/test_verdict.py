@@ -43,139 +43,70 @@ def fleet(gpu: str, state: str, count: float) -> tuple[str, float, dict[str, str
 PURGE, SECURED = (f"chutes_instance_{name}_timestamp_seconds" for name in ("purge", "secured"))
 NEEDED, OPEN = "chutes_server_upgrade_needed", "chutes_maintenance_window_open"
 BEGIN, END = (f"chutes_maintenance_window_{name}_timestamp_seconds" for name in ("start", "end"))
-NEXT_WINDOW = (
-    "1 TEE server is older than the target of the next maintenance window, which begins in 2 hours (21:17 UTC)."
-)
-LAST_ONE = (
-    "1 instance is the last active one of its chute on the platform. Deleting it costs nine tenths of its score, or "
-    "all of it if it is private."
-)
+REFUSED, ACCEPTED = "chutes_server_launches_refused", "chutes_server_version_accepted"
+ACTIVE, EVERY = "chutes_instance_active", "chutes_chute_active_instances"
 I1, I2, S1, S2 = {"instance_id": "i1"}, {"instance_id": "i2"}, {"server_id": "s1"}, {"server_id": "s2"}
+S3 = {"server_id": "s3", "name": "old", "tee": "false"}
 
-
-@pytest.mark.parametrize(
-    ("entries", "kind", "problem", "things", "gpus"),
-    [
-        (
-            [("chutes_miner_registered", 0, {}), fleet("h200", "earning", 8)],
-            "not_registered",
-            "The hotkey has no seat on the subnet. It earns nothing.",
-            [],
-            {"h200": 8},
-        ),
-        (
-            [("chutes_miner_blacklisted", 1, {})],
-            "blacklisted",
-            "The miner is blacklisted. It gets no score and cannot launch.",
-            [],
-            {},
-        ),
-        ([("chutes_jobs_stuck", 2, {})], "stuck_jobs", "2 jobs are stuck with the miner.", [], {}),
-        (
-            [(PURGE, NOW + 2340, I1), (PURGE, NOW + 2700, I2)],
-            "purges",
-            "1 instance has not started. The service deletes it in 39 minutes (19:56 UTC).",
-            ["llama"],
-            {"h200": 2},
-        ),
-        (
-            [(PURGE, NOW + 600, I2), (PURGE, NOW - 60, I1)],
-            "purges",
-            "2 instances have not started. The service deletes the first in 1 minute (19:16 UTC).",
-            ["llama", "i2 (private)"],
-            {"h200": 2, "4090": 1},
-        ),
-        (
-            [("chutes_server_launches_refused", 1, S1), ("chutes_server_launches_refused", 0, S2)],
-            "launches_refused",
-            "1 TEE server has no version or one below 0.2.1. The service refuses all launches of newer TEE chutes.",
-            ["tee 1"],
-            {},
-        ),
-        (
-            [("chutes_server_version_accepted", 0, S1), ("chutes_server_version_accepted", 0, S2)],
-            "versions_refused",
-            "2 TEE servers cannot boot with their version any more.",
-            ["tee 1", "s2"],
-            {},
-        ),
-        (
-            [(OPEN, 1, {}), (END, NOW + 3 * 86400, {}), (NEEDED, 1, S1), (NEEDED, 0, S2)],
-            "upgrades",
-            "1 TEE server needs the upgrade of the maintenance window, which ends in 3 days (2026-11-30 19:17 UTC).",
-            ["tee 1"],
-            {},
-        ),
-        (
-            [(OPEN, 0, {}), (BEGIN, NOW + 7200, {}), (NEEDED, 1, S2)],
-            "next_upgrades",
-            NEXT_WINDOW,
-            ["s2"],
-            {},
-        ),
-        (
-            [(OPEN, 0, {}), (BEGIN, NOW - 3600, {}), (NEEDED, 1, S1)],
-            "older_servers",
-            "1 TEE server is older than the target of the last maintenance window. No window is open now.",
-            ["tee 1"],
-            {},
-        ),
-        (
-            [("chutes_server_info", 1, {"server_id": "s3", "name": "old", "tee": "false"})],
-            "servers_without_tee",
-            "1 server has no TEE. Today, all chutes need TEE.",
-            ["old"],
-            {"pro_6000": 1},
-        ),
-        (
-            [fleet("4090", "unverified", 1), fleet("h200", "unverified", 0)],
-            "unverified_gpus",
-            "1 GPU is not verified and in no instance.",
-            ["1 4090"],
-            {"4090": 1},
-        ),
-        (
-            [fleet("4090", "idle", 1), fleet("h200", "idle", 8)],
-            "idle_gpus",
-            "9 GPUs are idle.",
-            ["1 4090", "8 h200"],
-            {"4090": 1, "h200": 8},
-        ),
-        (
-            [(SECURED, NOW + 1800, I1), (SECURED, NOW - 1, I2)],
-            "unsecured_instances",
-            "Do not stop this instance before 19:47 UTC: it would lose its score.",
-            ["llama"],
-            {},
-        ),
-        (
-            [
-                *(
-                    ("chutes_chute_active_instances", count, {"chute_id": chute})
-                    for chute, count in (("c1", 2), ("c2", 1))
-                ),
-                *(("chutes_instance_active", 1, instance) for instance in (I1, I2)),
-            ],
-            "last_active_instances",
-            LAST_ONE,
-            ["i2 (private)"],
-            {},
-        ),
-        (
-            [("chutes_instance_active", 1, I1), ("chutes_instance_active", 1, {"instance_id": "i3"})],
-            "instances_without_gpus",
-            "1 active instance holds no GPU, because it was deleted. The service will delete the instance, too.",
-            ["i3"],
-            {},
-        ),
+EXPECTED: dict[str, list[tuple[str, float, dict[str, str]]]] = {
+    "not_registered: The hotkey has no seat on the subnet. It earns nothing. {'h200': 8}": [
+        ("chutes_miner_registered", 0, {}),
+        fleet("h200", "earning", 8),
     ],
-)
-def test_a_finding_says_what_is_wrong(
-    entries: list[tuple[str, float, dict[str, str]]], kind: str, problem: str, things: list[str], gpus: dict[str, int]
-) -> None:
-    (finding,) = found(*entries)
-    assert (finding.kind, finding.problem, finding.things, finding.gpus) == (kind, problem, things, gpus)
-    assert finding.needs_action == bool(finding.command)
+    "blacklisted: The miner is blacklisted. It gets no score and cannot launch.": [("chutes_miner_blacklisted", 1, {})],
+    "stuck_jobs: 2 jobs are stuck with the miner.": [("chutes_jobs_stuck", 2, {})],
+    "purges: 1 instance has not started. The service deletes it in 39 minutes (19:56 UTC). ['llama'] {'h200': 2}": [
+        (PURGE, NOW + 2340, I1),
+        (PURGE, NOW + 2700, I2),
+    ],
+    "purges: 2 instances have not started. The service deletes the first in 1 minute (19:16 UTC). "
+    "['llama', 'i2 (private)'] {'h200': 2, '4090': 1}": [(PURGE, NOW + 600, I2), (PURGE, NOW - 60, I1)],
+    "launches_refused: 1 TEE server has no version from 0.2.1 on. All launches of newer TEE chutes fail. ['tee 1']": [
+        (REFUSED, 1, S1),
+        (REFUSED, 0, S2),
+    ],
+    "versions_refused: 2 TEE servers cannot boot with their version any more. ['tee 1', 's2']": [
+        (ACCEPTED, 0, S1),
+        (ACCEPTED, 0, S2),
+    ],
+    "upgrades: 1 TEE server needs the upgrade of the maintenance window, which ends in 3 days (2026-11-30 19:17 UTC). "
+    "['tee 1']": [(OPEN, 1, {}), (END, NOW + 3 * 86400, {}), (NEEDED, 1, S1), (NEEDED, 0, S2)],
+    "next_upgrades: 1 TEE server is older than the target of the next maintenance window, which begins in 2 hours "
+    "(21:17 UTC). ['s2']": [(OPEN, 0, {}), (BEGIN, NOW + 7200, {}), (NEEDED, 1, S2)],
+    "older_servers: 1 TEE server is older than the target of the last maintenance window. No window is open now. "
+    "['tee 1']": [(OPEN, 0, {}), (BEGIN, NOW - 3600, {}), (NEEDED, 1, S1)],
+    "servers_without_tee: 1 server has no TEE. Today, all chutes need TEE. ['old'] {'pro_6000': 1}": [
+        ("chutes_server_info", 1, S3)
+    ],
+    "unverified_gpus: 1 GPU is not verified and in no instance. ['1 4090'] {'4090': 1}": [
+        fleet("4090", "unverified", 1),
+        fleet("h200", "unverified", 0),
+    ],
+    "idle_gpus: 9 GPUs are idle. ['1 4090', '8 h200'] {'4090': 1, 'h200': 8}": [
+        fleet("4090", "idle", 1),
+        fleet("h200", "idle", 8),
+    ],
+    "unsecured_instances: Do not stop this instance before 19:47 UTC: it would lose its score. ['llama']": [
+        (SECURED, NOW + 1800, I1),
+        (SECURED, NOW - 1, I2),
+    ],
+    "last_active_instances: 1 instance is the last active one of its chute on the platform. Deleting it costs nine "
+    "tenths of its score, or all of it if it is private. ['i2 (private)']": [
+        (EVERY, 2, {"chute_id": "c1"}),
+        (EVERY, 1, {"chute_id": "c2"}),
+        (ACTIVE, 1, I1),
+        (ACTIVE, 1, I2),
+    ],
+    "instances_without_gpus: 1 active instance holds no GPU, because it was deleted. The service will delete the "
+    "instance, too. ['i3']": [(ACTIVE, 1, I1), (ACTIVE, 1, {"instance_id": "i3"})],
+}
+
+
+@pytest.mark.parametrize("words", EXPECTED, ids=lambda words: words.partition(":")[0])
+def test_a_finding_says_what_is_wrong(words: str) -> None:
+    (one,) = found(*EXPECTED[words])
+    assert f"{one.kind}: {one.problem} {one.things or ''} {one.gpus or ''}".split() == words.split()
+    assert one.needs_action == bool(one.command)
 
 
 def test_a_quiet_miner_has_no_finding_and_other_miners_do_not_matter() -> None:
