@@ -136,7 +136,7 @@ async def test_only_lines_that_changed_are_compressed_again(
     simulator: Simulator, clock: Clock, compressed: list[bytes]
 ) -> None:
     # The metagraph is due at each scrape, and everything else stays fresh.
-    async with Exporter(watching(simulator.url, ttl=["metagraph=10"]), clock=clock, monotonic=clock) as exporter:
+    async with Exporter(watching(simulator.url, ttl={"metagraph": 10}), clock=clock, monotonic=clock) as exporter:
         unchanged = await gzip_metrics(exporter)
         # After this one, no reading has waited.
         assert data_of(await gzip_metrics(exporter)) == data_of(unchanged)
