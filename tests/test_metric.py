@@ -29,3 +29,4 @@ def test_a_metric_has_the_source_and_the_labels_of_its_module_unless_it_declares
 def test_the_end_of_a_name_is_its_type_and_unit(name: str, kind: str, unit: str) -> None:
     metric = Metrics("test").declare(name, "Help.")
     assert (metric.kind, metric.unit) == (kind, unit)
+    assert Metrics("test").declare(name, "Help.", histogram=True).kind == "histogram"

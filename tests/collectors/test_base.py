@@ -8,7 +8,7 @@ from chutes_exporter.api.records import Instance
 from chutes_exporter.collectors import COLLECTORS, Collector, MinersChoice, Scope
 from chutes_exporter.collectors.base import MAX_LABEL_CHARACTERS, Answers, LabelValue, Metrics, Samples, distinct
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, METAGRAPH, NODES
-from tests.collectors.support import UNREADABLE, answer
+from tests.collectors.support import UNREADABLE, answer, collected
 
 METRICS = Metrics("test", ("a", "b"))
 GAUGE = METRICS.declare("chutes_thing_seconds", "Help.")
@@ -162,3 +162,42 @@ def test_a_collector_says_when_it_is_on() -> None:
     assert collector(METAGRAPH).default_in_words == "on"
     assert collector(NODES).default_in_words == "on, with a hotkey's seed"
     assert collector(METAGRAPH, default="few").default_in_words.startswith("on if 1 to 16 ")
+
+
+NOTHING_KNOWN: dict[str, Any] = {
+    "metagraph": [{"hotkey": "me"}],
+    "stats": {"past_hour": {"instance_stats": [{"miner_hotkey": "me"}]}},
+    "metrics": [{"chute_id": "c"}],
+    "active_instances": [{"instance_id": "i"}],
+    "chutes": [{"chute_id": "c"}, {"chute_id": "d", "node_selector": {"gpu_count": None}}],
+    "servers": {"servers": [{"server_id": "s"}]},
+    "nodes": [{"uuid": "g"}],
+    "inventory": [{"gpu_id": "g"}],
+    "instances": [{"instance_id": "i"}],
+    "images": [{"image_id": "i"}],
+    "jobs": [{"job_id": "j", "finished_at": None, "miner_hotkey": None}],
+    "utilization": [{"chute_id": "c"}],
+    "bounties": [{"chute_id": "c"}],
+    "rolling_updates": [{"chute_id": "c"}],
+    "maintenance": {"active_window": {}},
+}
+"""Answers whose records have ids, and nothing else that could become a number."""
+COUNTED_BY_ID = {
+    "chutes_metagraph_miners",
+    "chutes_miner_registered",
+    "chutes_platform_active_instances",
+    "chutes_fleet_servers",
+    "chutes_gpu_in_use",
+    "chutes_jobs_waiting",
+    "chutes_jobs_stuck",
+    "chutes_maintenance_window_open",
+}
+
+
+@pytest.mark.parametrize("collector", COLLECTORS, ids=lambda collector: collector.name)
+def test_records_with_nothing_but_an_id_make_no_numbers(collector: Collector) -> None:
+    if not {feed.name for feed in collector.feeds} <= NOTHING_KNOWN.keys():
+        pytest.skip("its feeds have no records with ids alone")
+    made = collected(collector, {feed: NOTHING_KNOWN[feed.name] for feed in collector.feeds})
+    names = {key.partition("{")[0] for key in made.samples}
+    assert {name for name in names if not name.endswith("_info")} <= COUNTED_BY_ID
