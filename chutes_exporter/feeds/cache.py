@@ -107,6 +107,7 @@ class FeedCache:
         self._jitter = jitter
         self._version = 0
         self._states: dict[Feed[Any], FeedState] = {}
+        self._changed: list[FeedState] = []
         # Drops each answer at its maximum age.
         self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
             _MAX_FEEDS, ttu=self._expiry, timer=monotonic
@@ -223,7 +224,9 @@ class FeedCache:
         del self._flights[feed]
         first_success = before == (None, False) and state.up
         if (state.up, state.missing) != before and not first_success:
-            self._log_change(state)
+            self._changed.append(state)
+        if not self._flights:
+            self._log_changes()
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one.
@@ -271,23 +274,30 @@ class FeedCache:
             records.append(None if snapshot is None else snapshot.answer.value)
         return records
 
-    def _log_change(self, state: FeedState) -> None:
-        """Log that a feed fails, is doubted, lacks its endpoint, or is back."""
-        feed, error = state.feed, state.last_error
-        context = {"feed": feed.name} | ({"hotkey": feed.hotkey} if feed.hotkey else {})
-        match error:
-            case None:
-                _log.info("feed is back", **context)
-            case MissingEndpointError():
-                advice = "This is no failure. The exporter asks again every hour."
-                _log.info("feed off", **context, reason=str(error), advice=advice)
-            case ApiError():
-                _log.warning("feed failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
-            case DoubtedError():
-                _log.warning("feed doubted", **context, reason=error.doubt, advice="The last good answer stays in use.")
-            case _:
-                # Not an error of the API but a bug, which needs its traceback.
-                _log.error("feed failed", **context, reason=type(error).__name__, exc_info=error)
+    def _log_changes(self) -> None:
+        """Log the feeds that fail, are doubted, lack their endpoint or are back. Those with one reason share a line."""
+        groups: dict[str, list[FeedState]] = {}
+        for state in self._changed:
+            groups.setdefault(repr(state.last_error), []).append(state)
+        self._changed.clear()
+        for states in groups.values():
+            hotkeys = " ".join(dict.fromkeys(state.feed.hotkey for state in states if state.feed.hotkey))
+            context = {"feeds": " ".join(dict.fromkeys(state.feed.name for state in states))}
+            context |= {"hotkeys": hotkeys} if hotkeys else {}
+            match error := states[0].last_error:
+                case None:
+                    _log.info("feeds are back", **context)
+                case MissingEndpointError():
+                    advice = "This is no failure. The exporter asks again every hour."
+                    _log.info("feeds off", **context, reason=str(error), advice=advice)
+                case ApiError():
+                    _log.warning("feeds failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
+                case DoubtedError():
+                    advice = "The last good answer stays in use."
+                    _log.warning("feeds doubted", **context, reason=error.doubt, advice=advice)
+                case _:
+                    # Not an error of the API but a bug, which needs its traceback.
+                    _log.error("feeds failed", **context, reason=type(error).__name__, exc_info=error)
 
     def _fail(self, state: FeedState, error: Exception) -> None:
         state.last_error = error

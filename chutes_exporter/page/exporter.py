@@ -145,7 +145,7 @@ class Exporter:
         Args:
             metrics: Names of the metrics. Their collectors run if they are on, so other metrics of these collectors are
                 returned too.
-            timeout: Seconds to wait for the answers.
+            timeout: Seconds to wait for the answers. 0 sends no request.
         """
         wanted = [
             collector.name
@@ -153,7 +153,7 @@ class Exporter:
             if any(metric.name in metrics for metric in collector.metrics)
         ]
         plan = self._main.only(wanted)
-        readings = await self.feeds.read_all(plan.feeds, timeout)
+        readings = await self.feeds.read_all(plan.feeds, timeout) if timeout else {}
         snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
         samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
         failed: list[tuple[str, str]] = []

@@ -94,8 +94,8 @@ class _Pages:
             return _sentence(str(error), 503)
         return Response(json.dumps(groups), media_type="application/json")
 
-    async def landing(self, _request: Request) -> Response:
-        return HTMLResponse(landing_page(self._exporter, time.time()))
+    async def landing(self, _request: Request, _wait: float) -> Response:
+        return HTMLResponse(await landing_page(self._exporter, time.time()))
 
     async def healthy(self, _request: Request) -> Response:
         return _sentence("chutes-exporter is healthy")
@@ -130,7 +130,7 @@ def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> 
     scrapes = _Scrapes(exporter.settings.max_requests, exporter.settings.timeout_offset)
     app = Starlette(
         routes=[
-            Route("/", pages.landing),
+            Route("/", scrapes.limited(pages.landing)),
             Route(exporter.settings.telemetry_path, scrapes.limited(pages.metrics)),
             Route("/probe", scrapes.limited(pages.probe)),
             Route("/sd", scrapes.limited(pages.discovery)),

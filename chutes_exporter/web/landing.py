@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -9,11 +10,10 @@ from chutes_exporter import __version__
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.duration import human_duration
+from chutes_exporter.page import verdict
 from chutes_exporter.page.plan import off_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.page.exporter import Exporter
@@ -32,7 +32,6 @@ nav a { display: inline-block; margin: .2rem 1rem .2rem 0; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #8886; }
 .settings th { width: 16rem; font-weight: 400; }
-meter { display: block; width: 8rem; height: .6rem; }
 abbr { text-decoration: none; font-family: ui-monospace, monospace; cursor: help; }
 input { font: inherit; width: 32rem; max-width: 100%; box-sizing: border-box; }
 input[type=checkbox] { width: auto; }
@@ -49,7 +48,7 @@ button { font: inherit; }
   .feeds td:first-child { font-weight: 600; } .feeds td.none { display: none; }
 }
 """
-_COLUMNS = ("Feed", "Hotkey", "State", "Age and bound", "Next request", "Last error")
+_COLUMNS = ("Feed", "Miner", "State", "Data from", "Next request", "Last error")
 _OFF: Final = {
     "by_flag": "off by flag",
     "without_key": "off without a key",
@@ -58,7 +57,7 @@ _OFF: Final = {
 }
 
 
-def landing_page(exporter: Exporter, now: float) -> str:
+async def landing_page(exporter: Exporter, now: float) -> str:
     """Return the page as HTML.
 
     Args:
@@ -66,8 +65,9 @@ def landing_page(exporter: Exporter, now: float) -> str:
         now: Unix time in seconds.
     """
     settings = exporter.settings
-    state = _summary(exporter)
-    rows = "".join(_row(exporter, state, now) for state in exporter.feeds.states())
+    # Failing feeds come first, and then those that were never answered.
+    states = sorted(exporter.feeds.states(), key=lambda state: (state.up is not False, state.up is not None))
+    rows = "".join(_row(exporter, state, now) for state in states)
     head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     feeds = (
         f'<table class="feeds"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
@@ -78,20 +78,19 @@ def landing_page(exporter: Exporter, now: float) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
-        f"<h1>chutes-exporter {escape(__version__)}</h1><p>{state}</p><p>Watched: {_watched(settings)}</p>"
-        f"<nav>{_links(settings)}</nav>"
+        f"<h1>chutes-exporter {escape(__version__)}</h1><p>{_summary(exporter)}</p>{await _verdict(exporter, now)}"
+        f"<p>Watched: {_watched(settings)}</p><nav>{_links(settings)}</nav>"
         '<form action="/probe"><p><label>Metrics of any miner: <input name="target" placeholder="hotkey (SS58)" '
         'required spellcheck="false" autocomplete="off"></label> '
         '<label><input type="checkbox" name="debug" value="true"> show requests</label> '
         "<button>Probe</button></p></form>"
-        "<h2>Feeds</h2>"
-        "<p>A scrape requests a feed from the API when its cached answer is missing or no longer fresh. An answer is "
-        "dropped when its age reaches the bound.</p>"
+        "<h2>Data from the API</h2>"
+        "<p>Each feed is one question to the API. A scrape asks it again when the answer is no longer fresh.</p>"
         f"{feeds}"
         "<h2>Collectors</h2>"
         f'<table class="settings"><tbody>{_collectors(settings)}</tbody></table>'
-        "<h2>Configuration</h2>"
-        f'<table class="settings"><tbody>{_configuration(settings)}</tbody></table></body></html>'
+        "<h2>Settings</h2>"
+        f'<table class="settings"><tbody>{_settings(settings)}</tbody></table></body></html>'
     )
 
 
@@ -105,10 +104,23 @@ def _summary(exporter: Exporter) -> str:
     ready, reason = exporter.readiness()
     states = exporter.feeds.states()
     failing = any(state.up is False for state in states)
-    cause = reason.removeprefix("ready, but ")
-    if failing and cause != reason and all(exporter.feeds.peek(state.feed) is None for state in states):
-        return _state("bad", f"There is no data: {cause}. The feeds below show the errors.")
+    if failing and all(exporter.feeds.peek(state.feed) is None for state in states):
+        return _state("bad", f"There is no data: {reason.removeprefix('ready, but ')}. The table below has the errors.")
     return _state("bad" if not ready else "wait" if failing else "good", f"{reason[:1].upper()}{reason[1:]}.")
+
+
+async def _verdict(exporter: Exporter, now: float) -> str:
+    """Return what ``status`` says first, from the answers that are known."""
+    settings = exporter.settings
+    samples = (await exporter.samples(verdict.METRICS, timeout=0)).samples
+    if not settings.watched or not samples:
+        return ""
+    prices, time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
+    found = [item for hotkey in sorted(settings.watched) for item in verdict.find(samples, hotkey, time, prices)]
+    all_known = len(settings.keys) == len(settings.watched) and all(state.up for state in exporter.feeds.states())
+    tone: Tone = "bad" if any(item.needs_action for item in found) else "good" if all_known else "wait"
+    line = _state(tone, verdict.verdict(found, prices, all_known=all_known))
+    return f"<p>{line} <code>chutes-exporter status</code> says what to do.</p>"
 
 
 def _short(hotkey: str) -> str:
@@ -127,16 +139,17 @@ def _watched(settings: Settings) -> str:
 
 
 def _links(settings: Settings) -> str:
-    links = (
-        (settings.telemetry_path, "Metrics"),
-        ("/sd?miners=all", "Service discovery of all miners"),
-        ("/-/ready", "Readiness"),
-        ("/-/healthy", "Health"),
-        (f"{_DOCUMENTS}metrics.md", "Docs: metrics"),
-        (f"{_DOCUMENTS}configuration.md", "Docs: configuration"),
-        (f"{_DOCUMENTS}operations.md#troubleshooting", "Docs: troubleshooting"),
-    )
-    return "".join(f'<a href="{escape(target)}">{escape(text)}</a>' for target, text in links)
+    links = {
+        settings.telemetry_path: "Metrics",
+        "/sd?miners=all": "Service discovery of all miners",
+        "/-/ready": "Readiness",
+        "/-/healthy": "Health",
+        f"{_DOCUMENTS}metrics.md": "Docs: metrics",
+        f"{_DOCUMENTS}alerts.md": "Docs: alerts",
+        f"{_DOCUMENTS}dashboards.md": "Docs: dashboards",
+        f"{_DOCUMENTS}operations.md#troubleshooting": "Docs: troubleshooting",
+    }
+    return "".join(f'<a href="{escape(target)}">{escape(text)}</a>' for target, text in links.items())
 
 
 def _row(exporter: Exporter, state: FeedState, now: float) -> str:
@@ -148,35 +161,29 @@ def _row(exporter: Exporter, state: FeedState, now: float) -> str:
         _next(exporter, state),
         _last_error(state, now),
     )
-    return f"<tr>{''.join(map(_cell, _COLUMNS, cells))}</tr>"
-
-
-def _cell(name: str, text: str) -> str:
     # A narrow screen has no room for what is not there.
-    kind = ' class="none"' if text == "none" else ""
-    return f'<td data-name="{name}"{kind}>{text}</td>'
+    return "<tr>" + "".join(
+        f'<td data-name="{name}"{" class=none" if text == "none" else ""}>{text}</td>'
+        for name, text in zip(_COLUMNS, cells, strict=True)
+    )
 
 
 def _feed_state(exporter: Exporter, state: FeedState) -> str:
-    if state.missing:
-        return _state("off", "off")
     if state.up is None:
-        return _state("off", "waiting")
+        return _state("off", "off" if state.missing else "waiting")
     if state.up:
         return _state("good", "up")
-    # An old answer is served until its bound.
+    # An old answer is served until its maximum age.
     return _state("bad", "down") if exporter.feeds.peek(state.feed) is None else _state("wait", "stale")
 
 
 def _age(exporter: Exporter, state: FeedState, now: float) -> str:
     if state.last_success is None:
         return "none"
-    bound = exporter.settings.tuned(state.feed).max_age
-    age = max(now - state.last_success, 0)
-    text = f"{human_duration(age)} of {human_duration(bound)}"
+    age = f"{human_duration(max(now - state.last_success, 0))} ago"
     if exporter.feeds.peek(state.feed) is None:
-        return f"{text}, dropped"
-    return f'{text}<meter min="0" max="{bound:.0f}" high="{bound / 2:.0f}" value="{age:.0f}"></meter>'
+        return f"{age}, dropped"
+    return f"{age} (dropped after {human_duration(exporter.settings.tuned(state.feed).max_age)})"
 
 
 def _last_error(state: FeedState, now: float) -> str:
@@ -201,52 +208,23 @@ def _collectors(settings: Settings) -> str:
         reason = off_reason(collector, settings)
         names.setdefault("on" if reason is None else _OFF[reason], []).append(collector.name)
     return "".join(
-        _setting(_state("good" if state == "on" else "off", state), ", ".join(found) or "none")
-        for state, found in names.items()
+        _setting(_state("good" if state == "on" else "off", state), ", ".join(collectors) or "none")
+        for state, collectors in names.items()
     )
+
+
+def _settings(settings: Settings) -> str:
+    """Return the settings as rows. There are no secrets among them."""
+    rows = []
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, dict):
+            value = [f"{name}={number:g}" for name, number in sorted(value.items())]
+        if isinstance(value, tuple | list | frozenset):
+            value = " ".join(map(str, value))
+        rows.append(_setting(f"<code>{field.name}</code>", "none" if value in (None, "") else str(value)))
+    return "".join(rows)
 
 
 def _setting(name: str, value: str) -> str:
     return f"<tr><th>{name}</th><td>{escape(value)}</td></tr>"
-
-
-def _configuration(settings: Settings) -> str:
-    """Return the effective settings as rows. There are no secrets among them."""
-    values: dict[str, object] = {
-        "--api.url": settings.api_url,
-        "--api.timeout": f"{settings.api_timeout:g} s",
-        "--hotkey, --hotkey-file": f"{_count(settings.watched, 'miner')}, {_count(settings.keys, 'key')}",
-        "--web.listen-address": "none" if settings.systemd_socket else " ".join(map(str, settings.listen)),
-        "--web.systemd-socket": _switch(settings.systemd_socket),
-        "--web.config.file": str(settings.web_config or "none"),
-        "--web.enable-lifecycle": _switch(settings.enable_lifecycle),
-        "--web.max-requests": settings.max_requests or "unlimited",
-        "--web.telemetry-path": settings.telemetry_path,
-        "--scrape.timeout-offset": f"{settings.timeout_offset:g} s",
-        "--miners": settings.miners,
-        "--max-series": f"{settings.max_series:,}",
-        "--openmetrics.created": _switch(settings.created_timestamps),
-        "--feed.ttl": _numbers(settings.ttl),
-        "--feed.max-age": _numbers(settings.max_age),
-        "--gpu.cost": _numbers(settings.gpu_costs),
-        "--subnet.daily-emission": _figure(settings.daily_emission),
-        "--alpha.price": _figure(settings.alpha_price),
-    }
-    return "".join(_setting(f"<code>{name}</code>", str(value)) for name, value in values.items())
-
-
-def _count(things: Iterable[object], noun: str) -> str:
-    number = len(list(things))
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _numbers(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name}={number:g}" for name, number in sorted(values.items())) or "none"
-
-
-def _switch(value: bool) -> str:  # noqa: FBT001 - a setting
-    return "on" if value else "off"
-
-
-def _figure(value: float | None) -> str:
-    return "none" if value is None else f"{value:g}"

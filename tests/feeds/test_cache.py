@@ -167,8 +167,17 @@ async def test_a_failure_and_a_recovery_are_reported_once_each(
         upstream.error = error
         time.now += 200
         await read(feeds)
-    assert events(logs) == ["feed failed", "feed is back", "feed failed"]
+    assert events(logs) == ["feeds failed", "feeds are back", "feeds failed"]
     assert "exc_info" in logs[-1]
+
+
+async def test_feeds_that_fail_for_one_reason_share_a_line_of_the_log(
+    feeds: FeedCache, upstream: Upstream, logs: list[MutableMapping[str, Any]]
+) -> None:
+    upstream.error = UnavailableError("down")
+    await feeds.read_all([FEED, FEED.of("alice"), FEED.of("bob")], 5)
+    (log,) = logs
+    assert (log["event"], log["feeds"], log["hotkeys"], log["detail"]) == ("feeds failed", "feed", "alice bob", "down")
 
 
 async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
@@ -189,12 +198,12 @@ async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
     time.now += 1
     await read(feeds)
     assert upstream.asked == 2
-    assert events(logs) == ["feed off"]
+    assert events(logs) == ["feeds off"]
     upstream.error = None
     time.now += 3600
     assert (await read(feeds)).result == "miss"
     assert (state.up, state.missing) == (True, False)
-    assert events(logs) == ["feed off", "feed is back"]
+    assert events(logs) == ["feeds off", "feeds are back"]
 
 
 async def test_the_age_of_an_answer_counts_from_its_request(feeds: FeedCache, upstream: Upstream, time: Time) -> None:

@@ -169,7 +169,7 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
             await until(lambda: {"nodes", "instances"} <= asked_by(exporter))
             exporter.reconfigure(make_settings(api_url=simulator.url))
             await asyncio.wait_for(scraped, 60)
-        assert [log for log in logs if log["event"] == "feed failed"] == []
+        assert [log for log in logs if log["event"] == "feeds failed"] == []
         assert exporter.readiness() == (True, "ready")
         assert {state.feed.hotkey for state in exporter.feeds.states()} == {""}
 
@@ -364,7 +364,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: S
     assert "chutes_feed_failure_info" not in names(page)
     assert ready == (True, "ready")
     (log,) = logs
-    assert (log["event"], log["feed"], log["log_level"]) == ("feed off", name, "info")
+    assert (log["event"], log["feeds"], log["log_level"]) == ("feeds off", name, "info")
     assert log["reason"].endswith("(404)")
     assert [asked.endpoint for asked in simulator.requests].count(name) == 1
 
@@ -393,8 +393,8 @@ async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simul
         async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
             await page_of(exporter)
             await page_of(exporter)
-    (log,) = [log for log in logs if log["event"] == "feed failed"]
-    assert (log["feed"], log["reason"], log["detail"]) == ("scores", "unavailable", "503 simulated fault")
+    (log,) = [log for log in logs if log["event"] == "feeds failed"]
+    assert (log["feeds"], log["reason"], log["detail"]) == ("scores", "unavailable", "503 simulated fault")
     assert log["advice"]
 
 

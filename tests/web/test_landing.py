@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.cli import cli
 from chutes_exporter.config import Settings
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
@@ -34,14 +33,15 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         simulator.faults["stats"] = Fault(latency=30)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         clock.now += 30
-        page = landing_page(exporter, clock.now)
+        page = await landing_page(exporter, clock.now)
     assert "<script>" not in page
     rows = feeds(page)
+    assert next(iter(rows)) == "scores"
     assert rows["metagraph"] == {
         "Feed": "metagraph",
-        "Hotkey": "all miners",
+        "Miner": "all miners",
         "State": "up",
-        "Age and bound": "30 seconds of 1 hour",
+        "Data from": "30 seconds ago (dropped after 1 hour)",
         "Next request": "in 2 minutes",
         "Last error": "none",
     }
@@ -49,7 +49,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
     assert rows["stats"]["Next request"] == "in progress"
     assert rows["scores"]["State"] == "down"
     assert rows["scores"]["Last error"].startswith("30 seconds ago: 500 &lt;script&gt;alert(1)")
-    assert rows["scores"]["Age and bound"] == "none"
+    assert rows["scores"]["Data from"] == "none"
     assert rows["scores"]["Next request"] == "with the next scrape"
 
 
@@ -57,11 +57,11 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Si
     simulator.faults["bounties"] = Fault(status=404)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
-        assert f"<p>{state('good', 'Ready.')}</p>" in landing_page(exporter, clock.now)
+        assert f"<p>{state('good', 'Ready.')}</p>" in await landing_page(exporter, clock.now)
         simulator.faults["scores"] = simulator.faults["nodes"] = Fault(status=500)
         clock.now += 700
         await get(f"{url}/metrics")
-        page = landing_page(exporter, clock.now)
+        page = await landing_page(exporter, clock.now)
     assert '<p><span class="state wait">Ready, but ' in page
     for tone, word in (("good", "up"), ("wait", "stale"), ("off", "off")):
         assert f'<td data-name="State">{state(tone, word)}</td>' in page
@@ -69,17 +69,28 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Si
     assert [rows[name]["State"] for name in ("metagraph", "scores", "bounties")] == ["up", "stale", "off"]
 
 
+async def test_the_landing_page_has_the_verdict_of_status(simulator: Simulator, clock: Clock) -> None:
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        assert "chutes-exporter status" not in await landing_page(exporter, clock.now)
+        await get(f"{url}/metrics")
+        asked = len(simulator.requests)
+        assert re.search(
+            r'<span class="state bad">[0-9]+ things? needs? action', await landing_page(exporter, clock.now)
+        )
+    assert len(simulator.requests) == asked
+
+
 async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator, clock: Clock) -> None:
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         simulator.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
         await get(f"{url}/metrics")
-        page = landing_page(exporter, clock.now)
+        page = await landing_page(exporter, clock.now)
         assert f'<p><span class="state bad">There is no data: {simulator.url} fails for ' in page
-        assert "The feeds below show the errors." in page
+        assert "The table below has the errors." in page
         simulator.faults.clear()
         clock.now += 700
         await get(f"{url}/metrics")
-        assert f"<p>{state('good', 'Ready.')}</p>" in landing_page(exporter, clock.now)
+        assert f"<p>{state('good', 'Ready.')}</p>" in await landing_page(exporter, clock.now)
 
 
 async def test_the_landing_page_lists_all_miners_though_it_watches_one(simulator: Simulator) -> None:
@@ -96,7 +107,7 @@ async def test_the_landing_page_shortens_hotkeys_and_leads_to_their_probes(simul
         page = (await get(f"{url}/")).text
     assert f'<a href="/probe?target={HOTKEY}">{short}</a> (public and private data)' in page
     assert f'<a href="/probe?target={public}"><abbr title="{public}">5HgBy…s8uP</abbr></a> (public data)' in page
-    assert f'<td data-name="Hotkey">{short}</td>' in page
+    assert f'<td data-name="Miner">{short}</td>' in page
 
 
 async def test_the_landing_page_leads_to_paths_that_exist_and_to_the_documents(simulator: Simulator) -> None:
@@ -106,8 +117,8 @@ async def test_the_landing_page_leads_to_paths_that_exist_and_to_the_documents(s
         answers = {link: (await get(f"{url}{link}")).status_code for link in links if link.startswith("/")}
     assert answers == dict.fromkeys((f"/probe?target={HOTKEY}", "/m", "/sd?miners=all", "/-/ready", "/-/healthy"), 200)
     documents = [link.partition("/blob/main/")[2] for link in links if link not in answers]
-    assert len(documents) == 3
-    assert [broken(ROOT / "README.md", document) for document in documents] == [""] * 3
+    assert len(documents) == 4
+    assert [broken(ROOT / "README.md", document) for document in documents] == [""] * 4
 
 
 async def test_the_landing_page_shows_the_effective_configuration_without_secrets(simulator: Simulator) -> None:
@@ -123,19 +134,12 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     async with served_exporter(settings) as (url, _):
         page = (await get(f"{url}/")).text
     shown = dict(re.findall(r"<tr><th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th><td>(.*?)</td></tr>", page))
-    flags = {option for parameter in cli.commands["serve"].params for option in parameter.opts}
-    for flag in ", ".join(name for name in shown if name.startswith("--")).split(", "):
-        flags.remove(flag)
-    # The page has a table of collectors, and the log shows its own level.
-    assert {flag for flag in flags if not flag.startswith("--collector.")} == {"--log.level", "--log.format"}
-    assert shown["--api.url"] == simulator.url
-    assert shown["--hotkey, --hotkey-file"] == "1 miner, 1 key"
-    assert shown["--feed.ttl"] == "scores=60"
-    assert shown["--gpu.cost"] == "h100=1.95"
-    assert shown["--alpha.price"] == "2.5"
-    assert shown["--subnet.daily-emission"] == "none"
-    assert shown["--web.enable-lifecycle"] == "on"
-    assert shown["--web.max-requests"] == "unlimited"
+    assert shown["api_url"] == simulator.url
+    assert shown["keys"] == f"Hotkey({HOTKEY})"
+    assert shown["ttl"] == "scores=60"
+    assert shown["gpu_costs"] == "h100=1.95"
+    assert shown["alpha_price"] == "2.5"
+    assert shown["daily_emission"] == "none"
     assert shown["off by flag"] == "jobs"
     assert "job_details" in shown["on"].split(", ")
     assert "chute_gpus" in shown["off by default"].split(", ")
@@ -150,7 +154,7 @@ async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
         await get(f"{url}/metrics")
         clock.now += 60
         await get(f"{url}/metrics")
-        page = landing_page(exporter, clock.now)
+        page = await landing_page(exporter, clock.now)
     assert "1 minute ago: 500 simulated fault." in page
     assert feeds(page)["scores"]["State"] == "up"
 
@@ -162,7 +166,7 @@ async def test_the_landing_page_marks_dropped_answers(simulator: Simulator, cloc
         for _ in range(2):
             clock.now += 1000
             await get(f"{url}/metrics")
-        assert "33 minutes of 30 minutes, dropped" in landing_page(exporter, clock.now)
+        assert "33 minutes ago, dropped" in await landing_page(exporter, clock.now)
 
 
 async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:
