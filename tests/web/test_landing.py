@@ -25,12 +25,12 @@ def state(tone: str, word: str) -> str:
 
 
 async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
-    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+    async with served_exporter(watching(simulator.url, api_timeout=600), clock, monotonic=clock) as (url, exporter):
         page = (await get(f"{url}/")).text
         assert "No requests yet" in page
         assert '<p><span class="state bad">' in page
         simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
-        simulator.faults["stats"] = Fault(latency=30)
+        simulator.faults["stats"] = Fault(latency=600)
         await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
         clock.now += 30
         page = await landing_page(exporter, clock.now)
