@@ -87,10 +87,8 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         await stack.enter_async_context(service)
         address, *_ = service.addresses
         base = f"{service.scheme}://{address if address.host else f'localhost:{address.port}'}"
-        shares = world.shares(time.time())
-        rank = sorted(shares.values(), reverse=True).index(shares[miner.hotkey]) + 1
         click.echo(
-            f"The watched miner is simulated: {len(miner.gpus)} GPUs, rank {rank} of {len(shares)}.\n"
+            f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
             f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
             f"{_commands(stack, simulator.url, miner.key)}"
         )

@@ -89,7 +89,7 @@ _TEXTS: dict[str, tuple[str, str, str]] = {
     ),
     "blacklisted": (
         "The miner is blacklisted. It gets no score and cannot launch.",
-        "Ask the operators of Chutes. See the reason",
+        "Ask the operators of Chutes. Reason",
         "chutes-exporter query metagraph",
     ),
     "stuck_jobs": (
