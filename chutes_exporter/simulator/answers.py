@@ -52,9 +52,7 @@ def iso(time: float | None) -> str | None:
 
 def _library(chute: Chute) -> str:
     """Return the version of the library that a chute was made with."""
-    if not chute.tee:
-        return "0.3.60"
-    return "0.6.1" if chute.phase < 0.8 else "0.5.11"
+    return "0.6.1" if chute.tee else "0.3.60"
 
 
 def _shown_name(chute: Chute) -> str | None:
@@ -327,14 +325,11 @@ def stats_window(work: dict[tuple[str, str], Work]) -> Row:
     return {"instance_stats": records, "bounties": [], "compute_units": records}
 
 
-def scores(world: World, now: float, hotkey: str | None) -> Row:
-    """Return the scores, as last calculated: everybody's, or one hotkey's."""
+def scores(world: World, now: float) -> Row:
+    """Return the scores, as last calculated."""
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
     raw = {miner: dict(zip(names, astuple(entry), strict=True)) for miner, entry in world.scored(now).items()}
-    shares = world.shares(now)
-    if hotkey is None:
-        return {"raw_values": raw, "final_scores": shares}
-    return {"raw_values": {hotkey: raw.get(hotkey)}, "final_scores": {hotkey: shares.get(hotkey)}}
+    return {"raw_values": raw, "final_scores": world.shares(now)}
 
 
 def metagraph(world: World, now: float) -> list[Row]:

@@ -122,7 +122,7 @@ class Simulator:
             "inventory": lambda call: answers.inventory(world, call.signer, call.now),
             "active_instances": lambda call: answers.active_instances(world, call.now),
             "stats": self._stats,
-            "scores": lambda call: answers.scores(world, call.now, call.query("hotkey")),
+            "scores": lambda call: answers.scores(world, call.now),
             "unique_chute_history": self._history,
             # The service removed the rule in May 2026.
             "thrash_cooldowns": lambda _: [],

@@ -123,11 +123,6 @@ class Job:
     status: str = "pending"
 
     @property
-    def waiting(self) -> bool:
-        """Whether it waits for a miner."""
-        return self.finished_at is None and self.miner is None
-
-    @property
     def stuck(self) -> bool:
         """Whether its instance is gone, so that the miner that claimed it must release it."""
         return self.finished_at is None and self.miner is not None

@@ -175,7 +175,7 @@ def _has_offers(world: DemoWorld, now: float) -> bool:
     return (
         any(one.chute.utilization(now) > 1 for one in world.instances(now))
         and any(world.bounty_age(chute, now) is not None for chute in world.chutes)
-        and any(job.waiting for job in world.jobs(now))
+        and any(job.miner is None for job in world.jobs(now))
     )
 
 
