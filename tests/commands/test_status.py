@@ -98,6 +98,10 @@ async def test_each_endpoint_is_asked_once_and_the_public_ones_without_a_signatu
         "maintenance": True,
         "miner_gpus": False,
         "tee_measurements": False,
+        # For the disabled instances of other miners, in the heading share.
+        "audit": False,
+        "audit_report": False,
+        "held_gpus": False,
     }
     assert len(quiet.requests) == len(asked)
 
