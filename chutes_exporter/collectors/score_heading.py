@@ -12,6 +12,8 @@ from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from chutes_exporter.api.records import Instance
 
 METRICS = Metrics("GET /miner/active_instances/", ("hotkey",))
@@ -29,25 +31,34 @@ HEADING = METRICS.declare(
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Divide the compute units per second of each miner by those of all miners."""
+    earned = earned_rates(answers, scope.watched, out) if answers.complete() else None
+    everybody = total((earned or {}).values())
+    for hotkey, rate in sorted((earned or {}).items()):
+        if everybody and scope.exports(hotkey, active=rate > 0):
+            out.add(HEADING, rate / everybody, hotkey)
+
+
+def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> dict[str, float] | None:
+    """Return the compute units per second of all miners that can have a score, None if unknown.
+
+    Args:
+        answers: The answers.
+        watched: Miners to return even if they earn nothing.
+        out: Counts the duplicates.
+    """
     seats = answers[METAGRAPH]
     active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
     rates = active_rates(active)
     disabled = _reported_rates(answers, {instance.instance_id for instance in active})
     for hotkey, instances in answers.by_hotkey(INSTANCES).items():
         disabled[hotkey] = _disabled_rate(instances, out)
-    if rates is None or None in disabled.values() or not answers.complete():
-        return
-    if any(node.blacklist_reason is UNSET for node in seats):
-        return
+    if rates is None or None in disabled.values() or any(node.blacklist_reason is UNSET for node in seats):
+        return None
     scored = {node.hotkey for node in seats if not node.blacklist_reason}
-    earned = {
+    return {
         hotkey: rates.get(hotkey, 0.0) + (disabled.get(hotkey) or 0.0)
-        for hotkey in scored & (rates.keys() | disabled.keys() | scope.watched)
+        for hotkey in scored & (rates.keys() | disabled.keys() | watched)
     }
-    everybody = total(earned.values())
-    for hotkey in sorted(earned):
-        if everybody and scope.exports(hotkey, active=earned[hotkey] > 0):
-            out.add(HEADING, earned[hotkey] / everybody, hotkey)
 
 
 def _reported_rates(answers: Answers, active: set[str]) -> dict[str, float | None]:

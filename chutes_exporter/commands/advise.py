@@ -6,14 +6,17 @@ import math
 from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chutes_exporter.api.meaning import HOUR, LaunchRefusal
 from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
+from chutes_exporter.commands.forecast import Forecast, forecast, parse_gpus
 from chutes_exporter.commands.options import (
     Command,
+    Parsed,
     api_options,
     hotkey_options,
     json_option,
@@ -26,7 +29,7 @@ from chutes_exporter.commands.terminal import json_text, print_table, say
 from chutes_exporter.page.verdict import cost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
@@ -62,6 +65,7 @@ _METRICS = frozenset(metric.name for metric in LAUNCH_METRICS) | {
     "chutes_gpu_info",
     "chutes_gpu_state_info",
     "chutes_platform_active_compute_multiplier",
+    "chutes_platform_gpus",
     "chutes_server_info",
 }
 
@@ -74,8 +78,16 @@ Offer = dict[str, Any]
 @hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
 @api_options
 @money_options
+@click.option(
+    "--with",
+    "wanted",
+    multiple=True,
+    type=Parsed("NUMBERxMODEL", parse_gpus),
+    help="Also predict what GPUs would earn that the miner does not have, idle on one TEE server (repeatable). "
+    "Example: 8xpro_6000.",
+)
 @json_option
-def advise(**flags: Any) -> None:
+def advise(wanted: tuple[tuple[int, str], ...], **flags: Any) -> None:
     """List the best paid chutes that the idle GPUs can run now.
 
     For each idle GPU model, it ranks chutes by compute units per GPU-second. It leaves out chutes whose launch the
@@ -83,32 +95,42 @@ def advise(**flags: Any) -> None:
     when there is, 2 when the command line is wrong, and 3 when no such chute was found but some answers are missing or
     incomplete.
     """
-    run_with_status(run_advise, flags)
+    run_with_status(partial(run_advise, wanted=wanted), flags)
 
 
-async def run_advise(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 - a flag of the command line
+async def run_advise(
+    settings: Settings,
+    as_json: bool,  # noqa: FBT001 - a flag of the command line
+    *,
+    wanted: Sequence[tuple[int, str]] = (),
+) -> int:
     """Ask once, print, and return the exit status.
 
     Raises:
         ClickException: There is no key.
     """
     first_key(settings)
-    report = await collect_report(settings, _METRICS, missing=True)
+    metrics = _METRICS | {"chutes_miner_score_heading_ratio"} if wanted else _METRICS
+    report = await collect_report(settings, metrics, missing=True)
     market = _Market(report, settings)
     miners = {
         key.address: market.idle_models(key.address) if key.address in report.counted else None
         for key in sorted(settings.keys, key=lambda key: key.address)
     }
+    forecasts = {
+        hotkey: [forecast(report.readings, hotkey, count, model, settings) for count, model in wanted]
+        for hotkey in miners
+    }
     if as_json:
         summary = {
             "api": settings.api_url,
             "all_known": not report.gaps,
-            "miners": [{"hotkey": hotkey, "idle": idle} for hotkey, idle in miners.items()],
+            "miners": [{"hotkey": hotkey, "idle": idle, "with": forecasts[hotkey]} for hotkey, idle in miners.items()],
             "not_known": [asdict(gap) for gap in report.gaps],
         }
         click.echo(json_text(summary))
     else:
-        _print_screen(miners, report, settings)
+        _print_screen(miners, forecasts, report, settings)
     models = [model for idle in miners.values() for model in idle or ()]
     if any(model["runnable"] for model in models):
         return CHUTES_TO_DEPLOY
@@ -162,6 +184,11 @@ class _Market:
                 "idle": servers.total(),
                 "in_maintenance": sum(count for server, count in servers.items() if server in pending),
                 "on_one_server": max((count for server, count in servers.items() if server not in pending), default=0),
+                "platform": {
+                    labels["state"]: int(value)
+                    for labels, value in samples.get("chutes_platform_gpus", ())
+                    if labels["gpu"] == gpu
+                },
                 "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
                 "runnable": sorted(
                     offers.get(gpu, []), key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])
@@ -212,7 +239,12 @@ _FALLING = (
 )
 
 
-def _print_screen(miners: Mapping[str, list[dict[str, Any]] | None], report: Report, settings: Settings) -> None:
+def _print_screen(
+    miners: Mapping[str, list[dict[str, Any]] | None],
+    forecasts: Mapping[str, list[Forecast | None]],
+    report: Report,
+    settings: Settings,
+) -> None:
     for hotkey, idle in miners.items():
         say(f"{hotkey}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
         if idle is None:
@@ -221,6 +253,8 @@ def _print_screen(miners: Mapping[str, list[dict[str, Any]] | None], report: Rep
             say("No GPU is idle.", fg="green")
         for model in idle or ():
             _print_model(model, settings)
+        for prediction in forecasts[hotkey]:
+            _print_forecast(prediction)
         click.echo()
     offers = [offer for idle in miners.values() for model in idle or () for offer in model["runnable"]]
     if offers:
@@ -251,6 +285,35 @@ def _print_model(model: dict[str, Any], settings: Settings) -> None:
     if left_out:
         reasons = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in left_out.items())
         say(f"Left out: {reasons}.", indent="  ")
+    if supply := model["platform"]:
+        say(f"The platform has {sum(supply.values())} {name}, {supply.get('idle', 0)} of them idle.")
+
+
+def _print_forecast(found: Forecast | None) -> None:
+    if found is None:
+        say("What other GPUs would earn is not known.")
+        return
+    text = f"With {found.gpus} more {found.gpu}: score share {100 * found.score_share:.3g} %"
+    text += f" instead of {100 * found.score_share_without:.3g} %"
+    if found.usd_per_day is not None:
+        text += f", {found.usd_per_day:,.2f} USD a day, {found.usd_per_gpu_day:,.2f} for each GPU"
+    if found.break_even_alpha_price_usd is not None:
+        text += f". They pay for themselves from {found.break_even_alpha_price_usd:,.2f} USD for one alpha"
+    say(text, bold=True)
+    if found.idle_gpus:
+        say(f"No chute has room for {found.idle_gpus} of them.")
+    rows = [
+        {
+            "chute id": run.chute_id,
+            "name": run.name or "(private)",
+            "pay later": run.units_per_gpu_second,
+            "GPUs": run.gpus,
+            "instances": run.instances,
+            "share %": 100 * run.score_share,
+        }
+        for run in found.runs[:_SHOWN]
+    ]
+    print_table(rows, cut=["name"])
 
 
 def _row(offer: Offer) -> dict[str, Any]:

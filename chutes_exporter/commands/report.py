@@ -54,6 +54,7 @@ class Report:
         gaps: What is not known.
         counted: Hotkeys of the miners for which the state of every GPU is known.
         answered: Whether a request succeeded.
+        readings: What each feed gave.
     """
 
     samples: Samples
@@ -61,6 +62,7 @@ class Report:
     gaps: list[NotKnown]
     counted: set[str]
     answered: bool
+    readings: Readings
 
 
 async def collect_report(settings: Settings, metrics: frozenset[str], *, missing: bool = False) -> Report:
@@ -87,7 +89,7 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
         if hotkey not in counted
     ]
     answered = any(reading.snapshot for reading in collected.readings.values())
-    return Report(samples, now, gaps, counted, answered=answered)
+    return Report(samples, now, gaps, counted, answered, collected.readings)
 
 
 def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:

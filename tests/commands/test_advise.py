@@ -178,6 +178,7 @@ async def test_if_the_service_accepts_nothing_the_exit_status_is_0(target: Targe
         ("chutes", "No chute that supports them is known."),
         ("utilization", "? utilization: the deployment has no /chutes/utilization"),
         ("supported_gpus", "? supported_gpus: the deployment has no /nodes/supported"),
+        ("platform_gpus", "? platform_gpus: the deployment has no /nodes/"),
     ],
 )
 async def test_advise_names_an_answer_that_is_missing(
@@ -185,7 +186,7 @@ async def test_advise_names_an_answer_that_is_missing(
 ) -> None:
     del api[endpoint]
     code, output, _ = await advise(target)
-    assert code == (1 if endpoint == "supported_gpus" else 3)
+    assert code == (1 if endpoint.endswith("_gpus") else 3)
     assert words in output
 
 

@@ -1,0 +1,162 @@
+"""What GPUs would earn that a miner does not have: the chutes with room for them, and its score share with them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from chutes_exporter.api.records import Server, ServerGpu, UnixTime
+from chutes_exporter.collectors import launch, score_heading
+from chutes_exporter.collectors.base import Answers, Samples, Scope
+from chutes_exporter.feeds.table import CHUTES, INVENTORY, SERVERS, UTILIZATION
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.records import ChuteUtilization
+    from chutes_exporter.config import Settings
+    from chutes_exporter.page.telemetry import Readings
+
+_MAX_GPUS = 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """A chute that the GPUs can run.
+
+    Attributes:
+        chute_id: The chute.
+        name: Its name. None for a private chute.
+        gpus: GPUs that an instance takes.
+        instances: Instances that the room of the chute and the GPUs allow.
+        units_per_gpu_second: Compute units that a second of one GPU earns once a bounty has faded.
+        score_share: The score share that the miner approaches if the GPUs run only these instances.
+    """
+
+    chute_id: str
+    name: str | None
+    gpus: int
+    instances: int
+    units_per_gpu_second: float
+    score_share: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What GPUs would earn on one TEE server. A number without the price that it needs is None.
+
+    Attributes:
+        gpu: Their model.
+        gpus: Their number.
+        runs: The chutes that they can run, the best paid first.
+        idle_gpus: Those for which no chute has room.
+        score_share_without: The score share that the miner approaches without them.
+        score_share: The same after 24 hours with the best paid chutes on them.
+        usd_per_day: What the difference earns.
+        usd_per_gpu_day: The same for one GPU.
+        break_even_alpha_price_usd: The price of alpha at which the difference pays for the GPUs.
+    """
+
+    gpu: str
+    gpus: int
+    runs: list[Run]
+    idle_gpus: int
+    score_share_without: float
+    score_share: float
+    usd_per_day: float | None
+    usd_per_gpu_day: float | None
+    break_even_alpha_price_usd: float | None
+
+
+def parse_gpus(text: str) -> tuple[int, str]:
+    """Parse a number of GPUs and their model, such as ``8xpro_6000``.
+
+    Raises:
+        ValueError: The text has another form.
+    """
+    match = re.fullmatch(r"([0-9]{1,2})x([a-z0-9_]{1,40})", text)
+    if match is None or not 1 <= int(match[1]) <= _MAX_GPUS:
+        raise ValueError(f"{text!r} is not 1 to {_MAX_GPUS}, x and a GPU model: write for example 8xpro_6000")
+    return int(match[1]), match[2]
+
+
+def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: Settings) -> Forecast | None:
+    """Predict what GPUs would earn if the miner had them idle on one more TEE server.
+
+    Args:
+        readings: What each feed of the collectors ``launch`` and ``score_heading`` gave.
+        hotkey: The miner.
+        count: Number of the GPUs.
+        model: Their model.
+        settings: The prices.
+
+    Returns:
+        The forecast. None if an answer is missing or incomplete.
+    """
+    known = {(feed.name, feed.hotkey): one.snapshot.answer for feed, one in readings.items() if one.snapshot}
+    feeds = {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
+    found = {feed.name: known.get((feed.name, hotkey), known.get((feed.name, ""))) for feed in feeds}
+    whole = {name: answer for name, answer in found.items() if answer is not None and answer.whole}
+    answers = Answers(whole, known)
+    earned = score_heading.earned_rates(answers, frozenset({hotkey}), Samples()) if len(whole) == len(feeds) else None
+    if earned is None:
+        return None
+    own, everybody = earned.get(hotkey, 0.0), sum(earned.values())
+    gpus = [ServerGpu(f"{number}", gpu_identifier=model, verified_at=UnixTime(1)) for number in range(count)]
+    more = {
+        SERVERS.name: [
+            *(msgspec.structs.replace(server, gpus=[]) for server in answers[SERVERS]),
+            Server("with", is_tee=True, version="1.0.0", maintenance_pending=False, gpus=gpus),
+        ],
+        INVENTORY.name: [],
+    }
+    changed = {name: replace(whole[name], value=value) for name, value in more.items()}
+    out = Samples()
+    launch.collect(Answers(whole | changed, known), Scope(frozenset({hotkey}), "watched", hotkey), out)
+    pays = {
+        sample.labels["chute_id"]: sample.value
+        for family in out.collect()
+        if family.name == launch.UNITS.name
+        for sample in family.samples
+    }
+    records = {one.chute_id: one for one in answers[UTILIZATION]}
+
+    def share(rate: float) -> float:
+        return (own + rate) / (everybody + rate) if everybody + rate > 0 else 0.0
+
+    runs = []
+    for chute in answers[CHUTES]:
+        if chute.chute_id in pays and chute.node_selector and chute.node_selector.gpu_count:
+            size, factors = chute.node_selector.gpu_count, chute.compute_multiplier_factors or {}
+            # A public instance moves to the pay of the cheapest GPU.
+            pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else pays[chute.chute_id]
+            pay /= factors.get("bounty_boost") or 1.0
+            instances = min(count // size, _room(records.get(chute.chute_id)))
+            name = chute.name if chute.public else None
+            if instances:
+                runs.append(Run(chute.chute_id, name, size, instances, pay, share(instances * size * pay)))
+    runs.sort(key=lambda run: (-run.units_per_gpu_second, run.chute_id))
+    idle, rate = count, 0.0
+    for run in runs:
+        used = min(run.instances, idle // run.gpus) * run.gpus
+        idle -= used
+        rate += used * run.units_per_gpu_second
+    return Forecast(
+        model, count, runs, idle, share(0.0), share(rate), *_money(share(rate) - share(0.0), count, model, settings)
+    )
+
+
+def _room(chute: ChuteUtilization | None) -> int:
+    """Return how many instances of a chute may still become active. It is one that accepts a launch now."""
+    if chute is None or chute.scale_allowance is None:
+        return 1
+    # A bounty is enough for the first instance, whatever the target says.
+    return int(chute.scale_allowance) or int(not chute.active_instance_count)
+
+
+def _money(gain: float, count: int, model: str, settings: Settings) -> tuple[float | None, float | None, float | None]:
+    emission, price, cost = settings.daily_emission, settings.alpha_price, settings.gpu_costs.get(model)
+    alpha = None if emission is None else gain * emission
+    usd = None if alpha is None or price is None else alpha * price
+    return usd, None if usd is None else usd / count, None if not alpha or cost is None else 24 * cost * count / alpha
