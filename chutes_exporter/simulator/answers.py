@@ -52,7 +52,9 @@ def iso(time: float | None) -> str | None:
 
 def _library(chute: Chute) -> str:
     """Return the version of the library that a chute was made with."""
-    return "0.6.1" if chute.tee else "0.3.60"
+    if not chute.tee:
+        return "0.3.60"
+    return "0.6.1" if chute.phase < 0.8 else "0.5.11"
 
 
 def _shown_name(chute: Chute) -> str | None:
@@ -361,11 +363,12 @@ def utilization(world: World, now: float) -> Iterator[Row]:
     """Yield the autoscaler's newest record of each chute, with the current counts."""
     run = last(now, SOFT_PERIOD)
     total = Counter(one.chute.chute_id for one in world.instances(now))
+    earlier, current = world.active_counts(run), world.active_counts(now)
     for chute in world.chutes:
         if not chute.scaled:
             continue
         key = chute.chute_id
-        before, active = world.active_counts(run)[key], world.active_counts(now)[key]
+        before, active = earlier[key], current[key]
         target = world.lives.target(chute, now)
         # The service measures nothing for a chute without an instance.
         loads = {
@@ -447,8 +450,7 @@ def maintenance(world: World, miner: Miner, now: float) -> Row:
 
 def tee_measurements() -> list[Row]:
     """Return the images that TEE servers can boot, for each version and model."""
-    versions = World.accepted_versions
-    return [{"version": version, "name": f"8x{model}"} for version in versions for model in _MEASURED_MODELS]
+    return [{"version": one, "name": f"8x{model}"} for one in World.accepted_versions for model in _MEASURED_MODELS]
 
 
 def supported_gpus() -> Row:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _NONCE_TOLERANCE: Final = 600
 _CHUNK: Final = 32 * 1024
 _MAX_REQUESTS: Final = 10_000
-_NO_FAULT: Final = Fault()
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ class Simulator:
         return route
 
     def _take_fault(self, name: str) -> Fault:
-        fault = self.faults.get(name, _NO_FAULT)
+        fault = self.faults.get(name, Fault())
         if fault.times is not None:
             self.faults[name] = replace(fault, times=fault.times - 1)
             if fault.times <= 1:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 TEST_SEED: Final = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 """The invented seed of the first miner. It has no value."""
 
-_CACHE_SIZE: Final = 64
 _JOB_PERIOD: Final = 20 * MINUTE
 """Seconds between two new jobs."""
 _OLD_MODELS: Final = ("4090", "a100")
@@ -172,8 +171,7 @@ class World:
         self.released_jobs: set[str] = set()
         self.lives = Lives()
         self._seed = seed
-        self._active_counts: LRUCache[float, Counter[str]] = LRUCache(_CACHE_SIZE)
-        self._sums: LRUCache[tuple[float, float, bool], dict[tuple[str, str], Work]] = LRUCache(_CACHE_SIZE)
+        self._sums: LRUCache[tuple[float, float, bool], dict[tuple[str, str], Work]] = LRUCache(64)
         self.window = start - self.window_opened, start - self.window_opened + 4 * DAY
 
     def _random(self, *parts: object) -> random.Random:
@@ -226,11 +224,7 @@ class World:
 
     def active_counts(self, now: float) -> Counter[str]:
         """Return the number of active instances of each chute that has any, by chute id."""
-        counts = self._active_counts.get(now)
-        if counts is None:
-            active = (one.chute.chute_id for one in self.instances(now) if one.active(now))
-            counts = self._active_counts[now] = Counter(active)
-        return counts
+        return Counter(one.chute.chute_id for one in self.instances(now) if one.active(now))
 
     # Miners
 
