@@ -43,7 +43,6 @@ NAMES = (
     "images",
     "jobs",
     "active_instances",
-    "thrash_cooldowns",
     "unique_chute_history",
 )
 EXTRA = {
@@ -58,7 +57,7 @@ EXTRA = {
     "audit_report": "audit_report",
 }
 """Public endpoints outside the miner API, and the files of their answers, which are in the folder ``extra``."""
-OWN = ("servers", "nodes", "inventory", "instances", "thrash_cooldowns", "unique_chute_history")
+OWN = ("servers", "nodes", "inventory", "instances", "unique_chute_history")
 """Endpoints that answer about the miner who asks."""
 META = json.loads((RECORDINGS / "meta.json").read_text())
 EXPECTED = json.loads((RECORDINGS / "expected.json").read_text())
@@ -144,7 +143,6 @@ class Miner:
         if self.role == "second_miner":
             return found | {name: recording(other, name) for name in OWN}
         del found["unique_chute_history"]
-        found["thrash_cooldowns"] = recording(other, "thrash_cooldowns")
         return found | {
             name: recording(other, f"newcomer_{name}_none") for name in ("servers", "nodes", "inventory", "instances")
         }

@@ -52,7 +52,7 @@ RECORDS: dict[str, type[records.Record]] = {
     "audit": records.AuditEntry,
     "audit_report": records.AuditInstance,
 }
-"""The record that is decoded, by endpoint. The list of cooldowns is always empty, so nothing shows its fields."""
+"""The record that is decoded, by endpoint."""
 
 
 def sent_in(directory: Path) -> dict[str, set[str]]:

@@ -403,10 +403,6 @@ def expect_history(want: Expected, raw: dict[str, Any]) -> None:
     want.mine("chutes_miner_average_active_gpus", Fraction(sum(counts), len(counts)))
 
 
-def expect_cooldowns(want: Expected, raw: dict[str, Any]) -> None:
-    want.mine("chutes_miner_thrash_cooldowns", len(raw["thrash_cooldowns"]))
-
-
 def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["utilization"]:
         chute, active, allowance = row["chute_id"], row["active_instance_count"], row["scale_allowance"]
@@ -482,7 +478,6 @@ EXPECTATIONS = {
     expect_images: ("images",),
     expect_jobs: ("jobs",),
     expect_history: ("unique_chute_history",),
-    expect_cooldowns: ("thrash_cooldowns",),
     expect_utilization: ("utilization",),
     expect_bounties: ("bounties",),
     expect_rolling_updates: ("rolling_updates", "instances"),

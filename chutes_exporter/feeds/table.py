@@ -68,7 +68,6 @@ IMAGES = Feed("images", e.IMAGES, 900.0, 3600.0)
 # No jobs and a failed query look the same, and nothing tells them apart. So a second answer must confirm that all are
 # gone.
 JOBS = Feed("jobs", e.JOBS, 300.0, 1800.0)
-THRASH_COOLDOWNS = Feed("thrash_cooldowns", e.THRASH_COOLDOWNS, 900.0, 7200.0, changes="never since May 2026")
 # A new miner has no history yet.
 UNIQUE_CHUTE_HISTORY = Feed(
     "unique_chute_history",

@@ -153,7 +153,6 @@ def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
         "instances": "signer",
         "launch": "signer",
         "server_versions": "signer",
-        "thrash_cooldowns": "signer",
         "unique_chute_history": "miner",
     }
 

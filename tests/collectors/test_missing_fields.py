@@ -267,7 +267,6 @@ NEED_WHOLE_ANSWERS = {
     "images": {"chutes_images"},
     "jobs": {"chutes_jobs_waiting", "chutes_jobs_tried", "chutes_jobs_stuck"},
     "active_instances": {"chutes_platform_active_instances", "chutes_miner_active_instances"},
-    "thrash_cooldowns": {"chutes_miner_thrash_cooldowns"},
     "unique_chute_history": {"chutes_miner_active_gpus", "chutes_miner_history_timestamp_seconds"},
     "utilization": {"chutes_autoscaler_timestamp_seconds"},
     "rolling_updates": {"chutes_instance_outdated"},
@@ -290,7 +289,7 @@ def test_a_doubted_answer_only_removes_samples_and_all_that_it_could_make_false(
 @pytest.mark.parametrize("feed", FEEDS, ids=lambda feed: feed.name)
 def test_a_record_that_is_listed_twice_counts_once(world: World, feed: Feed[Any]) -> None:
     answer = world.answers.get(feed)
-    if answer is None or not isinstance(answer.value, list) or feed.name in ("miner_gpus", "thrash_cooldowns"):
+    if answer is None or not isinstance(answer.value, list) or feed.name == "miner_gpus":
         pytest.skip("not a list of records with ids")
     twice = replace(world, answers={**world.answers, feed: replace(answer, value=answer.value * 2)})
     assert twice.samples(of=feed) == world.samples(of=feed)

@@ -53,7 +53,6 @@ FEEDS = {
     "nodes": "chutes_gpu_info",
     "inventory": "chutes_fleet_gpus",
     "instances": "chutes_instance_info",
-    "thrash_cooldowns": "chutes_miner_thrash_cooldowns",
     "unique_chute_history": "chutes_miner_active_gpus",
     "jobs": "chutes_jobs_waiting",
     "images": "chutes_images",
@@ -75,18 +74,12 @@ OF_A_HOTKEY = (
     "nodes",
     "inventory",
     "instances",
-    "thrash_cooldowns",
     "unique_chute_history",
     "maintenance",
     "miner_gpus",
 )
 PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties"}
 """The collectors that are on without a key and without a hotkey."""
-
-
-def asking_all(url: str) -> Settings:
-    """Return the settings of an exporter that asks every feed."""
-    return watching(url, collectors={"thrash_cooldowns": True})
 
 
 async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(simulator: Simulator) -> None:
@@ -135,7 +128,7 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
 async def test_failing_endpoints_leave_the_metrics_of_others(simulator: Simulator, failing: tuple[str, ...]) -> None:
     for name in failing:
         simulator.faults[name] = Fault(status=500)
-    page = await scrape(asking_all(simulator.url))
+    page = await scrape(watching(simulator.url))
     present = names(page)
     for name, metric in FEEDS.items():
         assert (metric in present) is not bool(NEEDS[name] & set(failing)), metric
@@ -152,7 +145,7 @@ async def test_endpoints_that_hang_leave_the_others(simulator: Simulator, hangin
         return names(await page_of(exporter, timeout=1)) & set(FEEDS.values()) == expected
 
     # The requests that hang do so for longer than the test waits.
-    async with Exporter(replace(asking_all(simulator.url), api_timeout=600), clock=Clock()) as exporter:
+    async with Exporter(replace(watching(simulator.url), api_timeout=600), clock=Clock()) as exporter:
         await until(only_those_are_missing)
 
 
