@@ -82,7 +82,7 @@ def running(
 def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
     text = run("--help").stdout
     listed = re.findall(r"^  ([a-z-]+)(?: \[COMMAND\])?  +[A-Z][^.]+\.$", text, re.MULTILINE)
-    assert listed == ["demo", "serve", "check", "status", "advise", "query", "backfill", "release-job", "help"]
+    assert listed == [*cli.commands, "help"]
     assert text.count("  chutes-exporter ") == 3
     assert len(text.splitlines()) <= 24
     assert run("help").stdout == text
@@ -182,7 +182,7 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
     line = json.loads(logged(1, *arguments, "--log.format", "json"))
     assert (line["msg"], line["watched"]) == ("listening", "whole subnet")
     assert line["off_without_hotkey"] == "instance_gpus unique_chute_history"
-    assert line["off_by_default"].startswith("stats_per_chute")
+    assert "stats_per_chute" in line["off_by_default"].split()
 
 
 def test_a_hotkey_file_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:
