@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.api import exchanges
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.collectors.instances import BACKFILLED
 from chutes_exporter.page import money, telemetry
 
 if TYPE_CHECKING:
@@ -49,10 +48,6 @@ def reference() -> str:
         "## Costs and prices\n\nThe values of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`. Without "
         "the flag, its metric is absent. [Costs and estimated earnings](money.md) lists the rules that use them. "
         "Cost: 2, and 1 for each model with a cost.\n\n" + _table(money.METRICS)
-    )
-    parts.append(
-        "## Backfilled\n\nThis metric is not on any page. `backfill --compute-history` writes it for `promtool`. "
-        "Cost: at most 168 samples for each instance.\n\n" + _table(BACKFILLED)
     )
     parts.append(
         "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "

@@ -336,7 +336,7 @@ class StreamShape(Generic[R]):
     """
 
     def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
-        self._record = record
+        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
@@ -351,50 +351,22 @@ class StreamShape(Generic[R]):
             UndecodableError: Most lines cannot be read.
             TooLargeError: A line or the stream is too large.
         """
-        read_line = self._reader()
         empty = not self._may_be_empty
         async for line in _lines(chunks):
             empty = False
+            payload = line.removeprefix(b"data:").strip()
+            if payload == b"NO_ITEMS":
+                continue
             try:
-                record = read_line(line)
-            except (*_UNREADABLE, ValueError) as error:
+                record = self._decoder.decode(payload)
+            except _UNREADABLE as error:
                 tally.reject(error)
                 continue
-            if record is not None:
-                tally.accepted += 1
-                yield record
+            tally.accepted += 1
+            yield record
         if empty:
             raise CutOffError("the answer is empty", status=200)
         tally.require_most()
-
-    def _reader(self) -> Callable[[bytes], R | None]:
-        """Return a function that decodes the lines of a stream in their order, and returns None for no record."""
-        decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(self._record, dec_hook=decode_hook)
-
-        def read_line(line: bytes) -> R | None:
-            payload = line.removeprefix(b"data:").strip()
-            return None if payload == b"NO_ITEMS" else decoder.decode(payload)
-
-        return read_line
-
-
-class CsvShape(StreamShape[R]):
-    """The shape of a CSV with a line of column names. Its values are never quoted, and an empty value is null."""
-
-    def _reader(self) -> Callable[[bytes], R | None]:
-        columns: list[str] = []
-
-        def read_line(line: bytes) -> R | None:
-            values = line.decode().split(",")
-            if not columns:
-                columns.extend(values)
-                if missing := set(self._record.__struct_fields__).difference(values):
-                    raise UndecodableError(f"the CSV has no column {min(missing)}", status=200)
-                return None
-            row = {name: value or None for name, value in zip(columns, values, strict=True)}
-            return msgspec.convert(row, self._record, dec_hook=decode_hook, strict=False)
-
-        return read_line
 
 
 # An object, in which a brace of a text does not count. Its values may be objects, but no deeper ones.

@@ -112,13 +112,6 @@ AUDIT_REPORT = Endpoint[Any]("audit_report", "/audit/download", d.ReportShape(),
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Endpoint))
 """All of the above."""
 
-COMPUTE_HISTORY: Endpoint[list[r.ComputeRecord]] = Endpoint(
-    "compute_history", "/instances/compute_history_csv", d.CsvShape(r.ComputeRecord), max_bytes=128 * MB
-)
-
-ON_REQUEST: tuple[Endpoint[Any], ...] = (COMPUTE_HISTORY,)
-"""Endpoints that are heavy for the service. Only a command requests them, and only if the user asks for it."""
-
 
 def stats_params(hotkey: str | None = None, *, per_chute: bool = False) -> dict[str, str]:
     """Return the query of :data:`STATS` for all miners or one, in total or for each chute."""

@@ -138,35 +138,6 @@ def instance_state(instance: Instance) -> InstanceState | None:
     return "starting" if instance.activated_at is None else "disabled"
 
 
-def hourly_compute_units(instance: Instance, records: Iterable[ComputeRecord], now: float) -> dict[float, float]:
-    """Return the compute units that an instance earned in each hour of the past 7 days, by the end of the hour.
-
-    Seconds count from the creation to now, or until billing stops. An instance that was never activated earned nothing.
-    An hour in which the instance did not exist, or with an unknown multiplier, is left out.
-
-    Args:
-        instance: An instance that exists.
-        records: Its records.
-        now: Unix time.
-    """
-    if instance.activated_at is UNSET or instance.activated_at is None:
-        return {}
-    begin, until = now - WEEK, min(now, instance.stop_billing_at or now)
-    units: dict[float, float] = defaultdict(float)
-    for record in records:
-        start, end = max(begin, record.started_at), min(until, record.ended_at or until)
-        while start < end:
-            hour = (start // HOUR + 1) * HOUR
-            units[hour] += (min(end, hour) - start) * (
-                math.nan if record.compute_multiplier is None else record.compute_multiplier
-            )
-            start = hour
-    # The first hour and the last one may be incomplete.
-    return {
-        hour: value for hour, value in sorted(units.items()) if begin + HOUR <= hour <= now and not math.isnan(value)
-    }
-
-
 def is_public(instance: Instance) -> bool | None:
     """Return whether an instance is public, which means that nobody is billed for it."""
     return None if instance.billed_to is UNSET else instance.billed_to is None

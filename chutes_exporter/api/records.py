@@ -313,7 +313,7 @@ class HistoryPoint(Record, frozen=True):
 class ComputeRecord(Record, frozen=True):
     """The compute multiplier of an instance for a time.
 
-    Source: ``/instances/compute_history_csv``, and ``compute_history`` of an audit report.
+    Source: ``compute_history`` of an audit report.
 
     An instance has records once it was activated. They begin at its creation. The newest record has no end.
     """

@@ -84,20 +84,6 @@ BOUNTY = METRICS.declare(
     "bounty",
 )
 
-BACKFILLED = Metrics(
-    "GET /instances/compute_history_csv: compute_multiplier, started_at, ended_at; GET /miner/instances/",
-    ("hotkey", "instance_id", "window"),
-)
-"""Metrics that ``backfill`` writes. No page has them."""
-
-HOURLY_COMPUTE_UNITS = BACKFILLED.declare(
-    "chutes_instance_window_compute_units",
-    "Compute units that the instance earned in the hour that ends at the sample's time, start-up included. Only "
-    "instances that existed when `backfill` ran have it: the API does not name the miner's earlier ones. Written by "
-    "`backfill --compute-history`, never scraped.",
-    stability="experimental",
-)
-
 
 def collect(answers: Answers, scope: Scope, out: Samples) -> None:
     """Add the miner's instances."""

@@ -206,14 +206,6 @@ def active_instances(world: World, now: float) -> list[Row]:
     ]
 
 
-def compute_history_rows(world: World, now: float) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the multipliers of every instance in the past 8 days, including deleted instances."""
-    for instance in world.all_instances(now):
-        for start, end, multiplier in instance.history(now):
-            if end is None or end > now - 8 * DAY:
-                yield instance.instance_id, repr(multiplier), iso(start) or "", iso(end) or ""
-
-
 def audit_list(now: float) -> list[Row]:
     """Return the validator's report of each hour that began within 25 hours. The block is the number of the hour."""
     ends = (last(now - MINUTE, HOUR) - hour * HOUR for hour in range(25))

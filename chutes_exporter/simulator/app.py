@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, ON_REQUEST, PLATFORM_GPUS, Endpoint
+from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, PLATFORM_GPUS, Endpoint
 from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import answers
@@ -100,7 +100,7 @@ class Simulator:
         self.app = Starlette(
             routes=[
                 Route(endpoint.path, self._route(endpoint), methods=[endpoint.method])
-                for endpoint in (*ENDPOINTS, *ON_REQUEST)
+                for endpoint in ENDPOINTS
                 # Their path is that of another endpoint.
                 if endpoint not in (MINER_GPUS, PLATFORM_GPUS)
             ],
@@ -204,9 +204,6 @@ class Simulator:
             raise HTTPException(fault.status, "simulated fault")
         signer: Any = self._authenticate(request, endpoint) if endpoint.signed else None
         call = _Call(request, self.clock(), signer)
-        if endpoint.name == "compute_history":
-            rows = answers.compute_history_rows(self.world, call.now)
-            return StreamingResponse(_chunks(_csv(rows)), media_type="text/csv")
         if endpoint.name in self._streams:
             wants_none = endpoint.name == "instances" and call.query("explicit_null") == "true"
             return _stream(self._streams[endpoint.name](call), fault.records, wants_none=wants_none)
@@ -299,9 +296,3 @@ async def _chunks(lines: Iterable[bytes], otherwise: bytes = b"") -> AsyncIterat
             chunk.clear()
             await asyncio.sleep(0)
     yield bytes(chunk) or otherwise
-
-
-def _csv(rows: Iterable[tuple[str, ...]]) -> Iterable[bytes]:
-    yield b"instance_id,compute_multiplier,started_at,ended_at\r\n"
-    for row in rows:
-        yield ",".join(row).encode() + b"\r\n"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.api.endpoints import ENDPOINTS, ON_REQUEST
+from chutes_exporter.api.endpoints import ENDPOINTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     """
     name, _, rest = text.partition("=")
     kind, _, value = rest.partition(":")
-    kinds = _KINDS if name in {endpoint.name for endpoint in (*ENDPOINTS, *ON_REQUEST)} else {}
+    kinds = _KINDS if name in {endpoint.name for endpoint in ENDPOINTS} else {}
     try:
         return name, kinds[kind](value)
     except (KeyError, ValueError):

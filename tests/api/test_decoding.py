@@ -10,7 +10,6 @@ from msgspec import UNSET
 from chutes_exporter.api import decoding
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.api.endpoints import (
-    COMPUTE_HISTORY,
     HELD_GPUS,
     INSTANCES,
     JOBS,
@@ -24,8 +23,6 @@ from chutes_exporter.api.endpoints import (
     SUPPORTED_GPUS,
 )
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
-from chutes_exporter.api.records import ComputeRecord
-from tests.support import NOON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -94,7 +91,7 @@ async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.Monke
         await read_stream(METRICS, b"x\n" * 100)
 
 
-@pytest.mark.parametrize(("endpoint", "body"), [(METRICS, b"\n"), (INSTANCES, b""), (COMPUTE_HISTORY, b"")])
+@pytest.mark.parametrize(("endpoint", "body"), [(METRICS, b"\n"), (INSTANCES, b"")])
 async def test_an_empty_stream_is_a_failure_where_there_is_always_something(
     endpoint: Endpoint[Any], body: bytes
 ) -> None:
@@ -196,29 +193,3 @@ def test_an_empty_answer_is_a_failure_where_there_is_always_something(endpoint: 
     assert isinstance(endpoint.shape, Shape)
     with pytest.raises(CutOffError):
         endpoint.shape.decode(body, Tally())
-
-
-HEAD = b"instance_id,compute_multiplier,started_at,ended_at\r\n"
-NOON_TEXT = b"2026-11-24 12:00:00"
-
-
-@pytest.mark.parametrize("size", [1, 7, 1000])
-async def test_lines_of_a_csv_become_records_however_they_are_cut_into_chunks(size: int) -> None:
-    body = HEAD + b"a,0.5,2026-11-24 11:00:00.5,2026-11-24 12:00:00\r\nb,,2026-11-24 12:00:00,\r\n"
-    records, tally = await read_stream(COMPUTE_HISTORY, body, size)
-    assert records == [ComputeRecord("a", NOON - 3599.5, 0.5, NOON), ComputeRecord("b", NOON)]  # type: ignore[arg-type]
-    assert (tally.accepted, tally.rejected) == (2, 0)
-
-
-async def test_columns_of_a_csv_may_come_in_another_order_with_others_between() -> None:
-    body = b"ended_at,x,started_at,compute_multiplier,instance_id\n,9,2026-11-24 12:00:00,2,a\n"
-    assert (await read_stream(COMPUTE_HISTORY, body))[0] == [ComputeRecord("a", NOON, 2.0)]  # type: ignore[arg-type]
-    with pytest.raises(UndecodableError, match="no column compute_multiplier"):
-        await read_stream(COMPUTE_HISTORY, b"instance_id,deleted_at\r\n")
-
-
-async def test_lines_of_a_csv_that_cannot_be_read_are_counted() -> None:
-    good = b"a,1,%b,\r\n" % NOON_TEXT * 6
-    bad = b"b,1\r\nc,much,%b,\r\nd,1,yesterday,\r\n\xff,1,,\r\na,1,2026-11-24 12:0" % NOON_TEXT
-    _, tally = await read_stream(COMPUTE_HISTORY, HEAD + good + bad)
-    assert (tally.accepted, tally.rejected) == (6, 5)

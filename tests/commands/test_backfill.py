@@ -42,10 +42,6 @@ async def test_problems_are_refused_with_the_reason(simulator: Simulator, tmp_pa
     assert f"Error: Could not open file '{path}': No such file or directory" in errors
     _, _, errors = await run(simulator, "backfill", "--output", "-", variables={})
     assert "backfill needs a miner: add --hotkey" in errors
-    _, _, errors = await run(
-        simulator, "backfill", "--output", "-", "--compute-history", variables={"MINER_SS58": HOTKEY}
-    )
-    assert "--compute-history needs a key" in errors
     simulator.faults["unique_chute_history"] = Fault(status=503)
     status, output, errors = await run(simulator, "backfill", "--output", str(tmp_path / "file"))
     assert (status, output) == (1, "")
