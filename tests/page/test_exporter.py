@@ -63,6 +63,8 @@ FEEDS = {
     "maintenance": "chutes_maintenance_slots_in_use",
     "miner_gpus": "chutes_instance_gpus",
     "tee_measurements": "chutes_server_version_accepted",
+    "platform_gpus": "chutes_platform_gpus",
+    "audit_report": "chutes_audit_report_end_timestamp_seconds",
 }
 NEEDS = {name: {name} for name in FEEDS} | {
     "inventory": {"servers", "nodes", "inventory", "instances"},
@@ -78,7 +80,7 @@ OF_A_HOTKEY = (
     "maintenance",
     "miner_gpus",
 )
-PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties"}
+PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties", "platform_gpus"}
 """The collectors that are on without a key and without a hotkey."""
 
 
@@ -109,7 +111,7 @@ async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
         await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
-    assert sorted(asked.endpoint for asked in simulator.requests) == sorted([*PUBLIC, "stats"])
+    assert sorted(asked.endpoint for asked in simulator.requests) == sorted([*PUBLIC, "stats", "audit", "audit_report"])
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
