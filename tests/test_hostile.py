@@ -91,12 +91,12 @@ def _value(kind: Any) -> st.SearchStrategy[Any]:
     return st.one_of(*map(_value, arguments)) if arguments else _record(kind)
 
 
-def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
-    """Make records of the right shape, now and then with a field of a wrong one."""
+def _record(kind: type[r.Record], *, whole: bool = False) -> st.SearchStrategy[dict[str, Any]]:
+    """Make records of the right shape, now and then with a field of a wrong one. A whole record lacks no field."""
     hints = typing.get_type_hints(kind)
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     fields = {encoded: _value(hints[name]) for name, encoded in names}
-    good = st.fixed_dictionaries({}, optional=fields)
+    good = st.fixed_dictionaries(fields) if whole else st.fixed_dictionaries({}, optional=fields)
     bad = st.builds(lambda row, name, value: {**row, name: value}, good, st.sampled_from(list(fields)), _anything)
     return st.one_of(good, good, good, bad)
 
@@ -123,6 +123,12 @@ _scores = st.fixed_dictionaries(
     {"final_scores": st.dictionaries(_IDS, _share, max_size=5)},
     optional={"raw_values": st.dictionaries(_IDS, _record(r.RawScore) | st.none(), max_size=5)},
 )
+_report = st.fixed_dictionaries(
+    {
+        "instance_audit": st.lists(_record(r.AuditInstance, whole=True), max_size=5),
+        "compute_history": st.lists(_record(r.ComputeRecord), max_size=3),
+    }
+)
 _shaped: dict[str, st.SearchStrategy[bytes]] = {
     **{
         name: st.lists(_record(kind), max_size=5).map(_stream if name in _STREAMS else _list)
@@ -131,6 +137,18 @@ _shaped: dict[str, st.SearchStrategy[bytes]] = {
     "servers": st.lists(_record(r.Server), max_size=5).map(lambda rows: json.dumps({"servers": rows}).encode()),
     "stats": _stats.map(lambda value: json.dumps(value).encode()),
     "scores": _scores.map(lambda value: json.dumps(value).encode()),
+    "audit_report": _report.map(lambda value: json.dumps(value).encode()),
+    "audit": st.just(
+        _list(
+            [
+                {
+                    "path": f"audit/validator/{HOTKEY}/1.json",
+                    "start_time": "2026-11-24T11:00:00",
+                    "end_time": "2026-11-24T12:00:00",
+                }
+            ]
+        )
+    ),
 }
 _garbage = st.binary(max_size=60) | _anything.map(lambda value: json.dumps(value).encode())
 

@@ -138,7 +138,7 @@ class Simulator:
             ),
             "platform_gpus": lambda call: answers.nodes(world, call.now),
             "audit": lambda call: answers.audit_list(call.now),
-            "audit_report": self._report,
+            "audit_report": lambda call: answers.audit_report(world, call.query("path") or ""),
             "release_job": self._release_job,
         }
 
@@ -251,12 +251,6 @@ class Simulator:
         if hours is None:
             raise HTTPException(404, f"Miner {hotkey} not found in unique history cache (yet)")
         return [{"time": answers.iso(time), "count": count, "total_count": total} for time, count, total in hours]
-
-    def _report(self, call: _Call) -> answers.Row:
-        path = call.query("path")
-        if path is None or all(entry["path"] != path for entry in answers.audit_list(call.now)):
-            raise HTTPException(404, f"No audit entry matches {path=}")
-        return answers.audit_report(self.world, path)
 
 
 class _CutResponse(Response):
