@@ -550,84 +550,44 @@ def _needs_newer_servers(chute: Chute) -> bool | None:
     return chute.tee and _version(chute.chutes_version or "") >= _NEWER_CHUTE
 
 
-EndReason = Literal[
-    "miner",
-    "scale_down",
-    "update",
-    "maintenance",
-    "idle",
-    "no_balance",
-    "chute_removed",
-    "not_active_in_time",
-    "no_room",
-    "gpu_missing",
-    "verification",
-    "probes",
-    "requests",
-    "none",
-    "other",
-]
-"""Why an instance ended.
-
-- miner: its miner deleted it.
-- scale_down: the chute needed fewer instances.
-- update: its chute, or the image, got a new version.
-- maintenance: its server was upgraded.
-- idle: nobody used the private instance.
-- no_balance: its user cannot pay.
-- chute_removed: its chute was deleted, disabled or replaced.
-- not_active_in_time: it started or was disabled for too long.
-- no_room: the private chute had enough instances when it was ready.
-- gpu_missing: a GPU of it was deleted at the API.
-- verification: it failed a check during its start, or its certificate changed.
-- probes: it failed the service's probes.
-- requests: it failed too many users' requests, or gave invalid answers.
-- none: the service gave no reason, for example for a job that is over.
-- other: a text that this version does not know.
-"""
-END_REASONS: Final[tuple[EndReason, ...]] = get_args(EndReason)
 _OLD_VERSION: Final = "has an old version"
-_END_TEXTS: Final[dict[str, EndReason]] = {
-    "miner initialized": "miner",
-    "autoscaler - downscale adjustment": "scale_down",
-    "Rolling update": "update",
-    "VLLM/image upgrade": "update",
-    "SGLang/image upgrade": "update",
-    "maintenance - ": "maintenance",
-    "user-defined/private chute instance has not been used since shutdown_after_seconds": "idle",
-    "job has been terminated due to insufficient user balance": "no_balance",
-    "user has zero/negative balance (private chute)": "no_balance",
-    "chute deleted": "chute_removed",
-    "chute disabled": "chute_removed",
-    "stale make_public chute removed": "chute_removed",
-    "autoscaler - instance failed to verify": "not_active_in_time",
-    "Instance took too long to activate": "not_active_in_time",
-    "Private chute ": "no_room",
-    "autoscaler - instance node count mismatch": "gpu_missing",
-    "Failed port verification": "verification",
-    "Filesystem challenge failed": "verification",
-    "Instance has failed filesystem verification": "verification",
-    "PoVW ": "verification",
-    "Live TLS cert verification failed": "verification",
-    "Failed 3 or more consecutive logging server probes": "probes",
-    "CONNPROBE: ": "probes",
-    "watchtower - ": "probes",
-    "catastrophic error": "requests",
-    "server error after": "requests",
-    "max failures reached": "requests",
-    "miner responded with 426": "requests",
+_END_TEXTS: Final = {
+    "miner": ("miner initialized",),
+    "scale_down": ("autoscaler - downscale adjustment",),
+    "update": ("Rolling update", "VLLM/image upgrade", "SGLang/image upgrade"),
+    "maintenance": ("maintenance - ",),
+    "idle": ("user-defined/private chute instance has not been used since shutdown_after_seconds",),
+    "no_balance": (
+        "job has been terminated due to insufficient user balance",
+        "user has zero/negative balance (private chute)",
+    ),
+    "chute_removed": ("chute deleted", "chute disabled", "stale make_public chute removed"),
+    "not_active_in_time": ("autoscaler - instance failed to verify", "Instance took too long to activate"),
+    "no_room": ("Private chute ",),
+    "gpu_missing": ("autoscaler - instance node count mismatch",),
+    "verification": (
+        "Failed port verification",
+        "Filesystem challenge failed",
+        "Instance has failed filesystem verification",
+        "PoVW ",
+        "Live TLS cert verification failed",
+    ),
+    "probes": ("Failed 3 or more consecutive logging server probes", "CONNPROBE: ", "watchtower - "),
+    "requests": ("catastrophic error", "server error after", "max failures reached", "miner responded with 426"),
 }
-"""The beginnings of all texts in the service's code."""
+"""The beginnings of all texts in the service's code, by reason. ``docs/earnings.md`` explains the reasons."""
+END_REASONS: Final = (*_END_TEXTS, "none", "other")
+"""All reasons for the end of an instance: also no text, and an unknown one."""
 _REPORT_PATH: Final = re.compile(r"audit/validator/[1-9A-HJ-NP-Za-km-z]{46,50}/[0-9]{1,12}\.json")
 
 
-def end_reason(text: str | None) -> EndReason:
+def end_reason(text: str | None) -> str:
     """Return why an instance ended, from its ``deletion_reason``."""
     if not text:
         return "none"
     if _OLD_VERSION in text:
         return "update"
-    return next((reason for start, reason in _END_TEXTS.items() if text.startswith(start)), "other")
+    return next((reason for reason, starts in _END_TEXTS.items() if text.startswith(starts)), "other")
 
 
 def ended_counts(instance: AuditInstance) -> bool:

@@ -13,7 +13,7 @@ import click
 
 from chutes_exporter.api.meaning import HOUR, LaunchRefusal
 from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
-from chutes_exporter.commands.forecast import Forecast, forecast, parse_gpus
+from chutes_exporter.commands.forecast import forecast, parse_gpus
 from chutes_exporter.commands.options import (
     Command,
     Parsed,
@@ -241,7 +241,7 @@ _FALLING = (
 
 def _print_screen(
     miners: Mapping[str, list[dict[str, Any]] | None],
-    forecasts: Mapping[str, list[Forecast | None]],
+    forecasts: Mapping[str, list[dict[str, Any] | None]],
     report: Report,
     settings: Settings,
 ) -> None:
@@ -289,29 +289,29 @@ def _print_model(model: dict[str, Any], settings: Settings) -> None:
         say(f"The platform has {sum(supply.values())} {name}, {supply.get('idle', 0)} of them idle.")
 
 
-def _print_forecast(found: Forecast | None) -> None:
+def _print_forecast(found: dict[str, Any] | None) -> None:
     if found is None:
         say("What other GPUs would earn is not known.")
         return
-    text = f"With {found.gpus} more {found.gpu}: score share {100 * found.score_share:.3g} %"
-    text += f" instead of {100 * found.score_share_without:.3g} %"
-    if found.usd_per_day is not None:
-        text += f", {found.usd_per_day:,.2f} USD a day, {found.usd_per_gpu_day:,.2f} for each GPU"
-    if found.break_even_alpha_price_usd is not None:
-        text += f". They pay for themselves from {found.break_even_alpha_price_usd:,.2f} USD for one alpha"
+    text = f"With {found['gpus']} more {found['gpu']}: score share {100 * found['score_share']:.3g} %"
+    text += f" instead of {100 * found['score_share_without']:.3g} %"
+    if found["usd_per_day"] is not None:
+        text += f", {found['usd_per_day']:,.2f} USD a day, {found['usd_per_gpu_day']:,.2f} for each GPU"
+    if found["break_even_alpha_price_usd"] is not None:
+        text += f". They pay for themselves from {found['break_even_alpha_price_usd']:,.2f} USD for one alpha"
     say(text, bold=True)
-    if found.idle_gpus:
-        say(f"No chute has room for {found.idle_gpus} of them.")
+    if found["idle_gpus"]:
+        say(f"No chute has room for {found['idle_gpus']} of them.")
     rows = [
         {
-            "chute id": run.chute_id,
-            "name": run.name or "(private)",
-            "pay later": run.units_per_gpu_second,
-            "GPUs": run.gpus,
-            "instances": run.instances,
-            "share %": 100 * run.score_share,
+            "chute id": run["chute_id"],
+            "name": run["name"] or "(private)",
+            "pay later": run["units_per_gpu_second"],
+            "GPUs": run["gpus"],
+            "instances": run["instances"],
+            "share %": 100 * run["score_share"],
         }
-        for run in found.runs[:_SHOWN]
+        for run in found["runs"][:_SHOWN]
     ]
     print_table(rows, cut=["name"])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,54 +21,6 @@ if TYPE_CHECKING:
 _MAX_GPUS = 64
 
 
-@dataclass(frozen=True)
-class Run:
-    """A chute that the GPUs can run.
-
-    Attributes:
-        chute_id: The chute.
-        name: Its name. None for a private chute.
-        gpus: GPUs that an instance takes.
-        instances: Instances that the room of the chute and the GPUs allow.
-        units_per_gpu_second: Compute units that a second of one GPU earns once a bounty has faded.
-        score_share: The score share that the miner approaches if the GPUs run only these instances.
-    """
-
-    chute_id: str
-    name: str | None
-    gpus: int
-    instances: int
-    units_per_gpu_second: float
-    score_share: float
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What GPUs would earn on one TEE server. A number without the price that it needs is None.
-
-    Attributes:
-        gpu: Their model.
-        gpus: Their number.
-        runs: The chutes that they can run, the best paid first.
-        idle_gpus: Those for which no chute has room.
-        score_share_without: The score share that the miner approaches without them.
-        score_share: The same after 24 hours with the best paid chutes on them.
-        usd_per_day: What the difference earns.
-        usd_per_gpu_day: The same for one GPU.
-        break_even_alpha_price_usd: The price of alpha at which the difference pays for the GPUs.
-    """
-
-    gpu: str
-    gpus: int
-    runs: list[Run]
-    idle_gpus: int
-    score_share_without: float
-    score_share: float
-    usd_per_day: float | None
-    usd_per_gpu_day: float | None
-    break_even_alpha_price_usd: float | None
-
-
 def parse_gpus(text: str) -> tuple[int, str]:
     """Parse a number of GPUs and their model, such as ``8xpro_6000``.
 
@@ -81,7 +33,7 @@ def parse_gpus(text: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: Settings) -> Forecast | None:
+def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: Settings) -> dict[str, Any] | None:
     """Predict what GPUs would earn if the miner had them idle on one more TEE server.
 
     Args:
@@ -92,7 +44,9 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
         settings: The prices.
 
     Returns:
-        The forecast. None if an answer is missing or incomplete.
+        The score share that the miner approaches without and with the GPUs, the chutes that they can run, each with its
+        instances and the share with these alone, and the idle rest. Money without its price is None. None if an answer
+        is missing or incomplete.
     """
     known = {(feed.name, feed.hotkey): one.snapshot.answer for feed, one in readings.items() if one.snapshot}
     feeds = {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
@@ -125,26 +79,43 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
     def share(rate: float) -> float:
         return (own + rate) / (everybody + rate) if everybody + rate > 0 else 0.0
 
-    runs = []
+    runs: list[dict[str, Any]] = []
     for chute in answers[CHUTES]:
         if chute.chute_id in pays and chute.node_selector and chute.node_selector.gpu_count:
             size, factors = chute.node_selector.gpu_count, chute.compute_multiplier_factors or {}
-            # A public instance moves to the pay of the cheapest GPU.
+            # A public instance moves to the pay of the cheapest GPU, and a bounty fades.
             pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else pays[chute.chute_id]
             pay /= factors.get("bounty_boost") or 1.0
-            instances = min(count // size, _room(records.get(chute.chute_id)))
-            name = chute.name if chute.public else None
-            if instances:
-                runs.append(Run(chute.chute_id, name, size, instances, pay, share(instances * size * pay)))
-    runs.sort(key=lambda run: (-run.units_per_gpu_second, run.chute_id))
+            if instances := min(count // size, _room(records.get(chute.chute_id))):
+                run: dict[str, Any] = {
+                    "chute_id": chute.chute_id,
+                    "name": chute.name if chute.public else None,
+                    "gpus": size,
+                    "instances": instances,
+                    "units_per_gpu_second": pay,
+                    "score_share": share(instances * size * pay),
+                }
+                runs.append(run)
+    runs.sort(key=lambda run: (-run["units_per_gpu_second"], run["chute_id"]))
     idle, rate = count, 0.0
     for run in runs:
-        used = min(run.instances, idle // run.gpus) * run.gpus
+        used = min(run["instances"], idle // run["gpus"]) * run["gpus"]
         idle -= used
-        rate += used * run.units_per_gpu_second
-    return Forecast(
-        model, count, runs, idle, share(0.0), share(rate), *_money(share(rate) - share(0.0), count, model, settings)
-    )
+        rate += used * run["units_per_gpu_second"]
+    alpha = None if settings.daily_emission is None else (share(rate) - share(0.0)) * settings.daily_emission
+    usd = None if alpha is None or settings.alpha_price is None else alpha * settings.alpha_price
+    cost = settings.gpu_costs.get(model)
+    return {
+        "gpu": model,
+        "gpus": count,
+        "runs": runs,
+        "idle_gpus": idle,
+        "score_share_without": share(0.0),
+        "score_share": share(rate),
+        "usd_per_day": usd,
+        "usd_per_gpu_day": None if usd is None else usd / count,
+        "break_even_alpha_price_usd": None if not alpha or cost is None else 24 * cost * count / alpha,
+    }
 
 
 def _room(chute: ChuteUtilization | None) -> int:
@@ -153,10 +124,3 @@ def _room(chute: ChuteUtilization | None) -> int:
         return 1
     # A bounty is enough for the first instance, whatever the target says.
     return int(chute.scale_allowance) or int(not chute.active_instance_count)
-
-
-def _money(gain: float, count: int, model: str, settings: Settings) -> tuple[float | None, float | None, float | None]:
-    emission, price, cost = settings.daily_emission, settings.alpha_price, settings.gpu_costs.get(model)
-    alpha = None if emission is None else gain * emission
-    usd = None if alpha is None or price is None else alpha * price
-    return usd, None if usd is None else usd / count, None if not alpha or cost is None else 24 * cost * count / alpha

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.meaning import HOUR, EndReason, end_reason, ended_counts, lost_compute_units, total
+from chutes_exporter.api.meaning import DAY, HOUR, end_reason, ended_counts, lost_compute_units, total
 from chutes_exporter.api.records import AuditInstance
 from chutes_exporter.commands.options import (
     Command,
@@ -37,35 +37,6 @@ ALL_READ, NOT_KNOWN = 0, 3
 _LISTED_HOURS = 25
 _SHOWN = 20
 """Most ended instances of a miner on the screen."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """An instance that ended. A number that is not known is None.
-
-    Attributes:
-        instance_id: The instance.
-        chute_id: Its chute.
-        ended_at: ISO 8601.
-        active_seconds: From its activation to its end.
-        reason: Why it ended, in one word.
-        reason_text: The same in the service's words.
-        counts: Whether its compute units still count for the score.
-        failed_start: Whether it was never active.
-        lost_compute_units: Its units within the day before the end of the newest report that the score lost.
-        lost_usd: The same in US dollars, if prices are set.
-    """
-
-    instance_id: str
-    chute_id: str | None
-    ended_at: str
-    active_seconds: float
-    reason: EndReason
-    reason_text: str | None
-    counts: bool
-    failed_start: bool
-    lost_compute_units: float | None
-    lost_usd: float | None
 
 
 @click.command(cls=Command)
@@ -104,13 +75,13 @@ async def run_incidents(settings: Settings, as_json: bool, *, hours: int) -> int
     miners = {hotkey: ledger.ended_of(hotkey, usd_per_unit) for hotkey in sorted(settings.watched)}
     if as_json:
         summary = {
-            "miners": [{"hotkey": hotkey, "ended": list(map(asdict, ended))} for hotkey, ended in miners.items()],
+            "miners": [{"hotkey": hotkey, "ended": ended} for hotkey, ended in miners.items()],
             "not_known": list(map(asdict, ledger.gaps)),
         }
         click.echo(json_text(summary))
     else:
         for hotkey, ended in miners.items():
-            _print_miner(hotkey, ended, ledger.end)
+            _print_miner(hotkey, ended, ledger)
         print_not_known(ledger.gaps)
     return NOT_KNOWN if ledger.gaps else ALL_READ
 
@@ -144,13 +115,13 @@ class Ledger:
             return
         paths = {entry.end_time or 0.0: entry.path for entry in entries}
         self.end = max(paths)
-        for hour in range(_LISTED_HOURS):
+        for hour in range(max(hours, int(DAY / HOUR))):
             if hour >= hours and None not in map(self._lost, self._ended.values()):
                 break
             end = self.end - hour * HOUR
             if end in paths:
                 await self._read_report(end, paths[end], older=hour >= hours)
-            elif hour < hours:
+            else:
                 self._miss(f"the report of {_hour(end)}", "it is not listed")
 
     async def _read_report(self, end: float, path: str, *, older: bool) -> None:
@@ -184,26 +155,26 @@ class Ledger:
     def _lost(self, instance: AuditInstance) -> float | None:
         return lost_compute_units(instance, self._records[instance.instance_id].values(), self.end)
 
-    def ended_of(self, hotkey: str, usd_per_unit: float | None) -> list[Ended]:
-        """Return a miner's ended instances, the dearest first."""
-        found = []
+    def ended_of(self, hotkey: str, usd_per_unit: float | None) -> list[dict[str, Any]]:
+        """Return a miner's ended instances, the dearest first, with the keys that docs/commands.md shows."""
+        rows = []
         for one in self._ended.values():
             if one.miner_hotkey == hotkey:
                 lost, ended_at = self._lost(one), one.deleted_at or 0.0
-                row = Ended(
-                    instance_id=one.instance_id,
-                    chute_id=one.chute_id,
-                    ended_at=datetime.fromtimestamp(ended_at, UTC).isoformat(),
-                    active_seconds=ended_at - (one.activated_at or ended_at),
-                    reason=end_reason(one.deletion_reason),
-                    reason_text=one.deletion_reason,
-                    counts=ended_counts(one),
-                    failed_start=one.activated_at is None,
-                    lost_compute_units=lost,
-                    lost_usd=None if lost is None or usd_per_unit is None else lost * usd_per_unit,
-                )
-                found.append(row)
-        return sorted(found, key=lambda row: (-(row.lost_compute_units or 0.0), row.ended_at))
+                row = {
+                    "instance_id": one.instance_id,
+                    "chute_id": one.chute_id,
+                    "ended_at": datetime.fromtimestamp(ended_at, UTC).isoformat(),
+                    "active_seconds": ended_at - (one.activated_at or ended_at),
+                    "reason": end_reason(one.deletion_reason),
+                    "reason_text": one.deletion_reason,
+                    "counts": ended_counts(one),
+                    "failed_start": one.activated_at is None,
+                    "lost_compute_units": lost,
+                    "lost_usd": None if lost is None or usd_per_unit is None else lost * usd_per_unit,
+                }
+                rows.append(row)
+        return sorted(rows, key=lambda row: (-(row["lost_compute_units"] or 0.0), row["ended_at"]))
 
 
 async def _usd_per_unit(client: ChutesClient, settings: Settings, gaps: list[NotKnown]) -> float | None:
@@ -222,35 +193,32 @@ async def _usd_per_unit(client: ChutesClient, settings: Settings, gaps: list[Not
 # The screen
 
 
-def _print_miner(hotkey: str, ended: list[Ended], end: float) -> None:
-    say(f"{hotkey}  until {_hour(end)} UTC", bold=True)
+def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> None:
+    say(f"{hotkey}  until {_hour(ledger.end)} UTC" if ledger.end else hotkey, bold=True)
     if not ended:
-        say("No instance ended.", fg="green")
+        say("No ended instance is known." if ledger.gaps else "No instance ended.")
         return
     rows = [
         {
-            "ended": row.ended_at,
-            "active_minutes": None if row.failed_start else round(row.active_seconds / 60),
-            "reason": row.reason,
-            "counts": row.counts,
-            "lost_units": _rounded(row.lost_compute_units),
+            "ended": row["ended_at"],
+            "active_minutes": None if row["failed_start"] else round(row["active_seconds"] / 60),
+            "reason": row["reason"],
+            "counts": row["counts"],
+            "lost_units": _rounded(row["lost_compute_units"]),
         }
-        | ({} if row.lost_usd is None else {"lost_usd": round(row.lost_usd, 2)})
-        | {"chute": row.chute_id}
+        | ({} if row["lost_usd"] is None else {"lost_usd": round(row["lost_usd"], 2)})
+        | {"chute": row["chute_id"]}
         for row in ended[:_SHOWN]
     ]
     print_table(rows, cut=("chute",))
     if len(ended) > _SHOWN:
         say(f"{len(ended) - _SHOWN} more: --json lists them.")
-    by_reason: defaultdict[str, list[Ended]] = defaultdict(list)
+    lost: defaultdict[str, list[float | None]] = defaultdict(list)
     for row in ended:
-        by_reason[row.reason].append(row)
-    sums = [
-        f"{len(rows)} {reason} ({cell_text(_rounded(total(row.lost_compute_units for row in rows)))} units)"
-        for reason, rows in by_reason.items()
-    ]
+        lost[row["reason"]].append(row["lost_compute_units"])
+    sums = [f"{len(units)} {reason} ({cell_text(_rounded(total(units)))} units)" for reason, units in lost.items()]
     say(f"{len(ended)} ended: {', '.join(sums)}.", indent="  ")
-    say(f"{sum(row.failed_start for row in ended)} of them were never active.")
+    say(f"{sum(row['failed_start'] for row in ended)} of them were never active.")
 
 
 def _rounded(value: float | None) -> int | None:

@@ -51,7 +51,8 @@ async def test_older_reports_are_read_for_the_multipliers_that_the_newest_lacks(
     older = body([], [record("10:00", "11:00", 3.0), record("11:00", "11:00", 9.0)])
     assert await lost({12: newest, 11: older}, "--hours", "1") == (0, [3600 * 3.0 + 1800 * 2.0], [])
     # Without them the units are unknown.
-    assert await lost({12: newest}, "--hours", "1") == (0, [None], [])
+    status, units, gaps = await lost({12: newest}, "--hours", "1")
+    assert (status, units, len(gaps)) == (3, [None], 23)
 
 
 async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> None:
@@ -64,6 +65,7 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
 
 async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(simulator: Simulator) -> None:
     assert await lost({}) == (3, [], ["the list of reports"])
+    assert (await incidents({}))[1].startswith(f"{HOTKEY}\nNo ended instance is known.\nNot known\n")
     status, _, errors = await run(simulator, "incidents", variables={})
     assert status == 2
     assert "--hotkey" in errors
