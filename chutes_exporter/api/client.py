@@ -183,8 +183,6 @@ class ChutesClient:
         key: Hotkey | None = None,
         params: Mapping[str, str] | None = None,
         path: Mapping[str, str] | None = None,
-        progress: Callable[[int], None] | None = None,
-        keep: Callable[[Any], bool] | None = None,
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer.
 
@@ -193,8 +191,6 @@ class ChutesClient:
             key: Signs the request if the endpoint needs it, and is unused otherwise.
             params: Query parameters.
             path: Values for the braces in the endpoint's path.
-            progress: Called with the number of bytes received so far.
-            keep: Returns whether to keep a record of a stream. The others are counted, and take no memory.
 
         Raises:
             ApiError: There is no usable answer.
@@ -214,7 +210,7 @@ class ChutesClient:
                 self._slots[endpoint.name],
                 self._response(endpoint, url, {**(endpoint.query or {}), **(params or {})}, key) as response,
             ):
-                value = await self._read(endpoint, _received(response, tally, progress), tally, keep)
+                value = await self._read(endpoint, _received(response, tally), tally)
                 code = str(response.status_code)
         except ApiError as error:
             code = error.reason if error.status in (None, httpx.codes.OK) else str(error.status)
@@ -254,22 +250,15 @@ class ChutesClient:
                 raise await self._refusal(response)
             yield response
 
-    async def _read(
-        self,
-        endpoint: Endpoint[Any],
-        chunks: AsyncIterator[bytes],
-        tally: Tally,
-        keep: Callable[[Any], bool] | None,
-    ) -> Any:
+    async def _read(self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally) -> Any:
         """Read and decode a body within the endpoint's limit."""
         if isinstance(endpoint.shape, StreamShape):
             records = []
             taken = 0
             async for record in endpoint.shape.decode(chunks, tally):
-                if keep is None or keep(record):
-                    records.append(record)
-                    taken += memory_of(encode(record))
-                    _require_room(endpoint, taken)
+                records.append(record)
+                taken += memory_of(encode(record))
+                _require_room(endpoint, taken)
             return records
         body = bytearray()
         async for chunk in chunks:
@@ -318,7 +307,7 @@ class ChutesClient:
 async def _error_detail(response: httpx.Response) -> str:
     """Return the start of an error's text on one line."""
     body = b""
-    async for chunk in _received(response, Tally(), None):
+    async for chunk in _received(response, Tally()):
         body += chunk
         if len(body) > _MAX_ERROR_BYTES:
             break
@@ -336,14 +325,10 @@ def _shortened(text: str) -> str:
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
 
 
-async def _received(
-    response: httpx.Response, tally: Tally, progress: Callable[[int], None] | None
-) -> AsyncIterator[bytes]:
+async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
     """Yield the body, decompressed, and count its bytes."""
     async for chunk in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
         tally.size += len(chunk)
-        if progress is not None:
-            progress(tally.size)
         yield chunk
 
 

@@ -139,17 +139,12 @@ async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mappin
     key, params, path = _request_arguments(endpoint, settings, hotkeys, flags)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         try:
-            answer = await client.fetch(
-                endpoint, key=key, params=params, path=path, progress=_progress if sys.stderr.isatty() else None
-            )
+            answer = await client.fetch(endpoint, key=key, params=params, path=path)
         except ApiError as error:
             raise click.ClickException(f"{name}: {printable(str(error))}\n→ {error.advice}") from None
         rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
         if name in _NAMES:
             await _add_names(client, name, key, rows)
-    if sys.stderr.isatty():
-        # Overwrite the progress.
-        click.echo(f"{'':<12}\r", nl=False, err=True)
     if answer.rejected:
         reason = printable(answer.first_error)
         click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
@@ -162,11 +157,6 @@ async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mappin
         _show(_csv(rows))
     else:
         _print_table(name, rows, fit=not columns)
-
-
-def _progress(size: int) -> None:
-    """Show how much of a long answer has arrived. The output overwrites it."""
-    click.echo(f"\r{size / 1e6:.1f} MB\r", nl=False, err=True)
 
 
 async def _add_names(client: ChutesClient, name: str, key: Hotkey | None, rows: list[Row]) -> None:

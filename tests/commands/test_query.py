@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
-import sys
 import time
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +14,9 @@ from chutes_exporter.commands.query import _ENDPOINTS
 from chutes_exporter.simulator import Fault, Simulator
 from tests.commands.support import MINE, another_key, run
 from tests.support import HOTKEY, Clock
-from tests.test_cli import environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -284,21 +283,3 @@ async def test_unreadable_records_are_reported(simulator: Simulator) -> None:
     assert status == 0
     assert "1 records could not be read and are left out" in errors
     assert "\x1b" not in table
-
-
-async def test_on_a_terminal_a_long_stream_shows_its_progress(simulator: Simulator) -> None:
-    simulator.faults["chutes"] = Fault(latency=1)
-    command = Path(sys.executable).parent / "chutes-exporter"
-    process = await asyncio.create_subprocess_exec(
-        "script",
-        "-qec",
-        f"{command} query chutes --csv --api.url {simulator.url}",
-        "/dev/null",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env=environment(**MINE, TERM="xterm"),
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    assert b"\r0.1 MB" in output
-    assert output.count(b"\n") > 30
