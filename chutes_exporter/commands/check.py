@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import json
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
-from chutes_exporter.api.records import HistoryPoint
 from chutes_exporter.commands.options import (
     Command,
     api_options,
     hotkey_options,
     json_option,
     read_credentials,
-    run,
     serving_options,
     settings_of,
 )
-from chutes_exporter.commands.terminal import json_text, printable
+from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.requests import Requests
@@ -44,7 +38,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "failed", "not asked"]
 _NOTABLE_OFFSET = 30.0
-_STYLES: dict[Verdict, str] = {"ok": "green", "failed": "bold red", "not asked": "dim"}
+_COLORS: dict[Verdict, str] = {"ok": "green", "failed": "red", "not asked": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -53,14 +47,10 @@ class Line:
 
     Attributes:
         feed: The feed's name, or another subject.
-        verdict: ``ok``, ``failed`` or ``not asked``.
-        about: The hotkey that it is about, or None for the whole platform.
-        status: The HTTP status, or None.
-        records: Number of records, or None without an answer.
-        seconds: Duration, or None.
-        age: Seconds since the newest time in the data, or None.
+        about: The hotkey that it is about. None for the whole platform.
+        status: The HTTP status.
+        seconds: Duration of the request.
         note: Why it failed or was not asked, or another remark.
-        advice: What to do, or empty.
     """
 
     feed: str
@@ -69,7 +59,6 @@ class Line:
     status: int | None = None
     records: int | None = None
     seconds: float | None = None
-    age: float | None = None
     note: str = ""
     advice: str = ""
 
@@ -88,7 +77,7 @@ def check(**flags: Any) -> None:
     credentials = read_credentials(flags)
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
-    click.get_current_context().exit(run(run_check, settings, credentials, flags["as_json"]))
+    click.get_current_context().exit(asyncio.run(run_check(settings, credentials, flags["as_json"])))
 
 
 async def run_check(settings: Settings, credentials: Credentials, as_json: bool) -> int:  # noqa: FBT001
@@ -99,7 +88,7 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
         asked = [feed.of(hotkey) for feed in FEEDS for hotkey in _hotkeys(feed, settings)]
         results = await asyncio.gather(*(_ask(requests, feed) for feed in asked))
         offset = client.clock_offset
-    metagraph = next(answer for feed, (answer, _) in zip(asked, results, strict=True) if feed == METAGRAPH)
+    metagraph, _ = results[asked.index(METAGRAPH)]
     why = "the key cannot be used" if credentials.errors else "needs --hotkey-file, or MINER_SS58 and MINER_SEED"
     lines = [
         *_setting_lines(settings, credentials),
@@ -115,7 +104,7 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
     failed = sum(line.verdict == "failed" for line in lines)
     if as_json:
         report = {"api": settings.api_url, "ok": not failed, "checks": [asdict(line) for line in lines]}
-        click.echo(json_text(report))
+        click.echo(json.dumps(report, indent=2))
     else:
         _print_report(settings, lines, failed)
     return min(failed, 1)
@@ -190,42 +179,34 @@ async def _ask(requests: Requests, feed: Feed[Any]) -> tuple[Answer[Any] | None,
     if answer.rejected:
         note = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
         advice = "Update the exporter. If that does not help, report a bug."
-    return answer, Line(feed.name, "ok", about, 200, answer.count, answer.seconds, _age(answer), note, advice)
-
-
-def _age(answer: Answer[Any]) -> float | None:
-    """Return the seconds since the newest time in a history, None for other answers."""
-    records = answer.value if isinstance(answer.value, list) else []
-    times = [record.time for record in records if isinstance(record, HistoryPoint)]
-    return max(0.0, answer.received_at - max(times)) if times else None
+    return answer, Line(feed.name, "ok", about, 200, answer.count, answer.seconds, note, advice)
 
 
 def _print_report(settings: Settings, lines: list[Line], failed: int) -> None:
     """Print a table, and below it each remark once, with advice."""
-    # Text in a file is folded at 120 columns. The table fits into 80 columns.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    table = Table("feed", "about", "status", box=None, pad_edge=False, header_style="bold")
-    for column in ("records", "time", "age"):
-        table.add_column(column, justify="right")
+    say(f"Chutes API at {settings.api_url}")
+    print_table(
+        [
+            {
+                "feed": line.feed,
+                "about": f"{line.about[:4]}…{line.about[-4:]}" if line.about else None,
+                "status": f"{line.verdict} {line.status or ''}".rstrip(),
+                "records": line.records,
+                "seconds": line.seconds,
+            }
+            for line in lines
+        ]
+    )
     # An outage is reported once and not for each feed.
     remarks: dict[tuple[Verdict, str, str], dict[str, None]] = {}
     for line in lines:
-        table.add_row(
-            line.feed,
-            f"{line.about[:4]}…{line.about[-4:]}" if line.about else "",
-            Text(f"{line.verdict} {line.status or ''}".rstrip(), style=_STYLES[line.verdict]),
-            "" if line.records is None else str(line.records),
-            "" if line.seconds is None else f"{line.seconds:.2f} s",
-            "" if line.age is None else human_duration(line.age),
-        )
         if line.note:
             remarks.setdefault((line.verdict, line.note, line.advice), {})[line.feed] = None
-    with console.capture() as capture:
-        console.print(Text(f"Chutes API at {settings.api_url}"), table)
-        for (verdict, note, advice), feeds in remarks.items():
-            console.print(Text(f"\n{', '.join(feeds)}: {verdict}", style=_STYLES[verdict]))
-            console.print(Padding(Text(printable(note) + (f"\n→ {advice}" if advice else "")), (0, 0, 0, 2)))
-        good = Text("\nAll checks passed.", style="green")
-        console.print(Text(f"\n{failed} failed.", style="bold red") if failed else good)
-    for text in capture.get().splitlines():
-        click.echo(text.rstrip())
+    for (verdict, note, advice), feeds in remarks.items():
+        click.echo()
+        say(f"{', '.join(feeds)}: {verdict}", fg=_COLORS[verdict])
+        say(note, indent="  ", start="  ")
+        if advice:
+            say(f"→ {advice}", indent="    ", start="  ")
+    click.echo()
+    say(f"{failed} failed." if failed else "All checks passed.", fg="red" if failed else "green")
