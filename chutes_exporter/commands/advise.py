@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
-from chutes_exporter.commands.terminal import json_text, print_table, say
+from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.page.verdict import cost
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def advise(wanted: tuple[tuple[int, str], ...], **flags: Any) -> None:
     when there is, 2 when the command line is wrong, and 3 when no such chute was found but some answers are missing or
     incomplete.
     """
-    run_with_status(partial(run_advise, wanted=wanted), flags)
+    run_with_status(partial(run_advise, wanted=wanted), flags, needs_miner=False)
 
 
 async def run_advise(
@@ -128,7 +129,7 @@ async def run_advise(
             "miners": [{"hotkey": hotkey, "idle": idle, "with": forecasts[hotkey]} for hotkey, idle in miners.items()],
             "not_known": [asdict(gap) for gap in report.gaps],
         }
-        click.echo(json_text(summary))
+        click.echo(json.dumps(summary, indent=2))
     else:
         _print_screen(miners, forecasts, report, settings)
     models = [model for idle in miners.values() for model in idle or ()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,7 +15,7 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
-from chutes_exporter.commands.options import Command, Parsed, api_options, hotkey_options, run, settings_with_warnings
+from chutes_exporter.commands.options import Command, Parsed, api_options, hotkey_options, settings_with_warnings
 from chutes_exporter.commands.terminal import printable
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def backfill(**flags: Any) -> None:
 
     Import the file with: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
     """
-    run(run_backfill, settings_with_warnings(flags), flags["output"], dict(flags["labels"]))
+    asyncio.run(run_backfill(settings_with_warnings(flags, needs_miner=True), flags["output"], dict(flags["labels"])))
 
 
 async def run_backfill(settings: Settings, output: BinaryIO, labels: Mapping[str, str]) -> None:
@@ -61,10 +62,8 @@ async def run_backfill(settings: Settings, output: BinaryIO, labels: Mapping[str
         labels: Labels to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
 
     Raises:
-        ClickException: Nobody is watched, the API does not answer, or the file cannot be opened.
+        ClickException: The API does not answer, or the file cannot be opened.
     """
-    if not settings.watched:
-        raise click.ClickException("backfill needs a miner: add --hotkey or --hotkey-file")
     histories: dict[str, list[HistoryPoint]] = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for hotkey in sorted(settings.watched):

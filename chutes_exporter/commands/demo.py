@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -15,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter import log
-from chutes_exporter.commands.options import Command, Parsed, option, run, serving_options, settings_of
+from chutes_exporter.commands.options import Command, Parsed, option, serving_options, settings_of
 from chutes_exporter.commands.serve import Service
-from chutes_exporter.commands.terminal import called_as
 from chutes_exporter.config import Address, Credentials
 from chutes_exporter.simulator import DEFAULT_TROUBLES, TROUBLES, DemoWorld, Simulator, parse_fault
 from chutes_exporter.simulator.world import TEST_SEED
@@ -62,18 +63,11 @@ def demo(**flags: Any) -> None:
     It writes a hotkey file for the watched miner, and prints how to run the other commands with it.
     """
     log.configure(flags["log_level"], flags["log_format"])
-    run(run_demo, flags)
+    asyncio.run(run_demo(flags))
 
 
 async def run_demo(flags: Mapping[str, Any]) -> None:
-    """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
-
-    Args:
-        flags: The command's flags.
-
-    Raises:
-        ConfigError: A setting cannot be used.
-    """
+    """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again."""
     world = DemoWorld(seed=flags["simulator_seed"], start=time.time(), troubles=flags["troubles"])
     simulator = Simulator(world, listen=flags["simulator_listen_address"])
     simulator.faults.update(dict(flags["simulator_fault"]))
@@ -96,17 +90,13 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
 
 
 def _commands(stack: AsyncExitStack, url: str, key: Hotkey) -> str:
-    """Write the miner's hotkey file, and return the commands that use it.
-
-    Args:
-        stack: Removes the file at its end.
-        url: Address of the simulated API.
-        key: The miner's key.
-    """
+    """Write the miner's hotkey file, which the stack removes at its end, and return the commands that use it."""
     path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))) / "hotkey"
     path.touch(mode=0o600)
     path.write_text(json.dumps({"ss58Address": key.address, "secretSeed": TEST_SEED}))
-    program = called_as(sys.argv[0])
+    # These words start the program from any folder.
+    program = "chutes-exporter"
+    program = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m chutes_exporter"
     return "\n".join(
         (
             f"Its hotkey file is {path}. These commands work in another terminal:",

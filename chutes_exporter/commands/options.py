@@ -82,12 +82,12 @@ class Command(click.Command):
 
 
 def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
-    """Declare a flag with its environment variable.
+    """Declare a flag with its environment variable, and with the default of the setting ``name``.
 
     Args:
         topic: The heading in ``--help``.
         flag: The flag, such as ``--api.url``.
-        name: Name of the parameter, if it is not ``api_url``. It has the default of the setting with this name.
+        name: Name of the parameter, if it is not ``api_url``.
         aliases: Variables of the miners' other tools.
         settings: As for ``click.option``.
     """
@@ -117,11 +117,7 @@ _miners, _api, _web, _data, _money, _log = (
 
 
 def hotkey_options(without: str) -> Decorator:
-    """Add the flags that choose hotkeys.
-
-    Args:
-        without: A sentence about what the command does without a hotkey.
-    """
+    """Add the flags that choose hotkeys. The sentence says what the command does without one."""
     return options(
         _miners(
             "--hotkey",
@@ -184,11 +180,7 @@ money_options = options(
 
 
 def serving_options(listen: str) -> Decorator:
-    """Add the flags of a command that serves metrics.
-
-    Args:
-        listen: The default address to listen on.
-    """
+    """Add the flags of a command that serves metrics."""
     return options(
         _web(
             "--web.listen-address",
@@ -304,12 +296,7 @@ def read_credentials(flags: Mapping[str, Any]) -> Credentials:
 
 
 def settings_of(flags: Mapping[str, Any], credentials: Credentials, **others: Any) -> Settings:
-    """Return the settings of the running command.
-
-    Args:
-        flags: The command's flags.
-        credentials: The configured keys.
-        others: Settings that replace those of flags.
+    """Return the settings of the running command. ``others`` replace those of flags.
 
     Raises:
         ConfigError: A setting cannot be used. The message says which and why.
@@ -350,28 +337,28 @@ def _unknown_variables() -> Iterator[str]:
             yield scrub(f"{name} is unknown and has no effect: the nearest name is {nearest}")
 
 
-def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings, and print their warnings.
-
-    Raises:
-        ConfigError: A setting cannot be used.
-    """
+def settings_with_warnings(flags: Mapping[str, Any], *, needs_miner: bool = False) -> Settings:
+    """Return the settings, and print their warnings."""
     settings = settings_of(flags, read_credentials(flags))
+    if needs_miner and not settings.watched:
+        command = click.get_current_context().info_name
+        raise ConfigError(f"{command} needs a miner: add --hotkey or --hotkey-file")
     for warning in settings.warnings:
         click.echo(f"Warning: {warning}.", err=True)
     return settings
 
 
-def run(function: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
-    """Run a coroutine function to its end."""
-    return asyncio.run(function(*arguments))
-
-
-def run_with_status(function: Callable[[Settings, bool], Any], flags: Mapping[str, Any]) -> None:
+def run_with_status(
+    function: Callable[[Settings, bool], Coroutine[Any, Any, int]],
+    flags: Mapping[str, Any],
+    *,
+    needs_miner: bool = True,
+) -> None:
     """Run a command whose exit status is an answer, and exit with it. 2 means that the command line is wrong."""
     # The command prints failed requests itself, so the log only shows bugs.
     log.configure("error", "logfmt")
     try:
-        click.get_current_context().exit(run(function, settings_with_warnings(flags), flags["as_json"]))
+        settings = settings_with_warnings(flags, needs_miner=needs_miner)
+        click.get_current_context().exit(asyncio.run(function(settings, flags["as_json"])))
     except (click.ClickException, ConfigError, ClientSetupError) as error:
         raise click.UsageError(str(error)) from None

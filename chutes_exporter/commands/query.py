@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
-import io
 import json
 import sys
 from datetime import UTC, datetime
@@ -38,10 +38,9 @@ from chutes_exporter.commands.options import (
     api_options,
     hotkey_options,
     json_option,
-    run,
     settings_with_warnings,
 )
-from chutes_exporter.commands.terminal import cell_text, json_text, print_table, printable
+from chutes_exporter.commands.terminal import cell_text, print_table, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -92,7 +91,7 @@ _MINERS = {
 """Of endpoints about all miners, the column of the miner, and an explanation for one that is missing."""
 
 # An audit report needs a path of the list, and `incidents` shows it.
-_ENDPOINTS = [one.name for one in e.ENDPOINTS if one.method == "GET" and one is not e.AUDIT_REPORT]
+_ENDPOINTS = [item.name for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT]
 
 
 @click.command(
@@ -126,17 +125,13 @@ def query(endpoint: str, **flags: Any) -> None:
     # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
     by_flag = click.get_current_context().get_parameter_source("hotkeys") is ParameterSource.COMMANDLINE
     settings = settings_with_warnings(flags)
-    run(_query, settings, endpoint, set(flags["hotkeys"] if by_flag else settings.watched), flags)
+    asyncio.run(_query(settings, endpoint, set(flags["hotkeys"] if by_flag else settings.watched), flags))
 
 
 async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mapping[str, Any]) -> None:
-    """Request an endpoint and print its answer.
-
-    Raises:
-        ClickException: A flag is missing or wrong, or the API does not answer. The message says what to do.
-    """
-    endpoint = next(one for one in e.ENDPOINTS if one.name == name)
-    key, params, path = _request_arguments(endpoint, settings, hotkeys, flags)
+    endpoint = next(endpoint for endpoint in e.ENDPOINTS if endpoint.name == name)
+    key = _signing_key(endpoint, settings, hotkeys)
+    params, path = _request_arguments(endpoint, hotkeys, flags)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         try:
             answer = await client.fetch(endpoint, key=key, params=params, path=path)
@@ -152,9 +147,9 @@ async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mappin
     conditions = [[*condition.partition("=")[::2]] for condition in flags["where"]]
     rows = _chosen(rows, columns, flags["sort"], conditions)
     if flags["as_json"]:
-        _show(json_text(rows))
+        click.echo(json.dumps(rows, indent=2))
     elif flags["as_csv"]:
-        _show(_csv(rows))
+        _print_csv(rows)
     else:
         _print_table(name, rows, fit=not columns)
 
@@ -169,7 +164,7 @@ async def _add_names(client: ChutesClient, name: str, key: Hotkey | None, rows: 
     except ApiError as error:
         click.echo(f"{added} is unknown: {source.name}: {printable(str(error))}", err=True)
         return
-    names = {getattr(one, id_column): getattr(one, name_column) for one in answer.value}
+    names = {getattr(record, id_column): getattr(record, name_column) for record in answer.value}
     for row in rows:
         row[added] = names.get(row[id_column])
 
@@ -182,10 +177,10 @@ def _chosen(rows: list[Row], columns: list[str], order: str, conditions: list[li
     Raises:
         UsageError: No row has such a column.
     """
-    known, sort = _columns(rows), order.removeprefix("-")
+    existing, sort = _columns(rows), order.removeprefix("-")
     for column in (*columns, *([sort] if sort else []), *(column for column, _ in conditions)):
-        if known and column not in known:
-            raise click.UsageError(f"there is no column {column!r}: the columns are {', '.join(known)}")
+        if existing and column not in existing:
+            raise click.UsageError(f"there is no column {column!r}: the columns are {', '.join(existing)}")
 
     def rank(row: Row) -> tuple[bool, Any]:
         value = row.get(sort)
@@ -199,39 +194,32 @@ def _chosen(rows: list[Row], columns: list[str], order: str, conditions: list[li
 
 
 def first_key(settings: Settings) -> Hotkey:
-    """Return the key to sign with.
-
-    Raises:
-        ClickException: There is none.
-    """
+    """Return the key to sign with, or raise ClickException."""
     if not settings.keys:
         raise click.ClickException("the request must be signed: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
     return settings.keys[0]
 
 
-def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str]) -> Hotkey:
-    """Return the key to sign with: that of the selected miner, if the answer is about the signing miner.
-
-    Raises:
-        ClickException: There is none, or it is not clear which.
-    """
+def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str]) -> Hotkey | None:
+    """Return the key to sign with: that of the selected miner, if the answer is about the signing miner."""
+    if not endpoint.signed:
+        return None
     key = first_key(settings)
     if endpoint.scope != "signer":
         return key
-    selected = [one for one in settings.keys if one.address in hotkeys]
+    selected = [key for key in settings.keys if key.address in hotkeys]
     if len(selected) != 1:
         raise click.ClickException(
             f"{endpoint.name} is about one miner: choose it with --hotkey, and add its hotkey file with --hotkey-file. "
-            f"There are keys of {', '.join(one.address for one in settings.keys)}"
+            f"There are keys of {', '.join(key.address for key in settings.keys)}"
         )
     return selected[0]
 
 
 def _request_arguments(
-    endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str], flags: Mapping[str, Any]
-) -> tuple[Hotkey | None, dict[str, str], dict[str, str]]:
-    """Return the key, the query parameters and the path of a request."""
-    key = _signing_key(endpoint, settings, hotkeys) if endpoint.signed else None
+    endpoint: e.Endpoint[Any], hotkeys: set[str], flags: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the query parameters and the path of a request."""
     chute = {"chute_id": flags["chute_id"], "version": flags["chute_version"]}
     if flags["per_chute"] and endpoint is not e.STATS:
         raise click.ClickException("--per-chute works only with stats")
@@ -240,16 +228,16 @@ def _request_arguments(
     if endpoint is e.CHUTE:
         if not all(chute.values()):
             raise click.ClickException("chute needs --chute-id and --chute-version: query chutes shows both")
-        return key, {}, chute
+        return {}, chute
     only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
     if endpoint is e.STATS:
-        return key, e.stats_params(only, per_chute=flags["per_chute"]), {}
+        return e.stats_params(only, per_chute=flags["per_chute"]), {}
     if endpoint.scope != "miner":
-        return key, {}, {}
+        return {}, {}
     if only is None:
         raise click.ClickException(f"{endpoint.name} needs exactly one miner: use one --hotkey")
     hotkey = {"hotkey": only}
-    return (key, {}, hotkey) if endpoint is e.UNIQUE_CHUTE_HISTORY else (key, hotkey, {})
+    return ({}, hotkey) if endpoint is e.UNIQUE_CHUTE_HISTORY else (hotkey, {})
 
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> list[Row]:
@@ -259,17 +247,10 @@ def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> 
     column, explanation = _MINERS[endpoint.name]
     selected = [row for row in rows if row.get(column) in hotkeys]
     # A row of scores without a share is no score.
-    found = {row[column] for row in selected if row.get("share", 0) is not None}
-    for hotkey in sorted(hotkeys - found):
+    shown = {row[column] for row in selected if row.get("share", 0) is not None}
+    for hotkey in sorted(hotkeys - shown):
         click.echo(f"{hotkey} {explanation}.", err=True)
     return selected
-
-
-def _show(text: str) -> None:
-    """Print text. Remove control characters if standard output is a terminal."""
-    # Not splitlines(): text of the API may have the other characters that it splits at.
-    for line in text.removesuffix("\n").split("\n") if text else ():
-        click.echo(printable(line) if sys.stdout.isatty() else line)
 
 
 def rows_of(value: Any) -> Iterator[Row]:
@@ -296,8 +277,7 @@ def _with_meanings(records: list[msgspec.Struct]) -> Iterator[Row]:
     """Return records as rows. Replace the service's codes and constants by their meanings."""
     meanings_of = _meanings(records)
     for record in records:
-        row = _fields(record) | meanings_of(record)
-        yield {name: _value(value) for name, value in row.items() if value is not UNSET}
+        yield _plain(record, meanings_of(record))
 
 
 def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a case for each kind of record
@@ -318,10 +298,10 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
                 "clock_rate_hertz": meaning.clock_rate_hertz(node),
             }
         case [Instance(), *_]:
-            return lambda one: {
-                "state": meaning.instance_state(one),
-                "secured_at": _time(meaning.secured_at(one)),
-                "purged_at": _time(meaning.purged_at(one)),
+            return lambda instance: {
+                "state": meaning.instance_state(instance),
+                "secured_at": _time(meaning.secured_at(instance)),
+                "purged_at": _time(meaning.purged_at(instance)),
             }
         case [Job(), *_]:
             return lambda job: {"state": meaning.job_state(job)}
@@ -363,12 +343,9 @@ def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:
         yield common
 
 
-def _fields(record: msgspec.Struct) -> Row:
-    return {name: getattr(record, name) for name in record.__struct_fields__}
-
-
-def _plain(record: msgspec.Struct) -> Row:
-    return {name: _value(value) for name, value in _fields(record).items() if value is not UNSET}
+def _plain(record: msgspec.Struct, changes: Row | None = None) -> Row:
+    fields = {name: getattr(record, name) for name in record.__struct_fields__} | (changes or {})
+    return {name: _value(value) for name, value in fields.items() if value is not UNSET}
 
 
 def _value(value: Any) -> Any:
@@ -378,7 +355,7 @@ def _value(value: Any) -> Any:
         case msgspec.Struct():
             return _plain(value)
         case list():
-            return [_value(one) for one in value]
+            return [_value(item) for item in value]
         case _:
             return value
 
@@ -387,18 +364,16 @@ def _columns(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _csv(rows: list[Row]) -> str:
-    """Return rows as CSV. Only rows say which columns there are, so that without rows there is no header."""
-    if not rows:
-        return ""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = _columns(rows)
-    writer.writerow(columns)
+def _print_csv(rows: list[Row]) -> None:
+    """Print rows as CSV. Only rows say which columns there are, so that without rows there is no header."""
+    shown = printable if sys.stdout.isatty() else str
+    writer = csv.DictWriter(sys.stdout, _columns(rows), lineterminator="\n")
+    if rows:
+        writer.writeheader()
     for row in rows:
-        cells = (row.get(name) for name in columns)
-        writer.writerow([json.dumps(cell) if isinstance(cell, bool | list | dict) else cell for cell in cells])
-    return text.getvalue()
+        cells = {name: cell for name, cell in row.items() if cell is not None}
+        texts = {name: json.dumps(v) if isinstance(v, bool | list | dict) else str(v) for name, v in cells.items()}
+        writer.writerow({name: shown(text) for name, text in texts.items()})
 
 
 def _print_table(name: str, rows: list[Row], *, fit: bool) -> None:

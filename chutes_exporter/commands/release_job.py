@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
 from chutes_exporter.api.meaning import job_state
-from chutes_exporter.commands.options import Command, api_options, hotkey_options, run, settings_with_warnings
+from chutes_exporter.commands.options import Command, api_options, hotkey_options, settings_with_warnings
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import printable
 
@@ -44,30 +45,13 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     if job_id is not None and not flags["yes"]:
         # Outside the event loop, in which Ctrl-C would not end the question.
         click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
-    run(run_release_job, settings, job_id, key)
+    asyncio.run(_list_stuck(settings, key) if job_id is None else _release(settings, key, job_id))
 
 
-async def run_release_job(settings: Settings, job_id: str | None, key: Hotkey) -> None:
-    """Release a job of the signing miner, or list those that are stuck.
-
-    Args:
-        settings: The API.
-        job_id: The job. None lists the stuck jobs.
-        key: The key to sign with.
-
-    Raises:
-        ClickException: The API refuses. The message says what to do.
-    """
-    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        if job_id is None:
-            await _list_stuck(client, key)
-        else:
-            await _release(client, job_id, key)
-
-
-async def _list_stuck(client: ChutesClient, key: Hotkey) -> None:
+async def _list_stuck(settings: Settings, key: Hotkey) -> None:
     try:
-        answer = await client.fetch(e.JOBS, key=key)
+        async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+            answer = await client.fetch(e.JOBS, key=key)
     except ApiError as error:
         raise click.ClickException(f"jobs: {printable(str(error))}\n→ {error.advice}") from None
     stuck = [job for job in answer.value if job_state(job) == "stuck" and job.miner_hotkey == key.address]
@@ -85,23 +69,17 @@ async def _list_stuck(client: ChutesClient, key: Hotkey) -> None:
         click.echo(f"No job is stuck with {key.address}.", err=True)
 
 
-async def _release(client: ChutesClient, job_id: str, key: Hotkey) -> None:
+async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
     try:
-        await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
-    except (TimedOutError, CutOffError, UnavailableError) as error:
-        if isinstance(error, UnavailableError) and error.status is None:
-            raise click.ClickException(_not_released(job_id, error)) from None
-        # The service may fail after it released the job, for example if the job's chute is gone.
-        raise click.ClickException(
-            f"job {job_id} may or may not be released: {printable(str(error))}\n"
-            "→ Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no harm."
-        ) from None
+        async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+            await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
     except ApiError as error:
-        raise click.ClickException(_not_released(job_id, error)) from None
+        is_released, advice = "is not released", error.advice
+        if isinstance(error, NotFoundError):
+            advice = "It is finished, or another miner holds it. Run release-job without JOB_ID to list stuck jobs."
+        elif isinstance(error, TimedOutError | CutOffError) or (isinstance(error, UnavailableError) and error.status):
+            # The service may fail after it released the job, for example if the job's chute is gone.
+            is_released = "may or may not be released"
+            advice = "Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no harm."
+        raise click.ClickException(f"job {job_id} {is_released}: {printable(str(error))}\n→ {advice}") from None
     click.echo(f"Released job {job_id}.")
-
-
-def _not_released(job_id: str, error: ApiError) -> str:
-    finished = "It is finished, or another miner holds it. Run release-job without JOB_ID to list stuck jobs."
-    advice = finished if isinstance(error, NotFoundError) else error.advice
-    return f"job {job_id} is not released: {printable(str(error))}\n→ {advice}"

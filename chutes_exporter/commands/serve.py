@@ -19,7 +19,6 @@ from chutes_exporter.commands.options import (
     api_options,
     hotkey_options,
     read_credentials,
-    run,
     serving_options,
     settings_of,
 )
@@ -220,19 +219,11 @@ def serve(**flags: Any) -> None:
 
     settings = read_settings()
     log.configure(flags["log_level"], flags["log_format"])
-    run(run_serve, settings, read_settings)
+    asyncio.run(run_serve(settings, read_settings))
 
 
 async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -> None:
-    """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again.
-
-    Args:
-        settings: The settings.
-        read_settings: Makes new settings from the same flags, and reads the files again.
-
-    Raises:
-        ConfigError: A setting cannot be used. The message says which and why.
-    """
+    """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again."""
     allow_many_files()
     service = Service(settings, read_settings)
     with signals(service.hang_up.set) as stop:

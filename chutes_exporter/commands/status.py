@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from chutes_exporter.commands.options import (
     run_with_status,
 )
 from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
-from chutes_exporter.commands.terminal import json_text, print_table, say
+from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.page import verdict
 
 if TYPE_CHECKING:
@@ -59,13 +60,7 @@ def status(**flags: Any) -> None:
 
 
 async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 - a flag of the command line
-    """Ask once, print, and return the exit status.
-
-    Raises:
-        ClickException: Nobody is watched.
-    """
-    if not settings.watched:
-        raise click.ClickException("status needs a miner: add --hotkey or --hotkey-file")
+    """Ask once, print, and return the exit status."""
     report = await collect_report(settings, _METRICS)
     hotkeys = sorted(settings.watched)
     miners = [_miner(settings, hotkey, report) for hotkey in hotkeys]
@@ -88,7 +83,7 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             "findings": [asdict(one) for one in found],
             "not_known": [asdict(one) for one in report.gaps],
         }
-        click.echo(json_text(summary))
+        click.echo(json.dumps(summary, indent=2))
     else:
         say(line, bold=True, fg="red" if action_needed or not report.answered else "green" if all_known else "yellow")
         for miner in miners:

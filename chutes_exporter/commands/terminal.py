@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import shlex
 import shutil
 import statistics
-import sys
 import textwrap
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,28 +105,3 @@ def _cells(values: Sequence[Any]) -> list[str]:
 def _shortened(text: str, width: int) -> str:
     """Return a text without its middle if it is too long. Names often differ at the end."""
     return text if len(text) <= width else f"{text[: width // 2]}…{text[width // 2 + 1 - width :]}"
-
-
-def json_text(value: Any) -> str:
-    """Return JSON for standard output. It has escapes where the encoding lacks a character."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    try:
-        text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        return json.dumps(value, indent=2)
-    return text
-
-
-def called_as(argument: str) -> str:
-    """Return the words that start this program from any folder.
-
-    Args:
-        argument: ``sys.argv[0]``.
-    """
-    path = Path(argument)
-    if path.name == "__main__.py":
-        return f"{shlex.quote(sys.executable)} -m {__package__.partition('.')[0]}"
-    found = shutil.which(path.name)
-    if found is not None and Path(found).absolute() == path.absolute():
-        return path.name
-    return shlex.quote(os.path.normpath(path.absolute()))

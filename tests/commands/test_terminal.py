@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.commands.terminal import called_as, json_text, print_table, printable, say
+from chutes_exporter.commands.terminal import print_table, printable, say
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from _pytest.capture import CaptureFixture
 
 
@@ -22,11 +19,6 @@ def test_a_character_that_could_control_the_terminal_becomes_a_space(character: 
 
 def test_text_of_any_language_is_kept() -> None:
     assert printable("Ünïcödé 模型 → 5 %") == "Ünïcödé 模型 → 5 %"
-
-
-def test_json_has_escapes_where_the_encoding_lacks_a_character() -> None:
-    assert json_text("→") == '"→"'
-    assert json_text("\ud800→") == '"\\ud800\\u2192"'
 
 
 def test_long_text_is_folded_at_80_columns_and_indented(capsys: CaptureFixture[str]) -> None:
@@ -81,18 +73,3 @@ def test_a_table_that_is_too_wide_has_shorter_texts_and_fewer_columns(
     assert left_out == ["name", "units_per_second", "tee", "at"]
     # An id is never shortened.
     assert lines == ["id", *("abc"[row] * 20 for row in range(3))]
-
-
-def test_a_command_is_shown_as_it_works_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "a b"
-    folder.mkdir()
-    program = folder / "chutes-exporter"
-    program.touch(mode=0o755)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", str(folder))
-    assert called_as(str(program)) == "chutes-exporter"
-    assert called_as("a b/chutes-exporter") == "chutes-exporter"
-    assert called_as("./other/chutes-exporter") == f"{tmp_path}/other/chutes-exporter"
-    monkeypatch.setenv("PATH", "")
-    assert called_as("a b/chutes-exporter") == f"'{program}'"
-    assert called_as("/any/__main__.py") == f"{sys.executable} -m chutes_exporter"
