@@ -7,7 +7,6 @@ most records cannot be read.
 from __future__ import annotations
 
 import asyncio
-import re
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,6 +16,7 @@ import msgspec
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.records import (
     AuditInstance,
+    AuditReport,
     ComputeRecord,
     HeldGpu,
     MaintenancePolicy,
@@ -31,7 +31,7 @@ from chutes_exporter.api.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -41,10 +41,6 @@ MAX_LINE_BYTES = 1024 * 1024
 """Longest record of a stream. A chute contains its whole code and readme, tens of KB."""
 MAX_STREAM_BYTES = 512 * 1024 * 1024
 """Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB."""
-MAX_STREAM_LINES = 5_000_000
-"""Maximum lines of a stream. 10,000 instances whose multipliers change every hour have 1.9 million lines in 8 days."""
-MAX_REPORT_BYTES = 64 * 1024 * 1024
-"""Longest audit report, with the records that are not kept. 20,000 instances with 4 multipliers each are 26 MB."""
 MAX_REJECTED = 10_000
 
 MAX_PIECE_BYTES = 64 * 1024
@@ -326,6 +322,23 @@ SCORES: Shape[Scores] = Shape(_scores)
 """The scores."""
 
 
+class _ReportBody(msgspec.Struct):
+    instance_audit: list[msgspec.Raw]
+    compute_history: list[msgspec.Raw]
+
+
+def _report(body: Body, tally: Tally) -> AuditReport:
+    report = _decode(body, _ReportBody)
+    return AuditReport(
+        instances=_readable(report.instance_audit, AuditInstance, tally),
+        multipliers=_readable(report.compute_history, ComputeRecord, tally),
+    )
+
+
+AUDIT_REPORT: Shape[AuditReport] = Shape(_report)
+"""An audit report."""
+
+
 class StreamShape(Generic[R]):
     """The shape of a stream of ``data: {json}`` lines.
 
@@ -369,85 +382,16 @@ class StreamShape(Generic[R]):
         tally.require_most()
 
 
-# An object, in which a brace of a text does not count. Its values may be objects, but no deeper ones.
-_OBJECT = rb'\{(?:[^{}"]++|"(?:[^"\\]++|\\.)*+"%b)*+\}'
-_NEXT_OBJECT = re.compile(rb"([^{]*+)(%b)" % (_OBJECT % (b"|" + _OBJECT % b"")), re.DOTALL)
-
-
-class ReportShape(StreamShape[Any]):
-    """The shape of an audit report, ``{"instance_audit": [...], "compute_history": [...]}``, read record by record.
-
-    The records are those of instances, then those of multipliers.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(AuditInstance)
-        self._instances: msgspec.json.Decoder[AuditInstance] = msgspec.json.Decoder(AuditInstance, dec_hook=decode_hook)
-        self._history: msgspec.json.Decoder[ComputeRecord] = msgspec.json.Decoder(ComputeRecord, dec_hook=decode_hook)
-
-    async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[AuditInstance | ComputeRecord]:
-        """Yield records as they arrive.
-
-        Args:
-            chunks: The body.
-            tally: Counts the records.
-
-        Raises:
-            UndecodableError: The body has another shape or is cut off, or most records cannot be read.
-            TooLargeError: A record or the report is too large.
-        """
-        pending, frame = bytearray(), bytearray()
-        total = left = 0
-        async for chunk in chunks:
-            total += len(chunk)
-            if total > MAX_REPORT_BYTES or left > MAX_LINE_BYTES:
-                raise TooLargeError(f"the report or a record of it is longer than {MAX_REPORT_BYTES} bytes")
-            pending += chunk
-            # Not for each small chunk, because what is left is then searched again.
-            if len(pending) > left + MAX_PIECE_BYTES:
-                for record in self._taken(pending, frame, tally):
-                    yield record
-                left = len(pending)
-        for record in self._taken(pending, frame, tally):
-            yield record
-        try:
-            names = list(msgspec.json.decode(frame + pending, type=dict[str, Any]))
-        except _UNREADABLE as error:
-            raise UndecodableError(f"the report has an unexpected format: {str(error)[:200]}", status=200) from None
-        if names[:2] != ["instance_audit", "compute_history"]:
-            raise UndecodableError("the report has no list of instances before one of multipliers", status=200)
-        tally.require_most()
-
-    def _taken(self, text: bytearray, frame: bytearray, tally: Tally) -> Iterator[AuditInstance | ComputeRecord]:
-        """Take the complete records from a text. The frame gets what is between them, with a 0 for each record."""
-        done = 0 if frame else text.find(b"{") + 1
-        frame += text[:done]
-        while (match := _NEXT_OBJECT.match(text, done)) is not None:
-            frame += match[1] + b"0"
-            done = match.end()
-            # Only a field's name can contain this: in a text, a backslash precedes each quotation mark.
-            decoder = self._history if b'"started_at"' in match[2] else self._instances
-            try:
-                record = decoder.decode(match[2])
-            except _UNREADABLE as error:
-                tally.reject(error)
-                continue
-            tally.accepted += 1
-            yield record
-        del text[:done]
-
-
 async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """Yield the lines that are not empty."""
     # A bytearray grows in place, so a long line in small chunks takes linear time.
     pending = bytearray()
-    total = count = 0
+    total = 0
     async for chunk in chunks:
         total += len(chunk)
+        if total > MAX_STREAM_BYTES:
+            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes")
         first, *more = chunk.split(b"\n")
-        count += len(more)
-        if total > MAX_STREAM_BYTES or count > MAX_STREAM_LINES:
-            raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes or {MAX_STREAM_LINES} lines")
         pending += first
         if len(pending) > MAX_LINE_BYTES:
             raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")

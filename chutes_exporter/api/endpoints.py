@@ -67,7 +67,8 @@ def _stream(
 _DETAILED = {"detailed": "true"}
 
 # The limits are at least three times what an answer takes with 2,000 chutes, 10,000 active instances and a miner with
-# 1,000 GPUs and 1,000 instances. Stats of each chute have up to 90,000 records, each sent twice: 44 MB.
+# 1,000 GPUs and 1,000 instances. Only two are less: stats of each chute have up to 90,000
+# records, each sent twice, which is 44 MB. An audit report is 13 MB.
 CHUTES = _stream("chutes", r.Chute, max_bytes=16 * MB)
 CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", d.object_of(r.Chute), signed=True)
 IMAGES = _stream("images", r.Image)
@@ -107,7 +108,7 @@ TEE_MEASUREMENTS = Endpoint(
     "tee_measurements", "/servers/tee/measurements", d.list_of(r.TeeMeasurement, never_empty=True)
 )
 AUDIT = Endpoint("audit", "/audit/", d.list_of(r.AuditEntry))
-AUDIT_REPORT = Endpoint[Any]("audit_report", "/audit/download", d.ReportShape(), max_bytes=16 * MB)
+AUDIT_REPORT = Endpoint("audit_report", "/audit/download", d.AUDIT_REPORT, max_bytes=32 * MB)
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Endpoint))
 """All of the above."""

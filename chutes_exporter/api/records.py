@@ -10,7 +10,7 @@ Unix seconds. Fields whose API name is misleading are renamed.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -22,40 +22,26 @@ Nullable: TypeAlias = T | UnsetType | None
 """A field in which null has a meaning. It is ``None`` for null, and ``UNSET`` if it is missing."""
 
 
-_FIRST_SECOND, _LAST_SECOND = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1000, 9999))
-
-
 class UnixTime(float):
-    """Seconds since 1970-01-01 UTC, parsed from any of the API's three time formats."""
+    """Seconds since 1970-01-01 UTC."""
 
     __slots__ = ()
 
-    @classmethod
-    def parse(cls, text: str) -> UnixTime:
-        """Parse an ISO 8601 or PostgreSQL timestamp. Without an offset it is UTC.
 
-        Raises:
-            ValueError: The text is not a timestamp.
-        """
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            # Python's message would quote the text.
-            raise ValueError("not a time") from None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        seconds = moment.timestamp()
-        # With an offset, a time of the year 9999 or 1 may belong to a year that no calendar of Python has.
-        if not _FIRST_SECOND <= seconds < _LAST_SECOND:
-            raise ValueError("not a time")
-        return cls(seconds)
+def decode_hook(_kind: type[UnixTime], value: Any) -> UnixTime:
+    """Decode a time (msgspec's ``dec_hook``) from any of the API's three formats. Without an offset it is UTC.
 
-
-def decode_hook(kind: type, value: Any) -> Any:
-    """Decode the type that msgspec does not know (its ``dec_hook``)."""
-    if isinstance(value, str):
-        return UnixTime.parse(value)
-    raise ValueError(f"expected {kind.__name__}")
+    Raises:
+        ValueError: The value is not a timestamp. The message does not quote it.
+    """
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("not a time") from None
+    # Other years may be years in UTC, or some hours later, that no calendar of Python has.
+    if not MINYEAR < moment.year < MAXYEAR:
+        raise ValueError("not a time")
+    return UnixTime((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -355,15 +341,11 @@ class AuditInstance(Record, frozen=True):
 
 
 class AuditReport(Record, frozen=True):
-    """The validator's report of an hour. Source: ``/audit/download``.
+    """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``."""
 
-    Attributes:
-        end: The end of the hour.
-        instances: The instances that were activated or ended.
-    """
-
-    end: float
     instances: list[AuditInstance]
+    multipliers: list[ComputeRecord]
+    end: float = 0.0
 
 
 class ThrashCooldown(Record, frozen=True):

@@ -15,7 +15,6 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.meaning import DAY, HOUR, end_reason, ended_counts, lost_compute_units, total
-from chutes_exporter.api.records import AuditInstance
 from chutes_exporter.commands.options import (
     Command,
     api_options,
@@ -26,10 +25,10 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.report import NotKnown, print_not_known
 from chutes_exporter.commands.terminal import cell_text, print_table, say
-from chutes_exporter.feeds.reports import list_reports
+from chutes_exporter.feeds.requests import list_reports
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import ComputeRecord
+    from chutes_exporter.api.records import AuditInstance, ComputeRecord
     from chutes_exporter.config import Settings
 
 ALL_READ, NOT_KNOWN = 0, 3
@@ -121,27 +120,20 @@ class Ledger:
 
     async def _read_report(self, end: float, path: str, *, older: bool) -> None:
         """Read a report, and only the multipliers of known instances of an older one."""
-        wanted = set(self._ended)
-
-        def keep(record: Any) -> bool:
-            ended = isinstance(record, AuditInstance) and record.miner_hotkey in self._hotkeys and record.deleted_at
-            if ended and not older and end - HOUR <= ended <= end:
-                wanted.add(record.instance_id)
-            return record.instance_id in wanted
-
         try:
-            answer = await self._client.fetch(e.AUDIT_REPORT, params={"path": path}, keep=keep)
+            answer = await self._client.fetch(e.AUDIT_REPORT, params={"path": path})
         except ApiError as error:
             self._miss(f"the report of {_hour(end)}", error)
             return
         if answer.rejected:
             self._miss(f"the report of {_hour(end)}", f"{answer.rejected} records cannot be read")
         # A newer report knows better how an instance and a multiplier ended.
-        for record in answer.value:
-            if not isinstance(record, AuditInstance):
+        for instance in () if older else answer.value.instances:
+            if instance.miner_hotkey in self._hotkeys and end - HOUR <= (instance.deleted_at or 0.0) <= end:
+                self._ended.setdefault(instance.instance_id, instance)
+        for record in answer.value.multipliers:
+            if record.instance_id in self._ended:
                 self._records[record.instance_id].setdefault(record.started_at, record)
-            elif record.deleted_at:
-                self._ended.setdefault(record.instance_id, record)
 
     def _miss(self, what: str, reason: ApiError | str) -> None:
         advice = reason.advice if isinstance(reason, ApiError) else "Try again. If the problem remains, report it."

@@ -1,13 +1,16 @@
-"""Requests feeds: chooses the key and the parameters of a request."""
+"""Requests feeds and audit reports: chooses the key and the parameters of a request."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from chutes_exporter.api.client import Answer
-from chutes_exporter.api.endpoints import AUDIT_REPORT, stats_params
-from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
-from chutes_exporter.feeds.reports import newest_report
+from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT, stats_params
+from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError, UndecodableError
+from chutes_exporter.api.meaning import validator_reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.api.records import AuditEntry, AuditReport
     from chutes_exporter.feeds.feed import Feed
 
 
@@ -67,3 +71,27 @@ class Requests:
                 # The next request begins with another key. Do not add a key that was removed meanwhile.
                 self._platform_keys.sort(key=lambda other: other is key)
         return await self._client.fetch(endpoint, key=last)
+
+
+async def list_reports(client: ChutesClient) -> list[AuditEntry]:
+    """Return the validator's audit reports, the newest first.
+
+    Raises:
+        ApiError: The API does not answer, or lists none.
+    """
+    answer = await client.fetch(AUDIT)
+    reports = validator_reports(answer.value, answer.received_at - (client.clock_offset or 0.0))
+    if not reports:
+        raise UndecodableError("the list has no report of the validator", status=200, advice="Try again in an hour.")
+    return reports
+
+
+async def newest_report(client: ChutesClient) -> Answer[AuditReport]:
+    """Return the newest audit report without the multipliers, which nothing that is kept needs.
+
+    Raises:
+        ApiError: The API does not answer, or lists no report.
+    """
+    entry, *_ = await list_reports(client)
+    answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
+    return replace(answer, value=structs.replace(answer.value, end=entry.end_time, multipliers=[]))

@@ -15,15 +15,10 @@ from chutes_exporter.api.records import UnixTime, decode_hook
     ],
 )
 def test_all_three_ways_to_write_a_time_are_read(text: str, seconds: float) -> None:
-    assert UnixTime.parse(text) == seconds
+    assert decode_hook(UnixTime, text) == seconds
 
 
-@pytest.mark.parametrize("text", ["9999-12-31 23:59:59-23:59", "0001-01-01 00:00:00+23:59", "", "yesterday"])
-def test_an_invalid_time_is_refused_and_not_shown(text: str) -> None:
+@pytest.mark.parametrize("value", ["9999-12-31 23:59:59-23:59", "0001-01-01 00:00:00+23:59", "", "yesterday", 5])
+def test_an_invalid_time_is_refused_and_not_shown(value: object) -> None:
     with pytest.raises(ValueError, match=r"^not a time$"):
-        UnixTime.parse(text)
-
-
-def test_a_time_must_be_text() -> None:
-    with pytest.raises(ValueError, match="UnixTime"):
-        decode_hook(UnixTime, 5)
+        decode_hook(UnixTime, value)

@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from chutes_exporter.api.client import Answer
-from chutes_exporter.api.decoding import ReportShape, Shape, StreamShape, Tally
-from chutes_exporter.api.records import AuditInstance, AuditReport
+from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.collectors import Answers, Scope
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.table import AUDIT_REPORT
@@ -90,7 +91,7 @@ def collected(
 def answer(feed: Feed[Any], body: Any, *, doubted: bool = False) -> Answer[Any]:
     """Return what an answer says."""
     text = json.dumps(body)
-    if isinstance(feed.endpoint.shape, StreamShape) and not isinstance(feed.endpoint.shape, ReportShape):
+    if isinstance(feed.endpoint.shape, StreamShape):
         text = "".join(f"data: {json.dumps(record)}\n\n" for record in body) or "data: NO_ITEMS\n\n"
     found = asyncio.run(decoded(feed, text.encode()))
     return replace(found, doubt="shrunk") if doubted else found
@@ -114,5 +115,5 @@ async def decoded(feed: Feed[Any], body: bytes) -> Answer[Any]:
         value = shape.decode(body, tally)
     if feed is AUDIT_REPORT:
         # The list of reports has the end of the hour.
-        value = AuditReport(NOON, [record for record in value if isinstance(record, AuditInstance)])
+        value = structs.replace(value, end=NOON)
     return Answer(value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0, size=len(body))

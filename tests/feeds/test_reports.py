@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UndecodableError
-from chutes_exporter.feeds.reports import newest_report
+from chutes_exporter.feeds.requests import newest_report
 from tests.api.test_reports import INSTANCE, body
 from tests.support import HOTKEY, NOON, served
 
@@ -43,13 +43,13 @@ async def asked_for(*entries: dict[str, Any]) -> tuple[list[str], float]:
 
     async def download(request: Request) -> Response:
         asked.append(request.query_params["path"])
-        return Response(body([INSTANCE, INSTANCE | {"activated_at": "2026-11-24T10:00:00"}]))
+        return Response(body([INSTANCE]))
 
     app = Starlette(routes=[Route("/audit/", listed), Route("/audit/download", download)])
     async with served(app) as url, ChutesClient(url) as client:
         report = (await newest_report(client)).value
-    # An instance that was never active is not kept.
-    assert len(report.instances) == 1
+    # Nothing needs the multipliers.
+    assert (len(report.instances), report.multipliers) == (1, [])
     return asked, report.end
 
 
