@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from chutes_exporter.cli import cli, main
+from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, parse_page, series, unmeasured
 
@@ -153,8 +154,9 @@ def test_it_serves_with_and_without_naming_the_command_and_ends_cleanly(command:
     ],
 )
 def test_invalid_settings_are_refused_without_a_traceback(
-    arguments: tuple[str, ...], variables: dict[str, str], words: str
+    arguments: tuple[str, ...], variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Service, "_announce", lambda _: pytest.fail("it serves"))
     result = run(*arguments, **variables)
     assert result.returncode in (1, 2)
     error = result.stderr.splitlines()[-1]
