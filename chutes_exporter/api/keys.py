@@ -35,9 +35,6 @@ class HotkeyError(ValueError):
 def public_key(address: str) -> bytes:
     """Return the 32 bytes of the public key of an SS58 address.
 
-    Args:
-        address: An SS58 address of a hotkey, network prefix 42.
-
     Raises:
         HotkeyError: The text is not such an address.
     """
@@ -75,11 +72,7 @@ class _HotkeyFile(msgspec.Struct):
 
 
 class Hotkey:
-    """A key pair that signs requests.
-
-    Attributes:
-        address: Its SS58 address.
-    """
+    """A key pair that signs requests, and its SS58 address."""
 
     def __init__(self, pair: tuple[bytes, bytes]) -> None:
         self._pair = pair
@@ -152,12 +145,7 @@ class Hotkey:
         return cls.from_seed(parsed.secretSeed, address=parsed.ss58Address, source=source)
 
     def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
-        """Sign a request.
-
-        Args:
-            nonce: Unix time in whole seconds. The service refuses a nonce that differs by more than 600 s.
-            purpose: The word that the endpoint expects.
-        """
+        """Sign a request at a Unix time. The service refuses a nonce that differs by more than 600 s."""
         message = f"{self.address}:{nonce}:{purpose}".encode()
         return {
             "X-Chutes-Hotkey": self.address,
