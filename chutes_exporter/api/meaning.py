@@ -387,7 +387,8 @@ class LaunchServer:
 class ChuteInstances:
     """The instances of a chute on all miners. An unknown value is None.
 
-    ``target`` is the number of active instances that the service wants, 0 if it has no target for a private chute.
+    Those that start were never active. ``target`` is the number of active instances that the service wants, 0 if it has
+    no target for a private chute.
     """
 
     active: float | None
@@ -400,11 +401,8 @@ def chute_instances(
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
 
-    Args:
-        chute: The chute.
-        utilization: The autoscaler's record of the chute, if it has one.
-        active: Ids of its active instances.
-        held: The GPUs that its instances hold. None if they are unknown.
+    ``utilization`` is None if the autoscaler has no record of the chute. ``active`` are the ids of its active
+    instances. ``held`` are the GPUs that its instances hold, None if they are unknown.
     """
     starting: float | None = None
     others: int | None = None
