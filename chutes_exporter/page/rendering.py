@@ -33,8 +33,7 @@ class Lines:
     Attributes:
         versions: The versions of the answers, 0 for a missing one.
         part: The lines, or None if they were left out because the page has no room for them.
-        series: Number of series.
-        outcomes: The outcome of each miner's answers by hotkey.
+        outcomes: By hotkey.
     """
 
     versions: tuple[int, ...]
@@ -48,7 +47,6 @@ class Rendering:
     """The collectors' part of a page.
 
     Attributes:
-        lines: The lines of each collector. Those of a collector that is left out have no part.
         cut: Names of the collectors that are left out because the page would be too large.
         series: Series of all collectors, including those that are left out.
     """
