@@ -221,14 +221,14 @@ class Exporter:
         self, plan: Plan, readings: Readings, snapshots: Snapshots, states: States, form: Format, *, gzipped: bool
     ) -> list[bytes]:
         made = self._renderer.render(plan, snapshots, form)
-        parts = made.parts
+        parts = [lines.part for lines in made.values() if lines.part is not None]
         rows = [*telemetry.collector_rows(made, readings, snapshots)]
         if plan.target:
             families = telemetry.families_of(rows)
         else:
             exchanges = self.telemetry.exchanges
             rows += [
-                (telemetry.SERIES, made.series),
+                (telemetry.SERIES, sum(lines.series for lines in made.values())),
                 (telemetry.SERIES_LIMIT, self.settings.max_series),
                 *telemetry.feed_rows(states),
                 *telemetry.exporter_rows(self.settings, self.client),

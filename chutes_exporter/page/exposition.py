@@ -122,11 +122,7 @@ def _escape(value: str) -> str:
 
 
 class Part:
-    """Bytes of a page, compressed when a gzip page first needs them.
-
-    Args:
-        plain: The bytes.
-    """
+    """Bytes of a page, compressed when a gzip page first needs them."""
 
     def __init__(self, plain: bytes) -> None:
         self.plain = plain

@@ -90,14 +90,8 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
         return "without_key"
     if collector.scope == "miner" and not settings.watched:
         return "without_hotkey"
-    default = {
-        "on": True,
-        "off": False,
-        "watched": settings.miners == "watched",
-        "few": len(settings.watched) <= _FEW,
-        "key": True,
-    }
-    return None if choice or default[collector.default] else "by_default"
+    off = {"off": True, "watched": settings.miners != "watched", "few": len(settings.watched) > _FEW}
+    return "by_default" if not choice and off.get(collector.default) else None
 
 
 def main_plan(settings: Settings) -> Plan:
@@ -125,12 +119,8 @@ def main_plan(settings: Settings) -> Plan:
 def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *, seated: bool = True) -> Plan:
     """Return the plan of a page about one miner.
 
-    Args:
-        settings: The keys and the enabled collectors.
-        target: The miner.
-        collect: Names of the collectors to run, with all their series. If empty, all that have series about the target
-            and do not need a request for each target.
-        seated: Whether the target is watched or has a seat. Otherwise no request is sent for it alone.
+    The named collectors run, with all their series. Without names, all run that have series about the target and do not
+    need a request for each target. Unless the target is watched or has a seat, no request is sent for it alone.
 
     Raises:
         ChoiceError: A requested collector cannot give any data.
@@ -173,8 +163,8 @@ def _probed_by_default(collector: Collector, settings: Settings) -> bool:
 
 def _require_known(collect: Collection[str]) -> None:
     names = [collector.name for collector in COLLECTORS]
-    for name in set(collect).difference(names):
-        raise ChoiceError(f"there is no collector {name[:40]!r}: use {', '.join(names)}")
+    if unknown := [name for name in collect if name not in names]:
+        raise ChoiceError(f"there is no collector {unknown[0][:40]!r}: use {', '.join(names)}")
 
 
 def _feeds(collector: Collector, settings: Settings, hotkey: str, single: str = "") -> tuple[Feed[Any], ...]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading, Snapshot
-    from chutes_exporter.page.rendering import Rendering, Snapshots
+    from chutes_exporter.page.plan import Entry
+    from chutes_exporter.page.rendering import Lines, Snapshots
 
     Readings = Mapping[Feed[Any], Reading[Any]]
     States = Sequence[tuple[FeedState, Snapshot[Any] | None]]
@@ -209,9 +210,9 @@ def exporter_rows(settings: Settings, client: ChutesClient) -> Iterator[Row]:
     yield ALPHA_PRICE, settings.alpha_price
 
 
-def collector_rows(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> Iterator[Row]:
+def collector_rows(made: Mapping[Entry, Lines], readings: Readings, snapshots: Snapshots) -> Iterator[Row]:
     """Return the state of each collector of a page."""
-    for entry, lines in rendering.lines.items():
+    for entry, lines in made.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
             if any(isinstance(readings[feed].error, MissingEndpointError) for feed in feeds):
@@ -223,7 +224,7 @@ def collector_rows(rendering: Rendering, readings: Readings, snapshots: Snapshot
             yield COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey
             yield COLLECTOR_DURATION, seconds + (outcome.seconds if outcome is not None else 0), name, hotkey
             yield COLLECTOR_DUPLICATES, None if outcome is None else outcome.duplicates, name, hotkey
-        yield COLLECTOR_CUT, name in rendering.cut, name
+        yield COLLECTOR_CUT, lines.part is None, name
         yield COLLECTOR_OFF, is_off, name
 
 
