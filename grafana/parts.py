@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from grafana.states import ORANGE, PLAIN, State
+from grafana.states import NOTHING, ORANGE, PLAIN, State
 from grafana.worlds import ALARMED, LIVE, World
 
 if TYPE_CHECKING:
@@ -29,15 +29,13 @@ TAG: Final = "chutes-exporter"
 MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
 LOAD_RULES: Final = "load the rules"
-NO_DATA: Final = "No data. The Exporter board shows which feeds fail, and whether the rules are loaded."
+NO_DATA: Final = "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
+NO_KEY: Final = "Unknown: no data. It needs the miner's key. The Exporter board shows which feeds fail."
 
 EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
 """Matches the chosen exporters."""
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
-
-PercentChange = common.PercentChangeColorMode
-"""`STANDARD` where more is better, and `SAME_AS_VALUE` where 0 % is usual, which Grafana otherwise shows in red."""
 
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 _COLUMNS = 24
@@ -86,22 +84,19 @@ def recorded(name: str, **where: str) -> str:
     return select(name, MINERS, **where)
 
 
-_SEEN_WITHIN_AN_HOUR: Final = (
-    "max by (hotkey, instance_id) (last_over_time("
-    f"{select('chutes_instance_created_timestamp_seconds', EXPORTERS, MINERS)}[1h]))"
-)
-STARTED_PER_HOUR: Final = f"sum(time() - {_SEEN_WITHIN_AN_HOUR} < bool 3600)"
-"""Instances of the chosen miners that were created in the hour before each point."""
-ENDED_PER_HOUR: Final = (
-    f"sum(count by (hotkey) ({_SEEN_WITHIN_AN_HOUR}) - on (hotkey) "
-    f"sum by (hotkey) ({of_miners('chutes_fleet_instances', 'state')}))"
-)
-"""Instances that were listed in the hour before each point, and are not listed any more."""
-
-
 def short(expression: str) -> str:
     """Add the label `miner`: the first 5 and the last 4 characters of the hotkey."""
     return f'label_replace({expression}, "miner", "$1…$2", "hotkey", "(.{{5}}).*(.{{4}})")'
+
+
+def nothing_wrong(known: str, label: str) -> str:
+    """Return a row for a table of problems that says that there is none.
+
+    Args:
+        known: Returns something where it is known that there is no problem.
+        label: Names a problem. Its value in that row is that of `states.NOTHING`.
+    """
+    return f'label_replace(group({known}), "{label}", "{NOTHING.value}", "", "")'
 
 
 def with_chute_name(expression: str) -> str:
@@ -135,8 +130,10 @@ class Query:
         expr: In PromQL.
         legend: Name of the series, with labels as `{{label}}`.
         data: The worlds in which it returns something for the present.
-        sometimes: Whether it returns data there only at some times.
+        sometimes: Whether it returns something there only at some times.
         unit: Grafana's name of the unit, where it differs from the panel's.
+        color: Grafana's name of the colour, likewise.
+        decimals: Digits after the point, likewise.
         step: The least time between two points of a graph.
     """
 
@@ -144,6 +141,8 @@ class Query:
     legend: str = ""
     data: frozenset[World] = LIVE
     unit: str = ""
+    color: str = ""
+    decimals: int | None = None
     step: str = MINIMUM_STEP
     sometimes: bool = False
 
@@ -162,6 +161,7 @@ class Column:
         link: The address that a click opens.
         tooltip: The title of the link. `${__data.fields.hotkey}` shows a value of the row.
         thresholds: From which value on it has which colour.
+        missing: The text of a cell without a value.
     """
 
     source: str
@@ -173,6 +173,7 @@ class Column:
     link: str = ""
     tooltip: str = ""
     thresholds: Sequence[tuple[float, str]] = ()
+    missing: str = "-"
 
 
 @dataclass(frozen=True)
@@ -238,14 +239,24 @@ def _rules_missing(index: int) -> models.SpecialValueMap:
     return models.SpecialValueMap(options=options)
 
 
+def _fixed(color: str) -> dict[str, str] | None:
+    return {"mode": "fixed", "fixedColor": color} if color else None
+
+
 def _overrides(
     panel: stat.Panel | timeseries.Panel | statetimeline.Panel, queries: Sequence[Query], states: Sequence[State]
 ) -> None:
     for letter, query in zip(_LETTERS, queries, strict=False):
-        if query.unit:
-            panel.override_by_query(letter, [models.DynamicConfigValue(id_val="unit", value=query.unit)])
+        own: dict[str, Any] = {"unit": query.unit, "decimals": query.decimals, "color": _fixed(query.color)}
+        values = [
+            models.DynamicConfigValue(id_val=name, value=value)
+            for name, value in own.items()
+            if value not in (None, "")
+        ]
+        if values:
+            panel.override_by_query(letter, values)
     for state in states:
-        color = {"mode": "fixed", "fixedColor": state.color}
+        color = _fixed(state.color)
         panel.override_by_name(state.text, [models.DynamicConfigValue(id_val="color", value=color)])
 
 
@@ -260,8 +271,8 @@ def stat_panel(
     decimals: int | None = None,
     empty: str = "no data",
     trend: bool = False,
-    change: PercentChange | None = None,
-    size: tuple[int, int] = (4, 4),
+    as_text: bool = False,
+    size: tuple[int, int] = (4, 3),
 ) -> Panel:
     """Make a stat: a large number, or the state that it means, beside the legend of its query.
 
@@ -275,8 +286,7 @@ def stat_panel(
         decimals: Digits after the point; as many as needed when None.
         empty: The text when there is no data.
         trend: Whether to show a sparkline.
-        change: Whether to show the change over the time range in percent, and its colours. Not for numbers that are
-            often 0 or do not change: Grafana shows infinity, and 0 % in red.
+        as_text: Whether the legend is shown alone, which is made of labels.
         size: Columns and grid rows.
     """
     panel = (
@@ -293,11 +303,9 @@ def stat_panel(
         .graph_mode(common.BigValueGraphMode.AREA if trend else common.BigValueGraphMode.NONE)
         .color_mode(common.BigValueColorMode.VALUE)
         # With a name, the number is above the sparkline. Without one, it would be on it.
-        .text_mode(common.BigValueTextMode.VALUE_AND_NAME)
+        .text_mode(common.BigValueTextMode.NAME if as_text else common.BigValueTextMode.VALUE_AND_NAME)
         .justify_mode(common.BigValueJustifyMode.AUTO)
         .text(common_builders.VizTextDisplayOptions().title_size(_NAME_SIZE))
-        .show_percent_change(show_percent_change=change is not None)
-        .percent_change_color_mode(change or PercentChange.STANDARD)
         # The last value, as "last not null" leaves NaN out.
         .reduce_options(common_builders.ReduceDataOptions().calcs(["last"]).values(values=False))
     )
@@ -429,8 +437,8 @@ def table_panel(
     queries: Sequence[Query],
     columns: Sequence[Column],
     *,
-    empty: str,
-    sort: tuple[str, bool],
+    sort: Sequence[tuple[str, bool]],
+    empty: str = NO_DATA,
     size: tuple[int, int] = (24, 8),
 ) -> Panel:
     """Make a table.
@@ -440,8 +448,8 @@ def table_panel(
         description: What to do when it looks bad.
         queries: Rows with equal values of all common labels are merged.
         columns: Parts of the answers that are shown, in this order.
+        sort: The titles of the columns that order it, and whether the greatest come first.
         empty: The text when it has no rows.
-        sort: The title of the column that orders it, and whether the greatest come first.
         size: Columns and grid rows.
     """
     letters = _LETTERS[: len(queries)]
@@ -478,7 +486,7 @@ def table_panel(
         .no_value(empty)
         .show_header(show_header=True)
         .cell_height(common.TableCellHeight.SM)
-        .sort_by([common_builders.TableSortByFieldState().display_name(sort[0]).desc(sort[1])])
+        .sort_by([common_builders.TableSortByFieldState().display_name(name).desc(desc) for name, desc in sort])
     )
     for source, column in zip(sources, columns, strict=True):
         panel.override_by_name(column.title or source, list(_column(column)))
@@ -489,7 +497,7 @@ def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
     if not column.title:
         yield models.DynamicConfigValue(id_val="custom.hidden", value=True)
     # A value that is missing in one row does not make the table empty.
-    yield models.DynamicConfigValue(id_val="noValue", value="-")
+    yield models.DynamicConfigValue(id_val="noValue", value=column.missing)
     # Text that looks like a number is text.
     yield models.DynamicConfigValue(id_val="unit", value=column.unit or "string")
     if column.decimals is not None:
@@ -585,7 +593,7 @@ BOARD_ORDER: Final = (
     ("chutes-subnet", "Subnet"),
     ("chutes-exporter", "Exporter"),
 )
-"""The order in which the boards lead to each other."""
+"""The order of the links at the top of each board, which mark the present one."""
 
 ALERTS: Final = 'alertname=~"Chutes.+", job=~"$job|", hotkey=~"$hotkey|"'
 """Matches the alerts about the chosen miners, and those about no miner."""
@@ -643,8 +651,8 @@ VARIABLES: Final = {
     ),
     # Without a regular expression of its own, "All" means the watched miners, even if all others are exported.
     "hotkey": Variable(
-        "Hotkey",
-        "Miners that the exporter watches.",
+        "Miner",
+        "Hotkeys of the miners that the exporter watches.",
         'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job", instance=~"$instance"}, hotkey)',
         all_value="",
     ),
@@ -723,10 +731,9 @@ def dashboard_json(board: Board) -> str:
     )
     for name in board.variables:
         dashboard.with_variable(_variable(name))
-    place = [uid for uid, _ in BOARD_ORDER].index(board.uid)
-    for uid, name in BOARD_ORDER[place + 1 :] + BOARD_ORDER[:place]:
+    for uid, name in BOARD_ORDER:
         dashboard.link(
-            builders.DashboardLink(name)
+            builders.DashboardLink(f"● {name}" if uid == board.uid else name)
             .type(models.DashboardLinkType.LINK)
             .icon("dashboard")
             .tooltip(f"{name}, with the same choices")

@@ -1,7 +1,7 @@
 """The table of states: their names and colours, for all boards.
 
-Red marks what earns nothing or costs the seat, orange what needs a look. The colours of GPU states differ in hue and in
-lightness, so that colour-blind people can tell them apart. All other lines have Grafana's classic palette.
+Red marks what earns nothing or costs the seat, orange what needs a look. All other lines have Grafana's classic
+palette.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-RED: Final = "dark-red"
+RED: Final = "red"
 ORANGE: Final = "orange"
+GREEN: Final = "light-green"
+"""Much lighter than red, so that colour-blind people can tell them apart."""
 PLAIN: Final = "text"
 """Grafana's own colour of text: nothing is wrong."""
 
@@ -30,31 +32,50 @@ class State:
     color: str = PLAIN
 
 
-ANSWERS: Final = (State(0, "silent", RED), State(1, "answers"))
-ACCEPTED: Final = (State(0, "refused", RED), State(1, "accepted"))
+NOTHING: Final = State("nothing", "Nothing is wrong", GREEN)
+"""Stands in a table of problems if there is none."""
+CHUTES: Final = (State("nothing", "No GPU is idle", GREEN),)
+"""Likewise in a table of chutes for idle GPUs."""
+NONE_ENDED: Final = (State("nothing", "None ended", GREEN),)
+COUNTS: Final = (State("true", "counts"), State("false", "lost", RED))
+"""Whether the score of an ended instance counts; the texts are the values of the label `counts`."""
+NOBODY: Final = (State("nothing", "None in a day"),)
+"""Likewise in a table of newcomers."""
 REGISTERED: Final = (State(0, "no seat", RED), State(1, "registered"))
 BLACKLISTED: Final = (State(0, "no"), State(1, "blacklisted", RED))
 UP: Final = (State(0, "down", RED), State(1, "up"))
 FEED_STATE: Final = (State(0, "failing", ORANGE), State(1, "good"))
 LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
-FLAG: Final = (State(0, "no"), State(1, "yes"))
-PENDING: Final = (State(0, "no"), State(1, "pending", ORANGE))
+PENDING: Final = (State(1, "pending", ORANGE),)
+NEEDED: Final = (State(1, "needed", ORANGE),)
+OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 
 GPU: Final = (
     State(0, "unverified", RED),
     State(1, "idle", ORANGE),
     State(2, "starting", "blue"),
     State(3, "disabled", "super-light-purple"),
-    State(4, "earning", "green"),
+    State(4, "earning", GREEN),
 )
 """States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`' label `state`."""
 
 INSTANCE: Final = (
+    State(0, "starting over 1 h", RED),
     State(1, "starting", "blue"),
     State(2, "disabled", "super-light-purple"),
-    State(3, "active", "green"),
+    State(3, "active", GREEN),
 )
-"""States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`."""
+"""States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`, but for the first."""
+NO_DEADLINE: Final = State(1e9, "none")
+"""Stands instead of the seconds to a deadline."""
+DIRECTION: Final = (
+    State(0, "you pass it", GREEN),
+    State(1, "-"),
+    State(2, "-"),
+    State(3, "passes you", ORANGE),
+    State(4, "chosen", "blue"),
+)
+"""What happens between a miner and the chosen one within a day."""
 
 READING: Final = (State("stale", "stale", ORANGE), State("failed", "failed", RED))
 """How readings of feeds come about that are not as they should be."""

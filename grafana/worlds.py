@@ -10,7 +10,7 @@ class World(enum.Enum):
     """A situation in which somebody looks at a board."""
 
     HEALTHY = "a miner whose GPUs all earn, watched by a pair of exporters"
-    SICK = "miners with all possible problems"
+    SICK = "miners with all possible problems, and with known prices"
     EMPTY = "a miner with a seat and a key, and nothing else"
     KEYLESS = "a miner that is watched without its key"
     DOWN = "an exporter that can no longer be scraped"
@@ -24,11 +24,13 @@ STOCKED: Final = KEYED - {World.EMPTY}
 BUSY: Final = LIVE - {World.EMPTY}
 """The miner has computed something."""
 SICK: Final = frozenset({World.SICK})
+HEALTHY: Final = frozenset({World.HEALTHY})
+"""The miner has GPUs, and none is idle."""
+PRICED: Final = SICK
+"""Costs and prices are known."""
+UNPRICED: Final = LIVE - PRICED
 ALARMED: Final = SICK | {World.DOWN}
 """Alerts fire."""
+CALM: Final = ALL - ALARMED
 FADING: Final = ALL
-"""For rates, which look back and still have data some minutes after an exporter went down."""
-FADING_BUSY: Final = BUSY | {World.DOWN}
-FADING_STOCKED: Final = STOCKED | {World.DOWN}
-NEEDS_A_DAY: Final[frozenset[World]] = frozenset()
-"""Where rules have recorded for a day, as in the pictures. In the tests they have just been loaded."""
+"""For counts over time, which still have data after an exporter went down."""

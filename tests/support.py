@@ -327,13 +327,12 @@ class Prometheus:
                     f"--storage.tsdb.path={self.directory / 'data'}",
                     "--storage.tsdb.retention.time=100y",
                     f"--web.listen-address={address}",
-                    # For the pictures, which replace series.
-                    "--web.enable-admin-api",
                     # Otherwise it takes 5 seconds until the first scrape.
                     "--scrape.discovery-reload-interval=100ms",
                     # It drops what fires before it has found the Alertmanager.
                     "--rules.alert.resend-delay=1s",
                     "--log.level=debug",
+                    "--web.enable-remote-write-receiver",
                 ],
                 stderr=log,
                 stdout=log,
@@ -353,13 +352,20 @@ class Prometheus:
         finally:
             self._process.kill()
 
+    def api(self, path: str, **parameters: str | float) -> Any:
+        """Return an answer of the HTTP API, also if it refuses a query."""
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=60) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code not in (400, 422):
+                raise
+            return json.load(error)
+
     def query(self, expression: str) -> dict[Labels, float]:
         """Return the result of an instant query, without metric names."""
-        moment = {} if self.at is None else {"time": self.at}
-        query = urllib.parse.urlencode({"query": expression, **moment})
-        # httpx would load certificates for each query, which takes too much of the time of an exporter in this process.
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?{query}", timeout=30) as response:
-            answer = json.load(response)
+        answer = self.api("query", query=expression, **({} if self.at is None else {"time": self.at}))
         return {
             series("", **{k: v for k, v in row["metric"].items() if k != "__name__"})[1]: float(row["value"][1])
             for row in answer["data"]["result"]

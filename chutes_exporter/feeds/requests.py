@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 class Requests:
-    """Requests feeds, each with the key that it needs."""
+    """Requests feeds, each with the key that it needs.
+
+    Args:
+        client: The client.
+    """
 
     def __init__(self, client: ChutesClient) -> None:
         self._client = client

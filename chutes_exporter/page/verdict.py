@@ -17,9 +17,9 @@ from chutes_exporter.duration import human_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    Labelled = list[tuple[dict[str, str], float]]
+    Found = list[tuple[dict[str, str], float]]
     """Labels and value of some samples."""
-    Samples = Mapping[str, Labelled]
+    Samples = Mapping[str, Found]
 
 METRICS = frozenset(
     {
@@ -54,8 +54,11 @@ class Finding:
 
     Attributes:
         kind: A word for scripts.
+        hotkey: The miner.
         count: How many things it is about.
+        problem: What is wrong, in sentences.
         things: Names of the things.
+        needs_action: Whether it needs action. Otherwise it is a note.
         advice: What to do, before the command.
         command: A command that helps. A note has none.
         when: Unix time of what happens next, if known.
@@ -160,8 +163,8 @@ def find(samples: Samples, hotkey: str, now: float, prices: Mapping[str, float])
     """
     miner = _Miner(samples, hotkey, now, prices)
     about = miner.about()
-    findings = [miner.finding(kind, about[kind]) for kind in (*_TEXTS, *_NOTES) if about.get(kind)]
-    return sorted(findings, key=lambda it: (not it.needs_action, -(it.cost_usd_per_hour or 0), -sum(it.gpus.values())))
+    found = [miner.finding(kind, about[kind]) for kind in (*_TEXTS, *_NOTES) if about.get(kind)]
+    return sorted(found, key=lambda one: (not one.needs_action, -(one.cost_usd_per_hour or 0), -sum(one.gpus.values())))
 
 
 class _Miner:
@@ -174,19 +177,19 @@ class _Miner:
         self._chutes = {labels["instance_id"]: labels["chute_id"] for labels in instances}
         self._servers = {labels["instance_id"]: labels["server_id"] for labels, _ in self._of("chutes_instance_gpus")}
         self._names = {labels["server_id"]: labels["name"] for labels, _ in self._of("chutes_server_info")}
-        for instance in instances:
-            name = chutes.get(instance["chute_id"]) or instance["instance_id"]
-            self._names[instance["instance_id"]] = f"{name} (private)" if instance["billed_to"] else name
+        for one in instances:
+            name = chutes.get(one["chute_id"]) or one["instance_id"]
+            self._names[one["instance_id"]] = f"{name} (private)" if one["billed_to"] else name
 
-    def _of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Labelled:
+    def _of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Found:
         """Return the samples about the miner with these labels and with a value that applies."""
         wanted = labels | {"hotkey": self._hotkey}
         return [(has, v) for has, v in self._samples.get(metric, ()) if wanted.items() <= has.items() and applies(v)]
 
-    def about(self) -> dict[str, Labelled]:
+    def about(self) -> dict[str, Found]:
         """Return the samples that each finding is about. If something happens next, the first value is its time."""
         of, now = self._of, self._now
-        begin, end = (
+        (begin, end) = (
             max((value for _, value in of(f"chutes_maintenance_window_{bound}_timestamp_seconds")), default=0.0)
             for bound in ("start", "end")
         )
@@ -208,14 +211,14 @@ class _Miner:
             "unverified_gpus": of("chutes_fleet_gpus", state="unverified"),
             "idle_gpus": of("chutes_fleet_gpus", state="idle"),
             "unsecured_instances": sorted(unsecured, key=itemgetter(1), reverse=True),
-            "last_active_instances": [item for item in active if self._chutes.get(item[0]["instance_id"]) in last],
+            "last_active_instances": [one for one in active if self._chutes.get(one[0]["instance_id"]) in last],
             # Without any GPU in an instance, the answer is missing or contradicts another one.
             "instances_without_gpus": [
-                item for item in active if self._servers and item[0]["instance_id"] not in self._servers
+                one for one in active if self._servers and one[0]["instance_id"] not in self._servers
             ],
         }
 
-    def finding(self, kind: str, about: Labelled) -> Finding:
+    def finding(self, kind: str, about: Found) -> Finding:
         """Return the finding about some samples."""
         texts, (first, value) = _TEXTS.get(kind) or (_NOTES[kind], "", ""), about[0]
         when = value if re.search("WHEN|CLOCK", texts[0]) else None
@@ -249,7 +252,7 @@ class _Miner:
         key = labels.get("instance_id") or labels.get("server_id", "")
         return f"{value:.0f} {labels['gpu']}" if "gpu" in labels else self._names.get(key) or key
 
-    def _gpus(self, about: Labelled) -> dict[str, int]:
+    def _gpus(self, about: Found) -> dict[str, int]:
         """Count the GPUs of samples by model: those of an instance, of a server, or all of the miner."""
         counts: Counter[str] = Counter()
         for labels, value in about:
@@ -259,18 +262,18 @@ class _Miner:
         return dict(counts)
 
 
-def verdict(findings: Iterable[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
+def verdict(found: Iterable[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
     """Return the state in one line: ``3 things need action, 14.40 USD per hour idle``.
 
     Args:
-        findings: Those about all miners.
+        found: The findings about all miners.
         prices: US dollars per hour of a GPU, by model.
         all_known: Whether everything is known that could need action.
     """
-    findings = list(findings)
-    count = sum(finding.needs_action for finding in findings)
+    found = list(found)
+    count = sum(finding.needs_action for finding in found)
     text = _filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
-    idle = [item for finding in findings if finding.kind == "idle_gpus" for item in finding.gpus.items()]
+    idle = [item for finding in found if finding.kind == "idle_gpus" for item in finding.gpus.items()]
     if priced := [gpus * prices[model] for model, gpus in idle if model in prices]:
         text += f", {math.fsum(priced):,.2f} USD per hour idle"
     if others := sum(gpus for model, gpus in idle if model not in prices):

@@ -7,6 +7,7 @@ from typing import Final
 from grafana.parts import (
     EXPORTERS,
     MINER_COLUMNS,
+    NO_DATA,
     Board,
     Column,
     Query,
@@ -70,14 +71,14 @@ EXPORTER.show(
         decimals=0,
         thresholds=[(float("-inf"), RED), (1, "text")],
         empty="none in a week",
-        size=(4, 4),
+        size=(4, 3),
     ),
     stat_panel(
         "Rules",
         "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, and no alert can fire.",
         [Query("prometheus:chutes_rules:loaded or on () vector(0)", "status", ALL)],
         states=LOADED,
-        size=(4, 4),
+        size=(4, 3),
     ),
     stat_panel(
         "Failing",
@@ -87,23 +88,24 @@ EXPORTER.show(
         thresholds=[(1, ORANGE)],
         decimals=0,
         empty="no exporter",
-        size=(4, 4),
+        size=(4, 3),
     ),
     stat_panel(
         "No data",
-        "Feeds whose newest good answer has reached its maximum age. Their metrics are gone, and alerts on them are "
-        "silent.",
+        "Feeds that never succeeded, or whose newest good answer has reached its maximum age. Their metrics are "
+        "missing, and alerts on them are silent.",
         [
             Query(
-                f"count(time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS, **FEEDS)}"
-                f" > on ({FEED_LABELS}) {LIMITS}) or on () 0 * count({LIMITS})",
+                f"count({LIMITS} unless on ({FEED_LABELS})"
+                f" (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS, **FEEDS)}"
+                f" <= on ({FEED_LABELS}) {LIMITS})) or on () 0 * count({LIMITS})",
                 "feeds",
             )
         ],
         thresholds=[(1, RED)],
         decimals=0,
         empty="no exporter",
-        size=(4, 4),
+        size=(4, 3),
     ),
     stat_panel(
         "Doubted",
@@ -113,7 +115,7 @@ EXPORTER.show(
         thresholds=[(1, ORANGE)],
         decimals=0,
         empty="no exporter",
-        size=(4, 4),
+        size=(4, 3),
     ),
     stat_panel(
         "Requests",
@@ -123,7 +125,7 @@ EXPORTER.show(
         decimals=0,
         empty="no requests",
         trend=True,
-        size=(4, 4),
+        size=(4, 3),
     ),
     table_panel(
         "Exporters",
@@ -155,14 +157,14 @@ EXPORTER.show(
             Column("G", "Configuration", states=LOADED, width=120),
             Column("H", "Clock offset", "s", 1, width=110, thresholds=[(120, ORANGE), (600, RED)]),
         ],
-        empty="No exporter: none was scraped within a week",
-        sort=("State", False),
+        empty="Unknown: no data. No exporter was scraped within a week.",
+        sort=[("State", False), ("Exporter", False)],
         size=(24, 4),
     ),
     table_panel(
         "Feeds",
-        "Each feed of each exporter, failing feeds first. The age is the time since the answer was requested. Its "
-        "stats, scores and history can be 10 minutes older. At the maximum age, the answer is dropped. The runbook of "
+        "Each feed of each exporter, failing feeds first, by miner. The age is the time since the request. "
+        "Stats, scores and history can be 10 minutes older. At the maximum age, the answer is dropped. The runbook of "
         "ChutesFeedFailing explains the reasons.",
         [
             Query(short(FEED_UP)),
@@ -178,20 +180,20 @@ EXPORTER.show(
         ],
         [
             Column("A", "State", states=FEED_STATE, width=80),
+            *MINER_COLUMNS,
             Column("feed", "Feed", width=180),
-            Column("reason", "Reason", width=150),
-            Column("doubt", "Doubt", width=120),
+            Column("reason", "Reason", width=150, missing=" "),
+            Column("doubt", "Doubt", width=120, missing=" "),
             Column("C", "Age", "s", 1, width=100),
             Column("D", "Maximum age", "s", 1, width=120),
             Column("E", "Share of maximum", "percentunit", 0, width=145, thresholds=[(0.5, ORANGE), (1, RED)]),
             Column("F", "Records", "none", 0, width=90),
             Column("G", "Rejected", "none", 0, width=90, thresholds=[(1, ORANGE)]),
-            *MINER_COLUMNS,
             Column("job", ""),
             Column("instance", "Exporter", width=220, link=board_link("chutes-exporter", instance="${__value.raw}")),
         ],
-        empty="No feed known: the exporter is down, or has sent no request yet",
-        sort=("State", False),
+        empty="Unknown: no data. The exporter is down, or has sent no request yet.",
+        sort=[("State", False), ("Miner", False), ("Feed", False)],
         size=(24, 10),
     ),
     graph(
@@ -202,6 +204,7 @@ EXPORTER.show(
         unit="none",
         decimals=0,
         calcs=("lastNotNull", "max"),
+        size=(12, 7),
     ),
     graph(
         "Requests per hour by result",
@@ -211,6 +214,7 @@ EXPORTER.show(
         unit="none",
         decimals=0,
         calcs=("lastNotNull", "max"),
+        size=(12, 7),
     ),
 )
 
@@ -284,14 +288,14 @@ EXPORTER.fold(
         "Collectors whose samples are older than they should be, or missing.",
         [
             Query(
-                f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0",
+                f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0"
+                f" or on () 0 * {of_exporters('chutes_scrape_series')}",
                 "{{collector}}",
-                SICK,
             )
         ],
         unit="none",
         decimals=0,
-        empty="Every collector has fresh answers, if the exporter is up",
+        empty=NO_DATA,
     ),
     graph(
         "Series",

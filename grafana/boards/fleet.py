@@ -8,6 +8,7 @@ from grafana.parts import (
     EXPORTERS,
     MINER_COLUMNS,
     MINERS,
+    NO_KEY,
     Board,
     Column,
     Query,
@@ -22,37 +23,41 @@ from grafana.parts import (
     stat_panel,
     table_panel,
     timeline,
-    top_ten_at_end,
 )
-from grafana.states import FLAG, GPU, ORANGE, PENDING, RED
-from grafana.worlds import KEYED, SICK, STOCKED
+from grafana.states import GPU, NEEDED, ORANGE, PENDING, PLAIN, RED
+from grafana.worlds import KEYED, PRICED, SICK, STOCKED
 
 ON_SERVERS: Final = {"server": "~$server"}
-SERVER: Final = ("hotkey", "server_id", "server")
-NO_GPUS: Final = "No GPUs known. They need the miner's key and the rules; the Exporter board shows what is missing."
 STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:max", **ON_SERVERS)
-ALL_STATE: Final = select("hotkey_gpu_id:chutes_gpu_state:max", **ON_SERVERS)
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
 ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "gpu_id", "chute_id", "chute_name")
-PENDING_SERVERS: Final = of_miners("chutes_server_maintenance_pending", "server_id")
 IN_USE: Final = select("chutes_gpu_in_use", EXPORTERS, MINERS)
-IN_USE_OF_DAY: Final = f"max by (hotkey, gpu_id) (avg_over_time({IN_USE}[1d]))"
-THIS_SERVER: Final = board_link("chutes-fleet", server="${__value.raw}")
+COST: Final = of_exporters("chutes_gpu_cost_usd_per_hour", "gpu")
+THIS_SERVER: Final = board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}")
 COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
+BY_SERVER: Final = ("hotkey", "server_id", "server", "gpu")
+DCGM_NEEDED: Final = "Unknown: no DCGM metrics. Let Prometheus scrape NVIDIA's dcgm-exporter."
 
 
 def _gpus(states: str, *by: str) -> str:
+    """Count the GPUs in some states. Where there are GPUs but none in these states, there are 0."""
     labels = f" by ({', '.join(by)})" if by else ""
-    return f"sum{labels} ({recorded(COUNT, state=states, **ON_SERVERS)})"
+    counted = f"sum{labels} ({recorded(COUNT, state=states, **ON_SERVERS)})"
+    match = f" on ({', '.join(by)})"
+    return f"({counted} or{match} 0 * sum{labels} ({recorded(COUNT, **ON_SERVERS)}))"
 
 
 ALL: Final = f"sum({recorded(COUNT, **ON_SERVERS)})"
-LOST: Final = _gpus("~idle|unverified", "gpu")
+LOST: Final = recorded("hotkey_server_id_gpu:chutes_gpus_lost:count", **ON_SERVERS)
+LOST_USD: Final = recorded("hotkey_server_id_gpu:chutes_lost_usd_per_day:sum", **ON_SERVERS)
+UNPRICED: Final = f"{LOST} > 0 unless on (hotkey, server_id, gpu) {LOST_USD}"
+"""Servers with GPUs that earn nothing and whose cost is not set."""
+ALL_LOST_USD: Final = f"(sum({LOST_USD}) unless on () count({UNPRICED}))"
 
 
 def _of_gpus(query: str) -> str:
     """Keep the GPUs of the chosen servers."""
-    return f"{query} and on (hotkey, gpu_id) {ALL_STATE}"
+    return f"{query} and on (hotkey, gpu_id) {STATE}"
 
 
 def _of_servers(query: str) -> str:
@@ -60,12 +65,18 @@ def _of_servers(query: str) -> str:
     return f"{query} and on (hotkey, server_id) {recorded(COUNT, **ON_SERVERS)}"
 
 
-DCGM: Final = (
-    'avg by (hotkey, server) (max by (uuid) (label_replace(DCGM_FI_DEV_GPU_UTIL, "uuid", "$1", "UUID", "(.+)"))'
-    " * on (uuid) group_left (hotkey, server) topk by (uuid) (1,"
-    f" {recorded('hotkey_gpu_id:chutes_gpu_info:max', **ON_SERVERS)} and on (hotkey, gpu_id)"
-    " hotkey_gpu_id:chutes_gpu_state:max >= 2))"
-)
+def _dcgm(metric: str) -> str:
+    """Return a metric of NVIDIA's exporter, with the names of GPUs."""
+    return (
+        f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
+        " * on (uuid) group_left (GPU, server) topk by (uuid) (1,"
+        f" {_named(recorded('hotkey_gpu_id:chutes_gpu_info:max', **ON_SERVERS))})"
+    )
+
+
+def _named(query: str) -> str:
+    """Add the label `GPU`: the server and the index of the GPU. A capital letter sorts before the other labels."""
+    return f'label_join({query}, "GPU", " #", "server", "device_index")'
 
 
 FLEET: Final = Board(
@@ -78,134 +89,111 @@ FLEET: Final = Board(
 
 FLEET.show(
     stat_panel(
-        "GPUs",
-        "GPUs of the chosen servers. If some are missing, compare with the table of servers, and look at the machine.",
-        [Query(or_load_rules(ALL), "all", STOCKED)],
+        "Lost per day",
+        "Cost of the GPUs that are idle or unverified, in US dollars a day at the present rate. Dollars need "
+        "--gpu.cost for all models of these GPUs.",
+        [
+            Query(ALL_LOST_USD, "at this rate", PRICED, unit="currencyUSD"),
+            Query(
+                or_load_rules(f"24 * sum({LOST}) unless on () {ALL_LOST_USD}"),
+                "GPU-hours; USD: --gpu.cost",
+                STOCKED - PRICED,
+            ),
+        ],
         decimals=0,
+        thresholds=[(0.5, ORANGE)],
         empty="no GPUs known",
         trend=True,
-        size=(5, 4),
+        size=(8, 3),
     ),
-    stat_panel(
-        "Earning",
-        "Share of the GPUs in an active instance, or in a disabled one, which keeps earning.",
-        [
-            Query(
-                or_load_rules(f"{_gpus('~earning|disabled')} / on () {ALL}"),
+    *(
+        stat_panel(
+            title,
+            description,
+            [Query(or_load_rules(query), legend, STOCKED)],
+            unit=unit,
+            decimals=0,
+            thresholds=thresholds,
+            empty="no GPUs known",
+            trend=True,
+        )
+        for title, description, query, legend, unit, thresholds in (
+            (
+                "All",
+                "GPUs of the chosen servers. If some are missing, look at the machine.",
+                ALL,
+                "GPUs",
+                "none",
+                (),
+            ),
+            (
+                "Earning",
+                "Share of the GPUs in an active instance, or in a disabled one, which keeps earning.",
+                f"{_gpus('~earning|disabled')} / on () {ALL}",
                 "of all GPUs",
-                STOCKED,
-            )
-        ],
-        unit="percentunit",
-        decimals=0,
-        thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.9, "text")],
-        empty="no GPUs known",
-        trend=True,
-        size=(5, 4),
-    ),
-    stat_panel(
-        "Idle",
-        "Verified GPUs in no instance. They earn nothing. The Market board ranks the chutes that can run on them now.",
-        [
-            Query(
-                or_load_rules(f"({_gpus('idle')} or on () 0 * {ALL})"),
+                "percentunit",
+                [(float("-inf"), RED), (0.5, ORANGE), (0.9, PLAIN)],
+            ),
+            (
+                "Idle",
+                "Verified GPUs in no instance. The Market board ranks the chutes that can run on them now.",
+                _gpus("idle"),
                 "GPUs",
-                STOCKED,
-            )
-        ],
-        decimals=0,
-        thresholds=[(1, ORANGE)],
-        empty="no GPUs known",
-        trend=True,
-        size=(5, 4),
-    ),
-    stat_panel(
-        "Unverified",
-        "GPUs in no instance and not verified. Launches on them are refused. The table of errors shows why.",
-        [
-            Query(
-                or_load_rules(f"({_gpus('unverified')} or on () 0 * {ALL})"),
+                "none",
+                [(1, ORANGE)],
+            ),
+            (
+                "Unverified",
+                "GPUs in no instance and not verified. Launches on them are refused. The table below shows why.",
+                _gpus("unverified"),
                 "GPUs",
-                STOCKED,
-            )
-        ],
-        decimals=0,
-        thresholds=[(1, RED)],
-        empty="no GPUs known",
-        trend=True,
-        size=(5, 4),
-    ),
-    stat_panel(
-        "Idle cost",
-        "Cost of the GPUs that are idle or unverified, in US dollars a day at the present rate. It needs --gpu.cost.",
-        [
-            Query(
-                f"24 * sum({recorded('hotkey_state:chutes_fleet_cost_usd_per_hour:sum', state='~idle|unverified')})",
-                "per day",
-                SICK,
-            )
-        ],
-        unit="currencyUSD",
-        decimals=2,
-        thresholds=[(0.01, ORANGE)],
-        empty="needs --gpu.cost",
-        trend=True,
-        size=(4, 4),
+                "none",
+                [(1, RED)],
+            ),
+        )
     ),
     table_panel(
         "Servers",
-        "Each server and model, with its GPUs by state, those with most idle GPUs first. A click on a server shows its "
-        "GPUs alone. The time of its registration is no heartbeat.",
+        "Each server and model, with its GPUs by state, those first that lose most. A click on a server shows its GPUs "
+        "alone. An error is the newest of a failed verification. All GPUs idle can mean that the machine is dead.",
         [
-            Query(short(f"sum by (hotkey, server_id, server, gpu) ({recorded(COUNT, **ON_SERVERS)})"), data=STOCKED),
+            Query(short(f"sum by ({', '.join(BY_SERVER)}) ({recorded(COUNT, **ON_SERVERS)})"), data=STOCKED),
             *(
-                Query(_gpus(state, "hotkey", "server_id", "gpu"), data=data)
-                for state, data in (
-                    ("~earning|disabled", STOCKED),
-                    ("starting", SICK),
-                    ("idle", SICK),
-                    ("unverified", SICK),
-                )
+                Query(_gpus(state, *BY_SERVER), data=STOCKED)
+                for state in ("earning", "starting", "disabled", "idle", "unverified")
             ),
+            Query(LOST_USD, data=PRICED),
+            Query(f"24 * {LOST} unless on () {COST}", data=STOCKED - PRICED),
             Query(
-                _of_servers(f"{PENDING_SERVERS} == 1"),
+                f"topk by (hotkey, server_id) (1, max by (hotkey, server_id, error) ({ERRORS}"
+                f" * on (hotkey, gpu_id) group_left (server_id) ({STATE} == bool 0)))",
                 data=SICK,
             ),
             Query(
-                _of_servers(of_miners("chutes_server_upgrade_needed", "server_id")),
-                data=STOCKED,
-                sometimes=True,
-            ),
-            Query(
-                f"{_gpus('~idle|unverified', 'hotkey', 'server_id', 'gpu')}"
-                f" * on (gpu) group_left () (24 * {of_exporters('chutes_gpu_cost_usd_per_hour', 'gpu')})",
+                _of_servers(f"{of_miners('chutes_server_maintenance_pending', 'server_id')} == 1"),
                 data=SICK,
             ),
-            Query(_of_servers(of_miners("chutes_server_info", "server_id", "ip", "tee")), data=STOCKED),
+            Query(_of_servers(f"{of_miners('chutes_server_upgrade_needed', 'server_id')} == 1"), data=SICK),
         ],
         [
             Column("server_id", ""),
-            Column(
-                "server",
-                "Server",
-                width=130,
-                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
-            ),
-            Column("D", "Idle", "none", 0, width=70, thresholds=[(1, ORANGE)]),
-            Column("E", "Unverified", "none", 0, width=110, thresholds=[(1, RED)]),
+            Column("server", "Server", width=150, link=THIS_SERVER),
+            Column("G", "Lost per day", "currencyUSD", 2, width=125, missing="no --gpu.cost", thresholds=[(0.01, RED)]),
+            Column("H", "GPU-hours lost per day", "none", 0, width=190, thresholds=[(1, RED)]),
             Column("B", "Earning", "none", 0, width=80),
             Column("C", "Starting", "none", 0, width=80),
-            Column("A", "GPUs", "none", 0, width=65),
-            Column("gpu", "Model", width=100),
-            Column("H", "Idle cost, 1 day", "currencyUSD", 2, width=130),
+            Column("D", "Disabled", "none", 0, width=85),
+            Column("E", "Idle", "none", 0, width=60, thresholds=[(1, ORANGE)]),
+            Column("F", "Unverified", "none", 0, width=95, thresholds=[(1, RED)]),
+            Column("A", "All", "none", 0, width=50),
+            Column("gpu", "Model", width=90),
+            Column("error", "Error", width=220, missing=" "),
+            Column("J", "Maintenance", states=PENDING, width=110, missing=" "),
+            Column("K", "Upgrade", states=NEEDED, width=80, missing=" "),
             *MINER_COLUMNS,
-            Column("F", "Maintenance", states=PENDING, width=110),
-            Column("G", "Upgrade needed", states=PENDING, width=135),
-            Column("tee", "TEE", width=60),
-            Column("ip", "Address", width=130),
         ],
-        empty="No servers known. They need the miner's key and the rules.",
-        sort=("Idle", True),
+        empty=NO_KEY,
+        sort=[("Lost per day", True), ("GPU-hours lost per day", True)],
         size=(24, 8),
     ),
     timeline(
@@ -214,37 +202,15 @@ FLEET.show(
         "Choose a server above to see its GPUs alone.",
         [
             Query(
-                # Prometheus orders series by their labels, and a capital letter comes first.
-                "max by (GPU, gpu_id) (label_join("
-                f"{STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end())"
-                ', "GPU", " #", "server", "device_index"))',
+                f"max by (GPU, gpu_id) ({_named(f'{STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end())')})",
                 "{{GPU}}",
                 STOCKED,
                 step="5m",
             )
         ],
         states=GPU,
-        empty=NO_GPUS,
-        size=(24, 12),
-    ),
-    table_panel(
-        "Verification errors",
-        "Error of each GPU's last failed verification; the next success clears it. A timeout points at load and "
-        "network, a failed attestation at driver and firmware. A verified GPU is usable in spite of an error.",
-        [
-            Query(f"{ERRORS} * on (hotkey, gpu_id) group_left (server, gpu) ({ALL_STATE} >= bool 0)", data=SICK),
-            Query(f"{of_miners('chutes_gpu_verified', 'gpu_id')} and on (hotkey, gpu_id) {ERRORS}", data=SICK),
-        ],
-        [
-            Column("server", "Server", width=130, link=THIS_SERVER),
-            Column("error", "Error", width=320),
-            Column("B", "Verified", states=FLAG, width=80),
-            Column("gpu", "Model", width=100),
-            Column("gpu_id", "GPU", width=320),
-        ],
-        empty="No GPU has a verification error, if the numbers above are known",
-        sort=("Server", False),
-        size=(24, 6),
+        empty=NO_KEY,
+        size=(24, 10),
     ),
 )
 
@@ -252,34 +218,38 @@ FLEET.fold(
     "Every GPU",
     table_panel(
         "GPUs",
-        "Each GPU with its state and the chute that it runs, those that cost most first.",
+        "Each GPU with its state, the chute that it runs and the error of its last failed verification. A timeout "
+        "points at load and network, a failed attestation at driver and firmware.",
         [
-            Query(STATE, data=STOCKED),
+            Query(short(_named(STATE)), data=STOCKED),
             Query(_of_gpus(f"topk by (gpu_id) (1, {ALLOCATION})"), data=STOCKED),
+            Query(_of_gpus(f"max by (hotkey, gpu_id) (avg_over_time({IN_USE}[1d]))"), data=STOCKED),
             Query(
                 _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}"),
                 data=STOCKED,
             ),
-            Query(
-                _of_gpus(IN_USE_OF_DAY),
-                data=STOCKED,
-            ),
+            Query(_of_gpus(ERRORS), data=SICK),
         ],
         [
             Column("A", "State", states=GPU, width=100),
-            Column("server", "Server", width=130, link=THIS_SERVER),
-            Column("device_index", "Slot", width=60),
-            Column("gpu", "Model", width=100),
+            Column("GPU", "GPU", width=150),
+            Column("gpu", "Model", width=90),
             Column("chute_id", ""),
             Column(
-                "chute_name", "Chute", width=250, link=board_link("chutes-instances", chute="${__data.fields.chute_id}")
+                "chute_name",
+                "Chute",
+                width=250,
+                link=board_link("chutes-instances", chute="${__data.fields.chute_id}"),
+                missing=" ",
             ),
-            Column("D", "In instances, 1 day", "percentunit", 0, width=155),
-            Column("C", "Verified since", "s", 1, width=120),
-            Column("gpu_id", "GPU", width=320),
+            Column("C", "In instances, 1 day", "percentunit", 0, width=155),
+            Column("D", "Verified since", "s", 1, width=120),
+            Column("error", "Error", width=220, missing=" "),
+            Column("gpu_id", "Id", width=290),
+            *MINER_COLUMNS,
         ],
-        empty=NO_GPUS,
-        sort=("State", False),
+        empty=NO_KEY,
+        sort=[("State", False), ("GPU", False)],
         size=(24, 12),
     ),
 )
@@ -294,25 +264,7 @@ FLEET.fold(
         decimals=0,
         states=GPU,
         stacked=True,
-        empty=NO_GPUS,
-    ),
-    graph(
-        "GPUs that earn nothing, by model",
-        "Idle and unverified GPUs, for the ten models with the most. A model that is idle for hours has too few "
-        "chutes that take it: see the Market board.",
-        [Query(top_ten_at_end(LOST, LOST, "gpu"), "{{gpu}}", SICK)],
-        unit="none",
-        decimals=0,
-        stacked=True,
-        empty="No GPU is idle or unverified, if the numbers above are known",
-    ),
-    graph(
-        "GPUs with a verification error",
-        "GPUs whose last verification failed. Many at once point at one server.",
-        [Query(f"count({ERRORS})", "with an error", SICK)],
-        unit="none",
-        decimals=0,
-        empty="No GPU has a verification error",
+        empty=NO_KEY,
     ),
     graph(
         "Servers",
@@ -320,34 +272,48 @@ FLEET.fold(
         [
             Query(f"sum({of_miners('chutes_fleet_servers')})", "servers", KEYED),
             Query(f"sum({of_miners('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
-            Query(
-                f"sum({PENDING_SERVERS})",
-                "maintenance pending",
-                STOCKED,
-            ),
+            Query(f"sum({of_miners('chutes_server_maintenance_pending', 'server_id')})", "in maintenance", STOCKED),
         ],
         unit="none",
         decimals=0,
-        empty="No servers known. They need the miner's key.",
+        empty=NO_KEY,
     ),
 )
 
 FLEET.fold(
     "Hardware (DCGM)",
-    graph(
-        "GPU utilisation by server",
-        "Average utilisation that DCGM measures on GPUs of an instance, for the ten servers with the lowest. GPUs "
-        "that are allocated and do nothing have a stuck instance.",
-        [
-            Query(
-                f"bottomk(10, {DCGM})",
-                "{{server}}",
-                frozenset(),
-            )
-        ],
-        unit="percent",
-        decimals=0,
-        empty="No DCGM metrics: Prometheus does not scrape dcgm-exporter.",
-        size=(24, 8),
+    *(
+        graph(
+            title,
+            description,
+            [Query(f"{function}(10, {query})", "{{GPU}}", frozenset())],
+            unit=unit,
+            decimals=0,
+            empty=DCGM_NEEDED,
+            size=(12, 8),
+        )
+        for title, description, query, unit, function in (
+            (
+                "GPU utilisation",
+                "The ten GPUs with the lowest utilisation. One that is earning and does nothing has a stuck instance.",
+                _dcgm("DCGM_FI_DEV_GPU_UTIL"),
+                "percent",
+                "bottomk",
+            ),
+            (
+                "GPU temperature",
+                "The ten hottest GPUs. Above 85 degrees most models slow down: look at fans and air flow.",
+                _dcgm("DCGM_FI_DEV_GPU_TEMP"),
+                "celsius",
+                "topk",
+            ),
+            (
+                "XID errors",
+                "Number of the last XID error of each GPU. 79 means that it has fallen off the bus: restart it.",
+                f"{_dcgm('DCGM_FI_DEV_XID_ERRORS')} > 0",
+                "none",
+                "topk",
+            ),
+        )
     ),
 )

@@ -1,19 +1,19 @@
-"""Which instances do not earn, which can lose their score, and what started and ended?"""
+"""Which instances do not earn, which can lose their score and when, and what ended?"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from grafana.parts import (
-    ENDED_PER_HOUR,
     EXPORTERS,
     MINER_COLUMNS,
-    STARTED_PER_HOUR,
+    NO_KEY,
     Board,
     Column,
     Query,
     board_link,
     graph,
+    nothing_wrong,
     of_exporters,
     of_miners,
     or_load_rules,
@@ -23,29 +23,28 @@ from grafana.parts import (
     stat_panel,
     table_panel,
 )
-from grafana.states import FLAG, INSTANCE, ORANGE, RED
-from grafana.worlds import BUSY, FADING_STOCKED, KEYED, STOCKED
+from grafana.states import COUNTS, INSTANCE, NO_DEADLINE, NONE_ENDED, ORANGE, OUTDATED, PLAIN, RED
+from grafana.worlds import BUSY, FADING, KEYED, LIVE, STOCKED
 
-NONE: Final = "No instances known. They need the miner's key and the rules; the Exporter board shows what is missing."
 STATES: Final = of_miners("chutes_fleet_instances", "state")
 STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:max")
 INSTANCE_INFO: Final = "hotkey_instance_id:chutes_instance_info:max"
 INFO: Final = recorded(INSTANCE_INFO, chute_id="~$chute")
+DEADLINE: Final = recorded("hotkey_instance_id:chutes_instance_deadline_seconds:min")
 CREATED: Final = of_miners("chutes_instance_created_timestamp_seconds", "instance_id")
 ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "instance_id")
+ENDED: Final = of_miners("chutes_miner_window_ended_instances", "reason", "counts")
+LATE: Final = f"({STATE} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
+"""Instances that have been starting for more than an hour."""
 # 3 is the state "active".
 START: Final = f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
-TO_PURGE: Final = f"{of_miners('chutes_instance_purge_timestamp_seconds', 'instance_id')} - time()"
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
+TO_PURGE: Final = recorded("hotkey_instance_id:chutes_instance_deadline_seconds:min", deadline="purge")
 
 _EFFECTIVE: Final = select("chutes_chute_effective_compute_multiplier", EXPORTERS)
 _BOUNTY: Final = select("chutes_chute_compute_multiplier_factor", EXPORTERS, factor="bounty_boost")
-TARGET: Final = f"{_EFFECTIVE} / on (job, instance, chute_id) {_BOUNTY} or {_EFFECTIVE}"
+LATER: Final = f"{_EFFECTIVE} / on (job, instance, chute_id) {_BOUNTY} or {_EFFECTIVE}"
 """The multiplier that an instance approaches, on the cheapest GPU. It is the chute's present one without the bounty."""
-
-
-def _instance(metric: str) -> str:
-    return of_miners(metric, "instance_id")
 
 
 def _shown(query: str) -> str:
@@ -60,11 +59,35 @@ def _in(state: str) -> str:
 INSTANCES: Final = Board(
     "chutes-instances",
     "Chutes instances",
-    "Which instances do not earn, which can still lose their score, and what started and ended?",
+    "Which instances do not earn, which can lose their score and when, and what ended?",
     variables=("cluster", "job", "instance", "hotkey", "chute"),
 )
 
 INSTANCES.show(
+    stat_panel(
+        "Next purge",
+        "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
+        "after its verification if that is earlier. Read its log, or delete it to free its GPUs.",
+        [Query(f"min({TO_PURGE})", "in", STOCKED, sometimes=True)],
+        unit="s",
+        decimals=1,
+        thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, PLAIN)],
+        empty="none known",
+        size=(5, 3),
+    ),
+    stat_panel(
+        "Starting",
+        "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 minutes. After an hour, an "
+        "instance is probably stuck.",
+        [
+            Query(_in("starting"), "all", KEYED),
+            Query(or_load_rules(f"(count({LATE}) or on () 0 * {_in('active')})"), "over 1 h", KEYED),
+        ],
+        decimals=0,
+        empty="no instances known",
+        trend=True,
+        size=(7, 3),
+    ),
     stat_panel(
         "Active",
         "Instances that serve requests and earn. If their number falls, the Fleet board shows which GPUs are free.",
@@ -72,17 +95,6 @@ INSTANCES.show(
         decimals=0,
         empty="no instances known",
         trend=True,
-        size=(5, 4),
-    ),
-    stat_panel(
-        "Starting",
-        "Instances that hold GPUs and were never active. Some minutes are normal. After half an hour, an instance is "
-        "probably stuck.",
-        [Query(_in("starting"), "instances", KEYED)],
-        decimals=0,
-        empty="no instances known",
-        trend=True,
-        size=(5, 4),
     ),
     stat_panel(
         "Disabled",
@@ -92,7 +104,6 @@ INSTANCES.show(
         decimals=0,
         empty="no instances known",
         trend=True,
-        size=(5, 4),
     ),
     stat_panel(
         "Not secured",
@@ -101,70 +112,110 @@ INSTANCES.show(
         decimals=0,
         empty="no instances known",
         trend=True,
-        size=(5, 4),
-    ),
-    stat_panel(
-        "Purge",
-        "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
-        "after its verification if that is earlier. Read its log, or delete it to free its GPUs.",
-        [Query(f"min({TO_PURGE})", "next in", STOCKED, sometimes=True)],
-        unit="s",
-        decimals=1,
-        thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")],
-        empty="none",
-        size=(4, 4),
     ),
     table_panel(
         "Instances",
-        "Each instance, those first that do not earn. A click on a chute opens it on the Market board. From 2 to 8 "
-        "hours after the activation, the multiplier approaches its target, which is the multiplier of the cheapest "
-        "GPU.",
+        "Each instance, the next deadline first. Purge: the service deletes an instance that has not started. Secured: "
+        "until then a public instance must not end, or it loses its score. End of billing: a private instance without "
+        "requests is deleted. From 2 to 8 hours after its activation, the multiplier approaches the one of a new "
+        "instance.",
         [
-            Query(f"{STATE} + on (hotkey, instance_id) group_left (chute_id) 0 * {INFO}", data=STOCKED),
+            Query(
+                f"{LATE} * 0 or on (hotkey, instance_id) {STATE} and on (hotkey, instance_id) {INFO}",
+                data=STOCKED,
+            ),
             Query(short(INFO), data=STOCKED),
+            Query(
+                _shown(f"{DEADLINE} or on (hotkey, instance_id) 0 * {STATE} + {NO_DEADLINE.value:.0f}"),
+                data=STOCKED,
+            ),
             Query(
                 f"0 * {INFO} + on (chute_id) group_left () {of_exporters('chutes_chute_gpus', 'chute_id')}",
                 data=STOCKED,
             ),
-            Query(_shown(f"time() - {_instance('chutes_instance_created_timestamp_seconds')}"), data=STOCKED),
-            Query(_shown(_instance("chutes_instance_compute_multiplier")), data=STOCKED),
-            Query(
-                f"0 * {INFO} + on (chute_id) group_left () max by (chute_id) ({TARGET})",
-                data=STOCKED,
-            ),
-            Query(_shown(TO_SECURED), data=STOCKED, sometimes=True),
-            Query(_shown(TO_PURGE), data=STOCKED, sometimes=True),
-            Query(_shown(f"{_instance('chutes_instance_outdated')} == 1"), data=STOCKED, sometimes=True),
-            Query(_shown(f"{_instance('chutes_instance_stop_billing_timestamp_seconds')} - time()"), data=STOCKED),
+            Query(_shown(f"time() - {CREATED}"), data=STOCKED),
+            Query(_shown(of_miners("chutes_instance_compute_multiplier", "instance_id")), data=STOCKED),
+            Query(f"0 * {INFO} + on (chute_id) group_left () max by (chute_id) ({LATER})", data=STOCKED),
+            Query(_shown(of_miners("chutes_instance_outdated", "instance_id")), data=STOCKED),
         ],
         [
-            Column("A", "State", states=INSTANCE, width=90),
+            Column("A", "State", states=INSTANCE, width=140),
+            Column("deadline", "Deadline", width=120, missing=" "),
+            Column("C", "In", "s", 1, states=[NO_DEADLINE], width=90),
             Column("chute_id", ""),
-            Column("name", "Chute", width=200, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+            Column("name", "Chute", width=230, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
             Column(
                 "server",
                 "Server",
-                width=100,
+                width=130,
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
             ),
-            Column("gpu", "Model", width=80),
-            Column("C", "GPUs", "none", 0, width=60),
-            Column("D", "Age", "s", 1, width=90),
-            Column("E", "Multiplier", "none", 2, width=85),
-            Column("F", "Target", "none", 2, width=70),
-            Column("G", "Secured in", "s", 1, width=90, thresholds=[(1, ORANGE)]),
-            Column(
-                "H", "Purged in", "s", 1, width=90, thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, "text")]
-            ),
-            Column("I", "Outdated", states=FLAG, width=80),
-            Column("J", "Ends in", "s", 1, width=85),
+            Column("gpu", "Model", width=90),
+            Column("D", "GPUs", "none", 0, width=60),
+            Column("E", "Age", "s", 1, width=90),
+            Column("F", "Multiplier", "none", 2, width=90),
+            Column("G", "New instance", "none", 2, width=110),
+            Column("H", "Version", states=OUTDATED, width=85),
             *MINER_COLUMNS,
-            Column("instance_id", "Id", width=315),
         ],
-        empty=NONE,
-        sort=("State", False),
+        empty=NO_KEY,
+        sort=[("In", False)],
         size=(24, 12),
     ),
+    table_panel(
+        "Ended in the past hour",
+        "Instances that ended in the hour of the newest audit report, by reason, and whether their score counts. "
+        "chutes-exporter incidents names each of them and what it cost; docs/earnings.md explains the reasons.",
+        [
+            Query(short(f"{ENDED} > 0"), data=BUSY, sometimes=True),
+            Query(nothing_wrong(f"{ENDED} unless on () {ENDED} > 0", "reason"), data=LIVE, sometimes=True),
+        ],
+        [
+            Column("reason", "Reason", states=NONE_ENDED, width=220),
+            Column("counts", "Score", states=COUNTS, width=90, missing=" "),
+            Column("A", "Instances", "none", 0, width=90, missing=" "),
+            *MINER_COLUMNS,
+        ],
+        empty="Unknown: no data. The Exporter board shows whether the feed of audit reports fails.",
+        sort=[("Instances", True)],
+        size=(9, 6),
+    ),
+    graph(
+        "Ended per hour by reason",
+        "Instances that ended in each hour, by reason, and starts that failed. Many at once point at one server or "
+        "one chute.",
+        [
+            Query(f"sum by (reason) ({ENDED}) > 0", "{{reason}}", BUSY, step="1h", sometimes=True),
+            Query(f"sum({of_miners('chutes_miner_window_failed_starts')})", "failed starts", step="1h"),
+        ],
+        unit="none",
+        decimals=0,
+        bars=True,
+        calcs=("sum", "max"),
+        size=(9, 6),
+    ),
+    stat_panel(
+        "Lost units",
+        "Estimate of the compute units of the past day that ended instances lost, and their share of the score.",
+        [
+            Query(f"sum({recorded('hotkey:chutes_miner_lost_compute_units:sum1d')})", "in 24 h", FADING),
+            Query(
+                f"sum({recorded('hotkey:chutes_miner_lost_compute_units:sum1d')}) / on ()"
+                f" sum({of_miners('chutes_miner_score_compute_units')})",
+                "of the score",
+                BUSY,
+                unit="percentunit",
+                decimals=1,
+            ),
+        ],
+        decimals=0,
+        trend=True,
+        size=(6, 6),
+    ),
+)
+
+INSTANCES.fold(
+    "Lifetimes",
     graph(
         "Instances by state",
         "Each instance in exactly one state. If the number of starting instances grows, a chute does not start.",
@@ -173,39 +224,19 @@ INSTANCES.show(
         decimals=0,
         states=INSTANCE,
         stacked=True,
-        empty=NONE,
+        empty=NO_KEY,
     ),
-    graph(
-        "Starts and ends per hour",
-        "Instances that started and ended in each hour. A public instance that ends within its first "
-        "hour loses everything that it has scored.",
-        [
-            Query(STARTED_PER_HOUR, "started", FADING_STOCKED, step="1h"),
-            Query(ENDED_PER_HOUR, "ended", STOCKED, step="1h"),
-        ],
-        unit="none",
-        decimals=0,
-        bars=True,
-        calcs=("sum", "max"),
-        empty="No instances in the past hour. They need the miner's key.",
-    ),
-)
-
-INSTANCES.fold(
-    "Lifetimes",
     graph(
         "Age of instances",
         "Age of the oldest, the median and the newest instance. A median that stays low means that instances do not "
         "last.",
         [
-            *(
-                Query(f"{function}time() - {CREATED})", name, STOCKED, step="15m")
-                for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
-            ),
+            Query(f"{function}time() - {CREATED})", name, STOCKED, step="15m")
+            for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
         ],
         unit="s",
         decimals=0,
-        empty=NONE,
+        empty=NO_KEY,
     ),
     graph(
         "Time to become active",
@@ -217,32 +248,15 @@ INSTANCES.fold(
         ],
         unit="s",
         decimals=0,
-        empty="No active instance known",
+        empty=NO_KEY,
     ),
     graph(
         "Compute units per second",
-        "Sum of the multipliers of each miner's active instances, for the ten largest. Disabled instances are not "
-        "included.",
-        [
-            Query(
-                f"sum({of_miners('chutes_miner_active_compute_multiplier')})",
-                "chosen miners",
-                KEYED,
-            )
-        ],
+        "Sum of the multipliers of the chosen miners' active instances. Disabled instances are not included.",
+        [Query(f"sum({of_miners('chutes_miner_active_compute_multiplier')})", "chosen miners", KEYED)],
         unit="none",
         decimals=1,
-    ),
-    graph(
-        "Active instances by the platform's count",
-        "Active instances in the platform's list, which has only verified ones, and in the miners' own lists. The "
-        "exporter requests the lists at different times, so they differ for some minutes after a change.",
-        [
-            Query(f"sum({of_miners('chutes_miner_active_instances')})", "platform's list", KEYED),
-            Query(_in("active"), "own lists", KEYED),
-        ],
-        unit="none",
-        decimals=0,
+        empty=NO_KEY,
     ),
     graph(
         "Active GPUs",

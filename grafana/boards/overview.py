@@ -1,4 +1,4 @@
-"""Is everything all right, what do I earn, and what changed overnight?"""
+"""What do the miners earn and lose, is something wrong, and what is it?"""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ import yaml
 
 from grafana.parts import (
     ALERTS,
-    ENDED_PER_HOUR,
-    EXPORTERS,
     MINER_COLUMNS,
-    MINERS,
-    STARTED_PER_HOUR,
     Board,
     Column,
-    PercentChange,
     Query,
     board_link,
     graph,
+    nothing_wrong,
     of_exporters,
     of_miners,
     or_load_rules,
@@ -32,21 +28,29 @@ from grafana.parts import (
     top_ten_at_end,
     with_chute_name,
 )
-from grafana.states import GPU, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, State
-from grafana.worlds import ALARMED, ALL, BUSY, FADING_STOCKED, NEEDS_A_DAY, SICK, STOCKED, World
+from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, State
+from grafana.worlds import ALARMED, ALL, BUSY, CALM, PRICED, SICK, STOCKED, UNPRICED
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
-ALERT_LABELS: Final = "alertname, severity, hotkey, server, gpu, feed"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
 
 SHARE: Final = of_miners("chutes_miner_score_ratio")
 HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
 BEHIND: Final = of_miners("chutes_miner_seats_behind")
+TAKEN: Final = of_exporters("chutes_metagraph_miners")
 REGISTRATION: Final = of_miners("chutes_miner_registered")
-_UNITS: Final = {"alpha": "alpha", "dollars": "usd"}
-VERIFIED: Final = of_miners("chutes_gpu_verified", "gpu_id")
-VERIFIED_BEFORE: Final = f"max by (hotkey, gpu_id) ({select('chutes_gpu_verified', EXPORTERS, MINERS)} offset 1h)"
+EARNED: Final = f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})"
+EARNED_ALPHA: Final = f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:max')})"
+LOST: Final = f"sum({recorded('hotkey:chutes_lost_usd_per_day:sum')})"
+FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
+_POINTS: Final = f"100 * (sum({HEADING}) - on () sum({SHARE}))"
+SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
+PROBLEM: Final = "alertname, severity, hotkey, place"
+FIRING_FOR: Final = (
+    f"time() - min by ({PROBLEM}) (label_replace(label_join(ALERTS_FOR_STATE{{{ALERTS}}},"
+    ' "place", " ", "server", "name", "feed"), "place", "$1", "place", " *(.*?) *"))'
+)
 COSTS: Final = tuple(
     State(f"{rule['alert']} {rule['labels']['severity']}", rule["annotations"]["cost"])
     for group in yaml.safe_load(ALERT_RULES.read_text())["groups"]
@@ -55,268 +59,214 @@ COSTS: Final = tuple(
 """The cost of each alert, as its rule has it."""
 
 
-_FIRING: Final = tuple(str(one.value) for one in COSTS)
-"""Names of alerts, each with a severity."""
-
-
 def _problem(alert: str) -> str:
     """Return the name of an alert in words: `GPUs idle` for `ChutesGpusIdle`."""
     first, *others = re.findall("[A-Z][a-z]+", alert.removeprefix("Chutes"))
     return " ".join([{"Gpus": "GPUs", "Gpu": "GPU", "Api": "API"}.get(first, first), *map(str.lower, others)])
 
 
-def _problem_color(severities: set[str]) -> str:
-    """Return the colour of an alert. One that can be critical or a warning has none: its severity stands beside it."""
-    if {"critical", "warning"} <= severities:
-        return PLAIN
-    return RED if "critical" in severities else ORANGE
-
-
-PROBLEMS: Final = tuple(
-    State(name, _problem(name), _problem_color({one.split()[1] for one in _FIRING if one.split()[0] == name}))
-    for name in sorted({one.split()[0] for one in _FIRING})
+PROBLEMS: Final = (
+    *(State(name, _problem(name)) for name in sorted({str(one.value).split()[0] for one in COSTS})),
+    NOTHING,
 )
-NO_PROBLEM: Final = State(3, "-")
-"""Stands below the severities, so that a miner without an alert comes after the others."""
 
 
 def _gpus(states: str) -> str:
     return f"sum by (hotkey) ({recorded('hotkey_state:chutes_fleet_gpus:sum', state=states)})"
 
 
-def _alerts(**where: str) -> str:
-    return select("ALERTS", ALERTS, alertstate="firing", **where)
-
-
 OVERVIEW: Final = Board(
     "chutes-overview",
     "Chutes miner overview",
-    "Is everything all right with the watched miners, what do they earn, and what changed overnight?",
+    "What do the watched miners earn and lose, is something wrong, and what is it?",
 )
 
 OVERVIEW.show(
     stat_panel(
-        "Critical",
-        "Alerts that mean lost money or a lost seat, and that somebody can act on now. The table below lists all "
-        "alerts.",
+        "Earned per day",
+        "Estimate: incentive share x daily emission x price of alpha. US dollars need --subnet.daily-emission and "
+        "--alpha.price. Without them, it is the share of the incentive of all miners. docs/money.md explains the "
+        "error.",
+        [
+            Query(EARNED, "estimate", PRICED, unit="currencyUSD"),
+            Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; USD: --alpha.price", frozenset()),
+            Query(
+                f"sum({of_miners('chutes_miner_incentive_ratio')}) unless on () {EARNED_ALPHA}",
+                "USD: --alpha.price, --subnet.daily-emission",
+                UNPRICED,
+                unit="percentunit",
+                decimals=2,
+            ),
+        ],
+        decimals=0,
+        trend=True,
+    ),
+    stat_panel(
+        "Lost per day",
+        "Cost of the idle and unverified GPUs at the present rate, and what the instances that ended in the past day "
+        "lost. US dollars need --gpu.cost for all models of these GPUs, and for instances also --alpha.price. The "
+        "Fleet and Instances boards show what it is.",
+        [
+            Query(LOST, "idle GPUs, ended instances", PRICED, unit="currencyUSD"),
+            Query(
+                or_load_rules(
+                    f"24 * sum({recorded('hotkey_state:chutes_fleet_gpus:sum', state='~idle|unverified')})"
+                    f" unless on () {LOST}"
+                ),
+                "GPU-hours; USD: --gpu.cost",
+                STOCKED - PRICED,
+            ),
+            Query(
+                f"sum({recorded('hotkey:chutes_miner_lost_compute_units:sum1d')}) / on ()"
+                f" sum({of_miners('chutes_miner_score_compute_units')}) unless on () {LOST}",
+                "of the score, ended",
+                BUSY - PRICED,
+                unit="percentunit",
+                decimals=1,
+            ),
+        ],
+        thresholds=[(0.5, ORANGE)],
+        decimals=0,
+        empty="no GPUs known",
+        trend=True,
+    ),
+    stat_panel(
+        "Critical alerts",
+        "Alerts that mean lost money or a lost seat, and that somebody can act on now. Alerts that follow from another "
+        "one do not count, as in the example of routing.",
         [
             Query(
-                or_load_rules(f"count({_alerts(severity='critical')}) or on () 0 * prometheus:chutes_rules:loaded"),
-                "alerts",
+                or_load_rules(f"(count({SEVERITIES} == 0) or on () 0 * prometheus:chutes_rules:loaded)"),
+                "fire now",
                 ALL,
             )
         ],
         thresholds=[(1, RED)],
         decimals=0,
         trend=True,
-        size=(4, 4),
     ),
     stat_panel(
-        "Score",
-        "Share of all scores: the compute units of the past day. Weights, and then the incentive, follow it within 1 "
-        "to 3 hours. The small number is the change over the time range.",
-        [Query(f"sum({SHARE})", "share", BUSY)],
-        unit="percentunit",
-        decimals=2,
-        empty="no score",
-        trend=True,
-        change=PercentChange.STANDARD,
-        size=(4, 4),
-    ),
-    stat_panel(
-        "Heading",
-        "The score share that the miners reach within a day if all instances continue. Below the score share, the "
-        "score is about to fall: look for idle GPUs. Without a key it is the share of compute units of the past hour.",
-        [Query(or_load_rules(f"sum({HEADING})"), "share")],
-        unit="percentunit",
-        decimals=2,
-        trend=True,
-        change=PercentChange.STANDARD,
-        size=(4, 4),
-    ),
-    stat_panel(
-        "Rank",
-        "Rank by score among all miners; 1 is the best. With several miners, it is the rank of the best one. If the "
-        "rank gets worse while the share stays the same, other miners grow. The small number is the change over the "
-        "time range.",
-        [Query(f"min({RANK})", "by score", BUSY)],
-        decimals=0,
-        empty="no score",
-        trend=True,
-        change=PercentChange.SAME_AS_VALUE,
-        size=(4, 4),
-    ),
-    stat_panel(
-        "GPU-hours lost",
-        "Hours of the past day in which GPUs were in no instance, with their cost where --gpu.cost gives it. The "
-        "Fleet board shows on which servers.",
+        "Score share",
+        "Share of all scores: the compute units of the past day. The second number is where it is heading within a "
+        "day if all instances continue, in percentage points. Below zero, look for idle GPUs.",
         [
-            Query(
-                or_load_rules(f"sum({recorded('hotkey:chutes_fleet_gpu_hours_lost:sum1d')})"),
-                "in 24 h",
-                STOCKED | {World.DOWN},
-            ),
-            Query(
-                f"sum({recorded('hotkey_state:chutes_fleet_cost_usd:sum1d', state='~idle|unverified')})",
-                "cost",
-                NEEDS_A_DAY,
-                unit="currencyUSD",
-            ),
+            Query(f"sum({SHARE})", "of all miners", BUSY),
+            Query(f"{_POINTS} >= 0", "heading, points", BUSY, unit="prefix:+", sometimes=True),
+            Query(f"{_POINTS} < 0", "heading, points", BUSY, unit="none", sometimes=True),
         ],
-        decimals=0,
-        empty="no GPUs known",
+        unit="percentunit",
+        decimals=1,
+        empty="no score",
         trend=True,
-        size=(8, 4),
+        size=(8, 3),
+    ),
+    stat_panel(
+        "Seats behind",
+        "Taken seats with a lower incentive than the miner's; with several miners, the fewest. If no seat is free, "
+        "newcomers take the seat with the lowest incentive. The Subnet board shows who comes closer.",
+        [
+            Query(f"min({BEHIND}) and on () {TAKEN} == 256", "of 256", SICK),
+            Query(f"min({BEHIND}) unless on () {TAKEN} == 256", "some are free", UNPRICED, color=PLAIN),
+        ],
+        thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
+        decimals=0,
+        trend=True,
+    ),
+    table_panel(
+        "What is wrong",
+        "Alerts about the chosen miners and the exporter, the gravest first, without those that follow from another "
+        "one. The name opens the runbook, which says what to check and what to do.",
+        [
+            Query(short(SEVERITIES), data=ALARMED),
+            Query(
+                f'label_join({FIRING_FOR} and on ({PROBLEM}) {SEVERITIES}, "cost", " ", "alertname", "severity")',
+                data=ALARMED,
+            ),
+            Query(nothing_wrong(f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}", "alertname"), data=CALM),
+        ],
+        [
+            Column("A", "Severity", states=SEVERITY, width=90, missing=" "),
+            Column("alertname", "Problem", states=PROBLEMS, width=210, link=RUNBOOK, tooltip="Open the runbook"),
+            Column("place", "Server, chute or feed", width=200, missing=" "),
+            Column("B", "For", "s", 1, width=100, missing=" "),
+            Column("cost", "Cost", states=COSTS, width=420, missing=" "),
+            *MINER_COLUMNS,
+        ],
+        empty="Unknown: the rules are not loaded",
+        sort=[("Severity", False), ("For", True)],
+        size=(24, 6),
     ),
     table_panel(
         "Miners",
-        "The watched miners with the gravest alert of each, the gravest first. A click on a miner selects it. A click "
-        "on its problem opens the runbook. A click on its idle or unverified GPUs opens the Fleet board.",
+        "The watched miners. A click on a miner selects it. A click on its idle or unverified GPUs opens the Fleet "
+        "board. The heading is the score share within a day if all instances continue.",
         [
             Query(short(REGISTRATION)),
             Query(SHARE, data=BUSY),
             Query(HEADING),
             Query(RANK, data=BUSY),
+            Query(BEHIND),
             Query(_gpus("~earning|disabled"), data=STOCKED),
             Query(_gpus("starting"), data=STOCKED),
             Query(_gpus("idle"), data=STOCKED),
             Query(_gpus("unverified"), data=STOCKED),
-            Query(
-                f"bottomk by (hotkey) (1, min by (hotkey, alertname) ({recorded('alert:chutes_alerts:severity')}) < 2)"
-                f" or on (hotkey) 0 * {REGISTRATION} + {NO_PROBLEM.value}",
-                data=ALL,
-            ),
         ],
         [
             *MINER_COLUMNS,
-            Column("alertname", "Problem", states=PROBLEMS, width=220, link=RUNBOOK, tooltip="Open the runbook"),
-            Column("I", "Severity", states=(*SEVERITY, NO_PROBLEM), width=100),
             Column("A", "Seat", states=REGISTERED, width=90),
-            Column("B", "Share", "percentunit", 2, width=90),
+            Column("B", "Score share", "percentunit", 2, width=105),
             Column("C", "Heading", "percentunit", 2, width=90),
             Column("D", "Rank", "none", 0, width=60),
-            Column("E", "Earning", "none", 0, width=80),
-            Column("F", "Starting", "none", 0, width=80),
-            Column(
-                "G",
-                "Idle",
-                "none",
-                0,
-                width=70,
-                thresholds=[(1, ORANGE)],
-                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
-            ),
-            Column(
-                "H",
-                "Unverified",
-                "none",
-                0,
-                width=90,
-                thresholds=[(1, RED)],
-                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
+            Column("E", "Seats behind", "none", 0, width=110),
+            Column("F", "Earning", "none", 0, width=80),
+            Column("G", "Starting", "none", 0, width=80),
+            *(
+                Column(
+                    letter,
+                    title,
+                    "none",
+                    0,
+                    width=95,
+                    thresholds=[(1, color)],
+                    link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
+                )
+                for letter, title, color in (("H", "Idle", ORANGE), ("I", "Unverified", RED))
             ),
         ],
-        empty="No miner is watched, or the rules are not loaded",
-        sort=("Severity", False),
-        size=(24, 5),
-    ),
-    table_panel(
-        "Alerts",
-        "Alerts about the chosen miners and the exporter, the most severe first, with the time since their condition "
-        "began and their cost. The name opens the runbook, which says what to check and what to do.",
-        [
-            Query(short(select("alert:chutes_alerts:severity", hotkey="~$hotkey|")), data=ALARMED),
-            Query(
-                f"label_join(time() - max by ({ALERT_LABELS}) (ALERTS_FOR_STATE{{{ALERTS}}})"
-                f' and on ({ALERT_LABELS}) {_alerts()}, "cost", " ", "alertname", "severity")',
-                data=ALARMED,
-            ),
-        ],
-        [
-            Column("A", "Severity", states=SEVERITY, width=100),
-            Column("alertname", "Alert", width=230, link=RUNBOOK, tooltip="Open the runbook"),
-            *MINER_COLUMNS,
-            Column("B", "Age", "s", 1, width=90),
-            Column("cost", "Cost", states=COSTS, width=420),
-            Column("server", "Server", width=130),
-            Column("gpu", "Model", width=90),
-            Column("feed", "Feed", width=170),
-        ],
-        empty="No alert fires, if the number of critical alerts is known",
-        sort=("Severity", False),
-        size=(24, 5),
+        sort=[("Score share", True)],
+        size=(24, 4),
     ),
     graph(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep earning. The Fleet "
         "board lists them.",
-        [Query(f"sum by (state) ({recorded('hotkey_state:chutes_fleet_gpus:sum')})", "{{state}}", STOCKED)],
+        [Query(f"sum by (state) ({FLEET})", "{{state}}", STOCKED)],
         unit="none",
         decimals=0,
         states=GPU,
         stacked=True,
-        empty="No GPUs known. They need the miner's key and the rules.",
+        empty="Unknown: no data. It needs the miner's key and the rules.",
         size=(12, 6),
     ),
     graph(
-        "Changes per hour",
-        "Events in each hour: instances that started and ended, and GPUs that became verified. Many of the first two "
-        "mean that instances do not stay up.",
-        [
-            Query(STARTED_PER_HOUR, "started", FADING_STOCKED, step="1h"),
-            Query(ENDED_PER_HOUR, "ended", STOCKED, step="1h"),
-            Query(
-                f"sum(clamp_min({VERIFIED} - on (hotkey, gpu_id) {VERIFIED_BEFORE}, 0))",
-                "verified",
-                STOCKED,
-                step="1h",
-            ),
-        ],
-        unit="none",
-        decimals=0,
-        bars=True,
-        calcs=("sum", "max"),
-        empty="No events known. They need the miner's key.",
+        "Score share and heading",
+        "Share of all scores of the chosen miners, and where it is heading. The share averages over a day, the heading "
+        "reacts within minutes.",
+        [Query(f"sum({SHARE})", "score share", BUSY), Query(f"sum({HEADING})", "heading")],
+        unit="percentunit",
+        decimals=2,
         size=(12, 6),
     ),
 )
 
 OVERVIEW.fold(
-    "Score over time",
+    "Score by miner",
     graph(
         "Score share by miner",
         "The share of all scores, for the ten best of the chosen miners. It averages over a day.",
         [Query(top_ten_at_end(short(SHARE), SHARE), "{{miner}}", BUSY)],
         unit="percentunit",
         decimals=2,
-    ),
-    graph(
-        "Heading share by miner",
-        "The score share that each miner approaches within a day, for the ten best. It reacts within minutes.",
-        [Query(top_ten_at_end(short(HEADING), HEADING), "{{miner}}")],
-        unit="percentunit",
-        decimals=2,
-    ),
-    graph(
-        "Distance to the neighbours in the ranking",
-        "Distance of the chosen miner to its neighbours: the share that it needs to pass the next better miner, and "
-        "its lead over the next worse one. With several miners, it shows the smallest distances. Near 0, the rank is "
-        "about to change.",
-        [
-            Query(
-                f"min({of_miners('chutes_miner_score_next_better_ratio')} - on (hotkey) {SHARE})",
-                "to the next better",
-                BUSY,
-                sometimes=True,
-            ),
-            Query(
-                f"min({SHARE} - on (hotkey) {of_miners('chutes_miner_score_next_worse_ratio')})",
-                "lead over the next worse",
-                BUSY,
-            ),
-        ],
-        unit="percentunit",
-        decimals=3,
     ),
     graph(
         "Rank by score and by incentive",
@@ -359,65 +309,36 @@ OVERVIEW.fold(
 )
 
 OVERVIEW.fold(
-    "Seat",
-    graph(
-        "Seats behind",
-        "Taken seats with a lower incentive than the miner's, for the ten miners with the fewest. Below 5, a newcomer "
-        "may soon take the miner's seat: put idle GPUs to work.",
-        [Query(top_ten_at_end(short(BEHIND), BEHIND, lowest=True), "{{miner}}")],
-        unit="none",
-        decimals=0,
-    ),
-    graph(
-        "Incentive and consensus",
-        "Share of the incentive of all seats, and the chain's consensus about the miner, as sums over the chosen "
-        "miners. Both change with the chain's epochs, about every 72 minutes.",
-        [
-            Query(f"sum({of_miners('chutes_miner_incentive_ratio')})", "incentive"),
-            Query(f"sum({of_miners('chutes_miner_consensus_ratio')})", "consensus"),
-        ],
-        unit="percentunit",
-        decimals=2,
-    ),
-)
-
-OVERVIEW.fold(
     "Money (estimates)",
     graph(
         "Estimated earnings and costs",
         "Estimates in US dollars a day: incentive share x daily emission x price of alpha, the cost of all GPUs, and "
         "the difference. docs/money.md explains their error.",
         [
-            Query(f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})", "earnings", SICK),
-            Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", SICK),
-            Query(f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:max')})", "profit", SICK),
-            Query(f"sum({recorded('hotkey:chutes_fleet_cost_usd:sum1d')})", "cost of GPUs, past day", NEEDS_A_DAY),
+            Query(EARNED, "earnings", PRICED),
+            Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", PRICED),
+            Query(f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:max')})", "profit", PRICED),
+        ],
+        unit="currencyUSD",
+        decimals=0,
+        empty="Unknown: set --gpu.cost for all models, --subnet.daily-emission and --alpha.price.",
+    ),
+    graph(
+        "Estimated earnings per earning GPU",
+        "Estimate: US dollars a day for each GPU that earned in the past day, for the ten best of the chosen miners.",
+        [
+            Query(
+                top_ten_at_end(
+                    short(recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")),
+                    recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu"),
+                ),
+                "{{miner}}",
+                PRICED,
+            )
         ],
         unit="currencyUSD",
         decimals=2,
-        empty="The figures are missing. Give the exporter --gpu.cost, --subnet.daily-emission and --alpha.price.",
-    ),
-    *(
-        graph(
-            f"Estimated {money} per day, {by}",
-            f"Estimate: {words} a day for {what}, for the ten best of the chosen miners.",
-            [Query(top_ten_at_end(short(recorded(name)), recorded(name)), "{{miner}}", SICK)],
-            unit=unit,
-            decimals=2,
-            empty=f"The figures are missing. Give the exporter {flags}.",
-        )
-        for money, words, unit, flags in (
-            ("alpha", "alpha", "none", "--subnet.daily-emission"),
-            ("dollars", "US dollars", "currencyUSD", "--subnet.daily-emission and --alpha.price"),
-        )
-        for by, what, name in (
-            ("by miner", "each miner", f"hotkey:chutes_miner_estimated_{_UNITS[money]}_per_day:max"),
-            (
-                "by earning GPU",
-                "each GPU that earned in the past day",
-                f"hotkey:chutes_miner_estimated_{_UNITS[money]}_per_day:per_gpu",
-            ),
-        )
+        empty="Unknown: set --subnet.daily-emission and --alpha.price.",
     ),
 )
 
@@ -455,7 +376,7 @@ OVERVIEW.fold(
             Column("D", "Instances, 1 day", "none", 0, width=135),
             Column("E", "With bounty", "none", 0, width=110),
         ],
-        empty="No work by chute. It needs --collector.stats_per_chute, which is on with a hotkey.",
-        sort=("Units, 1 day", True),
+        empty="Unknown: no data. It needs --collector.stats_per_chute, which is on with a hotkey.",
+        sort=[("Units, 1 day", True)],
     ),
 )

@@ -1,7 +1,8 @@
-"""How does a miner rank among all miners, and which miners came, left or grew?"""
+"""Am I safe, and who passes me?"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from grafana.parts import (
@@ -12,6 +13,7 @@ from grafana.parts import (
     Query,
     board_link,
     graph,
+    nothing_wrong,
     of_exporters,
     select,
     short,
@@ -19,7 +21,7 @@ from grafana.parts import (
     table_panel,
     top_ten_at_end,
 )
-from grafana.states import BLACKLISTED
+from grafana.states import BLACKLISTED, DIRECTION, NOBODY, ORANGE, PLAIN, RED
 from grafana.worlds import KEYED, LIVE, SICK
 
 CHOSEN: Final = {"hotkey": "$miner"}
@@ -27,12 +29,18 @@ RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
 RANK: Final = of_exporters("chutes_miner_score_rank", "hotkey")
 MY_RATIO: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
 MY_RANK: Final = of_exporters("chutes_miner_score_rank", **CHOSEN)
-NEIGHBOURS: Final = f"abs({RANK} - scalar({MY_RANK})) <= 5"
+MY_RANK_BEFORE: Final = f"max({select('chutes_miner_score_rank', EXPORTERS, **CHOSEN)} offset 1d)"
+BEHIND: Final = of_exporters("chutes_miner_seats_behind", **CHOSEN)
+HEADING: Final = "hotkey:chutes_miner_score_heading_ratio:all"
+MY_HEADING: Final = select(HEADING, **CHOSEN)
+POINTS: Final = f"100 * (sum({MY_HEADING}) - on () {MY_RATIO})"
+NEAR: Final = f"(abs({RANK} - scalar({MY_RANK})) <= 5)"
 ALL_EXPORTED: Final = f"and on () count({RATIO}) == on () {of_exporters('chutes_scored_miners')}"
-SEATS: Final = of_exporters("chutes_miner_info", "hotkey", "uid")
-SEATS_BEFORE: Final = f"max by (hotkey, uid) ({select('chutes_miner_info', EXPORTERS)} offset 1d)"
 TAKEN: Final = of_exporters("chutes_metagraph_miners")
-TAKEN_BEFORE: Final = f"max({select('chutes_metagraph_miners', EXPORTERS)} offset 1d)"
+SEAT_AGE: Final = f"time() - {of_exporters('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
+NEW: Final = f"({SEAT_AGE} < 86400)"
+KNOWN: Final = f"{TAKEN} == on () count({SEAT_AGE})"
+"""The number of seats, where the exporters export all of them."""
 MINER: Final = (
     Column("hotkey", ""),
     Column(
@@ -43,12 +51,13 @@ MINER: Final = (
         tooltip="${__data.fields.hotkey}",
     ),
 )
-NOBODY: Final = "No miner known. It needs an exporter with --miners all, and the rules."
+NEWCOMER: Final = (MINER[0], replace(MINER[1], states=NOBODY))
+EVERYBODY: Final = "Unknown: no data. It needs an exporter with --miners all."
 
 
-def _near(metric: str, **where: str) -> str:
-    """Select a metric of the chosen miner and its neighbours in the ranking."""
-    return f"{of_exporters(metric, 'hotkey', **where)} and on (hotkey) {NEIGHBOURS}"
+def _near(query: str) -> str:
+    """Keep the chosen miner and its neighbours in the ranking."""
+    return f"{query} and on (hotkey) {NEAR}"
 
 
 def _all(metric: str, **where: str) -> str:
@@ -58,98 +67,138 @@ def _all(metric: str, **where: str) -> str:
 SUBNET: Final = Board(
     "chutes-subnet",
     "Chutes subnet",
-    "How does a miner rank among all miners, and which miners came, left or grew? An exporter exports every miner "
-    "with --miners all, and needs no key for it.",
+    "Is the chosen miner's seat safe, and who passes it? An exporter exports every miner with --miners all, and needs "
+    "no key for it.",
     variables=("cluster", "job", "instance", "miner"),
 )
 
 SUBNET.show(
     stat_panel(
+        "Seats behind",
+        "Taken seats with a lower incentive than the chosen miner's. If no seat is free, newcomers take the seat with "
+        "the lowest incentive. Below 5, put idle GPUs to work.",
+        [
+            Query(f"{BEHIND} and on () {TAKEN} == 256", "of 256", SICK),
+            Query(f"{BEHIND} unless on () {TAKEN} == 256", "some are free", LIVE - SICK, color=PLAIN),
+        ],
+        thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
+        decimals=0,
+        trend=True,
+        size=(5, 3),
+    ),
+    stat_panel(
+        "Registrations",
+        "Miners that came in the past day. If no seat is free, each takes the seat with the lowest incentive. It needs "
+        "an exporter with --miners all.",
+        [
+            Query(f"sum({SEAT_AGE} < bool 86400) and on () {KNOWN}", "in 24 h"),
+        ],
+        decimals=0,
+        empty="needs --miners all",
+        size=(5, 3),
+    ),
+    stat_panel(
+        "Free seats",
+        "Free seats of the 256 of the subnet. While there are some, a newcomer takes nobody's seat.",
+        [Query(f"256 - {TAKEN}", "seats")],
+        decimals=0,
+        trend=True,
+        size=(4, 3),
+    ),
+    stat_panel(
         "Rank",
-        "Rank of the chosen miner by score; 1 is the best.",
-        [Query(MY_RANK, "of the miner", LIVE)],
-        decimals=0,
+        "Rank of the chosen miner by score a day ago and now; 1 is the best.",
+        [
+            Query(
+                f'count_values("now", {MY_RANK}) * on () group_left (before)'
+                f' (count_values("before", {MY_RANK_BEFORE}) or on () label_replace(vector(1), "before", "?", "", ""))',
+                "{{before}} → {{now}}",
+            )
+        ],
+        as_text=True,
         empty="no score",
-        trend=True,
-        size=(5, 4),
+        size=(4, 3),
     ),
     stat_panel(
-        "Score",
-        "Share of all scores of the chosen miner. It averages over a day.",
-        [Query(MY_RATIO, "of the miner", LIVE)],
-        unit="percentunit",
-        decimals=2,
-        empty="no score",
-        trend=True,
-        size=(5, 4),
-    ),
-    stat_panel(
-        "Miners",
-        "Miners with a seat and a counting instance in the past day, and that are not blacklisted.",
-        [Query(of_exporters("chutes_scored_miners"), "with a score")],
-        decimals=0,
-        trend=True,
-        size=(5, 4),
-    ),
-    stat_panel(
-        "Seats",
-        "Seats of the subnet that are taken, of 256. If none is free, a newcomer takes the seat of the miner with "
-        "the lowest incentive.",
-        [Query(of_exporters("chutes_metagraph_miners"), "taken")],
-        decimals=0,
-        trend=True,
-        size=(4, 4),
-    ),
-    stat_panel(
-        "Top ten",
-        "Score share of the ten best miners together. It needs an exporter with --miners all.",
-        [Query(f"sum(topk(10, {RATIO})) {ALL_EXPORTED}", "of all scores")],
+        "Score share",
+        "Share of all scores of the chosen miner, and where it is heading within a day, in percentage points.",
+        [
+            Query(MY_RATIO, "of all miners"),
+            Query(f"{POINTS} >= 0", "heading, points", unit="prefix:+", sometimes=True),
+            Query(f"{POINTS} < 0", "heading, points", unit="none", sometimes=True),
+        ],
         unit="percentunit",
         decimals=1,
-        empty="needs --miners all",
+        empty="no score",
         trend=True,
-        size=(5, 4),
+        size=(6, 3),
     ),
     table_panel(
         "The miner and its neighbours",
-        "The chosen miner, five miners before and five after it. A click on a miner chooses it. If a miner's units of "
-        "the past hour are above its average of the day, it grows.",
+        "The chosen miner, five miners before and five after it, with what happens within a day if all instances "
+        "continue. A click on a miner chooses it.",
         [
-            Query(short(f"({RANK} and on (hotkey) {NEIGHBOURS})")),
-            Query(f"{RATIO} and on (hotkey) {NEIGHBOURS}"),
-            Query(_near("chutes_miner_incentive_ratio")),
-            Query(_near("chutes_miner_window_compute_units", window="1h")),
-            Query(_near("chutes_miner_window_compute_units", window="1d")),
-            Query(_near("chutes_miner_active_instances"), data=KEYED),
-            Query(_near("chutes_miner_active_compute_multiplier"), data=KEYED),
+            Query(short(_near(RANK))),
+            Query(
+                f"2 * ({RANK} > bool scalar({MY_RANK})) + on (hotkey) ({HEADING} >= bool scalar({MY_HEADING}))"
+                f" + on (hotkey) 3 * ({HEADING} == bool scalar({MY_HEADING}))"
+            ),
+            Query(_near(RATIO)),
+            Query(_near(HEADING)),
+            Query(_near(f"100 * ({HEADING} - on (hotkey) {RATIO})")),
+            Query(_near(_all("chutes_miner_incentive_ratio"))),
+            Query(_near(_all("chutes_miner_active_instances")), data=KEYED),
         ],
         [
-            Column("A", "Rank", "none", 0, width=80),
+            Column("A", "Rank", "none", 0, width=70),
             *MINER,
-            Column("B", "Score share", "percentunit", 2, width=110),
-            Column("C", "Incentive", "percentunit", 2, width=110),
-            Column("D", "Units, 1 h", "short", 1, width=110),
-            Column("E", "Units, 1 day", "short", 1, width=110),
-            Column("F", "Instances", "none", 0, width=110),
-            Column("G", "Units per second", "none", 1, width=140),
+            Column("B", "Within a day", states=DIRECTION, width=130, missing=" "),
+            Column("C", "Score share", "percentunit", 2, width=110),
+            Column("D", "Heading", "percentunit", 2, width=110),
+            Column("E", "Change, points", "none", 2, width=125),
+            Column("F", "Incentive", "percentunit", 2, width=110),
+            Column("G", "Instances", "none", 0, width=100),
         ],
-        empty=NOBODY,
-        sort=("Rank", False),
-        size=(24, 9),
+        empty=EVERYBODY,
+        sort=[("Rank", False)],
+        size=(24, 10),
     ),
     graph(
-        "Score share beside quantiles of all",
-        "The chosen miner beside quantiles over all miners with a score.",
+        "Score share of the neighbours",
+        "The chosen miner, and four miners before and after it. Lines that come closer are miners that pass it, or "
+        "that it passes.",
         [
-            Query(MY_RATIO, "chosen miner"),
-            *(
-                Query(f"quantile({quantile}, {RATIO})", name)
-                for quantile, name in ((0.9, "90 %"), (0.75, "75 %"), (0.5, "median"), (0.25, "25 %"))
-            ),
+            Query(
+                short(f"{RATIO} and on (hotkey) abs({RANK[:-1]} @ end()) - scalar({MY_RANK[:-1]} @ end()))) <= 4"),
+                "{{miner}}",
+            )
         ],
         unit="percentunit",
         decimals=2,
-        empty=NOBODY,
+        empty=EVERYBODY,
+        size=(24, 7),
+    ),
+)
+
+SUBNET.fold(
+    "All miners",
+    table_panel(
+        "Newcomers of the past day",
+        "Miners that the service has seen for less than a day. If there are many, they are taking the seats with the "
+        "lowest incentive.",
+        [
+            Query(short(NEW), sometimes=True),
+            Query(f"{of_exporters('chutes_miner_info', 'hotkey', 'uid')} and on (hotkey) {NEW}", sometimes=True),
+            Query(nothing_wrong(f"{KNOWN} unless on () {NEW}", "miner"), sometimes=True),
+        ],
+        [
+            *NEWCOMER,
+            Column("uid", "UID", width=90, missing=" "),
+            Column("A", "Seat age", "s", 1, width=100, missing=" "),
+        ],
+        empty=EVERYBODY,
+        sort=[("Seat age", False)],
+        size=(24, 6),
     ),
     graph(
         "Score share, top 10",
@@ -157,47 +206,24 @@ SUBNET.show(
         [Query(short(top_ten_at_end(RATIO, RATIO)), "{{miner}}")],
         unit="percentunit",
         decimals=2,
-        empty=NOBODY,
+        empty=EVERYBODY,
     ),
-    table_panel(
-        "Newcomers of the past day",
-        "Seats that were free a day ago or belonged to another miner. If there are many, newcomers are taking the "
-        "seats with the lowest incentive.",
+    graph(
+        "Concentration",
+        "Score share of the ten best, and the Herfindahl index, the sum of the squared shares. At 100 % one miner "
+        "has all.",
         [
-            Query(
-                short(
-                    f"({SEATS} unless on (hotkey) {SEATS_BEFORE}"
-                    f" and on () (count({SEATS_BEFORE}) == on () {TAKEN_BEFORE}))"
-                ),
-                data=SICK,
-            )
+            Query(f"sum(topk(10, {RATIO})) {ALL_EXPORTED}", "top ten"),
+            Query(f"sum({RATIO} ^ 2) {ALL_EXPORTED}", "Herfindahl index"),
         ],
-        [*MINER, Column("uid", "UID", width=90)],
-        empty="Nobody is new, if every miner was exported a day ago",
-        sort=("UID", False),
-        size=(12, 6),
+        unit="percentunit",
+        decimals=1,
+        empty=EVERYBODY,
     ),
-    table_panel(
-        "Miners that left in the past day",
-        "Miners that had a seat a day ago and have none now. They have no score, and the API refuses their signatures.",
-        [
-            Query(
-                short(f"({SEATS_BEFORE} unless on (hotkey) {SEATS} and on () (count({SEATS}) == on () {TAKEN}))"),
-                data=SICK,
-            )
-        ],
-        [*MINER, Column("uid", "UID", width=90)],
-        empty="Nobody left, if every miner is exported",
-        sort=("UID", False),
-        size=(12, 6),
-    ),
-)
-
-SUBNET.fold(
-    "All miners",
     table_panel(
         "Leaderboard",
-        "All exported miners, the best first. A click on a miner chooses it.",
+        "All exported miners, the best first. A click on a miner chooses it. Only the operators of the platform can "
+        "remove a miner from the blacklist.",
         [
             Query(short(_all("chutes_miner_incentive_rank"))),
             Query(RANK),
@@ -207,12 +233,12 @@ SUBNET.fold(
             Query(_all("chutes_miner_active_instances"), data=KEYED),
             Query(f"time() - {_all('chutes_miner_last_activation_timestamp_seconds')}", data=KEYED),
             Query(_all("chutes_miner_window_bounties", window="1d")),
-            Query(_all("chutes_miner_blacklisted")),
+            Query(of_exporters("chutes_miner_blacklist_info", "hotkey", "reason")),
         ],
         [
-            Column("B", "Rank", "none", 0, width=80),
+            Column("B", "Rank", "none", 0, width=70),
             *MINER,
-            Column("C", "Score share", "percentunit", 2, width=100),
+            Column("C", "Score share", "percentunit", 2, width=105),
             Column("D", "Incentive", "percentunit", 2, width=100),
             Column("A", "By incentive", "none", 0, width=105),
             Column("E", "Units, 1 h", "short", 1, width=100),
@@ -221,21 +247,11 @@ SUBNET.fold(
             Column("H", "Instances", "none", 0, width=90),
             Column("I", "Last start", "s", 1, width=95),
             Column("J", "With bounty, 1 day", "none", 0, width=150),
-            Column("K", "Blacklist", states=BLACKLISTED, width=100),
+            Column("reason", "Blacklisted", width=130, missing=" "),
         ],
-        empty=NOBODY,
-        sort=("Rank", False),
+        empty=EVERYBODY,
+        sort=[("Rank", False)],
         size=(24, 14),
-    ),
-    table_panel(
-        "Blacklisted",
-        "Miners that are blacklisted, with the reason. Only the operators of the platform can remove a miner from the "
-        "blacklist.",
-        [Query(short(of_exporters("chutes_miner_blacklist_info", "hotkey", "reason")))],
-        [*MINER, Column("reason", "Reason", width=300)],
-        empty="Nobody who is exported is blacklisted",
-        sort=("Reason", False),
-        size=(12, 8),
     ),
     table_panel(
         "Stake and age of seats",
@@ -247,6 +263,7 @@ SUBNET.fold(
             Query(_all("chutes_miner_stake_alpha")),
             Query(f"time() - {_all('chutes_miner_registered_timestamp_seconds')}"),
             Query(_all("chutes_miner_consensus_ratio")),
+            Query(_all("chutes_miner_blacklisted")),
         ],
         [
             *MINER,
@@ -255,26 +272,26 @@ SUBNET.fold(
             Column("C", "Alpha", "short", 1, width=90),
             Column("D", "Seat age", "s", 1, width=100),
             Column("E", "Consensus", "percentunit", 2, width=110),
+            Column("F", "Blacklist", states=BLACKLISTED, width=100),
         ],
-        empty=NOBODY,
-        sort=("Stake", True),
-        size=(12, 8),
+        empty=EVERYBODY,
+        sort=[("Stake", True)],
+        size=(24, 8),
     ),
 )
 
 SUBNET.fold(
     "Platform over time",
     graph(
-        "Concentration",
-        "Score share of the ten best, and the Herfindahl index, the sum of the squared shares. At 100 % one miner "
-        "has all.",
+        "Miners",
+        "Miners with a score, with compute units in the past hour, and on the blacklist.",
         [
-            Query(f"sum(topk(10, {RATIO})) {ALL_EXPORTED}", "top ten"),
-            Query(f"sum({RATIO} ^ 2) {ALL_EXPORTED}", "Herfindahl index"),
+            Query(of_exporters("chutes_scored_miners"), "with a score"),
+            Query(of_exporters("chutes_platform_window_miners", window="1h"), "with compute units"),
+            Query(of_exporters("chutes_metagraph_blacklisted_miners"), "blacklisted"),
         ],
-        unit="percentunit",
-        decimals=1,
-        empty=NOBODY,
+        unit="none",
+        decimals=0,
     ),
     graph(
         "Compute units per hour of all miners",
@@ -304,26 +321,12 @@ SUBNET.fold(
         decimals=0,
     ),
     graph(
-        "Miners at work",
-        "Miners with compute units in the past hour, and blacklisted seats.",
-        [
-            Query(of_exporters("chutes_platform_window_miners", window="1h"), "with compute units"),
-            Query(of_exporters("chutes_metagraph_blacklisted_miners"), "on the blacklist"),
-        ],
-        unit="none",
-        decimals=0,
-    ),
-    graph(
         "Compute units per second",
         "Compute units that all miners and the chosen one earn per second, which is the sum of the multipliers of "
         "active instances.",
         [
             Query(of_exporters("chutes_platform_active_compute_multiplier"), "all miners", KEYED),
-            Query(
-                of_exporters("chutes_miner_active_compute_multiplier", **CHOSEN),
-                "chosen miner",
-                KEYED,
-            ),
+            Query(of_exporters("chutes_miner_active_compute_multiplier", **CHOSEN), "chosen miner", KEYED),
         ],
         unit="none",
         decimals=1,

@@ -33,7 +33,7 @@ async function see(request) {
   const units = [panel.fieldConfig.defaults, ...panel.fieldConfig.overrides.map((one) =>
     Object.fromEntries(one.properties.map(({ id, value }) => [id, value])))]
     .map((config) => config.unit).filter(Boolean);
-  const unknown = units.filter((unit) => !known.has(unit));
+  const unknown = units.filter((unit) => !known.has(unit) && !/^(prefix|suffix):/.test(unit));
   const { data, fieldConfig } = await prepare(request, { theme, timeZone, replaceVariables });
   const empty = panel.fieldConfig.defaults.noValue;
   if (panel.type === 'stat') {
@@ -45,7 +45,7 @@ async function see(request) {
       theme,
       timeZone,
     });
-    return { unknown, texts: values.map(({ display }) => shown(display)) };
+    return { unknown, texts: values.map(({ display }) => ({ ...shown(display), title: display.title ?? '' })) };
   }
   if (panel.type === 'table') {
     const [frame] = data;
@@ -55,11 +55,13 @@ async function see(request) {
     }
     const columns = fields.map((field) => grafana.getFieldDisplayName(field, frame));
     const order = [...Array(frame?.length ?? 0).keys()];
-    for (const { displayName, desc } of panel.options.sortBy ?? []) {
-      const field = fields[columns.indexOf(displayName)];
-      const key = (row) => field?.values[row];
-      order.sort((a, b) => (desc ? -1 : 1) * (key(a) > key(b) ? 1 : key(a) < key(b) ? -1 : 0));
-    }
+    // As Grafana's table: missing values are the least.
+    const keys = (panel.options.sortBy ?? []).map(({ displayName, desc }) => {
+      const values = fields[columns.indexOf(displayName)]?.values ?? [];
+      return { value: (row) => values[row] ?? -Infinity, sign: desc ? -1 : 1 };
+    });
+    const compare = (a, b) => (a > b ? 1 : a < b ? -1 : 0);
+    order.sort((a, b) => keys.reduce((found, { value, sign }) => found || sign * compare(value(a), value(b)), 0));
     const cell = (field, row) => {
       const display = shown(field.display(field.values[row]));
       const colored = field.config.custom?.cellOptions?.type === 'color-text';

@@ -9,7 +9,6 @@ const HIDING = ['hideFrom'];
 // The field options that each kind of panel has besides the standard ones.
 const CUSTOM = {
   stat: HIDING,
-  bargauge: HIDING,
   table: ['align', 'cellOptions', 'filterable', 'hidden', 'inspect', 'minWidth', 'width'],
   timeseries: [
     ...HIDING, 'axisBorderShow', 'axisCenteredZero', 'axisColorMode', 'axisGridShow', 'axisLabel', 'axisPlacement', 'axisSoftMax',

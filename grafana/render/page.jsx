@@ -1,8 +1,8 @@
 // A dashboard as a page: `window.draw(request)` shows it, and returns what is wrong with it.
 //
-// A request is {dashboard, answers, step, variables, range, width, open, alerts}: the dashboard as it is committed; by panel and
+// A request is {dashboard, answers, step, variables, range, width, open}: the dashboard as it is committed; by panel and
 // query, the answers of Prometheus; their step in seconds; the texts of the variables; `from` and `to` in milliseconds; the
-// width in pixels; whether collapsed rows are opened; the alerts that fire.
+// width in pixels; whether collapsed rows are opened.
 import * as grafana from '@grafana/data';
 import { GlobalStyles, Icon, PanelChrome } from '@grafana/ui';
 import { Component } from 'react';
@@ -224,7 +224,7 @@ window.draw = async (request) => {
       await frame();
     }
   }
-  const shared = { theme, timeZone, range, replaceVariables, alerts: request.alerts };
+  const shared = { theme, timeZone, range, replaceVariables };
   root.render(<Dashboard request={request} placed={ready} height={height} shared={shared} onError={failed} />);
   await frame();
   await document.fonts.ready;

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
-from tests.grafana.queries import all_panels
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -28,7 +27,9 @@ def committed(uid: str) -> dict[str, Any]:
 
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the panels of a dashboard, those in collapsed rows included, without the rows."""
-    return list(all_panels(dashboard))
+    return [
+        one for panel in dashboard["panels"] for one in (panel.get("panels", ()) if panel["type"] == "row" else [panel])
+    ]
 
 
 def see(answers: Answers) -> Seen:
@@ -37,10 +38,7 @@ def see(answers: Answers) -> Seen:
     requests = [
         {
             "panel": panel,
-            "answers": {
-                target["refId"]: (answers.over_time if target["range"] else answers.now)[target["expr"]]
-                for target in panel["targets"]
-            },
+            "answers": answers.of_panel(panel),
         }
         for _, panel in wanted
     ]

@@ -22,20 +22,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode, urlsplit
-from urllib.request import urlopen
+from urllib.parse import urlsplit
 
 from playwright.async_api import async_playwright
 
 from grafana.__main__ import DASHBOARDS
 from grafana.worlds import World
-from tests.grafana.promql import metrics
-from tests.grafana.queries import Window, answers, seconds_back, variables
-from tests.grafana.scenes import RULES, scene
+from tests.grafana.display import committed, panels
+from tests.grafana.scenes import END, STEP, Answers, ask_everything, scene, short
 from tests.support import ROOT, Prometheus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from playwright.async_api import Page, Route
 
@@ -46,10 +44,8 @@ SUMS: Final = "drawn-from.sha256"
 WIDTH: Final = 1600
 WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick"}
 """The worlds of the README's pictures, and how their files' names end."""
-STEP: Final = 300
-"""Seconds between the simulated scrapes of a day."""
-HOURS: Final = [number * STEP / 3600 for number in range(24 * 3600 // STEP + 2, 0, -1)]
-"""When these scrapes were, in hours before now."""
+HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
+"""When the scrapes of a day were, in hours before the end. Rules that look back a day have data at the end."""
 ORIGIN: Final = "http://grafana.invalid"
 FONTS: Final = {"Inter-Regular.woff2": 400, "Inter-Medium.woff2": 500}
 
@@ -59,81 +55,18 @@ def boards() -> list[str]:
     return sorted(path.stem for path in DASHBOARDS.glob("*.json"))
 
 
-def rule_levels(expressions: Mapping[str, str]) -> list[list[str]]:
-    """Group recording rules into levels, so that each reads only what earlier levels record.
-
-    Args:
-        expressions: By the name that each records.
-    """
-    left = {name: metrics(expression) - {name} for name, expression in expressions.items()}
-    levels = []
-    while left:
-        level = [name for name, read in left.items() if not read & left.keys()]
-        if not level:
-            raise ValueError(f"these rules read each other: {', '.join(left)}")
-        levels.append(level)
-        left = {name: read for name, read in left.items() if name not in level}
-    return levels
-
-
-def forget(directory: Path, names: Iterable[str]) -> None:
-    """Remove series, and make blocks of all others, so that series of the same time can be added."""
-    data, rest = directory / "data", directory / "rest"
-    with Prometheus(directory) as prometheus:
-        admin = f"{prometheus.url}/api/v1/admin/tsdb"
-        matches = urlencode([("match[]", name) for name in names])
-        urlopen(f"{admin}/delete_series?{matches}", data=b"").close()
-        with urlopen(f"{admin}/snapshot", data=b"") as response:
-            snapshot = data / "snapshots" / json.load(response)["data"]["name"]
-    snapshot.rename(rest)
-    shutil.rmtree(data)
-    rest.rename(data)
-
-
-def _evaluate_rules(directory: Path, end: float) -> None:
-    """Record what the recording rules would have recorded over the day.
-
-    What looks back has been recorded without the day before, and is replaced up to the end.
-    """
-    expressions = {name: rule["expr"] for name, rule in RULES.items() if "record" in rule}
-    looking_back = {name for name, expression in expressions.items() if "[" in expression}
-    forget(directory, looking_back)
-    path = directory / "level.yml"
-    for level, last in itertools.product(rule_levels(expressions), (end - STEP, end)):
-        rules = [RULES[name] for name in level if (name in looking_back) == (last == end)]
-        if not rules:
-            continue
-        path.write_text(json.dumps({"groups": [{"name": "level", "rules": rules}]}))
-        with Prometheus(directory) as prometheus:
-            command = ["promtool", "tsdb", "create-blocks-from", "rules", f"--url={prometheus.url}"]
-            command += [f"--start={end - HOURS[0] * 3600:.0f}", f"--end={last:.0f}", f"--eval-interval={STEP}s"]
-            subprocess.run([*command, f"--output-dir={directory / 'data'}", path], check=True, capture_output=True)
-
-
-async def _simulate(kind: World, directory: Path) -> float:
-    """Let a Prometheus know a day of a world; returns when it ended."""
-    async with scene(kind, directory, HOURS) as found:
-        return found.prometheus.at or time.time()
-
-
 def make_day(kind: World, directory: Path) -> None:
     """Simulate a day of a world, and leave the data of a Prometheus in a directory."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    end = asyncio.run(_simulate(kind, directory))
-    _evaluate_rules(directory, end)
-    (directory / "end.json").write_text(json.dumps(end))
 
+    async def simulate() -> Answers:
+        async with scene(kind, directory, HOURS, readme=True) as found:
+            return found.answers
 
-def _firing(prometheus: Prometheus) -> list[dict[str, Any]]:
-    """Return the alerts that fire, the gravest first, with the time in milliseconds since when they are pending."""
-    since = prometheus.query('ALERTS_FOR_STATE and on (alertname) ALERTS{alertstate="firing", alertname!="Watchdog"}')
-    order = ["critical", "warning", "info"]
-    found = [(dict(labels), value) for labels, value in since.items()]
-    found.sort(key=lambda one: (order.index(one[0]["severity"]), one[0]["alertname"]))
-    return [
-        {"name": labels["alertname"], "severity": labels["severity"], "since": value * 1000} for labels, value in found
-    ]
+    answers = asyncio.run(simulate())
+    chosen = {"hotkeys": answers.hotkeys, "gpus": answers.gpus, "scored": answers.scored}
+    (directory / "chosen.json").write_text(json.dumps(chosen))
 
 
 def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -146,23 +79,24 @@ def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, A
     Returns:
         By uid, what grafana/render/page.jsx needs.
     """
-    requests = {}
-    end = json.loads((directory / "end.json").read_text())
     with Prometheus(directory) as prometheus:
-        prometheus.at = end
-        for uid in uids:
-            dashboard = json.loads((DASHBOARDS / f"{uid}.json").read_text())
-            window = Window(end, seconds_back(dashboard["time"]["from"]), STEP)
-            chosen = variables(dashboard, prometheus, window)
-            values = {name: one.query for name, one in chosen.items()}
-            requests[uid] = {
-                "dashboard": dashboard,
-                "answers": answers(dashboard, prometheus, window, values),
-                "step": STEP,
-                "variables": {name: {"text": one.text} for name, one in chosen.items()},
-                "range": {"from": window.start * 1000, "to": window.end * 1000},
-                "alerts": _firing(prometheus),
-            }
+        prometheus.at = END
+        empty = Answers(**json.loads((directory / "chosen.json").read_text()))
+        answers = asyncio.run(ask_everything(prometheus, empty))
+    if answers.errors:
+        raise ValueError(f"Prometheus refuses queries: {answers.errors}")
+    texts = {"datasource": "Prometheus", "miner": short(answers.scored)}
+    requests = {}
+    for uid in uids:
+        dashboard = committed(uid)
+        names = [variable["name"] for variable in dashboard["templating"]["list"]]
+        requests[uid] = {
+            "dashboard": dashboard,
+            "answers": {panel["id"]: answers.of_panel(panel) for panel in panels(dashboard)},
+            "step": STEP,
+            "variables": {name: {"text": texts.get(name, "All")} for name in names},
+            "range": {"from": (END - 86400) * 1000, "to": END * 1000},
+        }
     return requests
 
 
@@ -313,7 +247,7 @@ def main() -> None:
     requests = {}
     for kind in chosen.world:
         directory = CACHE / kind.name.lower()
-        if not (chosen.reuse and (directory / "end.json").exists()):
+        if not (chosen.reuse and (directory / "chosen.json").exists()):
             began = time.monotonic()
             make_day(kind, directory)
             print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")

@@ -1,24 +1,33 @@
-"""The pictures of the README, and how `make pictures` asks what a dashboard asks."""
+"""The pictures of the README, and the simulated day that they show."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import time
+import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from grafana import states
 from grafana.boards import BOARDS
-from tests.grafana.pictures import HOURS, PICTURES, STEP, SUMS, WORLDS, boards, forget, parse_arguments, rule_levels
-from tests.grafana.queries import Variable, Window, all_panels, filled, seconds_back, taken, variable
-from tests.support import ROOT, History, Prometheus, series
+from grafana.worlds import World
+from tests.grafana.pictures import HOURS, PICTURES, SUMS, WORLDS, parse_arguments
+from tests.grafana.scenes import END, STEP, scene
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST = 250_000
 """Bytes of a picture, so that the README loads fast."""
+COLORS = """
+globalThis.window = globalThis;
+const { colors, visualization } = require('@grafana/data').createTheme({ colors: { mode: 'dark' } });
+const found = process.argv.slice(1).map((name) => visualization.getColorByName(name));
+console.log(JSON.stringify([colors.background.primary, ...found]));
+"""
+"""Prints the colours of Grafana's dark theme: the background of a panel, and those of the names."""
 
 
 def test_the_pictures_are_of_the_boards_as_they_are() -> None:
@@ -36,36 +45,16 @@ def test_every_board_has_a_picture_of_a_healthy_and_of_a_sick_miner() -> None:
         assert 10_000 < (PICTURES / name).stat().st_size < LARGEST, name
 
 
-def test_the_simulated_day_reaches_back_beyond_the_time_range() -> None:
-    assert HOURS[0] > 24
-    assert HOURS[-1] == STEP / 3600
-    assert {round((a - b) * 3600) for a, b in itertools.pairwise(HOURS)} == {STEP}
-
-
-def test_a_rule_is_evaluated_after_the_rules_that_it_reads() -> None:
-    expressions = {"a:x:sum": "sum(b:x:sum)", "b:x:sum": "sum(x)", "c:x:max": "max(a:x:sum or b:x:sum)", "d:y": "y"}
-    assert rule_levels(expressions) == [["b:x:sum", "d:y"], ["a:x:sum"], ["c:x:max"]]
-    with pytest.raises(ValueError, match="read each other: a, b"):
-        rule_levels({"a": "b", "b": "a"})
-
-
-def test_series_that_are_replaced_are_forgotten_and_all_others_stay(tmp_path: Path) -> None:
-    at = time.time() - 600
-    history = History(tmp_path, job="chutes")
-    history.add(at, {series("up"): 1.0, series("job:up:sum1d"): 2.0})
-    history.load()
-    forget(tmp_path, ["job:up:sum1d"])
-    with Prometheus(tmp_path) as prometheus:
-        prometheus.at = at + 60
-        assert list(prometheus.query("up").values()) == [1.0]
-        assert not prometheus.query("job:up:sum1d")
-
-
-def test_without_arguments_everything_of_the_readme_is_drawn() -> None:
-    parsed = parse_arguments([])
-    assert parsed.board == boards() == sorted(board.uid for board in BOARDS)
-    assert parsed.world == list(WORLDS)
-    assert parsed.width == [1600]
+async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
+    # Hours in which instances crash and start again all the time.
+    async with scene(World.SICK, tmp_path, [before for before in HOURS if before <= 1], readme=True) as found:
+        query = {"start": END - 3600, "end": END, "step": STEP}
+        counted = [
+            found.prometheus.api("query_range", query=f"sum({series}) or vector(0)", **query)["data"]["result"]
+            for series in ("hotkey_state:chutes_fleet_gpus:sum", "hotkey_server_id_gpu_state:chutes_gpus:count")
+        ]
+        for ((series,),) in zip(counted, strict=True):
+            assert [float(value) for _, value in series["values"]] == [found.answers.gpus] * (3600 // STEP + 1)
 
 
 def test_pictures_of_other_widths_and_worlds_need_a_directory(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,52 +65,21 @@ def test_pictures_of_other_widths_and_worlds_need_a_directory(capsys: pytest.Cap
     assert parse_arguments(["--width", "800", "--output", "somewhere"]).width == [800]
 
 
-def test_variables_are_filled_in_with_and_without_braces() -> None:
-    values = {"job": ".+", "__range": "86400s"}
-    text = 'a{job=~"$job"}[$__range] + b{job=~"${job}"} + c{job=~"${job:regex}"}'
-    assert filled(text, values) == 'a{job=~".+"}[86400s] + b{job=~".+"} + c{job=~".+"}'
+def luminance(color: str) -> float:
+    """Return the relative luminance of a colour, as the Web Content Accessibility Guidelines define it."""
+    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_a_group_of_label_replace_is_no_variable_and_an_unknown_variable_is_an_error() -> None:
-    assert filled('label_replace(a, "name", "$1", "id", "(.+)")', {}) == 'label_replace(a, "name", "$1", "id", "(.+)")'
-    with pytest.raises(KeyError, match="jbo"):
-        filled('a{job=~"$jbo"}', {"job": ".+"})
-
-
-def test_all_of_a_variable_is_its_own_value_or_every_option() -> None:
-    declared = {"multi": True, "includeAll": True, "current": {"value": ["$__all"]}}
-    assert variable({**declared, "allValue": ".+"}, {"a": "A", "b": "B"}) == Variable("All", ".+")
-    assert variable(declared, {"a": "A", "b": "B"}) == Variable("All", "(a|b)")
-    assert variable({"includeAll": True}, {"a": "A"}) == Variable("All", "(a)")
-
-
-def test_a_choice_of_values_is_quoted_where_queries_expect_a_regular_expression() -> None:
-    several = {"multi": True, "current": {"value": ["a.b", "c"]}}
-    options = {"a.b": "first", "c": "second", "d": "third"}
-    assert variable(several, options) == Variable("first + second", r"(a\\.b|c)")
-    assert variable({"multi": True, "current": {"value": ["a.b"]}}, options) == Variable("first", r"a\\.b")
-    assert variable({"current": {"value": "gone"}}, options) == Variable("first", "a.b")
-
-
-def test_value_and_text_of_an_option_are_taken_by_the_names_of_their_groups() -> None:
-    option = '{hotkey="5GNoccccc1Wti", miner="5GNoc…1Wti"} 1 2'
-    pattern = '/hotkey="(?<value>[^"]+)|miner="(?<text>[^"]+)/g'
-    assert taken(pattern, option) == ("5GNoccccc1Wti", "5GNoc…1Wti")
-    assert taken('/hotkey="([^"]+)/', option) == ("5GNoccccc1Wti", "5GNoccccc1Wti")
-    assert taken("/nothing/", option) == ("", "")
-
-
-def test_the_time_range_is_what_grafana_fills_in() -> None:
-    window = Window(end=100_000, seconds=seconds_back("now-24h"), step=300)
-    assert window.start == 13_600
-    assert window.variables["__range"] == "86400s"
-    assert window.variables["__rate_interval"] == "1200s"
-    with pytest.raises(ValueError, match="no relative time"):
-        seconds_back("2026-01-01")
-
-
-def test_panels_in_collapsed_rows_are_asked_as_well() -> None:
-    inside = {"type": "stat", "id": 2}
-    after = {"type": "stat", "id": 4}
-    dashboard = {"panels": [{"type": "row", "id": 1, "panels": [inside]}, {"type": "row", "id": 3}, after]}
-    assert list(all_panels(dashboard)) == [inside, after]
+def test_text_has_enough_contrast() -> None:
+    tables = [value for value in vars(states).values() if isinstance(value, tuple)]
+    names = sorted({state.color for table in tables for state in table} - {states.PLAIN})
+    command = ["node", "-e", COLORS, *names]
+    display = ROOT / "grafana" / "display"
+    background, *colors = json.loads(subprocess.run(command, cwd=display, check=True, capture_output=True).stdout)
+    for name, color in zip(names, colors, strict=True):
+        assert (luminance(color) + 0.05) / (luminance(background) + 0.05) >= 4.5, name
+    # So that colour-blind people can tell earning from unverified.
+    shown = dict(zip(names, map(luminance, colors), strict=True))
+    assert (shown[states.GREEN] + 0.05) / (shown[states.RED] + 0.05) >= 2

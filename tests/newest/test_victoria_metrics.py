@@ -13,7 +13,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from grafana.boards import BOARDS
 from grafana.parts import VARIABLES
 from grafana.worlds import World as Kind
 from tests.alertmanager.test_routing import SIGNED, alertmanager
-from tests.grafana.scenes import JOB, Answers, ask_everything, scene
+from tests.grafana.scenes import END, JOB, Answers, ask_everything, scene
 from tests.support import HOTKEY, ROOT, Prometheus, fast_rules, free_port, until, watching
 
 if TYPE_CHECKING:
@@ -84,15 +83,6 @@ def victoria_metrics(directory: Path) -> Iterator[str]:
     flags = ["-search.maxLookback=5m", "-search.latencyOffset=0s", "-search.disableCache"]
     with running([*command, *flags], directory) as url:
         yield url
-
-
-def import_history(url: str, path: Path) -> None:
-    """Give the store the history that Prometheus has."""
-    lines = (line for line in path.read_text().split("\n") if line and not line.startswith("#"))
-    # Seconds become milliseconds.
-    page = "\n".join(re.sub(r" (\d+)\.(\d{3})$", r" \1\2", line) for line in lines)
-    request = urllib.request.Request(f"{url}/api/v1/import/prometheus", data=page.encode(), method="POST")
-    urllib.request.urlopen(request, timeout=60).close()
 
 
 Rows = dict[frozenset[tuple[str, str]], float]
@@ -171,18 +161,15 @@ async def test_the_queries_of_boards_and_rules_hold_in_a_store_that_prometheus_w
     directory = tmp_path / "prometheus"
     directory.mkdir()
     with victoria_metrics(tmp_path / "store") as url:
-        async with scene(kind, directory, remote_write=f"{url}/{REMOTE_WRITE}") as found:
-            known = await asyncio.to_thread(ask_everything, found)
-            await asyncio.to_thread(import_history, url, directory / "history.om")
+        async with scene(kind, directory, stores=[f"{url}/{REMOTE_WRITE}"]) as found:
+            known = await ask_everything(found.prometheus, found.answers)
             store = Prometheus(directory, url=url)
-            # What Prometheus knew at that moment has arrived. For up to 10 seconds, the store does not find series that
-            # only the history has.
-            await asyncio.to_thread(store.wait_for, f"min(timestamp(up)) > {known.at}")
+            store.at = END
+            # For up to 10 seconds, the store does not find new series.
             count = f'count(last_over_time({{job="{JOB}"}}[1d]))'
             (series,) = (await asyncio.to_thread(found.prometheus.query, count)).values()
             await asyncio.to_thread(store.wait_for, f"{count} >= {series}")
-            store.at = known.at
-            stored = await asyncio.to_thread(ask_everything, replace(found, prometheus=store))
+            stored = await ask_everything(store, Answers(known.hotkeys, known.gpus, known.scored))
     assert known.errors == {}
     assert stored.errors == {}
     assert compare(known, stored) == {}

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 from typing import TYPE_CHECKING
+
+import yaml
 
 from grafana import states
 from tests.prometheus.scenario import DAY, HOTKEY, Scenario
+from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 ME = {"hotkey": HOTKEY}
@@ -46,13 +53,14 @@ def test_the_state_of_a_gpu_is_the_number_that_boards_map(tmp_path: Path) -> Non
 
 def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) -> None:
     miner = Scenario(9)
-    for state in states.INSTANCE:
+    recorded = states.INSTANCE[1:]
+    for state in recorded:
         miner.instance(state.text, -10)
         if state.text != "starting":
             miner.activate(state.text, 0)
     miner.set("chutes_instance_active", 0, 0, **ME, instance_id="disabled")
     name = "hotkey_instance_id:chutes_instance_state:max"
-    expected = {labels(name, instance_id=one.text): float(one.value) for one in states.INSTANCE}
+    expected = {labels(name, instance_id=one.text): float(one.value) for one in recorded}
     miner.check(tmp_path, {}, values={name: (5, expected)})
 
 
@@ -90,24 +98,21 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
     miner.set("chutes_subnet_emission_alpha_per_day", 1000)
     miner.set("chutes_alpha_price_usd", 10)
+    miner.set("chutes_platform_window_compute_units", 1000, window="1d")
+    miner.set("chutes_miner_window_lost_compute_units", 10, hotkey=HOTKEY, window="1h")
     costs = {"earning": 9, "starting": 0, "disabled": 0, "idle": 3, "unverified": 0}
-    day = "hotkey_state:chutes_fleet_cost_usd:sum1d"
     numbers = {
         ALL_COST: 12,
-        "hotkey:chutes_fleet_cost_usd:sum1d": 288,
         "hotkey:chutes_fleet_gpu_hours_lost:sum1d": 48,
         "hotkey:chutes_miner_estimated_alpha_per_day:max": 20,
         "hotkey:chutes_miner_estimated_usd_per_day:max": 200,
-        "hotkey:chutes_miner_estimated_alpha_per_day:per_gpu": 3.333,
+        # 2 idle GPUs cost 72 dollars a day. 10 compute units an hour are 240, and 2400 dollars at 10 each.
+        "hotkey:chutes_lost_usd_per_day:sum": 2472,
         "hotkey:chutes_miner_estimated_usd_per_day:per_gpu": 33.333,
         "hotkey:chutes_miner_estimated_profit_usd_per_day:max": -88,
     }
     values = {f"round({name}, 0.001)": (DAY + 60, {f'{{hotkey="{HOTKEY}"}}': value}) for name, value in numbers.items()}
-    values |= {
-        f"round({name}, 0.001)": (DAY + 60, {labels("", state=state): hours * cost for state, cost in costs.items()})
-        for name, hours in ((COST, 1), (day, 24))
-    }
-    values[f"{day} or hotkey:chutes_fleet_cost_usd:sum1d"] = (DAY // 2, {})
+    values[COST] = (DAY + 60, {labels(COST, state=state): cost for state, cost in costs.items()})
     lost = [("ChutesGpusIdle", "warning"), ("ChutesGpuHoursLost", "info"), ("ChutesMinerLoss", "info")]
     miner.check(tmp_path, {}, ever=lost, values=values)
 
@@ -121,3 +126,54 @@ def test_a_cost_that_is_only_partly_known_is_absent(tmp_path: Path) -> None:
     # One earning GPU has another model without a cost.
     idle = {labels(COST, state=state): cost for state, cost in (("idle", 1.5), ("starting", 0), ("disabled", 0))}
     miner.check(tmp_path, {}, values={COST: (5, {**idle, labels(COST, state="unverified"): 0}), ALL_COST: (5, {})})
+
+
+def test_the_loss_of_a_server_is_known_although_another_model_has_no_cost(tmp_path: Path) -> None:
+    miner = Scenario(10, {"alpha": 2})
+    miner.state(0, ["alpha-0"], "idle")
+    miner.gpu("beta-0", "beta", model="h200", state="unverified")
+    miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
+    name = "hotkey_server_id_gpu:chutes_lost_usd_per_day:sum"
+    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
+    total = "hotkey:chutes_lost_usd_per_day:sum"
+    miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): 36}), total: (5, {})})
+
+
+SHOWN = ("alertname", "severity", "hotkey")
+
+
+def _series(labels: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f'{name}="{value}"' for name, value in labels.items() if value) + "}"
+
+
+def _labels_of(matchers: Iterable[str]) -> dict[str, str]:
+    """Return labels that satisfy matchers of Alertmanager: of alternatives the last one."""
+    wanted = {"alertname": "ChutesGpusUnverified", "severity": "warning"}
+    for matcher in matchers:
+        name, operator, value = re.fullmatch(r'(\w+)(=~|!=|=)"(.+)"', matcher).groups()  # type: ignore[union-attr]
+        if operator != "!=" and value != "Chutes.+":
+            wanted[name] = value.split("|")[-1]
+    return wanted
+
+
+def test_boards_leave_out_the_alerts_that_the_routing_inhibits(tmp_path: Path) -> None:
+    tests = []
+    for rule in yaml.safe_load((ROOT / "alertmanager" / "alertmanager.yml").read_text())["inhibit_rules"]:
+        source, target = _labels_of(rule["source_matchers"]), _labels_of(rule["target_matchers"])
+        same = {name: "one" for name in rule["equal"] if name != "alertname"}
+        stays = {**target, **dict.fromkeys(same, "other")}
+        alerts = [{**source, **same}, {**target, **same}, stays]
+        series = [
+            {"series": _series({"__name__": "ALERTS", "alertstate": "firing", **one}), "values": "1x2"}
+            for one in alerts
+        ]
+        kept = {_series({name: one.get(name, "") for name in SHOWN}) for one in (alerts[0], stays)}
+        expression = f"group by ({', '.join(SHOWN)}) (alert:chutes_alerts:severity)"
+        samples = [{"labels": labels, "value": 1} for labels in sorted(kept)]
+        query = {"expr": expression, "eval_time": "1m", "exp_samples": samples}
+        tests.append({"interval": "1m", "input_series": series, "promql_expr_test": [query]})
+    assert len(tests) > 5
+    path = tmp_path / "inhibited.yml"
+    path.write_text(json.dumps({"rule_files": [str(RULES / "recordings.yml")], "tests": tests}))
+    result = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

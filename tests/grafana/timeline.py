@@ -1,0 +1,173 @@
+"""A Prometheus in the past: it gets scrapes at chosen times, and all rules are evaluated at these times."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections import defaultdict
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import yaml
+
+from tests.support import RULES as DIRECTORY
+from tests.support import Labels, series
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+RULES: Final[list[dict[str, Any]]] = [
+    rule
+    for path in sorted(DIRECTORY.glob("*.yml"))
+    for group in yaml.safe_load(path.read_text())["groups"]
+    for rule in group["rules"]
+]
+ALERTS: Final = [rule for rule in RULES if "alert" in rule]
+RECORDINGS: Final = [rule for rule in RULES if "record" in rule]
+ABOUT_ALERTS: Final = [rule for rule in RECORDINGS if "ALERTS" in rule["expr"]]
+UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+STALE: Final = struct.pack("<Q", 0x7FF0000000000002)
+"""Prometheus' marker for the end of a series."""
+
+
+def seconds(duration: str) -> int:
+    """Return the seconds of a duration such as ``90m``."""
+    return int(duration[:-1]) * UNITS[duration[-1]]
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _encoded(name: str, labels: Iterable[tuple[str, str]]) -> bytes:
+    """Return the identity of a series, as remote write sends it."""
+    pairs = sorted({"__name__": name, **dict(labels)}.items())
+    return b"".join(_field(1, _field(1, label.encode()) + _field(2, value.encode())) for label, value in pairs)
+
+
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], value)
+
+
+@dataclass
+class Alert:
+    """An alert that is pending or fires, since a Unix time. ``gone`` is the time since which its condition is false."""
+
+    since: float
+    fires: bool = False
+    gone: float | None = None
+
+
+class Timeline:
+    """Writes scrapes and results of rules to a Prometheus.
+
+    Args:
+        stores: Addresses of servers that get every sample by Prometheus' remote write, with the path. The first one
+            evaluates the expressions.
+    """
+
+    def __init__(self, *stores: str) -> None:
+        self._stores = [urlsplit(store) for store in stores]
+        self._connections = [HTTPConnection(store.netloc, timeout=60) for store in self._stores]
+        self._written: dict[str, set[bytes]] = defaultdict(set)
+        self._known: dict[tuple[str, str], bytes] = {}
+        self._alerts: list[dict[Labels, Alert]] = [{} for _ in ALERTS]
+
+    def write(self, at: float, source: str, samples: Mapping[bytes, float]) -> None:
+        """Write the samples of a target or a rule. What it had the last time and has no longer becomes stale."""
+        values = dict.fromkeys(self._written[source] - samples.keys(), STALE)
+        values |= {one: struct.pack("<d", value) for one, value in samples.items()}
+        self._written[source] = set(samples)
+        if not values:
+            return
+        end = b"\x10" + _varint(round(at * 1000))
+        # A sample is shorter than 128 bytes, so that its length is one byte.
+        start = bytes([2 << 3 | 2, 1 + 8 + len(end), 0x09])
+        message = b"".join(_field(1, one + start + value + end) for one, value in values.items())
+        # Snappy allows data that is not compressed.
+        body = _varint(len(message)) + b"\xfc" + struct.pack("<I", len(message) - 1) + message
+        for store, connection in zip(self._stores, self._connections, strict=True):
+            connection.request("POST", store.path, body, {"Content-Encoding": "snappy"})
+            response = connection.getresponse()
+            text = response.read()
+            assert response.status < 300, text
+
+    def scrape(self, at: float, job: str, instance: str, page: str) -> None:
+        """Write the page of a target, or that it is down if the page is empty."""
+        target = {"job": job, "instance": instance}
+        samples = {
+            _encoded("up", target.items()): float(bool(page)),
+            _encoded("scrape_duration_seconds", target.items()): 0.05,
+        }
+        for line in page.split("\n"):
+            if not line or line[0] == "#":
+                continue
+            written, _, value = line.rpartition(" ")
+            if (instance, written) not in self._known:
+                name, _, labels = written.partition("{")
+                pairs = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels)
+                own = [(label, _unescaped(text)) for label, text in pairs if text]
+                self._known[instance, written] = _encoded(name, [*own, *target.items()])
+            samples[self._known[instance, written]] = float(value)
+        self.write(at, instance, samples)
+
+    def evaluate(self, at: float) -> None:
+        """Evaluate all rules, each after those that it reads."""
+        for rule in RECORDINGS:
+            if rule not in ABOUT_ALERTS:
+                self._record(rule, at)
+        samples: dict[bytes, float] = {}
+        for rule, alerts in zip(ALERTS, self._alerts, strict=True):
+            samples |= _samples(rule, alerts, self._query(rule["expr"], at).keys(), at)
+        self.write(at, "alerts", samples)
+        for rule in ABOUT_ALERTS:
+            self._record(rule, at)
+
+    def _record(self, rule: Mapping[str, Any], at: float) -> None:
+        found = self._query(rule["expr"], at)
+        self.write(at, rule["record"], {_encoded(rule["record"], labels): value for labels, value in found.items()})
+
+    def _query(self, expression: str, at: float) -> dict[Labels, float]:
+        connection = self._connections[0]
+        connection.request("GET", f"/api/v1/query?{urlencode({'query': expression, 'time': at})}")
+        data = json.load(connection.getresponse())["data"]
+        rows = data["result"] if data["resultType"] == "vector" else [{"metric": {}, "value": data["result"]}]
+        return {
+            series("", **{name: value for name, value in row["metric"].items() if name != "__name__"})[1]: float(
+                row["value"][1]
+            )
+            for row in rows
+        }
+
+
+def _samples(
+    rule: Mapping[str, Any], alerts: dict[Labels, Alert], found: Collection[Labels], at: float
+) -> dict[bytes, float]:
+    """Move the alerts of a rule on, and return Prometheus' two series of each."""
+    for labels in found:
+        alert = alerts.setdefault(labels, Alert(at))
+        alert.gone = None
+        alert.fires |= at - alert.since >= seconds(rule.get("for", "0s"))
+    for labels in alerts.keys() - set(found):
+        alert = alerts[labels]
+        alert.gone = alert.gone or at
+        if not alert.fires or at - alert.gone >= seconds(rule.get("keep_firing_for", "0s")):
+            del alerts[labels]
+    samples = {}
+    for labels, alert in alerts.items():
+        own = dict(labels) | rule["labels"] | {"alertname": rule["alert"]}
+        state = "firing" if alert.fires else "pending"
+        samples[_encoded("ALERTS", (own | {"alertstate": state}).items())] = 1.0
+        samples[_encoded("ALERTS_FOR_STATE", own.items())] = alert.since
+    return samples
