@@ -186,11 +186,8 @@ class ChutesClient:
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer.
 
-        Args:
-            endpoint: One of :mod:`chutes_exporter.api.endpoints`.
-            key: Signs the request if the endpoint needs it, and is unused otherwise.
-            params: Query parameters.
-            path: Values for the braces in the endpoint's path.
+        The key is used only if the endpoint needs a signature. ``path`` has the values for the braces in the endpoint's
+        path.
 
         Raises:
             ApiError: There is no usable answer.
