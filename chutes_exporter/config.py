@@ -74,30 +74,15 @@ class Address:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of the exporter. :func:`make_settings` makes them.
+    """The settings of the exporter, which the flags describe. :func:`make_settings` makes them.
 
     Attributes:
-        api_url: Base address of the Chutes API.
-        api_timeout: Abort a request to the API after this many seconds without data.
         watched: Hotkeys whose public data is exported. Empty for the whole subnet.
         keys: Hotkeys with seeds, whose private data is exported, too. All are in ``watched``.
-        listen: Addresses to listen on.
-        systemd_socket: Whether systemd has opened the sockets instead.
-        web_config: Path of the web configuration (TLS, passwords), or None.
-        enable_lifecycle: Whether to serve ``POST /-/reload``.
-        max_requests: Maximum concurrent scrapes. 0 means unlimited.
-        telemetry_path: Path of the metrics page.
-        timeout_offset: Seconds by which an answer comes before the scraper's timeout.
-        miners: The miners whose public data is exported.
-        max_series: Maximum series of all collectors together.
-        created_timestamps: Whether OpenMetrics pages have ``_created`` lines.
         ttl: The user's times to live in seconds, by feed.
         max_age: The user's maximum ages in seconds, by feed.
         collectors: The user's choice whether a collector is on, by name.
         gpu_costs: Cost of a GPU in US dollars an hour, by model.
-        daily_emission: Alpha that all miners of the subnet get in a day, or None.
-        alpha_price: Price of one alpha in US dollars, or None.
-        warnings: Warnings about these settings.
     """
 
     api_url: str = "https://api.chutes.ai"
@@ -141,7 +126,7 @@ def make_settings(
         hotkeys: Addresses to watch, beside those of the keys.
         keys: Keys of miners whose private data is exported.
         miners: None means ``watched`` with hotkeys and ``all`` without.
-        warnings: Warnings to keep. Those about these settings are added.
+        warnings: Warnings to keep. The settings have further ones.
         others: As in :class:`Settings`.
 
     Raises:
@@ -191,12 +176,7 @@ class Credentials:
 
 
 def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> Credentials:
-    """Read hotkey files, and ``MINER_SEED`` with ``MINER_SS58``.
-
-    Args:
-        files: Paths of hotkey files.
-        environment: The environment variables.
-    """
+    """Read hotkey files, and ``MINER_SEED`` with ``MINER_SS58``."""
     keys: dict[str, Hotkey] = {}
     errors: list[str] = []
     warnings: list[str] = []

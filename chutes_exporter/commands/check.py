@@ -189,7 +189,7 @@ def _print_report(settings: Settings, lines: list[Line], failed: int) -> None:
         [
             {
                 "feed": line.feed,
-                "about": f"{line.about[:4]}…{line.about[-4:]}" if line.about else None,
+                "about": f"{line.about[:4]}…{line.about[-4:]}" if line.about else "",
                 "status": f"{line.verdict} {line.status or ''}".rstrip(),
                 "records": line.records,
                 "seconds": line.seconds,

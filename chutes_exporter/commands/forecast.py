@@ -48,10 +48,10 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
         instances and the share with these alone, and the idle rest. Money without its price is None. None if an answer
         is missing or incomplete.
     """
-    known = {(feed.name, feed.hotkey): one.snapshot.answer for feed, one in readings.items() if one.snapshot}
+    known = {(feed.name, feed.hotkey): got.snapshot.answer for feed, got in readings.items() if got.snapshot}
     feeds = {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
-    found = {feed.name: known.get((feed.name, hotkey), known.get((feed.name, ""))) for feed in feeds}
-    whole = {name: answer for name, answer in found.items() if answer is not None and answer.whole}
+    needed = {feed.name: known.get((feed.name, hotkey), known.get((feed.name, ""))) for feed in feeds}
+    whole = {name: answer for name, answer in needed.items() if answer is not None and answer.whole}
     answers = Answers(whole, known)
     earned = score_heading.earned_rates(answers, frozenset({hotkey}), Samples()) if len(whole) == len(feeds) else None
     if earned is None:
@@ -74,7 +74,7 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
         if family.name == launch.UNITS.name
         for sample in family.samples
     }
-    records = {one.chute_id: one for one in answers[UTILIZATION]}
+    records = {record.chute_id: record for record in answers[UTILIZATION]}
 
     def share(rate: float) -> float:
         return (own + rate) / (everybody + rate) if everybody + rate > 0 else 0.0

@@ -145,18 +145,18 @@ class Ledger:
     def ended_of(self, hotkey: str, usd_per_unit: float | None) -> list[dict[str, Any]]:
         """Return a miner's ended instances, the dearest first, with the keys that docs/commands.md shows."""
         rows = []
-        for one in self._ended.values():
-            if one.miner_hotkey == hotkey:
-                lost, ended_at = self._lost(one), one.deleted_at or 0.0
+        for instance in self._ended.values():
+            if instance.miner_hotkey == hotkey:
+                lost, ended_at = self._lost(instance), instance.deleted_at or 0.0
                 row = {
-                    "instance_id": one.instance_id,
-                    "chute_id": one.chute_id,
+                    "instance_id": instance.instance_id,
+                    "chute_id": instance.chute_id,
                     "ended_at": datetime.fromtimestamp(ended_at, UTC).isoformat(),
-                    "active_seconds": ended_at - (one.activated_at or ended_at),
-                    "reason": end_reason(one.deletion_reason),
-                    "reason_text": one.deletion_reason,
-                    "counts": ended_counts(one),
-                    "failed_start": one.activated_at is None,
+                    "active_seconds": ended_at - (instance.activated_at or ended_at),
+                    "reason": end_reason(instance.deletion_reason),
+                    "reason_text": instance.deletion_reason,
+                    "counts": ended_counts(instance),
+                    "failed_start": instance.activated_at is None,
                     "lost_compute_units": lost,
                     "lost_usd": None if lost is None or usd_per_unit is None else lost * usd_per_unit,
                 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import starmap
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.errors import ApiError
@@ -34,8 +33,6 @@ class NotKnown:
     Attributes:
         feed: The feed's name, or the collector's if the collector fails or its answers contradict each other.
         hotkey: The miner, or empty for platform-wide data.
-        reason: Why.
-        advice: What to do about it.
     """
 
     feed: str
@@ -49,12 +46,9 @@ class Report:
     """The samples of one collection.
 
     Attributes:
-        samples: The samples that were asked for.
         now: Unix time by the API's clock, to which the times in answers belong.
-        gaps: What is not known.
         counted: Hotkeys of the miners for which the state of every GPU is known.
         answered: Whether a request succeeded.
-        readings: What each feed gave.
     """
 
     samples: Samples
@@ -70,14 +64,17 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
 
     Args:
         settings: The miners and the API.
-        metrics: Names of metrics.
+        metrics: Their names.
         missing: Whether an endpoint that the deployment does not have counts as a gap.
     """
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)
     samples = collected.samples
-    gaps = [*_failures(collected.readings, missing=missing), *starmap(_collector_failure, collected.failed)]
+    gaps = [*_failures(collected.readings, missing=missing)]
+    for collector, hotkey in collected.failed:
+        reason = "the collector failed, which is a bug"
+        gaps.append(NotKnown(collector, hotkey, reason, "Report it with the log."))
     incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
     whole = [
         key.address for key in settings.keys if not incomplete & {(feed.name, key.address) for feed in FLEET.feeds}
@@ -116,13 +113,8 @@ def _all_counted(samples: Samples, hotkey: str) -> bool:
     return described <= counted and bool(counted or not samples_of(samples, "chutes_gpu_in_use", hotkey))
 
 
-def _failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown]:
-    """Return the feeds that could not be requested or completely read.
-
-    Args:
-        readings: What each feed gave.
-        missing: Whether to include endpoints that the deployment does not have.
-    """
+def _failures(readings: Readings, *, missing: bool) -> Iterator[NotKnown]:
+    """Return the feeds that could not be requested or completely read, and those that are missing if that counts."""
     for feed, reading in readings.items():
         error, snapshot = reading.error, reading.snapshot
         if isinstance(error, MissingEndpointError):
@@ -137,9 +129,3 @@ def _failures(readings: Readings, *, missing: bool = False) -> Iterator[NotKnown
             rejected = snapshot.answer.rejected
             reason = f"{rejected} records cannot be read" if rejected else "the list contradicts another answer"
             yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If the problem remains, report it.")
-
-
-def _collector_failure(collector: str, hotkey: str) -> NotKnown:
-    """Say that a collector failed."""
-    reason = "the collector failed, which is a bug"
-    return NotKnown(collector, hotkey, reason, "Report it with the log.")

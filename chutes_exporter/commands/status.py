@@ -64,15 +64,16 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
     report = await collect_report(settings, _METRICS)
     hotkeys = sorted(settings.watched)
     miners = [_miner(settings, hotkey, report) for hotkey in hotkeys]
-    found = [one for hotkey in hotkeys for one in verdict.find(report.samples, hotkey, report.now, settings.gpu_costs)]
+    prices = settings.gpu_costs
+    findings = [item for hotkey in hotkeys for item in verdict.find(report.samples, hotkey, report.now, prices)]
     keys = {key.address for key in settings.keys}
     all_known = not report.gaps and keys.issuperset(hotkeys)
     line = (
-        verdict.verdict(found, settings.gpu_costs, all_known=all_known)
+        verdict.verdict(findings, prices, all_known=all_known)
         if report.answered
         else "Nothing is known, because no request succeeded."
     )
-    action_needed = any(one.needs_action for one in found)
+    action_needed = any(finding.needs_action for finding in findings)
     if as_json:
         summary = {
             "api": settings.api_url,
@@ -80,8 +81,8 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             "action_needed": action_needed,
             "all_known": not report.gaps,
             "miners": miners,
-            "findings": [asdict(one) for one in found],
-            "not_known": [asdict(one) for one in report.gaps],
+            "findings": list(map(asdict, findings)),
+            "not_known": list(map(asdict, report.gaps)),
         }
         click.echo(json.dumps(summary, indent=2))
     else:
@@ -89,9 +90,9 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
         for miner in miners:
             click.echo()
             say(f"{miner['hotkey']}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
-            _print_findings([one for one in found if one.hotkey == miner["hotkey"]], settings.gpu_costs)
+            _print_findings([item for item in findings if item.hotkey == miner["hotkey"]], prices)
             click.echo()
-            _print_standing(miner, settings.gpu_costs)
+            _print_standing(miner, prices)
         print_not_known(report.gaps)
     return ACTION_NEEDED if action_needed else NOT_KNOWN if report.gaps else NOTHING_TO_DO
 
@@ -109,7 +110,7 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
         gpus.setdefault(labels["gpu"], {})[labels["state"]] = int(count)
     every = {model: sum(counts.values()) for model, counts in gpus.items()}
     idle = {model: counts["idle"] for model, counts in gpus.items()}
-    known = hotkey in report.counted
+    is_counted = hotkey in report.counted
     rank = values.get("chutes_miner_score_rank")
     incentive = values.get("chutes_miner_incentive_ratio")
     alpha = _product(incentive, settings.daily_emission)
@@ -121,9 +122,9 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
         "share": values.get("chutes_miner_score_ratio"),
         "heading_share": values.get("chutes_miner_score_heading_ratio"),
         "incentive_share": incentive,
-        "gpus": gpus if known else None,
-        "cost_usd_per_hour": verdict.cost(every, settings.gpu_costs) if known else None,
-        "idle_cost_usd_per_hour": verdict.cost(idle, settings.gpu_costs) if known else None,
+        "gpus": gpus if is_counted else None,
+        "cost_usd_per_hour": verdict.cost(every, settings.gpu_costs) if is_counted else None,
+        "idle_cost_usd_per_hour": verdict.cost(idle, settings.gpu_costs) if is_counted else None,
         "models_without_cost": sorted(every.keys() - settings.gpu_costs.keys()) if settings.gpu_costs else [],
         "estimated_alpha_per_day": alpha,
         "estimated_usd_per_day": _product(alpha, settings.alpha_price),
@@ -137,20 +138,21 @@ def _product(one: float | None, other: float | None) -> float | None:
 # The screen
 
 
-def _print_findings(found: list[Finding], prices: Mapping[str, float]) -> None:
+def _print_findings(findings: list[Finding], prices: Mapping[str, float]) -> None:
     """Print the numbered actions, and then the notes."""
-    for number, one in enumerate(found, 1):
-        cost = "Cost unknown." if one.cost_usd_per_hour is None else f"{one.cost_usd_per_hour:,.2f} USD per hour."
-        text = f"{one.problem} {cost}" if one.gpus and prices else one.problem
-        if one.needs_action:
+    for number, finding in enumerate(findings, 1):
+        usd = finding.cost_usd_per_hour
+        cost = "Cost unknown." if usd is None else f"{usd:,.2f} USD per hour."
+        text = f"{finding.problem} {cost}" if finding.gpus and prices else finding.problem
+        if finding.needs_action:
             say(f"{number}. {text}", indent="   ", fg="red")
         else:
             say(f"-  {text}", indent="   ")
-        if one.things:
-            more = f" and {len(one.things) - _SHOWN} more" if len(one.things) > _SHOWN else ""
-            say(f"{', '.join(one.things[:_SHOWN])}{more}", indent="   ", start="   ")
-        if one.command:
-            say(f"→ {one.advice}: {one.command}", indent="     ", start="   ")
+        if finding.things:
+            more = f" and {len(finding.things) - _SHOWN} more" if len(finding.things) > _SHOWN else ""
+            say(f"{', '.join(finding.things[:_SHOWN])}{more}", indent="   ", start="   ")
+        if finding.command:
+            say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
 
 
 def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> None:

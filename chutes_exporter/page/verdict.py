@@ -15,7 +15,7 @@ from chutes_exporter.api.meaning import HOUR
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     Found = list[tuple[dict[str, str], float]]
     """Labels and value of some samples."""
@@ -54,11 +54,9 @@ class Finding:
 
     Attributes:
         kind: A word for scripts.
-        hotkey: The miner.
         count: How many things it is about.
         problem: What is wrong, in sentences.
         things: Names of the things.
-        needs_action: Whether it needs action. Otherwise it is a note.
         advice: What to do, before the command.
         command: A command that helps. A note has none.
         when: Unix time of what happens next, if known.
@@ -163,8 +161,10 @@ def find(samples: Samples, hotkey: str, now: float, prices: Mapping[str, float])
     """
     miner = _Miner(samples, hotkey, now, prices)
     about = miner.about()
-    found = [miner.finding(kind, about[kind]) for kind in (*_TEXTS, *_NOTES) if about.get(kind)]
-    return sorted(found, key=lambda one: (not one.needs_action, -(one.cost_usd_per_hour or 0), -sum(one.gpus.values())))
+    findings = [miner.finding(kind, about[kind]) for kind in (*_TEXTS, *_NOTES) if about.get(kind)]
+    return sorted(
+        findings, key=lambda item: (not item.needs_action, -(item.cost_usd_per_hour or 0), -sum(item.gpus.values()))
+    )
 
 
 class _Miner:
@@ -177,9 +177,9 @@ class _Miner:
         self._chutes = {labels["instance_id"]: labels["chute_id"] for labels in instances}
         self._servers = {labels["instance_id"]: labels["server_id"] for labels, _ in self._of("chutes_instance_gpus")}
         self._names = {labels["server_id"]: labels["name"] for labels, _ in self._of("chutes_server_info")}
-        for one in instances:
-            name = chutes.get(one["chute_id"]) or one["instance_id"]
-            self._names[one["instance_id"]] = f"{name} (private)" if one["billed_to"] else name
+        for labels in instances:
+            name = chutes.get(labels["chute_id"]) or labels["instance_id"]
+            self._names[labels["instance_id"]] = f"{name} (private)" if labels["billed_to"] else name
 
     def _of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Found:
         """Return the samples about the miner with these labels and with a value that applies."""
@@ -211,17 +211,16 @@ class _Miner:
             "unverified_gpus": of("chutes_fleet_gpus", state="unverified"),
             "idle_gpus": of("chutes_fleet_gpus", state="idle"),
             "unsecured_instances": sorted(unsecured, key=itemgetter(1), reverse=True),
-            "last_active_instances": [one for one in active if self._chutes.get(one[0]["instance_id"]) in last],
+            "last_active_instances": [item for item in active if self._chutes.get(item[0]["instance_id"]) in last],
             # Without any GPU in an instance, the answer is missing or contradicts another one.
             "instances_without_gpus": [
-                one for one in active if self._servers and one[0]["instance_id"] not in self._servers
+                item for item in active if self._servers and item[0]["instance_id"] not in self._servers
             ],
         }
 
     def finding(self, kind: str, about: Found) -> Finding:
         """Return the finding about some samples."""
         texts, (first, value) = _TEXTS.get(kind) or (_NOTES[kind], "", ""), about[0]
-        when = value if re.search("WHEN|CLOCK", texts[0]) else None
         # The values of jobs and GPUs are numbers of things.
         count = int(sum(value if "gpu" in labels or kind == "stuck_jobs" else 1 for labels, value in about))
         words = {
@@ -232,19 +231,18 @@ class _Miner:
         }
         problem, advice, command = (_filled(part, count, words) for part in texts)
         gpus = self._gpus(about) if kind in _IDLE else {}
-        names = [name for labels, value in about if (name := self._name(labels, value))]
         return Finding(
-            kind,
-            self._hotkey,
-            count,
-            problem,
-            names,
-            bool(command),
-            advice,
-            command,
-            when,
-            gpus,
-            cost(gpus, self._prices),
+            kind=kind,
+            hotkey=self._hotkey,
+            count=count,
+            problem=problem,
+            things=[name for labels, value in about if (name := self._name(labels, value))],
+            needs_action=bool(command),
+            advice=advice,
+            command=command,
+            when=value if re.search("WHEN|CLOCK", texts[0]) else None,
+            gpus=gpus,
+            cost_usd_per_hour=cost(gpus, self._prices),
         )
 
     def _name(self, labels: Mapping[str, str], value: float) -> str:
@@ -262,18 +260,14 @@ class _Miner:
         return dict(counts)
 
 
-def verdict(found: Iterable[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
-    """Return the state in one line: ``3 things need action, 14.40 USD per hour idle``.
+def verdict(findings: Collection[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
+    """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour idle``.
 
-    Args:
-        found: The findings about all miners.
-        prices: US dollars per hour of a GPU, by model.
-        all_known: Whether everything is known that could need action.
+    ``all_known`` says whether everything is known that could need action.
     """
-    found = list(found)
-    count = sum(finding.needs_action for finding in found)
+    count = sum(finding.needs_action for finding in findings)
     text = _filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
-    idle = [item for finding in found if finding.kind == "idle_gpus" for item in finding.gpus.items()]
+    idle = [item for finding in findings if finding.kind == "idle_gpus" for item in finding.gpus.items()]
     if priced := [gpus * prices[model] for model, gpus in idle if model in prices]:
         text += f", {math.fsum(priced):,.2f} USD per hour idle"
     if others := sum(gpus for model, gpus in idle if model not in prices):
