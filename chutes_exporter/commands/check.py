@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +18,11 @@ from chutes_exporter.commands.options import (
     api_options,
     hotkey_options,
     json_option,
-    read_credentials,
     serving_options,
     settings_of,
 )
 from chutes_exporter.commands.terminal import print_table, say
-from chutes_exporter.config import ConfigError
+from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import FEEDS, METAGRAPH
@@ -74,7 +74,7 @@ def check(**flags: Any) -> None:
     check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
     not matter. The exit status is 0 if all checks pass, and 1 if one fails or a setting cannot be used.
     """
-    credentials = read_credentials(flags)
+    credentials = find_credentials(flags["hotkey_files"], os.environ)
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
     click.get_current_context().exit(asyncio.run(run_check(settings, credentials, flags["as_json"])))

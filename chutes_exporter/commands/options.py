@@ -290,18 +290,14 @@ def serving_options(listen: str) -> Decorator:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-def read_credentials(flags: Mapping[str, Any]) -> Credentials:
-    """Return the configured keys and their problems."""
-    return find_credentials(flags["hotkey_files"], os.environ)
-
-
-def settings_of(flags: Mapping[str, Any], credentials: Credentials, **others: Any) -> Settings:
+def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None, **others: Any) -> Settings:
     """Return the settings of the running command. ``others`` replace those of flags.
 
     Raises:
         ConfigError: A setting cannot be used. The message says which and why.
     """
     _refuse_empty_variables()
+    credentials = credentials or find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
     names = {"hotkeys", *(field.name for field in fields(Settings))}
@@ -339,7 +335,7 @@ def _unknown_variables() -> Iterator[str]:
 
 def settings_with_warnings(flags: Mapping[str, Any], *, needs_miner: bool = False) -> Settings:
     """Return the settings, and print their warnings."""
-    settings = settings_of(flags, read_credentials(flags))
+    settings = settings_of(flags)
     if needs_miner and not settings.watched:
         command = click.get_current_context().info_name
         raise ConfigError(f"{command} needs a miner: add --hotkey or --hotkey-file")

@@ -268,20 +268,14 @@ def rows_of(value: Any) -> Iterator[Row]:
         case MaintenancePolicy():
             yield from _maintenance_rows(value)
         case list():
-            yield from _with_meanings(value)
+            meanings_of = _meanings(value)
+            yield from (_plain(record, meanings_of(record)) for record in value)
         case _:
-            yield from _with_meanings([value])
-
-
-def _with_meanings(records: list[msgspec.Struct]) -> Iterator[Row]:
-    """Return records as rows. Replace the service's codes and constants by their meanings."""
-    meanings_of = _meanings(records)
-    for record in records:
-        yield _plain(record, meanings_of(record))
+            yield from rows_of([value])
 
 
 def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a case for each kind of record
-    """Return a function from a record to its changed columns. UNSET leaves a column out."""
+    """Return a function from a record to the meanings of its codes and constants. UNSET leaves a column out."""
     match records:
         case [MetagraphNode(), *_]:
             shares = meaning.incentive_shares(records)

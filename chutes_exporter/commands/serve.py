@@ -7,6 +7,7 @@ import os
 import ssl
 import time
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,6 @@ from chutes_exporter.commands.options import (
     Command,
     api_options,
     hotkey_options,
-    read_credentials,
     serving_options,
     settings_of,
 )
@@ -213,10 +213,7 @@ def serve(**flags: Any) -> None:
 
     Without flags it listens on :10064 and exports the whole subnet from the public endpoints.
     """
-
-    def read_settings() -> Settings:
-        return settings_of(flags, read_credentials(flags))
-
+    read_settings = partial(settings_of, flags)
     settings = read_settings()
     log.configure(flags["log_level"], flags["log_format"])
     asyncio.run(run_serve(settings, read_settings))
