@@ -57,6 +57,7 @@ NONCE_TOLERANCE = 600.0
 
 # A separate limit for each endpoint: an endpoint that hangs must not take the connections of others.
 _MAX_CONNECTIONS_PER_ENDPOINT = 4
+_TOTAL_TIMEOUT = 120.0
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
 _SMALL_BODY = 256 * 1024
@@ -115,7 +116,6 @@ class ChutesClient:
     Args:
         base_url: The API's address. Signatures go nowhere else.
         timeout: Abort a request after this many seconds without data.
-        total_timeout: Abort a request after this many seconds.
         clock: Returns the Unix time in seconds.
         counters: Counts the exchanges with the API.
 
@@ -134,14 +134,12 @@ class ChutesClient:
         base_url: str = "https://api.chutes.ai",
         *,
         timeout: float = 20.0,
-        total_timeout: float = 120.0,
         clock: Callable[[], float] = time.time,
         counters: ExchangeCounters | None = None,
     ) -> None:
         self.clock_offset: float | None = None
         self.clock_checked_at = -math.inf
         self._clock = clock
-        self._total_timeout = total_timeout
         self._counters = counters or ExchangeCounters()
         self._decoding = asyncio.Lock()
         self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT))
@@ -150,7 +148,7 @@ class ChutesClient:
             self._http = httpx.AsyncClient(
                 base_url=base_url,
                 headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
-                timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=total_timeout),
+                timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=_TOTAL_TIMEOUT),
                 # Servers close idle connections after 5 seconds or more. A request must not meet one that closes.
                 limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
                 # Loading the certificates of all authorities takes time. Without https, no connection needs them, and
@@ -204,7 +202,7 @@ class ChutesClient:
         try:
             async with (
                 _mapped_errors(self._server),
-                asyncio.timeout(self._total_timeout),
+                asyncio.timeout(_TOTAL_TIMEOUT),
                 self._slots[endpoint.name],
                 self._response(endpoint, url, {**(endpoint.query or {}), **(params or {})}, key) as response,
             ):

@@ -34,6 +34,7 @@ from chutes_exporter.api.records import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
+K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 Body = bytes | bytearray
@@ -80,9 +81,7 @@ def memory_of(text: Body) -> int:
 async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:
     """Decompress a body in small pieces, so that a small body that expands to a huge one does no harm.
 
-    Args:
-        chunks: The body as received.
-        coding: Its ``Content-Encoding``.
+    The coding is its ``Content-Encoding``.
 
     Raises:
         UndecodableError: The body is compressed, but not as gzip.
@@ -164,26 +163,27 @@ def _decode(body: Body, kind: type[T]) -> T:
     return msgspec.json.decode(body, type=kind, dec_hook=decode_hook)
 
 
-def _readable(rows: Iterable[msgspec.Raw], record: type[T], tally: Tally) -> list[T]:
-    """Return the records that can be read, and count all."""
-    decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(record, dec_hook=decode_hook)
-    records = []
-    for row in rows:
+def _readable_values(rows: dict[K, msgspec.Raw], kind: Any, tally: Tally) -> dict[K, Any]:
+    """Return the values that can be read, and count the others."""
+    decoder = msgspec.json.Decoder(kind, dec_hook=decode_hook)
+    values = {}
+    for key, row in rows.items():
         try:
-            records.append(decoder.decode(row))
+            values[key] = decoder.decode(row)
         except _UNREADABLE as error:
             tally.reject(error)
+    return values
+
+
+def _readable(rows: Iterable[msgspec.Raw], record: type[T], tally: Tally) -> list[T]:
+    """Return the records that can be read, and count all."""
+    records = list(_readable_values(dict(enumerate(rows)), record, tally).values())
     tally.accepted += len(records)
     return records
 
 
 def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
-    """Make the shape of a JSON list of records.
-
-    Args:
-        record: The type of a record.
-        never_empty: Whether an empty list is an error.
-    """
+    """Make the shape of a JSON list of records. With ``never_empty``, an empty list is an error."""
 
     def read(body: Body, tally: Tally) -> list[R]:
         rows = _decode(body, list[msgspec.Raw])
@@ -195,12 +195,7 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
 
 
 def object_of(kind: type[T], count: Callable[[T], int] = lambda _: 1) -> Shape[T]:
-    """Make the shape of a single JSON object.
-
-    Args:
-        kind: The type of the object.
-        count: Returns the number of records in it.
-    """
+    """Make the shape of a single JSON object, in which a function counts the records."""
 
     def read(body: Body, tally: Tally) -> T:
         value = _decode(body, kind)
@@ -226,12 +221,8 @@ def by_model(record: type[R]) -> Shape[list[R]]:
     """Make the shape of ``{model: {...}}``. The model becomes the field ``gpu`` of the record."""
 
     def read(body: Body, tally: Tally) -> list[R]:
-        records: list[R] = []
-        for model, fields in msgspec.json.decode(body, type=dict[str, Any]).items():
-            try:
-                records.append(msgspec.convert({**fields, "gpu": model}, record))
-            except (msgspec.ValidationError, TypeError) as error:
-                tally.reject(error)
+        by_model = _readable_values(_decode(body, dict[str, msgspec.Raw]), record, tally)
+        records = [msgspec.structs.replace(fields, gpu=model) for model, fields in by_model.items()]
         tally.accepted += len(records)
         if not (records or tally.rejected):
             raise CutOffError("the list is empty", status=200)
@@ -269,7 +260,6 @@ HELD_GPUS: Shape[list[HeldGpu]] = Shape(_held_gpus)
 
 
 MAINTENANCE = object_of(MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
-"""The maintenance policy."""
 
 
 class _WindowBody(msgspec.Struct):
@@ -298,22 +288,11 @@ def _stats(body: Body, tally: Tally) -> Stats:
 
 
 STATS: Shape[Stats] = Shape(_stats)
-"""The stats."""
 
 
 class _ScoresBody(msgspec.Struct):
     final_scores: dict[str, msgspec.Raw]
     raw_values: dict[str, msgspec.Raw] | None = None
-
-
-def _readable_values(rows: dict[str, msgspec.Raw], kind: Any, tally: Tally) -> dict[str, Any]:
-    values = {}
-    for key, row in rows.items():
-        try:
-            values[key] = _decode(row, kind)
-        except _UNREADABLE as error:
-            tally.reject(error)
-    return values
 
 
 def _scores(body: Body, tally: Tally) -> Scores:
@@ -324,7 +303,6 @@ def _scores(body: Body, tally: Tally) -> Scores:
 
 
 SCORES: Shape[Scores] = Shape(_scores)
-"""The scores."""
 
 
 class _ReportBody(msgspec.Struct):
@@ -341,7 +319,6 @@ def _report(body: Body, tally: Tally) -> AuditReport:
 
 
 AUDIT_REPORT: Shape[AuditReport] = Shape(_report)
-"""An audit report."""
 
 
 class StreamShape(Generic[R]):
@@ -358,11 +335,7 @@ class StreamShape(Generic[R]):
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
-        """Yield records as their lines arrive.
-
-        Args:
-            chunks: The body.
-            tally: Counts the records.
+        """Yield the records of a body as its lines arrive.
 
         Raises:
             CutOffError: The stream is empty without saying so.

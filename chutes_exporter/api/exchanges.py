@@ -53,12 +53,8 @@ class ExchangeCounters:
     def add(self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0) -> None:
         """Count a finished exchange.
 
-        Args:
-            endpoint: The endpoint's name.
-            code: The HTTP status, or the error's reason if the answer was not complete.
-            seconds: Duration of the request.
-            size: Bytes of the body, decompressed.
-            rejected: Number of records that could not be read.
+        The code is the HTTP status, or the error's reason if the answer was not complete. The size is that of the body
+        in bytes, decompressed.
         """
         self._requests.labels(endpoint, code).inc()
         self._bytes.labels(endpoint).inc(size)

@@ -88,12 +88,7 @@ DEMAND_FIELDS: Final = (
 """The fields of ``/miner/metrics/`` that come from the service's own monitoring."""
 
 InstanceState = Literal["active", "starting", "disabled"]
-"""State of an instance.
-
-- active: serves requests.
-- starting: was never active.
-- disabled: was active, and its miner disabled it.
-"""
+"""State of an instance. A starting one was never active. A disabled one was active, and its miner disabled it."""
 INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
 
 JobState = Literal["waiting", "stuck", "finished"]
@@ -195,13 +190,7 @@ def _by_chute(records: Iterable[T]) -> dict[str | None, list[T]]:
 def _holder_state(
     item: InventoryItem, chute_items: Sequence[InventoryItem], holders: Sequence[Instance]
 ) -> InstanceState | None:
-    """Return the state of the instance that holds a GPU.
-
-    Args:
-        item: The GPU.
-        chute_items: All GPUs held by instances of the chute.
-        holders: All instances that may belong to the chute.
-    """
+    """Return the state of the instance that holds a GPU, which is one of the holders."""
     if item.active:
         return "active"
     holders = [instance for instance in holders if item.active is None or not instance.active]
@@ -234,10 +223,7 @@ def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -
     The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU earns more, in
     proportion to its hourly rate.
 
-    Args:
-        chute: A chute.
-        model: The GPU's model, which the chute allows.
-        rates: Hourly rates in USD by model. A chute that allows one model needs none.
+    ``rates`` are in USD per hour, by model. A chute that allows only one model needs none.
     """
     selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
     if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
@@ -317,9 +303,7 @@ def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
 def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
     """Return whether a rolling update will replace an instance, because it does not run the new version.
 
-    Args:
-        instance: The instance.
-        updates: All rolling updates, by chute.
+    ``updates`` has all rolling updates, by chute.
     """
     if instance.chute_id is None:
         return None
@@ -352,31 +336,20 @@ def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
 
 
 LaunchRefusal = Literal[
+    # The miner may launch nothing.
     "not_registered",
     "blacklisted",
-    "disabled",
-    "no_bounty",
-    "no_room",
-    "enough_starting",
-    "old_tee_server",
-    "tee_mismatch",
-    "in_maintenance",
-    "too_many_gpus",
-    "unknown",
+    "disabled",  # The chute is disabled.
+    "no_bounty",  # The chute is private and has neither an active instance nor a bounty.
+    "no_room",  # The chute has as many active instances as the service wants.
+    "enough_starting",  # The public TEE chute has enough active and starting instances.
+    "old_tee_server",  # A TEE server of the miner is too old, so it can launch no newer TEE chute.
+    "tee_mismatch",  # The chute needs TEE and the server has none, or the other way round.
+    "in_maintenance",  # The server holds an upgrade slot.
+    "too_many_gpus",  # An instance needs more GPUs of the model than are free on the server.
+    "unknown",  # An answer lacks what decides.
 ]
-"""Why a miner cannot launch a chute on a server.
-
-- not_registered, blacklisted: the miner may launch nothing.
-- disabled: the chute is disabled.
-- no_bounty: the chute is private and has neither an active instance nor a bounty.
-- no_room: the chute has as many active instances as the service wants.
-- enough_starting: the public TEE chute has enough active and starting instances.
-- old_tee_server: a TEE server of the miner is too old. The service then refuses all launches of newer TEE chutes.
-- tee_mismatch: the chute needs TEE and the server has none, or the other way round.
-- in_maintenance: the server holds an upgrade slot.
-- too_many_gpus: an instance needs more GPUs of the model than are free on the server.
-- unknown: an answer lacks what decides.
-"""
+"""Why a miner cannot launch a chute on a server."""
 LAUNCH_REFUSALS: Final[tuple[LaunchRefusal, ...]] = get_args(LaunchRefusal)
 _PRIVATE_FACTORS: Final = frozenset({"private", "private_tee", "integrated_subnet"})
 _OLDEST_TEE_SERVER: Final = (0, 2, 1)
@@ -387,11 +360,8 @@ _NEWER_CHUTE: Final = (0, 6, 0)
 class LaunchMiner:
     """A miner that wants to launch an instance. An unknown value is None.
 
-    Attributes:
-        registered: Whether it has a seat.
-        blacklisted: Whether it is blacklisted.
-        old_tee_server: Whether one of its TEE servers is too old (:func:`is_old_tee_server`).
-        runs_tee: Whether it has an active instance of a TEE chute.
+    ``registered`` means that it has a seat, and ``runs_tee`` that it has an active instance of a TEE chute.
+    ``old_tee_server`` is whether one of its servers is too old (:func:`is_old_tee_server`).
     """
 
     registered: bool | None
@@ -404,10 +374,8 @@ class LaunchMiner:
 class LaunchServer:
     """A server that may hold the instance. An unknown value is None.
 
-    Attributes:
-        tee: Whether it has TEE.
-        in_maintenance: Whether it holds an upgrade slot.
-        free_gpus: GPUs of the wanted model that are verified and in no instance.
+    ``in_maintenance`` means that it holds an upgrade slot. ``free_gpus`` are the GPUs of the wanted model that are
+    verified and in no instance.
     """
 
     tee: bool | None
@@ -417,12 +385,10 @@ class LaunchServer:
 
 @dataclass(frozen=True, slots=True)
 class ChuteInstances:
-    """The instances of a chute on all miners, and the number that the service wants. An unknown value is None.
+    """The instances of a chute on all miners. An unknown value is None.
 
-    Attributes:
-        active: Active instances.
-        starting: Instances that were never active.
-        target: Wanted active instances. 0 if the service has no target for a private chute.
+    Those that start were never active. ``target`` is the number of active instances that the service wants, 0 if it has
+    no target for a private chute.
     """
 
     active: float | None
@@ -435,11 +401,8 @@ def chute_instances(
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
 
-    Args:
-        chute: The chute.
-        utilization: The autoscaler's record of the chute, None if it has none.
-        active: Ids of the active instances of the chute.
-        held: The GPUs that instances of the chute hold. None if they are unknown.
+    ``utilization`` is None if the autoscaler has no record of the chute. ``active`` are the ids of its active
+    instances. ``held`` are the GPUs that its instances hold, None if they are unknown.
     """
     starting: float | None = None
     others: int | None = None
@@ -500,12 +463,7 @@ def launch_refusal(
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the instance is claimed.
 
-    Args:
-        miner: The miner.
-        chute: The chute.
-        instances: Its instances on all miners.
-        server: The server.
-        bounty: Whether the chute has a bounty.
+    ``bounty`` is whether the chute has one.
     """
     gpus = None if chute.node_selector is None else chute.node_selector.gpu_count
     checks: dict[LaunchRefusal, bool | None] = {
@@ -603,12 +561,8 @@ def ended_counts(instance: AuditInstance) -> bool:
 def lost_compute_units(instance: AuditInstance, records: Iterable[ComputeRecord], now: float) -> float | None:
     """Return the compute units that an ended instance had scored in the 24 hours before now, and lost by its end.
 
-    Seconds count from the creation, until the end or until billing stops.
-
-    Args:
-        instance: The instance.
-        records: Its multipliers. Unless there is exactly one for each second, the units are unknown.
-        now: Unix time.
+    Seconds count from the creation, until the end or until billing stops. Unless there is exactly one multiplier for
+    each second, the units are unknown.
     """
     if instance.activated_at is None or ended_counts(instance):
         return 0.0
@@ -627,11 +581,7 @@ def lost_compute_units(instance: AuditInstance, records: Iterable[ComputeRecord]
 def validator_reports(entries: Iterable[AuditEntry], now: float) -> list[AuditEntry]:
     """Return the validator's report of each full hour, the newest first.
 
-    The list also has miners' own reports, in no order.
-
-    Args:
-        entries: The list of reports.
-        now: Unix time. A report that ends later cannot be one.
+    The list also has miners' own reports, in no order. A report that ends after now, in Unix time, cannot be right.
     """
     by_hour: dict[float, AuditEntry] = {}
     for entry in sorted(entries, key=lambda entry: entry.created_at or 0.0):
@@ -660,11 +610,9 @@ def active_rates(instances: Iterable[ActiveInstance]) -> dict[str, float] | None
 
     None if the miner or compute multiplier of an instance is unknown, or a sum is too large for a number.
     """
-    by_hotkey: dict[str, list[float]] = defaultdict(list)
+    by_hotkey: dict[str | None, list[float | None]] = defaultdict(list)
     for instance in instances:
-        if instance.miner_hotkey is None or instance.compute_multiplier is None:
-            return None
         by_hotkey[instance.miner_hotkey].append(instance.compute_multiplier)
-    sums = {hotkey: total(multipliers) for hotkey, multipliers in by_hotkey.items()}
-    rates = {hotkey: rate for hotkey, rate in sums.items() if rate is not None}
-    return rates if len(rates) == len(sums) else None
+    rates = {hotkey: total(multipliers) for hotkey, multipliers in by_hotkey.items()}
+    complete = {hotkey: rate for hotkey, rate in rates.items() if hotkey is not None and rate is not None}
+    return complete if len(complete) == len(rates) else None

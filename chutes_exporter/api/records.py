@@ -249,11 +249,7 @@ class Stats(Record, frozen=True):
     """Sums over sliding windows. Source: ``/miner/stats``. A missing window is None.
 
     A window has a record for each miner, or for each miner and chute. A miner without compute in the window has none.
-
-    Attributes:
-        hour: ``past_hour``.
-        day: ``past_day``.
-        week: ``all``, which covers 7 days despite its name.
+    ``week`` is ``all`` of the API, which covers 7 days despite its name.
     """
 
     hour: list[MinerStats] | None
@@ -271,11 +267,9 @@ class RawScore(Record, frozen=True):
 
 
 class Scores(Record, frozen=True):
-    """The scores of all miners. Source: ``/miner/scores``.
+    """The scores of all miners, by hotkey. Source: ``/miner/scores``. A hotkey without a score has None.
 
-    Attributes:
-        shares: ``final_scores``: share of all scores by hotkey, with the sum 1. None without a score.
-        raw: Values over the past day by hotkey. None for a hotkey without a score.
+    ``shares`` are ``final_scores`` of the API, with the sum 1. ``raw`` are the values over the past day.
     """
 
     shares: dict[str, float | None]
@@ -285,10 +279,7 @@ class Scores(Record, frozen=True):
 class HistoryPoint(Record, frozen=True):
     """One hour of a miner's week. Source: ``/miner/unique_chute_history/{hotkey}``.
 
-    Attributes:
-        time: The hour.
-        count: Chutes that ran, weighted by GPUs.
-        total_count: GPUs that were active.
+    ``count`` are the chutes that ran, weighted by GPUs. ``total_count`` are the GPUs that were active.
     """
 
     time: UnixTime
@@ -424,7 +415,7 @@ class HeldGpu(Record, frozen=True):
 class ModelSupply(Record, frozen=True):
     """The GPUs of a model on the whole platform: in an instance, and in none. Source: ``/nodes/``."""
 
-    gpu: str
+    gpu: str = ""
     provisioned: float | None = None
     idle: float | None = None
 
@@ -432,7 +423,7 @@ class ModelSupply(Record, frozen=True):
 class SupportedGpu(Record, frozen=True):
     """A GPU model. Source: ``/nodes/supported``. ``hourly_rate`` is in USD and determines the compute multiplier."""
 
-    gpu: str
+    gpu: str = ""
     hourly_rate: float | None = None
 
 
@@ -467,12 +458,9 @@ class MaintenanceServer(Record, frozen=True):
 class MaintenancePolicy(Record, frozen=True):
     """The newest maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
 
-    Attributes:
-        active_window: The window with the latest start: over, open or to come. None before the first window. The name
-            is the service's.
-        window_open: Whether the window is open. Missing on a deployment of May 2026, which lists only open windows.
-        current_slots: Servers of the miner that hold an upgrade slot of this window.
-        servers: Empty before the first window.
+    ``active_window`` has the latest start: it is over, open or to come, or null before the first window.
+    ``window_open`` is missing on a deployment of May 2026, which lists only open windows. ``current_slots`` are the
+    miner's servers that hold an upgrade slot of this window. ``servers`` is empty before the first window.
     """
 
     active_window: MaintenanceWindow | None

@@ -42,14 +42,13 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        feed: The feed.
         up: Whether its last request succeeded. None until the first request ends, and while the endpoint is missing.
         last_success: Unix time at which the newest good answer was requested, or None.
         last_error: Error of the last request, or None if it succeeded.
         last_failure: Unix time and error of the newest failure, even if a request succeeded since.
+        failures: Number of failed requests in a row.
         since: Unix time from which readings are counted.
         results: Number of readings by result.
-        failures: Number of failed requests in a row.
     """
 
     feed: Feed[Any]
@@ -157,11 +156,8 @@ class FeedCache:
     async def read(self, feed: Feed[T], timeout: float) -> Reading[T]:
         """Return the feed's answer, and request it first if it is not fresh.
 
-        Cancelling the caller does not cancel the request, because other readers may need its answer.
-
-        Args:
-            feed: The feed.
-            timeout: Maximum seconds to wait.
+        It waits at most for the timeout in seconds. Cancelling the caller does not cancel the request, because other
+        readers may need its answer.
         """
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed, state.read_at = feed, self._monotonic()

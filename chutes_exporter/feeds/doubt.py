@@ -16,20 +16,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from msgspec import UNSET
 
 from chutes_exporter.api.client import Answer
-from chutes_exporter.api.meaning import demand_is_unknown, load_is_unknown
 
 if TYPE_CHECKING:
     from chutes_exporter.api import records as r
 
-Reason = Literal["shrunk", "disagrees", "no_demand", "no_bounties", "no_history"]
-"""Reason to doubt an answer.
-
-- shrunk: the list lost more than a fifth, and a second answer did not confirm it.
-- disagrees: records are missing that another endpoint names.
-- no_demand: every chute reports zero demand.
-- no_bounties: all bounties disappeared at once, and there were at least three.
-- no_history: a miner lost its history.
-"""
+Reason = Literal[
+    "shrunk",  # The list lost more than a fifth, and a second answer did not confirm it.
+    "disagrees",  # Records are missing that another endpoint names.
+    "no_demand",  # Every chute reports zero demand.
+    "no_bounties",  # All bounties disappeared at once, and there were at least three.
+    "no_history",  # A miner lost its history.
+]
+"""Reason to doubt an answer."""
 
 Old = Answer[Any] | None
 Check = Callable[..., bool]
@@ -46,9 +44,7 @@ _MIN_LOST_BOUNTIES = 3
 class DoubtedError(Exception):
     """A doubted answer that does not replace an older good one.
 
-    Attributes:
-        doubt: The reason.
-        retry_in: Seconds to wait before the next request, because an earlier one would return the same.
+    An answer within the next ``retry_in`` seconds would be the same.
     """
 
     reason = "doubted"
@@ -61,7 +57,7 @@ class DoubtedError(Exception):
 
 def reason_to_doubt(
     checks: Checks,
-    old: Answer[Any] | None,
+    old: Old,
     new: Answer[Any],
     others: Sequence[Any],
     *,
@@ -69,12 +65,8 @@ def reason_to_doubt(
 ) -> Reason | None:
     """Return the first reason to doubt an answer, or None.
 
-    Args:
-        checks: The feed's checks.
-        old: The last good answer.
-        new: The answer.
-        others: The records of the feed's evidence.
-        first: The answer to an earlier request of this moment. If it is about as long, a list has really shrunk.
+    ``others`` are the records of the feed's evidence. ``first`` is the answer to an earlier request of this moment. If
+    it is about as long, a list has really shrunk.
     """
     for reason, applies in checks.items():
         confirmed = reason == "shrunk" and first is not None and not (shrunk(first, new) or shrunk(new, first))
@@ -129,16 +121,6 @@ def held_gpus_are_missing(
 def _incomplete(new: Answer[Any], missing: AbstractSet[Any]) -> bool:
     # Rejected records are missing for a known reason.
     return bool(missing) and not new.rejected
-
-
-def no_demand(_old: Old, new: Answer[list[r.ChuteMetrics]]) -> bool:
-    """Look for a platform without any demand."""
-    return demand_is_unknown(new.value)
-
-
-def no_load(_old: Old, new: Answer[list[r.ChuteUtilization]]) -> bool:
-    """Look for a platform without any load."""
-    return load_is_unknown(new.value)
 
 
 def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 from chutes_exporter.feeds.doubt import Checks, shrunk
 
@@ -16,24 +16,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Result = Literal["hit", "miss", "coalesced", "stale", "failed"]
-"""Result of a reading.
-
-- hit: from the cache.
-- miss: by its own request.
-- coalesced: by waiting for a request in flight.
-- stale: older data, because there is nothing newer.
-- failed: no data.
-"""
-RESULTS: tuple[Result, ...] = ("hit", "miss", "coalesced", "stale", "failed")
+Result = Literal[
+    "hit",  # from the cache
+    "miss",  # by its own request
+    "coalesced",  # by waiting for a request in flight
+    "stale",  # older data, because there is nothing newer
+    "failed",  # no data
+]
+"""Result of a reading."""
+RESULTS: tuple[Result, ...] = get_args(Result)
 
 
 class MissingEndpointError(Exception):
-    """The deployment does not have the endpoint of an optional feed.
-
-    Attributes:
-        retry_in: Seconds after which to ask again: the service may be updated meanwhile.
-    """
+    """The deployment does not have the endpoint of an optional feed. It may get it with an update."""
 
     reason = "missing"
     retry_in = 3600.0

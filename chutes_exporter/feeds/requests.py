@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 
 class Requests:
-    """Requests feeds, each with the key that it needs.
-
-    Args:
-        client: The client.
-    """
+    """Requests feeds, each with the key that it needs."""
 
     def __init__(self, client: ChutesClient) -> None:
         self._client = client

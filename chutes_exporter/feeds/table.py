@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.records import AuditReport
+from chutes_exporter.api.meaning import demand_is_unknown, load_is_unknown
 from chutes_exporter.feeds import doubt
 from chutes_exporter.feeds.feed import Feed
 
@@ -31,7 +31,7 @@ METRICS = Feed(
     115.0,
     900.0,
     changes="every 2 minutes",
-    checks={"shrunk": doubt.shrunk, "no_demand": doubt.no_demand},
+    checks={"shrunk": doubt.shrunk, "no_demand": lambda _old, new: demand_is_unknown(new.value)},
 )
 ACTIVE_INSTANCES = Feed("active_instances", e.ACTIVE_INSTANCES, 115.0, 900.0)
 CHUTES = Feed(
@@ -85,7 +85,7 @@ UTILIZATION = Feed(
     900.0,
     changes="counts live, the rest every 2 minutes",
     optional=True,
-    checks={"shrunk": doubt.shrunk, "no_demand": doubt.no_load},
+    checks={"shrunk": doubt.shrunk, "no_demand": lambda _old, new: load_is_unknown(new.value)},
 )
 BOUNTIES = Feed(
     "bounties",

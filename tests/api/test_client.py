@@ -151,15 +151,18 @@ async def test_a_wrong_clock_is_named_with_how_wrong_it_is(simulator: Simulator,
         assert client.clock_offset == pytest.approx(offset, abs=1)
 
 
-async def test_a_request_that_waits_too_long_for_a_connection_times_out(simulator: Simulator) -> None:
+async def test_a_request_that_waits_too_long_for_a_connection_times_out(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     simulator.faults["scores"] = Fault(latency=300)
-    async with ChutesClient(simulator.url) as patient, ChutesClient(simulator.url, total_timeout=0.3) as client:
+    async with ChutesClient(simulator.url) as patient:
         waiting = [asyncio.create_task(patient.fetch(e.SCORES)) for _ in range(12)]
         await until(lambda: simulator.max_concurrent["scores"] == 4)
         # Other endpoints have connections of their own.
         assert (await patient.fetch(e.METAGRAPH)).count > 0
         assert simulator.max_concurrent["scores"] == 4
-        results = await asyncio.gather(*(client.fetch(e.SCORES) for _ in range(12)), return_exceptions=True)
+        monkeypatch.setattr("chutes_exporter.api.client._TOTAL_TIMEOUT", 0.3)
+        results = await asyncio.gather(*(patient.fetch(e.SCORES) for _ in range(12)), return_exceptions=True)
         for task in waiting:
             task.cancel()
     assert {type(result) for result in results} == {TimedOutError}

@@ -91,10 +91,9 @@ def test_a_hotkey_file_is_read(tmp_path: Path) -> None:
         ("coldkeypub.txt", json.dumps({"ss58Address": HOTKEY}), "cold key"),
         ("hot", "$NACL\x00\x01", "encrypted"),
         ("hot", f"not JSON, but {TEST_SEED}", "not a hotkey file"),
-        ("hot", json.dumps({"ss58Address": HOTKEY}), "no secretSeed"),
-        ("hot", json.dumps({"secretSeed": TEST_SEED}), "no ss58Address"),
-        ("hot", json.dumps({"ss58Address": OTHER, "secretSeed": TEST_SEED}), f"belong to {OTHER}, but to {HOTKEY}"),
-        ("hot", json.dumps({"ss58Address": "x", "secretSeed": TEST_SEED}), "not an SS58 address"),
+        ("hot", json.dumps({"ss58Address": HOTKEY}), "lacks secretSeed or"),
+        ("hot", json.dumps({"secretSeed": TEST_SEED}), "or ss58Address"),
+        ("hot", json.dumps({"ss58Address": OTHER, "secretSeed": TEST_SEED}), f"but to {HOTKEY}"),
     ],
 )
 def test_a_file_that_holds_no_usable_hotkey_is_refused_with_the_reason(
