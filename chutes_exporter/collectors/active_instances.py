@@ -46,7 +46,8 @@ NEWEST = METRICS.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Count the active instances."""
     if not answers.complete():
         return
     instances = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
@@ -75,6 +76,6 @@ COLLECTOR = Collector(
     summary="active instances of the whole platform, by miner and by chute",
     feeds=(ACTIVE_INSTANCES,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="2, 3 for each miner, 1 for each chute",
 )

@@ -27,7 +27,8 @@ BOOST = METRICS.declare(
 )
 
 
-def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Translate the open bounties."""
     for bounty in distinct(answers[BOUNTIES], lambda bounty: bounty.chute_id, out):
         out.add(CREATED, bounty.created_at, bounty.chute_id)
         out.add(EXPIRES, bounty_expires_at(bounty), bounty.chute_id)
@@ -39,6 +40,6 @@ COLLECTOR = Collector(
     summary="open bounties: their age, their end and their boost",
     feeds=(BOUNTIES,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="3 for each chute",
 )

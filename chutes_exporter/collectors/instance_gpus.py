@@ -16,7 +16,8 @@ GPUS = METRICS.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Count the GPUs of each instance by server and model."""
     if not answers.complete():
         return
     gpus = Counter(
@@ -31,7 +32,7 @@ COLLECTOR = Collector(
     summary="the server and the GPUs of each instance",
     feeds=(MINER_GPUS,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="1 for each instance",
     default="few",
 )

@@ -85,7 +85,8 @@ BOUNTY = METRICS.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Add the miner's instances."""
     hotkey = scope.hotkey
     instances = distinct(answers[INSTANCES], lambda instance: instance.instance_id, out)
     for instance in instances:
@@ -123,6 +124,6 @@ COLLECTOR = Collector(
     summary="the miner's instances: state, times, compute multiplier",
     feeds=(INSTANCES,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="3 for each hotkey with a key, 13 for each instance",
 )

@@ -56,7 +56,8 @@ IN_MAINTENANCE = METRICS.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Translate the window and the miner's TEE servers."""
     hotkey = scope.hotkey
     policy = answers[MAINTENANCE]
     out.add(SLOTS, policy.current_slots, hotkey)
@@ -79,6 +80,6 @@ COLLECTOR = Collector(
     summary="the newest maintenance window for TEE servers, and which of them are older than its target",
     feeds=(MAINTENANCE,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="6 for each hotkey with a key, 2 for each server",
 )

@@ -90,7 +90,8 @@ BLACKLISTED_MINERS = METRICS.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Add the seats of the metagraph."""
     nodes = distinct(answers[METAGRAPH], lambda node: node.hotkey, out)
     exported = [node for node in nodes if scope.exports(node.hotkey, active=bool(node.incentive))]
     for node in exported:
@@ -135,6 +136,6 @@ COLLECTOR = Collector(
     summary="seats on the subnet: registration, blacklist, incentive, stake",
     feeds=(METAGRAPH,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="2, 12 for each miner",
 )

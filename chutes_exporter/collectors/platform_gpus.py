@@ -12,7 +12,8 @@ GPUS = METRICS.declare(
 )
 
 
-def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Add the supply of each model."""
     for model in answers[PLATFORM_GPUS]:
         out.add(GPUS, model.provisioned, model.gpu, "provisioned")
         out.add(GPUS, model.idle, model.gpu, "idle")
@@ -23,6 +24,6 @@ COLLECTOR = Collector(
     summary="the platform's GPUs by model, in an instance or idle",
     feeds=(PLATFORM_GPUS,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="2 for each GPU model",
 )

@@ -73,7 +73,8 @@ ACCEPTED = VERSION_METRICS.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Add the miner's servers."""
     hotkey = scope.hotkey
     servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
     for server in servers:
@@ -100,7 +101,8 @@ def _repeated(values: Sequence[str | None]) -> int | None:
     return None if None in values else sum(1 for count in Counter(values).values() if count > 1)
 
 
-def _collect_versions(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect_versions(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Look up the version of each TEE server."""
     if not answers.complete(TEE_MEASUREMENTS):
         return
     versions = {measurement.version for measurement in answers[TEE_MEASUREMENTS]}
@@ -114,7 +116,7 @@ COLLECTOR = Collector(
     summary="the miner's servers: names, GPUs, maintenance, duplicates",
     feeds=(SERVERS,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="4 for each hotkey with a key, 6 for each server",
 )
 VERSIONS = Collector(
@@ -122,6 +124,6 @@ VERSIONS = Collector(
     summary="whether the versions of the miner's TEE servers may still boot",
     feeds=(SERVERS, TEE_MEASUREMENTS),
     metrics=VERSION_METRICS,
-    collect=_collect_versions,
+    collect=collect_versions,
     cost="1 for each server",
 )

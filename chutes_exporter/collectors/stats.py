@@ -110,7 +110,8 @@ def _add(out: Samples, metrics: tuple[Metric, ...], values: Iterable[float | Non
         out.add(metric, value, *labels)
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Add the stats of all miners."""
     for window, listed in windows(answers[STATS]):
         records = distinct(listed, lambda record: record.miner_hotkey, out)
         for record in records:
@@ -126,7 +127,8 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
             _add(out, _PLATFORM, map(total, zip(*map(_values, records), strict=True)), window)
 
 
-def _collect_per_chute(answers: Answers, scope: Scope, out: Samples) -> None:
+def collect_per_chute(answers: Answers, scope: Scope, out: Samples) -> None:
+    """Add the stats per chute."""
     for window, records in windows(answers[STATS_PER_CHUTE]):
         for record in distinct(records, lambda record: (record.miner_hotkey, record.chute_id), out):
             exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
@@ -139,7 +141,7 @@ COLLECTOR = Collector(
     summary="the compute of each miner, and of all miners, in the past hour, day and week",
     feeds=(STATS,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="15, 12 for each miner",
 )
 PER_CHUTE = Collector(
@@ -147,7 +149,7 @@ PER_CHUTE = Collector(
     summary="the compute of each miner on each chute in the past hour, day and week",
     feeds=(STATS_PER_CHUTE,),
     metrics=CHUTE_METRICS,
-    collect=_collect_per_chute,
+    collect=collect_per_chute,
     cost="12 for each chute of each miner",
     default="watched",
 )

@@ -53,7 +53,8 @@ RATE_LIMITED = METRICS.declare(
 )
 
 
-def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    """Translate the utilisation of all chutes."""
     chutes = distinct(answers[UTILIZATION], lambda chute: chute.chute_id, out)
     unknown = load_is_unknown(chutes)
     for chute in chutes:
@@ -81,6 +82,6 @@ COLLECTOR = Collector(
     summary="room for more instances of each chute, and its demand as the autoscaler sees it",
     feeds=(UTILIZATION,),
     metrics=METRICS,
-    collect=_collect,
+    collect=collect,
     cost="1, 10 for each chute",
 )

@@ -9,13 +9,7 @@ from msgspec import structs
 
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT, stats_params
-from chutes_exporter.api.errors import (
-    NotFoundError,
-    NotRegisteredError,
-    SignatureRefusedError,
-    UnavailableError,
-    UndecodableError,
-)
+from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError, UndecodableError
 from chutes_exporter.api.meaning import validator_reports
 
 if TYPE_CHECKING:
@@ -95,9 +89,5 @@ async def newest_report(client: ChutesClient) -> Answer[AuditReport]:
         ApiError: The API does not answer, or lists no report.
     """
     entry, *_ = await list_reports(client)
-    try:
-        answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
-    except NotFoundError as error:
-        # The endpoint exists, because the list names this report.
-        raise UnavailableError(str(error), status=error.status) from None
+    answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
     return replace(answer, value=structs.replace(answer.value, end=entry.end_time, multipliers=[]))
