@@ -29,11 +29,7 @@ def _order_keys(_logger: object, _name: str, event: EventDict) -> EventDict:
 
 
 class RateLimit(logging.Filter):
-    """Limits lines that clients can cause to one of each kind per minute.
-
-    Args:
-        monotonic: A monotonic clock in seconds.
-    """
+    """Limits lines that clients can cause to one of each kind per minute."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -54,12 +50,7 @@ class RateLimit(logging.Filter):
 
 
 def configure(level: Level, form: LogFormat) -> None:
-    """Configure logging for this package and all libraries.
-
-    Args:
-        level: Minimum level to write.
-        form: Format of a line.
-    """
+    """Configure logging for this package and all libraries, from a minimum level on."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
@@ -67,7 +58,7 @@ def configure(level: Level, form: LogFormat) -> None:
     render: Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.processors.LogfmtRenderer(bool_as_flag=False, key_order=_FIRST, drop_missing=True)
+        else structlog.processors.LogfmtRenderer(bool_as_flag=False)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -93,5 +84,4 @@ def configure(level: Level, form: LogFormat) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
     )

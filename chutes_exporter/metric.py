@@ -16,11 +16,8 @@ class Metric:
     Attributes:
         name: The full name of its samples. The end ``_info`` means text in labels with the value 1, and ``_total`` a
             counter.
-        help: Its meaning.
-        labels: Label names, in the order of the samples' label values.
         source: Its endpoint and field.
         stability: Whether the name, labels and meaning may change before a new major version.
-        histogram: Whether it is a distribution.
     """
 
     name: str
@@ -45,12 +42,7 @@ class Metric:
 
 
 class Metrics(list[Metric]):
-    """The metrics of a module.
-
-    Args:
-        source: Their endpoint.
-        labels: The labels of those that declare no others.
-    """
+    """The metrics of a module, with their endpoint, and the labels of those that declare no others."""
 
     def __init__(self, source: str, labels: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -68,17 +60,7 @@ class Metrics(list[Metric]):
         stability: Stability = "stable",
         histogram: bool = False,
     ) -> Metric:
-        """Declare a metric and add it.
-
-        Args:
-            name: See :class:`Metric`, as for the arguments without a description.
-            help: See :class:`Metric`.
-            field: The field of the endpoint's answer.
-            labels: Labels other than those of the module.
-            source: A source other than the module's endpoint and the field.
-            stability: See :class:`Metric`.
-            histogram: See :class:`Metric`.
-        """
+        """Declare a metric and add it. Its source is the field of the endpoint's answer, unless another is given."""
         source = source or (f"{self._source}: {field}" if field else self._source)
         metric = Metric(name, help, self._labels if labels is None else labels, source, stability, histogram)
         self.append(metric)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.api import exchanges
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.page import money, telemetry
+from chutes_exporter.page import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 METRICS = (
     *(metric for collector in COLLECTORS for metric in collector.metrics),
-    *money.METRICS,
+    *telemetry.MONEY,
     *telemetry.METRICS,
     *exchanges.METRICS,
 )
@@ -47,7 +47,7 @@ def reference() -> str:
     parts.append(
         "## Costs and prices\n\nThe values of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`. Without "
         "the flag, its metric is absent. [Costs and estimated earnings](money.md) lists the rules that use them. "
-        "Cost: 2, and 1 for each model with a cost.\n\n" + _table(money.METRICS)
+        "Cost: 2, and 1 for each model with a cost.\n\n" + _table(telemetry.MONEY)
     )
     parts.append(
         "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Self
 
+    from chutes_exporter.api.decoding import Shape
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
 
@@ -261,13 +262,12 @@ class ChutesClient:
             _require_room(endpoint, len(body))
         if endpoint.shape is None:
             return None
-        _require_room(endpoint, memory_of(body))
         if len(body) < _SMALL_BODY:
-            return endpoint.shape.decode(body, tally)
+            return _decode(endpoint, endpoint.shape, body, tally)
         # In a thread, so that other requests do not wait. One body at a time, because decoding takes more memory than
         # its result.
         async with self._decoding:
-            return await asyncio.to_thread(endpoint.shape.decode, body, tally)
+            return await asyncio.to_thread(_decode, endpoint, endpoint.shape, body, tally)
 
     async def _refusal(self, response: httpx.Response) -> ApiError:
         """Return the error that an unsuccessful response means."""
@@ -333,6 +333,11 @@ def _http_date(response: httpx.Response) -> float | None:
         return email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Tally) -> T:
+    _require_room(endpoint, memory_of(body))
+    return shape.decode(body, tally)
 
 
 def _require_room(endpoint: Endpoint[Any], size: int) -> None:

@@ -7,9 +7,10 @@ most records cannot be read.
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -48,6 +49,7 @@ MAX_PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
 
 _BYTES_PER_WIDE_CHARACTER = 4
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BYTES_PER_VALUE = 16
 _BYTES_PER_RECORD = 128
 
@@ -62,12 +64,15 @@ encode = msgspec.json.Encoder(enc_hook=str).encode
 def memory_of(text: Body) -> int:
     """Estimate the memory in bytes that the records of a JSON text take.
 
-    Usually this is the length of the text. It is more if the text has many short values or records, or a character
-    that needs more than one byte: Python then stores the whole string with up to four bytes for each character.
+    Usually this is the length of the text. It is more if the text has many short values or records, or strings with a
+    character that needs more than one byte: Python stores each of them with up to four bytes for each character.
     """
-    plain = text.isascii() and b"\\u" not in text
+    wide = 0
+    if not text.isascii() or b"\\u" in text:
+        strings = (match[0] for match in _STRING.finditer(text))
+        wide = sum(len(string) for string in strings if not string.isascii() or b"\\u" in string)
     return max(
-        len(text) if plain else _BYTES_PER_WIDE_CHARACTER * len(text),
+        len(text) + (_BYTES_PER_WIDE_CHARACTER - 1) * wide,
         _BYTES_PER_VALUE * text.count(b","),
         _BYTES_PER_RECORD * text.count(b"{"),
     )
@@ -301,7 +306,7 @@ SCORES: Shape[Scores] = Shape(_scores)
 
 
 class _ReportBody(msgspec.Struct):
-    instance_audit: list[msgspec.Raw]
+    instance_audit: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1)]
     compute_history: list[msgspec.Raw]
 
 

@@ -46,8 +46,7 @@ NEWEST = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Count the active instances."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     if not answers.complete():
         return
     instances = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
@@ -76,6 +75,6 @@ COLLECTOR = Collector(
     summary="active instances of the whole platform, by miner and by chute",
     feeds=(ACTIVE_INSTANCES,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="2, 3 for each miner, 1 for each chute",
 )

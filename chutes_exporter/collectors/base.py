@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client import Metric as Family
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.metric import Metric, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from prometheus_client import Metric as Family
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.feeds.feed import Feed
@@ -40,25 +38,14 @@ MinersChoice = Literal["watched", "active", "all"]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The miners whose data a collector exports.
-
-    Attributes:
-        watched: The hotkeys that the user named.
-        miners: The miners whose public data is exported.
-        hotkey: The miner of the answers. Empty for platform-wide answers.
-    """
+    """The miners whose data a collector exports, and the miner of the answers: empty for those of the platform."""
 
     watched: frozenset[str]
     miners: MinersChoice
     hotkey: str = ""
 
     def exports(self, hotkey: str, *, active: bool) -> bool:
-        """Return whether a miner's public data is exported.
-
-        Args:
-            hotkey: The miner.
-            active: Whether it earns according to the collector's data.
-        """
+        """Return whether a miner's public data is exported. An active miner earns according to this data."""
         return self.miners == "all" or hotkey in self.watched or (active and self.miners == "active")
 
 
@@ -66,7 +53,7 @@ class Answers:
     """The answers of a collector's feeds.
 
     Args:
-        answers: The answer of each feed by name.
+        answers: By the feed's name.
         extra: The known answers of extra feeds by name and hotkey, which is empty for a feed of the platform.
     """
 
@@ -112,28 +99,25 @@ class Samples:
 
     Attributes:
         count: Number of samples, including those dropped because of the limit.
-        duplicates: Samples dropped because their series had a sample already.
+        duplicates: Number of records and samples dropped as duplicates.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
-        self._families: dict[Metric, GaugeMetricFamily | InfoMetricFamily] = {}
+        self._families: dict[Metric, Family] = {}
         self._series: set[tuple[Metric, tuple[str, ...]]] = set()
         self._limit = limit
         self.count = 0
         self.duplicates = 0
 
     def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
-        """Add a sample, unless its value is unknown.
+        """Add a sample of a gauge or info metric, unless its value is unknown.
 
         Args:
-            metric: The gauge or info metric.
-            value: The value. Booleans become 1 and 0.
+            metric: The metric.
+            value: Booleans become 1 and 0.
             labels: The label values in the declared order. None is unknown and becomes an empty label.
         """
-        if value is None:
-            return
-        number = float(value)
-        if not math.isfinite(number):
+        if value is None or not math.isfinite(value):
             return
         values = tuple([_label(label) for label in labels])
         if (metric, values) in self._series:
@@ -147,11 +131,9 @@ class Samples:
         self._series.add((metric, values))
         family = self._families.get(metric)
         if family is None:
-            family = self._families[metric] = _family(metric)
-        if isinstance(family, GaugeMetricFamily):
-            family.add_metric(values, number)
-        else:
-            family.add_metric(values, {})
+            name = metric.name.removesuffix("_info")
+            family = self._families[metric] = Family(name, metric.help, metric.kind, metric.unit)
+        family.add_sample(metric.name, dict(zip(metric.labels, values, strict=True)), float(value))
 
     def collect(self) -> list[Family]:
         """Return the family of each metric that has samples."""
@@ -163,24 +145,13 @@ class Samples:
         return self.count > self._limit
 
 
-def _family(metric: Metric) -> GaugeMetricFamily | InfoMetricFamily:
-    if metric.kind == "info":
-        return InfoMetricFamily(metric.name.removesuffix("_info"), metric.help, labels=metric.labels)
-    return GaugeMetricFamily(metric.name, metric.help, labels=metric.labels, unit=metric.unit)
-
-
 def _label(value: LabelValue) -> str:
-    if isinstance(value, str):
-        text = value
-    elif value is None:
-        return ""
-    else:
-        text = ("false", "true")[value] if isinstance(value, bool) else str(value)
+    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     if len(text) >= _SCRUBBED_LENGTH:
         # The API may echo a signature.
         text = scrub(text)[:MAX_LABEL_CHARACTERS]
     # Prometheus' parser treats NUL as the end of the page.
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
@@ -194,12 +165,9 @@ def distinct(records: list[R], identity: Callable[[R], object], out: Samples) ->
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a collector worked on the answers about one miner, or on those about the platform.
+    """How a collector worked on the answers about one miner, or about the platform.
 
-    Attributes:
-        duplicates: Records and samples that were dropped because they describe the same thing again.
-        seconds: Duration.
-        failed: Whether the collector failed. The samples that it added before stay.
+    The samples that a collector added before it failed stay.
     """
 
     duplicates: int
@@ -221,10 +189,8 @@ class Collector:
     """A topic of metrics.
 
     Attributes:
-        name: Name in flags and labels.
         summary: Its topic, for help texts and docs.
-        feeds: The feeds that it needs. It runs when all of them have an answer.
-        metrics: The metrics that it makes.
+        feeds: It runs when all of them have an answer.
         collect: Makes samples from the answers about one miner, or about the platform. It is a pure function.
         cost: The maximum number of series, in words.
         extra: Feeds that it uses if their answers are known: those of the platform, and others for each hotkey with a
@@ -244,13 +210,7 @@ class Collector:
     extra: tuple[Feed[Any], ...] = ()
 
     def run(self, answers: Mapping[str, Answers], scope: Scope, out: Samples) -> dict[str, Outcome]:
-        """Add the samples of all miners, and return the outcomes by hotkey.
-
-        Args:
-            answers: The answers about each miner by hotkey. Those about the platform have an empty hotkey.
-            scope: The miners whose data is exported.
-            out: Receives the samples.
-        """
+        """Add the samples of all answers, which are by hotkey, and return the outcomes. The platform's is empty."""
         outcomes = {}
         for hotkey, of_miner in answers.items():
             duplicates, started, failed = out.duplicates, time.perf_counter(), False

@@ -27,8 +27,7 @@ BOOST = METRICS.declare(
 )
 
 
-def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Translate the open bounties."""
+def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     for bounty in distinct(answers[BOUNTIES], lambda bounty: bounty.chute_id, out):
         out.add(CREATED, bounty.created_at, bounty.chute_id)
         out.add(EXPIRES, bounty_expires_at(bounty), bounty.chute_id)
@@ -40,6 +39,6 @@ COLLECTOR = Collector(
     summary="open bounties: their age, their end and their boost",
     feeds=(BOUNTIES,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="3 for each chute",
 )

@@ -81,8 +81,7 @@ SUPPORTED = GPU_METRICS.declare(
 )
 
 
-def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Add all chutes."""
+def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     for chute in distinct(answers[CHUTES], lambda chute: chute.chute_id, out):
         key = chute.chute_id
         out.add(
@@ -114,8 +113,7 @@ def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
         out.add(SHUTDOWN_AFTER, chute.shutdown_after_seconds, key)
 
 
-def collect_gpus(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Add the GPU models of all chutes."""
+def _collect_gpus(answers: Answers, _scope: Scope, out: Samples) -> None:
     for chute in answers[CHUTES]:
         if chute.node_selector is not None:
             for gpu in dict.fromkeys(chute.node_selector.supported_gpus or ()):
@@ -127,7 +125,7 @@ COLLECTOR = Collector(
     summary="every chute's name, requirements, compute multiplier and bounty",
     feeds=(CHUTES,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="19 for each chute",
 )
 SUPPORTED_GPUS = Collector(
@@ -135,7 +133,7 @@ SUPPORTED_GPUS = Collector(
     summary="the GPU models that each chute runs on",
     feeds=(CHUTES,),
     metrics=GPU_METRICS,
-    collect=collect_gpus,
+    collect=_collect_gpus,
     cost="40 for each chute",
     default="off",
 )

@@ -42,25 +42,24 @@ LOST = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Count the ended instances of each exported miner."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     report = answers[AUDIT_REPORT]
     out.add(REPORT_END, report.end)
     if not answers.complete():
         return
     ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(scope.watched)}
-    for one in distinct(report.instances, lambda instance: instance.instance_id, out):
-        if scope.exports(one.miner_hotkey, active=True):
-            of_miner = ended.setdefault(one.miner_hotkey, [])
-            if one.deleted_at and report.end - HOUR <= one.deleted_at <= report.end:
-                of_miner.append(one)
+    for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
+        if scope.exports(instance.miner_hotkey, active=True):
+            of_miner = ended.setdefault(instance.miner_hotkey, [])
+            if instance.deleted_at and report.end - HOUR <= instance.deleted_at <= report.end:
+                of_miner.append(instance)
     for hotkey, of_miner in ended.items():
-        ends = Counter((end_reason(one.deletion_reason), ended_counts(one)) for one in of_miner)
+        ends = Counter((end_reason(instance.deletion_reason), ended_counts(instance)) for instance in of_miner)
         for reason in END_REASONS:
             for counts in (True, False):
                 out.add(ENDED, ends[reason, counts], hotkey, reason, counts, "1h")
-        out.add(FAILED, sum(one.activated_at is None for one in of_miner), hotkey, "1h")
-        out.add(LOST, total(_lost(one, report.end) for one in of_miner), hotkey, "1h")
+        out.add(FAILED, sum(instance.activated_at is None for instance in of_miner), hotkey, "1h")
+        out.add(LOST, total(_lost(instance, report.end) for instance in of_miner), hotkey, "1h")
 
 
 def _lost(instance: AuditInstance, now: float) -> float | None:
@@ -73,7 +72,7 @@ COLLECTOR = Collector(
     summary="why instances ended in the past hour, and the compute units that they lost",
     feeds=(AUDIT_REPORT,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="1, 32 for each miner",
     default="watched",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import UNSET
@@ -55,13 +54,13 @@ ALLOCATION = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Combine four endpoints to the state of each GPU."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     hotkey = scope.hotkey
     # Both endpoints list the GPUs. The record of /miner/nodes/ comes first.
     gpus: dict[str, list[Node | ServerGpu]] = {gpu.uuid: [gpu] for gpu in answers[NODES]}
-    for gpu in (gpu for server in answers[SERVERS] for gpu in server.gpus or ()):
-        gpus.setdefault(gpu.uuid, []).append(gpu)
+    for server in answers[SERVERS]:
+        for gpu in server.gpus or ():
+            gpus.setdefault(gpu.uuid, []).append(gpu)
     inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out)
     active: dict[str, bool | None] = {}
     for item in inventory:
@@ -81,29 +80,22 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
 def _add_counts(
     gpus: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
 ) -> None:
-    """Add each GPU's state, and count the GPUs by model and state."""
     if holders.keys() - gpus.keys():
         # An instance holds a GPU of unknown model, so no count is certain.
         return
     states: dict[str, list[State | None]] = {}
-    models_known = True
     for key, records in gpus.items():
         holder = holders.get(key)
         state = ("earning" if holder == "active" else holder) if key in holders else _free_state(records)
         if state is not None:
             out.add(GPU_STATE, 1, hotkey, key, state)
-        model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), None)
-        if model is None:
-            # It could be any: no model's count is certain.
-            models_known = False
-        else:
-            states.setdefault(model, []).append(state)
-    for model in sorted(states) if models_known else ():
-        count = Counter(states[model])
-        # One GPU in an unknown state makes all counts of its model uncertain.
-        if None not in count:
+        model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), "")
+        states.setdefault(model, []).append(state)
+    for model, of_model in sorted(states.items()):
+        # A GPU of an unknown model makes all counts uncertain, and one in an unknown state those of its model.
+        if "" not in states and None not in of_model:
             for state in STATES:
-                out.add(GPUS, count[state], hotkey, model, state)
+                out.add(GPUS, of_model.count(state), hotkey, model, state)
 
 
 def _free_state(records: list[Node | ServerGpu]) -> State | None:
@@ -118,6 +110,6 @@ COLLECTOR = Collector(
     summary="states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the instances on them",
     feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="9 for each GPU",
 )

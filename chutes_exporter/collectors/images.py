@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
@@ -13,14 +13,8 @@ from chutes_exporter.feeds.table import IMAGES
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Image
 
-Status = Literal["pending", "building", "built", "error", "other"]
-"""The API's status texts. All errors become ``error``, and unknown texts become ``other``."""
-STATUSES: tuple[Status, ...] = get_args(Status)
-_STATUS_OF_TEXT: dict[str, Status] = {
-    "pending build": "pending",
-    "building": "building",
-    "built and pushed": "built",
-}
+_STATUS_OF_TEXT = {"pending build": "pending", "building": "building", "built and pushed": "built"}
+"""Statuses by the API's texts. All errors become ``error``, and unknown texts become ``other``."""
 
 METRICS = Metrics("GET /miner/images/", ("status",))
 COUNT = METRICS.declare(
@@ -54,28 +48,23 @@ BUILD_COMPLETED = DETAIL_METRICS.declare(
 )
 
 
-def status_of(image: Image) -> Status | None:
-    """Return an image's status, None if the answer does not have it."""
-    text = image.status
-    if text is UNSET:
+def _status(image: Image) -> str | None:
+    if image.status is UNSET:
         return None
-    if text is not None and text.startswith("error"):
-        return "error"
-    return _STATUS_OF_TEXT.get(text or "", "other")
+    text = image.status or ""
+    return "error" if text.startswith("error") else _STATUS_OF_TEXT.get(text, "other")
 
 
-def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Count the images."""
-    count = Counter(status_of(image) for image in distinct(answers[IMAGES], lambda image: image.image_id, out))
+def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
+    count = Counter(_status(image) for image in distinct(answers[IMAGES], lambda image: image.image_id, out))
     if answers.complete() and None not in count:
-        for status in STATUSES:
+        for status in (*_STATUS_OF_TEXT.values(), "error", "other"):
             out.add(COUNT, count[status], status)
 
 
-def collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Add all images."""
+def _collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
     for image in distinct(answers[IMAGES], lambda image: image.image_id, out):
-        key, status = image.image_id, status_of(image)
+        key, status = image.image_id, _status(image)
         out.add(
             INFO,
             1,
@@ -99,7 +88,7 @@ COLLECTOR = Collector(
     summary="how many images are built, wait, or failed to build",
     feeds=(IMAGES,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="5",
 )
 DETAILS = Collector(
@@ -107,7 +96,7 @@ DETAILS = Collector(
     summary="each image's name, status and times",
     feeds=(IMAGES,),
     metrics=DETAIL_METRICS,
-    collect=collect_details,
+    collect=_collect_details,
     cost="4 for each item",
     default="off",
 )

@@ -16,8 +16,7 @@ GPUS = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Count the GPUs of each instance by server and model."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     if not answers.complete():
         return
     gpus = Counter(
@@ -32,7 +31,7 @@ COLLECTOR = Collector(
     summary="the server and the GPUs of each instance",
     feeds=(MINER_GPUS,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="1 for each instance",
     default="few",
 )

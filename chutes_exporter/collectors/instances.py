@@ -85,8 +85,7 @@ BOUNTY = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the miner's instances."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     hotkey = scope.hotkey
     instances = distinct(answers[INSTANCES], lambda instance: instance.instance_id, out)
     for instance in instances:
@@ -124,6 +123,6 @@ COLLECTOR = Collector(
     summary="the miner's instances: state, times, compute multiplier",
     feeds=(INSTANCES,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="3 for each hotkey with a key, 13 for each instance",
 )

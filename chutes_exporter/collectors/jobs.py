@@ -67,8 +67,8 @@ TRIES = DETAIL_METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Count waiting and stuck jobs. The list also has all finished jobs."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    # The list also has all finished jobs.
     jobs = distinct(answers[JOBS], lambda job: job.job_id, out)
     if not answers.complete() or any(job_state(job) is None for job in jobs):
         return
@@ -86,8 +86,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
         out.add(STUCK, sum(1 for job in jobs if job_state(job) == "stuck" and job.miner_hotkey == hotkey), hotkey)
 
 
-def collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Add the waiting jobs."""
+def _collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
     for job in distinct(answers[JOBS], lambda job: job.job_id, out):
         if job_state(job) != "waiting":
             continue
@@ -103,7 +102,7 @@ COLLECTOR = Collector(
     summary="jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
     feeds=(JOBS,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="2, 2 for each miner, 1 for each item",
 )
 DETAILS = Collector(
@@ -111,7 +110,7 @@ DETAILS = Collector(
     summary="each job that waits for a miner",
     feeds=(JOBS,),
     metrics=DETAIL_METRICS,
-    collect=collect_details,
+    collect=_collect_details,
     cost="4 for each item",
     default="off",
 )

@@ -31,8 +31,6 @@ from chutes_exporter.feeds.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from chutes_exporter.api.meaning import ChuteInstances
     from chutes_exporter.api.records import Chute, MetagraphNode, Server
 
@@ -68,8 +66,7 @@ class _LaunchChute(NamedTuple):
     bounty: bool
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Decide for each idle model and each chute that supports it."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     if not answers.complete():
         return
     servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
@@ -91,24 +88,20 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             for server in servers
             if (free := idle[server.server_id][model])
         ]
-        refused: Counter[LaunchRefusal] = Counter()
+        refused: Counter[LaunchRefusal | None] = Counter()
         for chute, instances, bounty in chutes:
             if chute.node_selector is None or model not in (chute.node_selector.supported_gpus or ()):
                 continue
             refusals = [launch_refusal(miner, chute, instances, place, bounty=bounty) for place in places]
             if None not in refusals:
-                refused[_nearest(refusals)] += 1
+                # The reason of the server that is nearest to holding the chute.
+                refused[max(refusals, key=LAUNCH_REFUSALS.index)] += 1
             elif (units := units_per_gpu_second(chute, model, rates)) is None:
                 refused["unknown"] += 1
             else:
                 out.add(UNITS, units, scope.hotkey, model, chute.chute_id)
         for reason in LAUNCH_REFUSALS:
             out.add(REFUSED, refused[reason], scope.hotkey, model, reason)
-
-
-def _nearest(refusals: Iterable[LaunchRefusal | None]) -> LaunchRefusal:
-    """Return the reason of the server that is nearest to holding the chute."""
-    return max((reason for reason in refusals if reason is not None), key=LAUNCH_REFUSALS.index)
 
 
 def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
@@ -126,8 +119,7 @@ def _chutes(answers: Answers, out: Samples) -> list[_LaunchChute]:
     active: defaultdict[str | None, set[str]] = defaultdict(set)
     for instance in answers[ACTIVE_INSTANCES]:
         active[instance.chute_id].add(instance.instance_id)
-    gpus = answers.optional(HELD_GPUS)
-    held = defaultdict(list)
+    gpus, held = answers.optional(HELD_GPUS), defaultdict(list)
     for gpu in gpus or ():
         held[gpu.chute_id].append(gpu)
     return [
@@ -167,7 +159,7 @@ COLLECTOR = Collector(
     summary="the chutes that the miner can launch on its idle GPUs now, and what they pay",
     feeds=(CHUTES, UTILIZATION, BOUNTIES, ACTIVE_INSTANCES, METAGRAPH, SERVERS, INVENTORY),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="110 for each hotkey with a key, 2 for each chute",
     extra=(HELD_GPUS, SUPPORTED_GPUS),
 )

@@ -56,8 +56,7 @@ IN_MAINTENANCE = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the window and the miner's TEE servers."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     hotkey = scope.hotkey
     policy = answers[MAINTENANCE]
     out.add(SLOTS, policy.current_slots, hotkey)
@@ -80,6 +79,6 @@ COLLECTOR = Collector(
     summary="the newest maintenance window for TEE servers, and which of them are older than its target",
     feeds=(MAINTENANCE,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="6 for each hotkey with a key, 2 for each server",
 )

@@ -90,8 +90,7 @@ BLACKLISTED_MINERS = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the seats of the metagraph."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     nodes = distinct(answers[METAGRAPH], lambda node: node.hotkey, out)
     exported = [node for node in nodes if scope.exports(node.hotkey, active=bool(node.incentive))]
     for node in exported:
@@ -136,6 +135,6 @@ COLLECTOR = Collector(
     summary="seats on the subnet: registration, blacklist, incentive, stake",
     feeds=(METAGRAPH,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="2, 12 for each miner",
 )

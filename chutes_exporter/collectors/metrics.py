@@ -59,8 +59,7 @@ PRICE = METRICS.declare(
 )
 
 
-def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Add the demand for all chutes."""
+def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     chutes = distinct(answers[table.METRICS], lambda chute: chute.chute_id, out)
     unknown = dict.fromkeys(unknown_metrics(chutes))
     for chute in chutes:
@@ -83,7 +82,7 @@ COLLECTOR = Collector(
     summary="demand for each chute over the past hour: invocations, utilization, rate limits, usage, price",
     feeds=(table.METRICS,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="9 for each chute",
     extra=(table.CHUTES,),
 )

@@ -39,8 +39,7 @@ PROCESSORS = METRICS.declare("chutes_gpu_processors", "The GPU's streaming multi
 CREATED = METRICS.declare("chutes_gpu_created_timestamp_seconds", "When the GPU was added.", "created_at")
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the miner's GPUs."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     hotkey = scope.hotkey
     for gpu in distinct(answers[NODES], lambda gpu: gpu.uuid, out):
         key = gpu.uuid
@@ -72,6 +71,6 @@ COLLECTOR = Collector(
     summary="the miner's GPUs: model, memory, verification",
     feeds=(NODES,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="8 for each GPU",
 )

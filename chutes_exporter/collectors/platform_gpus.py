@@ -12,8 +12,7 @@ GPUS = METRICS.declare(
 )
 
 
-def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Add the supply of each model."""
+def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     for model in answers[PLATFORM_GPUS]:
         out.add(GPUS, model.provisioned, model.gpu, "provisioned")
         out.add(GPUS, model.idle, model.gpu, "idle")
@@ -24,6 +23,6 @@ COLLECTOR = Collector(
     summary="the platform's GPUs by model, in an instance or idle",
     feeds=(PLATFORM_GPUS,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="2 for each GPU model",
 )

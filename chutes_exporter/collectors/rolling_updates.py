@@ -22,8 +22,7 @@ OUTDATED = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Translate the rolling updates, and compare them with the miners' instances."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     updates = distinct(answers[ROLLING_UPDATES], lambda update: update.chute_id, out)
     for update in updates:
         out.add(STARTED, update.started_at, update.chute_id)
@@ -43,7 +42,7 @@ COLLECTOR = Collector(
     summary="chutes that get a new version, and the miner's instances that will be replaced",
     feeds=(ROLLING_UPDATES,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="1 for each chute, 1 for each instance",
     default="key",
     extra=(INSTANCES,),

@@ -29,8 +29,7 @@ HEADING = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Divide the compute units per second of each miner by those of all miners."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     earned = earned_rates(answers, scope.watched, out) if answers.complete() else None
     everybody = total((earned or {}).values())
     for hotkey, rate in sorted((earned or {}).items()):
@@ -42,7 +41,7 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
     """Return the compute units per second of all miners that can have a score, None if unknown.
 
     Args:
-        answers: The answers.
+        answers: Those of the collector.
         watched: Miners to return even if they earn nothing.
         out: Counts the duplicates.
     """
@@ -71,10 +70,10 @@ def _reported_rates(answers: Answers, active: set[str]) -> dict[str, float | Non
         return {}
     existing = {gpu.instance_id for gpu in held} - active
     multipliers: dict[str, list[float | None]] = defaultdict(list)
-    for one in report.instances:
-        if one.instance_id in existing and one.activated_at and not one.deleted_at:
-            multipliers[one.miner_hotkey].append(one.compute_multiplier)
-    return {hotkey: total(found) for hotkey, found in multipliers.items()}
+    for instance in report.instances:
+        if instance.instance_id in existing and instance.activated_at and not instance.deleted_at:
+            multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
+    return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
 
 
 def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | None:
@@ -82,12 +81,9 @@ def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | No
     if instances is None:
         return None
     instances = distinct(instances, lambda instance: instance.instance_id, out)
-    states = [instance_state(instance) for instance in instances]
-    if None in states:
+    if None in map(instance_state, instances):
         return None
-    return total(
-        [instance.compute_multiplier for instance, state in zip(instances, states, strict=True) if state == "disabled"]
-    )
+    return total([instance.compute_multiplier for instance in instances if instance_state(instance) == "disabled"])
 
 
 COLLECTOR = Collector(
@@ -95,7 +91,7 @@ COLLECTOR = Collector(
     summary="the score share that each miner approaches",
     feeds=(ACTIVE_INSTANCES, METAGRAPH),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="1 for each miner",
     extra=(INSTANCES, AUDIT_REPORT, HELD_GPUS),
 )

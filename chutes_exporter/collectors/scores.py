@@ -69,8 +69,7 @@ def ranks(values: Mapping[str, float | None]) -> dict[str, int]:
     return {key: rank[value] for key, value in values.items() if value is not None}
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the scores."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     scores = answers[SCORES]
     shares = {hotkey: share for hotkey, share in scores.shares.items() if share is not None}
     exported = {hotkey for hotkey in scores.shares if scope.exports(hotkey, active=bool(shares.get(hotkey)))}
@@ -104,6 +103,6 @@ COLLECTOR = Collector(
     summary="each miner's score share, rank and components",
     feeds=(SCORES,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="1, 8 for each miner",
 )

@@ -73,8 +73,7 @@ ACCEPTED = VERSION_METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the miner's servers."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     hotkey = scope.hotkey
     servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
     for server in servers:
@@ -101,8 +100,7 @@ def _repeated(values: Sequence[str | None]) -> int | None:
     return None if None in values else sum(1 for count in Counter(values).values() if count > 1)
 
 
-def collect_versions(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Look up the version of each TEE server."""
+def _collect_versions(answers: Answers, scope: Scope, out: Samples) -> None:
     if not answers.complete(TEE_MEASUREMENTS):
         return
     versions = {measurement.version for measurement in answers[TEE_MEASUREMENTS]}
@@ -116,7 +114,7 @@ COLLECTOR = Collector(
     summary="the miner's servers: names, GPUs, maintenance, duplicates",
     feeds=(SERVERS,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="4 for each hotkey with a key, 6 for each server",
 )
 VERSIONS = Collector(
@@ -124,6 +122,6 @@ VERSIONS = Collector(
     summary="whether the versions of the miner's TEE servers may still boot",
     feeds=(SERVERS, TEE_MEASUREMENTS),
     metrics=VERSION_METRICS,
-    collect=collect_versions,
+    collect=_collect_versions,
     cost="1 for each server",
 )

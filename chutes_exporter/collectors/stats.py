@@ -110,8 +110,7 @@ def _add(out: Samples, metrics: tuple[Metric, ...], values: Iterable[float | Non
         out.add(metric, value, *labels)
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the stats of all miners."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     for window, listed in windows(answers[STATS]):
         records = distinct(listed, lambda record: record.miner_hotkey, out)
         for record in records:
@@ -127,8 +126,7 @@ def collect(answers: Answers, scope: Scope, out: Samples) -> None:
             _add(out, _PLATFORM, map(total, zip(*map(_values, records), strict=True)), window)
 
 
-def collect_per_chute(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the stats per chute."""
+def _collect_per_chute(answers: Answers, scope: Scope, out: Samples) -> None:
     for window, records in windows(answers[STATS_PER_CHUTE]):
         for record in distinct(records, lambda record: (record.miner_hotkey, record.chute_id), out):
             exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
@@ -141,7 +139,7 @@ COLLECTOR = Collector(
     summary="the compute of each miner, and of all miners, in the past hour, day and week",
     feeds=(STATS,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="15, 12 for each miner",
 )
 PER_CHUTE = Collector(
@@ -149,7 +147,7 @@ PER_CHUTE = Collector(
     summary="the compute of each miner on each chute in the past hour, day and week",
     feeds=(STATS_PER_CHUTE,),
     metrics=CHUTE_METRICS,
-    collect=collect_per_chute,
+    collect=_collect_per_chute,
     cost="12 for each chute of each miner",
     default="watched",
 )

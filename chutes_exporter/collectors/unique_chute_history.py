@@ -33,8 +33,7 @@ TIME = METRICS.declare(
 )
 
 
-def collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    """Add the newest point, and the average of all points."""
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     points = distinct(answers[UNIQUE_CHUTE_HISTORY], lambda point: point.time, out)
     newest = max(points, key=lambda point: point.time, default=None)
     # A rejected point may be the newest.
@@ -53,7 +52,7 @@ COLLECTOR = Collector(
     summary="GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
     feeds=(UNIQUE_CHUTE_HISTORY,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="4 for each watched hotkey",
     default="few",
 )

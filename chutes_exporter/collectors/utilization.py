@@ -53,8 +53,7 @@ RATE_LIMITED = METRICS.declare(
 )
 
 
-def collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    """Translate the utilisation of all chutes."""
+def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
     chutes = distinct(answers[UTILIZATION], lambda chute: chute.chute_id, out)
     unknown = load_is_unknown(chutes)
     for chute in chutes:
@@ -82,6 +81,6 @@ COLLECTOR = Collector(
     summary="room for more instances of each chute, and its demand as the autoscaler sees it",
     feeds=(UTILIZATION,),
     metrics=METRICS,
-    collect=collect,
+    collect=_collect,
     cost="1, 10 for each chute",
 )

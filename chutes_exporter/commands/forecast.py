@@ -67,7 +67,7 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
     }
     changed = {name: replace(whole[name], value=value) for name, value in more.items()}
     out = Samples()
-    launch.collect(Answers(whole | changed, known), Scope(frozenset({hotkey}), "watched", hotkey), out)
+    launch.COLLECTOR.collect(Answers(whole | changed, known), Scope(frozenset({hotkey}), "watched", hotkey), out)
     pays = {
         sample.labels["chute_id"]: sample.value
         for family in out.collect()

@@ -9,7 +9,13 @@ from msgspec import structs
 
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT, stats_params
-from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError, UndecodableError
+from chutes_exporter.api.errors import (
+    NotFoundError,
+    NotRegisteredError,
+    SignatureRefusedError,
+    UnavailableError,
+    UndecodableError,
+)
 from chutes_exporter.api.meaning import validator_reports
 
 if TYPE_CHECKING:
@@ -89,5 +95,9 @@ async def newest_report(client: ChutesClient) -> Answer[AuditReport]:
         ApiError: The API does not answer, or lists no report.
     """
     entry, *_ = await list_reports(client)
-    answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
+    try:
+        answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
+    except NotFoundError as error:
+        # The endpoint exists, because the list names this report.
+        raise UnavailableError(str(error), status=error.status) from None
     return replace(answer, value=structs.replace(answer.value, end=entry.end_time, multipliers=[]))

@@ -15,7 +15,7 @@ from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.cache import FeedCache, steady
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import METAGRAPH
-from chutes_exporter.page import exposition, money, rendering, telemetry
+from chutes_exporter.page import exposition, rendering, telemetry
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.plan import Plan, main_plan, probe_plan
 
@@ -31,12 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The bytes of one exposition.
-
-    Attributes:
-        parts: The bytes, in parts that pages share.
-        readings: The reading of each feed.
-    """
+    """The bytes of one exposition, in parts that pages share, and the reading of each feed."""
 
     parts: list[bytes]
     readings: Readings
@@ -54,7 +49,6 @@ class Collected:
     Attributes:
         samples: Labels and value of each sample, by the metric's name.
         failed: The name and the hotkey of each collector that failed.
-        readings: The reading of each feed.
     """
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
@@ -147,12 +141,9 @@ class Exporter:
                 returned too.
             timeout: Seconds to wait for the answers. 0 sends no request.
         """
-        wanted = [
-            collector.name
-            for collector in self.collectors
-            if any(metric.name in metrics for metric in collector.metrics)
-        ]
-        plan = self._main.only(wanted)
+        plan = Plan(
+            entry for entry in self._main.entries if any(metric.name in metrics for metric in entry.collector.metrics)
+        )
         readings = await self.feeds.read_all(plan.feeds, timeout) if timeout else {}
         snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
         samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
@@ -230,18 +221,17 @@ class Exporter:
         self, plan: Plan, readings: Readings, snapshots: Snapshots, states: States, form: Format, *, gzipped: bool
     ) -> list[bytes]:
         made = self._renderer.render(plan, snapshots, form)
-        parts = made.parts
+        parts = [lines.part for lines in made.values() if lines.part is not None]
         rows = [*telemetry.collector_rows(made, readings, snapshots)]
         if plan.target:
             families = telemetry.families_of(rows)
         else:
             exchanges = self.telemetry.exchanges
             rows += [
-                (telemetry.SERIES, made.series),
+                (telemetry.SERIES, sum(lines.series for lines in made.values())),
                 (telemetry.SERIES_LIMIT, self.settings.max_series),
                 *telemetry.feed_rows(states),
                 *telemetry.exporter_rows(self.settings, self.client),
-                *money.rows(self.settings),
             ]
             parts += [
                 self._renderer.own("rows", rows, form, partial(telemetry.families_of, rows)),

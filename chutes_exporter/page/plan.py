@@ -28,8 +28,6 @@ class Entry:
     """One collector of a plan.
 
     Attributes:
-        collector: The collector.
-        scope: The miners whose data it exports.
         feeds: Its feeds by the hotkey of their miner. Feeds of the platform have an empty hotkey.
         extra: Feeds that it uses if their answers are known.
         whole: Whether to show series that belong to no miner, too.
@@ -48,14 +46,11 @@ class Entry:
 
 
 class Plan:
-    """Which collectors run on a page, and for which miners.
+    """Which collectors run on a page, the most important first, and for which miners.
 
     Args:
-        entries: The collectors, the most important first.
+        entries: The collectors.
         target: The miner of a probe. Empty for the metrics page, which also has the exporter's own metrics.
-
-    Attributes:
-        feeds: The feeds that it needs or uses, each once.
     """
 
     def __init__(self, entries: Iterable[Entry], *, target: str = "") -> None:
@@ -74,8 +69,8 @@ class Plan:
         Raises:
             ChoiceError: The plan does not have one of them.
         """
+        _require_known(collect)
         for name in collect:
-            _require_known(name)
             if all(collector.name != name for collector in self.collectors):
                 raise ChoiceError(f"the collector {name} is off: add --collector.{name}, and a key if it needs one")
         return Plan(entry for entry in self.entries if entry.collector.name in collect)
@@ -95,14 +90,8 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
         return "without_key"
     if collector.scope == "miner" and not settings.watched:
         return "without_hotkey"
-    default = {
-        "on": True,
-        "off": False,
-        "watched": settings.miners == "watched",
-        "few": len(settings.watched) <= _FEW,
-        "key": True,
-    }
-    return None if choice or default[collector.default] else "by_default"
+    off = {"off": True, "watched": settings.miners != "watched", "few": len(settings.watched) > _FEW}
+    return "by_default" if not choice and off.get(collector.default) else None
 
 
 def main_plan(settings: Settings) -> Plan:
@@ -130,18 +119,13 @@ def main_plan(settings: Settings) -> Plan:
 def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *, seated: bool = True) -> Plan:
     """Return the plan of a page about one miner.
 
-    Args:
-        settings: The keys and the enabled collectors.
-        target: The miner's hotkey.
-        collect: Names of the collectors to run, with all their series. If empty, all that have series about the target
-            and do not need a request for each target.
-        seated: Whether the target is watched or has a seat. Otherwise no request is sent for it alone.
+    The named collectors run, with all their series. Without names, all run that have series about the target and do not
+    need a request for each target. Unless the target is watched or has a seat, no request is sent for it alone.
 
     Raises:
         ChoiceError: A requested collector cannot give any data.
     """
-    for name in collect:
-        _require_known(name)
+    _require_known(collect)
     entries = []
     for collector in COLLECTORS:
         if collect and collector.name not in collect:
@@ -151,7 +135,7 @@ def probe_plan(settings: Settings, target: str, collect: Collection[str] = (), *
             raise ChoiceError(f"the collector {collector.name} {problem}")
         if not problem and (collect or _probed_by_default(collector, settings)):
             hotkey = "" if collector.scope == "platform" else target
-            feeds = {hotkey: _feeds(collector, settings, hotkey, single="")}
+            feeds = {hotkey: _feeds(collector, settings, hotkey)}
             scope = Scope(frozenset({target}), "watched")
             entries.append(Entry(collector, scope, feeds, _extra(collector, settings), whole=bool(collect)))
     return Plan(entries, target=target)
@@ -177,19 +161,17 @@ def _probed_by_default(collector: Collector, settings: Settings) -> bool:
     return settings.collectors.get(collector.name, by_default)
 
 
-def _require_known(name: str) -> None:
+def _require_known(collect: Collection[str]) -> None:
     names = [collector.name for collector in COLLECTORS]
-    if name not in names:
-        raise ChoiceError(f"there is no collector {name[:40]!r}: use {', '.join(names)}")
+    if unknown := [name for name in collect if name not in names]:
+        raise ChoiceError(f"there is no collector {unknown[0][:40]!r}: use {', '.join(names)}")
 
 
-def _feeds(collector: Collector, settings: Settings, hotkey: str, single: str) -> tuple[Feed[Any], ...]:
-    def hotkey_of(feed: Feed[Any]) -> str:
-        if feed.per_chute:
-            return single
-        return "" if feed.endpoint.scope == "platform" else hotkey
-
-    return tuple(settings.tuned(feed.of(hotkey_of(feed))) for feed in collector.feeds)
+def _feeds(collector: Collector, settings: Settings, hotkey: str, single: str = "") -> tuple[Feed[Any], ...]:
+    return tuple(
+        settings.tuned(feed.of(single if feed.per_chute else "" if feed.endpoint.scope == "platform" else hotkey))
+        for feed in collector.feeds
+    )
 
 
 def _extra(collector: Collector, settings: Settings) -> tuple[Feed[Any], ...]:

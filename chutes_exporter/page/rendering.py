@@ -33,8 +33,7 @@ class Lines:
     Attributes:
         versions: The versions of the answers, 0 for a missing one.
         part: The lines, or None if they were left out because the page has no room for them.
-        series: Number of series.
-        outcomes: The outcome of each miner's answers by hotkey.
+        outcomes: By hotkey.
     """
 
     versions: tuple[int, ...]
@@ -43,34 +42,8 @@ class Lines:
     outcomes: Mapping[str, Outcome]
 
 
-@dataclass(frozen=True, slots=True)
-class Rendering:
-    """The collectors' part of a page.
-
-    Attributes:
-        lines: The lines of each collector. Those of a collector that is left out have no part.
-        cut: Names of the collectors that are left out because the page would be too large.
-        series: Series of all collectors, including those that are left out.
-    """
-
-    lines: dict[Entry, Lines]
-    cut: frozenset[str]
-    series: int
-
-    @property
-    def parts(self) -> list[Part]:
-        """The lines of the collectors that are not left out."""
-        return [lines.part for lines in self.lines.values() if lines.part is not None]
-
-
 class Renderer:
-    """Renders collectors' samples, and keeps the lines of the main page in each format.
-
-    Args:
-        main: The plan of the main page.
-        max_series: Maximum series of a page.
-        created: Whether OpenMetrics pages have created timestamps.
-    """
+    """Renders collectors' samples, and keeps the lines of the main page in each format."""
 
     def __init__(self, main: Plan, max_series: int, *, created: bool) -> None:
         self._main = main
@@ -78,10 +51,10 @@ class Renderer:
         self._created = created
         self._kept: dict[tuple[Entry, Format], Lines] = {}
         self._own: dict[tuple[str, Format], tuple[object, Part]] = {}
-        self._cut: frozenset[str] = frozenset()
+        self._cut = ""
 
-    def render(self, plan: Plan, snapshots: Snapshots, form: Format) -> Rendering:
-        """Return the collectors' part of a page.
+    def render(self, plan: Plan, snapshots: Snapshots, form: Format) -> dict[Entry, Lines]:
+        """Return the lines of each collector of a page.
 
         A page that would be too large loses whole collectors. The most important ones come first, and each collector
         that still fits stays, so that a collector that is too large does not remove the others.
@@ -97,11 +70,9 @@ class Renderer:
             made[entry] = lines
             if plan is self._main:
                 self._kept[entry, form] = lines
-        cut = frozenset(entry.collector.name for entry, lines in made.items() if lines.part is None)
-        series = sum(lines.series for lines in made.values())
         if plan is self._main:
-            self._log_cut(cut, series)
-        return Rendering(made, cut, series)
+            self._log_cut(made)
+        return made
 
     def _lines(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> Lines:
         versions = tuple([0 if (snapshot := snapshots[feed]) is None else snapshot.version for feed in entry.all_feeds])
@@ -118,13 +89,14 @@ class Renderer:
             self._own[name, form] = key, part
         return part
 
-    def _log_cut(self, cut: frozenset[str], series: int) -> None:
+    def _log_cut(self, made: Mapping[Entry, Lines]) -> None:
+        cut = " ".join(sorted(entry.collector.name for entry, lines in made.items() if lines.part is None))
         if cut != self._cut:
             self._cut = cut
             _log.warning(
                 "collectors left out, to stay below --max-series" if cut else "no collector is left out any more",
-                collectors=" ".join(sorted(cut)),
-                series=series,
+                collectors=cut,
+                series=sum(lines.series for lines in made.values()),
                 max_series=self._max_series,
             )
 

@@ -24,17 +24,19 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Reading, Snapshot
-    from chutes_exporter.page.rendering import Rendering, Snapshots
+    from chutes_exporter.page.plan import Entry
+    from chutes_exporter.page.rendering import Lines, Snapshots
 
     Readings = Mapping[Feed[Any], Reading[Any]]
     States = Sequence[tuple[FeedState, Snapshot[Any] | None]]
     Row = tuple[Any, ...]
     """A metric, its value, and the values of its labels."""
 
-METRICS = Metrics("exporter", ("feed", "hotkey"))
-"""The exporter's own metrics on a page."""
-
 _FEED = ("feed", "hotkey")
+METRICS = Metrics("exporter", _FEED)
+"""The exporter's own metrics on a page."""
+MONEY = Metrics("exporter")
+"""Costs and prices that the user configures, because the API does not send them."""
 
 BUILD_INFO = METRICS.declare(
     "chutes_exporter_build_info",
@@ -110,10 +112,7 @@ FEED_REJECTED = METRICS.declare(
     "Records of the newest answer that could not be read and are missing from the metrics. If there are any, counts, "
     "ranks and zeros that could be wrong are absent.",
 )
-FEED_RECORDS = METRICS.declare(
-    "chutes_feed_records",
-    "Records of the newest good answer.",
-)
+FEED_RECORDS = METRICS.declare("chutes_feed_records", "Records of the newest good answer.")
 FEED_DOUBTED = METRICS.declare(
     "chutes_feed_doubted",
     "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more than a fifth and a second "
@@ -131,7 +130,7 @@ FEED_REQUESTS = METRICS.declare(
     "chutes_feed_requests_total",
     "Reads of the feed by result: hit (answered from the cache), miss (sent a request), coalesced (waited for a "
     "request in flight), stale (used older data because there is nothing newer), failed (no data).",
-    labels=("feed", "hotkey", "result"),
+    labels=(*_FEED, "result"),
 )
 
 CLOCK_OFFSET = METRICS.declare(
@@ -141,20 +140,33 @@ CLOCK_OFFSET = METRICS.declare(
     "the answers' Date",
     labels=(),
 )
-
-
 _CLOCK_MAX_AGE = 600.0
+
+GPU_COST = MONEY.declare(
+    "chutes_gpu_cost_usd_per_hour",
+    "Price in US dollars that the miner pays per hour for one GPU of this model, whether it is idle or not.",
+    "--gpu.cost",
+    labels=("gpu",),
+)
+EMISSION = MONEY.declare(
+    "chutes_subnet_emission_alpha_per_day",
+    "Alpha that all miners of the subnet receive together per day. Earnings computed from it are estimates, because "
+    "the API does not report payments.",
+    "--subnet.daily-emission",
+)
+ALPHA_PRICE = MONEY.declare(
+    "chutes_alpha_price_usd",
+    "Price of one alpha in US dollars. It changes only when the exporter is restarted with another price. Earnings "
+    "computed from it are estimates.",
+    "--alpha.price",
+)
 
 
 class Telemetry:
-    """The metrics that do not depend on a page: those of the process, of its Python, and of reloads.
+    """The metrics that do not depend on a page: those of the process, its Python, reloads and exchanges.
 
     Args:
         started_at: Unix time at which the first configuration was read.
-
-    Attributes:
-        registry: Shows them.
-        exchanges: Counts the exchanges with the API.
     """
 
     def __init__(self, started_at: float) -> None:
@@ -185,18 +197,22 @@ def families_of(rows: Iterable[Row]) -> list[Family]:
 
 
 def exporter_rows(settings: Settings, client: ChutesClient) -> Iterator[Row]:
-    """Return the exporter's version, its watched miners, and the difference between the clocks."""
+    """Return the exporter's version, watched miners and prices, and the difference between the clocks."""
     yield BUILD_INFO, 1, __version__, platform.python_version()
     for hotkey in sorted(settings.watched):
         yield WATCHED, 1, hotkey
     # Without a recent answer, the offset is unknown.
     if time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE:
         yield CLOCK_OFFSET, client.clock_offset
+    for model, cost in settings.gpu_costs.items():
+        yield GPU_COST, cost, model
+    yield EMISSION, settings.daily_emission
+    yield ALPHA_PRICE, settings.alpha_price
 
 
-def collector_rows(rendering: Rendering, readings: Readings, snapshots: Snapshots) -> Iterator[Row]:
+def collector_rows(made: Mapping[Entry, Lines], readings: Readings, snapshots: Snapshots) -> Iterator[Row]:
     """Return the state of each collector of a page."""
-    for entry, lines in rendering.lines.items():
+    for entry, lines in made.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
             if any(isinstance(readings[feed].error, MissingEndpointError) for feed in feeds):
@@ -208,7 +224,7 @@ def collector_rows(rendering: Rendering, readings: Readings, snapshots: Snapshot
             yield COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey
             yield COLLECTOR_DURATION, seconds + (outcome.seconds if outcome is not None else 0), name, hotkey
             yield COLLECTOR_DUPLICATES, None if outcome is None else outcome.duplicates, name, hotkey
-        yield COLLECTOR_CUT, name in rendering.cut, name
+        yield COLLECTOR_CUT, lines.part is None, name
         yield COLLECTOR_OFF, is_off, name
 
 
@@ -222,8 +238,7 @@ def feed_rows(states: States) -> Iterator[Row]:
     for state, snapshot in states:
         if state.missing:
             continue
-        feed = state.feed
-        labels = (feed.name, feed.hotkey)
+        feed, labels = state.feed, (state.feed.name, state.feed.hotkey)
         if snapshot is not None:
             yield FEED_REJECTED, snapshot.answer.rejected, *labels
             yield FEED_RECORDS, snapshot.answer.count, *labels

@@ -15,11 +15,11 @@ from chutes_exporter.api.meaning import HOUR
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    Found = list[tuple[dict[str, str], float]]
+    Labelled = list[tuple[dict[str, str], float]]
     """Labels and value of some samples."""
-    Samples = Mapping[str, Found]
+    Samples = Mapping[str, Labelled]
 
 METRICS = frozenset(
     {
@@ -55,7 +55,6 @@ class Finding:
     Attributes:
         kind: A word for scripts.
         count: How many things it is about.
-        problem: What is wrong, in sentences.
         things: Names of the things.
         advice: What to do, before the command.
         command: A command that helps. A note has none.
@@ -162,9 +161,7 @@ def find(samples: Samples, hotkey: str, now: float, prices: Mapping[str, float])
     miner = _Miner(samples, hotkey, now, prices)
     about = miner.about()
     findings = [miner.finding(kind, about[kind]) for kind in (*_TEXTS, *_NOTES) if about.get(kind)]
-    return sorted(
-        findings, key=lambda item: (not item.needs_action, -(item.cost_usd_per_hour or 0), -sum(item.gpus.values()))
-    )
+    return sorted(findings, key=lambda it: (not it.needs_action, -(it.cost_usd_per_hour or 0), -sum(it.gpus.values())))
 
 
 class _Miner:
@@ -177,19 +174,19 @@ class _Miner:
         self._chutes = {labels["instance_id"]: labels["chute_id"] for labels in instances}
         self._servers = {labels["instance_id"]: labels["server_id"] for labels, _ in self._of("chutes_instance_gpus")}
         self._names = {labels["server_id"]: labels["name"] for labels, _ in self._of("chutes_server_info")}
-        for labels in instances:
-            name = chutes.get(labels["chute_id"]) or labels["instance_id"]
-            self._names[labels["instance_id"]] = f"{name} (private)" if labels["billed_to"] else name
+        for instance in instances:
+            name = chutes.get(instance["chute_id"]) or instance["instance_id"]
+            self._names[instance["instance_id"]] = f"{name} (private)" if instance["billed_to"] else name
 
-    def _of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Found:
+    def _of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Labelled:
         """Return the samples about the miner with these labels and with a value that applies."""
         wanted = labels | {"hotkey": self._hotkey}
         return [(has, v) for has, v in self._samples.get(metric, ()) if wanted.items() <= has.items() and applies(v)]
 
-    def about(self) -> dict[str, Found]:
+    def about(self) -> dict[str, Labelled]:
         """Return the samples that each finding is about. If something happens next, the first value is its time."""
         of, now = self._of, self._now
-        (begin, end) = (
+        begin, end = (
             max((value for _, value in of(f"chutes_maintenance_window_{bound}_timestamp_seconds")), default=0.0)
             for bound in ("start", "end")
         )
@@ -218,7 +215,7 @@ class _Miner:
             ],
         }
 
-    def finding(self, kind: str, about: Found) -> Finding:
+    def finding(self, kind: str, about: Labelled) -> Finding:
         """Return the finding about some samples."""
         texts, (first, value) = _TEXTS.get(kind) or (_NOTES[kind], "", ""), about[0]
         # The values of jobs and GPUs are numbers of things.
@@ -250,7 +247,7 @@ class _Miner:
         key = labels.get("instance_id") or labels.get("server_id", "")
         return f"{value:.0f} {labels['gpu']}" if "gpu" in labels else self._names.get(key) or key
 
-    def _gpus(self, about: Found) -> dict[str, int]:
+    def _gpus(self, about: Labelled) -> dict[str, int]:
         """Count the GPUs of samples by model: those of an instance, of a server, or all of the miner."""
         counts: Counter[str] = Counter()
         for labels, value in about:
@@ -260,11 +257,15 @@ class _Miner:
         return dict(counts)
 
 
-def verdict(findings: Collection[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
-    """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour idle``.
+def verdict(findings: Iterable[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
+    """Return the state in one line: ``3 things need action, 14.40 USD per hour idle``.
 
-    ``all_known`` says whether everything is known that could need action.
+    Args:
+        findings: Those about all miners.
+        prices: US dollars per hour of a GPU, by model.
+        all_known: Whether everything is known that could need action.
     """
+    findings = list(findings)
     count = sum(finding.needs_action for finding in findings)
     text = _filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
     idle = [item for finding in findings if finding.kind == "idle_gpus" for item in finding.gpus.items()]

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chutes_exporter.api import ChutesClient
-from chutes_exporter.api.errors import UndecodableError
+from chutes_exporter.api.errors import UnavailableError, UndecodableError
 from chutes_exporter.feeds.requests import newest_report
 from tests.api.test_reports import INSTANCE, body
 from tests.support import HOTKEY, NOON, served
@@ -34,7 +34,7 @@ def entry(
     }
 
 
-async def asked_for(*entries: dict[str, Any]) -> tuple[list[str], float]:
+async def asked_for(*entries: dict[str, Any], status: int = 200) -> tuple[list[str], float]:
     """Return the paths that are asked for, and the end of the report."""
     asked: list[str] = []
 
@@ -43,7 +43,7 @@ async def asked_for(*entries: dict[str, Any]) -> tuple[list[str], float]:
 
     async def download(request: Request) -> Response:
         asked.append(request.query_params["path"])
-        return Response(body([INSTANCE]))
+        return Response(body([INSTANCE]), status)
 
     app = Starlette(routes=[Route("/audit/", listed), Route("/audit/download", download)])
     async with served(app) as url, ChutesClient(url) as client:
@@ -80,3 +80,8 @@ async def test_of_two_reports_of_an_hour_the_later_one_is_asked_for() -> None:
 async def test_a_list_without_a_report_is_an_error() -> None:
     with pytest.raises(UndecodableError):
         await asked_for(entry(2, 2, year=2099))
+
+
+async def test_a_listed_report_that_is_gone_is_a_failure_and_no_missing_endpoint() -> None:
+    with pytest.raises(UnavailableError):
+        await asked_for(OLD, status=404)

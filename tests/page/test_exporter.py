@@ -40,7 +40,8 @@ from tests.support import served_exporter as serve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from chutes_exporter.page.rendering import Rendering
+    from chutes_exporter.page.plan import Entry
+    from chutes_exporter.page.rendering import Lines
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 FEEDS = {
@@ -191,7 +192,7 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_even_if_a_scraper_leaves
 ) -> None:
     render, working, threads = Renderer.render, threading.Lock(), set[int]()
 
-    def watched(*arguments: Any) -> Rendering:
+    def watched(*arguments: Any) -> dict[Entry, Lines]:
         threads.add(threading.get_ident())
         assert working.acquire(blocking=False)
         try:
