@@ -48,7 +48,7 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
     seats = answers[METAGRAPH]
     active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
     rates = active_rates(active)
-    disabled = _reported_rates(answers, {instance.instance_id for instance in active})
+    disabled = _reported_rates(answers, {instance.instance_id for instance in active}, out)
     for hotkey, instances in answers.by_hotkey(INSTANCES).items():
         disabled[hotkey] = _disabled_rate(instances, out)
     if rates is None or None in disabled.values() or any(node.blacklist_reason is UNSET for node in seats):
@@ -60,7 +60,7 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
     }
 
 
-def _reported_rates(answers: Answers, active: set[str]) -> dict[str, float | None]:
+def _reported_rates(answers: Answers, active: set[str], out: Samples) -> dict[str, float | None]:
     """Return the compute units per second of all miners' disabled instances, as far as they are known.
 
     The newest audit report has the instances that existed up to some hours ago. Those that still hold GPUs exist.
@@ -70,7 +70,7 @@ def _reported_rates(answers: Answers, active: set[str]) -> dict[str, float | Non
         return {}
     existing = {gpu.instance_id for gpu in held} - active
     multipliers: dict[str, list[float | None]] = defaultdict(list)
-    for instance in report.instances:
+    for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
         if instance.instance_id in existing and instance.activated_at and not instance.deleted_at:
             multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
     return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}

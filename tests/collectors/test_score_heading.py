@@ -59,7 +59,12 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     others = [active(3, "other", 2.0)]
     ended = {"deleted_at": "2026-11-24T11:30:00"}
     theirs = INSTANCE | {"miner_hotkey": "other", "activated_at": NOON_TEXT, "compute_multiplier": 1.0}
-    rows = [{"instance_id": "disabled"}, {"instance_id": "ended"}, {"instance_id": "gone"} | ended]
+    rows = [
+        {"instance_id": "disabled"},
+        {"instance_id": "disabled"},
+        {"instance_id": "ended"},
+        {"instance_id": "gone"} | ended,
+    ]
     report = {"instance_audit": [theirs | row for row in rows], "compute_history": []}
     held = {"other": {"provisioned": [{"gpu": "h200", "chute": {"chute_id": "c", "instance_id": "disabled"}}]}}
     extra = {(AUDIT_REPORT, ""): report, (HELD_GPUS, ""): held}
