@@ -485,8 +485,9 @@ def launch_refusal(
 def _refused_by_room(
     miner: LaunchMiner, chute: Chute, instances: ChuteInstances, *, bounty: bool
 ) -> dict[LaunchRefusal, bool | None]:
-    active, starting, target = instances.active, instances.starting, instances.target
+    active, target = instances.active, instances.target
     private = follows_private_rules(chute)
+    room = launch_room(chute, instances)
     if private is None or active is None or target is None:
         return {"unknown": None}
     if private:
@@ -496,10 +497,21 @@ def _refused_by_room(
             # Without TEE, the service looks at the miner's past too, which no endpoint shows.
             "unknown": None if not chute.tee and not miner.runs_tee else False,
         }
-    enough = None if chute.tee is None or (chute.tee and starting is None) else False
-    if chute.tee and starting is not None:
-        enough = active + starting >= target + 1
-    return {"no_room": active >= target, "enough_starting": enough}
+    return {"no_room": active >= target, "enough_starting": None if room is None else room <= 0}
+
+
+def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
+    """Return how many more instances of a chute the service wants and lets start, 0 or less if none.
+
+    Of a public chute with TEE, active and starting instances must be fewer than the target plus 1.
+    """
+    active, starting, target = instances.active, instances.starting, instances.target
+    if active is None or target is None:
+        return None
+    room = target - active
+    if follows_private_rules(chute) or chute.tee is False:
+        return room
+    return None if chute.tee is None or starting is None else min(room, room + 1 - starting)
 
 
 def _needs_newer_servers(chute: Chute) -> bool | None:

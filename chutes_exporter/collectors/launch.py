@@ -75,7 +75,7 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     models = sorted({model for free in idle.values() for model in free})
     if not models:
         return
-    chutes = _chutes(answers, out)
+    chutes = chutes_with_instances(answers, out)
     miner = _miner(scope.hotkey, answers[METAGRAPH], servers, chutes, answers)
     rates = {
         model.gpu: model.hourly_rate
@@ -113,7 +113,8 @@ def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
     )
 
 
-def _chutes(answers: Answers, out: Samples) -> list[_LaunchChute]:
+def chutes_with_instances(answers: Answers, out: Samples) -> list[_LaunchChute]:
+    """Return each chute with its instances and whether it has a bounty."""
     utilization = {record.chute_id: record for record in answers[UTILIZATION]}
     bounties = {bounty.chute_id for bounty in answers[BOUNTIES]}
     active: defaultdict[str | None, set[str]] = defaultdict(set)

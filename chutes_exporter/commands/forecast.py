@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
 
+from chutes_exporter.api.meaning import GPU_MODELS, launch_room, total
 from chutes_exporter.api.records import Server, ServerGpu, UnixTime
 from chutes_exporter.collectors import launch, score_heading
 from chutes_exporter.collectors.base import Answers, Samples, Scope
-from chutes_exporter.feeds.table import CHUTES, INVENTORY, SERVERS, UTILIZATION
+from chutes_exporter.feeds.table import INVENTORY, SERVERS, SUPPORTED_GPUS
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import ChuteUtilization
     from chutes_exporter.config import Settings
     from chutes_exporter.page.telemetry import Readings
 
@@ -46,17 +48,26 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
     Returns:
         The score share that the miner approaches without and with the GPUs, the chutes that they can run, each with its
         instances and the share with these alone, and the idle rest. Money without its price is None. None if an answer
-        is missing or incomplete.
+        is missing or incomplete, or a number is too large.
+
+    Raises:
+        UsageError: Neither the exporter nor the API knows the model.
     """
-    known = {(feed.name, feed.hotkey): got.snapshot.answer for feed, got in readings.items() if got.snapshot}
+    all_answers = {
+        (feed.name, feed.hotkey): reading.snapshot.answer for feed, reading in readings.items() if reading.snapshot
+    }
+    models = {*GPU_MODELS, *(gpu.gpu for gpu in Answers({}, all_answers).optional(SUPPORTED_GPUS) or ())}
+    if model not in models:
+        raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")
     feeds = {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
-    needed = {feed.name: known.get((feed.name, hotkey), known.get((feed.name, ""))) for feed in feeds}
+    needed = {feed.name: all_answers.get((feed.name, hotkey), all_answers.get((feed.name, ""))) for feed in feeds}
     whole = {name: answer for name, answer in needed.items() if answer is not None and answer.whole}
-    answers = Answers(whole, known)
+    answers = Answers(whole, all_answers)
     earned = score_heading.earned_rates(answers, frozenset({hotkey}), Samples()) if len(whole) == len(feeds) else None
-    if earned is None:
+    everybody = total((earned or {}).values())
+    if earned is None or everybody is None:
         return None
-    own, everybody = earned.get(hotkey, 0.0), sum(earned.values())
+    own = earned.get(hotkey, 0.0)
     gpus = [ServerGpu(f"{number}", gpu_identifier=model, verified_at=UnixTime(1)) for number in range(count)]
     more = {
         SERVERS.name: [
@@ -67,33 +78,34 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
     }
     changed = {name: replace(whole[name], value=value) for name, value in more.items()}
     out = Samples()
-    launch.COLLECTOR.collect(Answers(whole | changed, known), Scope(frozenset({hotkey}), "watched", hotkey), out)
+    launch.COLLECTOR.collect(Answers(whole | changed, all_answers), Scope(frozenset({hotkey}), "watched", hotkey), out)
     pays = {
         sample.labels["chute_id"]: sample.value
         for family in out.collect()
         if family.name == launch.UNITS.name
         for sample in family.samples
     }
-    records = {record.chute_id: record for record in answers[UTILIZATION]}
 
     def share(rate: float) -> float:
         return (own + rate) / (everybody + rate) if everybody + rate > 0 else 0.0
 
     runs: list[dict[str, Any]] = []
-    for chute in answers[CHUTES]:
+    for chute, instances, _ in launch.chutes_with_instances(answers, out):
         if chute.chute_id in pays and chute.node_selector and chute.node_selector.gpu_count:
             size, factors = chute.node_selector.gpu_count, chute.compute_multiplier_factors or {}
             # A public instance moves to the pay of the cheapest GPU, and a bounty fades.
             pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else pays[chute.chute_id]
             pay /= factors.get("bounty_boost") or 1.0
-            if instances := min(count // size, _room(records.get(chute.chute_id))):
+            # A bounty is enough for the first instance, whatever the target says.
+            room = max(0, int(min(count // size, launch_room(chute, instances) or 0))) or int(not instances.active)
+            if room and pay > 0 and math.isfinite(share(room * size * pay)):
                 run: dict[str, Any] = {
                     "chute_id": chute.chute_id,
                     "name": chute.name if chute.public else None,
                     "gpus": size,
-                    "instances": instances,
+                    "instances": room,
                     "units_per_gpu_second": pay,
-                    "score_share": share(instances * size * pay),
+                    "score_share": share(room * size * pay),
                 }
                 runs.append(run)
     runs.sort(key=lambda run: (-run["units_per_gpu_second"], run["chute_id"]))
@@ -102,6 +114,8 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
         used = min(run["instances"], idle // run["gpus"]) * run["gpus"]
         idle -= used
         rate += used * run["units_per_gpu_second"]
+    if not math.isfinite(share(rate)):
+        return None
     alpha = None if settings.daily_emission is None else (share(rate) - share(0.0)) * settings.daily_emission
     usd = None if alpha is None or settings.alpha_price is None else alpha * settings.alpha_price
     cost = settings.gpu_costs.get(model)
@@ -114,13 +128,5 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
         "score_share": share(rate),
         "usd_per_day": usd,
         "usd_per_gpu_day": None if usd is None else usd / count,
-        "break_even_alpha_price_usd": None if not alpha or cost is None else 24 * cost * count / alpha,
+        "break_even_alpha_price_usd": None if not alpha or cost is None else total([24 * cost * count / alpha]),
     }
-
-
-def _room(chute: ChuteUtilization | None) -> int:
-    """Return how many instances of a chute may still become active. It is one that accepts a launch now."""
-    if chute is None or chute.scale_allowance is None:
-        return 1
-    # A bounty is enough for the first instance, whatever the target says.
-    return int(chute.scale_allowance) or int(not chute.active_instance_count)

@@ -86,7 +86,8 @@ async def test_the_best_paid_chutes_with_room_come_first_and_room_limits_the_res
     assert found["break_even_alpha_price_usd"] == pytest.approx(64 * 24 * 2 / (gain * 3000))
 
 
-async def test_a_bounty_does_not_count_and_a_chute_that_wants_no_other_instance_does_not_either() -> None:
+@pytest.mark.parametrize("allowance", [0, -3])
+async def test_a_bounty_does_not_count_and_a_chute_that_wants_no_other_instance_does_not_either(allowance: int) -> None:
     api = answers(now=time.time())
     chutes, utilization = rows(api["chutes"]), json.loads(api["utilization"])
     before = await forecast(api, "1xpro_6000")
@@ -98,7 +99,7 @@ async def test_a_bounty_does_not_count_and_a_chute_that_wants_no_other_instance_
     assert best["units_per_gpu_second"] == pytest.approx(pay)
     for row in utilization:
         # A private chute that runs with the target 0 accepts a launch, but refuses its activation.
-        row |= {"active_instance_count": 1, "scale_allowance": 0, "target_count": 0}
+        row |= {"active_instance_count": 1, "scale_allowance": allowance, "target_count": 0}
     api["utilization"] = json.dumps(utilization).encode()
     after = await forecast(api, "1xpro_6000")
     listed = {row["chute_id"] for row in utilization}
@@ -137,3 +138,52 @@ async def test_other_numbers_and_words_are_refused(text: str) -> None:
     code, _, errors = await advise({}, "--with", text)
     assert code == 2
     assert "8xpro_6000" in errors
+
+
+@pytest.mark.parametrize("text", ["8xpro6000", "8x8xh100"])
+async def test_a_model_that_nobody_knows_is_refused_with_the_known_ones(text: str) -> None:
+    code, _, errors = await advise({}, "--with", text)
+    assert code == 2
+    assert "l40s, mi300x, pro_6000" in errors
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"effective_compute_multiplier": -1.0},
+        {"effective_compute_multiplier": 1e300, "compute_multiplier_factors": {"bounty_boost": 1e-10}},
+    ],
+)
+async def test_a_chute_without_a_positive_finite_pay_is_left_out(fields: Row) -> None:
+    api = answers(now=time.time())
+    api["chutes"] = stream([row | fields for row in rows(api["chutes"])])
+    nothing = await forecast(api, "64xpro_6000", *PRICES)
+    assert (nothing["runs"], nothing["score_share"]) == ([], nothing["score_share_without"])
+
+
+@pytest.mark.parametrize(
+    ("name", "multiplier"), [("effective_compute_multiplier", 1e308), ("compute_multiplier", 1e307)]
+)
+async def test_a_forecast_is_unknown_if_a_sum_is_too_large(name: str, multiplier: float) -> None:
+    api = answers(now=time.time())
+    active = [row | {name: multiplier} for row in json.loads(api["active_instances"])]
+    api |= {
+        "chutes": stream([row | {name: multiplier} for row in rows(api["chutes"])]),
+        "active_instances": json.dumps(active).encode(),
+    }
+    assert await forecast(api, "64xpro_6000", *PRICES) is None
+
+
+async def test_starting_instances_of_a_public_chute_leave_less_room() -> None:
+    api = answers(now=time.time())
+    utilization, held = json.loads(api["utilization"]), json.loads(api["held_gpus"])
+    public = {row["chute_id"] for row in rows(api["chutes"]) if "private_tee" not in row["compute_multiplier_factors"]}
+    listed = [run["chute_id"] for run in (await forecast(api, "64xpro_6000"))["runs"]]
+    (row, *_) = (row for row in utilization if row["chute_id"] in public & {*listed})
+    row |= {"active_instance_count": 1, "total_instance_count": 3, "scale_allowance": 3}
+    for number in range(2):
+        chute = {"chute_id": row["chute_id"], "instance_id": f"starting{number}", "activated_at": None}
+        held[ME]["provisioned"].append({"gpu": "pro_6000", "chute": chute})
+    api |= {"utilization": json.dumps(utilization).encode(), "held_gpus": json.dumps(held).encode()}
+    (run,) = (run for run in (await forecast(api, "64xpro_6000"))["runs"] if run["chute_id"] == row["chute_id"])
+    assert run["instances"] == 2
