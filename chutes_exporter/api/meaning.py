@@ -573,11 +573,25 @@ def ended_counts(instance: AuditInstance) -> bool:
 def lost_compute_units(instance: AuditInstance, records: Iterable[ComputeRecord], now: float) -> float | None:
     """Return the compute units that an ended instance had scored in the 24 hours before now, and lost by its end.
 
-    Seconds count from the creation, until the end or until billing stops. Unless there is exactly one multiplier for
-    each second, the units are unknown.
+    Unless there is exactly one multiplier for each second, the units are unknown.
+    """
+    parts, uncovered = lost_seconds(instance, records, now)
+    if abs(uncovered) > 1:
+        return None
+    return total(
+        None if multiplier is None or multiplier < 0 else seconds * multiplier for seconds, multiplier in parts
+    )
+
+
+def lost_seconds(
+    instance: AuditInstance, records: Iterable[ComputeRecord], now: float
+) -> tuple[list[tuple[float, float | None]], float]:
+    """Return the lost seconds with each multiplier, and how many seconds are in no record (negative: in two).
+
+    Seconds count from the creation, until the end or until billing stops.
     """
     if instance.activated_at is None or ended_counts(instance):
-        return 0.0
+        return [], 0.0
     start = max(instance.created_at, now - DAY)
     end = max(start, min(instance.deleted_at or now, instance.stop_billing_at or now, now))
     parts = [
@@ -585,9 +599,7 @@ def lost_compute_units(instance: AuditInstance, records: Iterable[ComputeRecord]
         for record in records
         if (seconds := min(end, record.ended_at or end) - max(start, record.started_at)) > 0
     ]
-    if not math.isclose(math.fsum(seconds for seconds, _ in parts), end - start, abs_tol=1):
-        return None
-    return total(None if multiplier is None else seconds * multiplier for seconds, multiplier in parts)
+    return parts, end - start - math.fsum(seconds for seconds, _ in parts)
 
 
 def validator_reports(entries: Iterable[AuditEntry], now: float) -> list[AuditEntry]:

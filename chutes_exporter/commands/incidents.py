@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.meaning import DAY, HOUR, end_reason, ended_counts, lost_compute_units, total
+from chutes_exporter.api.meaning import DAY, HOUR, end_reason, ended_counts, lost_compute_units, lost_seconds, total
 from chutes_exporter.commands.options import (
     Command,
     api_options,
@@ -32,9 +31,11 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
 
 ALL_READ, NOT_KNOWN = 0, 3
-"""The exit status; 2 is that of a wrong command line. 3 means that a report is missing or cannot be read."""
+"""The exit status; 2 is that of a wrong command line. 3 means that a report is missing or cannot be read, or that
+a loss or the scores are not known."""
 
 _LISTED_HOURS = 25
+_DAY_HOURS = int(DAY / HOUR)
 _SHOWN = 20
 """Most ended instances of a miner on the screen."""
 
@@ -55,7 +56,7 @@ def incidents(hours: int, **flags: Any) -> None:
     """List the instances that ended, why, and what it cost.
 
     The service publishes this once an hour, for all miners and without a key. The exit status is 0, or 3 if a report
-    is missing or cannot be read. It is 2 if the command line is wrong.
+    is missing or cannot be read, or something else is not known. It is 2 if the command line is wrong.
     """
     run_with_status(partial(run_incidents, hours=hours), flags)
 
@@ -109,14 +110,20 @@ class Ledger:
             return
         paths = {entry.end_time or 0.0: entry.path for entry in entries}
         self.end = max(paths)
-        for hour in range(max(hours, int(DAY / HOUR))):
-            if hour >= hours and None not in map(self._lost, self._ended.values()):
+        for hour in range(max(hours, _DAY_HOURS)):
+            if hour >= hours and not any(map(self._is_uncovered, self._ended.values())):
                 break
             end = self.end - hour * HOUR
             if end in paths:
                 await self._read_report(end, paths[end], older=hour >= hours)
-            else:
+            elif hour < _DAY_HOURS:
+                # The service lists the 25th only until it has made the newest.
                 self._miss(f"the report of {_hour(end)}", "it is not listed")
+        for instance in self._ended.values():
+            if self._lost(instance) is None:
+                self._miss(
+                    f"the loss of {instance.instance_id}", "its multipliers are not known", instance.miner_hotkey
+                )
 
     async def _read_report(self, end: float, path: str, *, older: bool) -> None:
         """Read a report, and only the multipliers of known instances of an older one."""
@@ -135,9 +142,12 @@ class Ledger:
             if record.instance_id in self._ended:
                 self._records[record.instance_id].setdefault(record.started_at, record)
 
-    def _miss(self, what: str, reason: ApiError | str) -> None:
+    def _miss(self, what: str, reason: ApiError | str, hotkey: str = "") -> None:
         advice = reason.advice if isinstance(reason, ApiError) else "Try again. If the problem remains, report it."
-        self.gaps.append(NotKnown(what, "", str(reason), advice))
+        self.gaps.append(NotKnown(what, hotkey, str(reason), advice))
+
+    def _is_uncovered(self, instance: AuditInstance) -> bool:
+        return lost_seconds(instance, self._records[instance.instance_id].values(), self.end)[1] > 1
 
     def _lost(self, instance: AuditInstance) -> float | None:
         return lost_compute_units(instance, self._records[instance.instance_id].values(), self.end)
@@ -152,13 +162,13 @@ class Ledger:
                     "instance_id": instance.instance_id,
                     "chute_id": instance.chute_id,
                     "ended_at": datetime.fromtimestamp(ended_at, UTC).isoformat(),
-                    "active_seconds": ended_at - (instance.activated_at or ended_at),
+                    "active_seconds": max(0.0, ended_at - (instance.activated_at or ended_at)),
                     "reason": end_reason(instance.deletion_reason),
                     "reason_text": instance.deletion_reason,
                     "counts": ended_counts(instance),
                     "failed_start": instance.activated_at is None,
                     "lost_compute_units": lost,
-                    "lost_usd": None if lost is None or usd_per_unit is None else lost * usd_per_unit,
+                    "lost_usd": None if lost is None or usd_per_unit is None else total([lost * usd_per_unit]),
                 }
                 rows.append(row)
         return sorted(rows, key=lambda row: (-(row["lost_compute_units"] or 0.0), row["ended_at"]))
@@ -169,11 +179,14 @@ async def _usd_per_unit(client: ChutesClient, settings: Settings, gaps: list[Not
     if settings.daily_emission is None or settings.alpha_price is None:
         return None
     try:
-        scores = (await client.fetch(e.SCORES)).value
+        scores = await client.fetch(e.SCORES)
     except ApiError as error:
         gaps.append(NotKnown("scores", "", str(error), error.advice))
         return None
-    units = math.fsum(raw.instance_compute_units or 0.0 for raw in scores.raw.values() if raw is not None)
+    units = total(raw.instance_compute_units for raw in scores.value.raw.values() if raw is not None)
+    if units is None or not scores.whole:
+        gaps.append(NotKnown("scores", "", "the score of a miner is not known", "Try again later."))
+        return None
     return settings.daily_emission * settings.alpha_price / units if units > 0 else None
 
 
@@ -208,8 +221,8 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
     say(f"{sum(row['failed_start'] for row in ended)} of them were never active.")
 
 
-def _rounded(value: float | None) -> int | None:
-    return None if value is None else round(value)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 0)
 
 
 def _hour(time: float) -> str:

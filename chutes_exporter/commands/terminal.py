@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _UNLIMITED = 1_000_000
 _MAX_DECIMALS = 6
+_LONG = 1e15
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(\.\d+)?(\+00:00|Z)")
 
 
@@ -99,7 +100,10 @@ def _cells(values: Sequence[Any]) -> list[str]:
     """Return the texts of a column. A typical number that is not whole has three significant digits."""
     decimals = [abs(value) for value in values if isinstance(value, float) and not value.is_integer()]
     digits = min(max(2 - math.floor(math.log10(statistics.median(decimals))), 0), _MAX_DECIMALS) if decimals else 0
-    return [f"{value:.{digits}f}" if isinstance(value, float) else cell_text(value) for value in values]
+    return [
+        f"{value:.{digits}f}" if isinstance(value, float) and abs(value) < _LONG else cell_text(value)
+        for value in values
+    ]
 
 
 def _shortened(text: str, width: int) -> str:

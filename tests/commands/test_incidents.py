@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.api.test_reports import RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import Target, run
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
 
 Reports = dict[int, bytes]
 """The body of each report by the hour of its end."""
+PRICES = ("--subnet.daily-emission", "2952", "--alpha.price", "4.2")
 MINE = ENDED | {"miner_hotkey": HOTKEY, "activated_at": "2026-11-24T11:00:01"}
 
 
-def record(start: str, end: str | None, multiplier: float = 2.0) -> dict[str, Any]:
+def record(start: str, end: str | None, multiplier: float | None = 2.0) -> dict[str, Any]:
     times = {"started_at": f"2026-11-24T{start}:00", "ended_at": end and f"2026-11-24T{end}:00"}
     return RECORD | times | {"compute_multiplier": multiplier}
 
@@ -52,7 +55,28 @@ async def test_older_reports_are_read_for_the_multipliers_that_the_newest_lacks(
     assert await lost({12: newest, 11: older}, "--hours", "1") == (0, [3600 * 3.0 + 1800 * 2.0], [])
     # Without them the units are unknown.
     status, units, gaps = await lost({12: newest}, "--hours", "1")
-    assert (status, units, len(gaps)) == (3, [None], 23)
+    assert (status, units, len(gaps)) == (3, [None], 23 + 1)
+
+
+@pytest.mark.parametrize("multiplier", [None, 1e308, -2.0])
+async def test_an_instance_whose_multiplier_is_unknown_is_named_and_older_reports_are_not_read(
+    multiplier: float | None,
+) -> None:
+    newest = body([MINE], [record("11:00", None, multiplier)])
+    assert await lost({12: newest}, "--hours", "1") == (3, [None], ["the loss of i"])
+
+
+async def test_the_25th_report_may_be_unlisted() -> None:
+    _, _, gaps = await lost({12: body([], [])}, "--hours", "25")
+    assert len(gaps) == 23
+
+
+async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_are_short() -> None:
+    newest = body([MINE | {"activated_at": "2026-11-24T11:40:00"}], [record("11:00", None, 1e300)])
+    scores = json.dumps({"final_scores": {}, "raw_values": {"x": {"instance_compute_units": 1.0}}}).encode()
+    _, output = await incidents({12: newest}, "--hours", "1", *PRICES, scores=scores)
+    assert output.splitlines()[2].split()[:5] == ["2026-11-24T11:30Z", "0", "miner", "no", "1.8e+303"]
+    assert max(map(len, output.splitlines())) < 100
 
 
 async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> None:
@@ -73,9 +97,8 @@ async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(simul
 
 async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> None:
     miner = Miner(RECORDINGS, "test_miner")
-    prices = ("--subnet.daily-emission", "2952", "--alpha.price", "4.2")
     async with served(replay(miner.bodies(), reports(RECORDINGS))) as url:
-        _, output, _ = await run(Target(url), "incidents", "--hotkey", miner.hotkey, *prices, variables={})
+        _, output, _ = await run(Target(url), "incidents", "--hotkey", miner.hotkey, *PRICES, variables={})
     lines = output.splitlines()
     assert lines[2].split() == [
         *("2026-11-26T14:28Z", "497", "gpu_missing", "no", "146803", "202.95"),
@@ -87,9 +110,24 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
 
 
 async def test_money_without_scores_is_not_known() -> None:
-    prices = ("--subnet.daily-emission", "2952", "--alpha.price", "4.2")
     found = {12: body([MINE | {"instance_id": "x" * 40}], [])}
-    assert "? scores: " in (await incidents(found, "--hours", "1", *prices))[1]
+    assert "? scores: " in (await incidents(found, "--hours", "1", *PRICES))[1]
     nobody = json.dumps({"final_scores": {}, "raw_values": {}}).encode()
-    status, output = await incidents({12: body([], [])}, "--hours", "1", *prices, scores=nobody)
+    status, output = await incidents({12: body([], [])}, "--hours", "1", *PRICES, scores=nobody)
     assert (status, output.splitlines()[1]) == (0, "No instance ended.")
+
+
+@pytest.mark.parametrize(
+    ("units", "gaps"),
+    [([1e308] * 3, ["scores"]), ([5e-324], []), ([1.0, None], ["scores"]), ([1.0, 1.0, "x"], ["scores"])],
+    ids=["sum", "tiny", "null", "rejected"],
+)
+async def test_money_is_unknown_with_a_score_that_is_unknown_or_out_of_range(units: list[Any], gaps: list[str]) -> None:
+    raw = {f"miner{number}": {"instance_compute_units": value} for number, value in enumerate(units)}
+    scores = json.dumps({"final_scores": dict.fromkeys(raw, 0.1), "raw_values": raw}).encode()
+    newest = {12: body([MINE], [record("11:00", None)])}
+    _, output = await incidents(newest, "--hours", "1", "--json", *PRICES, scores=scores)
+    summary = json.loads(output)
+    assert [gap["feed"] for gap in summary["not_known"]] == gaps
+    assert summary["miners"][0]["ended"][0]["lost_usd"] is None
+    assert (await incidents(newest, "--hours", "1", *PRICES, scores=scores))[0] == (3 if gaps else 0)
