@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.api.test_reports import RECORD, body
+from tests.api.test_reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import Target, run
 from tests.recorded import Miner
@@ -51,7 +51,7 @@ async def lost(found: Reports, *flags: str) -> tuple[int, list[float | None], li
 
 async def test_older_reports_are_read_for_the_multipliers_that_the_newest_lacks() -> None:
     newest = body([MINE | {"created_at": "2026-11-24T10:00:00"}], [record("11:00", None)])
-    older = body([], [record("10:00", "11:00", 3.0), record("11:00", "11:00", 9.0)])
+    older = body([INSTANCE], [record("10:00", "11:00", 3.0), record("11:00", "11:00", 9.0)])
     assert await lost({12: newest, 11: older}, "--hours", "1") == (0, [3600 * 3.0 + 1800 * 2.0], [])
     # Without them the units are unknown.
     status, units, gaps = await lost({12: newest}, "--hours", "1")
@@ -67,7 +67,7 @@ async def test_an_instance_whose_multiplier_is_unknown_is_named_and_older_report
 
 
 async def test_the_25th_report_may_be_unlisted() -> None:
-    _, _, gaps = await lost({12: body([], [])}, "--hours", "25")
+    _, _, gaps = await lost({12: body([INSTANCE], [])}, "--hours", "25")
     assert len(gaps) == 23
 
 
@@ -113,7 +113,7 @@ async def test_money_without_scores_is_not_known() -> None:
     found = {12: body([MINE | {"instance_id": "x" * 40}], [])}
     assert "? scores: " in (await incidents(found, "--hours", "1", *PRICES))[1]
     nobody = json.dumps({"final_scores": {}, "raw_values": {}}).encode()
-    status, output = await incidents({12: body([], [])}, "--hours", "1", *PRICES, scores=nobody)
+    status, output = await incidents({12: body([INSTANCE], [])}, "--hours", "1", *PRICES, scores=nobody)
     assert (status, output.splitlines()[1]) == (0, "No instance ended.")
 
 
