@@ -66,8 +66,13 @@ INSTANCE: Final = (
     State(3, "active", GREEN),
 )
 """States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`, but for the first."""
-NO_DEADLINE: Final = State(1e9, "none")
-"""Stands instead of the seconds to a deadline."""
+DEADLINE_KINDS: Final = (
+    State(1, "purge", ORANGE),
+    State(2, "secured", "blue"),
+    State(3, "end of billing"),
+    State(4, "none"),
+)
+"""What happens to an instance next; the texts are the values of the recorded label `deadline`."""
 DIRECTION: Final = (
     State(0, "you pass it", GREEN),
     State(1, "-"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from grafana.parts import (
@@ -180,13 +181,14 @@ EXPORTER.show(
         ],
         [
             Column("A", "State", states=FEED_STATE, width=80),
-            *MINER_COLUMNS,
-            Column("feed", "Feed", width=180),
-            Column("reason", "Reason", width=150, missing=" "),
+            MINER_COLUMNS[0],
+            replace(MINER_COLUMNS[1], missing=" "),
+            Column("feed", "Feed", width=170),
+            Column("reason", "Reason", width=130, missing=" "),
             Column("doubt", "Doubt", width=120, missing=" "),
             Column("C", "Age", "s", 1, width=100),
             Column("D", "Maximum age", "s", 1, width=120),
-            Column("E", "Share of maximum", "percentunit", 0, width=145, thresholds=[(0.5, ORANGE), (1, RED)]),
+            Column("E", "Share of maximum", "percentunit", 0, width=165, thresholds=[(0.5, ORANGE), (1, RED)]),
             Column("F", "Records", "none", 0, width=90),
             Column("G", "Rejected", "none", 0, width=90, thresholds=[(1, ORANGE)]),
             Column("job", ""),

@@ -14,7 +14,6 @@ from grafana.parts import (
     Query,
     board_link,
     graph,
-    of_exporters,
     of_miners,
     or_load_rules,
     recorded,
@@ -32,7 +31,6 @@ STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:max", **ON_SERVERS)
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
 ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "gpu_id", "chute_id", "chute_name")
 IN_USE: Final = select("chutes_gpu_in_use", EXPORTERS, MINERS)
-COST: Final = of_exporters("chutes_gpu_cost_usd_per_hour", "gpu")
 THIS_SERVER: Final = board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}")
 COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
 BY_SERVER: Final = ("hotkey", "server_id", "server", "gpu")
@@ -163,7 +161,7 @@ FLEET.show(
                 for state in ("earning", "starting", "disabled", "idle", "unverified")
             ),
             Query(LOST_USD, data=PRICED),
-            Query(f"24 * {LOST} unless on () {COST}", data=STOCKED - PRICED),
+            Query(f"24 * {LOST}", data=STOCKED),
             Query(
                 f"topk by (hotkey, server_id) (1, max by (hotkey, server_id, error) ({ERRORS}"
                 f" * on (hotkey, gpu_id) group_left (server_id) ({STATE} == bool 0)))",
@@ -179,7 +177,7 @@ FLEET.show(
             Column("server_id", ""),
             Column("server", "Server", width=150, link=THIS_SERVER),
             Column("G", "Lost per day", "currencyUSD", 2, width=125, missing="no --gpu.cost", thresholds=[(0.01, RED)]),
-            Column("H", "GPU-hours lost per day", "none", 0, width=190, thresholds=[(1, RED)]),
+            Column("H", "GPU-hours lost", "none", 0, width=145, thresholds=[(1, RED)]),
             Column("B", "Earning", "none", 0, width=80),
             Column("C", "Starting", "none", 0, width=80),
             Column("D", "Disabled", "none", 0, width=85),
@@ -193,7 +191,7 @@ FLEET.show(
             *MINER_COLUMNS,
         ],
         empty=NO_KEY,
-        sort=[("Lost per day", True), ("GPU-hours lost per day", True)],
+        sort=[("Lost per day", True), ("GPU-hours lost", True)],
         size=(24, 8),
     ),
     timeline(

@@ -23,14 +23,17 @@ from grafana.parts import (
     stat_panel,
     table_panel,
 )
-from grafana.states import COUNTS, INSTANCE, NO_DEADLINE, NONE_ENDED, ORANGE, OUTDATED, PLAIN, RED
+from grafana.states import COUNTS, DEADLINE_KINDS, INSTANCE, NONE_ENDED, ORANGE, OUTDATED, PLAIN, RED
 from grafana.worlds import BUSY, FADING, KEYED, LIVE, STOCKED
 
 STATES: Final = of_miners("chutes_fleet_instances", "state")
 STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:max")
 INSTANCE_INFO: Final = "hotkey_instance_id:chutes_instance_info:max"
 INFO: Final = recorded(INSTANCE_INFO, chute_id="~$chute")
-DEADLINE: Final = recorded("hotkey_instance_id:chutes_instance_deadline_seconds:min")
+DEADLINES: Final = "hotkey_instance_id:chutes_instance_deadline_seconds:min"
+DEADLINE: Final = " or ".join(
+    f"0 * {recorded(DEADLINES, deadline=state.text)} + {state.value}" for state in DEADLINE_KINDS[:3]
+)
 CREATED: Final = of_miners("chutes_instance_created_timestamp_seconds", "instance_id")
 ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "instance_id")
 ENDED: Final = of_miners("chutes_miner_window_ended_instances", "reason", "counts")
@@ -86,7 +89,7 @@ INSTANCES.show(
         decimals=0,
         empty="no instances known",
         trend=True,
-        size=(7, 3),
+        size=(6, 3),
     ),
     stat_panel(
         "Active",
@@ -112,10 +115,11 @@ INSTANCES.show(
         decimals=0,
         empty="no instances known",
         trend=True,
+        size=(5, 3),
     ),
     table_panel(
         "Instances",
-        "Each instance, the next deadline first. Purge: the service deletes an instance that has not started. Secured: "
+        "Each instance, by its next deadline. Purge: the service deletes an instance that has not started. Secured: "
         "until then a public instance must not end, or it loses its score. End of billing: a private instance without "
         "requests is deleted. From 2 to 8 hours after its activation, the multiplier approaches the one of a new "
         "instance.",
@@ -125,10 +129,8 @@ INSTANCES.show(
                 data=STOCKED,
             ),
             Query(short(INFO), data=STOCKED),
-            Query(
-                _shown(f"{DEADLINE} or on (hotkey, instance_id) 0 * {STATE} + {NO_DEADLINE.value:.0f}"),
-                data=STOCKED,
-            ),
+            Query(_shown(f"({DEADLINE} or on (hotkey, instance_id) 0 * {STATE} + 4)"), data=STOCKED),
+            Query(_shown(recorded(DEADLINES)), data=STOCKED),
             Query(
                 f"0 * {INFO} + on (chute_id) group_left () {of_exporters('chutes_chute_gpus', 'chute_id')}",
                 data=STOCKED,
@@ -140,8 +142,8 @@ INSTANCES.show(
         ],
         [
             Column("A", "State", states=INSTANCE, width=140),
-            Column("deadline", "Deadline", width=120, missing=" "),
-            Column("C", "In", "s", 1, states=[NO_DEADLINE], width=90),
+            Column("C", "Deadline", states=DEADLINE_KINDS, width=130, missing=" "),
+            Column("D", "In", "s", 1, width=90, missing=" "),
             Column("chute_id", ""),
             Column("name", "Chute", width=230, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
             Column(
@@ -151,16 +153,16 @@ INSTANCES.show(
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
             ),
             Column("gpu", "Model", width=90),
-            Column("D", "GPUs", "none", 0, width=60),
-            Column("E", "Age", "s", 1, width=90),
-            Column("F", "Multiplier", "none", 2, width=90),
-            Column("G", "New instance", "none", 2, width=110),
-            Column("H", "Version", states=OUTDATED, width=85),
+            Column("E", "GPUs", "none", 0, width=60),
+            Column("F", "Age", "s", 1, width=90),
+            Column("G", "Multiplier", "none", 2, width=90),
+            Column("H", "New instance", "none", 2, width=110),
+            Column("I", "Version", states=OUTDATED, width=85),
             *MINER_COLUMNS,
         ],
         empty=NO_KEY,
-        sort=[("In", False)],
-        size=(24, 12),
+        sort=[("Deadline", False), ("In", False)],
+        size=(24, 10),
     ),
     table_panel(
         "Ended in the past hour",
@@ -173,7 +175,7 @@ INSTANCES.show(
         [
             Column("reason", "Reason", states=NONE_ENDED, width=220),
             Column("counts", "Score", states=COUNTS, width=90, missing=" "),
-            Column("A", "Instances", "none", 0, width=90, missing=" "),
+            Column("A", "Instances", "none", 0, width=110, missing=" "),
             *MINER_COLUMNS,
         ],
         empty="Unknown: no data. The Exporter board shows whether the feed of audit reports fails.",

@@ -74,7 +74,7 @@ MARKET.show(
         size=(5, 3),
     ),
     stat_panel(
-        "Chutes with room",
+        "Room",
         "Chutes that have fewer active instances than the autoscaler wants.",
         [Query(f"sum({ROOM} > bool 0)", "chutes", step="15m")],
         decimals=0,
@@ -112,7 +112,7 @@ MARKET.show(
         "Chutes for your idle GPUs",
         "Chutes that each idle GPU model can launch now, the best paid first; chutes-exporter advise prints the same. "
         "Dollars are an estimate, and need --subnet.daily-emission and --alpha.price. Room is the number of instances "
-        "that the autoscaler still wants. Idle elsewhere is the number of such GPUs that are idle at all miners. The "
+        "that the autoscaler still wants. Idle, all is the number of such GPUs that are idle at all miners. The "
         'row "Refused chutes" counts the others by the reason.',
         [
             Query(short(with_chute_name(LAUNCH)), data=SICK),
@@ -130,9 +130,9 @@ MARKET.show(
         ],
         [
             CHUTE[0],
-            Column("name", "Chute", width=260, states=CHUTES, link=CHUTE[1].link),
+            Column("name", "Chute", width=290, states=CHUTES, link=CHUTE[1].link),
             Column("gpu", "Your GPU", width=90, missing=" "),
-            Column("A", "Pay on your GPU, units/s", "none", 2, width=200, missing=" "),
+            Column("A", "Pay on your GPU, units/s", "none", 2, width=215, missing=" "),
             Column("B", "USD/day", "currencyUSD", 2, width=90, missing=" "),
             Column("C", "Room", "none", 0, width=70, missing=" "),
             Column("D", "Utilisation", "percentunit", 0, width=95, missing=" "),
@@ -142,12 +142,12 @@ MARKET.show(
             Column("H", "Active", "none", 0, width=70, missing=" "),
             Column("I", "Starting", "none", 0, width=80, missing=" "),
             Column("J", "GPUs", "none", 0, width=60, missing=" "),
-            Column("K", "Idle elsewhere", "none", 0, width=120, missing=" "),
+            Column("K", "Idle, all", "none", 0, width=85, missing=" "),
             *MINER_COLUMNS,
         ],
         empty=NO_KEY,
         sort=[("Pay on your GPU, units/s", True)],
-        size=(24, 9),
+        size=(24, 7),
     ),
     table_panel(
         "Supply",
@@ -161,10 +161,10 @@ MARKET.show(
         ],
         [
             Column("gpu", "Model", width=90),
-            Column("A", "Yours", "none", 0, width=65),
+            Column("A", "Yours", "none", 0, width=80),
             Column("B", "Idle", "none", 0, width=60, thresholds=[(1, ORANGE)]),
-            Column("C", "All miners", "none", 0, width=95),
-            Column("D", "Idle there", "none", 0, width=95),
+            Column("C", "All", "none", 0, width=60),
+            Column("D", "Idle, all", "none", 0, width=85),
         ],
         empty=NO_KEY,
         sort=[("Yours", True)],

@@ -43,6 +43,7 @@ REGISTRATION: Final = of_miners("chutes_miner_registered")
 EARNED: Final = f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})"
 EARNED_ALPHA: Final = f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:max')})"
 LOST: Final = f"sum({recorded('hotkey:chutes_lost_usd_per_day:sum')})"
+LOST_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_lost_usd_per_day:sum")
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 _POINTS: Final = f"100 * (sum({HEADING}) - on () sum({SHARE}))"
 SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
@@ -99,7 +100,7 @@ OVERVIEW.show(
             ),
         ],
         decimals=0,
-        trend=True,
+        size=(5, 3),
     ),
     stat_panel(
         "Lost per day",
@@ -107,7 +108,8 @@ OVERVIEW.show(
         "lost. US dollars need --gpu.cost for all models of these GPUs, and for instances also --alpha.price. The "
         "Fleet and Instances boards show what it is.",
         [
-            Query(LOST, "idle GPUs, ended instances", PRICED, unit="currencyUSD"),
+            Query(f"sum({LOST_BY_SERVER}) and on () {LOST}", "idle GPUs", PRICED, unit="currencyUSD"),
+            Query(f"{LOST} - on () sum({LOST_BY_SERVER})", "ended", PRICED, unit="currencyUSD", color=PLAIN),
             Query(
                 or_load_rules(
                     f"24 * sum({recorded('hotkey_state:chutes_fleet_gpus:sum', state='~idle|unverified')})"
@@ -119,46 +121,45 @@ OVERVIEW.show(
             Query(
                 f"sum({recorded('hotkey:chutes_miner_lost_compute_units:sum1d')}) / on ()"
                 f" sum({of_miners('chutes_miner_score_compute_units')}) unless on () {LOST}",
-                "of the score, ended",
+                "of score, ended",
                 BUSY - PRICED,
                 unit="percentunit",
+                color=PLAIN,
                 decimals=1,
             ),
         ],
         thresholds=[(0.5, ORANGE)],
         decimals=0,
         empty="no GPUs known",
-        trend=True,
+        size=(5, 3),
     ),
     stat_panel(
-        "Critical alerts",
+        "Critical",
         "Alerts that mean lost money or a lost seat, and that somebody can act on now. Alerts that follow from another "
         "one do not count, as in the example of routing.",
         [
             Query(
                 or_load_rules(f"(count({SEVERITIES} == 0) or on () 0 * prometheus:chutes_rules:loaded)"),
-                "fire now",
+                "alerts",
                 ALL,
             )
         ],
         thresholds=[(1, RED)],
         decimals=0,
-        trend=True,
     ),
     stat_panel(
         "Score share",
         "Share of all scores: the compute units of the past day. The second number is where it is heading within a "
         "day if all instances continue, in percentage points. Below zero, look for idle GPUs.",
         [
-            Query(f"sum({SHARE})", "of all miners", BUSY),
+            Query(f"sum({SHARE})", "share", BUSY),
             Query(f"{_POINTS} >= 0", "heading, points", BUSY, unit="prefix:+", sometimes=True),
             Query(f"{_POINTS} < 0", "heading, points", BUSY, unit="none", sometimes=True),
         ],
         unit="percentunit",
         decimals=1,
         empty="no score",
-        trend=True,
-        size=(8, 3),
+        size=(5, 3),
     ),
     stat_panel(
         "Seats behind",
@@ -170,7 +171,7 @@ OVERVIEW.show(
         ],
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
-        trend=True,
+        size=(5, 3),
     ),
     table_panel(
         "What is wrong",
@@ -182,19 +183,25 @@ OVERVIEW.show(
                 f'label_join({FIRING_FOR} and on ({PROBLEM}) {SEVERITIES}, "cost", " ", "alertname", "severity")',
                 data=ALARMED,
             ),
+            Query(
+                f"0 * {SEVERITIES} + on (hotkey, place) group_left () sum by (hotkey, place) (label_replace("
+                f'{LOST_BY_SERVER}, "place", "$1", "server", "(.+)"))',
+                data=PRICED,
+            ),
             Query(nothing_wrong(f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}", "alertname"), data=CALM),
         ],
         [
-            Column("A", "Severity", states=SEVERITY, width=90, missing=" "),
+            Column("A", "Severity", states=SEVERITY, width=105, missing=" "),
             Column("alertname", "Problem", states=PROBLEMS, width=210, link=RUNBOOK, tooltip="Open the runbook"),
             Column("place", "Server, chute or feed", width=200, missing=" "),
             Column("B", "For", "s", 1, width=100, missing=" "),
+            Column("C", "Lost per day", "currencyUSD", 2, width=130, thresholds=[(0.01, RED)], missing=" "),
             Column("cost", "Cost", states=COSTS, width=420, missing=" "),
             *MINER_COLUMNS,
         ],
         empty="Unknown: the rules are not loaded",
-        sort=[("Severity", False), ("For", True)],
-        size=(24, 6),
+        sort=[("Severity", False), ("Lost per day", True), ("For", True)],
+        size=(24, 7),
     ),
     table_panel(
         "Miners",
@@ -214,7 +221,7 @@ OVERVIEW.show(
         [
             *MINER_COLUMNS,
             Column("A", "Seat", states=REGISTERED, width=90),
-            Column("B", "Score share", "percentunit", 2, width=105),
+            Column("B", "Score share", "percentunit", 2, width=125),
             Column("C", "Heading", "percentunit", 2, width=90),
             Column("D", "Rank", "none", 0, width=60),
             Column("E", "Seats behind", "none", 0, width=110),

@@ -83,7 +83,6 @@ SUBNET.show(
         ],
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
-        trend=True,
         size=(5, 3),
     ),
     stat_panel(
@@ -123,14 +122,13 @@ SUBNET.show(
         "Score share",
         "Share of all scores of the chosen miner, and where it is heading within a day, in percentage points.",
         [
-            Query(MY_RATIO, "of all miners"),
+            Query(MY_RATIO, "share"),
             Query(f"{POINTS} >= 0", "heading, points", unit="prefix:+", sometimes=True),
             Query(f"{POINTS} < 0", "heading, points", unit="none", sometimes=True),
         ],
         unit="percentunit",
         decimals=1,
         empty="no score",
-        trend=True,
         size=(6, 3),
     ),
     table_panel(
@@ -140,7 +138,8 @@ SUBNET.show(
         [
             Query(short(_near(RANK))),
             Query(
-                f"2 * ({RANK} > bool scalar({MY_RANK})) + on (hotkey) ({HEADING} >= bool scalar({MY_HEADING}))"
+                f"2 * (({RANK} - scalar({MY_RANK}) >= -5 <= 5) > bool 0)"
+                f" + on (hotkey) ({HEADING} >= bool scalar({MY_HEADING}))"
                 f" + on (hotkey) 3 * ({HEADING} == bool scalar({MY_HEADING}))"
             ),
             Query(_near(RATIO)),
@@ -150,7 +149,7 @@ SUBNET.show(
             Query(_near(_all("chutes_miner_active_instances")), data=KEYED),
         ],
         [
-            Column("A", "Rank", "none", 0, width=70),
+            Column("A", "Rank", "none", 0, width=85),
             *MINER,
             Column("B", "Within a day", states=DIRECTION, width=130, missing=" "),
             Column("C", "Score share", "percentunit", 2, width=110),
@@ -161,7 +160,7 @@ SUBNET.show(
         ],
         empty=EVERYBODY,
         sort=[("Rank", False)],
-        size=(24, 10),
+        size=(24, 9),
     ),
     graph(
         "Score share of the neighbours",
@@ -236,7 +235,7 @@ SUBNET.fold(
             Query(of_exporters("chutes_miner_blacklist_info", "hotkey", "reason")),
         ],
         [
-            Column("B", "Rank", "none", 0, width=70),
+            Column("B", "Rank", "none", 0, width=85),
             *MINER,
             Column("C", "Score share", "percentunit", 2, width=105),
             Column("D", "Incentive", "percentunit", 2, width=100),

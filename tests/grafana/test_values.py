@@ -313,9 +313,11 @@ class Truth:
                 "compute_multiplier_factors"
             ].get("bounty_boost", 1)
             deadline, left = self._deadline(one, state)
-            found[cell("Instances", "In", **row)] = left
-            if deadline:
-                found[cell("Instances", "Deadline", **row)] = deadline
+            found[cell("Instances", "Deadline", **row)] = next(
+                kind.value for kind in states.DEADLINE_KINDS if kind.text == deadline
+            )
+            if deadline != "none":
+                found[cell("Instances", "In", **row)] = left
             if deadline == "purge":
                 purges.append(left)
         if purges:
@@ -333,8 +335,8 @@ class Truth:
             ends["secured"] = seconds(one["activated_at"]) + HOUR
         if one["stop_billing_at"]:
             ends["end of billing"] = seconds(one["stop_billing_at"])
-        name = min(ends, key=ends.__getitem__, default="")
-        return name, ends[name] - self.at if name else float(states.NO_DEADLINE.value)
+        name = min(ends, key=ends.__getitem__, default="none")
+        return name, ends.get(name, self.at) - self.at
 
     def _history(self) -> Expected:
         if self.kind is World.SICK:
@@ -352,7 +354,7 @@ class Truth:
         scaled = self.api["utilization"]
         found: Expected = {
             Place("Idle GPUs"): self.states()["idle"],
-            Place("Chutes with room"): sum(row["scale_allowance"] > 0 for row in scaled),
+            Place("Room"): sum(row["scale_allowance"] > 0 for row in scaled),
             Place("Bounties"): len(self.api["bounties"]),
             Place("Autoscaler"): self.at - max(seconds(row["timestamp"]) for row in scaled),
             Place("Jobs"): len(waiting),

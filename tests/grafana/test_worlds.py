@@ -41,7 +41,7 @@ FIRING = {
 }
 """The alerts of each world. tests/prometheus/ fires those that none has."""
 SEVERITIES = [state.text for state in states.SEVERITY]
-LASTING = {"Critical alerts", "Exporters", "Rules"}
+LASTING = {"Critical", "Exporters", "Rules"}
 """Stats that have a number without an exporter."""
 
 
@@ -164,7 +164,7 @@ def test_the_first_problem_is_the_gravest_and_follows_from_no_other(seen: dict[W
         "Miner deregistered",
         "Miner blacklisted",
     }
-    assert text(seen[World.SICK], "chutes-overview", "Critical alerts") == "2"
+    assert text(seen[World.SICK], "chutes-overview", "Critical") == "2"
     # It follows from the blacklist.
     assert "Miner seat at risk" not in {row["Problem"] for row in rows}
     # All GPUs of a server are idle at once.
@@ -194,7 +194,7 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
     for kind in (World.HEALTHY, World.KEYLESS, World.EMPTY):
         assert alarming(seen[kind]) == {("chutes-subnet", "Stake and age of seats")}
     assert alarming(seen[World.SICK]) >= {
-        *(("chutes-overview", title) for title in ("Lost per day", "Critical alerts", "What is wrong", "Miners")),
+        *(("chutes-overview", title) for title in ("Lost per day", "Critical", "What is wrong", "Miners")),
         *(("chutes-fleet", title) for title in ("Lost per day", "Earning", "Idle", "Unverified", "Servers", "GPUs")),
         *(("chutes-instances", title) for title in ("Next purge", "Instances")),
         ("chutes-market", "Idle GPUs"),
