@@ -260,7 +260,7 @@ async def scene(
         # A large world takes minutes on a busy machine.
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=600, verify=False))  # noqa: S501
         prometheus = stack.enter_context(Prometheus(directory))
-        timeline = Timeline(f"{prometheus.url}/api/v1/write", *stores)
+        timeline = stack.enter_context(contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores)))
         for before in hours:
             clock.now = END - before * 3600
             simulator.faults.clear()

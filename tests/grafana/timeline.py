@@ -84,6 +84,11 @@ class Timeline:
         self._known: dict[tuple[str, str], bytes] = {}
         self._alerts: list[dict[Labels, Alert]] = [{} for _ in ALERTS]
 
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._connections:
+            connection.close()
+
     def write(self, at: float, source: str, samples: Mapping[bytes, float]) -> None:
         """Write the samples of a target or a rule. What it had the last time and has no longer becomes stale."""
         values = dict.fromkeys(self._written[source] - samples.keys(), STALE)
