@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,8 +179,9 @@ async def get(url: str, **headers: str) -> httpx.Response:
 
 async def scrape(settings: Settings) -> Page:
     """Scrape a new exporter once, over a socket."""
-    async with served_exporter(settings) as (url, _):
-        response = await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "60"})
+    # A busy machine needs more time for the simulated API.
+    async with served_exporter(replace(settings, api_timeout=80)) as (url, _):
+        response = await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "80"})
     assert response.status_code == 200
     return parse_page(response.text)
 

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, cast
 
+import cachetools
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -40,6 +41,8 @@ _BUSY_WAIT = 2.0
 _SEND_SECONDS = 60.0
 """Maximum seconds for sending a page."""
 _PORTION_BYTES = 64 * 1024
+_LANDING_SECONDS = 1.0
+"""Seconds for which all readers get the same landing page."""
 _MINERS = ("watched", "active", "all")
 _TRUE = ("true", "1", "yes")
 
@@ -66,6 +69,7 @@ class _Pages:
     def __init__(self, exporter: Exporter, reload: Callable[[], str] | None) -> None:
         self._exporter = exporter
         self._reload = reload
+        self._landing: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
 
     async def metrics(self, request: Request, wait: float) -> Response:
         form, gzipped = _wanted(request)
@@ -94,8 +98,11 @@ class _Pages:
             return _sentence(str(error), 503)
         return Response(json.dumps(groups), media_type="application/json")
 
-    async def landing(self, _request: Request, _wait: float) -> Response:
-        return HTMLResponse(await landing_page(self._exporter, time.time()))
+    async def landing(self, _request: Request) -> Response:
+        # Its verdict runs collectors, and the page is not limited like a scrape.
+        if "page" not in self._landing:
+            self._landing["page"] = await landing_page(self._exporter, time.time())
+        return HTMLResponse(self._landing["page"])
 
     async def healthy(self, _request: Request) -> Response:
         return _sentence("chutes-exporter is healthy")
@@ -130,7 +137,7 @@ def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> 
     scrapes = _Scrapes(exporter.settings.max_requests, exporter.settings.timeout_offset)
     app = Starlette(
         routes=[
-            Route("/", scrapes.limited(pages.landing)),
+            Route("/", pages.landing),
             Route(exporter.settings.telemetry_path, scrapes.limited(pages.metrics)),
             Route("/probe", scrapes.limited(pages.probe)),
             Route("/sd", scrapes.limited(pages.discovery)),

@@ -112,8 +112,8 @@ def _summary(exporter: Exporter) -> str:
 async def _verdict(exporter: Exporter, now: float) -> str:
     """Return what ``status`` says first, from the answers that are known."""
     settings = exporter.settings
-    samples = (await exporter.samples(verdict.METRICS, timeout=0)).samples
-    if not settings.watched or not samples:
+    samples = (await exporter.samples(verdict.METRICS, timeout=0)).samples if settings.watched else {}
+    if not samples:
         return ""
     prices, time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
     found = [item for hotkey in sorted(settings.watched) for item in verdict.find(samples, hotkey, time, prices)]
