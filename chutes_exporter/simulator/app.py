@@ -8,7 +8,7 @@ import email.utils
 import json
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -191,10 +191,8 @@ class Simulator:
 
     def _take_fault(self, name: str) -> Fault:
         fault = self.faults.get(name, Fault())
-        if fault.times is not None:
-            self.faults[name] = replace(fault, times=fault.times - 1)
-            if fault.times <= 1:
-                del self.faults[name]
+        if fault.once:
+            del self.faults[name]
         return fault
 
     def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:

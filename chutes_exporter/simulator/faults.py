@@ -23,7 +23,7 @@ class Fault:
         body: Answer with this body instead (``b""``: an empty 200).
         cut_after: Close the connection after this many bytes of the body.
         records: End a stream normally after this many records, like a query that fails halfway.
-        times: The fault ends after this many requests. None: it does not end.
+        once: Whether the fault ends after one request.
     """
 
     latency: float = 0.0
@@ -32,7 +32,7 @@ class Fault:
     body: bytes | None = None
     cut_after: int | None = None
     records: int | None = None
-    times: int | None = None
+    once: bool = False
 
 
 GARBAGE: Final = b'<html>\x00\xff{"data": [[[[ NaN "'

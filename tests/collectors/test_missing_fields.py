@@ -272,7 +272,7 @@ NEED_WHOLE_ANSWERS = {
 """Metrics that would be false if a record of the feed's answer was missing."""
 
 
-RECORDED = [feed for feed in FEEDS if feed.name in (*NAMES, *EXTRA, "maintenance")]
+RECORDED = [feed for feed in FEEDS if feed.name in (*NAMES, *EXTRA, "maintenance", "miner_gpus")]
 
 
 @pytest.mark.parametrize("feed", RECORDED, ids=lambda feed: feed.name)

@@ -50,7 +50,7 @@ def test_the_process_and_its_python_have_the_usual_metrics() -> None:
 
 
 async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Simulator, clock: Clock) -> None:
-    simulator.faults["scores"] = Fault(status=503, times=1)
+    simulator.faults["scores"] = Fault(status=503, once=True)
     stranger = type(KEY).from_seed("22" * 32)
     settings = make_settings(api_url=simulator.url, keys=(stranger, KEY))
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:

@@ -28,6 +28,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
     async with served_exporter(watching(simulator.url, api_timeout=600), clock, monotonic=clock) as (url, exporter):
         page = (await get(f"{url}/")).text
         assert "No requests yet" in page
+        assert (await get(f"{url}/")).text == page
         assert '<p><span class="state bad">' in page
         simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
         simulator.faults["stats"] = Fault(latency=600)
@@ -149,7 +150,7 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
 async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
     simulator: Simulator, clock: Clock
 ) -> None:
-    simulator.faults["scores"] = Fault(status=500, times=1)
+    simulator.faults["scores"] = Fault(status=500, once=True)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         clock.now += 60

@@ -225,6 +225,11 @@ def test_a_file_in_the_place_of_a_unix_socket_is_kept(tmp_path: Path) -> None:
     assert path.read_text() == "data"
 
 
+def test_a_unix_socket_in_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on unix:.*: No such file or directory\. Choose another"):
+        open_socket(Address(path=str(tmp_path / "nowhere" / "socket")))
+
+
 @pytest.mark.parametrize(("before", "hard", "after"), [(1024, 20_000, 4096), (1024, 2000, 2000), (1024, -1, 4096)])
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may(
     monkeypatch: pytest.MonkeyPatch, before: int, hard: int, after: int
