@@ -160,7 +160,7 @@ def examples(count: int) -> int:
     return count * (5 if os.environ.get("CHUTES_EXPORTER_TEST_DEEP") else 1)
 
 
-async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+async def until(condition: Callable[[], object], seconds: float = 300) -> None:
     """Wait until a condition is true. The condition may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

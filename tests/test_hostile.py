@@ -248,7 +248,7 @@ async def exporting(api: str, *flags: str) -> AsyncIterator[tuple[str, int]]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=90) as client:
             for _ in range(600):
                 assert process.returncode is None
                 with contextlib.suppress(httpx.TransportError):

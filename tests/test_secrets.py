@@ -36,7 +36,7 @@ async def everything_shown(url: str, capsys: pytest.CaptureFixture[str]) -> str:
     log.configure("debug", "json")
     try:
         async with Exporter(watching(url), clock=time.time) as exporter:
-            shown = [(await exporter.metrics(form, timeout=5)).body.decode() for form in Format]
+            shown = [(await exporter.metrics(form, timeout=60)).body.decode() for form in Format]
             shown.append(await landing_page(exporter, time.time()))
             shown.extend(
                 repr(value) for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)

@@ -120,7 +120,7 @@ def alertmanager(directory: Path, receivers: str = "", telegram: str = "") -> It
         deadline = time.monotonic() + 30
         while True:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"http://{address}/-/ready").status_code == httpx.codes.OK:
+                if httpx.get(f"http://{address}/-/ready", timeout=90).status_code == httpx.codes.OK:
                     break
             assert time.monotonic() < deadline, (directory / "log").read_text()
             time.sleep(0.1)
@@ -190,7 +190,7 @@ async def test_telegram_gets_the_texts_and_rings_for_critical_alerts_only(tmp_pa
     ]
     async with served(telegram) as url:
         with alertmanager(tmp_path / "alertmanager", telegram=url) as address:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=90) as client:
                 answer = await client.post(f"http://{address}/api/v2/alerts", json=alerts)
             assert answer.status_code == httpx.codes.OK
             await until(lambda: len(sent) >= len(alerts))
@@ -292,12 +292,15 @@ def test_an_alert_that_explains_others_silences_them_and_no_more(
     everything = [labelled(alert) for alert in (*causes, *quiet, *loud)]
     with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
         url = f"http://{address}/api/v2/alerts"
-        assert httpx.post(url, json=[{"labels": labels} for labels in everything]).status_code == httpx.codes.OK
+        assert (
+            httpx.post(url, json=[{"labels": labels} for labels in everything], timeout=90).status_code
+            == httpx.codes.OK
+        )
         expected = {identity(labelled(alert)) for alert in quiet}
         # Inhibition is worked out for all alerts when they are grouped for sending.
         deadline = time.monotonic() + 60
         while True:
-            alerts = httpx.get(url).json()
+            alerts = httpx.get(url, timeout=90).json()
             suppressed = {identity(one["labels"]) for one in alerts if one["status"]["inhibitedBy"]}
             if suppressed >= expected or time.monotonic() > deadline:
                 break

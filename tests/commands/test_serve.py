@@ -72,7 +72,7 @@ def broken(path: Path) -> None:
 async def test_feeds_are_requested_before_the_first_scrape(make: Callable[..., Settings], simulator: Simulator) -> None:
     async with Service(make()) as service:
         url = f"http://{service.addresses[0]}"
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=90) as client:
 
             async def ready() -> bool:
                 return (await client.get("/-/ready")).status_code == 200
@@ -205,7 +205,10 @@ async def test_certificates_are_followed_and_tls_is_not_switched(
         url = f"https://{service.addresses[0]}/-/healthy"
 
         async def serial() -> str:
-            async with httpx.AsyncClient(verify=pki.client()) as client, client.stream("GET", url) as response:
+            async with (
+                httpx.AsyncClient(verify=pki.client(), timeout=90) as client,
+                client.stream("GET", url) as response,
+            ):
                 await response.aread()
                 tls = response.extensions["network_stream"].get_extra_info("ssl_object")
                 return str(tls.getpeercert()["serialNumber"])
@@ -238,7 +241,7 @@ async def test_several_addresses_and_unix_sockets_are_served_at_once(
         for address in (four, six):
             assert (await get(f"http://{address}/-/healthy")).status_code == 200
         transport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(transport=transport) as client:
+        async with httpx.AsyncClient(transport=transport, timeout=90) as client:
             assert (await client.get("http://exporter/-/healthy")).status_code == 200
 
 

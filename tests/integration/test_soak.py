@@ -51,7 +51,7 @@ async def exporting(simulator: Simulator, timeout: int = 1) -> AsyncIterator[tup
         env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
     )
     try:
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=90) as client:
 
             async def answers() -> bool:
                 with contextlib.suppress(httpx.TransportError):

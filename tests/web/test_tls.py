@@ -213,7 +213,7 @@ async def test_an_optional_client_certificate_must_have_an_allowed_name(pki: Pki
 
 async def test_a_new_certificate_serves_new_connections_and_loses_no_old_one(pki: Pki, write: Write) -> None:
     path = write(TLS)
-    async with encrypted(path) as (url, context), httpx.AsyncClient(verify=pki.client()) as old:
+    async with encrypted(path) as (url, context), httpx.AsyncClient(verify=pki.client(), timeout=90) as old:
 
         async def serial(client: httpx.AsyncClient) -> str:
             async with client.stream("GET", url) as response:
@@ -227,7 +227,7 @@ async def test_a_new_certificate_serves_new_connections_and_loses_no_old_one(pki
         assert renewed is not None
         context.current = renewed
         assert await serial(old) == first
-        async with httpx.AsyncClient(verify=pki.client()) as new:
+        async with httpx.AsyncClient(verify=pki.client(), timeout=90) as new:
             assert await serial(new) != first
 
 
