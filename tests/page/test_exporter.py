@@ -216,7 +216,7 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
     simulator.faults.update(dict.fromkeys(("metagraph", "scores"), Fault(latency=60)))
     settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
     async with Exporter(settings, clock=Clock()) as exporter:
-        page = await exporter.probe(OTHER, Format.TEXT, timeout=60)
+        page = await exporter.probe(OTHER, Format.TEXT, timeout=3)
     waited = {feed.name: reading.seconds for feed, reading in page.readings.items()}
     # The wait for the metagraph, which has the seats, took all of it.
     assert waited["scores"] < 2
