@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Level 1 takes a ninth of the time of the default level, for a fifth more bytes.
 _LEVEL = 1
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # deflate, no name, no time, fastest level, unknown system
+_LARGE = 1e6
 END_OF_OPENMETRICS = b"# EOF\n"
 
 
@@ -110,15 +111,26 @@ def _header(family: Family, form: Format) -> str:
 
 
 def _line(sample: Sample) -> str:
-    number = floatToGoString(sample.value)  # type: ignore[no-untyped-call] # the library has no types here
-    if not sample.labels:
-        return f"{sample.name} {number}\n"
-    text = ",".join([f'{label}="{_escape(value)}"' for label, value in sorted(sample.labels.items())])
-    return f"{sample.name}{{{text}}} {number}\n"
+    name, labels, number = sample.name, sample.labels, _number(sample.value)
+    if not labels:
+        return f"{name} {number}\n"
+    pairs = sorted(labels.items()) if len(labels) > 1 else labels.items()
+    text = ",".join([f'{label}="{_escape(value)}"' for label, value in pairs])
+    return f"{name}{{{text}}} {number}\n"
+
+
+def _number(value: float) -> str:
+    # The library treats only large and infinite numbers differently.
+    if -_LARGE < value < _LARGE:
+        return repr(float(value))
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call] # the library has no types here
+    return text
 
 
 def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    if "\\" in value or '"' in value or "\n" in value:
+        return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    return value
 
 
 class Part:
