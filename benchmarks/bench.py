@@ -26,10 +26,12 @@ import httpx
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chutes_exporter.api.endpoints import stats_params
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.endpoints import AUDIT_REPORT, stats_params
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.config import make_settings
+from chutes_exporter.feeds.requests import newest_report
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
@@ -343,11 +345,13 @@ def keys() -> tuple[Hotkey, ...]:
 
 
 async def bench_cold(table: Table) -> None:
-    """Check that a first scrape takes as long as the slowest endpoint."""
+    """Check that a first scrape takes as long as the slowest feed, which sends two requests for an audit report."""
     with upstream(SIZE, latency=1) as api:
-        slowest = max([seconds_of(api, feed) for feed in FEEDS])
+        slowest = max(
+            await report_seconds(api), *[seconds_of(api, feed) for feed in FEEDS if feed.endpoint is not AUDIT_REPORT]
+        )
         ratio = min([await cold_seconds(api) / slowest for _ in range(3)])
-    what = "cold scrape, each endpoint answering in 1 s, against the slowest endpoint"
+    what = "cold scrape, each endpoint answering in 1 s, against the slowest feed (two requests)"
     table.row(what, "1.3 x", f"{ratio:.2f} x", holds=ratio <= 1.3)
 
 
@@ -360,6 +364,16 @@ async def cold_seconds(api: str) -> float:
         seconds = time.perf_counter() - started
     require_fresh(gzip.decompress(page.body).decode())
     return seconds
+
+
+async def report_seconds(api: str) -> float:
+    """Return the seconds in which the newest audit report arrives."""
+    async with ChutesClient(api) as client:
+        # The simulated API computes its first answer, which takes longer.
+        await newest_report(client)
+        started = time.perf_counter()
+        await newest_report(client)
+        return time.perf_counter() - started
 
 
 def seconds_of(api: str, feed: Feed[Any]) -> float:
