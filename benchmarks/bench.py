@@ -27,7 +27,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.endpoints import AUDIT_REPORT, stats_params
+from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT, stats_params
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.config import make_settings
@@ -443,6 +443,8 @@ async def bench_crowd(table: Table, seconds: float) -> None:
     ttls: dict[str, list[float]] = {}
     for feed in FEEDS:
         ttls.setdefault(feed.endpoint.name, []).append(feed.ttl)
+    # A request for the newest audit report asks for the list of them first.
+    ttls[AUDIT.name] = ttls[AUDIT_REPORT.name]
     # Each feed is requested once, and again after each time to live. An endpoint can have several feeds.
     excess = max(count - sum(1 + (ends - began) // ttl for ttl in ttls[name]) for name, count in requests.items())
     table.row(
