@@ -28,7 +28,6 @@ _LONG = (
     "grafana/test_worlds.py",
     "page/test_exporter.py",
     "web/test_attacks.py",
-    "prometheus/test_days.py",
     "collectors/test_missing_fields.py",
     "commands/test_serve.py",
     "commands/test_query.py",
@@ -46,11 +45,8 @@ _UNTRACED = (
     "grafana/",
     "integration/",
     "prometheus/",
-    "simulator/test_maintenance.py",
-    "simulator/test_world.py",
     "test_hostile.py",
     "test_recordings.py",
-    "test_style.py",
 )
 """Folders, files and tests that coverage does not count, as tracing doubles the time of the costly ones. Others must
 reach all code."""

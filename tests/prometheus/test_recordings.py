@@ -103,7 +103,7 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     costs = {"earning": 9, "starting": 0, "disabled": 0, "idle": 3, "unverified": 0}
     numbers = {
         ALL_COST: 12,
-        "hotkey:chutes_fleet_gpu_hours_lost:sum1d": 48,
+        "24 * avg_over_time(hotkey:chutes_fleet_gpus:lost[1d])": 48,
         "hotkey:chutes_miner_estimated_alpha_per_day:max": 20,
         "hotkey:chutes_miner_estimated_usd_per_day:max": 200,
         # 2 idle GPUs cost 72 dollars a day. 10 compute units an hour are 240, and 2400 dollars at 10 each.
