@@ -70,6 +70,7 @@ class _Pages:
         self._exporter = exporter
         self._reload = reload
         self._landing: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
+        self._landing_lock = asyncio.Lock()
 
     async def metrics(self, request: Request, wait: float) -> Response:
         form, gzipped = _wanted(request)
@@ -100,9 +101,12 @@ class _Pages:
 
     async def landing(self, _request: Request) -> Response:
         # Its verdict runs collectors, and the page is not limited like a scrape.
-        if "page" not in self._landing:
-            self._landing["page"] = await landing_page(self._exporter, time.time())
-        return HTMLResponse(self._landing["page"])
+        async with self._landing_lock:
+            return HTMLResponse(self._landing.get("page") or await self._new_landing())
+
+    async def _new_landing(self) -> str:
+        page = self._landing["page"] = await landing_page(self._exporter, time.time())
+        return page
 
     async def healthy(self, _request: Request) -> Response:
         return _sentence("chutes-exporter is healthy")
