@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, bounty_boost
-from chutes_exporter.simulator.times import DAY, HOUR, MINUTE, SOFT_PERIOD, last, make_random, make_uuid, next_run
+from chutes_exporter.simulator.times import HOUR, MINUTE, SOFT_PERIOD, last, make_random, make_uuid, next_run
 
 if TYPE_CHECKING:
     import random
@@ -30,7 +30,8 @@ _SETTLED_AFTER: Final = 5 * HOUR
 """This long after its activation, an instance loses the factors of urgency and bounty."""
 _SCALE_DOWN_AFTER: Final = 63 * MINUTE
 _TRIES: Final = 4
-_KEPT: Final = 3 * DAY
+_KEPT: Final = 12 * HOUR
+"""The service's decisions do not depend on instances that ended longer ago: it is the longest age of a bounty."""
 
 
 class End(enum.Enum):
@@ -215,7 +216,7 @@ class Lives:
     """All instances of a world, made in the order of time: miners launch them where the service wants them.
 
     Attributes:
-        by_chute: The instances of the past days, by chute id.
+        by_chute: The instances that the service's decisions depend on, by chute id.
         by_hotkey: All instances, by miner.
     """
 
@@ -270,7 +271,8 @@ class Lives:
 
     def _wants(self, chute: Chute, now: float) -> bool:
         """Return whether fewer instances are active or starting than the autoscaler has last wanted."""
-        return sum(one.exists(now) for one in self.by_chute[chute.chute_id]) < self.target(chute, now)
+        existing = sum(one.exists(now) for one in self.by_chute[chute.chute_id])
+        return existing < chute.max_instances and existing < self.target(chute, now)
 
     # What miners do
 
