@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-deb test-release test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ test-containers: $(DEV) ## Build the container image and run it, the Kubernetes 
 test-deb: $(DEV) ## Install, run, upgrade and purge the Debian package on machines that boot systemd, as root
 	@scripts/system-packages debian
 	@scripts/test-deb $(ARGS)
+
+test-release: $(DEV) ## Build the files of a release, and run the demo from them
+	@scripts/test -m release tests/deploy $(ARGS)
 
 test-newest: $(DEV) ## Run the integration tests with Prometheus 3 and VictoriaMetrics of Debian's next release
 	@scripts/system-packages
