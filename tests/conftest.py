@@ -33,7 +33,6 @@ _LONG = (
     "commands/test_query.py",
     "commands/test_demo.py",
     "test_cli.py",
-    "deploy/test_release.py",
     "alertmanager/test_routing.py",
 )
 """The files that take longest. They start first, so that all processes end at about the same time."""
@@ -41,12 +40,22 @@ _UNTRACED = (
     "alertmanager/",
     "collectors/test_collectors.py",
     "collectors/test_missing_fields.py::test_a_missing_field_changes_no_number_and_adds_none",
+    "collectors/test_missing_fields.py::test_missing_fields_make_their_samples_absent",
+    "commands/test_demo.py::test_the_commands",
     "deploy/",
     "grafana/",
     "integration/",
+    "page/test_exporter.py",
+    "page/test_money.py",
+    "page/test_rendering.py",
+    "page/test_telemetry.py",
     "prometheus/",
+    "test_facts.py",
     "test_hostile.py",
+    "test_launch.py",
     "test_recordings.py",
+    "test_requests_an_hour.py",
+    "web/test_attacks.py",
 )
 """Folders, files and tests that coverage does not count, as tracing doubles the time of the costly ones. Others must
 reach all code."""

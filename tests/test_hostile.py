@@ -173,7 +173,7 @@ async def pages_of(url: str) -> tuple[bytes, str]:
 
 @given(answers=_ANSWERS)
 @settings(
-    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 async def test_any_answer_of_the_api_makes_a_valid_page(answers: dict[str, bytes]) -> None:
     def route(name: str) -> Any:

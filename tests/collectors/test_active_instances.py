@@ -23,3 +23,9 @@ def test_a_watched_miner_without_instances_has_zeros_and_no_activation() -> None
         "chutes_miner_active_instances{hotkey=me}": 0,
         "chutes_miner_active_compute_multiplier{hotkey=me}": 0,
     }
+
+
+def test_an_instance_of_an_unknown_miner_hides_the_counts_of_all_miners() -> None:
+    made = collected(COLLECTOR, {ACTIVE_INSTANCES: [instance(1), instance(2) | {"miner_hotkey": None}]})
+    assert made.of("chutes_platform_active_instances") == {"chutes_platform_active_instances": 2}
+    assert not [key for key in made.samples if "hotkey" in key]

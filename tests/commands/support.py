@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chutes_exporter.simulator import Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests import test_cli
+from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY
 
 if TYPE_CHECKING:
@@ -36,6 +39,11 @@ async def run(
     own = {"CHUTES_EXPORTER_API_TIMEOUT": "120"} | (MINE if variables is None else variables)
     result = await asyncio.to_thread(test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **own)
     return result.returncode, result.stdout, result.stderr
+
+
+def world_of_today() -> World:
+    """Return a small world for the clock that the command sees. One that began long ago takes long to get there."""
+    return OddWorld(start=time.time(), size=Size(miners=12, active_miners=6, chutes=30))
 
 
 def another_key(path: Path, simulator: Simulator) -> str:

@@ -11,13 +11,18 @@ from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.commands.support import MINE, run
+from tests.commands.support import MINE, run, world_of_today
 from tests.support import HOTKEY, Clock
 from tests.test_cli import OTHER, hotkey_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def small_world() -> World:
+    return world_of_today()
 
 
 @pytest.fixture

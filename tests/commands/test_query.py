@@ -11,12 +11,17 @@ import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.commands.query import _ENDPOINTS
-from chutes_exporter.simulator import Fault, Simulator
-from tests.commands.support import MINE, another_key, run
+from chutes_exporter.simulator import Fault, Simulator, World
+from tests.commands.support import MINE, another_key, run, world_of_today
 from tests.support import HOTKEY, Clock
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def small_world() -> World:
+    return world_of_today()
 
 
 @pytest.fixture

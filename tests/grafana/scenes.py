@@ -38,8 +38,12 @@ END: Final = NOON
 """The moment at which somebody looks at the boards."""
 STEP: Final = 600
 """Seconds between two scrapes."""
-HOURS: Final = (24.5, 24, 18, 12, 6, *(minutes / 60 for minutes in range(140, -1, -10)))
-"""When scrapes were, in hours before the end: first the few that suffice for queries that look back a day."""
+_DAY: Final = (24.5, 24, 12, 6)
+"""The few scrapes that suffice for queries that look back a day."""
+HOURS: Final = (*_DAY, 2, *(minutes / 60 for minutes in range(40, -1, -10)))
+"""When scrapes were, in hours before the end."""
+SICK_HOURS: Final = (*_DAY, *(minutes / 60 for minutes in (140, 120, 100, 80, 60, 50, 40, 30, 20, 10, 0)))
+"""The same, with alerts that fire after two hours."""
 DOWN_SINCE: Final = 25 / 60
 """Hours before the end at which an exporter goes down."""
 SICK_TROUBLES: Final = tuple(name for name in TROUBLES if name != "blacklisted")
@@ -152,7 +156,7 @@ class Tried(DemoWorld):
 def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
     """Make a world, and choose whom to watch in it."""
     active = 40 if readme else 10
-    size = Size(miners=64, active_miners=active, chutes=150, other_servers=3)
+    size = Size(miners=64 if readme else 24, active_miners=active, chutes=150, other_servers=3)
     if kind is World.SICK:
         # All seats of the subnet are taken.
         sick = Tried(start=END, size=replace(size, miners=256), troubles=SICK_TROUBLES)
@@ -231,7 +235,7 @@ class Scene:
 async def scene(
     kind: World,
     directory: Path,
-    hours: Sequence[float] = HOURS,
+    hours: Sequence[float] = (),
     *,
     readme: bool = False,
     stores: Sequence[str] = (),
@@ -241,11 +245,12 @@ async def scene(
     Args:
         kind: What it is like.
         directory: For Prometheus.
-        hours: When scrapes were, in hours before the end.
+        hours: When scrapes were, in hours before the end, if not at the times that suffice for the world.
         readme: Whether it is for pictures: one miner, whose figures are known.
         stores: URLs of the remote write of other stores that get every sample.
     """
     sick = kind is World.SICK
+    hours = hours or (SICK_HOURS if sick else HOURS)
     world, miner = _make(kind, readme=readme)
     clock, recorder = Clock(END - hours[0] * 3600), Recorder()
     async with contextlib.AsyncExitStack() as stack:
@@ -253,11 +258,9 @@ async def scene(
         simulator.app.add_middleware(recorder.middleware)
         await stack.enter_async_context(simulator)
         settings = _settings(kind, simulator.url, world, miner, readme=readme)
-        # A pair watches the healthy miner: nothing may be counted twice.
-        targets = {}
-        for number in range(2 if kind is World.HEALTHY else 1):
-            url, _ = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
-            targets[f"exporter-{number + 1}:9109"] = url
+        url, _ = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
+        # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have the same page.
+        targets = [f"exporter-{number + 1}:9109" for number in range(2 if kind is World.HEALTHY else 1)]
         # A large world takes minutes on a busy machine.
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=600, verify=False))  # noqa: S501
         prometheus = stack.enter_context(Prometheus(directory))
@@ -271,8 +274,8 @@ async def scene(
                 body = b'{"detail": "Not found in the cache"}'
                 simulator.faults["unique_chute_history"] = Fault(status=404, body=body)
             down = kind is World.DOWN and before < DOWN_SINCE
-            for instance, url in targets.items():
-                page = "" if down else (await client.get(f"{url}/metrics")).text
+            page = "" if down else (await client.get(f"{url}/metrics")).text
+            for instance in targets:
                 await asyncio.to_thread(timeline.scrape, clock(), JOB, instance, page)
             await asyncio.to_thread(timeline.evaluate, clock())
         prometheus.at = END

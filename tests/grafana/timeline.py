@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import yaml
 
 from tests.support import RULES as DIRECTORY
-from tests.support import Labels, series
+from tests.support import Labels, identity, series
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -54,10 +53,6 @@ def _encoded(name: str, labels: Iterable[tuple[str, str]]) -> bytes:
     """Return the identity of a series, as remote write sends it."""
     pairs = sorted({"__name__": name, **dict(labels)}.items())
     return b"".join(_field(1, _field(1, label.encode()) + _field(2, value.encode())) for label, value in pairs)
-
-
-def _unescaped(value: str) -> str:
-    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], value)
 
 
 @dataclass
@@ -120,10 +115,8 @@ class Timeline:
                 continue
             written, _, value = line.rpartition(" ")
             if (instance, written) not in self._known:
-                name, _, labels = written.partition("{")
-                pairs = re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels)
-                own = [(label, _unescaped(text)) for label, text in pairs if text]
-                self._known[instance, written] = _encoded(name, [*own, *target.items()])
+                name, labels = identity(written)
+                self._known[instance, written] = _encoded(name, [*labels, *target.items()])
             samples[self._known[instance, written]] = float(value)
         self.write(at, instance, samples)
 

@@ -60,12 +60,19 @@ class Scenario:
         end: The last minute.
         servers: The number of GPUs of each server.
         exporters: Addresses of the exporters that watch the miner.
+        step: Minutes between two scrapes, and between two evaluations. By default, there are fewer in long histories,
+            because promtool is slow.
     """
 
     def __init__(
-        self, end: int, servers: Mapping[str, int] | None = None, exporters: Sequence[str] = ("one:1",)
+        self,
+        end: int,
+        servers: Mapping[str, int] | None = None,
+        exporters: Sequence[str] = ("one:1",),
+        step: int | None = None,
     ) -> None:
         self.end = end
+        self._step = step or (1 if end <= 30 else 2 if end < 2 * HOUR else 4 if end < 6 * HOUR else 8)
         self._series: dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, float | str | None]] = {}
         self._states: dict[str, dict[int, str | None]] = {}
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
@@ -199,7 +206,7 @@ class Scenario:
             for series, values in columns.items():
                 comma = "" if series.endswith("{") else ","
                 scraped = [value if minute in there else "_" for minute, value in enumerate(values)]
-                written.append({"series": f"{series}{comma}{target}", "values": _sequence(scraped)})
+                written.append({"series": f"{series}{comma}{target}", "values": _sequence(scraped[:: self._step])})
         return written
 
     def check(
@@ -229,13 +236,15 @@ class Scenario:
             samples = [{"labels": labels, "value": value} for labels, value in expected.items()]
             tests.append({"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples})
         path = directory / "scenario.yml"
-        test = {"interval": "1m", "input_series": self._written(), "promql_expr_test": tests}
+        test = {"interval": f"{self._step}m", "input_series": self._written(), "promql_expr_test": tests}
         test["alert_rule_test"] = [_say(text) for text in texts]
         # Recordings come before the alerts that read them.
         order = sorted((group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings"))
-        # Histories of a day are evaluated less often, because promtool is slow.
-        step = "1m" if self.end < DAY // 2 else "4m"
-        files = {"rule_files": list(map(str, FILES)), "evaluation_interval": step, "group_eval_order": order}
+        files = {
+            "rule_files": list(map(str, FILES)),
+            "evaluation_interval": f"{self._step}m",
+            "group_eval_order": order,
+        }
         path.write_text(json.dumps({**files, "tests": [test]}))
         result = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
         said = result.stdout + result.stderr

@@ -44,7 +44,7 @@ def test_an_ordinary_start_is_silent(tmp_path: Path) -> None:
 
 def test_a_purge_is_announced_45_minutes_before_whichever_limit_comes_first(tmp_path: Path) -> None:
     # At the end, the instance is 3 hours old and was verified 20 minutes ago: its 3.5 hours end in 30 minutes.
-    miner = Scenario(3 * HOUR)
+    miner = Scenario(3 * HOUR, step=2)
     miner.instance("i-1", 0, purge=3.5 * HOUR)
     miner.check(tmp_path, {2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]})
 

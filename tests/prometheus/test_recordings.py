@@ -113,7 +113,7 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     }
     values = {f"round({name}, 0.001)": (DAY + 60, {f'{{hotkey="{HOTKEY}"}}': value}) for name, value in numbers.items()}
     values[COST] = (DAY + 60, {labels(COST, state=state): cost for state, cost in costs.items()})
-    lost = [("ChutesGpusIdle", "warning"), ("ChutesGpuHoursLost", "info"), ("ChutesMinerLoss", "info")]
+    lost = [("ChutesGpuHoursLost", "info"), ("ChutesMinerLoss", "info")]
     miner.check(tmp_path, {}, ever=lost, values=values)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, Text
 
 if TYPE_CHECKING:
@@ -14,22 +16,22 @@ ME = {"hotkey": HOTKEY}
 
 
 def test_a_lost_seat_is_critical_alone_and_info_after_a_day(tmp_path: Path) -> None:
-    miner = Scenario(20 + DAY + 30)
+    miner = Scenario(DAY + HOUR, step=4)
     miner.set("chutes_miner_registered", 0, 20, **ME)
     miner.set("chutes_feed_failure_info", 1, 22, **ME, feed="instances", reason="not_registered")
     critical, info = ("ChutesMinerDeregistered", "critical"), ("ChutesMinerDeregistered", "info")
-    miner.check(tmp_path, {19: [], 25: [critical], 12 * HOUR: [critical], 20 + DAY + 30: [info]})
+    miner.check(tmp_path, {20: [], 28: [critical], 12 * HOUR: [critical], DAY + HOUR: [info]})
 
 
 def test_a_blacklisted_miner_is_critical_and_info_after_a_day(tmp_path: Path) -> None:
-    miner = Scenario(20 + DAY + 30)
+    miner = Scenario(DAY + HOUR, step=4)
     miner.set("chutes_miner_blacklisted", 1, 20, **ME)
     miner.set("chutes_miner_blacklist_info", 1, 20, **ME, reason='spoofed "GPUs"')
     miner.set("chutes_miner_blacklisted", 1, 0, hotkey="5Other")
     critical, info = ("ChutesMinerBlacklisted", "critical"), ("ChutesMinerBlacklisted", "info")
     said = f'{HOTKEY} is blacklisted: it has no score, and its launches are refused. Reason: spoofed "GPUs".'
     text = Text(critical, 40, {}, "it is blacklisted", said)
-    miner.check(tmp_path, {19: [], 30: [critical], 20 + DAY + 30: [info]}, texts=[text])
+    miner.check(tmp_path, {20: [], 32: [critical], DAY + HOUR: [info]}, texts=[text])
 
 
 def test_an_old_seat_with_nobody_behind_it_is_critical(tmp_path: Path) -> None:
@@ -63,6 +65,7 @@ def test_a_miner_that_is_starting_an_instance_gets_more_time(tmp_path: Path) -> 
     miner.check(tmp_path, {HOUR: [], 80: [("ChutesMinerEarnsNothing", "critical")]})
 
 
+@pytest.mark.soak
 def test_a_miner_that_has_earned_nothing_for_a_day_is_info(tmp_path: Path) -> None:
     miner = Scenario(DAY + 60)
     miner.set("chutes_miner_score_heading_ratio", 0, 10, **ME)
@@ -97,6 +100,7 @@ def test_an_incentive_of_an_old_metagraph_is_silent(tmp_path: Path) -> None:
     miner.check(tmp_path, {7 * HOUR: []})
 
 
+@pytest.mark.soak
 def test_a_loss_for_a_day_is_info(tmp_path: Path) -> None:
     miner = Scenario(DAY + HOUR, {"alpha": 8})
     miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
@@ -110,11 +114,12 @@ def test_a_loss_for_a_day_is_info(tmp_path: Path) -> None:
     )
     miner.check(
         tmp_path,
-        {DAY: [], DAY + 15: [loss]},
-        texts=[Text(loss, DAY + 15, {}, "it costs more than it earns, for a day", said)],
+        {DAY: [], DAY + 20: [loss]},
+        texts=[Text(loss, DAY + 20, {}, "it costs more than it earns, for a day", said)],
     )
 
 
+@pytest.mark.soak
 def test_a_profit_within_the_day_is_silent(tmp_path: Path) -> None:
     miner = Scenario(DAY + HOUR, {"alpha": 8})
     miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")

@@ -160,10 +160,15 @@ def command(*arguments: str) -> Iterator[Running]:
         process.communicate()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("size", "payload"),
-    [(64, SCRAPE * 60), (520, LANDING * 400), (900, b"GET / HTTP/1.1\r\nX: "), (200, SCRAPE)],
-    ids=["unread pipelines of pages", "many long pipelines", "half requests", "slow readers"],
+    [
+        pytest.param(64, SCRAPE * 60, id="unread pipelines of pages"),
+        pytest.param(520, LANDING * 400, id="many long pipelines"),
+        pytest.param(900, b"GET / HTTP/1.1\r\nX: ", id="half requests"),
+        pytest.param(200, SCRAPE, id="slow readers"),
+    ],
 )
 def test_honest_requests_succeed_within_bounded_memory_during_an_attack(size: int, payload: bytes) -> None:
     allow_many_files()
