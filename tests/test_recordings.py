@@ -5,15 +5,12 @@ The expectation is worked out from the JSON itself, without any code of the pack
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.simulator.world import TEST_SEED
+from tests.commands.support import Target, run
 from tests.recorded import DIRECTORIES, Miner, Row, raw_json, rows, seconds, stream
 from tests.support import (
     HOTKEY,
@@ -28,8 +25,10 @@ from tests.support import (
     successes,
 )
 from tests.support import get as ask
-from tests.test_cli import environment
 from tests.test_secrets import everything_shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MARKER = "zq7-secret"
 SECRETS: dict[str, Row] = {
@@ -544,17 +543,10 @@ async def test_no_page_log_line_or_error_shows_secrets(spoiled: bool, capsys: py
 async def test_no_query_prints_secrets(name: str, form: tuple[str, ...]) -> None:
     bodies = with_secrets(MINERS[0].bodies())
     async with served(replay(bodies)) as url:
-        process = await asyncio.create_subprocess_exec(
-            Path(sys.executable).parent / "chutes-exporter",
-            *("query", name, *form, "--api.url", url),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
-        )
-        output, errors = await process.communicate()
-    assert process.returncode == 0, errors
-    assert output.count(b"\n") > len(rows(bodies[name]))
-    assert MARKER.encode() not in output + errors
+        status, output, errors = await run(Target(url), "query", name, *form)
+    assert status == 0, errors
+    assert output.count("\n") > len(rows(bodies[name]))
+    assert MARKER not in output + errors
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)

@@ -45,6 +45,7 @@ def test_every_board_has_a_picture_of_a_healthy_and_of_a_sick_miner() -> None:
         assert 10_000 < (PICTURES / name).stat().st_size < LARGEST, name
 
 
+@pytest.mark.soak
 async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
     # A time in which instances crash and start again, with two scrapes within Prometheus' look back.
     minutes = range(15, -1, -5)

@@ -15,23 +15,35 @@ FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 ME = {"hotkey": HOTKEY}
 
 
-def test_a_lost_seat_is_critical_alone_and_info_after_a_day(tmp_path: Path) -> None:
-    miner = Scenario(DAY + HOUR, step=4)
+def test_a_lost_seat_is_critical_alone(tmp_path: Path) -> None:
+    miner = Scenario(HOUR)
     miner.set("chutes_miner_registered", 0, 20, **ME)
     miner.set("chutes_feed_failure_info", 1, 22, **ME, feed="instances", reason="not_registered")
-    critical, info = ("ChutesMinerDeregistered", "critical"), ("ChutesMinerDeregistered", "info")
-    miner.check(tmp_path, {20: [], 28: [critical], 12 * HOUR: [critical], DAY + HOUR: [info]})
+    miner.check(tmp_path, {20: [], 25: [("ChutesMinerDeregistered", "critical")]})
 
 
-def test_a_blacklisted_miner_is_critical_and_info_after_a_day(tmp_path: Path) -> None:
-    miner = Scenario(DAY + HOUR, step=4)
+def test_a_blacklisted_miner_is_critical(tmp_path: Path) -> None:
+    miner = Scenario(HOUR)
     miner.set("chutes_miner_blacklisted", 1, 20, **ME)
     miner.set("chutes_miner_blacklist_info", 1, 20, **ME, reason='spoofed "GPUs"')
     miner.set("chutes_miner_blacklisted", 1, 0, hotkey="5Other")
-    critical, info = ("ChutesMinerBlacklisted", "critical"), ("ChutesMinerBlacklisted", "info")
+    critical = ("ChutesMinerBlacklisted", "critical")
     said = f'{HOTKEY} is blacklisted: it has no score, and its launches are refused. Reason: spoofed "GPUs".'
     text = Text(critical, 40, {}, "it is blacklisted", said)
-    miner.check(tmp_path, {20: [], 32: [critical], DAY + HOUR: [info]}, texts=[text])
+    miner.check(tmp_path, {20: [], 30: [critical]}, texts=[text])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("metric", "value", "alert"),
+    [("registered", 0, "ChutesMinerDeregistered"), ("blacklisted", 1, "ChutesMinerBlacklisted")],
+)
+def test_a_miner_that_cannot_earn_is_critical_and_info_after_a_day(
+    tmp_path: Path, metric: str, value: int, alert: str
+) -> None:
+    miner = Scenario(DAY + HOUR, step=4)
+    miner.set(f"chutes_miner_{metric}", value, 20, **ME)
+    miner.check(tmp_path, {12 * HOUR: [(alert, "critical")], DAY + HOUR: [(alert, "info")]})
 
 
 def test_an_old_seat_with_nobody_behind_it_is_critical(tmp_path: Path) -> None:
