@@ -42,7 +42,7 @@ _DAY: Final = (24.5, 24, 12, 6)
 """The few scrapes that suffice for queries that look back a day."""
 HOURS: Final = (*_DAY, 2, *(minutes / 60 for minutes in range(40, -1, -10)))
 """When scrapes were, in hours before the end."""
-SICK_HOURS: Final = (*_DAY, *(minutes / 60 for minutes in (140, 120, 100, 80, 60, 50, 40, 30, 20, 10, 0)))
+SICK_HOURS: Final = (*_DAY, *(minutes / 60 for minutes in (140, 130, 120, 100, 80, 60, 50, 40, 30, 20, 10, 0)))
 """The same, with alerts that fire after two hours."""
 DOWN_SINCE: Final = 25 / 60
 """Hours before the end at which an exporter goes down."""

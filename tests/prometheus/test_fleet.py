@@ -74,7 +74,7 @@ def test_two_of_26_gpus_that_do_nothing_are_a_warning_after_two_hours(
 ) -> None:
     miner = Scenario(3 * HOUR, FLEET)
     miner.state(20, ["alpha-0", "beta-0"], state)
-    miner.check(tmp_path, {20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [alert]})
+    miner.check(tmp_path, {16 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [alert]})
 
 
 def test_one_idle_gpu_of_16_is_silent(tmp_path: Path) -> None:
