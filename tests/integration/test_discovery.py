@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import yaml
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address, make_settings
 from chutes_exporter.simulator import Simulator, Size, World
-from tests.support import NOON, Clock, Pki, Prometheus
+from tests.support import NOON, Clock, Pki, Prometheus, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,13 +33,27 @@ def scrape_configs(address: str, shard: str, client: Mapping[str, Any]) -> list[
     text = SCRAPE_CONFIG.read_text().replace("http://localhost:10064", f"https://{address}")
     configs: list[dict[str, Any]] = yaml.safe_load(shards(text).replace("localhost:10064", address))["scrape_configs"]
     for config in configs:
-        config.update(scrape_interval="1s", scrape_timeout="1s", scheme="https", **client)
+        config.update(scrape_interval="5s", scrape_timeout="5s", scheme="https", **client)
         for rule in config.get("relabel_configs", ()):
             if rule.get("action") == "keep":
                 rule["regex"] = shard
         for discovery in config.get("http_sd_configs", ()):
             discovery.update(client)
     return configs
+
+
+def subnet(prometheus: Prometheus) -> list[dict[str, Any]]:
+    targets = prometheus.api("targets", state="active")["data"]["activeTargets"]
+    return [target for target in targets if target["labels"]["job"] == "chutes-subnet"]
+
+
+def all_up(prometheus: Prometheus) -> bool:
+    found = subnet(prometheus)
+    return len(found) > 4 and {target["health"] for target in found} == {"up"}
+
+
+def instances(prometheus: Prometheus) -> set[str]:
+    return {target["labels"]["instance"] for target in subnet(prometheus)}
 
 
 @pytest.fixture
@@ -75,10 +90,8 @@ async def test_one_scrape_config_monitors_the_whole_subnet_in_two_shards_with_ce
                 with Prometheus(directory, scrape_configs=configs) as prometheus:
                     await asyncio.to_thread(prometheus.wait_for, 'up{job="chutes"} == 1')
                     # Discovered, relabelled, and every one of them up.
-                    every = 'up{job="chutes-subnet"}'
-                    query = f"{every} and on() (count({every}) > 4 and min(count_over_time({every}[1m])) >= 2)"
-                    up = await asyncio.to_thread(prometheus.wait_for, f"{query} and on() (min({every}) == 1)")
-                    seen.append({dict(labels)["instance"] for labels in up})
+                    await until(functools.partial(asyncio.to_thread, all_up, prometheus))
+                    seen.append(instances(prometheus))
                     registered = await asyncio.to_thread(
                         prometheus.wait_for, 'last_over_time(chutes_miner_registered{job="chutes-subnet"}[1m])'
                     )
