@@ -31,7 +31,7 @@ test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 	@scripts/node-packages grafana/display
 	@scripts/test $(ARGS)
 
-soak: $(DEV) ## Run the tests that take minutes: memory and files under bad answers and requests
+soak: $(DEV) ## Run the tests that take minutes: bad answers, attacks, and alerts of a day
 	@scripts/test -m soak
 
 test-containers: $(DEV) ## Build the container image and run it, the Kubernetes manifests and compose, as root

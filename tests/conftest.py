@@ -27,7 +27,6 @@ hypothesis.settings.load_profile("any machine")
 _LONG = (
     "grafana/test_worlds.py",
     "page/test_exporter.py",
-    "web/test_attacks.py",
     "collectors/test_missing_fields.py",
     "commands/test_serve.py",
     "commands/test_query.py",
@@ -55,7 +54,6 @@ _UNTRACED = (
     "test_launch.py",
     "test_recordings.py",
     "test_requests_an_hour.py",
-    "web/test_attacks.py",
 )
 """Folders, files and tests that coverage does not count, as tracing doubles the time of the costly ones. Others must
 reach all code."""

@@ -272,6 +272,7 @@ class Lives:
     def _wants(self, chute: Chute, now: float) -> bool:
         """Return whether fewer instances are active or starting than the autoscaler has last wanted."""
         existing = sum(one.exists(now) for one in self.by_chute[chute.chute_id])
+        # The target, which takes long to find, is at most this number.
         return existing < chute.max_instances and existing < self.target(chute, now)
 
     # What miners do

@@ -52,10 +52,6 @@ def all_up(prometheus: Prometheus) -> bool:
     return len(found) > 4 and {target["health"] for target in found} == {"up"}
 
 
-def instances(prometheus: Prometheus) -> set[str]:
-    return {target["labels"]["instance"] for target in subnet(prometheus)}
-
-
 @pytest.fixture
 def protected(pki: Pki) -> Path:
     path = pki.folder / "web.yml"
@@ -91,7 +87,7 @@ async def test_one_scrape_config_monitors_the_whole_subnet_in_two_shards_with_ce
                     await asyncio.to_thread(prometheus.wait_for, 'up{job="chutes"} == 1')
                     # Discovered, relabelled, and every one of them up.
                     await until(functools.partial(asyncio.to_thread, all_up, prometheus))
-                    seen.append(instances(prometheus))
+                    seen.append({target["labels"]["instance"] for target in subnet(prometheus)})
                     registered = await asyncio.to_thread(
                         prometheus.wait_for, 'last_over_time(chutes_miner_registered{job="chutes-subnet"}[1m])'
                     )

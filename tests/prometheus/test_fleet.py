@@ -40,6 +40,12 @@ def test_a_healthy_day_is_silent(tmp_path: Path) -> None:
     miner.check(tmp_path, {DAY: []})
 
 
+def test_an_exporter_that_restarts_is_silent(tmp_path: Path) -> None:
+    miner = Scenario(HOUR, FLEET, step=1)
+    miner.fail("one:1", {10, 11, *range(30, 35)})
+    miner.check(tmp_path, {HOUR: []})
+
+
 def test_a_server_that_is_deleted_is_named_within_15_minutes(tmp_path: Path) -> None:
     miner = Scenario(40, FLEET)
     miner.state(20, ALPHA, None)
@@ -72,9 +78,9 @@ def test_a_tenth_of_the_fleet_that_is_idle_is_named_within_35_minutes(tmp_path: 
 def test_two_of_26_gpus_that_do_nothing_are_a_warning_after_two_hours(
     tmp_path: Path, state: str, alert: tuple[str, str]
 ) -> None:
-    miner = Scenario(3 * HOUR, FLEET)
+    miner = Scenario(3 * HOUR, FLEET, step=1)
     miner.state(20, ["alpha-0", "beta-0"], state)
-    miner.check(tmp_path, {16 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [alert]})
+    miner.check(tmp_path, {20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [alert]})
 
 
 def test_one_idle_gpu_of_16_is_silent(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_server_without_a_name_is_named_by_its_id_and_two_names_are_no_error(t
 
 def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     # 8 GPUs at 1.5 dollars an hour cost 12. 2 % of 1000 alpha are 20, and 200 dollars at 10 each. 6 GPUs earned.
-    miner = Scenario(DAY + 60, {"alpha": 8}, exporters=PAIR)
+    miner = Scenario(DAY + 60, {"alpha": 8}, exporters=PAIR, step=4)
     miner.state(0, ["alpha-0", "alpha-1"], "idle")
     miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
     miner.set("chutes_subnet_emission_alpha_per_day", 1000)
@@ -113,7 +113,7 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     }
     values = {f"round({name}, 0.001)": (DAY + 60, {f'{{hotkey="{HOTKEY}"}}': value}) for name, value in numbers.items()}
     values[COST] = (DAY + 60, {labels(COST, state=state): cost for state, cost in costs.items()})
-    lost = [("ChutesGpuHoursLost", "info"), ("ChutesMinerLoss", "info")]
+    lost = [("ChutesGpusIdle", "warning"), ("ChutesGpuHoursLost", "info"), ("ChutesMinerLoss", "info")]
     miner.check(tmp_path, {}, ever=lost, values=values)
 
 

@@ -19,7 +19,7 @@ def test_a_lost_seat_is_critical_alone(tmp_path: Path) -> None:
     miner = Scenario(HOUR)
     miner.set("chutes_miner_registered", 0, 20, **ME)
     miner.set("chutes_feed_failure_info", 1, 22, **ME, feed="instances", reason="not_registered")
-    miner.check(tmp_path, {20: [], 25: [("ChutesMinerDeregistered", "critical")]})
+    miner.check(tmp_path, {19: [], 25: [("ChutesMinerDeregistered", "critical")]})
 
 
 def test_a_blacklisted_miner_is_critical(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_blacklisted_miner_is_critical(tmp_path: Path) -> None:
     critical = ("ChutesMinerBlacklisted", "critical")
     said = f'{HOTKEY} is blacklisted: it has no score, and its launches are refused. Reason: spoofed "GPUs".'
     text = Text(critical, 40, {}, "it is blacklisted", said)
-    miner.check(tmp_path, {20: [], 30: [critical]}, texts=[text])
+    miner.check(tmp_path, {19: [], 30: [critical]}, texts=[text])
 
 
 @pytest.mark.soak
@@ -114,7 +114,7 @@ def test_an_incentive_of_an_old_metagraph_is_silent(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_a_loss_for_a_day_is_info(tmp_path: Path) -> None:
-    miner = Scenario(DAY + HOUR, {"alpha": 8})
+    miner = Scenario(DAY + HOUR, {"alpha": 8}, step=4)
     miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
     miner.set("chutes_subnet_emission_alpha_per_day", 1000)
     miner.set("chutes_alpha_price_usd", 10)
@@ -126,8 +126,8 @@ def test_a_loss_for_a_day_is_info(tmp_path: Path) -> None:
     )
     miner.check(
         tmp_path,
-        {DAY: [], DAY + 20: [loss]},
-        texts=[Text(loss, DAY + 20, {}, "it costs more than it earns, for a day", said)],
+        {DAY: [], DAY + 15: [loss]},
+        texts=[Text(loss, DAY + 15, {}, "it costs more than it earns, for a day", said)],
     )
 
 
