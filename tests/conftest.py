@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import pkgutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +14,7 @@ import pytest
 import structlog
 from xdist.scheduler import LoadFileScheduling
 
+import chutes_exporter
 from chutes_exporter.simulator import Simulator, Size, World
 from tests.simulator.odd import OddWorld
 from tests.support import NOON, Clock, Pki, examples
@@ -81,18 +85,35 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FilesS
     return _FilesScheduling(config, log)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
     tracer = coverage.Coverage.current()
-    if tracer is None or not item.nodeid.removeprefix("tests/").startswith(_UNTRACED):
-        return (yield)
+    if tracer is None:
+        yield
+        return
     tracer.stop()
     configuration = os.environ.pop("COVERAGE_PROCESS_CONFIG", "")
     try:
-        return (yield)
+        yield
     finally:
         os.environ["COVERAGE_PROCESS_CONFIG"] = configuration
         tracer.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    # Tracing doubles its time, in each process. The definitions of the package count before.
+    for module in pkgutil.walk_packages(chutes_exporter.__path__, "chutes_exporter."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    with _untraced():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with _untraced() if item.nodeid.removeprefix("tests/").startswith(_UNTRACED) else contextlib.nullcontext():
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

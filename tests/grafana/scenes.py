@@ -20,6 +20,7 @@ from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Siz
 from grafana.boards import BOARDS
 from grafana.parts import ANNOTATION, VARIABLES
 from grafana.worlds import World
+from tests.grafana.display import committed, panels
 from tests.grafana.timeline import RULES as ALL_RULES
 from tests.grafana.timeline import Timeline, seconds
 from tests.support import NOON, Clock, Prometheus, served_exporter
@@ -287,21 +288,29 @@ async def scene(
 
 
 async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
-    """Add the answers to every query of every board and rule, for the end and the day before it."""
+    """Add the answers to every query of every board and rule for the end, and of lines for the day before it."""
     queries = [ANNOTATION, *(query for board in BOARDS for panel in board.panels for query in panel.queries)]
-    steps = {rule["expr"]: STEP for rule in RULES.values()} | {one.expr: seconds(one.step) for one in queries}
+    lines = {
+        target["expr"]
+        for board in BOARDS
+        for panel in panels(committed(board.uid))
+        for target in panel["targets"]
+        if target["range"]
+    }
 
-    async def ask(expression: str) -> None:
+    async def ask(into: dict[str, Any], expression: str, path: str, **times: float) -> None:
         query = filled_in(expression, answers.hotkeys, answers.scored)
-        now = await asyncio.to_thread(prometheus.api, "query", query=query, time=END)
-        day = {"start": END - 86400, "end": END, "step": float(max(STEP, steps[expression]))}
-        past = await asyncio.to_thread(prometheus.api, "query_range", query=query, **day)
-        answers.now[expression], answers.over_time[expression] = now.get("data"), past.get("data")
-        for answer in (now, past):
-            if answer["status"] != "success" or answer.get("warnings") or answer.get("infos"):
-                answers.errors[expression] = str({**answer, "data": None})
+        answer = await asyncio.to_thread(prometheus.api, path, query=query, **times)
+        into[expression] = answer.get("data")
+        if answer["status"] != "success" or answer.get("warnings") or answer.get("infos"):
+            answers.errors[expression] = str({**answer, "data": None})
 
-    await asyncio.gather(*map(ask, steps))
+    for expression in {rule["expr"] for rule in RULES.values()} | {query.expr for query in queries}:
+        await ask(answers.now, expression, "query", time=END)
+    for query in queries:
+        if query.expr in lines:
+            day = {"start": END - 86400, "end": END, "step": float(max(STEP, seconds(query.step)))}
+            await ask(answers.over_time, query.expr, "query_range", **day)
     for name in VARIABLES:
         _offer(name, prometheus, answers)
     answers.firing = {dict(labels)["alertname"] for labels in prometheus.query('ALERTS{alertstate="firing"}')}
