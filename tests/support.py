@@ -367,7 +367,7 @@ class Prometheus:
         assert self._process is not None
         self._process.terminate()
         try:
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=120)
         finally:
             self._process.kill()
 

@@ -77,7 +77,7 @@ def running(
         pytest.fail(f"it ended with {process.wait()}")
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
 
 
 def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:

@@ -117,7 +117,7 @@ def alertmanager(directory: Path, receivers: str = "", telegram: str = "") -> It
             stdout=log,
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 240
         while True:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"http://{address}/-/ready", timeout=90).status_code == httpx.codes.OK:
@@ -127,7 +127,7 @@ def alertmanager(directory: Path, receivers: str = "", telegram: str = "") -> It
         yield address
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def test_an_alert_that_explains_others_silences_them_and_no_more(
         )
         expected = {identity(labelled(alert)) for alert in quiet}
         # Inhibition is worked out for all alerts when they are grouped for sending.
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             alerts = httpx.get(url, timeout=90).json()
             suppressed = {identity(one["labels"]) for one in alerts if one["status"]["inhibitedBy"]}

@@ -23,7 +23,7 @@ def test_the_demo_prints_the_address_of_its_metrics() -> None:
         assert found is not None
         page = parse_page(httpx.get(found[0], timeout=60).text)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
     success = {value for (name, _), value in page.items() if name == "chutes_scrape_collector_success"}
     assert success == {1.0}

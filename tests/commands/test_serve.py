@@ -386,7 +386,7 @@ def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Si
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
 def test_other_commands_end_at_a_signal_as_usual(number: signal.Signals, status: int) -> None:
     with open_socket(Address("127.0.0.1", 0)) as api:
-        api.settimeout(30)
+        api.settimeout(240)
         process = start("query", "scores", "--api.url", f"http://{bound_address(api)}")
         waiting, _ = api.accept()
         with waiting:

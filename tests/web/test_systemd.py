@@ -30,7 +30,7 @@ def told(tmp_path: Path) -> Iterator[socket.socket]:
     """The socket on which systemd would be told."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(10)
+        listening.settimeout(120)
         yield listening
 
 
@@ -76,7 +76,7 @@ async def test_the_watchdog_is_notified_twice_per_period(told: socket.socket) ->
     "variables", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}]
 )
 async def test_without_a_watchdog_no_notification_is_sent(told: socket.socket, variables: dict[str, str]) -> None:
-    await asyncio.wait_for(Notifier({"NOTIFY_SOCKET": told.getsockname(), **variables}).keep_alive(), 5)
+    await asyncio.wait_for(Notifier({"NOTIFY_SOCKET": told.getsockname(), **variables}).keep_alive(), 120)
     told.setblocking(False)  # noqa: FBT003 - takes it by position only
     with pytest.raises(BlockingIOError):
         told.recv(100)
@@ -133,14 +133,14 @@ def test_it_serves_on_a_socket_that_systemd_has_opened_and_tells_when_it_is_read
         text=True,
     )
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=20), timeout=30) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=20), timeout=120) as client:
             while not path.exists():
                 time.sleep(0.01)
             assert client.get("http://exporter/-/healthy").status_code == 200
         assert heard(told) == f"READY=1\nSTATUS=listening on unix:{path}"
         process.send_signal(signal.SIGTERM)
         assert heard(told) == "STOPPING=1"
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
     finally:
         process.kill()
         process.communicate()

@@ -47,7 +47,7 @@ async def encrypted(path: Path) -> AsyncIterator[tuple[str, CurrentContext]]:
 
 
 async def ask(url: str, client: ssl.SSLContext) -> str:
-    async with httpx.AsyncClient(verify=client, timeout=10) as http:
+    async with httpx.AsyncClient(verify=client, timeout=120) as http:
         return (await http.get(url)).text
 
 
