@@ -73,6 +73,7 @@ class Scenario:
     ) -> None:
         self.end = end
         self._step = step or (1 if end <= 30 else 2 if end < 2 * HOUR else 4 if end < 6 * HOUR else 8)
+        self._minutes = range(0, end + 1, self._step)
         self._series: dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, float | str | None]] = {}
         self._states: dict[str, dict[int, str | None]] = {}
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
@@ -180,33 +181,28 @@ class Scenario:
         self._there[exporter] = range(begin, end)
 
     def _columns(self) -> dict[str, list[str]]:
-        """Return the value of each series at each minute; `_` for none."""
+        """Return the values of each series, whose labels go on; `_` for none."""
         counts: dict[str, list[str]] = {}
+        now = [Counter(_at(changes, minute) for changes in self._states.values()) for minute in self._minutes]
         for state in STATES if self._states else ():
-            now = [Counter(_at(changes, minute) for changes in self._states.values()) for minute in range(self.end + 1)]
-            counts[f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}"'] = [
-                str(count[state]) for count in now
-            ]
+            name = f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}",'
+            counts[name] = [str(count[state]) for count in now]
         for (name, labels), changes in self._series.items():
-            values = [_at(changes, minute) for minute in range(self.end + 1)]
-            written = ["_" if v is None else str(60 * minute if v == NOW else v) for minute, v in enumerate(values)]
-            counts[f"{name}{{{','.join(f'{key}={json.dumps(value)}' for key, value in labels)}"] = written
+            values = [(60 * minute, _at(changes, minute)) for minute in self._minutes]
+            written = ["_" if value is None else str(at if value == NOW else value) for at, value in values]
+            counts[f"{name}{{{''.join(f'{key}={json.dumps(value)},' for key, value in labels)}"] = written
         return counts
 
     def _written(self) -> list[dict[str, str]]:
-        written = []
+        written, columns = [], self._columns()
         for exporter, down in self._down.items():
-            target = f'job="chutes",instance="{exporter}"}}'
-            columns = {"up{": [str(int(minute not in down)) for minute in range(self.end + 1)]}
-            columns |= {
-                series: ["_" if minute in down else value for minute, value in enumerate(values)]
-                for series, values in self._columns().items()
-            }
-            there = self._there[exporter]
+            target, there = f'job="chutes",instance="{exporter}"}}', self._there[exporter]
+            up = [str(int(minute not in down)) if minute in there else "_" for minute in self._minutes]
+            written.append({"series": f"up{{{target}", "values": _sequence(up)})
+            good = [minute in there and minute not in down for minute in self._minutes]
             for series, values in columns.items():
-                comma = "" if series.endswith("{") else ","
-                scraped = [value if minute in there else "_" for minute, value in enumerate(values)]
-                written.append({"series": f"{series}{comma}{target}", "values": _sequence(scraped[:: self._step])})
+                scraped = [value if known else "_" for value, known in zip(values, good, strict=True)]
+                written.append({"series": f"{series}{target}", "values": _sequence(scraped)})
         return written
 
     def check(
