@@ -15,7 +15,7 @@ from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size
 from tests.simulator.odd import OddWorld
-from tests.support import KEY, NOON, Clock
+from tests.support import KEY, NOON, PATIENCE, Clock
 
 DIRECTORY = Path(__file__).parent / "golden_pages"
 FILES = {Format.TEXT: DIRECTORY / "page.txt", Format.OPENMETRICS: DIRECTORY / "page.openmetrics"}
@@ -57,6 +57,7 @@ async def pages() -> dict[Format, str]:
     async with Simulator(world, clock=clock) as simulator:
         settings = make_settings(
             api_url=simulator.url,
+            api_timeout=PATIENCE,
             keys=(KEY,),
             miners="all",
             collectors={collector.name: True for collector in COLLECTORS},
@@ -65,8 +66,8 @@ async def pages() -> dict[Format, str]:
             alpha_price=4.2,
         )
         async with Exporter(settings, clock=clock) as exporter:
-            await exporter.metrics(Format.TEXT, timeout=100)
-            return {form: steady((await exporter.metrics(form, timeout=100)).body.decode()) for form in Format}
+            await exporter.metrics(Format.TEXT, timeout=PATIENCE)
+            return {form: steady((await exporter.metrics(form, timeout=PATIENCE)).body.decode()) for form in Format}
 
 
 if __name__ == "__main__":

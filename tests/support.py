@@ -50,6 +50,10 @@ HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 KEY = Hotkey.from_seed(TEST_SEED, source="test")
 NOON = 1_795_521_600.0
 """2026-11-24 12:00:00 UTC."""
+PATIENCE = 300.0
+"""Seconds after which even a busy machine has done what a test waits for."""
+PATIENT = {"X-Prometheus-Scrape-Timeout-Seconds": str(PATIENCE)}
+"""Headers of a scrape that waits so long."""
 RECORDINGS = Path(__file__).parent / "recordings"
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "prometheus" / "rules"
@@ -107,7 +111,7 @@ def names(page: Page) -> set[str]:
     return {name for name, _ in page}
 
 
-async def page_of(exporter: Exporter, timeout: float = 60) -> Page:
+async def page_of(exporter: Exporter, timeout: float = PATIENCE) -> Page:
     """Return an exporter's metrics page."""
     return parse_page((await exporter.metrics(Format.TEXT, timeout=timeout)).body.decode())
 
@@ -178,7 +182,7 @@ def examples(count: int) -> int:
     return count * (5 if os.environ.get("CHUTES_EXPORTER_TEST_DEEP") else 1)
 
 
-async def until(condition: Callable[[], object], seconds: float = 300) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until a condition is true. The condition may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -189,24 +193,28 @@ async def until(condition: Callable[[], object], seconds: float = 300) -> None:
     raise AssertionError("it never came true")
 
 
+def patient_client(headers: Mapping[str, str] | None = None, **arguments: Any) -> httpx.AsyncClient:
+    """Return a client that waits as long as a busy machine needs."""
+    return httpx.AsyncClient(timeout=PATIENCE, headers=PATIENT | dict(headers or {}), **arguments)
+
+
 async def get(url: str, **headers: str) -> httpx.Response:
     """Send one GET request."""
-    async with httpx.AsyncClient(timeout=90) as client:
-        return await client.get(url, headers=headers)
+    async with patient_client(headers) as client:
+        return await client.get(url)
 
 
 async def scrape(settings: Settings) -> Page:
     """Scrape a new exporter once, over a socket."""
-    # A busy machine needs more time for the simulated API.
-    async with served_exporter(replace(settings, api_timeout=80)) as (url, _):
-        response = await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "80"})
+    async with served_exporter(replace(settings, api_timeout=PATIENCE)) as (url, _):
+        response = await get(f"{url}/metrics")
     assert response.status_code == 200
     return parse_page(response.text)
 
 
 def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
     """Return the settings of an exporter that watches the miners of some keys, or the test key's."""
-    return make_settings(api_url=url, keys=keys or (KEY,), **more)
+    return make_settings(api_url=url, keys=keys or (KEY,), **{"api_timeout": PATIENCE, **more})
 
 
 def recording(directory: Path, name: str) -> bytes:
@@ -367,7 +375,7 @@ class Prometheus:
         assert self._process is not None
         self._process.terminate()
         try:
-            self._process.wait(timeout=120)
+            self._process.wait(timeout=PATIENCE)
         finally:
             self._process.kill()
 
@@ -375,7 +383,7 @@ class Prometheus:
         """Return an answer of the HTTP API, also if it refuses a query."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=60) as response:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             if error.code not in (400, 422):
@@ -399,7 +407,7 @@ class Prometheus:
         recent = f"min(up) == 1 and min(timestamp(up)) > {time.time()} and {condition}"
         self.at = max(self.wait_for(f"timestamp(up) and on() ({recent})").values())
 
-    def wait_for(self, expression: str, seconds: float = 240) -> dict[Labels, float]:
+    def wait_for(self, expression: str, seconds: float = PATIENCE) -> dict[Labels, float]:
         """Return the result of a query as soon as Prometheus listens, and the query has one."""
         deadline = time.monotonic() + seconds
         while True:

@@ -17,7 +17,7 @@ import pytest
 from chutes_exporter.cli import cli, main
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, parse_page, series, unmeasured
+from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series, unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ def running(
     measured: bool = True,
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start the command, with or without coverage; yields the address that it listens on, and the process."""
-    complete = environment(**(variables or {}))
+    complete = environment(**{"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE), **(variables or {})})
     process = subprocess.Popen(
         [*command, *arguments],
         stdout=subprocess.PIPE,
@@ -77,7 +77,7 @@ def running(
         pytest.fail(f"it ended with {process.wait()}")
     finally:
         process.terminate()
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
 
 
 def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
@@ -104,10 +104,10 @@ def hotkey_file(path: Path) -> str:
 @pytest.mark.parametrize("command", [(), ("serve",)])
 def test_it_serves_with_and_without_naming_the_command_and_ends_cleanly(command: tuple[str, ...]) -> None:
     with running(*command, *LISTEN, "--api.url", "http://127.0.0.1:9") as (url, process):
-        page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
+        page = parse_page(httpx.get(f"{url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
         assert page[series("chutes_feed_up", feed="metagraph")] == 0
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def logged(count: int, *arguments: str, **variables: str) -> str:
     assert process.stderr is not None
     lines = "".join(process.stderr.readline() for _ in range(count))
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     return lines
 
 
@@ -197,7 +197,7 @@ def test_a_pipe_that_nobody_reads_ends_the_command_quietly() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
-        result = subprocess.run([COMMAND, "--help"], stdout=pipe, stderr=subprocess.PIPE, check=False, timeout=60)
+        result = subprocess.run([COMMAND, "--help"], stdout=pipe, stderr=subprocess.PIPE, check=False, timeout=PATIENCE)
     assert (result.returncode, result.stderr) == (1, b"")
 
 
@@ -212,7 +212,7 @@ def on_a_terminal(*arguments: str, **variables: str) -> str:
     with contextlib.suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as output:
         while part := output.read(65536):
             shown += part
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE)
     return shown.decode()
 
 

@@ -31,6 +31,7 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import (
     HOTKEY,
+    PATIENCE,
     ROOT,
     Clock,
     count_openmetrics,
@@ -38,6 +39,7 @@ from tests.support import (
     find_collector,
     free_port,
     parse_page,
+    patient_client,
     promtool_complaints,
     series,
     served,
@@ -228,7 +230,7 @@ async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: byte
         gc.collect()
         tracemalloc.start()
         try:
-            page = parse_page((await asyncio.wait_for(exporter.metrics(Format.TEXT, timeout=100), 120)).body.decode())
+            page = parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).body.decode())
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -248,7 +250,7 @@ async def exporting(api: str, *flags: str) -> AsyncIterator[tuple[str, int]]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient(timeout=90) as client:
+        async with patient_client() as client:
             for _ in range(600):
                 assert process.returncode is None
                 with contextlib.suppress(httpx.TransportError):

@@ -19,7 +19,7 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, served, watching
+from tests.support import HOTKEY, PATIENCE, served, watching
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -36,7 +36,7 @@ async def everything_shown(url: str, capsys: pytest.CaptureFixture[str]) -> str:
     log.configure("debug", "json")
     try:
         async with Exporter(watching(url), clock=time.time) as exporter:
-            shown = [(await exporter.metrics(form, timeout=60)).body.decode() for form in Format]
+            shown = [(await exporter.metrics(form, timeout=PATIENCE)).body.decode() for form in Format]
             shown.append(await landing_page(exporter, time.time()))
             shown.extend(
                 repr(value) for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)

@@ -22,7 +22,18 @@ from chutes_exporter.config import Address
 from chutes_exporter.simulator import Fault, Simulator, Size
 from tests.prometheus.scenario import ALERTS
 from tests.simulator.odd import OddWorld
-from tests.support import HOTKEY, RULES, Prometheus, fast_rules, free_port, served, until, watching
+from tests.support import (
+    HOTKEY,
+    PATIENCE,
+    RULES,
+    Prometheus,
+    fast_rules,
+    free_port,
+    patient_client,
+    served,
+    until,
+    watching,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -117,17 +128,17 @@ def alertmanager(directory: Path, receivers: str = "", telegram: str = "") -> It
             stdout=log,
         )
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"http://{address}/-/ready", timeout=90).status_code == httpx.codes.OK:
+                if httpx.get(f"http://{address}/-/ready", timeout=PATIENCE).status_code == httpx.codes.OK:
                     break
             assert time.monotonic() < deadline, (directory / "log").read_text()
             time.sleep(0.1)
         yield address
     finally:
         process.terminate()
-        process.wait(timeout=120)
+        process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -190,7 +201,7 @@ async def test_telegram_gets_the_texts_and_rings_for_critical_alerts_only(tmp_pa
     ]
     async with served(telegram) as url:
         with alertmanager(tmp_path / "alertmanager", telegram=url) as address:
-            async with httpx.AsyncClient(timeout=90) as client:
+            async with patient_client() as client:
                 answer = await client.post(f"http://{address}/api/v2/alerts", json=alerts)
             assert answer.status_code == httpx.codes.OK
             await until(lambda: len(sent) >= len(alerts))
@@ -293,14 +304,14 @@ def test_an_alert_that_explains_others_silences_them_and_no_more(
     with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
         url = f"http://{address}/api/v2/alerts"
         assert (
-            httpx.post(url, json=[{"labels": labels} for labels in everything], timeout=90).status_code
+            httpx.post(url, json=[{"labels": labels} for labels in everything], timeout=PATIENCE).status_code
             == httpx.codes.OK
         )
         expected = {identity(labelled(alert)) for alert in quiet}
         # Inhibition is worked out for all alerts when they are grouped for sending.
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while True:
-            alerts = httpx.get(url, timeout=90).json()
+            alerts = httpx.get(url, timeout=PATIENCE).json()
             suppressed = {identity(one["labels"]) for one in alerts if one["status"]["inhibitedBy"]}
             if suppressed >= expected or time.monotonic() > deadline:
                 break

@@ -34,7 +34,7 @@ from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.keys import Hotkey, verify_headers
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import audit_list
-from tests.support import HOTKEY, KEY, NOON, Clock, served, until
+from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, served, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def client(simulator: Simulator, clock: Clock) -> AsyncIterator[ChutesClient]:
-    async with ChutesClient(simulator.url, clock=clock, timeout=5) as running:
+    async with ChutesClient(simulator.url, clock=clock, timeout=PATIENCE) as running:
         yield running
 
 
@@ -52,7 +52,7 @@ async def client(simulator: Simulator, clock: Clock) -> AsyncIterator[ChutesClie
 async def asking(endpoint: e.Endpoint[Any], answer: Callable[[Request], Response]) -> AsyncIterator[ChutesClient]:
     """Yield a client of an API with one endpoint."""
     routes = [Route(endpoint.path, answer, methods=[endpoint.method])]
-    async with served(Starlette(routes=routes)) as url, ChutesClient(url, timeout=5) as client:
+    async with served(Starlette(routes=routes)) as url, ChutesClient(url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -119,7 +119,9 @@ async def test_each_error_has_its_class_and_its_count(
 ) -> None:
     simulator.faults[endpoint.name] = fault
     counters = ExchangeCounters()
-    async with ChutesClient(simulator.url, clock=clock, timeout=0.5, counters=counters) as client:
+    async with ChutesClient(
+        simulator.url, clock=clock, timeout=0.5 if fault.latency else PATIENCE, counters=counters
+    ) as client:
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind

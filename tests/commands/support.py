@@ -13,7 +13,7 @@ from chutes_exporter.simulator import Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests import test_cli
 from tests.simulator.odd import OddWorld
-from tests.support import HOTKEY
+from tests.support import HOTKEY, PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +35,7 @@ async def run(
     simulator: Simulator | Target, *arguments: str, stdin: str = "", variables: dict[str, str] | None = None
 ) -> tuple[int, str, str]:
     """Run a command to its end in a thread; returns its status, its output and its errors."""
-    # A busy machine needs long for the first answer of a simulated API.
-    own = {"CHUTES_EXPORTER_API_TIMEOUT": "120"} | (MINE if variables is None else variables)
+    own = {"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE)} | (MINE if variables is None else variables)
     result = await asyncio.to_thread(test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **own)
     return result.returncode, result.stdout, result.stderr
 

@@ -11,7 +11,7 @@ import pytest
 from chutes_exporter.cli import cli
 from chutes_exporter.config import Address
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.support import HOTKEY, parse_page, series
+from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
 from tests.test_cli import LISTEN, environment, run, running
 
 
@@ -21,9 +21,9 @@ def test_the_demo_prints_the_address_of_its_metrics() -> None:
         text = "".join(process.stdout.readline() for _ in range(2))
         found = re.search(r"http://\S+/metrics", text)
         assert found is not None
-        page = parse_page(httpx.get(found[0], timeout=60).text)
+        page = parse_page(httpx.get(found[0], headers=PATIENT, timeout=PATIENCE).text)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
     success = {value for (name, _), value in page.items() if name == "chutes_scrape_collector_success"}
     assert success == {1.0}
@@ -53,7 +53,7 @@ def test_the_commands_that_the_demo_prints_work_word_for_word() -> None:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=120,
+                timeout=PATIENCE,
                 env=environment(),
                 cwd="/",
             )
@@ -92,8 +92,10 @@ def test_the_demo_listens_on_this_machine_only() -> None:
 def test_the_demo_can_misbehave_and_takes_the_flags_of_serve() -> None:
     fault = ("--simulator.fault", "scores=status:503", "--openmetrics.created")
     with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault, measured=False) as (url, _):
-        page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
-        openmetrics = httpx.get(f"{url}/metrics", timeout=60, headers={"Accept": "application/openmetrics-text"}).text
+        page = parse_page(httpx.get(f"{url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
+        openmetrics = httpx.get(
+            f"{url}/metrics", timeout=PATIENCE, headers=PATIENT | {"Accept": "application/openmetrics-text"}
+        ).text
     assert "_created{" in openmetrics
     assert page[series("chutes_feed_up", feed="scores")] == 0
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1

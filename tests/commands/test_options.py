@@ -8,7 +8,7 @@ import httpx
 from chutes_exporter.cli import cli
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, parse_page, series
+from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
 from tests.test_cli import LISTEN, OTHER, hotkey_file, logged, run, running
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
         "CHUTES_EXPORTER_COLLECTOR_CHUTE_GPUS": "true",
     }
     with running(variables=variables) as (url, _):
-        page = parse_page(httpx.get(f"{url}/other", timeout=60).text)
+        page = parse_page(httpx.get(f"{url}/other", headers=PATIENT, timeout=PATIENCE).text)
     collectors = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
     on = {collector.name for collector in COLLECTORS if collector.default != "off"}
     assert collectors == on - {"scores"} | {"chute_gpus"}
@@ -54,7 +54,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
 def test_the_miners_own_variables_bring_the_key() -> None:
     variables = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY, "VALIDATOR_API": "http://127.0.0.1:9"}
     with running(*LISTEN, variables=variables) as (url, _):
-        page = parse_page(httpx.get(f"{url}/metrics", timeout=60).text)
+        page = parse_page(httpx.get(f"{url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
     assert series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY) in page
 
 

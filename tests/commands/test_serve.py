@@ -20,7 +20,7 @@ from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.server import bound_address, open_socket
 from tests.commands.support import another_key
-from tests.support import HOTKEY, Pki, get, parse_page, series, unmeasured, until
+from tests.support import HOTKEY, PATIENCE, Pki, get, parse_page, patient_client, series, unmeasured, until
 from tests.test_cli import COMMAND, LISTEN, environment, hotkey_file
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def broken(path: Path) -> None:
 async def test_feeds_are_requested_before_the_first_scrape(make: Callable[..., Settings], simulator: Simulator) -> None:
     async with Service(make()) as service:
         url = f"http://{service.addresses[0]}"
-        async with httpx.AsyncClient(base_url=url, timeout=90) as client:
+        async with patient_client(base_url=url) as client:
 
             async def ready() -> bool:
                 return (await client.get("/-/ready")).status_code == 200
@@ -90,7 +90,7 @@ async def test_feeds_are_requested_before_the_first_scrape(make: Callable[..., S
 async def test_a_reload_follows_the_hotkey_file(
     make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
 ) -> None:
-    async with Service(make(), make) as service, httpx.AsyncClient(timeout=60) as client:
+    async with Service(make(), make) as service, patient_client() as client:
         url = f"http://{service.addresses[0]}"
         page = parse_page((await client.get(f"{url}/metrics")).text)
         assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
@@ -115,7 +115,7 @@ async def test_a_failed_reload_keeps_the_configuration_and_is_reported(
     with structlog.testing.capture_logs() as logs:
         async with (
             Service(make(web_config=path), lambda: make(web_config=path)) as service,
-            httpx.AsyncClient(base_url=f"http://{service.addresses[0]}", timeout=60) as client,
+            patient_client(base_url=f"http://{service.addresses[0]}") as client,
         ):
             before = parse_page((await client.get("/metrics")).text)
             another_key(hotkey_file, simulator)
@@ -138,7 +138,7 @@ async def test_a_failed_reload_keeps_the_configuration_and_is_reported(
 async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..., Settings], tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text(users("first"))
-    async with Service(make(web_config=path)) as service, httpx.AsyncClient(timeout=60) as client:
+    async with Service(make(web_config=path)) as service, patient_client() as client:
         url = f"http://{service.addresses[0]}/-/healthy"
         page_url = url.replace("/-/healthy", "/metrics")
 
@@ -187,7 +187,7 @@ async def test_a_key_that_goes_takes_its_feeds_with_it_though_it_is_still_watche
     def watching_on() -> Settings:
         return make(hotkeys=[HOTKEY])
 
-    async with Service(watching_on(), watching_on) as service, httpx.AsyncClient(timeout=60) as client:
+    async with Service(watching_on(), watching_on) as service, patient_client() as client:
         url = f"http://{service.addresses[0]}"
         await client.get(f"{url}/metrics")
         another_key(hotkey_file, simulator)
@@ -211,7 +211,7 @@ async def test_certificates_are_followed_and_tls_is_not_switched(
 
         async def serial() -> str:
             async with (
-                httpx.AsyncClient(verify=pki.client(), timeout=90) as client,
+                patient_client(verify=pki.client()) as client,
                 client.stream("GET", url) as response,
             ):
                 await response.aread()
@@ -246,7 +246,7 @@ async def test_several_addresses_and_unix_sockets_are_served_at_once(
         for address in (four, six):
             assert (await get(f"http://{address}/-/healthy")).status_code == 200
         transport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(transport=transport, timeout=90) as client:
+        async with patient_client(transport=transport) as client:
             assert (await client.get("http://exporter/-/healthy")).status_code == 200
 
 
@@ -379,7 +379,7 @@ def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Si
     process = start(*command)
     wait_for(lambda: handles_signals(process))
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, "Traceback" in errors) == (0, False)
 
 
@@ -391,5 +391,5 @@ def test_other_commands_end_at_a_signal_as_usual(number: signal.Signals, status:
         waiting, _ = api.accept()
         with waiting:
             process.send_signal(number)
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, "Traceback" in errors) == (status, False)

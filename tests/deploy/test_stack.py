@@ -19,7 +19,7 @@ import pytest
 
 from deploy.stack import main
 from tests.prometheus.scenario import GROUPS
-from tests.support import ROOT, free_port
+from tests.support import PATIENCE, ROOT, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def ask(address: str, path: str) -> Any:
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=120) as response:
+    with urllib.request.urlopen(f"http://{address}{path}", timeout=PATIENCE) as response:
         return json.load(response)
 
 
 def until(ask_for: Callable[[], list[Any]]) -> list[Any]:
     """Return what is asked for, as soon as there is some."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     while not (found := ask_for()):
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -54,7 +54,7 @@ def stack(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
         yield process, addresses
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE)
         assert process.stdout is not None
         process.stdout.close()
 
@@ -67,7 +67,7 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
         pages = re.findall(r"http://\S+/\S*", "".join(said))
         assert pages == [f"http://{exporter}/", f"http://{prometheus}/classic/alerts"]
         for page in pages:
-            urllib.request.urlopen(page, timeout=120).close()
+            urllib.request.urlopen(page, timeout=PATIENCE).close()
         assert str(tmp_path) in said[3]
         assert "Its hotkey file is" in process.stdout.readline()
         (command,) = re.findall(r"amtool .* alert", said[2])
@@ -114,4 +114,4 @@ def test_a_stack_that_loses_a_program_ends(tmp_path: Path) -> None:
         assert addresses[0] in process.stdout.readline()
         found = subprocess.run(["pgrep", "-f", f"=http://{addresses[1]}$"], capture_output=True, text=True, check=True)
         os.kill(int(found.stdout), signal.SIGKILL)
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=PATIENCE) == 1

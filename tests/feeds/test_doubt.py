@@ -24,6 +24,7 @@ from chutes_exporter.api.records import (
     ServerGpu,
     UnixTime,
 )
+from chutes_exporter.feeds import cache
 from chutes_exporter.feeds.cache import FeedCache
 from chutes_exporter.feeds.doubt import DoubtedError, Reason, reason_to_doubt
 from chutes_exporter.feeds.table import (
@@ -41,7 +42,7 @@ from chutes_exporter.feeds.table import (
 )
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, Clock, names, page_of, scrape, series, watching
+from tests.support import HOTKEY, PATIENCE, Clock, names, page_of, scrape, series, watching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -259,7 +260,10 @@ async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> 
     assert api.asked["inventory"] <= 2 * 60
 
 
-async def test_nothing_is_counted_in_a_doubted_list(simulator: Simulator, clock: Clock) -> None:
+async def test_nothing_is_counted_in_a_doubted_list(
+    simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_EVIDENCE_WAIT", PATIENCE)
     whole = len(simulator.world.miners[0].gpus)
     gpu = simulator.world.miners[0].gpus[0].uuid
     doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")

@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
-
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size
@@ -23,7 +21,7 @@ from grafana.worlds import World
 from tests.grafana.display import committed, panels
 from tests.grafana.timeline import RULES as ALL_RULES
 from tests.grafana.timeline import Timeline, seconds
-from tests.support import NOON, Clock, Prometheus, served_exporter
+from tests.support import NOON, PATIENCE, Clock, Prometheus, get, served_exporter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -173,6 +171,7 @@ def _settings(kind: World, url: str, world: DemoWorld, miner: Miner, *, readme: 
         keys, others = (miner.key,), []
     return make_settings(
         api_url=url,
+        api_timeout=PATIENCE,
         keys=keys,
         hotkeys=others,
         miners="all",
@@ -262,8 +261,6 @@ async def scene(
         url, _ = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
         # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have the same page.
         targets = [f"exporter-{number + 1}:9109" for number in range(2 if kind is World.HEALTHY else 1)]
-        # A large world takes minutes on a busy machine.
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=600, verify=False))  # noqa: S501
         prometheus = stack.enter_context(Prometheus(directory))
         timeline = stack.enter_context(contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores)))
         for before in hours:
@@ -275,7 +272,7 @@ async def scene(
                 body = b'{"detail": "Not found in the cache"}'
                 simulator.faults["unique_chute_history"] = Fault(status=404, body=body)
             down = kind is World.DOWN and before < DOWN_SINCE
-            page = "" if down else (await client.get(f"{url}/metrics")).text
+            page = "" if down else (await get(f"{url}/metrics")).text
             for instance in targets:
                 await asyncio.to_thread(timeline.scrape, clock(), JOB, instance, page)
             await asyncio.to_thread(timeline.evaluate, clock())

@@ -12,8 +12,8 @@ from urllib.parse import urlencode, urlsplit
 
 import yaml
 
+from tests.support import PATIENCE, Labels, identity, series
 from tests.support import RULES as DIRECTORY
-from tests.support import Labels, identity, series
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -74,7 +74,7 @@ class Timeline:
 
     def __init__(self, *stores: str) -> None:
         self._stores = [urlsplit(store) for store in stores]
-        self._connections = [HTTPConnection(store.netloc, timeout=60) for store in self._stores]
+        self._connections = [HTTPConnection(store.netloc, timeout=PATIENCE) for store in self._stores]
         self._written: dict[str, set[bytes]] = defaultdict(set)
         self._known: dict[tuple[str, str], bytes] = {}
         self._alerts: list[dict[Labels, Alert]] = [{} for _ in ALERTS]

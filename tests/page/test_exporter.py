@@ -19,6 +19,7 @@ from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
     HOTKEY,
     NOON,
+    PATIENCE,
     Clock,
     Page,
     data_of,
@@ -37,8 +38,11 @@ from tests.support import (
 from tests.support import served_exporter as serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.plan import Entry
     from chutes_exporter.page.rendering import Lines
 
@@ -163,7 +167,7 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
             scraped = asyncio.create_task(page_of(exporter, timeout=600))
             await until(lambda: {"nodes", "instances"} <= asked_by(exporter))
             exporter.reconfigure(make_settings(api_url=simulator.url))
-            await asyncio.wait_for(scraped, 60)
+            await asyncio.wait_for(scraped, PATIENCE)
         assert [log for log in logs if log["event"] == "feeds failed"] == []
         assert exporter.readiness() == (True, "ready")
         assert {state.feed.hotkey for state in exporter.feeds.states()} == {""}
@@ -174,7 +178,7 @@ async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulat
     line = f'chutes_feed_requests_created{{feed="nodes",hotkey="{HOTKEY}",result="hit"}} '
 
     async def created() -> float:
-        text = (await exporter.metrics(Format.OPENMETRICS, timeout=60)).body.decode()
+        text = (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).body.decode()
         (sample,) = [sample for sample in text.splitlines() if sample.startswith(line)]
         return float(sample.removeprefix(line))
 
@@ -211,14 +215,23 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_even_if_a_scraper_leaves
     assert [set(successes(page).values()) for page in pages] == [{1.0}] * 3
 
 
-async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_timeout(simulator: Simulator) -> None:
-    simulator.faults.update(dict.fromkeys(("metagraph", "scores"), Fault(latency=60)))
+async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_timeout(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.faults["metagraph"] = Fault(latency=60)
     settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
+    left: list[float] = []
     async with Exporter(settings, clock=Clock()) as exporter:
-        page = await exporter.probe(OTHER, Format.TEXT, timeout=3)
-    waited = {feed.name: reading.seconds for feed, reading in page.readings.items()}
+
+        async def read_all(feeds: Iterable[Feed[Any]], timeout: float) -> dict[Feed[Any], Reading[Any]]:
+            left.append(timeout)
+            return await read(feeds, timeout)
+
+        read = exporter.feeds.read_all
+        monkeypatch.setattr(exporter.feeds, "read_all", read_all)
+        await exporter.probe(OTHER, Format.TEXT, timeout=0.5)
     # The wait for the metagraph, which has the seats, took all of it.
-    assert waited["scores"] < 2
+    assert left == [pytest.approx(0, abs=0.1)]
 
 
 @pytest.fixture
@@ -246,16 +259,26 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
         await until(only_those_hang)
 
 
-async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
-    ttl = {"unique_chute_history": 0.2, "scores": 0}
-    async with Exporter(watching(simulator.url, ttl=ttl), clock=clock) as exporter:
-        await page_of(exporter)
-        simulator.faults["scores"] = Fault(latency=30)
+async def test_a_page_never_dates_its_data_later_than_it_is(small_world: World, clock: Clock) -> None:
+    there = asyncio.Event()
+
+    def waiting_for_scores(app: ASGIApp) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/miner/scores":
+                await there.wait()
+            await app(scope, receive, send)
+
+        return answer
+
+    simulator = Simulator(small_world, clock=clock)
+    simulator.app.add_middleware(waiting_for_scores)
+    async with simulator, Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         # One scrape has the history and waits for the scores; another brings a newer history meanwhile.
-        waiting = asyncio.create_task(page_of(exporter, timeout=3))
-        await asyncio.sleep(0.4)
+        waiting = asyncio.create_task(page_of(exporter))
+        await until(lambda: simulator.requests and asked_by(exporter) == {"scores"})
         clock.now += 4000
-        await page_of(exporter, timeout=1.5)
+        await exporter.metrics(Format.TEXT, timeout=PATIENCE, collect=["unique_chute_history"])
+        there.set()
         page = await waiting
     asked_at = page[series("chutes_feed_last_success_timestamp_seconds", feed="unique_chute_history", hotkey=HOTKEY)]
     assert asked_at == NOON + 4000
@@ -425,7 +448,7 @@ async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mod
         "key": watching(simulator.url),
     }[mode]
     async with Exporter(settings, clock=Clock()) as exporter:
-        assert promtool_complaints((await exporter.metrics(Format.TEXT, timeout=60)).body) == ""
+        assert promtool_complaints((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).body) == ""
 
 
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:

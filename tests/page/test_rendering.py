@@ -15,7 +15,7 @@ from chutes_exporter.page import exposition, plan
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import Clock, Page, data_of, find_collector, parse_page, series, successes, watching
+from tests.support import PATIENCE, Clock, Page, data_of, find_collector, parse_page, series, successes, watching
 
 if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
@@ -26,11 +26,11 @@ EVERYTHING = {collector.name: True for collector in COLLECTORS}
 
 
 async def metrics(exporter: Exporter, *collect: str) -> Page:
-    return parse_page((await exporter.metrics(Format.TEXT, timeout=60, collect=collect)).body.decode())
+    return parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE, collect=collect)).body.decode())
 
 
 async def probe(exporter: Exporter, target: str, *collect: str) -> Page:
-    page = await exporter.probe(target, Format.TEXT, timeout=60, collect=collect)
+    page = await exporter.probe(target, Format.TEXT, timeout=PATIENCE, collect=collect)
     return parse_page(page.body.decode())
 
 
@@ -61,7 +61,7 @@ async def test_a_collector_runs_once_in_each_format_while_its_answers_are_the_sa
         await exporter.warm_up()
         for _ in range(2):
             await metrics(exporter)
-            await exporter.metrics(Format.OPENMETRICS, timeout=60)
+            await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)
             await metrics(exporter, "chutes", "servers")
     assert collected == {collector.name: 2 for collector in COLLECTORS}
 
@@ -115,7 +115,7 @@ async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are
 
 
 async def gzip_metrics(exporter: Exporter, form: Format = Format.TEXT) -> Page:
-    return parse_page(gzip.decompress((await exporter.metrics(form, timeout=60, gzipped=True)).body).decode())
+    return parse_page(gzip.decompress((await exporter.metrics(form, timeout=PATIENCE, gzipped=True)).body).decode())
 
 
 @pytest.fixture

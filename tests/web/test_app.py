@@ -15,7 +15,20 @@ from chutes_exporter.page.exporter import Exporter, Page
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
 from chutes_exporter.web.app import make_app, scrape_timeout
-from tests.support import HOTKEY, data_of, get, parse_page, series, served, served_exporter, until, watching
+from tests.support import (
+    HOTKEY,
+    PATIENCE,
+    PATIENT,
+    data_of,
+    get,
+    parse_page,
+    patient_client,
+    series,
+    served,
+    served_exporter,
+    until,
+    watching,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +50,7 @@ def test_an_answer_comes_before_the_scraper_gives_up(header: str | None, seconds
 
 
 async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simulator: Simulator) -> None:
-    async with served_exporter(Settings(api_url=simulator.url)) as (url, _), httpx.AsyncClient(timeout=90) as client:
+    async with served_exporter(Settings(api_url=simulator.url)) as (url, _), patient_client() as client:
         plain = await client.get(f"{url}/metrics", headers={"accept-encoding": "identity"})
         assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert "content-encoding" not in plain.headers
@@ -58,9 +71,18 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simula
 async def test_curl_reads_a_compressed_page(simulator: Simulator) -> None:
     async with served_exporter(watching(simulator.url)) as (url, _):
         page = parse_page((await get(f"{url}/metrics")).text)
+        ((name, seconds),) = PATIENT.items()
+        arguments = (
+            "curl",
+            "--silent",
+            "--show-error",
+            "--compressed",
+            "--header",
+            f"{name}: {seconds}",
+            f"{url}/metrics",
+        )
         for _ in range(2):
             # It fails if the stream does not end where it should.
-            arguments = ("curl", "--silent", "--show-error", "--compressed", f"{url}/metrics")
             curl = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
             output, _ = await curl.communicate()
             assert curl.returncode == 0
@@ -110,7 +132,10 @@ async def test_collectors_can_be_chosen_for_a_scrape(simulator: Simulator) -> No
         assert "--collector.image_details" in response.text
 
 
-async def test_scrapes_beyond_the_limit_wait_for_their_turn(simulator: Simulator) -> None:
+async def test_scrapes_beyond_the_limit_wait_for_their_turn(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_QUEUE_SECONDS", PATIENCE)
     simulator.faults["scores"] = Fault(latency=0.3)
     for most in (3, 0):
         async with served_exporter(watching(simulator.url, max_requests=most)) as (url, _):
@@ -122,30 +147,38 @@ async def test_scrapes_beyond_the_limit_wait_for_their_turn(simulator: Simulator
 async def test_a_scrape_that_does_not_get_its_turn_is_refused(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    working, release = asyncio.Event(), asyncio.Event()
+
+    async def metrics(*_: object, **__: object) -> Page:
+        working.set()
+        await release.wait()
+        return Page([], {})
+
     monkeypatch.setattr(app, "_QUEUE_SECONDS", 0.1)
-    simulator.faults["scores"] = Fault(latency=60)
+    monkeypatch.setattr(Exporter, "metrics", metrics)
     async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
-        waiting = asyncio.create_task(get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "2"}))
-        await until(lambda: simulator.requests)
+        waiting = asyncio.create_task(get(f"{url}/metrics"))
+        await working.wait()
         refused = await get(f"{url}/metrics")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         # Other pages are answered all the same, and the place is free afterwards.
         assert (await get(f"{url}/-/healthy")).status_code == 200
+        release.set()
         assert (await waiting).status_code == 200
-        assert (await get(f"{url}/metrics?collect[]=metagraph")).status_code == 200
+        assert (await get(f"{url}/metrics")).status_code == 200
 
 
 async def test_scrapes_that_wait_for_a_hanging_api_leave_half_of_the_slots_to_others(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "_BUSY_WAIT", 0.1)
-    simulator.faults["scores"] = Fault(latency=60)
+    monkeypatch.setattr(app, "_QUEUE_SECONDS", PATIENCE)
+    simulator.faults["scores"] = Fault(latency=600)
     async with served_exporter(watching(simulator.url, max_requests=2)) as (url, _):
         await get(f"{url}/metrics?collect[]=metagraph")
-        patient = {"X-Prometheus-Scrape-Timeout-Seconds": "100000"}
-        first = asyncio.create_task(get(f"{url}/metrics", **patient))
+        first = asyncio.create_task(get(f"{url}/metrics"))
         await until(lambda: len(simulator.requests) > 1)
-        answers = await asyncio.gather(*(get(f"{url}/metrics", **patient) for _ in range(4)))
+        answers = await asyncio.gather(*(get(f"{url}/metrics") for _ in range(4)))
         assert {answer.status_code for answer in answers} == {200}
         page = parse_page(answers[0].text)
         assert page[series("chutes_scrape_collector_success", collector="scores")] == 0
@@ -176,7 +209,7 @@ async def test_the_time_that_a_scrape_waits_for_a_slot_counts(
 
 
 async def test_other_methods_are_not_allowed(simulator: Simulator) -> None:
-    async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient(timeout=90) as client:
+    async with served_exporter(watching(simulator.url)) as (url, _), patient_client() as client:
         for path in ("/", "/metrics", "/probe", "/sd", "/-/healthy", "/-/ready"):
             for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
                 response = await client.request(method, f"{url}{path}")
@@ -247,7 +280,7 @@ async def test_a_slow_reader_does_not_count_towards_max_requests(
 
 
 async def test_reloading_over_http_is_off_unless_it_is_wanted(simulator: Simulator) -> None:
-    async with served_exporter(watching(simulator.url)) as (url, _), httpx.AsyncClient(timeout=90) as client:
+    async with served_exporter(watching(simulator.url)) as (url, _), patient_client() as client:
         response = await client.post(f"{url}/-/reload")
         assert (response.status_code, "--web.enable-lifecycle" in response.text) == (403, True)
 
@@ -279,7 +312,7 @@ async def test_a_page_of_another_site_cannot_reload_the_configuration(
     async with (
         Exporter(watching(simulator.url)) as exporter,
         served(make_app(exporter, reload=reload)) as url,
-        httpx.AsyncClient(headers={"host": "exporter.example:10064", **headers}, timeout=90) as client,
+        patient_client(headers={"host": "exporter.example:10064", **headers}) as client,
     ):
         assert (await client.post(f"{url}/-/reload")).status_code == status
     assert len(reloads) == (1 if status == 200 else 0)

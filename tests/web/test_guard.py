@@ -5,18 +5,18 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import bcrypt
-import httpx
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.web.config_file import RateLimit, WebConfig
 from chutes_exporter.web.guard import Guard
-from tests.support import Clock, served
+from tests.support import Clock, patient_client, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import httpx
     from starlette.requests import Request
 
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
@@ -30,7 +30,7 @@ async def hello(_request: Request) -> Response:
 async def guarded(config: WebConfig, clock: Clock | None = None) -> AsyncIterator[tuple[httpx.AsyncClient, Guard]]:
     guard = Guard(Starlette(routes=[Route("/", hello)]), monotonic=clock or Clock())
     guard.adopt(config)
-    async with served(guard) as url, httpx.AsyncClient(base_url=url, timeout=90) as client:
+    async with served(guard) as url, patient_client(base_url=url) as client:
         yield client, guard
 
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from chutes_exporter.config import Address, ConfigError
 from chutes_exporter.web import server
 from chutes_exporter.web.server import bound_address, open_socket, serving
-from tests.support import get
+from tests.support import get, patient_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -161,7 +161,7 @@ async def test_answers_on_a_kept_connection_are_sent_without_delay() -> None:
 
     with open_socket(Address("127.0.0.1", 0)) as opened:
         app = Starlette(routes=[Route("/", note)])
-        async with serving(app, [opened]), httpx.AsyncClient(timeout=90) as client:
+        async with serving(app, [opened]), patient_client() as client:
             for _ in range(3):
                 assert (await client.get(f"http://{bound_address(opened)}/")).text == "hello"
             # Without this, the end of an answer waits until the client acknowledges its beginning: 40 ms.
@@ -202,7 +202,7 @@ async def test_a_unix_socket_is_for_its_user_and_group(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o660
         async with serving(APP, [opened]):
             transport = httpx.AsyncHTTPTransport(uds=str(path))
-            async with httpx.AsyncClient(transport=transport, base_url="http://exporter", timeout=90) as client:
+            async with patient_client(transport=transport, base_url="http://exporter") as client:
                 assert (await client.get("/")).text == "hello"
             with pytest.raises(ConfigError, match="Address already in use"):
                 open_socket(address)

@@ -15,7 +15,7 @@ import pytest
 
 from chutes_exporter.config import ConfigError
 from chutes_exporter.web.systemd import Notifier, take_sockets
-from tests.support import ROOT
+from tests.support import PATIENCE, ROOT
 from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -133,14 +133,14 @@ def test_it_serves_on_a_socket_that_systemd_has_opened_and_tells_when_it_is_read
         text=True,
     )
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=20), timeout=120) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=20), timeout=PATIENCE) as client:
             while not path.exists():
                 time.sleep(0.01)
             assert client.get("http://exporter/-/healthy").status_code == 200
         assert heard(told) == f"READY=1\nSTATUS=listening on unix:{path}"
         process.send_signal(signal.SIGTERM)
         assert heard(told) == "STOPPING=1"
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     finally:
         process.kill()
         process.communicate()

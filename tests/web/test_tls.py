@@ -16,6 +16,7 @@ from chutes_exporter.config import Address, ConfigError
 from chutes_exporter.web.config_file import load_web_config
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from chutes_exporter.web.tls import CURVES, CurrentContext
+from tests.support import patient_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -47,7 +48,7 @@ async def encrypted(path: Path) -> AsyncIterator[tuple[str, CurrentContext]]:
 
 
 async def ask(url: str, client: ssl.SSLContext) -> str:
-    async with httpx.AsyncClient(verify=client, timeout=120) as http:
+    async with patient_client(verify=client) as http:
         return (await http.get(url)).text
 
 
@@ -213,7 +214,7 @@ async def test_an_optional_client_certificate_must_have_an_allowed_name(pki: Pki
 
 async def test_a_new_certificate_serves_new_connections_and_loses_no_old_one(pki: Pki, write: Write) -> None:
     path = write(TLS)
-    async with encrypted(path) as (url, context), httpx.AsyncClient(verify=pki.client(), timeout=90) as old:
+    async with encrypted(path) as (url, context), patient_client(verify=pki.client()) as old:
 
         async def serial(client: httpx.AsyncClient) -> str:
             async with client.stream("GET", url) as response:
@@ -227,7 +228,7 @@ async def test_a_new_certificate_serves_new_connections_and_loses_no_old_one(pki
         assert renewed is not None
         context.current = renewed
         assert await serial(old) == first
-        async with httpx.AsyncClient(verify=pki.client(), timeout=90) as new:
+        async with patient_client(verify=pki.client()) as new:
             assert await serial(new) != first
 
 
