@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ROOT: Final = Path(__file__).parent.parent
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 300.0
 _LOOK_EVERY: Final = 0.5
 _INTERVALS: Final = {"scrape_interval": "15s", "scrape_timeout": "15s", "evaluation_interval": "15s"}
 """Shorter than in prometheus.yml, so that the first alert besides Watchdog fires within 3 minutes of the start."""
@@ -67,7 +67,7 @@ def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> 
         answered = False
         while not answered:
             with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(ready, timeout=2).close()  # noqa: S310 - http, on this machine
+                urllib.request.urlopen(ready, timeout=10).close()  # noqa: S310 - http, on this machine
                 answered = True
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{name} does not run: see {path}")

@@ -102,7 +102,7 @@ def _untraced() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    # Tracing doubles its time, in each process. The definitions of the package count before.
+    # Coverage counts definitions when they run: import the package first. Then collect untraced, in half the time.
     for module in pkgutil.walk_packages(chutes_exporter.__path__, "chutes_exporter."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -65,7 +65,7 @@ async def pages() -> dict[Format, str]:
             daily_emission=2952.0,
             alpha_price=4.2,
         )
-        async with Exporter(settings, clock=clock) as exporter:
+        async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             await exporter.metrics(Format.TEXT, timeout=PATIENCE)
             return {form: steady((await exporter.metrics(form, timeout=PATIENCE)).body.decode()) for form in Format}
 

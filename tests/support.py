@@ -45,15 +45,18 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
+    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.endpoints import Endpoint
+
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 """The address that the test seed belongs to, as the API's notes have it."""
 KEY = Hotkey.from_seed(TEST_SEED, source="test")
 NOON = 1_795_521_600.0
 """2026-11-24 12:00:00 UTC."""
 PATIENCE = 300.0
-"""Seconds after which even a busy machine has done what a test waits for."""
+"""Seconds that a test waits for something. Even a busy machine needs less."""
 PATIENT = {"X-Prometheus-Scrape-Timeout-Seconds": str(PATIENCE)}
-"""Headers of a scrape that waits so long."""
+"""Headers of a scrape that waits that long."""
 RECORDINGS = Path(__file__).parent / "recordings"
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "prometheus" / "rules"
@@ -111,6 +114,24 @@ def names(page: Page) -> set[str]:
     return {name for name, _ in page}
 
 
+def asked_by(exporter: Exporter) -> set[str]:
+    """Return the names of the feeds with a request in flight."""
+    return {state.feed.name for state in exporter.feeds.states() if exporter.feeds.under_way(state.feed)}
+
+
+def hold(exporter: Exporter, endpoint: str) -> asyncio.Event:
+    """Let the requests to an endpoint wait until the returned event is set."""
+    fetch, release = exporter.client.fetch, asyncio.Event()
+
+    async def held(asked: Endpoint[Any], **more: Any) -> Answer[Any]:
+        if asked.name == endpoint:
+            await release.wait()
+        return await fetch(asked, **more)
+
+    exporter.client.fetch = held  # type: ignore[assignment, method-assign]
+    return release
+
+
 async def page_of(exporter: Exporter, timeout: float = PATIENCE) -> Page:
     """Return an exporter's metrics page."""
     return parse_page((await exporter.metrics(Format.TEXT, timeout=timeout)).body.decode())
@@ -157,6 +178,7 @@ async def served_exporter(
     settings: Settings, clock: Clock | None = None, **more: Callable[[], float]
 ) -> AsyncIterator[tuple[str, Exporter]]:
     """Serve an exporter on a free port, its time standing still at noon; yields its base address and itself."""
+    settings = replace(settings, api_timeout=max(settings.api_timeout, PATIENCE))
     async with Exporter(settings, clock=clock or Clock(), **more) as exporter, served(make_app(exporter)) as url:
         yield url, exporter
 
@@ -206,7 +228,7 @@ async def get(url: str, **headers: str) -> httpx.Response:
 
 async def scrape(settings: Settings) -> Page:
     """Scrape a new exporter once, over a socket."""
-    async with served_exporter(replace(settings, api_timeout=PATIENCE)) as (url, _):
+    async with served_exporter(settings) as (url, _):
         response = await get(f"{url}/metrics")
     assert response.status_code == 200
     return parse_page(response.text)
@@ -407,9 +429,9 @@ class Prometheus:
         recent = f"min(up) == 1 and min(timestamp(up)) > {time.time()} and {condition}"
         self.at = max(self.wait_for(f"timestamp(up) and on() ({recent})").values())
 
-    def wait_for(self, expression: str, seconds: float = PATIENCE) -> dict[Labels, float]:
+    def wait_for(self, expression: str) -> dict[Labels, float]:
         """Return the result of a query as soon as Prometheus listens, and the query has one."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
                 if result := self.query(expression):

@@ -169,8 +169,8 @@ async def pages_of(url: str) -> tuple[bytes, str]:
     on = {collector.name: True for collector in COLLECTORS}
     ttl = {"instances": 0, "nodes": 0}
     async with Exporter(watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()) as exporter:
-        text = (await exporter.metrics(Format.TEXT, timeout=20)).body
-        return text, (await exporter.metrics(Format.OPENMETRICS, timeout=20)).body.decode()
+        text = (await exporter.metrics(Format.TEXT, timeout=PATIENCE)).body
+        return text, (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).body.decode()
 
 
 @given(answers=_ANSWERS)

@@ -9,7 +9,7 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Simulator, Size, World
 from deploy.reference import METRICS
-from tests.support import HOTKEY, NOON, PATIENCE, Clock, data_of, page_of, scrape, watching
+from tests.support import HOTKEY, NOON, Clock, data_of, page_of, scrape, watching
 
 if TYPE_CHECKING:
     from chutes_exporter.simulator.world import Job
@@ -31,7 +31,7 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
         on = {collector.name: True for collector in COLLECTORS}
         settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
         async with Exporter(settings, clock=clock) as exporter:
-            page = await page_of(exporter, timeout=PATIENCE)
+            page = await page_of(exporter)
     counts = {
         "": 1,
         "hotkey with a key": 1,

@@ -12,7 +12,7 @@ from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import MINE, run, world_of_today
-from tests.support import HOTKEY, Clock
+from tests.support import HOTKEY
 from tests.test_cli import OTHER, hotkey_file
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ async def test_without_a_key_signed_endpoints_are_skipped_and_the_check_passes(s
 
 
 async def test_a_clock_off_by_12_minutes_is_reported_with_advice(small_world: World) -> None:
-    clock = Clock(time.time() + 720)
-    async with Simulator(small_world, clock=clock) as simulator:
+    async with Simulator(small_world, clock=lambda: time.time() + 720) as simulator:
         status, lines = await check_json(simulator, **MINE)
     assert status == 1
     assert lines["nodes"]["verdict"] == "failed"
@@ -86,8 +85,7 @@ async def test_a_clock_off_by_12_minutes_is_reported_with_advice(small_world: Wo
 
 
 async def test_a_clock_off_by_a_minute_is_reported_and_is_not_a_failure(small_world: World) -> None:
-    clock = Clock(time.time() - 60)
-    async with Simulator(small_world, clock=clock) as simulator:
+    async with Simulator(small_world, clock=lambda: time.time() - 60) as simulator:
         status, lines = await check_json(simulator, **MINE)
     assert status == 0
     assert "ahead" in lines["clock"]["note"]

@@ -54,7 +54,7 @@ def test_the_commands_that_the_demo_prints_work_word_for_word() -> None:
                 text=True,
                 check=False,
                 timeout=PATIENCE,
-                env=environment(),
+                env=environment(CHUTES_EXPORTER_API_TIMEOUT=str(PATIENCE)),
                 cwd="/",
             )
             for command in commands

@@ -12,10 +12,11 @@ import pytest
 from chutes_exporter import collectors, log
 from chutes_exporter.commands import report as module
 from chutes_exporter.commands.report import NotKnown, collect_report, print_not_known, samples_of
+from chutes_exporter.feeds import cache
 from chutes_exporter.page import plan
 from chutes_exporter.simulator import Fault, Simulator
 from tests.simulator.farm import Farm, Machine
-from tests.support import HOTKEY, watching
+from tests.support import HOTKEY, PATIENCE, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +65,10 @@ async def test_the_time_is_that_of_the_api(farm: Farm) -> None:
         assert report.now == pytest.approx(time.time() - 500, abs=100)
 
 
-async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(simulator: Simulator) -> None:
+async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_EVIDENCE_WAIT", PATIENCE)
     rows = [{"gpu_id": 5}, {"gpu_id": "a"}]
     simulator.faults["inventory"] = Fault(body=json.dumps(rows).encode())
     simulator.faults["nodes"] = Fault(records=1)

@@ -64,6 +64,7 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
             api_url=simulator.url,
             keys=checked.keys,
             warnings=checked.warnings,
+            api_timeout=PATIENCE,
             **{"listen": (Address("127.0.0.1"),), "enable_lifecycle": True, **more},  # type: ignore[arg-type]
         )
 
@@ -303,7 +304,7 @@ async def test_sighup_reads_the_configuration_again_and_sigterm_ends(
         page = parse_page((await get(f"http://{address}/metrics")).text)
         assert series("chutes_fleet_servers", hotkey=other) in page
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 60)
+        await asyncio.wait_for(running, PATIENCE)
     # The warnings of a reload are told as those of a start.
     assert [log for log in logs if "other users of this machine can read" in log.get("reason", "")]
 
@@ -332,7 +333,7 @@ def handles_signals(process: subprocess.Popen[str]) -> bool:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < ends, "it never came true"
 
@@ -362,7 +363,7 @@ def test_no_hang_up_during_the_start_or_later_ends_the_process() -> None:
             process.send_signal(signal.SIGHUP)
             time.sleep(0.01)
         process.terminate()
-        assert process.wait(120) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         reading.join()
@@ -386,7 +387,7 @@ def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Si
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, -15), (signal.SIGHUP, -1)])
 def test_other_commands_end_at_a_signal_as_usual(number: signal.Signals, status: int) -> None:
     with open_socket(Address("127.0.0.1", 0)) as api:
-        api.settimeout(240)
+        api.settimeout(PATIENCE)
         process = start("query", "scores", "--api.url", f"http://{bound_address(api)}")
         waiting, _ = api.accept()
         with waiting:

@@ -98,7 +98,7 @@ class Answers:
         gpus: How many GPUs the first of them has.
         scored: The miner that the Subnet board shows.
         now: `data` of the answer to an instant query at the end, by expression.
-        over_time: Likewise for the day before, for queries of lines.
+        over_time: Likewise for the day before, for range queries.
         errors: What it said instead.
         variables: The values that may be chosen.
         ranks: The number that orders each value of a variable whose answer has an order.
@@ -285,9 +285,9 @@ async def scene(
 
 
 async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
-    """Add the answers to every query of every board and rule for the end, and of lines for the day before it."""
+    """Add the answers to the queries of boards and rules at the end, and to range queries also for the day before."""
     queries = [ANNOTATION, *(query for board in BOARDS for panel in board.panels for query in panel.queries)]
-    lines = {
+    range_queries = {ANNOTATION.expr} | {
         target["expr"]
         for board in BOARDS
         for panel in panels(committed(board.uid))
@@ -305,7 +305,7 @@ async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
     for expression in {rule["expr"] for rule in RULES.values()} | {query.expr for query in queries}:
         await ask(answers.now, expression, "query", time=END)
     for query in queries:
-        if query.expr in lines:
+        if query.expr in range_queries:
             day = {"start": END - 86400, "end": END, "step": float(max(STEP, seconds(query.step)))}
             await ask(answers.over_time, query.expr, "query_range", **day)
     for name in VARIABLES:

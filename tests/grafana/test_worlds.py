@@ -86,7 +86,7 @@ def test_every_query_has_data_where_its_panel_says_so_and_nowhere_else(
         and not (query.sometimes and kind in query.data)
     ]
     assert wrong == [], "\n".join(map(str, wrong))
-    # What a line shows now, it shows over time.
+    # A range query that has data now has data over the day.
     silent = [
         (board.uid, panel.builder.build().title)
         for board in BOARDS

@@ -14,7 +14,7 @@ from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.config_file import WebConfig
 from chutes_exporter.web.guard import Guard
-from tests.support import HOTKEY, get, served, watching
+from tests.support import HOTKEY, PATIENCE, get, served, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser
 
+_PATIENCE = 1000 * PATIENCE
+"""Milliseconds."""
+expect.set_options(timeout=_PATIENCE)
 _QUIET = (
     "--disable-gpu",
     "--disable-quic",
@@ -34,7 +37,9 @@ _QUIET = (
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_QUIET)
+        running = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=_QUIET, timeout=_PATIENCE
+        )
         try:
             yield running
         finally:
@@ -63,6 +68,7 @@ async def test_the_landing_page_serves_a_person_in_any_window_and_without_script
     async with guarded(simulator) as url:
         await get(f"{url}/metrics")
         context = await browser.new_context(viewport={"width": width, "height": 800}, java_script_enabled=scripts)
+        context.set_default_timeout(_PATIENCE)
         page = await context.new_page()
         problems: list[str] = []
         requested: list[str] = []

@@ -18,7 +18,7 @@ from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.faults import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, free_port, parse_page, until
+from tests.support import HOTKEY, PATIENCE, free_port, parse_page, patient_client, until
 from tests.test_cli import environment
 
 if TYPE_CHECKING:
@@ -113,16 +113,16 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
 
 
 async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) -> None:
-    async with Simulator(small_world) as simulator, exporting(simulator, timeout=20) as (url, process):
-        async with httpx.AsyncClient(timeout=30) as client:
+    async with Simulator(small_world) as simulator, exporting(simulator, timeout=300) as (url, process):
+        async with patient_client() as client:
             # The first scrape waits for the requests of the start, so the next one's are told apart from them.
             await client.get(f"{url}/metrics")
             simulator.faults["scores"] = Fault(latency=1)
             simulator.max_concurrent.clear()
-            scrape = asyncio.create_task(client.get(f"{url}/metrics"))
+            scrape = asyncio.create_task(client.get(f"{url}/metrics?collect[]=scores"))
             await until(lambda: simulator.max_concurrent["scores"])
             process.send_signal(signal.SIGTERM)
             response = await scrape
         assert response.status_code == 200
         assert "chutes_miner_score_ratio" in response.text
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0

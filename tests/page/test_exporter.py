@@ -12,6 +12,7 @@ import structlog
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings, make_settings
+from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import Renderer
@@ -22,9 +23,11 @@ from tests.support import (
     PATIENCE,
     Clock,
     Page,
+    asked_by,
     data_of,
     find_collector,
     get,
+    hold,
     names,
     page_of,
     parse_page,
@@ -38,9 +41,7 @@ from tests.support import (
 from tests.support import served_exporter as serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from collections.abc import AsyncIterator
 
     from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.plan import Entry
@@ -155,11 +156,6 @@ async def test_endpoints_that_hang_leave_the_others(simulator: Simulator, hangin
         await until(only_those_are_missing)
 
 
-def asked_by(exporter: Exporter) -> set[str]:
-    """Return the names of the feeds with a request in flight."""
-    return {state.feed.name for state in exporter.feeds.states() if exporter.feeds.under_way(state.feed)}
-
-
 async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Simulator) -> None:
     simulator.faults.update(nodes=Fault(latency=600), instances=Fault(latency=600))
     async with Exporter(watching(simulator.url, api_timeout=600), clock=Clock()) as exporter:
@@ -220,18 +216,19 @@ async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_t
 ) -> None:
     simulator.faults["metagraph"] = Fault(latency=60)
     settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
-    left: list[float] = []
+    waits: list[float] = []
     async with Exporter(settings, clock=Clock()) as exporter:
+        original = exporter.feeds.read
 
-        async def read_all(feeds: Iterable[Feed[Any]], timeout: float) -> dict[Feed[Any], Reading[Any]]:
-            left.append(timeout)
-            return await read(feeds, timeout)
+        async def read(feed: Feed[Any], timeout: float) -> Reading[Any]:
+            waits.append(timeout)
+            return await original(feed, timeout)
 
-        read = exporter.feeds.read_all
-        monkeypatch.setattr(exporter.feeds, "read_all", read_all)
+        monkeypatch.setattr(exporter.feeds, "read", read)
         await exporter.probe(OTHER, Format.TEXT, timeout=0.5)
-    # The wait for the metagraph, which has the seats, took all of it.
-    assert left == [pytest.approx(0, abs=0.1)]
+    # The wait for the metagraph, which has the seats, takes all of it.
+    assert waits[0] == 0.5
+    assert max(waits[1:]) < 0.1
 
 
 @pytest.fixture
@@ -247,7 +244,7 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
     crowd: tuple[Simulator, Settings], clock: Clock
 ) -> None:
     simulator, settings = crowd
-    simulator.faults.update(dict.fromkeys(("nodes", "instances"), Fault(latency=300)))
+    simulator.faults.update(dict.fromkeys(("nodes", "instances"), Fault(latency=600)))
     hanging = {"nodes", "fleet", "instances"}
 
     async def only_those_hang() -> bool:
@@ -255,41 +252,37 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
         return {collector for collector, value in successes(page).items() if not value} == hanging
 
     # The requests that hang do so for longer than the test waits.
-    async with Exporter(replace(settings, api_timeout=300), clock=clock) as exporter:
+    async with Exporter(replace(settings, api_timeout=600), clock=clock, monotonic=clock) as exporter:
         await until(only_those_hang)
 
 
-async def test_a_page_never_dates_its_data_later_than_it_is(small_world: World, clock: Clock) -> None:
-    there = asyncio.Event()
-
-    def waiting_for_scores(app: ASGIApp) -> ASGIApp:
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["path"] == "/miner/scores":
-                await there.wait()
-            await app(scope, receive, send)
-
-        return answer
-
-    simulator = Simulator(small_world, clock=clock)
-    simulator.app.add_middleware(waiting_for_scores)
-    async with simulator, Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
+    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+        release = hold(exporter, "scores")
         # One scrape has the history and waits for the scores; another brings a newer history meanwhile.
         waiting = asyncio.create_task(page_of(exporter))
-        await until(lambda: simulator.requests and asked_by(exporter) == {"scores"})
+        await until(lambda: asked_by(exporter) == {"scores"})
         clock.now += 4000
         await exporter.metrics(Format.TEXT, timeout=PATIENCE, collect=["unique_chute_history"])
-        there.set()
+        release.set()
         page = await waiting
     asked_at = page[series("chutes_feed_last_success_timestamp_seconds", feed="unique_chute_history", hotkey=HOTKEY)]
     assert asked_at == NOON + 4000
     assert page[series("chutes_miner_history_timestamp_seconds", hotkey=HOTKEY)] == NOON + 3600
 
 
-async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(simulator: Simulator) -> None:
-    limits = {"ttl": {"metagraph": 0.1, "scores": 0}, "max_age": {"metagraph": 0.3}}
-    async with Exporter(watching(simulator.url, **limits), clock=Clock()) as exporter:
-        simulator.faults["scores"] = Fault(latency=3)
-        page = await page_of(exporter, timeout=1)
+async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(
+    simulator: Simulator, clock: Clock
+) -> None:
+    settings = watching(simulator.url, ttl={"scores": 0})
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        assert "chutes_metagraph_miners" in names(await page_of(exporter))
+        release = hold(exporter, "scores")
+        waiting = asyncio.create_task(page_of(exporter))
+        await until(lambda: asked_by(exporter) == {"scores"})
+        clock.now += METAGRAPH.max_age + 1
+        release.set()
+        page = await waiting
     assert "chutes_metagraph_miners" not in names(page)
     assert successes(page)["metagraph"] == 0
 

@@ -55,9 +55,10 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 async def test_a_collector_runs_once_in_each_format_while_its_answers_are_the_same(
-    simulator: Simulator, collected: Counter[str]
+    simulator: Simulator, clock: Clock, collected: Counter[str]
 ) -> None:
-    async with Exporter(watching(simulator.url, collectors=EVERYTHING), clock=Clock()) as exporter:
+    settings = watching(simulator.url, collectors=EVERYTHING)
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await exporter.warm_up()
         for _ in range(2):
             await metrics(exporter)

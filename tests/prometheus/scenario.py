@@ -181,17 +181,17 @@ class Scenario:
         self._there[exporter] = range(begin, end)
 
     def _columns(self) -> dict[str, list[str]]:
-        """Return the values of each series, whose labels go on; `_` for none."""
-        counts: dict[str, list[str]] = {}
+        """Return the values of each series, whose labels lack those of a target and the end; `_` for none."""
+        columns: dict[str, list[str]] = {}
         now = [Counter(_at(changes, minute) for changes in self._states.values()) for minute in self._minutes]
         for state in STATES if self._states else ():
             name = f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}",'
-            counts[name] = [str(count[state]) for count in now]
+            columns[name] = [str(count[state]) for count in now]
         for (name, labels), changes in self._series.items():
             values = [(60 * minute, _at(changes, minute)) for minute in self._minutes]
             written = ["_" if value is None else str(at if value == NOW else value) for at, value in values]
-            counts[f"{name}{{{''.join(f'{key}={json.dumps(value)},' for key, value in labels)}"] = written
-        return counts
+            columns[f"{name}{{{''.join(f'{key}={json.dumps(value)},' for key, value in labels)}"] = written
+        return columns
 
     def _written(self) -> list[dict[str, str]]:
         written, columns = [], self._columns()
@@ -199,10 +199,10 @@ class Scenario:
             target, there = f'job="chutes",instance="{exporter}"}}', self._there[exporter]
             up = [str(int(minute not in down)) if minute in there else "_" for minute in self._minutes]
             written.append({"series": f"up{{{target}", "values": _sequence(up)})
-            good = [minute in there and minute not in down for minute in self._minutes]
+            scrapes = [minute in there and minute not in down for minute in self._minutes]
             for series, values in columns.items():
-                scraped = [value if known else "_" for value, known in zip(values, good, strict=True)]
-                written.append({"series": f"{series}{target}", "values": _sequence(scraped)})
+                kept = [value if scraped else "_" for value, scraped in zip(values, scrapes, strict=True)]
+                written.append({"series": f"{series}{target}", "values": _sequence(kept)})
         return written
 
     def check(

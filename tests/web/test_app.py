@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import tracemalloc
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from tests.support import (
     HOTKEY,
     PATIENCE,
     PATIENT,
+    Clock,
     data_of,
     get,
     parse_page,
@@ -71,16 +73,8 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simula
 async def test_curl_reads_a_compressed_page(simulator: Simulator) -> None:
     async with served_exporter(watching(simulator.url)) as (url, _):
         page = parse_page((await get(f"{url}/metrics")).text)
-        ((name, seconds),) = PATIENT.items()
-        arguments = (
-            "curl",
-            "--silent",
-            "--show-error",
-            "--compressed",
-            "--header",
-            f"{name}: {seconds}",
-            f"{url}/metrics",
-        )
+        options = [part for name, value in PATIENT.items() for part in ("--header", f"{name}: {value}")]
+        arguments = ("curl", "--silent", "--show-error", "--compressed", *options, f"{url}/metrics")
         for _ in range(2):
             # It fails if the stream does not end where it should.
             curl = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
@@ -97,8 +91,8 @@ async def test_the_metrics_path_is_a_setting(simulator: Simulator) -> None:
 
 
 async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Simulator) -> None:
-    simulator.faults.update({endpoint.name: Fault(latency=60) for endpoint in ENDPOINTS})
-    async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
+    simulator.faults.update({endpoint.name: Fault(latency=600) for endpoint in ENDPOINTS})
+    async with served_exporter(Settings(api_url=simulator.url, api_timeout=600)) as (url, _):
         assert (await get(f"{url}/-/healthy")).status_code == 200
         response = await get(f"{url}/-/ready")
         assert (response.status_code, response.text) == (
@@ -107,9 +101,14 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
         )
         assert simulator.requests == type(simulator.requests)()
         simulator.faults["scores"] = Fault(status=500)
-        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
-        response = await get(f"{url}/-/ready")
-        assert (response.status_code, response.text) == (200, f"Ready, but {simulator.url} fails for scores.\n")
+        scrape = asyncio.create_task(get(f"{url}/metrics"))
+
+        async def is_ready() -> bool:
+            response = await get(f"{url}/-/ready")
+            return (response.status_code, response.text) == (200, f"Ready, but {simulator.url} fails for scores.\n")
+
+        await until(is_ready)
+        scrape.cancel()
         simulator.faults.clear()
     async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
         await get(f"{url}/metrics")
@@ -136,6 +135,7 @@ async def test_scrapes_beyond_the_limit_wait_for_their_turn(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "_QUEUE_SECONDS", PATIENCE)
+    monkeypatch.setattr(app, "_BUSY_WAIT", PATIENCE)
     simulator.faults["scores"] = Fault(latency=0.3)
     for most in (3, 0):
         async with served_exporter(watching(simulator.url, max_requests=most)) as (url, _):
@@ -147,10 +147,10 @@ async def test_scrapes_beyond_the_limit_wait_for_their_turn(
 async def test_a_scrape_that_does_not_get_its_turn_is_refused(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    working, release = asyncio.Event(), asyncio.Event()
+    rendering, release = asyncio.Event(), asyncio.Event()
 
     async def metrics(*_: object, **__: object) -> Page:
-        working.set()
+        rendering.set()
         await release.wait()
         return Page([], {})
 
@@ -158,7 +158,7 @@ async def test_a_scrape_that_does_not_get_its_turn_is_refused(
     monkeypatch.setattr(Exporter, "metrics", metrics)
     async with served_exporter(watching(simulator.url, max_requests=1)) as (url, _):
         waiting = asyncio.create_task(get(f"{url}/metrics"))
-        await working.wait()
+        await until(rendering.is_set)
         refused = await get(f"{url}/metrics")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         # Other pages are answered all the same, and the place is free afterwards.
@@ -188,10 +188,15 @@ async def test_scrapes_that_wait_for_a_hanging_api_leave_half_of_the_slots_to_ot
 
 
 async def test_the_time_that_a_scrape_waits_for_a_slot_counts(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
+    looks: list[float] = []
     release = asyncio.Event()
+
+    def monotonic() -> float:
+        looks.append(clock.now)
+        return clock.now
 
     async def metrics(*_: object, timeout: float, **__: object) -> Page:
         waits.append(timeout)
@@ -199,13 +204,15 @@ async def test_the_time_that_a_scrape_waits_for_a_slot_counts(
         return Page([], {})
 
     monkeypatch.setattr(Exporter, "metrics", metrics)
+    monkeypatch.setattr(app, "time", SimpleNamespace(monotonic=monotonic))
     async with served_exporter(watching(simulator.url, timeout_offset=0.5, max_requests=1)) as (url, _):
         scrapes = [asyncio.create_task(get(f"{url}/metrics")) for _ in range(2)]
-        await until(lambda: waits)
-        await asyncio.sleep(0.5)
+        # One has a slot, and the other has arrived.
+        await until(lambda: len(looks) == 3)
+        clock.now += 4
         release.set()
         await asyncio.gather(*scrapes)
-    assert waits[1] < waits[0] - 0.4
+    assert waits == [PATIENCE - 0.5, PATIENCE - 4.5]
 
 
 async def test_other_methods_are_not_allowed(simulator: Simulator) -> None:

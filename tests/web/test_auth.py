@@ -125,11 +125,9 @@ async def test_guesses_wait_for_each_other_and_not_for_ever() -> None:
     ]
     await asyncio.sleep(0)
     # A remembered password needs no check.
-    started = time.process_time()
     assert await check.admits(basic("alice", "secret"))
-    known = time.process_time() - started
+    assert not all(guess.done() for guess in guesses)
     results = await asyncio.gather(*guesses, return_exceptions=True)
-    assert known < time.process_time() - started
     assert [type(result) for result in results].count(BusyError) == 36
     assert [result for result in results if result is True] == []
     check.close()

@@ -8,7 +8,7 @@ from chutes_exporter.config import Settings
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, ROOT, Clock, get, served_exporter, watching
+from tests.support import HOTKEY, ROOT, Clock, asked_by, get, served_exporter, until, watching
 from tests.test_links import broken
 
 
@@ -33,9 +33,11 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         assert '<p><span class="state bad">' in page
         simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
         simulator.faults["stats"] = Fault(latency=600)
-        await get(f"{url}/metrics", **{"X-Prometheus-Scrape-Timeout-Seconds": "3"})
+        scrape = asyncio.create_task(get(f"{url}/metrics"))
+        await until(lambda: asked_by(exporter) == {"stats", "stats_per_chute"})
         clock.now += 30
         page = await landing_page(exporter, clock.now)
+        scrape.cancel()
     assert "<script>" not in page
     rows = feeds(page)
     assert next(iter(rows)) == "scores"
