@@ -47,9 +47,10 @@ def subnet(prometheus: Prometheus) -> list[dict[str, Any]]:
     return [target for target in targets if target["labels"]["job"] == "chutes-subnet"]
 
 
-def all_up(prometheus: Prometheus) -> bool:
-    found = subnet(prometheus)
-    return len(found) > 4 and {target["health"] for target in found} == {"up"}
+def all_reached(prometheus: Prometheus) -> bool:
+    """Tell whether each target has been up. A busy machine does not answer all of them in the same 5 seconds."""
+    reached = prometheus.query('max_over_time(up{job="chutes-subnet"}[10m]) == 1')
+    return len(reached) == len(subnet(prometheus)) > 4
 
 
 @pytest.fixture
@@ -85,11 +86,11 @@ async def test_one_scrape_config_monitors_the_whole_subnet_in_two_shards_with_ce
                 configs = scrape_configs(str(service.addresses[0]), shard, client)
                 with Prometheus(directory, scrape_configs=configs) as prometheus:
                     await asyncio.to_thread(prometheus.wait_for, 'up{job="chutes"} == 1')
-                    # Discovered, relabelled, and every one of them up.
-                    await until(functools.partial(asyncio.to_thread, all_up, prometheus))
+                    # Discovered, relabelled, and every one of them reached.
+                    await until(functools.partial(asyncio.to_thread, all_reached, prometheus))
                     seen.append({target["labels"]["instance"] for target in subnet(prometheus)})
                     registered = await asyncio.to_thread(
-                        prometheus.wait_for, 'last_over_time(chutes_miner_registered{job="chutes-subnet"}[5m])'
+                        prometheus.wait_for, 'last_over_time(chutes_miner_registered{job="chutes-subnet"}[10m])'
                     )
                     assert {dict(labels)["hotkey"] for labels in registered} == seen[-1]
                     assert all(dict(labels)["instance"] == dict(labels)["hotkey"] for labels in registered)
