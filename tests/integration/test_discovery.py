@@ -33,7 +33,7 @@ def scrape_configs(address: str, shard: str, client: Mapping[str, Any]) -> list[
     text = SCRAPE_CONFIG.read_text().replace("http://localhost:10064", f"https://{address}")
     configs: list[dict[str, Any]] = yaml.safe_load(shards(text).replace("localhost:10064", address))["scrape_configs"]
     for config in configs:
-        config.update(scrape_interval="5s", scrape_timeout="5s", scheme="https", **client)
+        config.update(scrape_interval="20s", scrape_timeout="20s", scheme="https", **client)
         for rule in config.get("relabel_configs", ()):
             if rule.get("action") == "keep":
                 rule["regex"] = shard
@@ -48,7 +48,7 @@ def subnet(prometheus: Prometheus) -> list[dict[str, Any]]:
 
 
 def all_reached(prometheus: Prometheus) -> bool:
-    """Tell whether each target has been up. A busy machine does not answer all of them in the same 5 seconds."""
+    """Tell whether each target has been up. A busy machine does not answer all of them in the same 20 seconds."""
     reached = prometheus.query('max_over_time(up{job="chutes-subnet"}[10m]) == 1')
     return len(reached) == len(subnet(prometheus)) > 4
 
