@@ -119,9 +119,8 @@ async def test_each_error_has_its_class_and_its_count(
 ) -> None:
     simulator.faults[endpoint.name] = fault
     counters = ExchangeCounters()
-    async with ChutesClient(
-        simulator.url, clock=clock, timeout=0.5 if fault.latency else PATIENCE, counters=counters
-    ) as client:
+    timeout = 0.5 if fault.latency else PATIENCE
+    async with ChutesClient(simulator.url, clock=clock, timeout=timeout, counters=counters) as client:
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind

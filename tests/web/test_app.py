@@ -266,7 +266,7 @@ async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
         await until(lambda: tracemalloc.get_traced_memory()[0] < 5_000_000)
         tracemalloc.stop()
         # The connection is closed after the beginning of the page.
-        assert len(await asyncio.wait_for(reader.read(), 120)) < 30_000_000
+        assert len(await asyncio.wait_for(reader.read(), PATIENCE)) < 30_000_000
         writer.close()
         await writer.wait_closed()
 

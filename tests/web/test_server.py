@@ -16,7 +16,7 @@ from starlette.routing import Route
 from chutes_exporter.config import Address, ConfigError
 from chutes_exporter.web import server
 from chutes_exporter.web.server import bound_address, open_socket, serving
-from tests.support import get, patient_client
+from tests.support import PATIENCE, get, patient_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -102,7 +102,7 @@ async def said(url: httpx.URL, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(request)
     try:
-        return await asyncio.wait_for(reader.read(), 120)
+        return await asyncio.wait_for(reader.read(), PATIENCE)
     except ConnectionError:
         return b""
     finally:

@@ -32,7 +32,7 @@ def told(tmp_path: Path) -> Iterator[socket.socket]:
     """The socket on which systemd would be told."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(120)
+        listening.settimeout(PATIENCE)
         yield listening
 
 
@@ -80,7 +80,7 @@ async def test_the_watchdog_is_notified_twice_per_period(told: socket.socket, mo
     "variables", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}]
 )
 async def test_without_a_watchdog_no_notification_is_sent(told: socket.socket, variables: dict[str, str]) -> None:
-    await asyncio.wait_for(Notifier({"NOTIFY_SOCKET": told.getsockname(), **variables}).keep_alive(), 120)
+    await asyncio.wait_for(Notifier({"NOTIFY_SOCKET": told.getsockname(), **variables}).keep_alive(), PATIENCE)
     told.setblocking(False)  # noqa: FBT003 - takes it by position only
     with pytest.raises(BlockingIOError):
         told.recv(100)
