@@ -116,6 +116,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    # At its end, a process would save what it has measured, but xdist kills it after 10 seconds.
+    if (tracer := coverage.Coverage.current()) is not None:
+        tracer.stop()
+        tracer.save()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_is_left() -> Iterator[None]:
     yield
