@@ -37,6 +37,7 @@ _LONG = (
     "commands/test_demo.py",
     "test_cli.py",
     "alertmanager/test_routing.py",
+    "integration/test_discovery.py",
 )
 """The files that take longest. They start first, so that all processes end at about the same time."""
 _UNTRACED = (

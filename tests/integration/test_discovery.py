@@ -33,12 +33,13 @@ def scrape_configs(address: str, shard: str, client: Mapping[str, Any]) -> list[
     text = SCRAPE_CONFIG.read_text().replace("http://localhost:10064", f"https://{address}")
     configs: list[dict[str, Any]] = yaml.safe_load(shards(text).replace("localhost:10064", address))["scrape_configs"]
     for config in configs:
-        config.update(scrape_interval="20s", scrape_timeout="20s", scheme="https", **client)
+        config.update(scrape_interval="10s", scrape_timeout="10s", scheme="https", **client)
         for rule in config.get("relabel_configs", ()):
             if rule.get("action") == "keep":
                 rule["regex"] = shard
         for discovery in config.get("http_sd_configs", ()):
-            discovery.update(client)
+            # The exporter refuses while it does not know the miners. Prometheus would ask again 5 minutes later.
+            discovery.update(refresh_interval="5s", **client)
     return configs
 
 
@@ -48,7 +49,7 @@ def subnet(prometheus: Prometheus) -> list[dict[str, Any]]:
 
 
 def all_reached(prometheus: Prometheus) -> bool:
-    """Tell whether each target has been up. A busy machine does not answer all of them in the same 20 seconds."""
+    """Tell whether each target has been up. A busy machine does not answer all of them in the same 10 seconds."""
     reached = prometheus.query('max_over_time(up{job="chutes-subnet"}[10m]) == 1')
     return len(reached) == len(subnet(prometheus)) > 4
 
