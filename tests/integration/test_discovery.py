@@ -38,7 +38,7 @@ def scrape_configs(address: str, shard: str, client: Mapping[str, Any]) -> list[
             if rule.get("action") == "keep":
                 rule["regex"] = shard
         for discovery in config.get("http_sd_configs", ()):
-            # The exporter refuses while it does not know the miners. Prometheus would ask again 5 minutes later.
+            # The exporter refuses while it does not know the miners. Prometheus would ask again a minute later.
             discovery.update(refresh_interval="5s", **client)
     return configs
 
