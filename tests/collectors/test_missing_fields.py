@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import functools
 import itertools
 import json
 from dataclasses import dataclass, replace
@@ -99,8 +98,7 @@ BY_REASON = {"chutes_launch_refused_chutes"}
 # Claimed by nobody.
 NULL_MEANS["jobs.miner_hotkey"] = NULL_MEANS["jobs.finished_at"]
 _MANY = examples(1)
-KINDS = ("missing", "null", "missing everywhere", "null everywhere")
-"""In one record, or in all of them."""
+KINDS = ("missing", "null")
 
 
 def paths(value: Any, at: Path = ()) -> Iterator[Path]:
@@ -127,7 +125,7 @@ def changed(value: Any, kind: str, path: Path) -> Any:
     copied = copy.copy(value)
     if way:
         copied[step] = changed(value[step], kind, tuple(way))
-    elif kind.startswith("null"):
+    elif kind == "null":
         copied[step] = None
     else:
         del copied[step]
@@ -135,13 +133,9 @@ def changed(value: Any, kind: str, path: Path) -> Any:
 
 
 def changes(raw: Any, kind: str) -> Iterator[tuple[str, Any]]:
-    """Return each field's name with the answer that has lost it."""
-    places: dict[str, list[Path]] = {}
+    """Return each field's name with the answer in which a record has lost it."""
     for path in paths(raw):
-        places.setdefault(name_of(path), []).append(path)
-    for name, of_name in places.items():
-        for together in [of_name] if kind.endswith("everywhere") else [[path] for path in of_name]:
-            yield name, functools.reduce(lambda answer, path: changed(answer, kind, path), together, raw)
+        yield name_of(path), changed(raw, kind, path)
 
 
 def json_body(value: Any) -> bytes:
@@ -247,7 +241,7 @@ async def test_a_missing_field_changes_no_number_and_adds_none(world: World, nam
         after = replace(world, answers={**world.answers, source: changed_answer}).samples(of=source)
         differing = [family for family in before.keys() | after.keys() if before.get(family) != after.get(family)]
         place = f"{name}.{field}"
-        allowed = (NULL_MEANS if kind.startswith("null") else ABSENCE_MEANS).get(place, set())
+        allowed = (NULL_MEANS if kind == "null" else ABSENCE_MEANS).get(place, set())
         false = false_values(numbers(before, differing), numbers(after, differing))
         if found := {key[0] for key in false} - allowed - BY_REASON:
             wrong.setdefault(place, set()).update(found)
@@ -310,10 +304,7 @@ async def test_missing_fields_make_their_samples_absent(name: str, field: str) -
     whole = stream if bodies[name].startswith(b"data: ") else json_body
     async with served(replay(bodies)) as url:
         before = data_of(await scrape(watching(url, collectors=ALL_ON)))
-        pages = []
-        for kind in ("missing", "missing everywhere"):
-            bodies[name] = whole(next(answer for place, answer in changes(raw, kind) if place == field))
-            pages.append(data_of(await scrape(watching(url, collectors=ALL_ON))))
-            assert [key for key in false_values(before, pages[-1]) if key[0] not in BY_REASON] == []
-    gone = [key for key in before if key not in pages[-1] and not key[0].endswith("_info")]
-    assert gone
+        bodies[name] = whole(next(answer for place, answer in changes(raw, "missing") if place == field))
+        after = data_of(await scrape(watching(url, collectors=ALL_ON)))
+    assert [key for key in false_values(before, after) if key[0] not in BY_REASON] == []
+    assert [key for key in before if key not in after and not key[0].endswith("_info")]

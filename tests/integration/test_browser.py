@@ -56,7 +56,7 @@ async def guarded(simulator: Simulator) -> AsyncIterator[str]:
             yield url
 
 
-@pytest.mark.parametrize(("width", "scripts"), [(1280, False), (400, True), (340, True)])
+@pytest.mark.parametrize(("width", "scripts"), [(1280, False), (340, True)])
 async def test_the_landing_page_serves_a_person_in_any_window_and_without_scripts(
     simulator: Simulator,
     browser: Browser,
