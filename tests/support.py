@@ -18,7 +18,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import trustme
@@ -60,6 +60,8 @@ PATIENT = {"X-Prometheus-Scrape-Timeout-Seconds": str(PATIENCE)}
 RECORDINGS = Path(__file__).parent / "recordings"
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "prometheus" / "rules"
+
+_T = TypeVar("_T")
 
 Labels = frozenset[tuple[str, str]]
 Page = dict[tuple[str, Labels], float]
@@ -213,6 +215,34 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> N
             return
         await asyncio.sleep(0.02)
     raise AssertionError("it never came true")
+
+
+def wait_for(
+    ask: Callable[[], _T | None], process: subprocess.Popen[bytes] | None = None, why: Callable[[], str] = str
+) -> _T:
+    """Return the first true result of a call. An OSError, such as a server's that does not listen, is none yet.
+
+    Args:
+        ask: The call.
+        process: What must live until then.
+        why: Tells what a failure shows, such as a log.
+    """
+    refused = ""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        try:
+            if answer := ask():
+                return answer
+        except OSError as error:
+            refused = repr(error)
+        time.sleep(0.05)
+    raise AssertionError(f"it never came true: {refused}\n{why()}")
+
+
+def fetch(url: str) -> str:
+    """Return a page; raises an OSError for other statuses than 200, too."""
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        return str(response.read().decode())
 
 
 def patient_client(headers: Mapping[str, str] | None = None, **arguments: Any) -> httpx.AsyncClient:
@@ -431,14 +461,7 @@ class Prometheus:
 
     def wait_for(self, expression: str) -> dict[Labels, float]:
         """Return the result of a query as soon as Prometheus listens, and the query has one."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                if result := self.query(expression):
-                    return result
-            assert self._process is None or self._process.poll() is None, self.log
-            assert time.monotonic() < deadline, f"no result of {expression}\n{self.log}"
-            time.sleep(0.1)
+        return wait_for(lambda: self.query(expression), self._process, lambda: f"no result of {expression}\n{self.log}")
 
 
 @dataclass

@@ -17,7 +17,7 @@ import pytest
 from chutes_exporter.cli import cli, main
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series, unmeasured
+from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,16 +57,15 @@ def running(
     *arguments: str,
     variables: Mapping[str, str] | None = None,
     command: Sequence[str] = (COMMAND,),
-    measured: bool = True,
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start the command, with or without coverage; yields the address that it listens on, and the process."""
+    """Start the command; yields the address that it listens on, and the process."""
     complete = environment(**{"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE), **(variables or {})})
     process = subprocess.Popen(
         [*command, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=complete if measured else unmeasured(complete),
+        env=complete,
     )
     assert process.stderr is not None
     try:

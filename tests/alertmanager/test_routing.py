@@ -28,10 +28,12 @@ from tests.support import (
     RULES,
     Prometheus,
     fast_rules,
+    fetch,
     free_port,
     patient_client,
     served,
     until,
+    wait_for,
     watching,
 )
 
@@ -128,13 +130,7 @@ def alertmanager(directory: Path, receivers: str = "", telegram: str = "") -> It
             stdout=log,
         )
     try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"http://{address}/-/ready", timeout=PATIENCE).status_code == httpx.codes.OK:
-                    break
-            assert time.monotonic() < deadline, (directory / "log").read_text()
-            time.sleep(0.1)
+        wait_for(lambda: fetch(f"http://{address}/-/ready"), process, (directory / "log").read_text)
         yield address
     finally:
         process.terminate()
@@ -308,13 +304,12 @@ def test_an_alert_that_explains_others_silences_them_and_no_more(
             == httpx.codes.OK
         )
         expected = {identity(labelled(alert)) for alert in quiet}
-        # Inhibition is worked out for all alerts when they are grouped for sending.
-        deadline = time.monotonic() + PATIENCE
-        while True:
+
+        def silenced() -> set[frozenset[tuple[str, str]]]:
             alerts = httpx.get(url, timeout=PATIENCE).json()
-            suppressed = {identity(one["labels"]) for one in alerts if one["status"]["inhibitedBy"]}
-            if suppressed >= expected or time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-    assert suppressed == expected
-    assert {identity(one["labels"]) for one in alerts} == {identity(labels) for labels in everything}
+            assert {identity(one["labels"]) for one in alerts} == {identity(labels) for labels in everything}
+            return {identity(one["labels"]) for one in alerts if one["status"]["inhibitedBy"]}
+
+        # Inhibition is worked out for all alerts when they are grouped for sending.
+        wait_for(lambda: silenced() >= expected)
+        assert silenced() == expected

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -12,25 +11,8 @@ import pytest
 from chutes_exporter.cli import cli
 from chutes_exporter.config import Address
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.support import HOTKEY, PATIENCE, PATIENT, Page, parse_page, series, successes
+from tests.support import HOTKEY, PATIENCE, PATIENT, Page, parse_page, series, successes, wait_for
 from tests.test_cli import LISTEN, environment, run, running
-
-
-def test_the_demo_prints_the_address_of_its_metrics() -> None:
-    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as (_, process):
-        assert process.stdout is not None
-        text = "".join(process.stdout.readline() for _ in range(2))
-        found = re.search(r"http://\S+/metrics", text)
-        assert found is not None
-        page: Page = {}
-        ends = time.monotonic() + PATIENCE
-        # On a busy machine, a large answer of the simulated API can take longer than the limit.
-        while set(successes(page).values()) != {1.0} and time.monotonic() < ends:
-            page = parse_page(httpx.get(found[0], headers=PATIENT, timeout=PATIENCE).text)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=PATIENCE) == 0
-    assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
-    assert set(successes(page).values()) == {1.0}
 
 
 def printed(process: subprocess.Popen[str]) -> list[str]:
@@ -43,9 +25,17 @@ def printed(process: subprocess.Popen[str]) -> list[str]:
     return lines
 
 
-def test_the_commands_that_the_demo_prints_work_word_for_word() -> None:
+def test_what_the_demo_prints_works_word_for_word() -> None:
     with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as (_, process):
         lines = printed(process)
+        (url,) = re.findall(r"http://\S+/metrics", "".join(lines[:2]))
+
+        def complete_page() -> Page | None:
+            page = parse_page(httpx.get(url, headers=PATIENT, timeout=PATIENCE).text)
+            return page if set(successes(page).values()) == {1.0} else None
+
+        # On a busy machine, a large answer of the simulated API can take longer than the limit.
+        page = wait_for(complete_page)
         found = re.search(r"Its hotkey file is (\S+)\.", lines[2])
         assert found is not None
         path = Path(found[1])
@@ -63,6 +53,9 @@ def test_the_commands_that_the_demo_prints_work_word_for_word() -> None:
             )
             for command in commands
         }
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE) == 0
+    assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
     assert {command: result.returncode for command, result in results.items()} == {
         "status": 1,
         "advise": 1,
@@ -93,9 +86,15 @@ def test_the_demo_listens_on_this_machine_only() -> None:
     assert default == ["127.0.0.1:10064"]
 
 
-def test_the_demo_can_misbehave_and_takes_the_flags_of_serve() -> None:
+def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> None:
     fault = ("--simulator.fault", "scores=status:503", "--openmetrics.created")
-    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault, measured=False) as (url, _):
+    variables = {
+        "CHUTES_EXPORTER_GPU_COST": "h200=3 l40s=0.5",
+        "CHUTES_EXPORTER_SUBNET_DAILY_EMISSION": "7200",
+        "CHUTES_EXPORTER_ALPHA_PRICE": "0.25",
+    }
+    arguments = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault)
+    with running(*arguments, variables=variables) as (url, _):
         page = parse_page(httpx.get(f"{url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
         openmetrics = httpx.get(
             f"{url}/metrics", timeout=PATIENCE, headers=PATIENT | {"Accept": "application/openmetrics-text"}
@@ -103,3 +102,8 @@ def test_the_demo_can_misbehave_and_takes_the_flags_of_serve() -> None:
     assert "_created{" in openmetrics
     assert page[series("chutes_feed_up", feed="scores")] == 0
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1
+    assert page[series("chutes_gpu_cost_usd_per_hour", gpu="h200")] == 3
+    assert page[series("chutes_gpu_cost_usd_per_hour", gpu="l40s")] == 0.5
+    assert page[series("chutes_subnet_emission_alpha_per_day")] == 7200
+    assert page[series("chutes_alpha_price_usd")] == 0.25
+    assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import chutes_exporter
+from tests.support import fetch, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 IMAGE = f"chutes-exporter:{chutes_exporter.__version__}"
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=256m", "--pids-limit=64")
@@ -51,23 +49,6 @@ def container(name: str, *options: str, command: tuple[str, ...]) -> Iterator[st
         podman("rm", "--force", "--time=10", "--volumes", name)
 
 
-def fetch(url: str) -> str:
-    """Return a page."""
-    with urllib.request.urlopen(url, timeout=10) as response:
-        return str(response.read().decode())
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = TIMEOUT, why: Callable[[], str] = str) -> None:
-    """Wait until a condition holds; a URL that does not answer does not hold."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            if condition():
-                return
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.2)
-
-
 def wait_until_ready(name: str, address: str) -> None:
     """Wait until the exporter in a container has its first answers."""
-    wait_for(lambda: fetch(f"http://{address}/-/ready") != "", why=lambda: podman("logs", name))
+    wait_for(lambda: fetch(f"http://{address}/-/ready"), why=lambda: podman("logs", name))

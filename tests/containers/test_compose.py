@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.containers.podman import fetch, inspect, run, wait_for
-from tests.support import HOTKEY, ROOT
+from tests.containers.podman import inspect, run
+from tests.support import HOTKEY, ROOT, fetch, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,13 +78,13 @@ def test_the_demo_comes_up_healthy_and_works_together(engine: dict[str, str]) ->
             assert state["HostConfig"]["SecurityOpt"] == ["no-new-privileges"]
         # Prometheus scrapes the exporter by its name in the network, and has read the rules.
         query = "/api/v1/query?query=chutes_miner_watched"
-        wait_for(lambda: bool(ask(9090, query)["data"]["result"]), 120)
+        wait_for(lambda: ask(9090, query)["data"]["result"])
         (watched,) = ask(9090, query)["data"]["result"]
         assert watched["metric"]["hotkey"] == HOTKEY
         assert watched["metric"]["instance"] == "exporter:10064"
         assert len(ask(9090, "/api/v1/rules")["data"]["groups"]) >= 2
         # Its Watchdog reaches Alertmanager.
-        wait_for(lambda: any(one["labels"]["alertname"] == "Watchdog" for one in ask(9093, "/api/v2/alerts")), 180)
+        wait_for(lambda: any(one["labels"]["alertname"] == "Watchdog" for one in ask(9093, "/api/v2/alerts")))
         assert "chutes_miner_watched" in fetch("http://127.0.0.1:10064/metrics")
     finally:
         compose(engine, "down", "--volumes", "--timeout=10")

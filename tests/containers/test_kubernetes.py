@@ -12,8 +12,8 @@ import yaml
 from chutes_exporter.commands.status import ACTION_NEEDED, NOTHING_TO_DO
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.containers.podman import IMAGE, fetch, podman, run, wait_until_ready
-from tests.support import HOTKEY, ROOT, parse_page
+from tests.containers.podman import IMAGE, podman, run, wait_until_ready
+from tests.support import HOTKEY, ROOT, fetch, parse_page
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -11,9 +10,6 @@ import struct
 import subprocess
 import sys
 import tarfile
-import time
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,7 @@ import chutes_exporter
 from deploy import release
 from grafana.boards import BOARDS
 from tests.debian.package import field, files
-from tests.support import ROOT, free_port
+from tests.support import ROOT, fetch, free_port, wait_for
 
 pytestmark = pytest.mark.release
 VERSION = chutes_exporter.__version__
@@ -203,14 +199,8 @@ def page_of_demo(package: Path, log: Path) -> str:
             stderr=output,
         ) as process,
     ):
-        deadline = time.monotonic() + 180
         try:
-            while True:
-                with contextlib.suppress(urllib.error.URLError):
-                    return str(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode())
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
+            return wait_for(lambda: fetch(f"http://127.0.0.1:{port}/metrics"), process, log.read_text)
         finally:
             process.terminate()
 

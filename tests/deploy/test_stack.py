@@ -11,33 +11,21 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deploy.stack import main
 from tests.prometheus.scenario import GROUPS
-from tests.support import PATIENCE, ROOT, free_port
+from tests.support import PATIENCE, ROOT, fetch, free_port, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 def ask(address: str, path: str) -> Any:
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=PATIENCE) as response:
-        return json.load(response)
-
-
-def until(ask_for: Callable[[], list[Any]]) -> list[Any]:
-    """Return what is asked for, as soon as there is some."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := ask_for()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
+    return json.loads(fetch(f"http://{address}{path}"))
 
 
 @contextlib.contextmanager
@@ -67,14 +55,14 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
         pages = re.findall(r"http://\S+/\S*", "".join(said))
         assert pages == [f"http://{exporter}/", f"http://{prometheus}/classic/alerts"]
         for page in pages:
-            urllib.request.urlopen(page, timeout=PATIENCE).close()
+            fetch(page)
         assert str(tmp_path) in said[3]
         assert "Its hotkey file is" in process.stdout.readline()
         (command,) = re.findall(r"amtool .* alert", said[2])
         assert subprocess.check_output(command.split(), text=True).startswith("Alertname")
-        (target,) = until(lambda: ask(prometheus, "/api/v1/targets")["data"]["activeTargets"])
+        (target,) = wait_for(lambda: ask(prometheus, "/api/v1/targets")["data"]["activeTargets"])
         assert target["labels"] == {"job": "chutes", "instance": exporter}
-        found = until(lambda: ask(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"])
+        found = wait_for(lambda: ask(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"])
         assert [one["url"] for one in found] == [f"http://{alertmanager}/api/v2/alerts"]
         config = ask(prometheus, "/api/v1/status/config")["data"]["yaml"]
         assert re.findall(r"(scrape_interval|evaluation_interval): (\S+)", config.partition("scrape_configs")[0]) == [

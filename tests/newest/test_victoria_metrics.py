@@ -26,7 +26,7 @@ from grafana.parts import VARIABLES
 from grafana.worlds import World as Kind
 from tests.alertmanager.test_routing import SIGNED, alertmanager
 from tests.grafana.scenes import END, JOB, Answers, ask_everything, scene
-from tests.support import HOTKEY, ROOT, Prometheus, fast_rules, free_port, until, watching
+from tests.support import HOTKEY, ROOT, Prometheus, fast_rules, fetch, free_port, until, wait_for, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,14 +56,7 @@ def running(command: Sequence[str], directory: Path) -> Iterator[str]:
             [*command, f"-httpListenAddr={address}"], cwd=directory, stdout=file, stderr=file, stdin=subprocess.DEVNULL
         )
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                urllib.request.urlopen(f"http://{address}/health", timeout=5).close()
-                break
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+        wait_for(lambda: fetch(f"http://{address}/health"), process, log.read_text)
         yield f"http://{address}"
     finally:
         process.terminate()

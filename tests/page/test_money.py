@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.config import make_settings
-from tests.support import HOTKEY, get, parse_page, scrape, series
-from tests.test_cli import LISTEN, running
+from tests.support import scrape, series
 
 if TYPE_CHECKING:
     from chutes_exporter.simulator import Simulator
@@ -42,19 +41,3 @@ def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:
     assert warning.startswith("--gpu.cost has an unknown GPU model: h1000, rtx9000. The known models are ")
     assert all(model in warning for model in GPU_MODELS)
     assert make_settings(gpu_costs=dict.fromkeys(GPU_MODELS, 1)).warnings == ()
-
-
-async def test_the_demo_takes_the_figures_from_variables_too() -> None:
-    variables = {
-        "CHUTES_EXPORTER_GPU_COST": "h200=3 l40s=0.5",
-        "CHUTES_EXPORTER_SUBNET_DAILY_EMISSION": "7200",
-        "CHUTES_EXPORTER_ALPHA_PRICE": "0.25",
-    }
-    arguments = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0")
-    with running(*arguments, variables=variables, measured=False) as (url, _):
-        page = parse_page((await get(f"{url}/metrics")).text)
-    assert page[series("chutes_gpu_cost_usd_per_hour", gpu="h200")] == 3
-    assert page[series("chutes_gpu_cost_usd_per_hour", gpu="l40s")] == 0.5
-    assert page[series("chutes_subnet_emission_alpha_per_day")] == 7200
-    assert page[series("chutes_alpha_price_usd")] == 0.25
-    assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1

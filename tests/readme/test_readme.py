@@ -14,12 +14,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from chutes_exporter.simulator import DemoWorld, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, ROOT, RULES, parse_page, series
+from tests.support import HOTKEY, PATIENCE, ROOT, RULES, fetch, parse_page, series, wait_for
 from tests.test_cli import environment
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ DEBIAN = Path(os.environ.get("CHUTES_EXPORTER_TEST_ROOT", "/"))
 PAGE = "http://127.0.0.1:10064/metrics"
 PROMETHEUS = "http://127.0.0.1:9090"
 PORTS = (10064, 10065, 9090, 9093)
-SECONDS = 400
-"""Within which a command installs what it needs, and is ready."""
 
 
 def blocks(language: str) -> list[str]:
@@ -86,7 +83,7 @@ def run(command: str, api: str, log: Path) -> str:
     """Run a command to its end, and return what it prints."""
     process = start(command, api, log)
     try:
-        assert process.wait(timeout=SECONDS) == 0, f"{command}: {log.read_text()}"
+        assert process.wait(timeout=PATIENCE) == 0, f"{command}: {log.read_text()}"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -106,49 +103,34 @@ def serving(command: str, api: str, log: Path) -> Iterator[subprocess.Popen[byte
         yield process
         # A terminal sends it to all processes of the command. make ends by the signal, too.
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(timeout=60) in (0, 2, -signal.SIGINT), log.read_text()
+        assert process.wait(timeout=PATIENCE) in (0, 2, -signal.SIGINT), log.read_text()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE)
     assert "Traceback" not in log.read_text(), log.read_text()
     assert [port for port in PORTS if is_open(port)] == []
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> httpx.Response:
-    """Return the answer of a program, as soon as it is there."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        with contextlib.suppress(httpx.HTTPError):
-            response = httpx.get(url, timeout=60)
-            if response.status_code == httpx.codes.OK:
-                return response
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
 
 
 def follow(api: str, log: Path) -> None:
     """Follow the README up to the Prometheus of the stack."""
     with serving(DEMO, api, log) as process:
-        wait_for("http://127.0.0.1:10064/-/ready", process, log)
-        assert parse_page(httpx.get(PAGE, timeout=60).text)[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
+        wait_for(lambda: fetch("http://127.0.0.1:10064/-/ready"), process, log.read_text)
+        assert parse_page(fetch(PAGE))[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
         # The commands that the demo prints work from another terminal.
-        while not log.read_text().endswith(" check\n"):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
+        wait_for(lambda: log.read_text().endswith(" check\n"), process, log.read_text)
         export, *lines = log.read_text().partition("These commands work in another terminal:\n")[2].splitlines()
         assert len(lines) == 5
         for line in lines:
             other = start(f"{export}; cd / && {line}", api, log.with_suffix(".other"))
             # status and advise find something to do.
-            assert other.wait(timeout=SECONDS) == (1 if re.search(" (status|advise)$", line) else 0), line
+            assert other.wait(timeout=PATIENCE) == (1 if re.search(" (status|advise)$", line) else 0), line
     with serving(STACK, api, log) as process:
-        wait_for(f"{PROMETHEUS}/-/ready", process, log)
+        wait_for(lambda: fetch(f"{PROMETHEUS}/-/ready"), process, log.read_text)
         assert log.read_text().count("Installing prometheus prometheus-alertmanager\n") == 1
     # The second start installs nothing.
     with serving(STACK, api, log) as process:
-        wait_for(f"{PROMETHEUS}/-/ready", process, log)
+        wait_for(lambda: fetch(f"{PROMETHEUS}/-/ready"), process, log.read_text)
         assert "Installing" not in log.read_text()
         assert "Setting up" not in log.read_text()
 
@@ -167,7 +149,7 @@ def follow_without_a_demo(api: str, log: Path) -> None:
             assert "check" not in command or "All checks passed." in said
             continue
         with serving(command, api, log) as process:
-            page = parse_page(wait_for(PAGE, process, log).text)
+            page = parse_page(wait_for(lambda: fetch(PAGE), process, log.read_text))
             assert (series("chutes_miner_watched", hotkey=HOTKEY) in page) == (command == MINER)
     # The lines for Prometheus are valid, with the rules where the document copies them.
     run("cp -r prometheus/rules /etc/prometheus/", api, log)

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ import pytest
 from chutes_exporter.config import ConfigError
 from chutes_exporter.web import systemd
 from chutes_exporter.web.systemd import Notifier, take_sockets
-from tests.support import PATIENCE, ROOT
+from tests.support import PATIENCE, ROOT, wait_for
 from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -138,8 +137,7 @@ def test_it_serves_on_a_socket_that_systemd_has_opened_and_tells_when_it_is_read
     )
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=20), timeout=PATIENCE) as client:
-            while not path.exists():
-                time.sleep(0.01)
+            wait_for(path.exists)
             assert client.get("http://exporter/-/healthy").status_code == 200
         assert heard(told) == f"READY=1\nSTATUS=listening on unix:{path}"
         process.send_signal(signal.SIGTERM)
