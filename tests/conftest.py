@@ -87,21 +87,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FilesS
 
 
 _TRACER = coverage.Coverage.current()
-_PROCESSES = os.environ.get("COVERAGE_PROCESS_CONFIG")
-"""With it in the environment, coverage counts what a new process does."""
+_PROCESSES = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")}
+"""The variables by which coverage counts what a new process does."""
 
 
 def _trace(*, on: bool) -> None:
-    """Let coverage count or not. A change takes 0.1 s of CPU time, so none is made between tests of one kind."""
+    """Let coverage count or not. A change takes up to 0.1 s of CPU time, so none is made between tests of one kind."""
     if _TRACER is None or on == (coverage.Coverage.current() is not None):
         return
     if on:
         _TRACER.start()
+        os.environ.update(_PROCESSES)
     else:
         _TRACER.stop()
-        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
-    if on and _PROCESSES is not None:
-        os.environ["COVERAGE_PROCESS_CONFIG"] = _PROCESSES
+        for name in _PROCESSES:
+            del os.environ[name]
 
 
 @pytest.hookimpl(tryfirst=True)

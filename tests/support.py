@@ -218,14 +218,18 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> N
 
 
 def wait_for(
-    ask: Callable[[], _T | None], process: subprocess.Popen[bytes] | None = None, why: Callable[[], str] = str
+    ask: Callable[[], _T | None],
+    process: subprocess.Popen[Any] | None = None,
+    why: Callable[[], str] = str,
+    pause: float = 0.05,
 ) -> _T:
     """Return the first true result of a call. An OSError, such as a server's that does not listen, is none yet.
 
     Args:
         ask: The call.
-        process: What must live until then.
-        why: Tells what a failure shows, such as a log.
+        process: A process that must live until then.
+        why: Returns what a failure shows, such as a log.
+        pause: Seconds between two calls.
     """
     refused = ""
     deadline = time.monotonic() + PATIENCE
@@ -235,7 +239,7 @@ def wait_for(
                 return answer
         except OSError as error:
             refused = repr(error)
-        time.sleep(0.05)
+        time.sleep(pause)
     raise AssertionError(f"it never came true: {refused}\n{why()}")
 
 

@@ -36,13 +36,14 @@ from tests.support import (
     Clock,
     count_openmetrics,
     examples,
+    fetch,
     find_collector,
     free_port,
     parse_page,
-    patient_client,
     promtool_complaints,
     series,
     served,
+    wait_for,
     watching,
 )
 
@@ -250,13 +251,7 @@ async def exporting(api: str, *flags: str) -> AsyncIterator[tuple[str, int]]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with patient_client() as client:
-            for _ in range(600):
-                assert process.returncode is None
-                with contextlib.suppress(httpx.TransportError):
-                    await client.get(f"{url}/-/healthy")
-                    break
-                await asyncio.sleep(0.05)
+        await asyncio.to_thread(wait_for, lambda: fetch(f"{url}/-/healthy"))
         yield url, process.pid
     finally:
         process.kill()

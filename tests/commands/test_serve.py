@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.server import bound_address, open_socket
 from tests.commands.support import another_key
-from tests.support import HOTKEY, PATIENCE, Pki, get, parse_page, patient_client, series, unmeasured, until
+from tests.support import HOTKEY, PATIENCE, Pki, get, parse_page, patient_client, series, unmeasured, until, wait_for
 from tests.test_cli import COMMAND, LISTEN, environment, hotkey_file
 
 if TYPE_CHECKING:
@@ -327,12 +328,13 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def wait_until_signals_are_handled(process: subprocess.Popen[str]) -> None:
     handled = sum(1 << (number - 1) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
-    caught = 0
-    # Without a pause: the start is over 10 ms later.
-    while caught & handled != handled:
-        assert process.poll() is None
+
+    def are_handled() -> bool:
         status = dict(line.split(":\t") for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-        caught = int(status["SigCgt"], 16)
+        return int(status["SigCgt"], 16) & handled == handled
+
+    # Without a pause: the start is over 10 ms later.
+    wait_for(are_handled, process, pause=0)
 
 
 def cpu_ticks(process: subprocess.Popen[str]) -> int:
@@ -348,15 +350,20 @@ def test_no_hang_up_during_the_start_or_later_ends_the_process() -> None:
     errors = process.stderr
     reading = threading.Thread(target=lambda: lines.extend(errors))
     reading.start()
+
+    def is_listening() -> bool:
+        return any("msg=listening" in line for line in lines)
+
+    def has_run_since(ticks: int) -> bool:
+        return cpu_ticks(process) > ticks or is_listening()
+
     try:
         wait_until_signals_are_handled(process)
-        while not any("msg=listening" in line for line in lines):
-            assert process.poll() is None
-            before = cpu_ticks(process)
+        while not is_listening():
+            goes_on = functools.partial(has_run_since, cpu_ticks(process))
             process.send_signal(signal.SIGHUP)
             # The start goes on between two signals, however slow the machine is.
-            while cpu_ticks(process) == before and not any("msg=listening" in line for line in lines):
-                assert process.poll() is None
+            wait_for(goes_on, process, pause=0)
         for _ in range(20):
             process.send_signal(signal.SIGHUP)
             time.sleep(0.01)
