@@ -52,7 +52,7 @@ async def measure(title: str, size: Size) -> None:
         page = b""
         for mode, settings in modes.items():
             async with Exporter(settings) as exporter:
-                page = (await exporter.metrics(Format.TEXT, timeout=600)).body
+                page = await exporter.metrics(Format.TEXT, timeout=600)
             lines = [line for line in page.splitlines() if not line.startswith(b"#")]
             size_of = f"{len(page) / 1e6:.2f} MB | {len(gzip.compress(page, 1)) / 1e6:.2f} MB"
             print(f"| {mode} | {len(lines):,} | {size_of} |")

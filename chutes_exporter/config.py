@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_RESERVED_PATHS = ("/", "/probe", "/sd", "/-/healthy", "/-/ready", "/-/reload")
+_RESERVED_PATHS = ("/", "/-/healthy", "/-/ready", "/-/reload")
 _PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _ADDRESS = re.compile(r"(?P<host>[^][:/]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})|unix:(?P<path>/[^\0]+)")
 _URL = re.compile(r"https?://([\w-]+(\.[\w-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?", re.ASCII)

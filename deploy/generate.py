@@ -38,11 +38,6 @@ VALUES_HEAD: Final = """\
 #
 # The scrape job leaves out Pods that are annotated for scraping, which this Prometheus scrapes anyway.
 """
-SUBNET_HEAD: Final = """\
-# Scrapes each miner of the subnet as a separate target, from the Helm release chutes-exporter-subnet of
-# docs/start.md. Pass it after deploy/chutes-monitoring-values.yaml in the same command, with another -f. It
-# contains the scrape job of that file too.
-"""
 MANIFEST_HEAD: Final = """\
 # An exporter for the miner whose key is in the Secret `miner-credentials`, rendered from the Helm chart's default
 # values, without the dashboards. docs/start.md says how to add them.
@@ -165,18 +160,6 @@ def monitoring_values() -> str:
     )
 
 
-def subnet_values() -> str:
-    """Make the Helm values that scrape every miner of the subnet from the release chutes-exporter-subnet."""
-    text = (ROOT / "prometheus" / "subnet.yml").read_text()
-    address = f"chutes-exporter-subnet.{NAMESPACE}.svc:10064"
-    (job, _) = yaml.safe_load(text.replace("localhost:10064", address))["scrape_configs"]
-    return (
-        MADE.format("prometheus/subnet.yml")
-        + SUBNET_HEAD
-        + _write({"prometheus": {"extraScrapeConfigs": _write([_pods(), job])}})
-    )
-
-
 def alertmanager_values() -> str:
     """Make the Helm values that switch the miners' Alertmanager on."""
     config = textwrap.indent((ROOT / "alertmanager" / "alertmanager.yml").read_text(), 6 * " ")
@@ -237,7 +220,6 @@ FILES: Final[dict[str, Callable[[], str]]] = {
     "helm/chutes-exporter/README.md": chart_readme,
     "kubernetes.yaml": manifest,
     "chutes-monitoring-values.yaml": monitoring_values,
-    "chutes-monitoring-subnet-values.yaml": subnet_values,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
     "../docs/metrics.md": reference,

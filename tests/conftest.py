@@ -36,7 +36,6 @@ _LONG = (
     "commands/test_demo.py",
     "test_cli.py",
     "alertmanager/test_routing.py",
-    "integration/test_discovery.py",
     "web/test_app.py",
 )
 """The files that take longest. They start first, so that all processes end at about the same time."""

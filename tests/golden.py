@@ -72,7 +72,7 @@ async def pages() -> dict[Format, str]:
             for feed in evidence:
                 await exporter.feeds.read_all([feed], PATIENCE)
             await exporter.metrics(Format.TEXT, timeout=PATIENCE)
-            return {form: steady((await exporter.metrics(form, timeout=PATIENCE)).body.decode()) for form in Format}
+            return {form: steady((await exporter.metrics(form, timeout=PATIENCE)).decode()) for form in Format}
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def names(page: Page) -> set[str]:
 
 def asked_by(exporter: Exporter) -> set[str]:
     """Return the names of the feeds with a request in flight."""
-    return {state.feed.name for state in exporter.feeds.states() if exporter.feeds.under_way(state.feed)}
+    return {state.feed.name for state in exporter.feeds.states().values() if state.under_way}
 
 
 def hold(exporter: Exporter, endpoint: str) -> asyncio.Event:
@@ -136,7 +136,7 @@ def hold(exporter: Exporter, endpoint: str) -> asyncio.Event:
 
 async def page_of(exporter: Exporter, timeout: float = PATIENCE) -> Page:
     """Return an exporter's metrics page."""
-    return parse_page((await exporter.metrics(Format.TEXT, timeout=timeout)).body.decode())
+    return parse_page((await exporter.metrics(Format.TEXT, timeout=timeout)).decode())
 
 
 def find_collector(name: str) -> Collector:

@@ -170,8 +170,8 @@ async def pages_of(url: str) -> tuple[bytes, str]:
     on = {collector.name: True for collector in COLLECTORS}
     ttl = {"instances": 0, "nodes": 0}
     async with Exporter(watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()) as exporter:
-        text = (await exporter.metrics(Format.TEXT, timeout=PATIENCE)).body
-        return text, (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).body.decode()
+        text = await exporter.metrics(Format.TEXT, timeout=PATIENCE)
+        return text, (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).decode()
 
 
 @given(answers=_ANSWERS)
@@ -231,7 +231,7 @@ async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: byte
         gc.collect()
         tracemalloc.start()
         try:
-            page = parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).body.decode())
+            page = parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).decode())
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

@@ -36,12 +36,12 @@ async def everything_shown(url: str, capsys: pytest.CaptureFixture[str]) -> str:
     log.configure("debug", "json")
     try:
         async with Exporter(watching(url), clock=time.time) as exporter:
-            shown = [(await exporter.metrics(form, timeout=PATIENCE)).body.decode() for form in Format]
+            shown = [(await exporter.metrics(form, timeout=PATIENCE)).decode() for form in Format]
             shown.append(await landing_page(exporter, time.time()))
             shown.extend(
                 repr(value) for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)
             )
-            shown.extend(f"{state.last_error!r} {state.last_error}" for state in exporter.feeds.states())
+            shown.extend(f"{state.last_error!r} {state.last_error}" for state in exporter.feeds.states().values())
         return "".join([*shown, *capsys.readouterr()])
     finally:
         logging.getLogger().handlers = []

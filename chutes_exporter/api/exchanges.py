@@ -32,16 +32,10 @@ REJECTED = METRICS.declare(
 
 
 class ExchangeCounters:
-    """Counts the exchanges of a client.
-
-    Attributes:
-        registry: Shows the counters.
-        total: Number of exchanges.
-    """
+    """Counts the exchanges of a client. Its registry shows the counters."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.total = 0
         self._requests, self._bytes, self._rejected = (
             Counter(metric.name, metric.help, metric.labels, unit=metric.unit, registry=registry)
             for metric in (REQUESTS, BYTES, REJECTED)
@@ -60,5 +54,3 @@ class ExchangeCounters:
         self._bytes.labels(endpoint).inc(size)
         self._rejected.labels(endpoint).inc(rejected)
         self._durations.labels(endpoint).observe(seconds)
-        # Last, because a page reads the total before the counters: it never keeps old counts for a new total.
-        self.total += 1

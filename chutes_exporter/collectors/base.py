@@ -150,6 +150,9 @@ def _label(value: LabelValue) -> str:
     if len(text) >= _SCRUBBED_LENGTH:
         # The API may echo a signature.
         text = scrub(text)[:MAX_LABEL_CHARACTERS]
+    if not text.isascii():
+        # A lone surrogate, which JSON can have, becomes a question mark.
+        text = text.encode("utf-8", "replace").decode()
     # Prometheus' parser treats NUL as the end of the page.
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
@@ -178,7 +181,6 @@ class Outcome:
 _DEFAULTS = {
     "on": "on",
     "off": "off",
-    "watched": "on if only configured hotkeys are watched",
     "few": "on if 1 to 16 hotkeys are configured",
     "key": "on if a hotkey's seed is configured (not required)",
 }
@@ -195,9 +197,10 @@ class Collector:
         cost: The maximum number of series, in words.
         extra: Feeds that it uses if their answers are known: those of the platform, and others for each hotkey with a
             key.
-        default: ``on``, ``off``, ``watched`` (on if only named hotkeys are watched, because it is large for all
-            miners), ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or ``key`` (on with a
-            hotkey's seed, because it shows less without one).
+        default: ``on``, ``off``, ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or
+            ``key`` (on with a hotkey's seed, because it shows less without one).
+        watched_only: Whether it exports no miner but the configured hotkeys unless it is switched on explicitly,
+            because it is large for all miners.
     """
 
     name: str
@@ -206,8 +209,9 @@ class Collector:
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Scope, Samples], None]
     cost: str
-    default: Literal["on", "off", "watched", "few", "key"] = "on"
+    default: Literal["on", "off", "few", "key"] = "on"
     extra: tuple[Feed[Any], ...] = ()
+    watched_only: bool = False
 
     def run(self, answers: Mapping[str, Answers], scope: Scope, out: Samples) -> dict[str, Outcome]:
         """Add the samples of all answers, which are by hotkey, and return the outcomes. The platform's is empty."""
@@ -236,4 +240,6 @@ class Collector:
     @property
     def default_in_words(self) -> str:
         """The default in words, for help texts and docs."""
+        if self.watched_only:
+            return "on for configured hotkeys; switched on explicitly, for all miners that --miners exports"
         return _DEFAULTS[self.default] + (", with a hotkey's seed" if self.needs_key else "")

@@ -74,5 +74,5 @@ COLLECTOR = Collector(
     metrics=METRICS,
     collect=_collect,
     cost="1, 32 for each miner",
-    default="watched",
+    watched_only=True,
 )

@@ -149,5 +149,5 @@ PER_CHUTE = Collector(
     metrics=CHUTE_METRICS,
     collect=_collect_per_chute,
     cost="12 for each chute of each miner",
-    default="watched",
+    watched_only=True,
 )

@@ -119,7 +119,7 @@ async def run_advise(
         for key in sorted(settings.keys, key=lambda key: key.address)
     }
     forecasts = {
-        hotkey: [forecast(report.readings, hotkey, count, model, settings) for count, model in wanted]
+        hotkey: [forecast(report.states, hotkey, count, model, settings) for count, model in wanted]
         for hotkey in miners
     }
     if as_json:

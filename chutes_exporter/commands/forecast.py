@@ -18,7 +18,7 @@ from chutes_exporter.feeds.table import INVENTORY, SERVERS, SUPPORTED_GPUS
 
 if TYPE_CHECKING:
     from chutes_exporter.config import Settings
-    from chutes_exporter.page.telemetry import Readings
+    from chutes_exporter.page.telemetry import States
 
 _MAX_GPUS = 64
 
@@ -35,11 +35,11 @@ def parse_gpus(text: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: Settings) -> dict[str, Any] | None:
+def forecast(states: States, hotkey: str, count: int, model: str, settings: Settings) -> dict[str, Any] | None:
     """Predict what GPUs would earn if the miner had them idle on one more TEE server.
 
     Args:
-        readings: What each feed of the collectors ``launch`` and ``score_heading`` gave.
+        states: The state of each feed of the collectors ``launch`` and ``score_heading``.
         hotkey: The miner.
         count: Number of the GPUs.
         model: Their model.
@@ -53,9 +53,7 @@ def forecast(readings: Readings, hotkey: str, count: int, model: str, settings: 
     Raises:
         UsageError: Neither the exporter nor the API knows the model.
     """
-    all_answers = {
-        (feed.name, feed.hotkey): reading.snapshot.answer for feed, reading in readings.items() if reading.snapshot
-    }
+    all_answers = {(feed.name, feed.hotkey): state.snapshot.answer for feed, state in states.items() if state.snapshot}
     models = {*GPU_MODELS, *(gpu.gpu for gpu in Answers({}, all_answers).optional(SUPPORTED_GPUS) or ())}
     if model not in models:
         raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")

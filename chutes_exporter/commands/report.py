@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
 from chutes_exporter.commands.terminal import say
-from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.page.exporter import Exporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.page.telemetry import Readings
+    from chutes_exporter.page.telemetry import States
 
 Labels = dict[str, str]
 Samples = Mapping[str, list[tuple[Labels, float]]]
@@ -56,7 +55,7 @@ class Report:
     gaps: list[NotKnown]
     counted: set[str]
     answered: bool
-    readings: Readings
+    states: States
 
 
 async def collect_report(settings: Settings, metrics: frozenset[str], *, missing: bool = False) -> Report:
@@ -71,7 +70,7 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)
     samples = collected.samples
-    gaps = [*_failures(collected.readings, missing=missing)]
+    gaps = [*_failures(collected.states, missing=missing)]
     for collector, hotkey in collected.failed:
         reason = "the collector failed, which is a bug"
         gaps.append(NotKnown(collector, hotkey, reason, "Report it with the log."))
@@ -85,8 +84,8 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
         for hotkey in whole
         if hotkey not in counted
     ]
-    answered = any(reading.snapshot for reading in collected.readings.values())
-    return Report(samples, now, gaps, counted, answered, collected.readings)
+    answered = any(state.snapshot for state in collected.states.values())
+    return Report(samples, now, gaps, counted, answered, collected.states)
 
 
 def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
@@ -113,18 +112,18 @@ def _all_counted(samples: Samples, hotkey: str) -> bool:
     return described <= counted and bool(counted or not samples_of(samples, "chutes_gpu_in_use", hotkey))
 
 
-def _failures(readings: Readings, *, missing: bool) -> Iterator[NotKnown]:
+def _failures(states: States, *, missing: bool) -> Iterator[NotKnown]:
     """Return the feeds that could not be requested or completely read, and those that are missing if that counts."""
-    for feed, reading in readings.items():
-        error, snapshot = reading.error, reading.snapshot
-        if isinstance(error, MissingEndpointError):
+    for feed, state in states.items():
+        error, snapshot = state.last_error, state.snapshot
+        if state.missing:
             if missing:
                 reason = f"the deployment has no {feed.endpoint.path}"
                 yield NotKnown(feed.name, feed.hotkey, reason, "Ask the operators of Chutes for a newer service.")
             continue
         if snapshot is None:
             advice = error.advice if isinstance(error, ApiError) else "Try again later."
-            yield NotKnown(feed.name, feed.hotkey, str(error), advice)
+            yield NotKnown(feed.name, feed.hotkey, str(error or "no answer yet"), advice)
         elif not snapshot.answer.whole:
             rejected = snapshot.answer.rejected
             reason = f"{rejected} records cannot be read" if rejected else "the list contradicts another answer"

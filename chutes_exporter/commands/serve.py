@@ -33,7 +33,7 @@ from chutes_exporter.web.systemd import Notifier, take_sockets
 from chutes_exporter.web.tls import CurrentContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import Self
 
     from chutes_exporter.config import Address, Settings
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("serve")
 
 _CHECK_INTERVAL = 1.0
+_RESTART_SECONDS = 1.0
+"""Seconds after which a failed background task starts again."""
 
 
 class Service:
@@ -94,8 +96,13 @@ class Service:
             sockets = [stack.enter_context(listening) for listening in opened]
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
-            work = (exporter.warm_up(), self._follow_files(), self._notifier.keep_alive())
-            stack.push_async_callback(_end, [asyncio.create_task(task) for task in work])
+            work = {
+                "warm_up": exporter.warm_up,
+                "reload": self._follow_files,
+                "watchdog": self._notifier.keep_alive,
+            }
+            tasks = [asyncio.create_task(self._supervise(name, task)) for name, task in work.items()]
+            stack.push_async_callback(_end, tasks)
             self._warn()
             self._announce()
             self._notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
@@ -105,6 +112,17 @@ class Service:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def _supervise(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a background task, and start it again after an unforeseen error."""
+        failures = self._exporter.telemetry.task_failures(name)
+        while True:
+            try:
+                return await task()
+            except Exception:  # noqa: BLE001 - a bug in a task must not end it in silence
+                _log.exception("task failed, and starts again", task=name)
+                failures.inc()
+            await asyncio.sleep(_RESTART_SECONDS)
 
     def reload(self) -> str:
         """Read hotkey files and the web configuration again. Use both, or neither if one has a problem.
@@ -119,23 +137,29 @@ class Service:
         self._notifier.ready(failed if self._problem else "configuration reloaded")
         return self._problem
 
-    def _try_reload(self) -> None:
+    def _try_reload(self, *, only_changes: bool = False) -> None:
         try:
+            if only_changes and not self._problem and not self._web.changed():
+                return
             settings, web = self._read_settings(), self._read_web_config()
-        except ConfigError as error:
-            if self._problem != str(error):
-                self._problem = str(error)
-                _log.error("configuration reload failed", reason=self._problem)
-        else:
-            self._problem = ""
-            self._web = web
-            self._guard.adopt(web)
-            if self._tls is not None and web.context is not None:
-                self._tls.current = web.context
-            self._exporter.reconfigure(settings)
-            _log.info("configuration reloaded", watched=len(settings.watched), keys=len(settings.keys))
-            self._warn()
-        self._exporter.telemetry.note_reload(time.time(), good=not self._problem)
+            self._adopt(settings, web)
+            problem = ""
+        except Exception as error:  # noqa: BLE001 - an unforeseen error must show that the old configuration is in use
+            known = isinstance(error, ConfigError)
+            problem = str(error) if known else f"unforeseen error: {error!r}"
+            if self._problem != problem:
+                _log.error("configuration reload failed", reason=problem, exc_info=None if known else error)
+        self._problem = problem
+        self._exporter.telemetry.note_reload(time.time(), good=not problem)
+
+    def _adopt(self, settings: Settings, web: WebConfig) -> None:
+        self._web = web
+        self._guard.adopt(web)
+        if self._tls is not None and web.context is not None:
+            self._tls.current = web.context
+        self._exporter.reconfigure(settings)
+        _log.info("configuration reloaded", watched=len(settings.watched), keys=len(settings.keys))
+        self._warn()
 
     def _read_web_config(self) -> WebConfig:
         if self.settings.web_config is None:
@@ -160,8 +184,8 @@ class Service:
             if self.hang_up.is_set():
                 self.hang_up.clear()
                 self.reload()
-            elif self._problem or self._web.changed():
-                self._try_reload()
+            else:
+                self._try_reload(only_changes=True)
 
     def _warn(self) -> None:
         """Log the warnings about the configuration in use."""
@@ -193,7 +217,7 @@ class Service:
             api=settings.api_url,
             watched=" ".join(sorted(settings.watched)) or "whole subnet",
             keys=len(settings.keys),
-            collectors=" ".join(collector.name for collector in self._exporter.collectors),
+            collectors=" ".join(collector.name for collector in self._exporter.plan.collectors),
             **{reason: " ".join(names) for reason, names in off.items()},
         )
 

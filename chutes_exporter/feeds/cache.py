@@ -49,6 +49,9 @@ class FeedState:
         failures: Number of failed requests in a row.
         since: Unix time from which readings are counted.
         results: Number of readings by result.
+        snapshot: The newest good answer within its maximum age.
+        under_way: Whether a request is in flight.
+        fresh: Whether the snapshot needs no newer answer: the last request succeeded, and none is due.
     """
 
     feed: Feed[Any]
@@ -63,6 +66,10 @@ class FeedState:
     read_at: float = 0.0
     fresh_until: float = 0.0
     closed_until: float = 0.0
+    # Set in the copies that :meth:`FeedCache.states` returns.
+    snapshot: Snapshot[Any] | None = None
+    under_way: bool = False
+    fresh: bool = False
 
     @property
     def missing(self) -> bool:
@@ -116,8 +123,8 @@ class FeedCache:
     def _expiry(self, feed: Feed[Any], snapshot: Snapshot[Any], _now: float) -> float:
         return snapshot.monotonic_at + self._states[feed].feed.max_age
 
-    def states(self) -> list[FeedState]:
-        """Return the state of every feed.
+    def states(self) -> dict[Feed[Any], FeedState]:
+        """Return the state of every feed at this moment.
 
         A feed is forgotten if it was not read for its maximum age and for 15 minutes. Otherwise it would look stale.
         """
@@ -127,7 +134,17 @@ class FeedCache:
             for feed, state in list(self._states.items())
             if now - state.read_at > max(state.feed.max_age, _REMEMBERED_SECONDS) and feed not in self._flights
         )
-        return list(self._states.values())
+        return {feed: self._copy(state, now) for feed, state in self._states.items()}
+
+    def _copy(self, state: FeedState, now: float) -> FeedState:
+        snapshot, under_way = self.peek(state.feed), state.feed in self._flights
+        return replace(
+            state,
+            results=dict(state.results),
+            snapshot=snapshot,
+            under_way=under_way,
+            fresh=snapshot is not None and state.last_error is None and (now < state.fresh_until or not under_way),
+        )
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
@@ -161,18 +178,14 @@ class FeedCache:
         """
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed, state.read_at = feed, self._monotonic()
-        reading = self._reading_without_request(feed, state)
-        if reading is None:
-            started = time.monotonic()
-            reading = replace(await self._request(feed, state, timeout), seconds=time.monotonic() - started)
+        reading = self._reading_without_request(feed, state) or await self._request(feed, state, timeout)
         if not state.missing:
             state.results[reading.result] += 1
         return reading
 
-    async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> dict[Feed[Any], Reading[Any]]:
-        """Read several feeds at the same time."""
-        feeds = list(feeds)
-        return dict(zip(feeds, await asyncio.gather(*(self.read(feed, timeout) for feed in feeds)), strict=True))
+    async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> None:
+        """Read several feeds at the same time. :meth:`states` has their answers then."""
+        await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
     def _reading_without_request(self, feed: Feed[T], state: FeedState) -> Reading[T] | None:
         now, snapshot = self._monotonic(), self.peek(feed)
@@ -206,9 +219,6 @@ class FeedCache:
         at, monotonic_at = self._clock(), self._monotonic()
         try:
             answer = await self._believable_answer(feed)
-        except Exception as error:  # noqa: BLE001 - the feed reports every failure
-            self._fail(state, error)
-        else:
             self._version += 1
             state.up = True
             state.last_error = None
@@ -216,6 +226,8 @@ class FeedCache:
             state.last_success = at
             state.fresh_until = monotonic_at + feed.ttl
             self._snapshots[feed] = Snapshot(answer, self._version, at, monotonic_at)
+        except Exception as error:  # noqa: BLE001 - the feed reports every failure
+            self._fail(state, error)
         # Not if it was cancelled: a forgotten feed may have another request by now.
         del self._flights[feed]
         first_success = before == (None, False) and state.up

@@ -104,10 +104,8 @@ class Reading(Generic[T]):
         snapshot: The newest good answer within its maximum age, or None.
         result: How the snapshot was obtained.
         error: Why the snapshot is not fresh, or None if it is.
-        seconds: Seconds that the reader waited.
     """
 
     snapshot: Snapshot[T] | None
     result: Result
     error: BaseException | None = None
-    seconds: float = 0.0

@@ -5,41 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.feeds.cache import FeedCache, steady
+from chutes_exporter.feeds.cache import FeedCache, FeedState, steady
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.page import exposition, rendering, telemetry
 from chutes_exporter.page.exposition import Format
-from chutes_exporter.page.plan import Plan, main_plan, probe_plan
+from chutes_exporter.page.plan import Entry, Plan, make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Self
 
-    from chutes_exporter.collectors import Collector
     from chutes_exporter.config import Settings
     from chutes_exporter.page.rendering import Snapshots
-    from chutes_exporter.page.telemetry import Readings, States
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The bytes of one exposition, in parts that pages share, and the reading of each feed."""
-
-    parts: list[bytes]
-    readings: Readings
-
-    @property
-    def body(self) -> bytes:
-        """The bytes in one piece."""
-        return b"".join(self.parts)
+    from chutes_exporter.page.telemetry import States
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +32,12 @@ class Collected:
     Attributes:
         samples: Labels and value of each sample, by the metric's name.
         failed: The name and the hotkey of each collector that failed.
+        states: The state of each feed that the samples need.
     """
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
     failed: list[tuple[str, str]]
-    readings: Readings
+    states: States
 
 
 class Exporter:
@@ -85,6 +69,7 @@ class Exporter:
         self._requests = Requests(self.client)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._rendering = asyncio.Lock()
+        self._pages: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
@@ -92,15 +77,14 @@ class Exporter:
 
         The data of miners that are no longer watched is dropped.
         """
-        feeds = set(self._main.feeds)
         self._adopt(settings)
-        self.feeds.forget(feeds - set(self._main.feeds))
+        self.feeds.forget(set(self.feeds.states()) - set(self.plan.feeds))
 
     def _adopt(self, settings: Settings) -> None:
         self.settings = settings
         self._requests.use(settings.keys)
-        self._main = main_plan(settings)
-        self._renderer = rendering.Renderer(self._main, settings.max_series, created=settings.created_timestamps)
+        self.plan = make_plan(settings)
+        self._renderer = rendering.Renderer(self.plan, settings.max_series)
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,17 +97,12 @@ class Exporter:
         await self.feeds.aclose()
         await self.client.aclose()
 
-    @property
-    def collectors(self) -> list[Collector]:
-        """The collectors that are on."""
-        return self._main.collectors
-
     def readiness(self) -> tuple[bool, str]:
         """Tell whether a first request to the API has succeeded or failed, and say so in words."""
         api = self.settings.api_url
-        if not self._main.feeds:
+        if not self.plan.feeds:
             return True, "ready, with no collector on"
-        answered = [state for state in self.feeds.states() if state.up is not None]
+        answered = [state for state in self.feeds.states().values() if state.up is not None]
         if not answered:
             return False, f"not ready: waiting for the first answer from {api}"
         down = [state.feed.name for state in answered if not state.up]
@@ -131,114 +110,77 @@ class Exporter:
 
     async def warm_up(self) -> None:
         """Request each feed once, before the first scrape."""
-        await self.feeds.read_all(self._main.feeds, self.settings.api_timeout)
+        await self.feeds.read_all(self.plan.feeds, self.settings.api_timeout)
 
-    async def samples(self, metrics: Collection[str], *, timeout: float) -> Collected:
-        """Request the data of some metrics once, and return their samples, for commands.
+    async def samples(self, metrics: Collection[str], *, timeout: float | None = None) -> Collected:
+        """Return the samples of some metrics, for commands.
 
         Args:
             metrics: Names of the metrics. Their collectors run if they are on, so other metrics of these collectors are
                 returned too.
-            timeout: Seconds to wait for the answers. 0 sends no request.
+            timeout: Seconds to wait for the answers. None takes the answers that are known, without a request.
         """
         plan = Plan(
-            entry for entry in self._main.entries if any(metric.name in metrics for metric in entry.collector.metrics)
+            entry for entry in self.plan.entries if any(metric.name in metrics for metric in entry.collector.metrics)
         )
-        readings = await self.feeds.read_all(plan.feeds, timeout) if timeout else {}
-        snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
-        samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
-        failed: list[tuple[str, str]] = []
-        for entry in plan.entries:
-            out = Samples()
-            outcomes = rendering.collect(entry, snapshots, out)
-            failed += [(entry.collector.name, hotkey) for hotkey, outcome in outcomes.items() if outcome.failed]
-            for family in out.collect():
-                samples[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]
-        return Collected(samples, failed, readings)
+        if timeout is not None:
+            await self.feeds.read_all(plan.feeds, timeout)
+        async with self._rendering:
+            states = self._states()
+            needed = {feed: states[feed] for feed in plan.feeds}
+            return await asyncio.to_thread(_collected, plan.entries, needed)
 
-    async def metrics(
-        self, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
-    ) -> Page:
-        """Answer a scrape of the metrics page.
+    async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
+        """Answer a scrape.
 
         Args:
             form: The format of the page.
-            timeout: Seconds in which to answer. Data that has not arrived by then is older, or left out.
+            timeout: Seconds to wait for answers. Data that has not arrived by then is older, or left out.
             gzipped: Whether to compress the page.
-            collect: Names of the only collectors to show. If empty, all that are on.
-
-        Raises:
-            ChoiceError: One of these collectors is not on.
         """
-        plan = self._main.only(collect) if collect else self._main
-        return await self._answer(plan, form, timeout, gzipped=gzipped)
+        await self.feeds.read_all(self.plan.feeds, timeout)
+        # Pages are made one at a time. Scrapes that wait for the next one share it, so that many cost no more than few.
+        page = self._pages.get((form, gzipped))
+        if page is None:
+            page = self._pages[form, gzipped] = asyncio.create_task(self._make(form, gzipped=gzipped))
+        # A scraper that disconnects must not cancel the page of others.
+        return await asyncio.shield(page)
 
-    async def probe(
-        self, target: str, form: Format, *, timeout: float, gzipped: bool = False, collect: Collection[str] = ()
-    ) -> Page:
-        """Answer a scrape of the page about one miner. The arguments besides its hotkey are those of :meth:`metrics`.
-
-        Raises:
-            ChoiceError: One of these collectors has no data about the target.
-        """
-        deadline = time.monotonic() + timeout
-        seated = await self._is_seated(target, collect, timeout)
-        plan = probe_plan(self.settings, target, collect, seated=seated)
-        return await self._answer(plan, form, max(deadline - time.monotonic(), 0.0), gzipped=gzipped)
-
-    async def _is_seated(self, target: str, collect: Collection[str], timeout: float) -> bool:
-        """Return whether requests about this target are allowed. They are not allowed for addresses without a seat."""
-        if target in self.settings.watched:
-            return True
-        wanted = collect or [name for name, on in self.settings.collectors.items() if on]
-        if not any(collector.scope == "miner" and collector.name in wanted for collector in COLLECTORS):
-            return False
-        snapshot = (await self.feeds.read(self.settings.tuned(METAGRAPH), timeout)).snapshot
-        return snapshot is not None and any(node.hotkey == target for node in snapshot.answer.value)
-
-    async def _answer(self, plan: Plan, form: Format, timeout: float, *, gzipped: bool) -> Page:
-        readings = await self.feeds.read_all(plan.feeds, timeout)
-        # A scraper that disconnects must not release the lock while the thread works.
-        parts = await asyncio.shield(asyncio.create_task(self._render(plan, readings, form, gzipped=gzipped)))
-        return Page(parts, readings)
-
-    async def _render(self, plan: Plan, readings: Readings, form: Format, *, gzipped: bool) -> list[bytes]:
-        """Make a page, one at a time, in a thread, so that requests are answered meanwhile."""
+    async def _make(self, form: Format, *, gzipped: bool) -> bytes:
+        """Make a page in a thread, so that requests are answered meanwhile."""
         async with self._rendering:
-            # At one moment on the event loop, where nothing else changes them. Another scrape may have brought newer
-            # answers since the readings, and old answers may have expired.
-            snapshots = {feed: self.feeds.peek(feed) for feed in plan.feeds}
-            watched = {"", *self.settings.watched}
-            # A feed that only a probe reads is reported on the probe's page.
-            states = [
-                (replace(state), snapshots.get(state.feed) or self.feeds.peek(state.feed))
-                for state in ([] if plan.target else self.feeds.states())
-                if state.feed.hotkey in watched
-            ]
-            return await asyncio.to_thread(self._parts, plan, readings, snapshots, states, form, gzipped=gzipped)
+            del self._pages[form, gzipped]
+            return await asyncio.to_thread(self._page, self._renderer, self._states(), form, gzipped=gzipped)
 
-    def _parts(
-        self, plan: Plan, readings: Readings, snapshots: Snapshots, states: States, form: Format, *, gzipped: bool
-    ) -> list[bytes]:
-        made = self._renderer.render(plan, snapshots, form)
-        parts = [lines.part for lines in made.values() if lines.part is not None]
-        rows = [*telemetry.collector_rows(made, readings, snapshots)]
-        if plan.target:
-            families = telemetry.families_of(rows)
-        else:
-            exchanges = self.telemetry.exchanges
-            rows += [
-                (telemetry.SERIES, sum(lines.series for lines in made.values())),
-                (telemetry.SERIES_LIMIT, self.settings.max_series),
-                *telemetry.feed_rows(states),
-                *telemetry.exporter_rows(self.settings, self.client),
-            ]
-            parts += [
-                self._renderer.own("rows", rows, form, partial(telemetry.families_of, rows)),
-                self._renderer.own("exchanges", exchanges.total, form, exchanges.registry.collect),
-            ]
-            families = [telemetry.reading_family(states), *self.telemetry.registry.collect()]
-        rest = exposition.render(families, form, created=self.settings.created_timestamps)
-        if form is Format.OPENMETRICS:
-            rest += exposition.END_OF_OPENMETRICS
-        return exposition.gzip_page(parts, rest) if gzipped else [*(part.plain for part in parts), rest]
+    def _states(self) -> States:
+        """Return the state of each feed at this moment. A reload may have added feeds that nobody has read yet."""
+        states = self.feeds.states()
+        return states | {feed: FeedState(feed) for feed in self.plan.feeds if feed not in states}
+
+    def _page(self, renderer: rendering.Renderer, states: States, form: Format, *, gzipped: bool) -> bytes:
+        made = renderer.render(_snapshots(states), form)
+        own = self.telemetry.families(made, states, self.settings, self.client)
+        parts = [
+            *(rendered.body for rendered in made.values() if rendered.body is not None),
+            exposition.lines(own, form, created=self.settings.created_timestamps),
+            exposition.END_OF_OPENMETRICS if form is Format.OPENMETRICS else b"",
+        ]
+        page = b"".join(parts)
+        return exposition.compress(page) if gzipped else page
+
+
+def _snapshots(states: States) -> Snapshots:
+    return {feed: state.snapshot for feed, state in states.items() if state.snapshot is not None}
+
+
+def _collected(entries: Sequence[Entry], states: States) -> Collected:
+    snapshots = _snapshots(states)
+    samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+    failed: list[tuple[str, str]] = []
+    for entry in entries:
+        out = Samples()
+        outcomes = rendering.collect(entry, snapshots, out)
+        failed += [(entry.collector.name, hotkey) for hotkey, outcome in outcomes.items() if outcome.failed]
+        for family in out.collect():
+            samples[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]
+    return Collected(samples, failed, states)

@@ -1,4 +1,4 @@
-"""Rendering: the lines that collectors make of answers, cached as long as the answers are the same."""
+"""Rendering: the lines that collectors make of answers, kept as long as the answers are the same."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import structlog
 
 from chutes_exporter.collectors import Answers
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.page.exposition import Part, render
+from chutes_exporter.page.exposition import lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from prometheus_client import Metric as Family
+    from collections.abc import Mapping
 
     from chutes_exporter.collectors.base import Outcome
     from chutes_exporter.feeds.feed import Feed, Snapshot
     from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.plan import Entry, Plan
 
-    Snapshots = Mapping[Feed[Any], Snapshot[Any] | None]
+    Snapshots = Mapping[Feed[Any], Snapshot[Any]]
+    """The known answers."""
 
 _log = structlog.get_logger("exporter")
 
@@ -32,87 +31,68 @@ class Lines:
 
     Attributes:
         versions: The versions of the answers, 0 for a missing one.
-        part: The lines, or None if they were left out because the page has no room for them.
+        body: The lines, or None if they were left out because the page has no room for them.
         outcomes: By hotkey.
     """
 
     versions: tuple[int, ...]
-    part: Part | None
+    body: bytes | None
     series: int
     outcomes: Mapping[str, Outcome]
 
 
 class Renderer:
-    """Renders collectors' samples, and keeps the lines of the main page in each format."""
+    """Renders the samples of a plan's collectors, and keeps the lines in each format."""
 
-    def __init__(self, main: Plan, max_series: int, *, created: bool) -> None:
-        self._main = main
+    def __init__(self, plan: Plan, max_series: int) -> None:
+        self._plan = plan
         self._max_series = max_series
-        self._created = created
         self._kept: dict[tuple[Entry, Format], Lines] = {}
-        self._own: dict[tuple[str, Format], tuple[object, Part]] = {}
         self._cut = ""
 
-    def render(self, plan: Plan, snapshots: Snapshots, form: Format) -> dict[Entry, Lines]:
-        """Return the lines of each collector of a page.
+    def render(self, snapshots: Snapshots, form: Format) -> dict[Entry, Lines]:
+        """Return the lines of each collector.
 
         A page that would be too large loses whole collectors. The most important ones come first, and each collector
         that still fits stays, so that a collector that is too large does not remove the others.
         """
         made: dict[Entry, Lines] = {}
         room = self._max_series
-        for entry in plan.entries:
-            lines = self._lines(entry, snapshots, form, room)
-            if lines.series > room:
-                lines = replace(lines, part=None)
+        for entry in self._plan.entries:
+            rendered = self._lines(entry, snapshots, form, room)
+            if rendered.series > room:
+                rendered = replace(rendered, body=None)
             else:
-                room -= lines.series
-            made[entry] = lines
-            if plan is self._main:
-                self._kept[entry, form] = lines
-        if plan is self._main:
-            self._log_cut(made)
+                room -= rendered.series
+            made[entry] = self._kept[entry, form] = rendered
+        self._log_cut(made)
         return made
 
     def _lines(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> Lines:
-        versions = tuple([0 if (snapshot := snapshots[feed]) is None else snapshot.version for feed in entry.all_feeds])
+        versions = tuple([snapshots[feed].version if feed in snapshots else 0 for feed in entry.all_feeds])
         kept = self._kept.get((entry, form))
-        if kept is None or kept.versions != versions or (kept.part is None and kept.series <= room):
-            return _make(entry, snapshots, versions, form, room)
-        return kept
-
-    def own(self, name: str, key: object, form: Format, collect: Callable[[], Iterable[Family]]) -> Part:
-        """Return lines about the exporter itself, kept as long as the key is the same."""
-        kept_key, part = self._own.get((name, form), (None, None))
-        if part is None or kept_key != key:
-            part = Part(render(collect(), form, created=self._created))
-            self._own[name, form] = key, part
-        return part
+        if kept is not None and kept.versions == versions and (kept.body is not None or kept.series > room):
+            return kept
+        samples = Samples(room)
+        outcomes = collect(entry, snapshots, samples)
+        body = None if samples.overflowed else lines(samples.collect(), form)
+        return Lines(versions, body, samples.count, outcomes)
 
     def _log_cut(self, made: Mapping[Entry, Lines]) -> None:
-        cut = " ".join(sorted(entry.collector.name for entry, lines in made.items() if lines.part is None))
+        cut = " ".join(sorted(entry.collector.name for entry, rendered in made.items() if rendered.body is None))
         if cut != self._cut:
             self._cut = cut
             _log.warning(
                 "collectors left out, to stay below --max-series" if cut else "no collector is left out any more",
                 collectors=cut,
-                series=sum(lines.series for lines in made.values()),
+                series=sum(rendered.series for rendered in made.values()),
                 max_series=self._max_series,
             )
 
 
-def _make(entry: Entry, snapshots: Snapshots, versions: tuple[int, ...], form: Format, room: int) -> Lines:
-    samples = Samples(room)
-    outcomes = collect(entry, snapshots, samples)
-    if samples.overflowed:
-        return Lines(versions, None, samples.count, outcomes)
-    families = [family for family in samples.collect() if entry.whole or "hotkey" in family.samples[0].labels]
-    return Lines(versions, Part(render(families, form)), sum(len(family.samples) for family in families), outcomes)
-
-
 def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, Outcome]:
     """Add the samples of all miners whose answers are known, and return the outcomes by hotkey."""
-    received = {feed: snapshot.answer for feed in entry.all_feeds if (snapshot := snapshots[feed]) is not None}
+    received = {feed: snapshots[feed].answer for feed in entry.all_feeds if feed in snapshots}
     extra = {(feed.name, feed.hotkey): received[feed] for feed in entry.extra if feed in received}
     answers = {
         hotkey: Answers({feed.name: received[feed] for feed in feeds}, extra)

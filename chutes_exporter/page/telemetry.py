@@ -6,29 +6,27 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Gauge, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 
 from chutes_exporter import __version__
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.metric import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client import Metric as Family
 
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.feeds.feed import Feed, Reading, Snapshot
+    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.page.plan import Entry
-    from chutes_exporter.page.rendering import Lines, Snapshots
+    from chutes_exporter.page.rendering import Lines
 
-    Readings = Mapping[Feed[Any], Reading[Any]]
-    States = Sequence[tuple[FeedState, Snapshot[Any] | None]]
+    States = Mapping[Feed[Any], FeedState]
     Row = tuple[Any, ...]
     """A metric, its value, and the values of its labels."""
 
@@ -60,6 +58,12 @@ RELOAD_TIMESTAMP = METRICS.declare(
     "When the configuration in use was read.",
     labels=(),
 )
+TASK_FAILURES = METRICS.declare(
+    "chutes_exporter_task_failures_total",
+    "Unforeseen errors of background tasks: reload (follows the configuration files), warm_up (the first requests), "
+    "watchdog (notifies systemd). The log has each error, and the task starts again.",
+    labels=("task",),
+)
 COLLECTOR_CUT = METRICS.declare(
     "chutes_scrape_collector_cut",
     "Whether the collector's samples are left out (1) because the page would exceed --max-series.",
@@ -83,7 +87,7 @@ COLLECTOR_SUCCESS = METRICS.declare(
 )
 COLLECTOR_DURATION = METRICS.declare(
     "chutes_scrape_collector_duration_seconds",
-    "Seconds for which the collector waited for answers, and in which it last computed its samples.",
+    "Seconds that the slowest of the collector's answers took, and in which it last computed its samples.",
     labels=("collector", "hotkey"),
 )
 COLLECTOR_DUPLICATES = METRICS.declare(
@@ -163,7 +167,7 @@ ALPHA_PRICE = MONEY.declare(
 
 
 class Telemetry:
-    """The metrics that do not depend on a page: those of the process, its Python, reloads and exchanges.
+    """The metrics of the exporter about itself.
 
     Args:
         started_at: Unix time at which the first configuration was read.
@@ -176,10 +180,36 @@ class Telemetry:
         self._reloaded_at = Gauge(
             RELOAD_TIMESTAMP.name, RELOAD_TIMESTAMP.help, unit=RELOAD_TIMESTAMP.unit, registry=self.registry
         )
+        self._task_failures = Counter(
+            TASK_FAILURES.name, TASK_FAILURES.help, TASK_FAILURES.labels, registry=self.registry
+        )
         self.note_reload(started_at, good=True)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def families(
+        self, made: Mapping[Entry, Lines], states: States, settings: Settings, client: ChutesClient
+    ) -> Iterator[Family]:
+        """Return what a page has about the exporter: collectors, feeds, settings, requests and the process."""
+        out = Samples()
+        rows = (
+            *_collector_rows(made, states),
+            (SERIES, sum(lines.series for lines in made.values())),
+            (SERIES_LIMIT, settings.max_series),
+            *_feed_rows(states.values()),
+            *_exporter_rows(settings, client),
+        )
+        for row in rows:
+            out.add(*row)
+        yield from out.collect()
+        yield from self.exchanges.registry.collect()
+        yield _reading_family(states.values())
+        yield from self.registry.collect()
+
+    def task_failures(self, task: str) -> Counter:
+        """Return the counter of a background task's failures."""
+        return self._task_failures.labels(task)
 
     def note_reload(self, now: float, *, good: bool) -> None:
         """Note that the configuration was read again, at a Unix time."""
@@ -188,15 +218,7 @@ class Telemetry:
             self._reloaded_at.set(now)
 
 
-def families_of(rows: Iterable[Row]) -> list[Family]:
-    """Return the families of rows."""
-    out = Samples()
-    for row in rows:
-        out.add(*row)
-    return out.collect()
-
-
-def exporter_rows(settings: Settings, client: ChutesClient) -> Iterator[Row]:
+def _exporter_rows(settings: Settings, client: ChutesClient) -> Iterator[Row]:
     """Return the exporter's version, watched miners and prices, and the difference between the clocks."""
     yield BUILD_INFO, 1, __version__, platform.python_version()
     for hotkey in sorted(settings.watched):
@@ -210,35 +232,31 @@ def exporter_rows(settings: Settings, client: ChutesClient) -> Iterator[Row]:
     yield ALPHA_PRICE, settings.alpha_price
 
 
-def collector_rows(made: Mapping[Entry, Lines], readings: Readings, snapshots: Snapshots) -> Iterator[Row]:
+def _collector_rows(made: Mapping[Entry, Lines], states: States) -> Iterator[Row]:
     """Return the state of each collector of a page."""
     for entry, lines in made.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
-            if any(isinstance(readings[feed].error, MissingEndpointError) for feed in feeds):
+            if any(states[feed].missing for feed in feeds):
                 is_off = True
                 continue
             outcome = lines.outcomes.get(hotkey)
-            fresh = all(_is_fresh(readings[feed], snapshots[feed]) for feed in feeds)
-            seconds = max(readings[feed].seconds for feed in feeds)
+            fresh = all(states[feed].fresh for feed in feeds)
             yield COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey
-            yield COLLECTOR_DURATION, seconds + (outcome.seconds if outcome is not None else 0), name, hotkey
-            yield COLLECTOR_DUPLICATES, None if outcome is None else outcome.duplicates, name, hotkey
-        yield COLLECTOR_CUT, lines.part is None, name
+            if outcome is not None:
+                slowest = max(state.snapshot.answer.seconds for feed in feeds if (state := states[feed]).snapshot)
+                yield COLLECTOR_DURATION, slowest + outcome.seconds, name, hotkey
+                yield COLLECTOR_DUPLICATES, outcome.duplicates, name, hotkey
+        yield COLLECTOR_CUT, lines.body is None, name
         yield COLLECTOR_OFF, is_off, name
 
 
-def _is_fresh(reading: Reading[Any], snapshot: Snapshot[Any] | None) -> bool:
-    """Tell whether the answer on the page is fresh. Another scrape may have brought a newer one since the reading."""
-    return snapshot is not None and (reading.error is None or snapshot is not reading.snapshot)
-
-
-def feed_rows(states: States) -> Iterator[Row]:
+def _feed_rows(states: Iterable[FeedState]) -> Iterator[Row]:
     """Return the state of each feed. A feed whose endpoint is missing has none."""
-    for state, snapshot in states:
+    for state in states:
         if state.missing:
             continue
-        feed, labels = state.feed, (state.feed.name, state.feed.hotkey)
+        feed, snapshot, labels = state.feed, state.snapshot, (state.feed.name, state.feed.hotkey)
         if snapshot is not None:
             yield FEED_REJECTED, snapshot.answer.rejected, *labels
             yield FEED_RECORDS, snapshot.answer.count, *labels
@@ -253,10 +271,10 @@ def feed_rows(states: States) -> Iterator[Row]:
         yield FEED_MAX_AGE, feed.max_age, *labels
 
 
-def reading_family(states: States) -> Family:
+def _reading_family(states: Iterable[FeedState]) -> Family:
     """Return the numbers of feeds' readings, which change with every scrape."""
     family = CounterMetricFamily(FEED_REQUESTS.name, FEED_REQUESTS.help, labels=FEED_REQUESTS.labels)
-    for state, _ in states:
+    for state in states:
         if not state.missing:
             for result, count in state.results.items():
                 family.add_metric((state.feed.name, state.feed.hotkey, result), count, created=state.since)

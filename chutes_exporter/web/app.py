@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import cachetools
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from chutes_exporter.api.keys import HotkeyError, public_key
-from chutes_exporter.page.exposition import Format, accepts_gzip, negotiate
-from chutes_exporter.page.plan import ChoiceError
-from chutes_exporter.web.debug import debug_page
-from chutes_exporter.web.discovery import UnknownMinersError, targets
+from chutes_exporter.page.exposition import accepts_gzip, negotiate
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from chutes_exporter.collectors import MinersChoice
     from chutes_exporter.page.exporter import Exporter
 
     Page = Callable[[Request, float], Awaitable[Response]]
@@ -43,8 +37,6 @@ _SEND_SECONDS = 60.0
 _PORTION_BYTES = 64 * 1024
 _LANDING_SECONDS = 1.0
 """Seconds for which all readers get the same landing page."""
-_MINERS = ("watched", "active", "all")
-_TRUE = ("true", "1", "yes")
 
 
 def scrape_timeout(header: str | None, offset: float) -> float:
@@ -73,31 +65,10 @@ class _Pages:
         self._landing_lock = asyncio.Lock()
 
     async def metrics(self, request: Request, wait: float) -> Response:
-        form, gzipped = _wanted(request)
-        collect = request.query_params.getlist("collect[]")
-        page = await self._exporter.metrics(form, timeout=wait, gzipped=gzipped, collect=collect)
-        return _PageResponse(page.parts, form.value, gzipped=gzipped)
-
-    async def probe(self, request: Request, wait: float) -> Response:
-        target = _target(request)
-        debug = request.query_params.get("debug", "").lower() in _TRUE
-        form, gzipped = (Format.TEXT, False) if debug else _wanted(request)
-        collect = request.query_params.getlist("collect[]")
-        page = await self._exporter.probe(target, form, timeout=wait, gzipped=gzipped, collect=collect)
-        if debug:
-            return _PageResponse([debug_page(self._exporter, target, page, time.time()).encode()], "text/plain")
-        return _PageResponse(page.parts, form.value, gzipped=gzipped)
-
-    async def discovery(self, request: Request, wait: float) -> Response:
-        miners = request.query_params.get("miners", self._exporter.settings.miners)
-        if miners not in _MINERS:
-            return _sentence(f"the parameter miners={miners[:40]!r} is invalid: use {', '.join(_MINERS)}", 400)
-        try:
-            groups = await targets(self._exporter, cast("MinersChoice", miners), wait)
-        except UnknownMinersError as error:
-            # With an empty list, Prometheus would drop every target.
-            return _sentence(str(error), 503)
-        return Response(json.dumps(groups), media_type="application/json")
+        form = negotiate(request.headers.get("accept", ""))
+        gzipped = accepts_gzip(request.headers.get("accept-encoding", ""))
+        page = await self._exporter.metrics(form, timeout=wait, gzipped=gzipped)
+        return _PageResponse(page, form.value, gzipped=gzipped)
 
     async def landing(self, _request: Request) -> Response:
         # Its verdict runs collectors, and the page is not limited like a scrape.
@@ -143,79 +114,36 @@ def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> 
         routes=[
             Route("/", pages.landing),
             Route(exporter.settings.telemetry_path, scrapes.limited(pages.metrics)),
-            Route("/probe", scrapes.limited(pages.probe)),
-            Route("/sd", scrapes.limited(pages.discovery)),
             Route("/-/healthy", pages.healthy),
             Route("/-/ready", pages.ready),
             Route("/-/reload", pages.reload, methods=["POST", "PUT"]),
         ],
-        exception_handlers={ChoiceError: _bad_choice, HotkeyError: _bad_choice},
     )
     # A redirect would lead to any host that the client names.
     app.router.redirect_slashes = False
     return app
 
 
-def _wanted(request: Request) -> tuple[Format, bool]:
-    headers = request.headers
-    return negotiate(headers.get("accept", "")), accepts_gzip(headers.get("accept-encoding", ""))
-
-
-def _target(request: Request) -> str:
-    """Return the target of a probe, which must be an SS58 address.
-
-    Raises:
-        HotkeyError: There is not exactly one target, or it is not an SS58 address.
-    """
-    given = request.query_params.getlist("target")
-    if len(given) != 1 or not given[0].strip():
-        raise HotkeyError(
-            "a probe needs exactly one target: use /probe?target=HOTKEY with the SS58 address of a miner's hotkey"
-        )
-    target = given[0].strip()
-    try:
-        public_key(target)
-    except HotkeyError as error:
-        raise HotkeyError(f"target: {error}. /sd?miners=all lists the hotkeys of all miners") from None
-    return target
-
-
 class _PageResponse(Response):
     """Sends a page in portions, so that a slow reader holds only a portion in memory, and shares the rest."""
 
-    def __init__(self, parts: list[bytes], media_type: str, *, gzipped: bool = False) -> None:
-        headers = {"Vary": "Accept, Accept-Encoding", "Content-Length": str(sum(map(len, parts)))}
-        super().__init__(headers=headers | ({"Content-Encoding": "gzip"} if gzipped else {}), media_type=media_type)
-        self._parts = parts
+    def __init__(self, page: bytes, media_type: str, *, gzipped: bool) -> None:
+        headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if gzipped else {})
+        super().__init__(page, headers=headers, media_type=media_type)
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         # After this time, uvicorn closes the connection. Otherwise, slow readers would keep old pages in memory.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                for portion in _portions(self._parts):
+                for start in range(0, len(self.body), _PORTION_BYTES):
+                    portion = self.body[start : start + _PORTION_BYTES]
                     await send({"type": "http.response.body", "body": portion, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _portions(parts: list[bytes]) -> Iterator[bytes]:
-    """Divide large parts, and join small ones, because each send costs time."""
-    portion = bytearray()
-    for part in parts:
-        for start in range(0, len(part), _PORTION_BYTES):
-            portion += part[start : start + _PORTION_BYTES]
-            if len(portion) >= _PORTION_BYTES:
-                yield bytes(portion)
-                portion.clear()
-    yield bytes(portion)
-
-
 def _sentence(text: str, status: int = 200) -> Response:
     return PlainTextResponse(f"{text[:1].upper()}{text[1:]}.\n", status)
-
-
-async def _bad_choice(_request: Request, error: Exception) -> Response:
-    return _sentence(str(error), 400)
 
 
 def _is_cross_origin(request: Request) -> bool:

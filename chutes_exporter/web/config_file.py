@@ -153,6 +153,8 @@ def load_web_config(path: Path) -> WebConfig:
         raise ConfigError(f"{path}{line}: {error.problem}") from None
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {str(error).replace('`$.', '`')}. docs/http.md describes the format") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: it is nested too deeply. docs/http.md describes the format") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
 

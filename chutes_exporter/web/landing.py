@@ -1,4 +1,4 @@
-"""The landing page: the exporter's state, its links, its feeds and its configuration."""
+"""The landing page: what needs action, the exporter's state, its links, its feeds and its configuration."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.page.exporter import Exporter
+    from chutes_exporter.page.verdict import Finding
 
     Tone = Literal["good", "wait", "bad", "off"]
 
@@ -33,9 +34,6 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #8886; }
 .settings th { width: 16rem; font-weight: 400; }
 abbr { text-decoration: none; font-family: ui-monospace, monospace; cursor: help; }
-input { font: inherit; width: 32rem; max-width: 100%; box-sizing: border-box; }
-input[type=checkbox] { width: auto; }
-button { font: inherit; }
 .state { font-weight: 600; } .state::before { content: "\\25CF\\FE0E\\00A0"; }
 .bad.state::before, .wait.state::before { content: "\\26A0\\FE0E\\00A0"; }
 .good { color: var(--good); } .wait { color: var(--wait); } .bad { color: var(--bad); } .off { color: var(--off); }
@@ -48,6 +46,8 @@ button { font: inherit; }
   .feeds td:first-child { font-weight: 600; } .feeds td.none { display: none; }
 }
 """
+_SHOWN = 5
+"""Maximum names that an action shows."""
 _COLUMNS = ("Feed", "Miner", "State", "Data from", "Next request", "Last error")
 _OFF: Final = {
     "by_flag": "off by flag",
@@ -66,7 +66,7 @@ async def landing_page(exporter: Exporter, now: float) -> str:
     """
     settings = exporter.settings
     # Failing feeds come first, and then those that were never answered.
-    states = sorted(exporter.feeds.states(), key=lambda state: (state.up is not False, state.up is not None))
+    states = sorted(exporter.feeds.states().values(), key=lambda state: (state.up is not False, state.up is not None))
     rows = "".join(_row(exporter, state, now) for state in states)
     head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     feeds = (
@@ -78,12 +78,8 @@ async def landing_page(exporter: Exporter, now: float) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
-        f"<h1>chutes-exporter {escape(__version__)}</h1><p>{_summary(exporter)}</p>{await _verdict(exporter, now)}"
+        f"<h1>chutes-exporter {escape(__version__)}</h1>{await _actions(exporter, now)}<p>{_summary(exporter)}</p>"
         f"<p>Watched: {_watched(settings)}</p><nav>{_links(settings)}</nav>"
-        '<form action="/probe"><p><label>Metrics of any miner: <input name="target" placeholder="hotkey (SS58)" '
-        'required spellcheck="false" autocomplete="off"></label> '
-        '<label><input type="checkbox" name="debug" value="true"> show requests</label> '
-        "<button>Probe</button></p></form>"
         "<h2>Data from the API</h2>"
         "<p>Each feed is one question to the API. A scrape asks it again when the answer is no longer fresh.</p>"
         f"{feeds}"
@@ -102,25 +98,34 @@ def _state(tone: Tone, text: str) -> str:
 def _summary(exporter: Exporter) -> str:
     """Return the state of the exporter, and why it is not good."""
     ready, reason = exporter.readiness()
-    states = exporter.feeds.states()
+    states = exporter.feeds.states().values()
     failing = any(state.up is False for state in states)
-    if failing and all(exporter.feeds.peek(state.feed) is None for state in states):
+    if failing and all(state.snapshot is None for state in states):
         return _state("bad", f"There is no data: {reason.removeprefix('ready, but ')}. The table below has the errors.")
     return _state("bad" if not ready else "wait" if failing else "good", f"{reason[:1].upper()}{reason[1:]}.")
 
 
-async def _verdict(exporter: Exporter, now: float) -> str:
-    """Return what ``status`` says first, from the answers that are known."""
+async def _actions(exporter: Exporter, now: float) -> str:
+    """Return what ``status`` says needs action, from the answers that are known."""
     settings = exporter.settings
-    samples = (await exporter.samples(verdict.METRICS, timeout=0)).samples if settings.watched else {}
+    samples = (await exporter.samples(verdict.METRICS)).samples if settings.watched else {}
     if not samples:
         return ""
     prices, time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
     found = [item for hotkey in sorted(settings.watched) for item in verdict.find(samples, hotkey, time, prices)]
-    all_known = len(settings.keys) == len(settings.watched) and all(state.up for state in exporter.feeds.states())
+    all_known = len(settings.keys) == len(settings.watched) and all(
+        state.up for state in exporter.feeds.states().values()
+    )
     tone: Tone = "bad" if any(item.needs_action for item in found) else "good" if all_known else "wait"
     line = _state(tone, verdict.verdict(found, prices, all_known=all_known))
-    return f"<p>{line} <code>chutes-exporter status</code> says what to do.</p>"
+    actions = [_action(item) for item in found if item.needs_action]
+    return f"<p>{line}</p><ol>{''.join(actions)}</ol>" if actions else f"<p>{line}</p>"
+
+
+def _action(item: Finding) -> str:
+    things = ", ".join([*item.things[:_SHOWN], *(["…"] if item.things[_SHOWN:] else [])])
+    command = f"{escape(item.advice)}: <code>{escape(item.command)}</code>"
+    return f"<li>{escape(item.problem)} {escape(things)}<br>{command}</li>"
 
 
 def _short(hotkey: str) -> str:
@@ -131,8 +136,7 @@ def _short(hotkey: str) -> str:
 def _watched(settings: Settings) -> str:
     keys = {key.address for key in settings.keys}
     miners = [
-        f'<a href="/probe?target={escape(hotkey)}">{_short(hotkey)}</a> '
-        f"({'public and private data' if hotkey in keys else 'public data'})"
+        f"{_short(hotkey)} ({'public and private data' if hotkey in keys else 'public data'})"
         for hotkey in sorted(settings.watched)
     ]
     return ", ".join(miners) or "the whole subnet"
@@ -141,7 +145,6 @@ def _watched(settings: Settings) -> str:
 def _links(settings: Settings) -> str:
     links = {
         settings.telemetry_path: "Metrics",
-        "/sd?miners=all": "Service discovery of all miners",
         "/-/ready": "Readiness",
         "/-/healthy": "Health",
         f"{_DOCUMENTS}metrics.md": "Docs: metrics",
@@ -156,7 +159,7 @@ def _row(exporter: Exporter, state: FeedState, now: float) -> str:
     cells = (
         escape(state.feed.name),
         _short(state.feed.hotkey) if state.feed.hotkey else "all miners",
-        _feed_state(exporter, state),
+        _feed_state(state),
         _age(exporter, state, now),
         _next(exporter, state),
         _last_error(state, now),
@@ -168,20 +171,20 @@ def _row(exporter: Exporter, state: FeedState, now: float) -> str:
     )
 
 
-def _feed_state(exporter: Exporter, state: FeedState) -> str:
+def _feed_state(state: FeedState) -> str:
     if state.up is None:
         return _state("off", "off" if state.missing else "waiting")
     if state.up:
         return _state("good", "up")
     # An old answer is served until its maximum age.
-    return _state("bad", "down") if exporter.feeds.peek(state.feed) is None else _state("wait", "stale")
+    return _state("bad", "down") if state.snapshot is None else _state("wait", "stale")
 
 
 def _age(exporter: Exporter, state: FeedState, now: float) -> str:
     if state.last_success is None:
         return "none"
     age = f"{human_duration(max(now - state.last_success, 0))} ago"
-    if exporter.feeds.peek(state.feed) is None:
+    if state.snapshot is None:
         return f"{age}, dropped"
     return f"{age} (dropped after {human_duration(exporter.settings.tuned(state.feed).max_age)})"
 
@@ -195,7 +198,7 @@ def _last_error(state: FeedState, now: float) -> str:
 
 
 def _next(exporter: Exporter, state: FeedState) -> str:
-    if exporter.feeds.under_way(state.feed):
+    if state.under_way:
         return "in progress"
     wait = exporter.feeds.seconds_to_next_request(state)
     return f"in {human_duration(wait)}" if wait > 0 else "with the next scrape"

@@ -8,18 +8,22 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import bcrypt
 import httpx
 import pytest
 import structlog
 
+from chutes_exporter.commands import serve
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
+from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.server import bound_address, open_socket
+from chutes_exporter.web.systemd import Notifier
 from tests.commands.support import another_key
 from tests.support import HOTKEY, PATIENCE, Pki, get, parse_page, patient_client, series, unmeasured, until, wait_for
 from tests.test_cli import COMMAND, LISTEN, environment, hotkey_file
@@ -135,6 +139,67 @@ async def test_a_failed_reload_keeps_the_configuration_and_is_reported(
             assert response.status_code == 500
             assert TEST_SEED[2:] not in response.text
     assert {log["event"] for log in logs if log["log_level"] == "error"} == {"configuration reload failed"}
+
+
+@pytest.mark.parametrize(
+    ("task", "owner", "method"),
+    [("warm_up", Exporter, "warm_up"), ("reload", Service, "_try_reload"), ("watchdog", Notifier, "keep_alive")],
+)
+async def test_a_task_that_fails_is_logged_and_counted_and_goes_on(
+    make: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, task: str, owner: type, method: str
+) -> None:
+    original, calls = getattr(owner, method), []
+
+    def failing_once(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(serve, "_RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(owner, method, failing_once)
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make()) as service:
+            await until(lambda: len(calls) > 1)
+            page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
+    assert page[series("chutes_exporter_task_failures_total", task=task)] == 1
+    (failure,) = [log for log in logs if log["event"] == "task failed, and starts again"]
+    assert (failure["task"], failure["exc_info"]) == (task, True)
+
+
+async def test_a_reload_that_meets_an_unforeseen_error_is_reported_and_tried_again(
+    make: Callable[..., Settings], tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(users("first"))
+    broken = False
+
+    def read() -> Settings:
+        if broken:
+            raise ZeroDivisionError
+        return make(web_config=path)
+
+    async with Service(read(), read) as service, patient_client(auth=("alice", "first")) as client:
+        url = f"http://{service.addresses[0]}/metrics"
+        good = series("chutes_exporter_config_last_reload_successful")
+
+        async def is_good() -> float:
+            return parse_page((await client.get(url)).text)[good]
+
+        with structlog.testing.capture_logs() as logs:
+            broken = True
+            assert service.reload() == "unforeseen error: ZeroDivisionError()"
+            assert await is_good() == 0
+            broken = False
+            path.write_text(users("second"))
+            client.auth = httpx.BasicAuth("alice", "second")
+
+            async def admitted() -> bool:
+                return (await client.get(url)).status_code == 200
+
+            await until(admitted)
+            assert await is_good() == 1
+    assert [log["exc_info"] for log in logs if log["event"] == "configuration reload failed"] == [ANY]
 
 
 async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..., Settings], tmp_path: Path) -> None:

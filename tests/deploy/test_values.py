@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 import yaml
 
-from tests.deploy.test_chart import only
 from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-RULES_AND_JOB, SUBNET, ALERTMANAGER = (
+RULES_AND_JOB, ALERTMANAGER = (
     yaml.safe_load((ROOT / "deploy" / f"chutes-monitoring{name}-values.yaml").read_text())["prometheus"]
-    for name in ("", "-subnet", "-alertmanager")
+    for name in ("", "-alertmanager")
 )
 """Values of the chart's dependency `prometheus` 27.19."""
 JOBS_OF_THE_CHART = {
@@ -35,17 +33,16 @@ JOBS_OF_THE_CHART = {
 }
 
 
-@pytest.mark.parametrize("values", [RULES_AND_JOB, SUBNET], ids=["rules", "subnet"])
-def test_prometheus_accepts_the_rendered_values(values: dict[str, Any], tmp_path: Path) -> None:
+def test_prometheus_accepts_the_rendered_values(tmp_path: Path) -> None:
     files = RULES_AND_JOB["serverFiles"]
     for name, content in files.items():
         (tmp_path / name).write_text(yaml.safe_dump(content))
-    jobs = yaml.safe_load(values["extraScrapeConfigs"])
+    jobs = yaml.safe_load(RULES_AND_JOB["extraScrapeConfigs"])
     path = tmp_path / "prometheus.yml"
     path.write_text(yaml.safe_dump({"rule_files": list(files), "scrape_configs": jobs}))
     subprocess.run(["promtool", "check", "config", str(path)], check=True)
     # The chart runs this text through its templates, and adds it to its own jobs.
-    assert "{{" not in values["extraScrapeConfigs"]
+    assert "{{" not in RULES_AND_JOB["extraScrapeConfigs"]
     names = [job["job_name"] for job in jobs]
     assert set(names) & JOBS_OF_THE_CHART == set()
     assert len(set(names)) == len(names)
@@ -56,16 +53,6 @@ def test_the_rules_are_those_of_the_project() -> None:
         "alerting_rules.yml": yaml.safe_load((RULES / "alerts.yml").read_text()),
         "recording_rules.yml": yaml.safe_load((RULES / "recordings.yml").read_text()),
     }
-
-
-def test_the_subnets_values_have_the_first_job_too_and_lead_to_the_subnets_service() -> None:
-    (first,) = yaml.safe_load(RULES_AND_JOB["extraScrapeConfigs"])
-    pods, subnet = yaml.safe_load(SUBNET["extraScrapeConfigs"])
-    assert pods == first
-    service = only("subnet", "Service")["metadata"]
-    address = f"{service['name']}.{service['namespace']}.svc:10064"
-    assert subnet["http_sd_configs"][0]["url"] == f"http://{address}/sd?miners=all"
-    assert subnet["relabel_configs"][-1] == {"target_label": "__address__", "replacement": address}
 
 
 def test_annotated_pods_are_scraped_once() -> None:

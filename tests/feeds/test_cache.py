@@ -78,7 +78,7 @@ def events(logs: list[MutableMapping[str, Any]]) -> list[str]:
 
 
 def only(feeds: FeedCache) -> FeedState:
-    (state,) = feeds.states()
+    (state,) = feeds.states().values()
     return state
 
 
@@ -202,6 +202,7 @@ async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
     upstream.error = None
     time.now += 3600
     assert (await read(feeds)).result == "miss"
+    state = only(feeds)
     assert (state.up, state.missing) == (True, False)
     assert events(logs) == ["feeds off", "feeds are back"]
 
@@ -242,7 +243,7 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: FeedCa
     upstream.open.clear()
     await read(feeds, timeout=0.01)
     feeds.forget([FEED, FEED.of("never known")])
-    assert (feeds.states(), feeds.under_way(FEED)) == ([], False)
+    assert (feeds.states(), feeds.under_way(FEED)) == ({}, False)
     # Somebody reads it again before the cancelled request has ended.
     again = asyncio.create_task(read(feeds))
     await asyncio.sleep(0.01)
@@ -252,7 +253,7 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: FeedCa
     assert snapshot is not None
     assert snapshot.answer.value == upstream.asked == 2
     feeds.forget([FEED])
-    assert (feeds.states(), feeds.peek(FEED)) == ([], None)
+    assert (feeds.states(), feeds.peek(FEED)) == ({}, None)
 
 
 async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
@@ -264,7 +265,7 @@ async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
     time.now += 900
     assert len(feeds.states()) == 1
     time.now += 1
-    assert feeds.states() == []
+    assert feeds.states() == {}
     # Not while it is being asked.
     upstream.open.clear()
     await read(feeds, timeout=0.01)

@@ -119,7 +119,7 @@ async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) 
             await client.get(f"{url}/metrics")
             simulator.faults["scores"] = Fault(latency=1)
             simulator.max_concurrent.clear()
-            scrape = asyncio.create_task(client.get(f"{url}/metrics?collect[]=scores"))
+            scrape = asyncio.create_task(client.get(f"{url}/metrics"))
             await until(lambda: simulator.max_concurrent["scores"])
             process.send_signal(signal.SIGTERM)
             response = await scrape

@@ -12,7 +12,7 @@ import structlog
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings, make_settings
-from chutes_exporter.feeds.table import METAGRAPH
+from chutes_exporter.feeds.table import METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import Renderer
@@ -43,7 +43,6 @@ from tests.support import served_exporter as serve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from chutes_exporter.feeds.feed import Feed, Reading
     from chutes_exporter.page.plan import Entry
     from chutes_exporter.page.rendering import Lines
 
@@ -166,7 +165,7 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
             await asyncio.wait_for(scraped, PATIENCE)
         assert [log for log in logs if log["event"] == "feeds failed"] == []
         assert exporter.readiness() == (True, "ready")
-        assert {state.feed.hotkey for state in exporter.feeds.states()} == {""}
+        assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
 
 
 async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulator, clock: Clock) -> None:
@@ -174,7 +173,7 @@ async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulat
     line = f'chutes_feed_requests_created{{feed="nodes",hotkey="{HOTKEY}",result="hit"}} '
 
     async def created() -> float:
-        text = (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).body.decode()
+        text = (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).decode()
         (sample,) = [sample for sample in text.splitlines() if sample.startswith(line)]
         return float(sample.removeprefix(line))
 
@@ -186,13 +185,13 @@ async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulat
         assert await created() == clock()
 
 
-async def test_pages_are_made_one_at_a_time_in_a_thread_even_if_a_scraper_leaves(
+async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that_wait(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render, working, threads = Renderer.render, threading.Lock(), set[int]()
+    render, working, threads = Renderer.render, threading.Lock(), list[int]()
 
     def watched(*arguments: Any) -> dict[Entry, Lines]:
-        threads.add(threading.get_ident())
+        threads.append(threading.get_ident())
         assert working.acquire(blocking=False)
         try:
             time.sleep(0.1)
@@ -206,29 +205,11 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_even_if_a_scraper_leaves
         leaving = asyncio.create_task(exporter.metrics(Format.TEXT, timeout=5))
         await until(working.locked)
         leaving.cancel()
-        pages = await asyncio.gather(*(page_of(exporter) for _ in range(3)))
+        pages = await asyncio.gather(*(page_of(exporter) for _ in range(9)))
     assert threading.get_ident() not in threads
-    assert [set(successes(page).values()) for page in pages] == [{1.0}] * 3
-
-
-async def test_a_probe_waits_for_the_seats_and_for_its_data_no_longer_than_its_timeout(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simulator.faults["metagraph"] = Fault(latency=60)
-    settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
-    waits: list[float] = []
-    async with Exporter(settings, clock=Clock()) as exporter:
-        original = exporter.feeds.read
-
-        async def read(feed: Feed[Any], timeout: float) -> Reading[Any]:
-            waits.append(timeout)
-            return await original(feed, timeout)
-
-        monkeypatch.setattr(exporter.feeds, "read", read)
-        await exporter.probe(OTHER, Format.TEXT, timeout=0.5)
-    # The wait for the metagraph, which has the seats, takes all of it.
-    assert waits[0] == 0.5
-    assert max(waits[1:]) < 0.1
+    # One for the scraper that left, and one for all others.
+    assert len(threads) == 2
+    assert [set(successes(page).values()) for page in pages] == [{1.0}] * 9
 
 
 @pytest.fixture
@@ -263,7 +244,7 @@ async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator
         waiting = asyncio.create_task(page_of(exporter))
         await until(lambda: asked_by(exporter) == {"scores"})
         clock.now += 4000
-        await exporter.metrics(Format.TEXT, timeout=PATIENCE, collect=["unique_chute_history"])
+        await exporter.feeds.read(UNIQUE_CHUTE_HISTORY.of(HOTKEY), PATIENCE)
         release.set()
         page = await waiting
     asked_at = page[series("chutes_feed_last_success_timestamp_seconds", feed="unique_chute_history", hotkey=HOTKEY)]
@@ -441,7 +422,7 @@ async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mod
         "key": watching(simulator.url),
     }[mode]
     async with Exporter(settings, clock=Clock()) as exporter:
-        assert promtool_complaints((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).body) == ""
+        assert promtool_complaints(await exporter.metrics(Format.TEXT, timeout=PATIENCE)) == ""
 
 
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:

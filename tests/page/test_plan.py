@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.api.keys import Hotkey, address_of
 from chutes_exporter.config import Settings, make_settings
-from chutes_exporter.page.plan import ChoiceError, Plan, main_plan, off_reason, probe_plan
+from chutes_exporter.page.plan import Plan, make_plan, off_reason
 from tests.support import HOTKEY, KEY, find_collector, watching
 
 OTHER_KEY = Hotkey.from_seed("22" * 32)
@@ -21,7 +21,7 @@ MANY = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in ran
     [
         ("scores", EVERYBODY, None),
         ("scores", replace(EVERYBODY, collectors={"scores": False}), "by_flag"),
-        ("stats_per_chute", EVERYBODY, "by_default"),
+        ("stats_per_chute", EVERYBODY, "without_hotkey"),
         ("stats_per_chute", replace(EVERYBODY, collectors={"stats_per_chute": True}), None),
         ("stats_per_chute", ONE, None),
         ("servers", replace(ONE, collectors={"servers": True}), "without_key"),
@@ -55,41 +55,18 @@ def feeds(plan: Plan) -> list[tuple[str, str]]:
 
 
 def test_private_collectors_run_once_for_each_key_and_platform_wide_ones_once() -> None:
-    plan = main_plan(watching("http://x", KEY, OTHER_KEY))
+    plan = make_plan(watching("http://x", KEY, OTHER_KEY))
     assert hotkeys(plan, "servers") == [HOTKEY, OTHER_KEY.address]
     assert hotkeys(plan, "chutes") == [""]
 
 
 def test_collectors_of_one_plan_share_their_feeds() -> None:
-    plan = main_plan(watching("http://x"))
+    plan = make_plan(watching("http://x"))
     users = [entry for entry in plan.entries if "servers" in {feed.name for feed in entry.all_feeds}]
     assert len(users) > 1
     assert feeds(plan).count(("servers", HOTKEY)) == 1
 
 
 def test_stats_per_chute_of_a_single_watched_miner_are_requested_for_that_miner_alone() -> None:
-    assert ("stats_per_chute", HOTKEY) in feeds(main_plan(make_settings(hotkeys=[HOTKEY])))
-    assert ("stats_per_chute", "") in feeds(main_plan(make_settings(hotkeys=[HOTKEY, OTHER_KEY.address])))
-
-
-def test_a_scrape_can_choose_among_the_collectors_that_are_on() -> None:
-    plan = main_plan(make_settings())
-    assert [collector.name for collector in plan.only(["scores"]).collectors] == ["scores"]
-    with pytest.raises(ChoiceError, match="there is no collector 'nonsense'"):
-        plan.only(["nonsense"])
-    with pytest.raises(ChoiceError, match=r"the collector servers is off: add --collector\.servers"):
-        plan.only(["servers"])
-
-
-def test_a_probe_runs_the_collectors_about_miners_for_its_target_alone() -> None:
-    plan = probe_plan(make_settings(hotkeys=[HOTKEY]), OTHER_KEY.address)
-    assert {collector.name for collector in plan.collectors} == {"metagraph", "scores", "stats"}
-    assert {entry.scope.watched for entry in plan.entries} == {frozenset({OTHER_KEY.address})}
-    assert {hotkey for _, hotkey in feeds(plan)} == {""}
-
-
-def test_a_probe_requests_nothing_for_a_target_without_a_seat() -> None:
-    with pytest.raises(ChoiceError, match="the miner is not registered, or the metagraph is not available yet"):
-        probe_plan(make_settings(), HOTKEY, ["unique_chute_history"], seated=False)
-    plan = probe_plan(make_settings(), HOTKEY, ["unique_chute_history"], seated=True)
-    assert feeds(plan) == [("unique_chute_history", HOTKEY)]
+    assert ("stats_per_chute", HOTKEY) in feeds(make_plan(make_settings(hotkeys=[HOTKEY])))
+    assert ("stats_per_chute", "") in feeds(make_plan(make_settings(hotkeys=[HOTKEY, OTHER_KEY.address])))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -8,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import METAGRAPH
-from chutes_exporter.page import exposition, plan
+from chutes_exporter.page import plan
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator
@@ -21,17 +19,11 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.base import Samples
 
-STRANGERS = [address_of(bytes([number]) * 32) for number in range(1, 9)]
 EVERYTHING = {collector.name: True for collector in COLLECTORS}
 
 
-async def metrics(exporter: Exporter, *collect: str) -> Page:
-    return parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE, collect=collect)).body.decode())
-
-
-async def probe(exporter: Exporter, target: str, *collect: str) -> Page:
-    page = await exporter.probe(target, Format.TEXT, timeout=PATIENCE, collect=collect)
-    return parse_page(page.body.decode())
+async def metrics(exporter: Exporter) -> Page:
+    return parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).decode())
 
 
 def cut_of(page: Page) -> set[str]:
@@ -63,7 +55,6 @@ async def test_a_collector_runs_once_in_each_format_while_its_answers_are_the_sa
         for _ in range(2):
             await metrics(exporter)
             await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)
-            await metrics(exporter, "chutes", "servers")
     assert collected == {collector.name: 2 for collector in COLLECTORS}
 
 
@@ -89,20 +80,6 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
     assert [(log["event"], log["hotkey"]) for log in logs] == [("collector failed", keys[0].address)]
 
 
-async def test_a_collector_left_out_of_the_page_can_be_scraped_alone(simulator: Simulator) -> None:
-    settings = watching(simulator.url)
-    async with Exporter(settings, clock=Clock()) as exporter:
-        whole = await metrics(exporter)
-    size = int(whole[series("chutes_scrape_series")])
-    async with Exporter(replace(settings, max_series=size - 1), clock=Clock()) as exporter:
-        for _ in range(2):
-            assert cut_of(await metrics(exporter)) == {"stats_per_chute"}
-            alone = await metrics(exporter, "stats_per_chute")
-            assert cut_of(alone) == set()
-            assert data_of(alone).items() <= data_of(whole).items()
-            assert len(data_of(alone)) > 10
-
-
 async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are_kept(simulator: Simulator) -> None:
     settings = watching(simulator.url)
     async with Exporter(settings, clock=Clock()) as exporter:
@@ -115,47 +92,16 @@ async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are
                 assert cut_of(page)
 
 
-async def gzip_metrics(exporter: Exporter, form: Format = Format.TEXT) -> Page:
-    return parse_page(gzip.decompress((await exporter.metrics(form, timeout=PATIENCE, gzipped=True)).body).decode())
-
-
-@pytest.fixture
-def compressed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The bytes that were compressed."""
-    found: list[bytes] = []
-    deflate = exposition._deflate  # noqa: SLF001 - nothing shows it from outside
-
-    def counting(plain: bytes, end: int) -> bytes:
-        found.append(plain)
-        return deflate(plain, end)
-
-    monkeypatch.setattr(exposition, "_deflate", counting)
-    return found
-
-
-async def test_only_lines_that_changed_are_compressed_again(
-    simulator: Simulator, clock: Clock, compressed: list[bytes]
+async def test_only_collectors_whose_answers_changed_run_again(
+    simulator: Simulator, clock: Clock, collected: Counter[str]
 ) -> None:
     # The metagraph is due at each scrape, and everything else stays fresh.
     async with Exporter(watching(simulator.url, ttl={"metagraph": 10}), clock=clock, monotonic=clock) as exporter:
-        unchanged = await gzip_metrics(exporter)
-        # After this one, no reading has waited.
-        assert data_of(await gzip_metrics(exporter)) == data_of(unchanged)
-        compressed.clear()
-        await gzip_metrics(exporter)
-        # Readings are counted at every scrape.
-        (own,) = compressed
-        assert b"chutes_feed_requests_total" in own
+        unchanged = await metrics(exporter)
+        collected.clear()
         clock.now += 11
-        compressed.clear()
-        changed = await gzip_metrics(exporter)
-        *renewed, state, exchanges, own = compressed
-        depending = [collector for collector in exporter.collectors if METAGRAPH in collector.feeds]
-        for collector, lines in zip(depending, renewed, strict=True):
-            assert any(f"# TYPE {metric.name} ".encode() in lines for metric in collector.metrics)
-        assert b"# TYPE chutes_feed_up " in state
-        assert b"# TYPE chutes_api_requests_total " in exchanges
-        assert data_of(changed) == data_of(unchanged) == data_of(await metrics(exporter))
+        assert data_of(await metrics(exporter)) == data_of(unchanged)
+        assert set(collected) == {one.name for one in exporter.plan.collectors if METAGRAPH in one.feeds}
 
 
 async def test_the_lines_of_a_dropped_answer_are_dropped(simulator: Simulator, clock: Clock) -> None:

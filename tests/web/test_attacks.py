@@ -7,6 +7,7 @@ import re
 import selectors
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -187,6 +188,31 @@ def test_honest_requests_succeed_within_bounded_memory_during_an_attack(size: in
         assert running.peak_megabytes() < before + 100
     # asyncio may say that a client went away during a send.
     assert running.messages() - Counter({'"socket.send() raised exception."': 1}) == {"stopping": 1}
+
+
+@pytest.mark.soak
+def test_clients_that_read_every_page_and_never_pause_delay_honest_scrapes_by_seconds() -> None:
+    with command(*DEMO) as demo, command(*LISTEN, "--api.url", demo.api) as running:
+
+        def scrape() -> float:
+            started = time.monotonic()
+            answer = httpx.get(running.url.join("/metrics"), timeout=60)
+            assert (answer.status_code, answer.text.count("\nchutes_scrape_series ")) == (200, 1)
+            return time.monotonic() - started
+
+        scrape()
+        # In a process of their own, so that they do not slow down the honest client.
+        flood = subprocess.Popen([sys.executable, "-m", "tests.web.flood", *map(str, running.address)])
+        try:
+            time.sleep(2)
+            during = [scrape() for _ in range(20)]
+            assert flood.poll() is None
+        finally:
+            flood.kill()
+            flood.wait()
+        after = scrape()
+    assert max(during) < 3
+    assert after < 1
 
 
 def test_clients_cause_few_lines_in_the_log() -> None:

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.config import Settings
+from chutes_exporter.page import rendering, verdict
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
 from tests.support import HOTKEY, ROOT, Clock, asked_by, get, served_exporter, until, watching
 from tests.test_links import broken
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def feeds(page: str) -> dict[str, dict[str, str]]:
@@ -73,15 +79,32 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Si
     assert [rows[name]["State"] for name in ("metagraph", "scores", "bounties")] == ["up", "stale", "off"]
 
 
-async def test_the_landing_page_has_the_verdict_of_status(simulator: Simulator, clock: Clock) -> None:
+async def test_the_landing_page_lists_first_what_needs_action(
+    simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect, threads = rendering.collect, set[int]()
+
+    def watched(*arguments: Any) -> Any:
+        threads.add(threading.get_ident())
+        return collect(*arguments)
+
+    monkeypatch.setattr(rendering, "collect", watched)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        assert "chutes-exporter status" not in await landing_page(exporter, clock.now)
+        assert "<ol>" not in await landing_page(exporter, clock.now)
         await get(f"{url}/metrics")
         asked = len(simulator.requests)
-        assert re.search(
-            r'<span class="state bad">[0-9]+ things? needs? action', await landing_page(exporter, clock.now)
-        )
+        page = await landing_page(exporter, clock.now)
+        found = verdict.find((await exporter.samples(verdict.METRICS)).samples, HOTKEY, clock.now, {})
     assert len(simulator.requests) == asked
+    # Collectors must not keep the event loop from answering.
+    assert threading.get_ident() not in threads
+    head, _, rest = page.partition("<ol>")
+    assert re.search(r'</h1><p><span class="state bad">[0-9]+ things? needs? action', head)
+    actions = re.findall("<li>(.*?)</li>", rest, re.DOTALL)
+    assert len(actions) == sum(item.needs_action for item in found)
+    for item, action in zip(found, actions, strict=False):
+        assert item.problem in action
+        assert f"<code>{item.command}</code>" in action
 
 
 async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator, clock: Clock) -> None:
@@ -97,20 +120,14 @@ async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator,
         assert f"<p>{state('good', 'Ready.')}</p>" in await landing_page(exporter, clock.now)
 
 
-async def test_the_landing_page_lists_all_miners_though_it_watches_one(simulator: Simulator) -> None:
-    async with served_exporter(watching(simulator.url)) as (url, _):
-        (link,) = re.findall(r'<a href="([^"]+)">Service discovery of all miners</a>', (await get(f"{url}/")).text)
-        assert len((await get(f"{url}{link}")).json()) > len((await get(f"{url}/sd?miners=watched")).json())
-
-
-async def test_the_landing_page_shortens_hotkeys_and_leads_to_their_probes(simulator: Simulator, clock: Clock) -> None:
+async def test_the_landing_page_shortens_hotkeys(simulator: Simulator, clock: Clock) -> None:
     short = f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr>'
     public = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
     async with served_exporter(watching(simulator.url, hotkeys=[public]), clock) as (url, _):
         await get(f"{url}/metrics")
         page = (await get(f"{url}/")).text
-    assert f'<a href="/probe?target={HOTKEY}">{short}</a> (public and private data)' in page
-    assert f'<a href="/probe?target={public}"><abbr title="{public}">5HgBy…s8uP</abbr></a> (public data)' in page
+    assert f"{short} (public and private data)" in page
+    assert f'<abbr title="{public}">5HgBy…s8uP</abbr> (public data)' in page
     assert f'<td data-name="Miner">{short}</td>' in page
 
 
@@ -119,7 +136,7 @@ async def test_the_landing_page_leads_to_paths_that_exist_and_to_the_documents(s
         page = (await get(f"{url}/")).text
         links = re.findall(r'<a href="([^"]+)"', page)
         answers = {link: (await get(f"{url}{link}")).status_code for link in links if link.startswith("/")}
-    assert answers == dict.fromkeys((f"/probe?target={HOTKEY}", "/m", "/sd?miners=all", "/-/ready", "/-/healthy"), 200)
+    assert answers == dict.fromkeys(("/m", "/-/ready", "/-/healthy"), 200)
     documents = [link.partition("/blob/main/")[2] for link in links if link not in answers]
     assert len(documents) == 4
     assert [broken(ROOT / "README.md", document) for document in documents] == [""] * 4
