@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-release test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-deb test-release test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden bench lock deb sbom image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -92,10 +92,7 @@ deploy: $(DEV) ## Generate the files in deploy/ and the references in docs/
 golden: $(DEV) ## Write the golden pages that tests compare with
 	@$(BIN)/python -m tests.golden
 
-sizes: $(DEV) ## Measure how large pages get, for docs/dev/performance.md
-	@$(BIN)/python -m benchmarks.sizes
-
-bench: $(DEV) ## Measure speed and memory against their bounds, for docs/dev/performance.md
+bench: $(DEV) ## Measure speed and memory against their bounds, and page sizes, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.bench
 
 lock: $(DEV) ## Renew the lock files

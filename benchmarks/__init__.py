@@ -1,1 +1,1 @@
-"""Benchmarks for docs/dev/performance.md."""
+"""Measurements of speed, memory and page sizes."""

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import make_settings
-from tests.support import RECORDINGS, recording
+from tests.support import RECORDINGS, patient, recording
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,7 +153,7 @@ class Miner:
 
     def settings(self, url: str, miners: MinersChoice = "watched") -> Settings:
         """Return the settings of an exporter that has the miner's key and all collectors."""
-        return make_settings(api_url=url, keys=(self.key,), collectors=ALL_ON, miners=miners)
+        return patient(url, keys=(self.key,), collectors=ALL_ON, miners=miners)
 
 
 def key(role: str = "test_miner") -> Hotkey:

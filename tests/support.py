@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -180,7 +180,6 @@ async def served_exporter(
     settings: Settings, clock: Clock | None = None, **more: Callable[[], float]
 ) -> AsyncIterator[tuple[str, Exporter]]:
     """Serve an exporter on a free port, its time standing still at noon; yields its base address and itself."""
-    settings = replace(settings, api_timeout=max(settings.api_timeout, PATIENCE))
     async with Exporter(settings, clock=clock or Clock(), **more) as exporter, served(make_app(exporter)) as url:
         yield url, exporter
 
@@ -268,9 +267,14 @@ async def scrape(settings: Settings) -> Page:
     return parse_page(response.text)
 
 
+def patient(url: str, **more: Any) -> Settings:
+    """Return settings of an exporter that waits for the API as long as a busy machine needs."""
+    return make_settings(api_url=url, **{"api_timeout": PATIENCE, **more})
+
+
 def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
     """Return the settings of an exporter that watches the miners of some keys, or the test key's."""
-    return make_settings(api_url=url, keys=keys or (KEY,), **{"api_timeout": PATIENCE, **more})
+    return patient(url, keys=keys or (KEY,), **more)
 
 
 def recording(directory: Path, name: str) -> bytes:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.config import make_settings
 from tests.commands.support import Target, run
 from tests.recorded import DIRECTORIES, Miner, Row, seconds
-from tests.support import Page, replay, scrape, series, served
+from tests.support import Page, patient, replay, scrape, series, served
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +39,7 @@ async def page_of_all(directory: Path) -> Page:
     miner = Miner(directory, "test_miner")
     hotkeys = sorted({row["miner"] for row in ended(directory)})
     async with served(replay(miner.bodies())) as url:
-        return await scrape(make_settings(api_url=url, hotkeys=hotkeys))
+        return await scrape(patient(url, hotkeys=hotkeys))
 
 
 async def test_the_page_counts_the_ends_of_the_newest_report(directory: Path) -> None:

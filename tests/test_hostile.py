@@ -268,7 +268,7 @@ def megabytes(pid: int, what: str) -> float:
 @pytest.mark.parametrize("kind", ["full", "gzip endless line", "numbers", "records 20000 300"])
 async def test_bad_answers_on_all_endpoints_at_once_fit_into_512_megabytes(kind: str) -> None:
     api = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.hostile", kind, stdout=subprocess.PIPE, cwd=ROOT
+        sys.executable, "-m", "tests.simulator.hostile", kind, stdout=subprocess.PIPE, cwd=ROOT
     )
     try:
         assert api.stdout is not None

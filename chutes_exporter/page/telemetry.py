@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from chutes_exporter.page.rendering import Lines
 
     States = Mapping[Feed[Any], FeedState]
-    Row = tuple[Any, ...]
-    """A metric, its value, and the values of its labels."""
 
 _FEED = ("feed", "hotkey")
 METRICS = Metrics("exporter", _FEED)
@@ -193,15 +191,12 @@ class Telemetry:
     ) -> Iterator[Family]:
         """Return what a page has about the exporter: collectors, feeds, settings, requests and the process."""
         out = Samples()
-        rows = (
-            *_collector_rows(made, states),
-            (SERIES, sum(lines.series for lines in made.values())),
-            (SERIES_LIMIT, settings.max_series),
-            *_feed_rows(states.values()),
-            *_exporter_rows(settings, client),
-        )
-        for row in rows:
-            out.add(*row)
+        _add_collectors(out, made, states)
+        out.add(SERIES, sum(lines.series for lines in made.values()))
+        out.add(SERIES_LIMIT, settings.max_series)
+        for state in states.values():
+            _add_feed(out, state)
+        _add_settings(out, settings, client)
         yield from out.collect()
         yield from self.exchanges.registry.collect()
         yield _reading_family(states.values())
@@ -218,22 +213,22 @@ class Telemetry:
             self._reloaded_at.set(now)
 
 
-def _exporter_rows(settings: Settings, client: ChutesClient) -> Iterator[Row]:
-    """Return the exporter's version, watched miners and prices, and the difference between the clocks."""
-    yield BUILD_INFO, 1, __version__, platform.python_version()
+def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> None:
+    """Add the exporter's version, watched miners and prices, and the difference between the clocks."""
+    out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
-        yield WATCHED, 1, hotkey
+        out.add(WATCHED, 1, hotkey)
     # Without a recent answer, the offset is unknown.
     if time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE:
-        yield CLOCK_OFFSET, client.clock_offset
+        out.add(CLOCK_OFFSET, client.clock_offset)
     for model, cost in settings.gpu_costs.items():
-        yield GPU_COST, cost, model
-    yield EMISSION, settings.daily_emission
-    yield ALPHA_PRICE, settings.alpha_price
+        out.add(GPU_COST, cost, model)
+    out.add(EMISSION, settings.daily_emission)
+    out.add(ALPHA_PRICE, settings.alpha_price)
 
 
-def _collector_rows(made: Mapping[Entry, Lines], states: States) -> Iterator[Row]:
-    """Return the state of each collector of a page."""
+def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -> None:
+    """Add the state of each collector of a page."""
     for entry, lines in made.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
@@ -242,33 +237,32 @@ def _collector_rows(made: Mapping[Entry, Lines], states: States) -> Iterator[Row
                 continue
             outcome = lines.outcomes.get(hotkey)
             fresh = all(states[feed].fresh for feed in feeds)
-            yield COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey
+            out.add(COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey)
             if outcome is not None:
                 slowest = max(state.snapshot.answer.seconds for feed in feeds if (state := states[feed]).snapshot)
-                yield COLLECTOR_DURATION, slowest + outcome.seconds, name, hotkey
-                yield COLLECTOR_DUPLICATES, outcome.duplicates, name, hotkey
-        yield COLLECTOR_CUT, lines.body is None, name
-        yield COLLECTOR_OFF, is_off, name
+                out.add(COLLECTOR_DURATION, slowest + outcome.seconds, name, hotkey)
+                out.add(COLLECTOR_DUPLICATES, outcome.duplicates, name, hotkey)
+        out.add(COLLECTOR_CUT, lines.body is None, name)
+        out.add(COLLECTOR_OFF, is_off, name)
 
 
-def _feed_rows(states: Iterable[FeedState]) -> Iterator[Row]:
-    """Return the state of each feed. A feed whose endpoint is missing has none."""
-    for state in states:
-        if state.missing:
-            continue
-        feed, snapshot, labels = state.feed, state.snapshot, (state.feed.name, state.feed.hotkey)
-        if snapshot is not None:
-            yield FEED_REJECTED, snapshot.answer.rejected, *labels
-            yield FEED_RECORDS, snapshot.answer.count, *labels
-        doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
-        for reason in feed.checks:
-            yield FEED_DOUBTED, reason == doubted, *labels, reason
-        yield FEED_UP, state.up, *labels
-        if state.last_error is not None:
-            yield FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error")
-        yield FEED_LAST_SUCCESS, state.last_success, *labels
-        yield FEED_TTL, feed.ttl, *labels
-        yield FEED_MAX_AGE, feed.max_age, *labels
+def _add_feed(out: Samples, state: FeedState) -> None:
+    """Add the state of a feed. A feed whose endpoint is missing has none."""
+    if state.missing:
+        return
+    feed, snapshot, labels = state.feed, state.snapshot, (state.feed.name, state.feed.hotkey)
+    if snapshot is not None:
+        out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
+        out.add(FEED_RECORDS, snapshot.answer.count, *labels)
+    doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
+    for reason in feed.checks:
+        out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
+    out.add(FEED_UP, state.up, *labels)
+    if state.last_error is not None:
+        out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))
+    out.add(FEED_LAST_SUCCESS, state.last_success, *labels)
+    out.add(FEED_TTL, feed.ttl, *labels)
+    out.add(FEED_MAX_AGE, feed.max_age, *labels)
 
 
 def _reading_family(states: Iterable[FeedState]) -> Family:

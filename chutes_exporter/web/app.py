@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.page.exporter import Exporter
 
-    Page = Callable[[Request, float], Awaitable[Response]]
+    Handler = Callable[[Request, float], Awaitable[Response]]
 
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
 _MIN_WAIT = 0.05
@@ -169,7 +169,7 @@ class _Scrapes:
         self._running = 0
         self._offset = offset
 
-    def limited(self, page: Page) -> Callable[[Request], Awaitable[Response]]:
+    def limited(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """Return a handler that makes a page when a slot is free, or else returns 503."""
 
         async def answer(request: Request) -> Response:
@@ -185,7 +185,7 @@ class _Scrapes:
                 offset = self._offset + time.monotonic() - arrived
                 wait = scrape_timeout(request.headers.get("x-prometheus-scrape-timeout-seconds"), offset)
                 # If the API hangs, half of the slots still become free in time for the scrapes that wait for one.
-                return await page(request, wait if self._running <= self._patient else min(wait, _BUSY_WAIT))
+                return await handler(request, wait if self._running <= self._patient else min(wait, _BUSY_WAIT))
             finally:
                 self._running -= 1
                 self._slots.release()

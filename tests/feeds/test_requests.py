@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import structlog
 
-from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, KEY, Clock, names, page_of, scrape, series, watching
+from tests.support import HOTKEY, KEY, Clock, names, page_of, patient, scrape, series, watching
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
@@ -13,7 +12,7 @@ OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator) -> None:
     stranger = type(KEY).from_seed("22" * 32)
     keys = (stranger, KEY)
-    page = await scrape(make_settings(api_url=simulator.url, keys=keys))
+    page = await scrape(patient(simulator.url, keys=keys))
     assert "chutes_chute_info" in names(page)
     assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
     assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
@@ -22,7 +21,7 @@ async def test_a_refused_key_hides_nothing_from_the_others(simulator: Simulator)
 
 async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator) -> None:
     stranger = type(KEY).from_seed("22" * 32)
-    settings = make_settings(api_url=simulator.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
+    settings = patient(simulator.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
     async with Exporter(settings, clock=Clock()) as exporter:
         for _ in range(3):
             await page_of(exporter)
@@ -34,7 +33,7 @@ async def test_a_refused_key_is_not_asked_with_first_again(simulator: Simulator)
 async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
     simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n')
     with structlog.testing.capture_logs() as logs:
-        page = await scrape(Settings(api_url=simulator.url))
+        page = await scrape(patient(simulator.url))
     assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
     assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1

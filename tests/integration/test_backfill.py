@@ -7,9 +7,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from chutes_exporter.commands.backfill import run_backfill
-from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import Simulator, World
-from tests.support import NOON, Clock, Prometheus, series
+from tests.support import NOON, Clock, Prometheus, patient, series
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +18,7 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
     hotkeys = [miner.hotkey for miner in small_world.miners[:2]]
     path = tmp_path / "history.om"
     async with Simulator(small_world, clock=Clock()) as simulator:
-        settings = make_settings(api_url=simulator.url, hotkeys=hotkeys)
+        settings = patient(simulator.url, hotkeys=hotkeys)
         with path.open("wb") as file:
             await run_backfill(settings, file, {"job": "chutes", "instance": "localhost:10064"})
     # In a thread: the program runs for a while.

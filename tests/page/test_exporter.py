@@ -11,7 +11,6 @@ import pytest
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.feeds.table import METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
@@ -31,6 +30,7 @@ from tests.support import (
     names,
     page_of,
     parse_page,
+    patient,
     promtool_complaints,
     scrape,
     series,
@@ -43,6 +43,7 @@ from tests.support import served_exporter as serve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from chutes_exporter.config import Settings
     from chutes_exporter.page.plan import Entry
     from chutes_exporter.page.rendering import Lines
 
@@ -89,7 +90,7 @@ PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties", 
 
 
 async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(simulator: Simulator) -> None:
-    page = await scrape(Settings(api_url=simulator.url))
+    page = await scrape(patient(simulator.url))
     registered = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"}
     assert registered == set(simulator.world.by_hotkey)
     assert set(successes(page)) == PUBLIC
@@ -98,7 +99,7 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
 
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
-    page = await scrape(make_settings(api_url=simulator.url, hotkeys=[HOTKEY]))
+    page = await scrape(patient(simulator.url, hotkeys=[HOTKEY]))
     assert {value for _, labels in page for label, value in labels if label == "hotkey"} == {HOTKEY}
     assert "stats_per_chute" in successes(page)
     assert not [asked for asked in simulator.requests if asked.signed]
@@ -114,13 +115,13 @@ async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
 async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
-        await scrape(make_settings(api_url=simulator.url, hotkeys=world.by_hotkey))
+        await scrape(patient(simulator.url, hotkeys=world.by_hotkey))
     assert sorted(asked.endpoint for asked in simulator.requests) == sorted([*PUBLIC, "stats", "audit", "audit_report"])
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
     keys = tuple(miner.key for miner in simulator.world.miners[:3])
-    settings = make_settings(api_url=simulator.url, keys=keys)
+    settings = patient(simulator.url, keys=keys)
     async with serve(settings) as (url, _):
         text = (await get(f"{url}/metrics")).text
     page = parse_page(text)
@@ -161,7 +162,7 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
         with structlog.testing.capture_logs() as logs:
             scraped = asyncio.create_task(page_of(exporter, timeout=600))
             await until(lambda: {"nodes", "instances"} <= asked_by(exporter))
-            exporter.reconfigure(make_settings(api_url=simulator.url))
+            exporter.reconfigure(patient(simulator.url))
             await asyncio.wait_for(scraped, PATIENCE)
         assert [log for log in logs if log["event"] == "feeds failed"] == []
         assert exporter.readiness() == (True, "ready")
@@ -218,7 +219,7 @@ async def crowd(clock: Clock) -> AsyncIterator[tuple[Simulator, Settings]]:
     world = World(start=NOON, size=Size(miners=12, active_miners=12, chutes=20))
     keys = tuple(miner.key for miner in world.miners)
     async with Simulator(world, clock=clock) as simulator:
-        yield simulator, make_settings(api_url=simulator.url, keys=keys)
+        yield simulator, patient(simulator.url, keys=keys)
 
 
 async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
@@ -291,7 +292,7 @@ async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
 async def test_a_duplicate_record_is_exported_once_and_counted(simulator: Simulator) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
     simulator.faults["metagraph"] = Fault(body=json.dumps(twice).encode())
-    page = await scrape(make_settings(api_url=simulator.url))
+    page = await scrape(patient(simulator.url))
     assert page[series("chutes_miner_stake", hotkey=OTHER)] == 0.5
     assert page[series("chutes_metagraph_miners")] == 1
     assert page[series("chutes_scrape_collector_duplicate_samples", collector="metagraph")] == 1
@@ -403,9 +404,7 @@ async def test_an_unexpected_error_is_logged_with_its_traceback(simulator: Simul
 
 
 async def test_the_active_miners_are_those_that_earn(simulator: Simulator) -> None:
-    page = await scrape(
-        make_settings(api_url=simulator.url, hotkeys=[simulator.world.miners[-1].hotkey], miners="active")
-    )
+    page = await scrape(patient(simulator.url, hotkeys=[simulator.world.miners[-1].hotkey], miners="active"))
     earning = simulator.world.shares(NOON)
     watched = {simulator.world.miners[-1].hotkey}
     for metric, idle_too in (("registered", True), ("score_ratio", False), ("window_compute_units", True)):
@@ -417,8 +416,8 @@ async def test_the_active_miners_are_those_that_earn(simulator: Simulator) -> No
 @pytest.mark.parametrize("mode", ["nothing", "hotkey", "key"])
 async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mode: str) -> None:
     settings = {
-        "nothing": Settings(api_url=simulator.url),
-        "hotkey": make_settings(api_url=simulator.url, hotkeys=[HOTKEY]),
+        "nothing": patient(simulator.url),
+        "hotkey": patient(simulator.url, hotkeys=[HOTKEY]),
         "key": watching(simulator.url),
     }[mode]
     async with Exporter(settings, clock=Clock()) as exporter:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.config import make_settings
-from tests.support import scrape, series
+from tests.support import patient, scrape, series
 
 if TYPE_CHECKING:
     from chutes_exporter.simulator import Simulator
@@ -16,8 +16,8 @@ NAMES = ("chutes_gpu_cost_usd_per_hour", "chutes_subnet_emission_alpha_per_day",
 
 async def test_figures_are_exported_as_they_were_given(simulator: Simulator) -> None:
     page = await scrape(
-        make_settings(
-            api_url=simulator.url,
+        patient(
+            simulator.url,
             gpu_costs={"h100": 2, "l40s": 0.5},
             daily_emission=2952.5,
             alpha_price=0.0,
@@ -32,7 +32,7 @@ async def test_figures_are_exported_as_they_were_given(simulator: Simulator) -> 
 
 
 async def test_without_figures_their_metrics_are_absent(simulator: Simulator) -> None:
-    page = await scrape(make_settings(api_url=simulator.url))
+    page = await scrape(patient(simulator.url))
     assert not [key for key in page if key[0] in NAMES]
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from prometheus_client import generate_latest
 
-from chutes_exporter.config import make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.telemetry import Telemetry
@@ -15,6 +14,7 @@ from tests.support import (
     Clock,
     page_of,
     parse_page,
+    patient,
     scrape,
     series,
     watching,
@@ -52,7 +52,7 @@ def test_the_process_and_its_python_have_the_usual_metrics() -> None:
 async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Simulator, clock: Clock) -> None:
     simulator.faults["scores"] = Fault(status=503, once=True)
     stranger = type(KEY).from_seed("22" * 32)
-    settings = make_settings(api_url=simulator.url, keys=(stranger, KEY))
+    settings = patient(simulator.url, keys=(stranger, KEY))
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         page = await page_of(exporter)
         reasons = {tuple(sorted(labels)) for name, labels in page if name == "chutes_feed_failure_info"}

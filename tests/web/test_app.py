@@ -11,7 +11,6 @@ import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import Settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
@@ -25,6 +24,7 @@ from tests.support import (
     data_of,
     get,
     parse_page,
+    patient,
     patient_client,
     series,
     served,
@@ -53,7 +53,7 @@ def test_an_answer_comes_before_the_scraper_gives_up(header: str | None, seconds
 
 
 async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simulator: Simulator) -> None:
-    async with served_exporter(Settings(api_url=simulator.url)) as (url, _), patient_client() as client:
+    async with served_exporter(patient(simulator.url)) as (url, _), patient_client() as client:
         plain = await client.get(f"{url}/metrics", headers={"accept-encoding": "identity"})
         assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert "content-encoding" not in plain.headers
@@ -85,7 +85,7 @@ async def test_curl_reads_a_compressed_page(simulator: Simulator) -> None:
 
 
 async def test_the_metrics_path_is_a_setting(simulator: Simulator) -> None:
-    settings = Settings(api_url=simulator.url, telemetry_path="/other")
+    settings = patient(simulator.url, telemetry_path="/other")
     async with served_exporter(settings) as (url, _):
         assert (await get(f"{url}/other")).status_code == 200
         assert (await get(f"{url}/metrics")).status_code == 404
@@ -93,7 +93,7 @@ async def test_the_metrics_path_is_a_setting(simulator: Simulator) -> None:
 
 async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Simulator) -> None:
     simulator.faults.update({endpoint.name: Fault(latency=600) for endpoint in ENDPOINTS})
-    async with served_exporter(Settings(api_url=simulator.url, api_timeout=600)) as (url, _):
+    async with served_exporter(patient(simulator.url, api_timeout=600)) as (url, _):
         assert (await get(f"{url}/-/healthy")).status_code == 200
         response = await get(f"{url}/-/ready")
         assert (response.status_code, response.text) == (
@@ -111,11 +111,11 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
         await until(is_ready)
         scrape.cancel()
         simulator.faults.clear()
-    async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
+    async with served_exporter(patient(simulator.url)) as (url, _):
         await get(f"{url}/metrics")
         assert (await get(f"{url}/-/ready")).text == "Ready.\n"
     off = {collector.name: False for collector in COLLECTORS}
-    async with served_exporter(Settings(api_url=simulator.url, collectors=off)) as (url, _):
+    async with served_exporter(patient(simulator.url, collectors=off)) as (url, _):
         assert (await get(f"{url}/-/ready")).text == "Ready, with no collector on.\n"
 
 

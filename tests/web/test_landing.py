@@ -6,12 +6,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.config import Settings
 from chutes_exporter.page import rendering, verdict
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
-from tests.support import HOTKEY, ROOT, Clock, asked_by, get, served_exporter, until, watching
+from tests.support import HOTKEY, ROOT, Clock, asked_by, get, patient, served_exporter, until, watching
 from tests.test_links import broken
 
 if TYPE_CHECKING:
@@ -191,5 +190,5 @@ async def test_the_landing_page_marks_dropped_answers(simulator: Simulator, cloc
 
 
 async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:
-    async with served_exporter(Settings(api_url=simulator.url)) as (url, _):
+    async with served_exporter(patient(simulator.url)) as (url, _):
         assert "the whole subnet" in (await get(f"{url}/")).text
