@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.api.meaning import HOUR
-from chutes_exporter.duration import human_duration
+from chutes_exporter.duration import HOUR, human_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
