@@ -27,7 +27,7 @@ from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.duration import HOUR
-from chutes_exporter.page.verdict import cost
+from chutes_exporter.findings import cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

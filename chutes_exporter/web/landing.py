@@ -6,11 +6,10 @@ from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Final, Literal
 
-from chutes_exporter import __version__
+from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.duration import human_duration
-from chutes_exporter.page import verdict
 from chutes_exporter.page.plan import off_reason
 
 if TYPE_CHECKING:
@@ -112,14 +111,14 @@ def _summary(exporter: Exporter) -> str:
 async def _verdict(exporter: Exporter, now: float) -> str:
     """Return what ``status`` says first, from the answers that are known."""
     settings = exporter.settings
-    samples = (await exporter.samples(verdict.METRICS, timeout=0)).samples if settings.watched else {}
+    samples = (await exporter.samples(findings.NEEDED_METRICS, timeout=0)).samples if settings.watched else {}
     if not samples:
         return ""
     prices, time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
-    found = [item for hotkey in sorted(settings.watched) for item in verdict.find(samples, hotkey, time, prices)]
+    found = [item for hotkey in sorted(settings.watched) for item in findings.find(samples, hotkey, time, prices)]
     all_known = len(settings.keys) == len(settings.watched) and all(state.up for state in exporter.feeds.states())
     tone: Tone = "bad" if any(item.needs_action for item in found) else "good" if all_known else "wait"
-    line = _state(tone, verdict.verdict(found, prices, all_known=all_known))
+    line = _state(tone, findings.verdict(found, prices, all_known=all_known))
     return f"<p>{line} <code>chutes-exporter status</code> says what to do.</p>"
 
 
