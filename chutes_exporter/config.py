@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
-from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.rules.gpus import GPU_MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

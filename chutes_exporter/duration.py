@@ -1,8 +1,13 @@
-"""Durations in words."""
+"""Durations in seconds and in words."""
 
 from __future__ import annotations
 
-_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
+from typing import Final
+
+HOUR: Final = 3600.0
+DAY: Final = 24 * HOUR
+
+_UNITS = ((DAY, "day"), (HOUR, "hour"), (60.0, "minute"))
 
 
 def human_duration(seconds: float) -> str:

@@ -18,18 +18,20 @@ BASE = {"__init__", "__version__", "duration", "metric"}
 """Modules that every other module may import, and that import nothing of the package."""
 MAY_IMPORT: dict[str, set[str]] = {
     "api": set(),
-    "feeds": {"api"},
-    "collectors": {"api", "feeds"},
-    "config": {"api", "feeds", "collectors"},
+    "rules": {"api"},
+    "feeds": {"api", "rules"},
+    "collectors": {"api", "rules", "feeds"},
+    "config": {"api", "rules", "feeds", "collectors"},
+    "findings": set(),
     "log": set(),
     "page": {"api", "feeds", "collectors", "config"},
-    "web": {"api", "feeds", "collectors", "config", "page"},
+    "web": {"api", "feeds", "collectors", "config", "page", "findings"},
     "simulator": {"api", "config", "web"},
-    "commands": {"api", "feeds", "collectors", "config", "log", "page", "web", "simulator"},
+    "commands": {"api", "rules", "feeds", "collectors", "config", "findings", "log", "page", "web", "simulator"},
     "cli": {"api", "collectors", "config", "log", "commands", "web"},
     "__main__": {"cli"},
 }
-"""The direction of the data: api, feeds, collectors, page, web; with the simulator and the commands beside."""
+"""The direction of the data: api, rules, feeds, collectors, page, web; with the simulator and the commands beside."""
 
 
 def modules() -> list[Path]:

@@ -60,7 +60,7 @@ class Chute(Record, frozen=True):
     """A workload that miners can run. Source: ``/miner/chutes/`` and ``/miner/chutes/{chute_id}/{version}``.
 
     ``effective_compute_multiplier`` and its factors apply to the cheapest GPU that the chute allows. ``bounty`` is a
-    number that grows with the bounty's age (:func:`~chutes_exporter.api.meaning.bounty_age`), null without a bounty.
+    number that grows with the bounty's age (:func:`~chutes_exporter.rules.bounties.bounty_age`), null without a bounty.
     ``disabled`` and ``chutes_version`` are null in old rows.
     """
 
@@ -473,7 +473,7 @@ class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registe
     """A seat on the subnet. Source: ``/miner/metagraph``.
 
     ``node_id`` is the UID. ``incentive`` and ``consensus`` are the chain's numbers from 0 to 65535.
-    :mod:`~chutes_exporter.api.meaning` converts them to ratios. The API calls ``consensus`` ``vtrust``.
+    :mod:`~chutes_exporter.rules.score` converts them to ratios. The API calls ``consensus`` ``vtrust``.
     ``registered_at`` is the time at which the service first saw this hotkey in the seat. The API calls it
     ``synced_at``. ``blacklist_reason`` is null or empty for miners that are not blacklisted.
     """

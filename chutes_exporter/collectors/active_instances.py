@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.api.meaning import total
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import ActiveInstance

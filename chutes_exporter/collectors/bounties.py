@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import bounty_boost, bounty_expires_at
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import BOUNTIES
+from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
 
 METRICS = Metrics("GET /bounties/", ("chute_id",))
 

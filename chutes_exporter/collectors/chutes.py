@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import bounty_age
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import CHUTES
+from chutes_exporter.rules.bounties import bounty_age
 
 METRICS = Metrics("GET /miner/chutes/", ("chute_id",))
 _BYTES_PER_GB = 1e9

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.api.meaning import END_REASONS, HOUR, end_reason, ended_counts, lost_compute_units, total
 from chutes_exporter.api.records import ComputeRecord
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import AUDIT_REPORT
+from chutes_exporter.rules.losses import END_REASONS, end_reason, ended_counts, lost_compute_units
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import AuditInstance

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import inventory_states
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
+from chutes_exporter.rules.instances import inventory_states
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.meaning import InstanceState
     from chutes_exporter.api.records import Node, ServerGpu
+    from chutes_exporter.rules.instances import InstanceState
 
 METRICS = Metrics("GET /miner/inventory", ("hotkey", "gpu_id"))
 _STATE_SOURCE = "GET /miner/inventory, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/"

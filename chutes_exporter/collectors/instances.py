@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import INSTANCE_STATES, instance_state, is_public, purged_at, secured_at
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import INSTANCES
+from chutes_exporter.rules.instances import INSTANCE_STATES, instance_state, is_public, purged_at, secured_at
 
 METRICS = Metrics("GET /miner/instances/", ("hotkey", "instance_id"))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chutes_exporter.api.meaning import job_state
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import JOBS
+from chutes_exporter.rules.jobs import job_state
 
 METRICS = Metrics("GET /miner/jobs/")
 

@@ -7,16 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import (
-    LAUNCH_REFUSALS,
-    LaunchMiner,
-    LaunchRefusal,
-    LaunchServer,
-    chute_instances,
-    is_old_tee_server,
-    launch_refusal,
-    units_per_gpu_second,
-)
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
@@ -29,10 +19,20 @@ from chutes_exporter.feeds.table import (
     SUPPORTED_GPUS,
     UTILIZATION,
 )
+from chutes_exporter.rules.gpus import units_per_gpu_second
+from chutes_exporter.rules.launch import (
+    LAUNCH_REFUSALS,
+    LaunchMiner,
+    LaunchRefusal,
+    LaunchServer,
+    chute_instances,
+    is_old_tee_server,
+    launch_refusal,
+)
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.meaning import ChuteInstances
     from chutes_exporter.api.records import Chute, MetagraphNode, Server
+    from chutes_exporter.rules.launch import ChuteInstances
 
 METRICS = Metrics("GET /miner/chutes/", ("hotkey", "gpu", "chute_id"))
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import consensus_ratio, incentive_shares
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.feeds.table import METAGRAPH
+from chutes_exporter.rules.score import consensus_ratio, incentive_shares
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from chutes_exporter.api.meaning import unknown_metrics
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds import table
+from chutes_exporter.rules.demand import unknown_metrics
 
 METRICS = Metrics("GET /miner/metrics/", ("chute_id", "window"))
 _HOUR = "1h"

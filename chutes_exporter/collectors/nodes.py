@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import clock_rate_hertz, nvidia_uuid
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import NODES
+from chutes_exporter.rules.gpus import clock_rate_hertz, nvidia_uuid
 
 METRICS = Metrics("GET /miner/nodes/", ("hotkey", "gpu_id"))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import is_outdated
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
+from chutes_exporter.rules.instances import is_outdated
 
 METRICS = Metrics("GET /chutes/rolling_updates", ("chute_id",))
 

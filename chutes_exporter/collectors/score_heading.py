@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import active_rates, instance_state, total
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
+from chutes_exporter.rules.instances import instance_state
+from chutes_exporter.rules.score import active_rates
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

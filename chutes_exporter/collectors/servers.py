@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.api.meaning import is_old_tee_server
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import SERVERS, TEE_MEASUREMENTS
+from chutes_exporter.rules.launch import is_old_tee_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.api.meaning import total
 from chutes_exporter.collectors.base import Answers, Collector, Metric, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import STATS, STATS_PER_CHUTE
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

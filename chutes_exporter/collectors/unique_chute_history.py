@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import total
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
+from chutes_exporter.rules.sums import total
 
 METRICS = Metrics("GET /miner/unique_chute_history/{hotkey}", ("hotkey",))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.meaning import load_is_unknown, recent_ratio, starting_instances, target_instances
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import UTILIZATION
+from chutes_exporter.rules.demand import load_is_unknown, recent_ratio, starting_instances, target_instances
 
 METRICS = Metrics("GET /chutes/utilization", ("chute_id",))
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter.api.meaning import HOUR, LaunchRefusal
 from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
 from chutes_exporter.commands.forecast import forecast, parse_gpus
 from chutes_exporter.commands.options import (
@@ -27,13 +26,15 @@ from chutes_exporter.commands.options import (
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import print_table, say
-from chutes_exporter.page.verdict import cost
+from chutes_exporter.duration import HOUR
+from chutes_exporter.findings import cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
+    from chutes_exporter.rules.launch import LaunchRefusal
 
 NOTHING_TO_DEPLOY, CHUTES_TO_DEPLOY, NOT_KNOWN = 0, 1, 3
 """The exit status; 2 is that of a wrong command line. 3 means that no chute to deploy was found, but some answers are

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from chutes_exporter.api.meaning import GPU_MODELS, launch_room, total
 from chutes_exporter.api.records import Server, ServerGpu, UnixTime
 from chutes_exporter.collectors import launch, score_heading
 from chutes_exporter.collectors.base import Answers, Samples, Scope
 from chutes_exporter.feeds.table import INVENTORY, SERVERS, SUPPORTED_GPUS
+from chutes_exporter.rules.gpus import GPU_MODELS
+from chutes_exporter.rules.launch import launch_room
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from chutes_exporter.config import Settings

@@ -13,7 +13,6 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.meaning import DAY, HOUR, end_reason, ended_counts, lost_compute_units, lost_seconds, total
 from chutes_exporter.commands.options import (
     Command,
     api_options,
@@ -24,7 +23,10 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.report import NotKnown, print_not_known
 from chutes_exporter.commands.terminal import cell_text, print_table, say
+from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds.requests import list_reports
+from chutes_exporter.rules.losses import end_reason, ended_counts, lost_compute_units, lost_seconds
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import AuditInstance, ComputeRecord

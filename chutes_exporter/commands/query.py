@@ -15,7 +15,7 @@ import msgspec
 from click.core import ParameterSource
 from msgspec import UNSET
 
-from chutes_exporter.api import ApiError, ChutesClient, Hotkey, meaning
+from chutes_exporter.api import ApiError, ChutesClient, Hotkey
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.records import (
     Bounty,
@@ -41,6 +41,7 @@ from chutes_exporter.commands.options import (
     settings_with_warnings,
 )
 from chutes_exporter.commands.terminal import cell_text, print_table, printable
+from chutes_exporter.rules import bounties, demand, gpus, instances, jobs, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -278,43 +279,43 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
     """Return a function from a record to the meanings of its codes and constants. UNSET leaves a column out."""
     match records:
         case [MetagraphNode(), *_]:
-            shares = meaning.incentive_shares(records)
+            shares = score.incentive_shares(records)
             return lambda node: {
                 "incentive": UNSET,
                 "consensus": UNSET,
                 "incentive_ratio": shares.get(node.hotkey),
-                "consensus_ratio": meaning.consensus_ratio(node),
+                "consensus_ratio": score.consensus_ratio(node),
             }
         case [Node(), *_]:
             return lambda node: {
-                "nvidia_uuid": meaning.nvidia_uuid(node.uuid),
+                "nvidia_uuid": gpus.nvidia_uuid(node.uuid),
                 "clock_rate": UNSET,
-                "clock_rate_hertz": meaning.clock_rate_hertz(node),
+                "clock_rate_hertz": gpus.clock_rate_hertz(node),
             }
         case [Instance(), *_]:
             return lambda instance: {
-                "state": meaning.instance_state(instance),
-                "secured_at": _time(meaning.secured_at(instance)),
-                "purged_at": _time(meaning.purged_at(instance)),
+                "state": instances.instance_state(instance),
+                "secured_at": _time(instances.secured_at(instance)),
+                "purged_at": _time(instances.purged_at(instance)),
             }
         case [Job(), *_]:
-            return lambda job: {"state": meaning.job_state(job)}
+            return lambda job: {"state": jobs.job_state(job)}
         case [Chute(), *_]:
-            return lambda chute: {"bounty": UNSET, "bounty_age_seconds": meaning.bounty_age(chute)}
+            return lambda chute: {"bounty": UNSET, "bounty_age_seconds": bounties.bounty_age(chute)}
         case [Bounty(), *_]:
             return lambda bounty: {
                 "created_at": _time(bounty.created_at),
-                "expires_at": _time(meaning.bounty_expires_at(bounty)),
-                "boost": meaning.bounty_boost(bounty),
+                "expires_at": _time(bounties.bounty_expires_at(bounty)),
+                "boost": bounties.bounty_boost(bounty),
             }
         case [ChuteUtilization(), *_]:
             return lambda chute: {
                 "target_count": UNSET,
-                "target_instances": meaning.target_instances(chute),
-                "starting_instances": meaning.starting_instances(chute),
+                "target_instances": demand.target_instances(chute),
+                "starting_instances": demand.starting_instances(chute),
             }
         case [ChuteMetrics(), *_]:
-            unknown = meaning.unknown_metrics(records)
+            unknown = demand.unknown_metrics(records)
             return lambda _: dict.fromkeys(unknown)
         case _:
             return lambda _: {}

@@ -12,10 +12,10 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
-from chutes_exporter.api.meaning import job_state
 from chutes_exporter.commands.options import Command, api_options, hotkey_options, settings_with_warnings
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import printable
+from chutes_exporter.rules.jobs import job_state
 
 if TYPE_CHECKING:
     from chutes_exporter.api import Hotkey

@@ -20,14 +20,14 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import print_table, say
-from chutes_exporter.page import verdict
+from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
-    from chutes_exporter.page.verdict import Finding
+    from chutes_exporter.findings import Finding
 
 NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
 """The exit status; 2 is that of a wrong command line. 3 means that nothing needs action as far as known, but some
@@ -36,7 +36,7 @@ answers are missing or incomplete."""
 _SHOWN = 5
 """Most names of a finding on the screen."""
 
-_METRICS = verdict.METRICS | {
+_METRICS = NEEDED_METRICS | {
     "chutes_miner_incentive_ratio",
     "chutes_miner_score_heading_ratio",
     "chutes_miner_score_rank",
@@ -65,11 +65,11 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
     hotkeys = sorted(settings.watched)
     miners = [_miner(settings, hotkey, report) for hotkey in hotkeys]
     prices = settings.gpu_costs
-    findings = [item for hotkey in hotkeys for item in verdict.find(report.samples, hotkey, report.now, prices)]
+    findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)]
     keys = {key.address for key in settings.keys}
     all_known = not report.gaps and keys.issuperset(hotkeys)
     line = (
-        verdict.verdict(findings, prices, all_known=all_known)
+        verdict(findings, prices, all_known=all_known)
         if report.answered
         else "Nothing is known, because no request succeeded."
     )
@@ -123,8 +123,8 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
         "heading_share": values.get("chutes_miner_score_heading_ratio"),
         "incentive_share": incentive,
         "gpus": gpus if is_counted else None,
-        "cost_usd_per_hour": verdict.cost(every, settings.gpu_costs) if is_counted else None,
-        "idle_cost_usd_per_hour": verdict.cost(idle, settings.gpu_costs) if is_counted else None,
+        "cost_usd_per_hour": cost(every, settings.gpu_costs) if is_counted else None,
+        "idle_cost_usd_per_hour": cost(idle, settings.gpu_costs) if is_counted else None,
         "models_without_cost": sorted(every.keys() - settings.gpu_costs.keys()) if settings.gpu_costs else [],
         "estimated_alpha_per_day": alpha,
         "estimated_usd_per_day": _product(alpha, settings.alpha_price),
@@ -142,8 +142,8 @@ def _print_findings(findings: list[Finding], prices: Mapping[str, float]) -> Non
     """Print the numbered actions, and then the notes."""
     for number, finding in enumerate(findings, 1):
         usd = finding.cost_usd_per_hour
-        cost = "Cost unknown." if usd is None else f"{usd:,.2f} USD per hour."
-        text = f"{finding.problem} {cost}" if finding.gpus and prices else finding.problem
+        price = "Cost unknown." if usd is None else f"{usd:,.2f} USD per hour."
+        text = f"{finding.problem} {price}" if finding.gpus and prices else finding.problem
         if finding.needs_action:
             say(f"{number}. {text}", indent="   ", fg="red")
         else:
@@ -186,8 +186,8 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
 def _row(model: str, counts: Mapping[str, int], prices: Mapping[str, float]) -> dict[str, Any]:
     row: dict[str, Any] = {"GPUs": model, **{state: counts[state] for state in STATES}, "all": sum(counts.values())}
     if prices:
-        row |= {"USD/hour": verdict.cost({model: row["all"]}, prices)}
-        row |= {"idle USD/hour": verdict.cost({model: counts["idle"]}, prices)}
+        row |= {"USD/hour": cost({model: row["all"]}, prices)}
+        row |= {"idle USD/hour": cost({model: counts["idle"]}, prices)}
     return row
 
 

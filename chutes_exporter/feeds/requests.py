@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
 
@@ -16,7 +17,7 @@ from chutes_exporter.api.errors import (
     UnavailableError,
     UndecodableError,
 )
-from chutes_exporter.api.meaning import validator_reports
+from chutes_exporter.duration import HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.api.records import AuditEntry, AuditReport
     from chutes_exporter.feeds.feed import Feed
+
+_REPORT_PATH: Final = re.compile(r"audit/validator/[1-9A-HJ-NP-Za-km-z]{46,50}/[0-9]{1,12}\.json")
 
 
 class Requests:
@@ -76,16 +79,23 @@ class Requests:
 
 
 async def list_reports(client: ChutesClient) -> list[AuditEntry]:
-    """Return the validator's audit reports, the newest first.
+    """Return the validator's audit report of each full hour, the newest first.
 
     Raises:
         ApiError: The API does not answer, or lists none.
     """
     answer = await client.fetch(AUDIT)
-    reports = validator_reports(answer.value, answer.received_at - (client.clock_offset or 0.0))
-    if not reports:
+    now = answer.received_at - (client.clock_offset or 0.0)
+    by_hour: dict[float, AuditEntry] = {}
+    # The list also has miners' own reports, in no order. A report that ends in the future cannot be right.
+    for entry in sorted(answer.value, key=lambda entry: entry.created_at or 0.0):
+        start, end = entry.start_time, entry.end_time
+        hourly = start is not None and end is not None and end - start == HOUR
+        if hourly and end is not None and end <= now and _REPORT_PATH.fullmatch(entry.path):
+            by_hour[end] = entry
+    if not by_hour:
         raise UndecodableError("the list has no report of the validator", status=200, advice="Try again in an hour.")
-    return reports
+    return [by_hour[end] for end in sorted(by_hour, reverse=True)]
 
 
 async def newest_report(client: ChutesClient) -> Answer[AuditReport]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.meaning import demand_is_unknown, load_is_unknown
+from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds import doubt
 from chutes_exporter.feeds.feed import Feed
-
-DAY: Final = 86400.0
+from chutes_exporter.rules.demand import demand_is_unknown, load_is_unknown
 
 # The times to live in seconds, the first number, follow the service's refresh periods:
 # - 55: the miner's instances, requested at each scrape with the usual interval of one minute.
@@ -21,7 +20,7 @@ DAY: Final = 86400.0
 #   update takes hours, and a maintenance window days.
 # - 900: chutes and the GPUs of all miners are MB, and the autoscaler changes chutes every 15 minutes. The history gets
 #   a point an hour.
-METAGRAPH = Feed("metagraph", e.METAGRAPH, 175.0, 3600.0, changes="every 3 minutes")
+METAGRAPH = Feed("metagraph", e.METAGRAPH, 175.0, HOUR, changes="every 3 minutes")
 SCORES = Feed("scores", e.SCORES, 300.0, 1800.0, changes="every 10 minutes", checks={})
 STATS = Feed("stats", e.STATS, 300.0, 1800.0, changes="every 10 minutes", checks={})
 STATS_PER_CHUTE = replace(STATS, name="stats_per_chute", per_chute=True)
@@ -38,7 +37,7 @@ CHUTES = Feed(
     "chutes",
     e.CHUTES,
     900.0,
-    3600.0,
+    HOUR,
     checks={
         "shrunk": doubt.shrunk,
         "disagrees": doubt.chutes_are_missing,
@@ -64,7 +63,7 @@ INSTANCES = Feed(
     checks={"shrunk": doubt.shrunk, "disagrees": doubt.instances_are_missing},
     evidence=(INVENTORY,),
 )
-IMAGES = Feed("images", e.IMAGES, 900.0, 3600.0)
+IMAGES = Feed("images", e.IMAGES, 900.0, HOUR)
 # No jobs and a failed query look the same, and nothing tells them apart. So a second answer must confirm that all are
 # gone.
 JOBS = Feed("jobs", e.JOBS, 300.0, 1800.0)
@@ -102,19 +101,17 @@ HELD_GPUS = Feed(
     "held_gpus",
     e.HELD_GPUS,
     900.0,
-    3600.0,
+    HOUR,
     optional=True,
     checks={"shrunk": doubt.shrunk, "disagrees": doubt.held_gpus_are_missing},
     evidence=(ACTIVE_INSTANCES,),
 )
 MINER_GPUS = Feed("miner_gpus", e.MINER_GPUS, 300.0, 1800.0, optional=True, checks={})
 SUPPORTED_GPUS = Feed("supported_gpus", e.SUPPORTED_GPUS, DAY, 7 * DAY, changes="by hand", optional=True, checks={})
-TEE_MEASUREMENTS = Feed(
-    "tee_measurements", e.TEE_MEASUREMENTS, 3600.0, DAY, changes="by hand", optional=True, checks={}
-)
+TEE_MEASUREMENTS = Feed("tee_measurements", e.TEE_MEASUREMENTS, HOUR, DAY, changes="by hand", optional=True, checks={})
 PLATFORM_GPUS = Feed("platform_gpus", e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
 # A request asks for the list of reports first. Less than an hour, so that no scrape interval lets a report be missed.
-AUDIT_REPORT = Feed("audit_report", e.AUDIT_REPORT, 3540.0, 3 * 3600.0, changes="hourly", optional=True, checks={})
+AUDIT_REPORT = Feed("audit_report", e.AUDIT_REPORT, 3540.0, 3 * HOUR, changes="hourly", optional=True, checks={})
 
 FEEDS: tuple[Feed[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Feed))
 """All of the above."""

@@ -6,18 +6,17 @@ from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Final, Literal
 
-from chutes_exporter import __version__
+from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.duration import human_duration
-from chutes_exporter.page import verdict
 from chutes_exporter.page.plan import off_reason
 
 if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.findings import Finding
     from chutes_exporter.page.exporter import Exporter
-    from chutes_exporter.page.verdict import Finding
 
     Tone = Literal["good", "wait", "bad", "off"]
 
@@ -108,16 +107,16 @@ def _summary(exporter: Exporter) -> str:
 async def _actions(exporter: Exporter, now: float) -> str:
     """Return what ``status`` says needs action, from the answers that are known."""
     settings = exporter.settings
-    samples = (await exporter.samples(verdict.METRICS)).samples if settings.watched else {}
+    samples = (await exporter.samples(findings.NEEDED_METRICS)).samples if settings.watched else {}
     if not samples:
         return ""
     prices, time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
-    found = [item for hotkey in sorted(settings.watched) for item in verdict.find(samples, hotkey, time, prices)]
+    found = [item for hotkey in sorted(settings.watched) for item in findings.find(samples, hotkey, time, prices)]
     all_known = len(settings.keys) == len(settings.watched) and all(
         state.up for state in exporter.feeds.states().values()
     )
     tone: Tone = "bad" if any(item.needs_action for item in found) else "good" if all_known else "wait"
-    line = _state(tone, verdict.verdict(found, prices, all_known=all_known))
+    line = _state(tone, findings.verdict(found, prices, all_known=all_known))
     actions = [_action(item) for item in found if item.needs_action]
     return f"<p>{line}</p><ol>{''.join(actions)}</ol>" if actions else f"<p>{line}</p>"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 import yaml
 
-from chutes_exporter.api.meaning import INSTANCE_STATES
 from chutes_exporter.collectors import fleet
+from chutes_exporter.rules.instances import INSTANCE_STATES
 from deploy.reference import METRICS
 from grafana import states
 from grafana.__main__ import DASHBOARDS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.api.meaning import GPU_MODELS
 from chutes_exporter.config import make_settings
+from chutes_exporter.rules.gpus import GPU_MODELS
 from tests.support import patient, scrape, series
 
 if TYPE_CHECKING:

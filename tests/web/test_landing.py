@@ -5,8 +5,9 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any
 
+from chutes_exporter import findings
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.page import rendering, verdict
+from chutes_exporter.page import rendering
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
@@ -93,7 +94,7 @@ async def test_the_landing_page_lists_first_what_needs_action(
         await get(f"{url}/metrics")
         asked = len(simulator.requests)
         page = await landing_page(exporter, clock.now)
-        found = verdict.find((await exporter.samples(verdict.METRICS)).samples, HOTKEY, clock.now, {})
+        found = findings.find((await exporter.samples(findings.NEEDED_METRICS)).samples, HOTKEY, clock.now, {})
     assert len(simulator.requests) == asked
     # Collectors must not keep the event loop from answering.
     assert threading.get_ident() not in threads

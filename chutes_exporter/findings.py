@@ -1,0 +1,296 @@
+"""What needs action at a miner, and what is worth knowing. A finding is a row of the table :data:`KINDS`."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from operator import itemgetter, not_
+from typing import TYPE_CHECKING, Literal
+
+from chutes_exporter.duration import HOUR, human_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Labelled = list[tuple[dict[str, str], float]]
+    """Labels and value of some samples."""
+
+NEEDED_METRICS = frozenset(
+    {
+        "chutes_chute_active_instances",
+        "chutes_fleet_gpus",
+        "chutes_gpu_info",
+        "chutes_instance_gpus",
+        "chutes_instance_info",
+        "chutes_jobs_stuck",
+        "chutes_maintenance_window_open",
+        "chutes_miner_registered",
+        "chutes_server_info",
+        "chutes_server_version_accepted",
+    }
+)
+"""Metrics of all collectors whose samples :func:`find` needs."""
+
+_GPUS = {"instance_id": "chutes_instance_gpus", "server_id": "chutes_gpu_info"}
+"""The metric that has the GPUs of a thing, by the label with its id. For all others it is ``chutes_fleet_gpus``."""
+_PURGE_SOON = 0.75 * HOUR
+"""Seconds before its purge from which an instance needs action, as for the alert ChutesInstancePurgeNear."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that needs action, or a note.
+
+    Attributes:
+        kind: A word for scripts.
+        count: How many things it is about.
+        advice: What to do, before the command.
+        command: A command that helps. A note has none.
+        when: Unix time of what happens next, if known.
+        gpus: GPUs by model that earn nothing because of it.
+        cost_usd_per_hour: What these GPUs cost; None if the price of a model is unknown.
+    """
+
+    kind: str
+    hotkey: str
+    count: int
+    problem: str
+    things: list[str]
+    needs_action: bool
+    advice: str
+    command: str
+    when: float | None
+    gpus: dict[str, int]
+    cost_usd_per_hour: float | None
+
+
+class _Miner:
+    """The samples about a miner."""
+
+    def __init__(self, samples: Mapping[str, Labelled], hotkey: str, now: float) -> None:
+        self._samples, self.hotkey, self.now = samples, hotkey, now
+        chutes = {labels["chute_id"]: labels["chute_name"] for labels, _ in self.of("chutes_gpu_allocation_info")}
+        instances = [labels for labels, _ in self.of("chutes_instance_info")]
+        self.chutes = {labels["instance_id"]: labels["chute_id"] for labels in instances}
+        self.servers = {labels["instance_id"]: labels["server_id"] for labels, _ in self.of("chutes_instance_gpus")}
+        self.last_chutes = {has["chute_id"] for has, n in samples.get("chutes_chute_active_instances", ()) if n == 1}
+        self._names = {labels["server_id"]: labels["name"] for labels, _ in self.of("chutes_server_info")}
+        for instance in instances:
+            name = chutes.get(instance["chute_id"]) or instance["instance_id"]
+            self._names[instance["instance_id"]] = f"{name} (private)" if instance["billed_to"] else name
+
+    def of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Labelled:
+        """Return the samples about the miner with these labels and with a value that applies."""
+        wanted = labels | {"hotkey": self.hotkey}
+        return [(has, v) for has, v in self._samples.get(metric, ()) if wanted.items() <= has.items() and applies(v)]
+
+    def times(self, event: str, applies: Callable[[float], bool]) -> Labelled:
+        """Return the instances with an event at a time that applies, the soonest first."""
+        return sorted(self.of(f"chutes_instance_{event}_timestamp_seconds", applies), key=itemgetter(1))
+
+    def older_servers(self, window: Literal["open", "next", "last"]) -> Labelled:
+        """Return the servers with a version below the target of this maintenance window, each with its end or start."""
+        start, end = (
+            max((value for _, value in self.of(f"chutes_maintenance_window_{bound}_timestamp_seconds")), default=0.0)
+            for bound in ("start", "end")
+        )
+        is_open = self.of("chutes_maintenance_window_open")
+        if window != ("open" if is_open else "next" if start > self.now else "last"):
+            return []
+        return [(labels, end if is_open else start) for labels, _ in self.of("chutes_server_upgrade_needed")]
+
+    def active(self, applies: Callable[[str], object]) -> Labelled:
+        """Return the active instances with an id that applies."""
+        return [item for item in self.of("chutes_instance_active") if applies(item[0]["instance_id"])]
+
+    def name(self, labels: Mapping[str, str], value: float) -> str:
+        """Return the name of what a sample is about, nothing if that is the miner."""
+        key = labels.get("instance_id") or labels.get("server_id", "")
+        return f"{value:.0f} {labels['gpu']}" if "gpu" in labels else self._names.get(key) or key
+
+    def server(self, instance_id: str) -> str:
+        """Return the name of an instance's server, SERVER if it is unknown."""
+        return self._names.get(self.servers.get(instance_id, "")) or "SERVER"
+
+    def gpus(self, about: Labelled) -> dict[str, int]:
+        """Count the GPUs of samples by model: those of an instance, of a server, or all of the miner."""
+        counts: Counter[str] = Counter()
+        for labels, _ in about:
+            ids = {key: labels[key] for key in ("instance_id", "server_id", "gpu", "state") if key in labels}
+            for sample, count in self.of(_GPUS.get(next(iter(ids), ""), "chutes_fleet_gpus"), **ids):
+                counts[sample["gpu"]] += int(count)
+        return dict(counts)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the table of findings.
+
+    Attributes:
+        severity: A loss means that GPUs earn nothing. A note needs no action.
+        test: Returns the samples that the finding is about. If something happens next, the first value is its time.
+        sentence: What is wrong. ``{is|are}`` becomes what fits COUNT.
+        advice: What to do, and after the colon a command that helps. A note has none.
+    """
+
+    severity: Literal["loss", "action", "note"]
+    test: Callable[[_Miner], Labelled]
+    sentence: str
+    advice: str = ""
+
+
+_loss, _action, _note = (partial(Kind, severity) for severity in ("loss", "action", "note"))
+
+KINDS = {
+    "not_registered": _loss(
+        lambda miner: miner.of("chutes_miner_registered", not_),
+        "The hotkey has no seat on the subnet. It earns nothing.",
+        "Register it: btcli subnet register --netuid 64",
+    ),
+    "blacklisted": _loss(
+        lambda miner: miner.of("chutes_miner_blacklisted"),
+        "The miner is blacklisted. It gets no score and cannot launch.",
+        "Ask the operators of Chutes. Reason: chutes-exporter query metagraph",
+    ),
+    "stuck_jobs": _action(
+        lambda miner: miner.of("chutes_jobs_stuck"),
+        "COUNT {job is|jobs are} stuck with the miner.",
+        "List and release them: chutes-exporter release-job",
+    ),
+    "purges": _loss(
+        lambda miner: miner.times("purge", lambda time: time - miner.now < _PURGE_SOON),
+        "COUNT {instance has|instances have} not started. The service deletes {it|the first} WHEN.",
+        "Look at {its pod|their pods}: kubectl --context SERVER -n chutes get pods",
+    ),
+    "launches_refused": _action(
+        lambda miner: miner.of("chutes_server_launches_refused"),
+        "COUNT TEE {server has|servers have} no version from 0.2.1 on. All launches of newer TEE chutes fail.",
+        "Upgrade or remove {it|them}: chutes-exporter query servers",
+    ),
+    "versions_refused": _action(
+        lambda miner: miner.of("chutes_server_version_accepted", not_),
+        "COUNT TEE {server|servers} cannot boot with {its|their} version any more.",
+        "Do not reboot. Accepted versions: chutes-exporter query tee_measurements",
+    ),
+    "upgrades": _action(
+        lambda miner: miner.older_servers("open"),
+        "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which ends WHEN.",
+        "See the target version, and upgrade: chutes-exporter query maintenance",
+    ),
+    "servers_without_tee": _loss(
+        lambda miner: miner.of("chutes_server_info", tee="false"),
+        "COUNT {server has|servers have} no TEE. Today, all chutes need TEE.",
+        "Set {it|them} up with TEE, or remove {it|them}: chutes-exporter query servers",
+    ),
+    "unverified_gpus": _loss(
+        lambda miner: miner.of("chutes_fleet_gpus", state="unverified"),
+        "COUNT {GPU is|GPUs are} not verified and in no instance.",
+        "See the errors: chutes-exporter query nodes",
+    ),
+    "idle_gpus": _loss(
+        lambda miner: miner.of("chutes_fleet_gpus", state="idle"),
+        "COUNT {GPU is|GPUs are} idle.",
+        "Deploy chutes on {it|them}: chutes-exporter advise",
+    ),
+    "unsecured_instances": _note(
+        lambda miner: miner.times("secured", lambda time: time > miner.now)[::-1],
+        "Do not stop {this instance|these COUNT instances} before CLOCK: {it|they} would lose {its|their} score.",
+    ),
+    "last_active_instances": _note(
+        lambda miner: miner.active(lambda instance: miner.chutes.get(instance) in miner.last_chutes),
+        "COUNT {instance is the last active one of its chute|instances are the last active ones of their chutes} on "
+        "the platform. Deleting {it|one} costs nine tenths of its score, or all of it if it is private.",
+    ),
+    "instances_without_gpus": _note(
+        # Without any GPU in an instance, the answer is missing or contradicts another one.
+        lambda miner: miner.active(lambda instance: miner.servers and instance not in miner.servers),
+        "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service will delete "
+        "{the instance|the instances}, too.",
+    ),
+    "next_upgrades": _note(
+        lambda miner: miner.older_servers("next"),
+        "COUNT TEE {server is|servers are} older than the target of the next maintenance window, which begins WHEN.",
+    ),
+    "older_servers": _note(
+        lambda miner: miner.older_servers("last"),
+        "COUNT TEE {server is|servers are} older than the target of the last maintenance window. "
+        "No window is open now.",
+    ),
+}
+"""All findings, the most urgent first."""
+
+
+def find(samples: Mapping[str, Labelled], hotkey: str, now: float, prices: Mapping[str, float]) -> list[Finding]:
+    """Return what needs action at a miner, the most expensive first, and then the notes.
+
+    A metric without samples gives no finding. ``prices`` are US dollars per hour of a GPU, by model.
+    """
+    miner = _Miner(samples, hotkey, now)
+    findings = [_finding(name, miner, about, prices) for name, kind in KINDS.items() if (about := kind.test(miner))]
+    return sorted(findings, key=lambda it: (not it.needs_action, -(it.cost_usd_per_hour or 0), -sum(it.gpus.values())))
+
+
+def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, float]) -> Finding:
+    kind, (first, value) = KINDS[name], about[0]
+    # The values of jobs and GPUs are numbers of things.
+    count = int(sum(value if "gpu" in labels or name == "stuck_jobs" else 1 for labels, value in about))
+    words = {
+        "SERVER": shlex.quote(miner.server(first.get("instance_id", ""))),
+        "WHEN": _time_until(value, miner.now),
+        "CLOCK": f"{datetime.fromtimestamp(value, UTC):%H:%M} UTC",
+    }
+    texts = (kind.sentence, *kind.advice.partition(": ")[::2])
+    problem, advice, command = (_filled(text, count, **words) for text in texts)
+    gpus = miner.gpus(about) if kind.severity == "loss" else {}
+    return Finding(
+        kind=name,
+        hotkey=miner.hotkey,
+        count=count,
+        problem=problem,
+        things=[thing for labels, value in about if (thing := miner.name(labels, value))],
+        needs_action=kind.severity != "note",
+        advice=advice,
+        command=command,
+        when=value if re.search("WHEN|CLOCK", kind.sentence) else None,
+        gpus=gpus,
+        cost_usd_per_hour=cost(gpus, prices),
+    )
+
+
+def verdict(findings: Sequence[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
+    """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour idle``.
+
+    ``all_known`` is whether everything is known that could need action.
+    """
+    count = sum(finding.needs_action for finding in findings)
+    text = _filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
+    idle = [item for finding in findings if finding.kind == "idle_gpus" for item in finding.gpus.items()]
+    if priced := [gpus * prices[model] for model, gpus in idle if model in prices]:
+        text += f", {math.fsum(priced):,.2f} USD per hour idle"
+    if others := sum(gpus for model, gpus in idle if model not in prices):
+        text += _filled(", COUNT {GPU|GPUs} idle", others) + (" at an unknown cost" if prices else "")
+    return f"{text}." if count or all_known else f"{text}, as far as known."
+
+
+def cost(gpus: Mapping[str, int], prices: Mapping[str, float]) -> float | None:
+    """Return what GPUs cost in US dollars per hour, None if the price of one of them is unknown."""
+    models = {model for model, count in gpus.items() if count}
+    return math.fsum(gpus[model] * prices[model] for model in models) if prices and models <= prices.keys() else None
+
+
+def _filled(text: str, count: int, **words: str) -> str:
+    """Return a text with its words in place of their names, and with the verbs that fit the number."""
+    for name, word in {"COUNT": str(count), **words}.items():
+        text = text.replace(name, word)
+    return re.sub(r"\{(.*?)\|(.*?)\}", r"\1" if count == 1 else r"\2", text)
+
+
+def _time_until(moment: float, now: float) -> str:
+    """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is more than half a day away."""
+    form = "%H:%M" if moment - now < 12 * HOUR else "%Y-%m-%d %H:%M"
+    return f"in {human_duration(max(moment - now, 60))} ({datetime.fromtimestamp(moment, UTC):{form}} UTC)"

@@ -1,0 +1,75 @@
+"""Rules about GPUs and what they earn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.api.records import Chute, Node
+
+GPU_MODELS: Final = (
+    "3090",
+    "4090",
+    "5090",
+    "a4000",
+    "a4000_ada",
+    "a5000",
+    "a6000",
+    "a6000_ada",
+    "pro_6000",
+    "l4",
+    "a10",
+    "a40",
+    "l40",
+    "l40s",
+    "a100_40gb",
+    "a100_40gb_sxm",
+    "a100",
+    "a100_sxm",
+    "h100",
+    "h100_nvl",
+    "h100_sxm",
+    "h800",
+    "h20",
+    "h200",
+    "mi300x",
+    "b200",
+    "b300",
+)
+"""GPU models by the short names that the API uses: /nodes/supported in November 2026."""
+
+
+def clock_rate_hertz(node: Node) -> float | None:
+    """Return a GPU's clock rate in hertz."""
+    return None if node.clock_rate is None else node.clock_rate * 1000
+
+
+def nvidia_uuid(gpu_id: str) -> str | None:
+    """Return a GPU's id in the format of NVIDIA's tools (``GPU-8-4-4-4-12``), None if it is not such an id."""
+    try:
+        return f"GPU-{UUID(gpu_id.removeprefix('GPU-'))}"
+    except ValueError:
+        return None
+
+
+def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
+    """Return the compute units that a second of one GPU earns in an instance of a chute started now.
+
+    The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU earns more, in
+    proportion to its hourly rate.
+
+    ``rates`` are in USD per hour, by model. A chute that allows only one model needs none.
+    """
+    selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
+    if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
+        return None
+    models = set(selector.supported_gpus or ())
+    per_gpu = multiplier / selector.gpu_count
+    if models == {model}:
+        return per_gpu
+    if model not in models or not models <= rates.keys():
+        return None
+    return per_gpu * rates[model] / min(rates[name] for name in models)

@@ -1,0 +1,108 @@
+"""Rules about instances."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from msgspec import UNSET
+
+from chutes_exporter.duration import HOUR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from chutes_exporter.api.records import Instance, InventoryItem, RollingUpdate
+
+SECURED_AFTER: Final = HOUR
+"""Seconds after its activation from which a public instance keeps its score when it is deleted."""
+InstanceState = Literal["active", "starting", "disabled"]
+"""State of an instance. A starting one was never active. A disabled one was active, and its miner disabled it."""
+INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
+
+
+def instance_state(instance: Instance) -> InstanceState | None:
+    """Return the state of an instance."""
+    if instance.active:
+        return "active"
+    if instance.active is None and instance.activated_at is not None:
+        # `active` is null only before the first activation, so the two fields contradict each other.
+        return None
+    if instance.activated_at is UNSET:
+        return None
+    return "starting" if instance.activated_at is None else "disabled"
+
+
+def is_public(instance: Instance) -> bool | None:
+    """Return whether an instance is public, which means that nobody is billed for it."""
+    return None if instance.billed_to is UNSET else instance.billed_to is None
+
+
+def secured_at(instance: Instance) -> float | None:
+    """Return the time from which a public instance keeps its score when deleted. None for private instances."""
+    if not is_public(instance) or instance.activated_at is UNSET or instance.activated_at is None:
+        return None
+    return instance.activated_at + SECURED_AFTER
+
+
+def purged_at(instance: Instance) -> float | None:
+    """Return the time at which the service purges a starting instance. None for all other instances.
+
+    It must become active within 3.5 hours of its creation and 3 hours of its verification. ``last_verified_at`` of a
+    starting instance is the time of its first verification.
+    """
+    if instance_state(instance) != "starting" or instance.verified is None or instance.created_at is None:
+        return None
+    deadline = instance.created_at + 3.5 * HOUR
+    if not instance.verified:
+        return deadline
+    verified_at = instance.last_verified_at
+    return None if verified_at is None else min(deadline, verified_at + 3 * HOUR)
+
+
+def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
+    """Return whether a rolling update will replace an instance, because it does not run the new version.
+
+    ``updates`` has all rolling updates, by chute.
+    """
+    if instance.chute_id is None:
+        return None
+    update = updates.get(instance.chute_id)
+    if update is None:
+        return False
+    if instance.version is None or update.new_version is None:
+        return None
+    return instance.version != update.new_version
+
+
+def inventory_states(
+    inventory: Iterable[InventoryItem], instances: Iterable[Instance]
+) -> dict[str, InstanceState | None]:
+    """Return the state of the instance that holds each GPU, by GPU id. None if it is unknown.
+
+    The inventory does not name the instance, but repeats its chute, ``active`` and ``last_verified_at``. For example, a
+    chute has a starting instance without a verification, and a disabled one that was verified at 12:00. The disabled
+    one holds the GPUs with 12:00.
+    """
+    by_chute: dict[str | None, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        by_chute[instance.chute_id].append(instance)
+    states: dict[str, InstanceState | None] = {}
+    for item in inventory:
+        if states.get(item.gpu_id) != "active":
+            # An instance of an unknown chute may belong to any chute.
+            chutes = dict.fromkeys([item.chute_id, None])
+            states[item.gpu_id] = _holder_state(item, [one for chute in chutes for one in by_chute[chute]])
+    return states
+
+
+def _holder_state(item: InventoryItem, of_chute: Sequence[Instance]) -> InstanceState | None:
+    if item.active:
+        return "active"
+    possible = [instance for instance in of_chute if item.active is None or not instance.active]
+    verified_then = [instance for instance in possible if instance.last_verified_at == item.last_verified_at]
+    for holders in (possible, verified_then):
+        states = {instance_state(instance) for instance in holders}
+        if len(states) == 1:
+            return states.pop()
+    return None

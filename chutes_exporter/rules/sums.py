@@ -1,0 +1,18 @@
+"""Sums of values that may be unknown."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def total(values: Iterable[float | None]) -> float | None:
+    """Return the sum, or None if a value is unknown or the sum is too large for a number."""
+    try:
+        result = math.fsum(math.nan if value is None else value for value in values)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from chutes_exporter.api.records import Instance, InventoryItem
+from chutes_exporter.rules.instances import instance_state, inventory_states
+from tests.rules.support import NOON, read
+
+LATER = "2026-11-24T12:30:00+00:00"
+
+
+def instance(**fields: Any) -> Instance:
+    record: Instance = read(Instance, **{"instance_id": "i", "chute_id": "c"} | fields)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({"active": True, "activated_at": NOON}, "active"),
+        ({"active": False, "activated_at": None}, "starting"),
+        ({"active": False, "activated_at": None, "verified": True}, "starting"),
+        ({"active": False, "activated_at": NOON}, "disabled"),
+        ({"active": None, "activated_at": None}, "starting"),
+        ({"activated_at": None}, "starting"),
+        # Fields that the answer does not have.
+        ({"active": False}, None),
+        ({"activated_at": NOON}, None),
+        ({"active": None, "activated_at": NOON}, None),
+        ({}, None),
+    ],
+)
+def test_the_state_of_an_instance_follows_from_its_times(fields: dict[str, Any], state: str | None) -> None:
+    assert instance_state(instance(**fields)) == state
+
+
+STARTING = {"active": False, "activated_at": None, "last_verified_at": None}
+VERIFIED = {"active": False, "activated_at": None, "last_verified_at": LATER}
+DISABLED = {"active": False, "activated_at": NOON, "last_verified_at": NOON}
+ACTIVE = {"active": True, "activated_at": NOON, "last_verified_at": LATER}
+
+
+def held(gpu_id: str, of: dict[str, Any], **more: Any) -> InventoryItem:
+    """Return a GPU that an instance holds."""
+    fields = {"active": of["active"], "last_verified_at": of["last_verified_at"], "chute_id": "c"}
+    item: InventoryItem = read(InventoryItem, gpu_id=gpu_id, **fields | more)
+    return item
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([STARTING, DISABLED, ACTIVE])))
+def test_the_verification_tells_instances_of_a_chute_apart(order: tuple[dict[str, Any], ...]) -> None:
+    instances = [instance(**fields) for fields in order]
+    inventory = [held("a", ACTIVE), held("s", STARTING), held("d", DISABLED)]
+    assert inventory_states(inventory, instances) == {"a": "active", "s": "starting", "d": "disabled"}
+
+
+def test_a_holder_that_could_be_any_of_several_is_unknown() -> None:
+    instances = [instance(**STARTING), instance(**DISABLED)]
+    # No instance has the time of the GPU.
+    assert inventory_states([held("g", VERIFIED)], instances) == {"g": None}
+    missing = read(InventoryItem, gpu_id="g", active=False, chute_id="c")
+    assert inventory_states([missing], instances) == {"g": None}
+    # Two that were verified at one time are told apart by nothing.
+    twins = [instance(**VERIFIED), instance(**DISABLED | {"last_verified_at": LATER})]
+    assert inventory_states([held("g", VERIFIED)], twins) == {"g": None}
+
+
+def test_two_instances_in_one_state_on_a_gpu_are_not_a_conflict() -> None:
+    instances = [instance(**STARTING), instance(**VERIFIED)]
+    assert inventory_states([held("g", DISABLED)], instances) == {"g": "starting"}
+    assert inventory_states([held("g", STARTING, active=None)], instances) == {"g": "starting"}
+
+
+def test_an_instance_of_an_unknown_chute_may_hold_any_gpu() -> None:
+    unknown = instance(**DISABLED, chute_id=None)
+    assert inventory_states([held("g", VERIFIED)], [instance(**STARTING), unknown]) == {"g": None}
+    assert inventory_states([held("g", DISABLED)], [instance(**STARTING), unknown]) == {"g": "disabled"}
+    assert inventory_states([held("g", DISABLED)], [unknown]) == {"g": "disabled"}
+    assert inventory_states([held("g", DISABLED, chute_id=None)], [unknown]) == {"g": "disabled"}
+    assert inventory_states([held("g", STARTING)], []) == {"g": None}
+
+
+def test_the_active_holder_of_a_gpu_counts() -> None:
+    instances = [instance(**STARTING), instance(**ACTIVE, chute_id="d")]
+    for inventory in itertools.permutations([held("g", STARTING), held("g", ACTIVE, chute_id="d")]):
+        assert inventory_states(inventory, instances) == {"g": "active"}

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chutes_exporter.api.records import Job
+from chutes_exporter.rules.jobs import job_state
+from tests.rules.support import NOON, read
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({"finished_at": None, "miner_hotkey": None}, "waiting"),
+        ({"finished_at": None, "miner_hotkey": "h"}, "stuck"),
+        ({"finished_at": NOON, "miner_hotkey": "h"}, "finished"),
+        ({"finished_at": NOON, "miner_hotkey": None}, "finished"),
+        ({"finished_at": NOON}, "finished"),
+        ({"finished_at": None}, None),
+        ({"miner_hotkey": None}, None),
+    ],
+)
+def test_the_state_of_a_job_follows_from_its_fields(fields: dict[str, Any], state: str | None) -> None:
+    # A job that waits and one that is stuck are both "pending".
+    assert job_state(read(Job, job_id="j", status="pending", **fields)) == state
