@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import shlex
@@ -66,10 +67,22 @@ class Address:
             )
         return cls((match["host"] or "").strip("[]"), int(match["port"] or 0), match["path"] or "")
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the address."""
+        return bool(self.path) or _is_loopback(self.host)
+
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 @dataclass(frozen=True)
