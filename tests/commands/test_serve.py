@@ -346,6 +346,14 @@ async def test_private_data_on_all_interfaces_without_protection_causes_a_warnin
     assert [log["addresses"] for log in warnings] == ([addresses] if is_warned else [])
 
 
+async def test_private_data_on_one_address_of_the_network_causes_a_warning(make: Callable[..., Settings]) -> None:
+    async with Service(make()) as service:
+        service.addresses.append(Address("10.0.0.1", 10064))
+        with structlog.testing.capture_logs() as logs:
+            assert service.reload() == ""
+    assert [log["addresses"] for log in logs if log["event"] == UNPROTECTED] == ["10.0.0.1:10064"]
+
+
 async def test_public_and_simulated_data_need_no_protection(
     make: Callable[..., Settings], simulator: Simulator
 ) -> None:
