@@ -110,7 +110,9 @@ async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle(
     code, output, _ = await advise(answers(now=time.time()), *("--with", "64xpro_6000", "--with", "2xh200"), *PRICES)
     text = " ".join(output.split())
     assert code == 1
-    assert "With 64 more pro_6000: score share " in text
+    assert re.search(
+        r"With 64 more pro_6000: score share [^,]+ %, [\d,]+\.\d\d USD a day, [\d,]+\.\d\d for each GPU\.", text
+    )
     assert " USD for one alpha" in text
     assert "No chute has room for " in text
     assert "With 2 more h200: score share " in text
