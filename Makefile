@@ -77,14 +77,13 @@ format: $(DEV) ## Format the code
 
 docs: deploy ## Write the metric reference, docs/metrics.md, and the table of alerts
 
-boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json, and the chart's copy of them
+boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json
 	@$(BIN)/python -m grafana
-	@$(BIN)/python -m deploy.generate
 
-pictures: $(DEV) ## Draw the dashboards with Grafana's components, grafana/pictures/
+pictures: $(DEV) ## Say which pictures in grafana/pictures/ are older than their dashboard, and draw all
 	@scripts/system-packages
 	@scripts/node-packages grafana/render --legacy-peer-deps
-	@$(BIN)/python -m tests.grafana.pictures $(ARGS)
+	@$(BIN)/python -m grafana.draw $(ARGS)
 
 deploy: $(DEV) ## Generate the files in deploy/ and the references in docs/
 	@$(BIN)/python -m deploy.generate
