@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-release test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden sizes bench lock deb sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden sizes bench lock sbom image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,10 +37,6 @@ soak: $(DEV) ## Run the tests that take minutes: bad answers, attacks, and alert
 test-containers: $(DEV) ## Build the container image and run it, the Kubernetes manifests and compose, as root
 	@scripts/system-packages containers
 	@scripts/test-containers $(ARGS)
-
-test-deb: $(DEV) ## Install, run, upgrade and purge the Debian package on machines that boot systemd, as root
-	@scripts/system-packages debian
-	@scripts/test-deb $(ARGS)
 
 test-release: $(DEV) ## Build the files of a release, and run the demo from them
 	@scripts/test -m release tests/deploy $(ARGS)
@@ -99,9 +95,6 @@ bench: $(DEV) ## Measure speed and memory against their bounds, for docs/dev/per
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock
-
-deb: $(DEV) ## Build the Debian package, dist/chutes-exporter_VERSION_ARCH.deb; ARCH=arm64 for another machine
-	@scripts/deb
 
 sbom: $(DEV) ## Write the bill of materials, dist/chutes-exporter-VERSION.cdx.json
 	@scripts/sbom

@@ -1,4 +1,4 @@
-"""Generates files from rules, dashboards, routing, scrape jobs, metrics and the Helm chart: `make deploy`."""
+"""Generates files from alerts, routing, scrape jobs, metrics and the Helm chart: `make deploy`."""
 
 from __future__ import annotations
 
