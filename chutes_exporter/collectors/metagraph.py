@@ -54,7 +54,8 @@ INCENTIVE_RANK = METRICS.declare(
 SEATS_BEHIND = METRICS.declare(
     "chutes_miner_seats_behind",
     "Seats with a lower incentive than the miner's. With fewer of them, a newcomer takes this seat sooner. Validators "
-    "count too, because they have no incentive and the API does not mark them. A new seat is protected for some time.",
+    "count too, because they have no incentive and the API does not mark them. A new seat is protected for some time. "
+    "Absent for a seat without incentive, because the order of these seats is unknown.",
     "the order of incentive",
     stability="experimental",
 )
@@ -112,7 +113,8 @@ def _add_incentives(nodes: list[MetagraphNode], exported: list[MetagraphNode], o
     for hotkey in (node.hotkey for node in exported if node.hotkey in shares):
         out.add(INCENTIVE, shares[hotkey], hotkey)
         out.add(INCENTIVE_RANK, rank[hotkey], hotkey)
-        out.add(SEATS_BEHIND, bisect.bisect_left(ascending, shares[hotkey]), hotkey)
+        behind = bisect.bisect_left(ascending, shares[hotkey])
+        out.add(SEATS_BEHIND, behind if shares[hotkey] else None, hotkey)
 
 
 def _add_seat(node: MetagraphNode, out: Samples) -> None:

@@ -113,8 +113,17 @@ TEE_MEASUREMENTS = Feed(
     "tee_measurements", e.TEE_MEASUREMENTS, 3600.0, DAY, changes="by hand", optional=True, checks={}
 )
 PLATFORM_GPUS = Feed("platform_gpus", e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
-# A request asks for the list of reports first. Less than an hour, so that no scrape interval lets a report be missed.
-AUDIT_REPORT = Feed("audit_report", e.AUDIT_REPORT, 3540.0, 3 * 3600.0, changes="hourly", optional=True, checks={})
+# The report of an hour is made a minute after its end. While it is late, the list of reports is requested every minute.
+AUDIT_REPORT = Feed(
+    "audit_report",
+    e.AUDIT_REPORT,
+    55.0,
+    3 * 3600.0,
+    changes="hourly",
+    due=lambda report: report.end + 3690.0,
+    optional=True,
+    checks={},
+)
 
 FEEDS: tuple[Feed[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Feed))
 """All of the above."""
