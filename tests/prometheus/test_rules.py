@@ -84,7 +84,9 @@ def test_every_alert_says_what_is_wrong_what_it_costs_and_what_to_do_first(rule:
     assert notes.keys() == {"summary", "description", "threshold", "cost", "runbook_url", "dashboard"}
     # The summary starts with its subject: a short name of the miner, the API or the exporter.
     assert re.match(r"\{\{ (printf|with \$labels.hotkey)|Chutes (API|exporter)", notes["summary"])
-    assert re.search(r"First(: |, on its machine: )", notes["description"])
+    first = re.search(r"First(: |, on its machine: |, where the exporter runs: )(`chutes-exporter)?", notes["description"])
+    assert first is not None
+    assert ("runs" in first[1]) == bool(first[2])
     # Ids identify, and say nothing to a reader; commands may need them.
     prose = re.sub(r"`[^`]*`|\{\{ else \}\}.*?\{\{ end \}\}|query \}\}", "", notes["summary"] + notes["description"])
     assert not re.search(r"\{\{ \$labels\.\w+_id \}\}", prose)
