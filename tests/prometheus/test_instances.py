@@ -109,8 +109,8 @@ def test_lost_units_from_two_percent_of_a_day_are_a_warning_within_10_minutes_of
     miner.set("chutes_audit_report_end_timestamp_seconds", 3600, HOUR + 2)
     lost = ("ChutesComputeUnitsLost", "warning")
     said = (
-        f"Instances of {HOTKEY} that ended in the hour before 1970-01-01 01:00:00 +0000 UTC lost 21 compute units of the "
-        "past day, more than 2 % of the miner's units of a day."
+        f"Instances of {HOTKEY} that ended in the hour before 1970-01-01 01:00:00 +0000 UTC lost 21 compute units of "
+        "the past day, more than 2 % of the miner's units of a day."
     )
     text = Text(lost, HOUR + 11, {}, "ended instances lost 21 compute units", said)
     miner.check(tmp_path, {HOUR + 1: [], HOUR + 11: [lost]}, texts=[text])

@@ -57,8 +57,8 @@ def test_a_seat_is_at_risk_also_while_it_is_unknown_whether_the_miner_recovers(t
     miner.set("chutes_miner_seats_behind", 0, 20, **ME)
     miner.drop(20, "chutes_miner_score_heading_ratio")
     said = (
-        f"All seats of the subnet are taken, and 0 of them have a lower incentive than {HOTKEY}. Newcomers take the seats "
-        "with the lowest incentive. Whether the score share recovers is unknown."
+        f"All seats of the subnet are taken, and 0 of them have a lower incentive than {HOTKEY}. Newcomers take the "
+        "seats with the lowest incentive. Whether the score share recovers is unknown."
     )
     risk = ("ChutesMinerSeatAtRisk", "critical")
     text = Text(risk, 100, {}, "the seat is at risk, seats with a lower incentive: 0", said)
