@@ -108,7 +108,6 @@ class Settings:
     systemd_socket: bool = False
     web_config: Path | None = None
     enable_lifecycle: bool = False
-    max_requests: int = 64
     telemetry_path: str = "/metrics"
     timeout_offset: float = 0.5
     miners: MinersChoice = "all"

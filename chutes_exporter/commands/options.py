@@ -249,12 +249,6 @@ def serving_options(listen: str) -> Decorator:
             help="Serve POST /-/reload. Like SIGHUP, it reloads hotkey files and the web configuration.",
         ),
         _web(
-            "--web.max-requests",
-            "max_requests",
-            type=Parsed("NUMBER", parse_whole_number),
-            help="Maximum concurrent scrapes. Others wait for up to 5 s, then get 503. 0 means unlimited.",
-        ),
-        _web(
             "--web.telemetry-path",
             "telemetry_path",
             type=Parsed("PATH", parse_path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +91,7 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
+        self._reading: asyncio.Task[None] | None = None
         self._renderer = rendering.Renderer(self.plan, settings.max_series)
 
     async def __aenter__(self) -> Self:
@@ -145,8 +147,12 @@ class Exporter:
             timeout: Seconds to wait for answers. Data that has not arrived by then is older, or left out.
             gzipped: Whether to compress the page.
         """
-        await self.feeds.read_all(self.plan.feeds, timeout)
-        # Pages are made one at a time. Scrapes that wait for the next one share it, so that many cost no more than few.
+        # Scrapes share the reading under way and the next page, so that many cost no more than few.
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self.feeds.read_all(self.plan.feeds, self.settings.api_timeout))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._reading)
         page = self._pages.get((form, gzipped))
         if page is None:
             page = self._pages[form, gzipped] = asyncio.create_task(self._make(form, gzipped=gzipped))
