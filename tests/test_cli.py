@@ -91,7 +91,7 @@ def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
 
 def test_a_seed_is_never_a_flag() -> None:
     flags = {flag for command in cli.commands.values() for parameter in command.params for flag in parameter.opts}
-    assert {flag for flag in flags if flag.endswith("seed")} == {"--simulator.seed"}
+    assert {flag for flag in flags if flag.endswith(("seed", "key"))} == {"--simulator.seed", "--hotkey"}
 
 
 def hotkey_file(path: Path) -> str:
@@ -112,19 +112,15 @@ def test_it_serves_with_and_without_naming_the_command_and_ends_cleanly(command:
 @pytest.mark.parametrize(
     ("arguments", "variables", "words"),
     [
-        (("--hotkey", "nonsense"), {}, "'--hotkey' (env var: 'CHUTES_EXPORTER_HOTKEY', 'MINER_SS58'): the value (not"),
+        (("--hotkey", "nonsense"), {}, "'--hotkey' (env var: 'CHUTES_EXPORTER_HOTKEY'): the value (not"),
         (("--hotkey", ""), {}, "(not shown, 0 characters) is not an SS58 address"),
-        ((), {"MINER_SS58": "nonsense"}, "'MINER_SS58'): the value (not shown, 8 characters)"),
         ((), {"CHUTES_EXPORTER_HOTKEY": " "}, "CHUTES_EXPORTER_HOTKEY is empty: set it, or unset it"),
         ((), {"CHUTES_EXPORTER_HOTKEY_FILE": ""}, "CHUTES_EXPORTER_HOTKEY_FILE is empty"),
         ((), {"HOTKEY": ""}, "HOTKEY is empty"),
-        ((), {"MINER_SS58": ""}, "MINER_SS58 is empty"),
+        ((), {"MINER_SS58": HOTKEY}, "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
         ((), {"CHUTES_EXPORTER_WEB_CONFIG_FILE": ""}, "CHUTES_EXPORTER_WEB_CONFIG_FILE is empty"),
         ((), {"CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": ""}, "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS is empty"),
-        ((), {"MINER_SEED": "", "MINER_SS58": HOTKEY}, "MINER_SEED and MINER_SS58: the seed must be 64 hexadecimal"),
-        ((), {"MINER_SEED": TEST_SEED}, "MINER_SEED and MINER_SS58: the seed does not belong"),
         ((), {"MINER_SEED": TEST_SEED, "MINER_SS58": OTHER}, "does not belong"),
-        ((), {"MINER_SS58": TEST_SEED}, "is not an SS58 address"),
         (("--hotkey", TEST_SEED[2:]), {}, "is not an SS58 address"),
         ((), {"HOTKEY": TEST_SEED}, "cannot read the hotkey file 0x[hex]"),
         ((), {"HOTKEY": HOTKEY}, f"--hotkey-file: cannot read the hotkey file {HOTKEY}: No such file"),
@@ -138,11 +134,11 @@ def test_it_serves_with_and_without_naming_the_command_and_ends_cleanly(command:
         (("--web.telemetry-path", "/sd"), {}, "'/sd' cannot be the path of the metrics"),
         (("--web.listen-address", "nonsense"), {}, "'nonsense' is not an address to listen on"),
         (("--web.listen-address", "192.0.2.1:1"), {}, "Error: --web.listen-address: cannot listen on 192.0.2.1:1: "),
-        (("--collector.nodes",), {}, "--collector.nodes needs a hotkey's seed"),
+        (("--collector.nodes",), {}, "--collector.nodes needs a hotkey's key"),
         (("--collector.unique_chute_history",), {}, "needs a watched miner: add --hotkey"),
         (("--miners", "watched"), {}, "needs a watched miner: add --hotkey"),
         ((), {"HTTPS_PROXY": "garbage://x"}, "HTTPS_PROXY"),
-        (("status",), {"HTTPS_PROXY": "garbage://x", "MINER_SS58": HOTKEY}, "HTTPS_PROXY"),
+        (("status",), {"HTTPS_PROXY": "garbage://x", "CHUTES_EXPORTER_HOTKEY": HOTKEY}, "HTTPS_PROXY"),
         (("query", "stats", "--json", "--csv"), {}, "--json and --csv exclude each other"),
         (("demo", "--simulator.fault", "nonsense"), {}, "'nonsense' is invalid: write for example"),
         (("demo", "--simulator.listen-address", "nonsense"), {}, "'nonsense' is not an address to listen on"),
@@ -203,7 +199,7 @@ def test_a_pipe_that_nobody_reads_ends_the_command_quietly() -> None:
 def on_a_terminal(*arguments: str, **variables: str) -> str:
     """Return what the command prints on a terminal."""
     terminal, screen = os.openpty()
-    complete = environment(TERM="xterm", MINER_SS58=HOTKEY, VALIDATOR_API="http://127.0.0.1:9") | variables
+    complete = environment(TERM="xterm", CHUTES_EXPORTER_HOTKEY=HOTKEY, VALIDATOR_API="http://127.0.0.1:9") | variables
     process = subprocess.Popen([COMMAND, *arguments], stdout=screen, stderr=subprocess.DEVNULL, env=complete)
     os.close(screen)
     shown = b""

@@ -122,7 +122,6 @@ def hotkey_options(without: str) -> Decorator:
         _miners(
             "--hotkey",
             "hotkeys",
-            "MINER_SS58",
             multiple=True,
             type=Parsed("SS58", parse_hotkey),
             help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
@@ -134,7 +133,7 @@ def hotkey_options(without: str) -> Decorator:
             multiple=True,
             type=click.Path(path_type=Path),
             help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
-            "Alternative: set MINER_SS58 and MINER_SEED. A seed is never a flag.",
+            "Alternative: set MINER_SS58, and MINER_SEED or MINER_PRIVATE_KEY. A key is never a flag.",
         ),
     )
 

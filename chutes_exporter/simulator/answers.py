@@ -8,7 +8,8 @@ from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.api.keys import address_of
+from bittensor_core import encode_ss58
+
 from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD, bounty_amount
 from chutes_exporter.simulator.instances import VALID_ENDS
 from chutes_exporter.simulator.times import (
@@ -41,7 +42,7 @@ _IMAGES: Final = (
     ("pending build", None, None),
     ("error: step RUN pip install exited with 1", 50.0, None),
 )
-_VALIDATOR: Final = address_of(bytes(32))
+_VALIDATOR: Final = encode_ss58(bytes(32))
 _MEASURED_MODELS: Final = ("pro_6000", "h200", "b200")
 
 

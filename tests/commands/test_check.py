@@ -14,6 +14,7 @@ from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import MINE, run, world_of_today
 from tests.support import HOTKEY
 from tests.test_cli import OTHER, hotkey_file
+from tests.test_credentials import SUMMER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +130,14 @@ async def test_an_incomplete_metagraph_reports_no_missing_registration(simulator
     _, lines = await check_json(simulator, "--hotkey", HOTKEY)
     assert "registration" not in lines
     assert "could not be read" in lines["metagraph"]["note"]
+
+
+async def test_a_hotkey_file_without_a_seed_passes(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps(SUMMER))
+    path.chmod(0o600)
+    status, lines = await check_json(simulator, "--hotkey-file", str(path))
+    assert (status, lines["nodes"]["verdict"]) == (0, "ok")
 
 
 async def test_a_seed_of_another_address_is_reported_and_public_endpoints_are_checked(simulator: Simulator) -> None:

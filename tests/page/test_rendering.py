@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from bittensor_core import encode_ss58
 
-from chutes_exporter.api.keys import address_of
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.page import exposition, plan
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Scope
     from chutes_exporter.collectors.base import Samples
 
-STRANGERS = [address_of(bytes([number]) * 32) for number in range(1, 9)]
+STRANGERS = [encode_ss58(bytes([number]) * 32) for number in range(1, 9)]
 EVERYTHING = {collector.name: True for collector in COLLECTORS}
 
 

@@ -4,8 +4,8 @@ import urllib.parse
 from typing import TYPE_CHECKING
 
 import pytest
+from bittensor_core import encode_ss58
 
-from chutes_exporter.api.keys import address_of
 from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import (
@@ -107,7 +107,7 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
     settings = make_settings(api_url=simulator.url, collectors={"unique_chute_history": True}, hotkeys=[HOTKEY])
     async with served_exporter(settings) as (url, _):
         for number in range(20):
-            made_up = address_of(bytes([number]) * 32)
+            made_up = encode_ss58(bytes([number]) * 32)
             response = await get(f"{url}/probe?target={made_up}&collect[]=unique_chute_history")
             assert (
                 response.status_code,
@@ -132,8 +132,8 @@ async def test_the_api_is_asked_about_a_miner_alone_only_where_it_has_a_seat(sim
     [
         ("&collect[]=nothing", "There is no collector 'nothing'"),
         ("&collect[]=scores", "The collector scores is switched off"),
-        ("&collect[]=servers", "needs the target's seed"),
-        ("&collect[]=chutes", "needs a hotkey's seed: add --hotkey-file"),
+        ("&collect[]=servers", "needs the target's key"),
+        ("&collect[]=chutes", "needs a hotkey's key: add --hotkey-file"),
     ],
 )
 async def test_a_collector_without_data_about_the_target_is_refused_with_the_reason(
@@ -167,7 +167,7 @@ async def test_a_miner_without_a_seat_gets_a_page_that_says_so(simulator: Simula
         f"{HOTKEY}%00",
         "<script>alert(1)</script>",
         "0" * 3000,
-        address_of(bytes(32))[:-2],
+        encode_ss58(bytes(32))[:-2],
     ],
 )
 async def test_an_invalid_target_is_refused_with_the_reason(simulator: Simulator, target: str) -> None:
