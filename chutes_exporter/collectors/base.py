@@ -180,7 +180,7 @@ _DEFAULTS = {
     "off": "off",
     "watched": "on if only configured hotkeys are watched",
     "few": "on if 1 to 16 hotkeys are configured",
-    "key": "on if a hotkey's seed is configured (not required)",
+    "key": "on if a hotkey's key is configured (not required)",
 }
 
 
@@ -197,7 +197,7 @@ class Collector:
             key.
         default: ``on``, ``off``, ``watched`` (on if only named hotkeys are watched, because it is large for all
             miners), ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or ``key`` (on with a
-            hotkey's seed, because it shows less without one).
+            hotkey's key, because it shows less without one).
     """
 
     name: str
@@ -224,16 +224,16 @@ class Collector:
 
     @property
     def needs_key(self) -> bool:
-        """Whether it needs a hotkey's seed."""
+        """Whether it needs a hotkey's key."""
         return any(feed.endpoint.signed for feed in self.feeds)
 
     @property
     def scope(self) -> Literal["platform", "signer", "miner"]:
-        """Whether it runs once, once for each hotkey with a seed, or once for each watched hotkey."""
+        """Whether it runs once, once for each hotkey with a key, or once for each watched hotkey."""
         scopes = {feed.endpoint.scope for feed in self.feeds}
         return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
 
     @property
     def default_in_words(self) -> str:
         """The default in words, for help texts and docs."""
-        return _DEFAULTS[self.default] + (", with a hotkey's seed" if self.needs_key else "")
+        return _DEFAULTS[self.default] + (", with a hotkey's key" if self.needs_key else "")

@@ -89,7 +89,7 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
         results = await asyncio.gather(*(_ask(requests, feed) for feed in asked))
         offset = client.clock_offset
     metagraph, _ = results[asked.index(METAGRAPH)]
-    why = "the key cannot be used" if credentials.errors else "needs --hotkey-file, or MINER_SS58 and MINER_SEED"
+    why = "the key cannot be used" if credentials.errors else "needs --hotkey-file, or MINER_SS58 with a key"
     lines = [
         *_setting_lines(settings, credentials),
         *(line for _, line in results),

@@ -196,7 +196,7 @@ def _chosen(rows: list[Row], columns: list[str], order: str, conditions: list[li
 def first_key(settings: Settings) -> Hotkey:
     """Return the key to sign with, or raise ClickException."""
     if not settings.keys:
-        raise click.ClickException("the request must be signed: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
+        raise click.ClickException("the request must be signed: add --hotkey-file, or set MINER_SS58 with a key")
     return settings.keys[0]
 
 

@@ -146,9 +146,9 @@ def _probe_problem(collector: Collector, settings: Settings, target: str, *, sea
     if settings.collectors.get(collector.name) is False:
         return f"is switched off: remove --no-collector.{collector.name}"
     if collector.scope == "signer" and all(key.address != target for key in settings.keys):
-        return "needs the target's seed: add --hotkey-file for this miner"
+        return "needs the target's key: add --hotkey-file for this miner"
     if collector.needs_key and not settings.keys:
-        return "needs a hotkey's seed: add --hotkey-file"
+        return "needs a hotkey's key: add --hotkey-file"
     if collector.scope == "miner" and not seated:
         return f"cannot be used for {target}: the miner is not registered, or the metagraph is not available yet"
     return ""
