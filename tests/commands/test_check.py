@@ -149,6 +149,17 @@ async def test_a_seed_of_another_address_is_reported_and_public_endpoints_are_ch
     assert lines["scores"]["verdict"] == "ok"
 
 
+async def test_what_the_api_changed_is_listed(simulator: Simulator) -> None:
+    assert "changes of the API" not in (await check_json(simulator, **MINE))[1]
+    simulator.faults["images"] = Fault(body=b'data: {"image_id": "x", "status": "vanished", "invented": 1}')
+    status, lines = await check_json(simulator, **MINE)
+    line = lines["changes of the API"]
+    assert status == 0
+    assert line["note"].startswith("images: unknown field invented, missing field ")
+    assert line["note"].endswith(", unknown value 'vanished' of status")
+    assert "changelog" in line["advice"]
+
+
 async def test_a_warning_about_the_settings_is_reported(simulator: Simulator, tmp_path: Path) -> None:
     status, lines = await check_json(simulator, "--hotkey-file", hotkey_file(tmp_path / "hot"))
     assert status == 0
