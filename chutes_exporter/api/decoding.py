@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import msgspec
 
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
+from chutes_exporter.api.fields import EACH, UNREADABLE, FieldCheck, Layout
 from chutes_exporter.api.records import (
     AuditInstance,
     AuditReport,
@@ -22,12 +23,12 @@ from chutes_exporter.api.records import (
     HeldGpu,
     MaintenancePolicy,
     MinerStats,
+    ProvisionedGpu,
     RawScore,
     Record,
     Scores,
     Server,
     Stats,
-    UnixTime,
     decode_hook,
 )
 
@@ -52,9 +53,6 @@ _BYTES_PER_WIDE_CHARACTER = 4
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BYTES_PER_VALUE = 16
 _BYTES_PER_RECORD = 128
-
-# msgspec raises RecursionError for deeply nested JSON.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -109,12 +107,13 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
 
 @dataclass
 class Tally:
-    """Counts of the records of an answer, and the bytes of its body, decompressed."""
+    """Counts of the records of an answer, the bytes of its body, decompressed, and the check of its fields."""
 
     accepted: int = 0
     rejected: int = 0
     size: int = 0
     first_error: str = ""
+    check: FieldCheck | None = None
 
     def reject(self, error: Exception) -> None:
         """Count a record that cannot be read."""
@@ -136,10 +135,12 @@ class Shape(Generic[T]):
     """The shape of a JSON answer.
 
     Args:
+        layout: Where the answer has its records.
         read: Decodes the body and counts its records in the tally. Raises msgspec's errors for another shape.
     """
 
-    def __init__(self, read: Callable[[Body, Tally], T]) -> None:
+    def __init__(self, layout: Layout, read: Callable[[Body, Tally], T]) -> None:
+        self.layout = layout
         self._read = read
 
     def decode(self, body: Body, tally: Tally) -> T:
@@ -151,9 +152,11 @@ class Shape(Generic[T]):
         """
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
+        if tally.check is not None:
+            tally.check.run(self.layout, body)
         try:
             value = self._read(body, tally)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UndecodableError(f"the answer has an unexpected format: {str(error)[:200]}", status=200) from None
         tally.require_most()
         return value
@@ -170,7 +173,7 @@ def _readable_values(rows: dict[K, msgspec.Raw], kind: Any, tally: Tally) -> dic
     for key, row in rows.items():
         try:
             values[key] = decoder.decode(row)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             tally.reject(error)
     return values
 
@@ -191,18 +194,18 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
             raise CutOffError("the list is empty", status=200)
         return _readable(rows, record, tally)
 
-    return Shape(read)
+    return Shape([record], read)
 
 
-def object_of(kind: type[T], count: Callable[[T], int] = lambda _: 1) -> Shape[T]:
+def object_of(kind: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
     """Make the shape of a single JSON object, in which a function counts the records."""
 
-    def read(body: Body, tally: Tally) -> T:
+    def read(body: Body, tally: Tally) -> R:
         value = _decode(body, kind)
         tally.accepted += count(value)
         return value
 
-    return Shape(read)
+    return Shape(kind, read)
 
 
 class _ServersBody(msgspec.Struct):
@@ -213,7 +216,7 @@ def _servers(body: Body, tally: Tally) -> list[Server]:
     return _readable(_decode(body, _ServersBody).servers, Server, tally)
 
 
-SERVERS: Shape[list[Server]] = Shape(_servers)
+SERVERS: Shape[list[Server]] = Shape({"servers": [Server]}, _servers)
 """``{"servers": [...]}``."""
 
 
@@ -228,19 +231,7 @@ def by_model(record: type[R]) -> Shape[list[R]]:
             raise CutOffError("the list is empty", status=200)
         return records
 
-    return Shape(read)
-
-
-class _HeldGpuChute(msgspec.Struct):
-    chute_id: str
-    instance_id: str
-    activated_at: UnixTime | msgspec.UnsetType | None = msgspec.UNSET
-
-
-class _HeldGpu(msgspec.Struct):
-    gpu: str
-    chute: _HeldGpuChute
-    server_id: str | None = None
+    return Shape({EACH: record}, read)
 
 
 class _MinerGpus(msgspec.Struct):
@@ -251,11 +242,12 @@ def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
     return [
         HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
         for hotkey, miner in _decode(body, dict[str, _MinerGpus]).items()
-        for gpu in _readable(miner.provisioned, _HeldGpu, tally)
+        for gpu in _readable(miner.provisioned, ProvisionedGpu, tally)
     ]
 
 
-HELD_GPUS: Shape[list[HeldGpu]] = Shape(_held_gpus)
+# The exporter does not use the plain values, which have None.
+HELD_GPUS: Shape[list[HeldGpu]] = Shape({EACH: {"provisioned": [ProvisionedGpu], "idle": None}}, _held_gpus)
 """``{hotkey: {"provisioned": [...]}}``."""
 
 
@@ -287,7 +279,8 @@ def _stats(body: Body, tally: Tally) -> Stats:
     return stats
 
 
-STATS: Shape[Stats] = Shape(_stats)
+_WINDOW: Layout = {"instance_stats": [MinerStats], "bounties": None, "compute_units": None}
+STATS: Shape[Stats] = Shape({"past_hour": _WINDOW, "past_day": _WINDOW, "all": _WINDOW}, _stats)
 
 
 class _ScoresBody(msgspec.Struct):
@@ -302,7 +295,7 @@ def _scores(body: Body, tally: Tally) -> Scores:
     return Scores(shares, _readable_values(scores.raw_values or {}, RawScore | None, tally))
 
 
-SCORES: Shape[Scores] = Shape(_scores)
+SCORES: Shape[Scores] = Shape({"final_scores": None, "raw_values": {EACH: RawScore}}, _scores)
 
 
 class _ReportBody(msgspec.Struct):
@@ -318,7 +311,9 @@ def _report(body: Body, tally: Tally) -> AuditReport:
     )
 
 
-AUDIT_REPORT: Shape[AuditReport] = Shape(_report)
+AUDIT_REPORT: Shape[AuditReport] = Shape(
+    {"instance_audit": [AuditInstance], "compute_history": [ComputeRecord]}, _report
+)
 
 
 class StreamShape(Generic[R]):
@@ -331,6 +326,7 @@ class StreamShape(Generic[R]):
     """
 
     def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
+        self.layout: Layout = record
         self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
         self._may_be_empty = may_be_empty
 
@@ -348,9 +344,11 @@ class StreamShape(Generic[R]):
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
                 continue
+            if tally.check is not None:
+                tally.check.run(self.layout, payload)
             try:
                 record = self._decoder.decode(payload)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 tally.reject(error)
                 continue
             tally.accepted += 1

@@ -77,7 +77,7 @@ Offer = dict[str, Any]
 
 
 @click.command(cls=Command)
-@hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
+@hotkey_options("The request must be signed, so a key is required.")
 @api_options
 @money_options
 @click.option(

@@ -50,7 +50,7 @@ _SHOWN = 20
     show_default=True,
     help="Number of hourly reports, the newest first.",
 )
-@hotkey_options("At least one hotkey is required. Its seed is not.")
+@hotkey_options("At least one hotkey is required. Its key is not.")
 @api_options
 @money_options
 @json_option

@@ -1,4 +1,4 @@
-"""The endpoints' answers as JSON values, with the fields that the exporter reads."""
+"""The endpoints' answers as JSON values, with the fields that the exporter reads. The others are null."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.api.keys import address_of
+from bittensor_core import encode_ss58
+
+from chutes_exporter.api.fields import EACH, Layout, known
 from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD, bounty_amount
 from chutes_exporter.simulator.instances import VALID_ENDS
 from chutes_exporter.simulator.times import (
@@ -41,8 +43,21 @@ _IMAGES: Final = (
     ("pending build", None, None),
     ("error: step RUN pip install exited with 1", 50.0, None),
 )
-_VALIDATOR: Final = address_of(bytes(32))
+_VALIDATOR: Final = encode_ss58(bytes(32))
 _MEASURED_MODELS: Final = ("pro_6000", "h200", "b200")
+
+
+def completed(layout: Layout, value: Any) -> Any:
+    """Return a value with the fields that the service sends and nobody here reads, which are null."""
+    if layout is None or value is None:
+        return value
+    if isinstance(layout, list):
+        return [completed(layout[0], row) for row in value]
+    if isinstance(layout, dict) and EACH in layout:
+        return {name: completed(layout[EACH], row) for name, row in value.items()}
+    about = known(layout)
+    nulls = {name: None for name in about.fields if name in about.always}
+    return nulls | {name: completed(about.fields.get(name), inner) for name, inner in value.items()}
 
 
 def iso(time: float | None) -> str | None:

@@ -202,10 +202,12 @@ class Simulator:
             raise HTTPException(fault.status, "simulated fault")
         signer: Any = self._authenticate(request, endpoint) if endpoint.signed else None
         call = _Call(request, self.clock(), signer)
+        layout = endpoint.shape.layout if endpoint.shape else None
         if endpoint.name in self._streams:
             wants_none = endpoint.name == "instances" and call.query("explicit_null") == "true"
-            return _stream(self._streams[endpoint.name](call), fault.records, wants_none=wants_none)
-        return JSONResponse(self._values[endpoint.name](call))
+            rows = (answers.completed(layout, row) for row in self._streams[endpoint.name](call))
+            return _stream(rows, fault.records, wants_none=wants_none)
+        return JSONResponse(answers.completed(layout, self._values[endpoint.name](call)))
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any]) -> Miner:
         """Check a signature like the service: form, clock, signature, registration."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+from bittensor_core import encode_ss58
 from cachetools import LRUCache
 
-from chutes_exporter.api.keys import Hotkey, address_of
+from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.simulator.chutes import Chute
 from chutes_exporter.simulator.instances import End, Gpu, Instance, Lives, Slot
 from chutes_exporter.simulator.times import CACHE_PERIOD, DAY, HOUR, MINUTE, WEEK, last, make_random, make_uuid
@@ -245,7 +246,7 @@ class World:
     def _miner(self, uid: int) -> Miner:
         draw = self._random("miner", uid)
         seed = hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest() if uid else TEST_SEED
-        coldkey = address_of(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest())
+        coldkey = encode_ss58(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest())
         active = uid < self.size.active_miners
         count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
         return Miner(
