@@ -244,13 +244,13 @@ class _HeldGpu(msgspec.Struct):
 
 
 class _MinerGpus(msgspec.Struct):
-    provisioned: list[msgspec.Raw] = []
+    provisioned: list[msgspec.Raw]
 
 
 def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
     return [
         HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
-        for hotkey, miner in _decode(body, dict[str, _MinerGpus]).items()
+        for hotkey, miner in _readable_values(_decode(body, dict[str, msgspec.Raw]), _MinerGpus, tally).items()
         for gpu in _readable(miner.provisioned, _HeldGpu, tally)
     ]
 

@@ -55,7 +55,10 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
     Raises:
         UsageError: Neither the exporter nor the API knows the model.
     """
-    all_answers = {(feed.name, feed.hotkey): state.snapshot.answer for feed, state in states.items() if state.snapshot}
+    all_answers = {
+        (feed.name, feed.hotkey): None if state.snapshot is None else state.snapshot.answer
+        for feed, state in states.items()
+    }
     models = {*GPU_MODELS, *(gpu.gpu for gpu in Answers({}, all_answers).optional(SUPPORTED_GPUS) or ())}
     if model not in models:
         raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")

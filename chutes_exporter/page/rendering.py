@@ -93,7 +93,7 @@ class Renderer:
 def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, Outcome]:
     """Add the samples of all miners whose answers are known, and return the outcomes by hotkey."""
     received = {feed: snapshots[feed].answer for feed in entry.all_feeds if feed in snapshots}
-    extra = {(feed.name, feed.hotkey): received[feed] for feed in entry.extra if feed in received}
+    extra = {(feed.name, feed.hotkey): received.get(feed) for feed in entry.extra}
     answers = {
         hotkey: Answers({feed.name: received[feed] for feed in feeds}, extra)
         for hotkey, feeds in entry.feeds.items()
