@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import cachetools
 import structlog
 
-from chutes_exporter.api.errors import ApiError, NotFoundError
+from chutes_exporter.api.errors import ApiError, NotFoundError, UnavailableError
 from chutes_exporter.feeds.doubt import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 from chutes_exporter.feeds.feed import RESULTS, Feed, MissingEndpointError, Reading, Result, Snapshot
 
@@ -35,6 +35,7 @@ _MAX_RETRY_AFTER = 24 * 3600.0
 _MAX_FEEDS = 8192
 _REMEMBERED_SECONDS = 900.0
 _EVIDENCE_WAIT = 0.5
+_OVERDUE = "The service answers, but makes no new data. If this continues, report it to the operators of the service."
 
 
 @dataclass(slots=True)
@@ -75,6 +76,18 @@ class FeedState:
     def missing(self) -> bool:
         """Whether the feed is off because the deployment does not have its endpoint."""
         return isinstance(self.last_error, MissingEndpointError)
+
+
+def _overdue(feed: Feed[Any], snapshot: Snapshot[Any]) -> float:
+    """Return for how many seconds a newer answer had been due when this one was requested.
+
+    Raises:
+        UnavailableError: It had been due for the maximum age.
+    """
+    overdue = 0.0 if feed.due is None else snapshot.at - feed.due(snapshot.answer.value)
+    if overdue > feed.max_age:
+        raise UnavailableError(f"a new answer has been due for {overdue:.0f} s", advice=_OVERDUE)
+    return overdue
 
 
 class DeadlineError(Exception):
@@ -121,7 +134,8 @@ class FeedCache:
         self._flights: dict[Feed[Any], asyncio.Task[None]] = {}
 
     def _expiry(self, feed: Feed[Any], snapshot: Snapshot[Any], _now: float) -> float:
-        return snapshot.monotonic_at + self._states[feed].feed.max_age
+        # An answer ages from the time at which a newer one is due.
+        return snapshot.monotonic_at + self._states[feed].feed.max_age - max(0.0, _overdue(feed, snapshot))
 
     def states(self) -> dict[Feed[Any], FeedState]:
         """Return the state of every feed at this moment.
@@ -219,14 +233,15 @@ class FeedCache:
         at, monotonic_at = self._clock(), self._monotonic()
         try:
             answer = await self._believable_answer(feed)
+            snapshot = Snapshot(answer, self._version + 1, at, monotonic_at)
+            overdue = _overdue(feed, snapshot)
             self._version += 1
             state.up = True
             state.last_error = None
             state.failures = 0
             state.last_success = at
-            due = 0.0 if feed.due is None else feed.due(answer.value) - at
-            state.fresh_until = monotonic_at + max(feed.ttl, due)
-            self._snapshots[feed] = Snapshot(answer, self._version, at, monotonic_at)
+            state.fresh_until = monotonic_at + max(feed.ttl, -overdue)
+            self._snapshots[feed] = snapshot
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         # Not if it was cancelled: a forgotten feed may have another request by now.

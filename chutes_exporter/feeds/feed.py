@@ -44,7 +44,7 @@ class Feed(Generic[T]):
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
-        due: Returns the Unix time of the next answer. An answer stays fresh until then, and at least for its ttl.
+        due: Returns the Unix time of the next answer. Until then, an answer stays fresh, and its age does not count.
         hotkey: The miner of the answer. Empty for the whole platform.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
