@@ -31,13 +31,7 @@ from chutes_exporter.api.records import (
 )
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.stats import windows
-from chutes_exporter.commands.options import (
-    Command,
-    api_options,
-    hotkey_options,
-    json_option,
-    settings_with_warnings,
-)
+from chutes_exporter.commands.options import Command, json_option, miner_options, settings_with_warnings
 from chutes_exporter.commands.terminal import print_table, printable
 from chutes_exporter.rules import bounties, demand, gpus, instances, jobs, score
 
@@ -110,8 +104,7 @@ _ENDPOINTS = [item.name for item in e.ENDPOINTS if item.method == "GET" and item
     """,
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
-@hotkey_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
-@api_options
+@miner_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
 @click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
 @click.option("--chute-id", default="", metavar="ID", help="Id of the chute. Works only with chute, which needs it.")
 @click.option("--chute-version", default="", metavar="VERSION", help="Its version. Likewise; query chutes has both.")
