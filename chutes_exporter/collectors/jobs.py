@@ -2,115 +2,77 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import partial
 
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.api.records import Job
+from chutes_exporter.collectors.table import Info, Row, Table, Total, collector
 from chutes_exporter.feeds.table import JOBS
-from chutes_exporter.rules.jobs import job_state
-
-METRICS = Metrics("GET /miner/jobs/")
-
-WAITING = METRICS.declare(
-    "chutes_jobs_waiting",
-    "Jobs of the platform that wait for a miner.",
-    "finished_at and miner_hotkey that are null",
-)
-AVAILABLE = METRICS.declare(
-    "chutes_jobs_available",
-    "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
-    "method",
-    labels=("method",),
-)
-OLDEST = METRICS.declare(
-    "chutes_jobs_oldest_created_timestamp_seconds",
-    "When the oldest waiting job was created. Absent if no job waits.",
-    "the oldest created_at",
-)
-TRIED = METRICS.declare(
-    "chutes_jobs_tried",
-    "Waiting jobs for which the watched miner requested a launch token.",
-    "miner_history",
-    labels=("hotkey",),
-)
-
-STUCK = METRICS.declare(
-    "chutes_jobs_stuck",
-    "Unfinished jobs that the watched miner claimed and that have no instance any more. No other miner can claim them "
-    "until `chutes-exporter release-job` releases them.",
-    "miner_hotkey, if finished_at is null",
-    labels=("hotkey",),
-)
-
-DETAIL_METRICS = Metrics("GET /miner/jobs/", ("job_id",))
-
-INFO = DETAIL_METRICS.declare(
-    "chutes_job_info",
-    "The chute and method of a waiting job.",
-    "chute_id, method, status",
-    labels=("job_id", "chute_id", "method", "status"),
-)
-CREATED = DETAIL_METRICS.declare(
-    "chutes_job_created_timestamp_seconds",
-    "When the waiting job was created.",
-    "created_at",
-)
-MULTIPLIER = DETAIL_METRICS.declare(
-    "chutes_job_compute_multiplier",
-    "Base compute multiplier of the waiting job. The launch computes it again from the real GPUs.",
-    "compute_multiplier",
-)
-TRIES = DETAIL_METRICS.declare(
-    "chutes_job_tries",
-    "Miners that requested a launch token for the waiting job. With 15, no miner can claim the job any more, but it "
-    "still waits.",
-    "miner_history",
-)
+from chutes_exporter.rules.jobs import JobState, job_state
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    # The list also has all finished jobs.
-    jobs = distinct(answers[JOBS], lambda job: job.job_id, out)
-    if not answers.complete() or any(job_state(job) is None for job in jobs):
-        return
-    waiting = [job for job in jobs if job_state(job) == "waiting"]
-    out.add(WAITING, len(waiting))
-    if all(job.method is not None for job in waiting):
-        for method, count in Counter(job.method for job in waiting).items():
-            out.add(AVAILABLE, count, method)
-    created = [job.created_at for job in waiting if job.created_at is not None]
-    if len(created) == len(waiting):
-        out.add(OLDEST, min(created, default=None))
-    for hotkey in sorted(scope.watched):
-        if all(job.miner_history is not None for job in waiting):
-            out.add(TRIED, sum(1 for job in waiting if hotkey in (job.miner_history or ())), hotkey)
-        out.add(STUCK, sum(1 for job in jobs if job_state(job) == "stuck" and job.miner_hotkey == hotkey), hotkey)
+def _is(state: JobState, job: Job) -> bool | None:
+    return None if (found := job_state(job)) is None else found == state
 
 
-def _collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
-    for job in distinct(answers[JOBS], lambda job: job.job_id, out):
-        if job_state(job) != "waiting":
-            continue
-        out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
-        out.add(CREATED, job.created_at, job.job_id)
-        out.add(MULTIPLIER, job.compute_multiplier, job.job_id)
-        if job.miner_history is not None:
-            out.add(TRIES, len(job.miner_history), job.job_id)
+_waits, _is_stuck = partial(_is, "waiting"), partial(_is, "stuck")
 
 
-COLLECTOR = Collector(
-    name="jobs",
-    summary="jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
-    feeds=(JOBS,),
-    metrics=METRICS,
-    collect=_collect,
-    cost="2, 2 for each miner, 1 for each item",
+# The list also has all finished jobs.
+JOB = Table[Job](
+    JOBS,
+    key="job_id",
+    chutes_jobs_waiting=Total("Jobs of the platform that wait for a miner.", len, where=_waits),
+    chutes_jobs_available=Total(
+        "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
+        len,
+        where=_waits,
+        by="method",
+    ),
+    chutes_jobs_oldest_created_timestamp_seconds=Total(
+        "When the oldest waiting job was created. Absent if no job waits.",
+        partial(min, default=None),
+        where=_waits,
+        of="created_at",
+    ),
+    chutes_jobs_tried=Total(
+        "Waiting jobs for which the watched miner requested a launch token.",
+        len,
+        where=_waits,
+        by="miner_history",
+        label="hotkey",
+    ),
+    chutes_jobs_stuck=Total(
+        "Unfinished jobs that the watched miner claimed and that have no instance any more. No other miner can claim "
+        "them until `chutes-exporter release-job` releases them.",
+        len,
+        where=_is_stuck,
+        by="miner_hotkey",
+        label="hotkey",
+    ),
 )
-DETAILS = Collector(
-    name="job_details",
-    summary="each job that waits for a miner",
-    feeds=(JOBS,),
-    metrics=DETAIL_METRICS,
-    collect=_collect_details,
-    cost="4 for each item",
-    default="off",
+
+WAITING = Table[Job](
+    JOBS,
+    key="job_id",
+    each="waiting job",
+    records=lambda jobs: [job for job in jobs if _waits(job)],
+    chutes_job_info=Info(
+        "The chute and method of a waiting job.", {"chute_id": "chute_id", "method": "method", "status": "status"}
+    ),
+    chutes_job_created_timestamp_seconds=Row("When the waiting job was created.", "created_at"),
+    chutes_job_compute_multiplier=Row(
+        "Base compute multiplier of the waiting job. The launch computes it again from the real GPUs.",
+        "compute_multiplier",
+    ),
+    chutes_job_tries=Row(
+        "Miners that requested a launch token for the waiting job. With 15, no miner can claim the job any more, but "
+        "it still waits.",
+        "miner_history",
+        convert=len,
+    ),
 )
+
+COLLECTOR = collector(
+    "jobs", "jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it", JOB
+)
+DETAILS = collector("job_details", "each job that waits for a miner", WAITING, default="off")

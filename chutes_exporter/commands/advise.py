@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
+from chutes_exporter.collectors import launch
 from chutes_exporter.commands.forecast import forecast, parse_gpus
 from chutes_exporter.commands.options import Command, Parsed, json_option, miner_options, money_options, run_with_status
 from chutes_exporter.commands.query import first_key
@@ -52,7 +52,7 @@ _REASONS: dict[LaunchRefusal, str] = {
 }
 """Why chutes that run on a model are left out."""
 
-_METRICS = frozenset(metric.name for metric in LAUNCH_METRICS) | {
+_METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
     "chutes_bounty_boost_ratio",
     "chutes_chute_info",
     "chutes_chute_scale_allowance",

@@ -15,7 +15,7 @@ import structlog
 
 from chutes_exporter import __version__, log
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.commands.options import Command, miner_options, serving_options, settings_of
+from chutes_exporter.commands.options import Command, miner_options, name_sources, serving_options, settings_of
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import off_reason
@@ -130,7 +130,7 @@ class Service:
             problem = ""
         except Exception as error:  # noqa: BLE001 - an unforeseen error must show that the old configuration is in use
             known = isinstance(error, ConfigError)
-            problem = str(error) if known else f"unforeseen error: {error!r}"
+            problem = name_sources(str(error)) if known else f"unforeseen error: {error!r}"
             if self._problem != problem:
                 _log.error("configuration reload failed", reason=problem, exc_info=None if known else error)
         self._problem = problem

@@ -24,7 +24,7 @@ METAGRAPH = Feed("metagraph", e.METAGRAPH, 175.0, HOUR, changes="every 3 minutes
 SCORES = Feed("scores", e.SCORES, 300.0, 1800.0, changes="every 10 minutes", checks={})
 STATS = Feed("stats", e.STATS, 300.0, 1800.0, changes="every 10 minutes", checks={})
 STATS_PER_CHUTE = replace(STATS, name="stats_per_chute", per_chute=True)
-METRICS = Feed(
+CHUTE_METRICS = Feed(
     "metrics",
     e.METRICS,
     115.0,
@@ -43,7 +43,7 @@ CHUTES = Feed(
         "disagrees": doubt.chutes_are_missing,
         "no_bounties": doubt.bounties_of_chutes_are_gone,
     },
-    evidence=(ACTIVE_INSTANCES, METRICS),
+    evidence=(ACTIVE_INSTANCES, CHUTE_METRICS),
 )
 SERVERS = Feed("servers", e.SERVERS, 115.0, 900.0)
 NODES = Feed(

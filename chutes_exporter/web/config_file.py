@@ -50,7 +50,7 @@ class RateLimit(_Section):
     """Answer at most ``burst`` requests at once, and one more after each interval."""
 
     interval: str
-    burst: Annotated[int, msgspec.Meta(ge=1)]
+    burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
     def __post_init__(self) -> None:
         parts = _DURATION_PART.findall(self.interval)

@@ -15,14 +15,6 @@ def run(*seats: dict[str, Any], **options: Any) -> Collected:
     return collected(COLLECTOR, {METAGRAPH: list(seats)}, **options)
 
 
-def test_a_watched_miner_without_a_seat_is_not_registered() -> None:
-    assert run(seat("other")).samples == {
-        "chutes_metagraph_miners": 1,
-        "chutes_metagraph_blacklisted_miners": 0,
-        "chutes_miner_registered{hotkey=me}": 0,
-    }
-
-
 def test_a_reason_with_text_is_a_blacklisting() -> None:
     made = run(seat("a", blacklist_reason="abuse"), seat("b", blacklist_reason=""), seat("c"), miners="all")
     assert made.of(

@@ -183,7 +183,8 @@ class World:
                 continue
             extra = {(one.name, self.hotkey): answer for one in collector.extra if (answer := self.answers.get(one))}
             out = Samples()
-            collector.collect(Answers(known, extra), scope, out)
+            (outcome,) = collector.run({self.hotkey: Answers(known, extra)}, scope, out).values()
+            assert not outcome.failed
             for family in out.collect():
                 assert family.name not in found
                 found[family.name] = family
@@ -251,21 +252,19 @@ async def test_a_missing_field_changes_no_number_and_adds_none(world: World, nam
 
 
 NEED_WHOLE_ANSWERS = {
-    "metagraph": {"chutes_metagraph_miners", "chutes_metagraph_blacklisted_miners", "chutes_miner_incentive_rank"},
-    "scores": {"chutes_miner_score_rank", "chutes_scored_miners"},
+    "metagraph": {"chutes_miner_score_heading_ratio", "chutes_launch_refused_chutes"},
     "stats": {"chutes_platform_window_compute_units", "chutes_platform_window_miners"},
-    "servers": {"chutes_fleet_servers", "chutes_fleet_duplicate_server_ips", "chutes_server_gpus", "chutes_fleet_gpus"},
+    "servers": {"chutes_server_gpus", "chutes_fleet_gpus", "chutes_launch_refused_chutes"},
     "nodes": {"chutes_fleet_gpus", "chutes_gpu_state_info"},
-    "inventory": {"chutes_fleet_gpus", "chutes_gpu_state_info"},
-    "instances": {"chutes_fleet_gpus", "chutes_fleet_instances", "chutes_miner_score_heading_ratio"},
-    "images": {"chutes_images"},
-    "jobs": {"chutes_jobs_waiting", "chutes_jobs_tried", "chutes_jobs_stuck"},
-    "active_instances": {"chutes_platform_active_instances", "chutes_miner_active_instances"},
-    "unique_chute_history": {"chutes_miner_active_gpus", "chutes_miner_history_timestamp_seconds"},
-    "utilization": {"chutes_autoscaler_timestamp_seconds"},
+    "inventory": {"chutes_fleet_gpus", "chutes_gpu_state_info", "chutes_launch_refused_chutes"},
+    "instances": {"chutes_fleet_gpus", "chutes_gpu_state_info", "chutes_miner_score_heading_ratio"},
+    "active_instances": {"chutes_miner_score_heading_ratio", "chutes_launch_units_per_gpu_second"},
+    "utilization": {"chutes_launch_refused_chutes"},
     "rolling_updates": {"chutes_instance_outdated"},
+    "tee_measurements": {"chutes_server_version_accepted"},
+    "audit_report": {"chutes_miner_window_ended_instances", "chutes_miner_window_lost_compute_units"},
 }
-"""Metrics that would be false if a record of the feed's answer was missing."""
+"""Metrics of functions that would be false if a record of the feed's answer was missing."""
 
 
 RECORDED = [feed for feed in FEEDS if feed.name in (*NAMES, *EXTRA, "maintenance", "miner_gpus")]

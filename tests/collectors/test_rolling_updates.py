@@ -37,10 +37,6 @@ def test_an_instance_of_a_still_older_version_is_outdated_too() -> None:
     assert outdated(run(UPDATE, instances={ME: [instance(1, version="v0")]})) == {"i1": 1}
 
 
-def test_without_a_key_the_updates_are_shown_alone() -> None:
-    assert run(UPDATE).samples == {STARTED: NOON - HOUR}
-
-
 def test_an_unknown_value_makes_no_sample() -> None:
     unsure = [instance(1, chute=None), instance(2, version=None), instance(3, chute="d", version=None)]
     # Without an update of its chute, the version of an instance does not matter.
@@ -53,10 +49,6 @@ def test_where_an_update_may_be_missing_no_instance_is_said_to_be_up_to_date() -
     instances = {ME: [instance(1), instance(2, chute="d")]}
     assert run(UPDATE, UNREADABLE, instances=instances).samples == {STARTED: NOON - HOUR}
     assert run(UPDATE, instances=instances, doubted=[ROLLING_UPDATES]).samples == {STARTED: NOON - HOUR}
-
-
-def test_instances_of_an_incomplete_answer_are_left_out() -> None:
-    assert outdated(run(UPDATE, instances={ME: [instance(1), UNREADABLE]})) == {}
 
 
 def test_a_page_about_one_miner_has_only_its_instances() -> None:

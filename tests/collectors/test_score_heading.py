@@ -90,10 +90,3 @@ def test_where_nobody_earns_nobody_has_a_share() -> None:
 )
 def test_an_unknown_part_of_the_disabled_instances_hides_all_shares(instances: list[dict[str, Any]]) -> None:
     assert run(MINE, SEATS, extra={(INSTANCES, ME): instances}).samples == {}
-
-
-@pytest.mark.parametrize("feed", [ACTIVE_INSTANCES, METAGRAPH, INSTANCES])
-def test_an_answer_that_is_doubted_hides_all_shares(feed: Any) -> None:
-    known = {"extra": {(INSTANCES, ME): [DISABLED]}}
-    assert run(MINE, SEATS, **known).samples != {}
-    assert run(MINE, SEATS, doubted=[feed], **known).samples == {}

@@ -12,7 +12,7 @@ import yaml
 
 from chutes_exporter.collectors import fleet
 from chutes_exporter.rules.instances import INSTANCE_STATES
-from deploy.reference import METRICS
+from deploy.reference import ALL_METRICS
 from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from grafana.parts import Board
 
 ALL = {board.uid: committed(board.uid) for board in BOARDS}
-CATALOGUE = {metric.name: metric for metric in METRICS}
+CATALOGUE = {metric.name: metric for metric in ALL_METRICS}
 GIVEN_BY_PROMETHEUS = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_duration_seconds"}
 GIVEN_BY_DCGM = {"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_XID_ERRORS"}
 GIVEN_BY_CLIENT = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
