@@ -45,11 +45,7 @@ class Requests:
         self._platform_keys = list(self._keys.values())
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed.
-
-        Raises:
-            ApiError: The API does not answer.
-        """
+        """Request a feed, or raise ApiError."""
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
             if endpoint is AUDIT_REPORT:
@@ -79,11 +75,7 @@ class Requests:
 
 
 async def list_reports(client: ChutesClient) -> list[AuditEntry]:
-    """Return the validator's audit report of each full hour, the newest first.
-
-    Raises:
-        ApiError: The API does not answer, or lists none.
-    """
+    """Return the validator's audit report of each full hour, the newest first, or raise ApiError without any."""
     answer = await client.fetch(AUDIT)
     now = answer.received_at - (client.clock_offset or 0.0)
     by_hour: dict[float, AuditEntry] = {}
@@ -99,11 +91,7 @@ async def list_reports(client: ChutesClient) -> list[AuditEntry]:
 
 
 async def newest_report(client: ChutesClient) -> Answer[AuditReport]:
-    """Return the newest audit report without the multipliers, which nothing that is kept needs.
-
-    Raises:
-        ApiError: The API does not answer, or lists no report.
-    """
+    """Return the newest audit report without the multipliers, which nothing that is kept needs."""
     entry, *_ = await list_reports(client)
     try:
         answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
