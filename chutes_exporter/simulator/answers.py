@@ -14,18 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.exceptions import HTTPException
 
 from chutes_exporter.api.keys import address_of
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD, bounty_amount
 from chutes_exporter.simulator.instances import VALID_ENDS
-from chutes_exporter.simulator.times import (
-    CACHE_PERIOD,
-    MINUTE,
-    SOFT_PERIOD,
-    WEEK,
-    last,
-    make_random,
-    make_uuid,
-)
+from chutes_exporter.simulator.times import CACHE_PERIOD, SOFT_PERIOD, last, make_random, make_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -460,7 +452,7 @@ def stats(call: Call) -> Row:
     """Return the stats of all miners or one, in total or by chute. Miners without compute units have no record."""
     hotkey, per_chute = call.query.get("miner_hotkey"), call.query.get("per_chute") == "true"
     windows: Row = {}
-    for window, seconds in (("past_hour", HOUR), ("past_day", DAY), ("all", WEEK)):
+    for window, seconds in (("past_hour", HOUR), ("past_day", DAY), ("all", 7 * DAY)):
         work = call.world.work(call.now, seconds, per_chute=per_chute)
         windows[window] = {
             "instance_stats": [

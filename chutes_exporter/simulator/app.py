@@ -61,7 +61,7 @@ class Simulator:
         url: Its base address.
         faults: Faults by endpoint name. Change them at any time.
         requests: The newest requests, oldest first.
-        max_concurrent: The highest number of concurrent requests to each endpoint.
+        in_flight: Number of unanswered requests to each endpoint.
     """
 
     def __init__(
@@ -75,8 +75,7 @@ class Simulator:
         self.clock = clock
         self.faults: dict[str, Fault] = {}
         self.requests: deque[ReceivedRequest] = deque(maxlen=_MAX_REQUESTS)
-        self.max_concurrent: Counter[str] = Counter()
-        self._in_flight: Counter[str] = Counter()
+        self.in_flight: Counter[str] = Counter()
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
         address = bound_address(self._socket)
         self.url = f"http://{address if address.host else f'127.0.0.1:{address.port}'}"
@@ -104,8 +103,7 @@ class Simulator:
             if endpoint is HELD_GPUS:
                 asked = MINER_GPUS if "hotkey" in query else HELD_GPUS if "detailed" in query else PLATFORM_GPUS
             name = asked.name
-            self._in_flight[name] += 1
-            self.max_concurrent[name] = max(self.max_concurrent[name], self._in_flight[name])
+            self.in_flight[name] += 1
             fault = self.faults.get(name, Fault())
             if fault.once:
                 del self.faults[name]
@@ -118,7 +116,7 @@ class Simulator:
             except HTTPException as error:
                 response = JSONResponse({"detail": error.detail}, status_code=error.status_code)
             finally:
-                self._in_flight[name] -= 1
+                self.in_flight[name] -= 1
             signed = "x-chutes-signature" in headers
             self.requests.append(ReceivedRequest(name, headers.get("x-chutes-hotkey"), signed, response.status_code))
             response.headers.update({**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)})

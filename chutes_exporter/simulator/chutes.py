@@ -49,14 +49,9 @@ def bounty_boost(age: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Chute:
-    """A workload.
+    """A workload. It has a new version and a bounty once in a period. The phase, 0 to 1, shifts its schedules.
 
-    Attributes:
-        scaled: Whether the autoscaler has ever looked at it.
-        phase: Shifts its schedules, 0 to 1.
-        popularity: Scales its demand.
-        deploy_period: Seconds between two versions.
-        bounty_period: Seconds between two bounties.
+    The popularity scales its demand. The autoscaler has looked at it once if it is ``scaled``.
     """
 
     chute_id: str

@@ -6,9 +6,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.instances import End
-from chutes_exporter.simulator.times import MINUTE
 from chutes_exporter.simulator.world import LONGEST_START, Size, World
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class DemoWorld(World):
             created_at=created,
             updated_at=None,
             gpus=tuple(self._gpu(server.server_id, model, device, created, error) for device in range(count)),
-            upgrade=None,
+            upgrade=(math.inf, math.inf),
         )
         if "upgrade" in self._troubles and index == _OLD:
             return replace(server, version="1.3.0")

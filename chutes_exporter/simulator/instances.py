@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.duration import HOUR
+from chutes_exporter.duration import HOUR, MINUTE
 from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS
-from chutes_exporter.simulator.times import MINUTE, last
+from chutes_exporter.simulator.times import last
 
 if TYPE_CHECKING:
     from chutes_exporter.simulator.chutes import Chute

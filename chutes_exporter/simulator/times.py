@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 
-from chutes_exporter.duration import DAY
+from chutes_exporter.duration import MINUTE
 
-MINUTE = 60.0
-WEEK = 7 * DAY
 CACHE_PERIOD = 10 * MINUTE
 """Period of computing stats, scores, histories and invocation counts."""
 SOFT_PERIOD = 2 * MINUTE

@@ -18,19 +18,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from cachetools import LRUCache
 
 from chutes_exporter.api.keys import Hotkey, address_of
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.chutes import Chute, bounty_boost
 from chutes_exporter.simulator.instances import SECURED_AFTER, End, Gpu, Instance
-from chutes_exporter.simulator.times import (
-    CACHE_PERIOD,
-    MINUTE,
-    SOFT_PERIOD,
-    WEEK,
-    last,
-    make_random,
-    make_uuid,
-    next_run,
-)
+from chutes_exporter.simulator.times import CACHE_PERIOD, SOFT_PERIOD, last, make_random, make_uuid, next_run
 
 if TYPE_CHECKING:
     import random
@@ -54,10 +45,7 @@ _OLD_MODELS: Final = ("4090", "a100")
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a world: ``servers`` of the first miner, at most ``other_servers`` of each other one.
-
-    The readme of each chute has ``source_bytes`` bytes.
-    """
+    """The size of a world. ``servers`` are those of the first miner. The others have at most ``other_servers``."""
 
     miners: int = 256
     active_miners: int = 32
@@ -65,6 +53,7 @@ class Size:
     servers: int = 8
     other_servers: int = 10
     source_bytes: int = 1024
+    """Size of the readme of each chute."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +68,13 @@ class Server:
     created_at: float
     updated_at: float | None
     gpus: tuple[Gpu, ...]
-    upgrade: tuple[float, float] | None = None
+    upgrade: tuple[float, float] = (math.inf, math.inf)
 
     def maintenance_pending(self, now: float) -> bool:
-        return self.upgrade is not None and self.upgrade[0] <= now < self.upgrade[1]
+        return self.upgrade[0] <= now < self.upgrade[1]
 
     def version_at(self, now: float) -> str | None:
-        return World.target_version if self.upgrade is not None and self.upgrade[1] <= now else self.version
+        return World.target_version if self.upgrade[1] <= now else self.version
 
 
 @dataclass(eq=False)
@@ -137,11 +126,9 @@ class Work(NamedTuple):
 
 @dataclass(eq=False)
 class Slot:
-    """A group of GPUs that runs one instance after another.
+    """A group of GPUs that runs one instance after another, each of a chute that uses the whole group.
 
     Attributes:
-        chutes: Chutes that can run on it, each using the whole group.
-        begins_at: When it launches its first instance.
         outages: Starts and ends of times without an instance, and why an instance ends by each.
         steady: Times between which its instance does not end, or None. Its starts never fail.
         crashes: Whether its instances fail soon after their activation.
@@ -171,10 +158,7 @@ class Slot:
 class World:
     """A simulated subnet. Miners launch instances in the order of time, where the service wants them.
 
-    Args:
-        seed: Selects the world.
-        start: Unix time at which the world is first looked at. Its instances begin 8 days earlier.
-        size: Its size.
+    Somebody looks at it from the start on, which is a Unix time. Its instances begin 8 days earlier.
     """
 
     chute_names: ClassVar[tuple[str, ...]] = (
@@ -198,7 +182,7 @@ class World:
     target_version: ClassVar[str] = accepted_versions[-1]
     """The version that the servers are upgraded to in the maintenance window."""
     first_job_miner: ClassVar[int] = 0
-    """The UID from which on miners try jobs."""
+    """The first miner that tries jobs."""
     window_opened: ClassVar[float] = 15 * HOUR
     """Seconds before the start at which the window opens. It takes 4 days."""
 
@@ -304,7 +288,7 @@ class World:
                 self._gpu(server_id, model, device, created, error if not is_tee and draw.random() < 0.4 else None)
                 for device in range(draw.choice((4, 8, 8)) if is_tee else 2)
             ),
-            upgrade=(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else None,
+            upgrade=(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else (math.inf, math.inf),
         )
 
     def _gpu(self, server_id: str, model: str, device: int, created: float, error: str | None) -> Gpu:
@@ -329,7 +313,7 @@ class World:
                 tuple(gpus[:width]),
                 [chute for chute in fitting if chute.gpu_count == width],
                 max(server.created_at, self.start - 8 * DAY) + draw.uniform(0, 6 * HOUR),
-                () if server.upgrade is None else ((*server.upgrade, End.MAINTENANCE),),
+                ((*server.upgrade, End.MAINTENANCE),),
                 make_random(seed),
             )
             del gpus[:width]
@@ -500,7 +484,7 @@ class World:
 
     def prepare(self, now: float) -> None:
         """Compute ahead of time what the first answers need, which takes seconds in a large world."""
-        self.work(now, WEEK)
+        self.work(now, 7 * DAY)
         self.incentives(now)
 
     # Jobs
