@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api import exchanges
 from chutes_exporter.collectors import COLLECTORS
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chutes_exporter.collectors import Collector
+    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.metric import Metric
 
 ALL_METRICS = (
@@ -74,7 +75,7 @@ def _cost(collector: Collector) -> str:
 
 def _section(collector: Collector) -> str:
     feeds = ", ".join(
-        f"`{feed.name}` (changes {feed.changes}, fresh for {feed.ttl:.0f} s, dropped after {feed.max_age:.0f} s)"
+        f"`{feed.name}` (changes {feed.changes}, fresh {_freshness(feed)}, dropped after {feed.max_age:.0f} s)"
         for feed in collector.feeds
     )
     more = ", ".join(f"`{feed.name}`" for feed in collector.extra)
@@ -84,6 +85,10 @@ def _section(collector: Collector) -> str:
         f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}. "
         f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics)}"
     )
+
+
+def _freshness(feed: Feed[Any]) -> str:
+    return f"for {feed.ttl:.0f} s" if feed.due is None else "until the next one is due"
 
 
 def _table(metrics: Iterable[Metric]) -> str:

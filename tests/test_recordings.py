@@ -147,7 +147,7 @@ def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
     want.mine("chutes_miner_incentive_ratio", Fraction(seat["incentive"]) / sum(map(Fraction, incentives)))
     ahead = [one for one in incentives if one > seat["incentive"]]
     want.mine("chutes_miner_incentive_rank", 1 + len(ahead))
-    want.mine("chutes_miner_seats_behind", incentives.index(seat["incentive"]))
+    want.mine("chutes_miner_seats_behind", incentives.index(seat["incentive"]) if seat["incentive"] else None)
     want.mine("chutes_miner_consensus_ratio", Fraction(seat["vtrust"]) / 65535)
     want.mine("chutes_miner_registered", 1)
     want.mine("chutes_miner_registered_timestamp_seconds", seconds(seat["synced_at"]))

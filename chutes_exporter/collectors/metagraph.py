@@ -20,7 +20,8 @@ def _is_blacklisted(node: MetagraphNode) -> bool | None:
 def _seats_behind(nodes: list[MetagraphNode]) -> dict[str, float]:
     shares = incentive_shares(nodes)
     ascending = sorted(shares.values())
-    return {hotkey: bisect.bisect_left(ascending, share) for hotkey, share in shares.items()}
+    # Seats without incentive have no known order.
+    return {hotkey: bisect.bisect_left(ascending, share) for hotkey, share in shares.items() if share}
 
 
 SEAT = Table[MetagraphNode](
@@ -66,7 +67,7 @@ SEAT = Table[MetagraphNode](
     chutes_miner_seats_behind=Total(
         "Seats with a lower incentive than the miner's. With fewer of them, a newcomer takes this seat sooner. "
         "Validators count too, because they have no incentive and the API does not mark them. A new seat is protected "
-        "for some time.",
+        "for some time. Absent for a seat without incentive, because the order of these seats is unknown.",
         _seats_behind,
         stability="experimental",
         label="hotkey",

@@ -218,7 +218,8 @@ class FeedCache:
             state.last_error = None
             state.failures = 0
             state.last_success = at
-            state.fresh_until = monotonic_at + feed.ttl
+            due = 0.0 if feed.due is None else feed.due(answer.value) - at
+            state.fresh_until = monotonic_at + max(feed.ttl, due)
             self._snapshots[feed] = Snapshot(answer, self._version, at, monotonic_at)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)

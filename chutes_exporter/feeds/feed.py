@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 from chutes_exporter.feeds.doubt import Checks, shrunk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     from chutes_exporter.api.client import Answer
@@ -44,6 +44,7 @@ class Feed(Generic[T]):
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
+        due: Returns the Unix time of the next answer. An answer stays fresh until then, and at least for its ttl.
         hotkey: The miner of the answer. Empty for the whole platform.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
@@ -57,6 +58,7 @@ class Feed(Generic[T]):
     ttl: float = field(compare=False)
     max_age: float = field(compare=False)
     changes: str = field(default="live", compare=False)
+    due: Callable[[T], float] | None = field(default=None, compare=False)
     hotkey: str = ""
     per_chute: bool = field(default=False, compare=False)
     value_if_404: T | None = field(default=None, compare=False)

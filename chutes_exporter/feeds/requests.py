@@ -38,6 +38,7 @@ class Requests:
         self._client = client
         self._keys: dict[str, Hotkey] = {}
         self._platform_keys: list[Hotkey] = []
+        self._report: tuple[str, Answer[AuditReport]] | None = None
 
     def use(self, keys: Iterable[Hotkey]) -> None:
         """Set the keys that sign requests."""
@@ -49,7 +50,8 @@ class Requests:
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
             if endpoint is AUDIT_REPORT:
-                return await newest_report(self._client)
+                self._report = await newest_report(self._client, self._report)
+                return self._report[1]
             if endpoint.signed:
                 return await self._fetch_signed(endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys)
             path = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
@@ -90,12 +92,19 @@ async def list_reports(client: ChutesClient) -> list[AuditEntry]:
     return [by_hour[end] for end in sorted(by_hour, reverse=True)]
 
 
-async def newest_report(client: ChutesClient) -> Answer[AuditReport]:
-    """Return the newest audit report without the multipliers, which nothing that is kept needs."""
+async def newest_report(
+    client: ChutesClient, last: tuple[str, Answer[AuditReport]] | None = None
+) -> tuple[str, Answer[AuditReport]]:
+    """Return the path of the newest audit report, and the report without the multipliers, which nothing kept needs.
+
+    If its report is still the newest, it returns the last result again.
+    """
     entry, *_ = await list_reports(client)
+    if last is not None and last[0] == entry.path:
+        return last
     try:
         answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
     except NotFoundError as error:
         # The endpoint exists, because the list names this report.
         raise UnavailableError(str(error), status=error.status) from None
-    return replace(answer, value=structs.replace(answer.value, end=entry.end_time, multipliers=[]))
+    return entry.path, replace(answer, value=structs.replace(answer.value, end=entry.end_time, multipliers=[]))

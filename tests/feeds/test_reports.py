@@ -13,8 +13,12 @@ from starlette.routing import Route
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
 from chutes_exporter.feeds.requests import newest_report
+from chutes_exporter.feeds.table import AUDIT_REPORT
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator.answers import audit_list
 from tests.api.test_reports import INSTANCE, body
-from tests.support import HOTKEY, NOON, served
+from tests.support import HOTKEY, NOON, PATIENCE, Clock, served, watching
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -47,7 +51,10 @@ async def asked_for(*entries: dict[str, Any], status: int = 200) -> tuple[list[s
 
     app = Starlette(routes=[Route("/audit/", listed), Route("/audit/download", download)])
     async with served(app) as url, ChutesClient(url) as client:
-        report = (await newest_report(client)).value
+        last = await newest_report(client)
+        # It is downloaded once.
+        assert status != 200 or await newest_report(client, last) is last
+        report = last[1].value
     # Nothing needs the multipliers.
     assert (len(report.instances), report.multipliers) == (1, [])
     return asked, report.end
@@ -85,3 +92,26 @@ async def test_a_list_without_a_report_is_an_error() -> None:
 async def test_a_listed_report_that_is_gone_is_a_failure_and_no_missing_endpoint() -> None:
     with pytest.raises(UnavailableError):
         await asked_for(OLD, status=404)
+
+
+async def test_a_report_is_requested_90_seconds_after_the_hour_and_while_it_is_late_its_list_each_minute(
+    simulator: Simulator, clock: Clock
+) -> None:
+    asked: dict[int, list[str]] = {}
+    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+        for minute in range(70):
+            clock.now = NOON + 60 * minute + 5
+            # The report of 13:00 is out five minutes late.
+            late = {"audit": Fault(body=json.dumps(audit_list(NOON + HOUR)).encode())}
+            simulator.faults = late if HOUR <= 60 * minute < HOUR + 300 else {}
+            before = len(simulator.requests)
+            await exporter.feeds.read(AUDIT_REPORT, PATIENCE)
+            asked[minute] = [request.endpoint for request in simulator.requests[before:]]
+    assert {minute: found for minute, found in asked.items() if found} == {
+        0: ["audit", "audit_report"],
+        2: ["audit", "audit_report"],
+        62: ["audit"],
+        63: ["audit"],
+        64: ["audit"],
+        65: ["audit", "audit_report"],
+    }
