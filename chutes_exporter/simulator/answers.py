@@ -371,8 +371,12 @@ def active_instances(call: Call) -> list[Row]:
 
 
 def audit(call: Call) -> list[Row]:
+    return audit_list(call.now)
+
+
+def audit_list(now: float) -> list[Row]:
     """Return the validator's report of each hour that began within 25 hours. The block is the number of the hour."""
-    ends = (last(call.now - MINUTE, HOUR) - hour * HOUR for hour in range(25))
+    ends = (last(now - MINUTE, HOUR) - hour * HOUR for hour in range(25))
     return [
         {
             "path": f"audit/validator/{_VALIDATOR}/{round(end / HOUR)}.json",

@@ -33,6 +33,7 @@ from chutes_exporter.api.errors import (
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.keys import Hotkey, verify_headers
 from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator.answers import audit_list
 from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, served, until
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
         e.RELEASE_JOB: {"job_id": job.job_id},
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
     }
-    report = {"path": f"{int(NOON) // 3600 - 1}.json"}
+    report = {"path": audit_list(NOON)[0]["path"]}
     for endpoint in e.ENDPOINTS:
         params = report if endpoint is e.AUDIT_REPORT else None
         answer = await client.fetch(endpoint, key=job.miner.key, path=arguments.get(endpoint), params=params)

@@ -11,6 +11,7 @@ from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.duration import HOUR
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size, World, parse_fault
+from chutes_exporter.simulator.answers import audit_list
 from chutes_exporter.simulator.faults import GARBAGE
 from tests.support import HOTKEY, KEY, NOON, RECORDINGS, Clock, get
 
@@ -25,7 +26,7 @@ PATHS = {
     "held_gpus": "/nodes/?detailed=true",
     "miner_gpus": f"/nodes/?detailed=true&hotkey={HOTKEY}",
     "instances": "/miner/instances/?explicit_null=true",
-    "audit_report": f"/audit/download?path=audit/{int(NOON) // 3600 - 1}.json",
+    "audit_report": f"/audit/download?path={audit_list(NOON)[0]['path']}",
 }
 """The request of each answer."""
 FILES = {
