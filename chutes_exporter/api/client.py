@@ -62,10 +62,7 @@ class Answer(Generic[T]):
     """A decoded answer of an endpoint.
 
     Attributes:
-        value: The records.
-        count: Number of records.
         rejected: Number of records that could not be read and were left out.
-        first_error: Error of the first rejected record.
         doubt: Reason to think that the answer is incomplete, or None. The client never sets it.
         received_at: Unix time at which the answer was complete.
         seconds: Duration of the request.
@@ -109,10 +106,7 @@ class ChutesClient:
         clock_offset: Seconds by which the local clock is ahead of the API's. None before the first answer with a date.
         clock_checked_at: Monotonic time of that answer.
 
-    Use it as an asynchronous context manager, or call :meth:`aclose`.
-
-    Raises:
-        ClientSetupError: The environment's proxies or certificates cannot be used.
+    Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise ClientSetupError.
     """
 
     def __init__(
@@ -169,13 +163,10 @@ class ChutesClient:
         params: Mapping[str, str] | None = None,
         path: Mapping[str, str] | None = None,
     ) -> Answer[T]:
-        """Request an endpoint and wait for the whole answer.
+        """Request an endpoint and wait for the whole answer, or raise ApiError.
 
         The key is used only if the endpoint needs a signature. ``path`` has the values for the braces in the endpoint's
         path.
-
-        Raises:
-            ApiError: There is no usable answer.
         """
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")

@@ -97,11 +97,7 @@ async def run_advise(
     *,
     wanted: Sequence[tuple[int, str]] = (),
 ) -> int:
-    """Ask once, print, and return the exit status.
-
-    Raises:
-        UsageError: There is no key.
-    """
+    """Ask once, print, and return the exit status."""
     first_key(settings)
     metrics = _METRICS | {"chutes_miner_score_heading_ratio"} if wanted else _METRICS
     report = await collect_report(settings, metrics, missing=True)

@@ -76,16 +76,7 @@ async def run_incidents(settings: Settings, as_json: bool, *, hours: int) -> int
 
 
 class Ledger:
-    """The instances of some miners that ended, with their multipliers.
-
-    Args:
-        client: The client.
-        hotkeys: The miners.
-
-    Attributes:
-        end: End of the newest report in Unix time, 0 without any.
-        gaps: What could not be read.
-    """
+    """The instances of some miners that ended, with their multipliers, up to the end of the newest report."""
 
     def __init__(self, client: ChutesClient, hotkeys: frozenset[str]) -> None:
         self.end = 0.0

@@ -232,13 +232,7 @@ class FeedCache:
             self._log_changes()
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one.
-
-        Raises:
-            ApiError: The API does not answer.
-            DoubtedError: The answer is doubted, and there is an older good answer.
-            MissingEndpointError: The deployment does not have the endpoint of an optional feed.
-        """
+        """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one."""
         snapshot = self.peek(feed)
         old = None if snapshot is None or snapshot.answer.doubt is not None else snapshot.answer
         try:

@@ -39,8 +39,6 @@ class Feed(Generic[T]):
     """A question whose answer the exporter caches. Feeds with the same name and hotkey are equal.
 
     Attributes:
-        name: Name in metrics and flags.
-        endpoint: The endpoint to request.
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
