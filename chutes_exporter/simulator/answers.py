@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from chutes_exporter.api.keys import address_of
 from chutes_exporter.duration import DAY, HOUR, MINUTE
-from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD, bounty_amount
+from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD
 from chutes_exporter.simulator.instances import VALID_ENDS
 from chutes_exporter.simulator.times import CACHE_PERIOD, SOFT_PERIOD, last, make_random, make_uuid
 
@@ -98,7 +98,7 @@ def _chute_row(call: Call, chute: Chute) -> Row:
         "image": "chutes/sglang:0.5.0",
         "effective_compute_multiplier": math.prod(factors.values()),
         "compute_multiplier_factors": factors,
-        "bounty": None if age is None else bounty_amount(age),
+        "bounty": None if age is None else min(100 + 3 * int(age), 86_400),
     }
 
 
@@ -463,13 +463,10 @@ def stats(call: Call) -> Row:
                 {
                     "miner_hotkey": miner,
                     **({"chute_id": chute_id} if per_chute else {}),
-                    "total_instances": entry.instances,
-                    "bounty_count": entry.bounties,
-                    "compute_seconds": entry.seconds,
-                    "compute_units": entry.units,
+                    **entry._asdict(),
                 }
                 for (miner, chute_id), entry in work.items()
-                if entry.units > 0 and hotkey in (None, miner)
+                if entry.compute_units > 0 and hotkey in (None, miner)
             ]
         }
     return windows

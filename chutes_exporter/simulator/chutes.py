@@ -37,11 +37,6 @@ MODELS: Final = {
 """The models by the API's short name."""
 
 
-def bounty_amount(age: float) -> int:
-    """Return the number that the API shows for a bounty of some age in seconds."""
-    return min(100 + 3 * int(age), 86_400)
-
-
 def bounty_boost(age: float) -> float:
     """Return the factor that a bounty of some age in seconds adds at activation."""
     return 1.1 + 0.4 * min(1.0, age / (3 * HOUR))

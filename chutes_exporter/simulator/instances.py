@@ -76,10 +76,6 @@ class Instance:
         if at < self.ended_at:
             self.ended_at, self.end = at, end
 
-    def exists(self, now: float) -> bool:
-        """Return whether the API lists it."""
-        return self.created_at <= now < self.ended_at
-
     def active(self, now: float) -> bool:
         return self.activated_at <= now < min(self.ended_at, self.disabled_at)
 

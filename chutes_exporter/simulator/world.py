@@ -116,12 +116,12 @@ class Job:
 
 
 class Work(NamedTuple):
-    """The counting instances in a window, those with a bounty, and their billed seconds and compute units."""
+    """What the instances that count did in a window, with the API's names."""
 
-    instances: int
-    bounties: int
-    seconds: float
-    units: float
+    total_instances: int
+    bounty_count: int
+    compute_seconds: float
+    compute_units: float
 
 
 @dataclass(eq=False)
@@ -326,7 +326,7 @@ class World:
         self._instances[instance.hotkey].append(instance)
 
     def grow(self, until: float) -> None:
-        """Make everything that happens up to a time."""
+        """Make everything that happens up to a time. The first time, it takes seconds in a large world."""
         while self._events and self._events[0][0] <= until:
             now, _, happen = heapq.heappop(self._events)
             happen(now)
@@ -359,7 +359,7 @@ class World:
 
     def _wants(self, chute: Chute, now: float) -> bool:
         """Return whether fewer instances are active or starting than the autoscaler has last wanted."""
-        existing = sum(one.exists(now) for one in self._recent[chute])
+        existing = sum(now < one.ended_at for one in self._recent[chute])
         # The target, which takes long to find, is at most this number.
         return existing < chute.max_instances and existing < self.target(chute, now)
 
@@ -459,7 +459,7 @@ class World:
         }
 
     def shares(self, now: float) -> dict[str, float]:
-        units = {hotkey: entry.units for hotkey, entry in self.scored(now).items()}
+        units = {hotkey: entry.compute_units for hotkey, entry in self.scored(now).items()}
         total = math.fsum(units.values())
         return {hotkey: share / total for hotkey, share in units.items()}
 
@@ -481,11 +481,6 @@ class World:
             unique = sum(chute.gpu_count for chute in {one.chute for one in running})
             rows.append((hour, unique, sum(len(one.gpus) for one in running)))
         return rows
-
-    def prepare(self, now: float) -> None:
-        """Compute ahead of time what the first answers need, which takes seconds in a large world."""
-        self.work(now, 7 * DAY)
-        self.incentives(now)
 
     # Jobs
 
