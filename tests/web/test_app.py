@@ -18,10 +18,8 @@ from chutes_exporter.web.app import make_app, scrape_timeout
 from tests.support import (
     HOTKEY,
     PATIENCE,
-    PATIENT,
     Clock,
     asked_by,
-    data_of,
     get,
     parse_page,
     patient,
@@ -69,19 +67,6 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simula
         assert (head.status_code, head.content) == (200, b"")
         assert (await client.post(f"{url}/metrics")).status_code == 405
         assert (await client.get(f"{url}/nothing")).status_code == 404
-
-
-async def test_curl_reads_a_compressed_page(simulator: Simulator) -> None:
-    async with served_exporter(watching(simulator.url)) as (url, _):
-        page = parse_page((await get(f"{url}/metrics")).text)
-        options = [part for name, value in PATIENT.items() for part in ("--header", f"{name}: {value}")]
-        arguments = ("curl", "--silent", "--show-error", "--compressed", *options, f"{url}/metrics")
-        for _ in range(2):
-            # It fails if the stream does not end where it should.
-            curl = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
-            output, _ = await curl.communicate()
-            assert curl.returncode == 0
-            assert data_of(parse_page(output.decode())) == data_of(page)
 
 
 async def test_the_metrics_path_is_a_setting(simulator: Simulator) -> None:
