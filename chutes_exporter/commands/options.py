@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import fields, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,13 +128,7 @@ def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any
 
 def options(*decorators: Decorator) -> Decorator:
     """Put several flags into one decorator."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
+    return lambda function: reduce(lambda done, decorate: decorate(done), reversed(decorators), function)
 
 
 _miners, _api, _web, _data, _money, _log = (
