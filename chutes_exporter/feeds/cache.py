@@ -49,9 +49,7 @@ class FeedState:
         last_failure: Unix time and error of the newest failure, even if a request succeeded since.
         failures: Number of failed requests in a row.
         since: Unix time from which readings are counted.
-        results: Number of readings by result.
         snapshot: The newest good answer within its maximum age.
-        under_way: Whether a request is in flight.
         fresh: Whether the snapshot needs no newer answer: the last request succeeded, and none is due.
     """
 
@@ -102,14 +100,10 @@ def steady() -> float:
 
 
 class FeedCache:
-    """All feeds of the process.
+    """All feeds of the process, whose answers ``fetch`` requests.
 
-    Args:
-        fetch: Requests a feed from the API. Its exception becomes the reading's error. ``retry_after`` of the exception
-            delays the next request, in seconds.
-        monotonic: A monotonic clock in seconds, for ages.
-        clock: Unix time in seconds, for timestamps.
-        jitter: Returns a number from 0 to 1 that spreads retries.
+    Its exception becomes the reading's error. ``retry_after`` of the exception delays the next request, in seconds. The
+    jitter is a number from 0 to 1 that spreads retries.
     """
 
     def __init__(
@@ -253,13 +247,7 @@ class FeedCache:
             self._log_changes()
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one.
-
-        Raises:
-            ApiError: The API does not answer.
-            DoubtedError: The answer is doubted, and there is an older good answer.
-            MissingEndpointError: The deployment does not have the endpoint of an optional feed.
-        """
+        """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one."""
         snapshot = self.peek(feed)
         old = None if snapshot is None or snapshot.answer.doubt is not None else snapshot.answer
         try:

@@ -27,13 +27,7 @@ _log = structlog.get_logger("exporter")
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines that a collector made of certain answers.
-
-    Attributes:
-        versions: The versions of the answers, 0 for a missing one.
-        body: The lines, or None if they were left out because the page has no room for them.
-        outcomes: By hotkey.
-    """
+    """The lines that a collector made of answers of certain versions. Without room for it, there is no body."""
 
     versions: tuple[int, ...]
     body: bytes | None
