@@ -55,11 +55,11 @@ class Answers:
 
     Args:
         answers: By the feed's name.
-        extra: The known answers of extra feeds by name and hotkey, which is empty for a feed of the platform.
+        extra: Those of extra feeds, None if unknown, by name and hotkey. The hotkey of the platform is empty.
     """
 
     def __init__(
-        self, answers: Mapping[str, Answer[Any]], extra: Mapping[tuple[str, str], Answer[Any]] | None = None
+        self, answers: Mapping[str, Answer[Any]], extra: Mapping[tuple[str, str], Answer[Any] | None] | None = None
     ) -> None:
         self._answers = answers
         self._extra = extra or {}
@@ -82,9 +82,9 @@ class Answers:
         return None if answer is None or not answer.whole else answer.value
 
     def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
-        """Return the known answers of an extra feed by hotkey, None for an answer that is not whole."""
+        """Return the answers of an extra feed by hotkey, None for one that is unknown or not whole."""
         return {
-            hotkey: answer.value if answer.whole else None
+            hotkey: None if answer is None or not answer.whole else answer.value
             for (name, hotkey), answer in self._extra.items()
             if name == feed.name
         }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import Instance
 
-_FEEDS = (ACTIVE_INSTANCES, METAGRAPH)
+_FEEDS = (ACTIVE_INSTANCES, METAGRAPH, AUDIT_REPORT, HELD_GPUS)
 SCORE = metrics_of(*_FEEDS, labels=("hotkey",), each="miner")
 HEADING = SCORE.declare(
     "chutes_miner_score_heading_ratio",
@@ -61,16 +61,13 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
 
 
 def _reported_rates(answers: Answers, active: set[str], out: Samples) -> dict[str, float | None]:
-    """Return the compute units per second of all miners' disabled instances, as far as they are known.
+    """Return the compute units per second of all miners' disabled instances that the newest audit report has.
 
-    The newest audit report has the instances that existed up to some hours ago. Those that still hold GPUs exist.
+    They existed up to some hours ago. Those that still hold GPUs exist.
     """
-    report, held = answers.optional(AUDIT_REPORT), answers.optional(HELD_GPUS)
-    if report is None or held is None:
-        return {}
-    existing = {gpu.instance_id for gpu in held} - active
+    existing = {gpu.instance_id for gpu in answers[HELD_GPUS]} - active
     multipliers: dict[str, list[float | None]] = defaultdict(list)
-    for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
+    for instance in distinct(answers[AUDIT_REPORT].instances, lambda instance: instance.instance_id, out):
         if instance.instance_id in existing and instance.activated_at and not instance.deleted_at:
             multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
     return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
@@ -92,5 +89,5 @@ COLLECTOR = Collector(
     feeds=_FEEDS,
     metrics=SCORE,
     collect=_collect,
-    extra=(INSTANCES, AUDIT_REPORT, HELD_GPUS),
+    extra=(INSTANCES,),
 )

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter.collectors.fleet import STATES
-from chutes_exporter.commands.options import (
-    Command,
-    api_options,
-    hotkey_options,
-    json_option,
-    money_options,
-    run_with_status,
-)
+from chutes_exporter.commands.options import Command, json_option, miner_options, money_options, run_with_status
 from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
@@ -46,8 +39,7 @@ _METRICS = NEEDED_METRICS | {
 
 
 @click.command(cls=Command)
-@hotkey_options("At least one hotkey is required.")
-@api_options
+@miner_options("At least one hotkey is required.")
 @money_options
 @json_option
 def status(**flags: Any) -> None:

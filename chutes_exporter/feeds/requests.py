@@ -46,11 +46,7 @@ class Requests:
         self._platform_keys = list(self._keys.values())
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed.
-
-        Raises:
-            ApiError: The API does not answer.
-        """
+        """Request a feed, or raise ApiError."""
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
             if endpoint is AUDIT_REPORT:
@@ -81,11 +77,7 @@ class Requests:
 
 
 async def list_reports(client: ChutesClient) -> list[AuditEntry]:
-    """Return the validator's audit report of each full hour, the newest first.
-
-    Raises:
-        ApiError: The API does not answer, or lists none.
-    """
+    """Return the validator's audit report of each full hour, the newest first, or raise ApiError without any."""
     answer = await client.fetch(AUDIT)
     now = answer.received_at - (client.clock_offset or 0.0)
     by_hour: dict[float, AuditEntry] = {}
@@ -105,12 +97,7 @@ async def newest_report(
 ) -> tuple[str, Answer[AuditReport]]:
     """Return the path of the newest audit report, and the report without the multipliers, which nothing kept needs.
 
-    Args:
-        client: Sends the requests.
-        last: The last result, which is returned again if its report is still the newest.
-
-    Raises:
-        ApiError: The API does not answer, or lists no report.
+    If its report is still the newest, it returns the last result again.
     """
     entry, *_ = await list_reports(client)
     if last is not None and last[0] == entry.path:

@@ -35,9 +35,8 @@ _LANDING_SECONDS = 1.0
 def scrape_timeout(header: str | None, offset: float) -> float:
     """Return the seconds that a scrape may wait for the API.
 
-    Args:
-        header: ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number in it, Prometheus' default counts.
-        offset: Seconds to leave for sending the answer.
+    The header is ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number, Prometheus' default counts. The
+    offset are seconds to leave for sending the answer.
     """
     try:
         seconds = float(header or "")
@@ -68,11 +67,10 @@ class _Pages:
     async def landing(self, _request: Request) -> Response:
         # Its verdict runs collectors, and the page is not limited like a scrape.
         async with self._landing_lock:
-            return HTMLResponse(self._landing.get("page") or await self._new_landing())
-
-    async def _new_landing(self) -> str:
-        page = self._landing["page"] = await landing_page(self._exporter, time.time())
-        return page
+            page = self._landing.get("page")
+            if page is None:
+                page = self._landing["page"] = await landing_page(self._exporter, time.time())
+            return HTMLResponse(page)
 
     async def healthy(self, _request: Request) -> Response:
         return _sentence("chutes-exporter is healthy")
@@ -98,10 +96,7 @@ class _Pages:
 def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> Starlette:
     """Make the application that serves an exporter.
 
-    Args:
-        exporter: The exporter.
-        reload: Reads the configuration again, and returns the problem or an empty text. None disables reloads over
-            HTTP.
+    ``reload`` reads the configuration again, and returns the problem or an empty text. None disables it over HTTP.
     """
     pages = _Pages(exporter, reload)
     app = Starlette(

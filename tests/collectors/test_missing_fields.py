@@ -1,6 +1,7 @@
-"""A missing field is not zero: without it, or with null in it, every number stays as it was or is absent.
+"""What is missing is not zero: without it, every number stays as it was or is absent.
 
-Each field of each recorded record is taken away, and set to null, one at a time.
+Of each recorded answer, one thing is taken away at a time: each field of a record of each kind, a whole record, or the
+answer, and the answer is doubted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.recorded import ALL_ON, DIRECTORIES, EXTRA, NAMES, Miner, raw_json, s
 from tests.support import HOTKEY, RECORDINGS, data_of, examples, replay, scrape, served, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import Metric as Family
 
@@ -104,12 +105,14 @@ KINDS = ("missing", "null")
 def paths(value: Any, at: Path = ()) -> Iterator[Path]:
     """Return the place of every field, at any depth."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    # Of many records, in a list or by name, some evenly spread.
+    # Of many records, in a list or by hotkey or model, some evenly spread.
     many = isinstance(value, list) or (
-        isinstance(value, dict) and len(value) > 5 and all(isinstance(part, dict | list) for part in value.values())
+        isinstance(value, dict)
+        and (len(value) > 5 or all(len(key) == len(HOTKEY) for key in value))
+        and all(isinstance(part, dict | list) for part in value.values())
     )
     for step, part in itertools.islice(inner, 0, None, 1 + len(value) // _MANY if many else 1):
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not many:
             yield (*at, step)
         yield from paths(part, (*at, step))
 
@@ -175,13 +178,13 @@ class World:
         for collector in COLLECTORS:
             if of not in (*collector.feeds, *collector.extra):
                 continue
-            if of in collector.extra and self.answers[of] is None:
-                # Used where it is known; an answer that cannot be read at all is a feed that fails.
-                continue
             known = {source.name: answer for source in collector.feeds if (answer := self.answers.get(source))}
             if len(known) < len(collector.feeds):
                 continue
-            extra = {(one.name, self.hotkey): answer for one in collector.extra if (answer := self.answers.get(one))}
+            extra = {
+                (one.name, "" if one.endpoint.scope == "platform" else self.hotkey): self.answers.get(one)
+                for one in collector.extra
+            }
             out = Samples()
             (outcome,) = collector.run({self.hotkey: Answers(known, extra)}, scope, out).values()
             assert not outcome.failed
@@ -262,7 +265,12 @@ NEED_WHOLE_ANSWERS = {
     "utilization": {"chutes_launch_refused_chutes"},
     "rolling_updates": {"chutes_instance_outdated"},
     "tee_measurements": {"chutes_server_version_accepted"},
-    "audit_report": {"chutes_miner_window_ended_instances", "chutes_miner_window_lost_compute_units"},
+    "audit_report": {
+        "chutes_miner_window_ended_instances",
+        "chutes_miner_window_lost_compute_units",
+        "chutes_miner_score_heading_ratio",
+    },
+    "held_gpus": {"chutes_miner_score_heading_ratio"},
 }
 """Metrics of functions that would be false if a record of the feed's answer was missing."""
 
@@ -270,15 +278,33 @@ NEED_WHOLE_ANSWERS = {
 RECORDED = [feed for feed in FEEDS if feed.name in (*NAMES, *EXTRA, "maintenance", "miner_gpus")]
 
 
+def without_a_record(answer: Answer[Any]) -> Answer[Any]:
+    """Return an answer of which a record could not be read."""
+    value = answer.value
+    return replace(answer, value=value[1:] if isinstance(value, list) else value, rejected=1)
+
+
+LOSSES: dict[str, Callable[[Answer[Any]], Answer[Any] | None]] = {
+    "missing": lambda _: None,
+    "doubted": lambda answer: replace(answer, doubt="shrunk"),
+    "record": without_a_record,
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("feed", RECORDED, ids=lambda feed: feed.name)
-def test_a_doubted_answer_only_removes_samples_and_all_that_it_could_make_false(world: World, feed: Feed[Any]) -> None:
-    answer: Any = world.answers[feed]
+def test_what_is_missing_only_removes_samples_and_all_that_it_could_make_false(
+    world: World, feed: Feed[Any], loss: str
+) -> None:
+    answer = world.answers[feed]
+    assert answer is not None
     before = world.samples(of=feed)
-    after = replace(world, answers={**world.answers, feed: replace(answer, doubt="shrunk")}).samples(of=feed)
+    after = replace(world, answers={**world.answers, feed: LOSSES[loss](answer)}).samples(of=feed)
     needing = NEED_WHOLE_ANSWERS.get(feed.name, set())
     assert needing <= {sample.name for family in before.values() for sample in family.samples}
     assert needing & {sample.name for family in after.values() for sample in family.samples} == set()
-    assert numbers(after, after).items() <= numbers(before, before).items()
+    false = numbers(after, after).items() - numbers(before, before).items()
+    assert {name for (name, _), _ in false} <= BY_REASON
 
 
 def test_a_record_that_is_listed_twice_counts_once(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from dataclasses import replace
@@ -111,17 +112,17 @@ def _stick(farm: Farm, _now: float) -> None:
     farm.stuck += [HOTKEY, HOTKEY]
 
 
-def _relaunch(farm: Farm, now: float, created: float, activated: float | None) -> None:
+def _relaunch(farm: Farm, now: float, created: float, activated: float) -> None:
     (old, *_) = farm.on(farm.miners[0], 0, now)
     farm.end([old], now - 5 * 3600)
-    verified = None if activated is None else 90
+    verified = math.inf if activated == math.inf else 90
     farm.launch(farm.miners[0], old.gpus, L40S, created, verified=verified, activated=activated)
 
 
 async def test_actions_are_numbered_by_cost_and_have_a_command(quiet: Simulator, farm: Farm) -> None:
     now = time.time()
     _stick(farm, now)
-    _relaunch(farm, now, now - 3 * 3600, None)
+    _relaunch(farm, now, now - 3 * 3600, math.inf)
     farm.end(farm.on(farm.miners[0], 1, now), now)
     _, found = await report(quiet, *COSTS, **MINE)
     code, output, _ = await status(quiet, *COSTS, **MINE)

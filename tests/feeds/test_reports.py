@@ -106,7 +106,7 @@ async def test_a_report_is_requested_90_seconds_after_the_hour_and_while_it_is_l
             simulator.faults = late if HOUR <= 60 * minute < HOUR + 300 else {}
             before = len(simulator.requests)
             await exporter.feeds.read(AUDIT_REPORT, PATIENCE)
-            asked[minute] = [request.endpoint for request in simulator.requests[before:]]
+            asked[minute] = [request.endpoint for request in list(simulator.requests)[before:]]
     assert {minute: found for minute, found in asked.items() if found} == {
         0: ["audit", "audit_report"],
         2: ["audit", "audit_report"],
