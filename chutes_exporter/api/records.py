@@ -332,11 +332,15 @@ class AuditInstance(Record, frozen=True):
 
 
 class AuditReport(Record, frozen=True):
-    """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``."""
+    """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``.
+
+    ``earlier_multipliers`` are from the report before.
+    """
 
     instances: list[AuditInstance]
     multipliers: list[ComputeRecord]
     end: float = 0.0
+    earlier_multipliers: list[ComputeRecord] = []
 
 
 class ThrashCooldown(Record, frozen=True):

@@ -13,11 +13,13 @@ from starlette.routing import Route
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
 from chutes_exporter.feeds.requests import newest_report
-from tests.api.test_reports import INSTANCE, body
+from tests.api.test_reports import INSTANCE, RECORD, body
 from tests.support import HOTKEY, NOON, served
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from chutes_exporter.api.records import AuditReport
 
 HOUR = 3600
 
@@ -36,6 +38,15 @@ def entry(
 
 async def asked_for(*entries: dict[str, Any], status: int = 200) -> tuple[list[str], float]:
     """Return the paths that are asked for, and the end of the report."""
+    asked, report = await newest(*entries, status=status)
+    assert (len(report.instances), report.multipliers, report.earlier_multipliers) == (1, [], [])
+    return asked, report.end
+
+
+async def newest(
+    *entries: dict[str, Any], status: int = 200, text: bytes = body([INSTANCE]), older: int = 200
+) -> tuple[list[str], AuditReport]:
+    """Return the paths that are asked for, and the newest report."""
     asked: list[str] = []
 
     async def listed(_request: Request) -> Response:
@@ -43,14 +54,12 @@ async def asked_for(*entries: dict[str, Any], status: int = 200) -> tuple[list[s
 
     async def download(request: Request) -> Response:
         asked.append(request.query_params["path"])
-        return Response(body([INSTANCE]), status)
+        return Response(text, status if len(asked) == 1 else older)
 
     app = Starlette(routes=[Route("/audit/", listed), Route("/audit/download", download)])
     async with served(app) as url, ChutesClient(url) as client:
         report = (await newest_report(client)).value
-    # Nothing needs the multipliers.
-    assert (len(report.instances), report.multipliers) == (1, [])
-    return asked, report.end
+    return asked, report
 
 
 OLD = entry(1, 1)
@@ -85,3 +94,16 @@ async def test_a_list_without_a_report_is_an_error() -> None:
 async def test_a_listed_report_that_is_gone_is_a_failure_and_no_missing_endpoint() -> None:
     with pytest.raises(UnavailableError):
         await asked_for(OLD, status=404)
+
+
+@pytest.mark.parametrize(("status", "earlier"), [(200, 1), (503, 0)])
+async def test_the_report_before_has_the_multipliers_of_instances_that_their_miners_deleted(
+    status: int, earlier: int
+) -> None:
+    deleted = INSTANCE | {"deletion_reason": "miner initialized", "deleted_at": "2026-11-24T10:30:00"}
+    text = body([INSTANCE | {"instance_id": "other"}, deleted], [RECORD, RECORD | {"instance_id": "other"}])
+    asked, report = await newest(OLD, entry(3, 0), text=text, older=status)
+    assert asked == [OLD["path"], entry(3, 0)["path"]]
+    assert [record.instance_id for record in report.multipliers] == ["i"]
+    assert [record.instance_id for record in report.earlier_multipliers] == ["i"] * earlier
+    assert (await newest(OLD, text=text))[0] == [OLD["path"]]
