@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         context = getattr(error, "ctx", None)
         click.echo(f"Error: {scrub(text)}" + (f" (see {context.command_path} --help)" if context else ""), err=True)
-        exit_status = getattr(error, "exit_code", 1)
+        exit_status = getattr(error, "exit_code", click.UsageError.exit_code)
     except click.Abort:
         click.echo("Aborted.", err=True)
         exit_status = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import shlex
@@ -26,9 +27,11 @@ T = TypeVar("T")
 _RESERVED_PATHS = ("/", "/-/healthy", "/-/ready", "/-/reload")
 _PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _ADDRESS = re.compile(r"(?P<host>[^][:/]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})|unix:(?P<path>/[^\0]+)")
-_URL = re.compile(r"https?://([\w-]+(\.[\w-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?", re.ASCII)
-_LOOPBACK = re.compile(r"http://(localhost|127\.[0-9.]+|\[::1\])([:/]|$)")
+_URL = re.compile(
+    r"https?://(?P<host>[\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?", re.ASCII | re.IGNORECASE
+)
 _MAX_PORT = 65535
+_MAX_LIFETIME = 7 * 86400
 
 
 class ConfigError(ValueError):
@@ -66,10 +69,22 @@ class Address:
             )
         return cls((match["host"] or "").strip("[]"), int(match["port"] or 0), match["path"] or "")
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the address."""
+        return bool(self.path) or _is_loopback(self.host)
+
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,7 @@ def make_settings(
         others: As in :class:`Settings`.
 
     Raises:
-        ConfigError: A setting needs another one that is missing, or a feed is unknown.
+        ConfigError: A setting needs another one that is missing.
     """
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
@@ -143,15 +158,13 @@ def make_settings(
                 raise ConfigError(f"--collector.{collector.name} needs a hotkey's seed: add --hotkey-file")
             if collector.scope == "miner" and not watched:
                 raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
-    if unknown := sorted({*settings.ttl, *settings.max_age} - {feed.name for feed in FEEDS}):
-        names = ", ".join(feed.name for feed in FEEDS)
-        raise ConfigError(f"--feed.ttl and --feed.max-age know no feed {', '.join(unknown)}: use {names}")
     return replace(settings, warnings=(*warnings, *_warnings(settings)))
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
     url = settings.api_url
-    if url.startswith("http:") and settings.keys and not _LOOPBACK.match(url):
+    host = _URL.match(url)
+    if url.startswith("http:") and settings.keys and not (host and _is_loopback(host["host"].strip("[]"))):
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
@@ -224,28 +237,53 @@ def parse_path(text: str) -> str:
     return text
 
 
-def parse_named_number(text: str) -> tuple[str, float]:
-    """Parse ``NAME=NUMBER`` with a finite number that is not negative. The name is written in lower case.
+def parse_whole_number(text: str) -> int:
+    """Parse a whole number that is not negative, or raise ConfigError."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ConfigError(f"{text!r} is invalid: use a whole number, for example 1000000")
+    return int(text)
 
-    Raises:
-        ConfigError: The text has another form.
-    """
-    name, _, number = text.partition("=")
+
+def parse_number(text: str) -> float:
+    """Parse a finite number above 0, or raise ConfigError."""
+    if not 0 < (number := _number(text)) < math.inf:
+        raise ConfigError(f"{text!r} is not a number above 0")
+    return number
+
+
+def parse_gpu_cost(text: str) -> tuple[str, float]:
+    """Parse ``MODEL=USD_PER_HOUR`` with a finite number above 0, or raise ConfigError."""
+    model, _, cost = text.partition("=")
+    if not model.strip() or not 0 < _number(cost) < math.inf:
+        raise ConfigError(f"{text!r} is not a GPU model, = and a number above 0: write for example h100=1.95")
+    return model.strip().lower(), float(cost)
+
+
+def parse_lifetime(text: str) -> tuple[str, float]:
+    """Parse ``FEED=SECONDS`` with 1 second to 7 days, or raise ConfigError."""
+    name, _, seconds = text.partition("=")
+    name, names = name.strip().lower(), [feed.name for feed in FEEDS]
+    if name not in names:
+        raise ConfigError(f"{text!r} does not start with a feed: use one of {', '.join(names)}, for example scores=60")
+    if not 1 <= _number(seconds) <= _MAX_LIFETIME:
+        raise ConfigError(f"{text!r} needs 1 to {_MAX_LIFETIME} seconds (7 days) after the =, for example {name}=60")
+    return name, float(seconds)
+
+
+def _number(text: str) -> float:
     try:
-        value = float(number)
+        return float(text)
     except ValueError:
-        value = math.nan
-    if not name.strip() or not 0 <= value < math.inf:
-        raise ConfigError(f"{text!r} is not a name, = and a number: write for example h100=1.95 or scores=60")
-    return name.strip().lower(), value
+        return math.nan
 
 
 def parse_url(text: str) -> str:
-    """Parse the address of an API. The result has no slash at the end.
+    """Parse the address of an API. The result has a scheme in lower case and no slash at the end.
 
     Raises:
         ConfigError: The text is not such an address. The message does not show it, because it may have a password.
     """
     if not _URL.fullmatch(text):
         raise ConfigError("it is not an address of an API: write https://HOST without a user, a query or a fragment")
-    return text.rstrip("/")
+    scheme, _, rest = text.partition(":")
+    return f"{scheme.lower()}:{rest.rstrip('/')}"

@@ -8,11 +8,11 @@ import pytest
 from chutes_exporter.config import (
     Address,
     ConfigError,
-    Credentials,
     find_credentials,
     make_settings,
+    parse_gpu_cost,
     parse_hotkey,
-    parse_named_number,
+    parse_lifetime,
     parse_path,
     parse_url,
 )
@@ -57,9 +57,9 @@ def test_an_invalid_api_url_is_refused_without_showing_a_password(url: str) -> N
     assert "secret" not in str(refusal.value)
 
 
-def test_a_trailing_slash_does_not_matter() -> None:
+def test_a_trailing_slash_and_the_case_of_the_scheme_do_not_matter() -> None:
     assert parse_url("https://x.example:8080/y/") == "https://x.example:8080/y"
-    assert parse_url("http://[::1]:1/") == "http://[::1]:1"
+    assert parse_url("HTTP://[::1]:1/") == "http://[::1]:1"
 
 
 BAD_PATHS = ("//x/y", "/a//b", "/a/../b", "/a/.", "", "metrics", "/", "/-/healthy", "/-/ready", "/{x:path}", "/a b")
@@ -71,34 +71,13 @@ def test_the_metrics_need_a_path_of_their_own(path: str) -> None:
         parse_path(path)
 
 
-@pytest.mark.parametrize("text", ["", "h100", "=1", "h100=", "h100=much", "h100=-1", "h100=nan", "h100=inf"])
-def test_a_name_needs_a_finite_number(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not a name, = and a number"):
-        parse_named_number(text)
-
-
 def test_a_name_is_read_in_lower_case_and_spaces_are_ignored() -> None:
-    assert parse_named_number(" L40S =0.5") == ("l40s", 0.5)
+    assert parse_gpu_cost(" L40S =0.5") == ("l40s", 0.5)
+    assert parse_lifetime(" Scores =1") == ("scores", 1)
+    assert parse_lifetime("scores=604800") == ("scores", 7 * 86400)
     assert parse_hotkey(f" {HOTKEY}\n") == HOTKEY
-    assert [key.address for key in from_environment(f"{TEST_SEED}\n", f"{HOTKEY}\n").keys] == [HOTKEY]
-
-
-def from_environment(seed: str, address: str) -> Credentials:
-    return find_credentials([], {"MINER_SEED": seed, "MINER_SS58": address})
-
-
-@pytest.mark.parametrize(
-    ("seed", "address", "reason"),
-    [
-        (TEST_SEED, OTHER, "does not belong"),
-        ("0x12", HOTKEY, "64 hexadecimal"),
-    ],
-)
-def test_a_wrong_seed_in_the_environment_is_refused_with_the_reason(seed: str, address: str, reason: str) -> None:
-    (error,) = from_environment(seed, address).errors
-    assert error.startswith("MINER_SEED and MINER_SS58: ")
-    assert reason in error
-    assert TEST_SEED[2:] not in error
+    found = find_credentials([], {"MINER_SEED": f"{TEST_SEED}\n", "MINER_SS58": f"{HOTKEY}\n"})
+    assert [key.address for key in found.keys] == [HOTKEY]
 
 
 @pytest.fixture
@@ -137,12 +116,6 @@ def test_the_freshness_of_single_feeds_can_be_set() -> None:
     assert bounds == {"scores": (10, 20), "chutes": (9000, 9000), "stats": (STATS.ttl, STATS.max_age)}
 
 
-@pytest.mark.parametrize("setting", ["ttl", "max_age"])
-def test_an_unknown_feed_is_refused(setting: str) -> None:
-    with pytest.raises(ConfigError, match="know no feed nothing: use metagraph, scores, "):
-        make_settings(**{setting: {"nothing": 1}})  # type: ignore[arg-type]
-
-
 def test_all_configured_hotkeys_are_watched() -> None:
     assert make_settings().miners == "all"
     settings = make_settings(hotkeys=[OTHER], keys=[KEY])
@@ -153,17 +126,20 @@ def test_all_configured_hotkeys_are_watched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "warned"),
+    ("host", "is_local"),
     [
-        ("http://api.example", True),
-        ("http://127.evil.example", True),
-        ("http://10.0.0.1", True),
-        ("http://localhost:1", False),
-        ("http://[::1]:1", False),
-        ("http://127.0.0.1:1", False),
-        ("https://api.example", False),
+        ("LOCALHOST", True),
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("[::1]", True),
+        ("10.0.0.1", False),
+        ("[::]", False),
+        ("[fd00::1]", False),
+        ("127.evil.example", False),
     ],
 )
-def test_signing_without_encryption_causes_a_warning(url: str, warned: bool) -> None:  # noqa: FBT001
-    assert bool(make_settings(api_url=url, keys=[KEY]).warnings) is warned
-    assert not make_settings(api_url=url).warnings
+def test_only_loopback_addresses_need_no_protection(host: str, *, is_local: bool) -> None:
+    assert Address.parse(f"{host}:1").is_loopback is is_local
+    assert bool(make_settings(api_url=f"http://{host}:1", keys=[KEY]).warnings) is not is_local
+    assert not make_settings(api_url=f"https://{host}:1", keys=[KEY]).warnings
+    assert not make_settings(api_url=f"http://{host}:1").warnings

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chutes_exporter.findings import KINDS, Finding, find, verdict
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.findings import KINDS, NEEDED_METRICS, Finding, find, verdict
 
 NOW = datetime(2026, 11, 27, 19, 17, tzinfo=UTC).timestamp()
 PRICES = {"h200": 2.5, "pro_6000": 1.1}
@@ -68,7 +69,7 @@ CASES: list[tuple[str, list[Sample], str, str, str]] = [
     ("blacklisted", [("chutes_miner_blacklisted", 1, {})], "", "8 h200", ""),
     ("stuck_jobs", [("chutes_jobs_stuck", 2, {})], "", "", "2 jobs are"),
     ("purges", [(PURGE, NOW + 2340, I1)], "llama", "2 h200", "1 instance in 39 minutes (19:56 UTC)."),
-    ("purges", [(PURGE, NOW, I3), (PURGE, NOW - 60, I1)], "llama, i3", "2 h200", "2 instances in 1 minute (19:16"),
+    ("purges", [(PURGE, NOW, I3), (PURGE, NOW - 5, I1)], "llama, i3", "2 h200", "2 instances in 1 minute (19:16"),
     ("launches_refused", [("chutes_server_launches_refused", 1, S1)], "tee 1", "", "1 server"),
     ("versions_refused", [(ACCEPTED, 0, S1), (ACCEPTED, 0, S2)], "tee 1, s2", "", "2 servers their"),
     ("upgrades", [(OPEN, 1, {}), (NEEDED, 1, S1)], "tee 1", "", "1 in 3 days (2026-11-30 19:17 UTC)."),
@@ -101,6 +102,15 @@ def test_a_finding_follows_from_the_samples_of_its_miner(
 def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
     assert {kind for kind, *_ in CASES} == KINDS.keys()
     assert found() == []
+    # That no instance at all has GPUs cannot be right.
+    assert find({ACTIVE: [(I3 | {"hotkey": "me"}, 1.0)]}, "me", NOW, PRICES) == []
+
+
+def test_the_needed_metrics_are_of_all_collectors_whose_samples_are_read() -> None:
+    read = samples(*(sample for _, entries, *_ in CASES for sample in entries)).keys()
+    for collector in COLLECTORS:
+        names = {metric.name for metric in collector.metrics}
+        assert bool(names & read) == bool(names & NEEDED_METRICS)
 
 
 def test_the_most_expensive_finding_comes_first_and_notes_come_last() -> None:

@@ -538,7 +538,7 @@ async def test_no_page_log_line_or_error_shows_secrets(spoiled: bool, capsys: py
     assert MARKER[:4] not in shown
 
 
-@pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)], ids=str)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=str)
 @pytest.mark.parametrize("name", SECRETS)
 async def test_no_query_prints_secrets(name: str, form: tuple[str, ...]) -> None:
     bodies = with_secrets(MINERS[0].bodies())

@@ -47,7 +47,9 @@ def public_key(address: str) -> bytes:
     if number != _number(public):
         # Do not show a secret in the wrong place.
         shown = repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
-        raise HotkeyError(f"{shown} is not an SS58 address of Bittensor: use one of 48 characters without quotes")
+        # Every address of this network with 48 characters starts with 5.
+        advice = "probably one character is wrong" if looks_right and address[0] == "5" else "use one of 48 characters"
+        raise HotkeyError(f"{shown} is not an SS58 address of Bittensor: {advice}. Copy it again, without quotes")
     return public
 
 

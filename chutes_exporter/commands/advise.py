@@ -109,7 +109,7 @@ async def run_advise(
     """Ask once, print, and return the exit status.
 
     Raises:
-        ClickException: There is no key.
+        UsageError: There is no key.
     """
     first_key(settings)
     metrics = _METRICS | {"chutes_miner_score_heading_ratio"} if wanted else _METRICS

@@ -18,6 +18,7 @@ from chutes_exporter.commands.options import (
     api_options,
     hotkey_options,
     json_option,
+    name_sources,
     serving_options,
     settings_of,
 )
@@ -72,7 +73,7 @@ def check(**flags: Any) -> None:
     """Request all data once, and explain what fails.
 
     check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
-    not matter. The exit status is 0 if all checks pass, and 1 if one fails or a setting cannot be used.
+    not matter. The exit status is 0 if all checks pass, 1 if one fails, and 2 if the command line is wrong.
     """
     credentials = find_credentials(flags["hotkey_files"], os.environ)
     # Endpoints without a signature are checked even if a key cannot be used.
@@ -120,8 +121,10 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
 
 
 def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
+    watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     for error in credentials.errors:
-        yield Line("credentials", "failed", note=error, advice="Correct or remove it.")
+        advice = f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
+        yield Line("credentials", "failed", note=name_sources(error), advice=advice)
     for warning in settings.warnings:
         yield Line("settings", "ok", note=warning)
     if settings.web_config is not None:
@@ -129,7 +132,7 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
             load_web_config(settings.web_config)
         except ConfigError as error:
             advice = "Correct the file, or run check as the user of the service."
-            yield Line("web configuration", "failed", note=str(error), advice=advice)
+            yield Line("web configuration", "failed", note=name_sources(str(error)), advice=advice)
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:

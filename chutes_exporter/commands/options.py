@@ -6,7 +6,8 @@ import asyncio
 import difflib
 import os
 import re
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ import click
 from click.core import ParameterSource
 
 from chutes_exporter import log
-from chutes_exporter.api import ClientSetupError
 from chutes_exporter.api.errors import scrub
+from chutes_exporter.api.keys import HotkeyError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import (
     Address,
@@ -25,10 +26,13 @@ from chutes_exporter.config import (
     Settings,
     find_credentials,
     make_settings,
+    parse_gpu_cost,
     parse_hotkey,
-    parse_named_number,
+    parse_lifetime,
+    parse_number,
     parse_path,
     parse_url,
+    parse_whole_number,
 )
 
 if TYPE_CHECKING:
@@ -59,15 +63,40 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8
 
 
 class _Option(click.Option):
-    """A flag that ``--help`` shows under a topic."""
+    """A flag that ``--help`` shows under a topic. Errors name the variable instead, if one set the value."""
 
     def __init__(self, *names: Any, topic: str = "Options", **settings: Any) -> None:
         super().__init__(*names, **settings)
         self.topic = topic
 
+    def source(self, ctx: click.Context | None) -> str:
+        """Return the variable that set the value, or the flag."""
+        if ctx is None or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
+            return self.opts[0]
+        return next(variable for variable in self.envvar or () if os.environ.get(variable))
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return what an error about the value names."""
+        return f"'{self.source(ctx)}'"
+
+
+def name_sources(text: str) -> str:
+    """Replace each flag in an error or warning by the variable that set its value, if one did."""
+    context = click.get_current_context()
+    options = [parameter for parameter in context.command.params if isinstance(parameter, _Option)]
+    sources = {option.opts[0]: option.source(context) for option in options}
+    return re.sub(r"--[a-z][\w.-]*\w", lambda flag: sources.get(flag[0], flag[0]), text)
+
 
 class Command(click.Command):
     """A command whose ``--help`` groups flags by topic."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and name variables in its errors."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise ConfigError(name_sources(str(error))) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags, topic by topic."""
@@ -116,6 +145,18 @@ _miners, _api, _web, _data, _money, _log = (
 )
 
 
+def _refuse_addresses(_ctx: click.Context, _param: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Refuse addresses in the place of paths: ``HOTKEY`` sounds like one."""
+    for path in paths:
+        with suppress(HotkeyError):
+            address = parse_hotkey(str(path))
+            raise click.BadParameter(
+                f"{address} is an address, but this needs the path of a hotkey file. "
+                "To watch an address without its seed, use --hotkey or MINER_SS58"
+            )
+    return paths
+
+
 def hotkey_options(without: str) -> Decorator:
     """Add the flags that choose hotkeys. The sentence says what the command does without one."""
     return options(
@@ -133,6 +174,7 @@ def hotkey_options(without: str) -> Decorator:
             "HOTKEY",
             multiple=True,
             type=click.Path(path_type=Path),
+            callback=_refuse_addresses,
             help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
             "Alternative: set MINER_SS58 and MINER_SEED. A seed is never a flag.",
         ),
@@ -149,8 +191,7 @@ api_options = options(
     ),
     _api(
         "--api.timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
+        type=Parsed("SECONDS", parse_number),
         help="Abort a request after this many seconds without data.",
     ),
 )
@@ -159,21 +200,19 @@ money_options = options(
         "--gpu.cost",
         "gpu_costs",
         multiple=True,
-        type=Parsed("MODEL=USD_PER_HOUR", parse_named_number),
+        type=Parsed("MODEL=USD_PER_HOUR", parse_gpu_cost),
         help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is used to compute "
         "the cost of the fleet and of idle GPUs.",
     ),
     _money(
         "--subnet.daily-emission",
         "daily_emission",
-        type=click.FloatRange(min=0),
-        metavar="ALPHA",
+        type=Parsed("ALPHA", parse_number),
         help="Alpha that all miners of the subnet receive per day. It is used to estimate earnings.",
     ),
     _money(
         "--alpha.price",
-        type=click.FloatRange(min=0),
-        metavar="USD",
+        type=Parsed("USD", parse_number),
         help="Price of one alpha in US dollars. It is used to estimate earnings.",
     ),
 )
@@ -211,8 +250,7 @@ def serving_options(listen: str) -> Decorator:
         _web(
             "--web.max-requests",
             "max_requests",
-            type=click.IntRange(min=0),
-            metavar="NUMBER",
+            type=Parsed("NUMBER", parse_whole_number),
             help="Maximum concurrent scrapes. Others wait for up to 5 s, then get 503. 0 means unlimited.",
         ),
         _web(
@@ -224,21 +262,19 @@ def serving_options(listen: str) -> Decorator:
         _web(
             "--scrape.timeout-offset",
             "timeout_offset",
-            type=click.FloatRange(min=0),
-            metavar="SECONDS",
+            type=Parsed("SECONDS", parse_number),
             help="Answer this many seconds before Prometheus' timeout.",
         ),
         _data(
             "--miners",
-            type=click.Choice(["watched", "active", "all"]),
+            type=click.Choice(["watched", "active", "all"], case_sensitive=False),
             default=None,
             help="Miners whose public data is exported: watched (the configured hotkeys), active (also all miners that "
             "earn), or all. [default: watched if hotkeys are configured, otherwise all]",
         ),
         _data(
             "--max-series",
-            type=click.IntRange(min=0),
-            metavar="NUMBER",
+            type=Parsed("NUMBER", parse_whole_number),
             help="Maximum series of all collectors. Above it, the least important collectors are left out.",
         ),
         _data(
@@ -251,14 +287,14 @@ def serving_options(listen: str) -> Decorator:
             "--feed.ttl",
             "ttl",
             multiple=True,
-            type=Parsed("FEED=SECONDS", parse_named_number),
-            help="Seconds for which an answer is fresh (repeatable). docs/metrics.md lists the feeds.",
+            type=Parsed("FEED=SECONDS", parse_lifetime),
+            help="Seconds for which an answer is fresh (repeatable), 1 to 604800. docs/metrics.md lists the feeds.",
         ),
         _data(
             "--feed.max-age",
             "max_age",
             multiple=True,
-            type=Parsed("FEED=SECONDS", parse_named_number),
+            type=Parsed("FEED=SECONDS", parse_lifetime),
             help="Age at which an old answer is dropped, at least --feed.ttl (repeatable).",
         ),
         *(
@@ -274,13 +310,13 @@ def serving_options(listen: str) -> Decorator:
         money_options,
         _log(
             "--log.level",
-            type=click.Choice(["debug", "info", "warning", "error"]),
+            type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
             default="info",
             help="Minimum log level.",
         ),
         _log(
             "--log.format",
-            type=click.Choice(["logfmt", "json"]),
+            type=click.Choice(["logfmt", "json"], case_sensitive=False),
             default="logfmt",
             help="Format of log lines.",
         ),
@@ -299,17 +335,18 @@ def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None
     _refuse_empty_variables()
     credentials = credentials or find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
-        raise ConfigError("; ".join(credentials.errors))
+        raise ConfigError(name_sources("; ".join(credentials.errors)))
     names = {"hotkeys", *(field.name for field in fields(Settings))}
     given = {name: value for name, value in flags.items() if name in names}
     given |= {name: dict(given[name]) for name in ("ttl", "max_age", "gpu_costs") if name in given}
     choices = {collector.name: flags.get(f"collector_{collector.name}") for collector in COLLECTORS}
-    return make_settings(
+    settings = make_settings(
         **given | others,
         collectors={name: choice for name, choice in choices.items() if choice is not None},
         keys=credentials.keys,
         warnings=(*credentials.warnings, *_unknown_variables()),
     )
+    return replace(settings, warnings=tuple(map(name_sources, settings.warnings)))
 
 
 def _refuse_empty_variables() -> None:
@@ -319,7 +356,7 @@ def _refuse_empty_variables() -> None:
         by_flag = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         for variable in parameter.envvar or ():
             if parameter.name in _GUARDS and not by_flag and os.environ.get(variable, "set").strip() == "":
-                raise ConfigError(f"{variable} is empty: set it, or unset it to use the default of {parameter.opts[0]}")
+                raise ConfigError(f"{variable} is empty: set it or unset it")
 
 
 def _unknown_variables() -> Iterator[str]:
@@ -350,11 +387,8 @@ def run_with_status(
     *,
     needs_miner: bool = True,
 ) -> None:
-    """Run a command whose exit status is an answer, and exit with it. 2 means that the command line is wrong."""
+    """Run a command whose exit status is an answer, and exit with it."""
     # The command prints failed requests itself, so the log only shows bugs.
     log.configure("error", "logfmt")
-    try:
-        settings = settings_with_warnings(flags, needs_miner=needs_miner)
-        click.get_current_context().exit(asyncio.run(function(settings, flags["as_json"])))
-    except (click.ClickException, ConfigError, ClientSetupError) as error:
-        raise click.UsageError(str(error)) from None
+    settings = settings_with_warnings(flags, needs_miner=needs_miner)
+    click.get_current_context().exit(asyncio.run(function(settings, flags["as_json"])))

@@ -1,13 +1,11 @@
-"""The command ``query``: prints an endpoint's answer as a table, JSON or CSV."""
+"""The command ``query``: prints an endpoint's answer as a table or JSON."""
 
 from __future__ import annotations
 
 import asyncio
-import csv
 import json
-import sys
+import time
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,7 +38,7 @@ from chutes_exporter.commands.options import (
     json_option,
     settings_with_warnings,
 )
-from chutes_exporter.commands.terminal import cell_text, print_table, printable
+from chutes_exporter.commands.terminal import print_table, printable
 from chutes_exporter.rules import bounties, demand, gpus, instances, jobs, score
 
 if TYPE_CHECKING:
@@ -55,7 +53,8 @@ _COLUMNS = {
     "images": "image_id name tag status created_at",
     "nodes": "uuid server_name device_index verification_error gpu_identifier verified_at server_id",
     "servers": "server_id name is_tee version maintenance_pending gpus ip",
-    "instances": "instance_id chute_name state created_at activated_at secured_at purged_at chute_id",
+    "instances": "chute_id chute_name server_name age_minutes state instance_id created_at activated_at secured_at "
+    "purged_at server_id",
     "jobs": "job_id chute_name method state created_at compute_multiplier miner_hotkey chute_id",
     "metrics": "chute_id chute_name utilization instance_count total_invocations rate_limit_count",
     "utilization": "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h target_instances "
@@ -67,21 +66,28 @@ _COLUMNS = {
     **dict.fromkeys(("held_gpus", "miner_gpus"), "instance_id gpu chute_name activated_at server_id chute_id hotkey"),
     "rolling_updates": "chute_id chute_name started_at new_version old_version",
 }
-"""The most useful columns of tables, the most important first. JSON and CSV have all fields."""
+"""The most useful columns of tables, the most important first. JSON has all fields."""
 _CUT = ("name", "chute_name", "server_name", "status", "verification_error", "blacklist_reason")
 """Columns with texts that are shortened if the table is too wide. Ids are not, so that they can be copied."""
 
-_NAMES: dict[str, tuple[e.Endpoint[Any], str, str, str]] = {
-    "nodes": (e.SERVERS, "server_id", "name", "server_name"),
-    # The public list has no names of private chutes.
-    "instances": (e.INVENTORY, "chute_id", "chute_name", "chute_name"),
+Addition = tuple[e.Endpoint[Any], str, str, str]
+"""A column to add: the endpoint that has the values, its columns of the id and of the value, and the new column."""
+
+_CHUTE_NAME: Addition = (e.UTILIZATION, "chute_id", "name", "chute_name")
+_SERVER_NAME: Addition = (e.SERVERS, "server_id", "name", "server_name")
+_ADDITIONS: dict[str, tuple[Addition, ...]] = {
+    "nodes": (_SERVER_NAME,),
+    "instances": (
+        # The public list has no names of private chutes.
+        (e.INVENTORY, "chute_id", "chute_name", "chute_name"),
+        (e.MINER_GPUS, "instance_id", "server_id", "server_id"),
+        _SERVER_NAME,
+    ),
     **dict.fromkeys(
         ("active_instances", "bounties", "held_gpus", "jobs", "metrics", "miner_gpus", "rolling_updates", "stats"),
-        (e.UTILIZATION, "chute_id", "name", "chute_name"),
+        (_CHUTE_NAME,),
     ),
 }
-"""Where the names for ids are: the endpoint, the columns of the id and the name there, and the column that is added."""
-
 _MINERS = {
     "scores": ("hotkey", "has no score: it is not registered, or no instance of the past day counts"),
     "metagraph": ("hotkey", "has no seat on the subnet: it is not registered"),
@@ -97,10 +103,10 @@ _ENDPOINTS = [item.name for item in e.ENDPOINTS if item.method == "GET" and item
 
 @click.command(
     cls=Command,
-    help=f"""Print the answer of one endpoint as a table, JSON or CSV.
+    help=f"""Print the answer of one endpoint as a table or JSON.
 
-    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has the most useful columns that fit the terminal. --json and
-    --csv have all fields that the exporter reads.
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has the most useful columns that fit the terminal. --json has
+    all fields that the exporter reads.
     """,
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
@@ -110,19 +116,9 @@ _ENDPOINTS = [item.name for item in e.ENDPOINTS if item.method == "GET" and item
 @click.option("--chute-id", default="", metavar="ID", help="Id of the chute. Works only with chute, which needs it.")
 @click.option("--chute-version", default="", metavar="VERSION", help="Its version. Likewise; query chutes has both.")
 @click.option("--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order.")
-@click.option("--sort", default="", metavar="NAME", help="Sort by a column. -NAME sorts from high to low.")
-@click.option(
-    "--where",
-    multiple=True,
-    metavar="NAME=TEXT",
-    help="Print only the rows with this text in a column (repeatable). * stands for any characters.",
-)
 @json_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def query(endpoint: str, **flags: Any) -> None:
     """Request an endpoint and print its answer."""
-    if flags["as_json"] and flags["as_csv"]:
-        raise click.UsageError("--json and --csv exclude each other: use only one")
     # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
     by_flag = click.get_current_context().get_parameter_source("hotkeys") is ParameterSource.COMMANDLINE
     settings = settings_with_warnings(flags)
@@ -139,65 +135,44 @@ async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mappin
         except ApiError as error:
             raise click.ClickException(f"{name}: {printable(str(error))}\n→ {error.advice}") from None
         rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
-        if name in _NAMES:
-            await _add_names(client, name, key, rows)
+        for addition in _ADDITIONS.get(name, ()):
+            await _add_column(client, key, rows, addition)
     if answer.rejected:
         reason = printable(answer.first_error)
         click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
     columns = [column.strip() for column in flags["columns"].split(",") if column]
-    conditions = [[*condition.partition("=")[::2]] for condition in flags["where"]]
-    rows = _chosen(rows, columns, flags["sort"], conditions)
+    existing = _columns(rows)
+    for column in columns if existing else ():
+        if column not in existing:
+            raise click.UsageError(f"there is no column {column!r}: the columns are {', '.join(existing)}")
+    if columns:
+        rows = [{column: row.get(column) for column in columns} for row in rows]
     if flags["as_json"]:
         click.echo(json.dumps(rows, indent=2))
-    elif flags["as_csv"]:
-        _print_csv(rows)
     else:
         _print_table(name, rows, fit=not columns)
 
 
-async def _add_names(client: ChutesClient, name: str, key: Hotkey | None, rows: list[Row]) -> None:
-    """Add the names of chutes or servers to rows with their ids, if the API has them."""
-    source, id_column, name_column, added = _NAMES[name]
+async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Row], addition: Addition) -> None:
+    """Add a column to rows with ids, if the API has its values."""
+    source, id_column, value_column, added = addition
     if all(row.get(id_column) is None for row in rows):
         return
+    params = {"hotkey": key.address} if key is not None and source.scope == "miner" else {}
     try:
-        answer = await client.fetch(source, key=key if source.signed else None)
+        answer = await client.fetch(source, key=key if source.signed else None, params=params)
     except ApiError as error:
         click.echo(f"{added} is unknown: {source.name}: {printable(str(error))}", err=True)
         return
-    names = {getattr(record, id_column): getattr(record, name_column) for record in answer.value}
+    values = {getattr(record, id_column): getattr(record, value_column) for record in answer.value}
     for row in rows:
-        row[added] = names.get(row[id_column])
-
-
-def _chosen(rows: list[Row], columns: list[str], order: str, conditions: list[list[str]]) -> list[Row]:
-    """Return the rows that meet all conditions, in this order, with these columns or with all.
-
-    Numbers come before texts, and rows without a value come last.
-
-    Raises:
-        UsageError: No row has such a column.
-    """
-    existing, sort = _columns(rows), order.removeprefix("-")
-    for column in (*columns, *([sort] if sort else []), *(column for column, _ in conditions)):
-        if existing and column not in existing:
-            raise click.UsageError(f"there is no column {column!r}: the columns are {', '.join(existing)}")
-
-    def rank(row: Row) -> tuple[bool, Any]:
-        value = row.get(sort)
-        return (False, value) if isinstance(value, int | float) else (True, cell_text(value))
-
-    rows = [row for row in rows if all(fnmatchcase(cell_text(row.get(name)), text) for name, text in conditions)]
-    if sort:
-        rows.sort(key=rank, reverse=sort != order)
-        rows.sort(key=lambda row: row.get(sort) is None)
-    return [{column: row.get(column) for column in columns} for row in rows] if columns else rows
+        row[added] = values.get(row[id_column])
 
 
 def first_key(settings: Settings) -> Hotkey:
-    """Return the key to sign with, or raise ClickException."""
+    """Return the key to sign with, or raise UsageError."""
     if not settings.keys:
-        raise click.ClickException("the request must be signed: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
+        raise click.UsageError("the request must be signed: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
     return settings.keys[0]
 
 
@@ -210,7 +185,7 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str
         return key
     selected = [key for key in settings.keys if key.address in hotkeys]
     if len(selected) != 1:
-        raise click.ClickException(
+        raise click.UsageError(
             f"{endpoint.name} is about one miner: choose it with --hotkey, and add its hotkey file with --hotkey-file. "
             f"There are keys of {', '.join(key.address for key in settings.keys)}"
         )
@@ -223,12 +198,12 @@ def _request_arguments(
     """Return the query parameters and the path of a request."""
     chute = {"chute_id": flags["chute_id"], "version": flags["chute_version"]}
     if flags["per_chute"] and endpoint is not e.STATS:
-        raise click.ClickException("--per-chute works only with stats")
+        raise click.UsageError("--per-chute works only with stats")
     if any(chute.values()) and endpoint is not e.CHUTE:
-        raise click.ClickException("--chute-id and --chute-version work only with chute")
+        raise click.UsageError("--chute-id and --chute-version work only with chute")
     if endpoint is e.CHUTE:
         if not all(chute.values()):
-            raise click.ClickException("chute needs --chute-id and --chute-version: query chutes shows both")
+            raise click.UsageError("chute needs --chute-id and --chute-version: query chutes shows both")
         return {}, chute
     only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
     if endpoint is e.STATS:
@@ -236,7 +211,7 @@ def _request_arguments(
     if endpoint.scope != "miner":
         return {}, {}
     if only is None:
-        raise click.ClickException(f"{endpoint.name} needs exactly one miner: use one --hotkey")
+        raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
     hotkey = {"hotkey": only}
     return ({}, hotkey) if endpoint is e.UNIQUE_CHUTE_HISTORY else (hotkey, {})
 
@@ -293,7 +268,9 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
                 "clock_rate_hertz": gpus.clock_rate_hertz(node),
             }
         case [Instance(), *_]:
+            now = time.time()
             return lambda instance: {
+                "age_minutes": None if instance.created_at is None else round((now - instance.created_at) / 60),
                 "state": instances.instance_state(instance),
                 "secured_at": _time(instances.secured_at(instance)),
                 "purged_at": _time(instances.purged_at(instance)),
@@ -357,18 +334,6 @@ def _value(value: Any) -> Any:
 
 def _columns(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _print_csv(rows: list[Row]) -> None:
-    """Print rows as CSV. Only rows say which columns there are, so that without rows there is no header."""
-    shown = printable if sys.stdout.isatty() else str
-    writer = csv.DictWriter(sys.stdout, _columns(rows), lineterminator="\n")
-    if rows:
-        writer.writeheader()
-    for row in rows:
-        cells = {name: cell for name, cell in row.items() if cell is not None}
-        texts = {name: json.dumps(v) if isinstance(v, bool | list | dict) else str(v) for name, v in cells.items()}
-        writer.writerow({name: shown(text) for name, text in texts.items()})
 
 
 def _print_table(name: str, rows: list[Row], *, fit: bool) -> None:

@@ -36,12 +36,10 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     """
     settings = settings_with_warnings(flags)
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
-        raise click.ClickException("JOB_ID is invalid: use letters, digits, dashes and underscores")
+        raise click.UsageError("JOB_ID is invalid: use letters, digits, dashes and underscores")
     key = first_key(settings)
     if len(settings.keys) > 1:
-        raise click.ClickException(
-            "release-job needs exactly one key: keep only the key of the miner that holds the job"
-        )
+        raise click.UsageError("release-job needs exactly one key: keep only the key of the miner that holds the job")
     if job_id is not None and not flags["yes"]:
         # Outside the event loop, in which Ctrl-C would not end the question.
         click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)

@@ -192,7 +192,7 @@ class Service:
         settings = self._exporter.settings
         for warning in settings.warnings:
             _log.warning("configuration warning", reason=warning)
-        open_addresses = [address for address in self.addresses if not address.host and not address.path]
+        open_addresses = [address for address in self.addresses if not address.is_loopback]
         context = self._web.context
         is_protected = self._web.users or (context is not None and context.verify_mode is ssl.CERT_REQUIRED)
         if settings.keys and open_addresses and not self._is_demo and not is_protected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -29,6 +30,8 @@ _IDLE_SECONDS = 300
 """As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape."""
 _MAX_HEAD_BYTES = 16 * 1024
 _OPEN_FILES = 4096
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""Errors of a machine on which IPv6 is compiled in but disabled, as in some containers."""
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
@@ -48,11 +51,13 @@ def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.
         if address.path:
             return _open_unix_socket(address.path)
         if not address.host and socket.has_dualstack_ipv6():
-            # It fails if IPv6 is compiled in but disabled, as in some containers.
-            with contextlib.suppress(OSError):
+            try:
                 return socket.create_server(
                     ("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
                 )
+            except OSError as error:
+                if error.errno not in _NO_IPV6:
+                    raise
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except UnicodeError:

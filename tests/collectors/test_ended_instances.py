@@ -40,10 +40,11 @@ def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
     assert run(ENDED | {"deleted_at": at}) == {}
 
 
-def test_a_miner_that_nobody_watches_is_exported_only_with_all() -> None:
+def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
     theirs = ENDED | {"miner_hotkey": "other"}
     assert run(theirs) == {}
-    assert run(theirs, miners="all")[f"{LOST}{{hotkey=other,window=1h}}"] == 3600
+    for miners in ("active", "all"):
+        assert run(theirs, miners=miners)[f"{LOST}{{hotkey=other,window=1h}}"] == 3600
 
 
 def test_a_multiplier_that_is_unknown_or_without_end_hides_only_the_lost_units() -> None:

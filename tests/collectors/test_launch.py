@@ -99,12 +99,13 @@ def test_with_an_incomplete_answer_nothing_is_decided(feed: Any) -> None:
 
 
 def test_extra_answers_that_are_not_whole_are_unknown() -> None:
-    selector = {"gpu_count": 2, "supported_gpus": ["h200", "b200"]}
+    selector, unpriced = ({"gpu_count": 2, "supported_gpus": ["h200", other]} for other in ("b200", "free"))
     rates = {"h200": {"hourly_rate": 2.0}, "b200": {"hourly_rate": 4.0}, "free": {"hourly_rate": 0}, "new": {}}
     changes = {CHUTES: [CHUTE | {"node_selector": selector}]}
     extra = {(SUPPORTED_GPUS, ""): rates, (HELD_GPUS, ""): {}}
     assert run(changes, extra=extra) == {UNITS: 1.5}
     assert run(changes, extra=extra, doubted=(SUPPORTED_GPUS,)) == refused("unknown")
+    assert run({CHUTES: [CHUTE | {"node_selector": unpriced}]}, extra=extra) == refused("unknown")
     public = {CHUTES: [CHUTE | {"compute_multiplier_factors": {}}], UTILIZATION: [ROOM | {"total_instance_count": 2}]}
     assert run(public, extra=extra) == {UNITS: 1.5}
     assert run(public, extra=extra, doubted=(HELD_GPUS,)) == refused("unknown")

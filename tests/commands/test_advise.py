@@ -37,8 +37,8 @@ async def advise(target: Target, *arguments: str, **variables: str) -> tuple[int
     return await run(target, "advise", *arguments, variables=variables or MINE)
 
 
-async def report(target: Target) -> tuple[int, dict[str, Any]]:
-    code, output, _ = await advise(target, "--json")
+async def report(target: Target, *arguments: str) -> tuple[int, dict[str, Any]]:
+    code, output, _ = await advise(target, "--json", *arguments)
     return code, json.loads(output)
 
 
@@ -97,7 +97,7 @@ def cells(output: str, gpu: str) -> list[dict[str, str]]:
     return [dict(zip(columns, re.split(r"  +", line), strict=True)) for line in lines[:end]]
 
 
-async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target) -> None:
+async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target, api: dict[str, bytes]) -> None:
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
     assert output.startswith(f"{META['test_miner']}  20")
@@ -110,6 +110,9 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target) ->
     assert len(table) == 10
     assert all(len(row["chute id"]) == 36 for row in table)
     assert any(row["name"] == "(private)" for row in table)
+    loads = {row["chute_id"]: row["utilization_15m"] for row in json.loads(api["utilization"])}
+    used = {row["chute id"]: row["use %"] for row in table if loads.get(row["chute id"])}
+    assert used == {chute: f"{round(100 * loads[chute])}" for chute in used} != {}
     assert "\nNot shown: 15 more chutes. --json has everything.\n" in output
     assert "need more idle GPUs than one server has" in " ".join(output.split())
     assert "private, without an active instance and without a bounty" in " ".join(output.split())
@@ -129,6 +132,12 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
     unknown = "pro_6000: 13 idle GPUs at an unknown cost (add --gpu.cost pro_6000=USD_PER_HOUR)"
     assert unknown in " ".join(output.split())
     assert "For USD/day" not in output
+    # Without the sum over all miners, the pay has no price.
+    active[0]["compute_multiplier"] = None
+    api["active_instances"] = json.dumps(active).encode()
+    _, found = await report(target, *money)
+    offers = [offer for model in found["miners"][0]["idle"] for offer in model["runnable"]]
+    assert {offer["estimated_usd_per_gpu_day"] for offer in offers} == {None}
 
 
 async def test_an_unknown_value_of_an_offer_is_a_dash(target: Target, api: dict[str, bytes]) -> None:

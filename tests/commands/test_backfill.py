@@ -2,12 +2,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from chutes_exporter.api.records import HistoryPoint, UnixTime
 from chutes_exporter.commands.backfill import openmetrics
 from chutes_exporter.simulator import Fault, Simulator
-from tests import test_cli
 from tests.commands.support import run
 from tests.support import HOTKEY, count_openmetrics
 from tests.test_cli import OTHER
@@ -29,19 +26,10 @@ def test_points_are_in_order_once_each_and_unknown_ones_left_out() -> None:
     assert count_openmetrics(text) == 3
 
 
-@pytest.mark.parametrize("label", ["job", "1=x", "__name__=x", "a-b=c", "hotkey=x"])
-def test_labels_that_cannot_be_are_refused(label: str) -> None:
-    result = test_cli.run("backfill", "--hotkey", HOTKEY, "--output", "-", "--label", label)
-    assert result.returncode == 2
-    assert f"{label!r} is not NAME=VALUE" in result.stderr
-
-
 async def test_problems_are_refused_with_the_reason(simulator: Simulator, tmp_path: Path) -> None:
     path = str(tmp_path / "nowhere" / "file")
     _, _, errors = await run(simulator, "backfill", "--output", path)
     assert f"Error: Could not open file '{path}': No such file or directory" in errors
-    _, _, errors = await run(simulator, "backfill", "--output", "-", variables={})
-    assert "backfill needs a miner: add --hotkey" in errors
     simulator.faults["unique_chute_history"] = Fault(status=503)
     status, output, errors = await run(simulator, "backfill", "--output", str(tmp_path / "file"))
     assert (status, output) == (1, "")

@@ -135,7 +135,7 @@ async def test_a_seed_of_another_address_is_reported_and_public_endpoints_are_ch
     status, lines = await check_json(simulator, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
     assert status == 1
     assert "does not belong" in lines["credentials"]["note"]
-    assert lines["credentials"]["advice"]
+    assert lines["credentials"]["advice"].startswith(f"Correct it. If you remove it, {OTHER} is watched, without the")
     assert lines["nodes"]["verdict"] == "not asked"
     assert lines["scores"]["verdict"] == "ok"
 

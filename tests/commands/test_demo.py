@@ -78,7 +78,7 @@ def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
         result = run("demo", *words)
     reason = f"{flag}: cannot listen on {address}: Address already in use. Choose another address"
     assert result.stderr.endswith(f"Error: {reason}\n")
-    assert result.returncode == 1
+    assert result.returncode == 2
 
 
 def test_the_demo_listens_on_this_machine_only() -> None:

@@ -110,7 +110,9 @@ async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle(
     code, output, _ = await advise(answers(now=time.time()), *("--with", "64xpro_6000", "--with", "2xh200"), *PRICES)
     text = " ".join(output.split())
     assert code == 1
-    assert "With 64 more pro_6000: score share " in text
+    assert re.search(
+        r"With 64 more pro_6000: score share [^,]+ %, [\d,]+\.\d\d USD a day, [\d,]+\.\d\d for each GPU\.", text
+    )
     assert " USD for one alpha" in text
     assert "No chute has room for " in text
     assert "With 2 more h200: score share " in text
@@ -131,13 +133,6 @@ async def test_without_an_answer_the_forecast_is_unknown_and_without_a_chute_it_
     assert await forecast(api, "1xpro_6000") is None
     _, output, _ = await advise(api, "--with", "1xpro_6000")
     assert "What other GPUs would earn is not known." in output
-
-
-@pytest.mark.parametrize("text", ["pro_6000", "0xpro_6000", "65xpro_6000", "8 pro_6000", "8x"])
-async def test_other_numbers_and_words_are_refused(text: str) -> None:
-    code, _, errors = await advise({}, "--with", text)
-    assert code == 2
-    assert "8xpro_6000" in errors
 
 
 @pytest.mark.parametrize("text", ["8xpro6000", "8x8xh100"])

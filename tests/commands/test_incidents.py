@@ -169,7 +169,8 @@ async def test_money_without_scores_is_not_known() -> None:
 )
 async def test_money_is_unknown_with_a_score_that_is_unknown_or_out_of_range(units: list[Any], gaps: list[str]) -> None:
     raw = {f"miner{number}": {"instance_compute_units": value} for number, value in enumerate(units)}
-    scores = json.dumps({"final_scores": dict.fromkeys(raw, 0.1), "raw_values": raw}).encode()
+    # A miner without values has no units.
+    scores = json.dumps({"final_scores": dict.fromkeys(raw, 0.1), "raw_values": raw | {"new": None}}).encode()
     newest = {12: body([MINE], [record("11:00", None)])}
     _, output = await incidents(newest, "--hours", "1", "--json", *PRICES, scores=scores)
     summary = json.loads(output)

@@ -8,7 +8,6 @@ import pytest
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import run
 from tests.support import HOTKEY, Clock
 
@@ -51,7 +50,7 @@ async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
     assert f"404 job_id='{job}' not found or is not associated with your miner" in errors
     assert "→ It is finished, or another miner holds it." in errors
     status, _, errors = await run(simulator, "release-job", job, "--yes", variables={})
-    assert status == 1
+    assert status == 2
     assert "--hotkey-file" in errors
 
 
@@ -62,15 +61,6 @@ async def test_an_interrupted_question_releases_nothing(simulator: Simulator, mo
     monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
     status, _, errors = await run(simulator, "release-job", "abc")
     assert (status, errors) == (1, "Aborted.\n")
-    assert simulator.requests == []
-
-
-@pytest.mark.parametrize("job", ["..", "", "a/b", "x y", TEST_SEED])
-async def test_an_invalid_job_id_is_refused_and_not_shown(simulator: Simulator, job: str) -> None:
-    status, output, errors = await run(simulator, "release-job", job, "--yes")
-    assert status == 1
-    assert "JOB_ID is invalid" in errors
-    assert TEST_SEED not in output + errors
     assert simulator.requests == []
 
 
@@ -86,7 +76,7 @@ async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: 
     other = "55" * 32
     path.write_text(json.dumps({"ss58Address": Hotkey.from_seed(other).address, "secretSeed": other}))
     status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--hotkey-file", str(path))
-    assert (status, "exactly one key" in errors) == (1, True)
+    assert (status, "exactly one key" in errors) == (2, True)
 
 
 async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: Simulator) -> None:

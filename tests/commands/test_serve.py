@@ -29,6 +29,7 @@ from tests.support import HOTKEY, PATIENCE, Pki, get, parse_page, patient_client
 from tests.test_cli import COMMAND, LISTEN, environment, hotkey_file
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable
 
     from chutes_exporter.config import Settings
@@ -94,9 +95,15 @@ async def test_feeds_are_requested_before_the_first_scrape(make: Callable[..., S
 
 
 async def test_a_reload_follows_the_hotkey_file(
-    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
+    make: Callable[..., Settings],
+    hotkey_file: Path,
+    simulator: Simulator,
+    told: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", told.getsockname())
     async with Service(make(), make) as service, patient_client() as client:
+        assert told.recv(4096).startswith(b"READY=1\nSTATUS=listening on ")
         url = f"http://{service.addresses[0]}"
         page = parse_page((await client.get(f"{url}/metrics")).text)
         assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
@@ -105,10 +112,16 @@ async def test_a_reload_follows_the_hotkey_file(
         other = another_key(hotkey_file, simulator)
         response = await client.post(f"{url}/-/reload")
         assert (response.status_code, response.text) == (200, "Reloaded.\n")
+        assert told.recv(4096).startswith(b"RELOADING=1\n")
+        assert told.recv(4096) == b"READY=1\nSTATUS=configuration reloaded"
         page = parse_page((await client.get(f"{url}/metrics")).text)
         assert series("chutes_fleet_servers", hotkey=other) in page
         assert not [labels for _, labels in page if ("hotkey", HOTKEY) in labels]
         assert page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")] > started
+        broken(hotkey_file)
+        await client.post(f"{url}/-/reload")
+        assert told.recv(4096).startswith(b"RELOADING=1\n")
+        assert told.recv(4096).startswith(b"READY=1\nSTATUS=reload failed, the old configuration stays in use: ")
 
 
 async def test_a_failed_reload_keeps_the_configuration_and_is_reported(
@@ -225,8 +238,11 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
 
             path.write_text("basic_auth_users: {alice: secret}")
             await until(failures)
+            used = time.process_time()
             await asyncio.sleep(2.2)
             assert len(failures()) == 1
+            # It looks at the file once a second.
+            assert time.process_time() - used < 1
             assert await admits("second")
             good = series("chutes_exporter_config_last_reload_successful")
             assert parse_page((await client.get(page_url, auth=("alice", "second"))).text)[good] == 0
@@ -344,6 +360,14 @@ async def test_private_data_on_all_interfaces_without_protection_causes_a_warnin
             addresses = " ".join(map(str, service.addresses))
     warnings = [log for log in logs if log["event"] == UNPROTECTED]
     assert [log["addresses"] for log in warnings] == ([addresses] if is_warned else [])
+
+
+async def test_private_data_on_one_address_of_the_network_causes_a_warning(make: Callable[..., Settings]) -> None:
+    async with Service(make()) as service:
+        service.addresses.append(Address("10.0.0.1", 10064))
+        with structlog.testing.capture_logs() as logs:
+            assert service.reload() == ""
+    assert [log["addresses"] for log in logs if log["event"] == UNPROTECTED] == ["10.0.0.1:10064"]
 
 
 async def test_public_and_simulated_data_need_no_protection(

@@ -235,19 +235,6 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> 
     assert " Cost unknown.\n   8 4090, 8 a100, 8 b200, 8 h200, 8 l40s and 1 more\n" in output
 
 
-async def test_a_wrong_command_line_has_the_exit_status_2_and_names_the_flag(quiet: Simulator) -> None:
-    for arguments, words in (
-        ((), "status needs a miner: add --hotkey or --hotkey-file"),
-        (("--gpu.cost", "h100"), "'h100' is not a name, = and a number"),
-        (("--hotkey", "5x"), "SS58 address"),
-        (("--alpha.price", "much"), "'--alpha.price'"),
-    ):
-        code, output, errors = await status(quiet, *arguments)
-        assert (code, output) == (2, "")
-        assert words in errors
-    assert not quiet.requests
-
-
 async def test_an_unknown_model_is_warned_of_on_standard_error(quiet: Simulator) -> None:
     code, output, errors = await status(quiet, "--json", "--gpu.cost", "rtx9000=1", **MINE)
     assert code == 0

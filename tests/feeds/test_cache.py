@@ -169,6 +169,7 @@ async def test_a_failure_and_a_recovery_are_reported_once_each(
         await read(feeds)
     assert events(logs) == ["feeds failed", "feeds are back", "feeds failed"]
     assert "exc_info" in logs[-1]
+    assert not any("hotkeys" in log for log in logs)
 
 
 async def test_feeds_that_fail_for_one_reason_share_a_line_of_the_log(

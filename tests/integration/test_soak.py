@@ -42,8 +42,8 @@ async def exporting(simulator: Simulator, timeout: int = 1) -> AsyncIterator[tup
     """Run the command; yields its address and itself."""
     command = Path(sys.executable).parent / "chutes-exporter"
     address = f"127.0.0.1:{free_port()}"
-    # Answers are old at once, so that every scrape asks for everything.
-    fresh = [part for source in FEEDS for part in ("--feed.ttl", f"{source.name}=0")]
+    # Answers are old after a second, so that most scrapes ask for everything.
+    fresh = [part for source in FEEDS for part in ("--feed.ttl", f"{source.name}=1")]
     process = await asyncio.create_subprocess_exec(
         command,
         *("--api.url", simulator.url, "--api.timeout", f"{timeout}", "--web.listen-address", address),
@@ -119,6 +119,7 @@ async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) 
             await client.get(f"{url}/metrics")
             simulator.faults["scores"] = Fault(latency=1)
             simulator.max_concurrent.clear()
+            await asyncio.sleep(1)
             scrape = asyncio.create_task(client.get(f"{url}/metrics"))
             await until(lambda: simulator.max_concurrent["scores"])
             process.send_signal(signal.SIGTERM)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import resource
 import socket
 from typing import TYPE_CHECKING
@@ -47,17 +48,25 @@ async def test_several_addresses_are_served_by_one_server() -> None:
             assert (await get(f"http://{bound_address(opened)}/")).text == "hello"
 
 
-def test_a_machine_without_ipv6_is_served_by_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_a_machine_without_ipv6_is_served_by_ipv4(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     create = socket.create_server
 
     def without_ipv6(address: tuple[str, int], **options: int) -> socket.socket:
         if options.get("family") == socket.AF_INET6:
-            raise OSError(97, "Address family not supported by protocol")
+            raise OSError(number, "IPv6 is switched off")
         return create(address, backlog=options["backlog"])
 
     monkeypatch.setattr(socket, "create_server", without_ipv6)
     with server.open_socket(Address("", 0)) as opened:
         assert opened.family == socket.AF_INET
+
+
+def test_a_port_that_is_taken_on_ipv6_alone_is_refused() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on :{port}: Address already in use"):
+            open_socket(Address("", port))
 
 
 def test_an_address_in_use_is_refused_with_the_reason() -> None:

@@ -20,19 +20,9 @@ from tests.support import PATIENCE, ROOT, wait_for
 from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 UNITS = ROOT / "deploy" / "systemd"
-
-
-@pytest.fixture
-def told(tmp_path: Path) -> Iterator[socket.socket]:
-    """The socket on which systemd would be told."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(PATIENCE)
-        yield listening
 
 
 def heard(told: socket.socket) -> str:
