@@ -440,6 +440,7 @@ class TeeMeasurement(Record, frozen=True):
 class MaintenanceWindow(Record, frozen=True):
     """A time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
 
+    id: str | None = None
     target_measurement_version: str | None = None
     upgrade_window_start: UnixTime | None = None
     upgrade_window_end: UnixTime | None = None
@@ -450,6 +451,7 @@ class MaintenanceServer(Record, frozen=True):
     """A TEE server of the signing miner. Source: ``servers`` of ``/servers/maintenance/policy``.
 
     ``needs_upgrade`` is measured against the target of the newest window, whether it is open or not.
+    ``maintenance_status`` is missing before October 2026. ``in_maintenance`` is false while it is pending.
     """
 
     server_id: str
@@ -457,6 +459,27 @@ class MaintenanceServer(Record, frozen=True):
     version: str | None = None
     needs_upgrade: bool | None = None
     in_maintenance: bool | None = None
+    maintenance_status: Nullable[str] = UNSET
+
+
+class WaitingInstance(Record, frozen=True):
+    """An instance that serves until another one of its chute is active. Source: ``awaiting_replacement``."""
+
+    chute_id: str
+    instance_id: str | None = None
+
+
+class ServerMaintenance(Record, frozen=True):
+    """What a server waits for whose maintenance is pending. Source: ``/servers/{server_id}/maintenance``."""
+
+    awaiting_replacement: list[WaitingInstance]
+    pending_deadline: UnixTime | None = None
+
+
+class ServerSlot(Record, frozen=True):
+    """The window whose upgrade slot a server holds, null without one. Source: ``/servers/{server_id}``."""
+
+    maintenance_pending_window_id: str | None
 
 
 class MaintenancePolicy(Record, frozen=True):

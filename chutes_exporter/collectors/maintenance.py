@@ -6,6 +6,7 @@ from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import MAINTENANCE
+from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES, maintenance_status
 
 METRICS = Metrics("GET /servers/maintenance/policy", ("hotkey",))
 
@@ -48,11 +49,13 @@ UPGRADE_NEEDED = METRICS.declare(
     "servers.needs_upgrade",
     labels=("hotkey", "server_id"),
 )
-IN_MAINTENANCE = METRICS.declare(
-    "chutes_server_in_maintenance",
-    "Whether the TEE server holds an upgrade slot (1), of this window or of an earlier one that it did not finish.",
-    "servers.in_maintenance",
-    labels=("hotkey", "server_id"),
+STATUS = METRICS.declare(
+    "chutes_server_maintenance_status",
+    "Whether the TEE server has this status (1): none, pending (do not reboot: the last instances of their chutes still "
+    "serve, for up to 3 hours) or maintenance (nothing runs, and the server can be rebooted). With the last two, it "
+    "holds an upgrade slot, of this window or of an earlier one that it did not finish.",
+    "servers.maintenance_status, servers.in_maintenance",
+    labels=("hotkey", "server_id", "status"),
 )
 
 
@@ -71,7 +74,9 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
             out.add(INFO, 1, hotkey, window.target_measurement_version)
     for server in distinct(policy.servers or [], lambda server: server.server_id, out):
         out.add(UPGRADE_NEEDED, server.needs_upgrade, hotkey, server.server_id)
-        out.add(IN_MAINTENANCE, server.in_maintenance, hotkey, server.server_id)
+        if (status := maintenance_status(server)) is not None:
+            for other in MAINTENANCE_STATUSES:
+                out.add(STATUS, other == status, hotkey, server.server_id, other)
 
 
 COLLECTOR = Collector(
@@ -80,5 +85,5 @@ COLLECTOR = Collector(
     feeds=(MAINTENANCE,),
     metrics=METRICS,
     collect=_collect,
-    cost="6 for each hotkey with a key, 2 for each server",
+    cost="6 for each hotkey with a key, 4 for each server",
 )

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import SERVERS, TEE_MEASUREMENTS
-from chutes_exporter.rules.launch import is_old_tee_server
+from chutes_exporter.rules.maintenance import version_accepted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +25,6 @@ MAINTENANCE = METRICS.declare(
     "chutes_server_maintenance_pending",
     "Whether the server holds an upgrade slot of a maintenance window (1).",
     "maintenance_pending",
-)
-LAUNCHES_REFUSED = METRICS.declare(
-    "chutes_server_launches_refused",
-    "Whether the TEE server has no version or one below 0.2.1 (1). One such server makes the service refuse all the "
-    "miner's launches of newer TEE chutes. Only for TEE servers.",
-    "is_tee, version",
 )
 CREATED = METRICS.declare(
     "chutes_server_created_timestamp_seconds",
@@ -67,8 +59,15 @@ DUPLICATE_NAMES = METRICS.declare(
 VERSION_METRICS = Metrics("GET /servers/tee/measurements", ("hotkey", "server_id"))
 ACCEPTED = VERSION_METRICS.declare(
     "chutes_server_version_accepted",
-    "Whether the service accepts the boot of a TEE server with this server's version (1). With 0, the server does not "
-    "come back after a reboot until it is upgraded. 0 for a TEE server without a version, too.",
+    "Whether the service accepts the boot of a TEE server with this server's version. 1 for the highest listed version. "
+    "0 for a version that is not listed and is no release candidate: the server does not come back after a reboot until "
+    "it is upgraded. Absent for others, because no answer shows the least version of the service.",
+    "version; GET /miner/servers/: version",
+)
+LISTED = VERSION_METRICS.declare(
+    "chutes_server_version_listed",
+    "Whether the service lists the version of the TEE server among those that may boot (1). Release candidates are "
+    "never listed.",
     "version; GET /miner/servers/: version",
 )
 
@@ -82,8 +81,6 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
         if server.gpus is not None and answers.complete():
             out.add(GPUS, len({gpu.uuid for gpu in server.gpus}), hotkey, key)
         out.add(MAINTENANCE, server.maintenance_pending, hotkey, key)
-        if server.is_tee:
-            out.add(LAUNCHES_REFUSED, is_old_tee_server(server), hotkey, key)
         out.add(CREATED, server.created_at, hotkey, key)
         out.add(UPDATED, server.updated_at, hotkey, key)
     if not answers.complete():
@@ -105,8 +102,9 @@ def _collect_versions(answers: Answers, scope: Scope, out: Samples) -> None:
         return
     versions = {measurement.version for measurement in answers[TEE_MEASUREMENTS]}
     for server in distinct(answers[SERVERS], lambda server: server.server_id, out):
-        if server.is_tee and server.version is not UNSET:
-            out.add(ACCEPTED, server.version in versions, scope.hotkey, server.server_id)
+        if server.is_tee and server.version:
+            out.add(ACCEPTED, version_accepted(server.version, versions), scope.hotkey, server.server_id)
+            out.add(LISTED, server.version in versions, scope.hotkey, server.server_id)
 
 
 COLLECTOR = Collector(
@@ -115,7 +113,7 @@ COLLECTOR = Collector(
     feeds=(SERVERS,),
     metrics=METRICS,
     collect=_collect,
-    cost="4 for each hotkey with a key, 6 for each server",
+    cost="4 for each hotkey with a key, 5 for each server",
 )
 VERSIONS = Collector(
     name="server_versions",
@@ -123,5 +121,5 @@ VERSIONS = Collector(
     feeds=(SERVERS, TEE_MEASUREMENTS),
     metrics=VERSION_METRICS,
     collect=_collect_versions,
-    cost="1 for each server",
+    cost="2 for each server",
 )
