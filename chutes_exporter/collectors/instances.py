@@ -50,10 +50,10 @@ SECURED = METRICS.declare(
 )
 PURGE = METRICS.declare(
     "chutes_instance_purge_timestamp_seconds",
-    "When the service purges the instance unless it becomes active: 3.5 hours after its creation, or 3 hours after its "
-    "verification if that is earlier. Only starting instances have it. The service purges disabled ones by the same "
-    "rule.",
-    "created_at, verified, last_verified_at",
+    "When the service purges the instance, at the next run of its autoscaler: a starting one unless it becomes active, "
+    "3.5 hours after its creation, or 3 hours after its verification if that is earlier; a disabled one 3 hours after "
+    "its verification. Absent for active instances.",
+    "active, activated_at, created_at, verified, last_verified_at",
 )
 LAST_VERIFIED = METRICS.declare(
     "chutes_instance_last_verified_timestamp_seconds",

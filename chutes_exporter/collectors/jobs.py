@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
-from chutes_exporter.feeds.table import JOBS
+from chutes_exporter.feeds.table import CHUTES, JOBS
 from chutes_exporter.rules.jobs import job_state
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.records import Job
+    from chutes_exporter.rules.jobs import JobState
 
 METRICS = Metrics("GET /miner/jobs/")
 
 WAITING = METRICS.declare(
     "chutes_jobs_waiting",
     "Jobs of the platform that wait for a miner.",
-    "finished_at and miner_hotkey that are null",
+    "finished_at and miner_hotkey that are null, miner_history; GET /miner/chutes/: chute_id",
+)
+ABANDONED = METRICS.declare(
+    "chutes_jobs_abandoned",
+    "Unfinished jobs of the platform that no miner can claim: 15 miners have tried, or the chute is gone.",
+    "miner_history; GET /miner/chutes/: chute_id",
 )
 AVAILABLE = METRICS.declare(
     "chutes_jobs_available",
@@ -61,19 +73,25 @@ MULTIPLIER = DETAIL_METRICS.declare(
 )
 TRIES = DETAIL_METRICS.declare(
     "chutes_job_tries",
-    "Miners that requested a launch token for the waiting job. With 15, no miner can claim the job any more, but it "
-    "still waits.",
+    "Miners that requested a launch token for the waiting job. With 15, no miner can claim it any more.",
     "miner_history",
 )
 
 
 def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     # The list also has all finished jobs.
-    jobs = distinct(answers[JOBS], lambda job: job.job_id, out)
-    if not answers.complete() or any(job_state(job) is None for job in jobs):
+    states = _with_state(answers, out)
+    if not answers.complete():
         return
-    waiting = [job for job in jobs if job_state(job) == "waiting"]
+    if all(job.finished_at is not UNSET and job.miner_hotkey is not UNSET for job, _ in states):
+        stuck = Counter(job.miner_hotkey for job, state in states if state == "stuck")
+        for hotkey in sorted(scope.watched):
+            out.add(STUCK, stuck[hotkey], hotkey)
+    if any(state is None for _, state in states):
+        return
+    waiting = [job for job, state in states if state == "waiting"]
     out.add(WAITING, len(waiting))
+    out.add(ABANDONED, sum(state == "abandoned" for _, state in states))
     if all(job.method is not None for job in waiting):
         for method, count in Counter(job.method for job in waiting).items():
             out.add(AVAILABLE, count, method)
@@ -81,20 +99,24 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     if len(created) == len(waiting):
         out.add(OLDEST, min(created, default=None))
     for hotkey in sorted(scope.watched):
-        if all(job.miner_history is not None for job in waiting):
-            out.add(TRIED, sum(1 for job in waiting if hotkey in (job.miner_history or ())), hotkey)
-        out.add(STUCK, sum(1 for job in jobs if job_state(job) == "stuck" and job.miner_hotkey == hotkey), hotkey)
+        out.add(TRIED, sum(hotkey in (job.miner_history or ()) for job in waiting), hotkey)
+
+
+def _with_state(answers: Answers, out: Samples) -> list[tuple[Job, JobState | None]]:
+    listed = answers.optional(CHUTES)
+    chutes = None if listed is None else {chute.chute_id for chute in listed}
+    jobs = distinct(answers[JOBS], lambda job: job.job_id, out)
+    return [(job, job_state(job, chutes)) for job in jobs]
 
 
 def _collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
-    for job in distinct(answers[JOBS], lambda job: job.job_id, out):
-        if job_state(job) != "waiting":
+    for job, state in _with_state(answers, out):
+        if state != "waiting":
             continue
         out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
         out.add(CREATED, job.created_at, job.job_id)
         out.add(MULTIPLIER, job.compute_multiplier, job.job_id)
-        if job.miner_history is not None:
-            out.add(TRIES, len(job.miner_history), job.job_id)
+        out.add(TRIES, len(job.miner_history or ()), job.job_id)
 
 
 COLLECTOR = Collector(
@@ -103,7 +125,8 @@ COLLECTOR = Collector(
     feeds=(JOBS,),
     metrics=METRICS,
     collect=_collect,
-    cost="2, 2 for each miner, 1 for each item",
+    extra=(CHUTES,),
+    cost="3, 2 for each miner, 1 for each item",
 )
 DETAILS = Collector(
     name="job_details",
@@ -111,6 +134,7 @@ DETAILS = Collector(
     feeds=(JOBS,),
     metrics=DETAIL_METRICS,
     collect=_collect_details,
+    extra=(CHUTES,),
     cost="4 for each item",
     default="off",
 )

@@ -65,15 +65,19 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
 def _reported_rates(answers: Answers, active: set[str], out: Samples) -> dict[str, float | None]:
     """Return the compute units per second of all miners' disabled instances, as far as they are known.
 
-    The newest audit report has the instances that existed up to some hours ago. Those that still hold GPUs exist.
+    The newest audit report has the multipliers of the instances that existed up to some hours ago. Those that still
+    hold GPUs exist.
     """
     report, held = answers.optional(AUDIT_REPORT), answers.optional(HELD_GPUS)
     if report is None or held is None:
         return {}
     existing = {gpu.instance_id for gpu in held} - active
+    activated = {gpu.instance_id for gpu in held if gpu.activated_at}
+    activated |= {instance.instance_id for instance in report.instances if instance.activated_at}
+    disabled = existing & activated
     multipliers: dict[str, list[float | None]] = defaultdict(list)
     for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
-        if instance.instance_id in existing and instance.activated_at and not instance.deleted_at:
+        if instance.instance_id in disabled and not instance.deleted_at:
             multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
     return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
 

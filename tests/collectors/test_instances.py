@@ -41,7 +41,19 @@ def test_a_private_instance_names_its_user_and_is_never_secured() -> None:
     assert value(made, "stop_billing_timestamp_seconds") == NOON
 
 
-@pytest.mark.parametrize("state", [ACTIVE, DISABLED])
-def test_an_instance_that_does_not_start_has_no_time_of_a_purge(state: dict[str, Any]) -> None:
-    made = run(state | {"verified": False, "created_at": NOON_TEXT})
-    assert value(made, "purge_timestamp_seconds") is None
+@pytest.mark.parametrize(
+    ("state", "hours"),
+    [
+        (STARTING | {"verified": False}, 3.5),
+        (STARTING | {"verified": True, "last_verified_at": NOON_TEXT}, 3),
+        (DISABLED | {"verified": True, "last_verified_at": NOON_TEXT}, 3),
+        (DISABLED | {"verified": True}, None),
+        (ACTIVE | {"verified": True, "last_verified_at": NOON_TEXT}, None),
+        (STARTING, None),
+    ],
+)
+def test_a_starting_and_a_disabled_instance_have_the_time_of_their_purge(
+    state: dict[str, Any], hours: float | None
+) -> None:
+    made = run(state | {"created_at": NOON_TEXT})
+    assert value(made, "purge_timestamp_seconds") == (None if hours is None else NOON + hours * 3600)
