@@ -305,7 +305,9 @@ async def test_versions_of_tee_servers_are_compared_with_what_boots(world: World
     }
     highest = max(map(numbers, world.true["versions_that_can_boot"]))
     assert {server for server, value in accepted.items() if value} == {
-        server for server, version in versions.items() if version and "rc" not in version and numbers(version) == highest
+        server
+        for server, version in versions.items()
+        if version and "rc" not in version and numbers(version) == highest
     }
     # Others are refused if the operators set no least version.
     maybe = {server for server, value in listed.items() if value} - accepted.keys()

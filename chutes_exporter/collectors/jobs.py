@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import CHUTES, JOBS
-from chutes_exporter.rules.jobs import job_state
+from chutes_exporter.rules.jobs import is_stuck, job_state
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Job
@@ -83,7 +81,7 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     states = _with_state(answers, out)
     if not answers.complete():
         return
-    if all(job.finished_at is not UNSET and job.miner_hotkey is not UNSET for job, _ in states):
+    if None not in [is_stuck(job) for job, _ in states]:
         stuck = Counter(job.miner_hotkey for job, state in states if state == "stuck")
         for hotkey in sorted(scope.watched):
             out.add(STUCK, stuck[hotkey], hotkey)

@@ -50,8 +50,8 @@ REFUSED = METRICS.declare(
     "chutes_launch_refused_chutes",
     "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason: "
     "not_registered, blacklisted, disabled (the chute is disabled), no_bounty (private, without an active instance and "
-    "without a bounty), target_expired (private, and the service has no target any more, so that the activation would be "
-    "refused), no_room (as many active instances as the service wants), enough_starting (public TEE chutes), "
+    "without a bounty), target_expired (private, and the service has no target any more, so that it would refuse the "
+    "activation), no_room (as many active instances as the service wants), enough_starting (public TEE chutes), "
     "tee_mismatch (the servers with idle GPUs have no TEE and the chute needs it, or the other way round), "
     "in_maintenance (the servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
     "unknown (an answer lacks what decides, or what determines the pay).",

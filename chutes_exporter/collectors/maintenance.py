@@ -6,7 +6,7 @@ from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
 from chutes_exporter.feeds.table import MAINTENANCE
-from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES, maintenance_status
+from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES, maintenance_status, slots_of_older_windows
 
 METRICS = Metrics("GET /servers/maintenance/policy", ("hotkey",))
 
@@ -37,6 +37,11 @@ SLOTS = METRICS.declare(
     "Servers of the miner that hold an upgrade slot of the newest window.",
     "current_slots",
 )
+OLDER_SLOTS = METRICS.declare(
+    "chutes_maintenance_older_slots_in_use",
+    "Servers of the miner that hold the upgrade slot of an older window. They never booted with its target version.",
+    "current_slots, servers",
+)
 SLOTS_LIMIT = METRICS.declare(
     "chutes_maintenance_slots_limit",
     "Upgrade slots of the newest window that the miner may hold at once. Absent before the first window.",
@@ -51,8 +56,8 @@ UPGRADE_NEEDED = METRICS.declare(
 )
 STATUS = METRICS.declare(
     "chutes_server_maintenance_status",
-    "Whether the TEE server has this status (1): none, pending (do not reboot: the last instances of their chutes still "
-    "serve, for up to 3 hours) or maintenance (nothing runs, and the server can be rebooted). With the last two, it "
+    "Whether the TEE server has this status (1): none, pending (do not reboot: the last instances of their chutes "
+    "still serve, for up to 3 hours) or maintenance (nothing runs: reboot now). With the last two, it "
     "holds an upgrade slot, of this window or of an earlier one that it did not finish.",
     "servers.maintenance_status, servers.in_maintenance",
     labels=("hotkey", "server_id", "status"),
@@ -63,6 +68,7 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     hotkey = scope.hotkey
     policy = answers[MAINTENANCE]
     out.add(SLOTS, policy.current_slots, hotkey)
+    out.add(OLDER_SLOTS, slots_of_older_windows(policy), hotkey)
     window = policy.active_window
     # A deployment without the field lists a window only while it is open.
     out.add(OPEN, window is not None if policy.window_open is UNSET else policy.window_open, hotkey)
@@ -85,5 +91,5 @@ COLLECTOR = Collector(
     feeds=(MAINTENANCE,),
     metrics=METRICS,
     collect=_collect,
-    cost="6 for each hotkey with a key, 4 for each server",
+    cost="7 for each hotkey with a key, 4 for each server",
 )

@@ -59,9 +59,9 @@ DUPLICATE_NAMES = METRICS.declare(
 VERSION_METRICS = Metrics("GET /servers/tee/measurements", ("hotkey", "server_id"))
 ACCEPTED = VERSION_METRICS.declare(
     "chutes_server_version_accepted",
-    "Whether the service accepts the boot of a TEE server with this server's version. 1 for the highest listed version. "
-    "0 for a version that is not listed and is no release candidate: the server does not come back after a reboot until "
-    "it is upgraded. Absent for others, because no answer shows the least version of the service.",
+    "Whether the service accepts the boot of a TEE server with this server's version. It is 1 for the highest listed "
+    "version. It is 0 for a version that is not listed and is no release candidate: the server does not come back "
+    "after a reboot until it is upgraded. Absent for others, because no answer shows the least version.",
     "version; GET /miner/servers/: version",
 )
 LISTED = VERSION_METRICS.declare(

@@ -18,18 +18,22 @@ JobState = Literal["waiting", "abandoned", "stuck", "finished"]
 abandoned one: too many have tried, or its chute is gone."""
 
 
-def job_state(job: Job, chutes: AbstractSet[str] | None) -> JobState | None:
-    """Return the state of a job. ``chutes`` are the ids of all chutes, None if they are unknown."""
-    if job.finished_at is UNSET:
+def is_stuck(job: Job) -> bool | None:
+    """Return whether a miner claimed an unfinished job and has no instance for it any more."""
+    if job.finished_at is UNSET or (job.finished_at is None and job.miner_hotkey is UNSET):
         return None
+    return job.finished_at is None and job.miner_hotkey is not None
+
+
+def job_state(job: Job, chutes: AbstractSet[str | None] | None) -> JobState | None:
+    """Return the state of a job. ``chutes`` are the ids of all chutes, None if they are unknown."""
+    stuck = is_stuck(job)
+    if stuck is None or stuck:
+        return "stuck" if stuck else None
     if job.finished_at is not None:
         return "finished"
-    if job.miner_hotkey is UNSET:
-        return None
-    if job.miner_hotkey is not None:
-        return "stuck"
     if job.miner_history is not None and len(job.miner_history) >= MAX_TRIES:
         return "abandoned"
-    if job.chute_id is None or job.miner_history is None or chutes is None:
+    if None in (job.chute_id, job.miner_history, chutes):
         return None
-    return "waiting" if job.chute_id in chutes else "abandoned"
+    return "waiting" if job.chute_id in (chutes or ()) else "abandoned"

@@ -10,7 +10,7 @@ from msgspec import UNSET
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import MaintenanceServer
+    from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
 
 MaintenanceStatus = Literal["none", "pending", "maintenance"]
 """Where a TEE server is in its maintenance.
@@ -24,6 +24,14 @@ def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
     if server.maintenance_status is UNSET:
         return None if server.in_maintenance is None else "maintenance" if server.in_maintenance else "none"
     return next((status for status in MAINTENANCE_STATUSES if status == server.maintenance_status), None)
+
+
+def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
+    """Return how many servers hold the slot of an older window, which they never finished. None if it is unknown."""
+    statuses = [maintenance_status(server) for server in policy.servers or ()]
+    if None in statuses or policy.servers is None or policy.current_slots is None:
+        return None
+    return max(0.0, len(statuses) - statuses.count("none") - policy.current_slots)
 
 
 def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:

@@ -42,6 +42,7 @@ _IMAGES: Final = (
     ("error: step RUN pip install exited with 1", 50.0, None),
 )
 _VALIDATOR: Final = address_of(bytes(32))
+WINDOW_ID: Final = make_uuid("window")
 _MEASURED_MODELS: Final = ("pro_6000", "h200", "b200")
 
 
@@ -419,7 +420,8 @@ def maintenance(world: World, miner: Miner, now: float) -> Row:
             "name": server.name,
             "version": version,
             "needs_upgrade": version != world.target,
-            "in_maintenance": server.maintenance_pending(now),
+            "in_maintenance": server.maintenance_status(now) == "maintenance",
+            "maintenance_status": server.maintenance_status(now),
         }
         for server in miner.servers
         if server.is_tee
@@ -428,15 +430,30 @@ def maintenance(world: World, miner: Miner, now: float) -> Row:
     opens, closes = world.window
     return {
         "active_window": {
-            "id": make_uuid("window"),
+            "id": WINDOW_ID,
             "target_measurement_version": world.target,
             "upgrade_window_start": iso(opens),
             "upgrade_window_end": iso(closes),
             "max_concurrent_per_miner": 1,
         },
         "window_open": opens <= now <= closes,
-        "current_slots": sum(bool(one["in_maintenance"]) for one in servers),
+        "current_slots": sum(one["maintenance_status"] != "none" for one in servers),
         "servers": servers,
+    }
+
+
+def server_maintenance(world: World, miner: Miner, server: Server, now: float) -> Row:
+    """Return what a server in an upgrade slot waits for: its instances, while its maintenance is pending."""
+    gpus = set(server.gpus)
+    waiting = [one for one in world.instances(now, miner.hotkey) if one.active(now) and not gpus.isdisjoint(one.gpus)]
+    is_pending = server.upgrade is not None and server.maintenance_status(now) == "pending"
+    return {
+        "server_id": server.server_id,
+        "maintenance_status": server.maintenance_status(now),
+        "awaiting_replacement": [
+            {"chute_id": one.chute.chute_id, "instance_id": one.instance_id} for one in waiting if is_pending
+        ],
+        "pending_deadline": iso(server.upgrade[0] + 3 * HOUR) if is_pending and server.upgrade else None,
     }
 
 

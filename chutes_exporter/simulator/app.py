@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from chutes_exporter.simulator.world import Miner
+    from chutes_exporter.simulator.world import Miner, Server
 
 _NONCE_TOLERANCE: Final = 600
 _CHUNK: Final = 32 * 1024
@@ -130,6 +130,14 @@ class Simulator:
             "bounties": lambda call: answers.bounties(world, call.now),
             "rolling_updates": lambda call: answers.rolling_updates(world, call.now),
             "maintenance": lambda call: answers.maintenance(world, call.signer, call.now),
+            "server_maintenance": lambda call: answers.server_maintenance(
+                world, call.signer, self._server(call), call.now
+            ),
+            "server_slot": lambda call: {
+                "maintenance_pending_window_id": answers.WINDOW_ID
+                if self._server(call).maintenance_pending(call.now)
+                else None
+            },
             "tee_measurements": lambda _: answers.tee_measurements(),
             "supported_gpus": lambda _: answers.supported_gpus(),
             **dict.fromkeys(
@@ -227,6 +235,12 @@ class Simulator:
             if (chute.chute_id, chute.version(call.now)) == (call.path["chute_id"], call.path["version"]):
                 return answers.chute_row(self.world, chute, call.now)
         raise HTTPException(404, f"chute_id={call.path['chute_id']!r} not found")
+
+    def _server(self, call: _Call) -> Server:
+        for server in call.signer.servers:
+            if server.server_id == call.path["server_id"]:
+                return server
+        raise HTTPException(404, "Server not found")
 
     def _release_job(self, call: _Call) -> None:
         job_id = call.path["job_id"]

@@ -54,7 +54,8 @@ class Size:
 class Server:
     """A machine of a miner.
 
-    ``version`` is that of a TEE server before its upgrade. ``upgrade`` is the time in which it has an upgrade slot.
+    ``version`` is that of a TEE server before its upgrade. ``upgrade`` is the time in which it has an upgrade slot. For
+    the first ``pending_for`` seconds, its maintenance is pending.
     """
 
     server_id: str
@@ -66,6 +67,13 @@ class Server:
     updated_at: float | None
     gpus: tuple[Gpu, ...]
     upgrade: tuple[float, float] | None = None
+    pending_for: float = 0.0
+
+    def maintenance_status(self, now: float) -> str:
+        """Return where it is in its maintenance."""
+        if self.upgrade is None or not self.maintenance_pending(now):
+            return "none"
+        return "pending" if now < self.upgrade[0] + self.pending_for else "maintenance"
 
     def maintenance_pending(self, now: float) -> bool:
         """Return whether it has an upgrade slot."""

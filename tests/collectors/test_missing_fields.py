@@ -17,7 +17,7 @@ import pytest
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS, Answers, Scope
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.feeds.table import CHUTES, FEEDS
 from tests.collectors.support import decoded
 from tests.recorded import ALL_ON, DIRECTORIES, EXTRA, NAMES, Miner, raw_json, stream
 from tests.support import HOTKEY, RECORDINGS, data_of, examples, replay, scrape, served, watching
@@ -46,8 +46,6 @@ NULL_MEANS = {
     },
     # Not disabled, so it may be launched.
     "chutes.disabled": {"chutes_launch_units_per_gpu_second"},
-    # A TEE server that never booted.
-    "servers.servers.version": {"chutes_server_launches_refused", "chutes_server_version_accepted"},
     # No window. A deployment of May 2026 sends nothing else about it.
     "maintenance.active_window": {"chutes_maintenance_window_open"},
     # Not verified.
@@ -89,7 +87,7 @@ NULL_MEANS = {
 }
 """Samples that null in a field may change, because null has a meaning there."""
 ABSENCE_MEANS = {
-    f"chutes.compute_multiplier_factors.{factor}": {"chutes_launch_units_per_gpu_second"}
+    f"chutes.compute_multiplier_factors.{factor}": {"chutes_launch_units_per_gpu_second", "chutes_launch_room_instances"}
     for factor in ("private", "private_tee", "integrated_subnet")
 }
 """A factor is present only if it applies. Without these, a chute follows the rules of public chutes."""
@@ -181,7 +179,12 @@ class World:
             known = {source.name: answer for source in collector.feeds if (answer := self.answers.get(source))}
             if len(known) < len(collector.feeds):
                 continue
-            extra = {(one.name, self.hotkey): answer for one in collector.extra if (answer := self.answers.get(one))}
+            # Without other extra feeds of the platform, the launches and the heading are known for fewer chutes.
+            extra = {
+                (one.name, "" if one is CHUTES else self.hotkey): answer
+                for one in collector.extra
+                if (answer := self.answers.get(one))
+            }
             out = Samples()
             collector.collect(Answers(known, extra), scope, out)
             for family in out.collect():

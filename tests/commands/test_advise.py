@@ -91,7 +91,8 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(target: Target,
     first = [
         one
         for one in offers
-        if EXPECTED["launch"][one["chute_id"]]["rules"] == "private" and not EXPECTED["launch"][one["chute_id"]]["active"]
+        if EXPECTED["launch"][one["chute_id"]]["rules"] == "private"
+        and not EXPECTED["launch"][one["chute_id"]]["active"]
     ]
     assert {one["room"] for one in first} == {1}
     assert any(utilization.get(one["chute_id"], {"scale_allowance": 0})["scale_allowance"] == 0 for one in first)
