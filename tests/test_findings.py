@@ -111,7 +111,7 @@ CASES: list[tuple[str, list[Sample], str, str, str]] = [
     ),
     ("uncertain_versions", [(LISTED, 1, S1), (LISTED, 1, S2), (ACCEPTED, 1, S2)], "tee 1 (1.6.2)", "", "1 server"),
     ("disabled_instances", [(PURGE, NOW + 3600, I2), (ACTIVATED, NOW - 9, I2)], "i2 (private)", "", "1 it in hour (20:17"),
-    ("blacklisted", [("chutes_miner_blacklisted", 1, {}), *IDLE], "", "8 h200", "launches refused,"),
+    ("blacklisted", [("chutes_miner_blacklisted", 1, {}), *IDLE], "", "16 h200, 1 4090", "launches refused,"),
     ("unsecured_instances", [(SECURED, NOW + 1800, I1)], "llama", "", "this 19:47 UTC: its"),
     ("unsecured_instances", [(SECURED, NOW + 1, I1), (SECURED, NOW + 9, I2)], "i2 (private), llama", "", "2 their"),
     ("last_active_instances", [(ACTIVE, 1, I2)], "i2 (private)", "", "1 is"),
