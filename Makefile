@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-deb test-release test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden bench lock deb sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden bench lock sbom image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,10 +37,6 @@ soak: $(DEV) ## Run the tests that take minutes: bad answers, attacks, and alert
 test-containers: $(DEV) ## Build the container image and run it, the Kubernetes manifests and compose, as root
 	@scripts/system-packages containers
 	@scripts/test-containers $(ARGS)
-
-test-deb: $(DEV) ## Install, run, upgrade and purge the Debian package on machines that boot systemd, as root
-	@scripts/system-packages debian
-	@scripts/test-deb $(ARGS)
 
 test-release: $(DEV) ## Build the files of a release, and run the demo from them
 	@scripts/test -m release tests/deploy $(ARGS)
@@ -77,14 +73,13 @@ format: $(DEV) ## Format the code
 
 docs: deploy ## Write the metric reference, docs/metrics.md, and the table of alerts
 
-boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json, and the chart's copy of them
+boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json
 	@$(BIN)/python -m grafana
-	@$(BIN)/python -m deploy.generate
 
-pictures: $(DEV) ## Draw the dashboards with Grafana's components, grafana/pictures/
+pictures: $(DEV) ## Say which pictures in grafana/pictures/ are older than their dashboard, and draw all
 	@scripts/system-packages
 	@scripts/node-packages grafana/render --legacy-peer-deps
-	@$(BIN)/python -m tests.grafana.pictures $(ARGS)
+	@$(BIN)/python -m grafana.draw $(ARGS)
 
 deploy: $(DEV) ## Generate the files in deploy/ and the references in docs/
 	@$(BIN)/python -m deploy.generate
@@ -97,9 +92,6 @@ bench: $(DEV) ## Measure speed and memory against their bounds, and page sizes, 
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock
-
-deb: $(DEV) ## Build the Debian package, dist/chutes-exporter_VERSION_ARCH.deb; ARCH=arm64 for another machine
-	@scripts/deb
 
 sbom: $(DEV) ## Write the bill of materials, dist/chutes-exporter-VERSION.cdx.json
 	@scripts/sbom

@@ -1,16 +1,14 @@
-"""Generates files from rules, dashboards, routing, scrape jobs, metrics and the Helm chart: `make deploy`."""
+"""Generates files from alerts, routing, scrape jobs, metrics and the Helm chart: `make deploy`."""
 
 from __future__ import annotations
 
-import shutil
 import textwrap
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from deploy.chart import CHART, NAMESPACE, render
+from deploy.chart import CHART, render
 from deploy.reference import reference
 
 if TYPE_CHECKING:
@@ -19,25 +17,6 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent
 MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
 
-VALUES_HEAD: Final = """\
-# Adds the rules and a scrape job to the miners' own monitoring (the chart chutes-monitoring, release `monitoring`), on
-# the control node's cluster. CONTROL is the kubeconfig context of this cluster, and NODE is the node's address. VERSION
-# is the chart's version, which `helm list --kube-context CONTROL --namespace monitoring` shows:
-#
-#   helm repo add chutes https://chutesai.github.io/chutes-miner
-#   helm upgrade monitoring chutes/chutes-monitoring --version VERSION --kube-context CONTROL --namespace monitoring \\
-#     --reuse-values -f deploy/chutes-monitoring-values.yaml \\
-#     --set prometheus.server.global.external_labels.grafana_url=http://NODE:30080
-#
-# Rules and scrape jobs of your own in the same values (`helm get values monitoring --namespace monitoring`) are
-# replaced: merge them into your own values file first. Nothing else of the release changes.
-#
-# The miners' ansible playbooks (site.yml, and deploy-charts.yml with the tag monitoring-charts) install the release with
-# only their own values. They remove the rules, scrape jobs, external labels and Alertmanager: run the command above
-# again. The exporter and its dashboards stay, because they are not part of the release.
-#
-# The scrape job leaves out Pods that are annotated for scraping, which this Prometheus scrapes anyway.
-"""
 MANIFEST_HEAD: Final = """\
 # An exporter for the miner whose key is in the Secret `miner-credentials`, rendered from the Helm chart's default
 # values, without the dashboards. docs/start.md says how to add them.
@@ -99,65 +78,11 @@ def _read(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text())
 
 
-def _copy(path: str) -> str:
-    """Return the text of a project file. Helm reads only files in its chart's folder, so the chart has a copy."""
-    return (ROOT / path).read_text()
-
-
 def manifest() -> str:
     """Make the manifest for users without Helm, without the dashboards, which would be half a megabyte more."""
     rendered = render({"dashboards": {"enabled": False}})
     parts = (rendered[name] for name in ("networkpolicy.yaml", "service.yaml", "deployment.yaml"))
     return MADE.format("deploy/helm/chutes-exporter/") + MANIFEST_HEAD + "---\n" + "---\n".join(parts)
-
-
-def _pods() -> dict[str, Any]:
-    """Make the scrape job of the exporters of a cluster."""
-    return {
-        "job_name": "chutes",
-        "scrape_interval": "1m",
-        "scrape_timeout": "30s",
-        "kubernetes_sd_configs": [{"role": "pod", "namespaces": {"names": [NAMESPACE]}}],
-        "relabel_configs": [
-            {
-                "source_labels": ["__meta_kubernetes_pod_label_app_kubernetes_io_name"],
-                "regex": "chutes-exporter",
-                "action": "keep",
-            },
-            {
-                "source_labels": ["__meta_kubernetes_pod_annotation_prometheus_io_scrape"],
-                "regex": "true",
-                "action": "drop",
-            },
-            {
-                "source_labels": ["__meta_kubernetes_pod_phase"],
-                "regex": "Pending|Succeeded|Failed|Completed",
-                "action": "drop",
-            },
-            {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": "metrics", "action": "keep"},
-            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-            {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-        ],
-    }
-
-
-def monitoring_values() -> str:
-    """Make the Helm values that add rules and a scrape job to the miners' chart."""
-    return (
-        MADE.format("prometheus/rules/")
-        + VALUES_HEAD
-        + _write(
-            {
-                "prometheus": {
-                    "serverFiles": {
-                        "alerting_rules.yml": _read("prometheus/rules/alerts.yml"),
-                        "recording_rules.yml": _read("prometheus/rules/recordings.yml"),
-                    },
-                    "extraScrapeConfigs": _write([_pods()]),
-                }
-            }
-        )
-    )
 
 
 def alertmanager_values() -> str:
@@ -210,16 +135,9 @@ def alerts_table() -> str:
     return ALERTS_HEAD + "".join(rows)
 
 
-_COPIES = {
-    f"helm/chutes-exporter/files/{path.parent.name}/{path.name}": partial(_copy, str(path.relative_to(ROOT)))
-    for pattern in ("grafana/dashboards/*.json", "prometheus/rules/*.yml")
-    for path in sorted(ROOT.glob(pattern))
-}
 FILES: Final[dict[str, Callable[[], str]]] = {
-    **_COPIES,
     "helm/chutes-exporter/README.md": chart_readme,
     "kubernetes.yaml": manifest,
-    "chutes-monitoring-values.yaml": monitoring_values,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
     "../docs/metrics.md": reference,
@@ -227,8 +145,5 @@ FILES: Final[dict[str, Callable[[], str]]] = {
 """Generated files by their path in deploy/."""
 
 if __name__ == "__main__":
-    shutil.rmtree(CHART / "files", ignore_errors=True)
     for name, make in FILES.items():
-        target = ROOT / "deploy" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(make())
+        (ROOT / "deploy" / name).write_text(make())

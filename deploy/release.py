@@ -26,8 +26,6 @@ VERSIONS: Final = {
     "docs/start.md": r"chutes-exporter:(\d[\w.]*\w)",
 }
 """Where the version stands, and how."""
-ARCHITECTURES: Final = ("amd64", "arm64")
-"""Debian's names of the machines that a release has a package for."""
 PANELS: Final = {"stat": "Stat", "table": "Table", "timeseries": "Time series", "state-timeline": "State timeline"}
 """Grafana's names of the kinds of panels."""
 
@@ -112,18 +110,17 @@ def dashboards(directory: Path, version: str) -> None:
     (directory / "README.md").write_text(descriptions)
 
 
-def run_script(name: str, output: Path, **variables: str) -> None:
-    """Run a script of the project that writes a file into a folder."""
-    environment = {**os.environ, "VENV": os.path.relpath(sys.prefix, ROOT), "OUTPUT": str(output), **variables}
-    subprocess.run([ROOT / name], cwd=ROOT, env=environment, check=True)
+def bill_of_materials(directory: Path) -> None:
+    """Write the bill of materials into a folder."""
+    environment = {**os.environ, "VENV": os.path.relpath(sys.prefix, ROOT), "OUTPUT": str(directory)}
+    subprocess.run([ROOT / "scripts" / "sbom"], cwd=ROOT, env=environment, check=True)
 
 
 def main(arguments: list[str]) -> None:
     """Write all files of a release to a folder, and its text.
 
-    Each kind of file has a folder of its own: ``python`` has the wheel and the sdist, ``chart`` the Helm chart, ``deb``
-    the Debian packages, ``sbom`` the bill of materials, and ``grafana`` the dashboards. ``SHA256SUMS`` has the
-    checksums of all files.
+    Each kind of file has a folder of its own: ``python`` has the wheel and the sdist, ``chart`` the Helm chart,
+    ``sbom`` the bill of materials, and ``grafana`` the dashboards. ``SHA256SUMS`` has the checksums of all files.
 
     Args:
         arguments: The command line.
@@ -148,9 +145,7 @@ def main(arguments: list[str]) -> None:
     subprocess.run([uv, "build", "--quiet", "--out-dir", str(folder / "python"), str(ROOT)], check=True)
     # A registry wants lower case.
     package_chart(re.sub(r"^https?://[^/]+", "ghcr.io", options.repository).lower(), folder / "chart")
-    for architecture in ARCHITECTURES:
-        run_script("scripts/deb", folder / "deb", ARCH=architecture)
-    run_script("scripts/sbom", folder / "sbom")
+    bill_of_materials(folder / "sbom")
     dashboards(folder / "grafana", version)
     (folder / "notes.md").write_text(text)
     files = sorted(folder.glob("*/chutes*"))

@@ -254,8 +254,7 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
     assert re.search(r'off_without_key="[a-z_ ]*servers', line)
     line = json.loads(logged(1, *arguments, "--log.format", "json"))
     assert (line["msg"], line["watched"]) == ("listening", "whole subnet")
-    assert line["off_without_hotkey"] == "instance_gpus unique_chute_history"
-    assert "stats_per_chute" in line["off_by_default"].split()
+    assert line["off_without_hotkey"] == "instance_gpus ended_instances unique_chute_history stats_per_chute"
 
 
 def test_a_hotkey_file_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:

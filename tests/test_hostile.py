@@ -76,7 +76,7 @@ _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     r.UnixTime: _TIMES,
     str: _IDS,
     bool: st.booleans(),
-    int: _NUMBERS,
+    int: _NUMBERS | st.just(10**400),
     float: _NUMBERS,
     type(None): st.none(),
 }

@@ -132,7 +132,7 @@ class Hotkey:
             raise HotkeyError(f"{source} is encrypted: use a hotkey file in plain JSON with secretSeed")
         try:
             parsed = msgspec.json.decode(content, type=_HotkeyFile)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # Omit the decoder's message: it may quote the file.
             raise HotkeyError(
                 f"{source} is not a hotkey file: use a JSON file with ss58Address and secretSeed"

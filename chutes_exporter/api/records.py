@@ -11,7 +11,7 @@ Unix seconds. Fields whose API name is misleading are renamed.
 from __future__ import annotations
 
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 Nullable: TypeAlias = T | UnsetType | None
 """A field in which null has a meaning. It is ``None`` for null, and ``UNSET`` if it is missing."""
+
+Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+"""A whole number that a float can hold. A longer one has no meaning, and would end a computation with an error."""
 
 
 class UnixTime(float):
@@ -51,7 +54,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class NodeSelector(Record, frozen=True):
     """The GPUs that a chute needs. Source: ``node_selector`` of chutes."""
 
-    gpu_count: int | None = None
+    gpu_count: Whole | None = None
     min_vram_gb_per_gpu: float | None = None
     supported_gpus: list[str] | None = None
 
@@ -114,7 +117,7 @@ class Node(Record, frozen=True):
     name: str | None = None
     memory: float | None = None
     gpu_identifier: str | None = None
-    device_index: int | None = None
+    device_index: Whole | None = None
     server_id: str | None = None
     clock_rate: float | None = None
     processors: float | None = None
@@ -507,7 +510,7 @@ class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registe
 
     hotkey: str
     coldkey: str | None = None
-    node_id: int | None = None
+    node_id: Whole | None = None
     incentive: float | None = None
     consensus: float | None = None
     stake: float | None = None

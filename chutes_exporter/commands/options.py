@@ -82,8 +82,9 @@ class _Option(click.Option):
 
 def name_sources(text: str) -> str:
     """Replace each flag in an error or warning by the variable that set its value, if one did."""
-    context = click.get_current_context()
-    options = [parameter for parameter in context.command.params if isinstance(parameter, _Option)]
+    context = click.get_current_context(silent=True)
+    parameters = [] if context is None else context.command.params
+    options = [parameter for parameter in parameters if isinstance(parameter, _Option)]
     sources = {option.opts[0]: option.source(context) for option in options}
     return re.sub(r"--[a-z][\w.-]*\w", lambda flag: sources.get(flag[0], flag[0]), text)
 

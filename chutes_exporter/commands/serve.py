@@ -19,6 +19,7 @@ from chutes_exporter.commands.options import (
     Command,
     api_options,
     hotkey_options,
+    name_sources,
     serving_options,
     settings_of,
 )
@@ -146,7 +147,7 @@ class Service:
             problem = ""
         except Exception as error:  # noqa: BLE001 - an unforeseen error must show that the old configuration is in use
             known = isinstance(error, ConfigError)
-            problem = str(error) if known else f"unforeseen error: {error!r}"
+            problem = name_sources(str(error)) if known else f"unforeseen error: {error!r}"
             if self._problem != problem:
                 _log.error("configuration reload failed", reason=problem, exc_info=None if known else error)
         self._problem = problem

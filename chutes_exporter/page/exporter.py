@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.collectors.base import Samples
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.page.rendering import Snapshots
     from chutes_exporter.page.telemetry import States
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Exporter:
         self._requests = Requests(self.client)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._rendering = asyncio.Lock()
+        # asyncio's own threads may all wait for a name server that does not answer.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
         self._pages: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
         self._adopt(settings)
 
@@ -96,6 +102,7 @@ class Exporter:
         """Cancel running requests and close all connections."""
         await self.feeds.aclose()
         await self.client.aclose()
+        self._thread.shutdown(wait=False)
 
     def readiness(self) -> tuple[bool, str]:
         """Tell whether a first request to the API has succeeded or failed, and say so in words."""
@@ -126,9 +133,9 @@ class Exporter:
         if timeout is not None:
             await self.feeds.read_all(plan.feeds, timeout)
         async with self._rendering:
-            states = self._states()
+            states = self._states(plan)
             needed = {feed: states[feed] for feed in plan.feeds}
-            return await asyncio.to_thread(_collected, plan.entries, needed)
+            return await self._in_thread(partial(_collected, plan.entries, needed))
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
         """Answer a scrape.
@@ -150,12 +157,16 @@ class Exporter:
         """Make a page in a thread, so that requests are answered meanwhile."""
         async with self._rendering:
             del self._pages[form, gzipped]
-            return await asyncio.to_thread(self._page, self._renderer, self._states(), form, gzipped=gzipped)
+            states = self._states(self.plan)
+            return await self._in_thread(partial(self._page, self._renderer, states, form, gzipped=gzipped))
 
-    def _states(self) -> States:
-        """Return the state of each feed at this moment. A reload may have added feeds that nobody has read yet."""
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def _states(self, plan: Plan) -> States:
+        """Return the state of each feed at this moment, also of those of a plan that a reload has added or removed."""
         states = self.feeds.states()
-        return states | {feed: FeedState(feed) for feed in self.plan.feeds if feed not in states}
+        return states | {feed: FeedState(feed) for feed in plan.feeds if feed not in states}
 
     def _page(self, renderer: rendering.Renderer, states: States, form: Format, *, gzipped: bool) -> bytes:
         made = renderer.render(_snapshots(states), form)

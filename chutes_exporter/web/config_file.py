@@ -80,7 +80,7 @@ class RateLimit(_Section):
     """
 
     interval: str
-    burst: Annotated[int, msgspec.Meta(ge=1)]
+    burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
     def __post_init__(self) -> None:
         parts = _DURATION_PART.findall(self.interval)

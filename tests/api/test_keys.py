@@ -91,6 +91,7 @@ def test_a_hotkey_file_is_read(tmp_path: Path) -> None:
         ("coldkeypub.txt", json.dumps({"ss58Address": HOTKEY}), "cold key"),
         ("hot", "$NACL\x00\x01", "encrypted"),
         ("hot", f"not JSON, but {TEST_SEED}", "not a hotkey file"),
+        ("hot", '{"other": ' + "[" * 100_000, "not a hotkey file"),
         ("hot", json.dumps({"ss58Address": HOTKEY}), "lacks secretSeed or"),
         ("hot", json.dumps({"secretSeed": TEST_SEED}), "or ss58Address"),
         ("hot", json.dumps({"ss58Address": OTHER, "secretSeed": TEST_SEED}), f"but to {HOTKEY}"),

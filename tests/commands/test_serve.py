@@ -26,7 +26,7 @@ from chutes_exporter.web.server import bound_address, open_socket
 from chutes_exporter.web.systemd import Notifier
 from tests.commands.support import another_key
 from tests.support import HOTKEY, PATIENCE, Pki, get, parse_page, patient_client, series, unmeasured, until, wait_for
-from tests.test_cli import COMMAND, LISTEN, environment, hotkey_file
+from tests.test_cli import COMMAND, LISTEN, environment, hotkey_file, running
 
 if TYPE_CHECKING:
     import socket
@@ -213,6 +213,16 @@ async def test_a_reload_that_meets_an_unforeseen_error_is_reported_and_tried_aga
             await until(admitted)
             assert await is_good() == 1
     assert [log["exc_info"] for log in logs if log["event"] == "configuration reload failed"] == [ANY]
+
+
+def test_an_error_of_a_reload_names_the_variable_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text("")
+    arguments = (*COMMANDS["serve"], "--web.enable-lifecycle")
+    with running(*arguments, variables={"CHUTES_EXPORTER_WEB_CONFIG_FILE": str(path)}) as (url, _):
+        path.unlink()
+        answer = httpx.post(f"{url}/-/reload", timeout=PATIENCE)
+    assert answer.text.startswith("The old configuration stays in use: CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read ")
 
 
 async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..., Settings], tmp_path: Path) -> None:

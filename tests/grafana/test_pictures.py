@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from grafana import states
+from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
+from grafana.draw import PICTURES, SUMS, WORLDS, older, parse_arguments, read_sums
 from grafana.worlds import World
-from tests.grafana.pictures import PICTURES, SUMS, WORLDS, parse_arguments
 from tests.grafana.scenes import END, scene
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LARGEST = 250_000
 """Bytes of a picture, so that the README loads fast."""
@@ -30,17 +29,19 @@ console.log(JSON.stringify([colors.background.primary, ...found]));
 """Prints the colours of Grafana's dark theme: the background of a panel, and those of the names."""
 
 
-def test_the_pictures_are_of_the_boards_as_they_are() -> None:
-    drawn = dict(line.split()[::-1] for line in (PICTURES / SUMS).read_text().splitlines())
-    assert drawn.keys() == {f"{board.uid}.json" for board in BOARDS}
-    for board in BOARDS:
-        source = ROOT / "grafana" / "dashboards" / f"{board.uid}.json"
-        assert drawn[source.name] == hashlib.sha256(source.read_bytes()).hexdigest(), "run `make pictures`"
+def test_a_picture_is_older_than_a_dashboard_that_has_changed_or_is_new(tmp_path: Path) -> None:
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in DASHBOARDS.iterdir()}
+    dashboards = Path(shutil.copytree(DASHBOARDS, tmp_path / "dashboards"))
+    assert older(sums, dashboards) == []
+    (dashboards / "chutes-fleet.json").write_text("{}")
+    (dashboards / "chutes-new.json").write_text("{}")
+    assert older(sums, dashboards) == ["chutes-fleet", "chutes-new"]
 
 
 def test_every_board_has_a_picture_of_a_healthy_and_of_a_sick_miner() -> None:
     names = {f"{board.uid}{ending}.png" for board in BOARDS for ending in WORLDS.values()}
-    assert {path.name for path in PICTURES.iterdir()} == {SUMS, *names}
+    assert {path.name for path in PICTURES.iterdir()} == {SUMS.name, *names}
+    assert read_sums(SUMS).keys() == {f"{board.uid}.json" for board in BOARDS}
     for name in names:
         assert 10_000 < (PICTURES / name).stat().st_size < LARGEST, name
 

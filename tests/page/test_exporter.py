@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +168,46 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
         assert [log for log in logs if log["event"] == "feeds failed"] == []
         assert exporter.readiness() == (True, "ready")
         assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
+
+
+async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_data_that_is_gone(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render, begun, end = Renderer.render, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> dict[Entry, Lines]:
+        begun.set()
+        assert end.wait(PATIENCE)
+        return render(*arguments)
+
+    monkeypatch.setattr(Renderer, "render", slow)
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        await exporter.warm_up()
+        scraped = asyncio.create_task(page_of(exporter))
+        await until(begun.is_set)
+        collected = asyncio.create_task(exporter.samples({"chutes_fleet_gpus", "chutes_scored_miners"}))
+        await asyncio.sleep(0)
+        exporter.reconfigure(patient(simulator.url))
+        end.set()
+        await scraped
+        assert set((await collected).samples) >= {"chutes_scored_miners"}
+        assert "chutes_fleet_gpus" not in (await collected).samples
+
+
+async def test_threads_that_wait_for_a_name_server_delay_no_page(simulator: Simulator) -> None:
+    end = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        waiting = asyncio.create_task(asyncio.to_thread(end.wait))
+        try:
+            async with Exporter(patient(simulator.url), clock=Clock()) as exporter:
+                async with asyncio.timeout(PATIENCE):
+                    page = await page_of(exporter, timeout=0.1)
+                    await exporter.samples({"chutes_scored_miners"})
+        finally:
+            end.set()
+        await waiting
+    assert series("chutes_scrape_series") in page
 
 
 async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulator, clock: Clock) -> None:

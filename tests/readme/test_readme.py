@@ -1,4 +1,4 @@
-"""README.md and the host's part of docs/start.md: their commands work word for word in a new Debian."""
+"""README.md and docs/start.md for a host and for systemd: their commands work word for word in a new Debian."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.readme
 
-TEXT = (ROOT / "README.md").read_text() + (ROOT / "docs" / "start.md").read_text().partition("\n## Container\n")[0]
+START = (ROOT / "docs" / "start.md").read_text()
+HOST = (ROOT / "README.md").read_text() + START.partition("\n## Container\n")[0]
+SYSTEMD = START.partition("\n## systemd\n")[2]
 DEBIAN = Path(os.environ.get("CHUTES_EXPORTER_TEST_ROOT", "/"))
 """The root of the new Debian, with the project in /root/chutes-exporter."""
 PAGE = "http://127.0.0.1:10064/metrics"
@@ -34,22 +36,27 @@ PROMETHEUS = "http://127.0.0.1:9090"
 PORTS = (10064, 10065, 9090, 9093)
 
 
-def blocks(language: str) -> list[str]:
+def blocks(text: str, language: str) -> list[str]:
     """Return the code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def commands() -> list[str]:
+def commands(text: str) -> list[str]:
     """Return the commands, each once. `make test` has a test of its own, and other ports change nothing."""
-    lines = (re.sub(r"(^| +)#.*", "", line) for block in blocks("sh") for line in block.splitlines())
-    return list(dict.fromkeys(line for line in lines if line and line != "make test" and "ARGS=" not in line))
+    lines = "".join(blocks(text, "sh")).replace("\\\n", "").splitlines()
+    found = (re.sub(r"(^| +)#.*", "", line) for line in lines)
+    return list(dict.fromkeys(line for line in found if line and line != "make test" and "ARGS=" not in line))
 
 
 DEMO, STACK = "make demo", "make stack"
 SUBNET = ".venv/bin/chutes-exporter"
-MINER = next(command for command in commands() if command.startswith(f"{SUBNET} --web.listen-address 127.0.0.1:10064"))
+MINER = next(
+    command for command in commands(HOST) if command.startswith(f"{SUBNET} --web.listen-address 127.0.0.1:10064")
+)
 SERVERS = (DEMO, STACK, SUBNET, MINER)
 """The commands that run until Ctrl-C."""
+UBUNTU = re.compile(r"python3-pip|\buv\b")
+"""In the commands for Ubuntu 22.04. Debian's pip does not install for all users."""
 
 
 def start(command: str, api: str, log: Path) -> subprocess.Popen[bytes]:
@@ -141,7 +148,7 @@ def follow_without_a_demo(api: str, log: Path) -> None:
     wallet.mkdir(parents=True)
     (wallet / "HOTKEY").write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     (wallet / "HOTKEY").chmod(0o600)
-    for command in commands():
+    for command in commands(HOST):
         if command in (DEMO, STACK):
             continue
         if command not in SERVERS:
@@ -153,16 +160,38 @@ def follow_without_a_demo(api: str, log: Path) -> None:
             assert (series("chutes_miner_watched", hotkey=HOTKEY) in page) == (command == MINER)
     # The lines for Prometheus are valid, with the rules where the document copies them.
     run("cp -r prometheus/rules /etc/prometheus/", api, log)
-    (config,) = blocks("yaml")
+    (config,) = blocks(HOST, "yaml")
     (DEBIAN / "etc/prometheus/prometheus.yml").write_text(config)
     said = run("promtool check config /etc/prometheus/prometheus.yml", api, log)
     assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", said)) == len(list(RULES.glob("*.yml")))
 
 
+def follow_systemd(api: str, log: Path) -> None:
+    """Follow the part about systemd, without a systemd that runs. A machine with systemd also has these packages."""
+    run("apt-get install --yes systemd sudo", api, log)
+    editor = DEBIAN / "usr/local/bin/editor"
+    editor.write_text(f'#!/bin/sh\nprintf "MINER_SS58={HOTKEY}\\nMINER_SEED={TEST_SEED}\\n" >>"$1"\n')
+    editor.chmod(0o755)
+    for command in commands(SYSTEMD):
+        if "systemd-run" not in command and not UBUNTU.search(command):
+            run(command.replace(" --now", ""), api, log)
+    units = DEBIAN / "etc/systemd/system"
+    assert (units / "multi-user.target.wants/chutes-exporter.service").is_symlink()
+    unit = (units / "chutes-exporter.service").read_text()
+    (user, file, program) = (
+        re.findall(rf"^{name}=-?(.+)$", unit, re.MULTILINE)[0] for name in ("User", "EnvironmentFile", "ExecStart")
+    )
+    rights = f"setpriv --reuid={user} --regid={user} --clear-groups"
+    with serving(f"{rights} env $(grep -v '^#' {file}) {program}", api, log) as process:
+        page = parse_page(wait_for(lambda: fetch(PAGE), process, log.read_text))
+        assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
+
+
 async def test_the_readme_works_word_for_word_in_a_debian_with_only_python_git_and_make(tmp_path: Path) -> None:
-    assert [command for command in SERVERS if command not in commands()] == []
+    assert [command for command in SERVERS if command not in commands(HOST)] == []
     assert [port for port in PORTS if is_open(port)] == [], "end what listens there: the README uses these ports"
     log = tmp_path / "log"
     async with Simulator(DemoWorld(start=time.time())) as simulator:
         await asyncio.to_thread(follow, simulator.url, log)
         await asyncio.to_thread(follow_without_a_demo, simulator.url, log)
+        await asyncio.to_thread(follow_systemd, simulator.url, log)

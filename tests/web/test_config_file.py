@@ -146,6 +146,7 @@ FAULTS = {
     'http_server_config: {headers: {X-XSS-Protection: " 1"}}': "http_server_config.headers.X-XSS-Protection",
     "rate_limit: {interval: 1s}": "Object missing required field `burst` - at `rate_limit`",
     "rate_limit: {interval: 1s, burst: 0}": "Expected `int` >= 1 - at `rate_limit.burst`",
+    f"rate_limit: {{interval: 1s, burst: {'9' * 400}}}": "Expected `int` <= 1000000 - at `rate_limit.burst`",
     "rate_limit: {interval: fast, burst: 1}": "'fast' is not a duration: write one like 1s or 100ms - at `rate_limit`",
     "rate_limit: {interval: 0s, burst: 1}": "'0s' is not a duration",
     f"rate_limit: {{interval: {'9' * 400}s, burst: 1}}": "is not a duration",

@@ -1,11 +1,13 @@
 """Draws the dashboards with Grafana's own components: `make pictures`.
 
-Without arguments, it draws the pictures of the README. With arguments, it draws some for a look:
+Without arguments, it says which pictures of the README are older than their dashboard, and draws all of them. With
+arguments, it draws some for a look:
 
     make pictures ARGS="--board chutes-fleet --world sick --width 800 --output /tmp/look --reuse"
 
-It simulates a miner's day for each world, and asks a real Prometheus every query of the dashboards' JSON. The data of
-that Prometheus stays in .cache/pictures/, so that --reuse draws other boards or widths within seconds.
+It simulates a miner's day for each world of tests/grafana/scenes.py, and asks a real Prometheus every query of the
+dashboards' JSON. The data of that Prometheus stays in .cache/pictures/, so that --reuse draws other boards or widths
+within seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 PICTURES: Final = ROOT / "grafana" / "pictures"
 RENDER: Final = ROOT / "grafana" / "render"
 CACHE: Final = ROOT / ".cache" / "pictures"
-SUMS: Final = "drawn-from.sha256"
+SUMS: Final = PICTURES / "drawn-from.sha256"
 WIDTH: Final = 1600
 WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick"}
 """The worlds of the README's pictures, and how their files' names end."""
@@ -207,19 +209,30 @@ def compressed(png: bytes) -> bytes:
     return subprocess.run(command, input=png, check=True, capture_output=True).stdout
 
 
+def read_sums(file: Path) -> dict[str, str]:
+    """Return the checksums of the dashboards that pictures were drawn from, by the names of their files."""
+    return dict(line.split()[::-1] for line in file.read_text().splitlines())
+
+
+def checksum(dashboard: Path) -> str:
+    """Return the checksum of a dashboard."""
+    return hashlib.sha256(dashboard.read_bytes()).hexdigest()
+
+
+def older(sums: dict[str, str], dashboards: Path) -> list[str]:
+    """Return the uids of the dashboards in a folder that have changed since their pictures were drawn, if ever."""
+    return sorted(path.stem for path in dashboards.iterdir() if sums.get(path.name) != checksum(path))
+
+
 def write_for_readme(drawn: dict[tuple[World, str, int], Picture]) -> None:
     """Write pictures for the README, and what they were drawn from; they must show every title and heading whole."""
     if cut := {uid: picture.cut for (_, uid, _), picture in drawn.items() if picture.cut}:
         raise ValueError(f"these titles and headings are cut: {cut}")
-    PICTURES.mkdir(exist_ok=True)
-    sums = {}
-    if (PICTURES / SUMS).exists():
-        sums = dict(line.split()[::-1] for line in (PICTURES / SUMS).read_text().splitlines())
+    sums = read_sums(SUMS)
     for (kind, uid, _), picture in drawn.items():
         (PICTURES / f"{uid}{WORLDS[kind]}.png").write_bytes(compressed(picture.png))
-        source = DASHBOARDS / f"{uid}.json"
-        sums[source.name] = hashlib.sha256(source.read_bytes()).hexdigest()
-    (PICTURES / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+        sums[f"{uid}.json"] = checksum(DASHBOARDS / f"{uid}.json")
+    SUMS.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -244,6 +257,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main() -> None:
     """Make the worlds, ask everything, and draw the boards."""
     chosen = parse_arguments()
+    if chosen.output is None:
+        print(f"older than their dashboard: {', '.join(older(read_sums(SUMS), DASHBOARDS)) or 'none'}")
     requests = {}
     for kind in chosen.world:
         directory = CACHE / kind.name.lower()
