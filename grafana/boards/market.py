@@ -101,7 +101,7 @@ MARKET.show(
     ),
     stat_panel(
         "Jobs",
-        "Jobs of the platform that no miner has claimed. A job with 15 tries still waits, but nobody can claim it.",
+        "Jobs of the platform that a miner can claim. A job with 15 tries, or of a chute that is gone, does not count.",
         [Query(of_exporters("chutes_jobs_waiting"), "waiting", KEYED)],
         decimals=0,
         empty="needs a key",

@@ -87,7 +87,10 @@ NULL_MEANS = {
 }
 """Samples that null in a field may change, because null has a meaning there."""
 ABSENCE_MEANS = {
-    f"chutes.compute_multiplier_factors.{factor}": {"chutes_launch_units_per_gpu_second", "chutes_launch_room_instances"}
+    f"chutes.compute_multiplier_factors.{factor}": {
+        "chutes_launch_units_per_gpu_second",
+        "chutes_launch_room_instances",
+    }
     for factor in ("private", "private_tee", "integrated_subnet")
 }
 """A factor is present only if it applies. Without these, a chute follows the rules of public chutes."""

@@ -174,7 +174,7 @@ def test_a_pending_server_is_not_to_be_rebooted(tmp_path: Path) -> None:
     pending = ("ChutesServerMaintenancePending", "info")
     said = (
         f"The maintenance of server alpha of {HOTKEY} is pending. Do not reboot it: the last instances of their chutes "
-        "still serve there, for up to 3 hours."
+        "still serve there, for up to 3 hours. Then it is in maintenance, nothing runs, and you can reboot it."
     )
     labels = {"server": "alpha", "server_id": "id-alpha", "version": "0.2.5"}
     text = Text(pending, 30, labels, "do not reboot server alpha yet", said)
