@@ -165,5 +165,5 @@ async def test_incidents_lists_every_end_with_exactly_what_it_cost(directory: Pa
         assert lost == pytest.approx(want.get("lost_units_with_penalty_at_newest_report", lost), rel=1e-6)
         assert row["lost_compute_units"] == pytest.approx(lost, rel=1e-6)
     for miner in summary["miners"]:
-        lost = [row["lost_compute_units"] or 0 for row in miner["ended"]]
-        assert lost == sorted(lost, reverse=True)
+        units = [row["lost_compute_units"] or 0 for row in miner["ended"]]
+        assert units == sorted(units, reverse=True)

@@ -323,3 +323,16 @@ def numbers(version: str) -> list[int]:
 
 def tee_servers(world: World) -> dict[str, bool]:
     return {row["server_id"]: row["is_tee"] for row in world.raw["servers"]["servers"]}
+
+
+async def test_images_chutes_and_gpus_are_counted(world: World) -> None:
+    true = world.true
+    images = world.by("status", "chutes_images")
+    words = {"built": "built and pushed", "pending": "pending build"}
+    assert {words.get(status, status): count for status, count in images.items() if count} == true["images_by_status"]
+    disabled = [dict(labels)["disabled"] for name, labels in world.page if name == "chutes_chute_info"]
+    assert (len(disabled), disabled.count("true")) == (true["chutes"], true["chutes_disabled"])
+    failed = {dict(labels)["gpu_id"] for name, labels in world.page if name == "chutes_gpu_verification_error_info"}
+    assert failed == set(true["gpus_with_error"])
+    for gpu, states in true["supply"]["platform"].items():
+        assert world.by("state", "chutes_platform_gpus", gpu=gpu) == states

@@ -163,7 +163,7 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
                     "older_window": None if older is None else bool(older) if older in (0, len(servers)) else None,
                 }
                 found.setdefault(key.address, []).append(row)
-                endpoints = [
+                endpoints: list[e.Endpoint[Any]] = [
                     *([e.SERVER_MAINTENANCE] if row["status"] == "pending" else []),
                     *([e.SERVER_SLOT] if row["older_window"] is None else []),
                 ]

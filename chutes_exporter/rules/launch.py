@@ -75,7 +75,7 @@ class ChuteInstances:
     target_expired: bool | None = False
 
 
-def service_time(utilization: Iterable[ChuteUtilization], bounties: Iterable[Bounty]) -> float | None:
+def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) -> float | None:
     """Return the service's time when it sent these answers, None if they do not show it.
 
     The autoscaler logs chutes about every 2 minutes.

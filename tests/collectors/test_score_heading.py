@@ -66,13 +66,13 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
         {"instance_id": "gone"} | ended,
     ]
     report = {"instance_audit": [theirs | row for row in rows], "compute_history": []}
-    gpu = {"gpu": "h200", "chute": {"chute_id": "c", "instance_id": "disabled"}}
-    held = {"other": {"provisioned": [gpu]}}
+    instance = {"chute_id": "c", "instance_id": "disabled"}
+    held = {"other": {"provisioned": [{"gpu": "h200", "chute": instance}]}}
     extra = {(AUDIT_REPORT, ""): report, (HELD_GPUS, ""): held}
     assert run([*MINE[:1], *others], SEATS, extra=extra).samples == ratios(me=0.25)
     # The list of GPUs may be newer than the report.
     started = {"instance_audit": [theirs | {"instance_id": "disabled", "activated_at": None}], "compute_history": []}
-    newer = {"other": {"provisioned": [gpu | {"chute": gpu["chute"] | {"activated_at": NOON_TEXT}}]}}
+    newer = {"other": {"provisioned": [{"gpu": "h200", "chute": instance | {"activated_at": NOON_TEXT}}]}}
     extra_newer = {(AUDIT_REPORT, ""): started, (HELD_GPUS, ""): newer}
     assert run([*MINE[:1], *others], SEATS, extra=extra_newer).samples == ratios(me=0.25)
     assert run([*MINE[:1], *others], SEATS, extra=extra_newer | {(HELD_GPUS, ""): held}).samples == ratios(me=1 / 3)

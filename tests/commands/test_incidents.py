@@ -85,7 +85,9 @@ LONG = MINE | {"created_at": "2026-11-24T08:00:00", "activated_at": "2026-11-24T
 async def test_the_last_instance_of_its_chute_loses_what_older_reports_show() -> None:
     first, second, penalized = record("08:00", "10:00", 2.0), record("10:00", None, 3.0), record("10:00", "11:30", 0.3)
     found = {12: body([LONG], [penalized]), 11: body([LONG], [second]), 10: body([LONG], [first])}
-    assert await lost(found, "--hours", "1") == (0, [pytest.approx(5400 * (3.0 - 0.3))], [])
+    status, units, _ = await lost(found, "--hours", "1")
+    assert status == 0
+    assert units == pytest.approx([5400 * (3.0 - 0.3)])
     _, output = await incidents(found, "--hours", "1")
     assert " miner, last of its chute  yes " in output
     private = {hour: text.replace(b'"billed_to": null', b'"billed_to": "user"') for hour, text in found.items()}
@@ -95,7 +97,9 @@ async def test_the_last_instance_of_its_chute_loses_what_older_reports_show() ->
 
 async def test_a_penalty_on_a_record_that_no_older_report_has_is_seen_by_the_record_before() -> None:
     found = {12: body([LONG], [record("08:00", "11:15", 2.0), record("11:15", "11:30", 0.2)])}
-    assert await lost(found, "--hours", "1") == (0, [pytest.approx(900 * (2.0 - 0.2))], [])
+    status, units, _ = await lost(found, "--hours", "1")
+    assert status == 0
+    assert units == pytest.approx([900 * (2.0 - 0.2)])
     same = {12: body([LONG], [record("08:00", "11:15", 2.0), record("11:15", "11:30", 1.9)])}
     assert await lost(same, "--hours", "1") == (0, [0], [])
 
