@@ -144,7 +144,7 @@ async def page_sizes(size: Size) -> dict[str, str]:
     world = World(start=time.time(), size=size)
     key, everything = world.miners[0].key, {collector.name: True for collector in COLLECTORS}
     sizes = {}
-    world.prepare(time.time())
+    world.grow(time.time())
     async with Simulator(world) as api:
         modes: dict[str, dict[str, Any]] = {
             "nothing configured": {},
@@ -165,7 +165,7 @@ async def serve(size: Size) -> None:
     """Serve a simulated API until the process is killed, and print its address."""
     world = World(start=time.time(), size=size)
     async with Simulator(world) as api:
-        world.prepare(time.time())
+        world.grow(time.time())
         print(api.url, flush=True)
         await asyncio.Event().wait()
 

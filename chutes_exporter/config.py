@@ -7,7 +7,7 @@ import math
 import re
 import shlex
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chutes_exporter.collectors import MinersChoice
-    from chutes_exporter.feeds.feed import Feed
-
-T = TypeVar("T")
 
 _RESERVED_PATHS = ("/", "/-/healthy", "/-/ready", "/-/reload")
 _PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
@@ -43,13 +40,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Address:
-    """An address to listen on.
-
-    Attributes:
-        host: An address or host name. Empty for all addresses of IPv4 and IPv6.
-        port: The port. 0 for any free port.
-        path: Path of a Unix socket, instead of host and port.
-    """
+    """An address to listen on: host and port, or the path of a Unix socket. Without a host, all addresses are meant."""
 
     host: str = ""
     port: int = 0
@@ -57,11 +48,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Parse ``:10064``, ``127.0.0.1:10064``, ``[::1]:10064`` or ``unix:/run/chutes-exporter.sock``.
-
-        Raises:
-            ConfigError: The text is not such an address.
-        """
+        """Parse ``:10064``, ``127.0.0.1:10064``, ``[::1]:10064`` or ``unix:/PATH``, or raise ConfigError."""
         match = _ADDRESS.fullmatch(text)
         if match is None or int(match["port"] or 0) > _MAX_PORT:
             raise ConfigError(
@@ -108,7 +95,6 @@ class Settings:
     systemd_socket: bool = False
     web_config: Path | None = None
     enable_lifecycle: bool = False
-    max_requests: int = 64
     telemetry_path: str = "/metrics"
     timeout_offset: float = 0.5
     miners: MinersChoice = "all"
@@ -122,10 +108,6 @@ class Settings:
     alpha_price: float | None = None
     warnings: tuple[str, ...] = ()
 
-    def tuned(self, feed: Feed[T]) -> Feed[T]:
-        """Return a feed with the configured lifetimes."""
-        return feed.with_lifetimes(self.ttl, self.max_age)
-
 
 def make_settings(
     *,
@@ -135,17 +117,9 @@ def make_settings(
     warnings: Iterable[str] = (),
     **others: Any,
 ) -> Settings:
-    """Return settings that fit together.
+    """Return settings with these and further warnings, or raise ConfigError if one needs another that is missing.
 
-    Args:
-        hotkeys: Addresses to watch, beside those of the keys.
-        keys: Keys of miners whose private data is exported.
-        miners: None means ``watched`` with hotkeys and ``all`` without.
-        warnings: Warnings to keep. The settings have further ones.
-        others: As in :class:`Settings`.
-
-    Raises:
-        ConfigError: A setting needs another one that is missing.
+    The miners of the keys are watched like ``hotkeys``. Without a choice, ``miners`` are the watched ones, or all.
     """
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
@@ -175,13 +149,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Credentials:
-    """The configured keys and their problems.
-
-    Attributes:
-        keys: Usable keys, one for each address.
-        errors: A message for each unusable key.
-        warnings: A message for each file that others can read.
-    """
+    """The usable keys, one for each address, the errors of the others, and warnings about the permissions of files."""
 
     keys: tuple[Hotkey, ...]
     errors: tuple[str, ...]
@@ -214,11 +182,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
 
 
 def parse_hotkey(text: str) -> str:
-    """Parse the SS58 address of a hotkey.
-
-    Raises:
-        HotkeyError: The text is not such an address.
-    """
+    """Parse the SS58 address of a hotkey, or raise HotkeyError."""
     public_key(text.strip())
     return text.strip()
 
@@ -226,8 +190,7 @@ def parse_hotkey(text: str) -> str:
 def parse_path(text: str) -> str:
     """Parse the path of the metrics page.
 
-    Raises:
-        ConfigError: A browser would ask for another path, or the path has another page.
+    It raises ConfigError if a browser would ask for another path, or the path has another page.
     """
     if not _PATH.fullmatch(text) or text in _RESERVED_PATHS:
         raise ConfigError(
@@ -278,11 +241,8 @@ def _number(text: str) -> float:
 
 
 def parse_url(text: str) -> str:
-    """Parse the address of an API. The result has a scheme in lower case and no slash at the end.
-
-    Raises:
-        ConfigError: The text is not such an address. The message does not show it, because it may have a password.
-    """
+    """Parse the address of an API. The result has a scheme in lower case and no slash at the end."""
+    # The error does not show the text, because it may have a password.
     if not _URL.fullmatch(text):
         raise ConfigError("it is not an address of an API: write https://HOST without a user, a query or a fragment")
     scheme, _, rest = text.partition(":")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-HOUR: Final = 3600.0
+MINUTE: Final = 60.0
+HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
 
-_UNITS = ((DAY, "day"), (HOUR, "hour"), (60.0, "minute"))
+_UNITS = ((DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"))
 
 
 def human_duration(seconds: float) -> str:

@@ -12,20 +12,15 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from structlog.typing import EventDict, Processor
+    from structlog.typing import Processor
 
 Level = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["logfmt", "json"]
 
 
-_FIRST = ("ts", "level", "msg")
 _LIMITED = ("asyncio", "server", "uvicorn.error")
 """Loggers whose lines clients can cause."""
 _LIMIT_SECONDS = 60.0
-
-
-def _order_keys(_logger: object, _name: str, event: EventDict) -> EventDict:
-    return {**{key: event[key] for key in _FIRST if key in event}, **event}
 
 
 class RateLimit(logging.Filter):
@@ -58,7 +53,7 @@ def configure(level: Level, form: LogFormat) -> None:
     render: Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.processors.LogfmtRenderer(bool_as_flag=False)
+        else structlog.processors.LogfmtRenderer(key_order=("ts", "level", "msg"), bool_as_flag=False)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -68,7 +63,6 @@ def configure(level: Level, form: LogFormat) -> None:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 structlog.processors.EventRenamer("msg"),
-                _order_keys,
                 render,
             ],
         )

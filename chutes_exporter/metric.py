@@ -18,6 +18,9 @@ class Metric:
             counter.
         source: Its endpoint and field.
         stability: Whether the name, labels and meaning may change before a new major version.
+        each: The thing that it has series for, such as ``server``. Empty for a metric of the whole platform.
+        times: The maximum number of series for each of them.
+        whole: Names of the feeds whose answers must be whole. The metric is absent while a record may be missing.
     """
 
     name: str
@@ -26,6 +29,9 @@ class Metric:
     source: str
     stability: Stability = "stable"
     histogram: bool = False
+    each: str = ""
+    times: int = 1
+    whole: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> Literal["gauge", "counter", "info", "histogram"]:
@@ -42,12 +48,23 @@ class Metric:
 
 
 class Metrics(list[Metric]):
-    """The metrics of a module, with their endpoint, and the labels of those that declare no others."""
+    """Metrics of one topic, with the source, labels, series and feeds of those that declare no others."""
 
-    def __init__(self, source: str, labels: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        source: str,
+        labels: tuple[str, ...] = (),
+        *,
+        each: str = "",
+        times: int = 1,
+        whole: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__()
         self._source = source
         self._labels = labels
+        self._each = each
+        self._times = times
+        self._whole = whole
 
     def declare(
         self,
@@ -56,12 +73,21 @@ class Metrics(list[Metric]):
         field: str = "",
         *,
         labels: tuple[str, ...] | None = None,
-        source: str = "",
         stability: Stability = "stable",
         histogram: bool = False,
+        times: int | None = None,
     ) -> Metric:
-        """Declare a metric and add it. Its source is the field of the endpoint's answer, unless another is given."""
-        source = source or (f"{self._source}: {field}" if field else self._source)
-        metric = Metric(name, help, self._labels if labels is None else labels, source, stability, histogram)
+        """Declare a metric, with the field that its value is if it is one, and add it."""
+        metric = Metric(
+            name,
+            help,
+            self._labels if labels is None else labels,
+            f"{self._source}: {field}" if field else self._source,
+            stability,
+            histogram,
+            self._each,
+            times or self._times,
+            self._whole,
+        )
         self.append(metric)
         return metric

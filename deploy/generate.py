@@ -59,21 +59,6 @@ minute, and servers and GPUs every 2 minutes.
 """
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as blocks, so that queries stay readable."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _write(data: Any) -> str:
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
-
-
 def _read(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text())
 

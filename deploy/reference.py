@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api import exchanges
 from chutes_exporter.collectors import COLLECTORS
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chutes_exporter.collectors import Collector
+    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.metric import Metric
 
-METRICS = (
+ALL_METRICS = (
     *(metric for collector in COLLECTORS for metric in collector.metrics),
     *telemetry.MONEY,
     *telemetry.METRICS,
@@ -33,7 +34,8 @@ Do not use `rate()` on them. Ids identify series. Join names with `* on(chute_id
 [How a miner earns](earnings.md) explains the rules behind scores, windows and multipliers.
 
 The name, labels and meaning of a metric change only with a new major version. Metrics that are marked as experimental
-may change with any version.
+may change with any version. The last column names the requests that a metric is made of, and the field if its value is
+one.
 
 **Cost** is the maximum number of series. Collectors are listed by importance. If all collectors together exceed
 `--max-series`, the exporter keeps the collectors that fit, in this order, and leaves out the others.
@@ -61,22 +63,32 @@ def _overview() -> str:
     rows = ["| collector | topic | needs a key | default | cost |", "|---|---|---|---|---|"]
     rows.extend(
         f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | "
-        f"{one.default_in_words} | {one.cost} |"
+        f"{one.default_in_words} | {_cost(one)} |"
         for one in COLLECTORS
     )
     return "\n".join(rows) + "\n"
 
 
+def _cost(collector: Collector) -> str:
+    return ", ".join(f"{number} for each {each}" if each else f"{number}" for each, number in collector.series.items())
+
+
 def _section(collector: Collector) -> str:
     feeds = ", ".join(
-        f"`{feed.name}` (changes {feed.changes}, fresh for {feed.ttl:.0f} s, dropped after {feed.max_age:.0f} s)"
+        f"`{feed.name}` (changes {feed.changes}, fresh {_freshness(feed)}, dropped after {feed.max_age:.0f} s)"
         for feed in collector.feeds
     )
+    more = ", ".join(f"`{feed.name}`" for feed in collector.extra)
     return (
-        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}. "
+        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}"
+        f"{f', and if their answers are known {more}' if more else ''}. "
         f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}. "
-        f"Cost: {collector.cost}.\n\n{_table(collector.metrics)}"
+        f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics)}"
     )
+
+
+def _freshness(feed: Feed[Any]) -> str:
+    return f"for {feed.ttl:.0f} s" if feed.due is None else "until the next one is due"
 
 
 def _table(metrics: Iterable[Metric]) -> str:

@@ -30,7 +30,11 @@ MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
 LOAD_RULES: Final = "load the rules"
 NO_DATA: Final = "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
-NO_KEY: Final = "Unknown: no data. It needs the miner's key. The Exporter board shows which feeds fail."
+NO_KEY: Final = "Unknown: no data. It needs the key of a watched miner. The Exporter board shows which feeds fail."
+NO_GPUS: Final = "no GPUs known, or no key"
+NO_INSTANCES: Final = "no instances known, or no key"
+CLOCK: Final = "time:HH:mm"
+"""The unit of a time of day, in milliseconds since 1970."""
 
 EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
 """Matches the chosen exporters."""
@@ -89,14 +93,25 @@ def short(expression: str) -> str:
     return f'label_replace({expression}, "miner", "$1…$2", "hotkey", "(.{{5}}).*(.{{4}})")'
 
 
-def nothing_wrong(known: str, label: str) -> str:
+def nothing_wrong(known: str, label: str, state: State = NOTHING) -> str:
     """Return a row for a table of problems that says that there is none.
 
     Args:
         known: Returns something where it is known that there is no problem.
-        label: Names a problem. Its value in that row is that of `states.NOTHING`.
+        label: Names a problem.
+        state: Its value is the label's in that row.
     """
-    return f'label_replace(group({known}), "{label}", "{NOTHING.value}", "", "")'
+    return f'label_replace(group({known}), "{label}", "{state.value}", "", "")'
+
+
+def counted(found: str, known: str) -> str:
+    """Count series. None is 0 where something is known, and absent elsewhere.
+
+    Args:
+        found: The series.
+        known: Returns a single series without labels where the absence of others is known.
+    """
+    return f"(count({found}) or on () 0 * {known})"
 
 
 def with_chute_name(expression: str) -> str:
@@ -269,7 +284,7 @@ def stat_panel(
     states: Sequence[State] = (),
     thresholds: Sequence[tuple[float, str]] = (),
     decimals: int | None = None,
-    empty: str = "no data",
+    empty: str = "see the Exporter board",
     trend: bool = False,
     as_text: bool = False,
     size: tuple[int, int] = (4, 3),

@@ -32,11 +32,15 @@ class State:
     color: str = PLAIN
 
 
-NOTHING: Final = State("nothing", "Nothing is wrong", GREEN)
+NOTHING: Final = State("nothing", "No alert fires")
 """Stands in a table of problems if there is none."""
+UNWATCHED: Final = State("unwatched", "No miner is watched: set --hotkey", ORANGE)
+"""Likewise if no alert can fire."""
 CHUTES: Final = (State("nothing", "No GPU is idle", GREEN),)
 """Likewise in a table of chutes for idle GPUs."""
-NONE_ENDED: Final = (State("nothing", "None ended", GREEN),)
+NONE_STARTING: Final = State(10**10, "none")
+"""Stands for the seconds until a purge if no instance is starting."""
+NONE_ENDED: Final = (State("nothing", "None ended"),)
 COUNTS: Final = (State("true", "counts"), State("false", "lost", RED))
 """Whether the score of an ended instance counts; the texts are the values of the label `counts`."""
 NOBODY: Final = (State("nothing", "None in a day"),)

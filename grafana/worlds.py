@@ -26,6 +26,8 @@ BUSY: Final = LIVE - {World.EMPTY}
 SICK: Final = frozenset({World.SICK})
 HEALTHY: Final = frozenset({World.HEALTHY})
 """The miner has GPUs, and none is idle."""
+COVERED: Final = SICK | HEALTHY
+"""An exporter has run for a day."""
 PRICED: Final = SICK
 """Costs and prices are known."""
 UNPRICED: Final = LIVE - PRICED

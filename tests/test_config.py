@@ -111,7 +111,7 @@ def test_an_unusable_hotkey_file_is_named(hotkey_file: Path) -> None:
 
 def test_the_freshness_of_single_feeds_can_be_set() -> None:
     settings = make_settings(ttl={"scores": 10, "chutes": 9000}, max_age={"scores": 20})
-    tuned = {feed.name: settings.tuned(feed) for feed in (SCORES, CHUTES, STATS)}
+    tuned = {feed.name: feed.with_lifetimes(settings.ttl, settings.max_age) for feed in (SCORES, CHUTES, STATS)}
     bounds = {name: (feed.ttl, feed.max_age) for name, feed in tuned.items()}
     assert bounds == {"scores": (10, 20), "chutes": (9000, 9000), "stats": (STATS.ttl, STATS.max_age)}
 

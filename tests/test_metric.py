@@ -4,17 +4,16 @@ import pytest
 
 from chutes_exporter.metric import Metrics
 
-METRICS = Metrics("GET /things/", ("a", "b"))
 
-
-def test_a_metric_has_the_source_and_the_labels_of_its_module_unless_it_declares_others() -> None:
-    plain = METRICS.declare("chutes_thing", "Help.", "field")
-    other = METRICS.declare("chutes_other", "Help.", labels=(), source="elsewhere")
-    assert [(metric.source, metric.labels) for metric in METRICS] == [
-        ("GET /things/: field", ("a", "b")),
-        ("elsewhere", ()),
-    ]
-    assert list(METRICS) == [plain, other]
+def test_a_metric_has_what_its_topic_declares_unless_it_declares_something_else() -> None:
+    topic = Metrics("GET /things/", ("a", "b"), each="thing", whole=frozenset({"nodes"}))
+    plain = topic.declare("chutes_thing", "Help.", "field")
+    other = topic.declare("chutes_other", "Help.", labels=(), times=3)
+    assert list(topic) == [plain, other]
+    assert (plain.source, plain.labels, plain.times) == ("GET /things/: field", ("a", "b"), 1)
+    assert (other.source, other.labels, other.times) == ("GET /things/", (), 3)
+    assert plain.each == other.each == "thing"
+    assert plain.whole == other.whole == {"nodes"}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
 """Recorded answers, through the whole exporter and a socket, value by value against what the raw JSON says.
 
-The expectation is worked out from the JSON itself, without any code of the package: other parsing, other loops.
+A value that is declared to be a field of a record must be that field of the JSON. Values by a rule are worked out from
+the JSON without any code of the package: other parsing, other loops.
 """
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
+from inspect import ismodule
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chutes_exporter import collectors
+from chutes_exporter.collectors import table as tables
 from tests.commands.support import Target, run
 from tests.recorded import DIRECTORIES, Miner, Row, raw_json, rows, seconds, stream
 from tests.support import (
@@ -46,15 +51,20 @@ ELSEWHERE = (
     "chutes_miner_window_lost_",
 )
 
+TABLES = [
+    value
+    for module in map(vars, filter(ismodule, vars(collectors).values()))
+    for value in module.values()
+    if isinstance(value, tables.Table)
+]
+TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:")
+
 MINERS = [Miner(directory, role) for directory in DIRECTORIES for role in ("test_miner", "second_miner", "newcomer")]
 
 
-def cut(text: object) -> str:
-    return "" if text is None else str(text)[:200]
-
-
-def flag(value: bool | None) -> str:  # noqa: FBT001
-    return {True: "true", False: "false", None: ""}[value]
+def text(value: object) -> str:
+    """Return a label's text."""
+    return "" if value is None else (str(value).lower() if isinstance(value, bool) else str(value))[:200]
 
 
 class Expected:
@@ -62,14 +72,70 @@ class Expected:
         self.hotkey = hotkey
         self.page: Page = {}
 
-    def put(self, name: str, value: Any, /, **labels: Any) -> None:
-        if value is not None:
-            key = series(name, **{label: cut(text) for label, text in labels.items()})
+    def put(self, name: str, number: Any, /, **labels: Any) -> None:
+        if number is not None:
+            key = series(name, **{label: text(value) for label, value in labels.items()})
             assert key not in self.page
-            self.page[key] = float(value)
+            self.page[key] = float(number)
 
     def mine(self, name: str, value: Any, /, **labels: Any) -> None:
         self.put(name, value, hotkey=self.hotkey, **labels)
+
+
+def records_of(table: tables.Table[Any], raw: dict[str, Any], hotkey: str) -> list[Row]:
+    """Return the records of a table from the JSON."""
+    found = raw[table.feed.name]
+    match table.feed.name:
+        case "metagraph":
+            found = [seat for seat in found if seat["hotkey"] == hotkey]
+        case "scores":
+            shares, parts = found["final_scores"], found["raw_values"]
+            found = [
+                {"hotkey": one, "final_scores": shares[one], "raw_values": parts[one]}
+                for one in shares
+                if one == hotkey
+            ]
+        case "servers":
+            found = found["servers"]
+        case "maintenance":
+            found = found["servers"] if table.key else [found]
+        case "platform_gpus":
+            found = [{"gpu": gpu} | counts for gpu, counts in found.items()]
+        case "jobs":
+            found = [job for job in found if job["finished_at"] is None and job["miner_hotkey"] is None]
+    return list(found)
+
+
+def value_of(record: Row, field: str) -> Any:
+    """Return a field, or a field of a field. Times become seconds."""
+    value: Any = record
+    for name in field.split("."):
+        value = None if value is None else value.get(name)
+    return seconds(value) if isinstance(value, str) and TIME.match(value) else value
+
+
+def values_of(record: Row, declared: tables.Row | tables.Info) -> list[tuple[Row, Any]]:
+    """Return the values that are declared as fields of a record, with their labels after the key."""
+    match declared:
+        case tables.Info(value=texts, only=str(only)) if all(isinstance(one, str) for one in texts.values()):
+            labels = {label: value_of(record, str(field)) for label, field in texts.items()}
+            return [(labels, 1)] if not only or value_of(record, only) else []
+        case tables.Row(value={**fields}, by=by):
+            return [({by: label}, value_of(record, str(field))) for label, field in fields.items()]
+        case tables.Row(value=str(field), by=by, convert=None):
+            value = value_of(record, field)
+            return [({by: label}, number) for label, number in value.items()] if by else [({}, value)]
+    return []
+
+
+def expect_fields(want: Expected, raw: dict[str, Any]) -> None:
+    for table in TABLES:
+        for record in records_of(table, raw, want.hotkey) if table.feed.name in raw else ():
+            for metric, declared in table.rows.items():
+                names = metric.labels[: len(metric.labels) - len(declared.labels)]
+                key = {name: want.hotkey if name == "hotkey" else record[table.key] for name in names}
+                for labels, number in values_of(record, declared):
+                    want.put(metric.name, number, **key, **labels)
 
 
 def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
@@ -81,14 +147,11 @@ def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
     want.mine("chutes_miner_incentive_ratio", Fraction(seat["incentive"]) / sum(map(Fraction, incentives)))
     ahead = [one for one in incentives if one > seat["incentive"]]
     want.mine("chutes_miner_incentive_rank", 1 + len(ahead))
-    want.mine("chutes_miner_seats_behind", incentives.index(seat["incentive"]))
+    want.mine("chutes_miner_seats_behind", incentives.index(seat["incentive"]) if seat["incentive"] else None)
     want.mine("chutes_miner_consensus_ratio", Fraction(seat["vtrust"]) / 65535)
-    for metric, field in {"stake": "stake", "stake_tao": "tao_stake", "stake_alpha": "alpha_stake"}.items():
-        want.mine(f"chutes_miner_{metric}", seat[field])
-    want.mine("chutes_miner_registered_timestamp_seconds", seconds(seat["synced_at"]))
     want.mine("chutes_miner_registered", 1)
+    want.mine("chutes_miner_registered_timestamp_seconds", seconds(seat["synced_at"]))
     want.mine("chutes_miner_blacklisted", seat["blacklist_reason"] not in (None, ""))
-    want.mine("chutes_miner_info", 1, coldkey=seat["coldkey"], uid=seat["node_id"])
 
 
 def expect_scores(want: Expected, raw: dict[str, Any]) -> None:
@@ -97,15 +160,9 @@ def expect_scores(want: Expected, raw: dict[str, Any]) -> None:
     if want.hotkey not in final:
         return
     share = final[want.hotkey]
-    want.mine("chutes_miner_score_ratio", share)
     want.mine("chutes_miner_score_rank", 1 + len([1 for one in final.values() if one > share]))
     want.mine("chutes_miner_score_next_better_ratio", min((s for s in final.values() if s > share), default=None))
     want.mine("chutes_miner_score_next_worse_ratio", max((s for s in final.values() if s < share), default=None))
-    mine = raw["scores"]["raw_values"][want.hotkey]
-    want.mine("chutes_miner_score_instances", mine["total_instances"])
-    want.mine("chutes_miner_score_bounties", mine["bounty_score"])
-    want.mine("chutes_miner_score_instance_seconds", mine["instance_seconds"])
-    want.mine("chutes_miner_score_compute_units", mine["instance_compute_units"])
 
 
 STATS_FIELDS = {
@@ -133,76 +190,23 @@ def expect_stats(want: Expected, raw: dict[str, Any]) -> None:
                 want.mine(f"chutes_miner_chute_window_{metric}", record[name], **labels)
 
 
-def expect_metrics(want: Expected, raw: dict[str, Any]) -> None:
-    for row in raw["metrics"]:
-        chute = row["chute_id"]
-        for metric, field in {
-            "invocations": "total_invocations",
-            "compute_seconds": "total_compute_time",
-            "rate_limits": "rate_limit_count",
-            "usage_usd": "total_usage_usd",
-        }.items():
-            want.put(f"chutes_chute_window_{metric}", row[field], chute_id=chute, window="1h")
-        for metric, field in {
-            "utilization_ratio": "utilization",
-            "instances": "instance_count",
-            "compute_multiplier": "compute_multiplier",
-            "price_usd_per_second": "per_second_price_usd",
-        }.items():
-            want.put(f"chutes_chute_{metric}", row[field], chute_id=chute)
-
-
 def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["chutes"]:
-        chute = row["chute_id"]
-        want.put(
-            "chutes_chute_info",
-            1,
-            chute_id=chute,
-            name=row["name"],
-            slug=row["slug"],
-            version=row["version"],
-            image=row["image"],
-            template=row["standard_template"],
-            public=flag(row["public"]),
-            tee=flag(row["tee"]),
-            disabled=flag(row["disabled"]),
-            preemptible=flag(row["preemptible"]),
-        )
-        selector = row["node_selector"]
-        want.put("chutes_chute_gpus", selector.get("gpu_count"), chute_id=chute)
+        chute, selector = row["chute_id"], row["node_selector"]
         if selector.get("min_vram_gb_per_gpu") is not None:
             want.put("chutes_chute_min_vram_bytes", selector["min_vram_gb_per_gpu"] * 10**9, chute_id=chute)
-        for metric, field in {
-            "effective_compute_multiplier": "effective_compute_multiplier",
-            "concurrency": "concurrency",
-            "max_instances": "max_instances",
-            "scaling_threshold_ratio": "scaling_threshold",
-            "discount_ratio": "discount",
-            "shutdown_after_seconds": "shutdown_after_seconds",
-        }.items():
-            want.put(f"chutes_chute_{metric}", row[field], chute_id=chute)
         if row["bounty"] is not None:
             want.put("chutes_chute_bounty_age_seconds", Fraction(row["bounty"] - 100) / 3, chute_id=chute)
         want.put("chutes_chute_window_invocations", row["invocation_count"], chute_id=chute, window="1d")
         for gpu in selector.get("supported_gpus") or []:
             want.put("chutes_chute_supported_gpu_info", 1, chute_id=chute, gpu=gpu)
-        for factor, value in row["compute_multiplier_factors"].items():
-            want.put("chutes_chute_compute_multiplier_factor", value, chute_id=chute, factor=factor)
 
 
 def expect_servers(want: Expected, raw: dict[str, Any]) -> None:
     servers = raw["servers"]["servers"]
     for row in servers:
         key = row["server_id"]
-        tee = flag(row["is_tee"])
-        want.mine(
-            "chutes_server_info", 1, server_id=key, name=row["name"], ip=row["ip"], tee=tee, version=row["version"]
-        )
         want.mine("chutes_server_gpus", len(row["gpus"]), server_id=key)
-        want.mine("chutes_server_maintenance_pending", row["maintenance_pending"], server_id=key)
-        want.mine("chutes_server_created_timestamp_seconds", seconds(row["created_at"]), server_id=key)
-        want.mine("chutes_server_updated_timestamp_seconds", seconds(row["updated_at"]), server_id=key)
     want.mine("chutes_fleet_servers", len(servers))
     want.mine("chutes_fleet_servers_without_gpus", len([1 for row in servers if not row["gpus"]]))
     for metric, field in {"ips": "ip", "names": "name"}.items():
@@ -229,26 +233,12 @@ def dashed(gpu_id: str) -> str:
 def expect_nodes(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["nodes"]:
         key = row["uuid"]
-        want.mine(
-            "chutes_gpu_info",
-            1,
-            gpu_id=key,
-            server_id=row["server_id"],
-            gpu=row["gpu_identifier"],
-            name=row["name"],
-            device_index=row["device_index"],
-            verification_host=row["verification_host"],
-            uuid=dashed(key),
-        )
+        named = ("server_id", "name", "device_index", "verification_host")
+        labels = {name: row[name] for name in named} | {"gpu": row["gpu_identifier"], "uuid": dashed(key)}
+        want.mine("chutes_gpu_info", 1, gpu_id=key, **labels)
         want.mine("chutes_gpu_verified", row["verified_at"] is not None, gpu_id=key)
-        want.mine("chutes_gpu_verified_timestamp_seconds", seconds(row["verified_at"]), gpu_id=key)
-        if row["verification_error"]:
-            want.mine("chutes_gpu_verification_error_info", 1, gpu_id=key, error=row["verification_error"])
-        want.mine("chutes_gpu_memory_bytes", row["memory"], gpu_id=key)
         if row["clock_rate"] is not None:
             want.mine("chutes_gpu_clock_rate_hertz", row["clock_rate"] * 1000, gpu_id=key)
-        want.mine("chutes_gpu_processors", row["processors"], gpu_id=key)
-        want.mine("chutes_gpu_created_timestamp_seconds", seconds(row["created_at"]), gpu_id=key)
 
 
 def state_of(row: Row, raw: dict[str, Any]) -> str:
@@ -291,19 +281,8 @@ def instance_state(row: Row) -> str:
 
 def expect_instances(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["instances"]:
-        labels = {"instance_id": row["instance_id"]}
-        described = {name: row[name] for name in ("chute_id", "version", "chutes_version", "billed_to")}
-        want.mine("chutes_instance_info", 1, **labels, **described)
-        for metric, field in {
-            "active": "active",
-            "verified": "verified",
-            "compute_multiplier": "compute_multiplier",
-            "price_usd_per_hour": "hourly_rate",
-            "bounty": "bounty",
-        }.items():
-            want.mine(f"chutes_instance_{metric}", row[field], **labels)
-        for metric in ("created", "activated", "last_verified", "stop_billing"):
-            want.mine(f"chutes_instance_{metric}_timestamp_seconds", seconds(row[f"{metric}_at"]), **labels)
+        described = {name: row[name] for name in ("instance_id", "chute_id", "version", "chutes_version", "billed_to")}
+        want.mine("chutes_instance_info", 1, **described)
     states = [instance_state(row) for row in raw["instances"]]
     for state in ("active", "starting", "disabled"):
         want.mine("chutes_fleet_instances", states.count(state), state=state)
@@ -346,12 +325,6 @@ def expect_active_instances(want: Expected, raw: dict[str, Any]) -> None:
     want.mine("chutes_miner_last_activation_timestamp_seconds", newest)
 
 
-def expect_platform_gpus(want: Expected, raw: dict[str, Any]) -> None:
-    for gpu, counts in raw["platform_gpus"].items():
-        for state in ("provisioned", "idle"):
-            want.put("chutes_platform_gpus", counts[state], gpu=gpu, state=state)
-
-
 def expect_images(want: Expected, raw: dict[str, Any]) -> None:
     texts = {"pending build": "pending", "building": "building", "built and pushed": "built", "error": "error"}
     found = []
@@ -359,14 +332,8 @@ def expect_images(want: Expected, raw: dict[str, Any]) -> None:
         image, status = row["image_id"], row["status"]
         found.append("other" if status is None else texts[status.split(":")[0]])
         named = ("username", "name", "tag", "patch_version", "chutes_version")
-        labels = {name: row[name] for name in named} | {"public": flag(row["public"]), "status": found[-1]}
+        labels = {name: row[name] for name in named} | {"public": text(row["public"]), "status": found[-1]}
         want.put("chutes_image_info", 1, image_id=image, error=status if found[-1] == "error" else "", **labels)
-        for metric, field in {
-            "created": "created_at",
-            "build_started": "build_started_at",
-            "build_completed": "build_completed_at",
-        }.items():
-            want.put(f"chutes_image_{metric}_timestamp_seconds", seconds(row[field]), image_id=image)
     for status in ("pending", "building", "built", "error", "other"):
         want.put("chutes_images", found.count(status), status=status)
 
@@ -409,8 +376,6 @@ def expect_history(want: Expected, raw: dict[str, Any]) -> None:
 def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["utilization"]:
         chute, active, allowance = row["chute_id"], row["active_instance_count"], row["scale_allowance"]
-        want.put("chutes_chute_scale_allowance", allowance, chute_id=chute)
-        want.put("chutes_chute_scalable", row["scalable"], chute_id=chute)
         want.put("chutes_chute_starting_instances", row["total_instance_count"] - active, chute_id=chute)
         # What the last run wanted cannot be what counts now where it is above the active ones, and none is allowed.
         target = active + allowance if allowance else row["target_count"]
@@ -430,7 +395,6 @@ def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
 def expect_bounties(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["bounties"]:
         chute, created, age = row["chute_id"], row["created_at"], row["seconds_elapsed"]
-        want.put("chutes_bounty_created_timestamp_seconds", created, chute_id=chute)
         expires = Fraction(created) + age + row["time_remaining"]
         want.put("chutes_bounty_expires_timestamp_seconds", expires, chute_id=chute)
         boost = Fraction(3, 2) if age >= 180 * 60 else Fraction(11, 10) + Fraction(4, 10) * Fraction(age, 180 * 60)
@@ -439,9 +403,6 @@ def expect_bounties(want: Expected, raw: dict[str, Any]) -> None:
 
 def expect_rolling_updates(want: Expected, raw: dict[str, Any]) -> None:
     versions = {row["chute_id"]: row["new_version"] for row in raw["rolling_updates"]}
-    for row in raw["rolling_updates"]:
-        started = seconds(row["started_at"])
-        want.put("chutes_rolling_update_started_timestamp_seconds", started, chute_id=row["chute_id"])
     for row in raw["instances"]:
         outdated = row["active"] and row["version"] != versions.get(row["chute_id"], row["version"])
         want.mine("chutes_instance_outdated", outdated, instance_id=row["instance_id"])
@@ -451,16 +412,8 @@ def expect_maintenance(want: Expected, raw: dict[str, Any]) -> None:
     policy = raw["maintenance"]
     # The service of May 2026 lists only an open window.
     want.mine("chutes_maintenance_window_open", policy.get("window_open", policy["active_window"] is not None))
-    want.mine("chutes_maintenance_slots_in_use", policy["current_slots"])
-    if (window := policy["active_window"]) is not None:
-        for bound in ("start", "end"):
-            at = seconds(window[f"upgrade_window_{bound}"])
-            want.mine(f"chutes_maintenance_window_{bound}_timestamp_seconds", at)
-        want.mine("chutes_maintenance_slots_limit", window["max_concurrent_per_miner"])
-        want.mine("chutes_maintenance_window_info", 1, target_version=window["target_measurement_version"])
+    # Neither world sends a status.
     for row in policy["servers"]:
-        want.mine("chutes_server_upgrade_needed", row["needs_upgrade"], server_id=row["server_id"])
-        # Neither world sends a status.
         for status, held in {
             "none": not row["in_maintenance"],
             "pending": 0,
@@ -472,10 +425,10 @@ def expect_maintenance(want: Expected, raw: dict[str, Any]) -> None:
 
 
 EXPECTATIONS = {
+    expect_fields: (),
     expect_metagraph: ("metagraph",),
     expect_scores: ("scores",),
     expect_stats: ("stats",),
-    expect_metrics: ("metrics",),
     expect_chutes: ("chutes",),
     expect_servers: ("servers",),
     expect_server_versions: ("servers", "tee_measurements"),
@@ -485,7 +438,6 @@ EXPECTATIONS = {
     expect_limits: ("instances",),
     expect_instance_gpus: ("miner_gpus",),
     expect_active_instances: ("active_instances",),
-    expect_platform_gpus: ("platform_gpus",),
     expect_images: ("images",),
     expect_jobs: ("jobs", "chutes"),
     expect_history: ("unique_chute_history",),

@@ -20,23 +20,9 @@ import msgspec
 import structlog
 
 from chutes_exporter import __version__
+from chutes_exporter.api import errors
 from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
-from chutes_exporter.api.errors import (
-    ApiError,
-    BadRequestError,
-    CutOffError,
-    ForbiddenError,
-    NotFoundError,
-    NotRegisteredError,
-    RateLimitedError,
-    RedirectedError,
-    SignatureRefusedError,
-    TimedOutError,
-    TooLargeError,
-    UnavailableError,
-    UnexpectedStatusError,
-    scrub,
-)
+from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.duration import human_duration
 
@@ -62,12 +48,12 @@ _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
 _SMALL_BODY = 256 * 1024
 _ERRORS: dict[int, type[ApiError]] = {
-    400: BadRequestError,
-    401: SignatureRefusedError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    422: BadRequestError,
-    429: RateLimitedError,
+    400: errors.BadRequestError,
+    401: errors.SignatureRefusedError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+    422: errors.BadRequestError,
+    429: errors.RateLimitedError,
 }
 
 
@@ -76,10 +62,7 @@ class Answer(Generic[T]):
     """A decoded answer of an endpoint.
 
     Attributes:
-        value: The records.
-        count: Number of records.
         rejected: Number of records that could not be read and were left out.
-        first_error: Error of the first rejected record.
         doubt: Reason to think that the answer is incomplete, or None. The client never sets it.
         received_at: Unix time at which the answer was complete.
         seconds: Duration of the request.
@@ -123,10 +106,7 @@ class ChutesClient:
         clock_offset: Seconds by which the local clock is ahead of the API's. None before the first answer with a date.
         clock_checked_at: Monotonic time of that answer.
 
-    Use it as an asynchronous context manager, or call :meth:`aclose`.
-
-    Raises:
-        ClientSetupError: The environment's proxies or certificates cannot be used.
+    Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise ClientSetupError.
     """
 
     def __init__(
@@ -183,19 +163,16 @@ class ChutesClient:
         params: Mapping[str, str] | None = None,
         path: Mapping[str, str] | None = None,
     ) -> Answer[T]:
-        """Request an endpoint and wait for the whole answer.
+        """Request an endpoint and wait for the whole answer, or raise ApiError.
 
         The key is used only if the endpoint needs a signature. ``path`` has the values for the braces in the endpoint's
         path.
-
-        Raises:
-            ApiError: There is no usable answer.
         """
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
         # Each value is one segment of the path and must stay one. `quote` escapes slashes, but not "." and "..".
         if any(value in ("", ".", "..") for value in (path or {}).values()):
-            raise BadRequestError("the id is invalid", advice="Check the id.")
+            raise errors.BadRequestError("the id is invalid", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in (path or {}).items()})
         tally, code = Tally(), "abandoned"
         started = time.monotonic()
@@ -274,17 +251,17 @@ class ChutesClient:
         status = response.status_code
         detail = await _error_detail(response)
         wait = response.headers.get("retry-after", "")
-        kind = _ERRORS.get(status, UnexpectedStatusError)
+        kind = _ERRORS.get(status, errors.UnexpectedStatusError)
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            kind = UnavailableError
+            kind = errors.UnavailableError
         elif response.has_redirect_location:
-            kind, detail = RedirectedError, "redirect, not followed"
-        elif kind is SignatureRefusedError and "not registered" in detail.lower():
-            kind = NotRegisteredError
+            kind, detail = errors.RedirectedError, "redirect, not followed"
+        elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
+            kind = errors.NotRegisteredError
         return kind(
             f"{status} {detail}".strip(),
             status=status,
-            advice=self._clock_advice() if kind is SignatureRefusedError else None,
+            advice=self._clock_advice() if kind is errors.SignatureRefusedError else None,
             retry_after=float(wait[:9]) if wait.isascii() and wait.isdigit() else None,
         )
 
@@ -342,7 +319,7 @@ def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Ta
 
 def _require_room(endpoint: Endpoint[Any], size: int) -> None:
     if size > endpoint.max_bytes:
-        raise TooLargeError(f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK)
+        raise errors.TooLargeError(f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK)
 
 
 @asynccontextmanager
@@ -351,8 +328,8 @@ async def _mapped_errors(server: str) -> AsyncIterator[None]:
     try:
         yield
     except (TimeoutError, httpx.TimeoutException):
-        raise TimedOutError("no complete answer in time") from None
+        raise errors.TimedOutError("no complete answer in time") from None
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-        raise CutOffError("the connection was cut") from None
+        raise errors.CutOffError("the connection was cut") from None
     except httpx.TransportError as error:
-        raise UnavailableError(f"cannot connect to {server}: {_shortened(str(error))}") from None
+        raise errors.UnavailableError(f"cannot connect to {server}: {_shortened(str(error))}") from None

@@ -81,11 +81,7 @@ def memory_of(text: Body) -> int:
 async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:
     """Decompress a body in small pieces, so that a small body that expands to a huge one does no harm.
 
-    The coding is its ``Content-Encoding``.
-
-    Raises:
-        UndecodableError: The body is compressed, but not as gzip.
-        CutOffError: The body ends too early.
+    The coding is its ``Content-Encoding``. A body that is not gzip, or ends too early, is an ApiError.
     """
     if coding.strip().lower() in ("", "identity"):
         async for chunk in chunks:
@@ -133,22 +129,13 @@ class Tally:
 
 
 class Shape(Generic[T]):
-    """The shape of a JSON answer.
-
-    Args:
-        read: Decodes the body and counts its records in the tally. Raises msgspec's errors for another shape.
-    """
+    """The shape of a JSON answer. ``read`` decodes the body, and counts its records in the tally."""
 
     def __init__(self, read: Callable[[Body, Tally], T]) -> None:
         self._read = read
 
     def decode(self, body: Body, tally: Tally) -> T:
-        """Decode a whole body.
-
-        Raises:
-            CutOffError: The body is empty, or a list that never is.
-            UndecodableError: The body has another shape, or most of its records cannot be read.
-        """
+        """Decode a whole body, or raise ApiError if it is empty, or another shape, or most of it cannot be read."""
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
         try:
@@ -244,13 +231,13 @@ class _HeldGpu(msgspec.Struct):
 
 
 class _MinerGpus(msgspec.Struct):
-    provisioned: list[msgspec.Raw] = []
+    provisioned: list[msgspec.Raw]
 
 
 def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
     return [
         HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
-        for hotkey, miner in _decode(body, dict[str, _MinerGpus]).items()
+        for hotkey, miner in _readable_values(_decode(body, dict[str, msgspec.Raw]), _MinerGpus, tally).items()
         for gpu in _readable(miner.provisioned, _HeldGpu, tally)
     ]
 
@@ -324,10 +311,7 @@ AUDIT_REPORT: Shape[AuditReport] = Shape(_report)
 class StreamShape(Generic[R]):
     """The shape of a stream of ``data: {json}`` lines.
 
-    Args:
-        record: The type of a line.
-        may_be_empty: Whether a stream without lines is valid. Otherwise only the line ``NO_ITEMS`` means that there
-            are no records, and an empty stream is an error.
+    If it may not be empty, only the line ``NO_ITEMS`` means that there are no records.
     """
 
     def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
@@ -335,13 +319,7 @@ class StreamShape(Generic[R]):
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
-        """Yield the records of a body as its lines arrive.
-
-        Raises:
-            CutOffError: The stream is empty without saying so.
-            UndecodableError: Most lines cannot be read.
-            TooLargeError: A line or the stream is too large.
-        """
+        """Yield the records of a body as its lines arrive, or raise ApiError."""
         empty = not self._may_be_empty
         async for line in _lines(chunks):
             empty = False

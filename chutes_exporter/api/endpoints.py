@@ -24,12 +24,10 @@ class Endpoint(Generic[T]):
     """One endpoint of the API.
 
     Attributes:
-        name: Short name in labels, flags and commands.
         path: The path, with ``{...}`` for arguments.
         shape: The shape of the answer. None if the answer has no content.
         signed: Whether a request must be signed. Other requests are never signed.
         scope: Data of the whole platform, of the signing miner, or of a miner in the path or the query.
-        method: The HTTP method.
         query: Query parameters of every request.
         purpose: The word that ends the signed message.
         max_bytes: Limit of an answer: of the body, or of the records that are kept of a stream. All answers together

@@ -14,14 +14,7 @@ def scrub(text: str) -> str:
 
 
 class ApiError(Exception):
-    """A request to the Chutes API without a usable answer.
-
-    Args:
-        detail: A short description without secrets.
-        status: The HTTP status, if there was one.
-        advice: Replaces the default advice of the class.
-        retry_after: Seconds to wait according to the service, or None.
-    """
+    """A request to the Chutes API without a usable answer. The service may say after how many seconds to retry."""
 
     reason: ClassVar[str] = "error"
     """A short stable word for metrics and machine-readable output."""

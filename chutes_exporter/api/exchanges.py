@@ -45,11 +45,7 @@ class ExchangeCounters:
         )
 
     def add(self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0) -> None:
-        """Count a finished exchange.
-
-        The code is the HTTP status, or the error's reason if the answer was not complete. The size is that of the body
-        in bytes, decompressed.
-        """
+        """Count a finished exchange, with the HTTP status or the error's reason, and the decompressed bytes."""
         self._requests.labels(endpoint, code).inc()
         self._bytes.labels(endpoint).inc(size)
         self._rejected.labels(endpoint).inc(rejected)

@@ -14,15 +14,16 @@ from chutes_exporter.api.errors import scrub
 from chutes_exporter.metric import Metric, Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.feeds.feed import Feed
 
-__all__ = ["Answers", "Collector", "Metric", "Metrics", "MinersChoice", "Samples", "Scope", "distinct"]
+__all__ = ["Answers", "Collector", "Metric", "Metrics", "MinersChoice", "Samples", "Scope", "distinct", "metrics_of"]
 
 _log = structlog.get_logger("exporter")
 
+K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -54,11 +55,11 @@ class Answers:
 
     Args:
         answers: By the feed's name.
-        extra: The known answers of extra feeds by name and hotkey, which is empty for a feed of the platform.
+        extra: Those of extra feeds, None if unknown, by name and hotkey. The hotkey of the platform is empty.
     """
 
     def __init__(
-        self, answers: Mapping[str, Answer[Any]], extra: Mapping[tuple[str, str], Answer[Any]] | None = None
+        self, answers: Mapping[str, Answer[Any]], extra: Mapping[tuple[str, str], Answer[Any] | None] | None = None
     ) -> None:
         self._answers = answers
         self._extra = extra or {}
@@ -67,13 +68,13 @@ class Answers:
         value: T = self._answers[feed.name].value
         return value
 
-    def complete(self, *among: Feed[Any]) -> bool:
-        """Return whether the answers of the given feeds, or of all, are whole.
-
-        If not, records may be missing, so that counts, ranks and zeros could be false.
-        """
-        names = [feed.name for feed in among] or self._answers
+    def whole(self, names: Iterable[str]) -> bool:
+        """Return whether no record of these feeds can be missing."""
         return all(self._answers[name].whole for name in names)
+
+    def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
+        """Return what an answer does not list: nothing while a record may be missing."""
+        return [one for one in wanted if one not in listed] if self.whole([feed.name]) else []
 
     def optional(self, feed: Feed[T]) -> T | None:
         """Return the answer of an extra feed of the platform, None if it is unknown or not whole."""
@@ -81,9 +82,9 @@ class Answers:
         return None if answer is None or not answer.whole else answer.value
 
     def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
-        """Return the known answers of an extra feed by hotkey, None for an answer that is not whole."""
+        """Return the answers of an extra feed by hotkey, None for one that is unknown or not whole."""
         return {
-            hotkey: answer.value if answer.whole else None
+            hotkey: None if answer is None or not answer.whole else answer.value
             for (name, hotkey), answer in self._extra.items()
             if name == feed.name
         }
@@ -100,6 +101,7 @@ class Samples:
     Attributes:
         count: Number of samples, including those dropped because of the limit.
         duplicates: Number of records and samples dropped as duplicates.
+        unknown: Metrics to leave out, because records of their feeds may be missing.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
@@ -108,6 +110,7 @@ class Samples:
         self._limit = limit
         self.count = 0
         self.duplicates = 0
+        self.unknown: frozenset[Metric] = frozenset()
 
     def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
         """Add a sample of a gauge or info metric, unless its value is unknown.
@@ -117,7 +120,7 @@ class Samples:
             value: Booleans become 1 and 0.
             labels: The label values in the declared order. None is unknown and becomes an empty label.
         """
-        if value is None or not math.isfinite(value):
+        if value is None or metric in self.unknown or not math.isfinite(value):
             return
         values = tuple([_label(label) for label in labels])
         if (metric, values) in self._series:
@@ -166,6 +169,15 @@ def distinct(records: list[R], identity: Callable[[R], object], out: Samples) ->
     return list(first.values())
 
 
+def metrics_of(
+    *feeds: Feed[Any], labels: tuple[str, ...] = (), each: str = "", times: int = 1, whole: bool = True
+) -> Metrics:
+    """Return metrics that a function makes of some feeds. While one of these is not whole, they are absent."""
+    source = ", ".join(f"GET {feed.endpoint.path}" for feed in feeds)
+    names = frozenset(feed.name for feed in feeds) if whole else frozenset()
+    return Metrics(source, labels, each=each, times=times, whole=names)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a collector worked on the answers about one miner, or about the platform.
@@ -178,6 +190,7 @@ class Outcome:
     failed: bool
 
 
+_MINERS = ("hotkey with a key", "watched hotkey", "miner")
 _DEFAULTS = {
     "on": "on",
     "off": "off",
@@ -193,8 +206,8 @@ class Collector:
     Attributes:
         summary: Its topic, for help texts and docs.
         feeds: It runs when all of them have an answer.
-        collect: Makes samples from the answers about one miner, or about the platform. It is a pure function.
-        cost: The maximum number of series, in words.
+        collect: Makes samples from the answers about one miner, or about the platform. It is a pure function. A metric
+            whose answers are not whole is left out, whatever the function adds.
         extra: Feeds that it uses if their answers are known: those of the platform, and others for each hotkey with a
             key.
         default: ``on``, ``off``, ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or
@@ -208,7 +221,6 @@ class Collector:
     feeds: tuple[Feed[Any], ...]
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Scope, Samples], None]
-    cost: str
     default: Literal["on", "off", "few", "key"] = "on"
     extra: tuple[Feed[Any], ...] = ()
     watched_only: bool = False
@@ -218,13 +230,23 @@ class Collector:
         outcomes = {}
         for hotkey, of_miner in answers.items():
             duplicates, started, failed = out.duplicates, time.perf_counter(), False
+            out.unknown = frozenset(metric for metric in self.metrics if not of_miner.whole(metric.whole))
             try:
-                self.collect(of_miner, replace(scope, hotkey=hotkey), out)
+                if len(out.unknown) < len(self.metrics):
+                    self.collect(of_miner, replace(scope, hotkey=hotkey), out)
             except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
                 _log.exception("collector failed", collector=self.name, hotkey=hotkey)
                 failed = True
             outcomes[hotkey] = Outcome(out.duplicates - duplicates, time.perf_counter() - started, failed)
         return outcomes
+
+    @property
+    def series(self) -> dict[str, int]:
+        """The maximum number of series, by the thing that each metric has them for."""
+        found: dict[str, int] = {}
+        for metric in self.metrics:
+            found[metric.each] = found.get(metric.each, 0) + metric.times
+        return dict(sorted(found.items(), key=lambda item: (item[0] != "", item[0] not in _MINERS)))
 
     @property
     def needs_key(self) -> bool:

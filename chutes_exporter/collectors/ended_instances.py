@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.records import ComputeRecord
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.rules.losses import (
@@ -21,32 +21,28 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from chutes_exporter.api.records import AuditInstance, AuditReport
 
-METRICS = Metrics("GET /audit/download", ("hotkey", "window"))
-
-REPORT_END = METRICS.declare(
+REPORTS = metrics_of(AUDIT_REPORT, whole=False)
+REPORT_END = REPORTS.declare(
     "chutes_audit_report_end_timestamp_seconds",
     "End of the hour that the newest audit report of the validator covers. The metrics with this window describe it.",
-    labels=(),
-    source="GET /audit/: end_time",
 )
-ENDED = METRICS.declare(
+
+REPORT = metrics_of(AUDIT_REPORT, labels=("hotkey", "window"), each="miner")
+ENDED = REPORT.declare(
     "chutes_miner_window_ended_instances",
     "Instances of the miner that ended in the report's hour, by reason, and whether they still count for the score. "
     "docs/earnings.md explains the reasons. An instance that was never active does not count.",
-    "instance_audit.deletion_reason, valid_termination",
     labels=("hotkey", "reason", "counts", "window"),
+    times=2 * len(END_REASONS),
 )
-FAILED = METRICS.declare(
-    "chutes_miner_window_failed_starts",
-    "Instances of the miner that ended in the report's hour and were never active.",
-    "instance_audit.activated_at",
+FAILED = REPORT.declare(
+    "chutes_miner_window_failed_starts", "Instances of the miner that ended in the report's hour and were never active."
 )
-LOST = METRICS.declare(
+LOST = REPORT.declare(
     "chutes_miner_window_lost_compute_units",
     "Estimate of the compute units of the past day that the score lost because of instances that ended in the report's "
     "hour, also because they were the last active ones of their chutes. It uses the last multiplier of each instance; "
     "`chutes-exporter incidents` uses all of them. Absent if a multiplier is unknown.",
-    "instance_audit.compute_multiplier, compute_history.compute_multiplier",
     stability="experimental",
 )
 
@@ -54,8 +50,6 @@ LOST = METRICS.declare(
 def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     report = answers[AUDIT_REPORT]
     out.add(REPORT_END, report.end)
-    if not answers.complete():
-        return
     ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(scope.watched)}
     for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
         if scope.exports(instance.miner_hotkey, active=True):
@@ -84,11 +78,10 @@ def _lost(instance: AuditInstance, report: AuditReport) -> float | None:
 
 
 COLLECTOR = Collector(
-    name="ended_instances",
-    summary="why instances ended in the past hour, and the compute units that they lost",
+    "ended_instances",
+    "why instances ended in the past hour, and the compute units that they lost",
     feeds=(AUDIT_REPORT,),
-    metrics=METRICS,
+    metrics=[*REPORTS, *REPORT],
     collect=_collect,
-    cost="1, 32 for each miner",
     watched_only=True,
 )

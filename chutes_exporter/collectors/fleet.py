@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 from chutes_exporter.rules.instances import inventory_states
 
@@ -14,42 +14,33 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import Node, ServerGpu
     from chutes_exporter.rules.instances import InstanceState
 
-METRICS = Metrics("GET /miner/inventory", ("hotkey", "gpu_id"))
-_STATE_SOURCE = "GET /miner/inventory, GET /miner/instances/, GET /miner/nodes/, GET /miner/servers/"
+_FEEDS = (SERVERS, NODES, INVENTORY, INSTANCES)
 
 State = Literal["earning", "starting", "disabled", "idle", "unverified"]
 """State of a GPU. The help of ``chutes_fleet_gpus`` explains the states."""
 STATES: tuple[State, ...] = get_args(State)
 
-GPUS = METRICS.declare(
+STATE = metrics_of(*_FEEDS, labels=("hotkey", "gpu_id", "state"), each="GPU")
+GPUS = STATE.declare(
     "chutes_fleet_gpus",
     "GPUs of the miner by model and state. Each GPU is in exactly one state: earning (in an active instance), starting "
     "(in an instance that was never active), disabled (in an instance that the miner disabled after it was active, "
     "which keeps earning until it is deleted), idle (verified and in no instance), unverified (not verified and in no "
     "instance).",
     labels=("hotkey", "gpu", "state"),
-    source=_STATE_SOURCE,
+    times=len(STATES),
 )
-GPU_STATE = METRICS.declare(
-    "chutes_gpu_state_info",
-    "The GPU's state, as chutes_fleet_gpus counts it.",
-    labels=("hotkey", "gpu_id", "state"),
-    source=_STATE_SOURCE,
-)
-IN_USE = METRICS.declare(
-    "chutes_gpu_in_use",
-    "Whether an instance holds the GPU (1), active or not.",
-    "gpu_id that is listed",
-)
-ACTIVE = METRICS.declare(
+GPU_STATE = STATE.declare("chutes_gpu_state_info", "The GPU's state, as chutes_fleet_gpus counts it.")
+
+GPU = metrics_of(INVENTORY, labels=("hotkey", "gpu_id"), each="GPU", whole=False)
+IN_USE = GPU.declare("chutes_gpu_in_use", "Whether an instance holds the GPU (1), active or not.")
+ACTIVE = GPU.declare(
     "chutes_gpu_active",
     "Whether an active instance runs on the GPU (1). Absent if the state of its instance is unknown.",
-    "active",
 )
-ALLOCATION = METRICS.declare(
+ALLOCATION = GPU.declare(
     "chutes_gpu_allocation_info",
     "The chute that holds the GPU. Only for GPUs in use.",
-    "chute_id, chute_name",
     labels=("hotkey", "gpu_id", "chute_id", "chute_name"),
 )
 
@@ -67,17 +58,16 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
         # If several instances hold a GPU, an active one decides.
         active[item.gpu_id] = active.get(item.gpu_id) or item.active
         out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
-    all_listed = answers.complete(INVENTORY)
+    free = set(answers.unlisted(INVENTORY, gpus, active))
     for key in dict.fromkeys([*gpus, *active]):
-        if key in active or all_listed:
+        if key in active or key in free:
             out.add(IN_USE, key in active, hotkey, key)
             out.add(ACTIVE, active.get(key, False), hotkey, key)
-    if answers.complete():
-        instances = answers[INSTANCES]
-        _add_counts(gpus, inventory_states(inventory, instances), hotkey, out)
+    instances = answers[INSTANCES]
+    _add_states(gpus, inventory_states(inventory, instances), hotkey, out)
 
 
-def _add_counts(
+def _add_states(
     gpus: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
 ) -> None:
     if holders.keys() - gpus.keys():
@@ -106,10 +96,9 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 
 
 COLLECTOR = Collector(
-    name="fleet",
-    summary="states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the instances on them",
-    feeds=(SERVERS, NODES, INVENTORY, INSTANCES),
-    metrics=METRICS,
+    "fleet",
+    "states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the instances on them",
+    feeds=_FEEDS,
+    metrics=[*STATE, *GPU],
     collect=_collect,
-    cost="9 for each GPU",
 )

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, metrics_of
 from chutes_exporter.feeds.table import MINER_GPUS
 
-METRICS = Metrics("GET /nodes/?detailed=true&hotkey=HOTKEY", ("hotkey", "instance_id", "server_id", "gpu"))
-GPUS = METRICS.declare(
+INSTANCE = metrics_of(MINER_GPUS, labels=("hotkey", "instance_id", "server_id", "gpu"), each="instance")
+GPUS = INSTANCE.declare(
     "chutes_instance_gpus",
     "GPUs that the instance holds on the server, in any state. An active instance without any GPU lost them, because "
     "its GPU or server was deleted. The service will purge it.",
-    "provisioned",
 )
 
 
 def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    if not answers.complete():
-        return
     gpus = Counter(
         (gpu.instance_id, gpu.server_id, gpu.gpu) for gpu in answers[MINER_GPUS] if gpu.hotkey == scope.hotkey
     )
@@ -27,11 +24,10 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
 
 
 COLLECTOR = Collector(
-    name="instance_gpus",
-    summary="the server and the GPUs of each instance",
+    "instance_gpus",
+    "the server and the GPUs of each instance",
     feeds=(MINER_GPUS,),
-    metrics=METRICS,
+    metrics=INSTANCE,
     collect=_collect,
-    cost="1 for each instance",
     default="few",
 )

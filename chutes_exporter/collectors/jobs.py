@@ -5,86 +5,72 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.api.records import Job
+from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.table import Table, Total
 from chutes_exporter.feeds.table import CHUTES, JOBS
 from chutes_exporter.rules.jobs import is_stuck, job_state
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import Job
     from chutes_exporter.rules.jobs import JobState
 
-METRICS = Metrics("GET /miner/jobs/")
-
-WAITING = METRICS.declare(
-    "chutes_jobs_waiting",
-    "Jobs of the platform that wait for a miner.",
-    "finished_at and miner_hotkey that are null, miner_history; GET /miner/chutes/: chute_id",
+# The list also has all finished jobs.
+CLAIMED = Table[Job](
+    JOBS,
+    key="job_id",
+    chutes_jobs_stuck=Total(
+        "Unfinished jobs that the watched miner claimed and that have no instance any more. No other miner can claim "
+        "them until `chutes-exporter release-job` releases them.",
+        len,
+        where=is_stuck,
+        by="miner_hotkey",
+        label="hotkey",
+    ),
 )
-ABANDONED = METRICS.declare(
+
+ALL = metrics_of(JOBS)
+WAITING = ALL.declare("chutes_jobs_waiting", "Jobs of the platform that wait for a miner.")
+ABANDONED = ALL.declare(
     "chutes_jobs_abandoned",
     "Unfinished jobs of the platform that no miner can claim: 15 miners have tried, or the chute is gone.",
-    "miner_history; GET /miner/chutes/: chute_id",
 )
-AVAILABLE = METRICS.declare(
-    "chutes_jobs_available",
-    "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
-    "method",
-    labels=("method",),
-)
-OLDEST = METRICS.declare(
+OLDEST = ALL.declare(
     "chutes_jobs_oldest_created_timestamp_seconds",
     "When the oldest waiting job was created. Absent if no job waits.",
-    "the oldest created_at",
 )
-TRIED = METRICS.declare(
-    "chutes_jobs_tried",
-    "Waiting jobs for which the watched miner requested a launch token.",
-    "miner_history",
-    labels=("hotkey",),
+AVAILABLE = metrics_of(JOBS, labels=("method",), each="method").declare(
+    "chutes_jobs_available", "Jobs of the platform that wait for a miner, by method. Absent for methods without any."
 )
-
-STUCK = METRICS.declare(
-    "chutes_jobs_stuck",
-    "Unfinished jobs that the watched miner claimed and that have no instance any more. No other miner can claim them "
-    "until `chutes-exporter release-job` releases them.",
-    "miner_hotkey, if finished_at is null",
-    labels=("hotkey",),
+TRIED = metrics_of(JOBS, labels=("hotkey",), each="miner").declare(
+    "chutes_jobs_tried", "Waiting jobs for which the watched miner requested a launch token."
 )
 
-DETAIL_METRICS = Metrics("GET /miner/jobs/", ("job_id",))
-
-INFO = DETAIL_METRICS.declare(
+EACH = metrics_of(JOBS, labels=("job_id",), each="waiting job", whole=False)
+INFO = EACH.declare(
     "chutes_job_info",
     "The chute and method of a waiting job.",
-    "chute_id, method, status",
     labels=("job_id", "chute_id", "method", "status"),
 )
-CREATED = DETAIL_METRICS.declare(
-    "chutes_job_created_timestamp_seconds",
-    "When the waiting job was created.",
-    "created_at",
-)
-MULTIPLIER = DETAIL_METRICS.declare(
+CREATED = EACH.declare("chutes_job_created_timestamp_seconds", "When the waiting job was created.")
+MULTIPLIER = EACH.declare(
     "chutes_job_compute_multiplier",
     "Base compute multiplier of the waiting job. The launch computes it again from the real GPUs.",
-    "compute_multiplier",
 )
-TRIES = DETAIL_METRICS.declare(
+TRIES = EACH.declare(
     "chutes_job_tries",
     "Miners that requested a launch token for the waiting job. With 15, no miner can claim it any more.",
-    "miner_history",
 )
+
+
+def _with_state(answers: Answers, out: Samples) -> list[tuple[Job, JobState | None]]:
+    listed = answers.optional(CHUTES)
+    chutes = None if listed is None else {chute.chute_id for chute in listed}
+    return [(job, job_state(job, chutes)) for job in distinct(answers[JOBS], lambda job: job.job_id, out)]
 
 
 def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    # The list also has all finished jobs.
-    states = _with_state(answers, out)
-    if not answers.complete():
-        return
-    if None not in [is_stuck(job) for job, _ in states]:
-        stuck = Counter(job.miner_hotkey for job, state in states if state == "stuck")
-        for hotkey in sorted(scope.watched):
-            out.add(STUCK, stuck[hotkey], hotkey)
+    CLAIMED.collect(answers, scope, out)
+    states = _with_state(answers, Samples())
     if any(state is None for _, state in states):
         return
     waiting = [job for job, state in states if state == "waiting"]
@@ -100,39 +86,29 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
         out.add(TRIED, sum(hotkey in (job.miner_history or ()) for job in waiting), hotkey)
 
 
-def _with_state(answers: Answers, out: Samples) -> list[tuple[Job, JobState | None]]:
-    listed = answers.optional(CHUTES)
-    chutes = None if listed is None else {chute.chute_id for chute in listed}
-    jobs = distinct(answers[JOBS], lambda job: job.job_id, out)
-    return [(job, job_state(job, chutes)) for job in jobs]
-
-
 def _collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
     for job, state in _with_state(answers, out):
-        if state != "waiting":
-            continue
-        out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
-        out.add(CREATED, job.created_at, job.job_id)
-        out.add(MULTIPLIER, job.compute_multiplier, job.job_id)
-        out.add(TRIES, len(job.miner_history or ()), job.job_id)
+        if state == "waiting":
+            out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
+            out.add(CREATED, job.created_at, job.job_id)
+            out.add(MULTIPLIER, job.compute_multiplier, job.job_id)
+            out.add(TRIES, len(job.miner_history or ()), job.job_id)
 
 
 COLLECTOR = Collector(
-    name="jobs",
-    summary="jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
+    "jobs",
+    "jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
     feeds=(JOBS,),
-    metrics=METRICS,
+    metrics=[*ALL, AVAILABLE, TRIED, *CLAIMED.metrics],
     collect=_collect,
     extra=(CHUTES,),
-    cost="3, 2 for each miner, 1 for each item",
 )
 DETAILS = Collector(
-    name="job_details",
-    summary="each job that waits for a miner",
+    "job_details",
+    "each job that waits for a miner",
     feeds=(JOBS,),
-    metrics=DETAIL_METRICS,
+    metrics=EACH,
     collect=_collect_details,
     extra=(CHUTES,),
-    cost="4 for each item",
     default="off",
 )

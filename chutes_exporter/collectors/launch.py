@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
     BOUNTIES,
@@ -35,18 +35,24 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import Chute, Server
     from chutes_exporter.rules.launch import ChuteInstances
 
-METRICS = Metrics("GET /miner/chutes/", ("hotkey", "gpu", "chute_id"))
+_FEEDS = (CHUTES, UTILIZATION, BOUNTIES, ACTIVE_INSTANCES, METAGRAPH, SERVERS, INVENTORY)
 
-UNITS = METRICS.declare(
+PAY = metrics_of(*_FEEDS, labels=("hotkey", "gpu", "chute_id"), each="chute")
+UNITS = PAY.declare(
     "chutes_launch_units_per_gpu_second",
     "Compute units that an idle GPU of this model would earn per second in an instance of the chute that starts now. "
     "Only for chutes that the service lets the miner launch now and that one of its servers can hold. Absent if the "
     "pay on a more expensive GPU is unknown. Within 8 hours, the value falls by the share of the bounty, and that of a "
     "public instance to the value of the cheapest GPU that the chute allows.",
-    "effective_compute_multiplier, node_selector; GET /nodes/supported: hourly_rate; and the endpoints that decide "
-    "about a launch",
+    times=2,
 )
-REFUSED = METRICS.declare(
+ROOM = PAY.declare(
+    "chutes_launch_room_instances",
+    "Instances of a chute of chutes_launch_units_per_gpu_second that may still become active.",
+    times=2,
+)
+REFUSALS = metrics_of(*_FEEDS, labels=("hotkey", "gpu", "reason"), each="hotkey with a key")
+REFUSED = REFUSALS.declare(
     "chutes_launch_refused_chutes",
     "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason: "
     "not_registered, blacklisted, disabled (the chute is disabled), no_bounty (private, without an active instance and "
@@ -55,16 +61,7 @@ REFUSED = METRICS.declare(
     "tee_mismatch (the servers with idle GPUs have no TEE and the chute needs it, or the other way round), "
     "in_maintenance (the servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
     "unknown (an answer lacks what decides, or what determines the pay).",
-    labels=("hotkey", "gpu", "reason"),
-    source="GET /miner/chutes/, GET /chutes/utilization, GET /bounties/, GET /miner/active_instances/, "
-    "GET /nodes/?detailed=true, GET /miner/servers/, GET /miner/inventory, GET /miner/metagraph",
-)
-
-
-ROOM = METRICS.declare(
-    "chutes_launch_room_instances",
-    "Instances of a chute of chutes_launch_units_per_gpu_second that may still become active.",
-    source="GET /chutes/utilization, GET /bounties/, GET /miner/active_instances/, GET /nodes/?detailed=true",
+    times=10 * len(LAUNCH_REFUSALS),
 )
 
 
@@ -76,8 +73,6 @@ class _LaunchChute(NamedTuple):
 
 
 def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    if not answers.complete():
-        return
     servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
     held = {item.gpu_id for item in answers[INVENTORY]}
     idle = {server.server_id: _free_gpus(server, held) for server in servers}
@@ -158,11 +153,10 @@ def _miner(hotkey: str, chutes: list[_LaunchChute], answers: Answers) -> LaunchM
 
 
 COLLECTOR = Collector(
-    name="launch",
-    summary="the chutes that the miner can launch on its idle GPUs now, and what they pay",
-    feeds=(CHUTES, UTILIZATION, BOUNTIES, ACTIVE_INSTANCES, METAGRAPH, SERVERS, INVENTORY),
-    metrics=METRICS,
+    "launch",
+    "the chutes that the miner can launch on its idle GPUs now, and what they pay",
+    feeds=_FEEDS,
+    metrics=[*PAY, *REFUSALS],
     collect=_collect,
-    cost="110 for each hotkey with a key, 4 for each chute",
     extra=(HELD_GPUS, SUPPORTED_GPUS),
 )

@@ -4,85 +4,69 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
-from chutes_exporter.feeds import table
+from chutes_exporter.api.records import ChuteMetrics
+from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct
+from chutes_exporter.collectors.table import Row, Table
+from chutes_exporter.feeds.table import CHUTE_METRICS, CHUTES
 from chutes_exporter.rules.demand import unknown_metrics
 
-METRICS = Metrics("GET /miner/metrics/", ("chute_id", "window"))
-_HOUR = "1h"
-_DAY = "1d"
 
-INVOCATIONS = METRICS.declare(
-    "chutes_chute_window_invocations",
-    "Requests to the chute that were completed in the window.",
-    "total_invocations (1h); GET /miner/chutes/: invocation_count (1d)",
-)
-COMPUTE_SECONDS = METRICS.declare(
-    "chutes_chute_window_compute_seconds",
-    "Total duration of the requests completed in the window on all miners.",
-    "total_compute_time",
-)
-RATE_LIMITS = METRICS.declare(
-    "chutes_chute_window_rate_limits",
-    "Requests to the chute that were refused in the window because its instances were busy.",
-    "rate_limit_count",
-)
-USAGE = METRICS.declare(
-    "chutes_chute_window_usage_usd",
-    "Price of the chute's requests in the window, in US dollars, with what subscribers would have paid per request. "
-    "Miners do not receive it.",
-    "total_usage_usd",
-)
-UTILIZATION = METRICS.declare(
-    "chutes_chute_utilization_ratio",
-    "Average utilization of the chute's capacity over the past hour. Above 1, demand exceeds capacity.",
-    "utilization",
-    labels=("chute_id",),
-)
-INSTANCES = METRICS.declare(
-    "chutes_chute_instances",
-    "Active and verified instances of the chute on all miners.",
-    "instance_count",
-    labels=("chute_id",),
-)
-COMPUTE_MULTIPLIER = METRICS.declare(
-    "chutes_chute_compute_multiplier",
-    "The chute's base compute multiplier, without boosts.",
-    "compute_multiplier",
-    labels=("chute_id",),
-)
-PRICE = METRICS.declare(
-    "chutes_chute_price_usd_per_second",
-    "Price that users pay for a second of the chute, in US dollars. Miners do not receive it.",
-    "per_second_price_usd",
-    labels=("chute_id",),
-)
-
-
-def _collect(answers: Answers, _scope: Scope, out: Samples) -> None:
-    chutes = distinct(answers[table.METRICS], lambda chute: chute.chute_id, out)
+def _measured(chutes: list[ChuteMetrics]) -> list[ChuteMetrics]:
+    """Return the records without the fields that the service did not measure."""
     unknown = dict.fromkeys(unknown_metrics(chutes))
-    for chute in chutes:
-        measured = structs.replace(chute, **unknown)
-        out.add(INVOCATIONS, measured.total_invocations, chute.chute_id, _HOUR)
-        out.add(COMPUTE_SECONDS, measured.total_compute_time, chute.chute_id, _HOUR)
-        out.add(RATE_LIMITS, measured.rate_limit_count, chute.chute_id, _HOUR)
-        out.add(USAGE, measured.total_usage_usd, chute.chute_id, _HOUR)
-        out.add(UTILIZATION, measured.utilization, chute.chute_id)
-        out.add(INSTANCES, chute.instance_count, chute.chute_id)
-        out.add(COMPUTE_MULTIPLIER, chute.compute_multiplier, chute.chute_id)
-        out.add(PRICE, chute.per_second_price_usd, chute.chute_id)
+    return [structs.replace(chute, **unknown) for chute in chutes] if unknown else chutes
+
+
+CHUTE = Table[ChuteMetrics](
+    CHUTE_METRICS,
+    key="chute_id",
+    records=_measured,
+    chutes_chute_window_invocations=Row(
+        "Requests to the chute that were completed in the window.", {"1h": "total_invocations"}, by="window", times=2
+    ),
+    chutes_chute_window_compute_seconds=Row(
+        "Total duration of the requests completed in the window on all miners.",
+        {"1h": "total_compute_time"},
+        by="window",
+    ),
+    chutes_chute_window_rate_limits=Row(
+        "Requests to the chute that were refused in the window because its instances were busy.",
+        {"1h": "rate_limit_count"},
+        by="window",
+    ),
+    chutes_chute_window_usage_usd=Row(
+        "Price of the chute's requests in the window, in US dollars, with what subscribers would have paid per "
+        "request. Miners do not receive it.",
+        {"1h": "total_usage_usd"},
+        by="window",
+    ),
+    chutes_chute_utilization_ratio=Row(
+        "Average utilization of the chute's capacity over the past hour. Above 1, demand exceeds capacity.",
+        "utilization",
+    ),
+    chutes_chute_instances=Row("Active and verified instances of the chute on all miners.", "instance_count"),
+    chutes_chute_compute_multiplier=Row("The chute's base compute multiplier, without boosts.", "compute_multiplier"),
+    chutes_chute_price_usd_per_second=Row(
+        "Price that users pay for a second of the chute, in US dollars. Miners do not receive it.",
+        "per_second_price_usd",
+    ),
+)
+
+INVOCATIONS = CHUTE.metrics[0]
+
+
+def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    CHUTE.collect(answers, scope, out)
     # A metric belongs to one collector, so that no page has its family twice.
-    for record in distinct(answers.optional(table.CHUTES) or [], lambda chute: chute.chute_id, out):
-        out.add(INVOCATIONS, record.invocation_count, record.chute_id, _DAY)
+    for chute in distinct(answers.optional(CHUTES) or [], lambda chute: chute.chute_id, out):
+        out.add(INVOCATIONS, chute.invocation_count, chute.chute_id, "1d")
 
 
 COLLECTOR = Collector(
-    name="metrics",
-    summary="demand for each chute over the past hour: invocations, utilization, rate limits, usage, price",
-    feeds=(table.METRICS,),
-    metrics=METRICS,
+    "metrics",
+    "demand for each chute over the past hour: invocations, utilization, rate limits, usage, price",
+    feeds=(CHUTE_METRICS,),
+    metrics=CHUTE.metrics,
     collect=_collect,
-    cost="9 for each chute",
-    extra=(table.CHUTES,),
+    extra=(CHUTES,),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope, distinct
+from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
 from chutes_exporter.rules.instances import instance_state
 from chutes_exporter.rules.score import active_rates
@@ -18,23 +18,21 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import Instance
 
-METRICS = Metrics("GET /miner/active_instances/", ("hotkey",))
-HEADING = METRICS.declare(
+_FEEDS = (ACTIVE_INSTANCES, METAGRAPH, AUDIT_REPORT, HELD_GPUS)
+SCORE = metrics_of(*_FEEDS, labels=("hotkey",), each="miner")
+HEADING = SCORE.declare(
     "chutes_miner_score_heading_ratio",
     "Estimate of the miner's score share in a day if all active instances continue unchanged: its compute units per "
     "second, divided by those of all miners. Disabled instances count too. docs/earnings.md describes how far the "
     "estimate can be wrong.",
-    "compute_multiplier; GET /miner/metagraph: registered and not blacklisted miners; "
-    "GET /miner/instances/: disabled instances of watched miners; GET /audit/download and GET /nodes/?detailed=true: "
-    "those of all others",
     stability="experimental",
 )
 
 
 def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    earned = earned_rates(answers, scope.watched, out) if answers.complete() else None
-    everybody = total((earned or {}).values())
-    for hotkey, rate in sorted((earned or {}).items()):
+    earned = earned_rates(answers, scope.watched, out) or {}
+    everybody = total(earned.values())
+    for hotkey, rate in sorted(earned.items()):
         if everybody and scope.exports(hotkey, active=rate > 0):
             out.add(HEADING, rate / everybody, hotkey)
 
@@ -63,20 +61,16 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
 
 
 def _reported_rates(answers: Answers, active: set[str], out: Samples) -> dict[str, float | None]:
-    """Return the compute units per second of all miners' disabled instances, as far as they are known.
+    """Return the compute units per second of all miners' disabled instances that the newest audit report has.
 
-    The newest audit report has the multipliers of the instances that existed up to some hours ago. Those that still
-    hold GPUs exist.
+    They existed up to some hours ago. Those that still hold GPUs exist.
     """
-    report, held = answers.optional(AUDIT_REPORT), answers.optional(HELD_GPUS)
-    if report is None or held is None:
-        return {}
-    existing = {gpu.instance_id for gpu in held} - active
+    held, instances = answers[HELD_GPUS], answers[AUDIT_REPORT].instances
     activated = {gpu.instance_id for gpu in held if gpu.activated_at}
-    activated |= {instance.instance_id for instance in report.instances if instance.activated_at}
-    disabled = existing & activated
+    activated |= {instance.instance_id for instance in instances if instance.activated_at}
+    disabled = activated & {gpu.instance_id for gpu in held} - active
     multipliers: dict[str, list[float | None]] = defaultdict(list)
-    for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
+    for instance in distinct(instances, lambda instance: instance.instance_id, out):
         if instance.instance_id in disabled and not instance.deleted_at:
             multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
     return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
@@ -93,11 +87,10 @@ def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | No
 
 
 COLLECTOR = Collector(
-    name="score_heading",
-    summary="the score share that each miner approaches",
-    feeds=(ACTIVE_INSTANCES, METAGRAPH),
-    metrics=METRICS,
+    "score_heading",
+    "the score share that each miner approaches",
+    feeds=_FEEDS,
+    metrics=SCORE,
     collect=_collect,
-    cost="1 for each miner",
-    extra=(INSTANCES, AUDIT_REPORT, HELD_GPUS),
+    extra=(INSTANCES,),
 )

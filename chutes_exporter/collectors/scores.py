@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-import bisect
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
-from chutes_exporter.collectors.base import Answers, Collector, Metrics, Samples, Scope
+from chutes_exporter.collectors.table import Row, Table, Total, collector
 from chutes_exporter.feeds.table import SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Set as AbstractSet
 
-METRICS = Metrics("GET /miner/scores", ("hotkey",))
+    from chutes_exporter.api.records import RawScore, Scores
 
-SHARE = METRICS.declare(
-    "chutes_miner_score_ratio",
-    "The miner's share of all scores: its compute units of the past day divided by those of all miners. The service "
-    "computes it every 10 minutes.",
-    "final_scores",
-)
-RANK = METRICS.declare(
-    "chutes_miner_score_rank",
-    "The miner's rank by share, 1 for the highest. Equal shares have equal ranks.",
-    "the order of final_scores",
-)
-NEXT_BETTER = METRICS.declare(
-    "chutes_miner_score_next_better_ratio",
-    "The share of the next better miner, which the miner must exceed to gain a rank. Absent for the best.",
-    "the order of final_scores",
-    stability="experimental",
-)
-NEXT_WORSE = METRICS.declare(
-    "chutes_miner_score_next_worse_ratio",
-    "The share of the next worse miner. Absent for the last.",
-    "the order of final_scores",
-    stability="experimental",
-)
-INSTANCES = METRICS.declare(
-    "chutes_miner_score_instances",
-    "Instances of the past day that count for the score. Public instances that ended within their first hour do not "
-    "count, and private ones that their miner deleted do not count either.",
-    "raw_values.total_instances",
-)
-BOUNTIES = METRICS.declare(
-    "chutes_miner_score_bounties",
-    "Instances that count for the score and were activated with a bounty. The number itself earns nothing.",
-    "raw_values.bounty_score",
-)
-INSTANCE_SECONDS = METRICS.declare(
-    "chutes_miner_score_instance_seconds",
-    "Seconds of the instances that count for the score within the past day, including their start-up.",
-    "raw_values.instance_seconds",
-)
-COMPUTE_UNITS = METRICS.declare(
-    "chutes_miner_score_compute_units",
-    "Compute units of the past day: seconds of each instance that counts, times its compute multiplier. The score "
-    "share is the miner's part of all miners' units.",
-    "raw_values.instance_compute_units",
-)
-SCORED = METRICS.declare("chutes_scored_miners", "Miners with a score.", "final_scores that are not null", labels=())
+
+class Score(NamedTuple):
+    """The score of one miner."""
+
+    hotkey: str
+    final_scores: float | None
+    raw_values: RawScore | None
+
+
+def _of_miners(scores: Scores) -> list[Score]:
+    hotkeys = dict.fromkeys([*scores.shares, *scores.raw])
+    return [Score(hotkey, scores.shares.get(hotkey), scores.raw.get(hotkey)) for hotkey in hotkeys]
 
 
 def ranks(values: Mapping[str, float | None]) -> dict[str, int]:
@@ -69,40 +34,68 @@ def ranks(values: Mapping[str, float | None]) -> dict[str, int]:
     return {key: rank[value] for key, value in values.items() if value is not None}
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    scores = answers[SCORES]
-    shares = {hotkey: share for hotkey, share in scores.shares.items() if share is not None}
-    exported = {hotkey for hotkey in scores.shares if scope.exports(hotkey, active=bool(shares.get(hotkey)))}
-    for hotkey, share in shares.items():
-        if hotkey in exported:
-            out.add(SHARE, share, hotkey)
-    for hotkey, raw in scores.raw.items():
-        if raw is not None and hotkey in exported:
-            out.add(INSTANCES, raw.total_instances, hotkey)
-            out.add(BOUNTIES, raw.bounty_score, hotkey)
-            out.add(INSTANCE_SECONDS, raw.instance_seconds, hotkey)
-            out.add(COMPUTE_UNITS, raw.instance_compute_units, hotkey)
-    # Ranks need the shares of all miners.
-    if answers.complete() and shares.keys() >= scores.raw.keys() | scores.shares.keys():
-        _add_ranks(shares, exported, out)
-        out.add(SCORED, len(shares))
+def _shares(scores: list[Score]) -> dict[str, float]:
+    """Return the share of each miner, of none if one is unknown."""
+    shares = {score.hotkey: score.final_scores for score in scores if score.final_scores is not None}
+    return dict(sorted(shares.items())) if len(shares) == len(scores) else {}
 
 
-def _add_ranks(shares: Mapping[str, float], exported: AbstractSet[str], out: Samples) -> None:
-    steps = sorted(set(shares.values()))
-    rank = ranks(shares)
-    for hotkey in sorted(shares.keys() & exported):
-        step = bisect.bisect_left(steps, shares[hotkey])
-        out.add(RANK, rank[hotkey], hotkey)
-        out.add(NEXT_BETTER, steps[step + 1] if step + 1 < len(steps) else None, hotkey)
-        out.add(NEXT_WORSE, steps[step - 1] if step > 0 else None, hotkey)
+def _next_better(scores: list[Score]) -> dict[str, float | None]:
+    shares = _shares(scores)
+    better = dict(pairwise(sorted(set(shares.values()))))
+    return {hotkey: better.get(share) for hotkey, share in shares.items()}
 
 
-COLLECTOR = Collector(
-    name="scores",
-    summary="each miner's score share, rank and components",
-    feeds=(SCORES,),
-    metrics=METRICS,
-    collect=_collect,
-    cost="1, 8 for each miner",
+def _next_worse(scores: list[Score]) -> dict[str, float | None]:
+    shares = _shares(scores)
+    worse = {high: low for low, high in pairwise(sorted(set(shares.values())))}
+    return {hotkey: worse.get(share) for hotkey, share in shares.items()}
+
+
+SCORE = Table[Score](
+    SCORES,
+    key="hotkey",
+    records=_of_miners,
+    miner="hotkey",
+    active="final_scores",
+    chutes_miner_score_ratio=Row(
+        "The miner's share of all scores: its compute units of the past day divided by those of all miners. The "
+        "service computes it every 10 minutes.",
+        "final_scores",
+    ),
+    chutes_miner_score_instances=Row(
+        "Instances of the past day that count for the score. Public instances that ended within their first hour do "
+        "not count, and private ones that their miner deleted do not count either.",
+        "raw_values.total_instances",
+    ),
+    chutes_miner_score_bounties=Row(
+        "Instances that count for the score and were activated with a bounty. The number itself earns nothing.",
+        "raw_values.bounty_score",
+    ),
+    chutes_miner_score_instance_seconds=Row(
+        "Seconds of the instances that count for the score within the past day, including their start-up.",
+        "raw_values.instance_seconds",
+    ),
+    chutes_miner_score_compute_units=Row(
+        "Compute units of the past day: seconds of each instance that counts, times its compute multiplier. The score "
+        "share is the miner's part of all miners' units.",
+        "raw_values.instance_compute_units",
+    ),
+    chutes_miner_score_rank=Total(
+        "The miner's rank by share, 1 for the highest. Equal shares have equal ranks.",
+        lambda scores: ranks(_shares(scores)),
+        label="hotkey",
+    ),
+    chutes_miner_score_next_better_ratio=Total(
+        "The share of the next better miner, which the miner must exceed to gain a rank. Absent for the best.",
+        _next_better,
+        stability="experimental",
+        label="hotkey",
+    ),
+    chutes_miner_score_next_worse_ratio=Total(
+        "The share of the next worse miner. Absent for the last.", _next_worse, stability="experimental", label="hotkey"
+    ),
+    chutes_scored_miners=Total("Miners with a score.", len, of="final_scores"),
 )
+
+COLLECTOR = collector("scores", "each miner's score share, rank and components", SCORE)

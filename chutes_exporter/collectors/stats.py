@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Metric, Metrics, Samples, Scope, distinct
+from chutes_exporter.collectors.base import Answers, Collector, Metric, Samples, Scope, distinct, metrics_of
 from chutes_exporter.feeds.table import STATS, STATS_PER_CHUTE
 from chutes_exporter.rules.sums import total
 
@@ -13,85 +13,51 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import MinerStats, Stats
 
-METRICS = Metrics("GET /miner/stats", ("window",))
-
-INSTANCES = METRICS.declare(
-    "chutes_miner_window_instances",
-    "Counting instances that overlap the window, including deleted ones.",
-    "past_hour, past_day, all.instance_stats.total_instances",
-    labels=("hotkey", "window"),
+MINER = metrics_of(STATS, labels=("hotkey", "window"), each="miner", times=3, whole=False)
+MINER.declare("chutes_miner_window_instances", "Counting instances that overlap the window, including deleted ones.")
+MINER.declare("chutes_miner_window_bounties", "Counting instances in the window that were activated with a bounty.")
+MINER.declare(
+    "chutes_miner_window_compute_seconds", "Seconds of counting instances within the window, including their start-up."
 )
-BOUNTIES = METRICS.declare(
-    "chutes_miner_window_bounties",
-    "Counting instances in the window that were activated with a bounty.",
-    "past_hour, past_day, all.instance_stats.bounty_count",
-    labels=("hotkey", "window"),
-)
-COMPUTE_SECONDS = METRICS.declare(
-    "chutes_miner_window_compute_seconds",
-    "Seconds of counting instances within the window, including their start-up.",
-    "past_hour, past_day, all.instance_stats.compute_seconds",
-    labels=("hotkey", "window"),
-)
-COMPUTE_UNITS = METRICS.declare(
+MINER.declare(
     "chutes_miner_window_compute_units",
     "Compute units in the window: seconds of counting instances times their compute multiplier. The 1d window equals "
     "the score.",
-    "past_hour, past_day, all.instance_stats.compute_units",
-    labels=("hotkey", "window"),
 )
-PLATFORM_INSTANCES = METRICS.declare(
-    "chutes_platform_window_instances",
-    "Counting instances of all miners that overlap the window.",
-    "sum of past_hour, past_day, all.instance_stats.total_instances",
-)
-PLATFORM_BOUNTIES = METRICS.declare(
+
+PLATFORM = metrics_of(STATS, labels=("window",), times=3)
+PLATFORM.declare("chutes_platform_window_miners", "Miners with compute units in the window.")
+PLATFORM.declare("chutes_platform_window_instances", "Counting instances of all miners that overlap the window.")
+PLATFORM.declare(
     "chutes_platform_window_bounties",
     "Counting instances of all miners in the window that were activated with a bounty.",
-    "sum of past_hour, past_day, all.instance_stats.bounty_count",
 )
-PLATFORM_COMPUTE_SECONDS = METRICS.declare(
-    "chutes_platform_window_compute_seconds",
-    "Seconds of all miners' counting instances within the window.",
-    "sum of past_hour, past_day, all.instance_stats.compute_seconds",
+PLATFORM.declare(
+    "chutes_platform_window_compute_seconds", "Seconds of all miners' counting instances within the window."
 )
-PLATFORM_COMPUTE_UNITS = METRICS.declare(
-    "chutes_platform_window_compute_units",
-    "Compute units of all miners in the window, including blacklisted miners.",
-    "sum of past_hour, past_day, all.instance_stats.compute_units",
-)
-PLATFORM_MINERS = METRICS.declare(
-    "chutes_platform_window_miners",
-    "Miners with compute units in the window.",
-    "records of past_hour, past_day, all.instance_stats",
+PLATFORM.declare(
+    "chutes_platform_window_compute_units", "Compute units of all miners in the window, including blacklisted miners."
 )
 
-CHUTE_METRICS = Metrics("GET /miner/stats?per_chute=true", ("hotkey", "chute_id", "window"))
-
-CHUTE_INSTANCES = CHUTE_METRICS.declare(
+CHUTE = metrics_of(
+    STATS_PER_CHUTE, labels=("hotkey", "chute_id", "window"), each="chute of each miner", times=3, whole=False
+)
+CHUTE.declare(
     "chutes_miner_chute_window_instances",
     "Counting instances of the miner on the chute that overlap the window, including deleted ones.",
-    "past_hour, past_day, all.instance_stats.total_instances",
 )
-CHUTE_BOUNTIES = CHUTE_METRICS.declare(
+CHUTE.declare(
     "chutes_miner_chute_window_bounties",
     "Counting instances of the miner on the chute in the window that were activated with a bounty.",
-    "past_hour, past_day, all.instance_stats.bounty_count",
 )
-CHUTE_COMPUTE_SECONDS = CHUTE_METRICS.declare(
+CHUTE.declare(
     "chutes_miner_chute_window_compute_seconds",
     "Seconds of the miner's counting instances on the chute within the window, including their start-up.",
-    "past_hour, past_day, all.instance_stats.compute_seconds",
 )
-CHUTE_COMPUTE_UNITS = CHUTE_METRICS.declare(
+CHUTE.declare(
     "chutes_miner_chute_window_compute_units",
     "Compute units of the miner on the chute in the window: seconds times the compute multiplier.",
-    "past_hour, past_day, all.instance_stats.compute_units",
 )
-
-_MINER = (INSTANCES, BOUNTIES, COMPUTE_SECONDS, COMPUTE_UNITS)
-_PLATFORM = (PLATFORM_INSTANCES, PLATFORM_BOUNTIES, PLATFORM_COMPUTE_SECONDS, PLATFORM_COMPUTE_UNITS)
-_CHUTE = (CHUTE_INSTANCES, CHUTE_BOUNTIES, CHUTE_COMPUTE_SECONDS, CHUTE_COMPUTE_UNITS)
 
 
 def windows(stats: Stats) -> Iterator[tuple[str, list[MinerStats]]]:
@@ -105,7 +71,7 @@ def _values(record: MinerStats) -> tuple[float | None, ...]:
     return record.total_instances, record.bounty_count, record.compute_seconds, record.compute_units
 
 
-def _add(out: Samples, metrics: tuple[Metric, ...], values: Iterable[float | None], *labels: str) -> None:
+def _add(out: Samples, metrics: Iterable[Metric], values: Iterable[float | None], *labels: str) -> None:
     for metric, value in zip(metrics, values, strict=True):
         out.add(metric, value, *labels)
 
@@ -115,15 +81,16 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
         records = distinct(listed, lambda record: record.miner_hotkey, out)
         for record in records:
             if scope.exports(record.miner_hotkey, active=bool(record.compute_units)):
-                _add(out, _MINER, _values(record), record.miner_hotkey, window)
+                _add(out, MINER, _values(record), record.miner_hotkey, window)
         # An empty list means that the service has no stats, not that no miner did anything.
-        if answers.complete() and records:
+        if records:
             # The answer lists all miners with compute.
-            for hotkey in sorted(scope.watched - {record.miner_hotkey for record in records}):
-                _add(out, _MINER, (0, 0, 0, 0), hotkey, window)
-            if all(record.compute_units is not None for record in records):
-                out.add(PLATFORM_MINERS, len(records), window)
-            _add(out, _PLATFORM, map(total, zip(*map(_values, records), strict=True)), window)
+            miners = {record.miner_hotkey for record in records}
+            for hotkey in answers.unlisted(STATS, sorted(scope.watched), miners):
+                _add(out, MINER, (0, 0, 0, 0), hotkey, window)
+            known = None not in [record.compute_units for record in records]
+            totals = map(total, zip(*map(_values, records), strict=True))
+            _add(out, PLATFORM, (len(records) if known else None, *totals), window)
 
 
 def _collect_per_chute(answers: Answers, scope: Scope, out: Samples) -> None:
@@ -131,23 +98,21 @@ def _collect_per_chute(answers: Answers, scope: Scope, out: Samples) -> None:
         for record in distinct(records, lambda record: (record.miner_hotkey, record.chute_id), out):
             exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
             if exported and record.chute_id is not None:
-                _add(out, _CHUTE, _values(record), record.miner_hotkey, record.chute_id, window)
+                _add(out, CHUTE, _values(record), record.miner_hotkey, record.chute_id, window)
 
 
 COLLECTOR = Collector(
-    name="stats",
-    summary="the compute of each miner, and of all miners, in the past hour, day and week",
+    "stats",
+    "the compute of each miner, and of all miners, in the past hour, day and week",
     feeds=(STATS,),
-    metrics=METRICS,
+    metrics=[*MINER, *PLATFORM],
     collect=_collect,
-    cost="15, 12 for each miner",
 )
 PER_CHUTE = Collector(
-    name="stats_per_chute",
-    summary="the compute of each miner on each chute in the past hour, day and week",
+    "stats_per_chute",
+    "the compute of each miner on each chute in the past hour, day and week",
     feeds=(STATS_PER_CHUTE,),
-    metrics=CHUTE_METRICS,
+    metrics=CHUTE,
     collect=_collect_per_chute,
-    cost="12 for each chute of each miner",
     watched_only=True,
 )

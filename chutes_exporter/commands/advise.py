@@ -12,17 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter.collectors.launch import METRICS as LAUNCH_METRICS
+from chutes_exporter.collectors import launch
 from chutes_exporter.commands.forecast import forecast, parse_gpus
-from chutes_exporter.commands.options import (
-    Command,
-    Parsed,
-    api_options,
-    hotkey_options,
-    json_option,
-    money_options,
-    run_with_status,
-)
+from chutes_exporter.commands.options import Command, Parsed, json_option, miner_options, money_options, run_with_status
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import print_table, say
@@ -60,7 +52,7 @@ _REASONS: dict[LaunchRefusal, str] = {
 }
 """Why chutes that run on a model are left out."""
 
-_METRICS = frozenset(metric.name for metric in LAUNCH_METRICS) | {
+_METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
     "chutes_bounty_boost_ratio",
     "chutes_chute_info",
     "chutes_chute_recent_utilization_ratio",
@@ -77,8 +69,7 @@ Offer = dict[str, Any]
 
 
 @click.command(cls=Command)
-@hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
-@api_options
+@miner_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
 @money_options
 @click.option(
     "--with",
@@ -106,11 +97,7 @@ async def run_advise(
     *,
     wanted: Sequence[tuple[int, str]] = (),
 ) -> int:
-    """Ask once, print, and return the exit status.
-
-    Raises:
-        UsageError: There is no key.
-    """
+    """Ask once, print, and return the exit status."""
     first_key(settings)
     metrics = _METRICS | {"chutes_miner_score_heading_ratio"} if wanted else _METRICS
     report = await collect_report(settings, metrics, missing=True)

@@ -15,7 +15,7 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
-from chutes_exporter.commands.options import Command, Parsed, api_options, hotkey_options, settings_with_warnings
+from chutes_exporter.commands.options import Command, Parsed, miner_options, settings_with_warnings
 from chutes_exporter.commands.terminal import printable
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def _parse_label(text: str) -> tuple[str, str]:
 
 
 @click.command(cls=Command)
-@hotkey_options("At least one hotkey is required.")
-@api_options
+@miner_options("At least one hotkey is required.")
 @click.option("--output", required=True, type=click.File("wb"), help="File to write. - means standard output.")
 @click.option(
     "--label",
@@ -54,16 +53,7 @@ def backfill(**flags: Any) -> None:
 
 
 async def run_backfill(settings: Settings, output: BinaryIO, labels: Mapping[str, str]) -> None:
-    """Write the watched miners' history as OpenMetrics with timestamps.
-
-    Args:
-        settings: The API and the watched miners.
-        output: A file, which is opened by the first write.
-        labels: Labels to add to every series, as Prometheus adds ``job`` and ``instance`` to scraped ones.
-
-    Raises:
-        ClickException: The API does not answer, or the file cannot be opened.
-    """
+    """Write the watched miners' history as OpenMetrics with timestamps. The first write opens the file."""
     histories: dict[str, list[HistoryPoint]] = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for hotkey in sorted(settings.watched):
@@ -93,12 +83,7 @@ async def run_backfill(settings: Settings, output: BinaryIO, labels: Mapping[str
 
 
 def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str, str]) -> bytes:
-    """Return histories as an OpenMetrics page with timestamps.
-
-    Args:
-        histories: Points by hotkey.
-        labels: Labels to add to every series.
-    """
+    """Return histories by hotkey as an OpenMetrics page with timestamps, and labels to add to every series."""
     families = []
     for metric, field in ((UNIQUE_CHUTE_GPUS, "count"), (ACTIVE_GPUS, "total_count")):
         names = [*metric.labels, *labels]

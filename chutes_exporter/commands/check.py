@@ -15,9 +15,8 @@ from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.commands.options import (
     Command,
-    api_options,
-    hotkey_options,
     json_option,
+    miner_options,
     name_sources,
     serving_options,
     settings_of,
@@ -44,15 +43,7 @@ _COLORS: dict[Verdict, str] = {"ok": "green", "failed": "red", "not asked": "yel
 
 @dataclass(frozen=True)
 class Line:
-    """The result of one check.
-
-    Attributes:
-        feed: The feed's name, or another subject.
-        about: The hotkey that it is about. None for the whole platform.
-        status: The HTTP status.
-        seconds: Duration of the request.
-        note: Why it failed or was not asked, or another remark.
-    """
+    """The result of one check, of a feed or another subject, about a hotkey or the platform, with a remark."""
 
     feed: str
     verdict: Verdict
@@ -65,8 +56,7 @@ class Line:
 
 
 @click.command(cls=Command)
-@hotkey_options("Without a hotkey, the whole subnet is watched.")
-@api_options
+@miner_options("Without a hotkey, the whole subnet is watched.")
 @serving_options(":10064")
 @json_option
 def check(**flags: Any) -> None:

@@ -76,7 +76,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up.set))
-        world.prepare(time.time())
+        world.grow(time.time())
         await stack.enter_async_context(simulator)
         await stack.enter_async_context(service)
         address, *_ = service.addresses

@@ -25,11 +25,7 @@ _MAX_GPUS = 64
 
 
 def parse_gpus(text: str) -> tuple[int, str]:
-    """Parse a number of GPUs and their model, such as ``8xpro_6000``.
-
-    Raises:
-        ValueError: The text has another form.
-    """
+    """Parse a number of GPUs and their model, such as ``8xpro_6000``, or raise ValueError."""
     match = re.fullmatch(r"([0-9]{1,2})x([a-z0-9_]{1,40})", text)
     if match is None or not 1 <= int(match[1]) <= _MAX_GPUS:
         raise ValueError(f"{text!r} is not 1 to {_MAX_GPUS}, x and a GPU model: write for example 8xpro_6000")
@@ -39,22 +35,15 @@ def parse_gpus(text: str) -> tuple[int, str]:
 def forecast(states: States, hotkey: str, count: int, model: str, settings: Settings) -> dict[str, Any] | None:
     """Predict what GPUs would earn if the miner had them idle on one more TEE server.
 
-    Args:
-        states: The state of each feed of the collectors ``launch`` and ``score_heading``.
-        hotkey: The miner.
-        count: Number of the GPUs.
-        model: Their model.
-        settings: The prices.
-
-    Returns:
-        The score share that the miner approaches without and with the GPUs, the chutes that they can run, each with its
-        instances and the share with these alone, and the idle rest. Money without its price is None. None if an answer
-        is missing or incomplete, or a number is too large.
-
-    Raises:
-        UsageError: Neither the exporter nor the API knows the model.
+    It returns the score share that the miner approaches without and with the GPUs, the chutes that they can run, each
+    with its instances and the share with these alone, and the idle rest. Money without its price is None. The result is
+    None if an answer of the collectors ``launch`` and ``score_heading`` is missing or incomplete, or a number is too
+    large. An unknown model is a UsageError.
     """
-    all_answers = {(feed.name, feed.hotkey): state.snapshot.answer for feed, state in states.items() if state.snapshot}
+    all_answers = {
+        (feed.name, feed.hotkey): None if state.snapshot is None else state.snapshot.answer
+        for feed, state in states.items()
+    }
     models = {*GPU_MODELS, *(gpu.gpu for gpu in Answers({}, all_answers).optional(SUPPORTED_GPUS) or ())}
     if model not in models:
         raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")

@@ -13,14 +13,7 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.commands.options import (
-    Command,
-    api_options,
-    hotkey_options,
-    json_option,
-    money_options,
-    run_with_status,
-)
+from chutes_exporter.commands.options import Command, json_option, miner_options, money_options, run_with_status
 from chutes_exporter.commands.report import NotKnown, print_not_known
 from chutes_exporter.commands.terminal import cell_text, print_table, say
 from chutes_exporter.duration import DAY, HOUR
@@ -56,8 +49,7 @@ _SHOWN = 20
     show_default=True,
     help="Number of hourly reports, the newest first.",
 )
-@hotkey_options("At least one hotkey is required. Its seed is not.")
-@api_options
+@miner_options("At least one hotkey is required. Its seed is not.")
 @money_options
 @json_option
 def incidents(hours: int, **flags: Any) -> None:
@@ -90,16 +82,7 @@ async def run_incidents(settings: Settings, as_json: bool, *, hours: int) -> int
 
 
 class Ledger:
-    """The instances of some miners that ended, with their multipliers.
-
-    Args:
-        client: The client.
-        hotkeys: The miners.
-
-    Attributes:
-        end: End of the newest report in Unix time, 0 without any.
-        gaps: What could not be read.
-    """
+    """The instances of some miners that ended, with their multipliers, up to the end of the newest report."""
 
     def __init__(self, client: ChutesClient, hotkeys: frozenset[str]) -> None:
         self.end = 0.0

@@ -8,7 +8,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import fields, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class _Option(click.Option):
         self.topic = topic
 
     def source(self, ctx: click.Context | None) -> str:
-        """Return the variable that set the value, or the flag."""
+        """Return what an error about the value names: the variable that set it, or the flag."""
         if ctx is None or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
             return self.opts[0]
         return next(variable for variable in self.envvar or () if os.environ.get(variable))
@@ -112,14 +112,10 @@ class Command(click.Command):
 
 
 def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
-    """Declare a flag with its environment variable, and with the default of the setting ``name``.
+    """Declare a flag with its environment variable, and with the default of the setting of the same name.
 
-    Args:
-        topic: The heading in ``--help``.
-        flag: The flag, such as ``--api.url``.
-        name: Name of the parameter, if it is not ``api_url``.
-        aliases: Variables of the miners' other tools.
-        settings: As for ``click.option``.
+    The parameter of ``--api.url`` is ``api_url`` if it has no other name. Aliases are variables of the miners' other
+    tools.
     """
     words = re.sub(r"[.-]", "_", flag.partition("/")[0].removeprefix("--"))
     name = name or words
@@ -132,13 +128,7 @@ def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any
 
 def options(*decorators: Decorator) -> Decorator:
     """Put several flags into one decorator."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
+    return lambda function: reduce(lambda done, decorate: decorate(done), reversed(decorators), function)
 
 
 _miners, _api, _web, _data, _money, _log = (
@@ -158,8 +148,8 @@ def _refuse_addresses(_ctx: click.Context, _param: click.Parameter, paths: tuple
     return paths
 
 
-def hotkey_options(without: str) -> Decorator:
-    """Add the flags that choose hotkeys. The sentence says what the command does without one."""
+def miner_options(without: str) -> Decorator:
+    """Add the flags that choose hotkeys and the API. The sentence says what the command does without a hotkey."""
     return options(
         _miners(
             "--hotkey",
@@ -179,23 +169,21 @@ def hotkey_options(without: str) -> Decorator:
             help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
             "Alternative: set MINER_SS58 and MINER_SEED. A seed is never a flag.",
         ),
+        _api(
+            "--api.url",
+            "api_url",
+            "VALIDATOR_API",
+            type=Parsed("URL", parse_url),
+            help="Base address of the Chutes API.",
+        ),
+        _api(
+            "--api.timeout",
+            type=Parsed("SECONDS", parse_number),
+            help="Abort a request after this many seconds without data.",
+        ),
     )
 
 
-api_options = options(
-    _api(
-        "--api.url",
-        "api_url",
-        "VALIDATOR_API",
-        type=Parsed("URL", parse_url),
-        help="Base address of the Chutes API.",
-    ),
-    _api(
-        "--api.timeout",
-        type=Parsed("SECONDS", parse_number),
-        help="Abort a request after this many seconds without data.",
-    ),
-)
 money_options = options(
     _money(
         "--gpu.cost",
@@ -247,12 +235,6 @@ def serving_options(listen: str) -> Decorator:
             "enable_lifecycle",
             is_flag=True,
             help="Serve POST /-/reload. Like SIGHUP, it reloads hotkey files and the web configuration.",
-        ),
-        _web(
-            "--web.max-requests",
-            "max_requests",
-            type=Parsed("NUMBER", parse_whole_number),
-            help="Maximum concurrent scrapes. Others wait for up to 5 s, then get 503. 0 means unlimited.",
         ),
         _web(
             "--web.telemetry-path",
@@ -328,11 +310,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None, **others: Any) -> Settings:
-    """Return the settings of the running command. ``others`` replace those of flags.
-
-    Raises:
-        ConfigError: A setting cannot be used. The message says which and why.
-    """
+    """Return the settings of the running command, or raise ConfigError. ``others`` replace those of flags."""
     _refuse_empty_variables()
     credentials = credentials or find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:

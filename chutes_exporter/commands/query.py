@@ -15,29 +15,10 @@ from msgspec import UNSET
 
 from chutes_exporter.api import ApiError, ChutesClient, Hotkey
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.records import (
-    Bounty,
-    Chute,
-    ChuteMetrics,
-    ChuteUtilization,
-    Instance,
-    Job,
-    MaintenancePolicy,
-    MetagraphNode,
-    Node,
-    Scores,
-    Stats,
-    UnixTime,
-)
+from chutes_exporter.api import records as r
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.stats import windows
-from chutes_exporter.commands.options import (
-    Command,
-    api_options,
-    hotkey_options,
-    json_option,
-    settings_with_warnings,
-)
+from chutes_exporter.commands.options import Command, json_option, miner_options, settings_with_warnings
 from chutes_exporter.commands.terminal import print_table, printable
 from chutes_exporter.rules import bounties, demand, gpus, instances, jobs, score
 
@@ -114,8 +95,7 @@ _ENDPOINTS = [
     """,
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
-@hotkey_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
-@api_options
+@miner_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
 @click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
 @click.option("--chute-id", default="", metavar="ID", help="Id of the chute. Works only with chute, which needs it.")
 @click.option("--chute-version", default="", metavar="VERSION", help="Its version. Likewise; query chutes has both.")
@@ -236,16 +216,16 @@ def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> 
 def rows_of(value: Any) -> Iterator[Row]:
     """Return an answer as flat rows, with times as ISO 8601 text."""
     match value:
-        case Scores():
+        case r.Scores():
             ranking = {} if None in value.shares.values() else ranks(value.shares)
             for hotkey, share in value.shares.items():
                 raw = value.raw.get(hotkey)
                 row = {"rank": ranking.get(hotkey), "hotkey": hotkey, "share": share}
                 yield row | (_plain(raw) if raw is not None else {})
-        case Stats():
+        case r.Stats():
             for name, window in windows(value):
                 yield from ({"window": name} | _plain(record) for record in window)
-        case MaintenancePolicy():
+        case r.MaintenancePolicy():
             yield from _maintenance_rows(value)
         case list():
             meanings_of = _meanings(value)
@@ -257,7 +237,7 @@ def rows_of(value: Any) -> Iterator[Row]:
 def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a case for each kind of record
     """Return a function from a record to the meanings of its codes and constants. UNSET leaves a column out."""
     match records:
-        case [MetagraphNode(), *_]:
+        case [r.MetagraphNode(), *_]:
             shares = score.incentive_shares(records)
             return lambda node: {
                 "incentive": UNSET,
@@ -265,13 +245,13 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
                 "incentive_ratio": shares.get(node.hotkey),
                 "consensus_ratio": score.consensus_ratio(node),
             }
-        case [Node(), *_]:
+        case [r.Node(), *_]:
             return lambda node: {
                 "nvidia_uuid": gpus.nvidia_uuid(node.uuid),
                 "clock_rate": UNSET,
                 "clock_rate_hertz": gpus.clock_rate_hertz(node),
             }
-        case [Instance(), *_]:
+        case [r.Instance(), *_]:
             now = time.time()
             return lambda instance: {
                 "age_minutes": None if instance.created_at is None else round((now - instance.created_at) / 60),
@@ -279,35 +259,35 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
                 "secured_at": _time(instances.secured_at(instance)),
                 "purged_at": _time(instances.purged_at(instance)),
             }
-        case [Job(), *_]:
+        case [r.Job(), *_]:
             # A job whose chute is gone has no chute_name.
             return lambda job: {"state": jobs.job_state(job, {job.chute_id})}
-        case [Chute(), *_]:
+        case [r.Chute(), *_]:
             return lambda chute: {"bounty": UNSET, "bounty_age_seconds": bounties.bounty_age(chute)}
-        case [Bounty(), *_]:
+        case [r.Bounty(), *_]:
             return lambda bounty: {
                 "created_at": _time(bounty.created_at),
                 "expires_at": _time(bounties.bounty_expires_at(bounty)),
                 "boost": bounties.bounty_boost(bounty),
             }
-        case [ChuteUtilization(), *_]:
+        case [r.ChuteUtilization(), *_]:
             return lambda chute: {
                 "target_count": UNSET,
                 "target_instances": demand.target_instances(chute),
                 "starting_instances": demand.starting_instances(chute),
             }
-        case [ChuteMetrics(), *_]:
+        case [r.ChuteMetrics(), *_]:
             unknown = demand.unknown_metrics(records)
             return lambda _: dict.fromkeys(unknown)
         case _:
             return lambda _: {}
 
 
-def _time(moment: float | None) -> UnixTime | None:
-    return None if moment is None else UnixTime(moment)
+def _time(moment: float | None) -> r.UnixTime | None:
+    return None if moment is None else r.UnixTime(moment)
 
 
-def _maintenance_rows(policy: MaintenancePolicy) -> Iterator[Row]:
+def _maintenance_rows(policy: r.MaintenancePolicy) -> Iterator[Row]:
     """Return a row for each TEE server, each with the window; without any, the window alone."""
     window = _plain(policy.active_window) if policy.active_window is not None else {}
     common = window | {
@@ -327,7 +307,7 @@ def _plain(record: msgspec.Struct, changes: Row | None = None) -> Row:
 
 def _value(value: Any) -> Any:
     match value:
-        case UnixTime():
+        case r.UnixTime():
             return datetime.fromtimestamp(value, UTC).isoformat()
         case msgspec.Struct():
             return _plain(value)

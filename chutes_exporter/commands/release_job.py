@@ -12,7 +12,7 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
-from chutes_exporter.commands.options import Command, api_options, hotkey_options, settings_with_warnings
+from chutes_exporter.commands.options import Command, miner_options, settings_with_warnings
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.rules.jobs import is_stuck
@@ -26,8 +26,7 @@ _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
 
 @click.command("release-job", cls=Command)
 @click.argument("job_id", required=False)
-@hotkey_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
-@api_options
+@miner_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
 @click.option("--yes", is_flag=True, help="Release without confirmation.")
 def release_job(job_id: str | None, **flags: Any) -> None:
     """List jobs that are stuck with the miner, or release one.

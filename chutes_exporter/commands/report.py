@@ -27,12 +27,7 @@ _PATIENCE = 120.0
 
 @dataclass(frozen=True)
 class NotKnown:
-    """A gap: data that the API did not send.
-
-    Attributes:
-        feed: The feed's name, or the collector's if the collector fails or its answers contradict each other.
-        hotkey: The miner, or empty for platform-wide data.
-    """
+    """A gap: data of a feed, or of a collector, that the API did not send. Data of the platform has no hotkey."""
 
     feed: str
     hotkey: str
@@ -59,13 +54,7 @@ class Report:
 
 
 async def collect_report(settings: Settings, metrics: frozenset[str], *, missing: bool = False) -> Report:
-    """Request what the metrics need, once.
-
-    Args:
-        settings: The miners and the API.
-        metrics: Their names.
-        missing: Whether an endpoint that the deployment does not have counts as a gap.
-    """
+    """Request what the metrics need, once. With ``missing``, an endpoint that the deployment does not have is a gap."""
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)

@@ -15,14 +15,7 @@ import structlog
 
 from chutes_exporter import __version__, log
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.commands.options import (
-    Command,
-    api_options,
-    hotkey_options,
-    name_sources,
-    serving_options,
-    settings_of,
-)
+from chutes_exporter.commands.options import Command, miner_options, name_sources, serving_options, settings_of
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import off_reason
@@ -47,7 +40,7 @@ _RESTART_SECONDS = 1.0
 
 
 class Service:
-    """An exporter behind its server, whose configuration can be read again while it runs.
+    """An exporter behind its server. It is an asynchronous context manager.
 
     Args:
         settings: The settings.
@@ -55,13 +48,7 @@ class Service:
         is_demo: Whether the private data is simulated and needs no protection.
 
     Attributes:
-        addresses: The addresses that it listens on.
         hang_up: Set it to read the configuration again.
-
-    Use it as an asynchronous context manager.
-
-    Raises:
-        ConfigError: A setting cannot be used. The message says which and why.
     """
 
     def __init__(
@@ -82,7 +69,7 @@ class Service:
 
     @property
     def scheme(self) -> str:
-        """The scheme of its addresses."""
+        """``http`` or ``https``."""
         return "http" if self._tls is None else "https"
 
     async def __aenter__(self) -> Self:
@@ -126,11 +113,7 @@ class Service:
             await asyncio.sleep(_RESTART_SECONDS)
 
     def reload(self) -> str:
-        """Read hotkey files and the web configuration again. Use both, or neither if one has a problem.
-
-        Returns:
-            The problem, or an empty text.
-        """
+        """Read hotkey files and the web configuration again, and return the problem. Use both files or neither."""
         self._notifier.reloading()
         self._problem = ""
         self._try_reload()
@@ -230,8 +213,7 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
 
 
 @click.command(cls=Command)
-@hotkey_options("Without a hotkey, the whole subnet is watched.")
-@api_options
+@miner_options("Without a hotkey, the whole subnet is watched.")
 @serving_options(":10064")
 def serve(**flags: Any) -> None:
     """Serve metrics of the Chutes API (the default command).

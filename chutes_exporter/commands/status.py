@@ -13,14 +13,7 @@ from msgspec import structs
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
-from chutes_exporter.commands.options import (
-    Command,
-    api_options,
-    hotkey_options,
-    json_option,
-    money_options,
-    run_with_status,
-)
+from chutes_exporter.commands.options import Command, json_option, miner_options, money_options, run_with_status
 from chutes_exporter.commands.report import NotKnown, collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.duration import human_duration
@@ -52,8 +45,7 @@ _METRICS = NEEDED_METRICS | {
 
 
 @click.command(cls=Command)
-@hotkey_options("At least one hotkey is required.")
-@api_options
+@miner_options("At least one hotkey is required.")
 @money_options
 @json_option
 def status(**flags: Any) -> None:

@@ -40,15 +40,8 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
 def print_table(rows: Sequence[Mapping[str, Any]], *, cut: Collection[str] = (), fit: bool = True) -> list[str]:
     """Print a table as wide as the terminal, or as ``COLUMNS``. Without both, its width is unlimited.
 
-    Columns with numbers are aligned to the right, with one number of decimals each.
-
-    Args:
-        rows: The values by heading, the most important heading first.
-        cut: Headings of the columns whose texts may be shortened.
-        fit: Whether to shorten these texts and to leave out the last columns if the table is too wide.
-
-    Returns:
-        The headings of the columns that are left out.
+    Columns with numbers are aligned to the right, with one number of decimals each. To fit the width, it shortens the
+    texts of the columns in ``cut``, and leaves out the last columns, whose headings it returns.
     """
     width = shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED
     shown = list(dict.fromkeys(head for row in rows for head in row))

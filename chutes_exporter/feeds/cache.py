@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import cachetools
 import structlog
 
-from chutes_exporter.api.errors import ApiError, NotFoundError
+from chutes_exporter.api.errors import ApiError, NotFoundError, UnavailableError
 from chutes_exporter.feeds.doubt import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 from chutes_exporter.feeds.feed import RESULTS, Feed, MissingEndpointError, Reading, Result, Snapshot
 
@@ -35,6 +35,7 @@ _MAX_RETRY_AFTER = 24 * 3600.0
 _MAX_FEEDS = 8192
 _REMEMBERED_SECONDS = 900.0
 _EVIDENCE_WAIT = 0.5
+_OVERDUE = "The service answers, but makes no new data. If this continues, report it to the operators of the service."
 
 
 @dataclass(slots=True)
@@ -48,9 +49,7 @@ class FeedState:
         last_failure: Unix time and error of the newest failure, even if a request succeeded since.
         failures: Number of failed requests in a row.
         since: Unix time from which readings are counted.
-        results: Number of readings by result.
         snapshot: The newest good answer within its maximum age.
-        under_way: Whether a request is in flight.
         fresh: Whether the snapshot needs no newer answer: the last request succeeded, and none is due.
     """
 
@@ -77,6 +76,18 @@ class FeedState:
         return isinstance(self.last_error, MissingEndpointError)
 
 
+def _overdue(feed: Feed[Any], snapshot: Snapshot[Any]) -> float:
+    """Return for how many seconds a newer answer had been due when this one was requested.
+
+    Raises:
+        UnavailableError: It had been due for the maximum age.
+    """
+    overdue = 0.0 if feed.due is None else snapshot.at - feed.due(snapshot.answer.value)
+    if overdue > feed.max_age:
+        raise UnavailableError(f"a new answer has been due for {overdue:.0f} s", advice=_OVERDUE)
+    return overdue
+
+
 class DeadlineError(Exception):
     """The answer did not arrive before the reader's deadline. The request continues."""
 
@@ -89,14 +100,10 @@ def steady() -> float:
 
 
 class FeedCache:
-    """All feeds of the process.
+    """All feeds of the process, whose answers ``fetch`` requests.
 
-    Args:
-        fetch: Requests a feed from the API. Its exception becomes the reading's error. ``retry_after`` of the exception
-            delays the next request, in seconds.
-        monotonic: A monotonic clock in seconds, for ages.
-        clock: Unix time in seconds, for timestamps.
-        jitter: Returns a number from 0 to 1 that spreads retries.
+    Its exception becomes the reading's error. ``retry_after`` of the exception delays the next request, in seconds. The
+    jitter is a number from 0 to 1 that spreads retries.
     """
 
     def __init__(
@@ -121,7 +128,8 @@ class FeedCache:
         self._flights: dict[Feed[Any], asyncio.Task[None]] = {}
 
     def _expiry(self, feed: Feed[Any], snapshot: Snapshot[Any], _now: float) -> float:
-        return snapshot.monotonic_at + self._states[feed].feed.max_age
+        # An answer ages from the time at which a newer one is due.
+        return snapshot.monotonic_at + self._states[feed].feed.max_age - max(0.0, _overdue(feed, snapshot))
 
     def states(self) -> dict[Feed[Any], FeedState]:
         """Return the state of every feed at this moment.
@@ -219,13 +227,15 @@ class FeedCache:
         at, monotonic_at = self._clock(), self._monotonic()
         try:
             answer = await self._believable_answer(feed)
+            snapshot = Snapshot(answer, self._version + 1, at, monotonic_at)
+            overdue = _overdue(feed, snapshot)
             self._version += 1
             state.up = True
             state.last_error = None
             state.failures = 0
             state.last_success = at
-            state.fresh_until = monotonic_at + feed.ttl
-            self._snapshots[feed] = Snapshot(answer, self._version, at, monotonic_at)
+            state.fresh_until = monotonic_at + max(feed.ttl, -overdue)
+            self._snapshots[feed] = snapshot
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         # Not if it was cancelled: a forgotten feed may have another request by now.
@@ -237,13 +247,7 @@ class FeedCache:
             self._log_changes()
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one.
-
-        Raises:
-            ApiError: The API does not answer.
-            DoubtedError: The answer is doubted, and there is an older good answer.
-            MissingEndpointError: The deployment does not have the endpoint of an optional feed.
-        """
+        """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one."""
         snapshot = self.peek(feed)
         old = None if snapshot is None or snapshot.answer.doubt is not None else snapshot.answer
         try:

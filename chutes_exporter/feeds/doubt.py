@@ -42,10 +42,7 @@ _MIN_LOST_BOUNTIES = 3
 
 
 class DoubtedError(Exception):
-    """A doubted answer that does not replace an older good one.
-
-    An answer within the next ``retry_in`` seconds would be the same.
-    """
+    """A doubted answer that does not replace an older good one. Within ``retry_in`` seconds, it would be the same."""
 
     reason = "doubted"
 
@@ -130,10 +127,7 @@ def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: 
 
 
 def bounties_are_gone(old: Old, new: Answer[list[r.Bounty]], chutes: Sequence[r.Chute] | None) -> bool:
-    """Doubt an empty list if there were bounties before, or if the chutes have some.
-
-    A service without Redis sends an empty list too.
-    """
+    """Doubt an empty list if there were bounties before, or if the chutes have some: Redis may be missing."""
     before = max(old.count if old is not None else 0, _bounties(chutes or ()))
     return before >= _MIN_LOST_BOUNTIES and not new.listed
 

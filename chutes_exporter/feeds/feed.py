@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 from chutes_exporter.feeds.doubt import Checks, shrunk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     from chutes_exporter.api.client import Answer
@@ -39,11 +39,10 @@ class Feed(Generic[T]):
     """A question whose answer the exporter caches. Feeds with the same name and hotkey are equal.
 
     Attributes:
-        name: Name in metrics and flags.
-        endpoint: The endpoint to request.
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
+        due: Returns the Unix time of the next answer. Until then, an answer stays fresh, and its age does not count.
         hotkey: The miner of the answer. Empty for the whole platform.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
@@ -57,6 +56,7 @@ class Feed(Generic[T]):
     ttl: float = field(compare=False)
     max_age: float = field(compare=False)
     changes: str = field(default="live", compare=False)
+    due: Callable[[T], float] | None = field(default=None, compare=False)
     hotkey: str = ""
     per_chute: bool = field(default=False, compare=False)
     value_if_404: T | None = field(default=None, compare=False)
@@ -81,14 +81,7 @@ class Feed(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(Generic[T]):
-    """A good answer and the time of its request.
-
-    Attributes:
-        answer: The answer.
-        version: Unique number of the answer, as a cache key for derived data.
-        at: Unix time of the request.
-        monotonic_at: Monotonic time of the request.
-    """
+    """A good answer and the time of its request. The version is unique, as a cache key for derived data."""
 
     answer: Answer[T]
     version: int
@@ -98,13 +91,7 @@ class Snapshot(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[T]):
-    """The result of reading a feed.
-
-    Attributes:
-        snapshot: The newest good answer within its maximum age, or None.
-        result: How the snapshot was obtained.
-        error: Why the snapshot is not fresh, or None if it is.
-    """
+    """The result of reading a feed: the newest good answer within its maximum age, and why it is not fresh."""
 
     snapshot: Snapshot[T] | None
     result: Result

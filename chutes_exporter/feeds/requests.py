@@ -41,6 +41,7 @@ class Requests:
         self._client = client
         self._keys: dict[str, Hotkey] = {}
         self._platform_keys: list[Hotkey] = []
+        self._report: tuple[str, Answer[AuditReport]] | None = None
 
     def use(self, keys: Iterable[Hotkey]) -> None:
         """Set the keys that sign requests."""
@@ -48,15 +49,12 @@ class Requests:
         self._platform_keys = list(self._keys.values())
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed.
-
-        Raises:
-            ApiError: The API does not answer.
-        """
+        """Request a feed, or raise ApiError."""
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
             if endpoint is AUDIT_REPORT:
-                return await newest_report(self._client)
+                self._report = await newest_report(self._client, self._report)
+                return self._report[1]
             if endpoint.signed:
                 return await self._fetch_signed(endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys)
             path = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
@@ -82,11 +80,7 @@ class Requests:
 
 
 async def list_reports(client: ChutesClient) -> list[AuditEntry]:
-    """Return the validator's audit report of each full hour, the newest first.
-
-    Raises:
-        ApiError: The API does not answer, or lists none.
-    """
+    """Return the validator's audit report of each full hour, the newest first, or raise ApiError without any."""
     answer = await client.fetch(AUDIT)
     now = answer.received_at - (client.clock_offset or 0.0)
     by_hour: dict[float, AuditEntry] = {}
@@ -101,16 +95,19 @@ async def list_reports(client: ChutesClient) -> list[AuditEntry]:
     return [by_hour[end] for end in sorted(by_hour, reverse=True)]
 
 
-async def newest_report(client: ChutesClient) -> Answer[AuditReport]:
-    """Return the newest audit report.
+async def newest_report(
+    client: ChutesClient, last: tuple[str, Answer[AuditReport]] | None = None
+) -> tuple[str, Answer[AuditReport]]:
+    """Return the path of the newest audit report, and the report.
 
     It has only the multipliers of instances that their miners deleted, also those of the report before. If such an
     instance was the last active one of its chute, only the older report has its real multiplier.
 
-    Raises:
-        ApiError: The API does not answer, or lists no report.
+    If its report is still the newest, it returns the last result again.
     """
     entry, *older = await list_reports(client)
+    if last is not None and last[0] == entry.path:
+        return last
     try:
         answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
     except NotFoundError as error:
@@ -129,4 +126,4 @@ async def newest_report(client: ChutesClient) -> Answer[AuditReport]:
         multipliers=[record for record in report.multipliers if record.instance_id in deleted],
         earlier_multipliers=[record for record in earlier if record.instance_id in deleted],
     )
-    return replace(answer, value=value)
+    return entry.path, replace(answer, value=value)

@@ -24,7 +24,7 @@ METAGRAPH = Feed("metagraph", e.METAGRAPH, 175.0, HOUR, changes="every 3 minutes
 SCORES = Feed("scores", e.SCORES, 300.0, 1800.0, changes="every 10 minutes", checks={})
 STATS = Feed("stats", e.STATS, 300.0, 1800.0, changes="every 10 minutes", checks={})
 STATS_PER_CHUTE = replace(STATS, name="stats_per_chute", per_chute=True)
-METRICS = Feed(
+CHUTE_METRICS = Feed(
     "metrics",
     e.METRICS,
     115.0,
@@ -43,7 +43,7 @@ CHUTES = Feed(
         "disagrees": doubt.chutes_are_missing,
         "no_bounties": doubt.bounties_of_chutes_are_gone,
     },
-    evidence=(ACTIVE_INSTANCES, METRICS),
+    evidence=(ACTIVE_INSTANCES, CHUTE_METRICS),
 )
 SERVERS = Feed("servers", e.SERVERS, 115.0, 900.0)
 NODES = Feed(
@@ -110,8 +110,17 @@ MINER_GPUS = Feed("miner_gpus", e.MINER_GPUS, 300.0, 1800.0, optional=True, chec
 SUPPORTED_GPUS = Feed("supported_gpus", e.SUPPORTED_GPUS, DAY, 7 * DAY, changes="by hand", optional=True, checks={})
 TEE_MEASUREMENTS = Feed("tee_measurements", e.TEE_MEASUREMENTS, HOUR, DAY, changes="by hand", optional=True, checks={})
 PLATFORM_GPUS = Feed("platform_gpus", e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
-# A request asks for the list of reports first. Less than an hour, so that no scrape interval lets a report be missed.
-AUDIT_REPORT = Feed("audit_report", e.AUDIT_REPORT, 3540.0, 3 * HOUR, changes="hourly", optional=True, checks={})
+# The report of an hour is made a minute after its end. While it is late, the list of reports is requested every minute.
+AUDIT_REPORT = Feed(
+    "audit_report",
+    e.AUDIT_REPORT,
+    55.0,
+    3 * HOUR,
+    changes="hourly",
+    due=lambda report: report.end + 3690.0,
+    optional=True,
+    checks={},
+)
 
 FEEDS: tuple[Feed[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Feed))
 """All of the above."""

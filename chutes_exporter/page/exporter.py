@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -31,13 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Samples of the collectors of a plan.
-
-    Attributes:
-        samples: Labels and value of each sample, by the metric's name.
-        failed: The name and the hotkey of each collector that failed.
-        states: The state of each feed that the samples need.
-    """
+    """Samples by the metric's name, name and hotkey of the collectors that failed, and the states of all feeds."""
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
     failed: list[tuple[str, str]]
@@ -45,15 +40,7 @@ class Collected:
 
 
 class Exporter:
-    """Answers scrapes.
-
-    Args:
-        settings: The miners to watch, and the API to request.
-        clock: Unix time in seconds.
-        monotonic: A clock that never jumps, in seconds.
-
-    Use it as an asynchronous context manager, or call :meth:`aclose`.
-    """
+    """Answers scrapes. It is an asynchronous context manager."""
 
     def __init__(
         self,
@@ -79,10 +66,7 @@ class Exporter:
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Watch other miners, or use other keys. The address of the API and the timeouts stay the same.
-
-        The data of miners that are no longer watched is dropped.
-        """
+        """Watch other miners, or use other keys. The address of the API and the timeouts stay the same."""
         self._adopt(settings)
         self.feeds.forget(set(self.feeds.states()) - set(self.plan.feeds))
 
@@ -90,6 +74,7 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
+        self._reading: asyncio.Task[None] | None = None
         self._renderer = rendering.Renderer(self.plan, settings.max_series)
 
     async def __aenter__(self) -> Self:
@@ -120,12 +105,9 @@ class Exporter:
         await self.feeds.read_all(self.plan.feeds, self.settings.api_timeout)
 
     async def samples(self, metrics: Collection[str], *, timeout: float | None = None) -> Collected:
-        """Return the samples of some metrics, for commands.
+        """Return the samples of all collectors that have one of the metrics and are on.
 
-        Args:
-            metrics: Names of the metrics. Their collectors run if they are on, so other metrics of these collectors are
-                returned too.
-            timeout: Seconds to wait for the answers. None takes the answers that are known, without a request.
+        Without a timeout, it takes the answers that are known, and sends no request.
         """
         plan = Plan(
             entry for entry in self.plan.entries if any(metric.name in metrics for metric in entry.collector.metrics)
@@ -138,15 +120,13 @@ class Exporter:
             return await self._in_thread(partial(_collected, plan.entries, needed))
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
-        """Answer a scrape.
-
-        Args:
-            form: The format of the page.
-            timeout: Seconds to wait for answers. Data that has not arrived by then is older, or left out.
-            gzipped: Whether to compress the page.
-        """
-        await self.feeds.read_all(self.plan.feeds, timeout)
-        # Pages are made one at a time. Scrapes that wait for the next one share it, so that many cost no more than few.
+        """Answer a scrape. Data that has not arrived at the timeout is older, or left out."""
+        # Scrapes share the reading under way and the next page, so that many cost no more than few.
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self.feeds.read_all(self.plan.feeds, self.settings.api_timeout))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._reading)
         page = self._pages.get((form, gzipped))
         if page is None:
             page = self._pages[form, gzipped] = asyncio.create_task(self._make(form, gzipped=gzipped))

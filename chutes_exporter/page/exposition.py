@@ -73,13 +73,7 @@ def _quality(parameters: dict[str, str]) -> float:
 
 
 def lines(families: Iterable[Family], form: Format, *, created: bool = False) -> bytes:
-    """Return the lines of families, without the end of a page.
-
-    Args:
-        families: Gauges, counters, histograms and info metrics, each once.
-        form: The format.
-        created: Whether to write the created timestamps of counters and histograms, which only OpenMetrics has.
-    """
+    """Return the lines of families, without the end of a page. Only OpenMetrics has created timestamps."""
     shown = list(families) if created and form is Format.OPENMETRICS else [_without_created(one) for one in families]
     if form is Format.TEXT:
         return generate_latest(_Families(shown))

@@ -21,12 +21,7 @@ _FEW = 16
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One collector of a plan.
-
-    Attributes:
-        feeds: Its feeds by the hotkey of their miner. Feeds of the platform have an empty hotkey.
-        extra: Feeds that it uses if their answers are known.
-    """
+    """A collector of a plan, with its feeds by hotkey, and extra ones that it uses if their answers are known."""
 
     collector: Collector
     scope: Scope
@@ -35,7 +30,7 @@ class Entry:
 
     @cached_property
     def all_feeds(self) -> tuple[Feed[Any], ...]:
-        """Its feeds, also the extra ones."""
+        """Its feeds, also the extra ones, each once."""
         return tuple(dict.fromkeys((*chain.from_iterable(self.feeds.values()), *self.extra)))
 
 
@@ -85,7 +80,8 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
 
     def tuned(feed: Feed[Any], hotkey: str) -> Feed[Any]:
         of_platform = feed.endpoint.scope == "platform"
-        return settings.tuned(feed.of(single if feed.per_chute else "" if of_platform else hotkey))
+        feed = feed.of(single if feed.per_chute else "" if of_platform else hotkey)
+        return feed.with_lifetimes(settings.ttl, settings.max_age)
 
     return Entry(
         collector,

@@ -27,13 +27,7 @@ _log = structlog.get_logger("exporter")
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines that a collector made of certain answers.
-
-    Attributes:
-        versions: The versions of the answers, 0 for a missing one.
-        body: The lines, or None if they were left out because the page has no room for them.
-        outcomes: By hotkey.
-    """
+    """The lines that a collector made of answers of certain versions. Without room for it, there is no body."""
 
     versions: tuple[int, ...]
     body: bytes | None
@@ -93,7 +87,7 @@ class Renderer:
 def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, Outcome]:
     """Add the samples of all miners whose answers are known, and return the outcomes by hotkey."""
     received = {feed: snapshots[feed].answer for feed in entry.all_feeds if feed in snapshots}
-    extra = {(feed.name, feed.hotkey): received[feed] for feed in entry.extra if feed in received}
+    extra = {(feed.name, feed.hotkey): received.get(feed) for feed in entry.extra}
     answers = {
         hotkey: Answers({feed.name: received[feed] for feed in feeds}, extra)
         for hotkey, feeds in entry.feeds.items()

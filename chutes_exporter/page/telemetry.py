@@ -124,7 +124,7 @@ FEED_DOUBTED = METRICS.declare(
     "and counts, ranks and zeros are absent.",
     labels=(*_FEED, "reason"),
 )
-FEED_TTL = METRICS.declare("chutes_feed_ttl_seconds", "Seconds for which an answer of the feed is fresh.")
+FEED_TTL = METRICS.declare("chutes_feed_ttl_seconds", "Seconds for which an answer of the feed is at least fresh.")
 FEED_MAX_AGE = METRICS.declare(
     "chutes_feed_max_age_seconds", "Age in seconds at which an answer of the feed is dropped."
 )

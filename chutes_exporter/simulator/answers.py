@@ -1,39 +1,33 @@
-"""The endpoints' answers as JSON values, with the fields that the exporter reads."""
+"""The answer of each endpoint as JSON values, with the fields that the exporter reads.
+
+The function of an endpoint has its name, and takes a call. That of a stream returns the records.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import astuple
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.exceptions import HTTPException
+
 from chutes_exporter.api.keys import address_of
-from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD, bounty_amount
+from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD
 from chutes_exporter.simulator.instances import VALID_ENDS
-from chutes_exporter.simulator.times import (
-    CACHE_PERIOD,
-    DAY,
-    HOUR,
-    MINUTE,
-    SOFT_PERIOD,
-    WEEK,
-    last,
-    make_random,
-    make_uuid,
-)
-from chutes_exporter.simulator.world import World
+from chutes_exporter.simulator.times import CACHE_PERIOD, SOFT_PERIOD, last, make_random, make_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from chutes_exporter.simulator.chutes import Chute
     from chutes_exporter.simulator.instances import Gpu, Instance
-    from chutes_exporter.simulator.world import Job, Miner, Server, Work
+    from chutes_exporter.simulator.world import Miner, Server, World
 
 Row = dict[str, Any]
 
-WINDOWS: Final = (("past_hour", HOUR), ("past_day", DAY), ("all", WEEK))
 _IMAGES: Final = (
     # The status, and hours from the build's start and end to the start of the world.
     ("built and pushed", 30.0, 29.8),
@@ -43,12 +37,27 @@ _IMAGES: Final = (
 )
 _VALIDATOR: Final = address_of(bytes(32))
 WINDOW_ID: Final = make_uuid("window")
-_MEASURED_MODELS: Final = ("pro_6000", "h200", "b200")
 
 
-def iso(time: float | None) -> str | None:
-    """Format a Unix time."""
-    return None if time is None else datetime.fromtimestamp(time, UTC).isoformat()
+@dataclass(frozen=True)
+class Call:
+    """An accepted request at a time of the service's clock. Only endpoints with a signature use the signer."""
+
+    world: World
+    now: float
+    signer: Miner
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+
+
+def _iso(time: float | None, now: float = math.inf) -> str | None:
+    """Format a Unix time. One after now is not known yet."""
+    return None if time is None or time > now else datetime.fromtimestamp(time, UTC).isoformat()
+
+
+def _fields(record: object, names: str) -> Row:
+    """Return the fields that have the same name in the world and in the API."""
+    return {name: getattr(record, name) for name in names.split()}
 
 
 def _library(chute: Chute) -> str:
@@ -58,49 +67,55 @@ def _library(chute: Chute) -> str:
     return "0.6.1" if chute.phase < 0.8 else "0.5.11"
 
 
-def _shown_name(chute: Chute) -> str | None:
-    return chute.name if chute.public else "[private chute]"
+def _refused(load: float) -> float:
+    """Return the share of requests that are refused under a load."""
+    refused = max(0.0, load - SCALING_THRESHOLD)
+    return refused / (5 * load + refused) if load else 0.0
 
 
-def chute_row(world: World, chute: Chute, now: float) -> Row:
-    """Return a chute."""
-    age = world.bounty_age(chute, now)
-    factors = chute.factors(now, age)
+# Chutes and images
+
+
+def _chute_row(call: Call, chute: Chute) -> Row:
+    age = call.world.bounty_age(chute, call.now)
+    factors = chute.factors(call.now, age)
     draw = make_random(chute.seed, "settings")
-    return {
-        "chute_id": chute.chute_id,
-        "name": chute.name,
-        "readme": f"# {chute.chute_id}\n" * (world.size.source_bytes // (len(chute.chute_id) + 3)),
-        "public": chute.public,
+    return _fields(chute, "chute_id name slug public tee disabled max_instances") | {
+        "readme": f"# {chute.chute_id}\n" * (call.world.size.source_bytes // (len(chute.chute_id) + 3)),
         "standard_template": draw.choice(("vllm", "diffusion", "tei", "embedding", None)),
         "node_selector": {
             "gpu_count": chute.gpu_count,
             "min_vram_gb_per_gpu": min(MODELS[model].memory // 2**30 for model in chute.models),
-            "compute_multiplier": chute.base_multiplier,
-            "supported_gpus": list(chute.models),
+            "supported_gpus": chute.models,
         },
-        "slug": chute.slug,
-        "version": chute.version(now),
+        "version": chute.version(call.now),
         "concurrency": draw.choice((1, 8, 32)),
-        "boost": chute.boost(now),
         "chutes_version": _library(chute),
         "discount": draw.choice((0.0, 0.0, 0.0, 0.25)),
-        "max_instances": chute.max_instances,
         "scaling_threshold": SCALING_THRESHOLD,
         "shutdown_after_seconds": draw.choice((300, 900, 1800)),
-        "tee": chute.tee,
-        "disabled": chute.disabled,
-        "invocation_count": int(12_000 * chute.utilization(last(now, CACHE_PERIOD))),
+        "invocation_count": int(12_000 * chute.utilization(last(call.now, CACHE_PERIOD))),
         "preemptible": chute.public,
         "image": "chutes/sglang:0.5.0",
         "effective_compute_multiplier": math.prod(factors.values()),
         "compute_multiplier_factors": factors,
-        "bounty": None if age is None else bounty_amount(age),
+        "bounty": None if age is None else min(100 + 3 * int(age), 86_400),
     }
 
 
-def image_rows(start: float) -> Iterator[Row]:
-    """Yield the images: built, being built, pending, and failed."""
+def chutes(call: Call) -> Iterator[Row]:
+    return (_chute_row(call, one) for one in call.world.chutes)
+
+
+def chute(call: Call) -> Row:
+    for one in call.world.chutes:
+        if (one.chute_id, one.version(call.now)) == (call.path["chute_id"], call.path["version"]):
+            return _chute_row(call, one)
+    raise HTTPException(404, f"chute_id={call.path['chute_id']!r} not found")
+
+
+def images(call: Call) -> Iterator[Row]:
+    start = call.world.start
     for number, (status, started, ended) in enumerate(_IMAGES):
         yield {
             "image_id": make_uuid("image", number),
@@ -108,322 +123,142 @@ def image_rows(start: float) -> Iterator[Row]:
             "tag": f"0.5.{number}",
             "public": number != 1,
             "status": status,
-            "created_at": iso(start - (10 + number) * DAY),
+            "created_at": _iso(start - (10 + number) * DAY),
             "chutes_version": "0.6.1",
             "patch_version": "initial",
-            "build_started_at": None if started is None else iso(start - started * HOUR),
-            "build_completed_at": None if ended is None else iso(start - ended * HOUR),
+            "build_started_at": None if started is None else _iso(start - started * HOUR),
+            "build_completed_at": None if ended is None else _iso(start - ended * HOUR),
             "username": "chutes",
         }
 
 
-def _gpu_row(gpu: Gpu) -> Row:
-    return {
-        "uuid": gpu.uuid,
-        "gpu_identifier": gpu.model,
-        "device_index": gpu.device_index,
-        "verified_at": iso(gpu.verified_at),
-        "verification_error": gpu.error,
-    }
-
-
-def node_row(server: Server, gpu: Gpu) -> Row:
-    """Return a GPU."""
-    model = MODELS[gpu.model]
-    return _gpu_row(gpu) | {
-        "name": model.name,
-        "memory": model.memory,
-        "processors": model.processors,
-        "clock_rate": model.clock_rate,
-        "server_id": gpu.server_id,
-        "created_at": iso(gpu.created_at),
-        "verification_host": server.ip,
-    }
-
-
-def server_row(server: Server, now: float) -> Row:
-    """Return a server with its GPUs."""
-    return {
-        "server_id": server.server_id,
-        "name": server.name,
-        "ip": server.ip,
-        "is_tee": server.is_tee,
-        "version": server.version_at(now),
-        "maintenance_pending": server.maintenance_pending(now),
-        "created_at": iso(server.created_at),
-        "updated_at": iso(server.updated_at),
-        "gpus": [_gpu_row(gpu) for gpu in server.gpus],
-    }
-
-
-def instance_rows(world: World, miner: Miner, now: float) -> Iterator[Row]:
-    """Yield a miner's instances."""
-    for instance in world.instances(now, miner.hotkey):
-        yield {
-            "instance_id": instance.instance_id,
-            "chute_id": instance.chute.chute_id,
-            "version": instance.version,
-            "active": instance.active(now),
-            "verified": instance.last_verified_at(now) is not None,
-            "created_at": iso(instance.created_at),
-            "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
-            "last_verified_at": iso(instance.last_verified_at(now)),
-            "stop_billing_at": iso(instance.stop_billing_at(now)),
-            "billed_to": None if instance.chute.public else make_uuid("user", instance.chute.chute_id),
-            "chutes_version": _library(instance.chute),
-            "bounty": instance.has_bounty(now),
-            "hourly_rate": instance.hourly_rate,
-            "compute_multiplier": instance.multiplier(now),
-        }
-
-
-def inventory(world: World, miner: Miner, now: float) -> list[Row]:
-    """Return the GPUs of a miner's instances in any state."""
-    return [
-        {
-            "gpu_id": gpu.uuid,
-            "last_verified_at": iso(instance.last_verified_at(now)),
-            "active": instance.active(now),
-            "chute_id": instance.chute.chute_id,
-            "chute_name": instance.chute.name,
-        }
-        for instance in world.instances(now, miner.hotkey)
-        for gpu in instance.gpus
-    ]
-
-
-def active_instances(world: World, now: float) -> list[Row]:
-    """Return the active instances of all miners."""
-    return [
-        {
-            "instance_id": instance.instance_id,
-            "miner_hotkey": instance.hotkey,
-            "chute_id": instance.chute.chute_id,
-            "activated_at": iso(instance.activated_at),
-            "compute_multiplier": instance.multiplier(now),
-        }
-        for instance in world.instances(now)
-        if instance.active(now)
-    ]
-
-
-def audit_list(now: float) -> list[Row]:
-    """Return the validator's report of each hour that began within 25 hours. The block is the number of the hour."""
-    ends = (last(now - MINUTE, HOUR) - hour * HOUR for hour in range(25))
-    return [
-        {
-            "path": f"audit/validator/{_VALIDATOR}/{round(end / HOUR)}.json",
-            "created_at": iso(end + MINUTE),
-            "start_time": iso(end - HOUR),
-            "end_time": iso(end),
-        }
-        for end in ends
-    ]
-
-
-def audit_report(world: World, path: str) -> Row:
-    """Return the report of an hour: each instance that exists or ended in it, and their multipliers."""
-    end = HOUR * int(path.rpartition("/")[2].removesuffix(".json"))
-    found = [one for one in world.all_instances(end) if one.ended_at > end - HOUR]
-    return {
-        "instance_audit": [_audit_row(one, end) for one in found],
-        "compute_history": [
-            {
-                "instance_id": one.instance_id,
-                "compute_multiplier": multiplier,
-                "started_at": iso(start),
-                "ended_at": iso(until),
-            }
-            for one in found
-            for start, until, multiplier in one.history(end)
-            if until is None or until > end - HOUR
-        ],
-    }
-
-
-def _audit_row(instance: Instance, now: float) -> Row:
-    ended = instance.ended_at <= now
-    return {
-        "instance_id": instance.instance_id,
-        "chute_id": instance.chute.chute_id,
-        "created_at": iso(instance.created_at),
-        "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
-        "deleted_at": iso(instance.ended_at) if ended else None,
-        "deletion_reason": instance.end.value if ended else None,
-        "valid_termination": ended and instance.end in VALID_ENDS,
-        "miner_hotkey": instance.hotkey,
-        "stop_billing_at": iso(instance.stop_billing_at(now)),
-        "billed_to": None if instance.chute.public else make_uuid("user", instance.chute.chute_id),
-        "compute_multiplier": instance.multiplier(now),
-    }
-
-
-def job_row(job: Job) -> Row:
-    """Return a job."""
-    return {
-        "job_id": job.job_id,
-        "chute_id": job.chute.chute_id,
-        "method": "run",
-        "miner_hotkey": None if job.miner is None else job.miner.hotkey,
-        "created_at": iso(job.created_at),
-        "finished_at": iso(job.finished_at),
-        "job_args": {"prompt": "the user's own data"},
-        "status": job.status,
-        "miner_history": list(job.tried_by),
-        "compute_multiplier": job.chute.base_multiplier,
-    }
-
-
-def _refused(load: float) -> float:
-    """Return the share of requests that are refused under a load."""
-    refused = max(0.0, load - SCALING_THRESHOLD)
-    return refused / (5 * load + refused) if load else 0.0
-
-
-def metrics_rows(world: World, now: float) -> Iterator[Row]:
+def metrics(call: Call) -> Iterator[Row]:
     """Yield the demand for each chute that has an instance in any state, as last calculated."""
-    at = last(now, SOFT_PERIOD)
-    active = world.active_counts(at)
-    existing = {instance.chute.chute_id for instance in world.instances(at)}
-    for chute in world.chutes:
-        if chute.chute_id in existing:
-            load = chute.utilization(at)
+    at = last(call.now, SOFT_PERIOD)
+    active = call.world.active_counts(at)
+    existing = {instance.chute for instance in call.world.instances(at)}
+    for one in call.world.chutes:
+        if one in existing:
+            load = one.utilization(at)
             invocations = int(2000 * load)
-            price = chute.base_multiplier * DEAREST_RATE / HOUR
+            price = one.base_multiplier * DEAREST_RATE / HOUR
             yield {
-                "chute_id": chute.chute_id,
-                "compute_multiplier": chute.base_multiplier,
+                "chute_id": one.chute_id,
+                "compute_multiplier": one.base_multiplier,
                 "total_invocations": invocations,
                 "total_compute_time": invocations * 1.5,
                 "rate_limit_count": int(invocations * _refused(load)),
-                "instance_count": active[chute.chute_id],
+                "instance_count": active[one],
                 "utilization": load,
                 "per_second_price_usd": price,
                 "total_usage_usd": invocations * 1.5 * price,
             }
 
 
-def stats_window(work: dict[tuple[str, str], Work]) -> Row:
-    """Return a window of the stats. Miners without compute units have no record."""
-    records = [
-        {
-            "miner_hotkey": hotkey,
-            **({"chute_id": chute_id} if chute_id else {}),
-            "total_instances": entry.instances,
-            "bounty_count": entry.bounties,
-            "compute_seconds": entry.seconds,
-            "compute_units": entry.units,
-        }
-        for (hotkey, chute_id), entry in work.items()
-        if entry.units > 0
-    ]
-    return {"instance_stats": records, "bounties": [], "compute_units": records}
-
-
-def scores(world: World, now: float) -> Row:
-    """Return the scores, as last calculated."""
-    names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
-    raw = {miner: dict(zip(names, astuple(entry), strict=True)) for miner, entry in world.scored(now).items()}
-    return {"raw_values": raw, "final_scores": world.shares(now)}
-
-
-def metagraph(world: World, now: float) -> list[Row]:
-    """Return the seats, as last read from the chain."""
-    incentives = world.incentives(now)
-    rows = []
-    for miner in world.miners:
-        incentive = incentives.get(miner.hotkey, 0)
-        rows.append(
-            {
-                "hotkey": miner.hotkey,
-                "coldkey": miner.coldkey,
-                "node_id": miner.uid,
-                "incentive": float(incentive),
-                "vtrust": float(min(65535, incentive + incentive // 12)),
-                "stake": miner.stake,
-                "alpha_stake": miner.stake * 0.9,
-                "tao_stake": miner.stake * 0.1,
-                "blacklist_reason": miner.blacklist_reason,
-                "ip": str(miner.axon),
-                "port": 8091 if miner.axon else 0,
-                "synced_at": iso(miner.registered_at),
-            }
-        )
-    return rows
-
-
-def utilization(world: World, now: float) -> Iterator[Row]:
-    """Yield the autoscaler's newest record of each chute, with the current counts."""
-    run = last(now, SOFT_PERIOD)
-    total = Counter(one.chute.chute_id for one in world.instances(now))
+def utilization(call: Call) -> list[Row]:
+    """Return the autoscaler's newest record of each chute, with the current counts."""
+    world, now, run = call.world, call.now, last(call.now, SOFT_PERIOD)
+    totals = Counter(one.chute for one in world.instances(now))
     earlier, current = world.active_counts(run), world.active_counts(now)
-    for chute in world.chutes:
-        if not chute.scaled:
-            continue
-        key = chute.chute_id
-        before, active = earlier[key], current[key]
-        target = world.lives.target(chute, now)
-        # The service measures nothing for a chute without an instance.
-        loads = {
-            window: chute.utilization(run - seconds / 2) if before else 0.0
-            for window, seconds in (("5m", 5 * MINUTE), ("15m", 15 * MINUTE), ("1h", HOUR))
-        }
-        yield {
-            "chute_id": key,
-            "name": _shown_name(chute),
-            "timestamp": iso(run),
-            **{f"utilization_{window}": round(load, 4) for window, load in loads.items()},
-            **{f"rate_limit_ratio_{window}": round(_refused(load), 4) for window, load in loads.items()},
-            "instance_count": before,
+    rows = []
+    for one in (one for one in world.chutes if one.scaled):
+        active, target = current[one], world.target(one, now)
+        row: Row = {
+            "chute_id": one.chute_id,
+            "name": one.name if one.public else "[private chute]",
+            "timestamp": _iso(run),
+            "instance_count": earlier[one],
             "target_count": target,
-            "total_instance_count": total[key],
+            "total_instance_count": totals[one],
             "active_instance_count": active,
             "scalable": active < target,
             "scale_allowance": max(0, target - active),
         }
+        for window, seconds in (("5m", 5 * MINUTE), ("15m", 15 * MINUTE), ("1h", HOUR)):
+            # The service measures nothing for a chute without an instance.
+            load = one.utilization(run - seconds / 2) if earlier[one] else 0.0
+            row |= {f"utilization_{window}": round(load, 4), f"rate_limit_ratio_{window}": round(_refused(load), 4)}
+        rows.append(row)
+    return rows
 
 
-def bounties(world: World, now: float) -> list[Row]:
-    """Return the open bounties, oldest first."""
-    ages = {chute: age for chute in world.chutes if (age := world.bounty_age(chute, now)) is not None}
+def bounties(call: Call) -> list[Row]:
+    ages = {one: age for one in call.world.chutes if (age := call.world.bounty_age(one, call.now)) is not None}
     return [
         {
-            "chute_id": chute.chute_id,
+            "chute_id": one.chute_id,
             "seconds_elapsed": int(age),
-            "time_remaining": round(chute.bounty_lifetime - age),
-            "created_at": now - age,
+            "time_remaining": round(one.bounty_lifetime - age),
+            "created_at": call.now - age,
         }
-        for chute, age in sorted(ages.items(), key=lambda offer: -offer[1])
+        for one, age in sorted(ages.items(), key=lambda offer: -offer[1])
     ]
 
 
-def rolling_updates(world: World, now: float) -> list[Row]:
+def rolling_updates(call: Call) -> list[Row]:
     """Return the rolling updates: of chutes with an active instance of an older version."""
-    old = {one.chute for one in world.instances(now) if one.active(now) and one.version != one.chute.version(now)}
+    now = call.now
+    old = {one.chute for one in call.world.instances(now) if one.active(now) and one.version != one.chute.version(now)}
     return [
         {
-            "chute_id": chute.chute_id,
-            "old_version": chute.version(now - chute.deploy_period),
-            "new_version": chute.version(now),
-            "started_at": iso(chute.deployed_at(now)),
+            "chute_id": one.chute_id,
+            "old_version": one.version(now - one.deploy_period),
+            "new_version": one.version(now),
+            "started_at": _iso(one.deployed_at(now)),
         }
-        for chute in world.chutes
-        if chute in old
+        for one in call.world.chutes
+        if one in old
     ]
 
 
-def maintenance(world: World, miner: Miner, now: float) -> Row:
-    """Return the maintenance window, and a miner's TEE servers measured against its target."""
+# Servers and GPUs
+
+
+def _gpu_row(gpu: Gpu) -> Row:
+    return {"uuid": gpu.uuid, "gpu_identifier": gpu.model, "verified_at": _iso(gpu.verified_at)}
+
+
+def nodes(call: Call) -> Iterator[Row]:
+    for server in call.signer.servers:
+        for gpu in server.gpus:
+            yield {
+                **_gpu_row(gpu),
+                **_fields(gpu, "device_index server_id"),
+                **_fields(MODELS[gpu.model], "name memory processors clock_rate"),
+                "created_at": _iso(gpu.created_at),
+                "verification_error": gpu.error,
+                "verification_host": server.ip,
+            }
+
+
+def servers(call: Call) -> Row:
+    rows = [
+        _fields(server, "server_id name ip is_tee")
+        | {
+            "version": server.version_at(call.now),
+            "maintenance_pending": server.maintenance_pending(call.now),
+            "created_at": _iso(server.created_at),
+            "updated_at": _iso(server.updated_at),
+            "gpus": [_gpu_row(gpu) for gpu in server.gpus],
+        }
+        for server in call.signer.servers
+    ]
+    return {"servers": rows}
+
+
+def maintenance(call: Call) -> Row:
+    """Return the maintenance window, and the signer's TEE servers measured against its target."""
+    world, now = call.world, call.now
     servers = [
         {
             "server_id": server.server_id,
             "name": server.name,
             "version": version,
-            "needs_upgrade": version != world.target,
+            "needs_upgrade": version != world.target_version,
             "in_maintenance": server.maintenance_status(now) == "maintenance",
             "maintenance_status": server.maintenance_status(now),
         }
-        for server in miner.servers
+        for server in call.signer.servers
         if server.is_tee
         for version in [server.version_at(now)]
     ]
@@ -431,9 +266,9 @@ def maintenance(world: World, miner: Miner, now: float) -> Row:
     return {
         "active_window": {
             "id": WINDOW_ID,
-            "target_measurement_version": world.target,
-            "upgrade_window_start": iso(opens),
-            "upgrade_window_end": iso(closes),
+            "target_measurement_version": world.target_version,
+            "upgrade_window_start": _iso(opens),
+            "upgrade_window_end": _iso(closes),
             "max_concurrent_per_miner": 1,
         },
         "window_open": opens <= now <= closes,
@@ -442,61 +277,261 @@ def maintenance(world: World, miner: Miner, now: float) -> Row:
     }
 
 
-def server_maintenance(world: World, miner: Miner, server: Server, now: float) -> Row:
+def server_maintenance(call: Call) -> Row:
     """Return what a server in an upgrade slot waits for: its instances, while its maintenance is pending."""
-    gpus = set(server.gpus)
-    waiting = [one for one in world.instances(now, miner.hotkey) if one.active(now) and not gpus.isdisjoint(one.gpus)]
-    is_pending = server.upgrade is not None and server.maintenance_status(now) == "pending"
+    server = _server(call)
+    is_pending = server.maintenance_status(call.now) == "pending"
+    waiting = [
+        {"chute_id": one.chute.chute_id, "instance_id": one.instance_id}
+        for one in call.world.instances(call.now, call.signer.hotkey)
+        if is_pending and one.active(call.now) and not {*server.gpus}.isdisjoint(one.gpus)
+    ]
     return {
-        "server_id": server.server_id,
-        "maintenance_status": server.maintenance_status(now),
-        "awaiting_replacement": [
-            {"chute_id": one.chute.chute_id, "instance_id": one.instance_id} for one in waiting if is_pending
-        ],
-        "pending_deadline": iso(server.upgrade[0] + 3 * HOUR) if is_pending and server.upgrade else None,
+        "awaiting_replacement": waiting,
+        "pending_deadline": _iso(server.upgrade[0] + 3 * HOUR) if is_pending else None,
     }
 
 
-def tee_measurements() -> list[Row]:
-    """Return the images that TEE servers can boot, for each version and model."""
-    return [{"version": one, "name": f"8x{model}"} for one in World.accepted_versions for model in _MEASURED_MODELS]
+def server_slot(call: Call) -> Row:
+    return {"maintenance_pending_window_id": WINDOW_ID if _server(call).maintenance_pending(call.now) else None}
 
 
-def supported_gpus() -> Row:
-    """Return the service's table of GPU models."""
+def _server(call: Call) -> Server:
+    for server in call.signer.servers:
+        if server.server_id == call.path["server_id"]:
+            return server
+    raise HTTPException(404, "Server not found")
+
+
+def tee_measurements(call: Call) -> list[Row]:
+    """Return the images that TEE servers can boot: of each version, one for each of three models."""
+    return [{"version": version} for version in call.world.accepted_versions for _ in range(3)]
+
+
+def supported_gpus(_: Call) -> Row:
     return {key: {"hourly_rate": model.hourly_rate} for key, model in MODELS.items()}
 
 
-def nodes(world: World, now: float) -> Row:
-    """Return the GPUs of the platform that are in an instance or not, by model."""
+def platform_gpus(call: Call) -> Row:
     counts: Row = {}
-    held = {gpu.uuid for one in world.instances(now) for gpu in one.gpus}
-    for gpu in (gpu for miner in world.miners for gpu in miner.gpus):
+    held = {gpu.uuid for one in call.world.instances(call.now) for gpu in one.gpus}
+    for gpu in (gpu for miner in call.world.miners for gpu in miner.gpus):
         count = counts.setdefault(gpu.model, {"provisioned": 0, "idle": 0})
         count["provisioned" if gpu.uuid in held else "idle"] += 1
     return counts
 
 
-def detailed_nodes(world: World, now: float, hotkey: str | None) -> Row:
-    """Return all GPUs of every miner that has any, or of one, with their instances in any state."""
-    rows: Row = {
-        miner.hotkey: {"provisioned": [], "idle": Counter(gpu.model for gpu in miner.gpus)}
-        for miner in world.miners
-        if miner.gpus and hotkey in (None, miner.hotkey)
-    }
-    for instance in world.instances(now, hotkey):
-        row = rows.get(instance.hotkey)
-        if row is None:
-            # Its miner has lost the seat.
-            continue
+def held_gpus(call: Call) -> Row:
+    """Return the GPUs in an instance, of every miner that has GPUs or of one."""
+    hotkey = call.query.get("hotkey")
+    held: Row = {one.hotkey: [] for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey)}
+    for instance in call.world.instances(call.now, hotkey):
         chute = {
-            "name": _shown_name(instance.chute),
             "chute_id": instance.chute.chute_id,
-            "created_at": iso(instance.created_at),
-            "activated_at": iso(instance.activated_at) if instance.activated(now) else None,
+            "activated_at": _iso(instance.activated_at, call.now),
             "instance_id": instance.instance_id,
         }
-        for gpu in instance.gpus:
-            row["provisioned"].append({"gpu": gpu.model, "server_id": gpu.server_id, "chute": chute})
-            row["idle"][gpu.model] -= 1
-    return {key: {**row, "idle": +row["idle"]} for key, row in rows.items()}
+        # A miner that has lost the seat is missing.
+        if instance.hotkey in held:
+            held[instance.hotkey] += [
+                {"gpu": gpu.model, "server_id": gpu.server_id, "chute": chute} for gpu in instance.gpus
+            ]
+    return {key: {"provisioned": rows} for key, rows in held.items()}
+
+
+miner_gpus = held_gpus
+
+
+# Instances and jobs
+
+
+def instances(call: Call) -> Iterator[Row]:
+    now = call.now
+    for one in call.world.instances(now, call.signer.hotkey):
+        yield {
+            **_fields(one, "instance_id version hourly_rate"),
+            "chute_id": one.chute.chute_id,
+            "active": one.active(now),
+            "verified": one.verified_at <= now,
+            "created_at": _iso(one.created_at),
+            "activated_at": _iso(one.activated_at, now),
+            "last_verified_at": _iso(one.verified_at, now),
+            "chutes_version": _library(one.chute),
+            "bounty": one.has_bounty(now),
+            "compute_multiplier": one.multiplier(now),
+            **_billing(one, now),
+        }
+
+
+def _billing(instance: Instance, now: float) -> Row:
+    return {
+        "stop_billing_at": _iso(instance.stop_billing_at(now)),
+        "billed_to": None if instance.chute.public else make_uuid("user", instance.chute.chute_id),
+    }
+
+
+def inventory(call: Call) -> list[Row]:
+    """Return the GPUs of the signer's instances in any state."""
+    return [
+        {
+            "gpu_id": gpu.uuid,
+            "last_verified_at": _iso(one.verified_at, call.now),
+            "active": one.active(call.now),
+            "chute_id": one.chute.chute_id,
+            "chute_name": one.chute.name,
+        }
+        for one in call.world.instances(call.now, call.signer.hotkey)
+        for gpu in one.gpus
+    ]
+
+
+def active_instances(call: Call) -> list[Row]:
+    return [
+        {
+            "instance_id": one.instance_id,
+            "miner_hotkey": one.hotkey,
+            "chute_id": one.chute.chute_id,
+            "activated_at": _iso(one.activated_at),
+            "compute_multiplier": one.multiplier(call.now),
+        }
+        for one in call.world.instances(call.now)
+        if one.active(call.now)
+    ]
+
+
+def audit(call: Call) -> list[Row]:
+    return audit_list(call.now)
+
+
+def audit_list(now: float) -> list[Row]:
+    """Return the validator's report of each hour that began within 25 hours. The block is the number of the hour."""
+    ends = (last(now - MINUTE, HOUR) - hour * HOUR for hour in range(25))
+    return [
+        {
+            "path": f"audit/validator/{_VALIDATOR}/{round(end / HOUR)}.json",
+            "created_at": _iso(end + MINUTE),
+            "start_time": _iso(end - HOUR),
+            "end_time": _iso(end),
+        }
+        for end in ends
+    ]
+
+
+def audit_report(call: Call) -> Row:
+    """Return the report of an hour: each instance that exists or ended in it, and their multipliers."""
+    end = HOUR * int(call.query["path"].rpartition("/")[2].removesuffix(".json"))
+    found = [one for one in call.world.all_instances(end) if one.ended_at > end - HOUR]
+    return {
+        "instance_audit": [
+            {
+                "instance_id": one.instance_id,
+                "chute_id": one.chute.chute_id,
+                "created_at": _iso(one.created_at),
+                "activated_at": _iso(one.activated_at, end),
+                "deleted_at": _iso(one.ended_at, end),
+                "deletion_reason": one.end.value if one.ended_at <= end else None,
+                "valid_termination": one.ended_at <= end and one.end in VALID_ENDS,
+                "miner_hotkey": one.hotkey,
+                "compute_multiplier": one.multiplier(end),
+                **_billing(one, end),
+            }
+            for one in found
+        ],
+        "compute_history": [
+            {
+                "instance_id": one.instance_id,
+                "compute_multiplier": multiplier,
+                "started_at": _iso(start),
+                "ended_at": _iso(until, end),
+            }
+            for one in found
+            for start, until, multiplier in one.history(end)
+            if until > end - HOUR
+        ],
+    }
+
+
+def jobs(call: Call) -> Iterator[Row]:
+    for job in call.world.jobs(call.now):
+        yield {
+            **_fields(job, "job_id status"),
+            "chute_id": job.chute.chute_id,
+            "method": "run",
+            "miner_hotkey": None if job.miner is None else job.miner.hotkey,
+            "created_at": _iso(job.created_at),
+            "finished_at": _iso(job.finished_at),
+            "miner_history": job.tried_by,
+            "compute_multiplier": job.chute.base_multiplier,
+        }
+
+
+def release_job(call: Call) -> None:
+    job_id = call.path["job_id"]
+    jobs = call.world.jobs(call.now)
+    if not any(job.job_id == job_id and job.stuck and job.miner is call.signer for job in jobs):
+        raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
+    call.world.released_jobs.add(job_id)
+
+
+def thrash_cooldowns(_: Call) -> list[Row]:
+    # The service removed the rule in May 2026.
+    return []
+
+
+# Scores and seats
+
+
+def stats(call: Call) -> Row:
+    """Return the stats of all miners or one, in total or by chute. Miners without compute units have no record."""
+    hotkey, per_chute = call.query.get("miner_hotkey"), call.query.get("per_chute") == "true"
+    windows: Row = {}
+    for window, seconds in (("past_hour", HOUR), ("past_day", DAY), ("all", 7 * DAY)):
+        work = call.world.work(call.now, seconds, per_chute=per_chute)
+        windows[window] = {
+            "instance_stats": [
+                {
+                    "miner_hotkey": miner,
+                    **({"chute_id": chute_id} if per_chute else {}),
+                    **entry._asdict(),
+                }
+                for (miner, chute_id), entry in work.items()
+                if entry.compute_units > 0 and hotkey in (None, miner)
+            ]
+        }
+    return windows
+
+
+def scores(call: Call) -> Row:
+    """Return the scores, as last calculated."""
+    names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
+    raw = {key: dict(zip(names, entry, strict=True)) for key, entry in call.world.scored(call.now).items()}
+    return {"raw_values": raw, "final_scores": call.world.shares(call.now)}
+
+
+def unique_chute_history(call: Call) -> list[Row]:
+    """Return each hour of a miner's week, as last calculated."""
+    hotkey = call.path["hotkey"]
+    hours = call.world.history(hotkey, call.now)
+    if not hours:
+        raise HTTPException(404, f"Miner {hotkey} not found in unique history cache (yet)")
+    return [{"time": _iso(time), "count": count, "total_count": total} for time, count, total in hours]
+
+
+def metagraph(call: Call) -> list[Row]:
+    """Return the seats, as last read from the chain."""
+    incentives = call.world.incentives(call.now)
+    rows = []
+    for miner in call.world.miners:
+        incentive = incentives.get(miner.hotkey, 0)
+        rows.append(
+            _fields(miner, "hotkey coldkey stake blacklist_reason")
+            | {
+                "node_id": miner.uid,
+                "incentive": float(incentive),
+                "vtrust": float(min(65535, incentive + incentive // 12)),
+                "alpha_stake": miner.stake * 0.9,
+                "tao_stake": miner.stake * 0.1,
+                "synced_at": _iso(miner.registered_at),
+            }
+        )
+    return rows

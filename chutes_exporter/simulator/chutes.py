@@ -5,22 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
-from chutes_exporter.simulator.times import DAY, HOUR, MINUTE, SOFT_PERIOD, last, make_uuid
+from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.simulator.times import SOFT_PERIOD, last, make_uuid
 
 SCALING_THRESHOLD: Final = 0.75
 """The utilization above which the autoscaler wants more instances."""
-_LITTLE_LOAD: Final = 0.3
-_LEAST_PUBLIC_TARGET: Final = 2
-_MOST_AT_ONCE: Final = 5
-_MOST_BOOST: Final = 2.7
 DEAREST_RATE: Final = 4.5
 """Hourly rate of the most expensive model in USD. The multiplier of a GPU is its rate divided by this."""
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """A GPU model: the driver's name, memory in bytes, hourly rate in USD, multiprocessors and clock rate in kHz."""
 
     name: str
@@ -41,26 +37,16 @@ MODELS: Final = {
 """The models by the API's short name."""
 
 
-def bounty_amount(age: float) -> int:
-    """Return the number that the API shows for a bounty of some age in seconds."""
-    return min(100 + 3 * int(age), 86_400)
-
-
 def bounty_boost(age: float) -> float:
     """Return the factor that a bounty of some age in seconds adds at activation."""
-    return 1.1 + 0.4 * min(1.0, age / (180 * MINUTE))
+    return 1.1 + 0.4 * min(1.0, age / (3 * HOUR))
 
 
 @dataclass(frozen=True, eq=False)
 class Chute:
-    """A workload.
+    """A workload. It has a new version and a bounty once in a period. The phase, 0 to 1, shifts its schedules.
 
-    Attributes:
-        scaled: Whether the autoscaler has ever looked at it.
-        phase: Shifts its schedules, 0 to 1.
-        popularity: Scales its demand.
-        deploy_period: Seconds between two versions.
-        bounty_period: Seconds between two bounties.
+    The popularity scales its demand. The autoscaler has looked at it once if it is ``scaled``.
     """
 
     chute_id: str
@@ -78,29 +64,19 @@ class Chute:
     popularity: float
     deploy_period: float
     bounty_period: float
-    created_at: float
 
     @property
     def max_instances(self) -> int:
-        """Maximum number of instances."""
         return 20 if self.public else 4
 
     @property
     def bounty_lifetime(self) -> float:
-        """Seconds until a bounty expires."""
         return DAY if self.public else 2 * HOUR
 
     def utilization(self, now: float) -> float:
         """Return the used share of the capacity. It depends on the time of day and may exceed 1."""
         day = 0.5 + 0.5 * math.sin(2 * math.pi * (now / DAY + self.phase))
         return round(self.popularity * (0.35 + 0.75 * day), 6)
-
-    def boost(self, now: float) -> float | None:
-        """Return the urgency boost that the autoscaler has last set, or None if it never did."""
-        if not self.scaled:
-            return None
-        above = self.utilization(last(now, SOFT_PERIOD)) - SCALING_THRESHOLD
-        return round(min(_MOST_BOOST, 1 + 4 * max(0.0, above)), 3) if self.public else 1.0
 
     def target_instances(self, run: float, active: int, *, bounty: bool) -> int:
         """Return how many active instances the autoscaler wants at one of its runs, when some are active."""
@@ -111,10 +87,10 @@ class Chute:
             return min(self.max_instances, active + (load >= SCALING_THRESHOLD)) if active else int(bounty)
         target = active
         if active and load > SCALING_THRESHOLD:
-            target += min(_MOST_AT_ONCE, math.ceil(10 * (load - SCALING_THRESHOLD)))
-        elif load < _LITTLE_LOAD:
+            target += min(5, math.ceil(10 * (load - SCALING_THRESHOLD)))
+        elif load < 0.3:
             target -= 1
-        return min(self.max_instances, max(_LEAST_PUBLIC_TARGET, target))
+        return min(self.max_instances, max(2, target))
 
     @cached_property
     def base_multiplier(self) -> float:
@@ -122,7 +98,8 @@ class Chute:
         return self.gpu_count * min(MODELS[model].hourly_rate for model in self.models) / DEAREST_RATE
 
     @cached_property
-    def _lasting_factors(self) -> dict[str, float]:
+    def lasting_factors(self) -> dict[str, float]:
+        """The factors of the multiplier except the base, urgency and bounty."""
         factors: dict[str, float] = {}
         if not self.public:
             factors |= {"private_tee": 1.3} if self.tee else {"private": 2.0}
@@ -132,14 +109,9 @@ class Chute:
             factors["tee"] = 2.25
         return factors
 
-    @cached_property
-    def lasting_factor(self) -> float:
-        """The product of all factors except the base, urgency and bounty."""
-        return math.prod(self._lasting_factors.values())
-
     def factors(self, now: float, bounty_age: float | None) -> dict[str, float]:
         """Return the factors of the multiplier of an instance started now, with the age of the bounty in seconds."""
-        factors = {"base": self.base_multiplier, **self._lasting_factors}
+        factors = {"base": self.base_multiplier, **self.lasting_factors}
         if self.public and self.scaled:
             factors["urgency_boost"] = self.urgency(now)
         if bounty_age is not None:
@@ -147,13 +119,14 @@ class Chute:
         return factors
 
     def urgency(self, now: float) -> float:
-        """Return the urgency factor of an instance, which is 1 for private chutes."""
-        return self.boost(now) or 1.0
+        """Return the urgency factor that the autoscaler has last set, which is 1 for private chutes."""
+        if not (self.public and self.scaled):
+            return 1.0
+        above = self.utilization(last(now, SOFT_PERIOD)) - SCALING_THRESHOLD
+        return round(min(2.7, 1 + 4 * max(0.0, above)), 3)
 
     def version(self, now: float) -> str:
-        """Return the id of its version at a time."""
         return make_uuid(self.seed, "version", math.floor(now / self.deploy_period - self.phase))
 
     def deployed_at(self, now: float) -> float:
-        """Return when its current version was deployed."""
         return (math.floor(now / self.deploy_period - self.phase) + self.phase) * self.deploy_period

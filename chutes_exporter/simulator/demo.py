@@ -6,15 +6,14 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.simulator.instances import LONGEST_START, End
-from chutes_exporter.simulator.times import DAY, HOUR, MINUTE
-from chutes_exporter.simulator.world import World
+from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.simulator.instances import End
+from chutes_exporter.simulator.world import LONGEST_START, Size, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chutes_exporter.simulator.instances import Slot
-    from chutes_exporter.simulator.world import Server, Size
+    from chutes_exporter.simulator.world import Server, Slot
 
 TROUBLES: Final = {
     "crash-loop": "instances on a new server fail again and again, and one is never verified",
@@ -29,10 +28,6 @@ _FLEET: Final = (("h200", 4), *(("pro_6000", 8),) * 2, *(("pro_6000", 4),) * 4, 
 """Model and number of GPUs of each server of the first miner. The last one exists only if it is idle."""
 _OLD, _UPGRADING, _DEAD, _CRASHING, _IDLE, _WITHOUT_TEE = 2, 3, 4, 5, 6, 7
 """Indexes of the servers with troubles."""
-_ADDED_BEFORE: Final = 3 * HOUR
-"""Seconds before the start at which new servers were added."""
-_STUCK_BEFORE: Final = LONGEST_START - 40 * MINUTE
-"""Seconds before the start at which the instance that is never verified was created."""
 
 
 class DemoWorld(World):
@@ -50,16 +45,14 @@ class DemoWorld(World):
         troubles: Sequence[str] = DEFAULT_TROUBLES,
         size: Size | None = None,
     ) -> None:
-        super().__init__(seed=seed, start=start, size=size)
         self._troubles = frozenset(troubles)
-        self.size = replace(self.size, servers=len(_FLEET) if "idle" in self._troubles else len(_FLEET) - 1)
+        servers = len(_FLEET) if "idle" in troubles else len(_FLEET) - 1
+        super().__init__(seed=seed, start=start, size=replace(size or Size(), servers=servers))
 
     def blacklist_reason(self, uid: int) -> str | None:
-        """Return why a seat is blacklisted."""
         return "Spoofed GPUs" if uid == 0 and "blacklisted" in self._troubles else super().blacklist_reason(uid)
 
     def make_server(self, uid: int, index: int) -> Server:
-        """Make the server with a number of a miner."""
         server = super().make_server(uid, index)
         if uid:
             return server
@@ -68,17 +61,17 @@ class DemoWorld(World):
             index == _IDLE and "idle" in self._troubles
         )
         is_tee = index != _WITHOUT_TEE
-        created = self.start - (_ADDED_BEFORE if is_new else (30 - index) * DAY)
+        created = self.start - (3 * HOUR if is_new else (30 - index) * DAY)
         error = None if is_tee else self.gpu_errors[0]
         server = replace(
             server,
             name=f"{model.replace('_', '-')}-{index}",
             is_tee=is_tee,
-            version=self.target if is_tee else None,
+            version=self.target_version if is_tee else None,
             created_at=created,
             updated_at=None,
             gpus=tuple(self._gpu(server.server_id, model, device, created, error) for device in range(count)),
-            upgrade=None,
+            upgrade=(math.inf, math.inf),
         )
         if "upgrade" in self._troubles and index == _OLD:
             return replace(server, version="1.3.0")
@@ -92,7 +85,8 @@ class DemoWorld(World):
             yield from super()._slots(uid, hotkey, server)
         elif index == _CRASHING and "crash-loop" in self._troubles:
             for number, slot in enumerate(super()._slots(uid, hotkey, server)):
-                begins = server.created_at + 5 * MINUTE if number else self.start - _STUCK_BEFORE
+                # The first one is never verified. It is purged 40 minutes after the start.
+                begins = server.created_at + 5 * MINUTE if number else self.start + 40 * MINUTE - LONGEST_START
                 yield replace(slot, begins_at=begins, crashes=True, stuck=not number)
         elif index != _IDLE or "idle" not in self._troubles:
             dies = index == _DEAD and "dead-server" in self._troubles

@@ -14,13 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of an endpoint.
+    """A fault of an endpoint: seconds of latency, or another status, headers or body.
 
     Attributes:
-        latency: Wait this many seconds before the answer.
-        status: Answer with this status instead.
-        headers: Headers to add.
-        body: Answer with this body instead (``b""``: an empty 200).
         cut_after: Close the connection after this many bytes of the body.
         records: End a stream normally after this many records, like a query that fails halfway.
         once: Whether the fault ends after one request.
@@ -50,11 +46,7 @@ _KINDS: Final[dict[str, Callable[[str], Fault]]] = {
 
 
 def parse_fault(text: str) -> tuple[str, Fault]:
-    """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``.
-
-    Raises:
-        ValueError: The endpoint or the kind is unknown, or the value is invalid. The message has examples.
-    """
+    """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``, or raise ValueError with examples."""
     name, _, rest = text.partition("=")
     kind, _, value = rest.partition(":")
     kinds = _KINDS if name in {endpoint.name for endpoint in ENDPOINTS} else {}

@@ -1,14 +1,11 @@
-"""Times, periods of the service's programs in seconds, and ids and random generators that depend only on a seed."""
+"""Periods of the service's programs in seconds, and ids and random generators that depend only on a seed."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 
-MINUTE = 60.0
-HOUR = 3600.0
-DAY = 24 * HOUR
-WEEK = 7 * DAY
+from chutes_exporter.duration import MINUTE
 
 CACHE_PERIOD = 10 * MINUTE
 """Period of computing stats, scores, histories and invocation counts."""
@@ -27,11 +24,9 @@ def next_run(now: float, period: float) -> float:
 
 
 def make_uuid(*parts: object) -> str:
-    """Return the UUID for these parts."""
     digits = hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
 
 
 def make_random(*parts: object) -> random.Random:
-    """Return the random generator for these parts."""
     return random.Random("/".join(map(str, parts)))

@@ -6,29 +6,37 @@ instances by the service's rules. So all endpoints agree with each other.
 
 from __future__ import annotations
 
-import bisect
 import hashlib
+import heapq
+import itertools
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from cachetools import LRUCache
 
 from chutes_exporter.api.keys import Hotkey, address_of
-from chutes_exporter.simulator.chutes import Chute
-from chutes_exporter.simulator.instances import End, Gpu, Instance, Lives, Slot
-from chutes_exporter.simulator.times import CACHE_PERIOD, DAY, HOUR, MINUTE, WEEK, last, make_random, make_uuid
+from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.simulator.chutes import Chute, bounty_boost
+from chutes_exporter.simulator.instances import SECURED_AFTER, End, Gpu, Instance
+from chutes_exporter.simulator.times import CACHE_PERIOD, SOFT_PERIOD, last, make_random, make_uuid, next_run
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Final
 
 TEST_SEED: Final = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 """The invented seed of the first miner. It has no value."""
 
+LONGEST_START: Final = 3.5 * HOUR
+"""Instances that are not active so long after their creation are purged."""
+LONGEST_INACTIVE: Final = 3 * HOUR
+"""Instances that are not active so long after their verification are purged."""
+_KEPT: Final = 12 * HOUR
+"""The service's decisions do not depend on instances that ended longer ago: it is the longest age of a bounty."""
 _JOB_PERIOD: Final = 20 * MINUTE
 """Seconds between two new jobs."""
 _OLD_MODELS: Final = ("4090", "a100")
@@ -37,10 +45,7 @@ _OLD_MODELS: Final = ("4090", "a100")
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a world: ``servers`` of the first miner, at most ``other_servers`` of each other one.
-
-    The readme of each chute has ``source_bytes`` bytes.
-    """
+    """The size of a world. ``servers`` are those of the first miner. The others have at most ``other_servers``."""
 
     miners: int = 256
     active_miners: int = 32
@@ -48,14 +53,14 @@ class Size:
     servers: int = 8
     other_servers: int = 10
     source_bytes: int = 1024
+    """Size of the readme of each chute."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner.
+    """A machine of a miner, with the version before its upgrade, and the time in which it has an upgrade slot.
 
-    ``version`` is that of a TEE server before its upgrade. ``upgrade`` is the time in which it has an upgrade slot. For
-    the first ``pending_for`` seconds, its maintenance is pending.
+    For the first ``pending_for`` seconds in the slot, its maintenance is pending.
     """
 
     server_id: str
@@ -66,60 +71,45 @@ class Server:
     created_at: float
     updated_at: float | None
     gpus: tuple[Gpu, ...]
-    upgrade: tuple[float, float] | None = None
+    upgrade: tuple[float, float] = (math.inf, math.inf)
     pending_for: float = 0.0
 
     def maintenance_status(self, now: float) -> str:
-        """Return where it is in its maintenance."""
-        if self.upgrade is None or not self.maintenance_pending(now):
+        if not self.maintenance_pending(now):
             return "none"
         return "pending" if now < self.upgrade[0] + self.pending_for else "maintenance"
 
     def maintenance_pending(self, now: float) -> bool:
-        """Return whether it has an upgrade slot."""
-        return self.upgrade is not None and self.upgrade[0] <= now < self.upgrade[1]
+        return self.upgrade[0] <= now < self.upgrade[1]
 
     def version_at(self, now: float) -> str | None:
-        """Return the attested version of a TEE server, None for others."""
-        return World.target if self.upgrade is not None and self.upgrade[1] <= now else self.version
+        return World.target_version if self.upgrade[1] <= now else self.version
 
 
 @dataclass(eq=False)
 class Miner:
-    """A seat on the subnet and its miner. ``axon`` is the announced address as a number, 0 for none.
-
-    The newest of ``servers`` comes first. An empty ``blacklist_reason`` does not blacklist.
-    """
+    """A seat on the subnet and its miner. Its newest server comes first."""
 
     uid: int
     key: Hotkey
     coldkey: str
     blacklist_reason: str | None
     registered_at: float
-    axon: int
     stake: float
     servers: tuple[Server, ...]
 
     @property
     def hotkey(self) -> str:
-        """Its address."""
         return self.key.address
 
     @property
     def gpus(self) -> list[Gpu]:
-        """All its GPUs."""
         return [gpu for server in self.servers for gpu in server.gpus]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the API lists it at a time.
-
-    Attributes:
-        tried_by: The hotkeys that requested its launch token.
-        miner: The miner that claimed it. None while it waits.
-        finished_at: When it finished. None while it waits, and for a stuck job.
-    """
+    """A job as the API lists it at a time. ``tried_by`` are the hotkeys that requested its launch token."""
 
     job_id: str
     chute: Chute
@@ -131,22 +121,54 @@ class Job:
 
     @property
     def stuck(self) -> bool:
-        """Whether its instance is gone, so that the miner that claimed it must release it."""
         return self.finished_at is None and self.miner is not None
 
 
-@dataclass(frozen=True)
-class Work:
-    """The counting instances in a window, those with a bounty, and their billed seconds and compute units."""
+class Work(NamedTuple):
+    """What the instances that count did in a window, with the API's names."""
 
-    instances: int
-    bounties: int
-    seconds: float
-    units: float
+    total_instances: int
+    bounty_count: int
+    compute_seconds: float
+    compute_units: float
+
+
+@dataclass(eq=False)
+class Slot:
+    """A group of GPUs that runs one instance after another, each of a chute that uses the whole group.
+
+    Attributes:
+        outages: Starts and ends of times without an instance, and why an instance ends by each.
+        steady: Times between which its instance does not end, or None. Its starts never fail.
+        crashes: Whether its instances fail soon after their activation.
+        stuck: Whether its first instance is never verified.
+        count: Number of its instances so far.
+    """
+
+    seed: str
+    hotkey: str
+    gpus: tuple[Gpu, ...]
+    chutes: Sequence[Chute]
+    begins_at: float
+    outages: tuple[tuple[float, float, End], ...]
+    random: random.Random
+    steady: tuple[float, float] | None = None
+    crashes: bool = False
+    stuck: bool = False
+    count: int = 0
+
+    def limit(self, instance: Instance) -> None:
+        """Let outages end an instance."""
+        for begins, _, end in self.outages:
+            if instance.created_at < begins:
+                instance.cut(begins, end)
 
 
 class World:
-    """A simulated platform. Its past begins more than a week before its start, a Unix time."""
+    """A simulated subnet. Miners launch instances in the order of time, where the service wants them.
+
+    Somebody looks at it from the start on, which is a Unix time. Its instances begin 8 days earlier.
+    """
 
     chute_names: ClassVar[tuple[str, ...]] = (
         "affine/Affine-5DfhG",
@@ -166,10 +188,10 @@ class World:
     )
     accepted_versions: ClassVar[tuple[str, ...]] = ("1.3.1", "1.4.0")
     """The versions that TEE servers can boot with."""
-    target: ClassVar[str] = accepted_versions[-1]
-    """The version that the servers are upgraded to in the only maintenance window."""
+    target_version: ClassVar[str] = accepted_versions[-1]
+    """The version that the servers are upgraded to in the maintenance window."""
     first_job_miner: ClassVar[int] = 0
-    """The UID from which on miners try jobs."""
+    """The first miner that tries jobs."""
     window_opened: ClassVar[float] = 15 * HOUR
     """Seconds before the start at which the window opens. It takes 4 days."""
 
@@ -177,23 +199,26 @@ class World:
         self.size = size or Size()
         self.start = start
         self.released_jobs: set[str] = set()
-        self.lives = Lives()
+        # The only maintenance window.
+        self.window = start - self.window_opened, start - self.window_opened + 4 * DAY
         self._seed = seed
         self._sums: LRUCache[tuple[float, float, bool], dict[tuple[str, str], Work]] = LRUCache(64)
-        self.window = start - self.window_opened, start - self.window_opened + 4 * DAY
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = itertools.count()
+        self._instances: defaultdict[str, list[Instance]] = defaultdict(list)
+        self._recent: defaultdict[Chute, list[Instance]] = defaultdict(list)
+        self.chutes = [self.make_chute(index) for index in range(self.size.chutes)]
+        self.miners = [self._miner(uid) for uid in range(self.size.miners)]
+        self.by_hotkey = {miner.hotkey: miner for miner in self.miners}
+        for miner in self.miners:
+            for server in miner.servers:
+                for slot in self._slots(miner.uid, miner.hotkey, server):
+                    self._at(slot.begins_at, partial(self._launch, slot))
 
     def _random(self, *parts: object) -> random.Random:
         return make_random(self._seed, *parts)
 
-    # Chutes
-
-    @cached_property
-    def chutes(self) -> tuple[Chute, ...]:
-        """All chutes."""
-        return tuple(self.make_chute(index) for index in range(self.size.chutes))
-
     def make_chute(self, index: int) -> Chute:
-        """Make the chute with a number: nearly all with TEE, most private, and for one GPU of one model."""
         draw = self._random("chute", index)
         stem = self.chute_names[index % len(self.chute_names)]
         repeat = index // len(self.chute_names)
@@ -222,47 +247,24 @@ class World:
             popularity=draw.uniform(0.4, 1.5),
             deploy_period=draw.uniform(4, 25) * DAY,
             bounty_period=draw.uniform(3, 12) * HOUR,
-            created_at=self.start - draw.uniform(20, 200) * DAY,
         )
-
-    def bounty_age(self, chute: Chute, now: float) -> float | None:
-        """Return the age in seconds of the bounty on offer for a chute, or None."""
-        self.grow(now)
-        return self.lives.bounty_age(chute, now)
-
-    def active_counts(self, now: float) -> Counter[str]:
-        """Return the number of active instances of each chute that has any, by chute id."""
-        return Counter(one.chute.chute_id for one in self.instances(now) if one.active(now))
 
     # Miners
 
-    @cached_property
-    def miners(self) -> tuple[Miner, ...]:
-        """All miners, by UID. The first has the test seed."""
-        return tuple(self._miner(uid) for uid in range(self.size.miners))
-
-    @cached_property
-    def by_hotkey(self) -> dict[str, Miner]:
-        """All miners, by hotkey."""
-        return {miner.hotkey: miner for miner in self.miners}
-
     def blacklist_reason(self, uid: int) -> str | None:
-        """Return why a seat is blacklisted, which only the last one is."""
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
 
     def _miner(self, uid: int) -> Miner:
         draw = self._random("miner", uid)
         seed = hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest() if uid else TEST_SEED
-        coldkey = address_of(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest())
         active = uid < self.size.active_miners
         count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
         return Miner(
             uid=uid,
             key=Hotkey.from_seed(seed, source="simulator"),
-            coldkey=coldkey,
+            coldkey=address_of(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()),
             blacklist_reason=self.blacklist_reason(uid),
             registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 90)) * DAY, 6),
-            axon=0 if uid % 5 else int.from_bytes((203, 0, 113, uid % 256)),
             stake=draw.uniform(1, 500) * active,
             servers=self._servers(uid, count) if active else (),
         )
@@ -272,7 +274,6 @@ class World:
         return tuple(sorted(servers, key=lambda server: -server.created_at))
 
     def make_server(self, uid: int, index: int) -> Server:
-        """Make the server with a number of a miner: nearly all have TEE, and most have the same model."""
         draw = self._random("server", uid, index)
         is_tee = index % 7 != 4
         model = draw.choice(("pro_6000",) * 18 + ("h200", "b200")) if is_tee else draw.choice(_OLD_MODELS)
@@ -296,7 +297,7 @@ class World:
                 self._gpu(server_id, model, device, created, error if not is_tee and draw.random() < 0.4 else None)
                 for device in range(draw.choice((4, 8, 8)) if is_tee else 2)
             ),
-            upgrade=(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else None,
+            upgrade=(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else (math.inf, math.inf),
         )
 
     def _gpu(self, server_id: str, model: str, device: int, created: float, error: str | None) -> Gpu:
@@ -306,117 +307,189 @@ class World:
     def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
         draw = self._random("slots", server.server_id)
         gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
-        while gpus:
-            fitting = [
-                chute for chute in self._launchable[gpus[0].model, server.is_tee] if chute.gpu_count <= len(gpus)
-            ]
-            if not fitting:
-                return
+        models = {gpu.model for gpu in gpus}
+        chutes = [
+            chute
+            for chute in self.chutes
+            if bool(chute.tee) == server.is_tee and not chute.disabled and models.intersection(chute.models)
+        ]
+        while fitting := [chute for chute in chutes if chute.gpu_count <= len(gpus)]:
             width = draw.choice(fitting).gpu_count
+            seed = f"{self._seed}/slot/{uid}/{server.server_id}/{len(gpus)}"
             yield Slot(
-                f"{self._seed}/slot/{uid}/{server.server_id}/{len(gpus)}",
+                seed,
                 hotkey,
                 tuple(gpus[:width]),
                 [chute for chute in fitting if chute.gpu_count == width],
                 max(server.created_at, self.start - 8 * DAY) + draw.uniform(0, 6 * HOUR),
-                () if server.upgrade is None else ((*server.upgrade, End.MAINTENANCE),),
+                ((*server.upgrade, End.MAINTENANCE),),
+                make_random(seed),
             )
             del gpus[:width]
 
-    @cached_property
-    def _launchable(self) -> dict[tuple[str, bool], list[Chute]]:
-        """The chutes that can run on a model, on a server with TEE or without."""
-        chutes = defaultdict(list)
-        for chute in self.chutes:
-            for model in () if chute.disabled else chute.models:
-                chutes[model, bool(chute.tee)].append(chute)
-        return chutes
-
     # Instances
 
-    @cached_property
-    def _growing(self) -> Lives:
-        """The instances, which all slots add to."""
-        for miner in self.miners:
-            for server in miner.servers:
-                for slot in self._slots(miner.uid, miner.hotkey, server):
-                    self.lives.add_slot(slot)
-        return self.lives
+    def add(self, instance: Instance) -> None:
+        recent = self._recent[instance.chute]
+        recent[:] = [*(one for one in recent if one.ended_at > instance.created_at - _KEPT), instance]
+        self._instances[instance.hotkey].append(instance)
 
     def grow(self, until: float) -> None:
-        """Make the instances up to a time, unless they exist."""
-        self._growing.grow(until)
+        """Make everything that happens up to a time. The first time, it takes seconds in a large world."""
+        while self._events and self._events[0][0] <= until:
+            now, _, happen = heapq.heappop(self._events)
+            happen(now)
 
     def all_instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
         """Return every instance created up to now, of all miners or one, including deleted ones."""
         self.grow(now)
-        lives = self.lives.by_hotkey
-        return [
-            instance
-            for instances in (lives.values() if hotkey is None else [lives[hotkey]])
-            for instance in instances[: bisect.bisect_right(instances, now, key=lambda one: one.created_at)]
-        ]
+        found = self._instances.values() if hotkey is None else [self._instances[hotkey]]
+        return [one for one in itertools.chain.from_iterable(found) if one.created_at <= now]
 
     def instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
-        """Return the instances that exist now, of all miners or one."""
         return [instance for instance in self.all_instances(now, hotkey) if now < instance.ended_at]
+
+    def active_counts(self, now: float) -> Counter[Chute]:
+        return Counter(one.chute for one in self.instances(now) if one.active(now))
+
+    def bounty_age(self, chute: Chute, now: float) -> float | None:
+        """Return the age in seconds of the bounty on offer for a chute, or None. An active instance ends a bounty."""
+        made = (math.floor(now / chute.bounty_period - chute.phase) + chute.phase) * chute.bounty_period
+        if chute.disabled or now >= made + chute.bounty_lifetime:
+            return None
+        served = any(one.activated_at <= now and made < one.ended_at for one in self._recent[chute])
+        return None if served else now - made
+
+    def target(self, chute: Chute, now: float) -> int:
+        """Return how many active instances the autoscaler has last wanted of a chute."""
+        run = last(now, SOFT_PERIOD)
+        active = sum(one.active(run) for one in self._recent[chute])
+        return chute.target_instances(run, active, bounty=self.bounty_age(chute, run) is not None)
+
+    def _wants(self, chute: Chute, now: float) -> bool:
+        """Return whether fewer instances are active or starting than the autoscaler has last wanted."""
+        existing = sum(now < one.ended_at for one in self._recent[chute])
+        # The target, which takes long to find, is at most this number.
+        return existing < chute.max_instances and existing < self.target(chute, now)
+
+    def _at(self, time: float, event: Callable[[float], None]) -> None:
+        if time < math.inf:
+            heapq.heappush(self._events, (time, next(self._order), event))
+
+    def _launch(self, slot: Slot, now: float) -> None:
+        draw = slot.random
+        for begins, ends, _ in slot.outages:
+            if begins <= now < ends:
+                self._at(ends + MINUTE, partial(self._launch, slot))
+                return
+        tried = draw.sample(slot.chutes, len(slot.chutes) if slot.steady else min(4, len(slot.chutes)))
+        fallback = tried[0] if slot.crashes or slot.steady else None
+        chute = next((one for one in tried if self._wants(one, now)), fallback)
+        if chute is None:
+            self._at(now + draw.uniform(5, 90) * MINUTE, partial(self._launch, slot))
+            return
+        slot.count += 1
+        verified = now + draw.uniform(1, 5) * MINUTE
+        instance = Instance(
+            instance_id=make_uuid(slot.seed, slot.count),
+            hotkey=slot.hotkey,
+            chute=chute,
+            gpus=slot.gpus,
+            created_at=now,
+            verified_at=verified,
+            ended_at=next_run(min(now + LONGEST_START, verified + LONGEST_INACTIVE), SOFT_PERIOD),
+            end=End.PURGED,
+        )
+        self.add(instance)
+        stuck = slot.stuck and slot.count == 1
+        fate = 0.0 if stuck else 1.0 if slot.steady or slot.crashes else draw.random()
+        if fate < 0.02:
+            instance.verified_at = math.inf
+            instance.ended_at = next_run(now + LONGEST_START, SOFT_PERIOD)
+        if fate < 0.04 and not stuck:
+            instance.cut(now + draw.uniform(0.4, 5) * HOUR, End.MINER)
+        starts = verified + draw.uniform(2, 6 if slot.crashes else 40) * MINUTE
+        slot.limit(instance)
+        if fate < 0.04 or starts >= instance.ended_at:
+            self._at(instance.ended_at, partial(self._pause, slot))
+        else:
+            self._at(starts, partial(self._activate, slot, instance))
+
+    def _activate(self, slot: Slot, instance: Instance, now: float) -> None:
+        age = self.bounty_age(instance.chute, now)
+        instance.bounty_boost = 1.0 if age is None else bounty_boost(age)
+        instance.activated_at, instance.ended_at = now, math.inf
+        if slot.crashes:
+            instance.cut(now + slot.random.uniform(5, 20) * MINUTE, End.FAILURES)
+        else:
+            _serve(instance, now, slot.random)
+        if slot.steady and now >= slot.steady[0]:
+            instance.ended_at = max(instance.ended_at, slot.steady[1] + slot.random.expovariate(1 / (10 * HOUR)))
+        slot.limit(instance)
+        self._at(instance.ended_at, partial(self._pause, slot))
+
+    def _pause(self, slot: Slot, now: float) -> None:
+        pause = slot.random.uniform(1, 10) * MINUTE
+        if not slot.steady and not slot.crashes and slot.random.random() < 0.2:
+            pause = slot.random.expovariate(1 / (5 * HOUR))
+        self._at(now + pause, partial(self._launch, slot))
 
     # Scores
 
-    def work(
-        self, now: float, seconds: float, *, hotkey: str | None = None, per_chute: bool = False
-    ) -> dict[tuple[str, str], Work]:
-        """Return the compute by hotkey and chute id (empty unless per chute), of all miners or of one.
+    def work(self, now: float, seconds: float, *, per_chute: bool = False) -> dict[tuple[str, str], Work]:
+        """Return the compute by hotkey and chute id (empty unless per chute).
 
         The window of some seconds ended at the last refresh of the service's cache.
         """
-        key = last(now, CACHE_PERIOD), seconds, per_chute
+        until = last(now, CACHE_PERIOD)
+        key = until, seconds, per_chute
         if key not in self._sums:
-            self._sums[key] = _add_up(self.all_instances(key[0]), key[0] - seconds, key[0], per_chute=per_chute)
-        return {name: entry for name, entry in self._sums[key].items() if hotkey in (None, name[0])}
+            groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
+            for one in self.all_instances(until):
+                if one.ended_at > until - seconds and one.counts(until) and one.seconds_within(until - seconds, until):
+                    groups[one.hotkey, one.chute.chute_id if per_chute else ""].append(one)
+            self._sums[key] = {
+                name: Work(
+                    len(group),
+                    sum(one.has_bounty(until) for one in group),
+                    math.fsum(one.seconds_within(until - seconds, until) for one in group),
+                    math.fsum(one.units_within(until - seconds, until) for one in group),
+                )
+                for name, group in groups.items()
+            }
+        return self._sums[key]
 
     def scored(self, now: float) -> dict[str, Work]:
-        """Return the compute of the past day of each miner that is not blacklisted, which makes the scores."""
+        """Return the compute of the past day of each miner that has a seat and is not blacklisted."""
         return {
             hotkey: entry
             for (hotkey, _), entry in self.work(now, DAY).items()
-            if not self.by_hotkey[hotkey].blacklist_reason
+            if (miner := self.by_hotkey.get(hotkey)) is not None and not miner.blacklist_reason
         }
 
     def shares(self, now: float) -> dict[str, float]:
-        """Return each scored miner's share of the compute units of the past day, as last calculated."""
-        units = {hotkey: entry.units for hotkey, entry in self.scored(now).items()}
+        units = {hotkey: entry.compute_units for hotkey, entry in self.scored(now).items()}
         total = math.fsum(units.values())
         return {hotkey: share / total for hotkey, share in units.items()}
 
     def incentives(self, now: float) -> dict[str, int]:
-        """Return the chain's incentive of each seat that has one, 1 to 65535.
-
-        Weights are set at every full hour.
-        """
+        """Return the chain's incentive of each seat that has one, 1 to 65535, as set at the last full hour."""
         incentives = {hotkey: int(65535 * share) for hotkey, share in self.shares(last(now, HOUR)).items()}
         return {hotkey: incentive for hotkey, incentive in incentives.items() if incentive}
 
-    def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]] | None:
-        """Return each of 169 full hours of a miner's past week, as last calculated. None without a history.
+    def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]]:
+        """Return each of 169 full hours of a miner's past week, as last calculated. Empty without a history.
 
         An hour has its Unix time, the GPUs of the distinct chutes that ran, and the GPUs of all instances.
         """
         at = last(now, CACHE_PERIOD)
-        ran = [one for one in self.all_instances(at, hotkey) if one.activated(at)]
-        if not ran:
-            return None
+        ran = [one for one in self.all_instances(at, hotkey) if one.activated_at <= at]
         rows = []
-        for hour in (last(at, HOUR) - age * HOUR for age in range(168, -1, -1)):
-            running = [one for one in ran if one.activated(hour) and hour < one.ended_at]
+        for hour in (last(at, HOUR) - age * HOUR for age in range(168, -1, -1) if ran):
+            running = [one for one in ran if one.activated_at <= hour < one.ended_at]
             unique = sum(chute.gpu_count for chute in {one.chute for one in running})
             rows.append((hour, unique, sum(len(one.gpus) for one in running)))
         return rows
-
-    def prepare(self, now: float) -> None:
-        """Compute ahead of time what the first answers need, which takes seconds in a large world."""
-        self.work(now, WEEK)
-        self.incentives(now)
 
     # Jobs
 
@@ -445,17 +518,15 @@ class World:
         return replace(job, finished_at=over, status=status)
 
 
-def _add_up(instances: Iterable[Instance], start: float, now: float, *, per_chute: bool) -> dict[tuple[str, str], Work]:
-    groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
-    for one in instances:
-        if one.ended_at > start and one.counts(now) and one.seconds_within(start, now):
-            groups[one.hotkey, one.chute.chute_id if per_chute else ""].append(one)
-    return {
-        key: Work(
-            len(group),
-            sum(one.has_bounty(now) for one in group),
-            math.fsum(one.seconds_within(start, now) for one in group),
-            math.fsum(one.units_within(start, now) for one in group),
-        )
-        for key, group in groups.items()
-    }
+def _serve(instance: Instance, now: float, draw: random.Random) -> None:
+    """Choose the end of an instance that becomes active now."""
+    if draw.random() < 0.05:
+        instance.cut(now + draw.uniform(MINUTE, SECURED_AFTER - MINUTE), draw.choice((End.MINER, End.FAILURES)))
+    else:
+        unused = End.SCALED_DOWN if instance.chute.public else End.IDLE
+        end = draw.choices((End.MINER, End.FAILURES, unused), (20, 10, 70))[0]
+        instance.cut(now + 63 * MINUTE + draw.expovariate(1 / (40 * HOUR)), end)
+    # A rolling update replaces it some time after a new version.
+    chute = instance.chute
+    deployed = chute.deployed_at(instance.created_at) + chute.deploy_period
+    instance.cut(max(deployed + draw.uniform(0.02, 6) * HOUR, now + MINUTE), End.UPDATED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -17,21 +16,15 @@ from chutes_exporter.page.exposition import accepts_gzip, negotiate
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.page.exporter import Exporter
 
-    Handler = Callable[[Request, float], Awaitable[Response]]
-
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
 _MIN_WAIT = 0.05
-_QUEUE_SECONDS = 5.0
-"""Maximum seconds that a scrape waits for a slot."""
-_BUSY_WAIT = 2.0
-"""Maximum seconds that a scrape waits for the API while more than half of the slots are taken."""
 _SEND_SECONDS = 60.0
 """Maximum seconds for sending a page."""
 _PORTION_BYTES = 64 * 1024
@@ -42,9 +35,8 @@ _LANDING_SECONDS = 1.0
 def scrape_timeout(header: str | None, offset: float) -> float:
     """Return the seconds that a scrape may wait for the API.
 
-    Args:
-        header: ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number in it, Prometheus' default counts.
-        offset: Seconds to leave for sending the answer.
+    The header is ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number, Prometheus' default counts. The
+    offset are seconds to leave for sending the answer.
     """
     try:
         seconds = float(header or "")
@@ -64,7 +56,9 @@ class _Pages:
         self._landing: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
         self._landing_lock = asyncio.Lock()
 
-    async def metrics(self, request: Request, wait: float) -> Response:
+    async def metrics(self, request: Request) -> Response:
+        header = request.headers.get("x-prometheus-scrape-timeout-seconds")
+        wait = scrape_timeout(header, self._exporter.settings.timeout_offset)
         form = negotiate(request.headers.get("accept", ""))
         gzipped = accepts_gzip(request.headers.get("accept-encoding", ""))
         page = await self._exporter.metrics(form, timeout=wait, gzipped=gzipped)
@@ -73,11 +67,10 @@ class _Pages:
     async def landing(self, _request: Request) -> Response:
         # Its verdict runs collectors, and the page is not limited like a scrape.
         async with self._landing_lock:
-            return HTMLResponse(self._landing.get("page") or await self._new_landing())
-
-    async def _new_landing(self) -> str:
-        page = self._landing["page"] = await landing_page(self._exporter, time.time())
-        return page
+            page = self._landing.get("page")
+            if page is None:
+                page = self._landing["page"] = await landing_page(self._exporter, time.time())
+            return HTMLResponse(page)
 
     async def healthy(self, _request: Request) -> Response:
         return _sentence("chutes-exporter is healthy")
@@ -103,17 +96,13 @@ class _Pages:
 def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> Starlette:
     """Make the application that serves an exporter.
 
-    Args:
-        exporter: The exporter.
-        reload: Reads the configuration again, and returns the problem or an empty text. None disables reloads over
-            HTTP.
+    ``reload`` reads the configuration again, and returns the problem or an empty text. None disables it over HTTP.
     """
     pages = _Pages(exporter, reload)
-    scrapes = _Scrapes(exporter.settings.max_requests, exporter.settings.timeout_offset)
     app = Starlette(
         routes=[
             Route("/", pages.landing),
-            Route(exporter.settings.telemetry_path, scrapes.limited(pages.metrics)),
+            Route(exporter.settings.telemetry_path, pages.metrics),
             Route("/-/healthy", pages.healthy),
             Route("/-/ready", pages.ready),
             Route("/-/reload", pages.reload, methods=["POST", "PUT"]),
@@ -153,41 +142,3 @@ def _is_cross_origin(request: Request) -> bool:
         return site not in ("same-origin", "none")
     origin = request.headers.get("origin", "")
     return origin != "" and origin.partition("://")[2] != request.headers.get("host", "")
-
-
-class _Scrapes:
-    """Limits the number of scrapes that wait for the API or make a page. Sending the answer does not count.
-
-    Args:
-        limit: The limit. 0 means unlimited.
-        offset: Seconds by which an answer comes before the scraper's timeout.
-    """
-
-    def __init__(self, limit: int, offset: float) -> None:
-        self._slots = asyncio.Semaphore(limit or sys.maxsize)
-        self._patient = ((limit or sys.maxsize) + 1) // 2
-        self._running = 0
-        self._offset = offset
-
-    def limited(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """Return a handler that makes a page when a slot is free, or else returns 503."""
-
-        async def answer(request: Request) -> Response:
-            arrived = time.monotonic()
-            try:
-                async with asyncio.timeout(_QUEUE_SECONDS):
-                    await self._slots.acquire()
-            except TimeoutError:
-                text = "Too many concurrent scrapes: try again later, or raise --web.max-requests.\n"
-                return PlainTextResponse(text, 503, {"Retry-After": "1"})
-            self._running += 1
-            try:
-                offset = self._offset + time.monotonic() - arrived
-                wait = scrape_timeout(request.headers.get("x-prometheus-scrape-timeout-seconds"), offset)
-                # If the API hangs, half of the slots still become free in time for the scrapes that wait for one.
-                return await handler(request, wait if self._running <= self._patient else min(wait, _BUSY_WAIT))
-            finally:
-                self._running -= 1
-                self._slots.release()
-
-        return answer

@@ -31,11 +31,7 @@ class BusyError(Exception):
 
 
 class PasswordCheck:
-    """Checks the passwords of some users.
-
-    Args:
-        users: Bcrypt hashes by user name.
-    """
+    """Checks passwords. It knows the bcrypt hashes by user name."""
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self._users = {name: hashed.encode() for name, hashed in users.items()}
@@ -50,9 +46,7 @@ class PasswordCheck:
     async def admits(self, authorization: str, client: str = "") -> bool:
         """Return whether an Authorization header has a user's right password.
 
-        Args:
-            authorization: The header.
-            client: The client's address. The guesses of one client do not delay others.
+        The guesses of one client do not delay others.
 
         Raises:
             BusyError: Too many passwords wait to be checked.

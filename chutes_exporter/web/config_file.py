@@ -6,7 +6,6 @@ The format is that of exporter-toolkit, which Prometheus' exporters share. ``doc
 from __future__ import annotations
 
 import re
-import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,9 +13,10 @@ import msgspec
 import yaml
 
 from chutes_exporter.config import ConfigError
-from chutes_exporter.web.tls import server_context, verify_clients
+from chutes_exporter.web.tls import TlsSettings, server_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -24,37 +24,12 @@ _BCRYPT = re.compile(r"\$2[abxy]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.O
 """The last digit of the salt has only two bits, so it has four values."""
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_PART = re.compile(rf"([0-9]+(?:\.[0-9]+)?)({'|'.join(_UNIT_SECONDS)})")
-_CLIENT_AUTH = {
-    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
-    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
-}
-
-_Version = Literal["TLS12", "TLS13"]
 # HTTP allows no line breaks, and no spaces around a value.
 _Header = Annotated[str, msgspec.Meta(pattern=r"\A([!-~]([ -~]*[!-~])?)?\Z")]
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A part of the file."""
-
-
-class _Tls(_Section):
-    cert: str = ""
-    cert_file: str = ""
-    key: str = ""
-    key_file: str = ""
-    client_ca: str = ""
-    client_ca_file: str = ""
-    client_auth_type: Literal["", "NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"] = ""
-    client_allowed_sans: list[str] | None = None
-    min_version: _Version = "TLS12"
-    max_version: _Version = "TLS13"
-    cipher_suites: list[str] = []
-    prefer_server_cipher_suites: bool = True
-    """It has no effect, as in Go: the order of cipher_suites counts."""
-    curve_preferences: Annotated[
-        list[Literal["CurveP256", "CurveP384", "CurveP521", "X25519"]], msgspec.Meta(max_length=1)
-    ] = []
 
 
 class _Headers(_Section):
@@ -72,12 +47,7 @@ class _Http(_Section):
 
 
 class RateLimit(_Section):
-    """Limit of the request rate.
-
-    Attributes:
-        interval: Time after which one more request is answered, for example ``100ms``.
-        burst: Maximum number of requests at once.
-    """
+    """Answer at most ``burst`` requests at once, and one more after each interval."""
 
     interval: str
     burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -89,12 +59,12 @@ class RateLimit(_Section):
 
     @property
     def seconds(self) -> float:
-        """The interval in seconds."""
+        """The interval."""
         return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(self.interval))
 
 
 class _File(_Section):
-    tls_server_config: _Tls | None = None
+    tls_server_config: TlsSettings | None = None
     basic_auth_users: dict[str, str] | None = None
     http_server_config: _Http | None = None
     rate_limit: RateLimit | None = None
@@ -102,15 +72,7 @@ class _File(_Section):
 
 @dataclass(frozen=True)
 class WebConfig:
-    """A web configuration.
-
-    Attributes:
-        context: The TLS context. None does not encrypt connections.
-        users: Bcrypt hashes by user name. If empty, nobody needs a password.
-        headers: Headers of every response.
-        rate_limit: The rate limit, or None.
-        contents: Contents of the files by path: the configuration, certificates and keys.
-    """
+    """A web configuration, with bcrypt hashes by user name, and the contents of all its files by path."""
 
     context: ssl.SSLContext | None = None
     users: Mapping[str, str] = field(default_factory=dict)
@@ -167,7 +129,7 @@ def _read(path: Path, contents: dict[Path, bytes]) -> bytes:
     return contents[path]
 
 
-def _context(tls: _Tls, folder: Path, contents: dict[Path, bytes]) -> ssl.SSLContext:
+def _context(tls: TlsSettings, folder: Path, contents: dict[Path, bytes]) -> ssl.SSLContext:
     def content(name: Literal["cert", "key", "client_ca"]) -> bytes | None:
         file: str = getattr(tls, f"{name}_file")
         inline: str = getattr(tls, name)
@@ -180,23 +142,7 @@ def _context(tls: _Tls, folder: Path, contents: dict[Path, bytes]) -> ssl.SSLCon
     cert, key = content("cert"), content("key")
     if cert is None or key is None:
         raise ValueError("tls_server_config needs cert_file and key_file, or cert and key")
-    context = server_context(
-        cert,
-        key,
-        min_version=tls.min_version,
-        max_version=tls.max_version,
-        suites=tls.cipher_suites,
-        curve=tls.curve_preferences[0] if tls.curve_preferences else None,
-    )
-    client_ca = content("client_ca")
-    if tls.client_auth_type in _CLIENT_AUTH:
-        verify_clients(context, _CLIENT_AUTH[tls.client_auth_type], client_ca, tls.client_allowed_sans)
-    elif client_ca is not None or tls.client_allowed_sans is not None:
-        raise ValueError(
-            "client_ca and client_allowed_sans have no effect without client_auth_type: "
-            "add client_auth_type: RequireAndVerifyClientCert"
-        )
-    return context
+    return server_context(tls, cert, key, content("client_ca"))
 
 
 def _users(users: dict[str, str]) -> dict[str, str]:

@@ -28,18 +28,13 @@ _HEADERS = {
 
 
 class Guard:
-    """Passes on the requests that the current web configuration allows.
-
-    Args:
-        app: The application to guard.
-        monotonic: A monotonic clock in seconds.
-    """
+    """Passes on the requests that the current web configuration allows."""
 
     def __init__(self, app: ASGIApp, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._monotonic = monotonic
         self._passwords: PasswordCheck | None = None
-        self._headers = dict(Headers(_HEADERS).raw)
+        self._headers = Headers(_HEADERS).raw
         self._bucket: _Bucket | None = None
 
     def adopt(self, config: WebConfig) -> None:
@@ -47,7 +42,7 @@ class Guard:
         if self._passwords is not None:
             self._passwords.close()
         self._passwords = PasswordCheck(config.users) if config.users else None
-        self._headers = dict(Headers({**_HEADERS, **config.headers}).raw)
+        self._headers = Headers({**_HEADERS, **config.headers}).raw
         self._bucket = None if config.rate_limit is None else _Bucket(config.rate_limit, self._monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +51,7 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *headers.items()]
+                message["headers"] = [*message["headers"], *headers]
             await send(message)
 
         refusal = await self._refusal(scope)

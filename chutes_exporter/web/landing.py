@@ -57,12 +57,7 @@ _OFF: Final = {
 
 
 async def landing_page(exporter: Exporter, now: float) -> str:
-    """Return the page as HTML.
-
-    Args:
-        exporter: The exporter.
-        now: Unix time in seconds.
-    """
+    """Return the page as HTML at a Unix time."""
     settings = exporter.settings
     # Failing feeds come first, and then those that were never answered.
     states = sorted(exporter.feeds.states().values(), key=lambda state: (state.up is not False, state.up is not None))
@@ -90,7 +85,6 @@ async def landing_page(exporter: Exporter, now: float) -> str:
 
 
 def _state(tone: Tone, text: str) -> str:
-    """Return a state as a colour and a word."""
     return f'<span class="state {tone}">{escape(text)}</span>'
 
 
@@ -159,7 +153,7 @@ def _row(exporter: Exporter, state: FeedState, now: float) -> str:
         escape(state.feed.name),
         _short(state.feed.hotkey) if state.feed.hotkey else "all miners",
         _feed_state(state),
-        _age(exporter, state, now),
+        _age(state, now),
         _next(exporter, state),
         _last_error(state, now),
     )
@@ -179,13 +173,13 @@ def _feed_state(state: FeedState) -> str:
     return _state("bad", "down") if state.snapshot is None else _state("wait", "stale")
 
 
-def _age(exporter: Exporter, state: FeedState, now: float) -> str:
+def _age(state: FeedState, now: float) -> str:
     if state.last_success is None:
         return "none"
     age = f"{human_duration(max(now - state.last_success, 0))} ago"
     if state.snapshot is None:
         return f"{age}, dropped"
-    return f"{age} (dropped after {human_duration(exporter.settings.tuned(state.feed).max_age)})"
+    return f"{age} (dropped after {human_duration(state.feed.max_age)})"
 
 
 def _last_error(state: FeedState, now: float) -> str:

@@ -35,15 +35,7 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
-    """Open a listening socket. Without a host, it listens on IPv6 and IPv4.
-
-    Args:
-        address: The address.
-        flag: The flag of the address, for the error.
-
-    Raises:
-        ConfigError: It cannot listen on the address. The message says why.
-    """
+    """Open a listening socket, or raise ConfigError, which names the flag. Without a host, it has IPv6 and IPv4."""
     try:
         if not address.host.isascii():
             # The standard library leaves the socket open if it fails at this.
@@ -169,13 +161,10 @@ async def serving(
 
 @contextlib.contextmanager
 def signals(hang_up: Callable[[], None]) -> Iterator[asyncio.Event]:
-    """Handle signals while the context lasts, and yield an event that SIGTERM and SIGINT set.
+    """Handle signals while the context lasts, and yield an event that SIGTERM and SIGINT set. SIGHUP is a call.
 
     uvicorn also ends at SIGTERM and SIGINT, and then raises the signal again. Without these handlers, the second
     signal would kill the process.
-
-    Args:
-        hang_up: Called for SIGHUP.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

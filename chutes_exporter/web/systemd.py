@@ -21,13 +21,9 @@ _FIRST_DESCRIPTOR = 3
 
 
 def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the listening sockets that systemd has opened.
+    """Return the listening sockets that systemd has opened, or raise ConfigError if there is none.
 
-    Args:
-        environment: The environment variables. Those of the protocol are removed, so that children do not see them.
-
-    Raises:
-        ConfigError: There is none.
+    The variables of the protocol are removed from the environment, so that children do not see them.
     """
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     environment.pop("LISTEN_FDNAMES", None)
@@ -47,11 +43,7 @@ def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
 
 
 class Notifier:
-    """Notifies systemd, if it wants to know.
-
-    Args:
-        environment: The environment variables.
-    """
+    """Notifies systemd, if its variables are in the environment."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         address = environment.get("NOTIFY_SOCKET", "")

@@ -7,7 +7,9 @@ import os
 import re
 import ssl
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,12 +33,35 @@ VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
-class CurrentContext(ssl.SSLContext):
-    """Uses the current context for each new connection. Existing connections keep theirs.
+_Version = Literal["TLS12", "TLS13"]
+_Curve = Literal["CurveP256", "CurveP384", "CurveP521", "X25519"]
+_CLIENT_AUTH = {
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
 
-    Attributes:
-        current: The current context.
-    """
+
+class TlsSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """The section ``tls_server_config``."""
+
+    cert: str = ""
+    cert_file: str = ""
+    key: str = ""
+    key_file: str = ""
+    client_ca: str = ""
+    client_ca_file: str = ""
+    client_auth_type: Literal["", "NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"] = ""
+    client_allowed_sans: list[str] | None = None
+    min_version: _Version = "TLS12"
+    max_version: _Version = "TLS13"
+    cipher_suites: list[str] = []
+    prefer_server_cipher_suites: bool = True
+    """It has no effect, as in Go: the order of cipher_suites counts."""
+    curve_preferences: Annotated[list[_Curve], msgspec.Meta(max_length=1)] = []
+
+
+class CurrentContext(ssl.SSLContext):
+    """Uses the current context for each new connection. Existing connections keep theirs."""
 
     current: ssl.SSLContext
 
@@ -53,67 +78,53 @@ class CurrentContext(ssl.SSLContext):
         return self.current.wrap_bio(*arguments, **options)
 
 
-def server_context(
-    cert: bytes,
-    key: bytes,
-    *,
-    min_version: str = "TLS12",
-    max_version: str = "TLS13",
-    suites: Sequence[str] = (),
-    curve: str | None = None,
-) -> ssl.SSLContext:
-    """Make a server's TLS context.
-
-    Args:
-        cert: The server's certificate chain, PEM.
-        key: Its key, PEM.
-        min_version: Minimum version, a key of ``VERSIONS``.
-        max_version: Maximum version.
-        suites: Allowed suites with Go's names. Empty for those with forward secrecy and authenticated encryption.
-        curve: The only curve for key exchanges, a key of ``CURVES``. None for OpenSSL's default.
+def server_context(tls: TlsSettings, cert: bytes, key: bytes, client_ca: bytes | None) -> ssl.SSLContext:
+    """Make a server's TLS context from settings, certificate chain, key and CAs of clients in PEM.
 
     Raises:
         ValueError: OpenSSL does not accept the settings. The message has the field and the reason.
     """
+    suites = tls.cipher_suites
     if not {*CIPHERS, *_TLS13_SUITES}.issuperset(suites):
         raise ValueError(f"cipher_suites: one is unknown: use {', '.join((*CIPHERS, *_TLS13_SUITES))}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ciphers = [CIPHERS[name] for name in suites if name in CIPHERS]
     # TLS 1.2 needs one of these suites. OpenSSL has no choice of suites for TLS 1.3.
-    oldest = VERSIONS["TLS13" if suites and not ciphers else min_version]
-    if oldest > VERSIONS[max_version]:
+    oldest = VERSIONS["TLS13" if suites and not ciphers else tls.min_version]
+    if oldest > VERSIONS[tls.max_version]:
         raise ValueError("max_version: it is older than min_version, or than all cipher_suites")
-    context.minimum_version, context.maximum_version = oldest, VERSIONS[max_version]
+    context.minimum_version, context.maximum_version = oldest, VERSIONS[tls.max_version]
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_ciphers(":".join(ciphers) or "ECDHE+AESGCM:ECDHE+CHACHA20")
     context.set_alpn_protocols(["http/1.1"])
-    if curve is not None:
+    for curve in tls.curve_preferences:
         try:
             context.set_ecdh_curve(CURVES[curve])
         except ssl.SSLError:
             # For example X25519 with Python 3.11.2 and OpenSSL 3, as in Debian 12.
             raise ValueError("curve_preferences: this version of Python cannot use the curve: use CurveP256") from None
     _load_cert_chain(context, cert, key)
+    if tls.client_auth_type in _CLIENT_AUTH:
+        _verify_clients(context, _CLIENT_AUTH[tls.client_auth_type], client_ca, tls.client_allowed_sans)
+    elif client_ca is not None or tls.client_allowed_sans is not None:
+        raise ValueError(
+            "client_ca and client_allowed_sans have no effect without client_auth_type: "
+            "add client_auth_type: RequireAndVerifyClientCert"
+        )
     return context
 
 
-def verify_clients(
+def _verify_clients(
     context: ssl.SSLContext, mode: ssl.VerifyMode, ca: bytes | None, allowed_sans: Sequence[str] | None
 ) -> None:
-    """Let a context verify the certificates of clients.
-
-    Args:
-        context: The server's context.
-        mode: Whether clients need a certificate.
-        ca: CA certificates, PEM. None for the system's CAs. As in Go, parts that are no certificate are skipped.
-        allowed_sans: A client's certificate must have one of these names. None allows any name.
-    """
+    """Let a context verify the certificates of clients. Without CA certificates, the system's CAs are trusted."""
     context.verify_mode = mode
     # As in Go, trust each of these certificates, even if its issuer is unknown.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if ca is None:
         context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
     else:
+        # As in Go, skip parts that are no certificate.
         for certificate in _PEM_CERTIFICATE.findall(ca.decode("ascii", "replace")):
             with suppress(ssl.SSLError, ValueError):
                 context.load_verify_locations(cadata=certificate)

@@ -13,6 +13,7 @@ from grafana.parts import (
     Column,
     Query,
     board_link,
+    counted,
     graph,
     of_exporters,
     select,
@@ -77,6 +78,7 @@ EXPORTER.show(
     stat_panel(
         "Rules",
         "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, and no alert can fire.",
+        # 0 is known: they are not loaded.
         [Query("prometheus:chutes_rules:loaded or on () vector(0)", "status", ALL)],
         states=LOADED,
         size=(4, 3),
@@ -85,7 +87,7 @@ EXPORTER.show(
         "Failing",
         "Feeds whose last request failed. Their metrics stay until the answer reaches its maximum age. The table of "
         "feeds shows why they fail.",
-        [Query(f"count({FEED_UP} == 0) or on () 0 * count({FEED_UP})", "feeds")],
+        [Query(counted(f"{FEED_UP} == 0", f"count({FEED_UP})"), "feeds")],
         thresholds=[(1, ORANGE)],
         decimals=0,
         empty="no exporter",
@@ -97,9 +99,12 @@ EXPORTER.show(
         "missing, and alerts on them are silent.",
         [
             Query(
-                f"count({LIMITS} unless on ({FEED_LABELS})"
-                f" (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS, **FEEDS)}"
-                f" <= on ({FEED_LABELS}) {LIMITS})) or on () 0 * count({LIMITS})",
+                counted(
+                    f"{LIMITS} unless on ({FEED_LABELS})"
+                    f" (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS, **FEEDS)}"
+                    f" <= on ({FEED_LABELS}) {LIMITS})",
+                    f"count({LIMITS})",
+                ),
                 "feeds",
             )
         ],
@@ -112,7 +117,7 @@ EXPORTER.show(
         "Doubted",
         "Feeds whose newest answer is valid but probably wrong, for example incomplete. The table of feeds has the "
         "reason, and the runbook of ChutesDataIncomplete explains it.",
-        [Query(f"count({DOUBTED}) or on () 0 * count({FEED_UP})", "feeds")],
+        [Query(counted(DOUBTED, f"count({FEED_UP})"), "feeds")],
         thresholds=[(1, ORANGE)],
         decimals=0,
         empty="no exporter",
@@ -289,6 +294,7 @@ EXPORTER.fold(
         "Collectors without fresh answers",
         "Collectors whose samples are older than they should be, or missing.",
         [
+            # 0 is known where there is a page.
             Query(
                 f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0"
                 f" or on () 0 * {of_exporters('chutes_scrape_series')}",

@@ -8,6 +8,7 @@ from grafana.parts import (
     EXPORTERS,
     MINER_COLUMNS,
     MINERS,
+    NO_GPUS,
     NO_KEY,
     Board,
     Column,
@@ -24,9 +25,10 @@ from grafana.parts import (
     timeline,
 )
 from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED
-from grafana.worlds import KEYED, PRICED, SICK, STOCKED
+from grafana.worlds import COVERED, KEYED, PRICED, SICK, STOCKED
 
 ON_SERVERS: Final = {"server": "~$server"}
+INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max", **ON_SERVERS)
 STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:max", **ON_SERVERS)
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
 ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "gpu_id", "chute_id", "chute_name")
@@ -34,23 +36,17 @@ IN_USE: Final = select("chutes_gpu_in_use", EXPORTERS, MINERS)
 THIS_SERVER: Final = board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}")
 COUNT: Final = "hotkey_server_id_gpu_state:chutes_gpus:count"
 BY_SERVER: Final = ("hotkey", "server_id", "server", "gpu")
+ALL: Final = f"(count({INFO}) == on () count({STATE}))"
+"""The number of GPUs, where the state of each is known."""
+LOST: Final = f"{STATE} <= bool 1"
+"""1 for each GPU that is idle or unverified, and 0 for each other one."""
+LOST_USD: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum", **ON_SERVERS)
 DCGM_NEEDED: Final = "Unknown: no DCGM metrics. Let Prometheus scrape NVIDIA's dcgm-exporter."
 
 
-def _gpus(states: str, *by: str) -> str:
-    """Count the GPUs in some states. Where there are GPUs but none in these states, there are 0."""
-    labels = f" by ({', '.join(by)})" if by else ""
-    counted = f"sum{labels} ({recorded(COUNT, state=states, **ON_SERVERS)})"
-    match = f" on ({', '.join(by)})"
-    return f"({counted} or{match} 0 * sum{labels} ({recorded(COUNT, **ON_SERVERS)}))"
-
-
-ALL: Final = f"sum({recorded(COUNT, **ON_SERVERS)})"
-LOST: Final = recorded("hotkey_server_id_gpu:chutes_gpus_lost:count", **ON_SERVERS)
-LOST_USD: Final = recorded("hotkey_server_id_gpu:chutes_lost_usd_per_day:sum", **ON_SERVERS)
-UNPRICED: Final = f"{LOST} > 0 unless on (hotkey, server_id, gpu) {LOST_USD}"
-"""Servers with GPUs that earn nothing and whose cost is not set."""
-ALL_LOST_USD: Final = f"(sum({LOST_USD}) unless on () count({UNPRICED}))"
+def _by_server(gpus: str) -> str:
+    """Sum a number of each GPU by server and model, where the state of each GPU is known."""
+    return f"sum by ({', '.join(BY_SERVER)}) ({gpus}) and on (hotkey, server_id, gpu) {recorded(COUNT, **ON_SERVERS)}"
 
 
 def _of_gpus(query: str) -> str:
@@ -73,7 +69,7 @@ def _dcgm(metric: str) -> str:
     return (
         f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
         " * on (uuid) group_left (GPU, server) topk by (uuid) (1,"
-        f" {_named(recorded('hotkey_gpu_id:chutes_gpu_info:max', **ON_SERVERS))})"
+        f" {_named(INFO)})"
     )
 
 
@@ -93,19 +89,20 @@ FLEET: Final = Board(
 FLEET.show(
     stat_panel(
         "Lost per day",
-        "Cost of the GPUs that are idle or unverified, in US dollars a day at the present rate. Dollars need "
-        "--gpu.cost for all models of these GPUs.",
+        "Cost of the GPUs that are idle or unverified, in US dollars a day at the present rate, and their hours. "
+        "Dollars need --gpu.cost for all models of the chosen servers.",
         [
-            Query(ALL_LOST_USD, "at this rate", PRICED, unit="currencyUSD"),
             Query(
-                or_load_rules(f"24 * sum({LOST}) unless on () {ALL_LOST_USD}"),
-                "GPU-hours; USD: --gpu.cost",
-                STOCKED - PRICED,
+                f"sum({LOST_USD}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {LOST_USD})",
+                "at this rate",
+                PRICED,
+                unit="currencyUSD",
             ),
+            Query(or_load_rules(f"24 * sum({LOST}) and on () {ALL}"), "GPU-hours", STOCKED),
         ],
         decimals=0,
         thresholds=[(0.5, ORANGE)],
-        empty="no GPUs known",
+        empty=NO_GPUS,
         trend=True,
         size=(8, 3),
     ),
@@ -117,7 +114,7 @@ FLEET.show(
             unit=unit,
             decimals=0,
             thresholds=thresholds,
-            empty="no GPUs known",
+            empty=NO_GPUS,
             trend=True,
         )
         for title, description, query, legend, unit, thresholds in (
@@ -132,7 +129,7 @@ FLEET.show(
             (
                 "Earning",
                 "Share of the GPUs in an active instance, or in a disabled one, which keeps earning.",
-                f"{_gpus('~earning|disabled')} / on () {ALL}",
+                f"avg({STATE} >= bool 3) and on () {ALL}",
                 "of all GPUs",
                 "percentunit",
                 [(float("-inf"), RED), (0.5, ORANGE), (0.9, PLAIN)],
@@ -140,7 +137,7 @@ FLEET.show(
             (
                 "Idle",
                 "Verified GPUs in no instance. The Market board ranks the chutes that can run on them now.",
-                _gpus("idle"),
+                f"sum({STATE} == bool 1) and on () {ALL}",
                 "GPUs",
                 "none",
                 [(1, ORANGE)],
@@ -148,7 +145,7 @@ FLEET.show(
             (
                 "Unverified",
                 "GPUs in no instance and not verified. Launches on them are refused. The table below shows why.",
-                _gpus("unverified"),
+                f"sum({STATE} == bool 0) and on () {ALL}",
                 "GPUs",
                 "none",
                 [(1, RED)],
@@ -159,15 +156,13 @@ FLEET.show(
         "Servers",
         "Each server and model, with its GPUs by state, those first that lose most. A click on a server shows its GPUs "
         "alone. An error is the newest of a failed verification. All GPUs idle can mean that the machine is dead. "
-        "While maintenance is pending, the last instances of their chutes still serve, for up to 3 hours.",
+        "While maintenance is pending, the last instances of their chutes still serve, for up to 3 hours. Dollars need "
+        "--gpu.cost for the model.",
         [
-            Query(short(f"sum by ({', '.join(BY_SERVER)}) ({recorded(COUNT, **ON_SERVERS)})"), data=STOCKED),
-            *(
-                Query(_gpus(state, *BY_SERVER), data=STOCKED)
-                for state in ("earning", "starting", "disabled", "idle", "unverified")
-            ),
+            Query(short(f"count by ({', '.join(BY_SERVER)}) ({INFO})"), data=STOCKED),
+            *(Query(_by_server(f"{STATE} == bool {state.value}"), data=STOCKED) for state in reversed(GPU)),
             Query(LOST_USD, data=PRICED),
-            Query(f"24 * {LOST}", data=STOCKED),
+            Query(f"24 * {_by_server(LOST)}", data=STOCKED),
             Query(
                 f"topk by (hotkey, server_id) (1, max by (hotkey, server_id, error) ({ERRORS}"
                 f" * on (hotkey, gpu_id) group_left (server_id) ({STATE} == bool 0)))",
@@ -188,11 +183,11 @@ FLEET.show(
         [
             Column("server_id", ""),
             Column("server", "Server", width=150, link=THIS_SERVER),
-            Column("G", "Lost per day", "currencyUSD", 2, width=125, missing="no --gpu.cost", thresholds=[(0.01, RED)]),
+            Column("G", "Lost per day", "currencyUSD", 2, width=125, missing="unknown", thresholds=[(0.01, RED)]),
             Column("H", "GPU-hours lost", "none", 0, width=145, thresholds=[(1, RED)]),
             Column("B", "Earning", "none", 0, width=80),
-            Column("C", "Starting", "none", 0, width=80),
-            Column("D", "Disabled", "none", 0, width=85),
+            Column("D", "Starting", "none", 0, width=80),
+            Column("C", "Disabled", "none", 0, width=85),
             Column("E", "Idle", "none", 0, width=60, thresholds=[(1, ORANGE)]),
             Column("F", "Unverified", "none", 0, width=95, thresholds=[(1, RED)]),
             Column("A", "All", "none", 0, width=50),
@@ -229,11 +224,18 @@ FLEET.fold(
     table_panel(
         "GPUs",
         "Each GPU with its state, the chute that it runs and the error of its last failed verification. A timeout "
-        "points at load and network, a failed attestation at driver and firmware.",
+        "points at load and network, a failed attestation at driver and firmware. The share of a day is unknown until "
+        "a day is known.",
         [
             Query(short(_named(STATE)), data=STOCKED),
             Query(_of_gpus(f"topk by (gpu_id) (1, {ALLOCATION})"), data=STOCKED),
-            Query(_of_gpus(f"max by (hotkey, gpu_id) (avg_over_time({IN_USE}[1d]))"), data=STOCKED),
+            Query(
+                _of_gpus(
+                    f"max by (hotkey, gpu_id) (avg_over_time({IN_USE}[1d]) and on (job, instance, hotkey, gpu_id)"
+                    f" count_over_time(last_over_time({IN_USE}[1h])[1d:1h]) >= 24)"
+                ),
+                data=COVERED,
+            ),
             Query(
                 _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}"),
                 data=STOCKED,

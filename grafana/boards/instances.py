@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
+    CLOCK,
     EXPORTERS,
     MINER_COLUMNS,
+    MINERS,
+    NO_INSTANCES,
     NO_KEY,
     Board,
     Column,
     Query,
     board_link,
+    counted,
     graph,
     nothing_wrong,
     of_exporters,
@@ -23,8 +27,8 @@ from grafana.parts import (
     stat_panel,
     table_panel,
 )
-from grafana.states import COUNTS, DEADLINE_KINDS, INSTANCE, NONE_ENDED, ORANGE, OUTDATED, PLAIN, RED
-from grafana.worlds import BUSY, FADING, KEYED, LIVE, STOCKED
+from grafana.states import COUNTS, DEADLINE_KINDS, INSTANCE, NONE_ENDED, NONE_STARTING, ORANGE, OUTDATED, PLAIN, RED
+from grafana.worlds import BUSY, COVERED, KEYED, LIVE, STOCKED
 
 STATES: Final = of_miners("chutes_fleet_instances", "state")
 STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:max")
@@ -37,12 +41,21 @@ DEADLINE: Final = " or ".join(
 CREATED: Final = of_miners("chutes_instance_created_timestamp_seconds", "instance_id")
 ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "instance_id")
 ENDED: Final = of_miners("chutes_miner_window_ended_instances", "reason", "counts")
-LATE: Final = f"({STATE} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
+_STARTING: Final = select("chutes_instance_purge_timestamp_seconds", EXPORTERS, MINERS)
+LATE: Final = f"(time() - {CREATED} > 3600 and on (hotkey, instance_id) {_STARTING})"
 """Instances that have been starting for more than an hour."""
 # 3 is the state "active".
 START: Final = f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
-TO_PURGE: Final = recorded("hotkey_instance_id:chutes_instance_deadline_seconds:min", deadline="purge")
+NEXT_PURGE: Final = f"min({of_miners('chutes_instance_purge_timestamp_seconds', 'instance_id')}) - time()"
+REPORT_END: Final = of_exporters("chutes_audit_report_end_timestamp_seconds")
+LOST_UNITS: Final = recorded("hotkey:chutes_miner_lost_compute_units:sum1d")
+_REPORTS: Final = recorded("hotkey:chutes_miner_lost_compute_units:newest")
+ENDS_KNOWN_SINCE: Final = (
+    f"1000 * (max_over_time((vector(time()) unless on () last_over_time({_REPORTS}[50m]))[23h59m30s:1h]) - 3600)"
+    f" and on () last_over_time({_REPORTS}[65m]) and on () {REPORT_END} unless on () {LOST_UNITS}"
+)
+"""The start of the first hour after which no report is missing, while the ends of 24 hours are not known."""
 
 _EFFECTIVE: Final = select("chutes_chute_effective_compute_multiplier", EXPORTERS)
 _BOUNTY: Final = select("chutes_chute_compute_multiplier_factor", EXPORTERS, factor="bounty_boost")
@@ -53,6 +66,13 @@ LATER: Final = f"{_EFFECTIVE} / on (job, instance, chute_id) {_BOUNTY} or {_EFFE
 def _shown(query: str) -> str:
     """Keep the instances of the chosen chutes."""
     return f"{query} and on (hotkey, instance_id) {select(INSTANCE_INFO, chute_id='~$chute')}"
+
+
+def _of_hour(metric: str, *labels: str) -> str:
+    """Return a metric of the report of the hour that ends at the time of the query. It is on the page minutes later."""
+    later = f"{select(metric, EXPORTERS, MINERS)} offset -10m"
+    is_out = f"max({select('chutes_audit_report_end_timestamp_seconds', EXPORTERS)} offset -10m) >= time()"
+    return f"max by ({', '.join(('hotkey', *labels))}) ({later}) and on () {is_out}"
 
 
 def _in(state: str) -> str:
@@ -71,11 +91,15 @@ INSTANCES.show(
         "Next purge",
         "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
         "after its verification if that is earlier. Read its log, or delete it to free its GPUs.",
-        [Query(f"min({TO_PURGE})", "in", STOCKED, sometimes=True)],
+        [
+            Query(NEXT_PURGE, "in", STOCKED, sometimes=True),
+            Query(f"({_in('starting')} == 0) + {NONE_STARTING.value}", "starting", KEYED, sometimes=True),
+        ],
         unit="s",
+        states=[NONE_STARTING],
         decimals=1,
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, PLAIN)],
-        empty="none known",
+        empty=NO_INSTANCES,
         size=(5, 3),
     ),
     stat_panel(
@@ -84,10 +108,10 @@ INSTANCES.show(
         "instance is probably stuck.",
         [
             Query(_in("starting"), "all", KEYED),
-            Query(or_load_rules(f"(count({LATE}) or on () 0 * {_in('active')})"), "over 1 h", KEYED),
+            Query(counted(LATE, _in("active")), "over 1 h", KEYED),
         ],
         decimals=0,
-        empty="no instances known",
+        empty=NO_INSTANCES,
         trend=True,
         size=(6, 3),
     ),
@@ -96,7 +120,7 @@ INSTANCES.show(
         "Instances that serve requests and earn. If their number falls, the Fleet board shows which GPUs are free.",
         [Query(_in("active"), "instances", KEYED)],
         decimals=0,
-        empty="no instances known",
+        empty=NO_INSTANCES,
         trend=True,
     ),
     stat_panel(
@@ -105,15 +129,15 @@ INSTANCES.show(
         "they are deleted.",
         [Query(_in("disabled"), "instances", KEYED)],
         decimals=0,
-        empty="no instances known",
+        empty=NO_INSTANCES,
         trend=True,
     ),
     stat_panel(
         "Not secured",
         "Active public instances in their first hour. If one ends now, it loses everything that it has scored.",
-        [Query(or_load_rules(f"(count({TO_SECURED}) or on () 0 * {_in('active')})"), "instances", KEYED)],
+        [Query(or_load_rules(counted(TO_SECURED, _in("active"))), "instances", KEYED)],
         decimals=0,
-        empty="no instances known",
+        empty=NO_INSTANCES,
         trend=True,
         size=(5, 3),
     ),
@@ -165,30 +189,42 @@ INSTANCES.show(
         size=(24, 10),
     ),
     table_panel(
-        "Ended in the past hour",
-        "Instances that ended in the hour of the newest audit report, by reason, and whether their score counts. "
-        "chutes-exporter incidents names each of them and what it cost; docs/earnings.md explains the reasons.",
+        "Ended in the hour of the report",
+        "Instances that ended in the hour of the newest audit report, by reason, and whether their score counts. The "
+        "report comes about 2 minutes after the hour. chutes-exporter incidents names each of them and what it cost; "
+        "docs/earnings.md explains the reasons.",
         [
             Query(short(f"{ENDED} > 0"), data=BUSY, sometimes=True),
-            Query(nothing_wrong(f"{ENDED} unless on () {ENDED} > 0", "reason"), data=LIVE, sometimes=True),
+            Query(
+                f"(0 * ({ENDED} > 0) or on () {nothing_wrong(f'max({ENDED}) == 0', 'reason')} * 0)"
+                f" + on () group_left () 1000 * {REPORT_END}",
+                data=LIVE,
+            ),
         ],
         [
-            Column("reason", "Reason", states=NONE_ENDED, width=220),
-            Column("counts", "Score", states=COUNTS, width=90, missing=" "),
-            Column("A", "Instances", "none", 0, width=110, missing=" "),
+            Column("B", "Hour to", CLOCK, width=80),
+            Column("reason", "Reason", states=NONE_ENDED, width=180),
+            Column("counts", "Score", states=COUNTS, width=80, missing=" "),
+            Column("A", "Instances", "none", 0, width=95, missing=" "),
             *MINER_COLUMNS,
         ],
-        empty="Unknown: no data. The Exporter board shows whether the feed of audit reports fails.",
+        empty="Unknown: no data. It needs a watched miner. The Exporter board shows whether the feed of reports fails.",
         sort=[("Instances", True)],
         size=(9, 6),
     ),
     graph(
         "Ended per hour by reason",
-        "Instances that ended in each hour, by reason, and starts that failed. Many at once point at one server or "
-        "one chute.",
+        "Instances that ended by reason, and starts that failed. The bar at 12:00 counts those from 11:00 to 12:00. "
+        "Many at once point at one server or one chute.",
         [
-            Query(f"sum by (reason) ({ENDED}) > 0", "{{reason}}", BUSY, step="1h", sometimes=True),
-            Query(f"sum({of_miners('chutes_miner_window_failed_starts')})", "failed starts", step="1h"),
+            Query(
+                f"sum by (reason) ({_of_hour('chutes_miner_window_ended_instances', 'reason')}) > 0",
+                "{{reason}}",
+                BUSY,
+                step="1h",
+                sometimes=True,
+            ),
+            Query(f"sum({_of_hour('chutes_miner_window_failed_starts')})", "failed starts", step="1h", sometimes=True),
         ],
         unit="none",
         decimals=0,
@@ -198,20 +234,22 @@ INSTANCES.show(
     ),
     stat_panel(
         "Lost units",
-        "Estimate of the compute units of the past day that ended instances lost, and their share of the score.",
+        "Estimate of the compute units that the score lost with the instances that ended in 24 hours, and their share "
+        "of the score. It is unknown until an exporter has run for a day.",
         [
-            Query(f"sum({recorded('hotkey:chutes_miner_lost_compute_units:sum1d')})", "in 24 h", FADING),
+            Query(f"sum({LOST_UNITS})", "in 24 h", COVERED),
             Query(
-                f"sum({recorded('hotkey:chutes_miner_lost_compute_units:sum1d')}) / on ()"
-                f" sum({of_miners('chutes_miner_score_compute_units')})",
+                f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')})",
                 "of the score",
-                BUSY,
+                COVERED,
                 unit="percentunit",
                 decimals=1,
             ),
+            Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "until", COVERED, unit=CLOCK),
+            Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, unit=CLOCK),
         ],
         decimals=0,
-        trend=True,
+        empty="no report is known",
         size=(6, 6),
     ),
 )

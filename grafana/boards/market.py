@@ -6,6 +6,7 @@ from typing import Final
 
 from grafana.parts import (
     MINER_COLUMNS,
+    NO_GPUS,
     NO_KEY,
     Board,
     Column,
@@ -69,7 +70,7 @@ MARKET.show(
         [Query(or_load_rules(IDLE), "now", STOCKED)],
         decimals=0,
         thresholds=[(1, ORANGE)],
-        empty="no GPUs known",
+        empty=NO_GPUS,
         trend=True,
         size=(5, 3),
     ),

@@ -8,13 +8,19 @@ from typing import Final
 
 import yaml
 
+from grafana.boards.instances import ENDS_KNOWN_SINCE, LOST_UNITS
 from grafana.parts import (
     ALERTS,
+    CLOCK,
+    EXPORTERS,
     MINER_COLUMNS,
+    MINERS,
+    NO_GPUS,
     Board,
     Column,
     Query,
     board_link,
+    counted,
     graph,
     nothing_wrong,
     of_exporters,
@@ -28,8 +34,8 @@ from grafana.parts import (
     top_ten_at_end,
     with_chute_name,
 )
-from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, State
-from grafana.worlds import ALARMED, ALL, BUSY, CALM, PRICED, SICK, STOCKED, UNPRICED
+from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
+from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, LIVE, PRICED, SICK, STOCKED, UNPRICED
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
@@ -42,11 +48,17 @@ TAKEN: Final = of_exporters("chutes_metagraph_miners")
 REGISTRATION: Final = of_miners("chutes_miner_registered")
 EARNED: Final = f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})"
 EARNED_ALPHA: Final = f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:max')})"
-LOST: Final = f"sum({recorded('hotkey:chutes_lost_usd_per_day:sum')})"
-LOST_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_lost_usd_per_day:sum")
+INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
+IDLE: Final = f"sum({recorded('hotkey:chutes_idle_usd_per_day:sum')})"
+IDLE_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum")
+ENDED: Final = f"sum({recorded('hotkey:chutes_ended_usd:sum1d')})"
+FEWEST: Final = f"(min({BEHIND}) unless on () min({INCENTIVE}) == 0)"
+WATCHED: Final = f"group(last_over_time({select('chutes_miner_watched', EXPORTERS, MINERS)}[15m]))"
+"""Bridges the time until an alert fires because no exporter watches the miners any more."""
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 _POINTS: Final = f"100 * (sum({HEADING}) - on () sum({SHARE}))"
 SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
+QUIET: Final = f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}"
 PROBLEM: Final = "alertname, severity, hotkey, place"
 FIRING_FOR: Final = (
     f"time() - min by ({PROBLEM}) (label_replace(label_join(ALERTS_FOR_STATE{{{ALERTS}}},"
@@ -69,6 +81,7 @@ def _problem(alert: str) -> str:
 PROBLEMS: Final = (
     *(State(name, _problem(name)) for name in sorted({str(one.value).split()[0] for one in COSTS})),
     NOTHING,
+    UNWATCHED,
 )
 
 
@@ -86,14 +99,14 @@ OVERVIEW.show(
     stat_panel(
         "Earned per day",
         "Estimate: incentive share x daily emission x price of alpha. US dollars need --subnet.daily-emission and "
-        "--alpha.price. Without them, it is the share of the incentive of all miners. docs/money.md explains the "
-        "error.",
+        "--alpha.price. Without them, it is alpha, or the share of the emission to all miners. docs/money.md explains "
+        "the error.",
         [
             Query(EARNED, "estimate", PRICED, unit="currencyUSD"),
-            Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; USD: --alpha.price", frozenset()),
+            Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; for dollars, see docs/money.md", frozenset()),
             Query(
-                f"sum({of_miners('chutes_miner_incentive_ratio')}) unless on () {EARNED_ALPHA}",
-                "USD: --alpha.price, --subnet.daily-emission",
+                f"sum({INCENTIVE}) unless on () {EARNED_ALPHA}",
+                "of the emission; for dollars, see docs/money.md",
                 UNPRICED,
                 unit="percentunit",
                 decimals=2,
@@ -103,49 +116,50 @@ OVERVIEW.show(
         size=(5, 3),
     ),
     stat_panel(
-        "Lost per day",
-        "Cost of the idle and unverified GPUs at the present rate, and what the instances that ended in the past day "
-        "lost. US dollars need --gpu.cost for all models of these GPUs, and for instances also --alpha.price. The "
-        "Fleet and Instances boards show what it is.",
+        "Losses",
+        "Cost of the idle and unverified GPUs for a day at the present rate, and what the instances that ended in 24 "
+        "hours lost. US dollars need --gpu.cost for all models, and for instances --subnet.daily-emission and "
+        "--alpha.price. The Fleet and Instances boards show what it is.",
         [
-            Query(f"sum({LOST_BY_SERVER}) and on () {LOST}", "idle GPUs", PRICED, unit="currencyUSD"),
-            Query(f"{LOST} - on () sum({LOST_BY_SERVER})", "ended", PRICED, unit="currencyUSD", color=PLAIN),
+            Query(IDLE, "a day, idle GPUs", PRICED, unit="currencyUSD"),
             Query(
                 or_load_rules(
                     f"24 * sum({recorded('hotkey_state:chutes_fleet_gpus:sum', state='~idle|unverified')})"
-                    f" unless on () {LOST}"
+                    f" unless on () {IDLE}"
                 ),
-                "GPU-hours; USD: --gpu.cost",
+                "GPU-hours a day; for dollars, see docs/money.md",
                 STOCKED - PRICED,
             ),
+            Query(ENDED, "in 24 h, ended", PRICED, unit="currencyUSD", color=PLAIN),
             Query(
-                f"sum({recorded('hotkey:chutes_miner_lost_compute_units:sum1d')}) / on ()"
-                f" sum({of_miners('chutes_miner_score_compute_units')}) unless on () {LOST}",
-                "of score, ended",
-                BUSY - PRICED,
+                f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
+                "of the score in 24 h, ended",
+                COVERED - PRICED,
                 unit="percentunit",
                 color=PLAIN,
                 decimals=1,
             ),
+            Query(ENDS_KNOWN_SINCE, "ends are known since", LIVE - COVERED, unit=CLOCK, color=PLAIN),
         ],
         thresholds=[(0.5, ORANGE)],
         decimals=0,
-        empty="no GPUs known",
+        empty=NO_GPUS,
         size=(5, 3),
     ),
     stat_panel(
         "Critical",
         "Alerts that mean lost money or a lost seat, and that somebody can act on now. Alerts that follow from another "
-        "one do not count, as in the example of routing.",
+        "one do not count, as in the example of routing. There are none without a watched miner.",
         [
             Query(
-                or_load_rules(f"(count({SEVERITIES} == 0) or on () 0 * prometheus:chutes_rules:loaded)"),
+                or_load_rules(counted(f"{SEVERITIES} == 0", f"(prometheus:chutes_rules:loaded and on () {WATCHED})")),
                 "alerts",
                 ALL,
             )
         ],
         thresholds=[(1, RED)],
         decimals=0,
+        empty="no miner is watched",
     ),
     stat_panel(
         "Score share",
@@ -164,10 +178,14 @@ OVERVIEW.show(
     stat_panel(
         "Seats behind",
         "Taken seats with a lower incentive than the miner's; with several miners, the fewest. If no seat is free, "
-        "newcomers take the seat with the lowest incentive. The Subnet board shows who comes closer.",
+        "newcomers take the seat with the lowest incentive. The order of seats without incentive is unknown. The "
+        "Subnet board shows who comes closer.",
         [
-            Query(f"min({BEHIND}) and on () {TAKEN} == 256", "of 256", SICK),
-            Query(f"min({BEHIND}) unless on () {TAKEN} == 256", "some are free", UNPRICED, color=PLAIN),
+            Query(f"{FEWEST} and on () {TAKEN} == 256", "of 256", SICK, sometimes=True),
+            Query(f"{FEWEST} unless on () {TAKEN} == 256", "some are free", UNPRICED, color=PLAIN, sometimes=True),
+            Query(
+                f"min({INCENTIVE}) == 0", "incentive, order unknown", LIVE, unit="percent", color=PLAIN, sometimes=True
+            ),
         ],
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
@@ -185,10 +203,11 @@ OVERVIEW.show(
             ),
             Query(
                 f"0 * {SEVERITIES} + on (hotkey, place) group_left () sum by (hotkey, place) (label_replace("
-                f'{LOST_BY_SERVER}, "place", "$1", "server", "(.+)"))',
+                f'{IDLE_BY_SERVER}, "place", "$1", "server", "(.+)"))',
                 data=PRICED,
             ),
-            Query(nothing_wrong(f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}", "alertname"), data=CALM),
+            Query(nothing_wrong(f"{QUIET} and on () {WATCHED}", "alertname"), data=CALM),
+            Query(nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED), data=frozenset()),
         ],
         [
             Column("A", "Severity", states=SEVERITY, width=105, missing=" "),
@@ -212,7 +231,7 @@ OVERVIEW.show(
             Query(SHARE, data=BUSY),
             Query(HEADING),
             Query(RANK, data=BUSY),
-            Query(BEHIND),
+            Query(BEHIND, data=BUSY),
             Query(_gpus("~earning|disabled"), data=STOCKED),
             Query(_gpus("starting"), data=STOCKED),
             Query(_gpus("idle"), data=STOCKED),

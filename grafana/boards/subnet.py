@@ -76,10 +76,17 @@ SUBNET.show(
     stat_panel(
         "Seats behind",
         "Taken seats with a lower incentive than the chosen miner's. If no seat is free, newcomers take the seat with "
-        "the lowest incentive. Below 5, put idle GPUs to work.",
+        "the lowest incentive. Below 5, put idle GPUs to work. The order of seats without incentive is unknown.",
         [
             Query(f"{BEHIND} and on () {TAKEN} == 256", "of 256", SICK),
             Query(f"{BEHIND} unless on () {TAKEN} == 256", "some are free", LIVE - SICK, color=PLAIN),
+            Query(
+                f"{of_exporters('chutes_miner_incentive_ratio', **CHOSEN)} == 0",
+                "incentive, order unknown",
+                frozenset(),
+                unit="percent",
+                color=PLAIN,
+            ),
         ],
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,

@@ -33,7 +33,7 @@ async function see(request) {
   const units = [panel.fieldConfig.defaults, ...panel.fieldConfig.overrides.map((one) =>
     Object.fromEntries(one.properties.map(({ id, value }) => [id, value])))]
     .map((config) => config.unit).filter(Boolean);
-  const unknown = units.filter((unit) => !known.has(unit) && !/^(prefix|suffix):/.test(unit));
+  const unknown = units.filter((unit) => !known.has(unit) && !/^(prefix|suffix|time):/.test(unit));
   const { data, fieldConfig } = await prepare(request, { theme, timeZone, replaceVariables });
   const empty = panel.fieldConfig.defaults.noValue;
   if (panel.type === 'stat') {

@@ -204,7 +204,9 @@ async def test_telegram_gets_the_texts_and_rings_for_critical_alerts_only(tmp_pa
     silent = {bool(message.get("disable_notification")) for message in sent}
     assert silent == {True, False}
     for message in sent:
-        assert message["text"].strip() == f"firing: {notes['summary']}\n{notes['description']}\nu"
+        text, _, where = message["text"].partition("\n\nCommands run where the exporter runs:\n")
+        assert text == f"firing: {notes['summary']}\n{notes['description']}\nu"
+        assert where.endswith("/docs/runbooks/README.md#running-the-exporters-commands")
         assert not message.get("parse_mode")
 
 

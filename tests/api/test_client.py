@@ -94,7 +94,7 @@ async def test_the_maintenance_policy_is_signed_with_a_word_of_its_own() -> None
 async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient, simulator: Simulator) -> None:
     with pytest.raises(TypeError, match="must be signed"):
         await client.fetch(e.NODES)
-    assert simulator.requests == []
+    assert not simulator.requests
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(
     simulator.faults["scores"] = Fault(latency=300)
     async with ChutesClient(simulator.url) as patient:
         waiting = [asyncio.create_task(patient.fetch(e.SCORES)) for _ in range(12)]
-        await until(lambda: simulator.max_concurrent["scores"] == 4)
+        await until(lambda: simulator.in_flight["scores"] == 4)
         # Other endpoints have connections of their own.
         assert (await patient.fetch(e.METAGRAPH)).count > 0
-        assert simulator.max_concurrent["scores"] == 4
+        assert simulator.in_flight["scores"] == 4
         monkeypatch.setattr("chutes_exporter.api.client._TOTAL_TIMEOUT", 0.3)
         results = await asyncio.gather(*(patient.fetch(e.SCORES) for _ in range(12)), return_exceptions=True)
         for task in waiting:
@@ -302,7 +302,7 @@ async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> 
     counters = ExchangeCounters()
     async with ChutesClient(simulator.url, counters=counters) as client:
         task = asyncio.create_task(client.fetch(e.SCORES))
-        await until(lambda: simulator.max_concurrent["scores"])
+        await until(lambda: simulator.in_flight["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

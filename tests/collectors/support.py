@@ -78,7 +78,8 @@ def collected(
     }
     scope = Scope(frozenset(watched), miners, "" if collector.scope == "platform" else ME)
     out = Samples()
-    collector.collect(Answers(known, more), scope, out)
+    outcomes = collector.run({scope.hotkey: Answers(known, more)}, scope, out)
+    assert not outcomes[scope.hotkey].failed
     samples = {}
     declared = {metric.name for metric in collector.metrics}
     for sample in (sample for family in out.collect() for sample in family.samples):

@@ -5,15 +5,23 @@ from typing import Any
 import pytest
 
 from chutes_exporter.api.records import Instance
-from chutes_exporter.collectors import COLLECTORS, Collector, MinersChoice, Scope
-from chutes_exporter.collectors.base import MAX_LABEL_CHARACTERS, Answers, LabelValue, Metrics, Samples, distinct
+from chutes_exporter.collectors import Collector, MinersChoice, Scope
+from chutes_exporter.collectors.base import (
+    MAX_LABEL_CHARACTERS,
+    Answers,
+    LabelValue,
+    Metrics,
+    Samples,
+    distinct,
+    metrics_of,
+)
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, METAGRAPH, NODES
 from tests.collectors.support import UNREADABLE, answer, collected
 
-METRICS = Metrics("test", ("a", "b"))
-GAUGE = METRICS.declare("chutes_thing_seconds", "Help.")
-FLAG = METRICS.declare("chutes_flag", "Help.", labels=())
-INFO = METRICS.declare("chutes_thing_info", "Text.", labels=("text",))
+DECLARED = Metrics("test", ("a", "b"))
+GAUGE = DECLARED.declare("chutes_thing_seconds", "Help.")
+FLAG = DECLARED.declare("chutes_flag", "Help.", labels=())
+INFO = DECLARED.declare("chutes_thing_info", "Text.", labels=("text",))
 
 
 def values(samples: Samples) -> dict[str, dict[tuple[str, ...], float]]:
@@ -47,15 +55,29 @@ def test_a_scope_exports_the_watched_miners_and_those_that_the_user_chose(
     assert {(hotkey, active) for hotkey, active in pairs if scope.exports(hotkey, active=active)} == exported
 
 
-def test_answers_are_complete_if_every_record_was_read_and_none_is_doubted() -> None:
-    whole = answer(NODES, [{"uuid": "g"}])
-    rejected = answer(INVENTORY, [{"gpu_id": "g"}, UNREADABLE])
-    doubted = answer(INSTANCES, [], doubted=True)
-    assert Answers({"nodes": whole}).complete()
-    assert not Answers({"nodes": whole, "instances": doubted}).complete()
-    mixed = Answers({"nodes": whole, "inventory": rejected})
-    assert mixed.complete(NODES)
-    assert not mixed.complete(NODES, INVENTORY)
+def test_a_metric_is_left_out_while_a_feed_that_it_needs_is_not_whole() -> None:
+    needing = metrics_of(NODES)
+    metrics = [FLAG, needing.declare("chutes_flags", "Help.")]
+    feeds = (NODES, INVENTORY)
+
+    def add(_answers: Answers, _scope: Scope, out: Samples) -> None:
+        for metric in metrics:
+            out.add(metric, 1)
+
+    one = Collector("c", "", feeds, metrics, add)
+    gpus = [{"uuid": "g"}]
+    assert collected(one, {NODES: gpus, INVENTORY: []}, doubted=[INVENTORY]).samples == {
+        "chutes_flag": 1,
+        "chutes_flags": 1,
+    }
+    assert collected(one, {NODES: [*gpus, UNREADABLE], INVENTORY: []}).samples == {"chutes_flag": 1}
+    assert collected(one, {NODES: gpus, INVENTORY: []}, doubted=[NODES]).samples == {"chutes_flag": 1}
+
+
+def test_what_an_answer_does_not_list_is_known_only_while_it_is_whole() -> None:
+    answers = Answers({"nodes": answer(NODES, []), "inventory": answer(INVENTORY, [], doubted=True)})
+    assert answers.unlisted(NODES, ["a", "b"], {"a"}) == ["b"]
+    assert answers.unlisted(INVENTORY, ["a", "b"], {"a"}) == []
 
 
 def test_extra_answers_are_found_by_hotkey_and_are_none_if_they_are_incomplete() -> None:
@@ -140,65 +162,10 @@ def test_a_label_never_holds_a_signature() -> None:
 
 
 def collector(*feeds: Any, default: Any = "on") -> Collector:
-    return Collector("c", "", feeds, (), lambda *_: None, "", default=default)
-
-
-def test_a_collector_runs_once_or_for_each_hotkey_as_its_feeds_do() -> None:
-    assert {one.name: one.scope for one in COLLECTORS if one.scope != "platform"} == {
-        "fleet": "signer",
-        "servers": "signer",
-        "maintenance": "signer",
-        "nodes": "signer",
-        "instance_gpus": "miner",
-        "instances": "signer",
-        "launch": "signer",
-        "server_versions": "signer",
-        "unique_chute_history": "miner",
-    }
+    return Collector("c", "", feeds, (), lambda *_: None, default)
 
 
 def test_a_collector_says_when_it_is_on() -> None:
     assert collector(METAGRAPH).default_in_words == "on"
     assert collector(NODES).default_in_words == "on, with a hotkey's seed"
     assert collector(METAGRAPH, default="few").default_in_words.startswith("on if 1 to 16 ")
-
-
-NOTHING_KNOWN: dict[str, Any] = {
-    "metagraph": [{"hotkey": "me"}],
-    "stats": {"past_hour": {"instance_stats": [{"miner_hotkey": "me"}]}},
-    "metrics": [{"chute_id": "c"}],
-    "active_instances": [{"instance_id": "i", "miner_hotkey": "me"}],
-    "chutes": [{"chute_id": "c"}, {"chute_id": "d", "node_selector": {"gpu_count": None}}],
-    "servers": {"servers": [{"server_id": "s"}]},
-    "nodes": [{"uuid": "g"}],
-    "inventory": [{"gpu_id": "g"}],
-    "instances": [{"instance_id": "i"}],
-    "images": [{"image_id": "i"}],
-    "jobs": [{"job_id": "j", "finished_at": None, "miner_hotkey": None}],
-    "utilization": [{"chute_id": "c"}],
-    "bounties": [{"chute_id": "c"}],
-    "rolling_updates": [{"chute_id": "c"}],
-    "maintenance": {"active_window": {}},
-}
-"""Answers whose records have ids, and nothing else that could become a number."""
-COUNTED_BY_ID = {
-    "chutes_metagraph_miners",
-    "chutes_miner_registered",
-    "chutes_platform_active_instances",
-    "chutes_miner_active_instances",
-    "chutes_fleet_servers",
-    "chutes_gpu_in_use",
-    "chutes_jobs_waiting",
-    "chutes_jobs_stuck",
-    "chutes_maintenance_window_open",
-}
-
-
-OF_IDS = [collector for collector in COLLECTORS if {feed.name for feed in collector.feeds} <= NOTHING_KNOWN.keys()]
-
-
-@pytest.mark.parametrize("collector", OF_IDS, ids=lambda collector: collector.name)
-def test_records_with_nothing_but_an_id_make_no_numbers(collector: Collector) -> None:
-    made = collected(collector, {feed: NOTHING_KNOWN[feed.name] for feed in collector.feeds})
-    names = {key.partition("{")[0] for key in made.samples}
-    assert {name for name in names if not name.endswith("_info")} <= COUNTED_BY_ID

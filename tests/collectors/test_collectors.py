@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Simulator, Size, World
-from deploy.reference import METRICS
+from deploy.reference import ALL_METRICS
 from tests.support import HOTKEY, NOON, Clock, data_of, page_of, scrape, watching
 
 if TYPE_CHECKING:
@@ -42,20 +41,20 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
         "server": len(world.miners[0].servers),
         "GPU": len(world.miners[0].gpus),
         "GPU model": len({gpu.model for miner in world.miners for gpu in miner.gpus}),
-        "item": 8 + len([job for job in world.jobs(NOON) if job.finished_at is None and job.miner is None]),
+        "image": 8,
+        "method": 8,
+        "waiting job": len([job for job in world.jobs(NOON) if job.finished_at is None and job.miner is None]),
     }
     for collector in COLLECTORS:
         names_of = {metric.name for metric in collector.metrics}
         made = len([key for key in page if key[0] in names_of])
-        # Like "4 for each watched hotkey, 2 for each chute".
-        stated = re.findall(r"(\d+)(?: for each ([\w ]+))?", collector.cost)
         counts["instance"] = len(world.instances(NOON, *([] if collector.scope == "miner" else [HOTKEY])))
-        assert made <= sum(int(number) * counts[unit] for number, unit in stated), collector.name
+        assert made <= sum(number * counts[each] for each, number in collector.series.items()), collector.name
 
 
 def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
-    assert len({metric.name for metric in METRICS}) == len(METRICS)
-    for metric in METRICS:
+    assert len({metric.name for metric in ALL_METRICS}) == len(ALL_METRICS)
+    for metric in ALL_METRICS:
         assert metric.name.startswith("chutes_")
         assert metric.help.endswith(".")
         assert metric.source

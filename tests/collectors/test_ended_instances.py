@@ -51,7 +51,3 @@ def test_a_multiplier_that_is_unknown_or_without_end_hides_only_the_lost_units()
     for multiplier in (None, 1e308):
         found = run(ENDED, ENDED | {"compute_multiplier": multiplier})
         assert list(found.values()) == [2]
-
-
-def test_a_report_that_is_not_whole_counts_nothing() -> None:
-    assert run(ENDED, ENDED, {"instance_id": "x"}) == {}

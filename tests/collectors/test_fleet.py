@@ -39,31 +39,6 @@ def counts(made: Collected, model: str = "h100") -> dict[str, float]:
     return {key.removeprefix(start).rstrip("}"): value for key, value in made.samples.items() if key.startswith(start)}
 
 
-def test_each_gpu_is_in_one_state() -> None:
-    answers = fleet(
-        nodes=[gpu("g1"), gpu("g2"), gpu("g3"), gpu("g4"), gpu("g5", verified_at=None)],
-        inventory=[held("g1", ACTIVE, chute_name="model"), held("g2", STARTING), held("g3", DISABLED)],
-        instances=[ACTIVE, STARTING, DISABLED],
-    )
-    assert collected(COLLECTOR, answers).samples == {
-        "chutes_gpu_allocation_info{hotkey=me,gpu_id=g1,chute_id=active chute,chute_name=model}": 1,
-        "chutes_gpu_allocation_info{hotkey=me,gpu_id=g2,chute_id=starting chute}": 1,
-        "chutes_gpu_allocation_info{hotkey=me,gpu_id=g3,chute_id=disabled chute}": 1,
-        **{f"chutes_gpu_in_use{{hotkey=me,gpu_id=g{n}}}": n <= 3 for n in range(1, 6)},
-        **{f"chutes_gpu_active{{hotkey=me,gpu_id=g{n}}}": n == 1 for n in range(1, 6)},
-        "chutes_gpu_state_info{hotkey=me,gpu_id=g1,state=earning}": 1,
-        "chutes_gpu_state_info{hotkey=me,gpu_id=g2,state=starting}": 1,
-        "chutes_gpu_state_info{hotkey=me,gpu_id=g3,state=disabled}": 1,
-        "chutes_gpu_state_info{hotkey=me,gpu_id=g4,state=idle}": 1,
-        "chutes_gpu_state_info{hotkey=me,gpu_id=g5,state=unverified}": 1,
-        "chutes_fleet_gpus{hotkey=me,gpu=h100,state=earning}": 1,
-        "chutes_fleet_gpus{hotkey=me,gpu=h100,state=starting}": 1,
-        "chutes_fleet_gpus{hotkey=me,gpu=h100,state=disabled}": 1,
-        "chutes_fleet_gpus{hotkey=me,gpu=h100,state=idle}": 1,
-        "chutes_fleet_gpus{hotkey=me,gpu=h100,state=unverified}": 1,
-    }
-
-
 def test_a_verified_gpu_with_an_error_is_idle() -> None:
     made = collected(COLLECTOR, fleet(nodes=[gpu("g1", verification_error="timeout")]))
     assert counts(made) == {"earning": 0, "starting": 0, "disabled": 0, "idle": 1, "unverified": 0}
@@ -137,10 +112,3 @@ def test_an_incomplete_inventory_says_nothing_about_the_gpus_that_it_lacks() -> 
         "chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1,
         "chutes_gpu_active{hotkey=me,gpu_id=g1}": 1,
     }
-
-
-@pytest.mark.parametrize("feed", [NODES, SERVERS, INSTANCES])
-def test_another_incomplete_answer_hides_only_the_counts(feed: Any) -> None:
-    answers = fleet(nodes=[gpu("g1")], server_gpus=[gpu("g1")], instances=[ACTIVE])
-    made = collected(COLLECTOR, answers, doubted=[feed])
-    assert made.samples == {"chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 0, "chutes_gpu_active{hotkey=me,gpu_id=g1}": 0}

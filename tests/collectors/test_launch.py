@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from chutes_exporter.collectors.launch import COLLECTOR
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
@@ -88,11 +86,6 @@ def test_a_chute_for_other_models_is_not_counted() -> None:
 
 def test_an_unknown_blacklist_makes_launches_unknown() -> None:
     assert run({METAGRAPH: [{"hotkey": "me"}]}) == refused("unknown")
-
-
-@pytest.mark.parametrize("feed", ANSWERS, ids=lambda feed: feed.name)
-def test_with_an_incomplete_answer_nothing_is_decided(feed: Any) -> None:
-    assert run({}, doubted=(feed,)) == {}
 
 
 def test_extra_answers_that_are_not_whole_are_unknown() -> None:

@@ -1,6 +1,7 @@
-"""A missing field is not zero: without it, or with null in it, every number stays as it was or is absent.
+"""What is missing is not zero: without it, every number stays as it was or is absent.
 
-Each field of each recorded record is taken away, and set to null, one at a time.
+Of each recorded answer, one thing is taken away at a time: each field of a record of each kind, a whole record, or the
+answer, and the answer is doubted.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import pytest
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS, Answers, Scope
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.feeds.table import CHUTES, FEEDS
+from chutes_exporter.feeds.table import FEEDS
 from tests.collectors.support import decoded
 from tests.recorded import ALL_ON, DIRECTORIES, EXTRA, NAMES, Miner, raw_json, stream
 from tests.support import HOTKEY, RECORDINGS, data_of, examples, replay, scrape, served, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import Metric as Family
 
@@ -105,12 +106,14 @@ KINDS = ("missing", "null")
 def paths(value: Any, at: Path = ()) -> Iterator[Path]:
     """Return the place of every field, at any depth."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    # Of many records, in a list or by name, some evenly spread.
+    # Of many records, in a list or by hotkey or model, some evenly spread.
     many = isinstance(value, list) or (
-        isinstance(value, dict) and len(value) > 5 and all(isinstance(part, dict | list) for part in value.values())
+        isinstance(value, dict)
+        and (len(value) > 5 or all(len(key) == len(HOTKEY) for key in value))
+        and all(isinstance(part, dict | list) for part in value.values())
     )
     for step, part in itertools.islice(inner, 0, None, 1 + len(value) // _MANY if many else 1):
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not many:
             yield (*at, step)
         yield from paths(part, (*at, step))
 
@@ -176,20 +179,16 @@ class World:
         for collector in COLLECTORS:
             if of not in (*collector.feeds, *collector.extra):
                 continue
-            if of in collector.extra and self.answers[of] is None:
-                # Used where it is known; an answer that cannot be read at all is a feed that fails.
-                continue
             known = {source.name: answer for source in collector.feeds if (answer := self.answers.get(source))}
             if len(known) < len(collector.feeds):
                 continue
-            # Without other extra feeds of the platform, the launches and the heading are known for fewer chutes.
             extra = {
-                (one.name, "" if one is CHUTES else self.hotkey): answer
+                (one.name, "" if one.endpoint.scope == "platform" else self.hotkey): self.answers.get(one)
                 for one in collector.extra
-                if (answer := self.answers.get(one))
             }
             out = Samples()
-            collector.collect(Answers(known, extra), scope, out)
+            (outcome,) = collector.run({self.hotkey: Answers(known, extra)}, scope, out).values()
+            assert not outcome.failed
             for family in out.collect():
                 assert family.name not in found
                 found[family.name] = family
@@ -257,35 +256,56 @@ async def test_a_missing_field_changes_no_number_and_adds_none(world: World, nam
 
 
 NEED_WHOLE_ANSWERS = {
-    "metagraph": {"chutes_metagraph_miners", "chutes_metagraph_blacklisted_miners", "chutes_miner_incentive_rank"},
-    "scores": {"chutes_miner_score_rank", "chutes_scored_miners"},
+    "metagraph": {"chutes_miner_score_heading_ratio", "chutes_launch_refused_chutes"},
     "stats": {"chutes_platform_window_compute_units", "chutes_platform_window_miners"},
-    "servers": {"chutes_fleet_servers", "chutes_fleet_duplicate_server_ips", "chutes_server_gpus", "chutes_fleet_gpus"},
+    "servers": {"chutes_server_gpus", "chutes_fleet_gpus", "chutes_launch_refused_chutes"},
     "nodes": {"chutes_fleet_gpus", "chutes_gpu_state_info"},
-    "inventory": {"chutes_fleet_gpus", "chutes_gpu_state_info"},
-    "instances": {"chutes_fleet_gpus", "chutes_fleet_instances", "chutes_miner_score_heading_ratio"},
-    "images": {"chutes_images"},
-    "jobs": {"chutes_jobs_waiting", "chutes_jobs_tried", "chutes_jobs_stuck"},
-    "active_instances": {"chutes_platform_active_instances", "chutes_miner_active_instances"},
-    "unique_chute_history": {"chutes_miner_active_gpus", "chutes_miner_history_timestamp_seconds"},
-    "utilization": {"chutes_autoscaler_timestamp_seconds"},
+    "inventory": {"chutes_fleet_gpus", "chutes_gpu_state_info", "chutes_launch_refused_chutes"},
+    "instances": {"chutes_fleet_gpus", "chutes_gpu_state_info", "chutes_miner_score_heading_ratio"},
+    "active_instances": {"chutes_miner_score_heading_ratio", "chutes_launch_units_per_gpu_second"},
+    "utilization": {"chutes_launch_refused_chutes"},
     "rolling_updates": {"chutes_instance_outdated"},
+    "tee_measurements": {"chutes_server_version_accepted"},
+    "audit_report": {
+        "chutes_miner_window_ended_instances",
+        "chutes_miner_window_lost_compute_units",
+        "chutes_miner_score_heading_ratio",
+    },
+    "held_gpus": {"chutes_miner_score_heading_ratio"},
 }
-"""Metrics that would be false if a record of the feed's answer was missing."""
+"""Metrics of functions that would be false if a record of the feed's answer was missing."""
 
 
 RECORDED = [feed for feed in FEEDS if feed.name in (*NAMES, *EXTRA, "maintenance", "miner_gpus")]
 
 
+def without_a_record(answer: Answer[Any]) -> Answer[Any]:
+    """Return an answer of which a record could not be read."""
+    value = answer.value
+    return replace(answer, value=value[1:] if isinstance(value, list) else value, rejected=1)
+
+
+LOSSES: dict[str, Callable[[Answer[Any]], Answer[Any] | None]] = {
+    "missing": lambda _: None,
+    "doubted": lambda answer: replace(answer, doubt="shrunk"),
+    "record": without_a_record,
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("feed", RECORDED, ids=lambda feed: feed.name)
-def test_a_doubted_answer_only_removes_samples_and_all_that_it_could_make_false(world: World, feed: Feed[Any]) -> None:
-    answer: Any = world.answers[feed]
+def test_what_is_missing_only_removes_samples_and_all_that_it_could_make_false(
+    world: World, feed: Feed[Any], loss: str
+) -> None:
+    answer = world.answers[feed]
+    assert answer is not None
     before = world.samples(of=feed)
-    after = replace(world, answers={**world.answers, feed: replace(answer, doubt="shrunk")}).samples(of=feed)
+    after = replace(world, answers={**world.answers, feed: LOSSES[loss](answer)}).samples(of=feed)
     needing = NEED_WHOLE_ANSWERS.get(feed.name, set())
     assert needing <= {sample.name for family in before.values() for sample in family.samples}
     assert needing & {sample.name for family in after.values() for sample in family.samples} == set()
-    assert numbers(after, after).items() <= numbers(before, before).items()
+    false = numbers(after, after).items() - numbers(before, before).items()
+    assert {name for (name, _), _ in false} <= BY_REASON
 
 
 def test_a_record_that_is_listed_twice_counts_once(world: World) -> None:

@@ -48,10 +48,6 @@ def test_only_active_verified_instances_are_replaced(fields: dict[str, Any], val
     assert made == ({} if value is None else {"i1": value})
 
 
-def test_without_a_key_the_updates_are_shown_alone() -> None:
-    assert run(UPDATE).samples == {STARTED: NOON - HOUR}
-
-
 def test_an_unknown_value_makes_no_sample() -> None:
     unsure = [instance(1, chute=None), instance(2, version=None), instance(3, chute="d", version=None)]
     # Without an update of its chute, the version of an instance does not matter.
@@ -64,10 +60,6 @@ def test_where_an_update_may_be_missing_no_instance_is_said_to_be_up_to_date() -
     instances = {ME: [instance(1), instance(2, chute="d")]}
     assert run(UPDATE, UNREADABLE, instances=instances).samples == {STARTED: NOON - HOUR}
     assert run(UPDATE, instances=instances, doubted=[ROLLING_UPDATES]).samples == {STARTED: NOON - HOUR}
-
-
-def test_instances_of_an_incomplete_answer_are_left_out() -> None:
-    assert outdated(run(UPDATE, instances={ME: [instance(1), UNREADABLE]})) == {}
 
 
 def test_a_page_about_one_miner_has_only_its_instances() -> None:

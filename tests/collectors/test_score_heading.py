@@ -24,8 +24,23 @@ SEATS = [seat(ME), seat("other"), seat("idle")]
 DISABLED = {"instance_id": "d", "active": False, "activated_at": NOON_TEXT, "compute_multiplier": 3.0}
 
 
-def run(instances: list[dict[str, Any]], seats: list[dict[str, Any]], **options: Any) -> Collected:
-    return collected(COLLECTOR, {ACTIVE_INSTANCES: instances, METAGRAPH: seats}, **options)
+ENDED = INSTANCE | {"instance_id": "gone", "deleted_at": "2026-11-24T11:30:00"}
+
+
+def run(
+    instances: list[dict[str, Any]],
+    seats: list[dict[str, Any]],
+    report: tuple[dict[str, Any], ...] = (ENDED,),
+    held: dict[str, Any] | None = None,
+    **options: Any,
+) -> Collected:
+    answers: dict[Any, Any] = {
+        ACTIVE_INSTANCES: instances,
+        METAGRAPH: seats,
+        AUDIT_REPORT: {"instance_audit": report, "compute_history": []},
+        HELD_GPUS: held or {"other": {"provisioned": []}},
+    }
+    return collected(COLLECTOR, answers, **options)
 
 
 def ratios(**values: float) -> dict[str, float]:
@@ -57,29 +72,16 @@ def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_sea
 
 def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     others = [active(3, "other", 2.0)]
-    ended = {"deleted_at": "2026-11-24T11:30:00"}
     theirs = INSTANCE | {"miner_hotkey": "other", "activated_at": NOON_TEXT, "compute_multiplier": 1.0}
-    rows = [
-        {"instance_id": "disabled"},
-        {"instance_id": "disabled"},
-        {"instance_id": "ended"},
-        {"instance_id": "gone"} | ended,
-    ]
-    report = {"instance_audit": [theirs | row for row in rows], "compute_history": []}
-    instance = {"chute_id": "c", "instance_id": "disabled"}
-    held = {"other": {"provisioned": [{"gpu": "h200", "chute": instance}]}}
-    extra = {(AUDIT_REPORT, ""): report, (HELD_GPUS, ""): held}
-    assert run([*MINE[:1], *others], SEATS, extra=extra).samples == ratios(me=0.25)
+    report = tuple(theirs | {"instance_id": key} for key in ("disabled", "disabled", "ended"))
+    gpu = {"chute_id": "c", "instance_id": "disabled"}
+    held = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu}]}}
+    assert run([*MINE[:1], *others], SEATS, (*report, ENDED), held).samples == ratios(me=0.25)
     # The list of GPUs may be newer than the report.
-    started = {"instance_audit": [theirs | {"instance_id": "disabled", "activated_at": None}], "compute_history": []}
-    newer = {"other": {"provisioned": [{"gpu": "h200", "chute": instance | {"activated_at": NOON_TEXT}}]}}
-    extra_newer = {(AUDIT_REPORT, ""): started, (HELD_GPUS, ""): newer}
-    assert run([*MINE[:1], *others], SEATS, extra=extra_newer).samples == ratios(me=0.25)
-    assert run([*MINE[:1], *others], SEATS, extra=extra_newer | {(HELD_GPUS, ""): held}).samples == ratios(me=1 / 3)
-    # Without one of the two answers, nothing is known about the others.
-    for feed in extra:
-        known = {key: value for key, value in extra.items() if key != feed}
-        assert run([*MINE[:1], *others], SEATS, extra=known).samples == ratios(me=1 / 3)
+    started = theirs | {"instance_id": "disabled", "activated_at": None}
+    newer = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu | {"activated_at": NOON_TEXT}}]}}
+    assert run([*MINE[:1], *others], SEATS, (started, ENDED), newer).samples == ratios(me=0.25)
+    assert run([*MINE[:1], *others], SEATS, (started, ENDED), held).samples == ratios(me=1 / 3)
 
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:
@@ -97,10 +99,3 @@ def test_where_nobody_earns_nobody_has_a_share() -> None:
 )
 def test_an_unknown_part_of_the_disabled_instances_hides_all_shares(instances: list[dict[str, Any]]) -> None:
     assert run(MINE, SEATS, extra={(INSTANCES, ME): instances}).samples == {}
-
-
-@pytest.mark.parametrize("feed", [ACTIVE_INSTANCES, METAGRAPH, INSTANCES])
-def test_an_answer_that_is_doubted_hides_all_shares(feed: Any) -> None:
-    known = {"extra": {(INSTANCES, ME): [DISABLED]}}
-    assert run(MINE, SEATS, **known).samples != {}
-    assert run(MINE, SEATS, doubted=[feed], **known).samples == {}

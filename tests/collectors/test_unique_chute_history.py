@@ -17,20 +17,3 @@ def test_the_newest_hour_counts_in_any_order_with_the_average_of_all_hours() -> 
             "chutes_miner_average_active_gpus{hotkey=me}": 18,
             "chutes_miner_history_timestamp_seconds{hotkey=me}": NOON,
         }
-
-
-def test_an_hour_without_active_gpus_is_a_zero() -> None:
-    idle = TWELVE | {"count": 0, "total_count": 0}
-    assert collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [idle]}).samples == {
-        "chutes_miner_unique_chute_gpus{hotkey=me}": 0,
-        "chutes_miner_active_gpus{hotkey=me}": 0,
-        "chutes_miner_average_active_gpus{hotkey=me}": 0,
-        "chutes_miner_history_timestamp_seconds{hotkey=me}": NOON,
-    }
-
-
-def test_an_hour_with_an_unknown_number_hides_the_average() -> None:
-    made = collected(COLLECTOR, {UNIQUE_CHUTE_HISTORY: [TEN | {"total_count": None}, TWELVE]})
-    assert made.of("chutes_miner_active_gpus", "chutes_miner_average_active_gpus") == {
-        "chutes_miner_active_gpus{hotkey=me}": 24
-    }

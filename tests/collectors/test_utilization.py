@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.collectors.utilization import COLLECTOR
 from chutes_exporter.feeds.table import UTILIZATION
-from tests.collectors.support import HOUR, NOON, UNREADABLE, Collected, collected
+from tests.collectors.support import Collected, collected
 
 BUSY = {
     "chute_id": "busy",
@@ -59,14 +59,3 @@ def test_where_no_chute_has_any_load_it_is_unknown_and_the_room_is_known() -> No
     made = run(silent, silent | {"chute_id": "other"})
     assert made.of(*RATIOS) == {}
     assert made.samples["chutes_chute_scale_allowance{chute_id=other}"] == 4
-
-
-def test_the_autoscaler_ran_when_its_newest_record_was_made() -> None:
-    older = BUSY | {"chute_id": "older", "timestamp": "2026-11-24T11:00:00"}
-    assert run(older, BUSY).samples["chutes_autoscaler_timestamp_seconds"] == NOON
-    assert run(older).samples["chutes_autoscaler_timestamp_seconds"] == NOON - HOUR
-
-
-@pytest.mark.parametrize("lost", [{"chute_id": "other"}, UNREADABLE])
-def test_the_newest_record_is_unknown_where_one_has_no_time(lost: dict[str, Any]) -> None:
-    assert run(BUSY, lost).of("chutes_autoscaler_timestamp_seconds") == {}

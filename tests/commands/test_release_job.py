@@ -61,7 +61,7 @@ async def test_an_interrupted_question_releases_nothing(simulator: Simulator, mo
     monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
     status, _, errors = await run(simulator, "release-job", "abc")
     assert (status, errors) == (1, "Aborted.\n")
-    assert simulator.requests == []
+    assert not simulator.requests
 
 
 async def test_without_an_answer_a_job_may_or_may_not_be_released(simulator: Simulator) -> None:

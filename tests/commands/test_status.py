@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from chutes_exporter.commands.status import run_status
 from chutes_exporter.simulator import Fault, Simulator
-from chutes_exporter.simulator.answers import maintenance
+from chutes_exporter.simulator.answers import Call, maintenance
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import run
 from tests.simulator.farm import L40S, Farm, Machine
@@ -114,17 +115,17 @@ def _stick(farm: Farm, _now: float) -> None:
     farm.stuck += [HOTKEY, HOTKEY]
 
 
-def _relaunch(farm: Farm, now: float, created: float, activated: float | None) -> None:
+def _relaunch(farm: Farm, now: float, created: float, activated: float) -> None:
     (old, *_) = farm.on(farm.miners[0], 0, now)
     farm.end([old], now - 5 * 3600)
-    verified = None if activated is None else 90
+    verified = math.inf if activated == math.inf else 90
     farm.launch(farm.miners[0], old.gpus, L40S, created, verified=verified, activated=activated)
 
 
 async def test_actions_are_numbered_by_cost_and_have_a_command(quiet: Simulator, farm: Farm) -> None:
     now = time.time()
     _stick(farm, now)
-    _relaunch(farm, now, now - 3 * 3600, None)
+    _relaunch(farm, now, now - 3 * 3600, math.inf)
     farm.end(farm.on(farm.miners[0], 1, now), now)
     _, found = await report(quiet, *COSTS, **MINE)
     code, output, _ = await status(quiet, *COSTS, **MINE)
@@ -191,7 +192,7 @@ async def test_a_slot_of_an_older_window_is_named(quiet: Simulator, farm: Farm) 
     now = time.time()
     for index in (0, 1):
         _upgrade(farm, pending_for=0, now=now, index=index)
-    policy = maintenance(farm, farm.miners[0], now) | {"current_slots": 1}
+    policy = maintenance(Call(farm, now, farm.miners[0], {}, {})) | {"current_slots": 1}
     quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
     # One of the two slots belongs to another window, and the policy does not say which.
     slot = {"maintenance_pending_window_id": "an older one"}

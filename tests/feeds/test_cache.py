@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,6 +95,30 @@ async def test_an_answer_serves_until_its_time_to_live_is_over(feeds: FeedCache,
     assert third.snapshot is not None
     assert third.snapshot.at == time() + 5e8
     assert only(feeds).results == {"hit": 1, "miss": 2, "coalesced": 0, "stale": 0, "failed": 0}
+
+
+async def test_an_answer_that_is_due_at_a_time_serves_until_then_and_once_it_is_overdue_for_its_ttl(
+    feeds: FeedCache, upstream: Upstream, time: Time
+) -> None:
+    feed = replace(FEED, due=lambda _answer: 5e8 + 1200.0)
+    asked = []
+    for time.now in (1000.0, 1199.0, 1200.0, 1259.0, 1260.0):
+        await feeds.read(feed, 5)
+        asked.append(upstream.asked)
+    assert asked == [1, 1, 2, 2, 3]
+
+
+async def test_an_answer_that_is_overdue_for_its_maximum_age_is_dropped_and_a_failure(
+    feeds: FeedCache, time: Time
+) -> None:
+    feed = replace(FEED, due=lambda _answer: 5e8 + 1200.0)
+    found = []
+    for time.now in (1000.0, 1440.0, 1499.0, 1500.0, 1560.0):
+        reading = await feeds.read(feed, 5)
+        found.append((reading.snapshot is not None, reading.result))
+    # Due at 1200, with a maximum age of 300 seconds.
+    assert found == [(True, "miss"), (True, "miss"), (True, "hit"), (False, "failed"), (False, "failed")]
+    assert isinstance(only(feeds).last_error, UnavailableError)
 
 
 async def test_readers_at_the_same_time_share_one_request(feeds: FeedCache, upstream: Upstream) -> None:

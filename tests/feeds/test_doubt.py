@@ -30,11 +30,11 @@ from chutes_exporter.feeds.doubt import DoubtedError, Reason, reason_to_doubt
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
     BOUNTIES,
+    CHUTE_METRICS,
     CHUTES,
     INSTANCES,
     INVENTORY,
     METAGRAPH,
-    METRICS,
     NODES,
     SERVERS,
     UNIQUE_CHUTE_HISTORY,
@@ -109,8 +109,8 @@ CASES: dict[
     "bounties of chutes that are gone": (CHUTES, chutes(9, bounties=3), chutes(9), [None, None], "no_bounties"),
     "two bounties that were claimed": (CHUTES, chutes(9, bounties=2), chutes(9), [None, None], None),
     "all but one bounty claimed": (CHUTES, chutes(9, bounties=4), chutes(9, bounties=1), [None, None], None),
-    "a platform without demand": (METRICS, None, demand(9, requests=0), [], "no_demand"),
-    "a platform with demand": (METRICS, None, demand(9), [], None),
+    "a platform without demand": (CHUTE_METRICS, None, demand(9, requests=0), [], "no_demand"),
+    "a platform with demand": (CHUTE_METRICS, None, demand(9), [], None),
     "a platform without load": (UTILIZATION, None, load(9, 0.0), [], "no_demand"),
     "a platform with load": (UTILIZATION, None, load(9, 0.5), [], None),
     "open bounties that are gone": (BOUNTIES, bounties(3), [], [None], "no_bounties"),
@@ -173,16 +173,16 @@ class Api:
 
 async def test_the_last_good_answer_stays_until_its_maximum_age() -> None:
     api = Api(metrics=demand(9))
-    assert await api.length(METRICS) == (9, None)
+    assert await api.length(CHUTE_METRICS) == (9, None)
     api.records["metrics"] = demand(8, requests=0)
     for at in (115, 500, 899):
-        assert await api.length(METRICS, at=at) == (9, "no_demand")
+        assert await api.length(CHUTE_METRICS, at=at) == (9, "no_demand")
     # Then a doubted answer is better than none.
-    assert await api.length(METRICS, at=1100) == (8, "no_demand")
+    assert await api.length(CHUTE_METRICS, at=1100) == (8, "no_demand")
     api.records["metrics"] = demand(7, requests=0)
-    assert await api.length(METRICS, at=1300) == (7, "no_demand")
+    assert await api.length(CHUTE_METRICS, at=1300) == (7, "no_demand")
     api.records["metrics"] = demand(6)
-    assert await api.length(METRICS, at=1500) == (6, None)
+    assert await api.length(CHUTE_METRICS, at=1500) == (6, None)
 
 
 async def test_a_list_that_shrank_once_is_requested_again_at_once() -> None:
@@ -237,7 +237,7 @@ async def test_an_instance_that_just_ended_is_no_doubt() -> None:
 async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
     api = Api(chutes=chutes(40), active_instances=running(*(f"c{number}" for number in range(40))), metrics=demand(40))
     await api.read(CHUTES)
-    platform = ACTIVE_INSTANCES, METRICS
+    platform = ACTIVE_INSTANCES, CHUTE_METRICS
     for feed in platform:
         await api.read(feed, at=800)
     api.records["chutes"] = chutes(30)

@@ -13,8 +13,12 @@ from starlette.routing import Route
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
 from chutes_exporter.feeds.requests import newest_report
+from chutes_exporter.feeds.table import AUDIT_REPORT
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator.answers import audit_list
 from tests.api.test_reports import INSTANCE, RECORD, body
-from tests.support import HOTKEY, NOON, served
+from tests.support import HOTKEY, NOON, PATIENCE, Clock, served, watching
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -58,8 +62,12 @@ async def newest(
 
     app = Starlette(routes=[Route("/audit/", listed), Route("/audit/download", download)])
     async with served(app) as url, ChutesClient(url) as client:
-        report = (await newest_report(client)).value
-    return asked, report
+        last = await newest_report(client)
+        downloads = len(asked)
+        # It is downloaded once.
+        assert await newest_report(client, last) is last
+        assert len(asked) == downloads
+    return asked, last[1].value
 
 
 OLD = entry(1, 1)
@@ -107,3 +115,27 @@ async def test_the_report_before_has_the_multipliers_of_instances_that_their_min
     assert [record.instance_id for record in report.multipliers] == ["i"]
     assert [record.instance_id for record in report.earlier_multipliers] == ["i"] * earlier
     assert (await newest(OLD, text=text))[0] == [OLD["path"]]
+
+
+async def test_a_report_is_requested_90_seconds_after_the_hour_and_while_it_is_late_its_list_each_minute(
+    simulator: Simulator, clock: Clock
+) -> None:
+    asked: dict[int, list[str]] = {}
+    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+        for minute in range(70):
+            clock.now = NOON + 60 * minute + 5
+            # The report of 13:00 is out five minutes late.
+            late = {"audit": Fault(body=json.dumps(audit_list(NOON + HOUR)).encode())}
+            simulator.faults = late if HOUR <= 60 * minute < HOUR + 300 else {}
+            before = len(simulator.requests)
+            await exporter.feeds.read(AUDIT_REPORT, PATIENCE)
+            # Where a miner deleted an instance, the report before is requested, too.
+            asked[minute] = list(dict.fromkeys(one.endpoint for one in list(simulator.requests)[before:]))
+    assert {minute: found for minute, found in asked.items() if found} == {
+        0: ["audit", "audit_report"],
+        2: ["audit", "audit_report"],
+        62: ["audit"],
+        63: ["audit"],
+        64: ["audit"],
+        65: ["audit", "audit_report"],
+    }

@@ -39,9 +39,13 @@ STEP: Final = 600
 """Seconds between two scrapes."""
 _DAY: Final = (24.5, 24, 12, 6)
 """The few scrapes that suffice for queries that look back a day."""
-HOURS: Final = (*_DAY, 2, *(minutes / 60 for minutes in range(40, -1, -10)))
+_EACH_HOUR: Final = (24.5, 24, *(hour + 0.5 for hour in range(23, 1, -1)))
+"""Those that suffice for queries that need each hour of a day."""
+_LAST_HOUR: Final = tuple(minutes / 60 for minutes in range(40, -1, -10))
+HOURS: Final = (*_DAY, 2, *_LAST_HOUR)
 """When scrapes were, in hours before the end."""
-SICK_HOURS: Final = (*_DAY, *(minutes / 60 for minutes in (140, 130, 120, 100, 80, 60, 50, 40, 30, 20, 10, 0)))
+HEALTHY_HOURS: Final = (*_EACH_HOUR, 1.5, *_LAST_HOUR)
+SICK_HOURS: Final = (*_EACH_HOUR, *(minutes / 60 for minutes in (140, 130, 120, 100, 80, 60, 50)), *_LAST_HOUR)
 """The same, with alerts that fire after two hours."""
 DOWN_SINCE: Final = 25 / 60
 """Hours before the end at which an exporter goes down."""
@@ -250,7 +254,7 @@ async def scene(
         stores: URLs of the remote write of other stores that get every sample.
     """
     sick = kind is World.SICK
-    hours = hours or (SICK_HOURS if sick else HOURS)
+    hours = hours or {World.SICK: SICK_HOURS, World.HEALTHY: HEALTHY_HOURS}.get(kind, HOURS)
     world, miner = _make(kind, readme=readme)
     clock, recorder = Clock(END - hours[0] * 3600), Recorder()
     async with contextlib.AsyncExitStack() as stack:

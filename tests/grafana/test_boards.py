@@ -12,12 +12,12 @@ import yaml
 
 from chutes_exporter.collectors import fleet
 from chutes_exporter.rules.instances import INSTANCE_STATES
-from deploy.reference import METRICS
+from deploy.reference import ALL_METRICS
 from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
 from grafana.boards.overview import PROBLEMS, RUNBOOK
-from grafana.parts import ANNOTATION, BOARD_ORDER, dashboard_json
+from grafana.parts import ANNOTATION, BOARD_ORDER, LOAD_RULES, dashboard_json
 from tests.grafana.display import committed, panels
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
 from tests.grafana.scenes import RULES, filled_in
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from grafana.parts import Board
 
 ALL = {board.uid: committed(board.uid) for board in BOARDS}
-CATALOGUE = {metric.name: metric for metric in METRICS}
+CATALOGUE = {metric.name: metric for metric in ALL_METRICS}
 GIVEN_BY_PROMETHEUS = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_duration_seconds"}
 GIVEN_BY_DCGM = {"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_XID_ERRORS"}
 GIVEN_BY_CLIENT = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 RECORDED = {name for name, rule in RULES.items() if "record" in rule}
 
 
-UNGUARDED = {"Rules", "Earned per day", "Next purge", "Lost units"}
+UNGUARDED = {"Rules", "Earned per day"}
 """Stats that do not say so while the rules are not loaded."""
 
 
@@ -104,10 +104,30 @@ def test_every_panel_says_why_it_is_empty() -> None:
             assert text.startswith("Unknown: "), where
             assert " if " not in text, where
             continue
+        assert text != "no data", where
         expressions = " ".join(target["expr"] for target in panel["targets"])
         if panel["title"] not in UNGUARDED and any(":" in name for name in metrics(panel["targets"][0]["expr"])):
             # What needs the rules says so while they are not loaded.
             assert "absent(prometheus:chutes_rules:loaded" in expressions, where
+
+
+def test_only_a_value_has_a_color_that_means_something() -> None:
+    for uid, panel in each_panel():
+        where = (uid, panel["title"])
+        for settings in (panel["fieldConfig"]["defaults"], *map(_properties, panel["fieldConfig"]["overrides"])):
+            steps = settings.get("thresholds", {}).get("steps", [])
+            assert [step["color"] for step in steps[:1]] in ([], [states.PLAIN]), where
+            mappings = [one for one in settings.get("mappings", []) if one["type"] == "special"]
+            assert {one["options"]["result"]["text"] for one in mappings} <= {LOAD_RULES}, where
+
+
+def _properties(override: dict[str, Any]) -> dict[str, Any]:
+    return {one["id"]: one["value"] for one in override["properties"]}
+
+
+def test_legends_name_no_flag() -> None:
+    for uid, panel in each_panel():
+        assert not any("--" in target["legendFormat"] for target in panel["targets"]), (uid, panel["title"])
 
 
 def test_data_sources_and_variables_are_the_chosen_ones() -> None:
@@ -219,7 +239,7 @@ def test_problems_are_alerts_in_words() -> None:
     assert texts["ChutesGpusIdle"] == "GPUs idle"
     assert texts["ChutesMinerSeatAtRisk"] == "Miner seat at risk"
     alerts = {rule["alert"] for rule in RULES.values() if "alert" in rule}
-    assert texts.keys() == alerts | {states.NOTHING.value}
+    assert texts.keys() == alerts | {states.NOTHING.value, states.UNWATCHED.value}
 
 
 def links(value: Any) -> Iterator[str]:

@@ -205,7 +205,8 @@ class Truth:
                 found[cell("Miners", "Score share", hotkey=hotkey)] = self.shares[hotkey]
                 found[cell("Miners", "Rank", hotkey=hotkey)] = self.rank(hotkey)
             if seat is not None:
-                found[cell("Miners", "Seats behind", hotkey=hotkey)] = self.behind(hotkey)
+                behind = self.behind(hotkey) if seat["incentive"] else None
+                found[cell("Miners", "Seats behind", hotkey=hotkey)] = behind
                 if not seat["blacklist_reason"]:
                     found[cell("Miners", "Heading", hotkey=hotkey)] = heading[hotkey]
         found[cell("Miners", "Earning", hotkey=self.miner)] = count["earning"] + count["disabled"]
@@ -223,7 +224,7 @@ class Truth:
     def _money(self, incentive: float) -> Expected:
         if self.kind is not World.SICK:
             hours = 24 * (self.states()["idle"] + self.states()["unverified"])
-            return {Place("Earned per day"): incentive, Place("Lost per day"): hours}
+            return {Place("Earned per day"): incentive, Place("Losses"): hours}
         cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in self.gpus.values())
         return {
             Place("Earned per day"): incentive * FIGURES["daily_emission"] * FIGURES["alpha_price"],

@@ -35,6 +35,7 @@ FIRING = {
         "ChutesMinerBlacklisted",
         "ChutesMinerDeregistered",
         "ChutesMinerSeatAtRisk",
+        "ChutesServerInMaintenance",
         "ChutesServerVersionRefused",
         "ChutesUpgradeWindowClosing",
     },
@@ -130,9 +131,9 @@ def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[Worl
 
 def test_without_a_key_stats_say_that_it_is_missing(seen: dict[World, Seen]) -> None:
     keyless = seen[World.KEYLESS]
-    assert text(keyless, "chutes-fleet", "Lost per day") == "no GPUs known"
-    assert text(keyless, "chutes-fleet", "All") == "no GPUs known"
-    assert text(keyless, "chutes-instances", "Active") == "no instances known"
+    assert text(keyless, "chutes-fleet", "Lost per day") == "no GPUs known, or no key"
+    assert text(keyless, "chutes-fleet", "All") == "no GPUs known, or no key"
+    assert text(keyless, "chutes-instances", "Active") == "no instances known, or no key"
     assert text(keyless, "chutes-market", "Jobs") == "needs a key"
     assert re.fullmatch(r"[0-9.]+%", text(keyless, "chutes-overview", "Score share"))
 
@@ -140,9 +141,22 @@ def test_without_a_key_stats_say_that_it_is_missing(seen: dict[World, Seen]) -> 
 def test_a_stat_without_data_does_not_show_zero(seen: dict[World, Seen]) -> None:
     empty = seen[World.EMPTY]
     assert text(empty, "chutes-overview", "Score share") == "no score"
-    assert text(empty, "chutes-fleet", "All") == "no GPUs known"
+    assert text(empty, "chutes-fleet", "All") == "no GPUs known, or no key"
     # What is known to be none is a number.
     assert text(empty, "chutes-instances", "Active") == "0"
+
+
+def test_ends_are_shown_with_their_hour_and_those_of_a_day_with_their_beginning(seen: dict[World, Seen]) -> None:
+    # At 12:00, the newest report ends at 11:00.
+    for kind in World:
+        rows = table(seen[kind], "chutes-instances", "Ended in the hour of the report")
+        assert {row["Hour to"] for row in rows} == (set() if kind is World.DOWN else {"11:00"})
+    for kind in (World.HEALTHY, World.SICK):
+        *_, until = tiles(seen[kind])["chutes-instances", "Lost units"]
+        assert (until["title"], until["text"]) == ("until", "11:00")
+    for kind in (World.EMPTY, World.KEYLESS):
+        (since,) = tiles(seen[kind])["chutes-instances", "Lost units"]
+        assert (since["title"], since["text"]) == ("known since", "10:00")
 
 
 def test_a_rank_shows_how_it_changed(seen: dict[World, Seen]) -> None:
@@ -195,7 +209,7 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
     for kind in (World.HEALTHY, World.KEYLESS, World.EMPTY):
         assert alarming(seen[kind]) == {("chutes-subnet", "Stake and age of seats")}
     assert alarming(seen[World.SICK]) >= {
-        *(("chutes-overview", title) for title in ("Lost per day", "Critical", "What is wrong", "Miners")),
+        *(("chutes-overview", title) for title in ("Losses", "Critical", "What is wrong", "Miners")),
         *(("chutes-fleet", title) for title in ("Lost per day", "Earning", "Idle", "Unverified", "Servers", "GPUs")),
         *(("chutes-instances", title) for title in ("Next purge", "Instances")),
         ("chutes-market", "Idle GPUs"),

@@ -118,10 +118,9 @@ async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) 
             # The first scrape waits for the requests of the start, so the next one's are told apart from them.
             await client.get(f"{url}/metrics")
             simulator.faults["scores"] = Fault(latency=1)
-            simulator.max_concurrent.clear()
             await asyncio.sleep(1)
             scrape = asyncio.create_task(client.get(f"{url}/metrics"))
-            await until(lambda: simulator.max_concurrent["scores"])
+            await until(lambda: simulator.in_flight["scores"])
             process.send_signal(signal.SIGTERM)
             response = await scrape
         assert response.status_code == 200

@@ -108,15 +108,18 @@ def test_a_stuck_job_is_info(tmp_path: Path) -> None:
     miner.check(tmp_path, {40: [], 70: [("ChutesJobStuck", "info")]})
 
 
-def test_lost_units_are_reported_from_two_percent_of_a_day(tmp_path: Path) -> None:
-    miner = Scenario(HOUR, {"alpha": 8})
+def test_lost_units_from_two_percent_of_a_day_are_a_warning_within_10_minutes_of_the_report(tmp_path: Path) -> None:
+    # The report of 1:00 is out at 1:01, and a scrape at 1:02 has it.
+    miner = Scenario(HOUR + 20, {"alpha": 8}, step=1)
     miner.set("chutes_miner_window_compute_units", 1000, hotkey=HOTKEY, window="1d")
     miner.set("chutes_miner_window_lost_compute_units", 20, hotkey=HOTKEY, window="1h")
-    miner.set("chutes_miner_window_lost_compute_units", 21, 30, hotkey=HOTKEY, window="1h")
+    miner.set("chutes_audit_report_end_timestamp_seconds", 0)
+    miner.set("chutes_miner_window_lost_compute_units", 21, HOUR + 2, hotkey=HOTKEY, window="1h")
+    miner.set("chutes_audit_report_end_timestamp_seconds", 3600, HOUR + 2)
     lost = ("ChutesComputeUnitsLost", "warning")
     said = (
-        f"Instances of {HOTKEY} that ended in the hour of the newest audit report lost 21 compute units of the past "
-        "day, more than 2 % of the miner's units of a day."
+        f"Instances of {HOTKEY} that ended in the hour before 1970-01-01 01:00:00 +0000 UTC lost 21 compute units of "
+        "the past day, more than 2 % of the miner's units of a day."
     )
-    text = Text(lost, 40, {}, "ended instances lost 21 compute units", said)
-    miner.check(tmp_path, {29: [], 40: [lost]}, texts=[text])
+    text = Text(lost, HOUR + 11, {}, "ended instances lost 21 compute units", said)
+    miner.check(tmp_path, {HOUR + 1: [], HOUR + 11: [lost]}, texts=[text])

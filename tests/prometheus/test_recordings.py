@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from grafana import states
-from tests.prometheus.scenario import DAY, HOTKEY, Scenario
+from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario
 from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ME = {"hotkey": HOTKEY}
-COST = "hotkey_state:chutes_fleet_cost_usd_per_hour:sum"
-ALL_COST = "hotkey:chutes_fleet_cost_usd_per_hour:sum"
+COST = "hotkey:chutes_fleet_cost_usd_per_hour:sum"
 PAIR = ("one:1", "two:2")
 
 
@@ -59,6 +58,8 @@ def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) 
         if state.text != "starting":
             miner.activate(state.text, 0)
     miner.set("chutes_instance_active", 0, 0, **ME, instance_id="disabled")
+    # It has no purge time, so that it is unknown whether it was active.
+    miner.set("chutes_instance_active", 0, 0, **ME, instance_id="unknown")
     name = "hotkey_instance_id:chutes_instance_state:max"
     expected = {labels(name, instance_id=one.text): float(one.value) for one in recorded}
     miner.check(tmp_path, {}, values={name: (5, expected)})
@@ -91,6 +92,67 @@ def test_a_server_without_a_name_is_named_by_its_id_and_two_names_are_no_error(t
     })  # fmt: skip
 
 
+def report(miner: Scenario, hours: Iterable[int], lost: float = 10) -> None:
+    """Let the reports of hours come, four minutes after the end of the hour."""
+    miner.set("chutes_miner_window_lost_compute_units", lost, hotkey=HOTKEY, window="1h")
+    for hour in hours:
+        miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
+
+
+def test_lost_units_are_known_once_24_reports_are_and_count_the_newest_at_once(tmp_path: Path) -> None:
+    miner = Scenario(27 * HOUR, step=4)
+    report(miner, range(1, 27))
+    miner.set("chutes_miner_window_lost_compute_units", 15, 25 * HOUR + 4, hotkey=HOTKEY, window="1h")
+    miner.set("chutes_miner_window_lost_compute_units", 10, 26 * HOUR + 4, hotkey=HOTKEY, window="1h")
+    name, none = "hotkey:chutes_miner_lost_compute_units:sum1d", dict[str, float]()
+    miner.check(tmp_path, {}, values={
+        name: (24 * HOUR, none),
+        f"({name})": (24 * HOUR + 8, {labels(name): 240}),
+        f"(({name}))": (25 * HOUR, {labels(name): 240}),
+        f"((({name})))": (25 * HOUR + 8, {labels(name): 245}),
+        f"(((({name}))))": (27 * HOUR, {labels(name): 245}),
+    })  # fmt: skip
+
+
+def test_lost_units_of_24_hours_are_absent_while_one_report_is_missing(tmp_path: Path) -> None:
+    # The one of 20:00. A missed scrape at 22:00 hides none.
+    miner = Scenario(27 * HOUR, step=4)
+    report(miner, (hour for hour in range(1, 27) if hour != 20))
+    miner.fail("one:1", [22 * HOUR])
+    name, none = "hotkey:chutes_miner_lost_compute_units:sum1d", dict[str, float]()
+    newest = "hotkey:chutes_miner_lost_compute_units:newest"
+    miner.check(tmp_path, {}, values={
+        name: (26 * HOUR + 8, none),
+        newest: (20 * HOUR + 20, none),
+        f"count_over_time(last_over_time({newest}[50m])[23h59m30s:1h])": (26 * HOUR, {labels(""): 23}),
+    })  # fmt: skip
+
+
+def test_a_server_has_no_counts_while_the_state_of_one_of_its_gpus_is_unknown(tmp_path: Path) -> None:
+    miner = Scenario(10, {"alpha": 2, "beta": 1})
+    miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
+    miner.drop(0, "chutes_gpu_state_info", gpu_id="alpha-0")
+    count, cost = "hotkey_server_id_gpu_state:chutes_gpus:count", "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum"
+    beta = {"server_id": "id-beta", "server": "beta", "gpu": "pro_6000"}
+    miner.check(tmp_path, {}, values={
+        count: (5, {labels(count, **beta, state="earning"): 1}),
+        cost: (5, {labels(cost, **beta): 0}),
+        "hotkey:chutes_idle_usd_per_day:sum": (5, {}),
+    })  # fmt: skip
+
+
+def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a_key_only(tmp_path: Path) -> None:
+    name = "hotkey:chutes_miner_score_heading_ratio:max"
+    for key, expected in ((False, {labels(name): 0.1}), (True, {})):
+        miner = Scenario(10)
+        miner.drop(0, "chutes_miner_score_heading_ratio")
+        miner.set("chutes_miner_window_compute_units", 10, hotkey=HOTKEY, window="1h")
+        miner.set("chutes_platform_window_compute_units", 100, window="1h")
+        if key:
+            miner.set("chutes_scrape_collector_success", 0, collector="score_heading")
+        miner.check(tmp_path, {}, values={name: (5, expected)})
+
+
 def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     # 8 GPUs at 1.5 dollars an hour cost 12. 2 % of 1000 alpha are 20, and 200 dollars at 10 each. 6 GPUs earned.
     miner = Scenario(DAY + 60, {"alpha": 8}, exporters=PAIR, step=4)
@@ -99,43 +161,48 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     miner.set("chutes_subnet_emission_alpha_per_day", 1000)
     miner.set("chutes_alpha_price_usd", 10)
     miner.set("chutes_platform_window_compute_units", 1000, window="1d")
-    miner.set("chutes_miner_window_lost_compute_units", 10, hotkey=HOTKEY, window="1h")
-    costs = {"earning": 9, "starting": 0, "disabled": 0, "idle": 3, "unverified": 0}
+    report(miner, range(1, 25))
     numbers = {
-        ALL_COST: 12,
+        COST: 12,
         "24 * avg_over_time(hotkey:chutes_fleet_gpus:lost[1d])": 48,
         "hotkey:chutes_miner_estimated_alpha_per_day:max": 20,
         "hotkey:chutes_miner_estimated_usd_per_day:max": 200,
         # 2 idle GPUs cost 72 dollars a day. 10 compute units an hour are 240, and 2400 dollars at 10 each.
-        "hotkey:chutes_lost_usd_per_day:sum": 2472,
+        "hotkey:chutes_idle_usd_per_day:sum": 72,
+        "hotkey:chutes_ended_usd:sum1d": 2400,
         "hotkey:chutes_miner_estimated_usd_per_day:per_gpu": 33.333,
         "hotkey:chutes_miner_estimated_profit_usd_per_day:max": -88,
     }
     values = {f"round({name}, 0.001)": (DAY + 60, {f'{{hotkey="{HOTKEY}"}}': value}) for name, value in numbers.items()}
-    values[COST] = (DAY + 60, {labels(COST, state=state): cost for state, cost in costs.items()})
     lost = [("ChutesGpusIdle", "warning"), ("ChutesGpuHoursLost", "info"), ("ChutesMinerLoss", "info")]
     miner.check(tmp_path, {}, ever=lost, values=values)
 
 
 def test_a_cost_that_is_only_partly_known_is_absent(tmp_path: Path) -> None:
-    miner = Scenario(10, {"alpha": 2})
-    miner.state(0, ["alpha-0"], "idle")
-    miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
-    for state, count in (("earning", 1), ("idle", 0)):
-        miner.set("chutes_fleet_gpus", count, **ME, gpu="h200", state=state)
-    # One earning GPU has another model without a cost.
-    idle = {labels(COST, state=state): cost for state, cost in (("idle", 1.5), ("starting", 0), ("disabled", 0))}
-    miner.check(tmp_path, {}, values={COST: (5, {**idle, labels(COST, state="unverified"): 0}), ALL_COST: (5, {})})
+    # A model without a cost matters from its first GPU on.
+    for count, expected in ((0, {labels(COST): 3}), (1, {})):
+        miner = Scenario(10, {"alpha": 2})
+        miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
+        miner.set("chutes_fleet_gpus", count, **ME, gpu="h200", state="earning")
+        miner.check(tmp_path, {}, values={COST: (5, expected)})
 
 
-def test_the_loss_of_a_server_is_known_although_another_model_has_no_cost(tmp_path: Path) -> None:
+def test_earnings_per_gpu_are_absent_until_the_gpus_of_a_day_are_known(tmp_path: Path) -> None:
+    miner = Scenario(DAY, {"alpha": 8}, step=8)
+    miner.set("chutes_subnet_emission_alpha_per_day", 1000)
+    miner.set("chutes_alpha_price_usd", 10)
+    name = "hotkey:chutes_miner_estimated_usd_per_day:per_gpu"
+    miner.check(tmp_path, {}, values={name: (DAY - 64, {}), f"({name})": (DAY, {labels(name): 25})})
+
+
+def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_model_has_no_cost(tmp_path: Path) -> None:
     miner = Scenario(10, {"alpha": 2})
     miner.state(0, ["alpha-0"], "idle")
     miner.gpu("beta-0", "beta", model="h200", state="unverified")
     miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
-    name = "hotkey_server_id_gpu:chutes_lost_usd_per_day:sum"
+    name = "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum"
     place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
-    total = "hotkey:chutes_lost_usd_per_day:sum"
+    total = "hotkey:chutes_idle_usd_per_day:sum"
     miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): 36}), total: (5, {})})
 
 

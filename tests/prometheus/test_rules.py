@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from grafana.boards import BOARDS
 from tests.prometheus.scenario import ALERTS, FILES, GROUPS
 from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 RECORDINGS: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"] if "record" in rule]
@@ -51,6 +54,14 @@ def test_there_are_at_most_30_recordings_and_no_expression_is_longer_than_15_lin
     assert sum(length <= 5 for length in lengths) > len(lengths) / 2
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_is_absent_becomes_a_number_only_with_a_reason(path: Path) -> None:
+    made = re.compile(r"^.*\n.*\bor(?: on \([^)]*\))?\s+(?:#.*\s+)?(?:0 \*|vector\(|count\().*$", re.MULTILINE)
+    found = made.findall(path.read_text())
+    assert found
+    assert [text for text in found if "#" not in text] == []
+
+
 def test_an_alert_has_one_rule_for_each_severity() -> None:
     severities = defaultdict(list)
     for rule in ALERTS:
@@ -84,7 +95,11 @@ def test_every_alert_says_what_is_wrong_what_it_costs_and_what_to_do_first(rule:
     assert notes.keys() == {"summary", "description", "threshold", "cost", "runbook_url", "dashboard"}
     # The summary starts with its subject: a short name of the miner, the API or the exporter.
     assert re.match(r"\{\{ (printf|with \$labels.hotkey)|Chutes (API|exporter)", notes["summary"])
-    assert re.search(r"First(: |, on its machine: )", notes["description"])
+    first = re.search(
+        r"First(: |, on its machine: |, where the exporter runs: )(`chutes-exporter)?", notes["description"]
+    )
+    assert first is not None
+    assert ("runs" in first[1]) == bool(first[2])
     # Ids identify, and say nothing to a reader; commands may need them.
     prose = re.sub(r"`[^`]*`|\{\{ else \}\}.*?\{\{ end \}\}|query \}\}", "", notes["summary"] + notes["description"])
     assert not re.search(r"\{\{ \$labels\.\w+_id \}\}", prose)

@@ -52,6 +52,28 @@ def test_an_old_seat_with_nobody_behind_it_is_critical(tmp_path: Path) -> None:
     miner.check(tmp_path, {HOUR: [], 90: [("ChutesMinerSeatAtRisk", "critical")]})
 
 
+def test_a_seat_is_at_risk_also_while_it_is_unknown_whether_the_miner_recovers(tmp_path: Path) -> None:
+    miner = Scenario(2 * HOUR)
+    miner.set("chutes_miner_seats_behind", 0, 20, **ME)
+    miner.drop(20, "chutes_miner_score_heading_ratio")
+    said = (
+        f"All seats of the subnet are taken, and 0 of them have a lower incentive than {HOTKEY}. Newcomers take the "
+        "seats with the lowest incentive. Whether the score share recovers is unknown."
+    )
+    risk = ("ChutesMinerSeatAtRisk", "critical")
+    text = Text(risk, 100, {}, "the seat is at risk, seats with a lower incentive: 0", said)
+    miner.check(tmp_path, {HOUR: [], 100: [risk]}, texts=[text])
+
+
+def test_an_old_seat_without_incentive_is_critical_although_the_order_of_these_seats_is_unknown(tmp_path: Path) -> None:
+    miner = Scenario(2 * HOUR)
+    miner.drop(20, "chutes_miner_seats_behind")
+    for name in ("incentive_ratio", "score_ratio", "score_heading_ratio"):
+        miner.set(f"chutes_miner_{name}", 0, 20, **ME)
+    risk, earns_nothing = ("ChutesMinerSeatAtRisk", "critical"), ("ChutesMinerEarnsNothing", "critical")
+    miner.check(tmp_path, {HOUR + 10: [earns_nothing], 100: [risk, earns_nothing]})
+
+
 def test_a_new_seat_and_a_miner_that_recovers_are_silent(tmp_path: Path) -> None:
     new = Scenario(3 * HOUR)
     new.set("chutes_miner_seats_behind", 0, **ME)
@@ -75,6 +97,12 @@ def test_a_miner_that_is_starting_an_instance_gets_more_time(tmp_path: Path) -> 
     miner.set("chutes_miner_score_heading_ratio", 0, 30, **ME)
     miner.set("chutes_fleet_instances", 1, **ME, state="starting")
     miner.check(tmp_path, {HOUR: [], 80: [("ChutesMinerEarnsNothing", "critical")]})
+
+
+def test_a_miner_without_earnings_in_the_known_part_of_a_day_is_silent(tmp_path: Path) -> None:
+    miner = Scenario(3 * HOUR)
+    miner.set("chutes_miner_score_heading_ratio", 0, **ME)
+    miner.check(tmp_path, {3 * HOUR: []})
 
 
 @pytest.mark.soak

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.simulator.chutes import MODELS, Chute
 from chutes_exporter.simulator.instances import End, Gpu, Instance
-from chutes_exporter.simulator.times import DAY, HOUR, make_uuid
-from chutes_exporter.simulator.world import Job, Miner, Server, Size, Work, World
+from chutes_exporter.simulator.times import make_uuid
+from chutes_exporter.simulator.world import Job, Miner, Server, Size, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from chutes_exporter.simulator.world import Slot
 
 L40S = list(MODELS).index("l40s")
 PRIVATE = len(MODELS)
@@ -54,8 +56,8 @@ class Farm(World):
         for server in other.servers:
             self.launch(other, server.gpus, ELSEWHERE, start - 3 * DAY)
 
-    def grow(self, until: float) -> None:
-        """Do nothing: instances are launched by hand."""
+    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:  # noqa: ARG002 - the test launches
+        return iter(())
 
     def make_chute(self, index: int) -> Chute:
         """Make a chute whose multiplier never changes."""
@@ -92,7 +94,7 @@ class Farm(World):
             name=f"{machine.model}-{index}",
             ip=f"198.51.{100 + uid}.{index}",
             is_tee=True,
-            version=self.target,
+            version=self.target_version,
             created_at=created,
             updated_at=None,
             gpus=tuple(self._gpu(server_id, machine.model, device, created, None) for device in range(machine.gpus)),
@@ -105,10 +107,6 @@ class Farm(World):
             for number, hotkey in enumerate(self.stuck)
         ]
 
-    def scored(self, now: float) -> dict[str, Work]:
-        """Return the work of those that have a seat."""
-        return {key: entry for (key, _), entry in self.work(now, DAY).items() if key in self.by_hotkey}
-
     # Changes that tests make
 
     def launch(
@@ -118,8 +116,8 @@ class Farm(World):
         chute: int,
         created: float,
         *,
-        verified: float | None = 90,
-        activated: float | None = 600,
+        verified: float = 90,
+        activated: float = 600,
     ) -> None:
         """Launch an instance that stays.
 
@@ -128,23 +126,21 @@ class Farm(World):
             gpus: On which it runs.
             chute: The number of its chute.
             created: Unix time, in the past or the future.
-            verified: Seconds from the creation to the verification; None for never.
+            verified: Seconds from the creation to the verification; infinite for never.
             activated: Likewise to the activation.
         """
         self._count += 1
-        instance = Instance(
-            instance_id=make_uuid("instance", self._count),
-            hotkey=miner.hotkey,
-            chute=self.chutes[chute],
-            gpus=tuple(gpus),
-            created_at=created,
-            verified_at=None if verified is None else created + verified,
-            activated_at=None if activated is None else created + activated,
-            ended_at=math.inf,
-            end=End.MINER,
+        self.add(
+            Instance(
+                instance_id=make_uuid("instance", self._count),
+                hotkey=miner.hotkey,
+                chute=self.chutes[chute],
+                gpus=tuple(gpus),
+                created_at=created,
+                verified_at=created + verified,
+                activated_at=created + activated,
+            )
         )
-        self.lives.add(instance)
-        self.lives.by_hotkey[miner.hotkey].sort(key=lambda one: one.created_at)
 
     def end(self, instances: Iterable[Instance], now: float) -> None:
         """Let instances fail that are there."""
@@ -163,5 +159,5 @@ class Farm(World):
 
     def deregister(self, miner: Miner) -> None:
         """Take the seat of a miner. Its instances stay."""
-        self.__dict__["miners"] = tuple(one for one in self.miners if one is not miner)
+        self.miners.remove(miner)
         del self.by_hotkey[miner.hotkey]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.simulator import World
-from chutes_exporter.simulator.instances import LONGEST_INACTIVE, End, Instance
-from chutes_exporter.simulator.times import DAY, HOUR, SOFT_PERIOD, make_uuid, next_run
+from chutes_exporter.simulator.instances import End, Instance
+from chutes_exporter.simulator.times import SOFT_PERIOD, make_uuid, next_run
+from chutes_exporter.simulator.world import LONGEST_INACTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.instances import Gpu, Slot
-    from chutes_exporter.simulator.world import Server
+    from chutes_exporter.simulator.instances import Gpu
+    from chutes_exporter.simulator.world import Server, Slot
 
 
 class OddWorld(World):
@@ -81,17 +84,16 @@ class OddWorld(World):
         """Let an instance exist at the start, and in the hour after it."""
         created = self.start - age
         is_limited = not active_for or disabled_for
-        self.lives.plan(
-            Instance(
-                instance_id=make_uuid("staged", gpu.uuid),
-                hotkey=hotkey,
-                chute=self.chutes[chute],
-                gpus=(gpu,),
-                created_at=created,
-                verified_at=created + 150,
-                activated_at=self.start - active_for if active_for else None,
-                ended_at=next_run(created + 150 + LONGEST_INACTIVE, SOFT_PERIOD) if is_limited else self.start + DAY,
-                end=End.PURGED if is_limited else End.SCALED_DOWN,
-                disabled_at=self.start - disabled_for if disabled_for else None,
-            )
+        instance = Instance(
+            instance_id=make_uuid("staged", gpu.uuid),
+            hotkey=hotkey,
+            chute=self.chutes[chute],
+            gpus=(gpu,),
+            created_at=created,
+            verified_at=created + 150,
+            activated_at=self.start - active_for if active_for else math.inf,
+            ended_at=next_run(created + 150 + LONGEST_INACTIVE, SOFT_PERIOD) if is_limited else self.start + DAY,
+            end=End.PURGED if is_limited else End.SCALED_DOWN,
+            disabled_at=self.start - disabled_for if disabled_for else math.inf,
         )
+        self._at(created, lambda _: self.add(instance))

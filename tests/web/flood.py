@@ -1,8 +1,12 @@
-"""Clients that ask for every page, read what they get, and never pause: ``python -m tests.web.flood HOST PORT``."""
+"""Clients that ask for every page and never pause: ``python -m tests.web.flood HOST PORT SECONDS``.
+
+They read what they get, or leave after so many seconds.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from itertools import cycle, islice, product
 
@@ -18,20 +22,21 @@ REQUESTS = [
 ]
 
 
-async def client(host: str, port: int, number: int) -> None:
+async def client(host: str, port: int, patience: float, number: int) -> None:
     """Ask for ever, beginning with another page than the next client."""
     for request in islice(cycle(REQUESTS), number, None):
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(request.encode())
-        await reader.read(-1)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            await asyncio.wait_for(reader.read(-1), patience)
         writer.close()
 
 
-async def flood(host: str, port: int) -> None:
+async def flood(host: str, port: int, patience: float) -> None:
     async with asyncio.TaskGroup() as clients:
         for number in range(CLIENTS):
-            clients.create_task(client(host, port, number))
+            clients.create_task(client(host, port, patience, number))
 
 
 if __name__ == "__main__":
-    asyncio.run(flood(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(flood(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))

@@ -84,10 +84,6 @@ def test_an_empty_file_configures_nothing(write: Write, text: str) -> None:
     assert load_web_config(path) == WebConfig(contents={path: text.encode()})
 
 
-def test_http_without_headers_adds_none(write: Write) -> None:
-    assert load_web_config(write("http_server_config: {http2: false}")).headers == {}
-
-
 @pytest.mark.usefixtures("pki")
 def test_a_file_has_precedence_over_an_inline_value(write: Write) -> None:
     config = load_web_config(write(TLS + "  cert: nothing\n  key: nothing\n"))
@@ -136,7 +132,7 @@ FAULTS = {
     TLS + "  curve_preferences: [CurveP256, X25519]": "of length <= 1 - at `tls_server_config.curve_preferences`",
     TLS + "  prefer_server_cipher_suites: 1": "- at `tls_server_config.prefer_server_cipher_suites`",
     "basic_auth_users: {}": "basic_auth_users has no user, so no request needs a password",
-    "basic_auth_users: {alice: secret}": "basic_auth_users: the password of 'alice' is not a bcrypt hash",
+    "basic_auth_users: {alice: hunter2}": "basic_auth_users: the password of 'alice' is not a bcrypt hash",
     # bcrypt refuses a salt whose unused bits are set.
     f"basic_auth_users: {{alice: {HASH[:28]}z{HASH[29:]}}}": "the password of 'alice' is not a bcrypt hash",
     "http_server_config: {headers: {Server: me}}": "unknown field `Server` - at `http_server_config.headers`",
@@ -168,6 +164,7 @@ def test_a_faulty_file_is_refused_with_the_field_and_the_reason(pki: Pki, write:
     assert message.startswith(str(path))
     assert FAULTS[text] in message
     assert "PRIVATE KEY" not in message
+    assert "hunter2" not in message
 
 
 def write_weak_certificate(folder: Path) -> None:
@@ -190,12 +187,6 @@ def test_a_file_that_is_not_yaml_is_refused(write: Write, tmp_path: Path) -> Non
         load_web_config(path)
     with pytest.raises(ConfigError, match=r"^--web\.config\.file: cannot read .*nothing\.yml: No such file"):
         load_web_config(tmp_path / "nothing.yml")
-
-
-def test_a_password_is_not_repeated_in_an_error(write: Write) -> None:
-    with pytest.raises(ConfigError) as error:
-        load_web_config(write("basic_auth_users:\n  alice: hunter2\n"))
-    assert "hunter2" not in str(error.value)
 
 
 _NAMES = st.sampled_from(

@@ -150,7 +150,6 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
         alpha_price=2.5,
         collectors={"jobs": False, "job_details": True},
         enable_lifecycle=True,
-        max_requests=0,
     )
     async with served_exporter(settings) as (url, _):
         page = (await get(f"{url}/")).text

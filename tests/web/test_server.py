@@ -41,13 +41,6 @@ async def test_without_a_host_every_address_answers() -> None:
         assert (await get(f"http://127.0.0.1:{port}/")).text == "hello"
 
 
-async def test_several_addresses_are_served_by_one_server() -> None:
-    sockets = [open_socket(Address("127.0.0.1", 0)), open_socket(Address("127.0.0.1", 0))]
-    async with serving(APP, sockets):
-        for opened in sockets:
-            assert (await get(f"http://{bound_address(opened)}/")).text == "hello"
-
-
 @pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_a_machine_without_ipv6_is_served_by_ipv4(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     create = socket.create_server

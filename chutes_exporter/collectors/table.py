@@ -1,0 +1,290 @@
+"""Tables: metrics that are declared as fields or functions of the records of one feed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from itertools import compress
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from msgspec import UNSET
+
+from chutes_exporter.collectors.base import Answers, Collector, LabelValue, Metric, Samples, Scope, distinct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.metric import Stability
+
+    Sample = tuple[tuple[LabelValue, ...], float | None]
+
+R = TypeVar("R")
+
+Value = str | Callable[[Any], Any]
+"""A field of a record (``a.b`` is the field b of its field a), or a function of the record. None is unknown."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric with a value of each record.
+
+    Attributes:
+        text: Its help.
+        value: The value. With ``by``, a value that has numbers by label value, or a field for each label value.
+        convert: A function of the value, unless that is unknown.
+        by: One more label.
+        times: The maximum number of values of a record.
+        whole: Whether the value is unknown while a record may be missing.
+        missing: The value of a watched miner without a record.
+        stability: Its stability.
+    """
+
+    text: str
+    value: Value | Mapping[str, str]
+    _: KW_ONLY
+    convert: Callable[[Any], Any] | None = None
+    by: str = ""
+    times: int = 1
+    whole: bool = False
+    missing: float | None = None
+    stability: Stability = "stable"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its labels after the key."""
+        return (self.by,) if self.by else ()
+
+    @cached_property
+    def _get(self) -> Callable[[Any], Any]:
+        return _getter(self.value)
+
+    def samples(self, record: Any) -> Iterable[Sample]:
+        """Return the values of a record, with their labels after the key."""
+        value = self._get(record)
+        if self.convert is not None and value is not None:
+            value = self.convert(value)
+        return [((label,), number) for label, number in (value or {}).items()] if self.by else [((), value)]
+
+
+@dataclass(frozen=True)
+class Info:
+    """A metric with texts of each record.
+
+    Attributes:
+        text: Its help.
+        value: The texts by label.
+        only: A value that is true for the records that have the texts. Without it, all have them.
+    """
+
+    text: str
+    value: Mapping[str, Value]
+    _: KW_ONLY
+    only: Value = ""
+    times = 1
+    whole = False
+    missing = None
+    stability: ClassVar[Stability] = "stable"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its labels after the key."""
+        return tuple(self.value)
+
+    @cached_property
+    def _get(self) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+        return _getter(self.only or (lambda _: True)), _getter(self.value)
+
+    def samples(self, record: Any) -> Iterable[Sample]:
+        """Return the texts of a record, as labels after the key."""
+        has_texts, texts = self._get
+        return [(tuple(texts(record).values()), 1)] if has_texts(record) else []
+
+
+@dataclass(frozen=True)
+class Total:
+    """A metric with a value of all records, or of each group of them. It is absent while a record may be missing.
+
+    Attributes:
+        text: Its help.
+        function: Makes the value of a list. With a label and without ``by``, makes values by label value.
+        of: The values in the list, of which all must be known. Without it, the list has the records.
+        where: Whether a record counts, which must be known.
+        by: The group of a record, or a list of its groups, which must be known.
+        label: The label, if it is not the field. Of ``hotkey``, only exported miners have values.
+        among: All possible groups. Without it, only a watched miner may have no record.
+        stability: Its stability.
+    """
+
+    text: str
+    function: Callable[[list[Any]], Any]
+    _: KW_ONLY
+    of: Value = lambda record: record
+    where: Callable[[Any], bool | None] = lambda _: True
+    by: Value = ""
+    label: str = ""
+    among: Sequence[str] = ()
+    stability: Stability = "stable"
+
+    whole = True
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its labels after that of the miner."""
+        return (self.label or str(self.by),) if self.label or self.by else ()
+
+    @property
+    def times(self) -> int:
+        """The maximum number of values, or of those of a group."""
+        return len(self.among) or 1
+
+    def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
+        """Return the values of all records, with their labels."""
+        counts = [self.where(record) for record in records]
+        chosen = list(compress(records, counts))
+        if None in counts:
+            return []
+        if self.by:
+            return self._of_groups(chosen, watched if self.label == "hotkey" else self.among)
+        value = self._value(chosen)
+        return [((label,), number) for label, number in value.items()] if self.label else [((), value)]
+
+    def _of_groups(self, records: list[Any], among: Sequence[str]) -> Iterable[Sample]:
+        groups: dict[str, list[Any]] = {group: [] for group in among}
+        for record in records:
+            found = _getter(self.by)(record)
+            if found is None:
+                return []
+            for group in found if isinstance(found, list) else [found]:
+                groups.setdefault(group, []).append(record)
+        return [((group,), self._value(of_group)) for group, of_group in groups.items()]
+
+    def _value(self, records: list[Any]) -> Any:
+        values = list(map(_getter(self.of), records))
+        return None if any(value is None for value in values) else self.function(values)
+
+
+_EACH_MINER = {"platform": "", "signer": "hotkey with a key", "miner": "watched hotkey"}
+
+
+class Table(Generic[R]):
+    """Metrics of the records of one feed, labelled with the miner that the feed is about, and with the record's key.
+
+    Args:
+        feed: The feed.
+        key: The field that identifies a record. Of records with the same key, the first counts.
+        label: The label of the key, if it has another name.
+        each: The word for a record in the number of series, if it does not follow from the label.
+        records: Returns the records of an answer, if it is no list of them.
+        miner: The field with the miner of a record, if the feed is about all miners. Only exported miners have samples.
+        active: A value that is true if the miner earns.
+        metrics: The metrics by name.
+    """
+
+    def __init__(
+        self,
+        feed: Feed[Any],
+        *,
+        key: str = "",
+        label: str = "",
+        each: str = "",
+        records: Callable[[Any], list[R]] = list,
+        miner: str = "",
+        active: Value = lambda _: True,
+        **metrics: Row | Info | Total,
+    ) -> None:
+        self.feed = feed
+        self.key = key
+        self._records = records
+        self._miner = miner
+        self._active = _getter(active)
+        self._hotkey = ("hotkey",) if feed.endpoint.scope != "platform" else ()
+        self._labels = (*self._hotkey, label or key) if key else self._hotkey
+        self._each_miner = _EACH_MINER[feed.endpoint.scope]
+        self._each = each or _word(label or key) or self._each_miner
+        declared = [(self._metric(name, metric), metric) for name, metric in metrics.items()]
+        self.rows = {metric: row for metric, row in declared if not isinstance(row, Total)}
+        self._totals = {metric: total for metric, total in declared if isinstance(total, Total)}
+        self.metrics = [metric for metric, _ in declared]
+
+    def _metric(self, name: str, of: Row | Info | Total) -> Metric:
+        labels, each = (*self._labels, *of.labels), self._each
+        if isinstance(of, Total):
+            labels = (*self._hotkey, *of.labels)
+            each = _word(of.labels[0]) if of.labels and not of.among else self._each_miner
+        source = f"GET {self.feed.endpoint.path}"
+        if fields := _fields(of):
+            source += f": {fields}"
+        whole = frozenset([self.feed.name] if of.whole else [])
+        return Metric(name, of.text, labels, source, of.stability, each=each, times=of.times, whole=whole)
+
+    def collect(self, answers: Answers, scope: Scope, out: Samples) -> None:
+        """Add the samples of an answer."""
+        records = self._records(answers[self.feed])
+        if self.key:
+            records = distinct(records, attrgetter(self.key), out)
+        active = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
+        exported = {one for one in {*scope.watched, *active} if scope.exports(one, active=active.get(one, False))}
+        hotkey = (scope.hotkey,) if self._hotkey else ()
+        for record in records:
+            if not self._miner or getattr(record, self._miner) in exported:
+                self._add_rows(record, (*hotkey, getattr(record, self.key)) if self.key else hotkey, out)
+        watched = sorted(scope.watched)
+        for miner in answers.unlisted(self.feed, watched, active) if self._miner else ():
+            for metric, row in self.rows.items():
+                out.add(metric, row.missing, miner)
+        for metric, total in self._totals.items():
+            for labels, value in total.samples(records, watched):
+                if total.label != "hotkey" or labels[0] in exported:
+                    out.add(metric, value, *hotkey, *labels)
+
+    def _add_rows(self, record: R, key: tuple[str, ...], out: Samples) -> None:
+        for metric, row in self.rows.items():
+            for labels, value in row.samples(record):
+                out.add(metric, value, *key, *labels)
+
+
+def collector(
+    name: str, summary: str, *tables: Table[Any], default: Literal["on", "off", "few", "key"] = "on"
+) -> Collector:
+    """Return the collector of some tables."""
+
+    def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+        for table in tables:
+            table.collect(answers, scope, out)
+
+    feeds = tuple(dict.fromkeys(table.feed for table in tables))
+    return Collector(name, summary, feeds, [metric for table in tables for metric in table.metrics], collect, default)
+
+
+def _getter(value: Any) -> Callable[[Any], Any]:
+    """Return the function of a record that returns a declared value, or values by label."""
+    if isinstance(value, Mapping):
+        getters = {label: _getter(one) for label, one in value.items()}
+        return lambda record: {label: get(record) for label, get in getters.items()}
+    return _field(value.split(".")) if isinstance(value, str) else value
+
+
+def _field(names: list[str]) -> Callable[[Any], Any]:
+    def get(record: Any) -> Any:
+        for name in names:
+            record = getattr(record, name)
+            if record is None or record is UNSET:
+                return None
+        return record
+
+    return get
+
+
+def _word(label: str) -> str:
+    """Return the word for the things with a label, in the number of series."""
+    return {"hotkey": "miner", "gpu_id": "GPU"}.get(label, label.removesuffix("_id"))
+
+
+def _fields(of: Row | Info | Total) -> str:
+    """Return the fields that a metric declares."""
+    values = [of.of, of.by] if isinstance(of, Total) else [of.value]
+    fields = [one for value in values for one in (value.values() if isinstance(value, Mapping) else [value])]
+    return ", ".join(dict.fromkeys(field for field in fields if isinstance(field, str) and field))
