@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -30,6 +31,18 @@ if TYPE_CHECKING:
 
 BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 BY_NAME |= dict.fromkeys(("stats_per_chute", "stats_per_chute_one"), BY_NAME["stats"])
+SERVER = dict.fromkeys(("server_id", "name", "ip", "version", "created_at", "updated_at"))
+NOT_RECORDED: dict[str, dict[str, Any]] = {
+    "server_slot": SERVER | {"maintenance_pending_window_id": None, "target_version": "0.4.0"},
+    "server_maintenance": {
+        "server_id": "a",
+        "maintenance_status": "pending",
+        "awaiting_replacement": [{"chute_id": "b", "instance_id": "c"}],
+        "pending_deadline": None,
+        "reconciled_at": None,
+    },
+}
+"""The fields of answers that no world has, from the service's code."""
 REASONS = ("constant", "dead", "duplicate", "secret", "users' data", "text", "no use")
 
 
@@ -63,10 +76,12 @@ def findings(check: FieldCheck) -> list[str]:
 
 
 def answers_of(directory: Path, role: str) -> Iterator[tuple[str, Endpoint[Any], Any]]:
-    """Yield all recorded answers that a miner gets."""
+    """Yield all answers that a miner gets."""
     for name, answer in raw_json(Miner(directory, role).bodies()).items():
         yield name, BY_NAME[name], answer
     yield "chute", BY_NAME["chute"], json.loads((directory / "chute.json").read_bytes())
+    for name, answer in deepcopy(NOT_RECORDED).items():
+        yield name, BY_NAME[name], answer
 
 
 def objects(layout: Layout, value: Any, path: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:

@@ -675,12 +675,24 @@ class WaitingInstance(Record, frozen=True):
 class ServerMaintenance(Record, frozen=True):
     """What a server waits for whose maintenance is pending. Source: ``/servers/{server_id}/maintenance``."""
 
+    UNUSED: ClassVar = {
+        "duplicate of `/servers/maintenance/policy`": "server_id maintenance_status",
+        "no use: when the service last looked": "reconciled_at",
+    }
+
     awaiting_replacement: list[WaitingInstance]
     pending_deadline: UnixTime | None = None
 
 
 class ServerSlot(Record, frozen=True):
     """The window whose upgrade slot a server holds, null without one. Source: ``/servers/{server_id}``."""
+
+    UNUSED: ClassVar = {
+        "duplicate of `/miner/servers/`": "server_id name ip version created_at updated_at",
+        "duplicate of `/servers/maintenance/policy`": "target_version",
+    }
+    # Only while the server is in maintenance.
+    SOMETIMES: ClassVar = "target_version"
 
     maintenance_pending_window_id: str | None
 
