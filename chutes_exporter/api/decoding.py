@@ -16,6 +16,7 @@ import msgspec
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
+from chutes_exporter.api.fields import EACH, UNREADABLE, FieldCheck, Layout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
@@ -38,9 +39,6 @@ _BYTES_PER_WIDE_CHARACTER = 4
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BYTES_PER_VALUE = 16
 _BYTES_PER_RECORD = 128
-
-# msgspec raises RecursionError for deeply nested JSON.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -91,12 +89,13 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
 
 @dataclass
 class Tally:
-    """Counts of the records of an answer, and the bytes of its body, decompressed."""
+    """Counts of the records of an answer, the bytes of its body, decompressed, and the check of its fields."""
 
     accepted: int = 0
     rejected: int = 0
     size: int = 0
     first_error: str = ""
+    check: FieldCheck | None = None
 
     def reject(self, error: Exception) -> None:
         """Count a record that cannot be read."""
@@ -115,18 +114,21 @@ class Tally:
 
 
 class Shape(Generic[T]):
-    """The shape of a JSON answer. ``read`` decodes the body, and counts its records in the tally."""
+    """The shape of a JSON answer, with the layout of its records. ``read`` decodes and counts them."""
 
-    def __init__(self, read: Callable[[Body, Tally], T]) -> None:
+    def __init__(self, layout: Layout, read: Callable[[Body, Tally], T]) -> None:
+        self.layout = layout
         self._read = read
 
     def decode(self, body: Body, tally: Tally) -> T:
         """Decode a whole body, or raise ApiError if it is empty, or another shape, or most of it cannot be read."""
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
+        if tally.check is not None:
+            tally.check.run(self.layout, body)
         try:
             value = self._read(body, tally)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UndecodableError(f"the answer has an unexpected format: {str(error)[:200]}", status=200) from None
         tally.require_most()
         return value
@@ -143,7 +145,7 @@ def _readable_values(rows: dict[K, msgspec.Raw], kind: Any, tally: Tally) -> dic
     for key, row in rows.items():
         try:
             values[key] = decoder.decode(row)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             tally.reject(error)
     return values
 
@@ -164,18 +166,18 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
             raise CutOffError("the list is empty", status=200)
         return _readable(rows, record, tally)
 
-    return Shape(read)
+    return Shape([record], read)
 
 
-def object_of(kind: type[T], count: Callable[[T], int] = lambda _: 1) -> Shape[T]:
+def object_of(kind: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
     """Make the shape of a single JSON object, in which a function counts the records."""
 
-    def read(body: Body, tally: Tally) -> T:
+    def read(body: Body, tally: Tally) -> R:
         value = _decode(body, kind)
         tally.accepted += count(value)
         return value
 
-    return Shape(read)
+    return Shape(kind, read)
 
 
 class _ServersBody(msgspec.Struct):
@@ -186,7 +188,7 @@ def _servers(body: Body, tally: Tally) -> list[r.Server]:
     return _readable(_decode(body, _ServersBody).servers, r.Server, tally)
 
 
-SERVERS: Shape[list[r.Server]] = Shape(_servers)
+SERVERS: Shape[list[r.Server]] = Shape({"servers": [r.Server]}, _servers)
 """``{"servers": [...]}``."""
 
 
@@ -201,19 +203,7 @@ def by_model(record: type[R]) -> Shape[list[R]]:
             raise CutOffError("the list is empty", status=200)
         return records
 
-    return Shape(read)
-
-
-class _HeldGpuChute(msgspec.Struct):
-    chute_id: str
-    instance_id: str
-    activated_at: r.UnixTime | msgspec.UnsetType | None = msgspec.UNSET
-
-
-class _HeldGpu(msgspec.Struct):
-    gpu: str
-    chute: _HeldGpuChute
-    server_id: str | None = None
+    return Shape({EACH: record}, read)
 
 
 class _MinerGpus(msgspec.Struct):
@@ -224,11 +214,12 @@ def _held_gpus(body: Body, tally: Tally) -> list[r.HeldGpu]:
     return [
         r.HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
         for hotkey, miner in _readable_values(_decode(body, dict[str, msgspec.Raw]), _MinerGpus, tally).items()
-        for gpu in _readable(miner.provisioned, _HeldGpu, tally)
+        for gpu in _readable(miner.provisioned, r.ProvisionedGpu, tally)
     ]
 
 
-HELD_GPUS: Shape[list[r.HeldGpu]] = Shape(_held_gpus)
+# The exporter does not use the plain values, which have None.
+HELD_GPUS: Shape[list[r.HeldGpu]] = Shape({EACH: {"provisioned": [r.ProvisionedGpu], "idle": None}}, _held_gpus)
 """``{hotkey: {"provisioned": [...]}}``."""
 
 
@@ -260,7 +251,8 @@ def _stats(body: Body, tally: Tally) -> r.Stats:
     return stats
 
 
-STATS: Shape[r.Stats] = Shape(_stats)
+_WINDOW: Layout = {"instance_stats": [r.MinerStats], "bounties": None, "compute_units": None}
+STATS: Shape[r.Stats] = Shape({"past_hour": _WINDOW, "past_day": _WINDOW, "all": _WINDOW}, _stats)
 
 
 class _ScoresBody(msgspec.Struct):
@@ -275,7 +267,7 @@ def _scores(body: Body, tally: Tally) -> r.Scores:
     return r.Scores(shares, _readable_values(scores.raw_values or {}, r.RawScore | None, tally))
 
 
-SCORES: Shape[r.Scores] = Shape(_scores)
+SCORES: Shape[r.Scores] = Shape({"final_scores": None, "raw_values": {EACH: r.RawScore}}, _scores)
 
 
 class _ReportBody(msgspec.Struct):
@@ -291,7 +283,9 @@ def _report(body: Body, tally: Tally) -> r.AuditReport:
     )
 
 
-AUDIT_REPORT: Shape[r.AuditReport] = Shape(_report)
+AUDIT_REPORT: Shape[r.AuditReport] = Shape(
+    {"instance_audit": [r.AuditInstance], "compute_history": [r.ComputeRecord]}, _report
+)
 
 
 class StreamShape(Generic[R]):
@@ -301,6 +295,7 @@ class StreamShape(Generic[R]):
     """
 
     def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
+        self.layout: Layout = record
         self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=r.decode_hook)
         self._may_be_empty = may_be_empty
 
@@ -312,9 +307,11 @@ class StreamShape(Generic[R]):
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
                 continue
+            if tally.check is not None:
+                tally.check.run(self.layout, payload)
             try:
                 record = self._decoder.decode(payload)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 tally.reject(error)
                 continue
             tally.accepted += 1

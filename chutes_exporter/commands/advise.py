@@ -69,7 +69,7 @@ Offer = dict[str, Any]
 
 
 @click.command(cls=Command)
-@miner_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
+@miner_options("The request must be signed, so a key is required.")
 @money_options
 @click.option(
     "--with",

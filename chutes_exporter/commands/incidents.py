@@ -43,7 +43,7 @@ _SHOWN = 20
     show_default=True,
     help="Number of hourly reports, the newest first.",
 )
-@miner_options("At least one hotkey is required. Its seed is not.")
+@miner_options("At least one hotkey is required. Its key is not.")
 @money_options
 @json_option
 def incidents(hours: int, **flags: Any) -> None:

@@ -129,7 +129,7 @@ def _refuse_addresses(_ctx: click.Context, _param: click.Parameter, paths: tuple
             address = config.parse_hotkey(str(path))
             raise click.BadParameter(
                 f"{address} is an address, but this needs the path of a hotkey file. "
-                "To watch an address without its seed, use --hotkey or MINER_SS58"
+                "To watch an address without its key, use --hotkey"
             )
     return paths
 
@@ -140,7 +140,6 @@ def miner_options(without: str) -> Decorator:
         _miners(
             "--hotkey",
             "hotkeys",
-            "MINER_SS58",
             multiple=True,
             type=Parsed("SS58", config.parse_hotkey),
             help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
@@ -153,7 +152,7 @@ def miner_options(without: str) -> Decorator:
             type=click.Path(path_type=Path),
             callback=_refuse_addresses,
             help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
-            "Alternative: set MINER_SS58 and MINER_SEED. A seed is never a flag.",
+            "Alternative: set MINER_SS58, and MINER_SEED or MINER_PRIVATE_KEY. A key is never a flag.",
         ),
         _api(
             "--api.url",

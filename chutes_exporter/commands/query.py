@@ -152,7 +152,7 @@ async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Row],
 def first_key(settings: Settings) -> Hotkey:
     """Return the key to sign with, or raise UsageError."""
     if not settings.keys:
-        raise click.UsageError("the request must be signed: add --hotkey-file, or set MINER_SS58 and MINER_SEED")
+        raise click.UsageError("the request must be signed: add --hotkey-file, or set MINER_SS58 with a key")
     return settings.keys[0]
 
 

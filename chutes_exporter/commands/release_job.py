@@ -26,7 +26,7 @@ _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
 
 @click.command("release-job", cls=Command)
 @click.argument("job_id", required=False)
-@miner_options("The request must be signed, so a hotkey file or MINER_SEED is required.")
+@miner_options("The request must be signed, so a key is required.")
 @click.option("--yes", is_flag=True, help="Release without confirmation.")
 def release_job(job_id: str | None, **flags: Any) -> None:
     """List jobs that are stuck with the miner, or release one.

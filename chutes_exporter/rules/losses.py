@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from chutes_exporter.api.records import END_TEXTS, OLD_VERSION
 from chutes_exporter.duration import DAY
 from chutes_exporter.rules.instances import SECURED_AFTER
 from chutes_exporter.rules.sums import total
@@ -14,33 +15,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import AuditInstance, ComputeRecord
 
-_OLD_VERSION: Final = "has an old version"
-_END_TEXTS: Final = {
-    "miner": ("miner initialized",),
-    "scale_down": ("autoscaler - downscale adjustment",),
-    "update": ("Rolling update", "VLLM/image upgrade", "SGLang/image upgrade"),
-    "maintenance": ("maintenance - ",),
-    "idle": ("user-defined/private chute instance has not been used since shutdown_after_seconds",),
-    "no_balance": (
-        "job has been terminated due to insufficient user balance",
-        "user has zero/negative balance (private chute)",
-    ),
-    "chute_removed": ("chute deleted", "chute disabled", "stale make_public chute removed"),
-    "not_active_in_time": ("autoscaler - instance failed to verify", "Instance took too long to activate"),
-    "no_room": ("Private chute ",),
-    "gpu_missing": ("autoscaler - instance node count mismatch",),
-    "verification": (
-        "Failed port verification",
-        "Filesystem challenge failed",
-        "Instance has failed filesystem verification",
-        "PoVW ",
-        "Live TLS cert verification failed",
-    ),
-    "probes": ("Failed 3 or more consecutive logging server probes", "CONNPROBE: ", "watchtower - "),
-    "requests": ("catastrophic error", "server error after", "max failures reached", "miner responded with 426"),
-}
-"""The beginnings of all texts in the service's code, by reason. ``docs/earnings.md`` explains the reasons."""
-END_REASONS: Final = (*_END_TEXTS, "none", "other")
+END_REASONS: Final = (*END_TEXTS, "none", "other")
 """All reasons for the end of an instance: also no text, and an unknown one."""
 
 
@@ -48,9 +23,9 @@ def end_reason(text: str | None) -> str:
     """Return why an instance ended, from its ``deletion_reason``."""
     if not text:
         return "none"
-    if _OLD_VERSION in text:
+    if OLD_VERSION in text:
         return "update"
-    return next((reason for reason, starts in _END_TEXTS.items() if text.startswith(starts)), "other")
+    return next((reason for reason, starts in END_TEXTS.items() if text.startswith(starts)), "other")
 
 
 def ended_counts(instance: AuditInstance) -> bool:
@@ -59,7 +34,7 @@ def ended_counts(instance: AuditInstance) -> bool:
     if activated is None or deleted is None:
         return False
     secured = instance.billed_to is None and deleted - activated >= SECURED_AFTER
-    kept = end_reason(text) in ("idle", "no_balance") or _OLD_VERSION in text
+    kept = end_reason(text) in ("idle", "no_balance") or OLD_VERSION in text
     return secured or kept or bool(instance.valid_termination)
 
 

@@ -1,4 +1,4 @@
-"""The answer of each endpoint as JSON values, with the fields that the exporter reads.
+"""The answer of each endpoint as JSON values, with the fields that the exporter reads. The others are null.
 
 The function of an endpoint has its name, and takes a call. That of a stream returns the records.
 """
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from bittensor_core import encode_ss58
 from starlette.exceptions import HTTPException
 
-from chutes_exporter.api.keys import address_of
+from chutes_exporter.api.fields import EACH, Layout, known
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD
 from chutes_exporter.simulator.instances import VALID_ENDS
@@ -35,7 +36,7 @@ _IMAGES: Final = (
     ("pending build", None, None),
     ("error: step RUN pip install exited with 1", 50.0, None),
 )
-_VALIDATOR: Final = address_of(bytes(32))
+_VALIDATOR: Final = encode_ss58(bytes(32))
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ class Call:
     signer: Miner
     path: Mapping[str, str]
     query: Mapping[str, str]
+
+
+def completed(layout: Layout, value: Any) -> Any:
+    """Return a value with the fields that the service sends and nobody here reads, which are null."""
+    if layout is None or value is None:
+        return value
+    if isinstance(layout, list):
+        return [completed(layout[0], row) for row in value]
+    if isinstance(layout, dict) and EACH in layout:
+        return {name: completed(layout[EACH], row) for name, row in value.items()}
+    about = known(layout)
+    nulls = {name: None for name in about.fields if name in about.always}
+    return nulls | {name: completed(about.fields.get(name), inner) for name, inner in value.items()}
 
 
 def _iso(time: float | None, now: float = math.inf) -> str | None:

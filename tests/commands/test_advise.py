@@ -217,4 +217,4 @@ async def test_a_wrong_command_line_has_the_exit_status_2(target: Target) -> Non
     for arguments in ((), ("--hotkey", META["test_miner"])):
         code, output, errors = await run(target, "advise", *arguments, variables={})
         assert (code, output) == (2, "")
-        assert "add --hotkey-file, or set MINER_SS58 and MINER_SEED" in errors
+        assert "add --hotkey-file, or set MINER_SS58 with a key" in errors

@@ -71,10 +71,12 @@ FEEDS = {
     "tee_measurements": "chutes_server_version_accepted",
     "platform_gpus": "chutes_platform_gpus",
     "audit_report": "chutes_audit_report_end_timestamp_seconds",
+    "held_gpus": "chutes_miner_score_heading_ratio",
 }
 NEEDS = {name: {name} for name in FEEDS} | {
     "inventory": {"servers", "nodes", "inventory", "instances"},
     "tee_measurements": {"servers", "tee_measurements"},
+    "held_gpus": {"active_instances", "metagraph", "audit_report", "held_gpus", "instances"},
 }
 """The feeds without which a metric is absent."""
 OF_A_HOTKEY = (

@@ -65,7 +65,7 @@ def fields(value: Any, path: str = "") -> set[str]:
         return set()
     found = set()
     for key, part in value.items():
-        name = "*" if key[0].isdigit() or key[0].isupper() or key in ("a100", "l40s", "pro_6000") else key
+        name = "*" if key[0].isdigit() or key[0].isupper() or key in ("a100", "b200", "l40s", "pro_6000") else key
         found.add(f"{path}.{name}")
         if key not in FREE_KEYS:
             found |= fields(part, f"{path}.{name}")
