@@ -15,23 +15,18 @@ from typing import TYPE_CHECKING
 from chutes_exporter.config import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping
 
 _FIRST_DESCRIPTOR = 3
 
 
-def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the listening sockets that systemd has opened, or raise ConfigError if there is none.
-
-    The variables of the protocol are removed from the environment, so that children do not see them.
-    """
-    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
-    environment.pop("LISTEN_FDNAMES", None)
+def take_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
+    """Return the listening sockets that systemd has opened, or raise ConfigError if there is none."""
+    pid, count = environment.get("LISTEN_PID", ""), environment.get("LISTEN_FDS", "")
     if pid != str(os.getpid()) or not count.isdigit() or count == "0":
         raise ConfigError("--web.systemd-socket: systemd passed no socket. Start the exporter through a socket unit")
     sockets = []
     for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count)):
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - takes it by position only
         opened = socket.socket(fileno=descriptor)
         if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise ConfigError(
@@ -45,7 +40,7 @@ def take_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
 class Notifier:
     """Notifies systemd, if its variables are in the environment."""
 
-    def __init__(self, environment: MutableMapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
         # @ means the abstract namespace.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address

@@ -94,7 +94,11 @@ def test_sockets_of_another_process_are_not_taken(variables: dict[str, str]) -> 
 _TAKING = """
 import os, socket, sys
 from chutes_exporter.web import systemd
-os.dup2(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).detach(), 3)
+opened = socket.socket(socket.AF_UNIX, getattr(socket, sys.argv[1]))
+if sys.argv[1] == "SOCK_SEQPACKET":
+    opened.bind("")
+    opened.listen()
+os.dup2(opened.detach(), 3)
 try:
     systemd.take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
 except ValueError as error:
@@ -102,8 +106,9 @@ except ValueError as error:
 """
 
 
-def test_a_socket_that_does_not_listen_is_refused() -> None:
-    result = subprocess.run([sys.executable, "-c", _TAKING], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_STREAM", "SOCK_SEQPACKET"])
+def test_a_socket_that_is_no_listening_stream_is_refused(kind: str) -> None:
+    result = subprocess.run([sys.executable, "-c", _TAKING, kind], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "a socket that does not listen" in result.stderr
     assert "Use ListenStream=" in result.stderr
