@@ -195,7 +195,7 @@ _DEFAULTS = {
     "on": "on",
     "off": "off",
     "few": "on if 1 to 16 hotkeys are configured",
-    "key": "on if a hotkey's key is configured (not required)",
+    "key": "on if a hotkey's key is configured; needs none",
 }
 
 
@@ -263,5 +263,5 @@ class Collector:
     def default_in_words(self) -> str:
         """The default in words, for help texts and docs."""
         if self.watched_only:
-            return "on for configured hotkeys; switched on explicitly, for all miners that --miners exports"
+            return "on for configured hotkeys; the flag adds the other exported miners"
         return _DEFAULTS[self.default] + (", with a hotkey's key" if self.needs_key else "")

@@ -76,8 +76,7 @@ Offer = dict[str, Any]
     "wanted",
     multiple=True,
     type=Parsed("NUMBERxMODEL", parse_gpus),
-    help="Also predict what GPUs would earn that the miner does not have, idle on one TEE server (repeatable). "
-    "Example: 8xpro_6000.",
+    help="Also predict what these GPUs would earn on one more TEE server (repeatable). Example: 8xpro_6000.",
 )
 @json_option
 def advise(wanted: tuple[tuple[int, str], ...], **flags: Any) -> None:

@@ -97,8 +97,8 @@ _ENDPOINTS = [
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
 @miner_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
 @click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
-@click.option("--chute-id", default="", metavar="ID", help="Id of the chute. Works only with chute, which needs it.")
-@click.option("--chute-version", default="", metavar="VERSION", help="Its version. Likewise; query chutes has both.")
+@click.option("--chute-id", default="", metavar="ID", help="Works only with chute, which needs it.")
+@click.option("--chute-version", default="", metavar="VERSION", help="Its version. query chutes shows both.")
 @click.option("--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order.")
 @json_option
 def query(endpoint: str, **flags: Any) -> None:
