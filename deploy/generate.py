@@ -50,9 +50,8 @@ ALERTS_HEAD: Final = """\
 - **warning**: a part of the earnings is lost. Act today.
 - **info**: for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
 
-Each name links to its runbook, which says what the alert means, what to check and what to do. If Prometheus scrapes and
-evaluates rules every minute, an alert fires a few minutes after its threshold. The exporter requests instances every
-minute, and servers and GPUs every 2 minutes.
+Each name links to its runbook. If Prometheus scrapes and evaluates rules every minute, an alert fires a few minutes
+after its threshold. The exporter requests instances every minute, and servers and GPUs every 2 minutes.
 
 | alert | severity | threshold | what it costs |
 |---|---|---|---|
