@@ -66,6 +66,11 @@ def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(seats: list
     assert run(MINE + OTHERS, seats, miners="all").samples == ratios(me=1)
 
 
+def test_the_unknown_instances_of_a_miner_without_a_seat_hide_no_share() -> None:
+    extra = {(INSTANCES, "unknown"): [DISABLED | {"compute_multiplier": None}]}
+    assert run(MINE + OTHERS, SEATS, extra=extra).samples == ratios(me=0.25)
+
+
 def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_seat_nothing() -> None:
     assert run(OTHERS, SEATS, watched=[ME, "unknown"]).samples == ratios(me=0)
 
