@@ -14,30 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 
+from chutes_exporter.api import records as r
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
 from chutes_exporter.api.fields import EACH, UNREADABLE, FieldCheck, Layout
-from chutes_exporter.api.records import (
-    AuditInstance,
-    AuditReport,
-    ComputeRecord,
-    HeldGpu,
-    MaintenancePolicy,
-    MinerStats,
-    ProvisionedGpu,
-    RawScore,
-    Record,
-    Scores,
-    Server,
-    Stats,
-    decode_hook,
-)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
 K = TypeVar("K")
 T = TypeVar("T")
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=r.Record)
 Body = bytes | bytearray
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -149,12 +135,12 @@ class Shape(Generic[T]):
 
 
 def _decode(body: Body, kind: type[T]) -> T:
-    return msgspec.json.decode(body, type=kind, dec_hook=decode_hook)
+    return msgspec.json.decode(body, type=kind, dec_hook=r.decode_hook)
 
 
 def _readable_values(rows: dict[K, msgspec.Raw], kind: Any, tally: Tally) -> dict[K, Any]:
     """Return the values that can be read, and count the others."""
-    decoder = msgspec.json.Decoder(kind, dec_hook=decode_hook)
+    decoder = msgspec.json.Decoder(kind, dec_hook=r.decode_hook)
     values = {}
     for key, row in rows.items():
         try:
@@ -198,11 +184,11 @@ class _ServersBody(msgspec.Struct):
     servers: list[msgspec.Raw]
 
 
-def _servers(body: Body, tally: Tally) -> list[Server]:
-    return _readable(_decode(body, _ServersBody).servers, Server, tally)
+def _servers(body: Body, tally: Tally) -> list[r.Server]:
+    return _readable(_decode(body, _ServersBody).servers, r.Server, tally)
 
 
-SERVERS: Shape[list[Server]] = Shape({"servers": [Server]}, _servers)
+SERVERS: Shape[list[r.Server]] = Shape({"servers": [r.Server]}, _servers)
 """``{"servers": [...]}``."""
 
 
@@ -224,20 +210,20 @@ class _MinerGpus(msgspec.Struct):
     provisioned: list[msgspec.Raw]
 
 
-def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
+def _held_gpus(body: Body, tally: Tally) -> list[r.HeldGpu]:
     return [
-        HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
+        r.HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
         for hotkey, miner in _readable_values(_decode(body, dict[str, msgspec.Raw]), _MinerGpus, tally).items()
-        for gpu in _readable(miner.provisioned, ProvisionedGpu, tally)
+        for gpu in _readable(miner.provisioned, r.ProvisionedGpu, tally)
     ]
 
 
 # The exporter does not use the plain values, which have None.
-HELD_GPUS: Shape[list[HeldGpu]] = Shape({EACH: {"provisioned": [ProvisionedGpu], "idle": None}}, _held_gpus)
+HELD_GPUS: Shape[list[r.HeldGpu]] = Shape({EACH: {"provisioned": [r.ProvisionedGpu], "idle": None}}, _held_gpus)
 """``{hotkey: {"provisioned": [...]}}``."""
 
 
-MAINTENANCE = object_of(MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
+MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
 
 
 class _WindowBody(msgspec.Struct):
@@ -250,23 +236,23 @@ class _StatsBody(msgspec.Struct):
     all: _WindowBody | None = None
 
 
-def _stats(body: Body, tally: Tally) -> Stats:
+def _stats(body: Body, tally: Tally) -> r.Stats:
     windows = _decode(body, _StatsBody)
-    stats = Stats(
+    stats = r.Stats(
         *(
             None
             if window is None or window.instance_stats is None
-            else _readable(window.instance_stats, MinerStats, tally)
+            else _readable(window.instance_stats, r.MinerStats, tally)
             for window in (windows.past_hour, windows.past_day, windows.all)
         )
     )
-    if stats == Stats(None, None, None):
+    if stats == r.Stats(None, None, None):
         raise msgspec.ValidationError("the answer has no window of stats")
     return stats
 
 
-_WINDOW: Layout = {"instance_stats": [MinerStats], "bounties": None, "compute_units": None}
-STATS: Shape[Stats] = Shape({"past_hour": _WINDOW, "past_day": _WINDOW, "all": _WINDOW}, _stats)
+_WINDOW: Layout = {"instance_stats": [r.MinerStats], "bounties": None, "compute_units": None}
+STATS: Shape[r.Stats] = Shape({"past_hour": _WINDOW, "past_day": _WINDOW, "all": _WINDOW}, _stats)
 
 
 class _ScoresBody(msgspec.Struct):
@@ -274,14 +260,14 @@ class _ScoresBody(msgspec.Struct):
     raw_values: dict[str, msgspec.Raw] | None = None
 
 
-def _scores(body: Body, tally: Tally) -> Scores:
+def _scores(body: Body, tally: Tally) -> r.Scores:
     scores = _decode(body, _ScoresBody)
     shares = _readable_values(scores.final_scores, float | None, tally)
     tally.accepted += len(shares)
-    return Scores(shares, _readable_values(scores.raw_values or {}, RawScore | None, tally))
+    return r.Scores(shares, _readable_values(scores.raw_values or {}, r.RawScore | None, tally))
 
 
-SCORES: Shape[Scores] = Shape({"final_scores": None, "raw_values": {EACH: RawScore}}, _scores)
+SCORES: Shape[r.Scores] = Shape({"final_scores": None, "raw_values": {EACH: r.RawScore}}, _scores)
 
 
 class _ReportBody(msgspec.Struct):
@@ -289,16 +275,16 @@ class _ReportBody(msgspec.Struct):
     compute_history: list[msgspec.Raw]
 
 
-def _report(body: Body, tally: Tally) -> AuditReport:
+def _report(body: Body, tally: Tally) -> r.AuditReport:
     report = _decode(body, _ReportBody)
-    return AuditReport(
-        instances=_readable(report.instance_audit, AuditInstance, tally),
-        multipliers=_readable(report.compute_history, ComputeRecord, tally),
+    return r.AuditReport(
+        instances=_readable(report.instance_audit, r.AuditInstance, tally),
+        multipliers=_readable(report.compute_history, r.ComputeRecord, tally),
     )
 
 
-AUDIT_REPORT: Shape[AuditReport] = Shape(
-    {"instance_audit": [AuditInstance], "compute_history": [ComputeRecord]}, _report
+AUDIT_REPORT: Shape[r.AuditReport] = Shape(
+    {"instance_audit": [r.AuditInstance], "compute_history": [r.ComputeRecord]}, _report
 )
 
 
@@ -310,7 +296,7 @@ class StreamShape(Generic[R]):
 
     def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
         self.layout: Layout = record
-        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
+        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=r.decode_hook)
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:

@@ -46,14 +46,15 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
         out: Counts the duplicates.
     """
     seats = answers[METAGRAPH]
+    scored = {node.hotkey for node in seats if not node.blacklist_reason}
     active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
     rates = active_rates(active)
     disabled = _reported_rates(answers, {instance.instance_id for instance in active}, out)
     for hotkey, instances in answers.by_hotkey(INSTANCES).items():
-        disabled[hotkey] = _disabled_rate(instances, out)
-    scored = {node.hotkey for node in seats if not node.blacklist_reason}
-    unknown = any(rate is None for hotkey, rate in disabled.items() if hotkey in scored)
-    if rates is None or unknown or any(node.blacklist_reason is UNSET for node in seats):
+        # The API refuses a key without a seat, whose instances do not matter.
+        if hotkey in scored:
+            disabled[hotkey] = _disabled_rate(instances, out)
+    if rates is None or None in disabled.values() or any(node.blacklist_reason is UNSET for node in seats):
         return None
     return {
         hotkey: rates.get(hotkey, 0.0) + (disabled.get(hotkey) or 0.0)

@@ -233,15 +233,14 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
         text = f"{server['name'] or server['server_id']}: {server['status']}"
         if server["older_window"]:
             text += ", in the slot of an older window"
-        if server["waits_for"] is not None:
+        if server["waits_for"]:
             count = len(server["waits_for"])
-            text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
             chutes = dict.fromkeys(one["chute_id"] for one in server["waits_for"])
-            if chutes:
-                text += f" (chutes {', '.join(chutes)})"
-            if server["until"] is not None:
-                at = datetime.fromtimestamp(server["until"], UTC)
-                text += f", at the latest in {human_duration(max(server['until'] - now, 60))} ({at:%H:%M} UTC)"
+            text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
+            text += f" (chutes {', '.join(chutes)})"
+        if server["until"] is not None:
+            at = datetime.fromtimestamp(server["until"], UTC)
+            text += f", at the latest in {human_duration(max(server['until'] - now, 60))} ({at:%H:%M} UTC)"
         say(f"{text}.", indent="  ")
 
 

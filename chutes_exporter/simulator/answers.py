@@ -311,10 +311,7 @@ def server_slot(call: Call) -> Row:
 
 
 def _server(call: Call) -> Server:
-    for server in call.signer.servers:
-        if server.server_id == call.path["server_id"]:
-            return server
-    raise HTTPException(404, "Server not found")
+    return {server.server_id: server for server in call.signer.servers}[call.path["server_id"]]
 
 
 def tee_measurements(call: Call) -> list[Row]:

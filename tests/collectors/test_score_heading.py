@@ -66,11 +66,6 @@ def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(seats: list
     assert run(MINE + OTHERS, seats, miners="all").samples == ratios(me=1)
 
 
-def test_the_unknown_instances_of_a_miner_without_a_seat_hide_no_share() -> None:
-    extra = {(INSTANCES, "unknown"): [DISABLED | {"compute_multiplier": None}]}
-    assert run(MINE + OTHERS, SEATS, extra=extra).samples == ratios(me=0.25)
-
-
 def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_seat_nothing() -> None:
     assert run(OTHERS, SEATS, watched=[ME, "unknown"]).samples == ratios(me=0)
 
@@ -87,6 +82,11 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     newer = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu | {"activated_at": NOON_TEXT}}]}}
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), newer).samples == ratios(me=0.25)
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), held).samples == ratios(me=1 / 3)
+
+
+def test_the_unknown_instances_of_a_key_hide_all_shares_if_the_key_has_a_seat() -> None:
+    assert run(MINE + OTHERS, SEATS, extra={(INSTANCES, ME): None}).samples == {}
+    assert run(MINE + OTHERS, SEATS, extra={(INSTANCES, "unseated"): None}).samples == ratios(me=0.25)
 
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:
