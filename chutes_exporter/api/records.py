@@ -163,6 +163,7 @@ class Instance(Record, frozen=True):
     chute_id: str | None = None
     version: str | None = None
     chutes_version: str | None = None
+    config_id: str | None = None
     active: bool | None = None
     verified: bool | None = None
     created_at: UnixTime | None = None
