@@ -66,7 +66,7 @@ for command in (demo, serve, check, status, advise, incidents, query, backfill, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. An error is a line without a traceback and without a seed."""
+    """Run the command line. An error is a line without a traceback and without a secret."""
     try:
         exit_status = cli.main(arguments, prog_name="chutes-exporter", standalone_mode=False)
     except (click.ClickException, ConfigError, ClientSetupError) as error:

@@ -32,7 +32,7 @@ _MAX_LIFETIME = 7 * 86400
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used. The message says why, and has no seed."""
+    """A setting that cannot be used. The message says why, and has no secret."""
 
     def __init__(self, message: str) -> None:
         super().__init__(scrub(message))
@@ -80,7 +80,7 @@ class Settings:
 
     Attributes:
         watched: Hotkeys whose public data is exported. Empty for the whole subnet.
-        keys: Hotkeys with seeds, whose private data is exported, too. All are in ``watched``.
+        keys: Hotkeys with keys, whose private data is exported, too. All are in ``watched``.
         ttl: The user's times to live in seconds, by feed.
         max_age: The user's maximum ages in seconds, by feed.
         collectors: The user's choice whether a collector is on, by name.
@@ -129,7 +129,7 @@ def make_settings(
     for collector in COLLECTORS:
         if settings.collectors.get(collector.name):
             if collector.needs_key and not keys:
-                raise ConfigError(f"--collector.{collector.name} needs a hotkey's seed: add --hotkey-file")
+                raise ConfigError(f"--collector.{collector.name} needs a hotkey's key: add --hotkey-file")
             if collector.scope == "miner" and not watched:
                 raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
     return replace(settings, warnings=(*warnings, *_warnings(settings)))
@@ -156,8 +156,12 @@ class Credentials:
     warnings: tuple[str, ...]
 
 
+_SECRETS = {"MINER_SEED": Hotkey.from_seed, "MINER_PRIVATE_KEY": Hotkey.from_private_key}
+"""The variables that bring a key with the address in MINER_SS58."""
+
+
 def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> Credentials:
-    """Read hotkey files, and ``MINER_SEED`` with ``MINER_SS58``."""
+    """Read hotkey files, and ``MINER_SEED`` or ``MINER_PRIVATE_KEY`` with ``MINER_SS58``."""
     keys: dict[str, Hotkey] = {}
     errors: list[str] = []
     warnings: list[str] = []
@@ -171,13 +175,22 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
         if readable_by_others(path.expanduser()):
             command = f"chmod 600 {shlex.quote(str(path.expanduser()))}"
             warnings.append(f"other users of this machine can read {path}: run {command}")
-    if "MINER_SEED" in environment:
+    secrets = [name for name in _SECRETS if environment.get(name, "").strip()]
+    if len(secrets) > 1:
+        errors.append(f"{' and '.join(secrets)} are both set: unset one of them")
+    elif secrets:
+        (name,) = secrets
         address = environment.get("MINER_SS58", "").strip()
         try:
-            key = Hotkey.from_seed(environment["MINER_SEED"], address=address, source="MINER_SEED and MINER_SS58")
+            key = _SECRETS[name](environment[name], address=address, source=f"{name} and MINER_SS58")
             keys.setdefault(key.address, key)
         except HotkeyError as error:
             errors.append(str(error))
+    elif environment.keys() & {"MINER_SS58", *_SECRETS} and not keys and not errors:
+        errors.append(
+            f"MINER_SS58 needs a key: set {' or '.join(_SECRETS)}, which the miners' Secret has as seed or privateKey. "
+            "For public data only, unset MINER_SS58 and set CHUTES_EXPORTER_HOTKEY"
+        )
     return Credentials(tuple(keys.values()), tuple(map(scrub, errors)), tuple(map(scrub, warnings)))
 
 

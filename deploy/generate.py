@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from deploy.chart import CHART, render
-from deploy.reference import reference
+from deploy.reference import reference, with_unused_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +126,7 @@ FILES: Final[dict[str, Callable[[], str]]] = {
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
     "../docs/metrics.md": reference,
+    "../docs/dev/fields.md": lambda: with_unused_fields((ROOT / "docs" / "dev" / "fields.md").read_text()),
 }
 """Generated files by their path in deploy/."""
 

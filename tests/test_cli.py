@@ -94,7 +94,7 @@ def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
 
 def test_a_seed_is_never_a_flag() -> None:
     flags = {flag for command in cli.commands.values() for parameter in command.params for flag in parameter.opts}
-    assert {flag for flag in flags if flag.endswith("seed")} == {"--simulator.seed"}
+    assert {flag for flag in flags if flag.endswith(("seed", "key"))} == {"--simulator.seed", "--hotkey"}
 
 
 def hotkey_file(path: Path) -> str:
@@ -121,20 +121,24 @@ REFUSED = (
     ("--hotkey ''", "(not shown, 0 characters) is not an SS58 address of Bittensor: use one of 48 characters"),
     (f"--hotkey {ONE_WRONG}", f"'{ONE_WRONG}' is not an SS58 address of Bittensor: probably one character is wrong"),
     (f"--hotkey {TEST_SEED[2:]}", "is not an SS58 address"),
-    ("MINER_SS58=nonsense", "Error: Invalid value for 'MINER_SS58': the value (not shown, 8 characters)"),
-    (f"MINER_SS58={TEST_SEED}", "is not an SS58 address"),
     (f"HOTKEY={HOTKEY}", f"Error: Invalid value for 'HOTKEY': {HOTKEY} is an address, but this needs the path"),
-    (f"--hotkey-file {HOTKEY}", "To watch an address without its seed, use --hotkey or MINER_SS58"),
+    (f"--hotkey-file {HOTKEY}", "To watch an address without its key, use --hotkey"),
     (f"HOTKEY={TEST_SEED}", "Error: HOTKEY: cannot read the hotkey file 0x[hex]: No such file or directory"),
     ("CHUTES_EXPORTER_HOTKEY_FILE=/nowhere", "Error: CHUTES_EXPORTER_HOTKEY_FILE: cannot read the hotkey file"),
     ("HOTKEY=/nowhere status", "Error: HOTKEY: cannot read the hotkey file /nowhere"),
     ("--hotkey-file ''", "Error: --hotkey-file: cannot read the hotkey file"),
-    (f"MINER_SEED='' MINER_SS58={HOTKEY}", "Error: MINER_SEED and MINER_SS58: the seed must be 64 hexadecimal"),
+    # Keys in variables. The Secret of the first three has neither entry.
+    (f"MINER_SS58={HOTKEY}", "Error: MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
+    (f"MINER_SEED='' MINER_PRIVATE_KEY='' MINER_SS58={HOTKEY}", "Error: MINER_SS58 needs a key"),
+    (f"MINER_SS58={HOTKEY} {NO_API} check", "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
+    (f"MINER_SS58={TEST_SEED}", "Error: MINER_SS58 needs a key"),
+    (f"{MINE} MINER_PRIVATE_KEY={TEST_SEED}", "Error: MINER_SEED and MINER_PRIVATE_KEY are both set: unset one"),
     (f"MINER_SEED=0x12 MINER_SS58={HOTKEY}", "Error: MINER_SEED and MINER_SS58: the seed must be 64 hexadecimal"),
-    (f"MINER_SEED={TEST_SEED}", "Error: MINER_SEED and MINER_SS58: the seed does not belong"),
-    (f"MINER_SEED={TEST_SEED} MINER_SS58={OTHER}", "Error: MINER_SEED and MINER_SS58: the seed does not belong"),
+    (f"MINER_PRIVATE_KEY={TEST_SEED} MINER_SS58={HOTKEY}", "Error: MINER_PRIVATE_KEY and MINER_SS58: the private key"),
+    (f"MINER_SEED={TEST_SEED}", "Error: MINER_SEED and MINER_SS58: the key does not belong"),
+    (f"MINER_SEED={TEST_SEED} MINER_SS58={OTHER}", "Error: MINER_SEED and MINER_SS58: the key does not belong"),
     (f"MINER_SEED=0x12 {NO_API} check", "→ Correct it. If you remove it, the whole subnet is watched, without the pri"),
-    (f"MINER_SEED=0x12 MINER_SS58={HOTKEY} {NO_API} check", f"If you remove it, {HOTKEY} is watched"),
+    (f"MINER_SEED=0x12 {NO_API} check --hotkey {HOTKEY}", f"If you remove it, {HOTKEY} is watched"),
     (f"HOTKEY=/nowhere {NO_API} check", "HOTKEY: cannot read the hotkey file /nowhere: No such file"),
     ("status", "Error: status needs a miner: add --hotkey or --hotkey-file"),
     ("--miners watched", "Error: --miners watched needs a watched miner: add --hotkey or --hotkey-file"),
@@ -144,7 +148,7 @@ REFUSED = (
     ("CHUTES_EXPORTER_HOTKEY='' serve", "Error: CHUTES_EXPORTER_HOTKEY is empty"),
     ("CHUTES_EXPORTER_HOTKEY_FILE=''", "Error: CHUTES_EXPORTER_HOTKEY_FILE is empty"),
     ("HOTKEY=''", "Error: HOTKEY is empty"),
-    ("MINER_SS58=''", "Error: MINER_SS58 is empty"),
+    ("MINER_SS58=''", "Error: MINER_SS58 needs a key"),
     ("CHUTES_EXPORTER_WEB_CONFIG_FILE=''", "Error: CHUTES_EXPORTER_WEB_CONFIG_FILE is empty"),
     ("CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=''", "Error: CHUTES_EXPORTER_WEB_LISTEN_ADDRESS is empty"),
     # The API.
@@ -152,7 +156,7 @@ REFUSED = (
     (f"{MINE} release-job ? --api.url HTTP://x", "Warning: --api.url: signatures go to http://x without encryption"),
     (f"{MINE} VALIDATOR_API=HTTP://x release-job ?", "Warning: VALIDATOR_API: signatures go to http://x without"),
     ("HTTPS_PROXY=garbage://x", "HTTPS_PROXY"),
-    (f"HTTPS_PROXY=garbage://x MINER_SS58={HOTKEY} status", "HTTPS_PROXY"),
+    (f"HTTPS_PROXY=garbage://x CHUTES_EXPORTER_HOTKEY={HOTKEY} status", "HTTPS_PROXY"),
     # Numbers.
     *(
         (f"--{name}={value}", f"Error: Invalid value for '--{name}': '{value}' is not a number above 0")
@@ -181,15 +185,15 @@ REFUSED = (
     ("--web.listen-address nonsense", "'nonsense' is not an address to listen on"),
     ("--web.listen-address 192.0.2.1:1", "Error: --web.listen-address: cannot listen on 192.0.2.1:1: "),
     ("CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=192.0.2.1:1", "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS: cannot listen on 192"),
-    ("--collector.nodes", "Error: --collector.nodes needs a hotkey's seed: add --hotkey-file"),
-    ("CHUTES_EXPORTER_COLLECTOR_NODES=1", "Error: CHUTES_EXPORTER_COLLECTOR_NODES needs a hotkey's seed"),
+    ("--collector.nodes", "Error: --collector.nodes needs a hotkey's key: add --hotkey-file"),
+    ("CHUTES_EXPORTER_COLLECTOR_NODES=1", "Error: CHUTES_EXPORTER_COLLECTOR_NODES needs a hotkey's key"),
     ("--collector.unique_chute_history", "needs a watched miner: add --hotkey"),
     ("--log.level INFO --log.format JSON --miners WATCHED", "Error: --miners watched needs a watched miner"),
     # Other commands.
     ("query scores --where name", "No such option '--where'"),
     ("query scores --sort name", "No such option '--sort'"),
     ("query scores --csv", "No such option '--csv'"),
-    ("query nodes", "the request must be signed: add --hotkey-file, or set MINER_SS58 and MINER_SEED"),
+    ("query nodes", "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key"),
     ("query unique_chute_history", "needs exactly one miner: use one --hotkey"),
     (f"query unique_chute_history --hotkey {HOTKEY} --hotkey {OTHER}", "needs exactly one miner: use one --hotkey"),
     ("query scores --per-chute", "--per-chute works only with stats"),
@@ -273,7 +277,7 @@ def test_a_pipe_that_nobody_reads_ends_the_command_quietly() -> None:
 def on_a_terminal(*arguments: str, **variables: str) -> str:
     """Return what the command prints on a terminal."""
     terminal, screen = os.openpty()
-    complete = environment(TERM="xterm", MINER_SS58=HOTKEY, VALIDATOR_API="http://127.0.0.1:9") | variables
+    complete = environment(TERM="xterm", CHUTES_EXPORTER_HOTKEY=HOTKEY, VALIDATOR_API="http://127.0.0.1:9") | variables
     process = subprocess.Popen([COMMAND, *arguments], stdout=screen, stderr=subprocess.DEVNULL, env=complete)
     os.close(screen)
     shown = b""

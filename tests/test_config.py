@@ -76,8 +76,6 @@ def test_a_name_is_read_in_lower_case_and_spaces_are_ignored() -> None:
     assert parse_lifetime(" Scores =1") == ("scores", 1)
     assert parse_lifetime("scores=604800") == ("scores", 7 * 86400)
     assert parse_hotkey(f" {HOTKEY}\n") == HOTKEY
-    found = find_credentials([], {"MINER_SEED": f"{TEST_SEED}\n", "MINER_SS58": f"{HOTKEY}\n"})
-    assert [key.address for key in found.keys] == [HOTKEY]
 
 
 @pytest.fixture
@@ -105,7 +103,7 @@ def test_a_hotkey_file_that_others_can_read_causes_a_warning(
 def test_an_unusable_hotkey_file_is_named(hotkey_file: Path) -> None:
     hotkey_file.write_text(json.dumps({"secretSeed": TEST_SEED, "ss58Address": HOTKEY[:-1] + "j"}))
     address, seed = find_credentials([hotkey_file, Path(f'"{TEST_SEED}"')], {}).errors
-    assert address.startswith(f"--hotkey-file: {hotkey_file}: the seed does not belong")
+    assert address.startswith(f"--hotkey-file: {hotkey_file} has a key that does not belong")
     assert TEST_SEED[2:] not in seed
 
 

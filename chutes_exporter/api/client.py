@@ -24,6 +24,7 @@ from chutes_exporter.api import errors
 from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.exchanges import ExchangeCounters
+from chutes_exporter.api.fields import Changes
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class ChutesClient:
     Attributes:
         clock_offset: Seconds by which the local clock is ahead of the API's. None before the first answer with a date.
         clock_checked_at: Monotonic time of that answer.
+        changes: What the API changed, by the name of the endpoint.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise ClientSetupError.
     """
@@ -119,6 +121,7 @@ class ChutesClient:
     ) -> None:
         self.clock_offset: float | None = None
         self.clock_checked_at = -math.inf
+        self.changes = defaultdict[str, Changes](Changes)
         self._clock = clock
         self._counters = counters or ExchangeCounters()
         self._decoding = asyncio.Lock()
@@ -174,7 +177,8 @@ class ChutesClient:
         if any(value in ("", ".", "..") for value in (path or {}).values()):
             raise errors.BadRequestError("the id is invalid", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in (path or {}).items()})
-        tally, code = Tally(), "abandoned"
+        changes = self.changes[endpoint.name]
+        tally, code = Tally(check=changes.begin()), "abandoned"
         started = time.monotonic()
         try:
             async with (
@@ -198,6 +202,11 @@ class ChutesClient:
                 _log.debug(
                     "requested", endpoint=endpoint.name, status=code, seconds=round(seconds, 3), bytes=tally.size
                 )
+            was_complete = code in (str(httpx.codes.OK), errors.UndecodableError.reason)
+            new = changes.end(tally.check) if was_complete else []
+            if logging.getLogger("exporter").isEnabledFor(logging.INFO):
+                for found in new:
+                    _log.info("the API changed", endpoint=endpoint.name, found=found)
         return Answer(
             value=value,
             count=tally.accepted,

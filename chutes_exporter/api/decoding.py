@@ -14,29 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 
+from chutes_exporter.api import records as r
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
-from chutes_exporter.api.records import (
-    AuditInstance,
-    AuditReport,
-    ComputeRecord,
-    HeldGpu,
-    MaintenancePolicy,
-    MinerStats,
-    RawScore,
-    Record,
-    Scores,
-    Server,
-    Stats,
-    UnixTime,
-    decode_hook,
-)
+from chutes_exporter.api.fields import EACH, UNREADABLE, FieldCheck, Layout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
 K = TypeVar("K")
 T = TypeVar("T")
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=r.Record)
 Body = bytes | bytearray
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -52,9 +39,6 @@ _BYTES_PER_WIDE_CHARACTER = 4
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BYTES_PER_VALUE = 16
 _BYTES_PER_RECORD = 128
-
-# msgspec raises RecursionError for deeply nested JSON.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -105,12 +89,13 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
 
 @dataclass
 class Tally:
-    """Counts of the records of an answer, and the bytes of its body, decompressed."""
+    """Counts of the records of an answer, the bytes of its body, decompressed, and the check of its fields."""
 
     accepted: int = 0
     rejected: int = 0
     size: int = 0
     first_error: str = ""
+    check: FieldCheck | None = None
 
     def reject(self, error: Exception) -> None:
         """Count a record that cannot be read."""
@@ -129,35 +114,38 @@ class Tally:
 
 
 class Shape(Generic[T]):
-    """The shape of a JSON answer. ``read`` decodes the body, and counts its records in the tally."""
+    """The shape of a JSON answer, with the layout of its records. ``read`` decodes and counts them."""
 
-    def __init__(self, read: Callable[[Body, Tally], T]) -> None:
+    def __init__(self, layout: Layout, read: Callable[[Body, Tally], T]) -> None:
+        self.layout = layout
         self._read = read
 
     def decode(self, body: Body, tally: Tally) -> T:
         """Decode a whole body, or raise ApiError if it is empty, or another shape, or most of it cannot be read."""
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
+        if tally.check is not None:
+            tally.check.run(self.layout, body)
         try:
             value = self._read(body, tally)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UndecodableError(f"the answer has an unexpected format: {str(error)[:200]}", status=200) from None
         tally.require_most()
         return value
 
 
 def _decode(body: Body, kind: type[T]) -> T:
-    return msgspec.json.decode(body, type=kind, dec_hook=decode_hook)
+    return msgspec.json.decode(body, type=kind, dec_hook=r.decode_hook)
 
 
 def _readable_values(rows: dict[K, msgspec.Raw], kind: Any, tally: Tally) -> dict[K, Any]:
     """Return the values that can be read, and count the others."""
-    decoder = msgspec.json.Decoder(kind, dec_hook=decode_hook)
+    decoder = msgspec.json.Decoder(kind, dec_hook=r.decode_hook)
     values = {}
     for key, row in rows.items():
         try:
             values[key] = decoder.decode(row)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             tally.reject(error)
     return values
 
@@ -178,29 +166,29 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
             raise CutOffError("the list is empty", status=200)
         return _readable(rows, record, tally)
 
-    return Shape(read)
+    return Shape([record], read)
 
 
-def object_of(kind: type[T], count: Callable[[T], int] = lambda _: 1) -> Shape[T]:
+def object_of(kind: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
     """Make the shape of a single JSON object, in which a function counts the records."""
 
-    def read(body: Body, tally: Tally) -> T:
+    def read(body: Body, tally: Tally) -> R:
         value = _decode(body, kind)
         tally.accepted += count(value)
         return value
 
-    return Shape(read)
+    return Shape(kind, read)
 
 
 class _ServersBody(msgspec.Struct):
     servers: list[msgspec.Raw]
 
 
-def _servers(body: Body, tally: Tally) -> list[Server]:
-    return _readable(_decode(body, _ServersBody).servers, Server, tally)
+def _servers(body: Body, tally: Tally) -> list[r.Server]:
+    return _readable(_decode(body, _ServersBody).servers, r.Server, tally)
 
 
-SERVERS: Shape[list[Server]] = Shape(_servers)
+SERVERS: Shape[list[r.Server]] = Shape({"servers": [r.Server]}, _servers)
 """``{"servers": [...]}``."""
 
 
@@ -215,38 +203,27 @@ def by_model(record: type[R]) -> Shape[list[R]]:
             raise CutOffError("the list is empty", status=200)
         return records
 
-    return Shape(read)
-
-
-class _HeldGpuChute(msgspec.Struct):
-    chute_id: str
-    instance_id: str
-    activated_at: UnixTime | msgspec.UnsetType | None = msgspec.UNSET
-
-
-class _HeldGpu(msgspec.Struct):
-    gpu: str
-    chute: _HeldGpuChute
-    server_id: str | None = None
+    return Shape({EACH: record}, read)
 
 
 class _MinerGpus(msgspec.Struct):
     provisioned: list[msgspec.Raw]
 
 
-def _held_gpus(body: Body, tally: Tally) -> list[HeldGpu]:
+def _held_gpus(body: Body, tally: Tally) -> list[r.HeldGpu]:
     return [
-        HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
+        r.HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
         for hotkey, miner in _readable_values(_decode(body, dict[str, msgspec.Raw]), _MinerGpus, tally).items()
-        for gpu in _readable(miner.provisioned, _HeldGpu, tally)
+        for gpu in _readable(miner.provisioned, r.ProvisionedGpu, tally)
     ]
 
 
-HELD_GPUS: Shape[list[HeldGpu]] = Shape(_held_gpus)
+# The exporter does not use the plain values, which have None.
+HELD_GPUS: Shape[list[r.HeldGpu]] = Shape({EACH: {"provisioned": [r.ProvisionedGpu], "idle": None}}, _held_gpus)
 """``{hotkey: {"provisioned": [...]}}``."""
 
 
-MAINTENANCE = object_of(MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
+MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
 
 
 class _WindowBody(msgspec.Struct):
@@ -259,22 +236,23 @@ class _StatsBody(msgspec.Struct):
     all: _WindowBody | None = None
 
 
-def _stats(body: Body, tally: Tally) -> Stats:
+def _stats(body: Body, tally: Tally) -> r.Stats:
     windows = _decode(body, _StatsBody)
-    stats = Stats(
+    stats = r.Stats(
         *(
             None
             if window is None or window.instance_stats is None
-            else _readable(window.instance_stats, MinerStats, tally)
+            else _readable(window.instance_stats, r.MinerStats, tally)
             for window in (windows.past_hour, windows.past_day, windows.all)
         )
     )
-    if stats == Stats(None, None, None):
+    if stats == r.Stats(None, None, None):
         raise msgspec.ValidationError("the answer has no window of stats")
     return stats
 
 
-STATS: Shape[Stats] = Shape(_stats)
+_WINDOW: Layout = {"instance_stats": [r.MinerStats], "bounties": None, "compute_units": None}
+STATS: Shape[r.Stats] = Shape({"past_hour": _WINDOW, "past_day": _WINDOW, "all": _WINDOW}, _stats)
 
 
 class _ScoresBody(msgspec.Struct):
@@ -282,14 +260,14 @@ class _ScoresBody(msgspec.Struct):
     raw_values: dict[str, msgspec.Raw] | None = None
 
 
-def _scores(body: Body, tally: Tally) -> Scores:
+def _scores(body: Body, tally: Tally) -> r.Scores:
     scores = _decode(body, _ScoresBody)
     shares = _readable_values(scores.final_scores, float | None, tally)
     tally.accepted += len(shares)
-    return Scores(shares, _readable_values(scores.raw_values or {}, RawScore | None, tally))
+    return r.Scores(shares, _readable_values(scores.raw_values or {}, r.RawScore | None, tally))
 
 
-SCORES: Shape[Scores] = Shape(_scores)
+SCORES: Shape[r.Scores] = Shape({"final_scores": None, "raw_values": {EACH: r.RawScore}}, _scores)
 
 
 class _ReportBody(msgspec.Struct):
@@ -297,15 +275,17 @@ class _ReportBody(msgspec.Struct):
     compute_history: list[msgspec.Raw]
 
 
-def _report(body: Body, tally: Tally) -> AuditReport:
+def _report(body: Body, tally: Tally) -> r.AuditReport:
     report = _decode(body, _ReportBody)
-    return AuditReport(
-        instances=_readable(report.instance_audit, AuditInstance, tally),
-        multipliers=_readable(report.compute_history, ComputeRecord, tally),
+    return r.AuditReport(
+        instances=_readable(report.instance_audit, r.AuditInstance, tally),
+        multipliers=_readable(report.compute_history, r.ComputeRecord, tally),
     )
 
 
-AUDIT_REPORT: Shape[AuditReport] = Shape(_report)
+AUDIT_REPORT: Shape[r.AuditReport] = Shape(
+    {"instance_audit": [r.AuditInstance], "compute_history": [r.ComputeRecord]}, _report
+)
 
 
 class StreamShape(Generic[R]):
@@ -315,7 +295,8 @@ class StreamShape(Generic[R]):
     """
 
     def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
-        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=decode_hook)
+        self.layout: Layout = record
+        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=r.decode_hook)
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
@@ -326,9 +307,11 @@ class StreamShape(Generic[R]):
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
                 continue
+            if tally.check is not None:
+                tally.check.run(self.layout, payload)
             try:
                 record = self._decoder.decode(payload)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 tally.reject(error)
                 continue
             tally.accepted += 1

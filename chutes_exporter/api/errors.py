@@ -39,7 +39,7 @@ class SignatureRefusedError(ApiError):
     """401: the service does not accept the signature."""
 
     reason = "signature_refused"
-    advice = "Check that the seed belongs to the hotkey, and that the local clock is correct."
+    advice = "Check that the key belongs to the hotkey, and that the local clock is correct."
 
 
 class NotRegisteredError(ApiError):

@@ -1,13 +1,21 @@
-"""Hotkeys: addresses, hotkey files and signatures. Nothing shows or returns a seed."""
+"""Hotkeys: addresses, hotkey files and signatures. Nothing shows or returns a secret."""
 
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import sr25519
+from bittensor_core import (
+    CRYPTO_SR25519,
+    KeyfileError,
+    Keypair,
+    decode_ss58,
+    deserialize_keypair_from_keyfile_data,
+    encode_ss58,
+    keyfile_data_is_encrypted,
+    verify,
+)
 
 from chutes_exporter.api.errors import scrub
 
@@ -15,16 +23,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-SS58_PREFIX = 42
-"""The network number of Bittensor addresses, which is the generic one of Substrate."""
-
 Purpose = Literal["miner", "tee"]
 """The word at the end of a signed message. The service accepts a signature only where it expects its word."""
 
-_DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-"""The digits of base 58."""
-_SEED = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
-_ADDRESS_SHAPE = re.compile(f"[{_DIGITS}]{{48}}")
+_ADDRESS_LENGTH = 48
+_SECRETS = ("secretPhrase", "secretSeed", "privateKey")
+"""The fields of a hotkey file that hold a key."""
+_SEED = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
+_PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{128}")
 _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
 
 
@@ -38,14 +44,15 @@ def public_key(address: str) -> bytes:
     Raises:
         HotkeyError: The text is not such an address.
     """
-    looks_right = _ADDRESS_SHAPE.fullmatch(address)
-    number = 0
-    for digit in address if looks_right else "":
-        number = number * 58 + _DIGITS.index(digit)
-    # 48 digits of base 58 fit into 36 bytes. Those of an address are 0, the prefix, the key, and 2 of the checksum.
-    public = number.to_bytes(36, "big")[2:-2]
-    if number != _number(public):
+    try:
+        # The library takes minutes for a text of a million characters.
+        public = decode_ss58(address) if len(address) == _ADDRESS_LENGTH else None
+    except ValueError:
+        public = None
+    # The library accepts the addresses of other networks, too.
+    if public is None or encode_ss58(public) != address:
         # Do not show a secret in the wrong place.
+        looks_right = len(address) == _ADDRESS_LENGTH and address.isalnum()
         shown = repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
         # Every address of this network with 48 characters starts with 5.
         advice = "probably one character is wrong" if looks_right and address[0] == "5" else "use one of 48 characters"
@@ -53,32 +60,12 @@ def public_key(address: str) -> bytes:
     return public
 
 
-def address_of(public: bytes) -> str:
-    """Return the SS58 address of a 32-byte public key on Bittensor."""
-    number, address = _number(public), ""
-    while number:
-        number, digit = divmod(number, 58)
-        address = _DIGITS[digit] + address
-    return address
-
-
-def _number(public: bytes) -> int:
-    """Return the number that the address of a public key writes in base 58."""
-    body = bytes([SS58_PREFIX]) + public
-    return int.from_bytes(body + blake2b(b"SS58PRE" + body).digest()[:2], "big")
-
-
-class _HotkeyFile(msgspec.Struct):
-    ss58Address: str | None = None  # noqa: N815 - the file's own spelling
-    secretSeed: str | None = None  # noqa: N815
-
-
 class Hotkey:
     """A key pair that signs requests, and its SS58 address."""
 
-    def __init__(self, pair: tuple[bytes, bytes]) -> None:
+    def __init__(self, pair: Keypair) -> None:
         self._pair = pair
-        self.address = address_of(pair[0])
+        self.address = pair.ss58_address
 
     def __repr__(self) -> str:
         return f"Hotkey({self.address})"
@@ -95,15 +82,30 @@ class Hotkey:
         Raises:
             HotkeyError: The seed is malformed or belongs to another address.
         """
-        match = _SEED.fullmatch(seed.strip())
-        if match is None:
+        if not _SEED.fullmatch(seed.strip()):
             raise HotkeyError(f"{source}: the seed must be 64 hexadecimal digits, with or without 0x, without quotes")
-        key = cls(sr25519.pair_from_seed(bytes.fromhex(match[1])))
+        return cls._from_digits(seed.strip(), address, source)
+
+    @classmethod
+    def from_private_key(cls, private_key: str, *, address: str, source: str) -> Self:
+        """Make the key of a private key of 128 hexadecimal digits. It is like :meth:`from_seed` otherwise."""
+        if not _PRIVATE_KEY.fullmatch(private_key.strip()):
+            raise HotkeyError(
+                f"{source}: the private key must be 128 hexadecimal digits, with or without 0x, without quotes"
+            )
+        return cls._from_digits(private_key.strip(), address, source)
+
+    @classmethod
+    def _from_digits(cls, digits: str, address: str | None, source: str) -> Self:
+        try:
+            key = cls(Keypair.create_from_private_key(digits))
+        except ValueError:
+            raise HotkeyError(f"{source}: these digits are no key of the type sr25519: copy them again") from None
         if address not in (None, key.address):
             # Do not show the address: it may be a secret in the wrong place.
             raise HotkeyError(
-                f"{source}: the seed does not belong to the given address, but to {key.address}: "
-                "use the seed and the address of one hotkey"
+                f"{source}: the key does not belong to the given address, but to {key.address}: "
+                "use the key and the address of one hotkey"
             )
         return key
 
@@ -112,8 +114,7 @@ class Hotkey:
         """Read a Bittensor hotkey file (``~/.bittensor/wallets/<wallet>/hotkeys/<name>``).
 
         Raises:
-            HotkeyError: The file cannot be read, is a cold key, is encrypted, has no seed, or has a seed that does
-                not belong to its address.
+            HotkeyError: The file cannot be read, is a cold key, is encrypted, or has no sr25519 key of its address.
         """
         # A seed in the place of a path must not be shown.
         source = scrub(str(path))
@@ -128,18 +129,21 @@ class Hotkey:
             raise HotkeyError(
                 f"cannot read the hotkey file {source}: {reason}. Check the path and its permissions"
             ) from None
-        if content.startswith((b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")):
-            raise HotkeyError(f"{source} is encrypted: use a hotkey file in plain JSON with secretSeed")
+        if keyfile_data_is_encrypted(content):
+            raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
         try:
-            parsed = msgspec.json.decode(content, type=_HotkeyFile)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Omit the decoder's message: it may quote the file.
-            raise HotkeyError(
-                f"{source} is not a hotkey file: use a JSON file with ss58Address and secretSeed"
-            ) from None
-        if not parsed.secretSeed or not parsed.ss58Address:
-            raise HotkeyError(f"{source} lacks secretSeed or ss58Address: use the file of a hotkey with its seed")
-        return cls.from_seed(parsed.secretSeed, address=parsed.ss58Address, source=source)
+            pair = deserialize_keypair_from_keyfile_data(content)
+            # The library accepts a file with only public parts. Its key cannot sign.
+            pair.sign(b"")
+        except (KeyfileError, ValueError):
+            # Omit the library's message: it may quote the file.
+            raise HotkeyError(f"{source} {_why_refused(content)}") from None
+        if pair.crypto_type != CRYPTO_SR25519:
+            raise HotkeyError(f"{source} has a key of the type ed25519: Chutes accepts only those of the type sr25519")
+        if pair.ss58_address.encode() not in content:
+            # Without an address, half a private key looks like the seed of another key.
+            raise HotkeyError(f"{source} lacks ss58Address: use the file of a hotkey as the wallet wrote it")
+        return cls(pair)
 
     def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
         """Sign a request at a Unix time. The service refuses a nonce that differs by more than 600 s."""
@@ -147,16 +151,34 @@ class Hotkey:
         return {
             "X-Chutes-Hotkey": self.address,
             "X-Chutes-Nonce": str(nonce),
-            "X-Chutes-Signature": sr25519.sign(self._pair, message).hex(),
+            "X-Chutes-Signature": self._pair.sign(message).hex(),
         }
+
+
+def _why_refused(content: bytes) -> str:
+    """Return what is wrong with the content of a hotkey file that has no usable key, without quoting it."""
+    try:
+        fields = msgspec.json.decode(content, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        return "is not a hotkey file: use the JSON file that the wallet wrote"
+    if not any(fields.get(name) for name in _SECRETS):
+        return f"has only public parts: use the file of a hotkey with {', '.join(_SECRETS[:-1])} or {_SECRETS[-1]}"
+    for name, digits, form in (("secretSeed", 64, _SEED), ("privateKey", 128, _PRIVATE_KEY)):
+        if fields.get(name) and not form.fullmatch(str(fields[name])):
+            return f"has a malformed {name}: it must be {digits} hexadecimal digits, with or without 0x"
+    fields.pop("ss58Address", None)
+    try:
+        pair = deserialize_keypair_from_keyfile_data(msgspec.json.encode(fields))
+    except (KeyfileError, ValueError):
+        return "has a malformed key: use the file as the wallet wrote it"
+    return f"has a key that does not belong to its ss58Address, but to {pair.ss58_address}: use the file of one hotkey"
 
 
 def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:
     """Return whether a request with these headers was signed with the key of its address."""
     try:
-        raw = bytes.fromhex(signature)
-        return sr25519.verify(raw, f"{address}:{nonce}:{purpose}".encode(), public_key(address))
-    except (ValueError, TypeError):
+        return verify(f"{address}:{nonce}:{purpose}".encode(), bytes.fromhex(signature), address)
+    except ValueError:
         return False
 
 

@@ -10,8 +10,9 @@ Unix seconds. Fields whose API name is misleading are renamed.
 
 from __future__ import annotations
 
+import re
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -47,12 +48,61 @@ def decode_hook(_kind: type[UnixTime], value: Any) -> UnixTime:
     return UnixTime((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
+OLD_VERSION: Final = "has an old version"
+"""A part of the text of an end by an update."""
+END_TEXTS: Final = {
+    "miner": ("miner initialized",),
+    "scale_down": ("autoscaler - downscale adjustment",),
+    "update": ("Rolling update", "VLLM/image upgrade", "SGLang/image upgrade"),
+    "maintenance": ("maintenance - ",),
+    "idle": ("user-defined/private chute instance has not been used since shutdown_after_seconds",),
+    "no_balance": (
+        "job has been terminated due to insufficient user balance",
+        "user has zero/negative balance (private chute)",
+    ),
+    "chute_removed": ("chute deleted", "chute disabled", "stale make_public chute removed"),
+    "not_active_in_time": ("autoscaler - instance failed to verify", "Instance took too long to activate"),
+    "no_room": ("Private chute ",),
+    "gpu_missing": ("autoscaler - instance node count mismatch",),
+    "verification": (
+        "Failed port verification",
+        "Filesystem challenge failed",
+        "Instance has failed filesystem verification",
+        "PoVW ",
+        "Live TLS cert verification failed",
+    ),
+    "probes": ("Failed 3 or more consecutive logging server probes", "CONNPROBE: ", "watchtower - "),
+    "requests": ("catastrophic error", "server error after", "max failures reached", "miner responded with 426"),
+}
+"""The beginnings of all texts in the service's code, by reason. ``docs/earnings.md`` explains the reasons."""
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """Base class of all records."""
+    """Base class of all records.
+
+    A class also declares what else is known about its objects in answers, which :mod:`~chutes_exporter.api.fields`
+    checks and docs/dev/fields.md lists:
+
+    Attributes:
+        UNUSED: Names of fields that the service sends and the exporter does not use, by the reason.
+        SOMETIMES: Names of fields that no object of a good answer may have. Every other one is missing if none has it.
+        VALUES: Closed sets of values, by field: of a text, or of the keys of an object. Null is always possible.
+    """
+
+    UNUSED: ClassVar[dict[str, str]] = {}
+    SOMETIMES: ClassVar[str] = ""
+    VALUES: ClassVar[dict[str, re.Pattern[str]]] = {}
 
 
 class NodeSelector(Record, frozen=True):
     """The GPUs that a chute needs. Source: ``node_selector`` of chutes."""
+
+    UNUSED: ClassVar = {
+        "duplicate of the factor `base`": "compute_multiplier",
+        "duplicate: `supported_gpus` is the result": "include exclude max_hourly_price_per_gpu dynamic",
+    }
+    # Only those that the chute's author set.
+    SOMETIMES: ClassVar = "min_vram_gb_per_gpu exclude max_hourly_price_per_gpu dynamic"
 
     gpu_count: Whole | None = None
     min_vram_gb_per_gpu: float | None = None
@@ -66,6 +116,23 @@ class Chute(Record, frozen=True):
     number that grows with the bounty's age (:func:`~chutes_exporter.rules.bounties.bounty_age`), null without a bounty.
     ``disabled`` and ``chutes_version`` are null in old rows.
     """
+
+    UNUSED: ClassVar = {
+        "text": ("code readme tagline tool_description filename ref_str cords jobs logo_id revision image_id"),
+        "users' data": "user_id",
+        "duplicate of the factor `urgency_boost` when it has an effect": "boost",
+        "duplicate of `node_selector.supported_gpus`": "supported_gpus",
+        "no use": "created_at updated_at allow_external_egress encrypted_fs lock_modules immutable openrouter",
+        "constant (`hosted`)": "execution_backend",
+    }
+    # Only a branch of the service's code sends it.
+    SOMETIMES: ClassVar = "execution_backend"
+    VALUES: ClassVar = {
+        "compute_multiplier_factors": re.compile(
+            "base|tee|private|private_tee|integrated_subnet|bounty_boost|urgency_boost|manual_boost"
+        ),
+        "execution_backend": re.compile("hosted|external"),
+    }
 
     chute_id: str
     name: str | None = None
@@ -93,6 +160,12 @@ class Chute(Record, frozen=True):
 class Image(Record, frozen=True):
     """A container image that chutes are built on. Source: ``/miner/images/``. ``status`` is null in old rows."""
 
+    UNUSED: ClassVar = {
+        "users' data": "user_id",
+        "text": "readme logo_id",
+    }
+    VALUES: ClassVar = {"status": re.compile("pending build|building|built and pushed|error.*|", re.DOTALL)}
+
     image_id: str
     username: str | None = None
     name: str | None = None
@@ -113,6 +186,11 @@ class Node(Record, frozen=True):
     ``verification_error`` belongs to the last failed verification. A GPU with both is usable.
     """
 
+    UNUSED: ClassVar = {
+        "no use": "major minor sxm max_threads_per_processor concurrent_kernels ecc seed verification_port",
+        "duplicate of the signing hotkey": "miner_hotkey",
+    }
+
     uuid: str
     name: str | None = None
     memory: float | None = None
@@ -129,6 +207,10 @@ class Node(Record, frozen=True):
 
 class ServerGpu(Record, frozen=True):
     """A GPU as its server lists it. Source: ``gpus`` of ``/miner/servers/``."""
+
+    UNUSED: ClassVar = {
+        "duplicate of `/miner/nodes/`": "device_index verification_error",
+    }
 
     uuid: str
     gpu_identifier: str | None = None
@@ -159,6 +241,15 @@ class Instance(Record, frozen=True):
     instance that has ``activated_at`` but is not ``active``. ``billed_to`` is null for public instances.
     """
 
+    UNUSED: ClassVar = {
+        "dead": "last_queried_at updated_at verification_error",
+        "constant (0)": "consecutive_failures",
+        "constant (`n/a`)": "region",
+        "secret": "extra cacert",
+        "text": "deployment_id",
+        "duplicate of the signing hotkey and its seat": "miner_uid miner_hotkey miner_coldkey",
+    }
+
     instance_id: str
     chute_id: str | None = None
     version: str | None = None
@@ -183,6 +274,17 @@ class Job(Record, frozen=True):
     the miners that requested a launch token.
     """
 
+    UNUSED: ClassVar = {
+        "users' data": "job_args result output_files error_detail user_id",
+        "dead (false)": "active verified",
+        "dead": "last_queried_at",
+        "constant (null: the list has only jobs without an instance)": "instance_id",
+        "dead: the chute's selector is the right one": "node_selector",
+        "text": "version chutes_version",
+        "duplicate of `miner_hotkey` and its seat": "miner_uid miner_coldkey",
+        "no use: only for finished jobs": "started_at updated_at miner_terminated",
+    }
+
     job_id: str
     chute_id: str | None = None
     method: str | None = None
@@ -200,6 +302,10 @@ class InventoryItem(Record, frozen=True):
     ``active`` and ``last_verified_at`` belong to the instance.
     """
 
+    UNUSED: ClassVar = {
+        "dead": "verification_error",
+    }
+
     gpu_id: str
     chute_id: str | None = None
     chute_name: str | None = None
@@ -213,6 +319,11 @@ class ChuteMetrics(Record, frozen=True):
     ``total_compute_time`` is in seconds, and ``utilization`` is a ratio that may exceed 1. All values of the service's
     own monitoring are 0 if the monitoring fails.
     """
+
+    UNUSED: ClassVar = {
+        "constant (0)": "error_count",
+        "no use: both are the time of computation, at most 2 minutes ago": "start_date end_date",
+    }
 
     chute_id: str
     total_invocations: float | None = None
@@ -240,6 +351,13 @@ class MinerStats(Record, frozen=True):
 
     ``compute_units`` are seconds weighted by the compute multiplier.
     """
+
+    UNUSED: ClassVar = {
+        "duplicate of `total_instances`": "invocation_count",
+        "duplicate of `bounty_count`": "total_bounty",
+    }
+    # The first only in stats for each chute, the second only in totals.
+    SOMETIMES: ClassVar = "chute_id total_bounty"
 
     miner_hotkey: str
     chute_id: str | None = None
@@ -308,6 +426,10 @@ class ComputeRecord(Record, frozen=True):
 class AuditEntry(Record, frozen=True):
     """An hourly audit report of the validator or of a miner. Source: ``/audit/``."""
 
+    UNUSED: ClassVar = {
+        "duplicate of `path`": "entry_id hotkey block",
+    }
+
     path: str
     created_at: UnixTime | None = None
     start_time: UnixTime | None = None
@@ -321,6 +443,17 @@ class AuditInstance(Record, frozen=True):
     that do not cost the score. ``compute_multiplier`` is the last one. Without one of the fields, nothing follows from
     a record, so it cannot be read.
     """
+
+    UNUSED: ClassVar = {
+        "no use: only ends and multipliers are exported": "version miner_uid region verified_at hourly_rate bounty",
+    }
+    VALUES: ClassVar = {
+        "deletion_reason": re.compile(
+            "|".join(f"{re.escape(start)}.*" for starts in END_TEXTS.values() for start in starts)
+            + f"|.*{OLD_VERSION}.*|",
+            re.DOTALL,
+        )
+    }
 
     instance_id: str
     miner_hotkey: str
@@ -336,11 +469,15 @@ class AuditInstance(Record, frozen=True):
 
 
 class AuditReport(Record, frozen=True):
-    """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``."""
+    """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``.
+
+    ``earlier_multipliers`` are from the report before.
+    """
 
     instances: list[AuditInstance]
     multipliers: list[ComputeRecord]
     end: float = 0.0
+    earlier_multipliers: list[ComputeRecord] = []
 
 
 class ThrashCooldown(Record, frozen=True):
@@ -359,6 +496,22 @@ class ChuteUtilization(Record, frozen=True):
     fields are from the autoscaler's last run, at ``timestamp``. ``name`` is a placeholder for private chutes. The
     ratios are 0 if the autoscaler has no data, for example for a chute without an instance.
     """
+
+    UNUSED: ClassVar = {
+        "no use: the value of one moment, at the autoscaler's run": "utilization_current",
+        "no use: the share of refused requests follows from them, and is exported": (
+            "total_requests_5m total_requests_15m total_requests_1h completed_requests_5m "
+            "completed_requests_15m completed_requests_1h rate_limited_requests_5m "
+            "rate_limited_requests_15m rate_limited_requests_1h"
+        ),
+        "text: the autoscaler's own word for its decision": "action_taken",
+        "duplicate of `/miner/chutes/` `effective_compute_multiplier`, at the autoscaler's run, without the bounty": (
+            "effective_multiplier"
+        ),
+        "duplicate of `utilization_1h`, `total_requests_1h` and `rate_limited_requests_1h`": (
+            "avg_busy_ratio total_invocations total_rate_limit_errors"
+        ),
+    }
 
     chute_id: str
     name: str | None = None
@@ -384,6 +537,10 @@ class Bounty(Record, frozen=True):
     when the answer was made and in whole seconds. ``time_remaining`` is 0 where the service does not know it.
     """
 
+    UNUSED: ClassVar = {
+        "duplicate of `seconds_elapsed`: it is 100 plus 3 for each second": "bounty_amount",
+    }
+
     chute_id: str
     created_at: float | None = None
     seconds_elapsed: float | None = None
@@ -396,10 +553,34 @@ class RollingUpdate(Record, frozen=True):
     All instances of another version than ``new_version`` are old, not only those of ``old_version``.
     """
 
+    UNUSED: ClassVar = {
+        "no use: the number of instances that each miner had when the update started": "permitted",
+    }
+
     chute_id: str
     old_version: str | None = None
     new_version: str | None = None
     started_at: UnixTime | None = None
+
+
+class ProvisionedChute(Record, frozen=True):
+    """The instance that holds a GPU. Source: ``chute`` in ``/nodes/?detailed=true``."""
+
+    UNUSED: ClassVar = {
+        "no use: only the GPUs of instances are counted": "username name created_at verified bounty",
+    }
+
+    chute_id: str
+    instance_id: str
+    activated_at: Nullable[UnixTime] = UNSET
+
+
+class ProvisionedGpu(Record, frozen=True):
+    """A GPU that an instance holds. Source: ``provisioned`` in ``/nodes/?detailed=true``."""
+
+    gpu: str
+    chute: ProvisionedChute
+    server_id: str | None = None
 
 
 class HeldGpu(Record, frozen=True):
@@ -419,6 +600,8 @@ class HeldGpu(Record, frozen=True):
 class ModelSupply(Record, frozen=True):
     """The GPUs of a model on the whole platform: in an instance, and in none. Source: ``/nodes/``."""
 
+    SOMETIMES: ClassVar = "gpu"  # the key of the object in the answer
+
     gpu: str = ""
     provisioned: float | None = None
     idle: float | None = None
@@ -427,6 +610,15 @@ class ModelSupply(Record, frozen=True):
 class SupportedGpu(Record, frozen=True):
     """A GPU model. Source: ``/nodes/supported``. ``hourly_rate`` is in USD and determines the compute multiplier."""
 
+    UNUSED: ClassVar = {
+        "no use: the same for all miners": (
+            "memory clock_rate processors major minor sxm ecc max_threads_per_processor concurrent_kernels "
+            "tensor_cores graval model_name_check"
+        ),
+    }
+
+    SOMETIMES: ClassVar = "gpu"  # the key of the object in the answer
+
     gpu: str = ""
     hourly_rate: float | None = None
 
@@ -434,12 +626,21 @@ class SupportedGpu(Record, frozen=True):
 class TeeMeasurement(Record, frozen=True):
     """A version of the TEE image that may boot, on one kind of server. Source: ``/servers/tee/measurements``."""
 
+    UNUSED: ClassVar = {
+        "no use: only the version is compared": (
+            "name mrtd boot_rtmrs runtime_rtmrs expected_gpus gpu_count fingerprint"
+        ),
+    }
+    # Deployments of May 2026 do not have it.
+    SOMETIMES: ClassVar = "fingerprint"
+
     version: str
 
 
 class MaintenanceWindow(Record, frozen=True):
     """A time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
 
+    id: str | None = None
     target_measurement_version: str | None = None
     upgrade_window_start: UnixTime | None = None
     upgrade_window_end: UnixTime | None = None
@@ -450,13 +651,51 @@ class MaintenanceServer(Record, frozen=True):
     """A TEE server of the signing miner. Source: ``servers`` of ``/servers/maintenance/policy``.
 
     ``needs_upgrade`` is measured against the target of the newest window, whether it is open or not.
+    ``maintenance_status`` is missing before October 2026. ``in_maintenance`` is false while it is pending.
     """
+
+    # Since October 2026.
+    SOMETIMES: ClassVar = "maintenance_status"
+    VALUES: ClassVar = {"maintenance_status": re.compile("none|pending|maintenance")}
 
     server_id: str
     name: str | None = None
     version: str | None = None
     needs_upgrade: bool | None = None
     in_maintenance: bool | None = None
+    maintenance_status: Nullable[str] = UNSET
+
+
+class WaitingInstance(Record, frozen=True):
+    """An instance that serves until another one of its chute is active. Source: ``awaiting_replacement``."""
+
+    chute_id: str
+    instance_id: str | None = None
+
+
+class ServerMaintenance(Record, frozen=True):
+    """What a server waits for whose maintenance is pending. Source: ``/servers/{server_id}/maintenance``."""
+
+    UNUSED: ClassVar = {
+        "duplicate of `/servers/maintenance/policy`": "server_id maintenance_status",
+        "no use: when the service last looked": "reconciled_at",
+    }
+
+    awaiting_replacement: list[WaitingInstance]
+    pending_deadline: UnixTime | None = None
+
+
+class ServerSlot(Record, frozen=True):
+    """The window whose upgrade slot a server holds, null without one. Source: ``/servers/{server_id}``."""
+
+    UNUSED: ClassVar = {
+        "duplicate of `/miner/servers/`": "server_id name ip version created_at updated_at",
+        "duplicate of `/servers/maintenance/policy`": "target_version",
+    }
+    # Only while the server is in maintenance.
+    SOMETIMES: ClassVar = "target_version"
+
+    maintenance_pending_window_id: str | None
 
 
 class MaintenancePolicy(Record, frozen=True):
@@ -466,6 +705,8 @@ class MaintenancePolicy(Record, frozen=True):
     ``window_open`` is missing on a deployment of May 2026, which lists only open windows. ``current_slots`` are the
     miner's servers that hold an upgrade slot of this window. ``servers`` is empty before the first window.
     """
+
+    SOMETIMES: ClassVar = "window_open"
 
     active_window: MaintenanceWindow | None
     window_open: Nullable[bool] = UNSET
@@ -481,6 +722,14 @@ class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registe
     ``registered_at`` is the time at which the service first saw this hotkey in the seat. The API calls it
     ``synced_at``. ``blacklist_reason`` is null or empty for miners that are not blacklisted.
     """
+
+    UNUSED: ClassVar = {
+        "constant (0)": "trust",
+        "dead": "last_updated real_host real_port",
+        "no use: miners of this subnet do not serve an axon": "ip ip_type port protocol",
+        "constant (64)": "netuid",
+        "text": "checksum",
+    }
 
     hotkey: str
     coldkey: str | None = None

@@ -195,7 +195,7 @@ _DEFAULTS = {
     "on": "on",
     "off": "off",
     "few": "on if 1 to 16 hotkeys are configured",
-    "key": "on if a hotkey's seed is configured (not required)",
+    "key": "on if a hotkey's key is configured (not required)",
 }
 
 
@@ -211,7 +211,7 @@ class Collector:
         extra: Feeds that it uses if their answers are known: those of the platform, and others for each hotkey with a
             key.
         default: ``on``, ``off``, ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or
-            ``key`` (on with a hotkey's seed, because it shows less without one).
+            ``key`` (on with a hotkey's key, because it shows less without one).
         watched_only: Whether it exports no miner but the configured hotkeys unless it is switched on explicitly,
             because it is large for all miners.
     """
@@ -250,12 +250,12 @@ class Collector:
 
     @property
     def needs_key(self) -> bool:
-        """Whether it needs a hotkey's seed."""
+        """Whether it needs a hotkey's key."""
         return any(feed.endpoint.signed for feed in self.feeds)
 
     @property
     def scope(self) -> Literal["platform", "signer", "miner"]:
-        """Whether it runs once, once for each hotkey with a seed, or once for each watched hotkey."""
+        """Whether it runs once, once for each hotkey with a key, or once for each watched hotkey."""
         scopes = {feed.endpoint.scope for feed in self.feeds}
         return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
 
@@ -264,4 +264,4 @@ class Collector:
         """The default in words, for help texts and docs."""
         if self.watched_only:
             return "on for configured hotkeys; switched on explicitly, for all miners that --miners exports"
-        return _DEFAULTS[self.default] + (", with a hotkey's seed" if self.needs_key else "")
+        return _DEFAULTS[self.default] + (", with a hotkey's key" if self.needs_key else "")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "failed", "not asked"]
 _NOTABLE_OFFSET = 30.0
+_CHANGED = "Update the exporter, and compare its changelog. Until then, numbers about these fields can be wrong."
 _COLORS: dict[Verdict, str] = {"ok": "green", "failed": "red", "not asked": "yellow"}
 
 
@@ -78,9 +79,9 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
         requests.use(settings.keys)
         asked = [feed.of(hotkey) for feed in FEEDS for hotkey in _hotkeys(feed, settings)]
         results = await asyncio.gather(*(_ask(requests, feed) for feed in asked))
-        offset = client.clock_offset
+        offset, changes = client.clock_offset, client.changes
     metagraph, _ = results[asked.index(METAGRAPH)]
-    why = "the key cannot be used" if credentials.errors else "needs --hotkey-file, or MINER_SS58 and MINER_SEED"
+    why = "the key cannot be used" if credentials.errors else "needs --hotkey-file, or MINER_SS58 with a key"
     lines = [
         *_setting_lines(settings, credentials),
         *(line for _, line in results),
@@ -91,6 +92,11 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
             if not _hotkeys(feed, settings)
         ),
         *_clock_line(offset),
+        *(
+            Line("changes of the API", "ok", note=f"{endpoint}: {', '.join(one.found)}", advice=_CHANGED)
+            for endpoint, one in sorted(changes.items())
+            if one.found
+        ),
     ]
     failed = sum(line.verdict == "failed" for line in lines)
     if as_json:

@@ -15,25 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from chutes_exporter import log
+from chutes_exporter import config, log
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.api.keys import HotkeyError
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.config import (
-    Address,
-    ConfigError,
-    Credentials,
-    Settings,
-    find_credentials,
-    make_settings,
-    parse_gpu_cost,
-    parse_hotkey,
-    parse_lifetime,
-    parse_number,
-    parse_path,
-    parse_url,
-    parse_whole_number,
-)
+from chutes_exporter.config import ConfigError, Credentials, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -140,10 +126,10 @@ def _refuse_addresses(_ctx: click.Context, _param: click.Parameter, paths: tuple
     """Refuse addresses in the place of paths: ``HOTKEY`` sounds like one."""
     for path in paths:
         with suppress(HotkeyError):
-            address = parse_hotkey(str(path))
+            address = config.parse_hotkey(str(path))
             raise click.BadParameter(
                 f"{address} is an address, but this needs the path of a hotkey file. "
-                "To watch an address without its seed, use --hotkey or MINER_SS58"
+                "To watch an address without its key, use --hotkey"
             )
     return paths
 
@@ -154,9 +140,8 @@ def miner_options(without: str) -> Decorator:
         _miners(
             "--hotkey",
             "hotkeys",
-            "MINER_SS58",
             multiple=True,
-            type=Parsed("SS58", parse_hotkey),
+            type=Parsed("SS58", config.parse_hotkey),
             help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
         ),
         _miners(
@@ -167,18 +152,18 @@ def miner_options(without: str) -> Decorator:
             type=click.Path(path_type=Path),
             callback=_refuse_addresses,
             help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
-            "Alternative: set MINER_SS58 and MINER_SEED. A seed is never a flag.",
+            "Alternative: set MINER_SS58, and MINER_SEED or MINER_PRIVATE_KEY. A key is never a flag.",
         ),
         _api(
             "--api.url",
             "api_url",
             "VALIDATOR_API",
-            type=Parsed("URL", parse_url),
+            type=Parsed("URL", config.parse_url),
             help="Base address of the Chutes API.",
         ),
         _api(
             "--api.timeout",
-            type=Parsed("SECONDS", parse_number),
+            type=Parsed("SECONDS", config.parse_number),
             help="Abort a request after this many seconds without data.",
         ),
     )
@@ -189,19 +174,19 @@ money_options = options(
         "--gpu.cost",
         "gpu_costs",
         multiple=True,
-        type=Parsed("MODEL=USD_PER_HOUR", parse_gpu_cost),
+        type=Parsed("MODEL=USD_PER_HOUR", config.parse_gpu_cost),
         help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is used to compute "
         "the cost of the fleet and of idle GPUs.",
     ),
     _money(
         "--subnet.daily-emission",
         "daily_emission",
-        type=Parsed("ALPHA", parse_number),
+        type=Parsed("ALPHA", config.parse_number),
         help="Alpha that all miners of the subnet receive per day. It is used to estimate earnings.",
     ),
     _money(
         "--alpha.price",
-        type=Parsed("USD", parse_number),
+        type=Parsed("USD", config.parse_number),
         help="Price of one alpha in US dollars. It is used to estimate earnings.",
     ),
 )
@@ -215,7 +200,7 @@ def serving_options(listen: str) -> Decorator:
             "listen",
             multiple=True,
             default=[listen],
-            type=Parsed("[HOST]:PORT", Address.parse),
+            type=Parsed("[HOST]:PORT", config.Address.parse),
             help="Address to listen on (repeatable). Use unix:/PATH for a Unix socket.",
         ),
         _web(
@@ -239,13 +224,13 @@ def serving_options(listen: str) -> Decorator:
         _web(
             "--web.telemetry-path",
             "telemetry_path",
-            type=Parsed("PATH", parse_path),
+            type=Parsed("PATH", config.parse_path),
             help="Path of the metrics.",
         ),
         _web(
             "--scrape.timeout-offset",
             "timeout_offset",
-            type=Parsed("SECONDS", parse_number),
+            type=Parsed("SECONDS", config.parse_number),
             help="Answer this many seconds before Prometheus' timeout.",
         ),
         _data(
@@ -257,7 +242,7 @@ def serving_options(listen: str) -> Decorator:
         ),
         _data(
             "--max-series",
-            type=Parsed("NUMBER", parse_whole_number),
+            type=Parsed("NUMBER", config.parse_whole_number),
             help="Maximum series of all collectors. Above it, the least important collectors are left out.",
         ),
         _data(
@@ -270,14 +255,14 @@ def serving_options(listen: str) -> Decorator:
             "--feed.ttl",
             "ttl",
             multiple=True,
-            type=Parsed("FEED=SECONDS", parse_lifetime),
+            type=Parsed("FEED=SECONDS", config.parse_lifetime),
             help="Seconds for which an answer is fresh (repeatable), 1 to 604800. docs/metrics.md lists the feeds.",
         ),
         _data(
             "--feed.max-age",
             "max_age",
             multiple=True,
-            type=Parsed("FEED=SECONDS", parse_lifetime),
+            type=Parsed("FEED=SECONDS", config.parse_lifetime),
             help="Age at which an old answer is dropped, at least --feed.ttl (repeatable).",
         ),
         *(
@@ -312,14 +297,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None, **others: Any) -> Settings:
     """Return the settings of the running command, or raise ConfigError. ``others`` replace those of flags."""
     _refuse_empty_variables()
-    credentials = credentials or find_credentials(flags["hotkey_files"], os.environ)
+    credentials = credentials or config.find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
         raise ConfigError(name_sources("; ".join(credentials.errors)))
     names = {"hotkeys", *(field.name for field in fields(Settings))}
     given = {name: value for name, value in flags.items() if name in names}
     given |= {name: dict(given[name]) for name in ("ttl", "max_age", "gpu_costs") if name in given}
     choices = {collector.name: flags.get(f"collector_{collector.name}") for collector in COLLECTORS}
-    settings = make_settings(
+    settings = config.make_settings(
         **given | others,
         collectors={name: choice for name, choice in choices.items() if choice is not None},
         keys=credentials.keys,

@@ -135,6 +135,23 @@ FEED_REQUESTS = METRICS.declare(
     labels=(*_FEED, "result"),
 )
 
+UNKNOWN_FIELDS = METRICS.declare(
+    "chutes_api_unknown_fields",
+    "Fields that this version of the exporter does not know, in answers since the start. One answer in 19 is checked, "
+    "the first one included. Like the next two metrics, it is absent until then. The log and check name the fields.",
+    labels=("endpoint",),
+)
+MISSING_FIELDS = METRICS.declare(
+    "chutes_api_missing_fields",
+    "Known fields that no record of the newest checked answer has. An answer without records changes nothing, and "
+    "fields that the service sends only sometimes do not count.",
+    labels=("endpoint",),
+)
+UNKNOWN_VALUES = METRICS.declare(
+    "chutes_api_unknown_values",
+    "Values since the start that are outside the closed set of a field, as far as this version knows.",
+    labels=("endpoint", "field"),
+)
 CLOCK_OFFSET = METRICS.declare(
     "chutes_api_clock_offset_seconds",
     "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. The API refuses "
@@ -214,13 +231,19 @@ class Telemetry:
 
 
 def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> None:
-    """Add the exporter's version, watched miners and prices, and the difference between the clocks."""
+    """Add what the exporter is and watches, and how it differs from the API: in the clock, and in known fields."""
     out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
         out.add(WATCHED, 1, hotkey)
     # Without a recent answer, the offset is unknown.
     if time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE:
         out.add(CLOCK_OFFSET, client.clock_offset)
+    for endpoint, changes in sorted(client.changes.items()):
+        if changes.checks:
+            out.add(UNKNOWN_FIELDS, len(changes.unknown), endpoint)
+            out.add(MISSING_FIELDS, len(changes.missing), endpoint)
+            for name, texts in sorted(changes.values.items()):
+                out.add(UNKNOWN_VALUES, len(texts), endpoint, name)
     for model, cost in settings.gpu_costs.items():
         out.add(GPU_COST, cost, model)
     out.add(EMISSION, settings.daily_emission)

@@ -136,9 +136,11 @@ class Simulator:
         answer = getattr(answers, endpoint.name)(
             answers.Call(self.world, now, signer, request.path_params, request.query_params)
         )
-        if not isinstance(endpoint.shape, StreamShape):
-            return JSONResponse(answer)
-        lines = [f"data: {json.dumps(row)}\n\n" for row in islice(answer, fault.records)]
+        shape = endpoint.shape
+        if not isinstance(shape, StreamShape):
+            return JSONResponse(answers.completed(shape.layout if shape else None, answer))
+        rows = (answers.completed(shape.layout, row) for row in islice(answer, fault.records))
+        lines = [f"data: {json.dumps(row)}\n\n" for row in rows]
         if not lines and "explicit_null" in request.query_params and fault.records is None:
             lines = ["data: NO_ITEMS\n\n"]
         return Response("".join(lines))

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from bittensor_core import encode_ss58
 from cachetools import LRUCache
 
-from chutes_exporter.api.keys import Hotkey, address_of
+from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.chutes import Chute, bounty_boost
 from chutes_exporter.simulator.instances import SECURED_AFTER, End, Gpu, Instance
@@ -58,7 +59,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner, with the version before its upgrade, and the time in which it has an upgrade slot."""
+    """A machine of a miner, with the version before its upgrade, and the time in which it has an upgrade slot.
+
+    For the first ``pending_for`` seconds in the slot, its maintenance is pending.
+    """
 
     server_id: str
     name: str
@@ -69,6 +73,12 @@ class Server:
     updated_at: float | None
     gpus: tuple[Gpu, ...]
     upgrade: tuple[float, float] = (math.inf, math.inf)
+    pending_for: float = 0.0
+
+    def maintenance_status(self, now: float) -> str:
+        if not self.maintenance_pending(now):
+            return "none"
+        return "pending" if now < self.upgrade[0] + self.pending_for else "maintenance"
 
     def maintenance_pending(self, now: float) -> bool:
         return self.upgrade[0] <= now < self.upgrade[1]
@@ -253,7 +263,7 @@ class World:
         return Miner(
             uid=uid,
             key=Hotkey.from_seed(seed, source="simulator"),
-            coldkey=address_of(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()),
+            coldkey=encode_ss58(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()),
             blacklist_reason=self.blacklist_reason(uid),
             registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 90)) * DAY, 6),
             stake=draw.uniform(1, 500) * active,

@@ -51,6 +51,7 @@ NEXT_PURGE: Final = f"min({of_miners('chutes_instance_purge_timestamp_seconds', 
 REPORT_END: Final = of_exporters("chutes_audit_report_end_timestamp_seconds")
 LOST_UNITS: Final = recorded("hotkey:chutes_miner_lost_compute_units:sum1d")
 _REPORTS: Final = recorded("hotkey:chutes_miner_lost_compute_units:newest")
+NO_REPORT: Final = "no report is known"
 ENDS_KNOWN_SINCE: Final = (
     f"1000 * (max_over_time((vector(time()) unless on () last_over_time({_REPORTS}[50m]))[23h59m30s:1h]) - 3600)"
     f" and on () last_over_time({_REPORTS}[65m]) and on () {REPORT_END} unless on () {LOST_UNITS}"
@@ -249,7 +250,7 @@ INSTANCES.show(
             Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, unit=CLOCK),
         ],
         decimals=0,
-        empty="no report is known",
+        empty=NO_REPORT,
         size=(6, 6),
     ),
 )

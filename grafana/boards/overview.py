@@ -8,7 +8,8 @@ from typing import Final
 
 import yaml
 
-from grafana.boards.instances import ENDS_KNOWN_SINCE, LOST_UNITS
+from grafana.boards.instances import ENDS_KNOWN_SINCE, LOST_UNITS, NO_REPORT
+from grafana.boards.subnet import seats_behind
 from grafana.parts import (
     ALERTS,
     CLOCK,
@@ -35,7 +36,7 @@ from grafana.parts import (
     with_chute_name,
 )
 from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
-from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, LIVE, PRICED, SICK, STOCKED, UNPRICED
+from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, LIVE, PRICED, STOCKED, UNPRICED
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
@@ -44,7 +45,6 @@ SHARE: Final = of_miners("chutes_miner_score_ratio")
 HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
 BEHIND: Final = of_miners("chutes_miner_seats_behind")
-TAKEN: Final = of_exporters("chutes_metagraph_miners")
 REGISTRATION: Final = of_miners("chutes_miner_registered")
 EARNED: Final = f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})"
 EARNED_ALPHA: Final = f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:max')})"
@@ -52,7 +52,6 @@ INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 IDLE: Final = f"sum({recorded('hotkey:chutes_idle_usd_per_day:sum')})"
 IDLE_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum")
 ENDED: Final = f"sum({recorded('hotkey:chutes_ended_usd:sum1d')})"
-FEWEST: Final = f"(min({BEHIND}) unless on () min({INCENTIVE}) == 0)"
 WATCHED: Final = f"group(last_over_time({select('chutes_miner_watched', EXPORTERS, MINERS)}[15m]))"
 """Bridges the time until an alert fires because no exporter watches the miners any more."""
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
@@ -103,10 +102,10 @@ OVERVIEW.show(
         "the error.",
         [
             Query(EARNED, "estimate", PRICED, unit="currencyUSD"),
-            Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; for dollars, see docs/money.md", frozenset()),
+            Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", frozenset()),
             Query(
                 f"sum({INCENTIVE}) unless on () {EARNED_ALPHA}",
-                "of the emission; for dollars, see docs/money.md",
+                "of emission; dollars: docs/money.md",
                 UNPRICED,
                 unit="percentunit",
                 decimals=2,
@@ -116,35 +115,42 @@ OVERVIEW.show(
         size=(5, 3),
     ),
     stat_panel(
-        "Losses",
-        "Cost of the idle and unverified GPUs for a day at the present rate, and what the instances that ended in 24 "
-        "hours lost. US dollars need --gpu.cost for all models, and for instances --subnet.daily-emission and "
-        "--alpha.price. The Fleet and Instances boards show what it is.",
+        "Idle GPUs",
+        "Cost of the idle and unverified GPUs for a day at the present rate. US dollars need --gpu.cost for all "
+        "models. Without it, it is their hours. The Fleet board shows which they are.",
         [
-            Query(IDLE, "a day, idle GPUs", PRICED, unit="currencyUSD"),
+            Query(IDLE, "a day", PRICED, unit="currencyUSD"),
             Query(
                 or_load_rules(
                     f"24 * sum({recorded('hotkey_state:chutes_fleet_gpus:sum', state='~idle|unverified')})"
                     f" unless on () {IDLE}"
                 ),
-                "GPU-hours a day; for dollars, see docs/money.md",
+                "GPU-hours; dollars: docs/money.md",
                 STOCKED - PRICED,
             ),
-            Query(ENDED, "in 24 h, ended", PRICED, unit="currencyUSD", color=PLAIN),
-            Query(
-                f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
-                "of the score in 24 h, ended",
-                COVERED - PRICED,
-                unit="percentunit",
-                color=PLAIN,
-                decimals=1,
-            ),
-            Query(ENDS_KNOWN_SINCE, "ends are known since", LIVE - COVERED, unit=CLOCK, color=PLAIN),
         ],
         thresholds=[(0.5, ORANGE)],
         decimals=0,
         empty=NO_GPUS,
-        size=(5, 3),
+    ),
+    stat_panel(
+        "Ended in 24 h",
+        "Estimate of what the score lost with the instances that ended in 24 hours. US dollars need "
+        "--subnet.daily-emission and --alpha.price. Without them, it is a share of the score. The "
+        "Instances board shows what ended.",
+        [
+            Query(ENDED, "lost", PRICED, unit="currencyUSD"),
+            Query(
+                f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
+                "of score; dollars: docs/money.md",
+                COVERED - PRICED,
+                unit="percentunit",
+                decimals=1,
+            ),
+            Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, unit=CLOCK),
+        ],
+        decimals=0,
+        empty=NO_REPORT,
     ),
     stat_panel(
         "Critical",
@@ -160,6 +166,7 @@ OVERVIEW.show(
         thresholds=[(1, RED)],
         decimals=0,
         empty="no miner is watched",
+        size=(3, 3),
     ),
     stat_panel(
         "Score share",
@@ -173,23 +180,15 @@ OVERVIEW.show(
         unit="percentunit",
         decimals=1,
         empty="no score",
-        size=(5, 3),
     ),
     stat_panel(
         "Seats behind",
         "Taken seats with a lower incentive than the miner's; with several miners, the fewest. If no seat is free, "
         "newcomers take the seat with the lowest incentive. The order of seats without incentive is unknown. The "
         "Subnet board shows who comes closer.",
-        [
-            Query(f"{FEWEST} and on () {TAKEN} == 256", "of 256", SICK, sometimes=True),
-            Query(f"{FEWEST} unless on () {TAKEN} == 256", "some are free", UNPRICED, color=PLAIN, sometimes=True),
-            Query(
-                f"min({INCENTIVE}) == 0", "incentive, order unknown", LIVE, unit="percent", color=PLAIN, sometimes=True
-            ),
-        ],
+        seats_behind(BEHIND, INCENTIVE),
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
-        size=(5, 3),
     ),
     table_panel(
         "What is wrong",

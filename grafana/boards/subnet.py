@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from grafana.parts import (
     EXPORTERS,
@@ -23,6 +23,9 @@ from grafana.parts import (
 )
 from grafana.states import BLACKLISTED, DIRECTION, NOBODY, ORANGE, PLAIN, RED
 from grafana.worlds import KEYED, LIVE, SICK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CHOSEN: Final = {"hotkey": "$miner"}
 RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
@@ -55,6 +58,19 @@ NEWCOMER: Final = (MINER[0], replace(MINER[1], states=NOBODY))
 EVERYBODY: Final = "Unknown: no data. It needs an exporter with --miners all."
 
 
+def seats_behind(behind: str, incentive: str) -> Sequence[Query]:
+    """Return the queries of a stat: the fewest seats behind the miners, or that the order of seats is unknown."""
+    full = f"{TAKEN} == 256"
+    fewest, nothing = f"(min({behind}) unless on () min({incentive}) == 0)", f"min({incentive}) == 0"
+    unknown = "incentive, order unknown"
+    return [
+        Query(f"{fewest} and on () {full}", "of 256", SICK, sometimes=True),
+        Query(f"{fewest} unless on () {full}", "some are free", LIVE - SICK, color=PLAIN, sometimes=True),
+        Query(f"{nothing} and on () {full}", unknown, SICK, unit="percent", sometimes=True),
+        Query(f"{nothing} unless on () {full}", unknown, LIVE - SICK, unit="percent", color=PLAIN, sometimes=True),
+    ]
+
+
 def _near(query: str) -> str:
     """Keep the chosen miner and its neighbours in the ranking."""
     return f"{query} and on (hotkey) {NEAR}"
@@ -77,17 +93,7 @@ SUBNET.show(
         "Seats behind",
         "Taken seats with a lower incentive than the chosen miner's. If no seat is free, newcomers take the seat with "
         "the lowest incentive. Below 5, put idle GPUs to work. The order of seats without incentive is unknown.",
-        [
-            Query(f"{BEHIND} and on () {TAKEN} == 256", "of 256", SICK),
-            Query(f"{BEHIND} unless on () {TAKEN} == 256", "some are free", LIVE - SICK, color=PLAIN),
-            Query(
-                f"{of_exporters('chutes_miner_incentive_ratio', **CHOSEN)} == 0",
-                "incentive, order unknown",
-                frozenset(),
-                unit="percent",
-                color=PLAIN,
-            ),
-        ],
+        seats_behind(BEHIND, of_exporters("chutes_miner_incentive_ratio", **CHOSEN)),
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
         size=(5, 3),

@@ -13,23 +13,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
+from chutes_exporter.api import errors
 from chutes_exporter.api.client import ChutesClient, ClientSetupError
-from chutes_exporter.api.errors import (
-    ApiError,
-    BadRequestError,
-    CutOffError,
-    ForbiddenError,
-    NotFoundError,
-    NotRegisteredError,
-    RateLimitedError,
-    RedirectedError,
-    SignatureRefusedError,
-    TimedOutError,
-    TooLargeError,
-    UnavailableError,
-    UndecodableError,
-    UnexpectedStatusError,
-)
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.keys import Hotkey, verify_headers
 from chutes_exporter.simulator import Fault, Simulator
@@ -64,6 +49,8 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
         e.CHUTE: {"chute_id": chute.chute_id, "version": chute.version(NOON)},
         e.RELEASE_JOB: {"job_id": job.job_id},
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
+        e.SERVER_MAINTENANCE: {"server_id": job.miner.servers[0].server_id},
+        e.SERVER_SLOT: {"server_id": job.miner.servers[0].server_id},
     }
     report = {"path": audit_list(NOON)[0]["path"]}
     for endpoint in e.ENDPOINTS:
@@ -98,24 +85,24 @@ async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (Fault(status=401), SignatureRefusedError),
-        (Fault(status=403, body=b"<html>denied</html>"), ForbiddenError),
-        (Fault(status=400), BadRequestError),
-        (Fault(status=404), NotFoundError),
-        (Fault(status=429), RateLimitedError),
-        (Fault(status=500, body=b"\xff" * 100_000), UnavailableError),
-        (Fault(status=204, body=b""), UnexpectedStatusError),
-        (Fault(status=304, body=b""), UnexpectedStatusError),
-        (Fault(body=b""), CutOffError),
-        (Fault(body=b"<html>"), UndecodableError),
-        (Fault(cut_after=0), CutOffError),
-        (Fault(cut_after=100), CutOffError),
-        (Fault(latency=30), TimedOutError),
+        (Fault(status=401), errors.SignatureRefusedError),
+        (Fault(status=403, body=b"<html>denied</html>"), errors.ForbiddenError),
+        (Fault(status=400), errors.BadRequestError),
+        (Fault(status=404), errors.NotFoundError),
+        (Fault(status=429), errors.RateLimitedError),
+        (Fault(status=500, body=b"\xff" * 100_000), errors.UnavailableError),
+        (Fault(status=204, body=b""), errors.UnexpectedStatusError),
+        (Fault(status=304, body=b""), errors.UnexpectedStatusError),
+        (Fault(body=b""), errors.CutOffError),
+        (Fault(body=b"<html>"), errors.UndecodableError),
+        (Fault(cut_after=0), errors.CutOffError),
+        (Fault(cut_after=100), errors.CutOffError),
+        (Fault(latency=30), errors.TimedOutError),
     ],
 )
 @pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.METRICS])
 async def test_each_error_has_its_class_and_its_count(
-    simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[ApiError]
+    simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[errors.ApiError]
 ) -> None:
     simulator.faults[endpoint.name] = fault
     counters = ExchangeCounters()
@@ -133,20 +120,20 @@ async def test_the_api_says_how_long_to_wait(
     client: ChutesClient, simulator: Simulator, header: str, seconds: float | None
 ) -> None:
     simulator.faults["scores"] = Fault(status=429, headers={"retry-after": header})
-    with pytest.raises(RateLimitedError) as error:
+    with pytest.raises(errors.RateLimitedError) as error:
         await client.fetch(e.SCORES)
     assert error.value.retry_after == seconds
 
 
 async def test_an_unregistered_hotkey_differs_from_a_bad_signature(client: ChutesClient) -> None:
-    with pytest.raises(NotRegisteredError, match="not registered"):
+    with pytest.raises(errors.NotRegisteredError, match="not registered"):
         await client.fetch(e.NODES, key=Hotkey.from_seed("11" * 32))
 
 
 @pytest.mark.parametrize(("offset", "words"), [(720, "12 minutes ahead of"), (-720, "12 minutes behind")])
 async def test_a_wrong_clock_is_named_with_how_wrong_it_is(simulator: Simulator, offset: float, words: str) -> None:
     async with ChutesClient(simulator.url, clock=Clock(NOON + offset)) as client:
-        with pytest.raises(SignatureRefusedError, match="nonce") as error:
+        with pytest.raises(errors.SignatureRefusedError, match="nonce") as error:
             await client.fetch(e.NODES, key=KEY)
         assert words in error.value.advice
         assert client.clock_offset == pytest.approx(offset, abs=1)
@@ -166,12 +153,12 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(
         results = await asyncio.gather(*(patient.fetch(e.SCORES) for _ in range(12)), return_exceptions=True)
         for task in waiting:
             task.cancel()
-    assert {type(result) for result in results} == {TimedOutError}
+    assert {type(result) for result in results} == {errors.TimedOutError}
 
 
 async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> None:
     async with asking(e.INSTANCES, lambda _request: RedirectResponse("/elsewhere")) as client:
-        with pytest.raises(RedirectedError, match="307 redirect, not followed"):
+        with pytest.raises(errors.RedirectedError, match="307 redirect, not followed"):
             await client.fetch(e.INSTANCES, key=KEY)
 
 
@@ -180,7 +167,7 @@ async def test_a_signature_that_the_server_echoes_is_not_shown_even_where_the_te
         return PlainTextResponse(f"{'bad ' * 45}{request.headers['x-chutes-signature']}", 500)
 
     async with asking(e.NODES, echo) as client:
-        with pytest.raises(UnavailableError) as error:
+        with pytest.raises(errors.UnavailableError) as error:
             await client.fetch(e.NODES, key=KEY)
     assert str(error.value).endswith("bad [hex]")
 
@@ -227,7 +214,7 @@ METAGRAPHS: dict[str, Callable[[int], bytes]] = {
 @pytest.mark.parametrize("kind", METAGRAPHS)
 async def test_an_answer_is_limited_by_the_memory_that_it_can_take(kind: str) -> None:
     async with asking(e.METAGRAPH, lambda _request: Response(METAGRAPHS[kind](e.METAGRAPH.max_bytes))) as client:
-        with pytest.raises(TooLargeError, match="more than 1 MB") as error:
+        with pytest.raises(errors.TooLargeError, match="more than 1 MB") as error:
             await client.fetch(e.METAGRAPH)
     assert error.value.status == 200
 
@@ -242,7 +229,7 @@ async def test_of_a_stream_only_the_fields_that_are_kept_are_limited() -> None:
     async with asking(e.IMAGES, images) as client:
         assert (await client.fetch(e.IMAGES, key=KEY)).count == 41
         name *= 100_000
-        with pytest.raises(TooLargeError, match="more than 4 MB"):
+        with pytest.raises(errors.TooLargeError, match="more than 4 MB"):
             await client.fetch(e.IMAGES, key=KEY)
 
 
@@ -250,7 +237,7 @@ async def test_an_error_that_is_kept_does_not_keep_the_answer() -> None:
     async with asking(e.STATS, lambda _request: Response(b"{" + b"x" * 20_000_000)) as client:
         tracemalloc.start()
         try:
-            with pytest.raises(UndecodableError) as error:
+            with pytest.raises(errors.UndecodableError) as error:
                 await client.fetch(e.STATS)
             kept = error.value
             del error
@@ -264,7 +251,7 @@ async def test_an_error_that_is_kept_does_not_keep_the_answer() -> None:
 @pytest.mark.parametrize("coding", ["gzip", "br"])
 async def test_an_answer_that_is_not_compressed_as_gzip_is_undecodable(coding: str) -> None:
     async with asking(e.SCORES, lambda _request: Response(b"{}", headers={"content-encoding": coding})) as client:
-        with pytest.raises(UndecodableError, match="cannot be read"):
+        with pytest.raises(errors.UndecodableError, match="cannot be read"):
             await client.fetch(e.SCORES)
 
 
@@ -278,20 +265,20 @@ async def test_compressed_answers_are_read_whole_and_short_ones_noticed() -> Non
 
     async with asking(e.SCORES, scores) as client:
         assert (await client.fetch(e.SCORES)).count == 10_000
-        with pytest.raises(CutOffError, match="ends too early"):
+        with pytest.raises(errors.CutOffError, match="ends too early"):
             await client.fetch(e.SCORES, params={"hotkey": "x"})
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "../metagraph?x=1#y"])
 async def test_a_value_in_a_path_stays_one_segment(client: ChutesClient, simulator: Simulator, value: str) -> None:
-    with pytest.raises((BadRequestError, NotFoundError)):
+    with pytest.raises((errors.BadRequestError, errors.NotFoundError)):
         await client.fetch(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": value})
     assert {asked.endpoint for asked in simulator.requests} <= {"unique_chute_history"}
 
 
 async def test_a_failed_connection_names_host_and_port() -> None:
     async with ChutesClient("http://user:password@127.0.0.1:9") as client:
-        with pytest.raises(UnavailableError, match=r"^cannot connect to 127\.0\.0\.1:9: "):
+        with pytest.raises(errors.UnavailableError, match=r"^cannot connect to 127\.0\.0\.1:9: "):
             await client.fetch(e.SCORES)
 
 

@@ -8,20 +8,8 @@ import pytest
 from msgspec import UNSET
 
 from chutes_exporter.api import decoding
+from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
-from chutes_exporter.api.endpoints import (
-    HELD_GPUS,
-    INSTANCES,
-    JOBS,
-    MAINTENANCE,
-    METAGRAPH,
-    METRICS,
-    NODES,
-    SCORES,
-    SERVERS,
-    STATS,
-    SUPPORTED_GPUS,
-)
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
 
 if TYPE_CHECKING:
@@ -50,7 +38,7 @@ def read(endpoint: Endpoint[Any], value: object) -> tuple[Any, Tally]:
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 async def test_records_come_whole_however_the_stream_is_cut_into_chunks(size: int) -> None:
     body = 'data: {"chute_id":"ä","utilization":0.5}\n\ndata: {"chute_id":"b"}\n\n'.encode()
-    records, tally = await read_stream(METRICS, body, size)
+    records, tally = await read_stream(e.METRICS, body, size)
     assert [(r.chute_id, r.utilization) for r in records] == [("ä", 0.5), ("b", None)]
     assert (tally.accepted, tally.rejected) == (2, 0)
 
@@ -66,7 +54,7 @@ async def test_compressed_bodies_are_inflated_in_small_pieces() -> None:
 async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> None:
     good = b'data: {"chute_id":"a"}\n\n' * 3
     body = b'data: {"chute_id":5}\n\n<html>\n\ndata: {"chute_id":"b","utilization":NaN}\n\n'
-    records, tally = await read_stream(METRICS, body + good)
+    records, tally = await read_stream(e.METRICS, body + good)
     assert [r.chute_id for r in records] == ["a"] * 3
     assert tally.rejected == 3
     assert "chute_id" in tally.first_error
@@ -77,21 +65,21 @@ async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> No
 )
 async def test_a_stream_of_nothing_readable_fails(body: bytes) -> None:
     with pytest.raises(UndecodableError):
-        await read_stream(METRICS, body, 4096)
+        await read_stream(e.METRICS, body, 4096)
 
 
 async def test_a_stream_of_more_garbage_than_records_fails() -> None:
     with pytest.raises(UndecodableError, match="2 of 3 records"):
-        await read_stream(METRICS, b'data: {"chute_id":"a"}\n\n<html>\n502\n')
+        await read_stream(e.METRICS, b'data: {"chute_id":"a"}\n\n<html>\n502\n')
 
 
 async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_REJECTED", 3)
     with pytest.raises(UndecodableError, match="more than 3"):
-        await read_stream(METRICS, b"x\n" * 100)
+        await read_stream(e.METRICS, b"x\n" * 100)
 
 
-@pytest.mark.parametrize(("endpoint", "body"), [(METRICS, b"\n"), (INSTANCES, b"")])
+@pytest.mark.parametrize(("endpoint", "body"), [(e.METRICS, b"\n"), (e.INSTANCES, b"")])
 async def test_an_empty_stream_is_a_failure_where_there_is_always_something(
     endpoint: Endpoint[Any], body: bytes
 ) -> None:
@@ -99,28 +87,28 @@ async def test_an_empty_stream_is_a_failure_where_there_is_always_something(
         await read_stream(endpoint, body)
 
 
-@pytest.mark.parametrize(("endpoint", "body"), [(INSTANCES, b"data: NO_ITEMS\n\n"), (NODES, b"")])
+@pytest.mark.parametrize(("endpoint", "body"), [(e.INSTANCES, b"data: NO_ITEMS\n\n"), (e.NODES, b"")])
 async def test_no_records_are_a_valid_answer_where_the_service_says_so(endpoint: Endpoint[Any], body: bytes) -> None:
     assert await read_stream(endpoint, body) == ([], Tally())
 
 
 async def test_a_stream_that_stops_inside_a_record_is_not_misread() -> None:
-    records, tally = await read_stream(METRICS, b'data: {"chute_id":"a"}\n\ndata: {"chute_id":"b","utiliz')
+    records, tally = await read_stream(e.METRICS, b'data: {"chute_id":"a"}\n\ndata: {"chute_id":"b","utiliz')
     assert [r.chute_id for r in records] == ["a"]
     assert tally.rejected == 1
 
 
 async def test_limits_hold_for_lines_and_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TooLargeError, match="a record is longer"):
-        await read_stream(METRICS, b"data: " + b"x" * decoding.MAX_LINE_BYTES, 65_536)
+        await read_stream(e.METRICS, b"data: " + b"x" * decoding.MAX_LINE_BYTES, 65_536)
     monkeypatch.setattr(decoding, "MAX_STREAM_BYTES", 50)
     with pytest.raises(TooLargeError, match="50 bytes"):
-        await read_stream(METRICS, b" " * 100)
+        await read_stream(e.METRICS, b" " * 100)
 
 
 def test_what_cannot_be_read_costs_only_itself() -> None:
     servers, tally = read(
-        SERVERS,
+        e.SERVERS,
         {
             "servers": [
                 {"server_id": "s1", "gpus": [{"uuid": "g"}]},
@@ -133,14 +121,14 @@ def test_what_cannot_be_read_costs_only_itself() -> None:
     assert (tally.accepted, tally.rejected) == (2, 1)
     chute = {"chute_id": "c", "instance_id": "i"}
     gpus, tally = read(
-        HELD_GPUS, {"a": {"provisioned": [{"gpu": "h200", "chute": chute}] * 3 + [{"gpu": "h200"}]}, "b": {}}
+        e.HELD_GPUS, {"a": {"provisioned": [{"gpu": "h200", "chute": chute}] * 3 + [{"gpu": "h200"}]}, "b": {}}
     )
     assert {(gpu.hotkey, gpu.gpu, gpu.instance_id, gpu.activated_at) for gpu in gpus} == {("a", "h200", "i", UNSET)}
     assert (tally.accepted, tally.rejected) == (3, 2)
 
 
 def test_a_stats_window_without_its_lists_is_unknown_not_empty() -> None:
-    stats, _ = read(STATS, {"past_hour": {"instance_stats": []}, "past_day": {"instance_stats": None}, "all": None})
+    stats, _ = read(e.STATS, {"past_hour": {"instance_stats": []}, "past_day": {"instance_stats": None}, "all": None})
     assert stats.hour == []
     assert stats.day is None
     assert stats.week is None
@@ -149,16 +137,16 @@ def test_a_stats_window_without_its_lists_is_unknown_not_empty() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "value"),
     [
-        (STATS, {}),
-        (STATS, []),
-        (STATS, {"past_hour": {"instance_stats": {}}}),
-        (SCORES, {"final_scores": []}),
-        (SCORES, {}),
-        (SERVERS, []),
-        (SERVERS, {"servers": {}}),
-        (SERVERS, {"servers": [{"name": "no id"}]}),
-        (METAGRAPH, {}),
-        (MAINTENANCE, {"detail": "x"}),
+        (e.STATS, {}),
+        (e.STATS, []),
+        (e.STATS, {"past_hour": {"instance_stats": {}}}),
+        (e.SCORES, {"final_scores": []}),
+        (e.SCORES, {}),
+        (e.SERVERS, []),
+        (e.SERVERS, {"servers": {}}),
+        (e.SERVERS, {"servers": [{"name": "no id"}]}),
+        (e.METAGRAPH, {}),
+        (e.MAINTENANCE, {"detail": "x"}),
     ],
 )
 def test_another_shape_fails_as_a_whole(endpoint: Endpoint[Any], value: object) -> None:
@@ -181,13 +169,13 @@ async def test_no_error_shows_secret_fields_of_instances_or_jobs() -> None:
         {"extra": [[["marker"]]], "cacert": 5, "job_args": None, "active": "marker", "miner_history": "marker"},
     ):
         lines = b"".join(b"data: %b\n\n" % json.dumps(row).encode() for row in (good, good | wrong))
-        for endpoint in (INSTANCES, JOBS):
+        for endpoint in (e.INSTANCES, e.JOBS):
             records, tally = await read_stream(endpoint, lines)
             assert tally.rejected == 1
             assert "marker" not in tally.first_error + repr(records)
 
 
-@pytest.mark.parametrize(("endpoint", "body"), [(METAGRAPH, b"[]"), (SUPPORTED_GPUS, b"{}"), (STATS, b" \n")])
+@pytest.mark.parametrize(("endpoint", "body"), [(e.METAGRAPH, b"[]"), (e.SUPPORTED_GPUS, b"{}"), (e.STATS, b" \n")])
 def test_an_empty_answer_is_a_failure_where_there_is_always_something(endpoint: Endpoint[Any], body: bytes) -> None:
     assert isinstance(endpoint.shape, Shape)
     with pytest.raises(CutOffError):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chutes_exporter.api.keys import Hotkey, HotkeyError, address_of, public_key, readable_by_others, verify_headers
+from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others, verify_headers
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, KEY
 
@@ -24,16 +24,7 @@ def write(path: Path, **content: object) -> Path:
 
 def test_a_known_key_has_its_known_address() -> None:
     assert public_key(ALICE) == ALICE_KEY
-    assert address_of(ALICE_KEY) == ALICE
-    for seed in (ALICE_SEED, ALICE_SEED[2:].upper(), f" {ALICE_SEED}\n"):
-        assert Hotkey.from_seed(seed, address=ALICE).address == ALICE
-
-
-@pytest.mark.parametrize("seed", ["", "0x12", TEST_SEED + "0", "z" * 64, "word " * 12, f"'{TEST_SEED}'"])
-def test_a_seed_of_another_form_is_refused_without_being_shown(seed: str) -> None:
-    with pytest.raises(HotkeyError, match="must be 64 hexadecimal digits") as refusal:
-        Hotkey.from_seed(seed)
-    assert not seed or seed not in str(refusal.value)
+    assert Hotkey.from_seed(ALICE_SEED).address == ALICE
 
 
 @pytest.mark.parametrize(
@@ -66,45 +57,19 @@ def test_an_address_with_any_one_character_changed_is_refused(address: str) -> N
 
 
 @pytest.mark.parametrize("seed", [TEST_SEED, TEST_SEED[2:], f" {TEST_SEED}\n", "twelve words of a phrase"])
-def test_a_secret_in_the_place_of_an_address_or_a_path_is_not_shown(seed: str, tmp_path: Path) -> None:
-    for attempt in (
-        lambda: public_key(seed),
-        lambda: Hotkey.from_seed(TEST_SEED, address=seed),
-        lambda: Hotkey.from_file(write(tmp_path / "hot", ss58Address=seed, secretSeed=TEST_SEED)),
-        lambda: Hotkey.from_file(Path(TEST_SEED)),
-    ):
+def test_a_secret_in_the_place_of_an_address_or_a_path_is_not_shown(seed: str) -> None:
+    for attempt in (lambda: public_key(seed), lambda: Hotkey.from_file(Path(TEST_SEED))):
         with pytest.raises(HotkeyError) as refusal:
             attempt()
         assert seed.strip() not in str(refusal.value)
         assert TEST_SEED[2:20] not in str(refusal.value)
 
 
-def test_a_hotkey_file_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "default", ss58Address=HOTKEY, secretSeed=TEST_SEED, accountId="0x00", secretPhrase="a b")
-    assert Hotkey.from_file(path).address == HOTKEY
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("coldkey", json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}), "cold key"),
-        ("coldkeypub.txt", json.dumps({"ss58Address": HOTKEY}), "cold key"),
-        ("hot", "$NACL\x00\x01", "encrypted"),
-        ("hot", f"not JSON, but {TEST_SEED}", "not a hotkey file"),
-        ("hot", '{"other": ' + "[" * 100_000, "not a hotkey file"),
-        ("hot", json.dumps({"ss58Address": HOTKEY}), "lacks secretSeed or"),
-        ("hot", json.dumps({"secretSeed": TEST_SEED}), "or ss58Address"),
-        ("hot", json.dumps({"ss58Address": OTHER, "secretSeed": TEST_SEED}), f"but to {HOTKEY}"),
-    ],
-)
-def test_a_file_that_holds_no_usable_hotkey_is_refused_with_the_reason(
-    tmp_path: Path, name: str, content: str, reason: str
-) -> None:
-    path = tmp_path / name
-    path.write_text(content)
-    with pytest.raises(HotkeyError, match=reason) as refusal:
+@pytest.mark.parametrize("name", ["coldkey", "coldkeypub.txt"])
+def test_a_cold_key_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, ss58Address=HOTKEY, secretSeed=TEST_SEED)
+    with pytest.raises(HotkeyError, match="cold key"):
         Hotkey.from_file(path)
-    assert TEST_SEED[2:] not in str(refusal.value)
 
 
 def test_a_cold_key_under_another_name_is_found_out_through_its_link(tmp_path: Path) -> None:

@@ -167,5 +167,5 @@ def collector(*feeds: Any, default: Any = "on") -> Collector:
 
 def test_a_collector_says_when_it_is_on() -> None:
     assert collector(METAGRAPH).default_in_words == "on"
-    assert collector(NODES).default_in_words == "on, with a hotkey's seed"
+    assert collector(NODES).default_in_words == "on, with a hotkey's key"
     assert collector(METAGRAPH, default="few").default_in_words.startswith("on if 1 to 16 ")

@@ -14,6 +14,7 @@ from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import MINE, run, world_of_today
 from tests.support import HOTKEY
 from tests.test_cli import OTHER, hotkey_file
+from tests.test_credentials import SUMMER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,13 +132,34 @@ async def test_an_incomplete_metagraph_reports_no_missing_registration(simulator
     assert "could not be read" in lines["metagraph"]["note"]
 
 
+async def test_a_hotkey_file_without_a_seed_passes(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps(SUMMER))
+    path.chmod(0o600)
+    status, lines = await check_json(simulator, "--hotkey-file", str(path))
+    assert (status, lines["nodes"]["verdict"]) == (0, "ok")
+
+
 async def test_a_seed_of_another_address_is_reported_and_public_endpoints_are_checked(simulator: Simulator) -> None:
     status, lines = await check_json(simulator, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
     assert status == 1
     assert "does not belong" in lines["credentials"]["note"]
-    assert lines["credentials"]["advice"].startswith(f"Correct it. If you remove it, {OTHER} is watched, without the")
+    assert lines["credentials"]["advice"].startswith(
+        "Correct it. If you remove it, the whole subnet is watched, without the"
+    )
     assert lines["nodes"]["verdict"] == "not asked"
     assert lines["scores"]["verdict"] == "ok"
+
+
+async def test_what_the_api_changed_is_listed(simulator: Simulator) -> None:
+    assert "changes of the API" not in (await check_json(simulator, **MINE))[1]
+    simulator.faults["images"] = Fault(body=b'data: {"image_id": "x", "status": "vanished", "invented": 1}')
+    status, lines = await check_json(simulator, **MINE)
+    line = lines["changes of the API"]
+    assert status == 0
+    assert line["note"].startswith("images: unknown field invented, missing field ")
+    assert line["note"].endswith(", unknown value 'vanished' of status")
+    assert "changelog" in line["advice"]
 
 
 async def test_a_warning_about_the_settings_is_reported(simulator: Simulator, tmp_path: Path) -> None:

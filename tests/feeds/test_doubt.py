@@ -7,23 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chutes_exporter.api import records as r
 from chutes_exporter.api.client import Answer
-from chutes_exporter.api.records import (
-    ActiveInstance,
-    Bounty,
-    Chute,
-    ChuteMetrics,
-    ChuteUtilization,
-    HistoryPoint,
-    Instance,
-    InventoryItem,
-    MetagraphNode,
-    Node,
-    Record,
-    Server,
-    ServerGpu,
-    UnixTime,
-)
 from chutes_exporter.feeds import cache
 from chutes_exporter.feeds.cache import FeedCache
 from chutes_exporter.feeds.doubt import DoubtedError, Reason, reason_to_doubt
@@ -52,41 +37,41 @@ if TYPE_CHECKING:
 MINER = "5miner"
 
 
-def answer(records: Sequence[Record], *, rejected: int = 0) -> Answer[Any]:
+def answer(records: Sequence[r.Record], *, rejected: int = 0) -> Answer[Any]:
     return Answer(list(records), len(records), rejected)
 
 
-def chutes(count: int, *, bounties: int = 0) -> list[Chute]:
-    return [Chute(f"c{number}", bounty=100 if number < bounties else None) for number in range(count)]
+def chutes(count: int, *, bounties: int = 0) -> list[r.Chute]:
+    return [r.Chute(f"c{number}", bounty=100 if number < bounties else None) for number in range(count)]
 
 
-def running(*ids: str | None) -> list[ActiveInstance]:
-    return [ActiveInstance(f"i{number}", chute_id=chute_id) for number, chute_id in enumerate(ids)]
+def running(*ids: str | None) -> list[r.ActiveInstance]:
+    return [r.ActiveInstance(f"i{number}", chute_id=chute_id) for number, chute_id in enumerate(ids)]
 
 
-def demand(count: int, requests: int = 1) -> list[ChuteMetrics]:
-    return [ChuteMetrics(f"c{number}", total_invocations=requests, utilization=0) for number in range(count)]
+def demand(count: int, requests: int = 1) -> list[r.ChuteMetrics]:
+    return [r.ChuteMetrics(f"c{number}", total_invocations=requests, utilization=0) for number in range(count)]
 
 
-def load(count: int, utilization: float) -> list[ChuteUtilization]:
-    return [ChuteUtilization(f"c{number}", utilization_15m=utilization) for number in range(count)]
+def load(count: int, utilization: float) -> list[r.ChuteUtilization]:
+    return [r.ChuteUtilization(f"c{number}", utilization_15m=utilization) for number in range(count)]
 
 
-def bounties(count: int) -> list[Bounty]:
-    return [Bounty(f"c{number}") for number in range(count)]
+def bounties(count: int) -> list[r.Bounty]:
+    return [r.Bounty(f"c{number}") for number in range(count)]
 
 
-def gpus(*ids: str) -> list[Node]:
-    return [Node(uuid) for uuid in ids]
+def gpus(*ids: str) -> list[r.Node]:
+    return [r.Node(uuid) for uuid in ids]
 
 
-SERVER = [Server("s", gpus=[ServerGpu("g1"), ServerGpu("g2")]), Server("without GPUs")]
-HELD = [InventoryItem("g1", chute_id="c1"), InventoryItem("g2")]
-POINT = [HistoryPoint(UnixTime(0.0))]
-SEATS = [MetagraphNode(f"5{number}") for number in range(10)]
+SERVER = [r.Server("s", gpus=[r.ServerGpu("g1"), r.ServerGpu("g2")]), r.Server("without GPUs")]
+HELD = [r.InventoryItem("g1", chute_id="c1"), r.InventoryItem("g2")]
+POINT = [r.HistoryPoint(r.UnixTime(0.0))]
+SEATS = [r.MetagraphNode(f"5{number}") for number in range(10)]
 
 CASES: dict[
-    str, tuple[Feed[Any], Sequence[Record] | None, Sequence[Record], list[Sequence[Record] | None], Reason | None]
+    str, tuple[Feed[Any], Sequence[r.Record] | None, Sequence[r.Record], list[Sequence[r.Record] | None], Reason | None]
 ] = {
     "a list that lost more than a fifth": (METAGRAPH, SEATS, SEATS[:7], [], "shrunk"),
     "a list that lost a fifth": (METAGRAPH, SEATS, SEATS[:8], [], None),
@@ -99,8 +84,8 @@ CASES: dict[
     "no GPUs, and servers that are unknown": (NODES, None, [], [None], "disagrees"),
     "no GPUs and no servers": (NODES, None, [], [[]], None),
     "a chute that holds GPUs without an instance": (INSTANCES, None, [], [HELD], "disagrees"),
-    "an instance of each chute that holds GPUs": (INSTANCES, None, [Instance("i", chute_id="c1")], [HELD], None),
-    "an instance of an unknown chute": (INSTANCES, None, [Instance("i")], [HELD], None),
+    "an instance of each chute that holds GPUs": (INSTANCES, None, [r.Instance("i", chute_id="c1")], [HELD], None),
+    "an instance of an unknown chute": (INSTANCES, None, [r.Instance("i")], [HELD], None),
     "no instances and no inventory": (INSTANCES, None, [], [None], None),
     "two chutes that run and are not listed": (CHUTES, None, chutes(5), [running("c0", "x", "y"), None], None),
     "three chutes that run and are not listed": (CHUTES, None, chutes(5), [running("x", "y", "z"), []], "disagrees"),
@@ -145,9 +130,9 @@ class Api:
         asked: How often each feed was requested.
     """
 
-    def __init__(self, **records: Sequence[Record]) -> None:
+    def __init__(self, **records: Sequence[r.Record]) -> None:
         self.records = records
-        self.once: dict[str, list[Sequence[Record]]] = {}
+        self.once: dict[str, list[Sequence[r.Record]]] = {}
         self.asked: Counter[str] = Counter()
         self.clock = Clock(0.0)
         self.cache = FeedCache(self.fetch, monotonic=self.clock, clock=self.clock)
@@ -223,8 +208,8 @@ async def test_a_second_short_answer_does_not_confirm_what_another_endpoint_deni
 
 
 async def test_an_instance_that_just_ended_is_no_doubt() -> None:
-    instances = [Instance(f"i{number}", chute_id=f"c{number}") for number in range(9)]
-    held = [InventoryItem(f"g{number}", chute_id=f"c{number}") for number in range(9)]
+    instances = [r.Instance(f"i{number}", chute_id=f"c{number}") for number in range(9)]
+    held = [r.InventoryItem(f"g{number}", chute_id=f"c{number}") for number in range(9)]
     api = Api(inventory=held, instances=instances)
     feed = INSTANCES.of(MINER).with_lifetimes({"instances": 20}, {})
     await api.read(feed)

@@ -224,7 +224,7 @@ class Truth:
     def _money(self, incentive: float) -> Expected:
         if self.kind is not World.SICK:
             hours = 24 * (self.states()["idle"] + self.states()["unverified"])
-            return {Place("Earned per day"): incentive, Place("Losses"): hours}
+            return {Place("Earned per day"): incentive, Place("Idle GPUs"): hours}
         cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in self.gpus.values())
         return {
             Place("Earned per day"): incentive * FIGURES["daily_emission"] * FIGURES["alpha_price"],
@@ -249,6 +249,7 @@ class Truth:
             Place("Unverified"): count["unverified"],
             Place("Servers", "servers"): len(servers),
             Place("Servers", "in maintenance"): sum(row["maintenance_pending"] for row in servers.values()),
+            Place("Servers", "maintenance pending"): 0,
         }
         # A state without GPUs has no line.
         found |= {Place("GPUs by state", state): number for state, number in count.items()}

@@ -3,8 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from bittensor_core import encode_ss58
 
-from chutes_exporter.api.keys import Hotkey, address_of
+from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.page.plan import Plan, make_plan, off_reason
 from tests.support import HOTKEY, KEY, find_collector, watching
@@ -13,7 +14,7 @@ OTHER_KEY = Hotkey.from_seed("22" * 32)
 
 
 EVERYBODY, ONE, MINE = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
-MANY = make_settings(hotkeys=[address_of(bytes([number] * 32)) for number in range(17)])
+MANY = make_settings(hotkeys=[encode_ss58(bytes([number] * 32)) for number in range(17)])
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def test_a_seat_without_incentive_says_that_the_order_is_unknown(tmp_path: Path)
     miner.drop(0, "chutes_miner_seats_behind")
     miner.set("chutes_miner_incentive_ratio", 0, hotkey=HOTKEY)
     panels = [("chutes-overview", "Seats behind"), ("chutes-subnet", "Seats behind")]
-    expected: tuple[dict[str, float], ...] = ({}, {}, {"{}": 0})
+    # All seats are taken, so that 0 is red.
+    expected: tuple[dict[str, float], ...] = ({}, {}, {"{}": 0}, {})
     miner.check(tmp_path, {}, values={
         asked(*panel, number): (5, found) for panel in panels for number, found in enumerate(expected)
     })  # fmt: skip

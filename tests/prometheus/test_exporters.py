@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, Text
 
 if TYPE_CHECKING:
@@ -129,3 +131,26 @@ def test_a_collector_that_is_left_out_and_a_failed_reload_are_warnings(tmp_path:
     miner.set("chutes_exporter_config_last_reload_successful", 1)
     miner.set("chutes_exporter_config_last_reload_successful", 0, 20)
     miner.check(tmp_path, {20: [], 40: [("ChutesCollectorCut", "warning"), ("ChutesReloadFailed", "warning")]})
+
+
+@pytest.mark.parametrize(
+    ("metric", "field"),
+    [
+        ("chutes_api_unknown_fields", {}),
+        ("chutes_api_missing_fields", {}),
+        ("chutes_api_unknown_values", {"field": "status"}),
+    ],
+)
+def test_a_change_of_the_api_is_info_that_names_the_endpoint(
+    metric: str, field: dict[str, str], tmp_path: Path
+) -> None:
+    changed = ("ChutesApiChanged", "info")
+    miner = Scenario(4 * HOUR)
+    for name in ("chutes_api_unknown_fields", "chutes_api_missing_fields"):
+        miner.set(name, 0, endpoint="nodes")
+        miner.set(name, 0, endpoint="images")
+    miner.set("chutes_api_unknown_values", 0, endpoint="images", field="status")
+    miner.set(metric, 2, HOUR, endpoint="images", **field)
+    said = 'ALERTS{alertname="ChutesApiChanged",alertstate="firing",severity="info",job="chutes",endpoint="images"}'
+    values = {'ALERTS{alertname="ChutesApiChanged"}': (3 * HOUR, {said: 1})}
+    miner.check(tmp_path, {HOUR: [], 3 * HOUR: [changed]}, ever=[changed], values=values)

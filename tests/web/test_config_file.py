@@ -111,6 +111,7 @@ def test_without_a_choice_only_suites_with_forward_secrecy_are_offered(write: Wr
 FAULTS = {
     "tls_server_confg: {}": "Object contains unknown field `tls_server_confg`",
     "[]": "Expected `object`, got `array`",
+    "[" * 1000: "it is nested too deeply",
     "rate_limit: [": "expected the node content, but found '<stream end>'",
     "tls_server_config: {}": "tls_server_config needs cert_file and key_file, or cert and key",
     "tls_server_config: {cert_file: server.crt}": "tls_server_config needs cert_file and key_file",

@@ -192,4 +192,4 @@ def test_the_environment_file_sets_only_an_address_that_nobody_else_reaches_and_
     assert settings == ["CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=127.0.0.1:10064"]
     result = subprocess.run([COMMAND, "serve", "--help"], capture_output=True, text=True, check=True)
     for name in re.findall(r"^#?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE):
-        assert name in re.sub(r"\s+", " ", result.stdout) or name in ("MINER_SS58", "MINER_SEED"), name
+        assert name in re.sub(r"\s+", " ", result.stdout) or name == "MINER_SS58", name

@@ -88,7 +88,13 @@ env:
       secretKeyRef:
         name: {{ .Values.existingSecret | quote }}
         key: seed
-        # Without the seed, the exporter serves public data, and its log says so.
+        optional: true
+  # The Secret has one of both. With neither, or with both, the exporter ends with an error.
+  - name: MINER_PRIVATE_KEY
+    valueFrom:
+      secretKeyRef:
+        name: {{ .Values.existingSecret | quote }}
+        key: privateKey
         optional: true
   {{- end }}
   {{- with .Values.extraEnv }}

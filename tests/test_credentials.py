@@ -1,0 +1,163 @@
+"""Keys of wallets and of the miners' Secret: every kind of file and variable, right and wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bittensor_core import CRYPTO_ED25519, Keypair, serialized_keypair_to_keyfile_data
+
+from chutes_exporter.api.keys import verify_headers
+from chutes_exporter.config import Credentials, find_credentials
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.support import HOTKEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
+# Substrate's development phrase, which its documentation lists, with its address.
+PHRASE = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
+PHRASE_ADDRESS = "5DfhGyQdFobKM8NsWvEeAKk5EQQgYe9AydgJ7rMB6E1EqRzV"
+
+
+def written(crypto_type: int = 1) -> dict[str, Any]:
+    """Return the fields of the file that today's wallet writes for the test key."""
+    pair = Keypair.from_seed(bytes.fromhex(TEST_SEED[2:]), crypto_type)
+    fields: dict[str, Any] = json.loads(serialized_keypair_to_keyfile_data(pair))
+    return fields
+
+
+WALLET = written()
+PRIVATE_KEY: str = WALLET["privateKey"]
+PUBLIC = {name: WALLET[name] for name in ("accountId", "publicKey", "ss58Address", "cryptoType")}
+SUMMER = PUBLIC | {"privateKey": PRIVATE_KEY}
+"""What the wallets of summer 2026 wrote."""
+OLD = {"ss58Address": HOTKEY, "secretSeed": TEST_SEED}
+
+
+@pytest.mark.parametrize(
+    ("file", "address"),
+    [
+        (WALLET, HOTKEY),
+        (SUMMER, HOTKEY),
+        ({"ss58Address": HOTKEY, "privateKey": PRIVATE_KEY[2:]}, HOTKEY),
+        (OLD, HOTKEY),
+        (OLD | {"secretSeed": TEST_SEED[2:].upper()}, HOTKEY),
+        (OLD | {"secretSeed": None, "privateKey": PRIVATE_KEY}, HOTKEY),
+        ({"ss58Address": PHRASE_ADDRESS, "secretPhrase": PHRASE}, PHRASE_ADDRESS),
+        # The library takes the address as the truth about the type.
+        (WALLET | {"cryptoType": 0}, HOTKEY),
+    ],
+    ids=range(8),
+)
+def test_a_key_file_of_every_wallet_signs(file: dict[str, Any], address: str, tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps(file))
+    path.chmod(0o600)
+    found = find_credentials([path], {})
+    assert_signs(found, address)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"MINER_SEED": TEST_SEED},
+        {"MINER_SEED": f" {TEST_SEED[2:].upper()}\n", "MINER_PRIVATE_KEY": ""},
+        {"MINER_PRIVATE_KEY": PRIVATE_KEY},
+        {"MINER_PRIVATE_KEY": f"{PRIVATE_KEY[2:]}\n"},
+    ],
+    ids=range(4),
+)
+def test_the_variables_of_the_miners_secret_sign(variables: dict[str, str]) -> None:
+    found = find_credentials([], variables | {"MINER_SS58": f"{HOTKEY}\n"})
+    assert_signs(found, HOTKEY)
+
+
+def assert_signs(found: Credentials, address: str) -> None:
+    (key,) = found.keys
+    assert (key.address, found.errors, found.warnings) == (address, (), ())
+    headers = key.headers(1_795_521_600)
+    assert verify_headers(address, headers["X-Chutes-Nonce"], headers["X-Chutes-Signature"])
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (PUBLIC, "has only public parts: use the file of a hotkey with secretPhrase, secretSeed or privateKey"),
+        ({"ss58Address": HOTKEY}, "has only public parts"),
+        ({}, "has only public parts"),
+        (written(CRYPTO_ED25519), "has a key of the type ed25519: Chutes accepts only those of the type sr25519"),
+        (SUMMER | {"ss58Address": OTHER}, f"has a key that does not belong to its ss58Address, but to {HOTKEY}"),
+        (OLD | {"ss58Address": OTHER}, f"but to {HOTKEY}"),
+        (OLD | {"ss58Address": TEST_SEED}, f"but to {HOTKEY}"),
+        (OLD | {"secretPhrase": PHRASE}, f"but to {PHRASE_ADDRESS}"),
+        ({"secretSeed": TEST_SEED}, "lacks ss58Address"),
+        (SUMMER | {"privateKey": PRIVATE_KEY[:66]}, "has a malformed privateKey: it must be 128 hexadecimal digits"),
+        (SUMMER | {"privateKey": "0x" + "f" * 128}, "has a malformed key"),
+        (OLD | {"secretSeed": TEST_SEED[:34]}, "has a malformed secretSeed: it must be 64 hexadecimal digits"),
+        (OLD | {"secretSeed": 5}, "has a malformed secretSeed"),
+        ({"ss58Address": PHRASE_ADDRESS, "secretPhrase": PHRASE[7:]}, "has a malformed key"),
+        # The library quotes the names of fields.
+        ({TEST_SEED: 1}, "has only public parts"),
+        (TEST_SEED, "lacks ss58Address"),
+        (PHRASE, "lacks ss58Address"),
+        (f"not JSON, but {TEST_SEED}", "is not a hotkey file"),
+        (b"\xff" + TEST_SEED.encode(), "is not a hotkey file"),
+        (b'{"a":' * 100_000, "is not a hotkey file"),
+        (b"", "is not a hotkey file"),
+        (b"$NACL\x0e6", "is encrypted"),
+        (b"$ANSIBLE_VAULT;1.1;AES256", "is encrypted"),
+        (b"gAAAAABh", "is encrypted"),
+    ],
+    ids=range(24),
+)
+def test_a_wrong_key_file_is_refused_with_the_reason(
+    file: dict[str, Any] | str | bytes, words: str, tmp_path: Path
+) -> None:
+    text = json.dumps(file) if isinstance(file, dict) else file
+    (tmp_path / "hot").write_bytes(text.encode() if isinstance(text, str) else text)
+    found = find_credentials([tmp_path / "hot"], {})
+    assert_refused(found, words)
+    assert found.errors[0].startswith(f"--hotkey-file: {tmp_path / 'hot'} ")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (
+            {"MINER_SS58": OTHER, "MINER_SEED": TEST_SEED},
+            "MINER_SEED and MINER_SS58: the key does not belong",
+        ),
+        (
+            {"MINER_SS58": OTHER, "MINER_PRIVATE_KEY": PRIVATE_KEY},
+            f"the given address, but to {HOTKEY}",
+        ),
+        ({"MINER_SS58": TEST_SEED, "MINER_SEED": TEST_SEED}, "the key does not belong to the given address"),
+        ({"MINER_SEED": TEST_SEED}, f"but to {HOTKEY}"),
+        ({"MINER_SS58": HOTKEY, "MINER_SEED": "0x12"}, "the seed must be 64 hexadecimal digits"),
+        ({"MINER_SS58": HOTKEY, "MINER_SEED": PRIVATE_KEY}, "the seed must be 64 hexadecimal digits"),
+        ({"MINER_SS58": HOTKEY, "MINER_PRIVATE_KEY": PRIVATE_KEY[:66]}, "the private key must be 128 hexadecimal"),
+        ({"MINER_SS58": HOTKEY, "MINER_PRIVATE_KEY": "f" * 128}, "no key of the type sr25519"),
+        (
+            {"MINER_SS58": HOTKEY, "MINER_SEED": TEST_SEED, "MINER_PRIVATE_KEY": PRIVATE_KEY},
+            "MINER_SEED and MINER_PRIVATE_KEY are both set: unset one",
+        ),
+        # The Secret has neither entry.
+        ({"MINER_SS58": HOTKEY}, "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
+        ({"MINER_SS58": ""}, "MINER_SS58 needs a key"),
+        ({"MINER_SEED": ""}, "MINER_SS58 needs a key"),
+    ],
+    ids=range(12),
+)
+def test_wrong_variables_are_refused_with_the_reason(variables: dict[str, str], words: str) -> None:
+    assert_refused(find_credentials([], variables), words)
+
+
+def assert_refused(found: Credentials, words: str) -> None:
+    (error,) = found.errors
+    assert words in error
+    assert found.keys == ()
+    for secret in (TEST_SEED, PRIVATE_KEY, PHRASE):
+        assert secret[2:22] not in error
