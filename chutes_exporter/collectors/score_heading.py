@@ -46,14 +46,16 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
         out: Counts the duplicates.
     """
     seats = answers[METAGRAPH]
+    scored = {node.hotkey for node in seats if not node.blacklist_reason}
     active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
     rates = active_rates(active)
     disabled = _reported_rates(answers, {instance.instance_id for instance in active}, out)
     for hotkey, instances in answers.by_hotkey(INSTANCES).items():
-        disabled[hotkey] = _disabled_rate(instances, out)
+        # The API refuses a key without a seat, whose instances do not matter.
+        if hotkey in scored:
+            disabled[hotkey] = _disabled_rate(instances, out)
     if rates is None or None in disabled.values() or any(node.blacklist_reason is UNSET for node in seats):
         return None
-    scored = {node.hotkey for node in seats if not node.blacklist_reason}
     return {
         hotkey: rates.get(hotkey, 0.0) + (disabled.get(hotkey) or 0.0)
         for hotkey in scored & (rates.keys() | disabled.keys() | watched)

@@ -69,11 +69,11 @@ def collected(
         watched: The hotkeys that the user named. The answers of feeds that need a hotkey are about ``ME``.
         miners: Which other miners are exported.
         doubted: The feeds whose answers are doubted.
-        extra: Answers of the collector's extra feeds, by feed and hotkey.
+        extra: Answers of the collector's extra feeds, by feed and hotkey. None is unknown.
     """
     known = {feed.name: answer(feed, body, doubted=feed in doubted) for feed, body in answers.items()}
     more = {
-        (feed.name, hotkey): answer(feed, body, doubted=feed in doubted)
+        (feed.name, hotkey): None if body is None else answer(feed, body, doubted=feed in doubted)
         for (feed, hotkey), body in (extra or {}).items()
     }
     scope = Scope(frozenset(watched), miners, "" if collector.scope == "platform" else ME)

@@ -84,6 +84,11 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), held).samples == ratios(me=1 / 3)
 
 
+def test_the_unknown_instances_of_a_key_hide_all_shares_if_the_key_has_a_seat() -> None:
+    assert run(MINE + OTHERS, SEATS, extra={(INSTANCES, ME): None}).samples == {}
+    assert run(MINE + OTHERS, SEATS, extra={(INSTANCES, "unseated"): None}).samples == ratios(me=0.25)
+
+
 def test_where_nobody_earns_nobody_has_a_share() -> None:
     assert run([], SEATS).samples == {}
 
