@@ -26,6 +26,7 @@ NEEDED_METRICS = frozenset(
         "chutes_fleet_gpus",
         "chutes_gpu_info",
         "chutes_instance_gpus",
+        "chutes_gpu_state_info",
         "chutes_instance_info",
         "chutes_jobs_stuck",
         "chutes_maintenance_window_open",
@@ -38,6 +39,7 @@ NEEDED_METRICS = frozenset(
 
 _GPUS = {"instance_id": "chutes_instance_gpus", "server_id": "chutes_gpu_info"}
 """The metric that has the GPUs of a thing, by the label with its id. For all others it is ``chutes_fleet_gpus``."""
+_IN_SLOT = ("pending", "maintenance")
 _PURGE_SOON = 0.75 * HOUR
 """Seconds before its purge from which an instance needs action, as for the alert ChutesInstancePurgeNear."""
 
@@ -93,8 +95,62 @@ class _Miner:
         """Return the instances with an event at a time that applies, the soonest first."""
         return sorted(self.of(f"chutes_instance_{event}_timestamp_seconds", applies), key=itemgetter(1))
 
+    def purges(self, state: Literal["starting", "disabled"]) -> Labelled:
+        """Return the instances in a state with the time of their purge, the soonest first."""
+        activated = {labels["instance_id"] for labels, _ in self.times("activated", bool)}
+        purged = self.times("purge", bool)
+        return [item for item in purged if (item[0]["instance_id"] in activated) == (state == "disabled")]
+
+    def in_slot(self, *statuses: str) -> Labelled:
+        """Return the servers that hold an upgrade slot, in one of these statuses."""
+        slots = self.of("chutes_server_maintenance_status")
+        return [item for item in slots if item[0]["status"] in (statuses or _IN_SLOT)]
+
+    def older_slots(self) -> Labelled:
+        """Return the servers in a slot if some slots are of an older window. The first value is their number."""
+        older = sum(value for _, value in self.of("chutes_maintenance_older_slots_in_use"))
+        return [(labels, older if not index else 0.0) for index, (labels, _) in enumerate(self.in_slot()) if older]
+
+    def idle_gpus(self, *, in_maintenance: bool) -> Labelled:
+        """Return the number of idle GPUs by model and kind of server, on servers in maintenance or on others.
+
+        The kind is whether the server has TEE, and empty if it is unknown.
+        """
+        tee = {labels["server_id"]: labels["tee"] for labels, _ in self.of("chutes_server_info")}
+        waiting = {
+            labels["server_id"] for labels, _ in (*self.of("chutes_server_maintenance_pending"), *self.in_slot())
+        }
+        idle = {labels["gpu_id"] for labels, _ in self.of("chutes_gpu_state_info", state="idle")}
+        counts: Counter[tuple[str, str]] = Counter()
+        for labels, count in self.of("chutes_fleet_gpus", state="idle"):
+            counts[labels["gpu"], ""] += int(count)
+        for labels, _ in self.of("chutes_gpu_info"):
+            gpu, server = labels["gpu"], labels["server_id"]
+            if labels["gpu_id"] in idle and counts[gpu, ""]:
+                counts[gpu, ""] -= 1
+                counts[gpu, "waiting" if server in waiting else tee.get(server, "")] += 1
+        return [
+            ({"gpu": gpu, "tee": kind}, float(count))
+            for (gpu, kind), count in sorted(counts.items())
+            if count and (kind == "waiting") == in_maintenance
+        ]
+
+    def with_version(self, servers: Labelled) -> Labelled:
+        """Return the information about servers, which has their versions."""
+        wanted = {labels["server_id"] for labels, _ in servers}
+        return [item for item in self.of("chutes_server_info") if item[0]["server_id"] in wanted]
+
+    def uncertain_versions(self) -> Labelled:
+        """Return the servers of which nobody knows whether their version still boots."""
+        known = {labels["server_id"] for labels, _ in self.of("chutes_server_version_accepted", lambda _: True)}
+        listed = self.of("chutes_server_version_listed", lambda _: True)
+        return self.with_version([item for item in listed if item[0]["server_id"] not in known])
+
     def older_servers(self, window: Literal["open", "next", "last"]) -> Labelled:
-        """Return the servers with a version below the target of this maintenance window, each with its end or start."""
+        """Return the servers below the target of this maintenance window, each with its end or start.
+
+        Those that hold an upgrade slot need no other one.
+        """
         start, end = (
             max((value for _, value in self.of(f"chutes_maintenance_window_{bound}_timestamp_seconds")), default=0.0)
             for bound in ("start", "end")
@@ -102,7 +158,9 @@ class _Miner:
         is_open = self.of("chutes_maintenance_window_open")
         if window != ("open" if is_open else "next" if start > self.now else "last"):
             return []
-        return [(labels, end if is_open else start) for labels, _ in self.of("chutes_server_upgrade_needed")]
+        in_slot = {labels["server_id"] for labels, _ in self.in_slot()}
+        older = [labels for labels, _ in self.of("chutes_server_upgrade_needed") if labels["server_id"] not in in_slot]
+        return [(labels, end if is_open else start) for labels in older]
 
     def active(self, applies: Callable[[str], object]) -> Labelled:
         """Return the active instances with an id that applies."""
@@ -110,8 +168,12 @@ class _Miner:
 
     def name(self, labels: Mapping[str, str], value: float) -> str:
         """Return the name of what a sample is about, nothing if that is the miner."""
+        if "gpu" in labels:
+            kind = {"true": " for TEE chutes", "false": " for chutes without TEE"}.get(labels.get("tee", ""), "")
+            return f"{value:.0f} {labels['gpu']}{kind}"
         key = labels.get("instance_id") or labels.get("server_id", "")
-        return f"{value:.0f} {labels['gpu']}" if "gpu" in labels else self._names.get(key) or key
+        name = self._names.get(key) or key
+        return f"{name} ({labels['version']})" if labels.get("version") else name
 
     def server(self, instance_id: str) -> str:
         """Return the name of an instance's server, SERVER if it is unknown."""
@@ -120,8 +182,11 @@ class _Miner:
     def gpus(self, about: Labelled) -> dict[str, int]:
         """Count the GPUs of samples by model: those of an instance, of a server, or all of the miner."""
         counts: Counter[str] = Counter()
-        for labels, _ in about:
-            ids = {key: labels[key] for key in ("instance_id", "server_id", "gpu", "state") if key in labels}
+        for labels, value in about:
+            if "gpu" in labels:
+                counts[labels["gpu"]] += int(value)
+                continue
+            ids = {key: labels[key] for key in ("instance_id", "server_id") if key in labels}
             for sample, count in self.of(_GPUS.get(next(iter(ids), ""), "chutes_fleet_gpus"), **ids):
                 counts[sample["gpu"]] += int(count)
         return dict(counts)
@@ -154,8 +219,8 @@ KINDS = {
     ),
     "blacklisted": _loss(
         lambda miner: miner.of("chutes_miner_blacklisted"),
-        "The miner is blacklisted. It gets no score and cannot launch.",
-        "Ask the operators of Chutes. Reason: chutes-exporter query metagraph",
+        "The miner is blacklisted. It gets no score, and its launches are refused, so idle GPUs cannot be used.",
+        "First ask the operators of Chutes to end it. Reason: chutes-exporter query metagraph",
     ),
     "stuck_jobs": _action(
         lambda miner: miner.of("chutes_jobs_stuck"),
@@ -163,17 +228,17 @@ KINDS = {
         "List and release them: chutes-exporter release-job",
     ),
     "purges": _loss(
-        lambda miner: miner.times("purge", lambda time: time - miner.now < _PURGE_SOON),
+        lambda miner: [item for item in miner.purges("starting") if item[1] - miner.now < _PURGE_SOON],
         "COUNT {instance has|instances have} not started. The service deletes {it|the first} WHEN.",
         "Look at {its pod|their pods}: kubectl --context SERVER -n chutes get pods",
     ),
-    "launches_refused": _action(
-        lambda miner: miner.of("chutes_server_launches_refused"),
-        "COUNT TEE {server has|servers have} no version from 0.2.1 on. All launches of newer TEE chutes fail.",
-        "Upgrade or remove {it|them}: chutes-exporter query servers",
+    "maintenance": _loss(
+        lambda miner: miner.in_slot("maintenance"),
+        "COUNT TEE {server is|servers are} in maintenance. Nothing runs on {it|them}.",
+        "Reboot {it|them} now with the target version: chutes-exporter query maintenance",
     ),
     "versions_refused": _action(
-        lambda miner: miner.of("chutes_server_version_accepted", not_),
+        lambda miner: miner.with_version(miner.of("chutes_server_version_accepted", not_)),
         "COUNT TEE {server|servers} cannot boot with {its|their} version any more.",
         "Do not reboot. Accepted versions: chutes-exporter query tee_measurements",
     ),
@@ -193,8 +258,9 @@ KINDS = {
         "See the errors: chutes-exporter query nodes",
     ),
     "idle_gpus": _loss(
-        lambda miner: miner.of("chutes_fleet_gpus", state="idle"),
-        "COUNT {GPU is|GPUs are} idle.",
+        # The service refuses all launches of a blacklisted miner.
+        lambda miner: [] if miner.of("chutes_miner_blacklisted") else miner.idle_gpus(in_maintenance=False),
+        "COUNT {GPU is|GPUs are} idle and can be used now.",
         "Deploy chutes on {it|them}: chutes-exporter advise",
     ),
     "unsecured_instances": _note(
@@ -211,6 +277,29 @@ KINDS = {
         lambda miner: miner.active(lambda instance: miner.servers and instance not in miner.servers),
         "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service will delete "
         "{the instance|the instances}, too.",
+    ),
+    "disabled_instances": _note(
+        lambda miner: miner.purges("disabled"),
+        "COUNT {instance is|instances are} disabled. The service deletes {it|the first} WHEN. A private one then loses "
+        "its score.",
+    ),
+    "maintenance_pending": _note(
+        lambda miner: miner.in_slot("pending"),
+        "COUNT TEE {server waits|servers wait} for maintenance. Do not reboot {it|them}: the last instances of their "
+        "chutes still serve, for up to 3 hours.",
+    ),
+    "idle_gpus_in_maintenance": _note(
+        lambda miner: miner.idle_gpus(in_maintenance=True),
+        "COUNT idle {GPU waits|GPUs wait} for the end of maintenance.",
+    ),
+    "older_slots": _note(
+        lambda miner: miner.older_slots(),
+        "COUNT of these servers {holds|hold} the upgrade slot of an older window, and never booted with its target.",
+    ),
+    "uncertain_versions": _note(
+        lambda miner: miner.uncertain_versions(),
+        "The service may refuse the version of COUNT TEE {server|servers} at the next boot. Only the highest listed "
+        "version boots for certain: no answer shows the least one, nor who may boot a release candidate.",
     ),
     "next_upgrades": _note(
         lambda miner: miner.older_servers("next"),
@@ -237,8 +326,9 @@ def find(samples: Mapping[str, Labelled], hotkey: str, now: float, prices: Mappi
 
 def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, float]) -> Finding:
     kind, (first, value) = KINDS[name], about[0]
-    # The values of jobs and GPUs are numbers of things.
-    count = int(sum(value if "gpu" in labels or name == "stuck_jobs" else 1 for labels, value in about))
+    # The values of jobs, slots and GPUs are numbers of things.
+    is_number = name in ("stuck_jobs", "older_slots")
+    count = int(sum(value if is_number or "gpu" in labels else 1 for labels, value in about))
     words = {
         "SERVER": shlex.quote(miner.server(first.get("instance_id", ""))),
         "WHEN": _time_until(value, miner.now),

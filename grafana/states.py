@@ -50,7 +50,7 @@ BLACKLISTED: Final = (State(0, "no"), State(1, "blacklisted", RED))
 UP: Final = (State(0, "down", RED), State(1, "up"))
 FEED_STATE: Final = (State(0, "failing", ORANGE), State(1, "good"))
 LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
-PENDING: Final = (State(1, "pending", ORANGE),)
+MAINTENANCE: Final = (State(1, "pending: do not reboot", ORANGE), State(2, "reboot now", RED))
 NEEDED: Final = (State(1, "needed", ORANGE),)
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 

@@ -1,6 +1,7 @@
 """Recorded worlds: answers of the service's own code, and the truth of its database (``expected.json``).
 
-The project's own world is in ``tests/recordings``. CHUTES_EXPORTER_TEST_RECORDINGS can name the directory of one more.
+The project's worlds are in ``tests/recordings`` (May 2026), and in ``world-f.tar.xz`` there (November 2026), which is
+unpacked for each run; ``meta.json`` in each says how it was made. CHUTES_EXPORTER_TEST_RECORDINGS can name one more.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import calendar
 import json
 import os
 import re
+import tarfile
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -27,12 +30,13 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+_UNPACKED = tempfile.TemporaryDirectory(prefix="chutes-exporter-test-")
+with tarfile.open(RECORDINGS / "world-f.tar.xz") as _archive:
+    _archive.extractall(_UNPACKED.name, filter="data")
+WORLD_F = Path(_UNPACKED.name) / "world-f"
 _OTHERS = map(Path, filter(None, [os.environ.get("CHUTES_EXPORTER_TEST_RECORDINGS")]))
-DIRECTORIES = [
-    RECORDINGS,
-    *(other for other in _OTHERS if (other / "meta.json").read_bytes() != (RECORDINGS / "meta.json").read_bytes()),
-]
-"""Other recordings are tested too. These are not tested twice."""
+DIRECTORIES = list({(path / "meta.json").read_bytes(): path for path in (*_OTHERS, RECORDINGS, WORLD_F)}.values())
+"""All worlds. None is tested twice."""
 NAMES = (
     "metagraph",
     "scores",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.recorded import DIRECTORIES, Miner, raw_json
+from tests.recorded import DIRECTORIES, Miner, raw_json, seconds
 from tests.support import Page, recording, replay, scrape, series, served
 
 if TYPE_CHECKING:
@@ -150,8 +150,15 @@ async def test_stats_of_each_chute_are_the_miners(world: World, field: str) -> N
 async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
     true = world.true["jobs"]
     waiting = [job for job in world.raw["jobs"] if job["finished_at"] is None and job["miner_hotkey"] is None]
-    assert world.page[series("chutes_jobs_waiting")] == true["waiting"] == len(waiting)
-    assert world.mine("chutes_jobs_tried") == true["waiting_tried_by_test_miner"]
+    listed = {chute["chute_id"] for chute in world.raw["chutes"]}
+    abandoned = [job for job in waiting if len(job["miner_history"]) >= 15 or job["chute_id"] not in listed]
+    assert true["waiting"] == len(waiting)
+    waiting = [job for job in waiting if job not in abandoned]
+    assert world.page[series("chutes_jobs_waiting")] == len(waiting)
+    assert world.page[series("chutes_jobs_abandoned")] == len(abandoned)
+    tried = [job for job in waiting + abandoned if world.hotkey in job["miner_history"]]
+    assert true["waiting_tried_by_test_miner"] == len(tried)
+    assert world.mine("chutes_jobs_tried") == len([job for job in tried if job in waiting])
     assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"])
     assert {dict(labels)["job_id"] for name, labels in world.page if name == "chutes_job_info"} == {
         job["job_id"] for job in waiting
@@ -167,7 +174,11 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
             by_model["{gpu} {state}".format(**dict(labels))] += int(value)
     assert +found == world.true["gpus_by_state"]
     assert set(found) == {"earning", "starting", "disabled", "idle", "unverified"}
-    assert +by_model == world.true["gpus_by_model_and_state"]
+    true = world.true["gpus_by_model_and_state"]
+    # The newer world has a table for each model.
+    nested = {key: value for key, value in true.items() if isinstance(value, dict)}
+    flat = {f"{gpu} {state}": count for gpu, states in nested.items() for state, count in states.items()}
+    assert +by_model == (flat or true)
     assert found.total() == len(world.true["gpu_state"])
 
 
@@ -220,7 +231,13 @@ async def test_active_instances_contain_all_miners(world: World) -> None:
 async def test_the_heading_share_includes_the_disabled_instances_of_every_miner(world: World) -> None:
     found = world.by("hotkey", "chutes_miner_score_heading_ratio")
     true = {hotkey: share for hotkey, share in world.true["heading_share"].items() if share}
-    assert {hotkey: share for hotkey, share in found.items() if share} == pytest.approx(true, rel=2e-3)
+    # The newer world has a disabled instance without a GPU, which no answer shows that the exporter asks for.
+    seen = world.true.get("disabled_seen_in_nodes_detailed", world.true["disabled_elsewhere"])
+    (invisible,) = [hotkey for hotkey, ids in world.true["disabled_elsewhere"].items() if ids != seen[hotkey]] or [""]
+    left = 1 - true.pop(invisible, 0)
+    expected = {hotkey: share / left for hotkey, share in true.items()}
+    assert {hotkey: share for hotkey, share in found.items() if share} == pytest.approx(expected, rel=2e-3)
+    assert left > 0.995
 
 
 async def test_the_field_bounty_is_an_age(world: World) -> None:
@@ -230,13 +247,28 @@ async def test_the_field_bounty_is_an_age(world: World) -> None:
     for chute in ages:
         age = world.recorded_at - world.true["bounties"][chute]["created_at"]
         # The number that is sent stops growing at 86400.
-        assert ages[chute] == pytest.approx(min(age, (86400 - 100) / 3), abs=2)
+        assert ages[chute] == pytest.approx(min(age, (86400 - 100) / 3), abs=5)
 
 
-async def test_instances_of_an_old_version_are_outdated(world: World) -> None:
+async def test_active_instances_of_an_old_version_are_outdated(world: World) -> None:
     outdated = world.by("instance_id", "chutes_instance_outdated", hotkey=world.hotkey)
     assert outdated.keys() == world.true["instance_state"].keys()
-    assert {one for one, value in outdated.items() if value} == set(world.true["instances_of_old_version"])
+    assert {one for one, value in outdated.items() if value} == {
+        one for one in world.true["instances_of_old_version"] if world.true["instance_state"][one] == "active"
+    }
+
+
+async def test_starting_and_disabled_instances_have_a_deadline(world: World) -> None:
+    purged = world.by("instance_id", "chutes_instance_purge_timestamp_seconds", hotkey=world.hotkey)
+    states = world.true["instance_state"]
+    assert purged.keys() == {one for one, state in states.items() if state != "active"}
+    rows = {row["instance_id"]: row for row in world.raw["instances"]}
+    for one, deadline in purged.items():
+        verified, created = (seconds(rows[one][name]) for name in ("last_verified_at", "created_at"))
+        limits = [] if verified is None else [verified + 3 * 3600]
+        if states[one] != "disabled" and created is not None:
+            limits.append(created + 3.5 * 3600)
+        assert deadline == pytest.approx(min(limits), abs=1e-3)
 
 
 async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_its_target(world: World) -> None:
@@ -245,20 +277,62 @@ async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_
     assert world.mine("chutes_maintenance_window_open") == true.get("window_open", True)
     needed = world.by("server_id", "chutes_server_upgrade_needed", hotkey=world.hotkey)
     assert {server for server, value in needed.items() if value} == set(true["servers_needing_upgrade"])
-    held = world.by("server_id", "chutes_server_in_maintenance", hotkey=world.hotkey)
-    assert {server for server, value in held.items() if value} == set(world.true["servers_in_maintenance"])
-    assert world.mine("chutes_maintenance_slots_in_use") == len(world.true["servers_in_maintenance"])
-    assert {server for server, tee in tee_servers(world).items() if tee} == needed.keys() == held.keys()
+    status = {
+        (dict(labels)["server_id"], dict(labels)["status"]): value
+        for (name, labels), value in world.page.items()
+        if name == "chutes_server_maintenance_status"
+    }
+    held = {server for (server, word), value in status.items() if value and word != "none"}
+    assert held == set(world.true["servers_in_maintenance"])
+    tee = {server for server, is_tee in tee_servers(world).items() if is_tee}
+    assert set(status) == {(server, word) for server in tee for word in ("none", "pending", "maintenance")}
+    assert sum(status.values()) == len(tee) == len(needed)
+    # A server in a slot of the newest window needs nothing more. The older world does not leave it out.
+    finished = set(true["servers_needing_upgrade"]) - set(true["servers_needing_upgrade_now"]) or held
+    assert world.mine("chutes_maintenance_slots_in_use") == len(finished)
+    assert finished <= held
 
 
-async def test_versions_of_tee_servers_are_compared_with_what_boots_and_launches(world: World) -> None:
+async def test_versions_of_tee_servers_are_compared_with_what_boots(world: World) -> None:
     accepted = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey)
-    cannot_boot = {server["server_id"] for server in world.true["servers_that_cannot_boot"]}
-    assert {server for server, value in accepted.items() if not value} == cannot_boot
-    refused = world.by("server_id", "chutes_server_launches_refused", hotkey=world.hotkey)
-    assert {server for server, value in refused.items() if value} == set(world.true["legacy_tee_servers"])
-    assert {server for server, tee in tee_servers(world).items() if tee} == accepted.keys() == refused.keys()
+    listed = world.by("server_id", "chutes_server_version_listed", hotkey=world.hotkey)
+    versions = {row["server_id"]: row["version"] for row in world.raw["servers"]["servers"] if row["is_tee"]}
+    assert listed.keys() == {server for server, version in versions.items() if version}
+    true = world.true["servers_that_cannot_boot"]
+    # Both worlds have servers without a version, or of a release candidate: these are not known.
+    assert {server for server, value in accepted.items() if not value} == {
+        row["server_id"] for row in true if row["version"] and "rc" not in row["version"]
+    }
+    highest = max(map(numbers, world.true["versions_that_can_boot"]))
+    assert {server for server, value in accepted.items() if value} == {
+        server
+        for server, version in versions.items()
+        if version and "rc" not in version and numbers(version) == highest
+    }
+    # Others are refused if the operators set no least version.
+    maybe = {server for server, value in listed.items() if value} - accepted.keys()
+    strict = world.true.get("servers_that_cannot_boot_with_the_default_least_version")
+    if strict is not None:
+        refused = {server for server, value in accepted.items() if not value}
+        assert maybe | refused == {row["server_id"] for row in strict}
+
+
+def numbers(version: str) -> list[int]:
+    return [*map(int, version.split("."))]
 
 
 def tee_servers(world: World) -> dict[str, bool]:
     return {row["server_id"]: row["is_tee"] for row in world.raw["servers"]["servers"]}
+
+
+async def test_images_chutes_and_gpus_are_counted(world: World) -> None:
+    true = world.true
+    images = world.by("status", "chutes_images")
+    words = {"built": "built and pushed", "pending": "pending build"}
+    assert {words.get(status, status): count for status, count in images.items() if count} == true["images_by_status"]
+    disabled = [dict(labels)["disabled"] for name, labels in world.page if name == "chutes_chute_info"]
+    assert (len(disabled), disabled.count("true")) == (true["chutes"], true["chutes_disabled"])
+    failed = {dict(labels)["gpu_id"] for name, labels in world.page if name == "chutes_gpu_verification_error_info"}
+    assert failed == set(true["gpus_with_error"])
+    for gpu, states in true["supply"]["platform"].items():
+        assert world.by("state", "chutes_platform_gpus", gpu=gpu) == states

@@ -207,9 +207,6 @@ def expect_servers(want: Expected, raw: dict[str, Any]) -> None:
     for row in servers:
         key = row["server_id"]
         want.mine("chutes_server_gpus", len(row["gpus"]), server_id=key)
-        if row["is_tee"]:
-            old = row["version"] is None or [*map(int, row["version"].split("."))] < [0, 2, 1]
-            want.mine("chutes_server_launches_refused", old, server_id=key)
     want.mine("chutes_fleet_servers", len(servers))
     want.mine("chutes_fleet_servers_without_gpus", len([1 for row in servers if not row["gpus"]]))
     for metric, field in {"ips": "ip", "names": "name"}.items():
@@ -218,10 +215,14 @@ def expect_servers(want: Expected, raw: dict[str, Any]) -> None:
 
 
 def expect_server_versions(want: Expected, raw: dict[str, Any]) -> None:
-    accepted = [measurement["version"] for measurement in raw["tee_measurements"]]
+    listed = [measurement["version"] for measurement in raw["tee_measurements"]]
+    highest = max(listed, key=lambda version: [*map(int, version.split("."))])
     for row in raw["servers"]["servers"]:
-        if row["is_tee"]:
-            want.mine("chutes_server_version_accepted", row["version"] in accepted, server_id=row["server_id"])
+        version = row["version"]
+        if row["is_tee"] and version is not None:
+            accepted = True if version == highest else None if version in listed or "rc" in version else False
+            want.mine("chutes_server_version_accepted", accepted, server_id=row["server_id"])
+            want.mine("chutes_server_version_listed", version in listed, server_id=row["server_id"])
 
 
 def dashed(gpu_id: str) -> str:
@@ -298,6 +299,8 @@ def expect_limits(want: Expected, raw: dict[str, Any]) -> None:
             assert created is not None
             limits = [created + 210 * 60] + ([verified + 180 * 60] if row["verified"] and verified else [])
             want.mine("chutes_instance_purge_timestamp_seconds", min(limits), **labels)
+        if instance_state(row) == "disabled" and (verified := seconds(row["last_verified_at"])):
+            want.mine("chutes_instance_purge_timestamp_seconds", verified + 180 * 60, **labels)
 
 
 def expect_instance_gpus(want: Expected, raw: dict[str, Any]) -> None:
@@ -337,8 +340,11 @@ def expect_images(want: Expected, raw: dict[str, Any]) -> None:
 
 def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
     unfinished = [row for row in raw["jobs"] if row["finished_at"] is None]
-    waiting = [row for row in unfinished if row["miner_hotkey"] is None]
+    unclaimed = [row for row in unfinished if row["miner_hotkey"] is None]
+    chutes = {row["chute_id"] for row in raw["chutes"]}
+    waiting = [row for row in unclaimed if len(row["miner_history"]) < 15 and row["chute_id"] in chutes]
     want.put("chutes_jobs_waiting", len(waiting))
+    want.put("chutes_jobs_abandoned", len(unclaimed) - len(waiting))
     methods = [row["method"] for row in waiting]
     for method in set(methods):
         want.put("chutes_jobs_available", methods.count(method), method=method)
@@ -346,12 +352,15 @@ def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
     # One of unknown age may be the oldest.
     oldest = None if None in created else min(created, key=lambda at: at or 0, default=None)
     want.put("chutes_jobs_oldest_created_timestamp_seconds", oldest)
-    tried = [None if row["miner_history"] is None else want.hotkey in row["miner_history"] for row in waiting]
-    want.mine("chutes_jobs_tried", None if None in tried else tried.count(True))
+    want.mine("chutes_jobs_tried", len([row for row in waiting if want.hotkey in row["miner_history"]]))
     want.mine("chutes_jobs_stuck", len([row for row in unfinished if row["miner_hotkey"] == want.hotkey]))
     for row in waiting:
-        if row["miner_history"] is not None:
-            want.put("chutes_job_tries", len(row["miner_history"]), job_id=row["job_id"])
+        job = row["job_id"]
+        labels = {name: row[name] for name in ("chute_id", "method", "status")}
+        want.put("chutes_job_info", 1, job_id=job, **labels)
+        want.put("chutes_job_created_timestamp_seconds", seconds(row["created_at"]), job_id=job)
+        want.put("chutes_job_compute_multiplier", row["compute_multiplier"], job_id=job)
+        want.put("chutes_job_tries", len(row["miner_history"]), job_id=job)
 
 
 def expect_history(want: Expected, raw: dict[str, Any]) -> None:
@@ -395,7 +404,7 @@ def expect_bounties(want: Expected, raw: dict[str, Any]) -> None:
 def expect_rolling_updates(want: Expected, raw: dict[str, Any]) -> None:
     versions = {row["chute_id"]: row["new_version"] for row in raw["rolling_updates"]}
     for row in raw["instances"]:
-        outdated = row["version"] != versions.get(row["chute_id"], row["version"])
+        outdated = row["active"] and row["version"] != versions.get(row["chute_id"], row["version"])
         want.mine("chutes_instance_outdated", outdated, instance_id=row["instance_id"])
 
 
@@ -403,6 +412,16 @@ def expect_maintenance(want: Expected, raw: dict[str, Any]) -> None:
     policy = raw["maintenance"]
     # The service of May 2026 lists only an open window.
     want.mine("chutes_maintenance_window_open", policy.get("window_open", policy["active_window"] is not None))
+    # Neither world sends a status.
+    for row in policy["servers"]:
+        for status, held in {
+            "none": not row["in_maintenance"],
+            "pending": 0,
+            "maintenance": row["in_maintenance"],
+        }.items():
+            want.mine("chutes_server_maintenance_status", held, server_id=row["server_id"], status=status)
+    in_slot = [row for row in policy["servers"] if row["in_maintenance"]]
+    want.mine("chutes_maintenance_older_slots_in_use", len(in_slot) - policy["current_slots"])
 
 
 EXPECTATIONS = {
@@ -420,7 +439,7 @@ EXPECTATIONS = {
     expect_instance_gpus: ("miner_gpus",),
     expect_active_instances: ("active_instances",),
     expect_images: ("images",),
-    expect_jobs: ("jobs",),
+    expect_jobs: ("jobs", "chutes"),
     expect_history: ("unique_chute_history",),
     expect_utilization: ("utilization",),
     expect_bounties: ("bounties",),

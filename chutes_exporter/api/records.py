@@ -468,11 +468,15 @@ class AuditInstance(Record, frozen=True):
 
 
 class AuditReport(Record, frozen=True):
-    """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``."""
+    """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``.
+
+    ``earlier_multipliers`` are from the report before.
+    """
 
     instances: list[AuditInstance]
     multipliers: list[ComputeRecord]
     end: float = 0.0
+    earlier_multipliers: list[ComputeRecord] = []
 
 
 class ThrashCooldown(Record, frozen=True):
@@ -635,10 +639,7 @@ class TeeMeasurement(Record, frozen=True):
 class MaintenanceWindow(Record, frozen=True):
     """A time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
 
-    UNUSED: ClassVar = {
-        "text": "id",
-    }
-
+    id: str | None = None
     target_measurement_version: str | None = None
     upgrade_window_start: UnixTime | None = None
     upgrade_window_end: UnixTime | None = None
@@ -649,9 +650,9 @@ class MaintenanceServer(Record, frozen=True):
     """A TEE server of the signing miner. Source: ``servers`` of ``/servers/maintenance/policy``.
 
     ``needs_upgrade`` is measured against the target of the newest window, whether it is open or not.
+    ``maintenance_status`` is missing before October 2026. ``in_maintenance`` is false while it is pending.
     """
 
-    UNUSED: ClassVar = {"duplicate of `in_maintenance`, in finer steps": "maintenance_status"}
     # Since October 2026.
     SOMETIMES: ClassVar = "maintenance_status"
     VALUES: ClassVar = {"maintenance_status": re.compile("none|pending|maintenance")}
@@ -661,6 +662,27 @@ class MaintenanceServer(Record, frozen=True):
     version: str | None = None
     needs_upgrade: bool | None = None
     in_maintenance: bool | None = None
+    maintenance_status: Nullable[str] = UNSET
+
+
+class WaitingInstance(Record, frozen=True):
+    """An instance that serves until another one of its chute is active. Source: ``awaiting_replacement``."""
+
+    chute_id: str
+    instance_id: str | None = None
+
+
+class ServerMaintenance(Record, frozen=True):
+    """What a server waits for whose maintenance is pending. Source: ``/servers/{server_id}/maintenance``."""
+
+    awaiting_replacement: list[WaitingInstance]
+    pending_deadline: UnixTime | None = None
+
+
+class ServerSlot(Record, frozen=True):
+    """The window whose upgrade slot a server holds, null without one. Source: ``/servers/{server_id}``."""
+
+    maintenance_pending_window_id: str | None
 
 
 class MaintenancePolicy(Record, frozen=True):

@@ -9,11 +9,17 @@ from chutes_exporter.api.records import ComputeRecord
 from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import AUDIT_REPORT
-from chutes_exporter.rules.losses import END_REASONS, end_reason, ended_counts, lost_compute_units
+from chutes_exporter.rules.losses import (
+    END_REASONS,
+    end_reason,
+    ended_counts,
+    lost_compute_units,
+    multiplier_before_end,
+)
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import AuditInstance
+    from chutes_exporter.api.records import AuditInstance, AuditReport
 
 REPORTS = metrics_of(AUDIT_REPORT, whole=False)
 REPORT_END = REPORTS.declare(
@@ -35,7 +41,8 @@ FAILED = REPORT.declare(
 LOST = REPORT.declare(
     "chutes_miner_window_lost_compute_units",
     "Estimate of the compute units of the past day that the score lost because of instances that ended in the report's "
-    "hour. It uses the last multiplier of each instance; `chutes-exporter incidents` uses all of them.",
+    "hour, also because they were the last active ones of their chutes. It uses the last multiplier of each instance; "
+    "`chutes-exporter incidents` uses all of them. Absent if a multiplier is unknown.",
     stability="experimental",
 )
 
@@ -55,12 +62,19 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
             for counts in (True, False):
                 out.add(ENDED, ends[reason, counts], hotkey, reason, counts, "1h")
         out.add(FAILED, sum(instance.activated_at is None for instance in of_miner), hotkey, "1h")
-        out.add(LOST, total(_lost(instance, report.end) for instance in of_miner), hotkey, "1h")
+        out.add(LOST, total(_lost(instance, report) for instance in of_miner), hotkey, "1h")
 
 
-def _lost(instance: AuditInstance, now: float) -> float | None:
+def _lost(instance: AuditInstance, report: AuditReport) -> float | None:
     whole_life = ComputeRecord(instance.instance_id, instance.created_at, instance.compute_multiplier)
-    return lost_compute_units(instance, [whole_life], now)
+    records, earlier = (
+        [record for record in records if record.instance_id == instance.instance_id]
+        for records in (report.multipliers, report.earlier_multipliers)
+    )
+    before = multiplier_before_end(
+        instance, records, {record.started_at: record.compute_multiplier for record in earlier}
+    )
+    return lost_compute_units(instance, [whole_life], {instance.created_at: before}, report.end)
 
 
 COLLECTOR = Collector(

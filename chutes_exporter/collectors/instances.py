@@ -36,9 +36,9 @@ INSTANCE = Table[Instance](
         secured_at,
     ),
     chutes_instance_purge_timestamp_seconds=Row(
-        "When the service purges the instance unless it becomes active: 3.5 hours after its creation, or 3 hours "
-        "after its verification if that is earlier. Only starting instances have it. The service purges disabled ones "
-        "by the same rule.",
+        "When the service purges the instance, at the next run of its autoscaler: a starting one unless it becomes "
+        "active, 3.5 hours after its creation, or 3 hours after its verification if that is earlier; a disabled one 3 "
+        "hours after its verification. Absent for active instances.",
         purged_at,
     ),
     chutes_instance_last_verified_timestamp_seconds=Row(

@@ -26,12 +26,13 @@ from chutes_exporter.rules.launch import (
     LaunchRefusal,
     LaunchServer,
     chute_instances,
-    is_old_tee_server,
     launch_refusal,
+    launch_room,
+    service_time,
 )
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import Chute, MetagraphNode, Server
+    from chutes_exporter.api.records import Chute, Server
     from chutes_exporter.rules.launch import ChuteInstances
 
 _FEEDS = (CHUTES, UTILIZATION, BOUNTIES, ACTIVE_INSTANCES, METAGRAPH, SERVERS, INVENTORY)
@@ -45,13 +46,18 @@ UNITS = PAY.declare(
     "public instance to the value of the cheapest GPU that the chute allows.",
     times=2,
 )
+ROOM = PAY.declare(
+    "chutes_launch_room_instances",
+    "Instances of a chute of chutes_launch_units_per_gpu_second that may still become active.",
+    times=2,
+)
 REFUSALS = metrics_of(*_FEEDS, labels=("hotkey", "gpu", "reason"), each="hotkey with a key")
 REFUSED = REFUSALS.declare(
     "chutes_launch_refused_chutes",
     "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason: "
     "not_registered, blacklisted, disabled (the chute is disabled), no_bounty (private, without an active instance and "
-    "without a bounty), no_room (as many active instances as the service wants), enough_starting (public TEE chutes), "
-    "old_tee_server (a TEE server without a version or below 0.2.1 stops all launches of newer TEE chutes), "
+    "without a bounty), target_expired (private, and the service has no target any more, so that it would refuse the "
+    "activation), no_room (as many active instances as the service wants), enough_starting (public TEE chutes), "
     "tee_mismatch (the servers with idle GPUs have no TEE and the chute needs it, or the other way round), "
     "in_maintenance (the servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
     "unknown (an answer lacks what decides, or what determines the pay).",
@@ -63,6 +69,7 @@ class _LaunchChute(NamedTuple):
     chute: Chute
     instances: ChuteInstances
     bounty: bool
+    room: float | None
 
 
 def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
@@ -73,7 +80,7 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     if not models:
         return
     chutes = chutes_with_instances(answers, out)
-    miner = _miner(scope.hotkey, answers[METAGRAPH], servers, chutes, answers)
+    miner = _miner(scope.hotkey, chutes, answers)
     rates = {
         model.gpu: model.hourly_rate
         for model in answers.optional(SUPPORTED_GPUS) or ()
@@ -86,7 +93,7 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
             if (free := idle[server.server_id][model])
         ]
         refused: Counter[LaunchRefusal | None] = Counter()
-        for chute, instances, bounty in chutes:
+        for chute, instances, bounty, room in chutes:
             if chute.node_selector is None or model not in (chute.node_selector.supported_gpus or ()):
                 continue
             refusals = [launch_refusal(miner, chute, instances, place, bounty=bounty) for place in places]
@@ -97,6 +104,7 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
                 refused["unknown"] += 1
             else:
                 out.add(UNITS, units, scope.hotkey, model, chute.chute_id)
+                out.add(ROOM, room, scope.hotkey, model, chute.chute_id)
         for reason in LAUNCH_REFUSALS:
             out.add(REFUSED, refused[reason], scope.hotkey, model, reason)
 
@@ -111,40 +119,32 @@ def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
 
 
 def chutes_with_instances(answers: Answers, out: Samples) -> list[_LaunchChute]:
-    """Return each chute with its instances and whether it has a bounty."""
+    """Return each chute with its instances, whether it has a bounty, and its room."""
     utilization = {record.chute_id: record for record in answers[UTILIZATION]}
     bounties = {bounty.chute_id for bounty in answers[BOUNTIES]}
     active: defaultdict[str | None, set[str]] = defaultdict(set)
     for instance in answers[ACTIVE_INSTANCES]:
         active[instance.chute_id].add(instance.instance_id)
+    now = service_time(answers[UTILIZATION], answers[BOUNTIES])
     gpus, held = answers.optional(HELD_GPUS), defaultdict(list)
     for gpu in gpus or ():
         held[gpu.chute_id].append(gpu)
-    return [
-        _LaunchChute(
-            chute,
-            chute_instances(
-                chute,
-                utilization.get(chute.chute_id),
-                active[chute.chute_id],
-                None if gpus is None else held[chute.chute_id],
-            ),
-            chute.chute_id in bounties,
-        )
-        for chute in distinct(answers[CHUTES], lambda chute: chute.chute_id, out)
-    ]
+    found = []
+    for chute in distinct(answers[CHUTES], lambda chute: chute.chute_id, out):
+        key = chute.chute_id
+        of_chute = None if gpus is None else held[key]
+        instances = chute_instances(chute, utilization.get(key), active[key], of_chute, now)
+        bounty = key in bounties
+        found.append(_LaunchChute(chute, instances, bounty, launch_room(chute, instances, bounty=bounty)))
+    return found
 
 
-def _miner(
-    hotkey: str, seats: list[MetagraphNode], servers: list[Server], chutes: list[_LaunchChute], answers: Answers
-) -> LaunchMiner:
-    seat = next((seat for seat in seats if seat.hotkey == hotkey), None)
-    old = [is_old_tee_server(server) for server in servers]
+def _miner(hotkey: str, chutes: list[_LaunchChute], answers: Answers) -> LaunchMiner:
+    seat = next((seat for seat in answers[METAGRAPH] if seat.hotkey == hotkey), None)
     tee_chutes = {entry.chute.chute_id for entry in chutes if entry.chute.tee}
     return LaunchMiner(
         registered=seat is not None,
         blacklisted=None if seat is None or seat.blacklist_reason is UNSET else bool(seat.blacklist_reason),
-        old_tee_server=True if True in old else None if None in old else False,
         runs_tee=any(
             instance.miner_hotkey == hotkey and instance.chute_id in tee_chutes
             for instance in answers[ACTIVE_INSTANCES]

@@ -7,6 +7,7 @@ from msgspec import UNSET
 from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
 from chutes_exporter.collectors.table import Info, Row, Table, collector
 from chutes_exporter.feeds.table import MAINTENANCE
+from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES, maintenance_status, slots_of_older_windows
 
 
 def _is_open(policy: MaintenancePolicy) -> bool | None:
@@ -14,11 +15,20 @@ def _is_open(policy: MaintenancePolicy) -> bool | None:
     return policy.active_window is not None if policy.window_open is UNSET else policy.window_open
 
 
+def _status(server: MaintenanceServer) -> dict[str, bool] | None:
+    found = maintenance_status(server)
+    return None if found is None else {status: status == found for status in MAINTENANCE_STATUSES}
+
+
 POLICY = Table[MaintenancePolicy](
     MAINTENANCE,
     records=lambda policy: [policy],
     chutes_maintenance_slots_in_use=Row(
         "Servers of the miner that hold an upgrade slot of the newest window.", "current_slots"
+    ),
+    chutes_maintenance_older_slots_in_use=Row(
+        "Servers of the miner that hold the upgrade slot of an older window, and never booted with its target version.",
+        slots_of_older_windows,
     ),
     chutes_maintenance_window_open=Row(
         "Whether a maintenance window for TEE servers is open (1). Servers can be upgraded only in an open window.",
@@ -53,9 +63,13 @@ SERVER = Table[MaintenanceServer](
         "chutes_maintenance_window_open is 1.",
         "needs_upgrade",
     ),
-    chutes_server_in_maintenance=Row(
-        "Whether the TEE server holds an upgrade slot (1), of this window or of an earlier one that it did not finish.",
-        "in_maintenance",
+    chutes_server_maintenance_status=Row(
+        "Whether the TEE server has this status (1): none, pending (do not reboot: the last instances of their chutes "
+        "still serve, for up to 3 hours) or maintenance (nothing runs: reboot now). With the last two, it holds an "
+        "upgrade slot, of this window or of an earlier one that it did not finish.",
+        _status,
+        by="status",
+        times=len(MAINTENANCE_STATUSES),
     ),
 )
 

@@ -65,10 +65,13 @@ def _reported_rates(answers: Answers, active: set[str], out: Samples) -> dict[st
 
     They existed up to some hours ago. Those that still hold GPUs exist.
     """
-    existing = {gpu.instance_id for gpu in answers[HELD_GPUS]} - active
+    held, instances = answers[HELD_GPUS], answers[AUDIT_REPORT].instances
+    activated = {gpu.instance_id for gpu in held if gpu.activated_at}
+    activated |= {instance.instance_id for instance in instances if instance.activated_at}
+    disabled = activated & {gpu.instance_id for gpu in held} - active
     multipliers: dict[str, list[float | None]] = defaultdict(list)
-    for instance in distinct(answers[AUDIT_REPORT].instances, lambda instance: instance.instance_id, out):
-        if instance.instance_id in existing and instance.activated_at and not instance.deleted_at:
+    for instance in distinct(instances, lambda instance: instance.instance_id, out):
+        if instance.instance_id in disabled and not instance.deleted_at:
             multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
     return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from msgspec import UNSET
-
 from chutes_exporter.api.records import Server
 from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
 from chutes_exporter.collectors.table import Info, Row, Table, Total, collector
 from chutes_exporter.feeds.table import SERVERS, TEE_MEASUREMENTS
-from chutes_exporter.rules.launch import is_old_tee_server
+from chutes_exporter.rules.maintenance import version_accepted
 
 
 def _repeated(values: list[str]) -> int:
@@ -31,11 +29,6 @@ SERVER = Table[Server](
     chutes_server_maintenance_pending=Row(
         "Whether the server holds an upgrade slot of a maintenance window (1).", "maintenance_pending"
     ),
-    chutes_server_launches_refused=Row(
-        "Whether the TEE server has no version or one below 0.2.1 (1). One such server makes the service refuse all "
-        "the miner's launches of newer TEE chutes. Only for TEE servers.",
-        lambda server: is_old_tee_server(server) if server.is_tee else None,
-    ),
     chutes_server_created_timestamp_seconds=Row("When the server was added.", "created_at"),
     chutes_server_updated_timestamp_seconds=Row(
         "When the server's registration last changed. It does not show whether the server is alive.", "updated_at"
@@ -51,16 +44,23 @@ SERVER = Table[Server](
 VERSION = metrics_of(TEE_MEASUREMENTS, labels=("hotkey", "server_id"), each="server")
 ACCEPTED = VERSION.declare(
     "chutes_server_version_accepted",
-    "Whether the service accepts the boot of a TEE server with this server's version (1). With 0, the server does not "
-    "come back after a reboot until it is upgraded. 0 for a TEE server without a version, too.",
+    "Whether the service accepts the boot of a TEE server with this server's version. It is 1 for the highest listed "
+    "version. It is 0 for a version that is not listed and is no release candidate: the server does not come back "
+    "after a reboot until it is upgraded. Absent for others, because no answer shows the least version.",
+)
+LISTED = VERSION.declare(
+    "chutes_server_version_listed",
+    "Whether the service lists the version of the TEE server among those that may boot (1). Release candidates are "
+    "never listed.",
 )
 
 
 def _collect_versions(answers: Answers, scope: Scope, out: Samples) -> None:
     versions = {measurement.version for measurement in answers[TEE_MEASUREMENTS]}
     for server in distinct(answers[SERVERS], lambda server: server.server_id, out):
-        if server.is_tee and server.version is not UNSET:
-            out.add(ACCEPTED, server.version in versions, scope.hotkey, server.server_id)
+        if server.is_tee and server.version:
+            out.add(ACCEPTED, version_accepted(server.version, versions), scope.hotkey, server.server_id)
+            out.add(LISTED, server.version in versions, scope.hotkey, server.server_id)
 
 
 COLLECTOR = collector("servers", "the miner's servers: names, GPUs, maintenance, duplicates", SERVER)

@@ -42,9 +42,9 @@ _REASONS: dict[LaunchRefusal, str] = {
     "blacklisted": "the miner is blacklisted",
     "disabled": "disabled",
     "no_bounty": "private, without an active instance and without a bounty",
+    "target_expired": "private, and without a target, so that a start would be in vain",
     "no_room": "no room: enough active instances",
     "enough_starting": "no room: enough instances are starting",
-    "old_tee_server": "refused until the miner's old TEE servers are upgraded",
     "tee_mismatch": "need TEE that the server lacks, or cannot run with TEE",
     "in_maintenance": "the server is in maintenance",
     "too_many_gpus": "need more idle GPUs than one server has",
@@ -55,7 +55,7 @@ _REASONS: dict[LaunchRefusal, str] = {
 _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
     "chutes_bounty_boost_ratio",
     "chutes_chute_info",
-    "chutes_chute_scale_allowance",
+    "chutes_chute_recent_utilization_ratio",
     "chutes_gpu_info",
     "chutes_gpu_state_info",
     "chutes_platform_active_compute_multiplier",
@@ -160,9 +160,14 @@ class _Market:
         for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey):
             if states.get(labels["gpu_id"]) == "idle":
                 idle.setdefault(labels["gpu"], Counter())[labels["server_id"]] += 1
+        rooms = {
+            (labels["gpu"], labels["chute_id"]): int(room)
+            for labels, room in samples_of(samples, "chutes_launch_room_instances", hotkey)
+        }
         offers: dict[str, list[Offer]] = {}
         for labels, units in samples_of(samples, "chutes_launch_units_per_gpu_second", hotkey):
-            offers.setdefault(labels["gpu"], []).append(self._offer(labels["chute_id"], units))
+            room = rooms.get((labels["gpu"], labels["chute_id"]))
+            offers.setdefault(labels["gpu"], []).append(self._offer(labels["chute_id"], units, room))
         refused = {
             (labels["gpu"], labels["reason"]): int(count)
             for labels, count in samples_of(samples, "chutes_launch_refused_chutes", hotkey)
@@ -187,7 +192,7 @@ class _Market:
             for gpu, servers in sorted(idle.items())
         ]
 
-    def _offer(self, chute_id: str, units: float) -> Offer:
+    def _offer(self, chute_id: str, units: float, room: int | None) -> Offer:
         def value(name: str) -> float | None:
             return self._values.get((f"chutes_{name}", chute_id))
 
@@ -203,7 +208,7 @@ class _Market:
             "units_per_gpu_second": units,
             "cheapest_gpu_units_per_gpu_second": self._values[_MULTIPLIER, chute_id] / gpus,
             "estimated_usd_per_gpu_day": None if self._usd_per_unit is None else units * self._usd_per_unit,
-            "scale_allowance": _whole(value("chute_scale_allowance")),
+            "room": room,
             "starting_instances": _whole(value("chute_starting_instances")),
             "utilization_ratio": value("chute_recent_utilization_ratio"),
             "rate_limited_ratio": value("chute_rate_limited_ratio"),
@@ -315,7 +320,7 @@ def _row(offer: Offer) -> dict[str, Any]:
         "pay": offer["units_per_gpu_second"],
         **({} if earned is None else {"USD/day": earned}),
         "GPUs": offer["gpus"],
-        "room": offer["scale_allowance"],
+        "room": offer["room"],
         "bounty": offer["bounty_boost"],
         "left": None if left is None else f"{left // HOUR:.0f}:{left % HOUR // 60:02.0f}",
         "use %": _percent(offer["utilization_ratio"]),

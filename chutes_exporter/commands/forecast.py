@@ -15,7 +15,6 @@ from chutes_exporter.collectors import launch, score_heading
 from chutes_exporter.collectors.base import Answers, Samples, Scope
 from chutes_exporter.feeds.table import INVENTORY, SERVERS, SUPPORTED_GPUS
 from chutes_exporter.rules.gpus import GPU_MODELS
-from chutes_exporter.rules.launch import launch_room
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -79,14 +78,13 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
         return (own + rate) / (everybody + rate) if everybody + rate > 0 else 0.0
 
     runs: list[dict[str, Any]] = []
-    for chute, instances, _ in launch.chutes_with_instances(answers, out):
+    for chute, _, _, chute_room in launch.chutes_with_instances(answers, out):
         if chute.chute_id in pays and chute.node_selector and chute.node_selector.gpu_count:
             size, factors = chute.node_selector.gpu_count, chute.compute_multiplier_factors or {}
             # A public instance moves to the pay of the cheapest GPU, and a bounty fades.
             pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else pays[chute.chute_id]
             pay /= factors.get("bounty_boost") or 1.0
-            # A bounty is enough for the first instance, whatever the target says.
-            room = max(0, int(min(count // size, launch_room(chute, instances) or 0))) or int(not instances.active)
+            room = max(0, int(min(count // size, chute_room or 0)))
             if room and pay > 0 and math.isfinite(share(room * size * pay)):
                 run: dict[str, Any] = {
                     "chute_id": chute.chute_id,

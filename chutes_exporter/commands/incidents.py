@@ -18,7 +18,13 @@ from chutes_exporter.commands.report import NotKnown, print_not_known
 from chutes_exporter.commands.terminal import cell_text, print_table, say
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds.requests import list_reports
-from chutes_exporter.rules.losses import end_reason, ended_counts, lost_compute_units, lost_seconds
+from chutes_exporter.rules.losses import (
+    end_reason,
+    ended_counts,
+    is_last_of_chute,
+    lost_compute_units,
+    scored_seconds,
+)
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -85,6 +91,7 @@ class Ledger:
         self._hotkeys = hotkeys
         self._ended: dict[str, AuditInstance] = {}
         self._records: defaultdict[str, dict[float, ComputeRecord]] = defaultdict(dict)
+        self._earlier: defaultdict[str, dict[float, float | None]] = defaultdict(dict)
 
     async def read(self, hours: int) -> None:
         """Read the newest reports, and older ones as far as the multipliers of lost instances are in them."""
@@ -95,15 +102,17 @@ class Ledger:
             return
         paths = {entry.end_time or 0.0: entry.path for entry in entries}
         self.end = max(paths)
-        for hour in range(max(hours, _DAY_HOURS)):
-            if hour >= hours and not any(map(self._is_uncovered, self._ended.values())):
-                break
+        for hour in range(_LISTED_HOURS):
             end = self.end - hour * HOUR
+            if hour >= hours and not any(self._needs_report(instance, end) for instance in self._ended.values()):
+                break
             if end in paths:
                 await self._read_report(end, paths[end], older=hour >= hours)
             elif hour < _DAY_HOURS:
-                # The service lists the 25th only until it has made the newest.
                 self._miss(f"the report of {_hour(end)}", "it is not listed")
+            elif hour < hours:
+                reason = "the service lists the 25th report only for about a minute, until it has made the newest"
+                self.gaps.append(NotKnown(f"the report of {_hour(end)}", "", reason, "Use --hours 24."))
         for instance in self._ended.values():
             if self._lost(instance) is None:
                 self._miss(
@@ -111,7 +120,7 @@ class Ledger:
                 )
 
     async def _read_report(self, end: float, path: str, *, older: bool) -> None:
-        """Read a report, and only the multipliers of known instances of an older one."""
+        """Read a report. Of an older one, read only the multipliers of known instances."""
         try:
             answer = await self._client.fetch(e.AUDIT_REPORT, params={"path": path})
         except ApiError as error:
@@ -125,17 +134,30 @@ class Ledger:
                 self._ended.setdefault(instance.instance_id, instance)
         for record in answer.value.multipliers:
             if record.instance_id in self._ended:
-                self._records[record.instance_id].setdefault(record.started_at, record)
+                newest = self._records[record.instance_id].setdefault(record.started_at, record)
+                if newest is not record:
+                    self._earlier[record.instance_id][record.started_at] = record.compute_multiplier
 
     def _miss(self, what: str, reason: ApiError | str, hotkey: str = "") -> None:
         advice = reason.advice if isinstance(reason, ApiError) else "Try again. If the problem remains, report it."
         self.gaps.append(NotKnown(what, hotkey, str(reason), advice))
 
-    def _is_uncovered(self, instance: AuditInstance) -> bool:
-        return lost_seconds(instance, self._records[instance.instance_id].values(), self.end)[1] > 1
+    def _needs_report(self, instance: AuditInstance, end: float) -> bool:
+        """Return whether the report of an hour may have multipliers of an ended instance that are not known yet."""
+        if instance.activated_at is None:
+            return False
+        records, earlier = self._multipliers(instance)
+        newest = max((record.started_at for record in records), default=end)
+        if end_reason(instance.deletion_reason) == "miner" and newest < end and newest not in earlier:
+            return True
+        loses = is_last_of_chute(instance, records, earlier) or not ended_counts(instance)
+        return loses and scored_seconds(instance, records, self.end)[1] > 1
 
     def _lost(self, instance: AuditInstance) -> float | None:
-        return lost_compute_units(instance, self._records[instance.instance_id].values(), self.end)
+        return lost_compute_units(instance, *self._multipliers(instance), self.end)
+
+    def _multipliers(self, instance: AuditInstance) -> tuple[list[ComputeRecord], dict[float, float | None]]:
+        return list(self._records[instance.instance_id].values()), self._earlier[instance.instance_id]
 
     def ended_of(self, hotkey: str, usd_per_unit: float | None) -> list[dict[str, Any]]:
         """Return a miner's ended instances, the dearest first, with the keys that docs/commands.md shows."""
@@ -150,6 +172,7 @@ class Ledger:
                     "active_seconds": max(0.0, ended_at - (instance.activated_at or ended_at)),
                     "reason": end_reason(instance.deletion_reason),
                     "reason_text": instance.deletion_reason,
+                    "last_of_chute": is_last_of_chute(instance, *self._multipliers(instance)),
                     "counts": ended_counts(instance),
                     "failed_start": instance.activated_at is None,
                     "lost_compute_units": lost,
@@ -187,7 +210,7 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
         {
             "ended": row["ended_at"],
             "active_minutes": None if row["failed_start"] else round(row["active_seconds"] / 60),
-            "reason": row["reason"],
+            "reason": f"{row['reason']}, last of its chute" if row["last_of_chute"] else row["reason"],
             "counts": row["counts"],
             "lost_units": _rounded(row["lost_compute_units"]),
         }

@@ -78,8 +78,12 @@ _MINERS = {
 }
 """Of endpoints about all miners, the column of the miner, and an explanation for one that is missing."""
 
-# An audit report needs a path of the list, and `incidents` shows it.
-_ENDPOINTS = [item.name for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT]
+# An audit report needs a path of the list, and `incidents` shows it. `status` asks about single servers.
+_ENDPOINTS = [
+    item.name
+    for item in e.ENDPOINTS
+    if item.method == "GET" and item not in (e.AUDIT_REPORT, e.SERVER_MAINTENANCE, e.SERVER_SLOT)
+]
 
 
 @click.command(
@@ -256,7 +260,8 @@ def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a 
                 "purged_at": _time(instances.purged_at(instance)),
             }
         case [r.Job(), *_]:
-            return lambda job: {"state": jobs.job_state(job)}
+            # A job whose chute is gone has no chute_name.
+            return lambda job: {"state": jobs.job_state(job, {job.chute_id})}
         case [r.Chute(), *_]:
             return lambda chute: {"bounty": UNSET, "bounty_age_seconds": bounties.bounty_age(chute)}
         case [r.Bounty(), *_]:

@@ -15,7 +15,7 @@ from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError
 from chutes_exporter.commands.options import Command, miner_options, settings_with_warnings
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import printable
-from chutes_exporter.rules.jobs import job_state
+from chutes_exporter.rules.jobs import is_stuck
 
 if TYPE_CHECKING:
     from chutes_exporter.api import Hotkey
@@ -51,11 +51,11 @@ async def _list_stuck(settings: Settings, key: Hotkey) -> None:
             answer = await client.fetch(e.JOBS, key=key)
     except ApiError as error:
         raise click.ClickException(f"jobs: {printable(str(error))}\n→ {error.advice}") from None
-    stuck = [job for job in answer.value if job_state(job) == "stuck" and job.miner_hotkey == key.address]
+    stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
     for job in stuck:
         created = "" if job.created_at is None else f"{datetime.fromtimestamp(job.created_at, UTC):%Y-%m-%d %H:%M} UTC"
         click.echo(printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}"))))
-    incomplete = not answer.whole or None in map(job_state, answer.value)
+    incomplete = not answer.whole or None in map(is_stuck, answer.value)
     if incomplete:
         click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
     if stuck:

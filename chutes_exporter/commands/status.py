@@ -8,12 +8,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs
 
+from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
 from chutes_exporter.commands.options import Command, json_option, miner_options, money_options, run_with_status
-from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
+from chutes_exporter.commands.report import NotKnown, collect_report, print_not_known, samples_of
 from chutes_exporter.commands.terminal import print_table, say
+from chutes_exporter.duration import human_duration
+from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
+from chutes_exporter.rules.maintenance import maintenance_status, slots_of_older_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +61,8 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
     """Ask once, print, and return the exit status."""
     report = await collect_report(settings, _METRICS)
     hotkeys = sorted(settings.watched)
-    miners = [_miner(settings, hotkey, report) for hotkey in hotkeys]
+    slots = await _servers_in_slot(settings, report)
+    miners = [_miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])} for hotkey in hotkeys]
     prices = settings.gpu_costs
     findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)]
     keys = {key.address for key in settings.keys}
@@ -85,6 +92,7 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             _print_findings([item for item in findings if item.hotkey == miner["hotkey"]], prices)
             click.echo()
             _print_standing(miner, prices)
+            _print_maintenance(miner["maintenance"], report.now)
         print_not_known(report.gaps)
     return ACTION_NEEDED if action_needed else NOT_KNOWN if report.gaps else NOTHING_TO_DO
 
@@ -121,6 +129,50 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
         "estimated_alpha_per_day": alpha,
         "estimated_usd_per_day": _product(alpha, settings.alpha_price),
     }
+
+
+async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Ask for what the policy does not say about servers in an upgrade slot, and return them by hotkey.
+
+    Only the answer about a single server says what a pending one waits for, and to which window its slot belongs.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        for key in settings.keys:
+            state = report.states.get(MAINTENANCE.of(key.address))
+            if state is None or state.snapshot is None:
+                continue
+            policy = state.snapshot.answer.value
+            servers = [server for server in policy.servers or () if maintenance_status(server) not in ("none", None)]
+            older = slots_of_older_windows(policy)
+            for server in servers:
+                row: dict[str, Any] = {
+                    "server_id": server.server_id,
+                    "name": server.name,
+                    "status": maintenance_status(server),
+                    "waits_for": None,
+                    "until": None,
+                    "older_window": None if older is None else bool(older) if older in (0, len(servers)) else None,
+                }
+                found.setdefault(key.address, []).append(row)
+                endpoints: list[e.Endpoint[Any]] = [
+                    *([e.SERVER_MAINTENANCE] if row["status"] == "pending" else []),
+                    *([e.SERVER_SLOT] if row["older_window"] is None else []),
+                ]
+                for endpoint in endpoints:
+                    try:
+                        answer = await client.fetch(endpoint, key=key, path={"server_id": server.server_id})
+                    except ApiError as error:
+                        what = f"{endpoint.name} of {server.name or server.server_id}"
+                        report.gaps.append(NotKnown(what, key.address, str(error), error.advice))
+                        continue
+                    if endpoint is e.SERVER_SLOT:
+                        window = None if policy.active_window is None else policy.active_window.id
+                        row["older_window"] = answer.value.maintenance_pending_window_id != window
+                    else:
+                        row["waits_for"] = [structs.asdict(one) for one in answer.value.awaiting_replacement]
+                        row["until"] = answer.value.pending_deadline
+    return found
 
 
 def _product(one: float | None, other: float | None) -> float | None:
@@ -173,6 +225,24 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
         say(f"The cost of {model} is unknown: add --gpu.cost {model}=USD_PER_HOUR.")
     if miner["estimated_usd_per_day"] is None:
         say("For estimated earnings, add --subnet.daily-emission ALPHA and --alpha.price USD.")
+
+
+def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
+    """Print the servers that hold an upgrade slot, and what pending ones wait for."""
+    for server in servers:
+        text = f"{server['name'] or server['server_id']}: {server['status']}"
+        if server["older_window"]:
+            text += ", in the slot of an older window"
+        if server["waits_for"] is not None:
+            count = len(server["waits_for"])
+            text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
+            chutes = dict.fromkeys(one["chute_id"] for one in server["waits_for"])
+            if chutes:
+                text += f" (chutes {', '.join(chutes)})"
+            if server["until"] is not None:
+                at = datetime.fromtimestamp(server["until"], UTC)
+                text += f", at the latest in {human_duration(max(server['until'] - now, 60))} ({at:%H:%M} UTC)"
+        say(f"{text}.", indent="  ")
 
 
 def _row(model: str, counts: Mapping[str, int], prices: Mapping[str, float]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from msgspec import structs
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT, stats_params
 from chutes_exporter.api.errors import (
+    ApiError,
     NotFoundError,
     NotRegisteredError,
     SignatureRefusedError,
@@ -18,6 +20,7 @@ from chutes_exporter.api.errors import (
     UndecodableError,
 )
 from chutes_exporter.duration import HOUR
+from chutes_exporter.rules.losses import end_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
-    from chutes_exporter.api.records import AuditEntry, AuditReport
+    from chutes_exporter.api.records import AuditEntry, AuditReport, ComputeRecord
     from chutes_exporter.feeds.feed import Feed
 
 _REPORT_PATH: Final = re.compile(r"audit/validator/[1-9A-HJ-NP-Za-km-z]{46,50}/[0-9]{1,12}\.json")
@@ -95,11 +98,14 @@ async def list_reports(client: ChutesClient) -> list[AuditEntry]:
 async def newest_report(
     client: ChutesClient, last: tuple[str, Answer[AuditReport]] | None = None
 ) -> tuple[str, Answer[AuditReport]]:
-    """Return the path of the newest audit report, and the report without the multipliers, which nothing kept needs.
+    """Return the path of the newest audit report, and the report.
+
+    It has only the multipliers of instances that their miners deleted, also those of the report before. If such an
+    instance was the last active one of its chute, only the older report has its real multiplier.
 
     If its report is still the newest, it returns the last result again.
     """
-    entry, *_ = await list_reports(client)
+    entry, *older = await list_reports(client)
     if last is not None and last[0] == entry.path:
         return last
     try:
@@ -107,4 +113,17 @@ async def newest_report(
     except NotFoundError as error:
         # The endpoint exists, because the list names this report.
         raise UnavailableError(str(error), status=error.status) from None
-    return entry.path, replace(answer, value=structs.replace(answer.value, end=entry.end_time, multipliers=[]))
+    report = answer.value
+    deleted = {instance.instance_id for instance in report.instances if end_reason(instance.deletion_reason) == "miner"}
+    earlier: list[ComputeRecord] = []
+    if deleted and older:
+        # Without the older report, some losses are not known.
+        with suppress(ApiError):
+            earlier = (await client.fetch(AUDIT_REPORT, params={"path": older[0].path})).value.multipliers
+    value = structs.replace(
+        report,
+        end=entry.end_time,
+        multipliers=[record for record in report.multipliers if record.instance_id in deleted],
+        earlier_multipliers=[record for record in earlier if record.instance_id in deleted],
+    )
+    return entry.path, replace(answer, value=value)

@@ -46,12 +46,15 @@ def secured_at(instance: Instance) -> float | None:
 
 
 def purged_at(instance: Instance) -> float | None:
-    """Return the time at which the service purges a starting instance. None for all other instances.
+    """Return the time at which the service purges a starting or disabled instance. None for active ones.
 
-    It must become active within 3.5 hours of its creation and 3 hours of its verification. ``last_verified_at`` of a
-    starting instance is the time of its first verification.
+    A starting one must become active within 3.5 hours of its creation and 3 hours of its verification. A disabled one
+    may not be older. ``last_verified_at`` is the time of its first verification, at which it stays with TEE.
     """
-    if instance_state(instance) != "starting" or instance.verified is None or instance.created_at is None:
+    state = instance_state(instance)
+    if state == "disabled":
+        return None if instance.last_verified_at is None else instance.last_verified_at + 3 * HOUR
+    if state != "starting" or instance.verified is None or instance.created_at is None:
         return None
     deadline = instance.created_at + 3.5 * HOUR
     if not instance.verified:
@@ -63,14 +66,16 @@ def purged_at(instance: Instance) -> float | None:
 def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
     """Return whether a rolling update will replace an instance, because it does not run the new version.
 
-    ``updates`` has all rolling updates, by chute.
+    It replaces only active, verified instances. ``updates`` has all rolling updates, by chute.
     """
+    if False in (instance.active, instance.verified):
+        return False
     if instance.chute_id is None:
         return None
     update = updates.get(instance.chute_id)
     if update is None:
         return False
-    if instance.version is None or update.new_version is None:
+    if None in (instance.version, update.new_version, instance.active, instance.verified):
         return None
     return instance.version != update.new_version
 

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from chutes_exporter.api.records import Job
 
-JobState = Literal["waiting", "stuck", "finished"]
-"""State of a job without an instance. A stuck job was claimed by a miner whose instance is gone."""
+MAX_TRIES: Final = 15
+"""Miners that may try to claim a job."""
+JobState = Literal["waiting", "abandoned", "stuck", "finished"]
+"""State of a job without an instance. A stuck job was claimed by a miner whose instance is gone. No miner can claim an
+abandoned one: too many have tried, or its chute is gone."""
 
 
-def job_state(job: Job) -> JobState | None:
-    """Return the state of a job."""
-    if job.finished_at is UNSET:
+def is_stuck(job: Job) -> bool | None:
+    """Return whether a miner claimed an unfinished job and has no instance for it any more."""
+    if job.finished_at is UNSET or (job.finished_at is None and job.miner_hotkey is UNSET):
         return None
+    return job.finished_at is None and job.miner_hotkey is not None
+
+
+def job_state(job: Job, chutes: AbstractSet[str | None] | None) -> JobState | None:
+    """Return the state of a job. ``chutes`` are the ids of all chutes, None if they are unknown."""
+    stuck = is_stuck(job)
+    if stuck is None or stuck:
+        return "stuck" if stuck else None
     if job.finished_at is not None:
         return "finished"
-    if job.miner_hotkey is UNSET:
+    if job.miner_history is not None and len(job.miner_history) >= MAX_TRIES:
+        return "abandoned"
+    if None in (job.chute_id, job.miner_history, chutes):
         return None
-    return "waiting" if job.miner_hotkey is None else "stuck"
+    return "waiting" if job.chute_id in (chutes or ()) else "abandoned"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import Chute, ChuteUtilization, HeldGpu, Server
+    from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu
 
 LaunchRefusal = Literal[
     # The miner may launch nothing.
@@ -22,9 +21,9 @@ LaunchRefusal = Literal[
     "blacklisted",
     "disabled",  # The chute is disabled.
     "no_bounty",  # The chute is private and has neither an active instance nor a bounty.
+    "target_expired",  # The chute is private, and its target is so old that an activation would be refused.
     "no_room",  # The chute has as many active instances as the service wants.
     "enough_starting",  # The public TEE chute has enough active and starting instances.
-    "old_tee_server",  # A TEE server of the miner is too old, so it can launch no newer TEE chute.
     "tee_mismatch",  # The chute needs TEE and the server has none, or the other way round.
     "in_maintenance",  # The server holds an upgrade slot.
     "too_many_gpus",  # An instance needs more GPUs of the model than are free on the server.
@@ -33,8 +32,8 @@ LaunchRefusal = Literal[
 """Why a miner cannot launch a chute on a server."""
 LAUNCH_REFUSALS: Final[tuple[LaunchRefusal, ...]] = get_args(LaunchRefusal)
 _PRIVATE_FACTORS: Final = frozenset({"private", "private_tee", "integrated_subnet"})
-_OLDEST_TEE_SERVER: Final = (0, 2, 1)
-_NEWER_CHUTE: Final = (0, 6, 0)
+_TARGET_LIFETIME: Final = 3700.0
+"""Seconds after which the service forgets a target that the autoscaler does not renew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +41,10 @@ class LaunchMiner:
     """A miner that wants to launch an instance. An unknown value is None.
 
     ``registered`` means that it has a seat, and ``runs_tee`` that it has an active instance of a TEE chute.
-    ``old_tee_server`` is whether one of its servers is too old (:func:`is_old_tee_server`).
     """
 
     registered: bool | None
     blacklisted: bool | None
-    old_tee_server: bool | None
     runs_tee: bool | None
 
 
@@ -68,22 +65,45 @@ class LaunchServer:
 class ChuteInstances:
     """The instances of a chute on all miners. An unknown value is None.
 
-    Those that start were never active. ``target`` is the number of active instances that the service wants, 0 if it has
-    no target for a private chute.
+    Those that start were never active. ``target`` is the number of active instances that the service wants.
+    ``target_expired`` is whether it has no target any more, which matters only for private chutes.
     """
 
     active: float | None
     starting: float | None
     target: float | None
+    target_expired: bool | None = False
+
+
+def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) -> float | None:
+    """Return the service's time when it sent these answers, None if they do not show it.
+
+    The autoscaler logs chutes about every 2 minutes.
+    """
+    logged = (record.timestamp for record in utilization)
+    sent = (
+        bounty.created_at + bounty.seconds_elapsed
+        for bounty in bounties
+        if bounty.created_at is not None and bounty.seconds_elapsed is not None
+    )
+    return max((time for time in (*logged, *sent) if time is not None), default=None)
 
 
 def chute_instances(
-    chute: Chute, utilization: ChuteUtilization | None, active: AbstractSet[str], held: Iterable[HeldGpu] | None
+    chute: Chute,
+    utilization: ChuteUtilization | None,
+    active: AbstractSet[str],
+    held: Iterable[HeldGpu] | None,
+    now: float | None,
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
 
-    ``utilization`` is None if the autoscaler has no record of the chute. ``active`` are the ids of its active
-    instances. ``held`` are the GPUs that its instances hold, None if they are unknown.
+    Args:
+        chute: The chute.
+        utilization: None if the autoscaler has no record of the chute.
+        active: The ids of its active instances.
+        held: The GPUs that its instances hold, None if they are unknown.
+        now: The service's time, None if it is unknown.
     """
     starting: float | None = None
     others: int | None = None
@@ -100,10 +120,12 @@ def chute_instances(
         if target is None and None not in (utilization.scale_allowance, utilization.target_count):
             # A launch is measured against at most the active instances.
             target = utilization.active_instance_count
-        return ChuteInstances(utilization.active_instance_count, starting, target)
+        logged_at = utilization.timestamp
+        expired = None if logged_at is None or now is None else now - logged_at > _TARGET_LIFETIME
+        return ChuteInstances(utilization.active_instance_count, starting, target, expired)
     # Without a target, the service takes the present number of instances of a public chute, disabled ones included.
     present = None if others is None else len(active) + others
-    return ChuteInstances(len(active), starting, 0 if follows_private_rules(chute) else present)
+    return ChuteInstances(len(active), starting, 0 if follows_private_rules(chute) else present, target_expired=True)
 
 
 def follows_private_rules(chute: Chute) -> bool | None:
@@ -113,23 +135,6 @@ def follows_private_rules(chute: Chute) -> bool | None:
     """
     factors = chute.compute_multiplier_factors
     return None if factors is None else not _PRIVATE_FACTORS.isdisjoint(factors)
-
-
-def is_old_tee_server(server: Server) -> bool | None:
-    """Return whether a TEE server is so old that the service refuses all launches of newer TEE chutes to its miner."""
-    if server.is_tee is None:
-        return None
-    if not server.is_tee:
-        return False
-    if server.version is UNSET:
-        return None
-    return server.version is None or _version(server.version) < _OLDEST_TEE_SERVER
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """Return the three numbers that begin a version, as the service compares them: zeros if there are not three."""
-    match = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", text, re.ASCII)
-    return tuple(map(int, match.groups())) if match else (0, 0, 0)
 
 
 def launch_refusal(
@@ -142,7 +147,8 @@ def launch_refusal(
 ) -> LaunchRefusal | None:
     """Return why a miner cannot launch an instance of a chute on a server now, or None if it can.
 
-    This follows the service's answer to ``GET /instances/launch_config``, and the checks when the instance is claimed.
+    This follows the service's answer to ``GET /instances/launch_config``, and the checks when the instance is claimed
+    and becomes active.
 
     ``bounty`` is whether the chute has one.
     """
@@ -152,7 +158,6 @@ def launch_refusal(
         "blacklisted": miner.blacklisted,
         "disabled": None if chute.disabled is UNSET else bool(chute.disabled),
         **_refused_by_room(miner, chute, instances, bounty=bounty),
-        "old_tee_server": _needs_newer_servers(chute) and miner.old_tee_server,
         "tee_mismatch": None if None in (chute.tee, server.tee) else chute.tee != server.tee,
         "in_maintenance": server.in_maintenance,
         "too_many_gpus": None if gpus is None else gpus > server.free_gpus,
@@ -168,34 +173,36 @@ def _refused_by_room(
 ) -> dict[LaunchRefusal, bool | None]:
     active, target = instances.active, instances.target
     private = follows_private_rules(chute)
-    room = launch_room(chute, instances)
     if private is None or active is None or target is None:
         return {"unknown": None}
+    room = launch_room(chute, instances, bounty=bounty)
     if private:
         return {
             "no_bounty": active == 0 and not bounty,
-            "no_room": 0 < target <= active,
+            "target_expired": active > 0 and instances.target_expired,
+            # With a target of 0, the service accepts the launch and refuses the activation.
+            "no_room": active > 0 and active >= target,
             # Without TEE, the service looks at the miner's past too, which no endpoint shows.
             "unknown": None if not chute.tee and not miner.runs_tee else False,
         }
     return {"no_room": active >= target, "enough_starting": None if room is None else room <= 0}
 
 
-def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
+def launch_room(chute: Chute, instances: ChuteInstances, *, bounty: bool) -> float | None:
     """Return how many more instances of a chute the service wants and lets start, 0 or less if none.
 
-    Of a public chute with TEE, active and starting instances must be fewer than the target plus 1.
+    Of a public chute with TEE, active and starting instances must be fewer than the target plus 1. The first instance
+    of a private chute needs a bounty, whatever the target says.
     """
     active, starting, target = instances.active, instances.starting, instances.target
-    if active is None or target is None:
+    private = follows_private_rules(chute)
+    if private is None or active is None or target is None:
         return None
+    if private and not active:
+        return int(bounty)
+    if private and instances.target_expired is not False:
+        return None if instances.target_expired is None else 0
     room = target - active
-    if follows_private_rules(chute) or chute.tee is False:
+    if private or chute.tee is False:
         return room
     return None if chute.tee is None or starting is None else min(room, room + 1 - starting)
-
-
-def _needs_newer_servers(chute: Chute) -> bool | None:
-    if chute.tee is None or chute.chutes_version is UNSET:
-        return None
-    return chute.tee and _version(chute.chutes_version or "") >= _NEWER_CHUTE

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from chutes_exporter.api.records import END_TEXTS, OLD_VERSION
 from chutes_exporter.duration import DAY
 from chutes_exporter.rules.instances import SECURED_AFTER
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from chutes_exporter.api.records import AuditInstance, ComputeRecord
 
+_PENALIZED: Final = 0.2
+"""A multiplier below this part of the one before was multiplied by 0 or 0.1."""
 END_REASONS: Final = (*END_TEXTS, "none", "other")
 """All reasons for the end of an instance: also no text, and an unknown one."""
 
@@ -38,12 +42,72 @@ def ended_counts(instance: AuditInstance) -> bool:
     return secured or kept or bool(instance.valid_termination)
 
 
-def lost_compute_units(instance: AuditInstance, records: Iterable[ComputeRecord], now: float) -> float | None:
+def multiplier_before_end(
+    instance: AuditInstance, records: Iterable[ComputeRecord], earlier: Mapping[float, float | None]
+) -> float | None:
+    """Return the multiplier that an instance had when it was deleted, None if it is unknown.
+
+    If a miner deletes the last active instance of a chute on the platform, the service first multiplies the multiplier
+    of the open record by 0 (private) or 0.1. Reports made before that still have the first one. For a record that is
+    in none of them, it is about that of the record before.
+
+    Args:
+        instance: The ended instance.
+        records: Its records in the newest reports.
+        earlier: The multipliers in older reports, by the start of their record.
+    """
+    ordered = sorted(records, key=lambda record: record.started_at)
+    if not ordered:
+        return None
+    *older, last = ordered
+    if end_reason(instance.deletion_reason) != "miner" or last.compute_multiplier is None:
+        return last.compute_multiplier
+    first = earlier.get(last.started_at) or (older[-1].compute_multiplier if older else None)
+    if first is None:
+        # Only an instance that lost its score anyway needs no comparison.
+        return None if ended_counts(instance) or not last.compute_multiplier else last.compute_multiplier
+    return first if last.compute_multiplier < _PENALIZED * first else last.compute_multiplier
+
+
+def is_last_of_chute(
+    instance: AuditInstance, records: Collection[ComputeRecord], earlier: Mapping[float, float | None]
+) -> bool | None:
+    """Return whether a miner deleted its instance as the last active one of its chute, None if it is unknown."""
+    if instance.activated_at is None or end_reason(instance.deletion_reason) != "miner":
+        return False
+    before = multiplier_before_end(instance, records, earlier)
+    if before is None:
+        return None
+    return before != max(records, key=lambda record: record.started_at).compute_multiplier
+
+
+def lost_compute_units(
+    instance: AuditInstance, records: Collection[ComputeRecord], earlier: Mapping[float, float | None], now: float
+) -> float | None:
     """Return the compute units that an ended instance had scored in the 24 hours before now, and lost by its end.
 
-    Unless there is exactly one multiplier for each second, the units are unknown.
+    Unless there is exactly one multiplier for each second, the units are unknown. The arguments are those of
+    :func:`multiplier_before_end`.
     """
-    parts, uncovered = lost_seconds(instance, records, now)
+    if instance.activated_at is None or (instance.deleted_at or now) <= now - DAY:
+        return 0.0
+    counts, is_last = ended_counts(instance), is_last_of_chute(instance, records, earlier)
+    if is_last is None:
+        return None
+    if counts and not is_last:
+        return 0.0
+    scored = list(records)
+    if is_last:
+        last = max(records, key=lambda record: record.started_at)
+        scored.remove(last)
+        scored.append(replace(last, compute_multiplier=multiplier_before_end(instance, records, earlier)))
+    units = _compute_units(instance, scored, now)
+    kept = _compute_units(instance, records, now) if counts else 0.0
+    return None if units is None or kept is None else units - kept
+
+
+def _compute_units(instance: AuditInstance, records: Iterable[ComputeRecord], now: float) -> float | None:
+    parts, uncovered = scored_seconds(instance, records, now)
     if abs(uncovered) > 1:
         return None
     return total(
@@ -51,15 +115,13 @@ def lost_compute_units(instance: AuditInstance, records: Iterable[ComputeRecord]
     )
 
 
-def lost_seconds(
+def scored_seconds(
     instance: AuditInstance, records: Iterable[ComputeRecord], now: float
 ) -> tuple[list[tuple[float, float | None]], float]:
-    """Return the lost seconds with each multiplier, and how many seconds are in no record (negative: in two).
+    """Return the seconds of the past day with each multiplier, and how many are in no record (negative: in two).
 
     Seconds count from the creation, until the end or until billing stops.
     """
-    if instance.activated_at is None or ended_counts(instance):
-        return [], 0.0
     start = max(instance.created_at, now - DAY)
     end = max(start, min(instance.deleted_at or now, instance.stop_billing_at or now, now))
     parts = [

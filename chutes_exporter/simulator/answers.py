@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.simulator.chutes import Chute
     from chutes_exporter.simulator.instances import Gpu, Instance
-    from chutes_exporter.simulator.world import Miner, World
+    from chutes_exporter.simulator.world import Miner, Server, World
 
 Row = dict[str, Any]
 
@@ -37,6 +37,7 @@ _IMAGES: Final = (
     ("error: step RUN pip install exited with 1", 50.0, None),
 )
 _VALIDATOR: Final = encode_ss58(bytes(32))
+WINDOW_ID: Final = make_uuid("window")
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,8 @@ def maintenance(call: Call) -> Row:
             "name": server.name,
             "version": version,
             "needs_upgrade": version != world.target_version,
-            "in_maintenance": server.maintenance_pending(now),
+            "in_maintenance": server.maintenance_status(now) == "maintenance",
+            "maintenance_status": server.maintenance_status(now),
         }
         for server in call.signer.servers
         if server.is_tee
@@ -277,15 +279,42 @@ def maintenance(call: Call) -> Row:
     opens, closes = world.window
     return {
         "active_window": {
+            "id": WINDOW_ID,
             "target_measurement_version": world.target_version,
             "upgrade_window_start": _iso(opens),
             "upgrade_window_end": _iso(closes),
             "max_concurrent_per_miner": 1,
         },
         "window_open": opens <= now <= closes,
-        "current_slots": sum(bool(one["in_maintenance"]) for one in servers),
+        "current_slots": sum(one["maintenance_status"] != "none" for one in servers),
         "servers": servers,
     }
+
+
+def server_maintenance(call: Call) -> Row:
+    """Return what a server in an upgrade slot waits for: its instances, while its maintenance is pending."""
+    server = _server(call)
+    is_pending = server.maintenance_status(call.now) == "pending"
+    waiting = [
+        {"chute_id": one.chute.chute_id, "instance_id": one.instance_id}
+        for one in call.world.instances(call.now, call.signer.hotkey)
+        if is_pending and one.active(call.now) and not {*server.gpus}.isdisjoint(one.gpus)
+    ]
+    return {
+        "awaiting_replacement": waiting,
+        "pending_deadline": _iso(server.upgrade[0] + 3 * HOUR) if is_pending else None,
+    }
+
+
+def server_slot(call: Call) -> Row:
+    return {"maintenance_pending_window_id": WINDOW_ID if _server(call).maintenance_pending(call.now) else None}
+
+
+def _server(call: Call) -> Server:
+    for server in call.signer.servers:
+        if server.server_id == call.path["server_id"]:
+            return server
+    raise HTTPException(404, "Server not found")
 
 
 def tee_measurements(call: Call) -> list[Row]:

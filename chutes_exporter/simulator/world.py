@@ -59,7 +59,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner, with the version before its upgrade, and the time in which it has an upgrade slot."""
+    """A machine of a miner, with the version before its upgrade, and the time in which it has an upgrade slot.
+
+    For the first ``pending_for`` seconds in the slot, its maintenance is pending.
+    """
 
     server_id: str
     name: str
@@ -70,6 +73,12 @@ class Server:
     updated_at: float | None
     gpus: tuple[Gpu, ...]
     upgrade: tuple[float, float] = (math.inf, math.inf)
+    pending_for: float = 0.0
+
+    def maintenance_status(self, now: float) -> str:
+        if not self.maintenance_pending(now):
+            return "none"
+        return "pending" if now < self.upgrade[0] + self.pending_for else "maintenance"
 
     def maintenance_pending(self, now: float) -> bool:
         return self.upgrade[0] <= now < self.upgrade[1]

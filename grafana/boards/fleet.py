@@ -24,7 +24,7 @@ from grafana.parts import (
     table_panel,
     timeline,
 )
-from grafana.states import GPU, NEEDED, ORANGE, PENDING, PLAIN, RED
+from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED
 from grafana.worlds import COVERED, KEYED, PRICED, SICK, STOCKED
 
 ON_SERVERS: Final = {"server": "~$server"}
@@ -57,6 +57,11 @@ def _of_gpus(query: str) -> str:
 def _of_servers(query: str) -> str:
     """Keep the chosen servers."""
     return f"{query} and on (hotkey, server_id) {recorded(COUNT, **ON_SERVERS)}"
+
+
+def _in_maintenance(statuses: str) -> str:
+    """Return whether each server has one of these statuses of maintenance."""
+    return of_miners("chutes_server_maintenance_status", "server_id", status=statuses)
 
 
 def _dcgm(metric: str) -> str:
@@ -151,7 +156,8 @@ FLEET.show(
         "Servers",
         "Each server and model, with its GPUs by state, those first that lose most. A click on a server shows its GPUs "
         "alone. An error is the newest of a failed verification. All GPUs idle can mean that the machine is dead. "
-        "Dollars need --gpu.cost for the model.",
+        "While maintenance is pending, the last instances of their chutes still serve, for up to 3 hours. Dollars need "
+        "--gpu.cost for the model.",
         [
             Query(short(f"count by ({', '.join(BY_SERVER)}) ({INFO})"), data=STOCKED),
             *(Query(_by_server(f"{STATE} == bool {state.value}"), data=STOCKED) for state in reversed(GPU)),
@@ -163,10 +169,16 @@ FLEET.show(
                 data=SICK,
             ),
             Query(
-                _of_servers(f"{of_miners('chutes_server_maintenance_pending', 'server_id')} == 1"),
+                _of_servers(f"({_in_maintenance('pending')} == 1 or 2 * {_in_maintenance('maintenance')} == 2)"),
                 data=SICK,
             ),
-            Query(_of_servers(f"{of_miners('chutes_server_upgrade_needed', 'server_id')} == 1"), data=SICK),
+            Query(
+                _of_servers(
+                    f"({of_miners('chutes_server_upgrade_needed', 'server_id')} == 1 unless on (hotkey, server_id)"
+                    f" {_in_maintenance('~pending|maintenance')} == 1)"
+                ),
+                data=SICK,
+            ),
         ],
         [
             Column("server_id", ""),
@@ -181,7 +193,7 @@ FLEET.show(
             Column("A", "All", "none", 0, width=50),
             Column("gpu", "Model", width=90),
             Column("error", "Error", width=220, missing=" "),
-            Column("J", "Maintenance", states=PENDING, width=110, missing=" "),
+            Column("J", "Maintenance", states=MAINTENANCE, width=165, missing=" "),
             Column("K", "Upgrade", states=NEEDED, width=80, missing=" "),
             *MINER_COLUMNS,
         ],
@@ -268,11 +280,12 @@ FLEET.fold(
     ),
     graph(
         "Servers",
-        "Servers, those that list no GPU, and those that hold an upgrade slot of a maintenance window.",
+        "Servers, those that list no GPU, and those whose maintenance is pending or that are in maintenance.",
         [
             Query(f"sum({of_miners('chutes_fleet_servers')})", "servers", KEYED),
             Query(f"sum({of_miners('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
-            Query(f"sum({of_miners('chutes_server_maintenance_pending', 'server_id')})", "in maintenance", STOCKED),
+            Query(f"sum({_in_maintenance('pending')})", "maintenance pending", STOCKED),
+            Query(f"sum({_in_maintenance('maintenance')})", "in maintenance", STOCKED),
         ],
         unit="none",
         decimals=0,

@@ -102,7 +102,7 @@ MARKET.show(
     ),
     stat_panel(
         "Jobs",
-        "Jobs of the platform that no miner has claimed. A job with 15 tries still waits, but nobody can claim it.",
+        "Jobs of the platform that a miner can claim. A job with 15 tries, or of a chute that is gone, does not count.",
         [Query(of_exporters("chutes_jobs_waiting"), "waiting", KEYED)],
         decimals=0,
         empty="needs a key",
@@ -113,12 +113,12 @@ MARKET.show(
         "Chutes for your idle GPUs",
         "Chutes that each idle GPU model can launch now, the best paid first; chutes-exporter advise prints the same. "
         "Dollars are an estimate, and need --subnet.daily-emission and --alpha.price. Room is the number of instances "
-        "that the autoscaler still wants. Idle, all is the number of such GPUs that are idle at all miners. The "
+        "that may still become active. Idle, all is the number of such GPUs that are idle at all miners. The "
         'row "Refused chutes" counts the others by the reason.',
         [
             Query(short(with_chute_name(LAUNCH)), data=SICK),
             Query(f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max", data=PRICED),
-            Query(_launch(ROOM), data=SICK),
+            Query(of_miners("chutes_launch_room_instances", "gpu", "chute_id", **ON_CHUTES), data=SICK),
             Query(_launch(UTILIZATION), data=SICK),
             Query(_launch(REFUSALS), data=SICK),
             Query(_launch(BOUNTY), data=SICK),

@@ -22,13 +22,13 @@ CHUTE = {
     "chute_id": "c",
     "tee": True,
     "disabled": False,
-    "chutes_version": "0.6.1",
     "node_selector": {"gpu_count": 2, "supported_gpus": ["h200"]},
     "effective_compute_multiplier": 3.0,
     "compute_multiplier_factors": {"private_tee": 1.3},
 }
 ROOM = {
     "chute_id": "c",
+    "timestamp": NOON_TEXT,
     "active_instance_count": 1,
     "total_instance_count": 1,
     "scale_allowance": 1,
@@ -36,7 +36,10 @@ ROOM = {
 }
 GPUS = [{"uuid": f"g{number}", "gpu_identifier": "h200", "verified_at": NOON_TEXT} for number in range(3)]
 SERVER = {"server_id": "s", "is_tee": True, "version": "1.4.0", "maintenance_pending": False, "gpus": GPUS}
-UNITS = "chutes_launch_units_per_gpu_second{hotkey=me,gpu=h200,chute_id=c}"
+OFFER = {
+    "chutes_launch_units_per_gpu_second{hotkey=me,gpu=h200,chute_id=c}": 1.5,
+    "chutes_launch_room_instances{hotkey=me,gpu=h200,chute_id=c}": 1,
+}
 ANSWERS: dict[Any, Any] = {
     CHUTES: [CHUTE],
     UTILIZATION: [ROOM],
@@ -58,7 +61,7 @@ def refused(reason: str) -> dict[str, float]:
 
 
 def test_a_chute_that_fits_on_the_free_gpus_of_a_server_has_its_pay_per_gpu() -> None:
-    assert run({}) == {UNITS: 1.5}
+    assert run({}) == OFFER
 
 
 def test_free_gpus_of_two_servers_are_not_added_up() -> None:
@@ -81,12 +84,6 @@ def test_a_chute_for_other_models_is_not_counted() -> None:
         assert run({CHUTES: [CHUTE | {"node_selector": selector}]}) == {}
 
 
-def test_an_unknown_version_of_a_server_makes_launches_of_newer_chutes_unknown() -> None:
-    for unknown in ({"is_tee": True}, {"version": None}):
-        servers = [SERVER, {"server_id": "t", **unknown}]
-        assert run({SERVERS: {"servers": servers}}) == refused("unknown")
-
-
 def test_an_unknown_blacklist_makes_launches_unknown() -> None:
     assert run({METAGRAPH: [{"hotkey": "me"}]}) == refused("unknown")
 
@@ -96,9 +93,9 @@ def test_extra_answers_that_are_not_whole_are_unknown() -> None:
     rates = {"h200": {"hourly_rate": 2.0}, "b200": {"hourly_rate": 4.0}, "free": {"hourly_rate": 0}, "new": {}}
     changes = {CHUTES: [CHUTE | {"node_selector": selector}]}
     extra = {(SUPPORTED_GPUS, ""): rates, (HELD_GPUS, ""): {}}
-    assert run(changes, extra=extra) == {UNITS: 1.5}
+    assert run(changes, extra=extra) == OFFER
     assert run(changes, extra=extra, doubted=(SUPPORTED_GPUS,)) == refused("unknown")
     assert run({CHUTES: [CHUTE | {"node_selector": unpriced}]}, extra=extra) == refused("unknown")
     public = {CHUTES: [CHUTE | {"compute_multiplier_factors": {}}], UTILIZATION: [ROOM | {"total_instance_count": 2}]}
-    assert run(public, extra=extra) == {UNITS: 1.5}
+    assert run(public, extra=extra) == OFFER
     assert run(public, extra=extra, doubted=(HELD_GPUS,)) == refused("unknown")

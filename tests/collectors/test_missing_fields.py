@@ -47,8 +47,6 @@ NULL_MEANS = {
     },
     # Not disabled, so it may be launched.
     "chutes.disabled": {"chutes_launch_units_per_gpu_second"},
-    # A TEE server that never booted.
-    "servers.servers.version": {"chutes_server_launches_refused", "chutes_server_version_accepted"},
     # No window. A deployment of May 2026 sends nothing else about it.
     "maintenance.active_window": {"chutes_maintenance_window_open"},
     # Not verified.
@@ -90,7 +88,10 @@ NULL_MEANS = {
 }
 """Samples that null in a field may change, because null has a meaning there."""
 ABSENCE_MEANS = {
-    f"chutes.compute_multiplier_factors.{factor}": {"chutes_launch_units_per_gpu_second"}
+    f"chutes.compute_multiplier_factors.{factor}": {
+        "chutes_launch_units_per_gpu_second",
+        "chutes_launch_room_instances",
+    }
     for factor in ("private", "private_tee", "integrated_subnet")
 }
 """A factor is present only if it applies. Without these, a chute follows the rules of public chutes."""

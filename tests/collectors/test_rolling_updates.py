@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from chutes_exporter.collectors.rolling_updates import COLLECTOR
 from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
 from tests.collectors.support import HOUR, ME, NOON, OTHER, UNREADABLE, Collected, collected
@@ -12,7 +14,7 @@ STARTED = "chutes_rolling_update_started_timestamp_seconds{chute_id=c}"
 
 
 def instance(number: int, chute: str | None = "c", version: str | None = "v1") -> dict[str, Any]:
-    return {"instance_id": f"i{number}", "chute_id": chute, "version": version, "active": True}
+    return {"instance_id": f"i{number}", "chute_id": chute, "version": version, "active": True, "verified": True}
 
 
 def run(
@@ -35,6 +37,15 @@ def test_an_update_has_its_start_and_makes_old_instances_outdated() -> None:
 
 def test_an_instance_of_a_still_older_version_is_outdated_too() -> None:
     assert outdated(run(UPDATE, instances={ME: [instance(1, version="v0")]})) == {"i1": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [({"active": False}, 0), ({"verified": False}, 0), ({"active": None}, None), ({"verified": None}, None)],
+)
+def test_only_active_verified_instances_are_replaced(fields: dict[str, Any], value: float | None) -> None:
+    made = outdated(run(UPDATE, instances={ME: [instance(1) | fields]}))
+    assert made == ({} if value is None else {"i1": value})
 
 
 def test_an_unknown_value_makes_no_sample() -> None:

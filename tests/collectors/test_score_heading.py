@@ -74,8 +74,14 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     others = [active(3, "other", 2.0)]
     theirs = INSTANCE | {"miner_hotkey": "other", "activated_at": NOON_TEXT, "compute_multiplier": 1.0}
     report = tuple(theirs | {"instance_id": key} for key in ("disabled", "disabled", "ended"))
-    held = {"other": {"provisioned": [{"gpu": "h200", "chute": {"chute_id": "c", "instance_id": "disabled"}}]}}
+    gpu = {"chute_id": "c", "instance_id": "disabled"}
+    held = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu}]}}
     assert run([*MINE[:1], *others], SEATS, (*report, ENDED), held).samples == ratios(me=0.25)
+    # The list of GPUs may be newer than the report.
+    started = theirs | {"instance_id": "disabled", "activated_at": None}
+    newer = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu | {"activated_at": NOON_TEXT}}]}}
+    assert run([*MINE[:1], *others], SEATS, (started, ENDED), newer).samples == ratios(me=0.25)
+    assert run([*MINE[:1], *others], SEATS, (started, ENDED), held).samples == ratios(me=1 / 3)
 
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:

@@ -17,24 +17,6 @@ def run(*servers: dict[str, Any], **options: Any) -> Collected:
     return collected(COLLECTOR, {SERVERS: {"servers": list(servers)}}, **options)
 
 
-@pytest.mark.parametrize(
-    ("fields", "refused"),
-    [
-        ({"is_tee": True, "version": None}, 1),
-        ({"is_tee": True, "version": "0.2.0"}, 1),
-        ({"is_tee": True, "version": "newest"}, 1),
-        ({"is_tee": True, "version": "0.2.1-rc1"}, 0),
-        ({"is_tee": True, "version": "0.10.0"}, 0),
-        ({"is_tee": True}, None),
-        ({"is_tee": False, "version": None}, None),
-        ({"version": "0.1.0"}, None),
-    ],
-)
-def test_a_tee_server_below_0_2_1_stops_launches(fields: dict[str, Any], refused: int | None) -> None:
-    name = "chutes_server_launches_refused{hotkey=me,server_id=s1}"
-    assert run(server(1, **fields)).samples.get(name) == refused
-
-
 def test_a_gpu_that_is_listed_twice_counts_once() -> None:
     made = run(server(1, gpus=[{"uuid": "g"}, {"uuid": "g"}]))
     assert made.of("chutes_server_gpus") == {"chutes_server_gpus{hotkey=me,server_id=s1}": 1}
@@ -55,10 +37,18 @@ def versions(server: dict[str, Any]) -> dict[str, float]:
     return collected(VERSIONS, {SERVERS: servers, TEE_MEASUREMENTS: MEASUREMENTS}).samples
 
 
-@pytest.mark.parametrize(("version", "accepted"), [("1.3.1", 1), ("1.4.0", 1), ("1.3.0", 0), (None, 0)])
-def test_a_version_is_accepted_if_the_list_has_it(version: str | None, accepted: int) -> None:
+@pytest.mark.parametrize(
+    ("version", "accepted", "listed"),
+    [("1.4.0", 1, 1), ("1.3.1", None, 1), ("1.3.0", 0, 0), ("1.5.0-rc1", None, 0), (None, None, None)],
+)
+def test_a_version_is_accepted_if_it_is_the_highest_that_is_listed(
+    version: str | None, accepted: int | None, listed: int | None
+) -> None:
+    wanted = {"accepted": accepted, "listed": listed}
     assert versions({"is_tee": True, "version": version}) == {
-        "chutes_server_version_accepted{hotkey=me,server_id=s}": accepted
+        f"chutes_server_version_{name}{{hotkey=me,server_id=s}}": value
+        for name, value in wanted.items()
+        if value is not None
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,10 +31,11 @@ def record(start: str, end: str | None, multiplier: float | None = 2.0) -> dict[
 
 async def incidents(found: Reports, *flags: str, **more: bytes) -> tuple[int, str]:
     """Run the command on reports that end at some hours; returns the status and the output."""
-    paths = {hour: f"audit/validator/{HOTKEY}/{hour}.json" for hour in found}
+    paths = {hour: f"audit/validator/{HOTKEY}/{hour + 24}.json" for hour in found}
+    starts = {path: datetime(2026, 11, 24, tzinfo=UTC) + timedelta(hours=hour - 1) for hour, path in paths.items()}
     listed = [
-        {"path": path, "start_time": f"2026-11-24T{hour - 1:02}:00:00", "end_time": f"2026-11-24T{hour:02}:00:00"}
-        for hour, path in paths.items()
+        {"path": path, "start_time": start.isoformat(), "end_time": (start + timedelta(hours=1)).isoformat()}
+        for path, start in starts.items()
     ]
     api = replay({"audit": json.dumps(listed).encode(), **more}, {paths[hour]: text for hour, text in found.items()})
     async with served(api) as url:
@@ -66,9 +68,56 @@ async def test_an_instance_whose_multiplier_is_unknown_is_named_and_older_report
     assert await lost({12: newest}, "--hours", "1") == (3, [None], ["the loss of i"])
 
 
-async def test_the_25th_report_may_be_unlisted() -> None:
+async def test_the_25th_report_is_named_if_it_is_asked_for_and_not_listed() -> None:
     _, _, gaps = await lost({12: body([INSTANCE], [])}, "--hours", "25")
+    assert len(gaps) == 24
+    _, output = await incidents({12: body([INSTANCE], [])}, "--hours", "25")
+    assert "? the report of 2026-11-23 12:00: the service lists the 25th report only" in " ".join(output.split())
+    assert "→ Use --hours 24." in output
+    _, _, gaps = await lost({12: body([INSTANCE], [])}, "--hours", "24")
     assert len(gaps) == 23
+
+
+LONG = MINE | {"created_at": "2026-11-24T08:00:00", "activated_at": "2026-11-24T08:00:00"}
+"""It ends with its score, 3.5 hours after its activation."""
+
+
+async def test_the_last_instance_of_its_chute_loses_what_older_reports_show() -> None:
+    first, second, penalized = record("08:00", "10:00", 2.0), record("10:00", None, 3.0), record("10:00", "11:30", 0.3)
+    found = {12: body([LONG], [penalized]), 11: body([LONG], [second]), 10: body([LONG], [first])}
+    status, units, _ = await lost(found, "--hours", "1")
+    assert status == 0
+    assert units == pytest.approx([5400 * (3.0 - 0.3)])
+    _, output = await incidents(found, "--hours", "1")
+    assert " miner, last of its chute  yes " in output
+    private = {hour: text.replace(b'"billed_to": null', b'"billed_to": "user"') for hour, text in found.items()}
+    status, units, _ = await lost(private, "--hours", "1")
+    assert (status, units) == (0, [7200 * 2.0 + 5400 * 3.0])
+
+
+async def test_a_penalty_on_a_record_that_no_older_report_has_is_seen_by_the_record_before() -> None:
+    found = {12: body([LONG], [record("08:00", "11:15", 2.0), record("11:15", "11:30", 0.2)])}
+    status, units, _ = await lost(found, "--hours", "1")
+    assert status == 0
+    assert units == pytest.approx([900 * (2.0 - 0.2)])
+    same = {12: body([LONG], [record("08:00", "11:15", 2.0), record("11:15", "11:30", 1.9)])}
+    assert await lost(same, "--hours", "1") == (0, [0], [])
+
+
+async def test_whether_an_instance_was_the_last_of_its_chute_is_not_known_without_an_older_report() -> None:
+    status, units, gaps = await lost({12: body([LONG], [record("08:00", "11:30", 2.0)])}, "--hours", "1")
+    assert (status, units, gaps[-1]) == (3, [None], "the loss of i")
+    status, units, gaps = await lost({12: body([MINE], [record("11:00", "11:30", 0.0)])}, "--hours", "1")
+    assert (status, units, gaps[-1]) == (3, [None], "the loss of i")
+
+
+async def test_an_end_more_than_a_day_ago_cost_nothing_of_the_past_day() -> None:
+    early = {
+        **LONG,
+        **{name: LONG[name].replace("24T", "23T") for name in ("created_at", "activated_at", "deleted_at")},
+    }
+    found = {12: body([INSTANCE], []), -12: body([early], [])}
+    assert (await lost(found, "--hours", "25"))[1] == [0]
 
 
 async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_are_short() -> None:

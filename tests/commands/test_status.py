@@ -13,6 +13,7 @@ import pytest
 
 from chutes_exporter.commands.status import run_status
 from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator.answers import Call, maintenance
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import run
 from tests.simulator.farm import L40S, Farm, Machine
@@ -104,6 +105,8 @@ async def test_each_endpoint_is_asked_once_and_the_public_ones_without_a_signatu
         "audit": False,
         "audit_report": False,
         "held_gpus": False,
+        # A job of a chute that is gone is abandoned.
+        "chutes": True,
     }
     assert len(quiet.requests) == len(asked)
 
@@ -138,6 +141,67 @@ async def test_actions_are_numbered_by_cost_and_have_a_command(quiet: Simulator,
     assert "kubectl --context l40s-0 " in screen
 
 
+def _upgrade(farm: Farm, *, pending_for: float, now: float, index: int = 1) -> None:
+    miner = farm.miners[0]
+    upgraded = replace(miner.servers[index], upgrade=(now - 3600, now + 9 * 3600), pending_for=pending_for)
+    miner.servers = tuple(upgraded if one is miner.servers[index] else one for one in miner.servers)
+
+
+async def test_a_pending_server_says_what_it_waits_for_and_until_when(quiet: Simulator, farm: Farm) -> None:
+    now = time.time()
+    _upgrade(farm, pending_for=3 * 3600, now=now)
+    code, found = await report(quiet, **MINE)
+    # There is nothing to do but to wait.
+    assert (code, {one["kind"] for one in found["findings"]}) == (0, {"maintenance_pending"})
+    (server,) = found["miners"][0]["maintenance"]
+    assert (server["name"], server["status"], server["older_window"]) == ("h200-1", "pending", False)
+    assert server["until"] == pytest.approx(now + 2 * 3600, abs=1)
+    assert {one["instance_id"] for one in server["waits_for"]} == {
+        one.instance_id for one in farm.on(farm.miners[0], 1, now)
+    }
+    _, output, _ = await status(quiet, **MINE)
+    screen = " ".join(output.split())
+    assert "Do not reboot it: the last instances of their chutes still serve, for up to 3 hours. h200-1" in screen
+    assert "h200-1: pending, until 4 instances have a replacement (chutes " in screen
+    assert ", at the latest in 2 hours (" in screen
+    assert [one.endpoint for one in quiet.requests].count("server_maintenance") == 2
+
+
+async def test_a_server_in_maintenance_is_to_be_rebooted_now(quiet: Simulator, farm: Farm) -> None:
+    _upgrade(farm, pending_for=0, now=time.time())
+    code, found = await report(quiet, *COSTS, **MINE)
+    (action,) = [one for one in found["findings"] if one["needs_action"]]
+    assert (code, action["kind"], action["things"], action["gpus"]) == (1, "maintenance", ["h200-1"], {"h200": 4})
+    assert action["advice"] == "Reboot it now with the target version"
+    assert "server_maintenance" not in {one.endpoint for one in quiet.requests}
+
+
+async def test_what_a_pending_server_waits_for_may_be_unknown(quiet: Simulator, farm: Farm) -> None:
+    _upgrade(farm, pending_for=3 * 3600, now=time.time())
+    quiet.faults["server_maintenance"] = Fault(status=503)
+    code, found = await report(quiet, **MINE)
+    (gap,) = found["not_known"]
+    assert (code, gap["feed"], found["miners"][0]["maintenance"][0]["waits_for"]) == (
+        *(3, "server_maintenance of h200-1", None),
+    )
+    _, output, _ = await status(quiet, **MINE)
+    assert "\nh200-1: pending.\n" in output
+
+
+async def test_a_slot_of_an_older_window_is_named(quiet: Simulator, farm: Farm) -> None:
+    now = time.time()
+    for index in (0, 1):
+        _upgrade(farm, pending_for=0, now=now, index=index)
+    policy = maintenance(Call(farm, now, farm.miners[0], {}, {})) | {"current_slots": 1}
+    quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
+    # One of the two slots belongs to another window, and the policy does not say which.
+    slot = {"maintenance_pending_window_id": "an older one"}
+    quiet.faults["server_slot"] = Fault(body=json.dumps(slot).encode(), once=True)
+    _, output, _ = await status(quiet, **MINE)
+    assert "1 of these servers holds the upgrade slot of an older window" in " ".join(output.split())
+    assert "\nl40s-0: maintenance, in the slot of an older window.\nh200-1: maintenance.\n" in output
+
+
 async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(quiet: Simulator, farm: Farm) -> None:
     assert HOTKEY in farm.by_hotkey
     farm.deregister(farm.miners[0])
@@ -161,7 +225,7 @@ async def test_a_model_without_a_cost_is_named(quiet: Simulator, farm: Farm) -> 
     assert re.search(r"^Estimated earnings per day: [\d.,]+ alpha, [\d.,]+ USD\.$", output, re.MULTILINE)
     _, output, _ = await status(quiet, *COSTS[2:], *money[:2], **MINE)
     assert output.startswith("1 thing needs action, 4 GPUs idle at an unknown cost.\n")
-    assert " Cost unknown.\n   4 l40s\n" in output
+    assert " Cost unknown.\n   4 l40s for TEE chutes\n" in output
     assert re.search(r"^all( +\d){6} +- +-$", output, re.MULTILINE)
     assert "\nThe cost of l40s is unknown: add --gpu.cost l40s=USD_PER_HOUR.\nFor estimated earnings, add" in output
     assert re.search(r"^Estimated earnings per day: [\d.,]+ alpha\.$", output, re.MULTILINE)
@@ -233,7 +297,8 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> 
     assert code == 1
     assert all(len(line) <= 80 and line == line.rstrip() for line in output.splitlines())
     assert "\x1b" not in output
-    assert " Cost unknown.\n   8 4090, 8 a100, 8 b200, 8 h200, 8 l40s and 1 more\n" in output
+    idle = "8 4090, 8 a100, 8 b200, 8 h200, 8 l40s".replace(",", " for TEE chutes,")
+    assert f" Cost unknown. {idle} for TEE chutes and 1 more " in " ".join(output.split())
 
 
 async def test_an_unknown_model_is_warned_of_on_standard_error(quiet: Simulator) -> None:

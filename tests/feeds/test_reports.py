@@ -17,11 +17,13 @@ from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import audit_list
-from tests.api.test_reports import INSTANCE, body
+from tests.api.test_reports import INSTANCE, RECORD, body
 from tests.support import HOTKEY, NOON, PATIENCE, Clock, served, watching
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from chutes_exporter.api.records import AuditReport
 
 HOUR = 3600
 
@@ -40,6 +42,15 @@ def entry(
 
 async def asked_for(*entries: dict[str, Any], status: int = 200) -> tuple[list[str], float]:
     """Return the paths that are asked for, and the end of the report."""
+    asked, report = await newest(*entries, status=status)
+    assert (len(report.instances), report.multipliers, report.earlier_multipliers) == (1, [], [])
+    return asked, report.end
+
+
+async def newest(
+    *entries: dict[str, Any], status: int = 200, text: bytes = body([INSTANCE]), older: int = 200
+) -> tuple[list[str], AuditReport]:
+    """Return the paths that are asked for, and the newest report."""
     asked: list[str] = []
 
     async def listed(_request: Request) -> Response:
@@ -47,17 +58,16 @@ async def asked_for(*entries: dict[str, Any], status: int = 200) -> tuple[list[s
 
     async def download(request: Request) -> Response:
         asked.append(request.query_params["path"])
-        return Response(body([INSTANCE]), status)
+        return Response(text, status if len(asked) == 1 else older)
 
     app = Starlette(routes=[Route("/audit/", listed), Route("/audit/download", download)])
     async with served(app) as url, ChutesClient(url) as client:
         last = await newest_report(client)
+        downloads = len(asked)
         # It is downloaded once.
-        assert status != 200 or await newest_report(client, last) is last
-        report = last[1].value
-    # Nothing needs the multipliers.
-    assert (len(report.instances), report.multipliers) == (1, [])
-    return asked, report.end
+        assert await newest_report(client, last) is last
+        assert len(asked) == downloads
+    return asked, last[1].value
 
 
 OLD = entry(1, 1)
@@ -94,6 +104,19 @@ async def test_a_listed_report_that_is_gone_is_a_failure_and_no_missing_endpoint
         await asked_for(OLD, status=404)
 
 
+@pytest.mark.parametrize(("status", "earlier"), [(200, 1), (503, 0)])
+async def test_the_report_before_has_the_multipliers_of_instances_that_their_miners_deleted(
+    status: int, earlier: int
+) -> None:
+    deleted = INSTANCE | {"deletion_reason": "miner initialized", "deleted_at": "2026-11-24T10:30:00"}
+    text = body([INSTANCE | {"instance_id": "other"}, deleted], [RECORD, RECORD | {"instance_id": "other"}])
+    asked, report = await newest(OLD, entry(3, 0), text=text, older=status)
+    assert asked == [OLD["path"], entry(3, 0)["path"]]
+    assert [record.instance_id for record in report.multipliers] == ["i"]
+    assert [record.instance_id for record in report.earlier_multipliers] == ["i"] * earlier
+    assert (await newest(OLD, text=text))[0] == [OLD["path"]]
+
+
 async def test_a_report_is_requested_90_seconds_after_the_hour_and_while_it_is_late_its_list_each_minute(
     simulator: Simulator, clock: Clock
 ) -> None:
@@ -106,7 +129,8 @@ async def test_a_report_is_requested_90_seconds_after_the_hour_and_while_it_is_l
             simulator.faults = late if HOUR <= 60 * minute < HOUR + 300 else {}
             before = len(simulator.requests)
             await exporter.feeds.read(AUDIT_REPORT, PATIENCE)
-            asked[minute] = [request.endpoint for request in list(simulator.requests)[before:]]
+            # Where a miner deleted an instance, the report before is requested, too.
+            asked[minute] = list(dict.fromkeys(one.endpoint for one in list(simulator.requests)[before:]))
     assert {minute: found for minute, found in asked.items() if found} == {
         0: ["audit", "audit_report"],
         2: ["audit", "audit_report"],

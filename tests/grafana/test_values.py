@@ -249,6 +249,7 @@ class Truth:
             Place("Unverified"): count["unverified"],
             Place("Servers", "servers"): len(servers),
             Place("Servers", "in maintenance"): sum(row["maintenance_pending"] for row in servers.values()),
+            Place("Servers", "maintenance pending"): 0,
         }
         # A state without GPUs has no line.
         found |= {Place("GPUs by state", state): number for state, number in count.items()}

@@ -60,7 +60,7 @@ FEEDS = {
     "inventory": "chutes_fleet_gpus",
     "instances": "chutes_instance_info",
     "unique_chute_history": "chutes_miner_active_gpus",
-    "jobs": "chutes_jobs_waiting",
+    "jobs": "chutes_jobs_stuck",
     "images": "chutes_images",
     "active_instances": "chutes_platform_active_instances",
     "utilization": "chutes_chute_scale_allowance",
@@ -119,7 +119,9 @@ async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
         await scrape(patient(simulator.url, hotkeys=world.by_hotkey))
-    assert sorted(asked.endpoint for asked in simulator.requests) == sorted([*PUBLIC, "stats", "audit", "audit_report"])
+    # Of reports, it asks for the newest and the one before.
+    asked_for = [*PUBLIC, "stats", "audit", "audit_report", "audit_report"]
+    assert sorted(asked.endpoint for asked in simulator.requests) == sorted(asked_for)
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:

@@ -34,7 +34,7 @@ def test_a_healthy_day_is_silent(tmp_path: Path) -> None:
     for server in FLEET:
         miner.set("chutes_server_upgrade_needed", 0, **ME, server_id=f"id-{server}")
         miner.set("chutes_server_version_accepted", 1, **ME, server_id=f"id-{server}")
-        miner.set("chutes_server_launches_refused", 0, **ME, server_id=f"id-{server}")
+        miner.set("chutes_server_maintenance_status", 1, **ME, server_id=f"id-{server}", status="none")
     miner.set("chutes_maintenance_window_open", 0, **ME)
     miner.set("chutes_maintenance_window_end_timestamp_seconds", -86400, **ME)
     miner.check(tmp_path, {DAY: []})
@@ -94,10 +94,16 @@ def test_one_idle_gpu_of_26_is_info_after_a_day(tmp_path: Path) -> None:
     miner.check(tmp_path, {DAY + HOUR: [], DAY + 4 * HOUR: [IDLE_INFO]})
 
 
-def test_the_idle_gpus_of_a_server_in_maintenance_are_silent(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("metric", "labels"),
+    [("chutes_server_maintenance_pending", {}), ("chutes_server_maintenance_status", {"status": "maintenance"})],
+)
+def test_the_idle_gpus_of_a_server_in_maintenance_are_silent(
+    tmp_path: Path, metric: str, labels: dict[str, str]
+) -> None:
     miner = Scenario(3 * HOUR, FLEET)
     miner.state(20, ALPHA, "idle")
-    miner.set("chutes_server_maintenance_pending", 1, 20, **ME, server_id="id-alpha")
+    miner.set(metric, 1, 20, **ME, server_id="id-alpha", **labels)
     miner.check(tmp_path, {3 * HOUR: []})
 
 
@@ -155,11 +161,24 @@ def test_an_idle_gpu_that_starts_an_instance_does_not_count_as_a_loop(tmp_path: 
 
 def test_a_server_in_maintenance_for_3_hours_is_a_warning(tmp_path: Path) -> None:
     miner = Scenario(4 * HOUR, FLEET)
-    miner.set("chutes_server_maintenance_pending", 1, 20, **ME, server_id="id-alpha")
+    miner.set("chutes_server_maintenance_status", 1, 20, **ME, server_id="id-alpha", status="maintenance")
     warning = ("ChutesServerInMaintenance", "warning")
     # Missed scrapes do not restart the time.
     miner.fail("one:1", range(100, 104))
     miner.check(tmp_path, {20 + 3 * HOUR - 1: [], 20 + 3 * HOUR + 15: [warning]})
+
+
+def test_a_pending_server_is_not_to_be_rebooted(tmp_path: Path) -> None:
+    miner = Scenario(HOUR, FLEET)
+    miner.set("chutes_server_maintenance_status", 1, 20, **ME, server_id="id-alpha", status="pending")
+    pending = ("ChutesServerMaintenancePending", "info")
+    said = (
+        f"The maintenance of server alpha of {HOTKEY} is pending. Do not reboot it: the last instances of their chutes "
+        "still serve there, for up to 3 hours. Then it is in maintenance, nothing runs, and you can reboot it."
+    )
+    labels = {"server": "alpha", "server_id": "id-alpha", "version": "0.2.5"}
+    text = Text(pending, 30, labels, "do not reboot server alpha yet", said)
+    miner.check(tmp_path, {19: [], 30: [pending]}, texts=[text])
 
 
 @pytest.mark.parametrize(
@@ -173,6 +192,9 @@ def test_an_open_window_that_ends_within_12_hours_is_a_warning(
     miner.set("chutes_maintenance_window_end_timestamp_seconds", hours * 3600, **ME)
     miner.set("chutes_server_upgrade_needed", 1, **ME, server_id="id-alpha")
     miner.set("chutes_server_upgrade_needed", 0, **ME, server_id="id-beta")
+    # A server that holds its slot is being upgraded.
+    miner.set("chutes_server_upgrade_needed", 1, **ME, server_id="id-gamma")
+    miner.set("chutes_server_maintenance_status", 1, **ME, server_id="id-gamma", status="maintenance")
     warning = ("ChutesUpgradeWindowClosing", "warning")
     labels = {"server": "alpha", "server_id": "id-alpha", "version": "0.2.5"}
     said = (
@@ -183,13 +205,10 @@ def test_an_open_window_that_ends_within_12_hours_is_a_warning(
     miner.check(tmp_path, {10: [warning] if fires else []}, texts=[text] if fires else [])
 
 
-@pytest.mark.parametrize(
-    ("metric", "value"), [("chutes_server_version_accepted", 0), ("chutes_server_launches_refused", 1)]
-)
-def test_a_version_that_is_refused_is_a_warning_within_30_minutes(tmp_path: Path, metric: str, value: int) -> None:
+def test_a_version_that_is_refused_is_a_warning_within_30_minutes(tmp_path: Path) -> None:
     miner = Scenario(50, FLEET)
-    miner.set(metric, 1 - value, **ME, server_id="id-alpha")
-    miner.set(metric, value, 20, **ME, server_id="id-alpha")
+    miner.set("chutes_server_version_accepted", 1, **ME, server_id="id-alpha")
+    miner.set("chutes_server_version_accepted", 0, 20, **ME, server_id="id-alpha")
     miner.check(tmp_path, {20: [], 50: [("ChutesServerVersionRefused", "warning")]})
 
 

@@ -49,6 +49,15 @@ def test_a_purge_is_announced_45_minutes_before_whichever_limit_comes_first(tmp_
     miner.check(tmp_path, {2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]})
 
 
+def test_the_purge_of_a_disabled_instance_is_not_one_of_a_start(tmp_path: Path) -> None:
+    miner = Scenario(HOUR)
+    miner.instance("i-1", -3 * HOUR, private=False)
+    miner.activate("i-1", 0, private=False)
+    miner.set("chutes_instance_active", 0, 20, **ME, instance_id="i-1")
+    miner.set("chutes_instance_purge_timestamp_seconds", 50 * 60, 20, **ME, instance_id="i-1")
+    miner.check(tmp_path, {HOUR: []})
+
+
 def test_a_healthy_private_instance_that_nobody_checks_is_silent(tmp_path: Path) -> None:
     # The service does not check TEE instances after their verification, which was 20 hours ago.
     miner = Scenario(HOUR)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from chutes_exporter.api.records import Instance, InventoryItem
-from chutes_exporter.rules.instances import instance_state, inventory_states
+from chutes_exporter.rules.instances import instance_state, inventory_states, purged_at
 from tests.rules.support import NOON, read
 
 LATER = "2026-11-24T12:30:00+00:00"
@@ -87,3 +88,21 @@ def test_the_active_holder_of_a_gpu_counts() -> None:
     instances = [instance(**STARTING), instance(**ACTIVE, chute_id="d")]
     for inventory in itertools.permutations([held("g", STARTING), held("g", ACTIVE, chute_id="d")]):
         assert inventory_states(inventory, instances) == {"g": "active"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "hours"),
+    [
+        (STARTING | {"verified": False}, 3.5),
+        (VERIFIED | {"verified": True}, 3.5),
+        (STARTING | {"verified": True, "last_verified_at": NOON}, 3),
+        (STARTING | {"verified": True}, None),
+        (STARTING, None),
+        (DISABLED, 3),
+        (DISABLED | {"last_verified_at": None}, None),
+        (ACTIVE, None),
+    ],
+)
+def test_a_starting_and_a_disabled_instance_have_a_deadline(fields: dict[str, Any], hours: float | None) -> None:
+    deadline = purged_at(instance(**fields | {"created_at": NOON}))
+    assert deadline == (None if hours is None else datetime.fromisoformat(NOON).timestamp() + hours * 3600)

@@ -13,6 +13,11 @@ from tests.rules.support import NOON, read
     ("fields", "state"),
     [
         ({"finished_at": None, "miner_hotkey": None}, "waiting"),
+        ({"finished_at": None, "miner_hotkey": None, "miner_history": ["h"] * 14}, "waiting"),
+        ({"finished_at": None, "miner_hotkey": None, "miner_history": ["h"] * 15}, "abandoned"),
+        ({"finished_at": None, "miner_hotkey": None, "miner_history": None}, None),
+        ({"finished_at": None, "miner_hotkey": None, "chute_id": "gone"}, "abandoned"),
+        ({"finished_at": None, "miner_hotkey": None, "chute_id": None}, None),
         ({"finished_at": None, "miner_hotkey": "h"}, "stuck"),
         ({"finished_at": NOON, "miner_hotkey": "h"}, "finished"),
         ({"finished_at": NOON, "miner_hotkey": None}, "finished"),
@@ -23,4 +28,6 @@ from tests.rules.support import NOON, read
 )
 def test_the_state_of_a_job_follows_from_its_fields(fields: dict[str, Any], state: str | None) -> None:
     # A job that waits and one that is stuck are both "pending".
-    assert job_state(read(Job, job_id="j", status="pending", **fields)) == state
+    job = read(Job, **{"job_id": "j", "status": "pending", "chute_id": "c", "miner_history": []} | fields)
+    assert job_state(job, {"c"}) == state
+    assert job_state(job, None) == (None if job.chute_id == "gone" or state == "waiting" else state)

@@ -6,16 +6,23 @@ from typing import Any
 import pytest
 from msgspec import UNSET, structs
 
-from chutes_exporter.api.records import Chute, ChuteUtilization, HeldGpu, NodeSelector
-from chutes_exporter.rules.launch import ChuteInstances, LaunchMiner, LaunchServer, chute_instances, launch_refusal
+from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu, NodeSelector, UnixTime
+from chutes_exporter.rules.launch import (
+    ChuteInstances,
+    LaunchMiner,
+    LaunchServer,
+    chute_instances,
+    launch_refusal,
+    launch_room,
+    service_time,
+)
 
-MINER = LaunchMiner(registered=True, blacklisted=False, old_tee_server=False, runs_tee=True)
+MINER = LaunchMiner(registered=True, blacklisted=False, runs_tee=True)
 SERVER = LaunchServer(tee=True, in_maintenance=False, free_gpus=1)
 PRIVATE = Chute(
     "c",
     tee=True,
     disabled=False,
-    chutes_version="0.6.1",
     node_selector=NodeSelector(gpu_count=1),
     compute_multiplier_factors={"private_tee": 1.3},
 )
@@ -29,9 +36,6 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         ({"registered": None}, PRIVATE, {}, {}, "unknown"),
         ({"blacklisted": None}, PRIVATE, {}, {}, "unknown"),
         ({"registered": None}, PRIVATE, {}, {"in_maintenance": True}, "in_maintenance"),
-        ({"old_tee_server": None}, PRIVATE, {}, {}, "unknown"),
-        ({"old_tee_server": None}, structs.replace(PRIVATE, chutes_version="0.5.9"), {}, {}, None),
-        ({}, structs.replace(PRIVATE, chutes_version=UNSET), {}, {}, "unknown"),
         ({}, structs.replace(PRIVATE, disabled=UNSET), {}, {}, "unknown"),
         ({}, structs.replace(PRIVATE, disabled=None), {}, {}, None),
         ({}, structs.replace(PRIVATE, node_selector=None), {}, {}, "unknown"),
@@ -44,8 +48,13 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         ({}, PUBLIC, {"starting": None}, {}, "unknown"),
         ({}, PUBLIC, {"starting": 2}, {}, "enough_starting"),
         ({}, PUBLIC, {"starting": 1}, {}, None),
-        ({}, PRIVATE, {"target": 0}, {}, None),
+        # The service accepts the launch, and would refuse the activation.
+        ({}, PRIVATE, {"target": 0}, {}, "no_room"),
         ({}, PRIVATE, {"active": 2}, {}, "no_room"),
+        ({}, PRIVATE, {"target_expired": True}, {}, "target_expired"),
+        ({}, PRIVATE, {"target_expired": None}, {}, "unknown"),
+        ({}, PRIVATE, {"active": 0, "target_expired": True}, {}, "no_bounty"),
+        ({}, PUBLIC, {"target_expired": True}, {}, None),
         ({}, PRIVATE, {}, {"tee": None}, "unknown"),
         ({}, PRIVATE, {}, {"tee": False}, "tee_mismatch"),
         ({}, structs.replace(PRIVATE, tee=False), {}, {}, "tee_mismatch"),
@@ -64,6 +73,47 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
     assert refusal == reason
 
 
+@pytest.mark.parametrize(
+    ("chute", "instances", "bounty", "room"),
+    [
+        (PRIVATE, {}, False, 1),
+        (PRIVATE, {"active": 0, "target": 0, "target_expired": True}, True, 1),
+        (PRIVATE, {"active": 0, "target": 3}, False, 0),
+        (PRIVATE, {"target_expired": True}, True, 0),
+        (PRIVATE, {"target_expired": None}, True, None),
+        (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, False, 2),
+        (PUBLIC, {"starting": None}, False, None),
+        (structs.replace(PUBLIC, tee=False), {"starting": None}, False, 1),
+        (structs.replace(PUBLIC, tee=None), {}, False, None),
+        (structs.replace(PUBLIC, compute_multiplier_factors=None), {}, False, None),
+        (PUBLIC, {"active": None}, False, None),
+    ],
+)
+def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
+    chute: Chute,
+    instances: dict[str, Any],
+    bounty: bool,  # noqa: FBT001 - a parameter of the test
+    room: float | None,
+) -> None:
+    assert launch_room(chute, replace(ROOM, **instances), bounty=bounty) == room
+
+
+def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
+    logs = [
+        ChuteUtilization(str(age), timestamp=UnixTime(1e9 - age), active_instance_count=1, total_instance_count=1)
+        for age in (3650, 3750)
+    ]
+    bounty = Bounty("b", created_at=1e9 - 30, seconds_elapsed=30)
+    now = service_time(logs, [bounty, Bounty("c", created_at=2e9)])
+    assert now == 1e9
+    assert [chute_instances(PRIVATE, log, set(), [], now).target_expired for log in logs] == [False, True]
+    assert service_time(logs, []) == 1e9 - 3650
+    assert service_time([ChuteUtilization("c")], []) is None
+    assert chute_instances(PRIVATE, logs[0], set(), [], None).target_expired is None
+    assert chute_instances(PRIVATE, ChuteUtilization("c"), set(), [], now).target_expired is None
+    assert chute_instances(PRIVATE, None, set(), [], now).target_expired
+
+
 def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
     return HeldGpu("h", "h200", "s", "c", instance_id, activated_at)
 
@@ -71,24 +121,24 @@ def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
 def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> None:
     gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("s", None), held_gpu("d", 2.0)]
     room = ChuteUtilization("c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9)
-    assert chute_instances(PUBLIC, room, {"a"}, gpus) == ChuteInstances(1, 1, 5)
+    assert chute_instances(PUBLIC, room, {"a"}, gpus, 0) == ChuteInstances(1, 1, 5, target_expired=None)
     # Fewer instances than in the older list of GPUs are left.
     fewer = structs.replace(room, total_instance_count=1)
-    assert chute_instances(PUBLIC, fewer, {"a"}, gpus).starting == 0
-    assert chute_instances(PUBLIC, fewer, {"a"}, None).starting == 0
-    assert chute_instances(PUBLIC, room, {"a"}, None).starting is None
-    assert chute_instances(PUBLIC, None, {"a"}, [held_gpu("x", UNSET)]).starting is None
+    assert chute_instances(PUBLIC, fewer, {"a"}, gpus, 0).starting == 0
+    assert chute_instances(PUBLIC, fewer, {"a"}, None, 0).starting == 0
+    assert chute_instances(PUBLIC, room, {"a"}, None, 0).starting is None
+    assert chute_instances(PUBLIC, None, {"a"}, [held_gpu("x", UNSET)], 0).starting is None
 
 
 def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
     gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)]
-    assert chute_instances(PUBLIC, None, {"a"}, gpus) == ChuteInstances(1, 1, 3)
-    assert chute_instances(PUBLIC, None, {"a"}, None).target is None
-    assert chute_instances(PRIVATE, None, {"a"}, gpus).target == 0
+    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0) == ChuteInstances(1, 1, 3, target_expired=True)
+    assert chute_instances(PUBLIC, None, {"a"}, None, 0).target is None
+    assert chute_instances(PRIVATE, None, {"a"}, gpus, 0).target == 0
 
 
 @pytest.mark.parametrize("missing", ["active_instance_count", "scale_allowance", "target_count"])
 def test_without_what_gives_the_target_it_is_unknown(missing: str) -> None:
     room = ChuteUtilization("c", active_instance_count=1, total_instance_count=1, scale_allowance=0, target_count=1)
-    assert chute_instances(PUBLIC, room, {"a"}, []).target == 1
-    assert chute_instances(PUBLIC, structs.replace(room, **{missing: None}), {"a"}, []).target is None
+    assert chute_instances(PUBLIC, room, {"a"}, [], 0).target == 1
+    assert chute_instances(PUBLIC, structs.replace(room, **{missing: None}), {"a"}, [], 0).target is None

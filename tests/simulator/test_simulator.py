@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATHS = {
-    **{one.name: one.path for one in ENDPOINTS if one.name not in ("chute", "release_job", "thrash_cooldowns")},
+    **{one.name: one.path for one in ENDPOINTS if "{" not in one.path and one.name != "thrash_cooldowns"},
     "unique_chute_history": f"/miner/unique_chute_history/{HOTKEY}",
     "stats_per_chute": "/miner/stats?per_chute=true",
     "held_gpus": "/nodes/?detailed=true",
@@ -85,7 +85,8 @@ async def test_an_answer_has_fields_of_a_recorded_one(small_world: World, name: 
     async with Simulator(small_world, clock=Clock()) as simulator:
         simulated = fields(parsed((await get(simulator.url + PATHS[name], **headers)).content))
     assert simulated
-    assert simulated <= fields(recorded(name))
+    # The service has sent the status since October 2026.
+    assert simulated - {".servers.maintenance_status"} <= fields(recorded(name))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""Rules about the maintenance of TEE servers, and about the versions that may boot."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from msgspec import UNSET
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
+
+MaintenanceStatus = Literal["none", "pending", "maintenance"]
+"""Where a TEE server is in its maintenance.
+
+While it is pending, the last instances of their chutes still serve, for up to 3 hours. In maintenance, nothing runs."""
+MAINTENANCE_STATUSES: Final[tuple[MaintenanceStatus, ...]] = get_args(MaintenanceStatus)
+
+
+def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
+    """Return the status of a server. Services before October 2026 send only whether it is in maintenance."""
+    if server.maintenance_status is UNSET:
+        return None if server.in_maintenance is None else "maintenance" if server.in_maintenance else "none"
+    return next((status for status in MAINTENANCE_STATUSES if status == server.maintenance_status), None)
+
+
+def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
+    """Return how many servers hold the slot of an older window, which they never finished. None if it is unknown."""
+    statuses = [maintenance_status(server) for server in policy.servers or ()]
+    if None in statuses or policy.servers is None or policy.current_slots is None:
+        return None
+    return max(0.0, len(statuses) - statuses.count("none") - policy.current_slots)
+
+
+def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
+    """Return whether the service accepts a boot with a version, None if it is unknown.
+
+    The highest listed version boots for certain. The service may have a least version that no answer shows, so lower
+    ones may be refused. Release candidates are never listed, and boot only for some miners.
+    """
+    if version in listed:
+        numbers = {other: _numbers(other) for other in listed}
+        return True if all(numbers.values()) and numbers[version] == max(numbers.values()) else None
+    return None if "rc" in version else False
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, none for a version of another form."""
+    match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version, re.ASCII)
+    return tuple(map(int, match.groups())) if match else ()

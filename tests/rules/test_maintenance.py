@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
+from chutes_exporter.rules.maintenance import maintenance_status, slots_of_older_windows, version_accepted
+from tests.rules.support import read
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"maintenance_status": "none"}, "none"),
+        ({"maintenance_status": "pending", "in_maintenance": False}, "pending"),
+        ({"maintenance_status": "maintenance", "in_maintenance": True}, "maintenance"),
+        ({"maintenance_status": "a word of tomorrow", "in_maintenance": True}, None),
+        ({"maintenance_status": None, "in_maintenance": True}, None),
+        # Services before October 2026.
+        ({"in_maintenance": True}, "maintenance"),
+        ({"in_maintenance": False}, "none"),
+        ({}, None),
+    ],
+)
+def test_the_status_of_a_server_is_one_of_three(fields: dict[str, Any], status: str | None) -> None:
+    assert maintenance_status(read(MaintenanceServer, server_id="s", **fields)) == status
+
+
+def policy(*statuses: str | None, **fields: Any) -> MaintenancePolicy:
+    servers = [{"server_id": f"{number}", "maintenance_status": one} for number, one in enumerate(statuses)]
+    record: MaintenancePolicy = read(MaintenancePolicy, active_window=None, **{"servers": servers} | fields)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("answer", "older"),
+    [
+        (policy("pending", "maintenance", "none", current_slots=2), 0),
+        (policy("pending", "maintenance", "none", current_slots=1), 1),
+        (policy("none", current_slots=1), 0),
+        (policy("maintenance", None, current_slots=0), None),
+        (policy("maintenance"), None),
+        (policy(servers=None, current_slots=0), None),
+    ],
+)
+def test_slots_that_do_not_count_for_the_newest_window_are_of_older_ones(
+    answer: MaintenancePolicy, older: float | None
+) -> None:
+    assert slots_of_older_windows(answer) == older
+
+
+@pytest.mark.parametrize(
+    ("version", "accepted"),
+    [("1.10.0", True), ("1.9.0", None), ("1.8.0", False), ("1.11.0-rc1", None), ("newest", False)],
+)
+def test_only_the_highest_listed_version_boots_for_certain(version: str, *, accepted: bool | None) -> None:
+    assert version_accepted(version, {"1.9.0", "1.10.0"}) == accepted
+
+
+def test_among_versions_of_another_form_none_is_the_highest() -> None:
+    assert version_accepted("1.10.0", {"1.10.0", "newest"}) is None
