@@ -362,6 +362,7 @@ def instances(call: Call) -> Iterator[Row]:
         yield {
             **_fields(one, "instance_id version hourly_rate"),
             "chute_id": one.chute.chute_id,
+            "config_id": make_uuid("config", one.instance_id),
             "active": one.active(now),
             "verified": one.verified_at <= now,
             "created_at": _iso(one.created_at),
