@@ -364,7 +364,7 @@ def verdict(findings: Sequence[Finding], prices: Mapping[str, float], *, all_kno
         text += f", {math.fsum(priced):,.2f} USD per hour idle"
     if others := sum(gpus for model, gpus in idle if model not in prices):
         text += _filled(", COUNT {GPU|GPUs} idle", others) + (" at an unknown cost" if prices else "")
-    return f"{text}." if count or all_known else f"{text}, as far as known."
+    return f"{text}." if count or all_known else "Not everything is known. Nothing that is known needs action."
 
 
 def cost(gpus: Mapping[str, int], prices: Mapping[str, float]) -> float | None:

@@ -186,7 +186,7 @@ def test_the_command_has_the_name_of_the_server() -> None:
     ("idle", "prices", "all_known", "line"),
     [
         ({}, PRICES, True, "Nothing needs action."),
-        ({}, PRICES, False, "Nothing needs action, as far as known."),
+        ({}, PRICES, False, "Not everything is known. Nothing that is known needs action."),
         ({"h200": 4}, PRICES, True, "1 thing needs action, 10.00 USD per hour idle."),
         ({"h200": 4}, {}, True, "1 thing needs action, 4 GPUs idle."),
         (

@@ -281,7 +281,8 @@ def instance_state(row: Row) -> str:
 
 def expect_instances(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["instances"]:
-        described = {name: row[name] for name in ("instance_id", "chute_id", "version", "chutes_version", "billed_to")}
+        names = ("instance_id", "chute_id", "version", "chutes_version", "config_id", "billed_to")
+        described = {name: row[name] for name in names}
         want.mine("chutes_instance_info", 1, **described)
     states = [instance_state(row) for row in raw["instances"]]
     for state in ("active", "starting", "disabled"):

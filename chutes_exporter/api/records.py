@@ -246,7 +246,7 @@ class Instance(Record, frozen=True):
         "constant (0)": "consecutive_failures",
         "constant (`n/a`)": "region",
         "secret": "extra cacert",
-        "text": "config_id deployment_id",
+        "text": "deployment_id",
         "duplicate of the signing hotkey and its seat": "miner_uid miner_hotkey miner_coldkey",
     }
 
@@ -254,6 +254,7 @@ class Instance(Record, frozen=True):
     chute_id: str | None = None
     version: str | None = None
     chutes_version: str | None = None
+    config_id: str | None = None
     active: bool | None = None
     verified: bool | None = None
     created_at: UnixTime | None = None

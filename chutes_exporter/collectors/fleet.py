@@ -55,8 +55,9 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out)
     active: dict[str, bool | None] = {}
     for item in inventory:
-        # If several instances hold a GPU, an active one decides.
-        active[item.gpu_id] = active.get(item.gpu_id) or item.active
+        # If several instances hold a GPU, an active one decides, and without one an unknown one.
+        known = {active.get(item.gpu_id, item.active), item.active}
+        active[item.gpu_id] = True if True in known else None if None in known else False
         out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
     free = set(answers.unlisted(INVENTORY, gpus, active))
     for key in dict.fromkeys([*gpus, *active]):

@@ -11,8 +11,15 @@ INSTANCE = Table[Instance](
     INSTANCES,
     key="instance_id",
     chutes_instance_info=Info(
-        "The chute that the instance runs, its version, and the billed user (empty for public instances).",
-        {"chute_id": "chute_id", "version": "version", "chutes_version": "chutes_version", "billed_to": "billed_to"},
+        "The chute that the instance runs, its version, that of the chutes library, the billed user (empty for public "
+        "instances), and the launch's config_id, which the label chutes/config-id of the instance's pod has too.",
+        {
+            "chute_id": "chute_id",
+            "version": "version",
+            "chutes_version": "chutes_version",
+            "config_id": "config_id",
+            "billed_to": "billed_to",
+        },
         only=lambda instance: is_public(instance) is not None,
     ),
     chutes_instance_active=Row(

@@ -61,6 +61,7 @@ _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
     "chutes_platform_active_compute_multiplier",
     "chutes_platform_gpus",
     "chutes_server_info",
+    "chutes_server_maintenance_status",
 }
 
 
@@ -150,11 +151,14 @@ class _Market:
         states = {
             labels["gpu_id"]: labels["state"] for labels, _ in samples_of(samples, "chutes_gpu_state_info", hotkey)
         }
-        pending = {
-            labels["server_id"]
-            for labels, value in samples_of(samples, "chutes_server_maintenance_pending", hotkey)
-            if value
+        steps = {
+            labels["server_id"]: labels["status"]
+            for labels, value in samples_of(samples, "chutes_server_maintenance_status", hotkey)
+            if value and labels["status"] != "none"
         }
+        for labels, value in samples_of(samples, "chutes_server_maintenance_pending", hotkey):
+            if value:
+                steps.setdefault(labels["server_id"], "maintenance")
         idle: dict[str, Counter[str]] = {}
         for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey):
             if states.get(labels["gpu_id"]) == "idle":
@@ -175,8 +179,9 @@ class _Market:
             {
                 "gpu": gpu,
                 "idle": servers.total(),
-                "in_maintenance": sum(count for server, count in servers.items() if server in pending),
-                "on_one_server": max((count for server, count in servers.items() if server not in pending), default=0),
+                "maintenance_pending": sum(n for server, n in servers.items() if steps.get(server) == "pending"),
+                "in_maintenance": sum(n for server, n in servers.items() if steps.get(server) == "maintenance"),
+                "on_one_server": max((n for server, n in servers.items() if server not in steps), default=0),
                 "platform": {
                     labels["state"]: int(value)
                     for labels, value in samples.get("chutes_platform_gpus", ())
@@ -267,7 +272,9 @@ def _print_model(model: dict[str, Any], settings: Settings) -> None:
     elif settings.gpu_costs:
         text += f" at an unknown cost (add --gpu.cost {name}=USD_PER_HOUR)"
     if model["in_maintenance"]:
-        text += f", {model['in_maintenance']} in maintenance"
+        text += f", {model['in_maintenance']} in maintenance (reboot now)"
+    if model["maintenance_pending"]:
+        text += f", {model['maintenance_pending']} with pending maintenance (do not reboot)"
     say(f"{text}, at most {model['on_one_server']} on one server", bold=True)
     if not runnable:
         say("No chute can run on them now." if left_out else "No chute that supports them is known.")

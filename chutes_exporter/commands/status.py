@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from chutes_exporter.findings import Finding
 
 NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
-"""The exit status; 2 is that of a wrong command line. 3 means that nothing needs action as far as known, but some
-answers are missing or incomplete."""
+"""The exit status; 2 is that of a wrong command line. 3 means that nothing that is known needs action, but a key or an
+answer is missing or incomplete."""
 
+_PRIVATE = "servers, GPUs, instances, jobs"
+_NO_KEY = ("not known without a key", "Add --hotkey-file, or MINER_SS58 with MINER_SEED or MINER_PRIVATE_KEY.")
 _SHOWN = 5
 """Most names of a finding on the screen."""
 
@@ -52,7 +54,7 @@ def status(**flags: Any) -> None:
     """Show what needs action, and how a miner stands.
 
     The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if nothing
-    needs action as far as known, but requests failed or answers are incomplete.
+    that is known needs action, but a key is missing, requests failed or answers are incomplete.
     """
     run_with_status(run_status, flags)
 
@@ -66,9 +68,9 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
     prices = settings.gpu_costs
     findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)]
     keys = {key.address for key in settings.keys}
-    all_known = not report.gaps and keys.issuperset(hotkeys)
+    gaps = [*report.gaps, *(NotKnown(_PRIVATE, hotkey, *_NO_KEY) for hotkey in hotkeys if hotkey not in keys)]
     line = (
-        verdict(findings, prices, all_known=all_known)
+        verdict(findings, prices, all_known=not gaps)
         if report.answered
         else "Nothing is known, because no request succeeded."
     )
@@ -78,14 +80,14 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             "api": settings.api_url,
             "verdict": line,
             "action_needed": action_needed,
-            "all_known": not report.gaps,
+            "all_known": not gaps,
             "miners": miners,
             "findings": list(map(asdict, findings)),
-            "not_known": list(map(asdict, report.gaps)),
+            "not_known": list(map(asdict, gaps)),
         }
         click.echo(json.dumps(summary, indent=2))
     else:
-        say(line, bold=True, fg="red" if action_needed or not report.answered else "green" if all_known else "yellow")
+        say(line, bold=True, fg="red" if action_needed or not report.answered else "yellow" if gaps else "green")
         for miner in miners:
             click.echo()
             say(f"{miner['hotkey']}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
@@ -93,8 +95,8 @@ async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 
             click.echo()
             _print_standing(miner, prices)
             _print_maintenance(miner["maintenance"], report.now)
-        print_not_known(report.gaps)
-    return ACTION_NEEDED if action_needed else NOT_KNOWN if report.gaps else NOTHING_TO_DO
+        print_not_known(gaps)
+    return ACTION_NEEDED if action_needed else NOT_KNOWN if gaps else NOTHING_TO_DO
 
 
 def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
@@ -208,7 +210,6 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
         dollars = "" if miner["estimated_usd_per_day"] is None else f", {miner['estimated_usd_per_day']:,.2f} USD"
         say(f"Estimated earnings per day: {miner['estimated_alpha_per_day']:,.2f} alpha{dollars}.")
     if not miner["private"]:
-        say("Without its hotkey file, it is not known whether GPUs, instances, jobs or servers need action.")
         return
     if miner["gpus"] is None:
         say("GPUs: -")
@@ -233,15 +234,14 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
         text = f"{server['name'] or server['server_id']}: {server['status']}"
         if server["older_window"]:
             text += ", in the slot of an older window"
-        if server["waits_for"] is not None:
+        if server["waits_for"]:
             count = len(server["waits_for"])
-            text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
             chutes = dict.fromkeys(one["chute_id"] for one in server["waits_for"])
-            if chutes:
-                text += f" (chutes {', '.join(chutes)})"
-            if server["until"] is not None:
-                at = datetime.fromtimestamp(server["until"], UTC)
-                text += f", at the latest in {human_duration(max(server['until'] - now, 60))} ({at:%H:%M} UTC)"
+            text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
+            text += f" (chutes {', '.join(chutes)})"
+        if server["until"] is not None:
+            at = datetime.fromtimestamp(server["until"], UTC)
+            text += f", at the latest in {human_duration(max(server['until'] - now, 60))} ({at:%H:%M} UTC)"
         say(f"{text}.", indent="  ")
 
 

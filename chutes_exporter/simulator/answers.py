@@ -311,10 +311,7 @@ def server_slot(call: Call) -> Row:
 
 
 def _server(call: Call) -> Server:
-    for server in call.signer.servers:
-        if server.server_id == call.path["server_id"]:
-            return server
-    raise HTTPException(404, "Server not found")
+    return {server.server_id: server for server in call.signer.servers}[call.path["server_id"]]
 
 
 def tee_measurements(call: Call) -> list[Row]:
@@ -365,6 +362,7 @@ def instances(call: Call) -> Iterator[Row]:
         yield {
             **_fields(one, "instance_id version hourly_rate"),
             "chute_id": one.chute.chute_id,
+            "config_id": make_uuid("config", one.instance_id),
             "active": one.active(now),
             "verified": one.verified_at <= now,
             "created_at": _iso(one.created_at),

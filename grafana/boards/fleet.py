@@ -41,7 +41,9 @@ ALL: Final = f"(count({INFO}) == on () count({STATE}))"
 LOST: Final = f"{STATE} <= bool 1"
 """1 for each GPU that is idle or unverified, and 0 for each other one."""
 LOST_USD: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum", **ON_SERVERS)
-DCGM_NEEDED: Final = "Unknown: no DCGM metrics. Let Prometheus scrape NVIDIA's dcgm-exporter."
+DCGM_NEEDED: Final = (
+    "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's dcgm-exporter."
+)
 
 
 def _by_server(gpus: str) -> str:
@@ -322,8 +324,8 @@ FLEET.fold(
             ),
             (
                 "XID errors",
-                "Number of the last XID error of each GPU. 79 means that it has fallen off the bus: restart it.",
-                f"{_dcgm('DCGM_FI_DEV_XID_ERRORS')} > 0",
+                "Number of each GPU's last XID error. 0 is none. 79 means that it has fallen off the bus: restart it.",
+                _dcgm("DCGM_FI_DEV_XID_ERRORS"),
                 "none",
                 "topk",
             ),

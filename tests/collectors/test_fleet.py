@@ -76,6 +76,13 @@ def test_the_active_one_of_two_instances_on_a_gpu_decides() -> None:
         assert len(made.of("chutes_gpu_allocation_info")) == 2
 
 
+def test_an_unknown_one_of_two_instances_on_a_gpu_leaves_it_unknown() -> None:
+    both = [held("g1", DISABLED), held("g1", STARTING, active=None)]
+    for inventory in (both, both[::-1]):
+        made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=[DISABLED, STARTING]))
+        assert made.of("chutes_gpu_active") == {}
+
+
 def test_where_the_inventory_does_not_say_active_the_instance_decides() -> None:
     answers = fleet(nodes=[gpu("g1")], inventory=[held("g1", DISABLED, active=None)], instances=[DISABLED])
     made = collected(COLLECTOR, answers)

@@ -111,7 +111,7 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target, ap
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
     assert output.startswith(f"{META['test_miner']}  20")
-    assert "\npro_6000: 13 idle GPUs, 8 in maintenance, at most 3 on one server\n" in output
+    assert "\npro_6000: 13 idle GPUs, 8 in maintenance (reboot now), at most 3 on one server\n" in output
     assert "\nh200: 11 idle GPUs, at most 8 on one server\n" in output
     table = cells(output, "pro_6000")
     pays = [row["pay"] for row in table]
@@ -167,6 +167,17 @@ async def test_a_cheaper_gpu_that_can_run_a_public_chute_is_marked(target: Targe
     (marked,) = re.findall(r"  \* (\S+) ", output)
     assert {"h200", "pro_6000"} <= set(chutes[marked])
     assert "* A cheaper GPU can run the chute too." in output
+
+
+async def test_idle_gpus_of_a_pending_server_wait_and_it_is_not_to_be_rebooted(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    policy = json.loads(api["maintenance"])
+    for server in policy["servers"]:
+        server["maintenance_status"] = "pending" if server["in_maintenance"] else "none"
+    api["maintenance"] = json.dumps(policy).encode()
+    _, output, _ = await advise(target)
+    assert "pro_6000: 13 idle GPUs, 8 with pending maintenance (do not reboot), at most 3" in " ".join(output.split())
 
 
 async def test_if_no_gpu_is_idle_the_exit_status_is_0(target: Target, api: dict[str, bytes]) -> None:

@@ -240,7 +240,7 @@ async def test_a_failed_request_is_reported_and_the_exit_status_is_3(quiet: Simu
     code, output, _ = await status(quiet, **MINE)
     assert code == 3
     assert "? jobs: 503 simulated fault\n  → " in output
-    assert output.startswith("Nothing needs action, as far as known.\n")
+    assert output.startswith("Not everything is known. Nothing that is known needs action.\n")
 
 
 async def test_without_any_answer_the_screen_says_that_nothing_is_known(farm: Farm) -> None:
@@ -255,9 +255,9 @@ async def test_without_any_answer_the_screen_says_that_nothing_is_known(farm: Fa
 async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: Farm) -> None:
     farm.end(farm.on(farm.miners[0], 0, time.time()), time.time())
     code, output, _ = await status(quiet, "--hotkey", HOTKEY)
-    assert code == 0
-    assert output.startswith("Nothing needs action, as far as known.\n")
-    assert "it is not known whether GPUs, instances, jobs or" in output
+    assert code == 3
+    assert output.startswith("Not everything is known. Nothing that is known needs action.\n")
+    assert "? servers, GPUs, instances, jobs: not known without a key\n  → Add --hotkey-file" in output
     assert {one.endpoint for one in quiet.requests} == {"metagraph", "scores", "miner_gpus"}
     assert not any(one.signed for one in quiet.requests)
 

@@ -1,55 +1,147 @@
-"""docs/queries.md: a real Prometheus answers every query about the recorded world."""
+"""docs/queries.md: a real Prometheus answers every query about the recorded world and a worker's invented series."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import yaml
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from tests.grafana.display import committed, panels
+from tests.grafana.scenes import filled_in
 from tests.recorded import RECORDED_AT, answers, key, raw_json
-from tests.support import HOTKEY, ROOT, Clock, Prometheus, replay, served, served_exporter, watching
+from tests.support import HOTKEY, ROOT, RULES, Clock, Prometheus, replay, served, served_exporter, watching
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from tests.support import Labels
+
 QUERIES = dict(re.findall(r"```promql name=(\S+)\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(), re.DOTALL))
-NOTHING_TO_SHOW = {"not-earning-since", "blacklisted", "deregistered", "doubted"}
+NOTHING_TO_SHOW = {QUERIES[name] for name in ("not-earning-since", "blacklisted", "deregistered", "doubted")}
 """Queries for troubles that the recorded miner does not have."""
+VALUES = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())["prometheus"]
+ANSWERS = answers()
+WITHOUT_CONFIG, *INSTANCES = raw_json(ANSWERS)["instances"]
+ANSWERS["instances"] = ANSWERS["instances"].replace(f'"{WITHOUT_CONFIG["config_id"]}"'.encode(), b"null")
+GPUS = raw_json(ANSWERS)["nodes"]
 
 
-def dcgm() -> Starlette:
-    """Answer as NVIDIA's DCGM exporter does on servers whose GPUs have nothing to do."""
-    ids = [
-        re.sub("^GPU-", "", gpu["uuid"])
-        for server in raw_json(answers())["servers"]["servers"]
-        for gpu in server["gpus"]
-    ]
-    lines = [f'DCGM_FI_DEV_GPU_UTIL{{UUID="GPU-{UUID(hex=gpu_id)}"}} 0' for gpu_id in ids]
-    page = "\n".join(["# TYPE DCGM_FI_DEV_GPU_UTIL gauge", *lines, ""])
-    return Starlette(routes=[Route("/metrics", lambda _request: PlainTextResponse(page))])
+def pods() -> str:
+    """Write the last request to each function of the pods of chutes, with their labels. One pod has no config."""
+    page = sample("invocation_last_timestamp", RECORDED_AT, function="chat", pod="chute-0", node="server-0")
+    for age, instance in enumerate(INSTANCES, start=60):
+        labels = {
+            "node": "server-1",
+            "pod": f"chute-{age}",
+            "chutes_config_id": instance["config_id"],
+            "chutes_version": instance["version"],
+        }
+        page += sample("invocation_last_timestamp", RECORDED_AT - age, function="chat", **labels)
+        page += sample("invocation_last_timestamp", RECORDED_AT - 9000, function="embed", **labels)
+    return page
+
+
+def dcgm() -> str:
+    """Write what NVIDIA's dcgm-exporter says of GPUs that have nothing to do."""
+    page = ""
+    for number, gpu in enumerate(GPUS):
+        labels = {"UUID": f"GPU-{UUID(hex=gpu['uuid'].removeprefix('GPU-'))}", "gpu": str(number)}
+        page += sample("DCGM_FI_DEV_GPU_UTIL", 0, **labels)
+        page += sample("DCGM_FI_DEV_XID_ERRORS", 0, **labels)
+        page += sample("DCGM_FI_DEV_POWER_USAGE", 100 + number, **labels)
+        page += sample("DCGM_FI_DEV_GPU_TEMP", 30 + number, **labels)
+    return page
+
+
+def sample(name: str, value: float, **labels: str) -> str:
+    written = ",".join(f'{label}="{text}"' for label, text in labels.items())
+    return f"{name}{{{written}}} {value:.0f}\n"
+
+
+def job(name: str, url: str, path: str = "/metrics", **options: object) -> dict[str, object]:
+    targets = [url.removeprefix("http://")]
+    return {"job_name": name, "metrics_path": path, "static_configs": [{"targets": targets}], **options}
+
+
+def by(found: dict[Labels, float], *names: str) -> dict[tuple[str, ...], float]:
+    """Return the values of a result by some labels. Each series must have all of them."""
+    return {tuple(dict(labels)[name] for name in names): value for labels, value in found.items()}
+
+
+@asynccontextmanager
+async def monitoring(directory: Path) -> AsyncIterator[Callable[[str], Awaitable[dict[Labels, float]]]]:
+    """Run a Prometheus on a worker, and one on the control node, which scrapes the exporter and federates the worker.
+
+    Yields:
+        Waits until the control node has a result of a query.
+    """
+    routes = [Route(f"/{page.__name__}", lambda _, page=page: PlainTextResponse(page())) for page in (pods, dcgm)]
+    (directory / "worker").mkdir()
+    async with (
+        served(replay(ANSWERS)) as api,
+        served_exporter(watching(api, key()), Clock(RECORDED_AT)) as (url, _),
+        served(Starlette(routes=routes)) as exporters,
+    ):
+        jobs = [job("kubernetes-pods", exporters, "/pods"), job("kubernetes-service-endpoints", exporters, "/dcgm")]
+        with Prometheus(directory / "worker", scrape_configs=jobs) as worker:
+            selectors = {"match[]": VALUES["federation"]["matchSelectors"]}
+            jobs = [job("chutes", url), job("federate", worker.url, "/federate", honor_labels=True, params=selectors)]
+            with Prometheus(directory, scrape_configs=jobs, rule_files=RULES.iterdir()) as control:
+                await asyncio.to_thread(control.wait_for, "min(chutes_scrape_collector_success) == 1")
+
+                def ask(query: str) -> dict[Labels, float]:
+                    # Prometheus' own time goes on.
+                    asked = query.replace("$hotkey", HOTKEY).replace("time()", f"{RECORDED_AT:.0f}")
+                    return control.query(asked) if query in NOTHING_TO_SHOW else control.wait_for(asked)
+
+                yield lambda query: asyncio.to_thread(ask, query)
 
 
 async def test_prometheus_answers_every_query(tmp_path: Path) -> None:
-    async with (
-        served(replay(answers())) as api,
-        served_exporter(watching(api, key()), Clock(RECORDED_AT)) as (url, _),
-        served(dcgm()) as dcgm_url,
-    ):
-        targets = [address.removeprefix("http://") for address in (url, dcgm_url)]
-        with Prometheus(tmp_path, targets) as prometheus:
-            await asyncio.to_thread(prometheus.wait_for, "min(chutes_scrape_collector_success) == 1")
-            for name, query in QUERIES.items():
-                ask = prometheus.query if name in NOTHING_TO_SHOW else prometheus.wait_for
-                # Prometheus' own time goes on.
-                asked = query.replace("$hotkey", HOTKEY).replace("time()", f"{RECORDED_AT:.0f}")
-                await asyncio.to_thread(ask, asked)
+    async with monitoring(tmp_path) as ask:
+        for query in QUERIES.values():
+            await ask(query)
+
+
+async def test_instances_are_joined_with_their_pods_and_gpus_with_their_hardware(tmp_path: Path) -> None:
+    async with monitoring(tmp_path) as ask:
+        found = {name: await ask(QUERIES[name]) for name in ("last-request", "gpu-power", "gpu-temperature")}
+    labels = ("instance_id", "chutes_version", "chute_version", "pod", "node")
+    assert by(found["last-request"], *labels) == {
+        (one["instance_id"], one["chutes_version"], one["version"], f"chute-{age}", "server-1"): age
+        for age, one in enumerate(INSTANCES, start=60)
+    }
+    for name, first in (("gpu-power", 100), ("gpu-temperature", 30)):
+        assert by(found[name], "gpu_id", "server_id") == {
+            (gpu["uuid"], gpu["server_id"]): value for value, gpu in enumerate(GPUS, start=first)
+        }
+
+
+async def test_the_fleet_board_shows_the_hardware_of_the_workers(tmp_path: Path) -> None:
+    queries = {
+        panel["title"]: filled_in(target["expr"], [HOTKEY])
+        for panel in panels(committed("chutes-fleet"))
+        for target in panel["targets"]
+        if "DCGM" in target["expr"]
+    }
+    async with monitoring(tmp_path) as ask:
+        found = {title: by(await ask(query), "uuid") for title, query in queries.items()}
+    shown = min(10, len(GPUS))
+    hottest = range(29 + len(GPUS), 29 + len(GPUS) - shown, -1)
+    assert {title: sorted(values.values(), reverse=True) for title, values in found.items()} == {
+        "GPU utilisation": [0] * shown,
+        "GPU temperature": list(hottest),
+        "XID errors": [0] * shown,
+    }
 
 
 def test_each_query_has_a_name() -> None:
     assert "```promql\n" not in (ROOT / "docs" / "queries.md").read_text()
-    assert QUERIES.keys() > NOTHING_TO_SHOW
