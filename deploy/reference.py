@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 ALL_METRICS = (
     *(metric for collector in COLLECTORS for metric in collector.metrics),
     *telemetry.MONEY,
-    *telemetry.METRICS,
-    *exchanges.METRICS,
+    *telemetry.OWN_METRICS,
+    *exchanges.EXCHANGE_METRICS,
 )
 """Every metric of a page."""
 
@@ -57,7 +57,7 @@ def reference() -> str:
     parts.append(
         "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "
         "the API. A collector turns the answers into metrics. The page also has the usual `process_` and `python_` "
-        "metrics.\n\n" + _table([*telemetry.METRICS, *exchanges.METRICS])
+        "metrics.\n\n" + _table([*telemetry.OWN_METRICS, *exchanges.EXCHANGE_METRICS])
     )
     return "\n".join(parts)
 

@@ -79,7 +79,7 @@ RELEASE_JOB = Endpoint[None]("release_job", "/miner/jobs/{job_id}", None, "signe
 INVENTORY = Endpoint(
     "inventory", "/miner/inventory", d.list_of(r.InventoryItem), "signer", signed=True, max_bytes=4 * MB
 )
-METRICS = _stream("metrics", r.ChuteMetrics, signed=False)
+CHUTE_METRICS = _stream("metrics", r.ChuteMetrics, signed=False)
 ACTIVE_INSTANCES = Endpoint(
     "active_instances", "/miner/active_instances/", d.list_of(r.ActiveInstance), signed=True, max_bytes=8 * MB
 )

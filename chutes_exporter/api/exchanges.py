@@ -6,26 +6,26 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from chutes_exporter.metric import Metrics
 
-METRICS = Metrics("exporter", ("endpoint",))
+EXCHANGE_METRICS = Metrics("exporter", ("endpoint",))
 """Metrics about exchanges with the API."""
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-REQUESTS = METRICS.declare(
+REQUESTS = EXCHANGE_METRICS.declare(
     "chutes_api_requests_total",
     "Requests to the Chutes API by HTTP status, or by the reason of the failure if there was no complete answer.",
     labels=("endpoint", "code"),
 )
-DURATION = METRICS.declare(
+DURATION = EXCHANGE_METRICS.declare(
     "chutes_api_request_duration_seconds",
     "Time from a request to the Chutes API to the end of the answer.",
     histogram=True,
 )
-BYTES = METRICS.declare(
+BYTES = EXCHANGE_METRICS.declare(
     "chutes_api_response_bytes_total",
     "Bytes of the Chutes API's answers, decompressed.",
 )
-REJECTED = METRICS.declare(
+REJECTED = EXCHANGE_METRICS.declare(
     "chutes_api_rejected_records_total",
     "Records of answers that could not be read and were left out.",
 )

@@ -24,7 +24,7 @@ from chutes_exporter.collectors import (
     unique_chute_history,
     utilization,
 )
-from chutes_exporter.collectors.base import Answers, Collector, MinersChoice, Scope
+from chutes_exporter.collectors.base import Answers, Collector, Miners, MinersChoice
 
 COLLECTORS: tuple[Collector, ...] = (
     metagraph.COLLECTOR,
@@ -57,4 +57,4 @@ COLLECTORS: tuple[Collector, ...] = (
 )
 """All collectors, the most important first. A page that would be too large keeps those that fit, in this order."""
 
-__all__ = ["COLLECTORS", "Answers", "Collector", "MinersChoice", "Scope"]
+__all__ = ["COLLECTORS", "Answers", "Collector", "Miners", "MinersChoice"]

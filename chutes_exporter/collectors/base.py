@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import Metric as Family
 
 from chutes_exporter.api.errors import scrub
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.metric import Metric, Metrics
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.client import Answer
     from chutes_exporter.feeds.feed import Feed
 
-__all__ = ["Answers", "Collector", "Metric", "Metrics", "MinersChoice", "Samples", "Scope", "distinct", "metrics_of"]
+__all__ = ["Answers", "Collector", "Metric", "Metrics", "Miners", "MinersChoice", "Samples", "distinct", "metrics_of"]
 
 _log = structlog.get_logger("exporter")
 
@@ -38,16 +39,16 @@ MinersChoice = Literal["watched", "active", "all"]
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """The miners whose data a collector exports, and the miner of the answers: empty for those of the platform."""
+class Miners:
+    """The miners whose data a collector exports, and the miner of the answers, or the platform."""
 
     watched: frozenset[str]
-    miners: MinersChoice
-    hotkey: str = ""
+    choice: MinersChoice
+    hotkey: str = THE_PLATFORM
 
     def exports(self, hotkey: str, *, active: bool) -> bool:
         """Return whether a miner's public data is exported. An active miner earns according to this data."""
-        return self.miners == "all" or hotkey in self.watched or (active and self.miners == "active")
+        return self.choice == "all" or hotkey in self.watched or (active and self.choice == "active")
 
 
 class Answers:
@@ -55,7 +56,7 @@ class Answers:
 
     Args:
         answers: By the feed's name.
-        extra: Those of extra feeds, None if unknown, by name and hotkey. The hotkey of the platform is empty.
+        extra: Those of extra feeds, None if unknown, by name and hotkey.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Answers:
 
     def optional(self, feed: Feed[T]) -> T | None:
         """Return the answer of an extra feed of the platform, None if it is unknown or not whole."""
-        answer = self._extra.get((feed.name, ""))
+        answer = self._extra.get((feed.name, THE_PLATFORM))
         return None if answer is None or not answer.whole else answer.value
 
     def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
@@ -220,20 +221,20 @@ class Collector:
     summary: str
     feeds: tuple[Feed[Any], ...]
     metrics: Sequence[Metric]
-    collect: Callable[[Answers, Scope, Samples], None]
+    collect: Callable[[Answers, Miners, Samples], None]
     default: Literal["on", "off", "few", "key"] = "on"
     extra: tuple[Feed[Any], ...] = ()
     watched_only: bool = False
 
-    def run(self, answers: Mapping[str, Answers], scope: Scope, out: Samples) -> dict[str, Outcome]:
-        """Add the samples of all answers, which are by hotkey, and return the outcomes. The platform's is empty."""
+    def run(self, answers: Mapping[str, Answers], miners: Miners, out: Samples) -> dict[str, Outcome]:
+        """Add the samples of all answers, which are by hotkey, and return the outcomes by hotkey."""
         outcomes = {}
         for hotkey, of_miner in answers.items():
             duplicates, started, failed = out.duplicates, time.perf_counter(), False
             out.unknown = frozenset(metric for metric in self.metrics if not of_miner.whole(metric.whole))
             try:
                 if len(out.unknown) < len(self.metrics):
-                    self.collect(of_miner, replace(scope, hotkey=hotkey), out)
+                    self.collect(of_miner, replace(miners, hotkey=hotkey), out)
             except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
                 _log.exception("collector failed", collector=self.name, hotkey=hotkey)
                 failed = True

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.records import ComputeRecord
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.rules.losses import (
@@ -47,12 +47,12 @@ LOST = REPORT.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     report = answers[AUDIT_REPORT]
     out.add(REPORT_END, report.end)
-    ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(scope.watched)}
+    ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(miners.watched)}
     for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
-        if scope.exports(instance.miner_hotkey, active=True):
+        if miners.exports(instance.miner_hotkey, active=True):
             of_miner = ended.setdefault(instance.miner_hotkey, [])
             if instance.deleted_at and report.end - HOUR <= instance.deleted_at <= report.end:
                 of_miner.append(instance)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 from chutes_exporter.rules.instances import inventory_states
 
@@ -45,8 +45,8 @@ ALLOCATION = GPU.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    hotkey = scope.hotkey
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    hotkey = miners.hotkey
     # Both endpoints list the GPUs. The record of /miner/nodes/ comes first.
     gpus: dict[str, list[Node | ServerGpu]] = {gpu.uuid: [gpu] for gpu in answers[NODES]}
     for server in answers[SERVERS]:

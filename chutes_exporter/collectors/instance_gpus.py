@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, metrics_of
 from chutes_exporter.feeds.table import MINER_GPUS
 
 INSTANCE = metrics_of(MINER_GPUS, labels=("hotkey", "instance_id", "server_id", "gpu"), each="instance")
@@ -15,12 +15,12 @@ GPUS = INSTANCE.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     gpus = Counter(
-        (gpu.instance_id, gpu.server_id, gpu.gpu) for gpu in answers[MINER_GPUS] if gpu.hotkey == scope.hotkey
+        (gpu.instance_id, gpu.server_id, gpu.gpu) for gpu in answers[MINER_GPUS] if gpu.hotkey == miners.hotkey
     )
     for labels, count in gpus.items():
-        out.add(GPUS, count, scope.hotkey, *labels)
+        out.add(GPUS, count, miners.hotkey, *labels)
 
 
 COLLECTOR = Collector(

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.records import Job
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
 from chutes_exporter.collectors.table import Table, Total
 from chutes_exporter.feeds.table import CHUTES, JOBS
 from chutes_exporter.rules.jobs import is_stuck, job_state
@@ -68,8 +68,8 @@ def _with_state(answers: Answers, out: Samples) -> list[tuple[Job, JobState | No
     return [(job, job_state(job, chutes)) for job in distinct(answers[JOBS], lambda job: job.job_id, out)]
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    CLAIMED.collect(answers, scope, out)
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    CLAIMED.collect(answers, miners, out)
     states = _with_state(answers, Samples())
     if any(state is None for _, state in states):
         return
@@ -82,11 +82,11 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     created = [job.created_at for job in waiting if job.created_at is not None]
     if len(created) == len(waiting):
         out.add(OLDEST, min(created, default=None))
-    for hotkey in sorted(scope.watched):
+    for hotkey in sorted(miners.watched):
         out.add(TRIED, sum(hotkey in (job.miner_history or ()) for job in waiting), hotkey)
 
 
-def _collect_details(answers: Answers, _scope: Scope, out: Samples) -> None:
+def _collect_details(answers: Answers, _miners: Miners, out: Samples) -> None:
     for job, state in _with_state(answers, out):
         if state == "waiting":
             out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
     BOUNTIES,
@@ -72,7 +72,7 @@ class _LaunchChute(NamedTuple):
     room: float | None
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
     held = {item.gpu_id for item in answers[INVENTORY]}
     idle = {server.server_id: _free_gpus(server, held) for server in servers}
@@ -80,7 +80,7 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
     if not models:
         return
     chutes = chutes_with_instances(answers, out)
-    miner = _miner(scope.hotkey, chutes, answers)
+    miner = _miner(miners.hotkey, chutes, answers)
     rates = {
         model.gpu: model.hourly_rate
         for model in answers.optional(SUPPORTED_GPUS) or ()
@@ -103,10 +103,10 @@ def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
             elif (units := units_per_gpu_second(chute, model, rates)) is None:
                 refused["unknown"] += 1
             else:
-                out.add(UNITS, units, scope.hotkey, model, chute.chute_id)
-                out.add(ROOM, room, scope.hotkey, model, chute.chute_id)
+                out.add(UNITS, units, miners.hotkey, model, chute.chute_id)
+                out.add(ROOM, room, miners.hotkey, model, chute.chute_id)
         for reason in LAUNCH_REFUSALS:
-            out.add(REFUSED, refused[reason], scope.hotkey, model, reason)
+            out.add(REFUSED, refused[reason], miners.hotkey, model, reason)
 
 
 def _free_gpus(server: Server, held: set[str]) -> Counter[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from chutes_exporter.api.records import ChuteMetrics
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct
 from chutes_exporter.collectors.table import Row, Table
 from chutes_exporter.feeds.table import CHUTE_METRICS, CHUTES
 from chutes_exporter.rules.demand import unknown_metrics
@@ -55,8 +55,8 @@ CHUTE = Table[ChuteMetrics](
 INVOCATIONS = CHUTE.metrics[0]
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    CHUTE.collect(answers, scope, out)
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    CHUTE.collect(answers, miners, out)
     # A metric belongs to one collector, so that no page has its family twice.
     for chute in distinct(answers.optional(CHUTES) or [], lambda chute: chute.chute_id, out):
         out.add(INVOCATIONS, chute.invocation_count, chute.chute_id, "1d")

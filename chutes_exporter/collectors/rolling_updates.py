@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chutes_exporter.api.records import RollingUpdate
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
 from chutes_exporter.collectors.table import Row, Table
 from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
 from chutes_exporter.rules.instances import is_outdated
@@ -25,11 +25,11 @@ OUTDATED = INSTANCE.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    UPDATE.collect(answers, scope, out)
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    UPDATE.collect(answers, miners, out)
     updates = {update.chute_id: update for update in answers[ROLLING_UPDATES][::-1]}
     for hotkey, instances in answers.by_hotkey(INSTANCES).items():
-        if scope.exports(hotkey, active=False):
+        if miners.exports(hotkey, active=False):
             for instance in distinct(instances or [], lambda instance: instance.instance_id, out):
                 out.add(OUTDATED, is_outdated(instance, updates), hotkey, instance.instance_id)
 

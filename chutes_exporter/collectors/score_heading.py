@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
 from chutes_exporter.rules.instances import instance_state
 from chutes_exporter.rules.score import active_rates
@@ -29,11 +29,11 @@ HEADING = SCORE.declare(
 )
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
-    earned = earned_rates(answers, scope.watched, out) or {}
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    earned = earned_rates(answers, miners.watched, out) or {}
     everybody = total(earned.values())
     for hotkey, rate in sorted(earned.items()):
-        if everybody and scope.exports(hotkey, active=rate > 0):
+        if everybody and miners.exports(hotkey, active=rate > 0):
             out.add(HEADING, rate / everybody, hotkey)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from chutes_exporter.api.records import Server
-from chutes_exporter.collectors.base import Answers, Collector, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
 from chutes_exporter.collectors.table import Info, Row, Table, Total, collector
 from chutes_exporter.feeds.table import SERVERS, TEE_MEASUREMENTS
 from chutes_exporter.rules.maintenance import version_accepted
@@ -55,12 +55,12 @@ LISTED = VERSION.declare(
 )
 
 
-def _collect_versions(answers: Answers, scope: Scope, out: Samples) -> None:
+def _collect_versions(answers: Answers, miners: Miners, out: Samples) -> None:
     versions = {measurement.version for measurement in answers[TEE_MEASUREMENTS]}
     for server in distinct(answers[SERVERS], lambda server: server.server_id, out):
         if server.is_tee and server.version:
-            out.add(ACCEPTED, version_accepted(server.version, versions), scope.hotkey, server.server_id)
-            out.add(LISTED, server.version in versions, scope.hotkey, server.server_id)
+            out.add(ACCEPTED, version_accepted(server.version, versions), miners.hotkey, server.server_id)
+            out.add(LISTED, server.version in versions, miners.hotkey, server.server_id)
 
 
 COLLECTOR = collector("servers", "the miner's servers: names, GPUs, maintenance, duplicates", SERVER)

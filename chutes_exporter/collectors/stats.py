@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Metric, Samples, Scope, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Metric, Miners, Samples, distinct, metrics_of
 from chutes_exporter.feeds.table import STATS, STATS_PER_CHUTE
 from chutes_exporter.rules.sums import total
 
@@ -76,27 +76,27 @@ def _add(out: Samples, metrics: Iterable[Metric], values: Iterable[float | None]
         out.add(metric, value, *labels)
 
 
-def _collect(answers: Answers, scope: Scope, out: Samples) -> None:
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     for window, listed in windows(answers[STATS]):
         records = distinct(listed, lambda record: record.miner_hotkey, out)
         for record in records:
-            if scope.exports(record.miner_hotkey, active=bool(record.compute_units)):
+            if miners.exports(record.miner_hotkey, active=bool(record.compute_units)):
                 _add(out, MINER, _values(record), record.miner_hotkey, window)
         # An empty list means that the service has no stats, not that no miner did anything.
         if records:
             # The answer lists all miners with compute.
-            miners = {record.miner_hotkey for record in records}
-            for hotkey in answers.unlisted(STATS, sorted(scope.watched), miners):
+            listed_miners = {record.miner_hotkey for record in records}
+            for hotkey in answers.unlisted(STATS, sorted(miners.watched), listed_miners):
                 _add(out, MINER, (0, 0, 0, 0), hotkey, window)
             known = None not in [record.compute_units for record in records]
             totals = map(total, zip(*map(_values, records), strict=True))
             _add(out, PLATFORM, (len(records) if known else None, *totals), window)
 
 
-def _collect_per_chute(answers: Answers, scope: Scope, out: Samples) -> None:
+def _collect_per_chute(answers: Answers, miners: Miners, out: Samples) -> None:
     for window, records in windows(answers[STATS_PER_CHUTE]):
         for record in distinct(records, lambda record: (record.miner_hotkey, record.chute_id), out):
-            exported = scope.exports(record.miner_hotkey, active=bool(record.compute_units))
+            exported = miners.exports(record.miner_hotkey, active=bool(record.compute_units))
             if exported and record.chute_id is not None:
                 _add(out, CHUTE, _values(record), record.miner_hotkey, record.chute_id, window)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, LabelValue, Metric, Samples, Scope, distinct
+from chutes_exporter.collectors.base import Answers, Collector, LabelValue, Metric, Miners, Samples, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -220,18 +220,18 @@ class Table(Generic[R]):
         whole = frozenset([self.feed.name] if of.whole else [])
         return Metric(name, of.text, labels, source, of.stability, each=each, times=of.times, whole=whole)
 
-    def collect(self, answers: Answers, scope: Scope, out: Samples) -> None:
+    def collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
         """Add the samples of an answer."""
         records = self._records(answers[self.feed])
         if self.key:
             records = distinct(records, attrgetter(self.key), out)
         active = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
-        exported = {one for one in {*scope.watched, *active} if scope.exports(one, active=active.get(one, False))}
-        hotkey = (scope.hotkey,) if self._hotkey else ()
+        exported = {one for one in {*miners.watched, *active} if miners.exports(one, active=active.get(one, False))}
+        hotkey = (miners.hotkey,) if self._hotkey else ()
         for record in records:
             if not self._miner or getattr(record, self._miner) in exported:
                 self._add_rows(record, (*hotkey, getattr(record, self.key)) if self.key else hotkey, out)
-        watched = sorted(scope.watched)
+        watched = sorted(miners.watched)
         for miner in answers.unlisted(self.feed, watched, active) if self._miner else ():
             for metric, row in self.rows.items():
                 out.add(metric, row.missing, miner)
@@ -251,9 +251,9 @@ def collector(
 ) -> Collector:
     """Return the collector of some tables."""
 
-    def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+    def collect(answers: Answers, miners: Miners, out: Samples) -> None:
         for table in tables:
-            table.collect(answers, scope, out)
+            table.collect(answers, miners, out)
 
     feeds = tuple(dict.fromkeys(table.feed for table in tables))
     return Collector(name, summary, feeds, [metric for table in tables for metric in table.metrics], collect, default)

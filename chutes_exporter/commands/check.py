@@ -24,6 +24,7 @@ from chutes_exporter.commands.options import (
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import FEEDS, METAGRAPH
 from chutes_exporter.web.config_file import load_web_config
@@ -113,7 +114,7 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
         return sorted(settings.watched)
     if feed.endpoint.scope == "signer":
         return [key.address for key in settings.keys]
-    return [""] if settings.keys or not feed.endpoint.signed else []
+    return [THE_PLATFORM] if settings.keys or not feed.endpoint.signed else []
 
 
 def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:

@@ -12,7 +12,8 @@ import msgspec
 
 from chutes_exporter.api.records import Server, ServerGpu, UnixTime
 from chutes_exporter.collectors import launch, score_heading
-from chutes_exporter.collectors.base import Answers, Samples, Scope
+from chutes_exporter.collectors.base import Answers, Miners, Samples
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.table import INVENTORY, SERVERS, SUPPORTED_GPUS
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.sums import total
@@ -48,7 +49,9 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
     if model not in models:
         raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")
     feeds = {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
-    needed = {feed.name: all_answers.get((feed.name, hotkey), all_answers.get((feed.name, ""))) for feed in feeds}
+    needed = {
+        feed.name: all_answers.get((feed.name, hotkey), all_answers.get((feed.name, THE_PLATFORM))) for feed in feeds
+    }
     whole = {name: answer for name, answer in needed.items() if answer is not None and answer.whole}
     answers = Answers(whole, all_answers)
     earned = score_heading.earned_rates(answers, frozenset({hotkey}), Samples()) if len(whole) == len(feeds) else None
@@ -66,7 +69,7 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
     }
     changed = {name: replace(whole[name], value=value) for name, value in more.items()}
     out = Samples()
-    launch.COLLECTOR.collect(Answers(whole | changed, all_answers), Scope(frozenset({hotkey}), "watched", hotkey), out)
+    launch.COLLECTOR.collect(Answers(whole | changed, all_answers), Miners(frozenset({hotkey}), "watched", hotkey), out)
     pays = {
         sample.labels["chute_id"]: sample.value
         for family in out.collect()

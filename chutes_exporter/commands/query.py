@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
 
-Row = dict[str, Any]
+Cells = dict[str, Any]
 
 _COLUMNS = {
     "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances bounty_age_seconds version",
@@ -137,7 +137,7 @@ async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mappin
         _print_table(name, rows, fit=not columns)
 
 
-async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Row], addition: Addition) -> None:
+async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Cells], addition: Addition) -> None:
     """Add a column to rows with ids, if the API has its values."""
     source, id_column, value_column, added = addition
     if all(row.get(id_column) is None for row in rows):
@@ -200,7 +200,7 @@ def _request_arguments(
     return ({}, hotkey) if endpoint is e.UNIQUE_CHUTE_HISTORY else (hotkey, {})
 
 
-def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> list[Row]:
+def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
     """Return the rows about the selected miners. Ranks and shares need the rows of all miners before."""
     if endpoint.name not in _MINERS or not hotkeys:
         return rows
@@ -213,7 +213,7 @@ def _selected(endpoint: e.Endpoint[Any], rows: list[Row], hotkeys: set[str]) -> 
     return selected
 
 
-def rows_of(value: Any) -> Iterator[Row]:
+def rows_of(value: Any) -> Iterator[Cells]:
     """Return an answer as flat rows, with times as ISO 8601 text."""
     match value:
         case r.Scores():
@@ -234,7 +234,7 @@ def rows_of(value: Any) -> Iterator[Row]:
             yield from rows_of([value])
 
 
-def _meanings(records: list[Any]) -> Callable[[Any], Row]:  # noqa: PLR0911 - a case for each kind of record
+def _meanings(records: list[Any]) -> Callable[[Any], Cells]:  # noqa: PLR0911 - a case for each kind of record
     """Return a function from a record to the meanings of its codes and constants. UNSET leaves a column out."""
     match records:
         case [r.MetagraphNode(), *_]:
@@ -287,7 +287,7 @@ def _time(moment: float | None) -> r.UnixTime | None:
     return None if moment is None else r.UnixTime(moment)
 
 
-def _maintenance_rows(policy: r.MaintenancePolicy) -> Iterator[Row]:
+def _maintenance_rows(policy: r.MaintenancePolicy) -> Iterator[Cells]:
     """Return a row for each TEE server, each with the window; without any, the window alone."""
     window = _plain(policy.active_window) if policy.active_window is not None else {}
     common = window | {
@@ -300,7 +300,7 @@ def _maintenance_rows(policy: r.MaintenancePolicy) -> Iterator[Row]:
         yield common
 
 
-def _plain(record: msgspec.Struct, changes: Row | None = None) -> Row:
+def _plain(record: msgspec.Struct, changes: Cells | None = None) -> Cells:
     fields = {name: getattr(record, name) for name in record.__struct_fields__} | (changes or {})
     return {name: _value(value) for name, value in fields.items() if value is not UNSET}
 
@@ -317,11 +317,11 @@ def _value(value: Any) -> Any:
             return value
 
 
-def _columns(rows: list[Row]) -> list[str]:
+def _columns(rows: list[Cells]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _print_table(name: str, rows: list[Row], *, fit: bool) -> None:
+def _print_table(name: str, rows: list[Cells], *, fit: bool) -> None:
     """Print a table, with the columns that matter and fit unless columns were chosen."""
     columns = _columns(rows)
     if fit and name in _COLUMNS:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chutes_exporter.page.telemetry import States
 
 Labels = dict[str, str]
-Samples = Mapping[str, list[tuple[Labels, float]]]
+SamplesByName = Mapping[str, list[tuple[Labels, float]]]
 """Labels and value of each sample, by the metric's name."""
 
 _PATIENCE = 120.0
@@ -45,7 +45,7 @@ class Report:
         answered: Whether a request succeeded.
     """
 
-    samples: Samples
+    samples: SamplesByName
     now: float
     gaps: list[NotKnown]
     counted: set[str]
@@ -77,7 +77,7 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
     return Report(samples, now, gaps, counted, answered, collected.states)
 
 
-def samples_of(samples: Samples, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
+def samples_of(samples: SamplesByName, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
     """Return the samples of a metric about a miner."""
     return [(labels, value) for labels, value in samples.get(metric, ()) if labels.get("hotkey") == hotkey]
 
@@ -94,7 +94,7 @@ def print_not_known(gaps: Iterable[NotKnown]) -> None:
         say(f"→ {advice}", indent="    ", start="  ")
 
 
-def _all_counted(samples: Samples, hotkey: str) -> bool:
+def _all_counted(samples: SamplesByName, hotkey: str) -> bool:
     """Tell whether the state of every GPU is known."""
     counted = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_fleet_gpus", hotkey)}
     described = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_args
 
 from chutes_exporter.feeds.doubt import Checks, shrunk
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from chutes_exporter.api.endpoints import Endpoint
 
 T = TypeVar("T")
+
+THE_PLATFORM: Final = ""
+"""Takes the place of a hotkey where something is about the whole platform."""
 
 Result = Literal[
     "hit",  # from the cache
@@ -43,7 +46,7 @@ class Feed(Generic[T]):
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
         due: Returns the Unix time of the next answer. Until then, an answer stays fresh, and its age does not count.
-        hotkey: The miner of the answer. Empty for the whole platform.
+        hotkey: The miner of the answer, or :data:`THE_PLATFORM`.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
@@ -57,7 +60,7 @@ class Feed(Generic[T]):
     max_age: float = field(compare=False)
     changes: str = field(default="live", compare=False)
     due: Callable[[T], float] | None = field(default=None, compare=False)
-    hotkey: str = ""
+    hotkey: str = THE_PLATFORM
     per_chute: bool = field(default=False, compare=False)
     value_if_404: T | None = field(default=None, compare=False)
     optional: bool = field(default=False, compare=False)

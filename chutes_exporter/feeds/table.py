@@ -26,7 +26,7 @@ STATS = Feed("stats", e.STATS, 300.0, 1800.0, changes="every 10 minutes", checks
 STATS_PER_CHUTE = replace(STATS, name="stats_per_chute", per_chute=True)
 CHUTE_METRICS = Feed(
     "metrics",
-    e.METRICS,
+    e.CHUTE_METRICS,
     115.0,
     900.0,
     changes="every 2 minutes",

@@ -7,7 +7,8 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from chutes_exporter.collectors import COLLECTORS, Collector, Scope
+from chutes_exporter.collectors import COLLECTORS, Collector, Miners
+from chutes_exporter.feeds.feed import THE_PLATFORM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +25,7 @@ class Entry:
     """A collector of a plan, with its feeds by hotkey, and extra ones that it uses if their answers are known."""
 
     collector: Collector
-    scope: Scope
+    miners: Miners
     feeds: Mapping[str, tuple[Feed[Any], ...]]
     extra: tuple[Feed[Any], ...] = ()
 
@@ -72,25 +73,25 @@ def make_plan(settings: Settings) -> Plan:
 
 def _entry(collector: Collector, settings: Settings) -> Entry:
     narrow = collector.watched_only and not settings.collectors.get(collector.name)
-    scope = Scope(settings.watched, "watched" if narrow else settings.miners)
+    miners = Miners(settings.watched, "watched" if narrow else settings.miners)
     # Stats per chute of a single miner are a small answer. For more miners, one large answer needs fewer requests.
-    single = next(iter(settings.watched)) if scope.miners == "watched" and len(settings.watched) == 1 else ""
+    single = next(iter(settings.watched)) if miners.choice == "watched" and len(settings.watched) == 1 else THE_PLATFORM
     keys = [key.address for key in settings.keys]
-    hotkeys = {"platform": [""], "signer": keys, "miner": sorted(settings.watched)}[collector.scope]
+    hotkeys = {"platform": [THE_PLATFORM], "signer": keys, "miner": sorted(settings.watched)}[collector.scope]
 
     def tuned(feed: Feed[Any], hotkey: str) -> Feed[Any]:
         of_platform = feed.endpoint.scope == "platform"
-        feed = feed.of(single if feed.per_chute else "" if of_platform else hotkey)
+        feed = feed.of(single if feed.per_chute else THE_PLATFORM if of_platform else hotkey)
         return feed.with_lifetimes(settings.ttl, settings.max_age)
 
     return Entry(
         collector,
-        scope,
+        miners,
         {hotkey: tuple(tuned(feed, hotkey) for feed in collector.feeds) for hotkey in hotkeys},
         tuple(
             tuned(feed, hotkey)
             for feed in collector.extra
             if settings.keys or not feed.endpoint.signed
-            for hotkey in ([""] if feed.endpoint.scope == "platform" else keys)
+            for hotkey in ([THE_PLATFORM] if feed.endpoint.scope == "platform" else keys)
         ),
     )

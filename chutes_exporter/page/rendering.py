@@ -93,4 +93,4 @@ def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, Outco
         for hotkey, feeds in entry.feeds.items()
         if all(feed in received for feed in feeds)
     }
-    return entry.collector.run(answers, entry.scope, out)
+    return entry.collector.run(answers, entry.miners, out)

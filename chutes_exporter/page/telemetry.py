@@ -29,93 +29,93 @@ if TYPE_CHECKING:
     States = Mapping[Feed[Any], FeedState]
 
 _FEED = ("feed", "hotkey")
-METRICS = Metrics("exporter", _FEED)
+OWN_METRICS = Metrics("exporter", _FEED)
 """The exporter's own metrics on a page."""
 MONEY = Metrics("exporter")
 """Costs and prices that the user configures, because the API does not send them."""
 
-BUILD_INFO = METRICS.declare(
+BUILD_INFO = OWN_METRICS.declare(
     "chutes_exporter_build_info",
     "Versions of the exporter and of Python.",
     labels=("version", "python"),
 )
-WATCHED = METRICS.declare(
+WATCHED = OWN_METRICS.declare(
     "chutes_miner_watched",
     "1 for each watched miner. Alerts are only about watched miners.",
     "--hotkey, --hotkey-file, MINER_SS58",
     labels=("hotkey",),
 )
-RELOAD_GOOD = METRICS.declare(
+RELOAD_GOOD = OWN_METRICS.declare(
     "chutes_exporter_config_last_reload_successful",
     "Whether the exporter could read its configuration the last time (1): at the start, at a reload, or after a "
     "change of the web configuration. With 0, an older configuration is in use.",
     labels=(),
 )
-RELOAD_TIMESTAMP = METRICS.declare(
+RELOAD_TIMESTAMP = OWN_METRICS.declare(
     "chutes_exporter_config_last_reload_success_timestamp_seconds",
     "When the configuration in use was read.",
     labels=(),
 )
-TASK_FAILURES = METRICS.declare(
+TASK_FAILURES = OWN_METRICS.declare(
     "chutes_exporter_task_failures_total",
     "Unforeseen errors of background tasks: reload (follows the configuration files), warm_up (the first requests), "
     "watchdog (notifies systemd). The log has each error, and the task starts again.",
     labels=("task",),
 )
-COLLECTOR_CUT = METRICS.declare(
+COLLECTOR_CUT = OWN_METRICS.declare(
     "chutes_scrape_collector_cut",
     "Whether the collector's samples are left out (1) because the page would exceed --max-series.",
     labels=("collector",),
 )
-COLLECTOR_OFF = METRICS.declare(
+COLLECTOR_OFF = OWN_METRICS.declare(
     "chutes_scrape_collector_off",
     "Whether the collector is off because the API answers 404 for an endpoint that the collector needs (1). This "
     "deployment of the API does not have the endpoint. The exporter asks again every hour, and after a reload.",
     labels=("collector",),
 )
-SERIES = METRICS.declare("chutes_scrape_series", "Series of all collectors, including those left out.", labels=())
-SERIES_LIMIT = METRICS.declare(
+SERIES = OWN_METRICS.declare("chutes_scrape_series", "Series of all collectors, including those left out.", labels=())
+SERIES_LIMIT = OWN_METRICS.declare(
     "chutes_scrape_series_limit", "Maximum series of all collectors together (--max-series).", labels=()
 )
-COLLECTOR_SUCCESS = METRICS.declare(
+COLLECTOR_SUCCESS = OWN_METRICS.declare(
     "chutes_scrape_collector_success",
     "Whether all answers of the collector's feeds are fresh (1). With 0, its samples are older or missing. Absent "
     "while the collector is off. The hotkey is empty for platform-wide collectors.",
     labels=("collector", "hotkey"),
 )
-COLLECTOR_DURATION = METRICS.declare(
+COLLECTOR_DURATION = OWN_METRICS.declare(
     "chutes_scrape_collector_duration_seconds",
     "Seconds that the slowest of the collector's answers took, and in which it last computed its samples.",
     labels=("collector", "hotkey"),
 )
-COLLECTOR_DUPLICATES = METRICS.declare(
+COLLECTOR_DUPLICATES = OWN_METRICS.declare(
     "chutes_scrape_collector_duplicate_samples",
     "Samples left out because the page already has a sample of the same series.",
     labels=("collector", "hotkey"),
 )
-FEED_UP = METRICS.declare(
+FEED_UP = OWN_METRICS.declare(
     "chutes_feed_up",
     "Whether the feed's last request succeeded (1). Absent until the first request ends. Like all metrics of the "
     "feed, it is absent while the API does not have the endpoint. The hotkey is empty for platform-wide feeds.",
 )
-FEED_FAILURE = METRICS.declare(
+FEED_FAILURE = OWN_METRICS.declare(
     "chutes_feed_failure_info",
     "Reason of the feed's last failed request. Only while the feed is down. Examples: signature_refused, "
     "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted, undecodable.",
     labels=(*_FEED, "reason"),
 )
-FEED_LAST_SUCCESS = METRICS.declare(
+FEED_LAST_SUCCESS = OWN_METRICS.declare(
     "chutes_feed_last_success_timestamp_seconds",
     "When the newest good answer was requested. The data can be older: the service computes stats, scores and history "
     "every 10 minutes and does not send the time.",
 )
-FEED_REJECTED = METRICS.declare(
+FEED_REJECTED = OWN_METRICS.declare(
     "chutes_feed_rejected_records",
     "Records of the newest answer that could not be read and are missing from the metrics. If there are any, counts, "
     "ranks and zeros that could be wrong are absent.",
 )
-FEED_RECORDS = METRICS.declare("chutes_feed_records", "Records of the newest good answer.")
-FEED_DOUBTED = METRICS.declare(
+FEED_RECORDS = OWN_METRICS.declare("chutes_feed_records", "Records of the newest good answer.")
+FEED_DOUBTED = OWN_METRICS.declare(
     "chutes_feed_doubted",
     "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more than a fifth and a second "
     "answer did not confirm it), disagrees (another endpoint names records that are missing), no_demand (every chute "
@@ -124,35 +124,35 @@ FEED_DOUBTED = METRICS.declare(
     "and counts, ranks and zeros are absent.",
     labels=(*_FEED, "reason"),
 )
-FEED_TTL = METRICS.declare("chutes_feed_ttl_seconds", "Seconds for which an answer of the feed is at least fresh.")
-FEED_MAX_AGE = METRICS.declare(
+FEED_TTL = OWN_METRICS.declare("chutes_feed_ttl_seconds", "Seconds for which an answer of the feed is at least fresh.")
+FEED_MAX_AGE = OWN_METRICS.declare(
     "chutes_feed_max_age_seconds", "Age in seconds at which an answer of the feed is dropped."
 )
-FEED_REQUESTS = METRICS.declare(
+FEED_REQUESTS = OWN_METRICS.declare(
     "chutes_feed_requests_total",
     "Reads of the feed by result: hit (answered from the cache), miss (sent a request), coalesced (waited for a "
     "request in flight), stale (used older data because there is nothing newer), failed (no data).",
     labels=(*_FEED, "result"),
 )
 
-UNKNOWN_FIELDS = METRICS.declare(
+UNKNOWN_FIELDS = OWN_METRICS.declare(
     "chutes_api_unknown_fields",
     "Fields that this version of the exporter does not know, in answers since the start. One answer in 19 is checked, "
     "the first one included. Like the next two metrics, it is absent until then. The log and check name the fields.",
     labels=("endpoint",),
 )
-MISSING_FIELDS = METRICS.declare(
+MISSING_FIELDS = OWN_METRICS.declare(
     "chutes_api_missing_fields",
     "Known fields that no record of the newest checked answer has. An answer without records changes nothing, and "
     "fields that the service sends only sometimes do not count.",
     labels=("endpoint",),
 )
-UNKNOWN_VALUES = METRICS.declare(
+UNKNOWN_VALUES = OWN_METRICS.declare(
     "chutes_api_unknown_values",
     "Values since the start that are outside the closed set of a field, as far as this version knows.",
     labels=("endpoint", "field"),
 )
-CLOCK_OFFSET = METRICS.declare(
+CLOCK_OFFSET = OWN_METRICS.declare(
     "chutes_api_clock_offset_seconds",
     "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. The API refuses "
     "signatures if the difference exceeds 600 seconds.",

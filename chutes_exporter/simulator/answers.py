@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chutes_exporter.simulator.instances import Gpu, Instance
     from chutes_exporter.simulator.world import Miner, Server, World
 
-Row = dict[str, Any]
+Json = dict[str, Any]
 
 _IMAGES: Final = (
     # The status, and hours from the build's start and end to the start of the world.
@@ -69,7 +69,7 @@ def _iso(time: float | None, now: float = math.inf) -> str | None:
     return None if time is None or time > now else datetime.fromtimestamp(time, UTC).isoformat()
 
 
-def _fields(record: object, names: str) -> Row:
+def _fields(record: object, names: str) -> Json:
     """Return the fields that have the same name in the world and in the API."""
     return {name: getattr(record, name) for name in names.split()}
 
@@ -90,7 +90,7 @@ def _refused(load: float) -> float:
 # Chutes and images
 
 
-def _chute_row(call: Call, chute: Chute) -> Row:
+def _chute_row(call: Call, chute: Chute) -> Json:
     age = call.world.bounty_age(chute, call.now)
     factors = chute.factors(call.now, age)
     draw = make_random(chute.seed, "settings")
@@ -117,18 +117,18 @@ def _chute_row(call: Call, chute: Chute) -> Row:
     }
 
 
-def chutes(call: Call) -> Iterator[Row]:
+def chutes(call: Call) -> Iterator[Json]:
     return (_chute_row(call, one) for one in call.world.chutes)
 
 
-def chute(call: Call) -> Row:
+def chute(call: Call) -> Json:
     for one in call.world.chutes:
         if (one.chute_id, one.version(call.now)) == (call.path["chute_id"], call.path["version"]):
             return _chute_row(call, one)
     raise HTTPException(404, f"chute_id={call.path['chute_id']!r} not found")
 
 
-def images(call: Call) -> Iterator[Row]:
+def images(call: Call) -> Iterator[Json]:
     start = call.world.start
     for number, (status, started, ended) in enumerate(_IMAGES):
         yield {
@@ -146,7 +146,7 @@ def images(call: Call) -> Iterator[Row]:
         }
 
 
-def metrics(call: Call) -> Iterator[Row]:
+def metrics(call: Call) -> Iterator[Json]:
     """Yield the demand for each chute that has an instance in any state, as last calculated."""
     at = last(call.now, SOFT_PERIOD)
     active = call.world.active_counts(at)
@@ -169,7 +169,7 @@ def metrics(call: Call) -> Iterator[Row]:
             }
 
 
-def utilization(call: Call) -> list[Row]:
+def utilization(call: Call) -> list[Json]:
     """Return the autoscaler's newest record of each chute, with the current counts."""
     world, now, run = call.world, call.now, last(call.now, SOFT_PERIOD)
     totals = Counter(one.chute for one in world.instances(now))
@@ -177,7 +177,7 @@ def utilization(call: Call) -> list[Row]:
     rows = []
     for one in (one for one in world.chutes if one.scaled):
         active, target = current[one], world.target(one, now)
-        row: Row = {
+        row: Json = {
             "chute_id": one.chute_id,
             "name": one.name if one.public else "[private chute]",
             "timestamp": _iso(run),
@@ -196,7 +196,7 @@ def utilization(call: Call) -> list[Row]:
     return rows
 
 
-def bounties(call: Call) -> list[Row]:
+def bounties(call: Call) -> list[Json]:
     ages = {one: age for one in call.world.chutes if (age := call.world.bounty_age(one, call.now)) is not None}
     return [
         {
@@ -209,7 +209,7 @@ def bounties(call: Call) -> list[Row]:
     ]
 
 
-def rolling_updates(call: Call) -> list[Row]:
+def rolling_updates(call: Call) -> list[Json]:
     """Return the rolling updates: of chutes with an active instance of an older version."""
     now = call.now
     old = {one.chute for one in call.world.instances(now) if one.active(now) and one.version != one.chute.version(now)}
@@ -228,11 +228,11 @@ def rolling_updates(call: Call) -> list[Row]:
 # Servers and GPUs
 
 
-def _gpu_row(gpu: Gpu) -> Row:
+def _gpu_row(gpu: Gpu) -> Json:
     return {"uuid": gpu.uuid, "gpu_identifier": gpu.model, "verified_at": _iso(gpu.verified_at)}
 
 
-def nodes(call: Call) -> Iterator[Row]:
+def nodes(call: Call) -> Iterator[Json]:
     for server in call.signer.servers:
         for gpu in server.gpus:
             yield {
@@ -245,7 +245,7 @@ def nodes(call: Call) -> Iterator[Row]:
             }
 
 
-def servers(call: Call) -> Row:
+def servers(call: Call) -> Json:
     rows = [
         _fields(server, "server_id name ip is_tee")
         | {
@@ -260,7 +260,7 @@ def servers(call: Call) -> Row:
     return {"servers": rows}
 
 
-def maintenance(call: Call) -> Row:
+def maintenance(call: Call) -> Json:
     """Return the maintenance window, and the signer's TEE servers measured against its target."""
     world, now = call.world, call.now
     servers = [
@@ -291,7 +291,7 @@ def maintenance(call: Call) -> Row:
     }
 
 
-def server_maintenance(call: Call) -> Row:
+def server_maintenance(call: Call) -> Json:
     """Return what a server in an upgrade slot waits for: its instances, while its maintenance is pending."""
     server = _server(call)
     is_pending = server.maintenance_status(call.now) == "pending"
@@ -306,7 +306,7 @@ def server_maintenance(call: Call) -> Row:
     }
 
 
-def server_slot(call: Call) -> Row:
+def server_slot(call: Call) -> Json:
     return {"maintenance_pending_window_id": WINDOW_ID if _server(call).maintenance_pending(call.now) else None}
 
 
@@ -314,17 +314,17 @@ def _server(call: Call) -> Server:
     return {server.server_id: server for server in call.signer.servers}[call.path["server_id"]]
 
 
-def tee_measurements(call: Call) -> list[Row]:
+def tee_measurements(call: Call) -> list[Json]:
     """Return the images that TEE servers can boot: of each version, one for each of three models."""
     return [{"version": version} for version in call.world.accepted_versions for _ in range(3)]
 
 
-def supported_gpus(_: Call) -> Row:
+def supported_gpus(_: Call) -> Json:
     return {key: {"hourly_rate": model.hourly_rate} for key, model in MODELS.items()}
 
 
-def platform_gpus(call: Call) -> Row:
-    counts: Row = {}
+def platform_gpus(call: Call) -> Json:
+    counts: Json = {}
     held = {gpu.uuid for one in call.world.instances(call.now) for gpu in one.gpus}
     for gpu in (gpu for miner in call.world.miners for gpu in miner.gpus):
         count = counts.setdefault(gpu.model, {"provisioned": 0, "idle": 0})
@@ -332,10 +332,10 @@ def platform_gpus(call: Call) -> Row:
     return counts
 
 
-def held_gpus(call: Call) -> Row:
+def held_gpus(call: Call) -> Json:
     """Return the GPUs in an instance, of every miner that has GPUs or of one."""
     hotkey = call.query.get("hotkey")
-    held: Row = {one.hotkey: [] for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey)}
+    held: Json = {one.hotkey: [] for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey)}
     for instance in call.world.instances(call.now, hotkey):
         chute = {
             "chute_id": instance.chute.chute_id,
@@ -356,7 +356,7 @@ miner_gpus = held_gpus
 # Instances and jobs
 
 
-def instances(call: Call) -> Iterator[Row]:
+def instances(call: Call) -> Iterator[Json]:
     now = call.now
     for one in call.world.instances(now, call.signer.hotkey):
         yield {
@@ -375,14 +375,14 @@ def instances(call: Call) -> Iterator[Row]:
         }
 
 
-def _billing(instance: Instance, now: float) -> Row:
+def _billing(instance: Instance, now: float) -> Json:
     return {
         "stop_billing_at": _iso(instance.stop_billing_at(now)),
         "billed_to": None if instance.chute.public else make_uuid("user", instance.chute.chute_id),
     }
 
 
-def inventory(call: Call) -> list[Row]:
+def inventory(call: Call) -> list[Json]:
     """Return the GPUs of the signer's instances in any state."""
     return [
         {
@@ -397,7 +397,7 @@ def inventory(call: Call) -> list[Row]:
     ]
 
 
-def active_instances(call: Call) -> list[Row]:
+def active_instances(call: Call) -> list[Json]:
     return [
         {
             "instance_id": one.instance_id,
@@ -411,11 +411,11 @@ def active_instances(call: Call) -> list[Row]:
     ]
 
 
-def audit(call: Call) -> list[Row]:
+def audit(call: Call) -> list[Json]:
     return audit_list(call.now)
 
 
-def audit_list(now: float) -> list[Row]:
+def audit_list(now: float) -> list[Json]:
     """Return the validator's report of each hour that began within 25 hours. The block is the number of the hour."""
     ends = (last(now - MINUTE, HOUR) - hour * HOUR for hour in range(25))
     return [
@@ -429,7 +429,7 @@ def audit_list(now: float) -> list[Row]:
     ]
 
 
-def audit_report(call: Call) -> Row:
+def audit_report(call: Call) -> Json:
     """Return the report of an hour: each instance that exists or ended in it, and their multipliers."""
     end = HOUR * int(call.query["path"].rpartition("/")[2].removesuffix(".json"))
     found = [one for one in call.world.all_instances(end) if one.ended_at > end - HOUR]
@@ -463,7 +463,7 @@ def audit_report(call: Call) -> Row:
     }
 
 
-def jobs(call: Call) -> Iterator[Row]:
+def jobs(call: Call) -> Iterator[Json]:
     for job in call.world.jobs(call.now):
         yield {
             **_fields(job, "job_id status"),
@@ -485,7 +485,7 @@ def release_job(call: Call) -> None:
     call.world.released_jobs.add(job_id)
 
 
-def thrash_cooldowns(_: Call) -> list[Row]:
+def thrash_cooldowns(_: Call) -> list[Json]:
     # The service removed the rule in May 2026.
     return []
 
@@ -493,10 +493,10 @@ def thrash_cooldowns(_: Call) -> list[Row]:
 # Scores and seats
 
 
-def stats(call: Call) -> Row:
+def stats(call: Call) -> Json:
     """Return the stats of all miners or one, in total or by chute. Miners without compute units have no record."""
     hotkey, per_chute = call.query.get("miner_hotkey"), call.query.get("per_chute") == "true"
-    windows: Row = {}
+    windows: Json = {}
     for window, seconds in (("past_hour", HOUR), ("past_day", DAY), ("all", 7 * DAY)):
         work = call.world.work(call.now, seconds, per_chute=per_chute)
         windows[window] = {
@@ -513,14 +513,14 @@ def stats(call: Call) -> Row:
     return windows
 
 
-def scores(call: Call) -> Row:
+def scores(call: Call) -> Json:
     """Return the scores, as last calculated."""
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
     raw = {key: dict(zip(names, entry, strict=True)) for key, entry in call.world.scored(call.now).items()}
     return {"raw_values": raw, "final_scores": call.world.shares(call.now)}
 
 
-def unique_chute_history(call: Call) -> list[Row]:
+def unique_chute_history(call: Call) -> list[Json]:
     """Return each hour of a miner's week, as last calculated."""
     hotkey = call.path["hotkey"]
     hours = call.world.history(hotkey, call.now)
@@ -529,7 +529,7 @@ def unique_chute_history(call: Call) -> list[Row]:
     return [{"time": _iso(time), "count": count, "total_count": total} for time, count, total in hours]
 
 
-def metagraph(call: Call) -> list[Row]:
+def metagraph(call: Call) -> list[Json]:
     """Return the seats, as last read from the chain."""
     incentives = call.world.incentives(call.now)
     rows = []

@@ -100,7 +100,7 @@ async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient
         (Fault(latency=30), errors.TimedOutError),
     ],
 )
-@pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.METRICS])
+@pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.CHUTE_METRICS])
 async def test_each_error_has_its_class_and_its_count(
     simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[errors.ApiError]
 ) -> None:

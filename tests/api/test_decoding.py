@@ -38,7 +38,7 @@ def read(endpoint: Endpoint[Any], value: object) -> tuple[Any, Tally]:
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 async def test_records_come_whole_however_the_stream_is_cut_into_chunks(size: int) -> None:
     body = 'data: {"chute_id":"ä","utilization":0.5}\n\ndata: {"chute_id":"b"}\n\n'.encode()
-    records, tally = await read_stream(e.METRICS, body, size)
+    records, tally = await read_stream(e.CHUTE_METRICS, body, size)
     assert [(r.chute_id, r.utilization) for r in records] == [("ä", 0.5), ("b", None)]
     assert (tally.accepted, tally.rejected) == (2, 0)
 
@@ -54,7 +54,7 @@ async def test_compressed_bodies_are_inflated_in_small_pieces() -> None:
 async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> None:
     good = b'data: {"chute_id":"a"}\n\n' * 3
     body = b'data: {"chute_id":5}\n\n<html>\n\ndata: {"chute_id":"b","utilization":NaN}\n\n'
-    records, tally = await read_stream(e.METRICS, body + good)
+    records, tally = await read_stream(e.CHUTE_METRICS, body + good)
     assert [r.chute_id for r in records] == ["a"] * 3
     assert tally.rejected == 3
     assert "chute_id" in tally.first_error
@@ -65,21 +65,21 @@ async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> No
 )
 async def test_a_stream_of_nothing_readable_fails(body: bytes) -> None:
     with pytest.raises(UndecodableError):
-        await read_stream(e.METRICS, body, 4096)
+        await read_stream(e.CHUTE_METRICS, body, 4096)
 
 
 async def test_a_stream_of_more_garbage_than_records_fails() -> None:
     with pytest.raises(UndecodableError, match="2 of 3 records"):
-        await read_stream(e.METRICS, b'data: {"chute_id":"a"}\n\n<html>\n502\n')
+        await read_stream(e.CHUTE_METRICS, b'data: {"chute_id":"a"}\n\n<html>\n502\n')
 
 
 async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_REJECTED", 3)
     with pytest.raises(UndecodableError, match="more than 3"):
-        await read_stream(e.METRICS, b"x\n" * 100)
+        await read_stream(e.CHUTE_METRICS, b"x\n" * 100)
 
 
-@pytest.mark.parametrize(("endpoint", "body"), [(e.METRICS, b"\n"), (e.INSTANCES, b"")])
+@pytest.mark.parametrize(("endpoint", "body"), [(e.CHUTE_METRICS, b"\n"), (e.INSTANCES, b"")])
 async def test_an_empty_stream_is_a_failure_where_there_is_always_something(
     endpoint: Endpoint[Any], body: bytes
 ) -> None:
@@ -93,17 +93,17 @@ async def test_no_records_are_a_valid_answer_where_the_service_says_so(endpoint:
 
 
 async def test_a_stream_that_stops_inside_a_record_is_not_misread() -> None:
-    records, tally = await read_stream(e.METRICS, b'data: {"chute_id":"a"}\n\ndata: {"chute_id":"b","utiliz')
+    records, tally = await read_stream(e.CHUTE_METRICS, b'data: {"chute_id":"a"}\n\ndata: {"chute_id":"b","utiliz')
     assert [r.chute_id for r in records] == ["a"]
     assert tally.rejected == 1
 
 
 async def test_limits_hold_for_lines_and_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TooLargeError, match="a record is longer"):
-        await read_stream(e.METRICS, b"data: " + b"x" * decoding.MAX_LINE_BYTES, 65_536)
+        await read_stream(e.CHUTE_METRICS, b"data: " + b"x" * decoding.MAX_LINE_BYTES, 65_536)
     monkeypatch.setattr(decoding, "MAX_STREAM_BYTES", 50)
     with pytest.raises(TooLargeError, match="50 bytes"):
-        await read_stream(e.METRICS, b" " * 100)
+        await read_stream(e.CHUTE_METRICS, b" " * 100)
 
 
 def test_what_cannot_be_read_costs_only_itself() -> None:

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
-from chutes_exporter.collectors import Answers, Scope
+from chutes_exporter.collectors import Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.table import AUDIT_REPORT
 
@@ -76,7 +76,7 @@ def collected(
         (feed.name, hotkey): None if body is None else answer(feed, body, doubted=feed in doubted)
         for (feed, hotkey), body in (extra or {}).items()
     }
-    scope = Scope(frozenset(watched), miners, "" if collector.scope == "platform" else ME)
+    scope = Miners(frozenset(watched), miners, "" if collector.scope == "platform" else ME)
     out = Samples()
     outcomes = collector.run({scope.hotkey: Answers(known, more)}, scope, out)
     assert not outcomes[scope.hotkey].failed

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.api.records import Instance
-from chutes_exporter.collectors import Collector, MinersChoice, Scope
+from chutes_exporter.collectors import Collector, Miners, MinersChoice
 from chutes_exporter.collectors.base import (
     MAX_LABEL_CHARACTERS,
     Answers,
@@ -50,7 +50,7 @@ def label(value: LabelValue) -> str:
 def test_a_scope_exports_the_watched_miners_and_those_that_the_user_chose(
     miners: MinersChoice, exported: set[tuple[str, bool]]
 ) -> None:
-    scope = Scope(frozenset({"me"}), miners)
+    scope = Miners(frozenset({"me"}), miners)
     pairs = {(hotkey, active) for hotkey in ("me", "other") for active in (True, False)}
     assert {(hotkey, active) for hotkey, active in pairs if scope.exports(hotkey, active=active)} == exported
 
@@ -60,7 +60,7 @@ def test_a_metric_is_left_out_while_a_feed_that_it_needs_is_not_whole() -> None:
     metrics = [FLAG, needing.declare("chutes_flags", "Help.")]
     feeds = (NODES, INVENTORY)
 
-    def add(_answers: Answers, _scope: Scope, out: Samples) -> None:
+    def add(_answers: Answers, _scope: Miners, out: Samples) -> None:
         for metric in metrics:
             out.add(metric, 1)
 

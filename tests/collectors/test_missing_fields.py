@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.api.errors import ApiError
-from chutes_exporter.collectors import COLLECTORS, Answers, Scope
+from chutes_exporter.collectors import COLLECTORS, Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.table import FEEDS
 from tests.collectors.support import decoded
@@ -175,7 +175,7 @@ class World:
     def samples(self, *, of: Feed[Any]) -> Families:
         """Return all samples that depend on a source."""
         found: Families = {}
-        scope = Scope(frozenset({self.hotkey}), "all", self.hotkey)
+        scope = Miners(frozenset({self.hotkey}), "all", self.hotkey)
         for collector in COLLECTORS:
             if of not in (*collector.feeds, *collector.extra):
                 continue

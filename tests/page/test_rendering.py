@@ -16,7 +16,7 @@ from chutes_exporter.simulator import Fault, Simulator
 from tests.support import PATIENCE, Clock, Page, data_of, find_collector, parse_page, series, successes, watching
 
 if TYPE_CHECKING:
-    from chutes_exporter.collectors import Answers, Scope
+    from chutes_exporter.collectors import Answers, Miners
     from chutes_exporter.collectors.base import Samples
 
 EVERYTHING = {collector.name: True for collector in COLLECTORS}
@@ -36,7 +36,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     def counting(collector: Any) -> Any:
-        def collect(answers: Answers, scope: Scope, out: Samples) -> None:
+        def collect(answers: Answers, scope: Miners, out: Samples) -> None:
             counts[collector.name] += 1
             collector.collect(answers, scope, out)
 
@@ -63,7 +63,7 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
 ) -> None:
     keys = tuple(miner.key for miner in simulator.world.miners[:2])
 
-    def broken_for_the_first(answers: Answers, scope: Scope, out: Samples) -> None:
+    def broken_for_the_first(answers: Answers, scope: Miners, out: Samples) -> None:
         if scope.hotkey == keys[0].address:
             raise ZeroDivisionError
         find_collector("servers").collect(answers, scope, out)
