@@ -61,6 +61,7 @@ _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
     "chutes_platform_active_compute_multiplier",
     "chutes_platform_gpus",
     "chutes_server_info",
+    "chutes_server_maintenance_status",
 }
 
 
@@ -153,8 +154,9 @@ class _Market:
         }
         pending = {
             labels["server_id"]
-            for labels, value in samples_of(samples, "chutes_server_maintenance_pending", hotkey)
-            if value
+            for metric in ("chutes_server_maintenance_pending", "chutes_server_maintenance_status")
+            for labels, value in samples_of(samples, metric, hotkey)
+            if value and labels.get("status") != "none"
         }
         idle: dict[str, Counter[str]] = {}
         for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey):
