@@ -19,11 +19,12 @@ from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
-from chutes_exporter.rules.maintenance import maintenance_status, slots_of_older_windows
+from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from chutes_exporter.api.records import MaintenancePolicy
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
@@ -34,6 +35,8 @@ answers are missing or incomplete."""
 
 _SHOWN = 5
 """Most names of a finding on the screen."""
+
+_UNKNOWN = "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
 
 _METRICS = NEEDED_METRICS | {
     "chutes_miner_incentive_ratio",
@@ -143,7 +146,8 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
             if state is None or state.snapshot is None:
                 continue
             policy = state.snapshot.answer.value
-            servers = [server for server in policy.servers or () if maintenance_status(server) not in ("none", None)]
+            report.gaps.extend(NotKnown(MAINTENANCE.name, key.address, why, _UNKNOWN) for why in _unknown_in(policy))
+            servers = [server for server in policy.servers or () if holds_slot(server)]
             older = slots_of_older_windows(policy)
             for server in servers:
                 row: dict[str, Any] = {
@@ -173,6 +177,20 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
                         row["waits_for"] = [structs.asdict(one) for one in answer.value.awaiting_replacement]
                         row["until"] = answer.value.pending_deadline
     return found
+
+
+def _unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
+    """Yield what the policy does not say."""
+    for server in policy.servers or ():
+        name = server.name or server.server_id
+        if maintenance_status(server) is None:
+            yield f"the answer has no known maintenance status of {name}"
+        if server.needs_upgrade is None:
+            yield f"the answer does not say whether {name} needs the upgrade"
+    if policy.servers is None:
+        yield "the answer has no servers"
+    if policy.window_open is None:
+        yield "the answer does not say whether the window is open"
 
 
 def _product(one: float | None, other: float | None) -> float | None:

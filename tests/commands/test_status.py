@@ -188,6 +188,29 @@ async def test_what_a_pending_server_waits_for_may_be_unknown(quiet: Simulator, 
     assert "\nh200-1: pending.\n" in output
 
 
+@pytest.mark.parametrize(
+    ("of_server", "of_policy", "reason"),
+    [
+        ({"maintenance_status": "draining"}, {}, "the answer has no known maintenance status of h200-1"),
+        ({"maintenance_status": None, "in_maintenance": False}, {}, "no known maintenance status of h200-1"),
+        ({"needs_upgrade": None}, {}, "the answer does not say whether h200-1 needs the upgrade"),
+        ({"needs_upgrade": True}, {"window_open": None}, "the answer does not say whether the window is open"),
+        ({}, {"servers": None}, "the answer has no servers"),
+    ],
+)
+async def test_a_maintenance_that_is_not_known_is_never_fine(
+    quiet: Simulator, farm: Farm, of_server: dict[str, Any], of_policy: dict[str, Any], reason: str
+) -> None:
+    policy = maintenance(Call(farm, time.time(), farm.miners[0], {}, {}))
+    changed = next(server for server in policy["servers"] if server["name"] == "h200-1")
+    changed |= of_server
+    quiet.faults["maintenance"] = Fault(body=json.dumps(policy | of_policy).encode())
+    code, found = await report(quiet, **MINE)
+    (gap,) = found["not_known"]
+    assert (code, gap["feed"], found["findings"]) == (3, "maintenance", [])
+    assert reason in gap["reason"]
+
+
 async def test_a_slot_of_an_older_window_is_named(quiet: Simulator, farm: Farm) -> None:
     now = time.time()
     for index in (0, 1):
