@@ -19,12 +19,11 @@ from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
-from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows
+from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows, unknown_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from chutes_exporter.api.records import MaintenancePolicy
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
@@ -146,7 +145,7 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
             if state is None or state.snapshot is None:
                 continue
             policy = state.snapshot.answer.value
-            report.gaps.extend(NotKnown(MAINTENANCE.name, key.address, why, _UNKNOWN) for why in _unknown_in(policy))
+            report.gaps.extend(NotKnown(MAINTENANCE.name, key.address, why, _UNKNOWN) for why in unknown_in(policy))
             servers = [server for server in policy.servers or () if holds_slot(server)]
             older = slots_of_older_windows(policy)
             for server in servers:
@@ -177,20 +176,6 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
                         row["waits_for"] = [structs.asdict(one) for one in answer.value.awaiting_replacement]
                         row["until"] = answer.value.pending_deadline
     return found
-
-
-def _unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
-    """Yield what the policy does not say."""
-    for server in policy.servers or ():
-        name = server.name or server.server_id
-        if maintenance_status(server) is None:
-            yield f"the answer has no known maintenance status of {name}"
-        if server.needs_upgrade is None:
-            yield f"the answer does not say whether {name} needs the upgrade"
-    if policy.servers is None:
-        yield "the answer has no servers"
-    if policy.window_open is None:
-        yield "the answer does not say whether the window is open"
 
 
 def _product(one: float | None, other: float | None) -> float | None:
@@ -251,12 +236,12 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
         text = f"{server['name'] or server['server_id']}: {server['status']}"
         if server["older_window"]:
             text += ", in the slot of an older window"
-        if server["waits_for"] is not None:
+        if server["waits_for"] == []:
+            text += ", and waits for no instance any more"
+        elif server["waits_for"]:
             count = len(server["waits_for"])
             text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
-            chutes = dict.fromkeys(one["chute_id"] for one in server["waits_for"])
-            if chutes:
-                text += f" (chutes {', '.join(chutes)})"
+            text += f" (chutes {', '.join(dict.fromkeys(one['chute_id'] for one in server['waits_for']))})"
             if server["until"] is not None:
                 at = datetime.fromtimestamp(server["until"], UTC)
                 text += f", at the latest in {human_duration(max(server['until'] - now, 60))} ({at:%H:%M} UTC)"

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
     from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
@@ -40,6 +41,20 @@ def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
     if slots is None or policy.servers is None or policy.current_slots is None:
         return None
     return max(0.0, slots - policy.current_slots)
+
+
+def unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
+    """Yield what a policy does not say."""
+    for server in policy.servers or ():
+        name = server.name or server.server_id
+        if maintenance_status(server) is None:
+            yield f"the answer has no known maintenance status of {name}"
+        if server.needs_upgrade is None:
+            yield f"the answer does not say whether {name} needs the upgrade"
+    if policy.servers is None:
+        yield "the answer has no servers"
+    if policy.window_open is None:
+        yield "the answer does not say whether the window is open"
 
 
 def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
