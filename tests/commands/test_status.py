@@ -176,12 +176,21 @@ async def test_a_server_in_maintenance_is_to_be_rebooted_now(quiet: Simulator, f
     assert "server_maintenance" not in {one.endpoint for one in quiet.requests}
 
 
-async def test_a_pending_server_whose_instances_are_replaced_waits_for_none(quiet: Simulator, farm: Farm) -> None:
+@pytest.mark.parametrize(
+    ("waiting", "words"),
+    [
+        ([], "and waits for no instance any more"),
+        ([{"chute_id": "c", "instance_id": "i"}], "until 1 instance has a replacement (chutes c)"),
+    ],
+)
+async def test_a_pending_server_without_a_deadline_still_says_what_it_waits_for(
+    quiet: Simulator, farm: Farm, waiting: list[dict[str, str]], words: str
+) -> None:
     _upgrade(farm, pending_for=3 * 3600, now=time.time())
-    answer: dict[str, Any] = {"awaiting_replacement": [], "pending_deadline": None}
+    answer = {"awaiting_replacement": waiting, "pending_deadline": None}
     quiet.faults["server_maintenance"] = Fault(body=json.dumps(answer).encode())
     _, output, _ = await status(quiet, **MINE)
-    assert "\nh200-1: pending, and waits for no instance any more.\n" in output
+    assert f"\nh200-1: pending, {words}.\n" in output
 
 
 async def test_what_a_pending_server_waits_for_may_be_unknown(quiet: Simulator, farm: Farm) -> None:
