@@ -155,8 +155,8 @@ class _Miner:
             max((value for _, value in self.of(f"chutes_maintenance_window_{bound}_timestamp_seconds")), default=0.0)
             for bound in ("start", "end")
         )
-        is_open = self.of("chutes_maintenance_window_open")
-        if window != ("open" if is_open else "next" if start > self.now else "last"):
+        is_open = max((value for _, value in self.of("chutes_maintenance_window_open", lambda _: True)), default=None)
+        if is_open is None or window != ("open" if is_open else "next" if start > self.now else "last"):
             return []
         in_slot = {labels["server_id"] for labels, _ in self.in_slot()}
         older = [labels for labels, _ in self.of("chutes_server_upgrade_needed") if labels["server_id"] not in in_slot]
@@ -240,7 +240,7 @@ KINDS = {
     "versions_refused": _action(
         lambda miner: miner.with_version(miner.of("chutes_server_version_accepted", not_)),
         "COUNT TEE {server|servers} cannot boot with {its|their} version any more.",
-        "Do not reboot. Accepted versions: chutes-exporter query tee_measurements",
+        "Reboot only with an accepted version: chutes-exporter query tee_measurements",
     ),
     "upgrades": _action(
         lambda miner: miner.older_servers("open"),

@@ -20,7 +20,7 @@ from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from tests.recorded import DIRECTORIES, Miner, raw_json, stream
-from tests.support import PATIENCE, RECORDINGS, parse_page, series, watching
+from tests.support import NOON, PATIENCE, RECORDINGS, parse_page, series, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,10 +192,20 @@ def test_one_answer_in_a_few_is_checked() -> None:
     changes = Changes()
     turns = []
     for _ in range(2 * CHECKED_SHARE):
-        check = changes.begin()
+        check = changes.begin(NOON)
         turns.append(check is not None)
         changes.end(check)
     assert turns == ([True] + [False] * (CHECKED_SHARE - 1)) * 2
+
+
+def test_an_answer_that_is_seldom_requested_is_checked_all_the_same() -> None:
+    changes = Changes()
+    turns = []
+    for hour in range(13):
+        check = changes.begin(NOON + 3600 * hour)
+        turns.append(check is not None)
+        changes.end(check)
+    assert [hour for hour, checked in enumerate(turns) if checked] == [0, 6, 12]
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"nonsense", b"3", b'[{"servers":[3]}', b'{"a":' * 100_000])

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "findings": set(),
     "log": set(),
     "page": {"api", "feeds", "collectors", "config"},
-    "web": {"api", "feeds", "collectors", "config", "page", "findings"},
+    "web": {"api", "rules", "feeds", "collectors", "config", "page", "findings"},
     "simulator": {"api", "config", "web"},
     "commands": {"api", "rules", "feeds", "collectors", "config", "findings", "log", "page", "web", "simulator"},
     "cli": {"api", "collectors", "config", "log", "commands", "web"},

@@ -178,7 +178,7 @@ class ChutesClient:
             raise errors.BadRequestError("the id is invalid", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in (path or {}).items()})
         changes = self.changes[endpoint.name]
-        tally, code = Tally(check=changes.begin()), "abandoned"
+        tally, code = Tally(check=changes.begin(self._clock())), "abandoned"
         started = time.monotonic()
         try:
             async with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import islice
@@ -11,6 +12,7 @@ import msgspec
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.api.records import Record
+from chutes_exporter.duration import HOUR
 
 if TYPE_CHECKING:
     import re
@@ -28,6 +30,8 @@ CHECKED_SHARE = 19
 
 A prime number, so that the answers of several hotkeys take turns.
 """
+CHECKED_AFTER = 6 * HOUR
+"""Seconds after a check until another is due in any case. Some answers are requested only once an hour or a day."""
 _MAX_NAMES = 20
 _MAX_CHARACTERS = 100
 
@@ -156,11 +160,15 @@ class Changes:
         self.values: dict[str, frozenset[str]] = {}
         self.checks = 0
         self._answers = 0
+        self._begun_at = -math.inf
         self._told: set[str] = set()
 
-    def begin(self) -> FieldCheck | None:
+    def begin(self, now: float) -> FieldCheck | None:
         """Return the check of the next answer, None if it is not its turn."""
-        return None if self._answers % CHECKED_SHARE else FieldCheck()
+        if self._answers % CHECKED_SHARE and now < self._begun_at + CHECKED_AFTER:
+            return None
+        self._begun_at = now
+        return FieldCheck()
 
     def end(self, check: FieldCheck | None) -> list[str]:
         """Note that an answer was complete, and return what its check was the first to find."""

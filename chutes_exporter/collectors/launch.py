@@ -14,6 +14,7 @@ from chutes_exporter.feeds.table import (
     CHUTES,
     HELD_GPUS,
     INVENTORY,
+    MAINTENANCE,
     METAGRAPH,
     SERVERS,
     SUPPORTED_GPUS,
@@ -30,6 +31,7 @@ from chutes_exporter.rules.launch import (
     launch_room,
     service_time,
 )
+from chutes_exporter.rules.maintenance import holds_slot
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import Chute, Server
@@ -86,9 +88,16 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         for model in answers.optional(SUPPORTED_GPUS) or ()
         if model.hourly_rate is not None and model.hourly_rate > 0
     }
+    policy = answers.by_hotkey(MAINTENANCE).get(miners.hotkey)
+    # The list of servers may not know those that are pending.
+    slots = {one.server_id: holds_slot(one) for one in (policy and policy.servers) or ()}
     for model in models:
         places = [
-            LaunchServer(server.is_tee, server.maintenance_pending, free)
+            LaunchServer(
+                server.is_tee,
+                server.maintenance_pending or slots.get(server.server_id, server.maintenance_pending),
+                free,
+            )
             for server in servers
             if (free := idle[server.server_id][model])
         ]
@@ -158,5 +167,5 @@ COLLECTOR = Collector(
     feeds=_FEEDS,
     metrics=[*PAY, *REFUSALS],
     collect=_collect,
-    extra=(HELD_GPUS, SUPPORTED_GPUS),
+    extra=(HELD_GPUS, MAINTENANCE, SUPPORTED_GPUS),
 )

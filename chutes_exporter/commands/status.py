@@ -19,7 +19,7 @@ from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
-from chutes_exporter.rules.maintenance import maintenance_status, slots_of_older_windows
+from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows, unknown_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,8 @@ _PRIVATE = "servers, GPUs, instances, jobs"
 _NO_KEY = ("not known without a key", "Add --hotkey-file, or MINER_SS58 with MINER_SEED or MINER_PRIVATE_KEY.")
 _SHOWN = 5
 """Most names of a finding on the screen."""
+
+_UNKNOWN = "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
 
 _METRICS = NEEDED_METRICS | {
     "chutes_miner_incentive_ratio",
@@ -145,7 +147,8 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
             if state is None or state.snapshot is None:
                 continue
             policy = state.snapshot.answer.value
-            servers = [server for server in policy.servers or () if maintenance_status(server) not in ("none", None)]
+            report.gaps.extend(NotKnown(MAINTENANCE.name, key.address, why, _UNKNOWN) for why in unknown_in(policy))
+            servers = [server for server in policy.servers or () if holds_slot(server)]
             older = slots_of_older_windows(policy)
             for server in servers:
                 row: dict[str, Any] = {
@@ -234,12 +237,14 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
         text = f"{server['name'] or server['server_id']}: {server['status']}"
         if server["older_window"]:
             text += ", in the slot of an older window"
-        if server["waits_for"]:
+        if server["waits_for"] == []:
+            text += ", and waits for no instance any more"
+        elif server["waits_for"]:
             count = len(server["waits_for"])
             chutes = dict.fromkeys(one["chute_id"] for one in server["waits_for"])
             text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
             text += f" (chutes {', '.join(chutes)})"
-        if server["until"] is not None:
+        if server["until"] is not None and server["waits_for"] != []:
             at = datetime.fromtimestamp(server["until"], UTC)
             text += f", at the latest in {human_duration(max(server['until'] - now, 60))} ({at:%H:%M} UTC)"
         say(f"{text}.", indent="  ")

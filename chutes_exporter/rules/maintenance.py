@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
 
+from chutes_exporter.rules.sums import total
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
     from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
@@ -26,12 +29,32 @@ def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
     return next((status for status in MAINTENANCE_STATUSES if status == server.maintenance_status), None)
 
 
+def holds_slot(server: MaintenanceServer) -> bool | None:
+    """Return whether a server holds an upgrade slot: it is pending or in maintenance."""
+    status = maintenance_status(server)
+    return None if status is None else status != "none"
+
+
 def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
     """Return how many servers hold the slot of an older window, which they never finished. None if it is unknown."""
-    statuses = [maintenance_status(server) for server in policy.servers or ()]
-    if None in statuses or policy.servers is None or policy.current_slots is None:
+    slots = total(map(holds_slot, policy.servers or ()))
+    if slots is None or policy.servers is None or policy.current_slots is None:
         return None
-    return max(0.0, len(statuses) - statuses.count("none") - policy.current_slots)
+    return max(0.0, slots - policy.current_slots)
+
+
+def unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
+    """Yield what a policy does not say."""
+    for server in policy.servers or ():
+        name = server.name or server.server_id
+        if maintenance_status(server) is None:
+            yield f"the answer has no known maintenance status of {name}"
+        if server.needs_upgrade is None:
+            yield f"the answer does not say whether {name} needs the upgrade"
+    if policy.servers is None:
+        yield "the answer has no servers"
+    if policy.window_open is None:
+        yield "the answer does not say whether the window is open"
 
 
 def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:

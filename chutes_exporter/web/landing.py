@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
+from chutes_exporter.api.records import MaintenancePolicy
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.duration import human_duration
 from chutes_exporter.page.plan import off_reason
+from chutes_exporter.rules.maintenance import unknown_in
 
 if TYPE_CHECKING:
     from chutes_exporter.config import Settings
@@ -106,8 +108,12 @@ async def _actions(exporter: Exporter, now: float) -> str:
         return ""
     prices, time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
     found = [item for hotkey in sorted(settings.watched) for item in findings.find(samples, hotkey, time, prices)]
-    all_known = len(settings.keys) == len(settings.watched) and all(
-        state.up for state in exporter.feeds.states().values()
+    states = exporter.feeds.states()
+    answers = [state.snapshot and state.snapshot.answer.value for state in states.values()]
+    all_known = (
+        len(settings.keys) == len(settings.watched)
+        and all(state.up for state in states.values())
+        and not any(isinstance(answer, MaintenancePolicy) and any(unknown_in(answer)) for answer in answers)
     )
     tone: Tone = "bad" if any(item.needs_action for item in found) else "good" if all_known else "wait"
     line = _state(tone, findings.verdict(found, prices, all_known=all_known))

@@ -11,6 +11,7 @@ from chutes_exporter.feeds.table import (
     CHUTES,
     HELD_GPUS,
     INVENTORY,
+    MAINTENANCE,
     METAGRAPH,
     SERVERS,
     SUPPORTED_GPUS,
@@ -72,6 +73,16 @@ def test_free_gpus_of_two_servers_are_not_added_up() -> None:
 def test_the_reason_is_that_of_the_server_that_is_nearest_to_holding_the_chute() -> None:
     other = SERVER | {"server_id": "other", "is_tee": False}
     assert run({SERVERS: {"servers": [other, SERVER | {"maintenance_pending": True}]}}) == refused("in_maintenance")
+
+
+def test_a_server_that_only_the_maintenance_policy_knows_as_pending_takes_no_instance() -> None:
+    for status, found in {
+        "none": OFFER,
+        "pending": refused("in_maintenance"),
+        "a word of tomorrow": refused("unknown"),
+    }.items():
+        policy = {"active_window": None, "servers": [{"server_id": "s", "maintenance_status": status}]}
+        assert run({}, extra={(MAINTENANCE, "me"): policy}) == found
 
 
 def test_unverified_gpus_and_those_in_instances_are_not_free() -> None:

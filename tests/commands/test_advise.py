@@ -98,6 +98,17 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(target: Target,
     assert any(utilization.get(one["chute_id"], {"scale_allowance": 0})["scale_allowance"] == 0 for one in first)
 
 
+async def test_gpus_of_a_pending_server_wait_for_its_maintenance(target: Target, api: dict[str, bytes]) -> None:
+    policy = json.loads(api["maintenance"])
+    for server in policy["servers"]:
+        server["maintenance_status"] = "pending"
+    api["maintenance"] = json.dumps(policy).encode()
+    _, found = await report(target)
+    models = {model["gpu"]: model for model in found["miners"][0]["idle"]}
+    assert {gpu: model["in_maintenance"] for gpu, model in models.items()} == {"4090": 0, "h200": 11, "pro_6000": 13}
+    assert models["h200"]["runnable"] == models["pro_6000"]["runnable"] == []
+
+
 def cells(output: str, gpu: str) -> list[dict[str, str]]:
     """Return the rows of a model's table, which is as wide as it needs to be."""
     _, _, after = output.partition(f"\n{gpu}: ")

@@ -176,6 +176,23 @@ async def test_a_server_in_maintenance_is_to_be_rebooted_now(quiet: Simulator, f
     assert "server_maintenance" not in {one.endpoint for one in quiet.requests}
 
 
+@pytest.mark.parametrize(
+    ("waiting", "words"),
+    [
+        ([], "and waits for no instance any more"),
+        ([{"chute_id": "c", "instance_id": "i"}], "until 1 instance has a replacement (chutes c)"),
+    ],
+)
+async def test_a_pending_server_without_a_deadline_still_says_what_it_waits_for(
+    quiet: Simulator, farm: Farm, waiting: list[dict[str, str]], words: str
+) -> None:
+    _upgrade(farm, pending_for=3 * 3600, now=time.time())
+    answer = {"awaiting_replacement": waiting, "pending_deadline": None}
+    quiet.faults["server_maintenance"] = Fault(body=json.dumps(answer).encode())
+    _, output, _ = await status(quiet, **MINE)
+    assert f"\nh200-1: pending, {words}.\n" in output
+
+
 async def test_what_a_pending_server_waits_for_may_be_unknown(quiet: Simulator, farm: Farm) -> None:
     _upgrade(farm, pending_for=3 * 3600, now=time.time())
     quiet.faults["server_maintenance"] = Fault(status=503)
@@ -186,6 +203,29 @@ async def test_what_a_pending_server_waits_for_may_be_unknown(quiet: Simulator, 
     )
     _, output, _ = await status(quiet, **MINE)
     assert "\nh200-1: pending.\n" in output
+
+
+@pytest.mark.parametrize(
+    ("of_server", "of_policy", "reason"),
+    [
+        ({"maintenance_status": "draining"}, {}, "the answer has no known maintenance status of h200-1"),
+        ({"maintenance_status": None, "in_maintenance": False}, {}, "no known maintenance status of h200-1"),
+        ({"needs_upgrade": None}, {}, "the answer does not say whether h200-1 needs the upgrade"),
+        ({"needs_upgrade": True}, {"window_open": None}, "the answer does not say whether the window is open"),
+        ({}, {"servers": None}, "the answer has no servers"),
+    ],
+)
+async def test_a_maintenance_that_is_not_known_is_never_fine(
+    quiet: Simulator, farm: Farm, of_server: dict[str, Any], of_policy: dict[str, Any], reason: str
+) -> None:
+    policy = maintenance(Call(farm, time.time(), farm.miners[0], {}, {}))
+    changed = next(server for server in policy["servers"] if server["name"] == "h200-1")
+    changed |= of_server
+    quiet.faults["maintenance"] = Fault(body=json.dumps(policy | of_policy).encode())
+    code, found = await report(quiet, **MINE)
+    (gap,) = found["not_known"]
+    assert (code, gap["feed"], found["findings"]) == (3, "maintenance", [])
+    assert reason in gap["reason"]
 
 
 async def test_a_slot_of_an_older_window_is_named(quiet: Simulator, farm: Farm) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,10 @@ from chutes_exporter import findings
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.page import rendering
 from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator.answers import Call, maintenance
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
+from tests.simulator.farm import Farm, Machine
 from tests.support import HOTKEY, ROOT, Clock, asked_by, get, patient, served_exporter, until, watching
 from tests.test_links import broken
 
@@ -105,6 +108,24 @@ async def test_the_landing_page_lists_first_what_needs_action(
     for item, action in zip(found, actions, strict=False):
         assert item.problem in action
         assert f"<code>{item.command}</code>" in action
+
+
+async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
+    farm = Farm(clock.now, [(Machine("h200"),)])
+    async with (
+        Simulator(farm, clock=clock) as quiet,
+        served_exporter(watching(quiet.url), clock, monotonic=clock) as (url, exporter),
+    ):
+        await get(f"{url}/metrics")
+        assert state("good", "Nothing needs action.") in await landing_page(exporter, clock.now)
+        policy = maintenance(Call(farm, clock.now, farm.miners[0], {}, {}))
+        policy["servers"][0]["maintenance_status"] = "a word of tomorrow"
+        quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
+        clock.now += 700
+        await get(f"{url}/metrics")
+        assert state("wait", "Not everything is known. Nothing that is known needs action.") in await landing_page(
+            exporter, clock.now
+        )
 
 
 async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator, clock: Clock) -> None:
