@@ -105,7 +105,11 @@ async def test_gpus_of_a_pending_server_wait_for_its_maintenance(target: Target,
     api["maintenance"] = json.dumps(policy).encode()
     _, found = await report(target)
     models = {model["gpu"]: model for model in found["miners"][0]["idle"]}
-    assert {gpu: model["in_maintenance"] for gpu, model in models.items()} == {"4090": 0, "h200": 11, "pro_6000": 13}
+    assert {gpu: model["maintenance_pending"] for gpu, model in models.items()} == {
+        "4090": 0,
+        "h200": 11,
+        "pro_6000": 13,
+    }
     assert models["h200"]["runnable"] == models["pro_6000"]["runnable"] == []
 
 
