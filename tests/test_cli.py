@@ -135,7 +135,7 @@ REFUSED = (
     (f"{MINE} MINER_PRIVATE_KEY={TEST_SEED}", "Error: MINER_SEED and MINER_PRIVATE_KEY are both set: unset one"),
     (f"MINER_SEED=0x12 MINER_SS58={HOTKEY}", "Error: MINER_SEED and MINER_SS58: the seed must be 64 hexadecimal"),
     (f"MINER_PRIVATE_KEY={TEST_SEED} MINER_SS58={HOTKEY}", "Error: MINER_PRIVATE_KEY and MINER_SS58: the private key"),
-    (f"MINER_SEED={TEST_SEED}", "Error: MINER_SEED and MINER_SS58: the key does not belong"),
+    (f"MINER_SEED={TEST_SEED}", f"MINER_SEED and MINER_SS58: the address is missing: the key is that of {HOTKEY}"),
     (f"MINER_SEED={TEST_SEED} MINER_SS58={OTHER}", "Error: MINER_SEED and MINER_SS58: the key does not belong"),
     (f"MINER_SEED=0x12 {NO_API} check", "→ Correct it. If you remove it, the whole subnet is watched, without the pri"),
     (f"MINER_SEED=0x12 {NO_API} check --hotkey {HOTKEY}", f"If you remove it, {HOTKEY} is watched"),

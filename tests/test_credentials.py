@@ -135,7 +135,7 @@ def test_a_wrong_key_file_is_refused_with_the_reason(
             f"the given address, but to {HOTKEY}",
         ),
         ({"MINER_SS58": TEST_SEED, "MINER_SEED": TEST_SEED}, "the key does not belong to the given address"),
-        ({"MINER_SEED": TEST_SEED}, f"but to {HOTKEY}"),
+        ({"MINER_SEED": TEST_SEED}, f"the address is missing: the key is that of {HOTKEY}"),
         ({"MINER_SS58": HOTKEY, "MINER_SEED": "0x12"}, "the seed must be 64 hexadecimal digits"),
         ({"MINER_SS58": HOTKEY, "MINER_SEED": PRIVATE_KEY}, "the seed must be 64 hexadecimal digits"),
         ({"MINER_SS58": HOTKEY, "MINER_PRIVATE_KEY": PRIVATE_KEY[:66]}, "the private key must be 128 hexadecimal"),

@@ -101,6 +101,8 @@ class Hotkey:
             key = cls(Keypair.create_from_private_key(digits))
         except ValueError:
             raise HotkeyError(f"{source}: these digits are no key of the type sr25519: copy them again") from None
+        if address == "":
+            raise HotkeyError(f"{source}: the address is missing: the key is that of {key.address}")
         if address not in (None, key.address):
             # Do not show the address: it may be a secret in the wrong place.
             raise HotkeyError(

@@ -80,6 +80,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and name variables in its errors."""
+        # Commands print failed requests themselves, so their log only shows bugs. serve and demo configure it by flags.
+        log.configure("error", "logfmt")
         try:
             return super().invoke(ctx)
         except ConfigError as error:
@@ -352,7 +354,5 @@ def run_with_status(
     needs_miner: bool = True,
 ) -> None:
     """Run a command whose exit status is an answer, and exit with it."""
-    # The command prints failed requests itself, so the log only shows bugs.
-    log.configure("error", "logfmt")
     settings = settings_with_warnings(flags, needs_miner=needs_miner)
     click.get_current_context().exit(asyncio.run(function(settings, flags["as_json"])))

@@ -66,7 +66,7 @@ def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
     if version in listed:
         numbers = {other: _numbers(other) for other in listed}
         return True if all(numbers.values()) and numbers[version] == max(numbers.values()) else None
-    return None if "rc" in version else False
+    return None if "rc" in version.lower() else False
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ def test_slots_that_do_not_count_for_the_newest_window_are_of_older_ones(
 
 @pytest.mark.parametrize(
     ("version", "accepted"),
-    [("1.10.0", True), ("1.9.0", None), ("1.8.0", False), ("1.11.0-rc1", None), ("newest", False)],
+    [("1.10.0", True), ("1.9.0", None), ("1.8.0", False), ("1.11.0-rc1", None), ("1.8.0-RC1", None), ("newest", False)],
 )
 def test_only_the_highest_listed_version_boots_for_certain(version: str, *, accepted: bool | None) -> None:
     assert version_accepted(version, {"1.9.0", "1.10.0"}) == accepted
