@@ -143,7 +143,9 @@ async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
     assert things["maintenance"] == things["older_slots"] == in_slot
     # One of the two slots is of an older window. The world has no answer that tells which.
     assert findings["older_slots"]["count"] == 1
-    assert {gap["feed"] for gap in found["not_known"]} == {f"server_slot of {name}" for name in in_slot}
+    # The recorded report is long overdue, too.
+    slots = {gap["feed"] for gap in found["not_known"]} - {"audit_report"}
+    assert slots == {f"server_slot of {name}" for name in in_slot}
     needed = {servers[server] for server in true["in_maintenance_window"]["servers_needing_upgrade"]}
     assert things["upgrades"] == needed - in_slot
     candidate = {row["name"] for row in true["servers_that_cannot_boot"] if "rc" in row["version"]}
