@@ -65,7 +65,7 @@ class _Pages:
         return _PageResponse(page, form.value, gzipped=gzipped)
 
     async def landing(self, _request: Request) -> Response:
-        # Its verdict runs collectors, and the page is not limited like a scrape.
+        # Its verdict runs collectors, so that all readers of a second share one page.
         async with self._landing_lock:
             page = self._landing.get("page")
             if page is None:
