@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email.utils
 import functools
 import inspect
 import json
@@ -168,10 +169,10 @@ def successes(page: Page) -> dict[str, float]:
 
 
 @contextlib.asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[str]:
+async def served(app: ASGIApp, *, date_header: bool = True) -> AsyncIterator[str]:
     """Serve an application on a free port; yields its base address."""
     with open_socket(Address("127.0.0.1", 0)) as socket:
-        async with serving(app, [socket]):
+        async with serving(app, [socket], date_header=date_header):
             yield f"http://{bound_address(socket)}"
 
 
@@ -283,14 +284,18 @@ def recording(directory: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def replay(answers: Mapping[str, bytes], reports: Mapping[str, bytes] | None = None) -> Starlette:
+def replay(
+    answers: Mapping[str, bytes], reports: Mapping[str, bytes] | None = None, now: float | None = None
+) -> Starlette:
     """Make an API that gives recorded answers to every client.
 
     Args:
+        now: The API's time, if it is to be served without the Date header of the server.
         reports: The audit reports by path, if there is more than the newest.
         answers: Bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one`` for one miner's. What
             is changed later counts from the next request on; an endpoint without a body answers 404.
     """
+    headers = {} if now is None else {"date": email.utils.formatdate(now, usegmt=True)}
 
     def name_of(request: Request, endpoint: str) -> str:
         if endpoint == "held_gpus" and "detailed" not in request.query_params:
@@ -306,7 +311,8 @@ def replay(answers: Mapping[str, bytes], reports: Mapping[str, bytes] | None = N
         async def answer(request: Request) -> Response:
             path = request.query_params.get("path", "")
             body = answers.get(name_of(request, endpoint)) if reports is None or not path else reports.get(path)
-            return Response(b'{"detail":"Not Found"}', 404) if body is None else Response(body)
+            missing = body is None
+            return Response(b'{"detail":"Not Found"}' if missing else body, 404 if missing else 200, headers)
 
         return answer
 

@@ -132,7 +132,8 @@ async def test_the_page_knows_the_reason_of_every_end(directory: Path) -> None:
 async def test_incidents_lists_every_end_with_exactly_what_it_cost(directory: Path, hours: int) -> None:
     listed = sorted({row["miner"] for row in ended(directory)})
     bodies = Miner(directory, "test_miner").bodies()
-    async with served(replay(bodies, reports(directory))) as url:
+    now = seconds(report_index(directory)[0]["end"])
+    async with served(replay(bodies, reports(directory), now), date_header=False) as url:
         flags = [flag for hotkey in listed for flag in ("--hotkey", hotkey)]
         status, output, _ = await run(Target(url), "incidents", *flags, "--hours", str(hours), "--json", variables={})
     summary = json.loads(output)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,8 @@ from chutes_exporter.collectors import launch
 from chutes_exporter.commands.forecast import forecast, parse_gpus
 from chutes_exporter.commands.options import Command, Parsed, json_option, miner_options, money_options, run_with_status
 from chutes_exporter.commands.query import first_key
-from chutes_exporter.commands.report import collect_report, print_not_known, samples_of
+from chutes_exporter.commands.report import collect_report, samples_of
+from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.duration import HOUR
 from chutes_exporter.findings import cost
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.rules.launch import LaunchRefusal
-
-NOTHING_TO_DEPLOY, CHUTES_TO_DEPLOY, NOT_KNOWN = 0, 1, 3
-"""The exit status; 2 is that of a wrong command line. 3 means that no chute to deploy was found, but some answers are
-missing or incomplete."""
 
 _WINDOW = "15m"
 _MULTIPLIER = "chutes_chute_effective_compute_multiplier"
@@ -48,7 +43,7 @@ _REASONS: dict[LaunchRefusal, str] = {
     "tee_mismatch": "need TEE that the server lacks, or cannot run with TEE",
     "in_maintenance": "the server is in maintenance",
     "too_many_gpus": "need more idle GPUs than one server has",
-    "unknown": "not known whether the service accepts them, or what they pay",
+    "unknown": "not known",
 }
 """Why chutes that run on a model are left out."""
 
@@ -91,39 +86,31 @@ def advise(wanted: tuple[tuple[int, str], ...], **flags: Any) -> None:
     run_with_status(partial(run_advise, wanted=wanted), flags, needs_miner=False)
 
 
-async def run_advise(
-    settings: Settings,
-    as_json: bool,  # noqa: FBT001 - a flag of the command line
-    *,
-    wanted: Sequence[tuple[int, str]] = (),
-) -> int:
-    """Ask once, print, and return the exit status."""
+async def run_advise(settings: Settings, *, wanted: Sequence[tuple[int, str]]) -> Result:
+    """Ask once."""
     first_key(settings)
     metrics = _METRICS | {"chutes_miner_score_heading_ratio"} if wanted else _METRICS
-    report = await collect_report(settings, metrics, missing=True)
+    report = await collect_report(settings, metrics)
     market = _Market(report, settings)
-    miners = {
-        key.address: market.idle_models(key.address) if key.address in report.counted else None
-        for key in sorted(settings.keys, key=lambda key: key.address)
-    }
-    forecasts = {
-        hotkey: [forecast(report.states, hotkey, count, model, settings) for count, model in wanted]
-        for hotkey in miners
-    }
-    if as_json:
-        summary = {
-            "api": settings.api_url,
-            "all_known": not report.gaps,
-            "miners": [{"hotkey": hotkey, "idle": idle, "with": forecasts[hotkey]} for hotkey, idle in miners.items()],
-            "not_known": [asdict(gap) for gap in report.gaps],
+    miners: list[dict[str, Any]] = [
+        {
+            "hotkey": hotkey,
+            "idle": market.idle_models(hotkey) if hotkey in report.counted else None,
+            "with": [forecast(report.states, hotkey, count, model, settings) for count, model in wanted],
         }
-        click.echo(json.dumps(summary, indent=2))
-    else:
-        _print_screen(miners, forecasts, report, settings)
-    models = [model for idle in miners.values() for model in idle or ()]
-    if any(model["runnable"] for model in models):
-        return CHUTES_TO_DEPLOY
-    return NOT_KNOWN if report.gaps or any("unknown" in model["left_out"] for model in models) else NOTHING_TO_DEPLOY
+        for hotkey in sorted(settings.watched)
+    ]
+    for miner in miners:
+        for model in miner["idle"] or ():
+            if model["left_out"] is None or "unknown" in model["left_out"]:
+                reason = "an answer lacks whether the service accepts some chutes, or what they pay"
+                report.gaps.append(NotKnown(f"chutes for {model['gpu']}", miner["hotkey"], reason, TRY_AGAIN))
+        if None in miner["with"]:
+            reason = "an answer is missing or incomplete, or a sum is too large"
+            report.gaps.append(NotKnown("what other GPUs would earn", miner["hotkey"], reason, TRY_AGAIN))
+    offers = [offer for miner in miners for model in miner["idle"] or () for offer in model["runnable"]]
+    summary = {"api": settings.api_url, "miners": miners}
+    return Result(summary, partial(_print_screen, miners, offers, report, settings), report.gaps, bool(offers))
 
 
 class _Market:
@@ -191,7 +178,10 @@ class _Market:
                 "runnable": sorted(
                     offers.get(gpu, []), key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])
                 ),
-                "left_out": {reason: refused[gpu, reason] for reason in _REASONS if refused.get((gpu, reason))},
+                # Without these counts, it is not known what runs on the model.
+                "left_out": {reason: refused[gpu, reason] for reason in _REASONS if refused[gpu, reason]}
+                if (gpu, "unknown") in refused
+                else None,
             }
             for gpu, servers in sorted(idle.items())
         ]
@@ -238,30 +228,26 @@ _FALLING = (
 
 
 def _print_screen(
-    miners: Mapping[str, list[dict[str, Any]] | None],
-    forecasts: Mapping[str, list[dict[str, Any] | None]],
-    report: Report,
-    settings: Settings,
+    miners: Sequence[Mapping[str, Any]], offers: Sequence[Offer], report: Report, settings: Settings
 ) -> None:
-    for hotkey, idle in miners.items():
-        say(f"{hotkey}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+    for miner in miners:
+        say(f"{miner['hotkey']}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+        idle = miner["idle"]
         if idle is None:
             say("The idle GPUs are not known.")
         elif not idle:
             say("No GPU is idle.", fg="green")
         for model in idle or ():
             _print_model(model, settings)
-        for prediction in forecasts[hotkey]:
+        for prediction in miner["with"]:
             _print_forecast(prediction)
         click.echo()
-    offers = [offer for idle in miners.values() for model in idle or () for offer in model["runnable"]]
     if offers:
         say(_LEGEND)
         if any(map(_falls, offers)):
             say(_FALLING, indent="  ")
         if offers[0]["estimated_usd_per_gpu_day"] is None:
             say("For USD/day, add --subnet.daily-emission ALPHA and --alpha.price USD.")
-    print_not_known(report.gaps)
 
 
 def _print_model(model: dict[str, Any], settings: Settings) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from msgspec import UNSET
 
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
@@ -21,6 +22,7 @@ from chutes_exporter.commands.options import (
     serving_options,
     settings_of,
 )
+from chutes_exporter.commands.result import NO_KEY, NotKnown, Result
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
@@ -37,10 +39,11 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Credentials, Settings
     from chutes_exporter.feeds.feed import Feed
 
-Verdict = Literal["ok", "failed", "not asked"]
+Verdict = Literal["ok", "failed", "not known"]
 _NOTABLE_OFFSET = 30.0
 _CHANGED = "Update the exporter, and compare its changelog. Until then, numbers about these fields can be wrong."
-_COLORS: dict[Verdict, str] = {"ok": "green", "failed": "red", "not asked": "yellow"}
+_NO_HOTKEY = ("not known without a hotkey", "Add --hotkey or --hotkey-file.")
+_UNREADABLE = "Update the exporter. If that does not help, report a bug."
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,17 @@ def check(**flags: Any) -> None:
     """Request all data once, and explain what fails.
 
     check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
-    not matter. The exit status is 0 if all checks pass, 1 if one fails, and 2 if the command line is wrong.
+    not matter. The exit status is 0 if all checks pass, 1 if one fails, 2 if the command line is wrong, and 3 if none
+    fails but something is not known: a key or a hotkey is missing, or an answer is incomplete.
     """
     credentials = find_credentials(flags["hotkey_files"], os.environ)
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
-    click.get_current_context().exit(asyncio.run(run_check(settings, credentials, flags["as_json"])))
+    click.get_current_context().exit(asyncio.run(run_check(settings, credentials)).print(as_json=flags["as_json"]))
 
 
-async def run_check(settings: Settings, credentials: Credentials, as_json: bool) -> int:  # noqa: FBT001
-    """Check, print the results, and return the exit status, which is 0 if nothing failed."""
+async def run_check(settings: Settings, credentials: Credentials) -> Result:
+    """Check everything once."""
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         requests = Requests(client)
         requests.use(settings.keys)
@@ -82,15 +86,15 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
         results = await asyncio.gather(*(_ask(requests, feed) for feed in asked))
         offset, changes = client.clock_offset, client.changes
     metagraph, _ = results[asked.index(METAGRAPH)]
-    why = "the key cannot be used" if credentials.errors else "needs --hotkey-file, or MINER_SS58 with a key"
     lines = [
         *_setting_lines(settings, credentials),
         *(line for _, line in results),
         *_seats(settings, metagraph),
         *(
-            Line(feed.name, "not asked", note=why if feed.endpoint.signed else "needs --hotkey")
+            Line(feed.name, "not known", note=why, advice=advice)
             for feed in FEEDS
             if not _hotkeys(feed, settings)
+            for why, advice in [NO_KEY if feed.endpoint.signed else _NO_HOTKEY]
         ),
         *_clock_line(offset),
         *(
@@ -99,13 +103,16 @@ async def run_check(settings: Settings, credentials: Credentials, as_json: bool)
             if one.found
         ),
     ]
-    failed = sum(line.verdict == "failed" for line in lines)
-    if as_json:
-        report = {"api": settings.api_url, "ok": not failed, "checks": [asdict(line) for line in lines]}
-        click.echo(json.dumps(report, indent=2))
-    else:
-        _print_report(settings, lines, failed)
-    return min(failed, 1)
+    gaps = [
+        NotKnown(line.feed, line.about or "", line.note, line.advice) for line in lines if line.verdict == "not known"
+    ]
+    summary = {
+        "api": settings.api_url,
+        "ok": all(line.verdict == "ok" for line in lines),
+        "checks": [asdict(line) for line in lines],
+    }
+    failed = any(line.verdict == "failed" for line in lines)
+    return Result(summary, partial(_print_report, settings, lines), gaps, failed)
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
@@ -133,7 +140,10 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
-    if offset is not None and abs(offset) > _NOTABLE_OFFSET:
+    if offset is None:
+        note = "no answer has the time of the API, so that the local clock could not be compared"
+        yield Line("clock", "not known", note=note, advice="Set the local clock (NTP), and try again.")
+    elif abs(offset) > _NOTABLE_OFFSET:
         side = "ahead of" if offset > 0 else "behind"
         yield Line(
             "clock",
@@ -144,13 +154,16 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
 
 
 def _seats(settings: Settings, metagraph: Answer[list[MetagraphNode]] | None) -> Iterator[Line]:
-    """Return lines about the seats of the watched miners. Return none if the metagraph is incomplete."""
-    if metagraph is None or metagraph.rejected:
-        return
-    seats = {node.hotkey: node for node in metagraph.value}
-    coldkeys = {node.coldkey for node in metagraph.value}
+    """Return lines about the seats of the watched miners."""
+    nodes = metagraph.value if metagraph else []
+    seats = {node.hotkey: node for node in nodes}
+    coldkeys = {node.coldkey for node in nodes}
     for hotkey in sorted(settings.watched):
-        if (node := seats.get(hotkey)) is None:
+        node = seats.get(hotkey)
+        if metagraph is None or (node is None and not metagraph.whole) or (node and node.blacklist_reason is UNSET):
+            note = "the metagraph does not say whether the miner has a seat and is not blacklisted"
+            yield Line("registration", "not known", hotkey, note=note, advice=_UNREADABLE)
+        elif node is None:
             note = f"hotkey not registered: {hotkey} has no seat on the subnet."
             cold = " It is the cold key of a miner: use the hotkey." if hotkey in coldkeys else ""
             advice = "Register it on subnet 64, or watch another hotkey."
@@ -175,14 +188,14 @@ async def _ask(requests: Requests, feed: Feed[Any]) -> tuple[Answer[Any] | None,
             return None, Line(feed.name, "ok", about, status=404, seconds=seconds, note=note)
         line = Line(feed.name, "failed", about, error.status, seconds=seconds, note=str(error), advice=error.advice)
         return None, line
-    note = advice = ""
+    line = Line(feed.name, "ok", about, 200, answer.count, answer.seconds)
     if answer.rejected:
         note = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
-        advice = "Update the exporter. If that does not help, report a bug."
-    return answer, Line(feed.name, "ok", about, 200, answer.count, answer.seconds, note, advice)
+        line = replace(line, verdict="not known", note=note, advice=_UNREADABLE)
+    return answer, line
 
 
-def _print_report(settings: Settings, lines: list[Line], failed: int) -> None:
+def _print_report(settings: Settings, lines: list[Line]) -> None:
     """Print a table, and below it each remark once, with advice."""
     say(f"Chutes API at {settings.api_url}")
     print_table(
@@ -200,13 +213,19 @@ def _print_report(settings: Settings, lines: list[Line], failed: int) -> None:
     # An outage is reported once and not for each feed.
     remarks: dict[tuple[Verdict, str, str], dict[str, None]] = {}
     for line in lines:
-        if line.note:
+        if line.note and line.verdict != "not known":
             remarks.setdefault((line.verdict, line.note, line.advice), {})[line.feed] = None
     for (verdict, note, advice), feeds in remarks.items():
         click.echo()
-        say(f"{', '.join(feeds)}: {verdict}", fg=_COLORS[verdict])
+        say(f"{', '.join(feeds)}: {verdict}", fg="red" if verdict == "failed" else "green")
         say(note, indent="  ", start="  ")
         if advice:
             say(f"→ {advice}", indent="    ", start="  ")
     click.echo()
-    say(f"{failed} failed." if failed else "All checks passed.", fg="red" if failed else "green")
+    verdicts = [line.verdict for line in lines]
+    if failed := verdicts.count("failed"):
+        say(f"{failed} failed.", fg="red")
+    elif "not known" in verdicts:
+        say("Not everything is known. Nothing that is known failed.", fg="yellow")
+    else:
+        say("All checks passed.", fg="green")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections import defaultdict
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.options import Command, json_option, miner_options, money_options, run_with_status
-from chutes_exporter.commands.report import NotKnown, print_not_known
+from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
 from chutes_exporter.commands.terminal import cell_text, print_table, say
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.requests import list_reports
 from chutes_exporter.rules.losses import (
     end_reason,
@@ -31,12 +30,10 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import AuditInstance, ComputeRecord
     from chutes_exporter.config import Settings
 
-ALL_READ, NOT_KNOWN = 0, 3
-"""The exit status; 2 is that of a wrong command line. 3 means that a report is missing or cannot be read, or that
-a loss or the scores are not known."""
-
 _LISTED_HOURS = 25
 _DAY_HOURS = int(DAY / HOUR)
+_MADE_WITHIN = 10 * MINUTE
+"""Seconds after the hour within which the service has always published its report."""
 _SHOWN = 20
 """Most ended instances of a miner on the screen."""
 
@@ -61,24 +58,14 @@ def incidents(hours: int, **flags: Any) -> None:
     run_with_status(partial(run_incidents, hours=hours), flags)
 
 
-async def run_incidents(settings: Settings, as_json: bool, *, hours: int) -> int:  # noqa: FBT001 - a flag of the command line
-    """Read the reports, print, and return the exit status."""
+async def run_incidents(settings: Settings, *, hours: int) -> Result:
+    """Read the reports."""
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         ledger = Ledger(client, settings.watched)
         await ledger.read(hours)
         usd_per_unit = await _usd_per_unit(client, settings, ledger.gaps)
-    miners = {hotkey: ledger.ended_of(hotkey, usd_per_unit) for hotkey in sorted(settings.watched)}
-    if as_json:
-        summary = {
-            "miners": [{"hotkey": hotkey, "ended": ended} for hotkey, ended in miners.items()],
-            "not_known": list(map(asdict, ledger.gaps)),
-        }
-        click.echo(json.dumps(summary, indent=2))
-    else:
-        for hotkey, ended in miners.items():
-            _print_miner(hotkey, ended, ledger)
-        print_not_known(ledger.gaps)
-    return NOT_KNOWN if ledger.gaps else ALL_READ
+    miners = [{"hotkey": hotkey, "ended": ledger.ended_of(hotkey, usd_per_unit)} for hotkey in sorted(settings.watched)]
+    return Result({"miners": miners}, partial(_print_screen, miners, ledger), ledger.gaps)
 
 
 class Ledger:
@@ -102,6 +89,8 @@ class Ledger:
             return
         paths = {entry.end_time or 0.0: entry.path for entry in entries}
         self.end = max(paths)
+        if time.time() - (self._client.clock_offset or 0.0) - self.end > HOUR + _MADE_WITHIN:
+            self._miss(f"the ends since {_hour(self.end)}", "the service has not published the report of the last hour")
         for hour in range(_LISTED_HOURS):
             end = self.end - hour * HOUR
             if hour >= hours and not any(self._needs_report(instance, end) for instance in self._ended.values()):
@@ -139,7 +128,7 @@ class Ledger:
                     self._earlier[record.instance_id][record.started_at] = record.compute_multiplier
 
     def _miss(self, what: str, reason: ApiError | str, hotkey: str = "") -> None:
-        advice = reason.advice if isinstance(reason, ApiError) else "Try again. If the problem remains, report it."
+        advice = reason.advice if isinstance(reason, ApiError) else TRY_AGAIN
         self.gaps.append(NotKnown(what, hotkey, str(reason), advice))
 
     def _needs_report(self, instance: AuditInstance, end: float) -> bool:
@@ -199,6 +188,11 @@ async def _usd_per_unit(client: ChutesClient, settings: Settings, gaps: list[Not
 
 
 # The screen
+
+
+def _print_screen(miners: list[dict[str, Any]], ledger: Ledger) -> None:
+    for miner in miners:
+        _print_miner(miner["hotkey"], miner["ended"], ledger)
 
 
 def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> None:

@@ -24,6 +24,8 @@ from chutes_exporter.config import ConfigError, Credentials, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
 
+    from chutes_exporter.commands.result import Result
+
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -348,11 +350,11 @@ def settings_with_warnings(flags: Mapping[str, Any], *, needs_miner: bool = Fals
 
 
 def run_with_status(
-    function: Callable[[Settings, bool], Coroutine[Any, Any, int]],
+    function: Callable[[Settings], Coroutine[Any, Any, Result]],
     flags: Mapping[str, Any],
     *,
     needs_miner: bool = True,
 ) -> None:
-    """Run a command whose exit status is an answer, and exit with it."""
+    """Run a command whose exit status is an answer, print its result, and exit with the status."""
     settings = settings_with_warnings(flags, needs_miner=needs_miner)
-    click.get_current_context().exit(asyncio.run(function(settings, flags["as_json"])))
+    click.get_current_context().exit(asyncio.run(function(settings)).print(as_json=flags["as_json"]))

@@ -1,4 +1,4 @@
-"""Collects once for a command that reports about miners: samples, and gaps in the data."""
+"""Collects once for a command that reports about miners: samples, and what is not known."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
-from chutes_exporter.commands.terminal import say
+from chutes_exporter.commands.result import NO_KEY, TRY_AGAIN, NotKnown
+from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.rules.maintenance import unknown_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from chutes_exporter.config import Settings
     from chutes_exporter.page.telemetry import States
@@ -23,16 +25,7 @@ SamplesByName = Mapping[str, list[tuple[Labels, float]]]
 """Labels and value of each sample, by the metric's name."""
 
 _PATIENCE = 120.0
-
-
-@dataclass(frozen=True)
-class NotKnown:
-    """A gap: data of a feed, or of a collector, that the API did not send. Data of the platform has no hotkey."""
-
-    feed: str
-    hotkey: str
-    reason: str
-    advice: str
+_UNKNOWN_MAINTENANCE = "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
 
 
 @dataclass(frozen=True)
@@ -53,13 +46,13 @@ class Report:
     states: States
 
 
-async def collect_report(settings: Settings, metrics: frozenset[str], *, missing: bool = False) -> Report:
-    """Request what the metrics need, once. With ``missing``, an endpoint that the deployment does not have is a gap."""
+async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
+    """Request what the metrics need, once."""
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)
     samples = collected.samples
-    gaps = [*_failures(collected.states, missing=missing)]
+    gaps = [*_gaps(collected.states)]
     for collector, hotkey in collected.failed:
         reason = "the collector failed, which is a bug"
         gaps.append(NotKnown(collector, hotkey, reason, "Report it with the log."))
@@ -73,6 +66,8 @@ async def collect_report(settings: Settings, metrics: frozenset[str], *, missing
         for hotkey in whole
         if hotkey not in counted
     ]
+    without_key = sorted(settings.watched - {key.address for key in settings.keys})
+    gaps += [NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY) for hotkey in without_key]
     answered = any(state.snapshot for state in collected.states.values())
     return Report(samples, now, gaps, counted, answered, collected.states)
 
@@ -82,18 +77,6 @@ def samples_of(samples: SamplesByName, metric: str, hotkey: str) -> list[tuple[L
     return [(labels, value) for labels, value in samples.get(metric, ()) if labels.get("hotkey") == hotkey]
 
 
-def print_not_known(gaps: Iterable[NotKnown]) -> None:
-    """Print what is not known, the same reasons together."""
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for gap in gaps:
-        grouped.setdefault((gap.reason, gap.advice), []).append(gap.feed)
-    if grouped:
-        say("Not known", bold=True)
-    for (reason, advice), feeds in grouped.items():
-        say(f"? {', '.join(dict.fromkeys(feeds))}: {reason}", indent="  ", fg="yellow")
-        say(f"→ {advice}", indent="    ", start="  ")
-
-
 def _all_counted(samples: SamplesByName, hotkey: str) -> bool:
     """Tell whether the state of every GPU is known."""
     counted = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_fleet_gpus", hotkey)}
@@ -101,19 +84,20 @@ def _all_counted(samples: SamplesByName, hotkey: str) -> bool:
     return described <= counted and bool(counted or not samples_of(samples, "chutes_gpu_in_use", hotkey))
 
 
-def _failures(states: States, *, missing: bool) -> Iterator[NotKnown]:
-    """Return the feeds that could not be requested or completely read, and those that are missing if that counts."""
+def _gaps(states: States) -> Iterator[NotKnown]:
+    """Return the feeds that are missing or could not be completely read, and what an answer does not say."""
     for feed, state in states.items():
         error, snapshot = state.last_error, state.snapshot
         if state.missing:
-            if missing:
-                reason = f"the deployment has no {feed.endpoint.path}"
-                yield NotKnown(feed.name, feed.hotkey, reason, "Ask the operators of Chutes for a newer service.")
-            continue
-        if snapshot is None:
+            reason = f"the deployment has no {feed.endpoint.path}"
+            yield NotKnown(feed.name, feed.hotkey, reason, "Ask the operators of Chutes for a newer service.")
+        elif snapshot is None:
             advice = error.advice if isinstance(error, ApiError) else "Try again later."
             yield NotKnown(feed.name, feed.hotkey, str(error or "no answer yet"), advice)
         elif not snapshot.answer.whole:
             rejected = snapshot.answer.rejected
             reason = f"{rejected} records cannot be read" if rejected else "the list contradicts another answer"
-            yield NotKnown(feed.name, feed.hotkey, reason, "Try again. If the problem remains, report it.")
+            yield NotKnown(feed.name, feed.hotkey, reason, TRY_AGAIN)
+        if feed.name == MAINTENANCE.name and snapshot is not None:
+            for reason in unknown_in(snapshot.answer.value):
+                yield NotKnown(feed.name, feed.hotkey, reason, _UNKNOWN_MAINTENANCE)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +14,13 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
 from chutes_exporter.commands.options import Command, json_option, miner_options, money_options, run_with_status
-from chutes_exporter.commands.report import NotKnown, collect_report, print_not_known, samples_of
+from chutes_exporter.commands.report import collect_report, samples_of
+from chutes_exporter.commands.result import NotKnown, Result
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
-from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows, unknown_in
+from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,16 +29,8 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
 
-NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
-"""The exit status; 2 is that of a wrong command line. 3 means that nothing that is known needs action, but a key or an
-answer is missing or incomplete."""
-
-_PRIVATE = "servers, GPUs, instances, jobs"
-_NO_KEY = ("not known without a key", "Add --hotkey-file, or MINER_SS58 with MINER_SEED or MINER_PRIVATE_KEY.")
 _SHOWN = 5
 """Most names of a finding on the screen."""
-
-_UNKNOWN = "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
 
 _METRICS = NEEDED_METRICS | {
     "chutes_miner_incentive_ratio",
@@ -61,44 +54,28 @@ def status(**flags: Any) -> None:
     run_with_status(run_status, flags)
 
 
-async def run_status(settings: Settings, as_json: bool) -> int:  # noqa: FBT001 - a flag of the command line
-    """Ask once, print, and return the exit status."""
+async def run_status(settings: Settings) -> Result:
+    """Ask once."""
     report = await collect_report(settings, _METRICS)
     hotkeys = sorted(settings.watched)
     slots = await _servers_in_slot(settings, report)
     miners = [_miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])} for hotkey in hotkeys]
     prices = settings.gpu_costs
     findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)]
-    keys = {key.address for key in settings.keys}
-    gaps = [*report.gaps, *(NotKnown(_PRIVATE, hotkey, *_NO_KEY) for hotkey in hotkeys if hotkey not in keys)]
     line = (
-        verdict(findings, prices, all_known=not gaps)
+        verdict(findings, prices, all_known=not report.gaps)
         if report.answered
         else "Nothing is known, because no request succeeded."
     )
     action_needed = any(finding.needs_action for finding in findings)
-    if as_json:
-        summary = {
-            "api": settings.api_url,
-            "verdict": line,
-            "action_needed": action_needed,
-            "all_known": not gaps,
-            "miners": miners,
-            "findings": list(map(asdict, findings)),
-            "not_known": list(map(asdict, gaps)),
-        }
-        click.echo(json.dumps(summary, indent=2))
-    else:
-        say(line, bold=True, fg="red" if action_needed or not report.answered else "yellow" if gaps else "green")
-        for miner in miners:
-            click.echo()
-            say(f"{miner['hotkey']}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
-            _print_findings([item for item in findings if item.hotkey == miner["hotkey"]], prices)
-            click.echo()
-            _print_standing(miner, prices)
-            _print_maintenance(miner["maintenance"], report.now)
-        print_not_known(gaps)
-    return ACTION_NEEDED if action_needed else NOT_KNOWN if gaps else NOTHING_TO_DO
+    summary = {
+        "api": settings.api_url,
+        "verdict": line,
+        "action_needed": action_needed,
+        "miners": miners,
+        "findings": list(map(asdict, findings)),
+    }
+    return Result(summary, partial(_print_screen, summary, findings, report, prices), report.gaps, action_needed)
 
 
 def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
@@ -147,7 +124,6 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
             if state is None or state.snapshot is None:
                 continue
             policy = state.snapshot.answer.value
-            report.gaps.extend(NotKnown(MAINTENANCE.name, key.address, why, _UNKNOWN) for why in unknown_in(policy))
             servers = [server for server in policy.servers or () if holds_slot(server)]
             older = slots_of_older_windows(policy)
             for server in servers:
@@ -185,6 +161,20 @@ def _product(one: float | None, other: float | None) -> float | None:
 
 
 # The screen
+
+
+def _print_screen(
+    summary: Mapping[str, Any], findings: list[Finding], report: Report, prices: Mapping[str, float]
+) -> None:
+    is_red = summary["action_needed"] or not report.answered
+    say(summary["verdict"], bold=True, fg="red" if is_red else "yellow" if report.gaps else "green")
+    for miner in summary["miners"]:
+        click.echo()
+        say(f"{miner['hotkey']}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+        _print_findings([item for item in findings if item.hotkey == miner["hotkey"]], prices)
+        click.echo()
+        _print_standing(miner, prices)
+        _print_maintenance(miner["maintenance"], report.now)
 
 
 def _print_findings(findings: list[Finding], prices: Mapping[str, float]) -> None:

@@ -235,6 +235,26 @@ async def test_advise_names_an_answer_that_is_missing(
     assert words in output
 
 
+async def test_chutes_of_which_the_service_may_refuse_any_are_not_known(target: Target, api: dict[str, bytes]) -> None:
+    seats = json.loads(api["metagraph"])
+    for seat in seats:
+        del seat["blacklist_reason"]
+    api["metagraph"] = json.dumps(seats).encode()
+    code, found = await report(target)
+    gaps = {f"chutes for {model['gpu']}" for model in found["miners"][0]["idle"]}
+    assert (code, {gap["feed"] for gap in found["not_known"]}) == (3, gaps)
+
+
+async def test_a_watched_miner_without_a_key_is_not_known(target: Target) -> None:
+    other = META["second_miner"]
+    code, found = await report(target, "--hotkey", other)
+    assert (code, [gap["hotkey"] for gap in found["not_known"]]) == (1, [other])
+    assert {miner["hotkey"]: miner["idle"] is None for miner in found["miners"]} == {
+        META["test_miner"]: False,
+        other: True,
+    }
+
+
 async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api(
     target: Target, api: dict[str, bytes]
 ) -> None:

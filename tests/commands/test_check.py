@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.commands.support import MINE, run, world_of_today
-from tests.support import HOTKEY
+from tests.commands.support import MINE, Target, run, world_of_today
+from tests.recorded import META, answers
+from tests.support import HOTKEY, replay, served
 from tests.test_cli import OTHER, hotkey_file
 from tests.test_credentials import SUMMER
 
@@ -32,12 +34,14 @@ def clock() -> Callable[[], float]:
     return time.time
 
 
-async def check(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, str]:
+async def check(simulator: Simulator | Target, *arguments: str, **variables: str) -> tuple[int, str]:
     status, output, _ = await run(simulator, "check", *arguments, variables=variables)
     return status, output
 
 
-async def check_json(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
+async def check_json(
+    simulator: Simulator | Target, *arguments: str, **variables: str
+) -> tuple[int, dict[str, dict[str, Any]]]:
     status, output = await check(simulator, "--json", *arguments, **variables)
     report = json.loads(output)
     assert report["ok"] is (status == 0)
@@ -65,14 +69,18 @@ async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> 
     assert all(len(row) <= 80 for row in rows[: rows.index("")])
 
 
-async def test_without_a_key_signed_endpoints_are_skipped_and_the_check_passes(simulator: Simulator) -> None:
+async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(simulator: Simulator) -> None:
     status, lines = await check_json(simulator)
-    assert status == 0
+    assert status == 3
     for feed in FEEDS:
         is_asked = not feed.endpoint.signed and feed.endpoint.scope == "platform"
-        assert lines[feed.name]["verdict"] == ("ok" if is_asked else "not asked")
-    assert "--hotkey-file" in lines["nodes"]["note"]
-    assert lines["miner_gpus"]["note"] == "needs --hotkey"
+        assert lines[feed.name]["verdict"] == ("ok" if is_asked else "not known")
+    _, output = await check(simulator)
+    screen = " ".join(output.split())
+    assert "All checks passed" not in screen
+    assert " Not everything is known. Nothing that is known failed. Not known ? " in screen
+    assert re.search(r"\? [a-z_, ]*nodes[a-z_, ]*: not known without a key → Add --hotkey-file", screen)
+    assert " not known without a hotkey → Add --hotkey or " in screen
 
 
 async def test_a_clock_off_by_12_minutes_is_reported_with_advice(small_world: World) -> None:
@@ -123,13 +131,31 @@ async def test_text_of_the_api_cannot_steer_the_terminal(simulator: Simulator) -
     assert not {"\x1b", "\x9b"} & set(output)
 
 
-async def test_an_incomplete_metagraph_reports_no_missing_registration(simulator: Simulator) -> None:
-    simulator.faults["metagraph"] = Fault(
-        body=json.dumps([{"hotkey": OTHER}, {"hotkey": HOTKEY, "node_id": "x"}]).encode()
-    )
-    _, lines = await check_json(simulator, "--hotkey", HOTKEY)
-    assert "registration" not in lines
-    assert "could not be read" in lines["metagraph"]["note"]
+@pytest.mark.parametrize(
+    ("fault", "verdict", "words"),
+    [
+        (Fault(body=json.dumps([{"hotkey": OTHER}, {"hotkey": 5}]).encode()), "not known", "could not be read"),
+        # Nothing says whether the miner is blacklisted.
+        (Fault(body=json.dumps([{"hotkey": HOTKEY, "node_id": 1}]).encode()), "ok", ""),
+        (Fault(status=503), "failed", "503"),
+    ],
+)
+async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat(
+    simulator: Simulator, fault: Fault, verdict: str, words: str
+) -> None:
+    simulator.faults["metagraph"] = fault
+    status, lines = await check_json(simulator, **MINE)
+    assert status == (1 if verdict == "failed" else 3)
+    assert (lines["metagraph"]["verdict"], lines["registration"]["verdict"]) == (verdict, "not known")
+    assert words in lines["metagraph"]["note"]
+
+
+async def test_a_clock_that_cannot_be_compared_is_not_known() -> None:
+    miner = META["test_miner"]
+    async with served(replay(answers(now=time.time())), date_header=False) as url:
+        variables = {"MINER_SEED": META["invented_seeds"][miner], "MINER_SS58": miner}
+        status, lines = await check_json(Target(url), **variables)
+    assert (status, lines["clock"]["verdict"]) == (3, "not known")
 
 
 async def test_a_hotkey_file_without_a_seed_passes(simulator: Simulator, tmp_path: Path) -> None:
@@ -147,7 +173,7 @@ async def test_a_seed_of_another_address_is_reported_and_public_endpoints_are_ch
     assert lines["credentials"]["advice"].startswith(
         "Correct it. If you remove it, the whole subnet is watched, without the"
     )
-    assert lines["nodes"]["verdict"] == "not asked"
+    assert lines["nodes"]["verdict"] == "not known"
     assert lines["scores"]["verdict"] == "ok"
 
 
@@ -171,10 +197,10 @@ async def test_a_warning_about_the_settings_is_reported(simulator: Simulator, tm
 async def test_a_web_configuration_that_serve_refuses_is_reported(simulator: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "web.yml"
     path.write_text("")
-    status, lines = await check_json(simulator, "--web.config.file", str(path))
+    status, lines = await check_json(simulator, "--web.config.file", str(path), **MINE)
     assert (status, "web configuration" in lines) == (0, False)
     path.write_text("nonsense: 1\n")
-    status, lines = await check_json(simulator, "--web.config.file", str(path))
+    status, lines = await check_json(simulator, "--web.config.file", str(path), **MINE)
     assert status == 1
     assert "nonsense" in lines["web configuration"]["note"]
 
@@ -223,4 +249,4 @@ async def test_the_flags_of_serve_are_taken_so_that_a_command_line_can_be_checke
     simulator: Simulator,
 ) -> None:
     flags = ("--web.listen-address", ":1", "--no-collector.scores", "--log.level", "debug", "--max-series", "5")
-    assert (await check(simulator, *flags))[0] == 0
+    assert (await check(simulator, *flags, **MINE))[0] == 0

@@ -29,16 +29,18 @@ def record(start: str, end: str | None, multiplier: float | None = 2.0) -> dict[
     return RECORD | times | {"compute_multiplier": multiplier}
 
 
-async def incidents(found: Reports, *flags: str, **more: bytes) -> tuple[int, str]:
-    """Run the command on reports that end at some hours; returns the status and the output."""
+async def incidents(found: Reports, *flags: str, minutes: int = 69, **more: bytes) -> tuple[int, str]:
+    """Run the command on reports that end at some hours, minutes after the newest; returns status and output."""
     paths = {hour: f"audit/validator/{HOTKEY}/{hour + 24}.json" for hour in found}
     starts = {path: datetime(2026, 11, 24, tzinfo=UTC) + timedelta(hours=hour - 1) for hour, path in paths.items()}
     listed = [
         {"path": path, "start_time": start.isoformat(), "end_time": (start + timedelta(hours=1)).isoformat()}
         for path, start in starts.items()
     ]
-    api = replay({"audit": json.dumps(listed).encode(), **more}, {paths[hour]: text for hour, text in found.items()})
-    async with served(api) as url:
+    now = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(hours=max(found, default=0), minutes=minutes)
+    bodies = {"audit": json.dumps(listed).encode(), **more}
+    api = replay(bodies, {paths[hour]: text for hour, text in found.items()}, now.timestamp())
+    async with served(api, date_header=False) as url:
         status, output, _ = await run(Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={})
     return status, output
 
@@ -134,6 +136,14 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
     status, units, gaps = await lost(bad, "--hours", "4")
     assert (status, units) == (3, [3600.0])
     assert gaps == [f"the report of 2026-11-24 {hour}" for hour in ("11:00", "10:00", "09:00")]
+
+
+async def test_hours_that_no_report_covers_yet_are_named() -> None:
+    found = {12: body([INSTANCE], [])}
+    assert (await incidents(found, "--hours", "1"))[0] == 0
+    status, output = await incidents(found, "--hours", "1", minutes=71)
+    assert status == 3
+    assert "\nNo ended instance is known.\nNot known\n? the ends since 2026-11-24 12:00: " in output
 
 
 async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(simulator: Simulator) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from chutes_exporter import collectors, log
 from chutes_exporter.commands import report as module
-from chutes_exporter.commands.report import NotKnown, collect_report, print_not_known, samples_of
+from chutes_exporter.commands.report import collect_report, samples_of
 from chutes_exporter.feeds import cache
 from chutes_exporter.page import plan
 from chutes_exporter.simulator import Fault, Simulator
@@ -45,9 +45,9 @@ async def simulator(farm: Farm) -> AsyncIterator[Simulator]:
         yield simulator
 
 
-async def gaps_of(simulator: Simulator, *, missing: bool = False) -> dict[str, str]:
+async def gaps_of(simulator: Simulator) -> dict[str, str]:
     """Return the reason of each gap, by feed."""
-    report = await collect_report(watching(simulator.url), METRICS, missing=missing)
+    report = await collect_report(watching(simulator.url), METRICS)
     return {gap.feed: gap.reason for gap in report.gaps}
 
 
@@ -99,12 +99,9 @@ async def test_a_gpu_in_an_unknown_state_is_a_gap(simulator: Simulator, farm: Fa
     assert report.counted == set()
 
 
-async def test_an_endpoint_that_a_deployment_does_not_have_is_a_gap_only_on_request(simulator: Simulator) -> None:
+async def test_an_endpoint_that_a_deployment_does_not_have_is_a_gap(simulator: Simulator) -> None:
     simulator.faults["maintenance"] = Fault(status=404)
-    assert await gaps_of(simulator) == {}
-    assert await gaps_of(simulator, missing=True) == {
-        "maintenance": "the deployment has no /servers/maintenance/policy"
-    }
+    assert await gaps_of(simulator) == {"maintenance": "the deployment has no /servers/maintenance/policy"}
 
 
 async def test_an_answer_that_does_not_come_in_time_is_a_gap(
@@ -124,21 +121,3 @@ async def test_a_collector_with_a_bug_is_a_gap(simulator: Simulator, monkeypatch
     monkeypatch.setattr(plan, "COLLECTORS", broken)
     log.configure("error", "logfmt")
     assert await gaps_of(simulator) == {"scores": "the collector failed, which is a bug"}
-
-
-def test_gaps_of_one_reason_are_printed_together(capsys: pytest.CaptureFixture[str]) -> None:
-    print_not_known(
-        [
-            NotKnown("jobs", "a", "503 down", "Try again."),
-            NotKnown("jobs", "b", "503 down", "Try again."),
-            NotKnown("nodes", "a", "503 down", "Try again."),
-            NotKnown("scores", "", "404 gone", "Ask."),
-        ]
-    )
-    assert capsys.readouterr().out.splitlines() == [
-        "Not known",
-        "? jobs, nodes: 503 down",
-        "  → Try again.",
-        "? scores: 404 gone",
-        "  → Ask.",
-    ]

@@ -322,7 +322,7 @@ async def test_a_miner_with_nothing_has_no_gpus(farm: Farm) -> None:
     newcomer = farm.miners[5].key
     async with Simulator(farm, clock=time.time) as simulator:
         settings = watching(simulator.url, newcomer)
-        assert await run_status(settings, as_json=False) == 0
+        assert (await run_status(settings)).print(as_json=False) == 0
 
 
 async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from chutes_exporter.commands.status import ACTION_NEEDED, NOTHING_TO_DO
+from chutes_exporter.commands.result import ACTION_NEEDED, NOTHING_TO_DO
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.containers.podman import IMAGE, podman, run, wait_until_ready
