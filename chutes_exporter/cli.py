@@ -15,6 +15,7 @@ from chutes_exporter.commands.advise import advise
 from chutes_exporter.commands.backfill import backfill
 from chutes_exporter.commands.check import check
 from chutes_exporter.commands.demo import demo
+from chutes_exporter.commands.help import help_command
 from chutes_exporter.commands.incidents import incidents
 from chutes_exporter.commands.query import query
 from chutes_exporter.commands.release_job import release_job
@@ -36,16 +37,13 @@ class _DefaultToServe(click.Group):
     """Runs ``serve`` if no command is given. Lists the commands in the order of use, with whole descriptions."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args[:1] == ["help"]:
-            args = [*args[1:], "--help"]
-        elif not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def format_options(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(200)) for name, command in self.commands.items()])
-            formatter.write_dl([("help [COMMAND]", "Show the help of a command, or this list.")])
         with formatter.section("Examples"):
             formatter.write_dl(_EXAMPLES, col_max=45)
 
@@ -61,7 +59,7 @@ def cli() -> None:
         click.get_current_context().color = False
 
 
-for command in (demo, serve, check, status, advise, incidents, query, backfill, release_job):
+for command in (demo, serve, check, status, advise, incidents, query, backfill, release_job, help_command):
     cli.add_command(command)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import os
 import re
+import textwrap
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial, reduce
@@ -22,7 +23,7 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import ConfigError, Credentials, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
     from chutes_exporter.commands.result import Result
 
@@ -90,15 +91,28 @@ class Command(click.Command):
             raise ConfigError(name_sources(str(error))) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the flags, topic by topic."""
+        """Write the flags, topic by topic, each with its variables."""
         topics: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            # A parameter that the help does not list has no record.
-            record = parameter.get_help_record(ctx)
-            topics.setdefault(getattr(parameter, "topic", "Options"), []).extend([record] if record else [])
+            # A hidden flag has no record, and an argument has no text.
+            if (record := parameter.get_help_record(ctx)) and record[1]:
+                names = f"{record[0]}  {', '.join(parameter.envvar or ())}".rstrip()
+                topics.setdefault(getattr(parameter, "topic", "Options"), []).append((names, record[1]))
+        if any(isinstance(parameter, _Option) and parameter.hidden for parameter in self.params):
+            names = "--[no-]collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME"
+            text = "Switch a collector on or off. chutes-exporter help collectors lists them."
+            topics["Data"].append((names, text))
         for topic, records in topics.items():
             with formatter.section(topic):
-                formatter.write_dl(records)
+                write_entries(formatter, records)
+
+
+def write_entries(formatter: click.HelpFormatter, entries: Iterable[tuple[str, str]]) -> None:
+    """Write a line with names for each entry, and its text below. No name is broken."""
+    fill = partial(textwrap.fill, width=formatter.width, break_on_hyphens=False, break_long_words=False)
+    for names, text in entries:
+        formatter.write(fill(names, initial_indent="  ", subsequent_indent="    ") + "\n")
+        formatter.write(fill(text, initial_indent="      ", subsequent_indent="      ") + "\n")
 
 
 def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
@@ -112,7 +126,7 @@ def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any
     if hasattr(Settings, name):
         settings.setdefault("default", getattr(Settings, name))
     variables = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
-    settings |= {"envvar": variables, "show_envvar": True, "show_default": True}
+    settings |= {"envvar": variables, "show_default": True}
     return click.option(flag, name, cls=_Option, topic=topic, **settings)
 
 
@@ -260,7 +274,8 @@ def serving_options(listen: str) -> Decorator:
             "ttl",
             multiple=True,
             type=Parsed("FEED=SECONDS", config.parse_lifetime),
-            help="Seconds for which an answer is fresh (repeatable), 1 to 604800. docs/metrics.md lists the feeds.",
+            help="Seconds for which an answer is fresh (repeatable), 1 to 604800. chutes-exporter help feeds lists the "
+            "feeds.",
         ),
         _data(
             "--feed.max-age",
@@ -275,7 +290,7 @@ def serving_options(listen: str) -> Decorator:
                 f"--collector.{collector.name}/--no-collector.{collector.name}",
                 f"collector_{collector.name}",
                 default=None,
-                help=f"Export {collector.summary} [default: {collector.default_in_words}]",
+                hidden=True,
             )
             for collector in COLLECTORS
         ),

@@ -3,10 +3,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import click
 import httpx
+import pytest
 
 from chutes_exporter.cli import cli
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
 from tests.test_cli import LISTEN, OTHER, hotkey_file, logged, run, running
@@ -20,11 +23,30 @@ def test_the_help_of_a_command_groups_its_flags_by_topic() -> None:
     assert text.startswith("Usage: chutes-exporter serve ")
     assert text == run("serve", "--help").stdout
     topics = re.findall(r"^([A-Z].*):$", text, re.MULTILINE)
-    assert topics == ["Miners", "Chutes API", "Web server", "Data", "Collectors", "Money", "Log", "Options"]
-    assert "VALIDATOR_API" in text
-    words = " ".join(text.split())
+    assert topics == ["Miners", "Chutes API", "Web server", "Data", "Money", "Log", "Options"]
+    assert text.count("\n") <= 100
+    assert "collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME\n" in text
+    assert "collector" not in run("help", "status").stdout
+
+
+@pytest.mark.parametrize("topic", [*cli.commands, "collectors", "feeds"])
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_terminal_and_breaks_no_name(topic: str, columns: int) -> None:
+    text = run("help", topic, COLUMNS=str(columns)).stdout
+    assert max(map(len, text.splitlines())) <= columns
+    assert not re.search("[-_/=]$", text, re.MULTILINE)
+    for one in cli.commands[topic].params if topic in cli.commands else ():
+        if isinstance(one, click.Option) and not one.hidden:
+            assert all(f" {name}" in text for name in (*one.opts, *(one.envvar or ())))
+
+
+def test_help_lists_the_collectors_and_the_feeds() -> None:
+    words = " ".join(run("help", "collectors").stdout.split())
     for collector in COLLECTORS:
-        assert f"Export {collector.summary} [default: {collector.default_in_words}]" in words
+        assert f" {collector.name} {collector.summary} [default: {collector.default_in_words}]" in words
+    assert re.findall(r"^(\w+) +.* fresh, dropped after ", run("help", "feeds").stdout, re.MULTILINE) == [
+        feed.name for feed in FEEDS
+    ]
 
 
 def test_every_flag_has_an_environment_variable_of_its_name() -> None:
