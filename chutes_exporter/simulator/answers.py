@@ -7,41 +7,37 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bittensor_core import encode_ss58
 from starlette.exceptions import HTTPException
 
 from chutes_exporter.api.fields import EACH, Layout, known
 from chutes_exporter.duration import DAY, HOUR, MINUTE
-from chutes_exporter.simulator.chutes import DEAREST_RATE, MODELS, SCALING_THRESHOLD
-from chutes_exporter.simulator.instances import VALID_ENDS
-from chutes_exporter.simulator.times import CACHE_PERIOD, SOFT_PERIOD, last, make_random, make_uuid
+from chutes_exporter.simulator import service
+from chutes_exporter.simulator.service import MODELS, last, make_random, make_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.instances import Gpu, Instance
+    from chutes_exporter.simulator.service import Chute, Instance
     from chutes_exporter.simulator.world import Miner, Server, World
 
 Json = dict[str, Any]
 
 _IMAGES: Final = (
-    # The status, and hours from the build's start and end to the start of the world.
     ("built and pushed", 30.0, 29.8),
-    ("building", 0.1, None),
-    ("pending build", None, None),
-    ("error: step RUN pip install exited with 1", 50.0, None),
+    ("building", 0.1, math.inf),
+    ("pending build", math.inf, math.inf),
+    ("error: step RUN pip install exited with 1", 50.0, math.inf),
 )
+"""The status, and hours from the build's start and end to the start of the world."""
 _VALIDATOR: Final = encode_ss58(bytes(32))
 WINDOW_ID: Final = make_uuid("window")
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """An accepted request at a time of the service's clock. Only endpoints with a signature use the signer."""
 
     world: World
@@ -65,29 +61,27 @@ def completed(layout: Layout, value: Any) -> Any:
 
 
 def _iso(time: float | None, now: float = math.inf) -> str | None:
-    """Format a Unix time. One after now is not known yet."""
-    return None if time is None or time > now else datetime.fromtimestamp(time, UTC).isoformat()
+    """Format a Unix time. One after now is not known yet, and an infinite one never comes."""
+    if time is None or time > now or math.isinf(time):
+        return None
+    return datetime.fromtimestamp(time, UTC).isoformat()
 
 
-def _fields(record: object, names: str) -> Json:
-    """Return the fields that have the same name in the world and in the API."""
-    return {name: getattr(record, name) for name in names.split()}
+def _fields(record: object, names: str, now: float = math.inf) -> Json:
+    """Return the fields that have the same name in the world and in the API. Times after now are not known yet."""
+    values = {name: getattr(record, name) for name in names.split()}
+    return {name: _iso(value, now) if name.endswith("_at") else value for name, value in values.items()}
 
 
 def _library(chute: Chute) -> str:
     """Return the version of the library that a chute was made with."""
-    if not chute.tee:
-        return "0.3.60"
-    return "0.6.1" if chute.phase < 0.8 else "0.5.11"
+    return "0.3.60" if not chute.tee else "0.6.1" if chute.phase < 0.8 else "0.5.11"
 
 
 def _refused(load: float) -> float:
     """Return the share of requests that are refused under a load."""
-    refused = max(0.0, load - SCALING_THRESHOLD)
-    return refused / (5 * load + refused) if load else 0.0
-
-
-# Chutes and images
+    refused = max(0.0, load - service.SCALING_THRESHOLD)
+    return refused and refused / (5 * load + refused)
 
 
 def _chute_row(call: Call, chute: Chute) -> Json:
@@ -106,9 +100,9 @@ def _chute_row(call: Call, chute: Chute) -> Json:
         "concurrency": draw.choice((1, 8, 32)),
         "chutes_version": _library(chute),
         "discount": draw.choice((0.0, 0.0, 0.0, 0.25)),
-        "scaling_threshold": SCALING_THRESHOLD,
+        "scaling_threshold": service.SCALING_THRESHOLD,
         "shutdown_after_seconds": draw.choice((300, 900, 1800)),
-        "invocation_count": int(12_000 * chute.utilization(last(call.now, CACHE_PERIOD))),
+        "invocation_count": int(12_000 * chute.utilization(last(call.now, service.CACHE_PERIOD))),
         "preemptible": chute.public,
         "image": "chutes/sglang:0.5.0",
         "effective_compute_multiplier": math.prod(factors.values()),
@@ -122,9 +116,9 @@ def chutes(call: Call) -> Iterator[Json]:
 
 
 def chute(call: Call) -> Json:
-    for one in call.world.chutes:
-        if (one.chute_id, one.version(call.now)) == (call.path["chute_id"], call.path["version"]):
-            return _chute_row(call, one)
+    for row in chutes(call):
+        if row.items() >= call.path.items():
+            return row
     raise HTTPException(404, f"chute_id={call.path['chute_id']!r} not found")
 
 
@@ -140,38 +134,37 @@ def images(call: Call) -> Iterator[Json]:
             "created_at": _iso(start - (10 + number) * DAY),
             "chutes_version": "0.6.1",
             "patch_version": "initial",
-            "build_started_at": None if started is None else _iso(start - started * HOUR),
-            "build_completed_at": None if ended is None else _iso(start - ended * HOUR),
+            "build_started_at": _iso(start - started * HOUR),
+            "build_completed_at": _iso(start - ended * HOUR),
             "username": "chutes",
         }
 
 
 def metrics(call: Call) -> Iterator[Json]:
     """Yield the demand for each chute that has an instance in any state, as last calculated."""
-    at = last(call.now, SOFT_PERIOD)
+    at = last(call.now, service.SOFT_PERIOD)
     active = call.world.active_counts(at)
     existing = {instance.chute for instance in call.world.instances(at)}
-    for one in call.world.chutes:
-        if one in existing:
-            load = one.utilization(at)
-            invocations = int(2000 * load)
-            price = one.base_multiplier * DEAREST_RATE / HOUR
-            yield {
-                "chute_id": one.chute_id,
-                "compute_multiplier": one.base_multiplier,
-                "total_invocations": invocations,
-                "total_compute_time": invocations * 1.5,
-                "rate_limit_count": int(invocations * _refused(load)),
-                "instance_count": active[one],
-                "utilization": load,
-                "per_second_price_usd": price,
-                "total_usage_usd": invocations * 1.5 * price,
-            }
+    for one in (one for one in call.world.chutes if one in existing):
+        load = one.utilization(at)
+        invocations = int(2000 * load)
+        price = one.base_multiplier * service.DEAREST_RATE / HOUR
+        yield {
+            "chute_id": one.chute_id,
+            "compute_multiplier": one.base_multiplier,
+            "total_invocations": invocations,
+            "total_compute_time": invocations * 1.5,
+            "rate_limit_count": int(invocations * _refused(load)),
+            "instance_count": active[one],
+            "utilization": load,
+            "per_second_price_usd": price,
+            "total_usage_usd": invocations * 1.5 * price,
+        }
 
 
 def utilization(call: Call) -> list[Json]:
     """Return the autoscaler's newest record of each chute, with the current counts."""
-    world, now, run = call.world, call.now, last(call.now, SOFT_PERIOD)
+    world, now, run = call.world, call.now, last(call.now, service.SOFT_PERIOD)
     totals = Counter(one.chute for one in world.instances(now))
     earlier, current = world.active_counts(run), world.active_counts(now)
     rows = []
@@ -197,7 +190,6 @@ def utilization(call: Call) -> list[Json]:
 
 
 def bounties(call: Call) -> list[Json]:
-    ages = {one: age for one in call.world.chutes if (age := call.world.bounty_age(one, call.now)) is not None}
     return [
         {
             "chute_id": one.chute_id,
@@ -205,7 +197,8 @@ def bounties(call: Call) -> list[Json]:
             "time_remaining": round(one.bounty_lifetime - age),
             "created_at": call.now - age,
         }
-        for one, age in sorted(ages.items(), key=lambda offer: -offer[1])
+        for one in call.world.chutes
+        if (age := call.world.bounty_age(one, call.now)) is not None
     ]
 
 
@@ -225,21 +218,13 @@ def rolling_updates(call: Call) -> list[Json]:
     ]
 
 
-# Servers and GPUs
-
-
-def _gpu_row(gpu: Gpu) -> Json:
-    return {"uuid": gpu.uuid, "gpu_identifier": gpu.model, "verified_at": _iso(gpu.verified_at)}
-
-
 def nodes(call: Call) -> Iterator[Json]:
     for server in call.signer.servers:
         for gpu in server.gpus:
             yield {
-                **_gpu_row(gpu),
-                **_fields(gpu, "device_index server_id"),
-                **_fields(MODELS[gpu.model], "name memory processors clock_rate"),
-                "created_at": _iso(gpu.created_at),
+                **_fields(gpu, "uuid gpu_identifier verified_at device_index server_id"),
+                **_fields(MODELS[gpu.gpu_identifier], "name memory processors clock_rate"),
+                "created_at": _iso(server.created_at),
                 "verification_error": gpu.error,
                 "verification_host": server.ip,
             }
@@ -247,13 +232,11 @@ def nodes(call: Call) -> Iterator[Json]:
 
 def servers(call: Call) -> Json:
     rows = [
-        _fields(server, "server_id name ip is_tee")
+        _fields(server, "server_id name ip is_tee created_at updated_at")
         | {
             "version": server.version_at(call.now),
-            "maintenance_pending": server.maintenance_pending(call.now),
-            "created_at": _iso(server.created_at),
-            "updated_at": _iso(server.updated_at),
-            "gpus": [_gpu_row(gpu) for gpu in server.gpus],
+            "maintenance_pending": server.status(call.now) != "none",
+            "gpus": [_fields(gpu, "uuid gpu_identifier verified_at") for gpu in server.gpus],
         }
         for server in call.signer.servers
     ]
@@ -262,21 +245,18 @@ def servers(call: Call) -> Json:
 
 def maintenance(call: Call) -> Json:
     """Return the maintenance window, and the signer's TEE servers measured against its target."""
-    world, now = call.world, call.now
+    world, now, (opens, closes) = call.world, call.now, call.world.window
     servers = [
-        {
-            "server_id": server.server_id,
-            "name": server.name,
-            "version": version,
-            "needs_upgrade": version != world.target_version,
-            "in_maintenance": server.maintenance_status(now) == "maintenance",
-            "maintenance_status": server.maintenance_status(now),
+        _fields(server, "server_id name")
+        | {
+            "version": server.version_at(now),
+            "needs_upgrade": server.version_at(now) != world.target_version,
+            "in_maintenance": server.status(now) == "maintenance",
+            "maintenance_status": server.status(now),
         }
         for server in call.signer.servers
         if server.is_tee
-        for version in [server.version_at(now)]
     ]
-    opens, closes = world.window
     return {
         "active_window": {
             "id": WINDOW_ID,
@@ -294,20 +274,18 @@ def maintenance(call: Call) -> Json:
 def server_maintenance(call: Call) -> Json:
     """Return what a server in an upgrade slot waits for: its instances, while its maintenance is pending."""
     server = _server(call)
-    is_pending = server.maintenance_status(call.now) == "pending"
+    if server.status(call.now) != "pending":
+        return {"awaiting_replacement": []}
     waiting = [
-        {"chute_id": one.chute.chute_id, "instance_id": one.instance_id}
+        _fields(one, "chute_id instance_id")
         for one in call.world.instances(call.now, call.signer.hotkey)
-        if is_pending and one.active(call.now) and not {*server.gpus}.isdisjoint(one.gpus)
+        if one.active(call.now) and not {*server.gpus}.isdisjoint(one.gpus)
     ]
-    return {
-        "awaiting_replacement": waiting,
-        "pending_deadline": _iso(server.upgrade[0] + 3 * HOUR) if is_pending else None,
-    }
+    return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade[0] + 3 * HOUR)}
 
 
 def server_slot(call: Call) -> Json:
-    return {"maintenance_pending_window_id": WINDOW_ID if _server(call).maintenance_pending(call.now) else None}
+    return {"maintenance_pending_window_id": WINDOW_ID if _server(call).status(call.now) != "none" else None}
 
 
 def _server(call: Call) -> Server:
@@ -325,48 +303,38 @@ def supported_gpus(_: Call) -> Json:
 
 def platform_gpus(call: Call) -> Json:
     counts: Json = {}
-    held = {gpu.uuid for one in call.world.instances(call.now) for gpu in one.gpus}
+    held = {gpu for one in call.world.instances(call.now) for gpu in one.gpus}
     for gpu in (gpu for miner in call.world.miners for gpu in miner.gpus):
-        count = counts.setdefault(gpu.model, {"provisioned": 0, "idle": 0})
-        count["provisioned" if gpu.uuid in held else "idle"] += 1
+        count = counts.setdefault(gpu.gpu_identifier, {"provisioned": 0, "idle": 0})
+        count["provisioned" if gpu in held else "idle"] += 1
     return counts
 
 
 def held_gpus(call: Call) -> Json:
     """Return the GPUs in an instance, of every miner that has GPUs or of one."""
     hotkey = call.query.get("hotkey")
-    held: Json = {one.hotkey: [] for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey)}
-    for instance in call.world.instances(call.now, hotkey):
-        chute = {
-            "chute_id": instance.chute.chute_id,
-            "activated_at": _iso(instance.activated_at, call.now),
-            "instance_id": instance.instance_id,
-        }
+    miners = [one.hotkey for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey)]
+    held: Json = {one: {"provisioned": []} for one in miners}
+    for one in call.world.instances(call.now, hotkey):
         # A miner that has lost the seat is missing.
-        if instance.hotkey in held:
-            held[instance.hotkey] += [
-                {"gpu": gpu.model, "server_id": gpu.server_id, "chute": chute} for gpu in instance.gpus
-            ]
-    return {key: {"provisioned": rows} for key, rows in held.items()}
+        if one.hotkey in held:
+            chute = _fields(one, "chute_id instance_id activated_at", call.now)
+            rows = [{"gpu": gpu.gpu_identifier, "server_id": gpu.server_id, "chute": chute} for gpu in one.gpus]
+            held[one.hotkey]["provisioned"] += rows
+    return held
 
 
 miner_gpus = held_gpus
-
-
-# Instances and jobs
 
 
 def instances(call: Call) -> Iterator[Json]:
     now = call.now
     for one in call.world.instances(now, call.signer.hotkey):
         yield {
-            **_fields(one, "instance_id version hourly_rate"),
-            "chute_id": one.chute.chute_id,
+            **_fields(one, "instance_id chute_id version hourly_rate created_at activated_at", now),
             "config_id": make_uuid("config", one.instance_id),
             "active": one.active(now),
             "verified": one.verified_at <= now,
-            "created_at": _iso(one.created_at),
-            "activated_at": _iso(one.activated_at, now),
             "last_verified_at": _iso(one.verified_at, now),
             "chutes_version": _library(one.chute),
             "bounty": one.has_bounty(now),
@@ -376,10 +344,11 @@ def instances(call: Call) -> Iterator[Json]:
 
 
 def _billing(instance: Instance, now: float) -> Json:
-    return {
-        "stop_billing_at": _iso(instance.stop_billing_at(now)),
-        "billed_to": None if instance.chute.public else make_uuid("user", instance.chute.chute_id),
-    }
+    """Return who pays for a private instance, and until when. Requests extend it, at most once a minute."""
+    if instance.chute.public:
+        return {}
+    until = last(min(now, instance.ended_at), MINUTE) + 15 * MINUTE if instance.activated_at <= now else None
+    return {"stop_billing_at": _iso(until), "billed_to": make_uuid("user", instance.chute_id)}
 
 
 def inventory(call: Call) -> list[Json]:
@@ -389,7 +358,7 @@ def inventory(call: Call) -> list[Json]:
             "gpu_id": gpu.uuid,
             "last_verified_at": _iso(one.verified_at, call.now),
             "active": one.active(call.now),
-            "chute_id": one.chute.chute_id,
+            "chute_id": one.chute_id,
             "chute_name": one.chute.name,
         }
         for one in call.world.instances(call.now, call.signer.hotkey)
@@ -399,34 +368,29 @@ def inventory(call: Call) -> list[Json]:
 
 def active_instances(call: Call) -> list[Json]:
     return [
-        {
-            "instance_id": one.instance_id,
-            "miner_hotkey": one.hotkey,
-            "chute_id": one.chute.chute_id,
-            "activated_at": _iso(one.activated_at),
-            "compute_multiplier": one.multiplier(call.now),
-        }
+        _fields(one, "instance_id chute_id activated_at")
+        | {"miner_hotkey": one.hotkey, "compute_multiplier": one.multiplier(call.now)}
         for one in call.world.instances(call.now)
         if one.active(call.now)
     ]
 
 
-def audit(call: Call) -> list[Json]:
-    return audit_list(call.now)
-
-
 def audit_list(now: float) -> list[Json]:
     """Return the validator's report of each hour that began within 25 hours. The block is the number of the hour."""
-    ends = (last(now - MINUTE, HOUR) - hour * HOUR for hour in range(25))
+    newest = round(last(now - MINUTE, HOUR) / HOUR)
     return [
         {
-            "path": f"audit/validator/{_VALIDATOR}/{round(end / HOUR)}.json",
-            "created_at": _iso(end + MINUTE),
-            "start_time": _iso(end - HOUR),
-            "end_time": _iso(end),
+            "path": f"audit/validator/{_VALIDATOR}/{hour}.json",
+            "created_at": _iso(hour * HOUR + MINUTE),
+            "start_time": _iso(hour * HOUR - HOUR),
+            "end_time": _iso(hour * HOUR),
         }
-        for end in ends
+        for hour in range(newest, newest - 25, -1)
     ]
+
+
+def audit(call: Call) -> list[Json]:
+    return audit_list(call.now)
 
 
 def audit_report(call: Call) -> Json:
@@ -436,13 +400,10 @@ def audit_report(call: Call) -> Json:
     return {
         "instance_audit": [
             {
-                "instance_id": one.instance_id,
-                "chute_id": one.chute.chute_id,
-                "created_at": _iso(one.created_at),
-                "activated_at": _iso(one.activated_at, end),
+                **_fields(one, "instance_id chute_id created_at activated_at", end),
                 "deleted_at": _iso(one.ended_at, end),
                 "deletion_reason": one.end.value if one.ended_at <= end else None,
-                "valid_termination": one.ended_at <= end and one.end in VALID_ENDS,
+                "valid_termination": one.ended_at <= end and one.end in service.VALID_ENDS,
                 "miner_hotkey": one.hotkey,
                 "compute_multiplier": one.multiplier(end),
                 **_billing(one, end),
@@ -466,12 +427,10 @@ def audit_report(call: Call) -> Json:
 def jobs(call: Call) -> Iterator[Json]:
     for job in call.world.jobs(call.now):
         yield {
-            **_fields(job, "job_id status"),
+            **_fields(job, "job_id status created_at finished_at"),
             "chute_id": job.chute.chute_id,
             "method": "run",
             "miner_hotkey": None if job.miner is None else job.miner.hotkey,
-            "created_at": _iso(job.created_at),
-            "finished_at": _iso(job.finished_at),
             "miner_history": job.tried_by,
             "compute_multiplier": job.chute.base_multiplier,
         }
@@ -479,8 +438,7 @@ def jobs(call: Call) -> Iterator[Json]:
 
 def release_job(call: Call) -> None:
     job_id = call.path["job_id"]
-    jobs = call.world.jobs(call.now)
-    if not any(job.job_id == job_id and job.stuck and job.miner is call.signer for job in jobs):
+    if job_id not in {job.job_id for job in call.world.jobs(call.now) if job.stuck and job.miner is call.signer}:
         raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
     call.world.released_jobs.add(job_id)
 
@@ -490,27 +448,19 @@ def thrash_cooldowns(_: Call) -> list[Json]:
     return []
 
 
-# Scores and seats
-
-
 def stats(call: Call) -> Json:
     """Return the stats of all miners or one, in total or by chute. Miners without compute units have no record."""
     hotkey, per_chute = call.query.get("miner_hotkey"), call.query.get("per_chute") == "true"
-    windows: Json = {}
-    for window, seconds in (("past_hour", HOUR), ("past_day", DAY), ("all", 7 * DAY)):
-        work = call.world.work(call.now, seconds, per_chute=per_chute)
-        windows[window] = {
+    return {
+        window: {
             "instance_stats": [
-                {
-                    "miner_hotkey": miner,
-                    **({"chute_id": chute_id} if per_chute else {}),
-                    **entry._asdict(),
-                }
-                for (miner, chute_id), entry in work.items()
+                {"miner_hotkey": miner, **({"chute_id": chute_id} if per_chute else {}), **entry._asdict()}
+                for (miner, chute_id), entry in call.world.work(call.now, seconds, per_chute=per_chute).items()
                 if entry.compute_units > 0 and hotkey in (None, miner)
             ]
         }
-    return windows
+        for window, seconds in (("past_hour", HOUR), ("past_day", DAY), ("all", 7 * DAY))
+    }
 
 
 def scores(call: Call) -> Json:
@@ -532,18 +482,15 @@ def unique_chute_history(call: Call) -> list[Json]:
 def metagraph(call: Call) -> list[Json]:
     """Return the seats, as last read from the chain."""
     incentives = call.world.incentives(call.now)
-    rows = []
-    for miner in call.world.miners:
-        incentive = incentives.get(miner.hotkey, 0)
-        rows.append(
-            _fields(miner, "hotkey coldkey stake blacklist_reason")
-            | {
-                "node_id": miner.uid,
-                "incentive": float(incentive),
-                "vtrust": float(min(65535, incentive + incentive // 12)),
-                "alpha_stake": miner.stake * 0.9,
-                "tao_stake": miner.stake * 0.1,
-                "synced_at": _iso(miner.registered_at),
-            }
-        )
-    return rows
+    return [
+        _fields(miner, "hotkey coldkey stake blacklist_reason")
+        | {
+            "node_id": miner.uid,
+            "incentive": float(incentive := incentives.get(miner.hotkey, 0)),
+            "vtrust": float(min(65535, incentive + incentive // 12)),
+            "alpha_stake": miner.stake * 0.9,
+            "tao_stake": miner.stake * 0.1,
+            "synced_at": _iso(miner.registered_at),
+        }
+        for miner in call.world.miners
+    ]

@@ -1,16 +1,16 @@
-"""The simulated API over HTTP."""
+"""The simulated API over HTTP, with faults."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email.utils
 import json
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,12 +22,11 @@ from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, PLAT
 from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import answers
-from chutes_exporter.simulator.faults import Fault
 from chutes_exporter.simulator.world import World
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     from starlette.requests import Request
@@ -35,12 +34,52 @@ if TYPE_CHECKING:
 
     from chutes_exporter.simulator.world import Miner
 
-_NONCE_TOLERANCE: Final = 600
-_MAX_REQUESTS: Final = 10_000
-
 
 @dataclass(frozen=True)
-class ReceivedRequest:
+class Fault:
+    """A fault of an endpoint: seconds of latency, or another status, headers or body.
+
+    Attributes:
+        cut_after: Close the connection after this many bytes of the body.
+        records: End a stream normally after this many records, like a query that fails halfway.
+        once: Whether the fault ends after one request.
+    """
+
+    latency: float = 0.0
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    cut_after: int | None = None
+    records: int | None = None
+    once: bool = False
+
+
+GARBAGE: Final = b'<html>\x00\xff{"data": [[[[ NaN "'
+_KINDS: Final[dict[str, Callable[[str], Fault]]] = {
+    "status": lambda value: Fault(status=HTTPStatus(int(value)).value),
+    "latency": lambda value: Fault(latency=float(value)),
+    "cut": lambda value: Fault(cut_after=int(value)),
+    "records": lambda value: Fault(records=int(value)),
+    "empty": lambda _: Fault(body=b""),
+    "garbage": lambda _: Fault(body=GARBAGE),
+}
+
+
+def parse_fault(text: str) -> tuple[str, Fault]:
+    """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``, or raise ValueError with examples."""
+    name, _, rest = text.partition("=")
+    kind, _, value = rest.partition(":")
+    kinds = _KINDS if name in {endpoint.name for endpoint in ENDPOINTS} else {}
+    try:
+        return name, kinds[kind](value)
+    except (KeyError, ValueError):
+        examples = (
+            "scores=status:503, metrics=latency:5, chutes=cut:1000, chutes=records:25, metagraph=empty, stats=garbage"
+        )
+        raise ValueError(f"{text!r} is invalid: write for example {examples}") from None
+
+
+class ReceivedRequest(NamedTuple):
     """A request to the simulator, with the endpoint's name and the status of the response."""
 
     endpoint: str
@@ -50,14 +89,10 @@ class ReceivedRequest:
 
 
 class Simulator:
-    """A simulated API on a socket. It is an asynchronous context manager.
-
-    Args:
-        world: The simulated world. None makes a new default world.
-        clock: The service's clock: Unix time in seconds.
-        listen: The address to listen on. None takes a free port of the loopback address.
+    """A simulated API on a socket, by default a free port of this machine. It is an asynchronous context manager.
 
     Attributes:
+        clock: The service's clock: Unix time in seconds.
         url: Its base address.
         faults: Faults by endpoint name. Change them at any time.
         requests: The newest requests, oldest first.
@@ -65,21 +100,16 @@ class Simulator:
     """
 
     def __init__(
-        self,
-        world: World | None = None,
-        *,
-        clock: Callable[[], float] = time.time,
-        listen: Address | None = None,
+        self, world: World | None = None, *, clock: Callable[[], float] = time.time, listen: Address | None = None
     ) -> None:
         self.world = world or World(start=clock())
         self.clock = clock
         self.faults: dict[str, Fault] = {}
-        self.requests: deque[ReceivedRequest] = deque(maxlen=_MAX_REQUESTS)
+        self.requests: deque[ReceivedRequest] = deque(maxlen=10_000)
         self.in_flight: Counter[str] = Counter()
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
         address = bound_address(self._socket)
         self.url = f"http://{address if address.host else f'127.0.0.1:{address.port}'}"
-        self._stack = contextlib.AsyncExitStack()
         self.app = Starlette(
             routes=[
                 Route(endpoint.path, self._route(endpoint), methods=[endpoint.method])
@@ -91,11 +121,12 @@ class Simulator:
 
     async def __aenter__(self) -> Self:
         # Responses have the date of the simulated clock. The short grace period ends requests delayed by a fault.
-        await self._stack.enter_async_context(serving(self.app, [self._socket], date_header=False, grace=1))
+        self._serving = serving(self.app, [self._socket], date_header=False, grace=1)
+        await self._serving.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        await self._serving.__aexit__(None, None, None)
 
     def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
         async def route(request: Request) -> Response:
@@ -150,15 +181,14 @@ class Simulator:
         hotkey, nonce, signature = (
             request.headers.get(f"x-chutes-{name}", "") for name in ("hotkey", "nonce", "signature")
         )
-        if not nonce.isdigit() or abs(now - int(nonce)) >= _NONCE_TOLERANCE:
+        if not nonce.isdigit() or abs(now - int(nonce)) >= 600:
             raise HTTPException(401, "Invalid nonce!")
         if not verify_headers(hotkey, nonce, signature, endpoint.purpose):
             message = f"{hotkey}:{nonce}:{endpoint.purpose}"
             raise HTTPException(401, f"Invalid request signature for hotkey {hotkey}. Message: {message}")
-        miner = self.world.by_hotkey.get(hotkey)
-        if miner is None:
+        if hotkey not in self.world.by_hotkey:
             raise HTTPException(401, "Hotkey is not registered on netuid 64")
-        return miner
+        return self.world.by_hotkey[hotkey]
 
 
 class _CutResponse(Response):

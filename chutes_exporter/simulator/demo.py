@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE
-from chutes_exporter.simulator.instances import End
+from chutes_exporter.simulator.service import End
 from chutes_exporter.simulator.world import LONGEST_START, Size, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chutes_exporter.simulator.world import Server, Slot
+    from chutes_exporter.simulator.world import Miner, Server
 
 TROUBLES: Final = {
     "crash-loop": "instances on a new server fail again and again, and one is never verified",
@@ -24,10 +24,19 @@ TROUBLES: Final = {
 }
 """The troubles of the first miner, with what happens."""
 DEFAULT_TROUBLES: Final = ("crash-loop", "idle")
-_FLEET: Final = (("h200", 4), *(("pro_6000", 8),) * 2, *(("pro_6000", 4),) * 4, ("4090", 2))
-"""Model and number of GPUs of each server of the first miner. The last one exists only if it is idle."""
-_OLD, _UPGRADING, _DEAD, _CRASHING, _IDLE, _WITHOUT_TEE = 2, 3, 4, 5, 6, 7
-"""Indexes of the servers with troubles."""
+_FLEET: Final = (
+    ("h200", 4, ""),
+    ("pro_6000", 8, ""),
+    ("pro_6000", 8, "upgrade"),
+    ("pro_6000", 4, "upgrade"),
+    ("pro_6000", 4, "dead-server"),
+    ("pro_6000", 4, "crash-loop"),
+    ("pro_6000", 4, "idle"),
+    ("4090", 2, "idle"),
+)
+"""Model and number of GPUs of each server of the first miner, and its trouble. The last exists only if it is idle."""
+_UPGRADING = 3
+_WITHOUT_TEE = 7
 
 
 class DemoWorld(World):
@@ -46,54 +55,60 @@ class DemoWorld(World):
         size: Size | None = None,
     ) -> None:
         self._troubles = frozenset(troubles)
-        servers = len(_FLEET) if "idle" in troubles else len(_FLEET) - 1
+        servers = len(_FLEET) - ("idle" not in troubles)
         super().__init__(seed=seed, start=start, size=replace(size or Size(), servers=servers))
 
     def blacklist_reason(self, uid: int) -> str | None:
         return "Spoofed GPUs" if uid == 0 and "blacklisted" in self._troubles else super().blacklist_reason(uid)
 
+    def _trouble(self, index: int) -> str:
+        return _FLEET[index][2] if _FLEET[index][2] in self._troubles else ""
+
     def make_server(self, uid: int, index: int) -> Server:
         server = super().make_server(uid, index)
         if uid:
             return server
-        model, count = _FLEET[index]
-        is_new = (index == _CRASHING and "crash-loop" in self._troubles) or (
-            index == _IDLE and "idle" in self._troubles
-        )
-        is_tee = index != _WITHOUT_TEE
+        model, count, _ = _FLEET[index]
+        trouble, is_tee = self._trouble(index), index != _WITHOUT_TEE
+        is_new = is_tee and trouble in ("crash-loop", "idle")
         created = self.start - (3 * HOUR if is_new else (30 - index) * DAY)
         error = None if is_tee else self.gpu_errors[0]
-        server = replace(
+        version, upgrade = self.target_version if is_tee else None, (math.inf, math.inf)
+        if trouble == "upgrade":
+            version = "1.3.0"
+        if trouble == "upgrade" and index == _UPGRADING:
+            version, upgrade = "1.3.1", (self.start - 4 * HOUR, math.inf)
+        return replace(
             server,
             name=f"{model.replace('_', '-')}-{index}",
             is_tee=is_tee,
-            version=self.target_version if is_tee else None,
+            version=version,
             created_at=created,
             updated_at=None,
             gpus=tuple(self._gpu(server.server_id, model, device, created, error) for device in range(count)),
-            upgrade=(math.inf, math.inf),
+            upgrade=upgrade,
         )
-        if "upgrade" in self._troubles and index == _OLD:
-            return replace(server, version="1.3.0")
-        if "upgrade" in self._troubles and index == _UPGRADING:
-            return replace(server, version="1.3.1", upgrade=(self.start - 4 * HOUR, math.inf))
-        return server
 
-    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
-        index = int(server.name.rpartition("-")[2])
-        if uid:
-            yield from super()._slots(uid, hotkey, server)
-        elif index == _CRASHING and "crash-loop" in self._troubles:
-            for number, slot in enumerate(super()._slots(uid, hotkey, server)):
-                # The first one is never verified. It is purged 40 minutes after the start.
-                begins = server.created_at + 5 * MINUTE if number else self.start + 40 * MINUTE - LONGEST_START
-                yield replace(slot, begins_at=begins, crashes=True, stuck=not number)
-        elif index != _IDLE or "idle" not in self._troubles:
-            dies = index == _DEAD and "dead-server" in self._troubles
-            draw = self._random("steady", server.server_id)
-            for slot in super()._slots(uid, hotkey, server):
-                steady = self.start - draw.uniform(5, 30) * HOUR
-                outages = *slot.outages, (steady, steady, End.SCALED_DOWN)
-                if dies:
-                    outages = *outages, (self.start - 40 * MINUTE, math.inf, End.FAILURES)
-                yield replace(slot, steady=(steady, self.start + 2 * HOUR), outages=outages)
+    def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
+        if miner.uid:
+            yield from super()._lives(miner, server)
+            return
+        now, trouble = self.start, self._trouble(int(server.name.rpartition("-")[2]))
+        draw = self._random("steady", server.server_id)
+        for number, slot in enumerate(self._slots(miner, server) if trouble != "idle" else ()):
+            if trouble == "crash-loop" and not number:
+                purged = now + 40 * MINUTE
+                yield self._staged(slot, purged - LONGEST_START, math.inf, math.inf, purged, End.PURGED)
+            elif trouble == "crash-loop":
+                for minute in range(5, 3 * 1440, 25):
+                    made = server.created_at + minute * MINUTE
+                    times = (made, made + 3 * MINUTE, made + 7 * MINUTE, made + 20 * MINUTE)
+                    yield self._staged(slot, *times, End.FAILURES)
+            else:
+                # One instance stays, between those that come and go.
+                made, stays = now - draw.uniform(5, 30) * HOUR, now + draw.uniform(2, 20) * HOUR
+                is_dead = trouble == "dead-server"
+                outage = made, math.inf if is_dead else stays, End.SCALED_DOWN
+                yield self._life(slot._replace(outages=(*slot.outages, outage)))
+                ended, end = (now - 40 * MINUTE, End.FAILURES) if is_dead else (stays, End.SCALED_DOWN)
+                yield self._staged(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)

@@ -11,27 +11,24 @@ import heapq
 import itertools
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from bittensor_core import encode_ss58
-from cachetools import LRUCache
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.duration import DAY, HOUR, MINUTE
-from chutes_exporter.simulator.chutes import Chute, bounty_boost
-from chutes_exporter.simulator.instances import SECURED_AFTER, End, Gpu, Instance
-from chutes_exporter.simulator.times import CACHE_PERIOD, SOFT_PERIOD, last, make_random, make_uuid, next_run
+from chutes_exporter.simulator import service
+from chutes_exporter.simulator.service import Chute, End, Gpu, Instance, last, make_random, make_uuid
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Final
 
 TEST_SEED: Final = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 """The invented seed of the first miner. It has no value."""
-
 LONGEST_START: Final = 3.5 * HOUR
 """Instances that are not active so long after their creation are purged."""
 LONGEST_INACTIVE: Final = 3 * HOUR
@@ -75,13 +72,12 @@ class Server:
     upgrade: tuple[float, float] = (math.inf, math.inf)
     pending_for: float = 0.0
 
-    def maintenance_status(self, now: float) -> str:
-        if not self.maintenance_pending(now):
+    def status(self, now: float) -> str:
+        """Return the status of its maintenance. It has an upgrade slot unless this is none."""
+        begins, ends = self.upgrade
+        if not begins <= now < ends:
             return "none"
-        return "pending" if now < self.upgrade[0] + self.pending_for else "maintenance"
-
-    def maintenance_pending(self, now: float) -> bool:
-        return self.upgrade[0] <= now < self.upgrade[1]
+        return "pending" if now < begins + self.pending_for else "maintenance"
 
     def version_at(self, now: float) -> str | None:
         return World.target_version if self.upgrade[1] <= now else self.version
@@ -115,7 +111,7 @@ class Job:
     job_id: str
     chute: Chute
     created_at: float
-    tried_by: tuple[str, ...]
+    tried_by: Sequence[str]
     miner: Miner | None = None
     finished_at: float | None = None
     status: str = "pending"
@@ -134,16 +130,10 @@ class Work(NamedTuple):
     compute_units: float
 
 
-@dataclass(eq=False)
-class Slot:
+class Slot(NamedTuple):
     """A group of GPUs that runs one instance after another, each of a chute that uses the whole group.
 
-    Attributes:
-        outages: Starts and ends of times without an instance, and why an instance ends by each.
-        steady: Times between which its instance does not end, or None. Its starts never fail.
-        crashes: Whether its instances fail soon after their activation.
-        stuck: Whether its first instance is never verified.
-        count: Number of its instances so far.
+    Its outages are starts and ends of times without an instance, and why an instance ends by each.
     """
 
     seed: str
@@ -152,11 +142,6 @@ class Slot:
     chutes: Sequence[Chute]
     begins_at: float
     outages: tuple[tuple[float, float, End], ...]
-    random: random.Random
-    steady: tuple[float, float] | None = None
-    crashes: bool = False
-    stuck: bool = False
-    count: int = 0
 
     def limit(self, instance: Instance) -> None:
         """Let outages end an instance."""
@@ -203,8 +188,8 @@ class World:
         # The only maintenance window.
         self.window = start - self.window_opened, start - self.window_opened + 4 * DAY
         self._seed = seed
-        self._sums: LRUCache[tuple[float, float, bool], dict[tuple[str, str], Work]] = LRUCache(64)
-        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._compute = lru_cache(64)(self._work)
+        self._events: list[tuple[float, int, Iterator[float]]] = []
         self._order = itertools.count()
         self._instances: defaultdict[str, list[Instance]] = defaultdict(list)
         self._recent: defaultdict[Chute, list[Instance]] = defaultdict(list)
@@ -213,8 +198,8 @@ class World:
         self.by_hotkey = {miner.hotkey: miner for miner in self.miners}
         for miner in self.miners:
             for server in miner.servers:
-                for slot in self._slots(miner.uid, miner.hotkey, server):
-                    self._at(slot.begins_at, partial(self._launch, slot))
+                for life in self._lives(miner, server):
+                    self._continue(life)
 
     def _random(self, *parts: object) -> random.Random:
         return make_random(self._seed, *parts)
@@ -303,12 +288,16 @@ class World:
 
     def _gpu(self, server_id: str, model: str, device: int, created: float, error: str | None) -> Gpu:
         uuid = make_uuid(server_id, device).replace("-", "")
-        return Gpu(uuid, model, device, server_id, created, None if error else created, error)
+        return Gpu(uuid, model, device, server_id, None if error else created, error)
 
-    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
+    def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
+        """Yield what happens on a server: each life yields the times at which it continues."""
+        return map(self._life, self._slots(miner, server))
+
+    def _slots(self, miner: Miner, server: Server) -> Iterator[Slot]:
         draw = self._random("slots", server.server_id)
         gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
-        models = {gpu.model for gpu in gpus}
+        models = {gpu.gpu_identifier for gpu in gpus}
         chutes = [
             chute
             for chute in self.chutes
@@ -316,15 +305,13 @@ class World:
         ]
         while fitting := [chute for chute in chutes if chute.gpu_count <= len(gpus)]:
             width = draw.choice(fitting).gpu_count
-            seed = f"{self._seed}/slot/{uid}/{server.server_id}/{len(gpus)}"
             yield Slot(
-                seed,
-                hotkey,
+                f"{self._seed}/slot/{miner.uid}/{server.server_id}/{len(gpus)}",
+                miner.hotkey,
                 tuple(gpus[:width]),
                 [chute for chute in fitting if chute.gpu_count == width],
                 max(server.created_at, self.start - 8 * DAY) + draw.uniform(0, 6 * HOUR),
                 ((*server.upgrade, End.MAINTENANCE),),
-                make_random(seed),
             )
             del gpus[:width]
 
@@ -338,8 +325,7 @@ class World:
     def grow(self, until: float) -> None:
         """Make everything that happens up to a time. The first time, it takes seconds in a large world."""
         while self._events and self._events[0][0] <= until:
-            now, _, happen = heapq.heappop(self._events)
-            happen(now)
+            self._continue(heapq.heappop(self._events)[2])
 
     def all_instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
         """Return every instance created up to now, of all miners or one, including deleted ones."""
@@ -363,7 +349,7 @@ class World:
 
     def target(self, chute: Chute, now: float) -> int:
         """Return how many active instances the autoscaler has last wanted of a chute."""
-        run = last(now, SOFT_PERIOD)
+        run = last(now, service.SOFT_PERIOD)
         active = sum(one.active(run) for one in self._recent[chute])
         return chute.target_instances(run, active, bounty=self.bounty_age(chute, run) is not None)
 
@@ -373,67 +359,47 @@ class World:
         # The target, which takes long to find, is at most this number.
         return existing < chute.max_instances and existing < self.target(chute, now)
 
-    def _at(self, time: float, event: Callable[[float], None]) -> None:
-        if time < math.inf:
-            heapq.heappush(self._events, (time, next(self._order), event))
+    def _continue(self, life: Iterator[float]) -> None:
+        """Continue a life, until it yields the time at which it continues again."""
+        if (time := next(life, math.inf)) < math.inf:
+            heapq.heappush(self._events, (time, next(self._order), life))
 
-    def _launch(self, slot: Slot, now: float) -> None:
-        draw = slot.random
-        for begins, ends, _ in slot.outages:
-            if begins <= now < ends:
-                self._at(ends + MINUTE, partial(self._launch, slot))
-                return
-        tried = draw.sample(slot.chutes, len(slot.chutes) if slot.steady else min(4, len(slot.chutes)))
-        fallback = tried[0] if slot.crashes or slot.steady else None
-        chute = next((one for one in tried if self._wants(one, now)), fallback)
-        if chute is None:
-            self._at(now + draw.uniform(5, 90) * MINUTE, partial(self._launch, slot))
-            return
-        slot.count += 1
-        verified = now + draw.uniform(1, 5) * MINUTE
-        instance = Instance(
-            instance_id=make_uuid(slot.seed, slot.count),
-            hotkey=slot.hotkey,
-            chute=chute,
-            gpus=slot.gpus,
-            created_at=now,
-            verified_at=verified,
-            ended_at=next_run(min(now + LONGEST_START, verified + LONGEST_INACTIVE), SOFT_PERIOD),
-            end=End.PURGED,
-        )
+    def _staged(
+        self, slot: Slot, created: float, verified: float, activated: float, ended: float, end: End
+    ) -> Iterator[float]:
+        """Run an instance whose times are known."""
+        yield created
+        chute = make_random(slot.seed).choice(slot.chutes)
+        times = (created, verified, activated, ended, end)
+        instance = Instance(make_uuid(slot.seed, created), slot.hotkey, chute, slot.gpus, *times)
+        slot.limit(instance)
         self.add(instance)
-        stuck = slot.stuck and slot.count == 1
-        fate = 0.0 if stuck else 1.0 if slot.steady or slot.crashes else draw.random()
-        if fate < 0.02:
-            instance.verified_at = math.inf
-            instance.ended_at = next_run(now + LONGEST_START, SOFT_PERIOD)
-        if fate < 0.04 and not stuck:
-            instance.cut(now + draw.uniform(0.4, 5) * HOUR, End.MINER)
-        starts = verified + draw.uniform(2, 6 if slot.crashes else 40) * MINUTE
-        slot.limit(instance)
-        if fate < 0.04 or starts >= instance.ended_at:
-            self._at(instance.ended_at, partial(self._pause, slot))
-        else:
-            self._at(starts, partial(self._activate, slot, instance))
 
-    def _activate(self, slot: Slot, instance: Instance, now: float) -> None:
-        age = self.bounty_age(instance.chute, now)
-        instance.bounty_boost = 1.0 if age is None else bounty_boost(age)
-        instance.activated_at, instance.ended_at = now, math.inf
-        if slot.crashes:
-            instance.cut(now + slot.random.uniform(5, 20) * MINUTE, End.FAILURES)
-        else:
-            _serve(instance, now, slot.random)
-        if slot.steady and now >= slot.steady[0]:
-            instance.ended_at = max(instance.ended_at, slot.steady[1] + slot.random.expovariate(1 / (10 * HOUR)))
-        slot.limit(instance)
-        self._at(instance.ended_at, partial(self._pause, slot))
-
-    def _pause(self, slot: Slot, now: float) -> None:
-        pause = slot.random.uniform(1, 10) * MINUTE
-        if not slot.steady and not slot.crashes and slot.random.random() < 0.2:
-            pause = slot.random.expovariate(1 / (5 * HOUR))
-        self._at(now + pause, partial(self._launch, slot))
+    def _life(self, slot: Slot) -> Iterator[float]:
+        """Run one instance after another, each where the service wants it."""
+        now, draw, ids = slot.begins_at, make_random(slot.seed), itertools.count(1)
+        while True:
+            yield now
+            back = next((ends for begins, ends, _ in slot.outages if begins <= now < ends), None)
+            if back is not None:
+                now = back + MINUTE
+                continue
+            tried = draw.sample(slot.chutes, min(4, len(slot.chutes)))
+            chute = next((one for one in tried if self._wants(one, now)), None)
+            if chute is None:
+                now += draw.uniform(5, 90) * MINUTE
+                continue
+            instance = Instance(make_uuid(slot.seed, next(ids)), slot.hotkey, chute, slot.gpus, now)
+            self.add(instance)
+            starts = _start(slot, instance, draw)
+            if starts < instance.ended_at:
+                yield starts
+                age = self.bounty_age(chute, starts)
+                instance.bounty_boost = 1.0 if age is None else service.bounty_boost(age)
+                instance.activated_at = starts
+                _serve(slot, instance, draw)
+            pause = draw.uniform(1, 10) * MINUTE
+            now = instance.ended_at + (draw.expovariate(1 / (5 * HOUR)) if draw.random() < 0.2 else pause)
 
     # Scores
 
@@ -442,23 +408,23 @@ class World:
 
         The window of some seconds ended at the last refresh of the service's cache.
         """
-        until = last(now, CACHE_PERIOD)
-        key = until, seconds, per_chute
-        if key not in self._sums:
-            groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
-            for one in self.all_instances(until):
-                if one.ended_at > until - seconds and one.counts(until) and one.seconds_within(until - seconds, until):
-                    groups[one.hotkey, one.chute.chute_id if per_chute else ""].append(one)
-            self._sums[key] = {
-                name: Work(
-                    len(group),
-                    sum(one.has_bounty(until) for one in group),
-                    math.fsum(one.seconds_within(until - seconds, until) for one in group),
-                    math.fsum(one.units_within(until - seconds, until) for one in group),
-                )
-                for name, group in groups.items()
-            }
-        return self._sums[key]
+        return self._compute(last(now, service.CACHE_PERIOD), seconds, per_chute=per_chute)
+
+    def _work(self, until: float, seconds: float, *, per_chute: bool) -> dict[tuple[str, str], Work]:
+        begins = until - seconds
+        groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
+        for one in self.all_instances(until):
+            if one.ended_at > begins and one.counts(until) and one.seconds_within(begins, until):
+                groups[one.hotkey, one.chute_id if per_chute else ""].append(one)
+        return {
+            name: Work(
+                len(group),
+                sum(one.has_bounty(until) for one in group),
+                math.fsum(one.seconds_within(begins, until) for one in group),
+                math.fsum(one.units_within(begins, until) for one in group),
+            )
+            for name, group in groups.items()
+        }
 
     def scored(self, now: float) -> dict[str, Work]:
         """Return the compute of the past day of each miner that has a seat and is not blacklisted."""
@@ -483,7 +449,7 @@ class World:
 
         An hour has its Unix time, the GPUs of the distinct chutes that ran, and the GPUs of all instances.
         """
-        at = last(now, CACHE_PERIOD)
+        at = last(now, service.CACHE_PERIOD)
         ran = [one for one in self.all_instances(at, hotkey) if one.activated_at <= at]
         rows = []
         for hour in (last(at, HOUR) - age * HOUR for age in range(168, -1, -1) if ran):
@@ -497,37 +463,53 @@ class World:
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
         numbers = range(math.ceil((self.start - 3 * DAY) / _JOB_PERIOD), int(now // _JOB_PERIOD) + 1)
-        jobs = (self._job(number, now) for number in numbers)
-        return [replace(job, miner=None) if job.job_id in self.released_jobs else job for job in jobs if job]
+        return [job for number in numbers if (job := self._job(number, now))]
 
     def _job(self, number: int, now: float) -> Job | None:
         """Return the job that is created that many periods after 1970. None while it runs."""
-        draw = self._random("job", number)
+        draw, job_id = self._random("job", number), make_uuid(self._seed, "job", number)
         created = number * _JOB_PERIOD
         claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
         over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
         miners = [miner for miner in self.miners if miner.servers][self.first_job_miner :] or self.miners
         tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
-        hotkeys = tuple(miner.hotkey for miner in tried)
-        job = Job(make_uuid(self._seed, "job", number), draw.choice(self.chutes), created, hotkeys[1:])
+        first, *others = (miner.hotkey for miner in tried)
+        chute = draw.choice(self.chutes)
         if now < over:
-            return job if now < claimed else None
-        job = replace(job, miner=tried[0], tried_by=hotkeys)
+            return Job(job_id, chute, created, others) if now < claimed else None
         if draw.random() < 0.06:
-            return job
+            return Job(job_id, chute, created, [first, *others], None if job_id in self.released_jobs else tried[0])
         status = draw.choices(("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3))[0]
-        return replace(job, finished_at=over, status=status)
+        return Job(job_id, chute, created, [first, *others], tried[0], over, status)
 
 
-def _serve(instance: Instance, now: float, draw: random.Random) -> None:
-    """Choose the end of an instance that becomes active now."""
+def _start(slot: Slot, instance: Instance, draw: random.Random) -> float:
+    """Choose how an instance starts, and return the time of its activation, which is infinite for a failed start."""
+    created = instance.created_at
+    verified = instance.verified_at = created + draw.uniform(1, 5) * MINUTE
+    purged = min(created + LONGEST_START, verified + LONGEST_INACTIVE)
+    fate = draw.random()
+    if fate < 0.02:
+        instance.verified_at, purged = math.inf, created + LONGEST_START
+    instance.cut(last(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
+    if fate < 0.04:
+        instance.cut(created + draw.uniform(0.4, 5) * HOUR, End.MINER)
+    starts = verified + draw.uniform(2, 40) * MINUTE
+    slot.limit(instance)
+    return math.inf if fate < 0.04 else starts
+
+
+def _serve(slot: Slot, instance: Instance, draw: random.Random) -> None:
+    """Choose the end of an instance that has become active."""
+    now, chute = instance.activated_at, instance.chute
+    instance.ended_at = math.inf
     if draw.random() < 0.05:
-        instance.cut(now + draw.uniform(MINUTE, SECURED_AFTER - MINUTE), draw.choice((End.MINER, End.FAILURES)))
+        instance.cut(now + draw.uniform(MINUTE, service.SECURED_AFTER - MINUTE), draw.choice((End.MINER, End.FAILURES)))
     else:
-        unused = End.SCALED_DOWN if instance.chute.public else End.IDLE
+        unused = End.SCALED_DOWN if chute.public else End.IDLE
         end = draw.choices((End.MINER, End.FAILURES, unused), (20, 10, 70))[0]
         instance.cut(now + 63 * MINUTE + draw.expovariate(1 / (40 * HOUR)), end)
     # A rolling update replaces it some time after a new version.
-    chute = instance.chute
     deployed = chute.deployed_at(instance.created_at) + chute.deploy_period
     instance.cut(max(deployed + draw.uniform(0.02, 6) * HOUR, now + MINUTE), End.UPDATED)
+    slot.limit(instance)

@@ -40,7 +40,7 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
         "chute of each miner": len(world.work(NOON, 7 * 86400, per_chute=True)),
         "server": len(world.miners[0].servers),
         "GPU": len(world.miners[0].gpus),
-        "GPU model": len({gpu.model for miner in world.miners for gpu in miner.gpus}),
+        "GPU model": len({gpu.gpu_identifier for miner in world.miners for gpu in miner.gpus}),
         "image": 8,
         "method": 8,
         "waiting job": len([job for job in world.jobs(NOON) if job.finished_at is None and job.miner is None]),

@@ -16,7 +16,7 @@ import pytest
 
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
-from chutes_exporter.simulator.faults import GARBAGE
+from chutes_exporter.simulator.app import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, PATIENCE, free_port, parse_page, patient_client, until
 from tests.test_cli import environment

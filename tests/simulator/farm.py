@@ -6,15 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.simulator.chutes import MODELS, Chute
-from chutes_exporter.simulator.instances import End, Gpu, Instance
-from chutes_exporter.simulator.times import make_uuid
+from chutes_exporter.simulator.service import MODELS, Chute, End, Gpu, Instance, make_uuid
 from chutes_exporter.simulator.world import Job, Miner, Server, Size, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    from chutes_exporter.simulator.world import Slot
 
 L40S = list(MODELS).index("l40s")
 PRIVATE = len(MODELS)
@@ -56,7 +52,7 @@ class Farm(World):
         for server in other.servers:
             self.launch(other, server.gpus, ELSEWHERE, start - 3 * DAY)
 
-    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:  # noqa: ARG002 - the test launches
+    def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:  # noqa: ARG002 - the test launches
         return iter(())
 
     def make_chute(self, index: int) -> Chute:

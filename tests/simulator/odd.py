@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.simulator import World
-from chutes_exporter.simulator.instances import End, Instance
-from chutes_exporter.simulator.times import SOFT_PERIOD, make_uuid, next_run
+from chutes_exporter.simulator.service import End, Instance, make_uuid
 from chutes_exporter.simulator.world import LONGEST_INACTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chutes_exporter.simulator.chutes import Chute
-    from chutes_exporter.simulator.instances import Gpu
-    from chutes_exporter.simulator.world import Server, Slot
+    from chutes_exporter.simulator.service import Chute, Gpu
+    from chutes_exporter.simulator.world import Miner, Server
 
 
 class OddWorld(World):
@@ -64,26 +62,27 @@ class OddWorld(World):
             return 'abuse: "spoofed" GPUs\nsee \\log'
         return "" if 0 < uid == self.size.miners - 2 else None
 
-    def _slots(self, uid: int, hotkey: str, server: Server) -> Iterator[Slot]:
-        if uid or server.name != "rack-7":
-            yield from super()._slots(uid, hotkey, server)
+    def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
+        if miner.uid or server.name != "rack-7":
+            yield from super()._lives(miner, server)
             return
         for gpu, error in zip(server.gpus, (None, None if server.is_tee else self.gpu_errors[0]), strict=False):
-            gpu.error, gpu.verified_at = error, None if error else gpu.created_at
+            gpu.error, gpu.verified_at = error, None if error else server.created_at
         if server.is_tee:
             starting, disabled, outdated, *_ = server.gpus
-            self._stage(hotkey, starting, 0, age=2 * HOUR)
-            self._stage(hotkey, outdated, 1, age=5 * HOUR, active_for=4 * HOUR)
-            self._stage(hotkey, disabled, 7, age=2 * HOUR, active_for=HOUR, disabled_for=HOUR / 2)
+            yield self._stage(miner.hotkey, starting, 0, age=2 * HOUR)
+            yield self._stage(miner.hotkey, outdated, 1, age=5 * HOUR, active_for=4 * HOUR)
+            yield self._stage(miner.hotkey, disabled, 7, age=2 * HOUR, active_for=HOUR, disabled_for=HOUR / 2)
         else:
-            self._stage(hotkey, server.gpus[0], 5, age=5 * HOUR, active_for=4 * HOUR)
+            yield self._stage(miner.hotkey, server.gpus[0], 5, age=5 * HOUR, active_for=4 * HOUR)
 
     def _stage(
         self, hotkey: str, gpu: Gpu, chute: int, *, age: float, active_for: float = 0, disabled_for: float = 0
-    ) -> None:
+    ) -> Iterator[float]:
         """Let an instance exist at the start, and in the hour after it."""
         created = self.start - age
         is_limited = not active_for or disabled_for
+        yield created
         instance = Instance(
             instance_id=make_uuid("staged", gpu.uuid),
             hotkey=hotkey,
@@ -92,8 +91,8 @@ class OddWorld(World):
             created_at=created,
             verified_at=created + 150,
             activated_at=self.start - active_for if active_for else math.inf,
-            ended_at=next_run(created + 150 + LONGEST_INACTIVE, SOFT_PERIOD) if is_limited else self.start + DAY,
+            ended_at=created + 150 + LONGEST_INACTIVE if is_limited else self.start + DAY,
             end=End.PURGED if is_limited else End.SCALED_DOWN,
             disabled_at=self.start - disabled_for if disabled_for else math.inf,
         )
-        self._at(created, lambda _: self.add(instance))
+        self.add(instance)

@@ -12,7 +12,7 @@ from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.duration import HOUR
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size, World, parse_fault
 from chutes_exporter.simulator.answers import audit_list
-from chutes_exporter.simulator.faults import GARBAGE
+from chutes_exporter.simulator.app import GARBAGE
 from tests.support import HOTKEY, KEY, NOON, RECORDINGS, Clock, get
 
 if TYPE_CHECKING:

@@ -1,0 +1,271 @@
+"""The service's rules for chutes and instances: demand, targets, multipliers, ends, and the periods of its programs."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import math
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from chutes_exporter.duration import DAY, HOUR, MINUTE
+
+CACHE_PERIOD: Final = 10 * MINUTE
+"""Period of computing stats, scores, histories and invocation counts."""
+SOFT_PERIOD: Final = 2 * MINUTE
+"""Period of the autoscaler's soft runs, which set targets and boosts, and purge instances."""
+SCALING_THRESHOLD: Final = 0.75
+"""The utilization above which the autoscaler wants more instances."""
+DEAREST_RATE: Final = 4.5
+"""Hourly rate of the most expensive model in USD. The multiplier of a GPU is its rate divided by this."""
+SECURED_AFTER: Final = HOUR
+"""A public instance that is deleted sooner after its activation loses its score."""
+_SETTLED_AFTER: Final = 5 * HOUR
+"""This long after its activation, an instance loses the factors of urgency and bounty."""
+
+
+def last(now: float, period: float) -> float:
+    """Return the last run of a program that runs at every full period."""
+    return now // period * period
+
+
+def make_uuid(*parts: object) -> str:
+    digits = hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
+
+
+def make_random(*parts: object) -> random.Random:
+    return random.Random("/".join(map(str, parts)))
+
+
+class Model(NamedTuple):
+    """A GPU model: the driver's name, memory in bytes, hourly rate in USD, multiprocessors and clock rate in kHz."""
+
+    name: str
+    memory: int
+    hourly_rate: float
+    processors: int
+    clock_rate: float
+
+
+MODELS: Final = {
+    "4090": Model("NVIDIA GeForce RTX 4090", 24 * 2**30, 0.4, 128, 2520e3),
+    "a100": Model("NVIDIA A100 80GB PCIe", 80 * 2**30, 1.2, 108, 1410e3),
+    "l40s": Model("NVIDIA L40S", 48 * 2**30, 0.85, 142, 2520e3),
+    "h200": Model("NVIDIA H200", 141 * 2**30, 2.75, 132, 1980e3),
+    "b200": Model("NVIDIA B200", 180 * 2**30, 4.5, 148, 1965e3),
+    "pro_6000": Model("NVIDIA RTX PRO 6000 Blackwell Server Edition", 96 * 2**30, 1.8, 188, 2617e3),
+}
+"""The models by the API's short name."""
+
+
+def bounty_boost(age: float) -> float:
+    """Return the factor that a bounty of some age in seconds adds at activation."""
+    return 1.1 + 0.4 * min(1.0, age / (3 * HOUR))
+
+
+@dataclass(frozen=True, eq=False)
+class Chute:
+    """A workload. It has a new version and a bounty once in a period. The phase, 0 to 1, shifts its schedules.
+
+    The popularity scales its demand. The autoscaler has looked at it once if it is ``scaled``.
+    """
+
+    chute_id: str
+    name: str | None
+    slug: str | None
+    seed: str
+    gpu_count: int
+    models: tuple[str, ...]
+    public: bool
+    tee: bool | None
+    manual_boost: float | None
+    scaled: bool
+    disabled: bool | None
+    phase: float
+    popularity: float
+    deploy_period: float
+    bounty_period: float
+
+    @property
+    def max_instances(self) -> int:
+        return 20 if self.public else 4
+
+    @property
+    def bounty_lifetime(self) -> float:
+        return DAY if self.public else 2 * HOUR
+
+    def utilization(self, now: float) -> float:
+        """Return the used share of the capacity. It depends on the time of day and may exceed 1."""
+        day = 0.5 + 0.5 * math.sin(2 * math.pi * (now / DAY + self.phase))
+        return round(self.popularity * (0.35 + 0.75 * day), 6)
+
+    def target_instances(self, run: float, active: int, *, bounty: bool) -> int:
+        """Return how many active instances the autoscaler wants at one of its runs, when some are active."""
+        load = self.utilization(run)
+        if self.disabled:
+            target = 0
+        elif not self.public:
+            target = active + (load >= SCALING_THRESHOLD) if active else int(bounty)
+        elif active and load > SCALING_THRESHOLD:
+            target = max(2, active + min(5, math.ceil(10 * (load - SCALING_THRESHOLD))))
+        else:
+            target = max(2, active - (load < 0.3))
+        return min(self.max_instances, target)
+
+    @cached_property
+    def base_multiplier(self) -> float:
+        """The base multiplier on the cheapest GPUs that it may run on."""
+        return self.gpu_count * min(MODELS[model].hourly_rate for model in self.models) / DEAREST_RATE
+
+    @cached_property
+    def lasting_factors(self) -> dict[str, float]:
+        """The factors of the multiplier except the base, urgency and bounty."""
+        factors: dict[str, float] = {}
+        if not self.public:
+            factors |= {"private_tee": 1.3} if self.tee else {"private": 2.0}
+        if self.manual_boost is not None:
+            factors["manual_boost"] = self.manual_boost
+        if self.tee:
+            factors["tee"] = 2.25
+        return factors
+
+    def factors(self, now: float, bounty_age: float | None) -> dict[str, float]:
+        """Return the factors of the multiplier of an instance started now, with the age of the bounty in seconds."""
+        factors = {"base": self.base_multiplier, **self.lasting_factors}
+        if self.public and self.scaled:
+            factors["urgency_boost"] = self.urgency(now)
+        if bounty_age is not None:
+            factors["bounty_boost"] = bounty_boost(bounty_age)
+        return factors
+
+    def urgency(self, now: float) -> float:
+        """Return the urgency factor that the autoscaler has last set, which is 1 for private chutes."""
+        if not (self.public and self.scaled):
+            return 1.0
+        above = self.utilization(last(now, SOFT_PERIOD)) - SCALING_THRESHOLD
+        return round(min(2.7, 1 + 4 * max(0.0, above)), 3)
+
+    def version(self, now: float) -> str:
+        return make_uuid(self.seed, "version", math.floor(now / self.deploy_period - self.phase))
+
+    def deployed_at(self, now: float) -> float:
+        return (math.floor(now / self.deploy_period - self.phase) + self.phase) * self.deploy_period
+
+
+class End(enum.Enum):
+    """Why an instance was deleted, in the service's words."""
+
+    MINER = "miner initialized"
+    FAILURES = "max failures reached: 6 disables within sliding 1-hour window"
+    PURGED = "autoscaler - instance failed to verify within a reasonable amount of time"
+    SCALED_DOWN = "autoscaler - downscale adjustment"
+    UPDATED = "Rolling update replacement"
+    IDLE = "user-defined/private chute instance has not been used since shutdown_after_seconds"
+    MAINTENANCE = "maintenance - server entering TEE upgrade window"
+
+
+VALID_ENDS: Final = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINTENANCE})
+"""Ends after which an instance of any age keeps its score."""
+
+
+@dataclass(eq=False)
+class Gpu:
+    """A GPU of a server. It can be used if it passed the verification, even if a later one failed with an error."""
+
+    uuid: str
+    gpu_identifier: str
+    device_index: int
+    server_id: str
+    verified_at: float | None
+    error: str | None = None
+
+
+@dataclass(eq=False)
+class Instance:
+    """A chute on some GPUs, from its creation to its end. What never happens has an infinite time.
+
+    Attributes:
+        created_at: When its pod claimed the launch token.
+        disabled_at: When its miner disables it. It continues to earn.
+        bounty_boost: The factor of the bounty at its activation. 1 without a bounty.
+    """
+
+    instance_id: str
+    hotkey: str
+    chute: Chute
+    gpus: tuple[Gpu, ...]
+    created_at: float
+    verified_at: float = math.inf
+    activated_at: float = math.inf
+    ended_at: float = math.inf
+    end: End = End.MINER
+    disabled_at: float = math.inf
+    bounty_boost: float = 1.0
+
+    @property
+    def chute_id(self) -> str:
+        return self.chute.chute_id
+
+    def cut(self, at: float, end: End) -> None:
+        if at < self.ended_at:
+            self.ended_at, self.end = at, end
+
+    def active(self, now: float) -> bool:
+        return self.activated_at <= now < min(self.ended_at, self.disabled_at)
+
+    def has_bounty(self, now: float) -> bool:
+        return self.activated_at <= now and self.bounty_boost > 1
+
+    @property
+    def version(self) -> str:
+        return self.chute.version(self.created_at)
+
+    @cached_property
+    def hourly_rate(self) -> float:
+        return math.fsum(MODELS[gpu.gpu_identifier].hourly_rate for gpu in self.gpus)
+
+    @cached_property
+    def _warmup_multiplier(self) -> float:
+        """Multiplier of its start-up, without urgency and bounty."""
+        return self.hourly_rate / DEAREST_RATE * math.prod(self.chute.lasting_factors.values())
+
+    @cached_property
+    def _launch_multiplier(self) -> float:
+        """Multiplier that the API shows before its activation."""
+        return self._warmup_multiplier * self.chute.urgency(self.created_at)
+
+    def history(self, now: float) -> list[tuple[float, float, float]]:
+        """Return the start, end and multiplier of all records so far. There are none before the activation."""
+        if self.activated_at > now:
+            return []
+        settled_at = self.activated_at + _SETTLED_AFTER
+        records = (
+            (self.created_at, self.activated_at, self._warmup_multiplier),
+            (self.activated_at, settled_at, self._launch_multiplier * self.bounty_boost),
+            (settled_at, math.inf, self._warmup_multiplier),
+        )
+        until = min(now, self.ended_at)
+        return [(start, min(end, self.ended_at), multiplier) for start, end, multiplier in records if start <= until]
+
+    def multiplier(self, now: float) -> float:
+        """Return the multiplier that the API shows."""
+        history = self.history(now)
+        return history[-1][2] if history else self._launch_multiplier
+
+    def counts(self, now: float) -> bool:
+        """Return whether it counts for the score: it was activated, and did not lose its score by its end."""
+        is_secured = self.chute.public and self.ended_at - self.activated_at >= SECURED_AFTER
+        return self.activated_at <= now and (now < self.ended_at or self.end in VALID_ENDS or is_secured)
+
+    def seconds_within(self, start: float, now: float) -> float:
+        """Return its billed seconds between a time and now, including its start-up."""
+        return max(0.0, min(now, self.ended_at) - max(start, self.created_at))
+
+    def units_within(self, start: float, now: float) -> float:
+        """Return its compute units between a time and now: seconds times the multiplier of that time."""
+        return math.fsum(
+            multiplier * max(0.0, min(now, end) - max(start, begin)) for begin, end, multiplier in self.history(now)
+        )
