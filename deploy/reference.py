@@ -97,10 +97,10 @@ def _section(collector: Collector) -> str:
         f"`{feed.name}` (changes {feed.changes}, fresh {_freshness(feed)}, dropped after {feed.max_age:.0f} s)"
         for feed in collector.feeds
     )
-    more = ", ".join(f"`{feed.name}`" for feed in collector.extra)
+    more = ", ".join(f"`{feed.name}`" for feed in collector.of_each_key)
     return (
         f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}"
-        f"{f', and if their answers are known {more}' if more else ''}. "
+        f"{f', and of each hotkey with a key {more}' if more else ''}. "
         f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}. "
         f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics)}"
     )

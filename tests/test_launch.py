@@ -172,33 +172,3 @@ async def test_a_miner_without_a_seat_can_launch_nothing() -> None:
     page = await page_of("test_miner", api)
     assert launchable(page) == set()
     assert set().union(*refused(page).values()) == {"not_registered"}
-
-
-async def test_without_the_rates_only_chutes_of_one_model_have_a_pay() -> None:
-    api = answers("test_miner")
-    with_rates = await page_of("test_miner", api)
-    del api["supported_gpus"]
-    page = await page_of("test_miner", api)
-    several = {
-        chute["chute_id"] for chute in rows(api["chutes"]) if len(set(chute["node_selector"]["supported_gpus"])) > 1
-    }
-    assert launchable(page) == {pair for pair in launchable(with_rates) if pair[1] not in several}
-    assert {pair[1] for pair in launchable(with_rates)} & several
-    assert sum(counts["unknown"] for counts in refused(page).values()) == len(launchable(with_rates) - launchable(page))
-
-
-async def test_a_list_of_held_gpus_that_lacks_active_instances_decides_nothing() -> None:
-    api = answers("test_miner") | {"held_gpus": b"{}"}
-    everything = launchable(await page_of("test_miner", answers("test_miner")))
-    page = await page_of("test_miner", api)
-    assert launchable(page) < everything
-    assert "unknown" in set().union(*refused(page).values())
-
-
-async def test_starting_instances_of_public_tee_chutes_are_unknown_without_the_list_of_gpus() -> None:
-    api = answers("test_miner")
-    del api["held_gpus"]
-    page = await page_of("test_miner", api)
-    everything = launchable(await page_of("test_miner", answers("test_miner")))
-    assert launchable(page) < everything
-    assert "unknown" in set().union(*refused(page).values())

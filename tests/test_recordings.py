@@ -57,6 +57,13 @@ TABLES = [
     for value in module.values()
     if isinstance(value, tables.Table)
 ]
+STATS_FIELDS = {
+    "instances": "total_instances",
+    "bounties": "bounty_count",
+    "compute_seconds": "compute_seconds",
+    "compute_units": "compute_units",
+}
+WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:")
 
 MINERS = [Miner(directory, role) for directory in DIRECTORIES for role in ("test_miner", "second_miner", "newcomer")]
@@ -102,7 +109,15 @@ def records_of(table: tables.Table[Any], raw: dict[str, Any], hotkey: str) -> li
         case "platform_gpus":
             found = [{"gpu": gpu} | counts for gpu, counts in found.items()]
         case "jobs":
-            found = [job for job in found if job["finished_at"] is None and job["miner_hotkey"] is None]
+            found = waiting_jobs(raw)
+        case "stats" | "stats_per_chute":
+            found = raw["stats" if table.feed.name == "stats" else "stats_per_chute_one"]
+            found = [
+                {"window": window} | row
+                for field, window in WINDOWS.items()
+                for row in found[field]["instance_stats"]
+                if row["miner_hotkey"] == hotkey
+            ]
     return list(found)
 
 
@@ -132,9 +147,11 @@ def expect_fields(want: Expected, raw: dict[str, Any]) -> None:
     for table in TABLES:
         for record in records_of(table, raw, want.hotkey) if table.feed.name in raw else ():
             for metric, declared in table.rows.items():
-                names = metric.labels[: len(metric.labels) - len(declared.labels)]
-                key = {name: want.hotkey if name == "hotkey" else record[table.key] for name in names}
                 for labels, number in values_of(record, declared):
+                    names = [name for name in metric.labels if name not in ("hotkey", *declared.labels)]
+                    fields = [field for field in table.key if field not in ("hotkey", "miner_hotkey")]
+                    key = {name: record[field] for name, field in zip(names, fields, strict=True)}
+                    key |= {"hotkey": want.hotkey} if "hotkey" in metric.labels else {}
                     want.put(metric.name, number, **key, **labels)
 
 
@@ -165,29 +182,15 @@ def expect_scores(want: Expected, raw: dict[str, Any]) -> None:
     want.mine("chutes_miner_score_next_worse_ratio", max((s for s in final.values() if s < share), default=None))
 
 
-STATS_FIELDS = {
-    "instances": "total_instances",
-    "bounties": "bounty_count",
-    "compute_seconds": "compute_seconds",
-    "compute_units": "compute_units",
-}
-WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
-
-
 def expect_stats(want: Expected, raw: dict[str, Any]) -> None:
     for field, window in WINDOWS.items():
         records = raw["stats"][field]["instance_stats"]
-        mine = [record for record in records if record["miner_hotkey"] == want.hotkey]
+        is_listed = want.hotkey in [record["miner_hotkey"] for record in records]
         want.put("chutes_platform_window_miners", len(records), window=window)
         for metric, name in STATS_FIELDS.items():
             # A watched miner that is not listed did nothing in the window.
-            want.mine(f"chutes_miner_window_{metric}", mine[0][name] if mine else 0, window=window)
+            want.mine(f"chutes_miner_window_{metric}", None if is_listed else 0, window=window)
             want.put(f"chutes_platform_window_{metric}", sum(Fraction(row[name]) for row in records), window=window)
-        for record in raw["stats_per_chute_one"][field]["instance_stats"]:
-            assert record["miner_hotkey"] == want.hotkey
-            for metric, name in STATS_FIELDS.items():
-                labels = {"chute_id": record["chute_id"], "window": window}
-                want.mine(f"chutes_miner_chute_window_{metric}", record[name], **labels)
 
 
 def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
@@ -197,7 +200,6 @@ def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
             want.put("chutes_chute_min_vram_bytes", selector["min_vram_gb_per_gpu"] * 10**9, chute_id=chute)
         if row["bounty"] is not None:
             want.put("chutes_chute_bounty_age_seconds", Fraction(row["bounty"] - 100) / 3, chute_id=chute)
-        want.put("chutes_chute_window_invocations", row["invocation_count"], chute_id=chute, window="1d")
         for gpu in selector.get("supported_gpus") or []:
             want.put("chutes_chute_supported_gpu_info", 1, chute_id=chute, gpu=gpu)
 
@@ -339,11 +341,22 @@ def expect_images(want: Expected, raw: dict[str, Any]) -> None:
         want.put("chutes_images", found.count(status), status=status)
 
 
+def waiting_jobs(raw: dict[str, Any]) -> list[Row]:
+    chutes = {row["chute_id"] for row in raw["chutes"]}
+    return [
+        row
+        for row in raw["jobs"]
+        if row["finished_at"] is None
+        and row["miner_hotkey"] is None
+        and len(row["miner_history"]) < 15
+        and row["chute_id"] in chutes
+    ]
+
+
 def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
     unfinished = [row for row in raw["jobs"] if row["finished_at"] is None]
     unclaimed = [row for row in unfinished if row["miner_hotkey"] is None]
-    chutes = {row["chute_id"] for row in raw["chutes"]}
-    waiting = [row for row in unclaimed if len(row["miner_history"]) < 15 and row["chute_id"] in chutes]
+    waiting = waiting_jobs(raw)
     want.put("chutes_jobs_waiting", len(waiting))
     want.put("chutes_jobs_abandoned", len(unclaimed) - len(waiting))
     methods = [row["method"] for row in waiting]
@@ -356,12 +369,7 @@ def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
     want.mine("chutes_jobs_tried", len([row for row in waiting if want.hotkey in row["miner_history"]]))
     want.mine("chutes_jobs_stuck", len([row for row in unfinished if row["miner_hotkey"] == want.hotkey]))
     for row in waiting:
-        job = row["job_id"]
-        labels = {name: row[name] for name in ("chute_id", "method", "status")}
-        want.put("chutes_job_info", 1, job_id=job, **labels)
-        want.put("chutes_job_created_timestamp_seconds", seconds(row["created_at"]), job_id=job)
-        want.put("chutes_job_compute_multiplier", row["compute_multiplier"], job_id=job)
-        want.put("chutes_job_tries", len(row["miner_history"]), job_id=job)
+        want.put("chutes_job_tries", len(row["miner_history"]), job_id=row["job_id"])
 
 
 def expect_history(want: Expected, raw: dict[str, Any]) -> None:

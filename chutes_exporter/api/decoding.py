@@ -236,23 +236,23 @@ class _StatsBody(msgspec.Struct):
     all: _WindowBody | None = None
 
 
-def _stats(body: Body, tally: Tally) -> r.Stats:
+def _stats(body: Body, tally: Tally) -> list[r.MinerStats]:
     windows = _decode(body, _StatsBody)
-    stats = r.Stats(
-        *(
-            None
-            if window is None or window.instance_stats is None
-            else _readable(window.instance_stats, r.MinerStats, tally)
-            for window in (windows.past_hour, windows.past_day, windows.all)
-        )
-    )
-    if stats == r.Stats(None, None, None):
+    named = {"1h": windows.past_hour, "1d": windows.past_day, "7d": windows.all}
+    known = {
+        name: window.instance_stats for name, window in named.items() if window and window.instance_stats is not None
+    }
+    if not known:
         raise msgspec.ValidationError("the answer has no window of stats")
-    return stats
+    return [
+        msgspec.structs.replace(record, window=name)
+        for name, rows in known.items()
+        for record in _readable(rows, r.MinerStats, tally)
+    ]
 
 
 _WINDOW: Layout = {"instance_stats": [r.MinerStats], "bounties": None, "compute_units": None}
-STATS: Shape[r.Stats] = Shape({"past_hour": _WINDOW, "past_day": _WINDOW, "all": _WINDOW}, _stats)
+STATS: Shape[list[r.MinerStats]] = Shape({"past_hour": _WINDOW, "past_day": _WINDOW, "all": _WINDOW}, _stats)
 
 
 class _ScoresBody(msgspec.Struct):

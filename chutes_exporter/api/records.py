@@ -346,37 +346,27 @@ class ActiveInstance(Record, frozen=True):
     compute_multiplier: float | None = None
 
 
-class MinerStats(Record, frozen=True):
-    """The compute of a miner in a window, in total or on one chute. Source: ``/miner/stats``.
+class MinerStats(Record, frozen=True, kw_only=True):
+    """The compute of a miner in a sliding window, in total or on one chute. Source: ``/miner/stats``.
 
-    ``compute_units`` are seconds weighted by the compute multiplier.
+    A miner without compute in the window has no record. ``compute_units`` are seconds weighted by the compute
+    multiplier.
     """
 
     UNUSED: ClassVar = {
         "duplicate of `total_instances`": "invocation_count",
         "duplicate of `bounty_count`": "total_bounty",
     }
-    # The first only in stats for each chute, the second only in totals.
-    SOMETIMES: ClassVar = "chute_id total_bounty"
+    # The first is the key of the object, the second only in stats for each chute, the third only in totals.
+    SOMETIMES: ClassVar = "window chute_id total_bounty"
 
+    window: str = ""
     miner_hotkey: str
     chute_id: str | None = None
     total_instances: float | None = None
     bounty_count: float | None = None
     compute_seconds: float | None = None
     compute_units: float | None = None
-
-
-class Stats(Record, frozen=True):
-    """Sums over sliding windows. Source: ``/miner/stats``. A missing window is None.
-
-    A window has a record for each miner, or for each miner and chute. A miner without compute in the window has none.
-    ``week`` is ``all`` of the API, which covers 7 days despite its name.
-    """
-
-    hour: list[MinerStats] | None
-    day: list[MinerStats] | None
-    week: list[MinerStats] | None
 
 
 class RawScore(Record, frozen=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from chutes_exporter.api.records import ActiveInstance
-from chutes_exporter.collectors.table import Table, Total, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Table, Total
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES
 from chutes_exporter.rules.sums import total
 
@@ -44,4 +45,4 @@ INSTANCE = Table[ActiveInstance](
     ),
 )
 
-COLLECTOR = collector("active_instances", "active instances of the whole platform, by miner and by chute", INSTANCE)
+COLLECTOR = Collector("active_instances", "active instances of the whole platform, by miner and by chute", (INSTANCE,))

@@ -12,15 +12,14 @@ from prometheus_client import Metric as Family
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.metric import Metric, Metrics
+from chutes_exporter.metric import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.feeds.feed import Feed
-
-__all__ = ["Answers", "Collector", "Metric", "Metrics", "Miners", "MinersChoice", "Samples", "distinct", "metrics_of"]
+    from chutes_exporter.metric import Metric
 
 _log = structlog.get_logger("exporter")
 
@@ -55,19 +54,23 @@ class Answers:
     """The answers of a collector's feeds.
 
     Args:
-        answers: By the feed's name.
-        extra: Those of extra feeds, None if unknown, by name and hotkey.
+        answers: Those that are known, by the feed's name.
+        of_keys: Those of feeds of each hotkey with a key, None if unknown, by name and hotkey.
     """
 
     def __init__(
-        self, answers: Mapping[str, Answer[Any]], extra: Mapping[tuple[str, str], Answer[Any] | None] | None = None
+        self, answers: Mapping[str, Answer[Any]], of_keys: Mapping[tuple[str, str], Answer[Any] | None] | None = None
     ) -> None:
         self._answers = answers
-        self._extra = extra or {}
+        self._of_keys = of_keys or {}
 
     def __getitem__(self, feed: Feed[T]) -> T:
         value: T = self._answers[feed.name].value
         return value
+
+    def known(self, feeds: Iterable[Feed[Any]]) -> bool:
+        """Return whether all feeds have an answer."""
+        return all(feed.name in self._answers for feed in feeds)
 
     def whole(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
@@ -77,16 +80,11 @@ class Answers:
         """Return what an answer does not list: nothing while a record may be missing."""
         return [one for one in wanted if one not in listed] if self.whole([feed.name]) else []
 
-    def optional(self, feed: Feed[T]) -> T | None:
-        """Return the answer of an extra feed of the platform, None if it is unknown or not whole."""
-        answer = self._extra.get((feed.name, THE_PLATFORM))
-        return None if answer is None or not answer.whole else answer.value
-
     def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
-        """Return the answers of an extra feed by hotkey, None for one that is unknown or not whole."""
+        """Return the answers of a feed of each hotkey with a key, None for one that is unknown or not whole."""
         return {
             hotkey: None if answer is None or not answer.whole else answer.value
-            for (name, hotkey), answer in self._extra.items()
+            for (name, hotkey), answer in self._of_keys.items()
             if name == feed.name
         }
 
@@ -106,8 +104,8 @@ class Samples:
     """
 
     def __init__(self, limit: float = math.inf) -> None:
-        self._families: dict[Metric, Family] = {}
-        self._series: set[tuple[Metric, tuple[str, ...]]] = set()
+        self._families: dict[str, Family] = {}
+        self._series: set[tuple[str, tuple[str, ...]]] = set()
         self._limit = limit
         self.count = 0
         self.duplicates = 0
@@ -124,7 +122,7 @@ class Samples:
         if value is None or metric in self.unknown or not math.isfinite(value):
             return
         values = tuple([_label(label) for label in labels])
-        if (metric, values) in self._series:
+        if (metric.name, values) in self._series:
             self.duplicates += 1
             return
         self.count += 1
@@ -132,11 +130,11 @@ class Samples:
             self._families.clear()
             self._series.clear()
             return
-        self._series.add((metric, values))
-        family = self._families.get(metric)
+        self._series.add((metric.name, values))
+        family = self._families.get(metric.name)
         if family is None:
             name = metric.name.removesuffix("_info")
-            family = self._families[metric] = Family(name, metric.help, metric.kind, metric.unit)
+            family = self._families[metric.name] = Family(name, metric.help, metric.kind, metric.unit)
         family.add_sample(metric.name, dict(zip(metric.labels, values, strict=True)), float(value))
 
     def collect(self) -> list[Family]:
@@ -200,17 +198,57 @@ _DEFAULTS = {
 }
 
 
+Scope = Literal["platform", "signer", "miner"]
+
+
+class Part:
+    """Metrics of a collector that need the same feeds.
+
+    Attributes:
+        feeds: The part has samples when all of them have an answer.
+        metrics: Those that need a whole answer are left out without it, whatever the function adds.
+        collect: Makes samples from the answers about one miner, or about the platform. It is a pure function.
+        of_each_key: Feeds that a part about the platform also needs of each hotkey with a key.
+    """
+
+    def __init__(
+        self,
+        feeds: tuple[Feed[Any], ...],
+        metrics: Sequence[Metric],
+        collect: Callable[[Answers, Miners, Samples], None],
+        *,
+        of_each_key: tuple[Feed[Any], ...] = (),
+    ) -> None:
+        self.feeds = feeds
+        self.metrics = metrics
+        self.collect = collect
+        self.of_each_key = of_each_key
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether it needs a hotkey's key."""
+        return any(feed.endpoint.signed for feed in self.feeds)
+
+    @property
+    def scope(self) -> Scope:
+        """Whether it is about the platform, about each hotkey with a key, or about each watched hotkey."""
+        scopes = {feed.endpoint.scope for feed in self.feeds}
+        return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
+
+    def run(self, answers: Answers, miners: Miners, out: Samples) -> None:
+        """Add the samples of the metrics whose answers are whole."""
+        out.unknown = frozenset(metric for metric in self.metrics if not answers.whole(metric.whole))
+        if len(out.unknown) < len(self.metrics):
+            self.collect(answers, miners, out)
+
+
 @dataclass(frozen=True, eq=False)
 class Collector:
     """A topic of metrics.
 
     Attributes:
         summary: Its topic, for help texts and docs.
-        feeds: It runs when all of them have an answer.
-        collect: Makes samples from the answers about one miner, or about the platform. It is a pure function. A metric
-            whose answers are not whole is left out, whatever the function adds.
-        extra: Feeds that it uses if their answers are known: those of the platform, and others for each hotkey with a
-            key.
+        parts: What makes its samples.
         default: ``on``, ``off``, ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or
             ``key`` (on with a hotkey's key, because it shows less without one).
         watched_only: Whether it exports no miner but the configured hotkeys unless it is switched on explicitly,
@@ -219,46 +257,66 @@ class Collector:
 
     name: str
     summary: str
-    feeds: tuple[Feed[Any], ...]
-    metrics: Sequence[Metric]
-    collect: Callable[[Answers, Miners, Samples], None]
+    parts: Sequence[Part]
     default: Literal["on", "off", "few", "key"] = "on"
-    extra: tuple[Feed[Any], ...] = ()
     watched_only: bool = False
 
     def run(self, answers: Mapping[str, Answers], miners: Miners, out: Samples) -> dict[str, Outcome]:
         """Add the samples of all answers, which are by hotkey, and return the outcomes by hotkey."""
         outcomes = {}
-        for hotkey, of_miner in answers.items():
-            duplicates, started, failed = out.duplicates, time.perf_counter(), False
-            out.unknown = frozenset(metric for metric in self.metrics if not of_miner.whole(metric.whole))
-            try:
-                if len(out.unknown) < len(self.metrics):
-                    self.collect(of_miner, replace(miners, hotkey=hotkey), out)
-            except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
-                _log.exception("collector failed", collector=self.name, hotkey=hotkey)
-                failed = True
-            outcomes[hotkey] = Outcome(out.duplicates - duplicates, time.perf_counter() - started, failed)
+        for hotkey, known in answers.items():
+            scoped = [part for part in self.parts if (part.scope == "platform") == (hotkey == THE_PLATFORM)]
+            if ready := [part for part in scoped if known.known(part.feeds)]:
+                outcomes[hotkey] = self._run(ready, known, replace(miners, hotkey=hotkey), out)
         return outcomes
+
+    def _run(self, parts: Iterable[Part], answers: Answers, miners: Miners, out: Samples) -> Outcome:
+        duplicates, started, failed = out.duplicates, time.perf_counter(), False
+        try:
+            for part in parts:
+                part.run(answers, miners, out)
+        except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
+            _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
+            failed = True
+        return Outcome(out.duplicates - duplicates, time.perf_counter() - started, failed)
+
+    @property
+    def feeds(self) -> tuple[Feed[Any], ...]:
+        """The feeds of its parts, each once."""
+        return tuple(dict.fromkeys(feed for part in self.parts for feed in part.feeds))
+
+    @property
+    def of_each_key(self) -> tuple[Feed[Any], ...]:
+        """The feeds that it also needs of each hotkey with a key."""
+        return tuple(feed for part in self.parts for feed in part.of_each_key)
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics of its parts, each once."""
+        found: dict[str, Metric] = {}
+        for part in self.parts:
+            for metric in part.metrics:
+                found.setdefault(metric.name, metric)
+        return list(found.values())
 
     @property
     def series(self) -> dict[str, int]:
         """The maximum number of series, by the thing that each metric has them for."""
         found: dict[str, int] = {}
-        for metric in self.metrics:
-            found[metric.each] = found.get(metric.each, 0) + metric.times
+        for part in self.parts:
+            for metric in part.metrics:
+                found[metric.each] = found.get(metric.each, 0) + metric.times
         return dict(sorted(found.items(), key=lambda item: (item[0] != "", item[0] not in _MINERS)))
 
     @property
     def needs_key(self) -> bool:
-        """Whether it needs a hotkey's key."""
-        return any(feed.endpoint.signed for feed in self.feeds)
+        """Whether none of its parts works without a hotkey's key."""
+        return all(part.needs_key for part in self.parts)
 
     @property
-    def scope(self) -> Literal["platform", "signer", "miner"]:
-        """Whether it runs once, once for each hotkey with a key, or once for each watched hotkey."""
-        scopes = {feed.endpoint.scope for feed in self.feeds}
-        return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
+    def scope(self) -> Scope:
+        """The scope of its first part."""
+        return self.parts[0].scope
 
     @property
     def default_in_words(self) -> str:

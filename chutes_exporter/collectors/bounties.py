@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from chutes_exporter.api.records import Bounty
-from chutes_exporter.collectors.table import Row, Table, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Row, Table
 from chutes_exporter.feeds.table import BOUNTIES
 from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
 
@@ -25,4 +26,4 @@ BOUNTY = Table[Bounty](
     ),
 )
 
-COLLECTOR = collector("bounties", "open bounties: their age, their end and their boost", BOUNTY)
+COLLECTOR = Collector("bounties", "open bounties: their age, their end and their boost", (BOUNTY,))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from chutes_exporter.api.records import Chute
-from chutes_exporter.collectors.table import Info, Row, Table, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Info, Row, Table
 from chutes_exporter.feeds.table import CHUTES
 from chutes_exporter.rules.bounties import bounty_age
 
@@ -73,5 +74,5 @@ CHUTE_GPUS = Table[Chute](
     ),
 )
 
-COLLECTOR = collector("chutes", "every chute's name, requirements, compute multiplier and bounty", CHUTE)
-SUPPORTED_GPUS = collector("chute_gpus", "the GPU models that each chute runs on", CHUTE_GPUS, default="off")
+COLLECTOR = Collector("chutes", "every chute's name, requirements, compute multiplier and bounty", (CHUTE,))
+SUPPORTED_GPUS = Collector("chute_gpus", "the GPU models that each chute runs on", (CHUTE_GPUS,), default="off")

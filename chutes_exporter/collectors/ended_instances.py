@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.records import ComputeRecord
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.rules.losses import (
@@ -80,8 +80,6 @@ def _lost(instance: AuditInstance, report: AuditReport) -> float | None:
 COLLECTOR = Collector(
     "ended_instances",
     "why instances ended in the past hour, and the compute units that they lost",
-    feeds=(AUDIT_REPORT,),
-    metrics=[*REPORTS, *REPORT],
-    collect=_collect,
+    (Part((AUDIT_REPORT,), [*REPORTS, *REPORT], _collect),),
     watched_only=True,
 )

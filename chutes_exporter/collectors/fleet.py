@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 from chutes_exporter.rules.instances import inventory_states
 
@@ -99,7 +99,5 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 COLLECTOR = Collector(
     "fleet",
     "states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the instances on them",
-    feeds=_FEEDS,
-    metrics=[*STATE, *GPU],
-    collect=_collect,
+    (Part(_FEEDS, [*STATE, *GPU], _collect),),
 )

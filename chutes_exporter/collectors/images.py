@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from chutes_exporter.api.records import Image
-from chutes_exporter.collectors.table import Info, Row, Table, Total, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.table import IMAGES
 
 _STATUS_OF_TEXT = {"pending build": "pending", "building": "building", "built and pushed": "built"}
@@ -53,5 +54,5 @@ IMAGE = Table[Image](
     chutes_image_build_completed_timestamp_seconds=Row("When the image's build was completed.", "build_completed_at"),
 )
 
-COLLECTOR = collector("images", "how many images are built, wait, or failed to build", IMAGE_COUNT)
-DETAILS = collector("image_details", "each image's name, status and times", IMAGE, default="off")
+COLLECTOR = Collector("images", "how many images are built, wait, or failed to build", (IMAGE_COUNT,))
+DETAILS = Collector("image_details", "each image's name, status and times", (IMAGE,), default="off")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from chutes_exporter.api.records import Instance
-from chutes_exporter.collectors.table import Info, Row, Table, Total, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.table import INSTANCES
 from chutes_exporter.rules.instances import INSTANCE_STATES, instance_state, is_public, purged_at, secured_at
 
@@ -82,4 +83,4 @@ INSTANCE = Table[Instance](
 )
 # An empty label for an unknown value would mean that the instance is public.
 
-COLLECTOR = collector("instances", "the miner's instances: state, times, compute multiplier", INSTANCE)
+COLLECTOR = Collector("instances", "the miner's instances: state, times, compute multiplier", (INSTANCE,))

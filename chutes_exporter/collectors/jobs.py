@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
-from chutes_exporter.api.records import Job
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
-from chutes_exporter.collectors.table import Table, Total
+from chutes_exporter.api.records import Chute, Job
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.table import CHUTES, JOBS
 from chutes_exporter.rules.jobs import is_stuck, job_state
 
 if TYPE_CHECKING:
     from chutes_exporter.rules.jobs import JobState
+
+
+class _JobInState(NamedTuple):
+    job_id: str
+    job: Job
+    state: JobState | None
+
+
+def _with_states(jobs: list[Job], chutes: list[Chute]) -> list[_JobInState]:
+    listed = {chute.chute_id for chute in chutes}
+    return [_JobInState(job.job_id, job, job_state(job, listed)) for job in jobs]
+
+
+def _waiting_jobs(jobs: list[Job], chutes: list[Chute]) -> list[Job]:
+    return [one.job for one in _with_states(jobs, chutes) if one.state == "waiting"]
+
+
+def _is(state: JobState, one: _JobInState) -> bool | None:
+    return None if one.state is None else one.state == state
+
+
+_waits = partial(_is, "waiting")
 
 # The list also has all finished jobs.
 CLAIMED = Table[Job](
@@ -27,88 +49,61 @@ CLAIMED = Table[Job](
         label="hotkey",
     ),
 )
-
-ALL = metrics_of(JOBS)
-WAITING = ALL.declare("chutes_jobs_waiting", "Jobs of the platform that wait for a miner.")
-ABANDONED = ALL.declare(
-    "chutes_jobs_abandoned",
-    "Unfinished jobs of the platform that no miner can claim: 15 miners have tried, or the chute is gone.",
+ALL = Table[_JobInState](
+    JOBS,
+    CHUTES,
+    key="job_id",
+    records=_with_states,
+    chutes_jobs_waiting=Total("Jobs of the platform that wait for a miner.", len, where=_waits),
+    chutes_jobs_abandoned=Total(
+        "Unfinished jobs of the platform that no miner can claim: 15 miners have tried, or the chute is gone.",
+        len,
+        where=partial(_is, "abandoned"),
+    ),
+    chutes_jobs_available=Total(
+        "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
+        len,
+        where=_waits,
+        by=lambda one: one.job.method,
+        label="method",
+    ),
+    chutes_jobs_oldest_created_timestamp_seconds=Total(
+        "When the oldest waiting job was created. Absent if no job waits.",
+        partial(min, default=None),
+        of=lambda one: one.job.created_at,
+        where=_waits,
+    ),
+    chutes_jobs_tried=Total(
+        "Waiting jobs for which the watched miner requested a launch token.",
+        len,
+        where=_waits,
+        by=lambda one: list(dict.fromkeys(one.job.miner_history or ())),
+        label="hotkey",
+    ),
 )
-OLDEST = ALL.declare(
-    "chutes_jobs_oldest_created_timestamp_seconds",
-    "When the oldest waiting job was created. Absent if no job waits.",
+EACH = Table[Job](
+    JOBS,
+    CHUTES,
+    key="job_id",
+    each="waiting job",
+    records=_waiting_jobs,
+    chutes_job_info=Info(
+        "The chute and method of a waiting job.", {"chute_id": "chute_id", "method": "method", "status": "status"}
+    ),
+    chutes_job_created_timestamp_seconds=Row("When the waiting job was created.", "created_at"),
+    chutes_job_compute_multiplier=Row(
+        "Base compute multiplier of the waiting job. The launch computes it again from the real GPUs.",
+        "compute_multiplier",
+    ),
+    chutes_job_tries=Row(
+        "Miners that requested a launch token for the waiting job. With 15, no miner can claim it any more.",
+        lambda job: len(job.miner_history or ()),
+    ),
 )
-AVAILABLE = metrics_of(JOBS, labels=("method",), each="method").declare(
-    "chutes_jobs_available", "Jobs of the platform that wait for a miner, by method. Absent for methods without any."
-)
-TRIED = metrics_of(JOBS, labels=("hotkey",), each="miner").declare(
-    "chutes_jobs_tried", "Waiting jobs for which the watched miner requested a launch token."
-)
-
-EACH = metrics_of(JOBS, labels=("job_id",), each="waiting job", whole=False)
-INFO = EACH.declare(
-    "chutes_job_info",
-    "The chute and method of a waiting job.",
-    labels=("job_id", "chute_id", "method", "status"),
-)
-CREATED = EACH.declare("chutes_job_created_timestamp_seconds", "When the waiting job was created.")
-MULTIPLIER = EACH.declare(
-    "chutes_job_compute_multiplier",
-    "Base compute multiplier of the waiting job. The launch computes it again from the real GPUs.",
-)
-TRIES = EACH.declare(
-    "chutes_job_tries",
-    "Miners that requested a launch token for the waiting job. With 15, no miner can claim it any more.",
-)
-
-
-def _with_state(answers: Answers, out: Samples) -> list[tuple[Job, JobState | None]]:
-    listed = answers.optional(CHUTES)
-    chutes = None if listed is None else {chute.chute_id for chute in listed}
-    return [(job, job_state(job, chutes)) for job in distinct(answers[JOBS], lambda job: job.job_id, out)]
-
-
-def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    CLAIMED.collect(answers, miners, out)
-    states = _with_state(answers, Samples())
-    if any(state is None for _, state in states):
-        return
-    waiting = [job for job, state in states if state == "waiting"]
-    out.add(WAITING, len(waiting))
-    out.add(ABANDONED, sum(state == "abandoned" for _, state in states))
-    if all(job.method is not None for job in waiting):
-        for method, count in Counter(job.method for job in waiting).items():
-            out.add(AVAILABLE, count, method)
-    created = [job.created_at for job in waiting if job.created_at is not None]
-    if len(created) == len(waiting):
-        out.add(OLDEST, min(created, default=None))
-    for hotkey in sorted(miners.watched):
-        out.add(TRIED, sum(hotkey in (job.miner_history or ()) for job in waiting), hotkey)
-
-
-def _collect_details(answers: Answers, _miners: Miners, out: Samples) -> None:
-    for job, state in _with_state(answers, out):
-        if state == "waiting":
-            out.add(INFO, 1, job.job_id, job.chute_id, job.method, job.status)
-            out.add(CREATED, job.created_at, job.job_id)
-            out.add(MULTIPLIER, job.compute_multiplier, job.job_id)
-            out.add(TRIES, len(job.miner_history or ()), job.job_id)
-
 
 COLLECTOR = Collector(
     "jobs",
     "jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
-    feeds=(JOBS,),
-    metrics=[*ALL, AVAILABLE, TRIED, *CLAIMED.metrics],
-    collect=_collect,
-    extra=(CHUTES,),
+    (CLAIMED, ALL),
 )
-DETAILS = Collector(
-    "job_details",
-    "each job that waits for a miner",
-    feeds=(JOBS,),
-    metrics=EACH,
-    collect=_collect_details,
-    extra=(CHUTES,),
-    default="off",
-)
+DETAILS = Collector("job_details", "each job that waits for a miner", (EACH,), default="off")

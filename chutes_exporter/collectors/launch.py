@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
     BOUNTIES,
@@ -37,7 +37,18 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import Chute, Server
     from chutes_exporter.rules.launch import ChuteInstances
 
-_FEEDS = (CHUTES, UTILIZATION, BOUNTIES, ACTIVE_INSTANCES, METAGRAPH, SERVERS, INVENTORY)
+_FEEDS = (
+    CHUTES,
+    UTILIZATION,
+    BOUNTIES,
+    ACTIVE_INSTANCES,
+    METAGRAPH,
+    SERVERS,
+    INVENTORY,
+    HELD_GPUS,
+    MAINTENANCE,
+    SUPPORTED_GPUS,
+)
 
 PAY = metrics_of(*_FEEDS, labels=("hotkey", "gpu", "chute_id"), each="chute")
 UNITS = PAY.declare(
@@ -84,13 +95,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     chutes = chutes_with_instances(answers, out)
     miner = _miner(miners.hotkey, chutes, answers)
     rates = {
-        model.gpu: model.hourly_rate
-        for model in answers.optional(SUPPORTED_GPUS) or ()
-        if model.hourly_rate is not None and model.hourly_rate > 0
+        model.gpu: rate for model in answers[SUPPORTED_GPUS] if (rate := model.hourly_rate) is not None and rate > 0
     }
-    policy = answers.by_hotkey(MAINTENANCE).get(miners.hotkey)
     # The list of servers may not know those that are pending.
-    slots = {one.server_id: holds_slot(one) for one in (policy and policy.servers) or ()}
+    slots = {one.server_id: holds_slot(one) for one in answers[MAINTENANCE].servers or ()}
     for model in models:
         places = [
             LaunchServer(
@@ -135,14 +143,13 @@ def chutes_with_instances(answers: Answers, out: Samples) -> list[_LaunchChute]:
     for instance in answers[ACTIVE_INSTANCES]:
         active[instance.chute_id].add(instance.instance_id)
     now = service_time(answers[UTILIZATION], answers[BOUNTIES])
-    gpus, held = answers.optional(HELD_GPUS), defaultdict(list)
-    for gpu in gpus or ():
+    held = defaultdict(list)
+    for gpu in answers[HELD_GPUS]:
         held[gpu.chute_id].append(gpu)
     found = []
     for chute in distinct(answers[CHUTES], lambda chute: chute.chute_id, out):
         key = chute.chute_id
-        of_chute = None if gpus is None else held[key]
-        instances = chute_instances(chute, utilization.get(key), active[key], of_chute, now)
+        instances = chute_instances(chute, utilization.get(key), active[key], held[key], now)
         bounty = key in bounties
         found.append(_LaunchChute(chute, instances, bounty, launch_room(chute, instances, bounty=bounty)))
     return found
@@ -161,11 +168,10 @@ def _miner(hotkey: str, chutes: list[_LaunchChute], answers: Answers) -> LaunchM
     )
 
 
+LAUNCH = Part(_FEEDS, [*PAY, *REFUSALS], _collect)
+
 COLLECTOR = Collector(
     "launch",
     "the chutes that the miner can launch on its idle GPUs now, and what they pay",
-    feeds=_FEEDS,
-    metrics=[*PAY, *REFUSALS],
-    collect=_collect,
-    extra=(HELD_GPUS, MAINTENANCE, SUPPORTED_GPUS),
+    (LAUNCH,),
 )

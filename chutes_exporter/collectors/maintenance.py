@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
-from chutes_exporter.collectors.table import Info, Row, Table, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Info, Row, Table
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES, maintenance_status, slots_of_older_windows
 
@@ -73,9 +74,8 @@ SERVER = Table[MaintenanceServer](
     ),
 )
 
-COLLECTOR = collector(
+COLLECTOR = Collector(
     "maintenance",
     "the newest maintenance window for TEE servers, and which of them are older than its target",
-    POLICY,
-    SERVER,
+    (POLICY, SERVER),
 )

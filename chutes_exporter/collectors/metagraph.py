@@ -7,8 +7,9 @@ import bisect
 from msgspec import UNSET
 
 from chutes_exporter.api.records import MetagraphNode
+from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.scores import ranks
-from chutes_exporter.collectors.table import Info, Row, Table, Total, collector
+from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.rules.score import consensus_ratio, incentive_shares
 
@@ -76,4 +77,4 @@ SEAT = Table[MetagraphNode](
     chutes_metagraph_blacklisted_miners=Total("Seats of the subnet that are blacklisted.", sum, of=_is_blacklisted),
 )
 
-COLLECTOR = collector("metagraph", "seats on the subnet: registration, blacklist, incentive, stake", SEAT)
+COLLECTOR = Collector("metagraph", "seats on the subnet: registration, blacklist, incentive, stake", (SEAT,))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from msgspec import structs
 
-from chutes_exporter.api.records import ChuteMetrics
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct
+from chutes_exporter.api.records import Chute, ChuteMetrics
+from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table
 from chutes_exporter.feeds.table import CHUTE_METRICS, CHUTES
 from chutes_exporter.rules.demand import unknown_metrics
@@ -17,13 +19,13 @@ def _measured(chutes: list[ChuteMetrics]) -> list[ChuteMetrics]:
     return [structs.replace(chute, **unknown) for chute in chutes] if unknown else chutes
 
 
+INVOCATIONS = Row("Requests to the chute that were completed in the window.", {"1h": "total_invocations"}, by="window")
+
 CHUTE = Table[ChuteMetrics](
     CHUTE_METRICS,
     key="chute_id",
     records=_measured,
-    chutes_chute_window_invocations=Row(
-        "Requests to the chute that were completed in the window.", {"1h": "total_invocations"}, by="window", times=2
-    ),
+    chutes_chute_window_invocations=INVOCATIONS,
     chutes_chute_window_compute_seconds=Row(
         "Total duration of the requests completed in the window on all miners.",
         {"1h": "total_compute_time"},
@@ -52,21 +54,15 @@ CHUTE = Table[ChuteMetrics](
     ),
 )
 
-INVOCATIONS = CHUTE.metrics[0]
-
-
-def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    CHUTE.collect(answers, miners, out)
-    # A metric belongs to one collector, so that no page has its family twice.
-    for chute in distinct(answers.optional(CHUTES) or [], lambda chute: chute.chute_id, out):
-        out.add(INVOCATIONS, chute.invocation_count, chute.chute_id, "1d")
-
+# A metric belongs to one collector, so that no page has its family twice.
+DAY = Table[Chute](
+    CHUTES,
+    key="chute_id",
+    chutes_chute_window_invocations=replace(INVOCATIONS, value={"1d": "invocation_count"}),
+)
 
 COLLECTOR = Collector(
     "metrics",
     "demand for each chute over the past hour: invocations, utilization, rate limits, usage, price",
-    feeds=(CHUTE_METRICS,),
-    metrics=CHUTE.metrics,
-    collect=_collect,
-    extra=(CHUTES,),
+    (CHUTE, DAY),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from chutes_exporter.api.records import Node
-from chutes_exporter.collectors.table import Info, Row, Table, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Info, Row, Table
 from chutes_exporter.feeds.table import NODES
 from chutes_exporter.rules.gpus import clock_rate_hertz, nvidia_uuid
 
@@ -41,4 +42,4 @@ GPU = Table[Node](
     chutes_gpu_created_timestamp_seconds=Row("When the GPU was added.", "created_at"),
 )
 
-COLLECTOR = collector("nodes", "the miner's GPUs: model, memory, verification", GPU)
+COLLECTOR = Collector("nodes", "the miner's GPUs: model, memory, verification", (GPU,))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from chutes_exporter.api.records import ModelSupply
-from chutes_exporter.collectors.table import Row, Table, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Row, Table
 from chutes_exporter.feeds.table import PLATFORM_GPUS
 
 MODEL = Table[ModelSupply](
@@ -19,4 +20,4 @@ MODEL = Table[ModelSupply](
     ),
 )
 
-COLLECTOR = collector("platform_gpus", "the platform's GPUs by model, in an instance or idle", MODEL)
+COLLECTOR = Collector("platform_gpus", "the platform's GPUs by model, in an instance or idle", (MODEL,))

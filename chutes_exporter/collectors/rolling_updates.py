@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from chutes_exporter.api.records import RollingUpdate
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
+from typing import NamedTuple
+
+from chutes_exporter.api.records import Instance, RollingUpdate
+from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table
 from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
 from chutes_exporter.rules.instances import is_outdated
@@ -18,28 +20,31 @@ UPDATE = Table[RollingUpdate](
     ),
 )
 
-INSTANCE = metrics_of(ROLLING_UPDATES, labels=("hotkey", "instance_id"), each="instance")
-OUTDATED = INSTANCE.declare(
-    "chutes_instance_outdated",
-    "Whether a rolling update will replace the instance (1), because the instance does not run the new version.",
+
+class _Instance(NamedTuple):
+    instance_id: str
+    is_outdated: bool | None
+
+
+def _instances(instances: list[Instance], updates: list[RollingUpdate]) -> list[_Instance]:
+    by_chute = {update.chute_id: update for update in updates[::-1]}
+    return [_Instance(instance.instance_id, is_outdated(instance, by_chute)) for instance in instances]
+
+
+INSTANCE = Table[_Instance](
+    INSTANCES,
+    ROLLING_UPDATES,
+    key="instance_id",
+    records=_instances,
+    chutes_instance_outdated=Row(
+        "Whether a rolling update will replace the instance (1), because the instance does not run the new version.",
+        lambda instance: instance.is_outdated,
+    ),
 )
-
-
-def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    UPDATE.collect(answers, miners, out)
-    updates = {update.chute_id: update for update in answers[ROLLING_UPDATES][::-1]}
-    for hotkey, instances in answers.by_hotkey(INSTANCES).items():
-        if miners.exports(hotkey, active=False):
-            for instance in distinct(instances or [], lambda instance: instance.instance_id, out):
-                out.add(OUTDATED, is_outdated(instance, updates), hotkey, instance.instance_id)
-
 
 COLLECTOR = Collector(
     "rolling_updates",
     "chutes that get a new version, and the miner's instances that will be replaced",
-    feeds=(ROLLING_UPDATES,),
-    metrics=[*UPDATE.metrics, *INSTANCE],
-    collect=_collect,
+    (UPDATE, INSTANCE),
     default="key",
-    extra=(INSTANCES,),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
 from chutes_exporter.rules.instances import instance_state
 from chutes_exporter.rules.score import active_rates
@@ -91,8 +91,5 @@ def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | No
 COLLECTOR = Collector(
     "score_heading",
     "the score share that each miner approaches",
-    feeds=_FEEDS,
-    metrics=SCORE,
-    collect=_collect,
-    extra=(INSTANCES,),
+    (Part(_FEEDS, SCORE, _collect, of_each_key=(INSTANCES,)),),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from chutes_exporter.collectors.table import Row, Table, Total, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.table import SCORES
 
 if TYPE_CHECKING:
@@ -98,4 +99,4 @@ SCORE = Table[Score](
     chutes_scored_miners=Total("Miners with a score.", len, of="final_scores"),
 )
 
-COLLECTOR = collector("scores", "each miner's score share, rank and components", SCORE)
+COLLECTOR = Collector("scores", "each miner's score share, rank and components", (SCORE,))

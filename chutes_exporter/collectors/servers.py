@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
-from chutes_exporter.api.records import Server
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Samples, distinct, metrics_of
-from chutes_exporter.collectors.table import Info, Row, Table, Total, collector
+from chutes_exporter.api.records import Server, TeeMeasurement
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.table import SERVERS, TEE_MEASUREMENTS
 from chutes_exporter.rules.maintenance import version_accepted
 
@@ -41,33 +42,37 @@ SERVER = Table[Server](
     chutes_fleet_duplicate_server_names=Total("Names shared by several servers of the miner.", _repeated, of="name"),
 )
 
-VERSION = metrics_of(TEE_MEASUREMENTS, labels=("hotkey", "server_id"), each="server")
-ACCEPTED = VERSION.declare(
-    "chutes_server_version_accepted",
-    "Whether the service accepts the boot of a TEE server with this server's version. It is 1 for the highest listed "
-    "version. It is 0 for a version that is not listed and is no release candidate: the server does not come back "
-    "after a reboot until it is upgraded. Absent for others, because no answer shows the least version.",
+
+class _Version(NamedTuple):
+    server_id: str
+    version: str
+    listed: set[str]
+
+
+def _versions(servers: list[Server], measurements: list[TeeMeasurement]) -> list[_Version]:
+    listed = {measurement.version for measurement in measurements}
+    return [
+        _Version(server.server_id, server.version, listed) for server in servers if server.is_tee and server.version
+    ]
+
+
+VERSION = Table[_Version](
+    SERVERS,
+    TEE_MEASUREMENTS,
+    key="server_id",
+    records=_versions,
+    chutes_server_version_accepted=Row(
+        "Whether the service accepts the boot of a TEE server with this server's version. It is 1 for the highest "
+        "listed version. It is 0 for a version that is not listed and is no release candidate: the server does not "
+        "come back after a reboot until it is upgraded. Absent for others, because no answer shows the least version.",
+        lambda server: version_accepted(server.version, server.listed),
+    ),
+    chutes_server_version_listed=Row(
+        "Whether the service lists the version of the TEE server among those that may boot (1). Release candidates are "
+        "never listed.",
+        lambda server: server.version in server.listed,
+    ),
 )
-LISTED = VERSION.declare(
-    "chutes_server_version_listed",
-    "Whether the service lists the version of the TEE server among those that may boot (1). Release candidates are "
-    "never listed.",
-)
 
-
-def _collect_versions(answers: Answers, miners: Miners, out: Samples) -> None:
-    versions = {measurement.version for measurement in answers[TEE_MEASUREMENTS]}
-    for server in distinct(answers[SERVERS], lambda server: server.server_id, out):
-        if server.is_tee and server.version:
-            out.add(ACCEPTED, version_accepted(server.version, versions), miners.hotkey, server.server_id)
-            out.add(LISTED, server.version in versions, miners.hotkey, server.server_id)
-
-
-COLLECTOR = collector("servers", "the miner's servers: names, GPUs, maintenance, duplicates", SERVER)
-VERSIONS = Collector(
-    "server_versions",
-    "whether the versions of the miner's TEE servers may still boot",
-    feeds=(SERVERS, TEE_MEASUREMENTS),
-    metrics=VERSION,
-    collect=_collect_versions,
-)
+COLLECTOR = Collector("servers", "the miner's servers: names, GPUs, maintenance, duplicates", (SERVER,))
+VERSIONS = Collector("server_versions", "whether the versions of the miner's TEE servers may still boot", (VERSION,))

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import compress
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, LabelValue, Metric, Miners, Samples, distinct
+from chutes_exporter.collectors.base import Answers, LabelValue, Miners, Part, Samples, distinct
+from chutes_exporter.metric import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -169,16 +169,18 @@ class Total:
 _EACH_MINER = {"platform": "", "signer": "hotkey with a key", "miner": "watched hotkey"}
 
 
-class Table(Generic[R]):
+class Table(Part, Generic[R]):
     """Metrics of the records of one feed, labelled with the miner that the feed is about, and with the record's key.
 
     Args:
         feed: The feed.
-        key: The field that identifies a record. Of records with the same key, the first counts.
-        label: The label of the key, if it has another name.
+        joined: Other feeds. While one of them is not whole, all metrics are absent.
+        key: The fields that identify a record, separated by spaces. Of records with the same key, the first counts.
+        label: The labels of the key, if they have other names.
         each: The word for a record in the number of series, if it does not follow from the label.
-        records: Returns the records of an answer, if it is no list of them.
-        miner: The field with the miner of a record, if the feed is about all miners. Only exported miners have samples.
+        records: Makes the records of the answers, if the first is no list of them.
+        miner: The field with the miner of a record, the first of the key. Of a feed about all miners, only exported
+            ones have samples, and of a feed about one miner, only that one.
         active: A value that is true if the miner earns.
         metrics: The metrics by name.
     """
@@ -186,55 +188,60 @@ class Table(Generic[R]):
     def __init__(
         self,
         feed: Feed[Any],
-        *,
+        *joined: Feed[Any],
         key: str = "",
         label: str = "",
         each: str = "",
-        records: Callable[[Any], list[R]] = list,
+        records: Callable[..., list[R]] = list,
         miner: str = "",
         active: Value = lambda _: True,
         **metrics: Row | Info | Total,
     ) -> None:
         self.feed = feed
-        self.key = key
+        self.key = key.split()
         self._records = records
         self._miner = miner
         self._active = _getter(active)
-        self._hotkey = ("hotkey",) if feed.endpoint.scope != "platform" else ()
-        self._labels = (*self._hotkey, label or key) if key else self._hotkey
+        self._of_feed = ("hotkey",) if feed.endpoint.scope != "platform" else ()
+        labels = (label or key).split()
+        self._labels = (*self._of_feed, *labels)
         self._each_miner = _EACH_MINER[feed.endpoint.scope]
-        self._each = each or _word(label or key) or self._each_miner
+        self._each = each or (_word(labels[0]) if labels else self._each_miner)
+        self._of = (feed, *joined)
+        self._joined = frozenset(other.name for other in joined)
         declared = [(self._metric(name, metric), metric) for name, metric in metrics.items()]
         self.rows = {metric: row for metric, row in declared if not isinstance(row, Total)}
         self._totals = {metric: total for metric, total in declared if isinstance(total, Total)}
-        self.metrics = [metric for metric, _ in declared]
+        super().__init__(self._of, [metric for metric, _ in declared], self._collect)
 
     def _metric(self, name: str, of: Row | Info | Total) -> Metric:
         labels, each = (*self._labels, *of.labels), self._each
         if isinstance(of, Total):
-            labels = (*self._hotkey, *of.labels)
+            labels = (*self._of_feed, *of.labels)
             each = _word(of.labels[0]) if of.labels and not of.among else self._each_miner
-        source = f"GET {self.feed.endpoint.path}"
+        source = ", ".join(f"GET {feed.endpoint.path}" for feed in self._of)
         if fields := _fields(of):
             source += f": {fields}"
-        whole = frozenset([self.feed.name] if of.whole else [])
+        whole = self._joined | ({self.feed.name} if of.whole else set())
         return Metric(name, of.text, labels, source, of.stability, each=each, times=of.times, whole=whole)
 
-    def collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
-        """Add the samples of an answer."""
-        records = self._records(answers[self.feed])
+    def _key_of(self, record: R) -> tuple[Any, ...]:
+        return tuple([getattr(record, field) for field in self.key])
+
+    def _collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
+        records = self._records(*(answers[feed] for feed in self.feeds))
         if self.key:
-            records = distinct(records, attrgetter(self.key), out)
+            records = distinct(records, self._key_of, out)
+        hotkey = (miners.hotkey,) if self._of_feed else ()
+        if self._miner and hotkey:
+            records = [record for record in records if getattr(record, self._miner) == miners.hotkey]
         active = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
         exported = {one for one in {*miners.watched, *active} if miners.exports(one, active=active.get(one, False))}
-        hotkey = (miners.hotkey,) if self._hotkey else ()
         for record in records:
             if not self._miner or getattr(record, self._miner) in exported:
-                self._add_rows(record, (*hotkey, getattr(record, self.key)) if self.key else hotkey, out)
+                self._add_rows(record, (*hotkey, *self._key_of(record)), out)
         watched = sorted(miners.watched)
-        for miner in answers.unlisted(self.feed, watched, active) if self._miner else ():
-            for metric, row in self.rows.items():
-                out.add(metric, row.missing, miner)
+        self._add_missing(answers, records, watched, out)
         for metric, total in self._totals.items():
             for labels, value in total.samples(records, watched):
                 if total.label != "hotkey" or labels[0] in exported:
@@ -245,18 +252,14 @@ class Table(Generic[R]):
             for labels, value in row.samples(record):
                 out.add(metric, value, *key, *labels)
 
-
-def collector(
-    name: str, summary: str, *tables: Table[Any], default: Literal["on", "off", "few", "key"] = "on"
-) -> Collector:
-    """Return the collector of some tables."""
-
-    def collect(answers: Answers, miners: Miners, out: Samples) -> None:
-        for table in tables:
-            table.collect(answers, miners, out)
-
-    feeds = tuple(dict.fromkeys(table.feed for table in tables))
-    return Collector(name, summary, feeds, [metric for table in tables for metric in table.metrics], collect, default)
+    def _add_missing(self, answers: Answers, records: list[R], watched: list[str], out: Samples) -> None:
+        """Add the value of each watched miner without a record, for each rest of the key that other miners have."""
+        missing = {metric: row.missing for metric, row in self.rows.items() if row.missing is not None}
+        keys = {self._key_of(record): None for record in records if missing}
+        wanted = [(miner, *rest) for rest in dict.fromkeys(key[1:] for key in keys) for miner in watched]
+        for key in answers.unlisted(self.feed, wanted, keys):
+            for metric, value in missing.items():
+                out.add(metric, value, *key)
 
 
 def _getter(value: Any) -> Callable[[Any], Any]:

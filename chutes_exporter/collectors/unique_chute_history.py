@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.records import HistoryPoint
-from chutes_exporter.collectors.table import Table, Total, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Table, Total
 from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
 from chutes_exporter.rules.sums import total
 
@@ -48,9 +49,9 @@ POINT = Table[HistoryPoint](
 
 UNIQUE_CHUTE_GPUS, ACTIVE_GPUS, *_ = POINT.metrics
 
-COLLECTOR = collector(
+COLLECTOR = Collector(
     "unique_chute_history",
     "GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
-    POINT,
+    (POINT,),
     default="few",
 )

@@ -7,7 +7,8 @@ from functools import partial
 from msgspec import structs
 
 from chutes_exporter.api.records import ChuteUtilization
-from chutes_exporter.collectors.table import Row, Table, Total, collector
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.table import UTILIZATION
 from chutes_exporter.rules.demand import load_is_unknown, recent_ratio, starting_instances, target_instances
 
@@ -70,6 +71,6 @@ CHUTE = Table[ChuteUtilization](
     ),
 )
 
-COLLECTOR = collector(
-    "utilization", "room for more instances of each chute, and its demand as the autoscaler sees it", CHUTE
+COLLECTOR = Collector(
+    "utilization", "room for more instances of each chute, and its demand as the autoscaler sees it", (CHUTE,)
 )

@@ -45,7 +45,8 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
         (feed.name, feed.hotkey): None if state.snapshot is None else state.snapshot.answer
         for feed, state in states.items()
     }
-    models = {*GPU_MODELS, *(gpu.gpu for gpu in Answers({}, all_answers).optional(SUPPORTED_GPUS) or ())}
+    supported = all_answers.get((SUPPORTED_GPUS.name, THE_PLATFORM))
+    models = {*GPU_MODELS, *(gpu.gpu for gpu in (supported.value if supported else ()))}
     if model not in models:
         raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")
     feeds = {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
@@ -69,7 +70,7 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
     }
     changed = {name: replace(whole[name], value=value) for name, value in more.items()}
     out = Samples()
-    launch.COLLECTOR.collect(Answers(whole | changed, all_answers), Miners(frozenset({hotkey}), "watched", hotkey), out)
+    launch.LAUNCH.collect(Answers(whole | changed, all_answers), Miners(frozenset({hotkey}), "watched", hotkey), out)
     pays = {
         sample.labels["chute_id"]: sample.value
         for family in out.collect()

@@ -17,7 +17,6 @@ from chutes_exporter.api import ApiError, ChutesClient, Hotkey
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import records as r
 from chutes_exporter.collectors.scores import ranks
-from chutes_exporter.collectors.stats import windows
 from chutes_exporter.commands.options import Command, json_option, miner_options, settings_with_warnings
 from chutes_exporter.commands.terminal import print_table, printable
 from chutes_exporter.rules import bounties, demand, gpus, instances, jobs, score
@@ -222,9 +221,6 @@ def rows_of(value: Any) -> Iterator[Cells]:
                 raw = value.raw.get(hotkey)
                 row = {"rank": ranking.get(hotkey), "hotkey": hotkey, "share": share}
                 yield row | (_plain(raw) if raw is not None else {})
-        case r.Stats():
-            for name, window in windows(value):
-                yield from ({"window": name} | _plain(record) for record in window)
         case r.MaintenancePolicy():
             yield from _maintenance_rows(value)
         case list():

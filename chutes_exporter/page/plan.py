@@ -22,17 +22,17 @@ _FEW = 16
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A collector of a plan, with its feeds by hotkey, and extra ones that it uses if their answers are known."""
+    """A collector of a plan, with its feeds by hotkey, and those that it also needs of each hotkey with a key."""
 
     collector: Collector
     miners: Miners
     feeds: Mapping[str, tuple[Feed[Any], ...]]
-    extra: tuple[Feed[Any], ...] = ()
+    of_each_key: tuple[Feed[Any], ...]
 
     @cached_property
     def all_feeds(self) -> tuple[Feed[Any], ...]:
-        """Its feeds, also the extra ones, each once."""
-        return tuple(dict.fromkeys((*chain.from_iterable(self.feeds.values()), *self.extra)))
+        """All its feeds, each once."""
+        return tuple(dict.fromkeys((*chain.from_iterable(self.feeds.values()), *self.of_each_key)))
 
 
 class Plan:
@@ -77,21 +77,17 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
     # Stats per chute of a single miner are a small answer. For more miners, one large answer needs fewer requests.
     single = next(iter(settings.watched)) if miners.choice == "watched" and len(settings.watched) == 1 else THE_PLATFORM
     keys = [key.address for key in settings.keys]
-    hotkeys = {"platform": [THE_PLATFORM], "signer": keys, "miner": sorted(settings.watched)}[collector.scope]
+    hotkeys = {"platform": [THE_PLATFORM], "signer": keys, "miner": sorted(settings.watched)}
 
     def tuned(feed: Feed[Any], hotkey: str) -> Feed[Any]:
         of_platform = feed.endpoint.scope == "platform"
         feed = feed.of(single if feed.per_chute else THE_PLATFORM if of_platform else hotkey)
         return feed.with_lifetimes(settings.ttl, settings.max_age)
 
-    return Entry(
-        collector,
-        miners,
-        {hotkey: tuple(tuned(feed, hotkey) for feed in collector.feeds) for hotkey in hotkeys},
-        tuple(
-            tuned(feed, hotkey)
-            for feed in collector.extra
-            if settings.keys or not feed.endpoint.signed
-            for hotkey in ([THE_PLATFORM] if feed.endpoint.scope == "platform" else keys)
-        ),
-    )
+    feeds: dict[str, dict[Feed[Any], None]] = {}
+    for part in collector.parts:
+        # Without a key, a part that needs one is left out.
+        for hotkey in hotkeys[part.scope] if keys or not part.needs_key else ():
+            feeds.setdefault(hotkey, {}).update(dict.fromkeys(tuned(feed, hotkey) for feed in part.feeds))
+    of_each_key = tuple(tuned(feed, hotkey) for feed in collector.of_each_key for hotkey in keys)
+    return Entry(collector, miners, {hotkey: tuple(needed) for hotkey, needed in feeds.items()}, of_each_key)

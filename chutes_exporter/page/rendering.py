@@ -87,10 +87,9 @@ class Renderer:
 def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, Outcome]:
     """Add the samples of all miners whose answers are known, and return the outcomes by hotkey."""
     received = {feed: snapshots[feed].answer for feed in entry.all_feeds if feed in snapshots}
-    extra = {(feed.name, feed.hotkey): received.get(feed) for feed in entry.extra}
+    of_keys = {(feed.name, feed.hotkey): received.get(feed) for feed in entry.of_each_key}
     answers = {
-        hotkey: Answers({feed.name: received[feed] for feed in feeds}, extra)
+        hotkey: Answers({feed.name: received[feed] for feed in feeds if feed in received}, of_keys)
         for hotkey, feeds in entry.feeds.items()
-        if all(feed in received for feed in feeds)
     }
     return entry.collector.run(answers, entry.miners, out)

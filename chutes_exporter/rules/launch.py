@@ -93,7 +93,7 @@ def chute_instances(
     chute: Chute,
     utilization: ChuteUtilization | None,
     active: AbstractSet[str],
-    held: Iterable[HeldGpu] | None,
+    held: Iterable[HeldGpu],
     now: float | None,
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
@@ -102,15 +102,11 @@ def chute_instances(
         chute: The chute.
         utilization: None if the autoscaler has no record of the chute.
         active: The ids of its active instances.
-        held: The GPUs that its instances hold, None if they are unknown.
+        held: The GPUs that its instances hold.
         now: The service's time, None if it is unknown.
     """
-    starting: float | None = None
-    others: int | None = None
-    if held is not None:
-        activated = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
-        others = len(activated)
-        starting = None if UNSET in activated.values() else sum(1 for time in activated.values() if time is None)
+    activated = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
+    starting: float | None = None if UNSET in activated.values() else sum(time is None for time in activated.values())
     if utilization is not None:
         not_active = starting_instances(utilization)
         # The list of GPUs may be older.
@@ -124,7 +120,7 @@ def chute_instances(
         expired = None if logged_at is None or now is None else now - logged_at > _TARGET_LIFETIME
         return ChuteInstances(utilization.active_instance_count, starting, target, expired)
     # Without a target, the service takes the present number of instances of a public chute, disabled ones included.
-    present = None if others is None else len(active) + others
+    present = len(active) + len(activated)
     return ChuteInstances(len(active), starting, 0 if follows_private_rules(chute) else present, target_expired=True)
 
 

@@ -127,11 +127,10 @@ def test_what_cannot_be_read_costs_only_itself() -> None:
     assert (tally.accepted, tally.rejected) == (3, 2)
 
 
-def test_a_stats_window_without_its_lists_is_unknown_not_empty() -> None:
-    stats, _ = read(e.STATS, {"past_hour": {"instance_stats": []}, "past_day": {"instance_stats": None}, "all": None})
-    assert stats.hour == []
-    assert stats.day is None
-    assert stats.week is None
+def test_records_of_stats_have_their_window() -> None:
+    answer = {"past_hour": {"instance_stats": []}, "past_day": None, "all": {"instance_stats": [{"miner_hotkey": "m"}]}}
+    assert [(record.window, record.miner_hotkey) for record in read(e.STATS, answer)[0]] == [("7d", "m")]
+    assert read(e.STATS, {"past_hour": {"instance_stats": []}})[0] == []
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def collected(
     watched: Iterable[str] = (ME,),
     miners: MinersChoice = "watched",
     doubted: Collection[Feed[Any]] = (),
-    extra: Mapping[tuple[Feed[Any], str], Any] | None = None,
+    of_keys: Mapping[str, Mapping[Feed[Any], Any]] | None = None,
 ) -> Collected:
     """Run a collector.
 
@@ -69,17 +69,17 @@ def collected(
         watched: The hotkeys that the user named. The answers of feeds that need a hotkey are about ``ME``.
         miners: Which other miners are exported.
         doubted: The feeds whose answers are doubted.
-        extra: Answers of the collector's extra feeds, by feed and hotkey. None is unknown.
+        of_keys: Answers of feeds of each hotkey with a key, by hotkey. None is unknown.
     """
     known = {feed.name: answer(feed, body, doubted=feed in doubted) for feed, body in answers.items()}
     more = {
         (feed.name, hotkey): None if body is None else answer(feed, body, doubted=feed in doubted)
-        for (feed, hotkey), body in (extra or {}).items()
+        for hotkey, bodies in (of_keys or {}).items()
+        for feed, body in bodies.items()
     }
-    scope = Miners(frozenset(watched), miners, "" if collector.scope == "platform" else ME)
     out = Samples()
-    outcomes = collector.run({scope.hotkey: Answers(known, more)}, scope, out)
-    assert not outcomes[scope.hotkey].failed
+    outcomes = collector.run(dict.fromkeys(("", ME), Answers(known, more)), Miners(frozenset(watched), miners), out)
+    assert not any(outcome.failed for outcome in outcomes.values())
     samples = {}
     declared = {metric.name for metric in collector.metrics}
     for sample in (sample for family in out.collect() for sample in family.samples):

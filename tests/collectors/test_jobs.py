@@ -21,7 +21,7 @@ def job(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def run(jobs: list[dict[str, Any]], *, chutes: Any = ({"chute_id": "c"},), **options: Any) -> Collected:
-    return collected(COLLECTOR, {JOBS: jobs}, extra={(CHUTES, ""): list(chutes)}, **options)
+    return collected(COLLECTOR, {JOBS: jobs, CHUTES: list(chutes)}, **options)
 
 
 def test_jobs_that_wait_and_jobs_that_are_stuck_are_counted() -> None:
@@ -67,9 +67,6 @@ def test_without_the_list_of_chutes_only_stuck_jobs_are_known() -> None:
     stuck = {"chutes_jobs_stuck{hotkey=me}": 1}
     assert collected(COLLECTOR, {JOBS: answer}).samples == stuck
     assert run(answer, chutes=[{"chute_id": "c"}, UNREADABLE]).samples == stuck
-    # A job with 15 tries needs no list.
-    tried = [job(1, miner_history=[""] * 15)]
-    assert collected(COLLECTOR, {JOBS: tried}).samples["chutes_jobs_abandoned"] == 1
 
 
 def test_a_job_that_does_not_wait_or_may_not_wait_is_left_out() -> None:
@@ -80,4 +77,4 @@ def test_a_job_that_does_not_wait_or_may_not_wait_is_left_out() -> None:
         {"job_id": "unknown miner", "finished_at": None},
     ]
     answer.append(job(1, miner_history=[""] * 15))
-    assert collected(DETAILS, {JOBS: answer}, extra={(CHUTES, ""): [{"chute_id": "c"}]}).samples == {}
+    assert collected(DETAILS, {JOBS: answer, CHUTES: [{"chute_id": "c"}]}).samples == {}

@@ -49,6 +49,9 @@ ANSWERS: dict[Any, Any] = {
     METAGRAPH: [{"hotkey": "me", "blacklist_reason": None}],
     SERVERS: {"servers": [SERVER]},
     INVENTORY: [{"gpu_id": "g0"}],
+    HELD_GPUS: {"me": {"provisioned": []}},
+    MAINTENANCE: {"active_window": None, "servers": []},
+    SUPPORTED_GPUS: {"h200": {"hourly_rate": 2.0}},
 }
 
 
@@ -82,7 +85,7 @@ def test_a_server_that_only_the_maintenance_policy_knows_as_pending_takes_no_ins
         "a word of tomorrow": refused("unknown"),
     }.items():
         policy = {"active_window": None, "servers": [{"server_id": "s", "maintenance_status": status}]}
-        assert run({}, extra={(MAINTENANCE, "me"): policy}) == found
+        assert run({MAINTENANCE: policy}) == found
 
 
 def test_unverified_gpus_and_those_in_instances_are_not_free() -> None:
@@ -99,14 +102,8 @@ def test_an_unknown_blacklist_makes_launches_unknown() -> None:
     assert run({METAGRAPH: [{"hotkey": "me"}]}) == refused("unknown")
 
 
-def test_extra_answers_that_are_not_whole_are_unknown() -> None:
-    selector, unpriced = ({"gpu_count": 2, "supported_gpus": ["h200", other]} for other in ("b200", "free"))
+def test_without_the_rate_of_a_model_the_pay_of_a_chute_for_several_is_unknown() -> None:
     rates = {"h200": {"hourly_rate": 2.0}, "b200": {"hourly_rate": 4.0}, "free": {"hourly_rate": 0}, "new": {}}
-    changes = {CHUTES: [CHUTE | {"node_selector": selector}]}
-    extra = {(SUPPORTED_GPUS, ""): rates, (HELD_GPUS, ""): {}}
-    assert run(changes, extra=extra) == OFFER
-    assert run(changes, extra=extra, doubted=(SUPPORTED_GPUS,)) == refused("unknown")
-    assert run({CHUTES: [CHUTE | {"node_selector": unpriced}]}, extra=extra) == refused("unknown")
-    public = {CHUTES: [CHUTE | {"compute_multiplier_factors": {}}], UTILIZATION: [ROOM | {"total_instance_count": 2}]}
-    assert run(public, extra=extra) == OFFER
-    assert run(public, extra=extra, doubted=(HELD_GPUS,)) == refused("unknown")
+    for other, found in (("b200", OFFER), ("free", refused("unknown")), ("new", refused("unknown"))):
+        selector = {"gpu_count": 2, "supported_gpus": ["h200", other]}
+        assert run({CHUTES: [CHUTE | {"node_selector": selector}], SUPPORTED_GPUS: rates}) == found

@@ -62,7 +62,7 @@ def test_requests_of_a_day_are_those_of_the_chutes_if_they_are_known() -> None:
         {"chute_id": "idle", "invocation_count": 0},
         {"chute_id": "new"},
     ]
-    made = collected(COLLECTOR, {CHUTE_METRICS: [BUSY]}, extra={(CHUTES, ""): chutes})
+    made = collected(COLLECTOR, {CHUTE_METRICS: [BUSY], CHUTES: chutes})
     assert made.of("chutes_chute_window_invocations") == {
         "chutes_chute_window_invocations{chute_id=busy,window=1h}": 120,
         "chutes_chute_window_invocations{chute_id=busy,window=1d}": 1234,

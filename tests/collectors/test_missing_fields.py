@@ -177,18 +177,13 @@ class World:
         found: Families = {}
         scope = Miners(frozenset({self.hotkey}), "all", self.hotkey)
         for collector in COLLECTORS:
-            if of not in (*collector.feeds, *collector.extra):
+            if of not in (*collector.feeds, *collector.of_each_key):
                 continue
             known = {source.name: answer for source in collector.feeds if (answer := self.answers.get(source))}
-            if len(known) < len(collector.feeds):
-                continue
-            extra = {
-                (one.name, "" if one.endpoint.scope == "platform" else self.hotkey): self.answers.get(one)
-                for one in collector.extra
-            }
+            of_keys = {(one.name, self.hotkey): self.answers.get(one) for one in collector.of_each_key}
             out = Samples()
-            (outcome,) = collector.run({self.hotkey: Answers(known, extra)}, scope, out).values()
-            assert not outcome.failed
+            answers = dict.fromkeys(("", self.hotkey), Answers(known, of_keys))
+            assert not any(outcome.failed for outcome in collector.run(answers, scope, out).values())
             for family in out.collect():
                 assert family.name not in found
                 found[family.name] = family

@@ -53,12 +53,12 @@ def test_a_miner_approaches_its_share_of_all_compute_units_per_second() -> None:
 
 def test_a_miners_own_disabled_instances_go_on_earning() -> None:
     instances = [DISABLED, DISABLED | {"instance_id": "a", "active": True}]
-    made = run(MINE + OTHERS, SEATS, extra={(INSTANCES, ME): instances}, miners="all")
+    made = run(MINE + OTHERS, SEATS, of_keys={ME: {INSTANCES: instances}}, miners="all")
     assert made.samples == ratios(me=0.5, other=0.5)
 
 
 def test_a_miner_that_has_only_disabled_instances_earns() -> None:
-    assert run(OTHERS, SEATS, extra={(INSTANCES, ME): [DISABLED]}).samples == ratios(me=0.4)
+    assert run(OTHERS, SEATS, of_keys={ME: {INSTANCES: [DISABLED]}}).samples == ratios(me=0.4)
 
 
 @pytest.mark.parametrize("seats", [[seat(ME)], [seat(ME), seat("other", blacklist_reason="abuse")]])
@@ -85,8 +85,8 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
 
 
 def test_the_unknown_instances_of_a_key_hide_all_shares_if_the_key_has_a_seat() -> None:
-    assert run(MINE + OTHERS, SEATS, extra={(INSTANCES, ME): None}).samples == {}
-    assert run(MINE + OTHERS, SEATS, extra={(INSTANCES, "unseated"): None}).samples == ratios(me=0.25)
+    assert run(MINE + OTHERS, SEATS, of_keys={ME: {INSTANCES: None}}).samples == {}
+    assert run(MINE + OTHERS, SEATS, of_keys={"unseated": {INSTANCES: None}}).samples == ratios(me=0.25)
 
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:
@@ -103,4 +103,4 @@ def test_where_nobody_earns_nobody_has_a_share() -> None:
     ids=["multiplier", "state", "record"],
 )
 def test_an_unknown_part_of_the_disabled_instances_hides_all_shares(instances: list[dict[str, Any]]) -> None:
-    assert run(MINE, SEATS, extra={(INSTANCES, ME): instances}).samples == {}
+    assert run(MINE, SEATS, of_keys={ME: {INSTANCES: instances}}).samples == {}

@@ -10,9 +10,11 @@ from msgspec import UNSET
 
 from chutes_exporter.api.decoding import list_of
 from chutes_exporter.api.endpoints import Endpoint
-from chutes_exporter.api.records import Nullable, Record
-from chutes_exporter.collectors.table import Info, Row, Table, Total, collector
+from chutes_exporter.api.records import Chute, Nullable, Record
+from chutes_exporter.collectors.base import Collector
+from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.feed import Feed
+from chutes_exporter.feeds.table import CHUTES
 from tests.collectors.support import Collected, collected
 
 
@@ -36,7 +38,7 @@ PUBLIC = Feed("public", Endpoint("public", "/public/", list_of(Shop)), 1, 1)
 
 def run(table: Table[Shop], *shops: dict[str, Any], **options: Any) -> Collected:
     answer = [{"shop_id": f"s{number}"} | shop for number, shop in enumerate(shops)]
-    return collected(collector("c", "summary", table), {table.feed: answer}, **options)
+    return collected(Collector("c", "summary", (table,)), {table.feed: answer}, **options)
 
 
 public = partial(Table[Shop], PUBLIC, key="shop_id")
@@ -83,6 +85,18 @@ def test_a_row_with_a_further_label_has_several_values() -> None:
 def test_the_first_of_two_records_with_one_key_counts() -> None:
     made = run(public(x_price=Row("Price.", "price")), {"shop_id": "a", "price": 1}, {"shop_id": "a", "price": 2})
     assert made == Collected({"x_price{shop_id=a}": 1}, duplicates=1)
+
+
+def test_a_joined_feed_makes_all_metrics_absent_while_it_is_not_whole() -> None:
+    def with_bounty(shops: list[Shop], chutes: list[Chute]) -> list[Shop]:
+        return [shop for shop in shops if shop.shop_id in {chute.chute_id for chute in chutes}]
+
+    table = Table[Shop](PUBLIC, CHUTES, key="shop_id", records=with_bounty, x_price=Row("Price.", "price"))
+    answers: dict[Any, Any] = {PUBLIC: [{"shop_id": "a", "price": 1}, {"shop_id": "b"}], CHUTES: [{"chute_id": "a"}]}
+    collector = Collector("c", "summary", (table,))
+    assert collected(collector, answers).samples == {"x_price{shop_id=a}": 1}
+    assert collected(collector, answers, doubted=[PUBLIC]).samples == {"x_price{shop_id=a}": 1}
+    assert collected(collector, answers, doubted=[CHUTES]).samples == {}
 
 
 def test_an_info_has_texts_for_the_records_that_have_them() -> None:
@@ -150,6 +164,16 @@ def test_only_exported_miners_have_samples(miners: str, exported: str) -> None:
 def test_a_watched_miner_without_a_record_has_the_missing_value_if_the_answer_is_whole() -> None:
     assert run(MINERS, {"hotkey": "a"}).samples == {"x_registered{hotkey=me}": 0}
     assert run(MINERS, {"hotkey": "a"}, doubted=[PUBLIC]).samples == {}
+    table = public(key="hotkey shop_id", miner="hotkey", x_price=Row("Price.", "price", missing=0))
+    # For each rest of the key that another miner has.
+    shops: list[dict[str, Any]] = [{"hotkey": "a", "shop_id": "s"}, {"hotkey": "me", "shop_id": "t", "price": 1}]
+    assert run(table, *shops).samples == {"x_price{hotkey=me,shop_id=s}": 0, "x_price{hotkey=me,shop_id=t}": 1}
+
+
+def test_a_feed_about_one_miner_has_no_record_of_another() -> None:
+    table = Table[Shop](OWN, key="shop_id", miner="hotkey", x_price=Row("Price.", "price"))
+    shops = [{"hotkey": hotkey, "price": 1} for hotkey in ("me", "other")]
+    assert run(table, *shops, miners="all").samples == {"x_price{hotkey=me,shop_id=s0}": 1}
 
 
 def test_each_watched_miner_is_a_group_and_no_other_without_a_field_for_it() -> None:
@@ -181,4 +205,4 @@ def test_the_source_and_the_number_of_series_follow_from_the_declarations() -> N
         "GET /own/",
         "GET /own/: open",
     ]
-    assert collector("c", "summary", table).series == {"hotkey with a key": 3, "shop": 6}
+    assert Collector("c", "summary", (table,)).series == {"hotkey with a key": 3, "shop": 6}

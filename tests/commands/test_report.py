@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +12,6 @@ from chutes_exporter import collectors, log
 from chutes_exporter.commands import report as module
 from chutes_exporter.commands.report import collect_report, samples_of
 from chutes_exporter.feeds import cache
-from chutes_exporter.page import plan
 from chutes_exporter.simulator import Fault, Simulator
 from tests.simulator.farm import Farm, Machine
 from tests.support import HOTKEY, PATIENCE, watching
@@ -116,8 +114,6 @@ async def test_a_collector_with_a_bug_is_a_gap(simulator: Simulator, monkeypatch
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    scores = replace(collectors.scores.COLLECTOR, collect=fail)
-    broken = tuple(scores if one.name == "scores" else one for one in collectors.COLLECTORS)
-    monkeypatch.setattr(plan, "COLLECTORS", broken)
+    monkeypatch.setattr(collectors.scores.SCORE, "collect", fail)
     log.configure("error", "logfmt")
     assert await gaps_of(simulator) == {"scores": "the collector failed, which is a bug"}

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.collectors import COLLECTORS, Collector, servers
 from chutes_exporter.feeds.table import METAGRAPH
-from chutes_exporter.page import plan
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import PATIENCE, Clock, Page, data_of, find_collector, parse_page, series, successes, watching
+from tests.support import PATIENCE, Clock, Page, data_of, parse_page, series, successes, watching
 
 if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Miners
@@ -34,15 +33,13 @@ def cut_of(page: Page) -> set[str]:
 def collected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each collector ran."""
     counts: Counter[str] = Counter()
+    run = Collector.run
 
-    def counting(collector: Any) -> Any:
-        def collect(answers: Answers, scope: Miners, out: Samples) -> None:
-            counts[collector.name] += 1
-            collector.collect(answers, scope, out)
+    def counting(collector: Collector, *arguments: Any) -> Any:
+        counts[collector.name] += 1
+        return run(collector, *arguments)
 
-        return replace(collector, collect=collect)
-
-    monkeypatch.setattr(plan, "COLLECTORS", tuple(map(counting, COLLECTORS)))
+    monkeypatch.setattr(Collector, "run", counting)
     return counts
 
 
@@ -63,13 +60,14 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
 ) -> None:
     keys = tuple(miner.key for miner in simulator.world.miners[:2])
 
+    collect = servers.SERVER.collect
+
     def broken_for_the_first(answers: Answers, scope: Miners, out: Samples) -> None:
         if scope.hotkey == keys[0].address:
             raise ZeroDivisionError
-        find_collector("servers").collect(answers, scope, out)
+        collect(answers, scope, out)
 
-    broken = [replace(one, collect=broken_for_the_first) if one.name == "servers" else one for one in COLLECTORS]
-    monkeypatch.setattr(plan, "COLLECTORS", broken)
+    monkeypatch.setattr(servers.SERVER, "collect", broken_for_the_first)
     with structlog.testing.capture_logs() as logs:
         async with Exporter(watching(simulator.url, *keys), clock=Clock()) as exporter:
             page = await metrics(exporter)

@@ -125,15 +125,15 @@ def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> 
     # Fewer instances than in the older list of GPUs are left.
     fewer = structs.replace(room, total_instance_count=1)
     assert chute_instances(PUBLIC, fewer, {"a"}, gpus, 0).starting == 0
-    assert chute_instances(PUBLIC, fewer, {"a"}, None, 0).starting == 0
-    assert chute_instances(PUBLIC, room, {"a"}, None, 0).starting is None
-    assert chute_instances(PUBLIC, None, {"a"}, [held_gpu("x", UNSET)], 0).starting is None
+    unsure = [held_gpu("x", UNSET)]
+    assert chute_instances(PUBLIC, fewer, {"a"}, unsure, 0).starting == 0
+    assert chute_instances(PUBLIC, room, {"a"}, unsure, 0).starting is None
+    assert chute_instances(PUBLIC, None, {"a"}, unsure, 0).starting is None
 
 
 def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
     gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)]
     assert chute_instances(PUBLIC, None, {"a"}, gpus, 0) == ChuteInstances(1, 1, 3, target_expired=True)
-    assert chute_instances(PUBLIC, None, {"a"}, None, 0).target is None
     assert chute_instances(PRIVATE, None, {"a"}, gpus, 0).target == 0
 
 
