@@ -67,7 +67,7 @@ def with_unused_fields(text: str) -> str:
     head, rule, rest = text.partition("|---|---|---|\n")
     records: dict[type[Record], str] = {}
     for endpoint in ENDPOINTS:
-        for path, record in records_in(endpoint.shape.layout) if endpoint.shape else ():
+        for path, record in records_in(endpoint.shape.kind) if endpoint.shape else ():
             # Several endpoints can have the same record.
             records.setdefault(record, f"{endpoint.name}.{path}"[:-1])
     rows = [

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -14,20 +14,19 @@ import pytest
 from chutes_exporter import log
 from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.endpoints import ENDPOINTS, IMAGES, SERVERS
-from chutes_exporter.api.fields import CHECKED_SHARE, EACH, Changes, FieldCheck, known, records_in
-from chutes_exporter.api.records import Record
+from chutes_exporter.api.fields import CHECKED_EVERY, Changes, FieldCheck, known, objects, records_in
+from chutes_exporter.api.records import Image
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from chutes_exporter.simulator import Fault, Simulator, World
+from chutes_exporter.simulator import Fault, Simulator
 from tests.recorded import DIRECTORIES, Miner, raw_json, stream
-from tests.support import NOON, PATIENCE, RECORDINGS, parse_page, series, watching
+from tests.support import NOON, PATIENCE, RECORDINGS, Clock, parse_page, series, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from chutes_exporter.api.endpoints import Endpoint
-    from chutes_exporter.api.fields import Layout
 
 BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 BY_NAME |= dict.fromkeys(("stats_per_chute", "stats_per_chute_one"), BY_NAME["stats"])
@@ -46,28 +45,12 @@ NOT_RECORDED: dict[str, dict[str, Any]] = {
 REASONS = ("constant", "dead", "duplicate", "secret", "users' data", "text", "no use")
 
 
-class Part(Record, frozen=True):
-    name: str = ""
-
-
-class Whole(Record, frozen=True):
-    UNUSED: ClassVar = {"text": "unused rare"}
-    SOMETIMES: ClassVar = "rare"
-
-    number: int
-    parts: list[Part] | None = None
-
-
-def layout_of(endpoint: Endpoint[Any]) -> Layout:
-    assert endpoint.shape is not None
-    return endpoint.shape.layout
-
-
 def checked(endpoint: Endpoint[Any], answer: Any) -> FieldCheck:
     """Check an answer, as decoding does."""
+    assert endpoint.shape is not None
     check = FieldCheck()
     for part in answer if isinstance(endpoint.shape, StreamShape) else [answer]:
-        check.run(layout_of(endpoint), json.dumps(part).encode())
+        check.run(endpoint.shape.kind, json.dumps(part).encode())
     return check
 
 
@@ -84,20 +67,6 @@ def answers_of(directory: Path, role: str) -> Iterator[tuple[str, Endpoint[Any],
         yield name, BY_NAME[name], answer
 
 
-def objects(layout: Layout, value: Any, path: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield the objects of an answer whose fields are known, each with its path and its layout."""
-    if isinstance(layout, list):
-        for row in value or ():
-            yield from objects(layout[0], row, path)
-    elif isinstance(layout, dict) and EACH in layout:
-        for row in value.values():
-            yield from objects(layout[EACH], row, path)
-    elif layout is not None and value is not None:
-        yield path, layout, value
-        for name, inner in known(layout).fields.items():
-            yield from objects(inner, value.get(name), f"{path}{name}.")
-
-
 @pytest.mark.parametrize("role", ["test_miner", "second_miner", "newcomer"])
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 def test_every_field_of_a_recorded_world_is_known(directory: Path, role: str) -> None:
@@ -109,18 +78,19 @@ def test_every_field_of_a_recorded_world_is_known(directory: Path, role: str) ->
 def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth() -> None:
     tried = set()
     for name, endpoint, answer in answers_of(RECORDINGS, "test_miner"):
-        rows = list(answer) if isinstance(endpoint.shape, StreamShape) else [answer]
-        layout = layout_of(endpoint)
-        found = [one for row in rows for one in objects(layout, row)]
-        for path, of in {path: of for path, of, _ in found}.items():
-            here = [fields for there, _, fields in found if there == path]
-            here[-1]["invented"] = None
+        assert endpoint.shape is not None
+        by_path: dict[str, list[Any]] = {}
+        for row in answer if isinstance(endpoint.shape, StreamShape) else [answer]:
+            for path, record, fields in objects(endpoint.shape.kind, row):
+                by_path.setdefault(path, [record]).append(fields)
+        for path, (record, *rows) in by_path.items():
+            rows[-1]["invented"] = None
             assert findings(checked(endpoint, answer)) == [f"unknown field {path}invented"], name
-            del here[-1]["invented"]
-            for field in known(of).always:
-                removed = [fields.pop(field, None) for fields in here]
+            del rows[-1]["invented"]
+            for field in known(record).always:
+                removed = [fields.pop(field, None) for fields in rows]
                 assert f"missing field {path}{field}" in findings(checked(endpoint, answer)), name
-                for fields, value in zip(here, removed, strict=True):
+                for fields, value in zip(rows, removed, strict=True):
                     fields[field] = value
         tried.add(endpoint.name)
     # Nobody needs the list of cooldowns, which is always empty, and no answer releases a job.
@@ -167,45 +137,34 @@ def test_a_value_outside_its_closed_set_is_found(name: str, field: str, good: li
 
 def test_unknown_fields_count_since_the_start_and_missing_ones_in_the_newest_answer() -> None:
     changes = Changes()
-    whole = {"number": 1, "unused": None, "parts": [{"name": "a"}]}
+    server = dict.fromkeys(("server_id", "name", "ip", "is_tee", "version", "maintenance_pending", "created_at"))
+    server |= {"updated_at": None, "gpus": []}
+    gpu = dict.fromkeys(("uuid", "gpu_identifier", "verified_at", "device_index"))
 
     def answer(**fields: Any) -> list[str]:
-        check = FieldCheck()
-        check.run(Whole, json.dumps(fields).encode())
-        return changes.end(check)
+        return changes.end(checked(SERVERS, {"servers": [server | fields]}))
 
-    assert answer(**whole, new=1) == ["unknown field new"]
-    assert answer(number=1, parts=[{}]) == ["missing field parts.name", "missing field unused"]
-    assert (sorted(changes.unknown), sorted(changes.missing)) == (["new"], ["parts.name", "unused"])
+    assert answer(new=1) == ["unknown field servers.new"]
+    assert answer(gpus=[gpu]) == ["missing field servers.gpus.verification_error"]
     # An answer without records proves nothing.
-    assert changes.end(FieldCheck()) == []
-    assert answer(**whole | {"parts": []}) == []
-    assert [*changes.missing] == ["parts.name"]
-    assert answer(**whole) == []
-    assert [*changes.unknown, *changes.missing] == ["new"]
+    assert changes.end(checked(SERVERS, {"servers": []})) == answer() == []
+    assert changes.found == ["unknown field servers.new", "missing field servers.gpus.verification_error"]
+    assert answer(gpus=[gpu | {"verification_error": None}]) == []
+    assert changes.found == ["unknown field servers.new"]
     # Nothing is told twice.
-    assert answer(number=1, parts=[{}]) == []
-    assert (len(changes.missing), changes.checks) == (2, 6)
+    assert answer(gpus=[gpu]) == []
+    assert (len(changes.missing), changes.checks) == (1, 6)
 
 
-def test_one_answer_in_a_few_is_checked() -> None:
-    changes = Changes()
-    turns = []
-    for _ in range(2 * CHECKED_SHARE):
-        check = changes.begin(NOON)
-        turns.append(check is not None)
-        changes.end(check)
-    assert turns == ([True] + [False] * (CHECKED_SHARE - 1)) * 2
-
-
-def test_an_answer_that_is_seldom_requested_is_checked_all_the_same() -> None:
-    changes = Changes()
-    turns = []
-    for hour in range(13):
-        check = changes.begin(NOON + 3600 * hour)
-        turns.append(check is not None)
-        changes.end(check)
-    assert [hour for hour, checked in enumerate(turns) if checked] == [0, 6, 12]
+def test_one_answer_an_hour_is_checked() -> None:
+    changes, turns = Changes(), []
+    for minutes in range(0, 130, 10):
+        if check := changes.begin(NOON + 60 * minutes):
+            turns.append(minutes)
+            # An answer that fails is no check.
+            if minutes:
+                changes.end(check)
+    assert turns == [0, 10, 70]
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"nonsense", b"3", b'[{"servers":[3]}', b'{"a":' * 100_000])
@@ -213,7 +172,7 @@ def test_a_body_that_cannot_be_read_changes_nothing(body: bytes) -> None:
     for endpoint in ENDPOINTS:
         if endpoint.shape is not None:
             check = FieldCheck()
-            check.run(endpoint.shape.layout, body)
+            check.run(endpoint.shape.kind, body)
             assert findings(check) == []
 
 
@@ -221,7 +180,7 @@ def test_names_and_values_of_the_api_are_limited() -> None:
     check = FieldCheck()
     for number in range(1000):
         row = {f"{number}" + "x" * 1000: 1, "status": "a" * 64 + f"x{number}" + "y" * 1000}
-        check.run(layout_of(IMAGES), json.dumps(row).encode())
+        check.run(Image, json.dumps(row).encode())
     changes = Changes()
     for _ in range(2):
         changes.end(check)
@@ -232,11 +191,11 @@ def test_names_and_values_of_the_api_are_limited() -> None:
 
 
 async def test_a_change_is_counted_on_the_page_and_logged_once(
-    small_world: World, capsys: pytest.CaptureFixture[str]
+    simulator: Simulator, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.configure("info", "json")
     try:
-        async with Simulator(small_world) as simulator, Exporter(watching(simulator.url)) as exporter:
+        async with Exporter(watching(simulator.url), clock=clock) as exporter:
             page = parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).decode())
             changed = {key: value for key, value in page.items() if re.match("chutes_api_(unk|mis)", key[0])}
             assert len(changed) > 50
@@ -247,7 +206,8 @@ async def test_a_change_is_counted_on_the_page_and_logged_once(
                 # Without it, no record can be read.
                 del image["image_id"]
             simulator.faults["images"] = Fault(body=stream(images))
-            for _ in range(2 * CHECKED_SHARE):
+            for _ in range(2):
+                clock.now += CHECKED_EVERY
                 with pytest.raises(Exception, match="cannot be read"):
                     await exporter.client.fetch(IMAGES, key=exporter.settings.keys[0])
             page = parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).decode())
@@ -266,7 +226,7 @@ async def test_a_change_is_counted_on_the_page_and_logged_once(
 
 def test_a_record_says_of_each_unused_field_why_and_uses_none_of_them() -> None:
     shapes = [endpoint.shape for endpoint in ENDPOINTS if endpoint.shape]
-    records = {record for shape in shapes for _, record in records_in(shape.layout)}
+    records = {record for shape in shapes for _, record in records_in(shape.kind)}
     assert len(records) > 20
     for record in records:
         used = {field.encode_name for field in msgspec.structs.fields(record)}

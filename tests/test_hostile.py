@@ -24,6 +24,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from chutes_exporter.api import records as r
+from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page.exporter import Exporter
@@ -56,22 +57,6 @@ if TYPE_CHECKING:
 _IDS = st.sampled_from(["a", "b", HOTKEY, "", "\x00", '"', "\\", "\n", "x" * 300]) | st.text(max_size=5)
 _TIMES = st.sampled_from(["2026-11-24T12:00:00", "2026-11-17 13:00:00+00", "0001-01-01T00:00:00", "never"])
 _NUMBERS = st.floats() | st.integers(-(10**30), 10**30) | st.sampled_from([0, 1, -1, 1e308, 5e-324])
-_RECORDS: dict[str, type[r.Record]] = {
-    "chutes": r.Chute,
-    "images": r.Image,
-    "nodes": r.Node,
-    "instances": r.Instance,
-    "jobs": r.Job,
-    "metrics": r.ChuteMetrics,
-    "inventory": r.InventoryItem,
-    "active_instances": r.ActiveInstance,
-    "metagraph": r.MetagraphNode,
-    "thrash_cooldowns": r.ThrashCooldown,
-    "unique_chute_history": r.HistoryPoint,
-}
-_STREAMS = {"chutes", "images", "nodes", "instances", "jobs", "metrics"}
-
-
 _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     r.UnixTime: _TIMES,
     str: _IDS,
@@ -88,17 +73,19 @@ def _value(kind: Any) -> st.SearchStrategy[Any]:
         return _PLAIN[kind]
     arguments = [argument for argument in typing.get_args(kind) if argument is not UnsetType]
     if typing.get_origin(kind) is list:
-        return st.lists(_value(arguments[0]), max_size=3)
+        return st.lists(_value(arguments[0]), max_size=5)
     if typing.get_origin(kind) is dict:
-        return st.dictionaries(_IDS, _value(arguments[1]), max_size=3)
+        return st.dictionaries(_IDS, _value(arguments[1]), max_size=5)
     return st.one_of(*map(_value, arguments)) if arguments else _record(kind)
 
 
-def _record(kind: type[r.Record], *, whole: bool = False) -> st.SearchStrategy[dict[str, Any]]:
-    """Make records of the right shape, now and then with a field of a wrong one. A whole record lacks no field."""
+def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
+    """Make records of the right shape, now and then without a field, or with one of a wrong shape."""
     hints = typing.get_type_hints(kind)
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     fields = {encoded: _value(hints[name]) for name, encoded in names}
+    # Most fields of these must be there.
+    whole = issubclass(kind, r.Body | r.AuditInstance)
     good = st.fixed_dictionaries(fields) if whole else st.fixed_dictionaries({}, optional=fields)
     bad = st.builds(lambda row, name, value: {**row, name: value}, good, st.sampled_from(list(fields)), _anything)
     return st.one_of(good, good, good, bad)
@@ -111,58 +98,40 @@ _anything = st.recursive(
 )
 
 
-def _stream(rows: list[Any]) -> bytes:
-    return b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows)
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
 
 
-def _list(rows: list[Any]) -> bytes:
-    return json.dumps(rows).encode()
-
-
-_window = st.fixed_dictionaries({}, optional={"instance_stats": st.lists(_record(r.MinerStats), max_size=4)})
-_stats = st.fixed_dictionaries({}, optional={"past_hour": _window, "past_day": _window, "all": _window})
-_share = _NUMBERS | st.none() | st.text(max_size=2)
-_scores = st.fixed_dictionaries(
-    {"final_scores": st.dictionaries(_IDS, _share, max_size=5)},
-    optional={"raw_values": st.dictionaries(_IDS, _record(r.RawScore) | st.none(), max_size=5)},
-)
-_report = st.fixed_dictionaries(
-    {
-        "instance_audit": st.lists(_record(r.AuditInstance, whole=True), max_size=5),
-        "compute_history": st.lists(_record(r.ComputeRecord), max_size=3),
-    }
-)
-_shaped: dict[str, st.SearchStrategy[bytes]] = {
-    **{
-        name: st.lists(_record(kind), max_size=5).map(_stream if name in _STREAMS else _list)
-        for name, kind in _RECORDS.items()
-    },
-    "servers": st.lists(_record(r.Server), max_size=5).map(lambda rows: json.dumps({"servers": rows}).encode()),
-    "stats": _stats.map(lambda value: json.dumps(value).encode()),
-    "scores": _scores.map(lambda value: json.dumps(value).encode()),
-    "audit_report": _report.map(lambda value: json.dumps(value).encode()),
-    "audit": st.just(
-        _list(
-            [
-                {
-                    "path": f"audit/validator/{HOTKEY}/1.json",
-                    "start_time": "2026-11-24T11:00:00",
-                    "end_time": "2026-11-24T12:00:00",
-                }
-            ]
-        )
-    ),
+_SHAPED: dict[str, st.SearchStrategy[bytes]] = {
+    endpoint.name: st.lists(_record(endpoint.shape.kind), max_size=5).map(
+        lambda rows: b"".join(b"data: %b\n\n" % _json(row) for row in rows)
+    )
+    if isinstance(endpoint.shape, StreamShape)
+    else _value(endpoint.shape.kind).map(_json)
+    for endpoint in ENDPOINTS
+    if endpoint.shape is not None
 }
+_SHAPED["audit"] = st.just(
+    _json(
+        [
+            {
+                "path": f"audit/validator/{HOTKEY}/1.json",
+                "start_time": "2026-11-24T11:00:00",
+                "end_time": "2026-11-24T12:00:00",
+            }
+        ]
+    )
+)
 _garbage = st.binary(max_size=60) | _anything.map(lambda value: json.dumps(value).encode())
 
 
 def _body(name: str) -> st.SearchStrategy[bytes]:
-    shaped = _shaped[name]
+    shaped = _SHAPED[name]
     cut = st.builds(lambda body, share: body[: int(len(body) * share)], shaped, st.floats(0, 1))
     return st.one_of(shaped, shaped, shaped, cut, _garbage)
 
 
-_ANSWERS = st.fixed_dictionaries({name: _body(name) for name in _shaped})
+_ANSWERS = st.fixed_dictionaries({name: _body(name) for name in _SHAPED})
 
 
 async def pages_of(url: str) -> tuple[bytes, str]:

@@ -203,7 +203,7 @@ class ChutesClient:
                     "requested", endpoint=endpoint.name, status=code, seconds=round(seconds, 3), bytes=tally.size
                 )
             was_complete = code in (str(httpx.codes.OK), errors.UndecodableError.reason)
-            new = changes.end(tally.check) if was_complete else []
+            new = changes.end(tally.check) if tally.check is not None and was_complete else []
             if logging.getLogger("exporter").isEnabledFor(logging.INFO):
                 for found in new:
                     _log.info("the API changed", endpoint=endpoint.name, found=found)

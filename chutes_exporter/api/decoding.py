@@ -10,16 +10,17 @@ import asyncio
 import re
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
-from chutes_exporter.api.fields import EACH, UNREADABLE, FieldCheck, Layout
+from chutes_exporter.api.fields import UNREADABLE, FieldCheck, not_none
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -39,6 +40,7 @@ _BYTES_PER_WIDE_CHARACTER = 4
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BYTES_PER_VALUE = 16
 _BYTES_PER_RECORD = 128
+_NULL = memoryview(b"null")
 
 
 encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -113,178 +115,130 @@ class Tally:
             )
 
 
-class Shape(Generic[T]):
-    """The shape of a JSON answer, with the layout of its records. ``read`` decodes and counts them."""
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, dec_hook=r.decode_hook)
 
-    def __init__(self, layout: Layout, read: Callable[[Body, Tally], T]) -> None:
-        self.layout = layout
-        self._read = read
+
+def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
+    """Decode text of a type. An item of a list or an object that cannot be read is counted and left out."""
+    if get_origin(kind) is list:
+        rows = dict(enumerate(_decoder(list[msgspec.Raw]).decode(text)))
+        return list(_readable(get_args(kind)[0], rows, tally).values())
+    if get_origin(kind) is dict:
+        return _readable(get_args(kind)[1], _decoder(dict[str, msgspec.Raw]).decode(text), tally)
+    if isinstance(kind, type) and issubclass(kind, r.Body):
+        texts = _decoder(dict[str, msgspec.Raw]).decode(text)
+        known = {name: inner for name, inner in _fields(kind) if memoryview(texts.get(name, _NULL)) != _NULL}
+        return msgspec.convert({name: _read(inner, texts[name], tally) for name, inner in known.items()}, kind)
+    return _decoder(kind).decode(text)
+
+
+@cache
+def _fields(kind: type[r.Body]) -> list[tuple[str, Any]]:
+    return [(field.encode_name, not_none(field.type)) for field in msgspec.structs.fields(kind)]
+
+
+def _readable(kind: Any, texts: dict[K, msgspec.Raw], tally: Tally) -> dict[K, Any]:
+    values = {}
+    for key, text in texts.items():
+        try:
+            values[key] = _read(kind, text, tally)
+        except UNREADABLE as error:
+            tally.reject(error)
+    return values
+
+
+class Shape(Generic[T]):
+    """The shape of a JSON answer.
+
+    Args:
+        kind: The type of the answer.
+        value: Makes the value of an answer.
+        count: Returns the number of records of a value. Without it, a value is a list.
+        never_empty: Whether an answer without records is an error.
+    """
+
+    def __init__(
+        self,
+        kind: Any,
+        value: Callable[[Any], T],
+        *,
+        count: Callable[[Any], int] = len,
+        never_empty: bool = False,
+    ) -> None:
+        self.kind = kind
+        self._value = value
+        self._count = count
+        self._never_empty = never_empty
 
     def decode(self, body: Body, tally: Tally) -> T:
         """Decode a whole body, or raise ApiError if it is empty, or another shape, or most of it cannot be read."""
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
         if tally.check is not None:
-            tally.check.run(self.layout, body)
+            tally.check.run(self.kind, body)
         try:
-            value = self._read(body, tally)
+            value = self._value(_read(self.kind, body, tally))
         except UNREADABLE as error:
             raise UndecodableError(f"the answer has an unexpected format: {str(error)[:200]}", status=200) from None
+        tally.accepted += self._count(value)
+        if self._never_empty and not tally.accepted + tally.rejected:
+            raise CutOffError("the list is empty", status=200)
         tally.require_most()
         return value
 
 
-def _decode(body: Body, kind: type[T]) -> T:
-    return msgspec.json.decode(body, type=kind, dec_hook=r.decode_hook)
-
-
-def _readable_values(rows: dict[K, msgspec.Raw], kind: Any, tally: Tally) -> dict[K, Any]:
-    """Return the values that can be read, and count the others."""
-    decoder = msgspec.json.Decoder(kind, dec_hook=r.decode_hook)
-    values = {}
-    for key, row in rows.items():
-        try:
-            values[key] = decoder.decode(row)
-        except UNREADABLE as error:
-            tally.reject(error)
-    return values
-
-
-def _readable(rows: Iterable[msgspec.Raw], record: type[T], tally: Tally) -> list[T]:
-    """Return the records that can be read, and count all."""
-    records = list(_readable_values(dict(enumerate(rows)), record, tally).values())
-    tally.accepted += len(records)
-    return records
-
-
 def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
-    """Make the shape of a JSON list of records. With ``never_empty``, an empty list is an error."""
-
-    def read(body: Body, tally: Tally) -> list[R]:
-        rows = _decode(body, list[msgspec.Raw])
-        if never_empty and not rows:
-            raise CutOffError("the list is empty", status=200)
-        return _readable(rows, record, tally)
-
-    return Shape([record], read)
+    """Make the shape of a JSON list of records."""
+    return Shape(list[record], lambda rows: rows, never_empty=never_empty)  # type: ignore[valid-type]
 
 
-def object_of(kind: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
-    """Make the shape of a single JSON object, in which a function counts the records."""
-
-    def read(body: Body, tally: Tally) -> R:
-        value = _decode(body, kind)
-        tally.accepted += count(value)
-        return value
-
-    return Shape(kind, read)
-
-
-class _ServersBody(msgspec.Struct):
-    servers: list[msgspec.Raw]
-
-
-def _servers(body: Body, tally: Tally) -> list[r.Server]:
-    return _readable(_decode(body, _ServersBody).servers, r.Server, tally)
-
-
-SERVERS: Shape[list[r.Server]] = Shape({"servers": [r.Server]}, _servers)
-"""``{"servers": [...]}``."""
+def object_of(record: type[R]) -> Shape[R]:
+    """Make the shape of a single JSON object."""
+    return Shape(record, lambda value: value, count=lambda _: 1)
 
 
 def by_model(record: type[R]) -> Shape[list[R]]:
     """Make the shape of ``{model: {...}}``. The model becomes the field ``gpu`` of the record."""
 
-    def read(body: Body, tally: Tally) -> list[R]:
-        by_model = _readable_values(_decode(body, dict[str, msgspec.Raw]), record, tally)
-        records = [msgspec.structs.replace(fields, gpu=model) for model, fields in by_model.items()]
-        tally.accepted += len(records)
-        if not (records or tally.rejected):
-            raise CutOffError("the list is empty", status=200)
-        return records
+    def records(models: dict[str, R]) -> list[R]:
+        return [msgspec.structs.replace(fields, gpu=model) for model, fields in models.items()]
 
-    return Shape({EACH: record}, read)
+    return Shape(dict[str, record], records, never_empty=True)  # type: ignore[valid-type]
 
 
-class _MinerGpus(msgspec.Struct):
-    provisioned: list[msgspec.Raw]
-
-
-def _held_gpus(body: Body, tally: Tally) -> list[r.HeldGpu]:
+def _held_gpus(miners: dict[str, r.MinerGpus]) -> list[r.HeldGpu]:
     return [
         r.HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
-        for hotkey, miner in _readable_values(_decode(body, dict[str, msgspec.Raw]), _MinerGpus, tally).items()
-        for gpu in _readable(miner.provisioned, r.ProvisionedGpu, tally)
+        for hotkey, miner in miners.items()
+        for gpu in miner.provisioned
     ]
 
 
-# The exporter does not use the plain values, which have None.
-HELD_GPUS: Shape[list[r.HeldGpu]] = Shape({EACH: {"provisioned": [r.ProvisionedGpu], "idle": None}}, _held_gpus)
-"""``{hotkey: {"provisioned": [...]}}``."""
-
-
-MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
-
-
-class _WindowBody(msgspec.Struct):
-    instance_stats: list[msgspec.Raw] | None = None
-
-
-class _StatsBody(msgspec.Struct):
-    past_hour: _WindowBody | None = None
-    past_day: _WindowBody | None = None
-    all: _WindowBody | None = None
-
-
-def _stats(body: Body, tally: Tally) -> list[r.MinerStats]:
-    windows = _decode(body, _StatsBody)
-    named = {"1h": windows.past_hour, "1d": windows.past_day, "7d": windows.all}
-    known = {
-        name: window.instance_stats for name, window in named.items() if window and window.instance_stats is not None
-    }
-    if not known:
+def _stats(body: r.StatsBody) -> list[r.MinerStats]:
+    windows = {"1h": body.past_hour, "1d": body.past_day, "7d": body.all}
+    known = {name: window.instance_stats for name, window in windows.items() if window}
+    if all(records is None for records in known.values()):
         raise msgspec.ValidationError("the answer has no window of stats")
-    return [
-        msgspec.structs.replace(record, window=name)
-        for name, rows in known.items()
-        for record in _readable(rows, r.MinerStats, tally)
-    ]
+    return [msgspec.structs.replace(record, window=name) for name, records in known.items() for record in records or ()]
 
 
-_WINDOW: Layout = {"instance_stats": [r.MinerStats], "bounties": None, "compute_units": None}
-STATS: Shape[list[r.MinerStats]] = Shape({"past_hour": _WINDOW, "past_day": _WINDOW, "all": _WINDOW}, _stats)
+def _report(body: r.ReportBody) -> r.AuditReport:
+    if not body.instance_audit:
+        raise msgspec.ValidationError("the report has no instances")
+    return r.AuditReport(body.instance_audit, body.compute_history)
 
 
-class _ScoresBody(msgspec.Struct):
-    final_scores: dict[str, msgspec.Raw]
-    raw_values: dict[str, msgspec.Raw] | None = None
-
-
-def _scores(body: Body, tally: Tally) -> r.Scores:
-    scores = _decode(body, _ScoresBody)
-    shares = _readable_values(scores.final_scores, float | None, tally)
-    tally.accepted += len(shares)
-    return r.Scores(shares, _readable_values(scores.raw_values or {}, r.RawScore | None, tally))
-
-
-SCORES: Shape[r.Scores] = Shape({"final_scores": None, "raw_values": {EACH: r.RawScore}}, _scores)
-
-
-class _ReportBody(msgspec.Struct):
-    instance_audit: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1)]
-    compute_history: list[msgspec.Raw]
-
-
-def _report(body: Body, tally: Tally) -> r.AuditReport:
-    report = _decode(body, _ReportBody)
-    return r.AuditReport(
-        instances=_readable(report.instance_audit, r.AuditInstance, tally),
-        multipliers=_readable(report.compute_history, r.ComputeRecord, tally),
-    )
-
-
+SERVERS: Shape[list[r.Server]] = Shape(r.ServersBody, lambda body: body.servers)
+HELD_GPUS: Shape[list[r.HeldGpu]] = Shape(dict[str, r.MinerGpus], _held_gpus)
+MAINTENANCE: Shape[r.MaintenancePolicy] = Shape(
+    r.MaintenancePolicy, lambda policy: policy, count=lambda policy: 1 + len(policy.servers or ())
+)
+STATS: Shape[list[r.MinerStats]] = Shape(r.StatsBody, _stats)
+SCORES: Shape[r.Scores] = Shape(r.Scores, lambda scores: scores, count=lambda scores: len(scores.shares))
 AUDIT_REPORT: Shape[r.AuditReport] = Shape(
-    {"instance_audit": [r.AuditInstance], "compute_history": [r.ComputeRecord]}, _report
+    r.ReportBody, _report, count=lambda report: len(report.instances) + len(report.multipliers)
 )
 
 
@@ -295,8 +249,7 @@ class StreamShape(Generic[R]):
     """
 
     def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
-        self.layout: Layout = record
-        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(record, dec_hook=r.decode_hook)
+        self.kind = record
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
@@ -308,9 +261,9 @@ class StreamShape(Generic[R]):
             if payload == b"NO_ITEMS":
                 continue
             if tally.check is not None:
-                tally.check.run(self.layout, payload)
+                tally.check.run(self.kind, payload)
             try:
-                record = self._decoder.decode(payload)
+                record = _decoder(self.kind).decode(payload)
             except UNREADABLE as error:
                 tally.reject(error)
                 continue

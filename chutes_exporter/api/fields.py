@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
+from types import NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -15,23 +16,10 @@ from chutes_exporter.api.records import Record
 from chutes_exporter.duration import HOUR
 
 if TYPE_CHECKING:
-    import re
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
-Layout: TypeAlias = type[Record] | list[Any] | dict[str, Any] | None
-"""Where an answer has its records: a record, a list of one layout, an object of layouts, or None for a plain value.
-
-An object with the one field :data:`EACH` has data as keys, and the same layout behind each.
-"""
-EACH = "*"
-
-CHECKED_SHARE = 19
-"""One answer in so many is checked, so that decoding all takes little longer.
-
-A prime number, so that the answers of several hotkeys take turns.
-"""
-CHECKED_AFTER = 6 * HOUR
-"""Seconds after a check until another is due in any case. Some answers are requested only once an hour or a day."""
+CHECKED_EVERY = HOUR
+"""Seconds between two checks of an endpoint's answers, because a check takes as long as decoding."""
 _MAX_NAMES = 20
 _MAX_CHARACTERS = 100
 
@@ -41,51 +29,59 @@ _ROWS = msgspec.json.Decoder(list[msgspec.Raw] | None)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is known about an object: its fields with their layouts, those that are always sent, and closed sets."""
+class Known(NamedTuple):
+    """The fields of a record: all, those that are always sent, and the types of those with records."""
 
-    fields: Mapping[str, Layout]
+    fields: frozenset[str]
     always: frozenset[str]
-    values: Mapping[str, re.Pattern[str]]
-
-    @cached_property
-    def layouts(self) -> frozenset[str]:
-        """The fields with records."""
-        return frozenset(name for name, layout in self.fields.items() if layout is not None)
+    inner: dict[str, Any]
 
 
 @cache
-def _of_record(record: type[Record]) -> _Known:
-    fields: dict[str, Layout] = {one.encode_name: _layout_of(one.type) for one in msgspec.structs.fields(record)}
-    fields |= dict.fromkeys(" ".join(record.UNUSED.values()).split())
-    return _Known(fields, frozenset(fields) - set(record.SOMETIMES.split()), record.VALUES)
+def known(record: type[Record]) -> Known:
+    """Return what is known about the fields of a record."""
+    kinds = {one.encode_name: one.type for one in msgspec.structs.fields(record)}
+    fields = frozenset(kinds).union(*map(str.split, record.UNUSED.values()))
+    inner = {name: kind for name, kind in kinds.items() if any(records_in(kind))}
+    return Known(fields, fields - set(record.SOMETIMES.split()), inner)
 
 
-def _layout_of(kind: Any) -> Layout:
-    """Return the layout of a field's type."""
+def not_none(kind: Any) -> Any:
+    """Return a type without None."""
+    parts = get_args(kind)
+    return next(part for part in parts if part is not NoneType) if NoneType in parts else kind
+
+
+def records_in(kind: Any, path: str = "") -> Iterator[tuple[str, type[Record]]]:
+    """Yield the records of a type, each with its path, which ends with a dot unless it is empty."""
     if isinstance(kind, type) and issubclass(kind, Record):
-        return kind
+        yield path, kind
+        for one in msgspec.structs.fields(kind):
+            yield from records_in(one.type, f"{path}{one.encode_name}.")
     for part in get_args(kind):
-        if (inner := _layout_of(part)) is not None:
-            return [inner] if get_origin(kind) is list else inner
-    return None
+        yield from records_in(part, path)
 
 
-def known(layout: type[Record] | dict[str, Any]) -> _Known:
-    """Return what is known about a record, or about an object around records."""
-    return _of_record(layout) if isinstance(layout, type) else _Known(layout, frozenset(layout), {})
+def objects(kind: Any, value: Any, path: str = "") -> Iterator[tuple[str, type[Record], dict[str, Any]]]:
+    """Yield the path, the record and the fields of each object in an answer of a type.
 
-
-def records_in(layout: Layout, path: str = "") -> Iterator[tuple[str, type[Record]]]:
-    """Yield the records of a layout, each with its path, which ends with a dot unless it is empty."""
-    if isinstance(layout, list):
-        yield from records_in(layout[0], path)
-    elif layout is not None:
-        if isinstance(layout, type):
-            yield path, layout
-        for name, inner in known(layout).fields.items():
-            yield from records_in(inner, path if name == EACH else f"{path}{name}.")
+    The answer is JSON text or plain values. Nothing follows from text that cannot be read, which decoding reports.
+    """
+    kind = not_none(kind)
+    if isinstance(value, bytes | bytearray | msgspec.Raw):
+        try:
+            value = (_ROWS if get_origin(kind) is list else _OBJECT).decode(value)
+        except UNREADABLE:
+            return
+    if value is None:
+        return
+    if get_origin(kind) in (list, dict):
+        for row in value.values() if isinstance(value, dict) else value:
+            yield from objects(get_args(kind)[-1], row, path)
+        return
+    yield path, kind, value
+    for name, inner in known(kind).inner.items():
+        yield from objects(inner, value.get(name), f"{path}{name}.")
 
 
 @dataclass
@@ -93,45 +89,30 @@ class FieldCheck:
     """The check of one answer.
 
     Attributes:
+        at: Its Unix time.
         unknown: Fields that this version does not know.
         values: Values outside a closed set, by field, for each such field of the answer.
         seen: For each path with at least one record, the fields that are always sent, and those that some record has.
     """
 
+    at: float = 0.0
     unknown: set[str] = field(default_factory=set)
     values: dict[str, set[str]] = field(default_factory=dict)
     seen: dict[str, tuple[frozenset[str], set[str]]] = field(default_factory=dict)
 
-    def run(self, layout: Layout, text: bytes | bytearray | msgspec.Raw, path: str = "") -> None:
-        """Check a part of the answer. Nothing follows from one that cannot be read, which decoding reports."""
-        try:
-            if isinstance(layout, list):
-                for row in _ROWS.decode(text) or ():
-                    self.run(layout[0], row, path)
-            elif layout is not None and (fields := _OBJECT.decode(text)) is not None:
-                self._object(layout, fields, path)
-        except UNREADABLE:
-            return
-
-    def _object(self, layout: type[Record] | dict[str, Any], fields: dict[str, msgspec.Raw], path: str) -> None:
-        if isinstance(layout, dict) and EACH in layout:
-            for row in fields.values():
-                self.run(layout[EACH], row, path)
-            return
-        about = known(layout)
-        _, seen = self.seen.setdefault(path, (about.always, set()))
-        if len(seen) < len(about.always):
-            seen |= fields.keys() & about.always
-        if not about.fields.keys() >= fields.keys():
-            _keep(self.unknown, (f"{path}{name}" for name in fields.keys() - about.fields.keys()))
-        for name in about.layouts & fields.keys():
-            self.run(about.fields[name], fields[name], f"{path}{name}.")
-        for name, form in about.values.items():
-            others = self.values.setdefault(f"{path}{name}", set())
-            # The keys of an object, and one text in a list of one.
-            value = msgspec.json.decode(fields.get(name, b"null"))
-            texts = value if isinstance(value, dict) else [] if value is None else [str(value)]
-            _keep(others, (text for text in texts if not form.fullmatch(text)))
+    def run(self, kind: Any, text: bytes | bytearray) -> None:
+        """Check an answer of a type, or a record of a stream."""
+        for path, record, fields in objects(kind, text):
+            about = known(record)
+            self.seen.setdefault(path, (about.always, set()))[1].update(fields.keys() & about.always)
+            _keep(self.unknown, (f"{path}{name}" for name in fields.keys() - about.fields))
+            for name, form in record.VALUES.items():
+                # The keys of an object, and one text in a list of one.
+                value = msgspec.json.decode(fields.get(name, b"null"))
+                texts = value if isinstance(value, dict) else [] if value is None else [str(value)]
+                _keep(
+                    self.values.setdefault(f"{path}{name}", set()), (text for text in texts if not form.fullmatch(text))
+                )
 
     @property
     def missing(self) -> set[str]:
@@ -159,36 +140,24 @@ class Changes:
         self.missing: frozenset[str] = frozenset()
         self.values: dict[str, frozenset[str]] = {}
         self.checks = 0
-        self._answers = 0
-        self._begun_at = -math.inf
-        self._told: set[str] = set()
+        self._checked_at = -math.inf
+        self._logged: set[str] = set()
 
     def begin(self, now: float) -> FieldCheck | None:
         """Return the check of the next answer, None if it is not its turn."""
-        if self._answers % CHECKED_SHARE and now < self._begun_at + CHECKED_AFTER:
-            return None
-        self._begun_at = now
-        return FieldCheck()
+        return FieldCheck(now) if now >= self._checked_at + CHECKED_EVERY else None
 
-    def end(self, check: FieldCheck | None) -> list[str]:
-        """Note that an answer was complete, and return what its check was the first to find."""
-        self._answers += 1
-        if check is None:
-            return []
+    def end(self, check: FieldCheck) -> list[str]:
+        """Take what the check of a complete answer found, and return what it was the first to find."""
+        self._checked_at = check.at
         self.checks += 1
-        self.unknown = self._more(self.unknown, check.unknown)
-        self.values |= {name: self._more(self.values.get(name, ()), found) for name, found in check.values.items()}
-        elsewhere = (name for name in self.missing if name[: name.rfind(".") + 1] not in check.seen)
-        self.missing = frozenset({*elsewhere, *check.missing})
-        new = [found for found in self.found if found not in self._told]
-        self._told.update(new)
+        self.unknown = _more(self.unknown, check.unknown)
+        self.values |= {name: _more(self.values.get(name, frozenset()), texts) for name, texts in check.values.items()}
+        elsewhere = {name for name in self.missing if name[: name.rfind(".") + 1] not in check.seen}
+        self.missing = frozenset(elsewhere | check.missing)
+        new = [found for found in self.found if found not in self._logged]
+        self._logged.update(new)
         return new
-
-    @staticmethod
-    def _more(names: Iterable[str], more: Iterable[str]) -> frozenset[str]:
-        kept = set(names)
-        _keep(kept, (name for name in more if name not in names))
-        return frozenset(kept)
 
     @property
     def found(self) -> list[str]:
@@ -198,3 +167,10 @@ class Changes:
             *(f"missing field {name}" for name in sorted(self.missing)),
             *(f"unknown value {text!r} of {name}" for name, texts in self.values.items() for text in sorted(texts)),
         ]
+
+
+def _more(names: frozenset[str], more: set[str]) -> frozenset[str]:
+    """Return the names with others, of which those that fit are added."""
+    kept = set(names)
+    _keep(kept, more - names)
+    return frozenset(kept)

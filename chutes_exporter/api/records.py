@@ -94,6 +94,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     VALUES: ClassVar[dict[str, re.Pattern[str]]] = {}
 
 
+class Body(Record, frozen=True):
+    """An object around records. Each of its records that can be read counts, and null is a missing field."""
+
+
 class NodeSelector(Record, frozen=True):
     """The GPUs that a chute needs. Source: ``node_selector`` of chutes."""
 
@@ -234,6 +238,12 @@ class Server(Record, frozen=True):
     gpus: list[ServerGpu] | None = None
 
 
+class ServersBody(Body, frozen=True):
+    """The answer of ``/miner/servers/``."""
+
+    servers: list[Server]
+
+
 class Instance(Record, frozen=True):
     """A chute that runs or starts on the signing miner's GPUs. Source: ``/miner/instances/``.
 
@@ -369,6 +379,22 @@ class MinerStats(Record, frozen=True, kw_only=True):
     compute_units: float | None = None
 
 
+class StatsWindow(Body, frozen=True):
+    """A window of ``/miner/stats``."""
+
+    UNUSED: ClassVar = {"duplicate of `instance_stats`": "bounties compute_units"}
+
+    instance_stats: list[MinerStats] | None = None
+
+
+class StatsBody(Body, frozen=True):
+    """The answer of ``/miner/stats``. ``all`` covers 7 days despite its name."""
+
+    past_hour: StatsWindow | None = None
+    past_day: StatsWindow | None = None
+    all: StatsWindow | None = None
+
+
 class RawScore(Record, frozen=True):
     """The values behind a score. Source: ``raw_values`` of ``/miner/scores``."""
 
@@ -378,14 +404,14 @@ class RawScore(Record, frozen=True):
     instance_compute_units: float | None = None
 
 
-class Scores(Record, frozen=True):
+class Scores(Body, frozen=True, rename={"shares": "final_scores", "raw": "raw_values"}):
     """The scores of all miners, by hotkey. Source: ``/miner/scores``. A hotkey without a score has None.
 
-    ``shares`` are ``final_scores`` of the API, with the sum 1. ``raw`` are the values over the past day.
+    ``shares`` have the sum 1. ``raw`` are the values over the past day.
     """
 
     shares: dict[str, float | None]
-    raw: dict[str, RawScore | None]
+    raw: dict[str, RawScore | None] = {}
 
 
 class HistoryPoint(Record, frozen=True):
@@ -456,6 +482,13 @@ class AuditInstance(Record, frozen=True):
     valid_termination: bool | None
     compute_multiplier: float | None
     chute_id: str | None = None
+
+
+class ReportBody(Body, frozen=True):
+    """The answer of ``/audit/download``."""
+
+    instance_audit: list[AuditInstance]
+    compute_history: list[ComputeRecord]
 
 
 class AuditReport(Record, frozen=True):
@@ -571,6 +604,14 @@ class ProvisionedGpu(Record, frozen=True):
     gpu: str
     chute: ProvisionedChute
     server_id: str | None = None
+
+
+class MinerGpus(Body, frozen=True):
+    """The GPUs of a miner. Source: ``/nodes/?detailed=true``."""
+
+    UNUSED: ClassVar = {"no use: only GPUs in instances are counted": "idle"}
+
+    provisioned: list[ProvisionedGpu]
 
 
 class HeldGpu(Record, frozen=True):

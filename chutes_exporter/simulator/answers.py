@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from bittensor_core import encode_ss58
 from starlette.exceptions import HTTPException
 
-from chutes_exporter.api.fields import EACH, Layout, known
+from chutes_exporter.api.fields import known, objects
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator import service
 from chutes_exporter.simulator.service import MODELS, last, make_random, make_uuid
@@ -47,17 +47,11 @@ class Call(NamedTuple):
     query: Mapping[str, str]
 
 
-def completed(layout: Layout, value: Any) -> Any:
-    """Return a value with the fields that the service sends and nobody here reads, which are null."""
-    if layout is None or value is None:
-        return value
-    if isinstance(layout, list):
-        return [completed(layout[0], row) for row in value]
-    if isinstance(layout, dict) and EACH in layout:
-        return {name: completed(layout[EACH], row) for name, row in value.items()}
-    about = known(layout)
-    nulls = {name: None for name in about.fields if name in about.always}
-    return nulls | {name: completed(about.fields.get(name), inner) for name, inner in value.items()}
+def completed(kind: Any, value: Any) -> Any:
+    """Return an answer of a type with the fields that the service sends and nobody here reads, which are null."""
+    for _, record, fields in objects(kind, value):
+        fields.update(dict.fromkeys(known(record).always - fields.keys()))
+    return value
 
 
 def _iso(time: float | None, now: float = math.inf) -> str | None:

@@ -169,8 +169,8 @@ class Simulator:
         )
         shape = endpoint.shape
         if not isinstance(shape, StreamShape):
-            return JSONResponse(answers.completed(shape.layout if shape else None, answer))
-        rows = (answers.completed(shape.layout, row) for row in islice(answer, fault.records))
+            return JSONResponse(answers.completed(shape.kind if shape else None, answer))
+        rows = (answers.completed(shape.kind, row) for row in islice(answer, fault.records))
         lines = [f"data: {json.dumps(row)}\n\n" for row in rows]
         if not lines and "explicit_null" in request.query_params and fault.records is None:
             lines = ["data: NO_ITEMS\n\n"]

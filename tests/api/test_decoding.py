@@ -128,7 +128,11 @@ def test_what_cannot_be_read_costs_only_itself() -> None:
 
 
 def test_records_of_stats_have_their_window() -> None:
-    answer: Any = {"past_hour": {"instance_stats": []}, "past_day": None, "all": {"instance_stats": [{"miner_hotkey": "m"}]}}
+    answer: Any = {
+        "past_hour": {"instance_stats": []},
+        "past_day": None,
+        "all": {"instance_stats": [{"miner_hotkey": "m"}]},
+    }
     assert [(record.window, record.miner_hotkey) for record in read(e.STATS, answer)[0]] == [("7d", "m")]
     assert read(e.STATS, {"past_hour": {"instance_stats": []}})[0] == []
 
