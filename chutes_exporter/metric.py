@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 Stability = Literal["stable", "experimental"]
 _UNITS = ("seconds", "bytes", "ratio", "hertz", "usd", "tao")
@@ -48,46 +48,14 @@ class Metric:
 
 
 class Metrics(list[Metric]):
-    """Metrics of one topic, with the source, labels, series and feeds of those that declare no others."""
+    """Metrics of one topic, with what those have in common that do not declare something else."""
 
-    def __init__(
-        self,
-        source: str,
-        labels: tuple[str, ...] = (),
-        *,
-        each: str = "",
-        times: int = 1,
-        whole: frozenset[str] = frozenset(),
-    ) -> None:
+    def __init__(self, source: str, labels: tuple[str, ...] = (), **common: Any) -> None:
         super().__init__()
-        self._source = source
-        self._labels = labels
-        self._each = each
-        self._times = times
-        self._whole = whole
+        self._common: dict[str, Any] = {"source": source, "labels": labels, **common}
 
-    def declare(
-        self,
-        name: str,
-        help: str,  # noqa: A002 - the exposition formats call it so
-        field: str = "",
-        *,
-        labels: tuple[str, ...] | None = None,
-        stability: Stability = "stable",
-        histogram: bool = False,
-        times: int | None = None,
-    ) -> Metric:
+    def declare(self, name: str, help: str, field: str = "", **own: Any) -> Metric:  # noqa: A002 - as on the page
         """Declare a metric, with the field that its value is if it is one, and add it."""
-        metric = Metric(
-            name,
-            help,
-            self._labels if labels is None else labels,
-            f"{self._source}: {field}" if field else self._source,
-            stability,
-            histogram,
-            self._each,
-            times or self._times,
-            self._whole,
-        )
-        self.append(metric)
-        return metric
+        metric = Metric(name, help, **{**self._common, **own})
+        self.append(replace(metric, source=f"{metric.source}: {field}") if field else metric)
+        return self[-1]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import structlog
 from prometheus_client import Metric as Family
@@ -26,7 +27,6 @@ _log = structlog.get_logger("exporter")
 K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
-
 
 MAX_LABEL_CHARACTERS = 200
 _SCRUBBED_LENGTH = 64
@@ -51,12 +51,7 @@ class Miners:
 
 
 class Answers:
-    """The answers of a collector's feeds.
-
-    Args:
-        answers: Those that are known, by the feed's name.
-        of_keys: Those of feeds of each hotkey with a key, None if unknown, by name and hotkey.
-    """
+    """The known answers by the feed's name, and those of each hotkey with a key, or None, by name and hotkey."""
 
     def __init__(
         self, answers: Mapping[str, Answer[Any]], of_keys: Mapping[tuple[str, str], Answer[Any] | None] | None = None
@@ -68,9 +63,8 @@ class Answers:
         value: T = self._answers[feed.name].value
         return value
 
-    def known(self, feeds: Iterable[Feed[Any]]) -> bool:
-        """Return whether all feeds have an answer."""
-        return all(feed.name in self._answers for feed in feeds)
+    def __contains__(self, feed: Feed[Any]) -> bool:
+        return feed.name in self._answers
 
     def whole(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
@@ -177,12 +171,8 @@ def metrics_of(
     return Metrics(source, labels, each=each, times=times, whole=names)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a collector worked on the answers about one miner, or about the platform.
-
-    The samples that a collector added before it failed stay.
-    """
+class Outcome(NamedTuple):
+    """How a collector worked on the answers about one miner, or about the platform. Samples before a failure stay."""
 
     duplicates: int
     seconds: float
@@ -201,6 +191,7 @@ _DEFAULTS = {
 Scope = Literal["platform", "signer", "miner"]
 
 
+@dataclass(eq=False)
 class Part:
     """Metrics of a collector that need the same feeds.
 
@@ -211,18 +202,10 @@ class Part:
         of_each_key: Feeds that a part about the platform also needs of each hotkey with a key.
     """
 
-    def __init__(
-        self,
-        feeds: tuple[Feed[Any], ...],
-        metrics: Sequence[Metric],
-        collect: Callable[[Answers, Miners, Samples], None],
-        *,
-        of_each_key: tuple[Feed[Any], ...] = (),
-    ) -> None:
-        self.feeds = feeds
-        self.metrics = metrics
-        self.collect = collect
-        self.of_each_key = of_each_key
+    feeds: tuple[Feed[Any], ...]
+    metrics: Sequence[Metric]
+    collect: Callable[[Answers, Miners, Samples], None]
+    of_each_key: tuple[Feed[Any], ...] = ()
 
     @property
     def needs_key(self) -> bool:
@@ -234,12 +217,6 @@ class Part:
         """Whether it is about the platform, about each hotkey with a key, or about each watched hotkey."""
         scopes = {feed.endpoint.scope for feed in self.feeds}
         return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
-
-    def run(self, answers: Answers, miners: Miners, out: Samples) -> None:
-        """Add the samples of the metrics whose answers are whole."""
-        out.unknown = frozenset(metric for metric in self.metrics if not answers.whole(metric.whole))
-        if len(out.unknown) < len(self.metrics):
-            self.collect(answers, miners, out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,8 +242,8 @@ class Collector:
         """Add the samples of all answers, which are by hotkey, and return the outcomes by hotkey."""
         outcomes = {}
         for hotkey, known in answers.items():
-            scoped = [part for part in self.parts if (part.scope == "platform") == (hotkey == THE_PLATFORM)]
-            if ready := [part for part in scoped if known.known(part.feeds)]:
+            of_scope = [part for part in self.parts if (part.scope == "platform") == (hotkey == THE_PLATFORM)]
+            if ready := [part for part in of_scope if all(feed in known for feed in part.feeds)]:
                 outcomes[hotkey] = self._run(ready, known, replace(miners, hotkey=hotkey), out)
         return outcomes
 
@@ -274,7 +251,9 @@ class Collector:
         duplicates, started, failed = out.duplicates, time.perf_counter(), False
         try:
             for part in parts:
-                part.run(answers, miners, out)
+                out.unknown = frozenset(metric for metric in part.metrics if not answers.whole(metric.whole))
+                if len(out.unknown) < len(part.metrics):
+                    part.collect(answers, miners, out)
         except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
             _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
             failed = True
@@ -287,25 +266,21 @@ class Collector:
 
     @property
     def of_each_key(self) -> tuple[Feed[Any], ...]:
-        """The feeds that it also needs of each hotkey with a key."""
+        """The feeds that its parts also need of each hotkey with a key."""
         return tuple(feed for part in self.parts for feed in part.of_each_key)
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics of its parts, each once."""
-        found: dict[str, Metric] = {}
-        for part in self.parts:
-            for metric in part.metrics:
-                found.setdefault(metric.name, metric)
-        return list(found.values())
+        """The metrics of its parts. If two parts have the same one, that of the first."""
+        metrics = [metric for part in self.parts for metric in part.metrics]
+        return [metric for metric in metrics if metric is next(one for one in metrics if one.name == metric.name)]
 
     @property
     def series(self) -> dict[str, int]:
         """The maximum number of series, by the thing that each metric has them for."""
-        found: dict[str, int] = {}
-        for part in self.parts:
-            for metric in part.metrics:
-                found[metric.each] = found.get(metric.each, 0) + metric.times
+        found: Counter[str] = Counter()
+        for metric in (metric for part in self.parts for metric in part.metrics):
+            found[metric.each] += metric.times
         return dict(sorted(found.items(), key=lambda item: (item[0] != "", item[0] not in _MINERS)))
 
     @property

@@ -179,8 +179,7 @@ class Table(Part, Generic[R]):
         label: The labels of the key, if they have other names.
         each: The word for a record in the number of series, if it does not follow from the label.
         records: Makes the records of the answers, if the first is no list of them.
-        miner: The field with the miner of a record, the first of the key. Of a feed about all miners, only exported
-            ones have samples, and of a feed about one miner, only that one.
+        miner: The field with the miner of a record, if the feed is about all miners. Only exported miners have samples.
         active: A value that is true if the miner earns.
         metrics: The metrics by name.
     """
@@ -197,6 +196,7 @@ class Table(Part, Generic[R]):
         active: Value = lambda _: True,
         **metrics: Row | Info | Total,
     ) -> None:
+        super().__init__((feed, *joined), [], self._collect)
         self.feed = feed
         self.key = key.split()
         self._records = records
@@ -207,19 +207,18 @@ class Table(Part, Generic[R]):
         self._labels = (*self._of_feed, *labels)
         self._each_miner = _EACH_MINER[feed.endpoint.scope]
         self._each = each or (_word(labels[0]) if labels else self._each_miner)
-        self._of = (feed, *joined)
         self._joined = frozenset(other.name for other in joined)
         declared = [(self._metric(name, metric), metric) for name, metric in metrics.items()]
         self.rows = {metric: row for metric, row in declared if not isinstance(row, Total)}
         self._totals = {metric: total for metric, total in declared if isinstance(total, Total)}
-        super().__init__(self._of, [metric for metric, _ in declared], self._collect)
+        self.metrics = [metric for metric, _ in declared]
 
     def _metric(self, name: str, of: Row | Info | Total) -> Metric:
         labels, each = (*self._labels, *of.labels), self._each
         if isinstance(of, Total):
             labels = (*self._of_feed, *of.labels)
             each = _word(of.labels[0]) if of.labels and not of.among else self._each_miner
-        source = ", ".join(f"GET {feed.endpoint.path}" for feed in self._of)
+        source = ", ".join(f"GET {feed.endpoint.path}" for feed in self.feeds)
         if fields := _fields(of):
             source += f": {fields}"
         whole = self._joined | ({self.feed.name} if of.whole else set())
@@ -233,8 +232,6 @@ class Table(Part, Generic[R]):
         if self.key:
             records = distinct(records, self._key_of, out)
         hotkey = (miners.hotkey,) if self._of_feed else ()
-        if self._miner and hotkey:
-            records = [record for record in records if getattr(record, self._miner) == miners.hotkey]
         active = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
         exported = {one for one in {*miners.watched, *active} if miners.exports(one, active=active.get(one, False))}
         for record in records:

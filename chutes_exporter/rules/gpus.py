@@ -10,35 +10,11 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import Chute, Node
 
-GPU_MODELS: Final = (
-    "3090",
-    "4090",
-    "5090",
-    "a4000",
-    "a4000_ada",
-    "a5000",
-    "a6000",
-    "a6000_ada",
-    "pro_6000",
-    "l4",
-    "a10",
-    "a40",
-    "l40",
-    "l40s",
-    "a100_40gb",
-    "a100_40gb_sxm",
-    "a100",
-    "a100_sxm",
-    "h100",
-    "h100_nvl",
-    "h100_sxm",
-    "h800",
-    "h20",
-    "h200",
-    "mi300x",
-    "b200",
-    "b300",
+_MODELS = (
+    "3090 4090 5090 a4000 a4000_ada a5000 a6000 a6000_ada pro_6000 l4 a10 a40 l40 l40s "
+    "a100_40gb a100_40gb_sxm a100 a100_sxm h100 h100_nvl h100_sxm h800 h20 h200 mi300x b200 b300"
 )
+GPU_MODELS: Final = tuple(_MODELS.split())
 """GPU models by the short names that the API uses: /nodes/supported in November 2026."""
 
 

@@ -170,12 +170,6 @@ def test_a_watched_miner_without_a_record_has_the_missing_value_if_the_answer_is
     assert run(table, *shops).samples == {"x_price{hotkey=me,shop_id=s}": 0, "x_price{hotkey=me,shop_id=t}": 1}
 
 
-def test_a_feed_about_one_miner_has_no_record_of_another() -> None:
-    table = Table[Shop](OWN, key="shop_id", miner="hotkey", x_price=Row("Price.", "price"))
-    shops = [{"hotkey": hotkey, "price": 1} for hotkey in ("me", "other")]
-    assert run(table, *shops, miners="all").samples == {"x_price{hotkey=me,shop_id=s0}": 1}
-
-
 def test_each_watched_miner_is_a_group_and_no_other_without_a_field_for_it() -> None:
     total = Total("Shops by miner.", len, by="hotkey", label="hotkey")
     shops = [{"hotkey": "a"}, {"hotkey": "c"}]

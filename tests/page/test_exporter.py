@@ -272,7 +272,7 @@ async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
 ) -> None:
     simulator, settings = crowd
     simulator.faults.update(dict.fromkeys(("nodes", "instances"), Fault(latency=600)))
-    hanging = {"nodes", "fleet", "instances"}
+    hanging = {"nodes", "fleet", "instances", "rolling_updates"}
 
     async def only_those_hang() -> bool:
         page = await page_of(exporter, timeout=2)
@@ -471,4 +471,4 @@ async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mod
 
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
     sources = {source.name for collector in COLLECTORS for source in collector.feeds}
-    assert sources == FEEDS.keys() | {"stats_per_chute"}
+    assert sources == FEEDS.keys() | {"stats_per_chute", "supported_gpus"}
