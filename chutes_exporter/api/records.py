@@ -212,9 +212,7 @@ class Node(Record, frozen=True):
 class ServerGpu(Record, frozen=True):
     """A GPU as its server lists it. Source: ``gpus`` of ``/miner/servers/``."""
 
-    UNUSED: ClassVar = {
-        "duplicate of `/miner/nodes/`": "device_index verification_error",
-    }
+    UNUSED: ClassVar = {"duplicate of `/miner/nodes/`": "device_index verification_error"}
 
     uuid: str
     gpu_identifier: str | None = None
@@ -312,9 +310,7 @@ class InventoryItem(Record, frozen=True):
     ``active`` and ``last_verified_at`` belong to the instance.
     """
 
-    UNUSED: ClassVar = {
-        "dead": "verification_error",
-    }
+    UNUSED: ClassVar = {"dead": "verification_error"}
 
     gpu_id: str
     chute_id: str | None = None
@@ -442,9 +438,7 @@ class ComputeRecord(Record, frozen=True):
 class AuditEntry(Record, frozen=True):
     """An hourly audit report of the validator or of a miner. Source: ``/audit/``."""
 
-    UNUSED: ClassVar = {
-        "duplicate of `path`": "entry_id hotkey block",
-    }
+    UNUSED: ClassVar = {"duplicate of `path`": "entry_id hotkey block"}
 
     path: str
     created_at: UnixTime | None = None
@@ -522,10 +516,10 @@ class ChuteUtilization(Record, frozen=True):
 
     UNUSED: ClassVar = {
         "no use: the value of one moment, at the autoscaler's run": "utilization_current",
-        "no use: the share of refused requests follows from them, and is exported": (
-            "total_requests_5m total_requests_15m total_requests_1h completed_requests_5m "
-            "completed_requests_15m completed_requests_1h rate_limited_requests_5m "
-            "rate_limited_requests_15m rate_limited_requests_1h"
+        "no use: the share of refused requests follows from them, and is exported": " ".join(
+            f"{name}_requests_{window}"
+            for name in ("total", "completed", "rate_limited")
+            for window in ("5m", "15m", "1h")
         ),
         "text: the autoscaler's own word for its decision": "action_taken",
         "duplicate of `/miner/chutes/` `effective_compute_multiplier`, at the autoscaler's run, without the bounty": (
@@ -560,9 +554,7 @@ class Bounty(Record, frozen=True):
     when the answer was made and in whole seconds. ``time_remaining`` is 0 where the service does not know it.
     """
 
-    UNUSED: ClassVar = {
-        "duplicate of `seconds_elapsed`: it is 100 plus 3 for each second": "bounty_amount",
-    }
+    UNUSED: ClassVar = {"duplicate of `seconds_elapsed`: it is 100 plus 3 for each second": "bounty_amount"}
 
     chute_id: str
     created_at: float | None = None
@@ -576,9 +568,7 @@ class RollingUpdate(Record, frozen=True):
     All instances of another version than ``new_version`` are old, not only those of ``old_version``.
     """
 
-    UNUSED: ClassVar = {
-        "no use: the number of instances that each miner had when the update started": "permitted",
-    }
+    UNUSED: ClassVar = {"no use: the number of instances that each miner had when the update started": "permitted"}
 
     chute_id: str
     old_version: str | None = None
@@ -589,9 +579,7 @@ class RollingUpdate(Record, frozen=True):
 class ProvisionedChute(Record, frozen=True):
     """The instance that holds a GPU. Source: ``chute`` in ``/nodes/?detailed=true``."""
 
-    UNUSED: ClassVar = {
-        "no use: only the GPUs of instances are counted": "username name created_at verified bounty",
-    }
+    UNUSED: ClassVar = {"no use: only the GPUs of instances are counted": "username name created_at verified bounty"}
 
     chute_id: str
     instance_id: str
