@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.commands.support import Target, run
-from tests.recorded import DIRECTORIES, WORLD_F, Miner
+from tests.recorded import DIRECTORIES, WORLD_F, Miner, shifted
 from tests.support import recording, replay, served
+from tests.test_facts import MARKED, NUMBERS, VALUES
 from tests.test_launch import in_vain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 COMPARED = {
-    "test_facts.test_the_incentive_is_a_share_of_all_seats": (
-        "incentive_share incentive_sum_raw seats seats_with_incentive test_miner"
-    ),
-    "test_facts.test_only_a_reason_with_text_is_a_blacklisting": "blacklisted",
-    "test_facts.test_the_time_in_synced_at_is_the_registration": "registered_at",
-    "test_facts.test_scores_and_their_order_are_the_services": "score_share score_rank score_raw",
+    "test_facts.test_each_sample_has_the_true_value": " ".join(VALUES),
+    "test_facts.test_exactly_the_true_things_are_marked": " ".join(MARKED),
+    "test_facts.test_each_number_is_the_true_one": " ".join(NUMBERS),
+    "test_facts.test_scores_have_the_services_parts": "score_raw",
     "test_facts.test_stats_contain_all_miners_in_each_window": "stats",
     "test_facts.test_stats_of_each_chute_are_the_miners": "stats_per_chute_test_miner stats_per_chute_records",
     "test_facts.test_jobs_that_are_over_or_claimed_do_not_wait": "jobs",
     "test_facts.test_each_gpu_is_in_exactly_one_state": "gpus_by_state gpu_state gpus_by_model_and_state",
-    "test_facts.test_all_servers_are_exported": (
-        "servers servers_without_gpus servers_in_maintenance server_ips_used_twice gpus_per_server"
-    ),
     "test_facts.test_disabled_instances_are_not_starting": "instances_by_state instance_state",
-    "test_facts.test_instances_say_who_is_billed_and_whether_they_got_a_bounty": (
-        "instances_private instances_with_bounty instances_of_old_version"
-    ),
-    "test_facts.test_active_instances_contain_all_miners": (
-        "active_instances active_instances_per_chute active_instances_per_miner earning_rate_per_miner"
-    ),
+    "test_facts.test_instances_say_who_is_billed_and_their_version": "instances_private instances_of_old_version",
     "test_facts.test_the_heading_share_includes_the_disabled_instances_of_every_miner": (
         "heading_share disabled_elsewhere disabled_seen_in_nodes_detailed"
     ),
@@ -48,16 +40,18 @@ COMPARED = {
     "test_facts.test_versions_of_tee_servers_are_compared_with_what_boots": (
         "versions_that_can_boot servers_that_cannot_boot servers_that_cannot_boot_with_the_default_least_version"
     ),
-    "test_facts.test_images_chutes_and_gpus_are_counted": (
-        "images_by_status chutes chutes_disabled gpus_with_error supply"
-    ),
-    "test_launch.test_the_page_has_exactly_the_launches_that_the_service_lets_become_active": "launch launch_models",
+    "test_facts.test_images_chutes_and_gpus_are_counted": "images_by_status chutes chutes_disabled supply",
+    "test_launch.test_the_page_has_exactly_the_launches_that_the_service_lets_become_active": "launch",
     "test_launch.test_another_miner_gets_its_own_launches": "launch_others",
+    "test_expected.test_advise_offers_what_the_service_lets_become_active": "launch_models",
     "test_expected.test_status_says_which_idle_gpus_can_be_used_now": "launch_servers",
     "test_ended.test_incidents_lists_every_end_with_exactly_what_it_cost": "ended failed_starts_24h",
 }
 """The keys by the test that compares them."""
 NOT_SHOWN = {
+    "test_miner": "the miner of these",
+    "incentive_sum_raw": "the sum by which shares are divided",
+    "seats_with_incentive": "how many of incentive_share are not 0",
     "sql_now": "the time to which sums belong",
     "gpus_without_server": "no answer and no metric has them: a GPU's server is a label",
     "instances_billing_stopped": "empty in both worlds",
@@ -85,20 +79,23 @@ def test_each_true_number_is_compared_or_has_a_reason(directory: Path) -> None:
         assert callable(getattr(importlib.import_module(f"tests.{module}"), test))
 
 
-async def run_json(command: str, role: str = "test_miner") -> dict[str, Any]:
-    """Run a command on the newer world; returns its JSON."""
-    meta = json.loads(recording(WORLD_F, "meta"))
+async def run_json(command: str, role: str = "test_miner", directory: Path = WORLD_F) -> dict[str, Any]:
+    """Run a command on a world as of now; returns its JSON."""
+    meta = json.loads(recording(directory, "meta"))
     variables = {"MINER_SS58": meta[role], "MINER_SEED": meta["invented_seeds"][meta[role]]}
-    async with served(replay(Miner(WORLD_F, "test_miner").bodies())) as url:
+    bodies = shifted(Miner(directory, "test_miner").bodies(), time.time() - meta["recorded_at"])
+    async with served(replay(bodies)) as url:
         _, output, errors = await run(Target(url), command, "--json", variables=variables)
     assert not errors
     found: dict[str, Any] = json.loads(output)
     return found
 
 
-async def test_advise_offers_what_the_service_lets_become_active() -> None:
-    true = json.loads(recording(WORLD_F, "expected"))
-    (miner,) = (await run_json("advise"))["miners"]
+@pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
+async def test_advise_offers_what_the_service_lets_become_active(directory: Path) -> None:
+    true = json.loads(recording(directory, "expected"))
+    found = await run_json("advise", directory=directory)
+    (miner,) = found["miners"]
     assert {
         model["gpu"]: (
             {offer["chute_id"] for offer in model["runnable"]},
@@ -112,7 +109,7 @@ async def test_advise_offers_what_the_service_lets_become_active() -> None:
             {chute for chute in model["runnable_chutes"] if not in_vain(true["launch"][chute])},
             model["idle"],
             model["idle_in_maintenance"],
-            model["most_on_one_server"],
+            max(server["free"] for server in model["servers"] if not server["in_maintenance"]),
         )
         for gpu, model in true["launch_models"].items()
     }
