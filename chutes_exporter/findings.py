@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from operator import itemgetter, not_
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.duration import HOUR, human_duration
 
@@ -56,6 +56,7 @@ class Finding:
         when: Unix time of what happens next, if known.
         gpus: GPUs by model that earn nothing because of it.
         cost_usd_per_hour: What these GPUs cost; None if the price of a model is unknown.
+        instances: The instances that it is about, each with its chute, server and age.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Finding:
     when: float | None
     gpus: dict[str, int]
     cost_usd_per_hour: float | None
+    instances: list[dict[str, Any]]
 
 
 class _Miner:
@@ -76,15 +78,11 @@ class _Miner:
 
     def __init__(self, samples: Mapping[str, Labelled], hotkey: str, now: float) -> None:
         self._samples, self.hotkey, self.now = samples, hotkey, now
-        chutes = {labels["chute_id"]: labels["chute_name"] for labels, _ in self.of("chutes_gpu_allocation_info")}
-        instances = [labels for labels, _ in self.of("chutes_instance_info")]
-        self.chutes = {labels["instance_id"]: labels["chute_id"] for labels in instances}
+        self._chutes = {labels["chute_id"]: labels["chute_name"] for labels, _ in self.of("chutes_gpu_allocation_info")}
+        self._instances = {labels["instance_id"]: labels for labels, _ in self.of("chutes_instance_info")}
+        self._created = {labels["instance_id"]: time for labels, time in self.times("created", bool)}
         self.servers = {labels["instance_id"]: labels["server_id"] for labels, _ in self.of("chutes_instance_gpus")}
-        self.last_chutes = {has["chute_id"] for has, n in samples.get("chutes_chute_active_instances", ()) if n == 1}
         self._names = {labels["server_id"]: labels["name"] for labels, _ in self.of("chutes_server_info")}
-        for instance in instances:
-            name = chutes.get(instance["chute_id"]) or instance["instance_id"]
-            self._names[instance["instance_id"]] = f"{name} (private)" if instance["billed_to"] else name
 
     def of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Labelled:
         """Return the samples about the miner with these labels and with a value that applies."""
@@ -162,22 +160,44 @@ class _Miner:
         older = [labels for labels, _ in self.of("chutes_server_upgrade_needed") if labels["server_id"] not in in_slot]
         return [(labels, end if is_open else start) for labels in older]
 
-    def active(self, applies: Callable[[str], object]) -> Labelled:
-        """Return the active instances with an id that applies."""
-        return [item for item in self.of("chutes_instance_active") if applies(item[0]["instance_id"])]
+    def last_active(self) -> Labelled:
+        """Return the active instances that are the only active one of their chute."""
+        chutes = {has["chute_id"] for has, n in self._samples.get("chutes_chute_active_instances", ()) if n == 1}
+        active = self.of("chutes_instance_active")
+        return [item for item in active if self.instance(item[0]["instance_id"])["chute_id"] in chutes]
+
+    def without_gpus(self) -> Labelled:
+        """Return the active instances that hold no GPU.
+
+        Without any GPU in an instance, the answer is missing or contradicts another one.
+        """
+        active = self.of("chutes_instance_active") if self.servers else []
+        return [item for item in active if item[0]["instance_id"] not in self.servers]
 
     def name(self, labels: Mapping[str, str], value: float) -> str:
         """Return the name of what a sample is about, nothing if that is the miner."""
         if "gpu" in labels:
             kind = {"true": " for TEE chutes", "false": " for chutes without TEE"}.get(labels.get("tee", ""), "")
             return f"{value:.0f} {labels['gpu']}{kind}"
-        key = labels.get("instance_id") or labels.get("server_id", "")
-        name = self._names.get(key) or key
+        if "instance_id" in labels:
+            instance = self.instance(labels["instance_id"])
+            return f"{instance['chute_name'] or labels['instance_id']}{' (private)' if instance['private'] else ''}"
+        name = self._names.get(labels.get("server_id", "")) or labels.get("server_id", "")
         return f"{name} ({labels['version']})" if labels.get("version") else name
 
-    def server(self, instance_id: str) -> str:
-        """Return the name of an instance's server, SERVER if it is unknown."""
-        return self._names.get(self.servers.get(instance_id, "")) or "SERVER"
+    def instance(self, instance_id: str) -> dict[str, Any]:
+        """Return an instance with its chute, its server and its age. What is unknown is None."""
+        info, created = self._instances.get(instance_id), self._created.get(instance_id)
+        server = self.servers.get(instance_id)
+        return {
+            "instance_id": instance_id,
+            "chute_id": info and info["chute_id"],
+            "chute_name": (info and self._chutes.get(info["chute_id"])) or None,
+            "private": info and bool(info["billed_to"]),
+            "server_id": server,
+            "server_name": (server and self._names.get(server)) or None,
+            "age_minutes": None if created is None else round((self.now - created) / 60),
+        }
 
     def gpus(self, about: Labelled) -> dict[str, int]:
         """Count the GPUs of samples by model: those of an instance, of a server, or all of the miner."""
@@ -268,13 +288,12 @@ KINDS = {
         "Do not stop {this instance|these COUNT instances} before CLOCK: {it|they} would lose {its|their} score.",
     ),
     "last_active_instances": _note(
-        lambda miner: miner.active(lambda instance: miner.chutes.get(instance) in miner.last_chutes),
+        _Miner.last_active,
         "COUNT {instance is the last active one of its chute|instances are the last active ones of their chutes} on "
         "the platform. Deleting {it|one} costs nine tenths of its score, or all of it if it is private.",
     ),
     "instances_without_gpus": _note(
-        # Without any GPU in an instance, the answer is missing or contradicts another one.
-        lambda miner: miner.active(lambda instance: miner.servers and instance not in miner.servers),
+        _Miner.without_gpus,
         "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service will delete "
         "{the instance|the instances}, too.",
     ),
@@ -293,11 +312,11 @@ KINDS = {
         "COUNT idle {GPU waits|GPUs wait} for the end of maintenance.",
     ),
     "older_slots": _note(
-        lambda miner: miner.older_slots(),
+        _Miner.older_slots,
         "COUNT of these servers {holds|hold} the upgrade slot of an older window, and never booted with its target.",
     ),
     "uncertain_versions": _note(
-        lambda miner: miner.uncertain_versions(),
+        _Miner.uncertain_versions,
         "The service may refuse the version of COUNT TEE {server|servers} at the next boot. Only the highest listed "
         "version boots for certain: no answer shows the least one, nor who may boot a release candidate.",
     ),
@@ -325,12 +344,13 @@ def find(samples: Mapping[str, Labelled], hotkey: str, now: float, prices: Mappi
 
 
 def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, float]) -> Finding:
-    kind, (first, value) = KINDS[name], about[0]
+    kind, (_, value) = KINDS[name], about[0]
     # The values of jobs, slots and GPUs are numbers of things.
     is_number = name in ("stuck_jobs", "older_slots")
+    instances = [miner.instance(labels["instance_id"]) for labels, _ in about if "instance_id" in labels]
     count = int(sum(value if is_number or "gpu" in labels else 1 for labels, value in about))
     words = {
-        "SERVER": shlex.quote(miner.server(first.get("instance_id", ""))),
+        "SERVER": shlex.quote(str(instances[0]["server_name"] or "SERVER") if instances else ""),
         "WHEN": _time_until(value, miner.now),
         "CLOCK": f"{datetime.fromtimestamp(value, UTC):%H:%M} UTC",
     }
@@ -349,6 +369,7 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
         when=value if re.search("WHEN|CLOCK", kind.sentence) else None,
         gpus=gpus,
         cost_usd_per_hour=cost(gpus, prices),
+        instances=instances,
     )
 
 

@@ -27,6 +27,8 @@ from chutes_exporter.rules.losses import (
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from chutes_exporter.api.records import AuditInstance, ComputeRecord
     from chutes_exporter.config import Settings
 
@@ -64,7 +66,10 @@ async def run_incidents(settings: Settings, *, hours: int) -> Result:
         ledger = Ledger(client, settings.watched)
         await ledger.read(hours)
         usd_per_unit = await _usd_per_unit(client, settings, ledger.gaps)
-    miners = [{"hotkey": hotkey, "ended": ledger.ended_of(hotkey, usd_per_unit)} for hotkey in sorted(settings.watched)]
+        names = await _chute_names(client, ledger.gaps)
+    miners = [
+        {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)} for hotkey in sorted(settings.watched)
+    ]
     return Result({"miners": miners}, partial(_print_screen, miners, ledger), ledger.gaps)
 
 
@@ -148,7 +153,9 @@ class Ledger:
     def _multipliers(self, instance: AuditInstance) -> tuple[list[ComputeRecord], dict[float, float | None]]:
         return list(self._records[instance.instance_id].values()), self._earlier[instance.instance_id]
 
-    def ended_of(self, hotkey: str, usd_per_unit: float | None) -> list[dict[str, Any]]:
+    def ended_of(
+        self, hotkey: str, chute_names: Mapping[str, str | None], usd_per_unit: float | None
+    ) -> list[dict[str, Any]]:
         """Return a miner's ended instances, the dearest first, with the keys that docs/commands.md shows."""
         rows = []
         for instance in self._ended.values():
@@ -157,7 +164,10 @@ class Ledger:
                 row = {
                     "instance_id": instance.instance_id,
                     "chute_id": instance.chute_id,
+                    # A private chute has a placeholder.
+                    "chute_name": None if instance.billed_to else chute_names.get(instance.chute_id or ""),
                     "ended_at": datetime.fromtimestamp(ended_at, UTC).isoformat(),
+                    "age_seconds": max(0.0, ended_at - instance.created_at),
                     "active_seconds": max(0.0, ended_at - (instance.activated_at or ended_at)),
                     "reason": end_reason(instance.deletion_reason),
                     "reason_text": instance.deletion_reason,
@@ -187,6 +197,15 @@ async def _usd_per_unit(client: ChutesClient, settings: Settings, gaps: list[Not
     return settings.daily_emission * settings.alpha_price / units if units > 0 else None
 
 
+async def _chute_names(client: ChutesClient, gaps: list[NotKnown]) -> dict[str, str | None]:
+    try:
+        answer = await client.fetch(e.UTILIZATION)
+    except ApiError as error:
+        gaps.append(NotKnown("names of chutes", "", str(error), error.advice))
+        return {}
+    return {chute.chute_id: chute.name for chute in answer.value}
+
+
 # The screen
 
 
@@ -203,24 +222,26 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
     rows = [
         {
             "ended": row["ended_at"],
-            "active_minutes": None if row["failed_start"] else round(row["active_seconds"] / 60),
+            "age min": round(row["age_seconds"] / 60),
+            "active min": None if row["failed_start"] else round(row["active_seconds"] / 60),
             "reason": f"{row['reason']}, last of its chute" if row["last_of_chute"] else row["reason"],
             "counts": row["counts"],
-            "lost_units": _rounded(row["lost_compute_units"]),
+            "lost units": _rounded(row["lost_compute_units"]),
         }
-        | ({} if row["lost_usd"] is None else {"lost_usd": round(row["lost_usd"], 2)})
-        | {"chute": row["chute_id"]}
+        | ({} if row["lost_usd"] is None else {"lost USD": round(row["lost_usd"], 2)})
+        | {"chute": row["chute_name"] or row["chute_id"], "chute id": row["chute_id"]}
         for row in ended[:_SHOWN]
     ]
-    print_table(rows, cut=("chute",))
-    if len(ended) > _SHOWN:
-        say(f"{len(ended) - _SHOWN} more: --json lists them.")
+    hidden = print_table(rows, cut=("chute", "reason"))
+    if hidden or len(ended) > _SHOWN:
+        more = [f"{len(ended) - _SHOWN} more instances"] if len(ended) > _SHOWN else []
+        say(f"Not shown: {', '.join([*more, *hidden])}. --json has everything.")
     lost: defaultdict[str, list[float | None]] = defaultdict(list)
     for row in ended:
         lost[row["reason"]].append(row["lost_compute_units"])
     sums = [f"{len(units)} {reason} ({cell_text(_rounded(total(units)))} units)" for reason, units in lost.items()]
     say(f"{len(ended)} ended: {', '.join(sums)}.", indent="  ")
-    say(f"{sum(row['failed_start'] for row in ended)} of them were never active.")
+    say(f"Never active: {sum(row['failed_start'] for row in ended)}.")
 
 
 def _rounded(value: float | None) -> float | None:

@@ -187,8 +187,20 @@ def _print_findings(findings: list[Finding], prices: Mapping[str, float]) -> Non
             say(f"{number}. {text}", indent="   ", fg="red")
         else:
             say(f"-  {text}", indent="   ")
-        if finding.things:
-            more = f" and {len(finding.things) - _SHOWN} more" if len(finding.things) > _SHOWN else ""
+        more = f" and {len(finding.things) - _SHOWN} more" if len(finding.things) > _SHOWN else ""
+        if finding.instances:
+            rows = [
+                {
+                    "chute": name,
+                    "chute id": instance["chute_id"],
+                    "server": instance["server_name"],
+                    "age min": instance["age_minutes"],
+                }
+                for name, instance in zip(finding.things[:_SHOWN], finding.instances, strict=False)
+            ]
+            print_table(rows, cut=("chute", "server"), indent="   ")
+            say(more.strip(), start="   ")
+        elif finding.things:
             say(f"{', '.join(finding.things[:_SHOWN])}{more}", indent="   ", start="   ")
         if finding.command:
             say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")

@@ -37,13 +37,15 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
         click.echo(click.style(line, **style))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], *, cut: Collection[str] = (), fit: bool = True) -> list[str]:
+def print_table(
+    rows: Sequence[Mapping[str, Any]], *, cut: Collection[str] = (), fit: bool = True, indent: str = ""
+) -> list[str]:
     """Print a table as wide as the terminal, or as ``COLUMNS``. Without both, its width is unlimited.
 
     Columns with numbers are aligned to the right, with one number of decimals each. To fit the width, it shortens the
     texts of the columns in ``cut``, and leaves out the last columns, whose headings it returns.
     """
-    width = shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED
+    width = (shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED) - len(indent)
     shown = list(dict.fromkeys(head for row in rows for head in row))
     cells = {head: _cells([row.get(head) for row in rows]) for head in shown}
     heads = {head: head for head in shown}
@@ -68,7 +70,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, cut: Collection[str] = (),
             f"{_shortened(text, widths[head]):{'>' if head in numbers else '<'}{widths[head]}}"
             for head, text in zip(shown, line, strict=True)
         ]
-        click.echo(click.style("  ".join(texts).rstrip(), bold=index < len(headings)))
+        click.echo(click.style(indent + "  ".join(texts).rstrip(), bold=index < len(headings)))
     return left_out
 
 

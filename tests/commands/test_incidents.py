@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Reports = dict[int, bytes]
 """The body of each report by the hour of its end."""
 PRICES = ("--subnet.daily-emission", "2952", "--alpha.price", "4.2")
-MINE = ENDED | {"miner_hotkey": HOTKEY, "activated_at": "2026-11-24T11:00:01"}
+NAMES = b'[{"chute_id": "c", "name": "vendor/model"}]'
+MINE = ENDED | {"miner_hotkey": HOTKEY, "chute_id": "c", "activated_at": "2026-11-24T11:00:01"}
 
 
 def record(start: str, end: str | None, multiplier: float | None = 2.0) -> dict[str, Any]:
@@ -38,7 +39,7 @@ async def incidents(found: Reports, *flags: str, minutes: int = 69, **more: byte
         for path, start in starts.items()
     ]
     now = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(hours=max(found, default=0), minutes=minutes)
-    bodies = {"audit": json.dumps(listed).encode(), **more}
+    bodies = {"audit": json.dumps(listed).encode(), "utilization": NAMES, **more}
     api = replay(bodies, {paths[hour]: text for hour, text in found.items()}, now.timestamp())
     async with served(api, date_header=False) as url:
         status, output, _ = await run(Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={})
@@ -126,8 +127,8 @@ async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_ar
     newest = body([MINE | {"activated_at": "2026-11-24T11:40:00"}], [record("11:00", None, 1e300)])
     scores = json.dumps({"final_scores": {}, "raw_values": {"x": {"instance_compute_units": 1.0}}}).encode()
     _, output = await incidents({12: newest}, "--hours", "1", *PRICES, scores=scores)
-    assert output.splitlines()[2].split()[:5] == ["2026-11-24T11:30Z", "0", "miner", "no", "1.8e+303"]
-    assert max(map(len, output.splitlines())) < 100
+    assert output.splitlines()[2].split()[:6] == ["2026-11-24T11:30Z", "30", "0", "miner", "no", "1.8e+303"]
+    assert max(map(len, output.splitlines())) < 110
 
 
 async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> None:
@@ -136,6 +137,15 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
     status, units, gaps = await lost(bad, "--hours", "4")
     assert (status, units) == (3, [3600.0])
     assert gaps == [f"the report of 2026-11-24 {hour}" for hour in ("11:00", "10:00", "09:00")]
+
+
+async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None:
+    found = {12: body([MINE], [record("11:00", None)])}
+    _, output = await incidents(found, "--hours", "1")
+    assert output.splitlines()[2].split()[1:] == ["30", "30", "miner", "no", "3600", "vendor/model", "c"]
+    status, output = await incidents(found, "--hours", "1", utilization=b"")
+    assert status == 3
+    assert "? names of chutes: " in output
 
 
 async def test_hours_that_no_report_covers_yet_are_named() -> None:
@@ -160,12 +170,12 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
         _, output, _ = await run(Target(url), "incidents", "--hotkey", miner.hotkey, *PRICES, variables={})
     lines = output.splitlines()
     assert lines[2].split() == [
-        *("2026-11-26T14:28Z", "497", "gpu_missing", "no", "146803", "202.95"),
-        "56fda629-0f64-4d1a-8f1d-d34779ffba08",
+        *("2026-11-26T14:28Z", "523", "497", "gpu_missing", "no", "146803", "202.95"),
+        *2 * ["56fda629-0f64-4d1a-8f1d-d34779ffba08"],
     ]
-    assert "31 more: --json lists them." in lines
+    assert "Not shown: 31 more instances. --json has everything." in lines
     assert "51 ended: 2 gpu_missing (146803 units), " in output
-    assert "15 of them were never active." in lines
+    assert "Never active: 15." in lines
 
 
 async def test_money_without_scores_is_not_known() -> None:

@@ -134,11 +134,14 @@ async def test_actions_are_numbered_by_cost_and_have_a_command(quiet: Simulator,
     assert list(kinds(found).items()) == [("idle_gpus", 4), ("purges", 1), ("stuck_jobs", 2)]
     screen = " ".join(output.split())
     for number, one in enumerate(found["findings"], 1):
-        cost = f" {one['cost_usd_per_hour']:.2f} USD per hour. {one['things'][0]}" if one["gpus"] else ""
+        cost = f" {one['cost_usd_per_hour']:.2f} USD per hour. [^→]*{one['things'][0]}" if one["gpus"] else ""
         # The minutes until the purge may be others by now.
         sentence = re.escape(one["problem"].partition(" in ")[0])
-        assert re.search(rf"{number}\. {sentence}[^→]*{cost} → {one['advice']}: {one['command']}", screen)
+        assert re.search(rf"{number}\. {sentence}[^→]*{cost}[^→]* → {one['advice']}: {one['command']}", screen)
     assert "kubectl --context l40s-0 " in screen
+    (instance,) = next(one["instances"] for one in found["findings"] if one["kind"] == "purges")
+    assert (instance["chute_name"], instance["server_name"], instance["age_minutes"]) == ("l40s-model", "l40s-0", 180)
+    assert f" chute chute id server age min l40s-model {instance['chute_id']} l40s-0 180 → " in screen
 
 
 def _upgrade(farm: Farm, *, pending_for: float, now: float, index: int = 1) -> None:
