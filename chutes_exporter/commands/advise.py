@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from datetime import UTC, datetime
+from collections import Counter, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +11,18 @@ import click
 
 from chutes_exporter.collectors import launch
 from chutes_exporter.commands.forecast import forecast, parse_gpus
-from chutes_exporter.commands.options import Command, Parsed, json_option, miner_options, money_options, run_with_status
+from chutes_exporter.commands.options import Command, Parsed, asks, json_option, miner_options, money_options
 from chutes_exporter.commands.query import first_key
-from chutes_exporter.commands.report import collect_report, samples_of
-from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
-from chutes_exporter.commands.terminal import print_table, say
+from chutes_exporter.commands.report import collect_report
+from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, conclude
+from chutes_exporter.commands.terminal import moment, percent, print_first, say
 from chutes_exporter.duration import HOUR
 from chutes_exporter.findings import cost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from chutes_exporter.commands.report import Report
+    from chutes_exporter.commands.report import Labels, Report
     from chutes_exporter.config import Settings
     from chutes_exporter.rules.launch import LaunchRefusal
 
@@ -60,6 +59,7 @@ _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
 }
 
 
+Samples = list[tuple["Labels", float]]
 Offer = dict[str, Any]
 """A chute that idle GPUs can run now. A number that is not known is None, and so is the name of a private chute."""
 
@@ -75,22 +75,17 @@ Offer = dict[str, Any]
     help="Also predict what these GPUs would earn on one more TEE server (repeatable). Example: 8xpro_6000.",
 )
 @json_option
-def advise(wanted: tuple[tuple[int, str], ...], **flags: Any) -> None:
+@asks(needs_miner=False)
+async def advise(settings: Settings, flags: Mapping[str, Any]) -> int:
     """List the best paid chutes that the idle GPUs can run now.
 
     For each idle GPU model, it ranks chutes by compute units per GPU-second. It leaves out chutes whose launch the
     service would refuse. It requests fresh data from the API. The exit status is 0 when there is nothing to deploy, 1
-    when there is, 2 when the command line is wrong, and 3 when no such chute was found but some answers are missing or
-    incomplete.
+    when there is, 2 when the command line is wrong, and 3 when no such chute was found but something is not known.
     """
-    run_with_status(partial(run_advise, wanted=wanted), flags, needs_miner=False)
-
-
-async def run_advise(settings: Settings, *, wanted: Sequence[tuple[int, str]]) -> Result:
-    """Ask once."""
     first_key(settings)
-    metrics = _METRICS | {"chutes_miner_score_heading_ratio"} if wanted else _METRICS
-    report = await collect_report(settings, metrics)
+    wanted = flags["wanted"]
+    report = await collect_report(settings, _METRICS | ({"chutes_miner_score_heading_ratio"} if wanted else set()))
     market = _Market(report, settings)
     miners: list[dict[str, Any]] = [
         {
@@ -110,7 +105,8 @@ async def run_advise(settings: Settings, *, wanted: Sequence[tuple[int, str]]) -
             report.gaps.append(NotKnown("what other GPUs would earn", miner["hotkey"], reason, TRY_AGAIN))
     offers = [offer for miner in miners for model in miner["idle"] or () for offer in model["runnable"]]
     summary = {"api": settings.api_url, "miners": miners}
-    return Result(summary, partial(_print_screen, miners, offers, report, settings), report.gaps, bool(offers))
+    show = partial(_print_screen, miners, offers, report, settings)
+    return conclude(summary, show, report.gaps, as_json=flags["as_json"], needs_action=bool(offers))
 
 
 class _Market:
@@ -134,57 +130,50 @@ class _Market:
 
         An idle GPU is verified and in no instance. GPUs on servers in maintenance can run nothing.
         """
-        samples = self._report.samples
-        states = {
-            labels["gpu_id"]: labels["state"] for labels, _ in samples_of(samples, "chutes_gpu_state_info", hotkey)
-        }
+        of = partial(self._report.of, hotkey=hotkey)
         steps = {
-            labels["server_id"]: labels["status"]
-            for labels, value in samples_of(samples, "chutes_server_maintenance_status", hotkey)
-            if value and labels["status"] != "none"
+            labels["server_id"]: "maintenance" for labels, value in of("chutes_server_maintenance_pending") if value
         }
-        for labels, value in samples_of(samples, "chutes_server_maintenance_pending", hotkey):
-            if value:
-                steps.setdefault(labels["server_id"], "maintenance")
-        idle: dict[str, Counter[str]] = {}
-        for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey):
-            if states.get(labels["gpu_id"]) == "idle":
-                idle.setdefault(labels["gpu"], Counter())[labels["server_id"]] += 1
-        rooms = {
-            (labels["gpu"], labels["chute_id"]): int(room)
-            for labels, room in samples_of(samples, "chutes_launch_room_instances", hotkey)
-        }
-        offers: dict[str, list[Offer]] = {}
-        for labels, units in samples_of(samples, "chutes_launch_units_per_gpu_second", hotkey):
-            room = rooms.get((labels["gpu"], labels["chute_id"]))
-            offers.setdefault(labels["gpu"], []).append(self._offer(labels["chute_id"], units, room))
-        refused = {
-            (labels["gpu"], labels["reason"]): int(count)
-            for labels, count in samples_of(samples, "chutes_launch_refused_chutes", hotkey)
-        }
-        return [
-            {
-                "gpu": gpu,
-                "idle": servers.total(),
-                "maintenance_pending": sum(n for server, n in servers.items() if steps.get(server) == "pending"),
-                "in_maintenance": sum(n for server, n in servers.items() if steps.get(server) == "maintenance"),
-                "on_one_server": max((n for server, n in servers.items() if server not in steps), default=0),
-                "platform": {
-                    labels["state"]: int(value)
-                    for labels, value in samples.get("chutes_platform_gpus", ())
-                    if labels["gpu"] == gpu
-                },
-                "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
-                "runnable": sorted(
-                    offers.get(gpu, []), key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])
-                ),
-                # Without these counts, it is not known what runs on the model.
-                "left_out": {reason: refused[gpu, reason] for reason in _REASONS if refused[gpu, reason]}
-                if (gpu, "unknown") in refused
-                else None,
-            }
-            for gpu, servers in sorted(idle.items())
+        for labels, value in of("chutes_server_maintenance_status"):
+            if value and labels["status"] != "none":
+                steps[labels["server_id"]] = labels["status"]
+        ids = {labels["gpu_id"] for labels, _ in of("chutes_gpu_state_info") if labels["state"] == "idle"}
+        idle: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for labels, _ in of("chutes_gpu_info"):
+            if labels["gpu_id"] in ids:
+                idle[labels["gpu"]][labels["server_id"]] += 1
+        return [self._idle_model(gpu, servers, steps, of) for gpu, servers in sorted(idle.items())]
+
+    def _idle_model(
+        self, gpu: str, servers: Counter[str], steps: Mapping[str, str], of: Callable[[str], Samples]
+    ) -> dict[str, Any]:
+        """Return an idle model, from the number of its idle GPUs and the step of maintenance of each server."""
+
+        def samples(metric: str) -> Samples:
+            return [(labels, value) for labels, value in of(metric) if labels["gpu"] == gpu]
+
+        by_step: Counter[str | None] = Counter()
+        for server, count in servers.items():
+            by_step[steps.get(server)] += count
+        rooms = {labels["chute_id"]: int(room) for labels, room in samples("chutes_launch_room_instances")}
+        offers = [
+            self._offer(labels["chute_id"], units, rooms.get(labels["chute_id"]))
+            for labels, units in samples("chutes_launch_units_per_gpu_second")
         ]
+        refused = {labels["reason"]: int(count) for labels, count in samples("chutes_launch_refused_chutes")}
+        platform = [item for item in self._report.of("chutes_platform_gpus", "") if item[0]["gpu"] == gpu]
+        return {
+            "gpu": gpu,
+            "idle": servers.total(),
+            "maintenance_pending": by_step["pending"],
+            "in_maintenance": by_step["maintenance"],
+            "on_one_server": max((n for server, n in servers.items() if server not in steps), default=0),
+            "platform": {labels["state"]: int(value) for labels, value in platform},
+            "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
+            "runnable": sorted(offers, key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])),
+            # Without these counts, it is not known what runs on the model.
+            "left_out": {reason: refused[reason] for reason in _REASONS if refused[reason]} if refused else None,
+        }
 
     def _offer(self, chute_id: str, units: float, room: int | None) -> Offer:
         def value(name: str) -> float | None:
@@ -192,7 +181,7 @@ class _Market:
 
         info, gpus = self._chutes[chute_id], int(self._values["chutes_chute_gpus", chute_id])
         public = info["public"] == "true"
-        expires = value("bounty_expires_timestamp_seconds")
+        expires, starting = value("bounty_expires_timestamp_seconds"), value("chute_starting_instances")
         return {
             "chute_id": chute_id,
             "name": info["name"] or None if public else None,
@@ -203,16 +192,12 @@ class _Market:
             "cheapest_gpu_units_per_gpu_second": self._values[_MULTIPLIER, chute_id] / gpus,
             "estimated_usd_per_gpu_day": None if self._usd_per_unit is None else units * self._usd_per_unit,
             "room": room,
-            "starting_instances": _whole(value("chute_starting_instances")),
+            "starting_instances": None if starting is None else int(starting),
             "utilization_ratio": value("chute_recent_utilization_ratio"),
             "rate_limited_ratio": value("chute_rate_limited_ratio"),
             "bounty_boost": value("bounty_boost_ratio"),
             "bounty_seconds_left": None if expires is None else max(0.0, expires - self._report.now),
         }
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
 
 
 # The screen
@@ -231,7 +216,7 @@ def _print_screen(
     miners: Sequence[Mapping[str, Any]], offers: Sequence[Offer], report: Report, settings: Settings
 ) -> None:
     for miner in miners:
-        say(f"{miner['hotkey']}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+        say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
         idle = miner["idle"]
         if idle is None:
             say("The idle GPUs are not known.")
@@ -264,10 +249,7 @@ def _print_model(model: dict[str, Any], settings: Settings) -> None:
     say(f"{text}, at most {model['on_one_server']} on one server", bold=True)
     if not runnable:
         say("No chute can run on them now." if left_out else "No chute that supports them is known.")
-    hidden = print_table([_row(offer) for offer in runnable[:_SHOWN]], cut=["name"])
-    if hidden or len(runnable) > _SHOWN:
-        more = [f"{len(runnable) - _SHOWN} more chutes"] if len(runnable) > _SHOWN else []
-        say(f"Not shown: {', '.join([*more, *hidden])}. --json has everything.")
+    print_first(list(map(_row, runnable)), _SHOWN, "chutes", cut=["name"])
     if left_out:
         reasons = ", ".join(f"{count} {_REASONS[reason]}" for reason, count in left_out.items())
         say(f"Left out: {reasons}.", indent="  ")
@@ -279,8 +261,8 @@ def _print_forecast(found: dict[str, Any] | None) -> None:
     if found is None:
         say("What other GPUs would earn is not known.")
         return
-    text = f"With {found['gpus']} more {found['gpu']}: score share {100 * found['score_share']:.3g} %"
-    text += f" instead of {100 * found['score_share_without']:.3g} %"
+    text = f"With {found['gpus']} more {found['gpu']}: score share {percent(found['score_share'])}"
+    text += f" instead of {percent(found['score_share_without'])}"
     if found["usd_per_day"] is not None:
         text += f", {found['usd_per_day']:,.2f} USD a day, {found['usd_per_gpu_day']:,.2f} for each GPU"
     if found["break_even_alpha_price_usd"] is not None:
@@ -297,9 +279,9 @@ def _print_forecast(found: dict[str, Any] | None) -> None:
             "instances": run["instances"],
             "share %": 100 * run["score_share"],
         }
-        for run in found["runs"][:_SHOWN]
+        for run in found["runs"]
     ]
-    print_table(rows, cut=["name"])
+    print_first(rows, _SHOWN, "chutes", cut=["name"])
 
 
 def _row(offer: Offer) -> dict[str, Any]:
@@ -315,8 +297,8 @@ def _row(offer: Offer) -> dict[str, Any]:
         "room": offer["room"],
         "bounty": offer["bounty_boost"],
         "left": None if left is None else f"{left // HOUR:.0f}:{left % HOUR // 60:02.0f}",
-        "use %": _percent(offer["utilization_ratio"]),
-        "refused %": _percent(offer["rate_limited_ratio"]),
+        "use %": None if offer["utilization_ratio"] is None else round(100 * offer["utilization_ratio"]),
+        "refused %": None if offer["rate_limited_ratio"] is None else round(100 * offer["rate_limited_ratio"]),
     }
 
 
@@ -328,7 +310,3 @@ def _falls(offer: Offer) -> bool:
         and offer["units_per_gpu_second"] > cheapest
         and not math.isclose(offer["units_per_gpu_second"], cheapest)
     )
-
-
-def _percent(ratio: float | None) -> int | None:
-    return None if ratio is None else round(100 * ratio)

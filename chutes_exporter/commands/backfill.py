@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.collectors.unique_chute_history import ACTIVE_GPUS, UNIQUE_CHUTE_GPUS
-from chutes_exporter.commands.options import Command, Parsed, miner_options, settings_with_warnings
-from chutes_exporter.commands.terminal import printable
+from chutes_exporter.commands.options import Command, Parsed, asks, client_of, miner_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,27 +41,20 @@ def _parse_label(text: str) -> tuple[str, str]:
     type=Parsed("NAME=VALUE", _parse_label),
     help="Label to add to every series (repeatable). Use job=chutes and instance=HOST:PORT to continue scraped series.",
 )
-def backfill(**flags: Any) -> None:
+@asks(needs_miner=True)
+async def backfill(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Write the past 7 days as OpenMetrics, for promtool.
 
     Import the file with: promtool tsdb create-blocks-from openmetrics FILE PATH-OF-PROMETHEUS-DATA
     """
-    asyncio.run(run_backfill(settings_with_warnings(flags, needs_miner=True), flags["output"], dict(flags["labels"])))
-
-
-async def run_backfill(settings: Settings, output: BinaryIO, labels: Mapping[str, str]) -> None:
-    """Write the watched miners' history as OpenMetrics with timestamps. The first write opens the file."""
     histories: dict[str, list[HistoryPoint]] = {}
-    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        for hotkey in sorted(settings.watched):
+    for hotkey in sorted(settings.watched):
+        async with client_of(settings, f"history of {hotkey}") as client:
             try:
                 answer = await client.fetch(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": hotkey})
             except NotFoundError:
                 click.echo(f"The API has no history of {hotkey} yet.", err=True)
                 continue
-            except ApiError as error:
-                text = f"history of {hotkey}: {printable(str(error))}\n→ {error.advice}"
-                raise click.ClickException(text) from None
             if answer.rejected:
                 click.echo(f"{answer.rejected} hours of {hotkey} could not be read and are left out.", err=True)
             histories[hotkey] = answer.value
@@ -72,7 +62,8 @@ async def run_backfill(settings: Settings, output: BinaryIO, labels: Mapping[str
         raise click.ClickException(
             "no miner has a history, so nothing is written: check the addresses, or try again in an hour"
         )
-    output.write(openmetrics(histories, labels))
+    # The first write opens the file.
+    flags["output"].write(openmetrics(histories, dict(flags["labels"])))
     points = sum(map(len, histories.values()))
     click.echo(
         f"Wrote {points} hourly points of {len(histories)} miners. Import the file into Prometheus with:\n"

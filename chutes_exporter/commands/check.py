@@ -22,7 +22,7 @@ from chutes_exporter.commands.options import (
     serving_options,
     settings_of,
 )
-from chutes_exporter.commands.result import NO_KEY, NotKnown, Result
+from chutes_exporter.commands.result import NO_KEY, NotKnown, conclude, grouped
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
@@ -32,7 +32,7 @@ from chutes_exporter.feeds.table import FEEDS, METAGRAPH
 from chutes_exporter.web.config_file import load_web_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.api.records import MetagraphNode
@@ -74,11 +74,10 @@ def check(**flags: Any) -> None:
     credentials = find_credentials(flags["hotkey_files"], os.environ)
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
-    click.get_current_context().exit(asyncio.run(run_check(settings, credentials)).print(as_json=flags["as_json"]))
+    click.get_current_context().exit(asyncio.run(_check(settings, credentials, flags)))
 
 
-async def run_check(settings: Settings, credentials: Credentials) -> Result:
-    """Check everything once."""
+async def _check(settings: Settings, credentials: Credentials, flags: Mapping[str, Any]) -> int:
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         requests = Requests(client)
         requests.use(settings.keys)
@@ -112,7 +111,8 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         "checks": [asdict(line) for line in lines],
     }
     failed = any(line.verdict == "failed" for line in lines)
-    return Result(summary, partial(_print_report, settings, lines), gaps, failed)
+    show = partial(_print_report, settings, lines)
+    return conclude(summary, show, gaps, as_json=flags["as_json"], needs_action=failed)
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
@@ -210,17 +210,14 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
             for line in lines
         ]
     )
-    # An outage is reported once and not for each feed.
-    remarks: dict[tuple[Verdict, str, str], dict[str, None]] = {}
-    for line in lines:
-        if line.note and line.verdict != "not known":
-            remarks.setdefault((line.verdict, line.note, line.advice), {})[line.feed] = None
-    for (verdict, note, advice), feeds in remarks.items():
-        click.echo()
-        say(f"{', '.join(feeds)}: {verdict}", fg="red" if verdict == "failed" else "green")
-        say(note, indent="  ", start="  ")
-        if advice:
-            say(f"→ {advice}", indent="    ", start="  ")
+    for verdict, color in (("ok", "green"), ("failed", "red")):
+        remarks = [(line.feed, line.note, line.advice) for line in lines if line.note and line.verdict == verdict]
+        for feeds, note, advice in grouped(remarks):
+            click.echo()
+            say(f"{feeds}: {verdict}", fg=color)
+            say(note, indent="  ", start="  ")
+            if advice:
+                say(f"→ {advice}", indent="    ", start="  ")
     click.echo()
     verdicts = [line.verdict for line in lines]
     if failed := verdicts.count("failed"):

@@ -12,9 +12,9 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.commands.options import Command, json_option, miner_options, money_options, run_with_status
-from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
-from chutes_exporter.commands.terminal import cell_text, print_table, say
+from chutes_exporter.commands.options import Command, asks, json_option, miner_options, money_options
+from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, conclude
+from chutes_exporter.commands.terminal import cell_text, moment, print_first, say
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.requests import list_reports
 from chutes_exporter.rules.losses import (
@@ -51,26 +51,23 @@ _SHOWN = 20
 @miner_options("At least one hotkey is required. Its key is not.")
 @money_options
 @json_option
-def incidents(hours: int, **flags: Any) -> None:
+@asks(needs_miner=True)
+async def incidents(settings: Settings, flags: Mapping[str, Any]) -> int:
     """List the instances that ended, why, and what it cost.
 
     The service publishes this once an hour, for all miners and without a key. The exit status is 0, or 3 if a report
     is missing or cannot be read, or something else is not known. It is 2 if the command line is wrong.
     """
-    run_with_status(partial(run_incidents, hours=hours), flags)
-
-
-async def run_incidents(settings: Settings, *, hours: int) -> Result:
-    """Read the reports."""
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         ledger = Ledger(client, settings.watched)
-        await ledger.read(hours)
+        await ledger.read(flags["hours"])
         usd_per_unit = await _usd_per_unit(client, settings, ledger.gaps)
         names = await _chute_names(client, ledger.gaps)
     miners = [
         {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)} for hotkey in sorted(settings.watched)
     ]
-    return Result({"miners": miners}, partial(_print_screen, miners, ledger), ledger.gaps)
+    show = partial(_print_screen, miners, ledger)
+    return conclude({"miners": miners}, show, ledger.gaps, as_json=flags["as_json"])
 
 
 class Ledger:
@@ -95,7 +92,9 @@ class Ledger:
         paths = {entry.end_time or 0.0: entry.path for entry in entries}
         self.end = max(paths)
         if time.time() - (self._client.clock_offset or 0.0) - self.end > HOUR + _MADE_WITHIN:
-            self._miss(f"the ends since {_hour(self.end)}", "the service has not published the report of the last hour")
+            self._miss(
+                f"the ends since {moment(self.end)}", "the service has not published the report of the last hour"
+            )
         for hour in range(_LISTED_HOURS):
             end = self.end - hour * HOUR
             if hour >= hours and not any(self._needs_report(instance, end) for instance in self._ended.values()):
@@ -103,10 +102,10 @@ class Ledger:
             if end in paths:
                 await self._read_report(end, paths[end], older=hour >= hours)
             elif hour < _DAY_HOURS:
-                self._miss(f"the report of {_hour(end)}", "it is not listed")
+                self._miss(f"the report of {moment(end)}", "it is not listed")
             elif hour < hours:
                 reason = "the service lists the 25th report only for about a minute, until it has made the newest"
-                self.gaps.append(NotKnown(f"the report of {_hour(end)}", "", reason, "Use --hours 24."))
+                self.gaps.append(NotKnown(f"the report of {moment(end)}", "", reason, "Use --hours 24."))
         for instance in self._ended.values():
             if self._lost(instance) is None:
                 self._miss(
@@ -118,10 +117,10 @@ class Ledger:
         try:
             answer = await self._client.fetch(e.AUDIT_REPORT, params={"path": path})
         except ApiError as error:
-            self._miss(f"the report of {_hour(end)}", error)
+            self._miss(f"the report of {moment(end)}", error)
             return
         if answer.rejected:
-            self._miss(f"the report of {_hour(end)}", f"{answer.rejected} records cannot be read")
+            self._miss(f"the report of {moment(end)}", f"{answer.rejected} records cannot be read")
         # A newer report knows better how an instance and a multiplier ended.
         for instance in () if older else answer.value.instances:
             if instance.miner_hotkey in self._hotkeys and end - HOUR <= (instance.deleted_at or 0.0) <= end:
@@ -215,7 +214,7 @@ def _print_screen(miners: list[dict[str, Any]], ledger: Ledger) -> None:
 
 
 def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> None:
-    say(f"{hotkey}  until {_hour(ledger.end)} UTC" if ledger.end else hotkey, bold=True)
+    say(f"{hotkey}  until {moment(ledger.end)}" if ledger.end else hotkey, bold=True)
     if not ended:
         say("No ended instance is known." if ledger.gaps else "No instance ended.")
         return
@@ -230,12 +229,9 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
         }
         | ({} if row["lost_usd"] is None else {"lost USD": round(row["lost_usd"], 2)})
         | {"chute": row["chute_name"] or row["chute_id"], "chute id": row["chute_id"]}
-        for row in ended[:_SHOWN]
+        for row in ended
     ]
-    hidden = print_table(rows, cut=("chute", "reason"))
-    if hidden or len(ended) > _SHOWN:
-        more = [f"{len(ended) - _SHOWN} more instances"] if len(ended) > _SHOWN else []
-        say(f"Not shown: {', '.join([*more, *hidden])}. --json has everything.")
+    print_first(rows, _SHOWN, "instances", cut=("chute", "reason"))
     lost: defaultdict[str, list[float | None]] = defaultdict(list)
     for row in ended:
         lost[row["reason"]].append(row["lost_compute_units"])
@@ -246,7 +242,3 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 0)
-
-
-def _hour(time: float) -> str:
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M}"

@@ -7,9 +7,9 @@ import difflib
 import os
 import re
 import textwrap
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import fields, replace
-from functools import partial, reduce
+from functools import partial, reduce, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,15 @@ import click
 from click.core import ParameterSource
 
 from chutes_exporter import config, log
+from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.api.keys import HotkeyError
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.commands.terminal import printable
 from chutes_exporter.config import ConfigError, Credentials, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-
-    from chutes_exporter.commands.result import Result
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -353,23 +353,35 @@ def _unknown_variables() -> Iterator[str]:
             yield scrub(f"{name} is unknown and has no effect: the nearest name is {nearest}")
 
 
-def settings_with_warnings(flags: Mapping[str, Any], *, needs_miner: bool = False) -> Settings:
+def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
     """Return the settings, and print their warnings."""
     settings = settings_of(flags)
-    if needs_miner and not settings.watched:
-        command = click.get_current_context().info_name
-        raise ConfigError(f"{command} needs a miner: add --hotkey or --hotkey-file")
     for warning in settings.warnings:
         click.echo(f"Warning: {warning}.", err=True)
     return settings
 
 
-def run_with_status(
-    function: Callable[[Settings], Coroutine[Any, Any, Result]],
-    flags: Mapping[str, Any],
-    *,
-    needs_miner: bool = True,
-) -> None:
-    """Run a command whose exit status is an answer, print its result, and exit with the status."""
-    settings = settings_with_warnings(flags, needs_miner=needs_miner)
-    click.get_current_context().exit(asyncio.run(function(settings)).print(as_json=flags["as_json"]))
+def asks(*, needs_miner: bool) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, int | None]]], Any]:
+    """Run a coroutine function of the settings and flags as a command. Its result is the exit status."""
+
+    def decorate(function: Callable[[Settings, Any], Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
+        @wraps(function)
+        def command(**flags: Any) -> None:
+            context, settings = click.get_current_context(), settings_with_warnings(flags)
+            if needs_miner and not settings.watched:
+                raise ConfigError(f"{context.info_name} needs a miner: add --hotkey or --hotkey-file")
+            context.exit(asyncio.run(function(settings, flags)) or 0)
+
+        return command
+
+    return decorate
+
+
+@asynccontextmanager
+async def client_of(settings: Settings, asked: str) -> AsyncIterator[ChutesClient]:
+    """Yield a client. A failed request ends the command with an error that says what was asked."""
+    try:
+        async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+            yield client
+    except ApiError as error:
+        raise click.ClickException(f"{asked}: {printable(str(error))}\n→ {error.advice}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from datetime import UTC, datetime
@@ -13,17 +12,18 @@ import msgspec
 from click.core import ParameterSource
 from msgspec import UNSET
 
-from chutes_exporter.api import ApiError, ChutesClient, Hotkey
+from chutes_exporter.api import ApiError
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import records as r
 from chutes_exporter.collectors.scores import ranks
-from chutes_exporter.commands.options import Command, json_option, miner_options, settings_with_warnings
+from chutes_exporter.commands.options import Command, asks, client_of, json_option, miner_options
 from chutes_exporter.commands.terminal import print_table, printable
 from chutes_exporter.rules import bounties, demand, gpus, instances, jobs, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from chutes_exporter.api import ChutesClient, Hotkey
     from chutes_exporter.config import Settings
 
 Cells = dict[str, Any]
@@ -100,23 +100,17 @@ _ENDPOINTS = [
 @click.option("--chute-version", default="", metavar="VERSION", help="Its version. query chutes shows both.")
 @click.option("--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order.")
 @json_option
-def query(endpoint: str, **flags: Any) -> None:
+@asks(needs_miner=False)
+async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
     # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
     by_flag = click.get_current_context().get_parameter_source("hotkeys") is ParameterSource.COMMANDLINE
-    settings = settings_with_warnings(flags)
-    asyncio.run(_query(settings, endpoint, set(flags["hotkeys"] if by_flag else settings.watched), flags))
-
-
-async def _query(settings: Settings, name: str, hotkeys: set[str], flags: Mapping[str, Any]) -> None:
+    hotkeys, name = set(flags["hotkeys"] if by_flag else settings.watched), flags["endpoint"]
     endpoint = next(endpoint for endpoint in e.ENDPOINTS if endpoint.name == name)
     key = _signing_key(endpoint, settings, hotkeys)
     params, path = _request_arguments(endpoint, hotkeys, flags)
-    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        try:
-            answer = await client.fetch(endpoint, key=key, params=params, path=path)
-        except ApiError as error:
-            raise click.ClickException(f"{name}: {printable(str(error))}\n→ {error.advice}") from None
+    async with client_of(settings, name) as client:
+        answer = await client.fetch(endpoint, key=key, params=params, path=path)
         rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
         for addition in _ADDITIONS.get(name, ()):
             await _add_column(client, key, rows, addition)

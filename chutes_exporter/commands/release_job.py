@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +11,9 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
-from chutes_exporter.commands.options import Command, miner_options, settings_with_warnings
+from chutes_exporter.commands.options import Command, client_of, miner_options, settings_with_warnings
 from chutes_exporter.commands.query import first_key
-from chutes_exporter.commands.terminal import printable
+from chutes_exporter.commands.terminal import moment, printable
 from chutes_exporter.rules.jobs import is_stuck
 
 if TYPE_CHECKING:
@@ -46,14 +45,11 @@ def release_job(job_id: str | None, **flags: Any) -> None:
 
 
 async def _list_stuck(settings: Settings, key: Hotkey) -> None:
-    try:
-        async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-            answer = await client.fetch(e.JOBS, key=key)
-    except ApiError as error:
-        raise click.ClickException(f"jobs: {printable(str(error))}\n→ {error.advice}") from None
+    async with client_of(settings, "jobs") as client:
+        answer = await client.fetch(e.JOBS, key=key)
     stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
     for job in stuck:
-        created = "" if job.created_at is None else f"{datetime.fromtimestamp(job.created_at, UTC):%Y-%m-%d %H:%M} UTC"
+        created = "" if job.created_at is None else moment(job.created_at)
         click.echo(printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}"))))
     incomplete = not answer.whole or None in map(is_stuck, answer.value)
     if incomplete:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.errors import ApiError
@@ -35,15 +35,29 @@ class Report:
     Attributes:
         now: Unix time by the API's clock, to which the times in answers belong.
         counted: Hotkeys of the miners for which the state of every GPU is known.
-        answered: Whether a request succeeded.
     """
 
     samples: SamplesByName
     now: float
     gaps: list[NotKnown]
-    counted: set[str]
-    answered: bool
     states: States
+    counted: set[str] = field(default_factory=set)
+
+    def of(self, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
+        """Return the samples of a metric about a miner, or about the platform."""
+        return [(labels, value) for labels, value in self.samples.get(metric, ()) if labels.get("hotkey", "") == hotkey]
+
+    def count(self, hotkey: str) -> None:
+        """Note whether the state of every GPU of a miner is known."""
+        counted, described = (
+            {labels["gpu"] for labels, _ in self.of(metric, hotkey)}
+            for metric in ("chutes_fleet_gpus", "chutes_gpu_info")
+        )
+        if described <= counted and (counted or not self.of("chutes_gpu_in_use", hotkey)):
+            self.counted.add(hotkey)
+        else:
+            reason = "the answers do not give the states of all GPUs"
+            self.gaps.append(NotKnown("fleet", hotkey, reason, "Try again in a minute."))
 
 
 async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
@@ -51,37 +65,17 @@ async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)
-    samples = collected.samples
-    gaps = [*_gaps(collected.states)]
-    for collector, hotkey in collected.failed:
-        reason = "the collector failed, which is a bug"
-        gaps.append(NotKnown(collector, hotkey, reason, "Report it with the log."))
+    bug = ("the collector failed, which is a bug", "Report it with the log.")
+    gaps = [*_gaps(collected.states), *(NotKnown(collector, hotkey, *bug) for collector, hotkey in collected.failed)]
+    report = Report(collected.samples, now, gaps, collected.states)
     incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
-    whole = [
-        key.address for key in settings.keys if not incomplete & {(feed.name, key.address) for feed in FLEET.feeds}
-    ]
-    counted = {hotkey for hotkey in whole if _all_counted(samples, hotkey)}
-    gaps += [
-        NotKnown("fleet", hotkey, "the answers do not give the states of all GPUs", "Try again in a minute.")
-        for hotkey in whole
-        if hotkey not in counted
-    ]
-    without_key = sorted(settings.watched - {key.address for key in settings.keys})
-    gaps += [NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY) for hotkey in without_key]
-    answered = any(state.snapshot for state in collected.states.values())
-    return Report(samples, now, gaps, counted, answered, collected.states)
-
-
-def samples_of(samples: SamplesByName, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
-    """Return the samples of a metric about a miner."""
-    return [(labels, value) for labels, value in samples.get(metric, ()) if labels.get("hotkey") == hotkey]
-
-
-def _all_counted(samples: SamplesByName, hotkey: str) -> bool:
-    """Tell whether the state of every GPU is known."""
-    counted = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_fleet_gpus", hotkey)}
-    described = {labels["gpu"] for labels, _ in samples_of(samples, "chutes_gpu_info", hotkey)}
-    return described <= counted and bool(counted or not samples_of(samples, "chutes_gpu_in_use", hotkey))
+    keys = {key.address for key in settings.keys}
+    for hotkey in sorted(settings.watched):
+        if hotkey not in keys:
+            gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
+        elif not incomplete & {(feed.name, hotkey) for feed in FLEET.feeds}:
+            report.count(hotkey)
+    return report
 
 
 def _gaps(states: States) -> Iterator[NotKnown]:

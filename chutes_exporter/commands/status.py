@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from msgspec import structs
@@ -13,21 +13,25 @@ from msgspec import structs
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
-from chutes_exporter.commands.options import Command, json_option, miner_options, money_options, run_with_status
-from chutes_exporter.commands.report import collect_report, samples_of
-from chutes_exporter.commands.result import NotKnown, Result
-from chutes_exporter.commands.terminal import print_table, say
+from chutes_exporter.commands.options import Command, asks, json_option, miner_options, money_options
+from chutes_exporter.commands.report import collect_report
+from chutes_exporter.commands.result import NotKnown, conclude
+from chutes_exporter.commands.terminal import moment, percent, print_table, say
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from chutes_exporter.api import Hotkey
+    from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
+
+T = TypeVar("T")
 
 _SHOWN = 5
 """Most names of a finding on the screen."""
@@ -45,115 +49,109 @@ _METRICS = NEEDED_METRICS | {
 @miner_options("At least one hotkey is required.")
 @money_options
 @json_option
-def status(**flags: Any) -> None:
+@asks(needs_miner=True)
+async def status(settings: Settings, flags: Mapping[str, Any]) -> int:
     """Show what needs action, and how a miner stands.
 
     The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if nothing
     that is known needs action, but a key is missing, requests failed or answers are incomplete.
     """
-    run_with_status(run_status, flags)
-
-
-async def run_status(settings: Settings) -> Result:
-    """Ask once."""
     report = await collect_report(settings, _METRICS)
-    hotkeys = sorted(settings.watched)
     slots = await _servers_in_slot(settings, report)
-    miners = [_miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])} for hotkey in hotkeys]
     prices = settings.gpu_costs
+    hotkeys = sorted(settings.watched)
     findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)]
-    line = (
-        verdict(findings, prices, all_known=not report.gaps)
-        if report.answered
-        else "Nothing is known, because no request succeeded."
-    )
-    action_needed = any(finding.needs_action for finding in findings)
+    needs_action = any(finding.needs_action for finding in findings)
     summary = {
         "api": settings.api_url,
-        "verdict": line,
-        "action_needed": action_needed,
-        "miners": miners,
+        "verdict": verdict(findings, prices, all_known=not report.gaps)
+        if any(state.snapshot for state in report.states.values())
+        else "Nothing is known, because no request succeeded.",
+        "action_needed": needs_action,
+        "miners": [_miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])} for hotkey in hotkeys],
         "findings": list(map(asdict, findings)),
     }
-    return Result(summary, partial(_print_screen, summary, findings, report, prices), report.gaps, action_needed)
+    show = partial(_print_screen, summary, findings, report, prices)
+    return conclude(summary, show, report.gaps, as_json=flags["as_json"], needs_action=needs_action)
 
 
 def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     """Return how a miner stands. What is not known is None, and without a key these are its GPUs and their cost."""
-    values = {
-        metric: value
-        for metric in _METRICS
-        for labels, value in report.samples.get(metric, ())
-        if labels in ({"hotkey": hotkey}, {})
-    }
+
+    def value(metric: str, about: str = hotkey) -> float | None:
+        return next((value for _, value in report.of(f"chutes_{metric}", about)), None)
+
     gpus: dict[str, dict[str, int]] = {}
-    for labels, count in samples_of(report.samples, "chutes_fleet_gpus", hotkey):
+    for labels, count in report.of("chutes_fleet_gpus", hotkey):
         gpus.setdefault(labels["gpu"], {})[labels["state"]] = int(count)
-    every = {model: sum(counts.values()) for model, counts in gpus.items()}
-    idle = {model: counts["idle"] for model, counts in gpus.items()}
-    is_counted = hotkey in report.counted
-    rank = values.get("chutes_miner_score_rank")
-    incentive = values.get("chutes_miner_incentive_ratio")
-    alpha = _product(incentive, settings.daily_emission)
+    is_counted, every = hotkey in report.counted, _row("all", gpus, settings.gpu_costs)
+    rank, scored = value("miner_score_rank"), value("scored_miners", "")
+    alpha = _product(value("miner_incentive_ratio"), settings.daily_emission)
     return {
         "hotkey": hotkey,
         "private": any(key.address == hotkey for key in settings.keys),
         "rank": int(rank) if rank else None,
-        "scored_miners": int(values.get("chutes_scored_miners", 0)) or None,
-        "share": values.get("chutes_miner_score_ratio"),
-        "heading_share": values.get("chutes_miner_score_heading_ratio"),
-        "incentive_share": incentive,
+        "scored_miners": int(scored) if scored else None,
+        "share": value("miner_score_ratio"),
+        "heading_share": value("miner_score_heading_ratio"),
+        "incentive_share": value("miner_incentive_ratio"),
         "gpus": gpus if is_counted else None,
-        "cost_usd_per_hour": cost(every, settings.gpu_costs) if is_counted else None,
-        "idle_cost_usd_per_hour": cost(idle, settings.gpu_costs) if is_counted else None,
-        "models_without_cost": sorted(every.keys() - settings.gpu_costs.keys()) if settings.gpu_costs else [],
+        "cost_usd_per_hour": every.get("USD/hour") if is_counted else None,
+        "idle_cost_usd_per_hour": every.get("idle USD/hour") if is_counted else None,
+        "models_without_cost": sorted(gpus.keys() - settings.gpu_costs.keys()) if settings.gpu_costs else [],
         "estimated_alpha_per_day": alpha,
         "estimated_usd_per_day": _product(alpha, settings.alpha_price),
     }
 
 
 async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:
-    """Ask for what the policy does not say about servers in an upgrade slot, and return them by hotkey.
-
-    Only the answer about a single server says what a pending one waits for, and to which window its slot belongs.
-    """
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Return the servers in an upgrade slot, by hotkey."""
+    found = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for key in settings.keys:
             state = report.states.get(MAINTENANCE.of(key.address))
-            if state is None or state.snapshot is None:
-                continue
-            policy = state.snapshot.answer.value
-            servers = [server for server in policy.servers or () if holds_slot(server)]
-            older = slots_of_older_windows(policy)
-            for server in servers:
-                row: dict[str, Any] = {
-                    "server_id": server.server_id,
-                    "name": server.name,
-                    "status": maintenance_status(server),
-                    "waits_for": None,
-                    "until": None,
-                    "older_window": None if older is None else bool(older) if older in (0, len(servers)) else None,
-                }
-                found.setdefault(key.address, []).append(row)
-                endpoints: list[e.Endpoint[Any]] = [
-                    *([e.SERVER_MAINTENANCE] if row["status"] == "pending" else []),
-                    *([e.SERVER_SLOT] if row["older_window"] is None else []),
-                ]
-                for endpoint in endpoints:
-                    try:
-                        answer = await client.fetch(endpoint, key=key, path={"server_id": server.server_id})
-                    except ApiError as error:
-                        what = f"{endpoint.name} of {server.name or server.server_id}"
-                        report.gaps.append(NotKnown(what, key.address, str(error), error.advice))
-                        continue
-                    if endpoint is e.SERVER_SLOT:
-                        window = None if policy.active_window is None else policy.active_window.id
-                        row["older_window"] = answer.value.maintenance_pending_window_id != window
-                    else:
-                        row["waits_for"] = [structs.asdict(one) for one in answer.value.awaiting_replacement]
-                        row["until"] = answer.value.pending_deadline
+            if state is not None and state.snapshot is not None:
+                policy = state.snapshot.answer.value
+                servers = [server for server in policy.servers or () if holds_slot(server)]
+                older = slots_of_older_windows(policy)
+                # The policy says which ones are of an older window only if all or none are.
+                is_older = bool(older) if older in (0, len(servers)) else None
+                ask = partial(_ask, client, key, report.gaps)
+                found[key.address] = [await _in_slot(ask, policy, server, is_older=is_older) for server in servers]
     return found
+
+
+async def _ask(
+    client: ChutesClient, key: Hotkey, gaps: list[NotKnown], endpoint: e.Endpoint[T], server: MaintenanceServer
+) -> T | None:
+    """Return the answer about a single server."""
+    try:
+        return (await client.fetch(endpoint, key=key, path={"server_id": server.server_id})).value
+    except ApiError as error:
+        what = f"{endpoint.name} of {server.name or server.server_id}"
+        gaps.append(NotKnown(what, key.address, str(error), error.advice))
+        return None
+
+
+async def _in_slot(
+    ask: Callable[..., Awaitable[Any]], policy: MaintenancePolicy, server: MaintenanceServer, *, is_older: bool | None
+) -> dict[str, Any]:
+    """Return a server in an upgrade slot.
+
+    Only the answer about a single server says what a pending one waits for, and to which window its slot belongs.
+    """
+    status = maintenance_status(server)
+    pending = await ask(e.SERVER_MAINTENANCE, server) if status == "pending" else None
+    if is_older is None and (slot := await ask(e.SERVER_SLOT, server)) is not None:
+        is_older = slot.maintenance_pending_window_id != (policy.active_window and policy.active_window.id)
+    return {
+        "server_id": server.server_id,
+        "name": server.name,
+        "status": status,
+        "waits_for": pending and [structs.asdict(one) for one in pending.awaiting_replacement],
+        "until": pending and pending.pending_deadline,
+        "older_window": is_older,
+    }
 
 
 def _product(one: float | None, other: float | None) -> float | None:
@@ -166,11 +164,11 @@ def _product(one: float | None, other: float | None) -> float | None:
 def _print_screen(
     summary: Mapping[str, Any], findings: list[Finding], report: Report, prices: Mapping[str, float]
 ) -> None:
-    is_red = summary["action_needed"] or not report.answered
-    say(summary["verdict"], bold=True, fg="red" if is_red else "yellow" if report.gaps else "green")
+    color = "red" if summary["action_needed"] else "yellow" if report.gaps else "green"
+    say(summary["verdict"], bold=True, fg=color)
     for miner in summary["miners"]:
         click.echo()
-        say(f"{miner['hotkey']}  {datetime.fromtimestamp(report.now, UTC):%Y-%m-%d %H:%M} UTC", bold=True)
+        say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
         _print_findings([item for item in findings if item.hotkey == miner["hotkey"]], prices)
         click.echo()
         _print_standing(miner, prices)
@@ -209,7 +207,7 @@ def _print_findings(findings: list[Finding], prices: Mapping[str, float]) -> Non
 def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> None:
     """Print score, estimate and GPUs. What is not known has a dash."""
     rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
-    share, heading, incentive = (_percent(miner[name]) for name in ("share", "heading_share", "incentive_share"))
+    share, heading, incentive = (percent(miner[name]) for name in ("share", "heading_share", "incentive_share"))
     say(f"Score share {share}, heading for {heading}. Rank {rank}. Incentive share {incentive}.")
     if miner["estimated_alpha_per_day"] is not None:
         dollars = "" if miner["estimated_usd_per_day"] is None else f", {miner['estimated_usd_per_day']:,.2f} USD"
@@ -219,12 +217,8 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
     if miner["gpus"] is None:
         say("GPUs: -")
         return
-    rows = [_row(model, counts, prices) for model, counts in miner["gpus"].items()]
-    if len(rows) != 1:
-        totals = {state: sum(row[state] for row in rows) for state in (*STATES, "all")}
-        costs = {"USD/hour": miner["cost_usd_per_hour"], "idle USD/hour": miner["idle_cost_usd_per_hour"]}
-        rows.append({"GPUs": "all", **totals, **(costs if prices else {})})
-    print_table(rows)
+    rows = [_row(model, {model: counts}, prices) for model, counts in miner["gpus"].items()]
+    print_table(rows if len(rows) == 1 else [*rows, _row("all", miner["gpus"], prices)])
     if not prices:
         say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
     for model in miner["models_without_cost"]:
@@ -252,13 +246,11 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
         say(f"{text}.", indent="  ")
 
 
-def _row(model: str, counts: Mapping[str, int], prices: Mapping[str, float]) -> dict[str, Any]:
-    row: dict[str, Any] = {"GPUs": model, **{state: counts[state] for state in STATES}, "all": sum(counts.values())}
+def _row(name: str, gpus: Mapping[str, Mapping[str, int]], prices: Mapping[str, float]) -> dict[str, Any]:
+    """Return a row of the GPUs of some models, by state."""
+    counts: dict[str, int] = {state: sum(of_model[state] for of_model in gpus.values()) for state in STATES}
+    row: dict[str, Any] = {"GPUs": name, **counts, "all": sum(counts.values())}
     if prices:
-        row |= {"USD/hour": cost({model: row["all"]}, prices)}
-        row |= {"idle USD/hour": cost({model: counts["idle"]}, prices)}
+        row["USD/hour"] = cost({model: sum(of_model.values()) for model, of_model in gpus.items()}, prices)
+        row["idle USD/hour"] = cost({model: of_model["idle"] for model, of_model in gpus.items()}, prices)
     return row
-
-
-def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio:.3g} %"

@@ -8,6 +8,7 @@ import re
 import shutil
 import statistics
 import textwrap
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,25 @@ def print_table(
         ]
         click.echo(click.style(indent + "  ".join(texts).rstrip(), bold=index < len(headings)))
     return left_out
+
+
+def print_first(rows: Sequence[Mapping[str, Any]], count: int, what: str, *, cut: Collection[str]) -> None:
+    """Print a table of the first rows, and name the columns and the number of rows that are not shown."""
+    hidden = print_table(rows[:count], cut=cut)
+    if len(rows) > count:
+        hidden.insert(0, f"{len(rows) - count} more {what}")
+    if hidden:
+        say(f"Not shown: {', '.join(hidden)}. --json has everything.")
+
+
+def moment(time: float) -> str:
+    """Return a Unix time as text."""
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def percent(ratio: float | None) -> str:
+    """Return a ratio with three digits, or a dash if it is unknown."""
+    return "-" if ratio is None else f"{100 * ratio:.3g} %"
 
 
 def cell_text(value: Any) -> str:

@@ -45,11 +45,11 @@ def world_of_today() -> World:
     return OddWorld(start=time.time(), size=Size(miners=12, active_miners=6, chutes=30))
 
 
-def another_key(path: Path, simulator: Simulator) -> str:
+def another_key(path: Path, simulator: Simulator, number: int = 1) -> str:
     """Put another miner's key into a hotkey file."""
-    miner = simulator.world.miners[1]
+    miner = simulator.world.miners[number]
     # As the simulated world makes it.
-    seed = hashlib.sha256(b"64/hotkey/1").hexdigest()
+    seed = hashlib.sha256(f"64/hotkey/{number}".encode()).hexdigest()
     path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": seed}))
     path.chmod(0o644)
     return miner.hotkey

@@ -75,7 +75,7 @@ async def test_the_25th_report_is_named_if_it_is_asked_for_and_not_listed() -> N
     _, _, gaps = await lost({12: body([INSTANCE], [])}, "--hours", "25")
     assert len(gaps) == 24
     _, output = await incidents({12: body([INSTANCE], [])}, "--hours", "25")
-    assert "? the report of 2026-11-23 12:00: the service lists the 25th report only" in " ".join(output.split())
+    assert "? the report of 2026-11-23 12:00 UTC: the service lists the 25th report only" in " ".join(output.split())
     assert "→ Use --hours 24." in output
     _, _, gaps = await lost({12: body([INSTANCE], [])}, "--hours", "24")
     assert len(gaps) == 23
@@ -136,7 +136,7 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
     bad = {12: good, 10: b"{}", 9: body([MINE | {"instance_id": 5}, MINE | {"deleted_at": "2026-11-24T08:30:00"}], [])}
     status, units, gaps = await lost(bad, "--hours", "4")
     assert (status, units) == (3, [3600.0])
-    assert gaps == [f"the report of 2026-11-24 {hour}" for hour in ("11:00", "10:00", "09:00")]
+    assert gaps == [f"the report of 2026-11-24 {hour} UTC" for hour in ("11:00", "10:00", "09:00")]
 
 
 async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None:
@@ -153,7 +153,7 @@ async def test_hours_that_no_report_covers_yet_are_named() -> None:
     assert (await incidents(found, "--hours", "1"))[0] == 0
     status, output = await incidents(found, "--hours", "1", minutes=71)
     assert status == 3
-    assert "\nNo ended instance is known.\nNot known\n? the ends since 2026-11-24 12:00: " in output
+    assert "\nNo ended instance is known.\nNot known\n? the ends since 2026-11-24 12:00 UTC: " in output
 
 
 async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(simulator: Simulator) -> None:

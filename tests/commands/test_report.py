@@ -10,7 +10,7 @@ import pytest
 
 from chutes_exporter import collectors, log
 from chutes_exporter.commands import report as module
-from chutes_exporter.commands.report import collect_report, samples_of
+from chutes_exporter.commands.report import collect_report
 from chutes_exporter.feeds import cache
 from chutes_exporter.simulator import Fault, Simulator
 from tests.simulator.farm import Farm, Machine
@@ -53,8 +53,8 @@ async def test_a_report_has_the_samples_of_the_metrics_and_counts_every_gpu(simu
     report = await collect_report(watching(simulator.url), METRICS)
     assert report.gaps == []
     assert report.counted == {HOTKEY}
-    assert sum(value for _, value in samples_of(report.samples, "chutes_fleet_gpus", HOTKEY)) == 8
-    assert samples_of(report.samples, "chutes_fleet_gpus", "another miner") == []
+    assert sum(value for _, value in report.of("chutes_fleet_gpus", HOTKEY)) == 8
+    assert report.of("chutes_fleet_gpus", "another miner") == []
 
 
 async def test_the_time_is_that_of_the_api(farm: Farm) -> None:

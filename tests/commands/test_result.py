@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
-from chutes_exporter.commands.result import NotKnown, Result
+from chutes_exporter.commands.result import NotKnown, conclude
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +21,6 @@ GAPS = [
 ]
 
 
-def show() -> None:
-    print("found")  # noqa: T201 - instead of a command
-
-
 @pytest.mark.parametrize(
     ("gaps", "needs_action", "status"), [([], False, 0), ([], True, 1), (GAPS, True, 1), (GAPS, False, 3)]
 )
@@ -33,16 +30,12 @@ def test_what_needs_action_decides_the_status_before_what_is_not_known(
     status: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    result = Result({"found": 1}, show, gaps, needs_action)
-    assert result.print(as_json=False) == status
-    lines = [
-        "Not known",
-        "? jobs, nodes: 503 down",
-        "  → Try again.",
-        "? scores: 404 gone",
-        "  → Ask.",
-    ]
+    def print_result(*, as_json: bool) -> int:
+        return conclude({"found": 1}, lambda: click.echo("found"), gaps, as_json=as_json, needs_action=needs_action)
+
+    assert print_result(as_json=False) == status
+    lines = ["Not known", "? jobs, nodes: 503 down", "  → Try again.", "? scores: 404 gone", "  → Ask."]
     assert capsys.readouterr().out.splitlines() == ["found", *(lines if gaps else [])]
-    assert result.print(as_json=True) == status
+    assert print_result(as_json=True) == status
     printed = json.loads(capsys.readouterr().out)
     assert (printed["found"], printed["all_known"], len(printed["not_known"])) == (1, not gaps, len(gaps))

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.commands.status import run_status
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, maintenance
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.commands.support import run
+from tests.commands.support import another_key, run
 from tests.simulator.farm import L40S, Farm, Machine
-from tests.support import HOTKEY, watching
+from tests.support import HOTKEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 COSTS = ("--gpu.cost", "l40s=0.5", "--gpu.cost", "h200=3")
@@ -321,11 +321,11 @@ async def test_a_fleet_of_one_model_has_no_line_of_sums() -> None:
     assert "\nall" not in output
 
 
-async def test_a_miner_with_nothing_has_no_gpus(farm: Farm) -> None:
-    newcomer = farm.miners[5].key
+async def test_a_miner_with_nothing_has_no_gpus(farm: Farm, tmp_path: Path) -> None:
+    path = tmp_path / "hotkey"
     async with Simulator(farm, clock=time.time) as simulator:
-        settings = watching(simulator.url, newcomer)
-        assert (await run_status(settings)).print(as_json=False) == 0
+        another_key(path, simulator, 5)
+        assert (await status(simulator, "--hotkey-file", str(path)))[0] == 0
 
 
 async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> None:

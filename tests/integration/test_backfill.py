@@ -6,9 +6,9 @@ import asyncio
 import subprocess
 from typing import TYPE_CHECKING
 
-from chutes_exporter.commands.backfill import run_backfill
 from chutes_exporter.simulator import Simulator, World
-from tests.support import NOON, Clock, Prometheus, patient, series
+from tests.commands.support import run
+from tests.support import NOON, Clock, Prometheus, series
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,9 +18,9 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
     hotkeys = [miner.hotkey for miner in small_world.miners[:2]]
     path = tmp_path / "history.om"
     async with Simulator(small_world, clock=Clock()) as simulator:
-        settings = patient(simulator.url, hotkeys=hotkeys)
-        with path.open("wb") as file:
-            await run_backfill(settings, file, {"job": "chutes", "instance": "localhost:10064"})
+        labels = ("--label", "job=chutes", "--label", "instance=localhost:10064")
+        miners = [flag for hotkey in hotkeys for flag in ("--hotkey", hotkey)]
+        await run(simulator, "backfill", "--output", str(path), *labels, *miners, variables={})
     # In a thread: the program runs for a while.
     await asyncio.to_thread(
         subprocess.run,
@@ -34,11 +34,11 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
             assert history is not None
             assert len(history) == 169
             for time, unique, total in history[::12]:
-                labels = {"hotkey": hotkey, "job": "chutes", "instance": "localhost:10064"}
+                found = {"hotkey": hotkey, "job": "chutes", "instance": "localhost:10064"}
                 answer = await asyncio.to_thread(
                     prometheus.query, f'chutes_miner_active_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
                 )
-                assert answer == {series("", **labels)[1]: total}
+                assert answer == {series("", **found)[1]: total}
                 answer = await asyncio.to_thread(
                     prometheus.query, f'chutes_miner_unique_chute_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
                 )
