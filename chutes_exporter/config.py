@@ -213,13 +213,6 @@ def parse_path(text: str) -> str:
     return text
 
 
-def parse_whole_number(text: str) -> int:
-    """Parse a whole number that is not negative, or raise ConfigError."""
-    if not re.fullmatch("[0-9]{1,18}", text):
-        raise ConfigError(f"{text!r} is invalid: use a whole number, for example 1000000")
-    return int(text)
-
-
 def parse_number(text: str) -> float:
     """Parse a finite number above 0, or raise ConfigError."""
     if not 0 < (number := _number(text)) < math.inf:

@@ -176,7 +176,7 @@ REFUSED = (
     ),
     ("--feed.ttl nothing=60", "'--feed.ttl': 'nothing=60' does not start with a feed: use one of metagraph, scores, "),
     ("CHUTES_EXPORTER_FEED_MAX_AGE=scores", "'CHUTES_EXPORTER_FEED_MAX_AGE': 'scores' needs 1 to 604800 seconds"),
-    ("--max-series 1e6", "'--max-series': '1e6' is invalid: use a whole number, for example 1000000"),
+    ("--max-series 1e6", "'--max-series': '1e6' is not a valid integer"),
     # The web server, collectors and the log.
     ("--web.config.file /nowhere/web.yml", "Error: --web.config.file: cannot read /nowhere/web.yml"),
     ("CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere", "Error: CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read /nowhere"),

@@ -140,16 +140,13 @@ _miners, _api, _web, _data, _money, _log = (
 )
 
 
-def _refuse_addresses(_ctx: click.Context, _param: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Refuse addresses in the place of paths: ``HOTKEY`` sounds like one."""
-    for path in paths:
-        with suppress(HotkeyError):
-            address = config.parse_hotkey(str(path))
-            raise click.BadParameter(
-                f"{address} is an address, but this needs the path of a hotkey file. "
-                "To watch an address without its key, use --hotkey"
-            )
-    return paths
+def _hotkey_file(text: str) -> Path:
+    """Parse a path, but refuse an address: ``HOTKEY`` sounds like one."""
+    with suppress(HotkeyError):
+        address = config.parse_hotkey(text)
+        reason = "is an address, but this needs the path of a hotkey file. To watch an address without its key, use"
+        raise ConfigError(f"{address} {reason} --hotkey")
+    return Path(text)
 
 
 def miner_options(without: str) -> Decorator:
@@ -167,8 +164,7 @@ def miner_options(without: str) -> Decorator:
             "hotkey_files",
             "HOTKEY",
             multiple=True,
-            type=click.Path(path_type=Path),
-            callback=_refuse_addresses,
+            type=Parsed("PATH", _hotkey_file),
             help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
             "Alternative: set MINER_SS58, and MINER_SEED or MINER_PRIVATE_KEY. A key is never a flag.",
         ),
@@ -260,7 +256,8 @@ def serving_options(listen: str) -> Decorator:
         ),
         _data(
             "--max-series",
-            type=Parsed("NUMBER", config.parse_whole_number),
+            type=click.IntRange(0),
+            metavar="NUMBER",
             help="Maximum series of all collectors. Above it, the least important collectors are left out.",
         ),
         _data(
