@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,17 +48,13 @@ _UNREADABLE = "Update the exporter. If that does not help, report a bug."
 
 
 @dataclass(frozen=True)
-class Line:
-    """The result of one check, of a feed or another subject, about a hotkey or the platform, with a remark."""
+class Line(NotKnown):
+    """The result of one check, of a feed or another subject. Without a hotkey, it is about the platform."""
 
-    feed: str
     verdict: Verdict
-    about: str | None = None
     status: int | None = None
     records: int | None = None
     seconds: float | None = None
-    note: str = ""
-    advice: str = ""
 
 
 @click.command(cls=Command)
@@ -84,35 +81,32 @@ async def _check(settings: Settings, credentials: Credentials, flags: Mapping[st
         asked = [feed.of(hotkey) for feed in FEEDS for hotkey in _hotkeys(feed, settings)]
         results = await asyncio.gather(*(_ask(requests, feed) for feed in asked))
         offset, changes = client.clock_offset, client.changes
-    metagraph, _ = results[asked.index(METAGRAPH)]
+    answers = dict(zip(asked, (answer for answer, _ in results), strict=True))
     lines = [
         *_setting_lines(settings, credentials),
         *(line for _, line in results),
-        *_seats(settings, metagraph),
+        *(_seat_line(hotkey, answers[METAGRAPH]) for hotkey in sorted(settings.watched)),
         *(
-            Line(feed.name, "not known", note=why, advice=advice)
+            Line(feed.name, "", *(NO_KEY if feed.endpoint.signed else _NO_HOTKEY), "not known")
             for feed in FEEDS
             if not _hotkeys(feed, settings)
-            for why, advice in [NO_KEY if feed.endpoint.signed else _NO_HOTKEY]
         ),
         *_clock_line(offset),
         *(
-            Line("changes of the API", "ok", note=f"{endpoint}: {', '.join(one.found)}", advice=_CHANGED)
+            Line("changes of the API", "", f"{endpoint}: {', '.join(one.found)}", _CHANGED, "ok")
             for endpoint, one in sorted(changes.items())
             if one.found
         ),
     ]
-    gaps = [
-        NotKnown(line.feed, line.about or "", line.note, line.advice) for line in lines if line.verdict == "not known"
-    ]
+    verdicts = Counter(line.verdict for line in lines)
     summary = {
         "api": settings.api_url,
-        "ok": all(line.verdict == "ok" for line in lines),
+        "ok": verdicts.total() == verdicts["ok"],
         "checks": [asdict(line) for line in lines],
     }
-    failed = any(line.verdict == "failed" for line in lines)
-    show = partial(_print_report, settings, lines)
-    return conclude(summary, show, gaps, as_json=flags["as_json"], needs_action=failed)
+    gaps = [line for line in lines if line.verdict == "not known"]
+    show = partial(_print_report, settings, lines, verdicts)
+    return conclude(summary, show, gaps, as_json=flags["as_json"], needs_action=bool(verdicts["failed"]))
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
@@ -128,81 +122,71 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     for error in credentials.errors:
         advice = f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
-        yield Line("credentials", "failed", note=name_sources(error), advice=advice)
+        yield Line("credentials", "", name_sources(error), advice, "failed")
     for warning in settings.warnings:
-        yield Line("settings", "ok", note=warning)
+        yield Line("settings", "", warning, "", "ok")
     if settings.web_config is not None:
         try:
             load_web_config(settings.web_config)
         except ConfigError as error:
             advice = "Correct the file, or run check as the user of the service."
-            yield Line("web configuration", "failed", note=name_sources(str(error)), advice=advice)
+            yield Line("web configuration", "", name_sources(str(error)), advice, "failed")
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
     if offset is None:
-        note = "no answer has the time of the API, so that the local clock could not be compared"
-        yield Line("clock", "not known", note=note, advice="Set the local clock (NTP), and try again.")
+        reason = "no answer has the time of the API, so that the local clock could not be compared"
+        yield Line("clock", "", reason, "Set the local clock (NTP), and try again.", "not known")
     elif abs(offset) > _NOTABLE_OFFSET:
         side = "ahead of" if offset > 0 else "behind"
-        yield Line(
-            "clock",
-            "failed" if abs(offset) > NONCE_TOLERANCE else "ok",
-            note=f"the local clock is {human_duration(offset)} {side} the API's",
-            advice="Set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes.",
-        )
+        reason = f"the local clock is {human_duration(offset)} {side} the API's"
+        advice = "Set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
+        yield Line("clock", "", reason, advice, "failed" if abs(offset) > NONCE_TOLERANCE else "ok")
 
 
-def _seats(settings: Settings, metagraph: Answer[list[MetagraphNode]] | None) -> Iterator[Line]:
-    """Return lines about the seats of the watched miners."""
+def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]] | None) -> Line:
     nodes = metagraph.value if metagraph else []
-    seats = {node.hotkey: node for node in nodes}
-    coldkeys = {node.coldkey for node in nodes}
-    for hotkey in sorted(settings.watched):
-        node = seats.get(hotkey)
-        if metagraph is None or (node is None and not metagraph.whole) or (node and node.blacklist_reason is UNSET):
-            note = "the metagraph does not say whether the miner has a seat and is not blacklisted"
-            yield Line("registration", "not known", hotkey, note=note, advice=_UNREADABLE)
-        elif node is None:
-            note = f"hotkey not registered: {hotkey} has no seat on the subnet."
-            cold = " It is the cold key of a miner: use the hotkey." if hotkey in coldkeys else ""
-            advice = "Register it on subnet 64, or watch another hotkey."
-            yield Line("registration", "failed", hotkey, note=note + cold, advice=advice)
-        elif node.blacklist_reason:
-            note = f"blacklisted: {node.blacklist_reason}"
-            advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
-            yield Line("registration", "failed", hotkey, note=note, advice=advice)
-        else:
-            yield Line("registration", "ok", hotkey, note=f"registered as UID {node.node_id}")
+    node = next((node for node in nodes if node.hotkey == hotkey), None)
+    line = partial(Line, "registration", hotkey)
+    if metagraph is None or (node is None and not metagraph.whole) or (node and node.blacklist_reason is UNSET):
+        reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
+        return line(reason, _UNREADABLE, "not known")
+    if node is None:
+        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
+        if hotkey in {node.coldkey for node in nodes}:
+            reason += " It is the cold key of a miner: use the hotkey."
+        return line(reason, "Register it on subnet 64, or watch another hotkey.", "failed")
+    if node.blacklist_reason:
+        advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
+        return line(f"blacklisted: {node.blacklist_reason}", advice, "failed")
+    return line(f"registered as UID {node.node_id}", "", "ok")
 
 
 async def _ask(requests: Requests, feed: Feed[Any]) -> tuple[Answer[Any] | None, Line]:
-    started = time.monotonic()
-    about = feed.hotkey or None
+    started, line = time.monotonic(), partial(Line, feed.name, feed.hotkey)
     try:
         answer = await requests.fetch(feed)
     except ApiError as error:
         seconds = time.monotonic() - started
         if feed.optional and isinstance(error, NotFoundError):
-            note = "this deployment does not have the endpoint: collectors that need it are off"
-            return None, Line(feed.name, "ok", about, status=404, seconds=seconds, note=note)
-        line = Line(feed.name, "failed", about, error.status, seconds=seconds, note=str(error), advice=error.advice)
-        return None, line
-    line = Line(feed.name, "ok", about, 200, answer.count, answer.seconds)
+            reason = "this deployment does not have the endpoint: collectors that need it are off"
+            return None, line(reason, "", "ok", error.status, None, seconds)
+        return None, line(str(error), error.advice, "failed", error.status, None, seconds)
+    measured = (200, answer.count, answer.seconds)
     if answer.rejected:
-        note = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
-        line = replace(line, verdict="not known", note=note, advice=_UNREADABLE)
-    return answer, line
+        reason = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
+        return answer, line(reason, _UNREADABLE, "not known", *measured)
+    return answer, line("", "", "ok", *measured)
 
 
-def _print_report(settings: Settings, lines: list[Line]) -> None:
+def _print_report(settings: Settings, lines: list[Line], verdicts: Counter[Verdict]) -> None:
     """Print a table, and below it each remark once, with advice."""
     say(f"Chutes API at {settings.api_url}")
     print_table(
         [
             {
                 "feed": line.feed,
-                "about": f"{line.about[:4]}…{line.about[-4:]}" if line.about else "",
+                "about": line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}",
                 "status": f"{line.verdict} {line.status or ''}".rstrip(),
                 "records": line.records,
                 "seconds": line.seconds,
@@ -211,18 +195,17 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
         ]
     )
     for verdict, color in (("ok", "green"), ("failed", "red")):
-        remarks = [(line.feed, line.note, line.advice) for line in lines if line.note and line.verdict == verdict]
-        for feeds, note, advice in grouped(remarks):
+        remarks = [(line.feed, line.reason, line.advice) for line in lines if line.reason and line.verdict == verdict]
+        for feeds, reason, advice in grouped(remarks):
             click.echo()
             say(f"{feeds}: {verdict}", fg=color)
-            say(note, indent="  ", start="  ")
+            say(reason, indent="  ", start="  ")
             if advice:
                 say(f"→ {advice}", indent="    ", start="  ")
     click.echo()
-    verdicts = [line.verdict for line in lines]
-    if failed := verdicts.count("failed"):
-        say(f"{failed} failed.", fg="red")
-    elif "not known" in verdicts:
+    if verdicts["failed"]:
+        say(f"{verdicts['failed']} failed.", fg="red")
+    elif verdicts["not known"]:
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     else:
         say("All checks passed.", fg="green")

@@ -55,7 +55,7 @@ async def test_with_a_key_everything_is_asked_and_works(simulator: Simulator) ->
     assert {line["verdict"] for line in lines.values()} == {"ok"}
     assert lines["metagraph"]["records"] == 12
     assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
-    assert lines["nodes"]["about"] == lines["unique_chute_history"]["about"] == HOTKEY
+    assert lines["nodes"]["hotkey"] == lines["unique_chute_history"]["hotkey"] == HOTKEY
 
 
 async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> None:
@@ -97,7 +97,7 @@ async def test_a_clock_off_by_a_minute_is_reported_and_is_not_a_failure(small_wo
     async with Simulator(small_world, clock=lambda: time.time() - 60) as simulator:
         status, lines = await check_json(simulator, **MINE)
     assert status == 0
-    assert "ahead" in lines["clock"]["note"]
+    assert "ahead" in lines["clock"]["reason"]
 
 
 async def test_an_unregistered_hotkey_is_reported_with_advice(simulator: Simulator) -> None:
@@ -105,7 +105,7 @@ async def test_an_unregistered_hotkey_is_reported_with_advice(simulator: Simulat
     address = Hotkey.from_seed(stranger).address
     status, lines = await check_json(simulator, MINER_SEED=stranger, MINER_SS58=address)
     assert status == 1
-    assert "hotkey not registered" in lines["registration"]["note"]
+    assert "hotkey not registered" in lines["registration"]["reason"]
     assert "subnet 64" in lines["nodes"]["advice"]
     assert lines["nodes"]["status"] == 401
     # A miner that the API does not know has no history: that alone is no failure.
@@ -114,13 +114,13 @@ async def test_an_unregistered_hotkey_is_reported_with_advice(simulator: Simulat
 
 async def test_a_cold_key_given_as_a_hotkey_is_recognised(simulator: Simulator) -> None:
     _, lines = await check_json(simulator, "--hotkey", simulator.world.miners[0].coldkey)
-    assert "cold key of a miner" in lines["registration"]["note"]
+    assert "cold key of a miner" in lines["registration"]["reason"]
 
 
 async def test_the_reason_of_a_blacklisting_is_reported(simulator: Simulator) -> None:
     status, lines = await check_json(simulator, "--hotkey", simulator.world.miners[-1].hotkey)
     assert status == 1
-    assert 'abuse: "spoofed" GPUs' in lines["registration"]["note"]
+    assert 'abuse: "spoofed" GPUs' in lines["registration"]["reason"]
 
 
 async def test_text_of_the_api_cannot_steer_the_terminal(simulator: Simulator) -> None:
@@ -147,7 +147,7 @@ async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat
     status, lines = await check_json(simulator, **MINE)
     assert status == (1 if verdict == "failed" else 3)
     assert (lines["metagraph"]["verdict"], lines["registration"]["verdict"]) == (verdict, "not known")
-    assert words in lines["metagraph"]["note"]
+    assert words in lines["metagraph"]["reason"]
 
 
 async def test_a_clock_that_cannot_be_compared_is_not_known() -> None:
@@ -169,7 +169,7 @@ async def test_a_hotkey_file_without_a_seed_passes(simulator: Simulator, tmp_pat
 async def test_a_seed_of_another_address_is_reported_and_public_endpoints_are_checked(simulator: Simulator) -> None:
     status, lines = await check_json(simulator, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
     assert status == 1
-    assert "does not belong" in lines["credentials"]["note"]
+    assert "does not belong" in lines["credentials"]["reason"]
     assert lines["credentials"]["advice"].startswith(
         "Correct it. If you remove it, the whole subnet is watched, without the"
     )
@@ -183,15 +183,15 @@ async def test_what_the_api_changed_is_listed(simulator: Simulator) -> None:
     status, lines = await check_json(simulator, **MINE)
     line = lines["changes of the API"]
     assert status == 0
-    assert line["note"].startswith("images: unknown field invented, missing field ")
-    assert line["note"].endswith(", unknown value 'vanished' of status")
+    assert line["reason"].startswith("images: unknown field invented, missing field ")
+    assert line["reason"].endswith(", unknown value 'vanished' of status")
     assert "changelog" in line["advice"]
 
 
 async def test_a_warning_about_the_settings_is_reported(simulator: Simulator, tmp_path: Path) -> None:
     status, lines = await check_json(simulator, "--hotkey-file", hotkey_file(tmp_path / "hot"))
     assert status == 0
-    assert "chmod 600" in lines["settings"]["note"]
+    assert "chmod 600" in lines["settings"]["reason"]
 
 
 async def test_a_web_configuration_that_serve_refuses_is_reported(simulator: Simulator, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ async def test_a_web_configuration_that_serve_refuses_is_reported(simulator: Sim
     path.write_text("nonsense: 1\n")
     status, lines = await check_json(simulator, "--web.config.file", str(path), **MINE)
     assert status == 1
-    assert "nonsense" in lines["web configuration"]["note"]
+    assert "nonsense" in lines["web configuration"]["reason"]
 
 
 async def test_each_failure_of_the_api_has_its_own_report(simulator: Simulator) -> None:
@@ -234,7 +234,7 @@ async def test_an_endpoint_that_the_deployment_lacks_is_no_failure(simulator: Si
     assert status == 1
     for name in optional:
         assert (lines[name]["verdict"], lines[name]["status"], lines[name]["advice"]) == ("ok", 404, "")
-        assert "does not have the endpoint" in lines[name]["note"]
+        assert "does not have the endpoint" in lines[name]["reason"]
     assert lines["scores"]["verdict"] == "failed"
 
 
