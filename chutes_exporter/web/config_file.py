@@ -113,10 +113,8 @@ def load_web_config(path: Path) -> WebConfig:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ConfigError(f"{path}{line}: {error.problem}") from None
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{path}: {str(error).replace('`$.', '`')}. docs/http.md describes the format") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: it is nested too deeply. docs/http.md describes the format") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -130,19 +128,14 @@ def _read(path: Path, contents: dict[Path, bytes]) -> bytes:
 
 
 def _context(tls: TlsSettings, folder: Path, contents: dict[Path, bytes]) -> ssl.SSLContext:
-    def content(name: Literal["cert", "key", "client_ca"]) -> bytes | None:
-        file: str = getattr(tls, f"{name}_file")
-        inline: str = getattr(tls, name)
-        try:
-            # Paths are relative to the configuration, not to the working directory.
-            return _read(folder / file, contents) if file else inline.encode() or None
-        except OSError as error:
-            raise ValueError(f"tls_server_config.{name}_file: cannot read {error.filename}: {error.strerror}") from None
+    def content(file: str, inline: str) -> bytes | None:
+        # Paths are relative to the configuration, not to the working directory.
+        return _read(folder / file, contents) if file else inline.encode() or None
 
-    cert, key = content("cert"), content("key")
+    cert, key = content(tls.cert_file, tls.cert), content(tls.key_file, tls.key)
     if cert is None or key is None:
         raise ValueError("tls_server_config needs cert_file and key_file, or cert and key")
-    return server_context(tls, cert, key, content("client_ca"))
+    return server_context(tls, cert, key, content(tls.client_ca_file, tls.client_ca))
 
 
 def _users(users: dict[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ class Guard:
         self._monotonic = monotonic
         self._passwords: PasswordCheck | None = None
         self._headers = Headers(_HEADERS).raw
-        self._bucket: _Bucket | None = None
+        self._limit: RateLimit | None = None
 
     def adopt(self, config: WebConfig) -> None:
         """Use a configuration from now on."""
@@ -43,7 +44,9 @@ class Guard:
             self._passwords.close()
         self._passwords = PasswordCheck(config.users) if config.users else None
         self._headers = Headers({**_HEADERS, **config.headers}).raw
-        self._bucket = None if config.rate_limit is None else _Bucket(config.rate_limit, self._monotonic)
+        self._limit = config.rate_limit
+        # When all requests of a burst would have been answered at the pace of one in each interval.
+        self._paced_until = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with the reason."""
@@ -61,12 +64,17 @@ class Guard:
         # Check passwords first. Otherwise, clients without a password use up the rate limit of clients with one.
         if self._passwords is not None and (refusal := await self._unauthorized(self._passwords, scope)) is not None:
             return refusal
-        if self._bucket is not None and (wait := self._bucket.take()) > 0:
+        if self._limit is None:
+            return None
+        now, interval = self._monotonic(), self._limit.seconds
+        paced_until = max(self._paced_until, now) + interval
+        if (wait := paced_until - now - self._limit.burst * interval) > 0:
             return PlainTextResponse(
                 "Too many requests: rate_limit in --web.config.file is exceeded. Try again later.\n",
                 429,
                 {"Retry-After": str(int(wait) + 1)},
             )
+        self._paced_until = paced_until
         return None
 
     async def _unauthorized(self, passwords: PasswordCheck, scope: Scope) -> Response | None:
@@ -79,23 +87,3 @@ class Guard:
                 "Too many concurrent password checks: try again later.\n", 503, {"Retry-After": "5"}
             )
         return PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="chutes-exporter"'})
-
-
-class _Bucket:
-    """A token bucket: it gets a token at every interval, up to a maximum."""
-
-    def __init__(self, limit: RateLimit, monotonic: Callable[[], float]) -> None:
-        self._limit = limit
-        self._monotonic = monotonic
-        self._tokens = float(limit.burst)
-        self._at = monotonic()
-
-    def take(self) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
-        now = self._monotonic()
-        self._tokens = min(self._tokens + (now - self._at) / self._limit.seconds, float(self._limit.burst))
-        self._at = now
-        if self._tokens < 1:
-            return (1 - self._tokens) * self._limit.seconds
-        self._tokens -= 1
-        return 0.0

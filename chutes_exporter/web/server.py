@@ -37,9 +37,8 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
     """Open a listening socket, or raise ConfigError, which names the flag. Without a host, it has IPv6 and IPv4."""
     try:
-        if not address.host.isascii():
-            # The standard library leaves the socket open if it fails at this.
-            address.host.encode("idna")
+        # The standard library leaves the socket open if it fails at this.
+        address.host.encode("idna")
         if address.path:
             return _open_unix_socket(address.path)
         if not address.host and socket.has_dualstack_ipv6():
@@ -53,12 +52,11 @@ def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except UnicodeError:
-        raise ConfigError(f"{flag}: cannot listen on {address}: this is no host name. Choose another address") from None
+        reason = "this is no host name"
     except OSError as error:
-        # The standard library adds numbers and its own arguments to errors of names.
-        name_error = (error.strerror or str(error)).partition(" (while ")[0]
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else name_error
-        raise ConfigError(f"{flag}: cannot listen on {address}: {reason}. Choose another address") from None
+        # The standard library adds its own arguments.
+        reason = (error.strerror or str(error)).partition(" (while ")[0]
+    raise ConfigError(f"{flag}: cannot listen on {address}: {reason}. Choose another address")
 
 
 def _open_unix_socket(path: str) -> socket.socket:
@@ -66,7 +64,7 @@ def _open_unix_socket(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
         with socket.socket(socket.AF_UNIX) as other:
             other.connect(path)
-        raise OSError(98, "Address already in use")
+        raise OSError("Address already in use")
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
             raise OSError("the path exists and is no socket")
@@ -114,17 +112,10 @@ async def serving(
     date_header: bool = True,
     grace: int = _GRACE_SECONDS,
 ) -> AsyncIterator[None]:
-    """Serve an application on open sockets while the context lasts, then end gracefully.
+    """Serve an application on listening sockets while the context lasts.
 
-    Args:
-        app: The application.
-        sockets: Listening sockets, closed at the end.
-        context: The TLS context. None does not encrypt connections.
-        date_header: Whether to add a Date header to responses.
-        grace: Seconds after which unfinished requests are cut at the end.
-
-    Raises:
-        Exception: The server failed. A process that answers nobody is worse than one that is restarted.
+    At the end, unfinished requests are cut after the seconds of grace, and the sockets are closed. A failure of the
+    server ends the caller, because a process that answers nobody is worse than one that is restarted.
     """
     for opened in sockets:
         if opened.family != socket.AF_UNIX:

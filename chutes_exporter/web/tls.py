@@ -6,13 +6,14 @@ import ipaddress
 import os
 import re
 import ssl
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 # Go's names, as in the configuration, and OpenSSL's names of the TLS 1.2 suites that Go considers secure.
 CIPHERS = {
@@ -137,7 +138,7 @@ def _verify_clients(
             def do_handshake(self) -> None:
                 super().do_handshake()
                 certificate: Any = self.getpeercert() or {}
-                if not any(_san(*san) in names for san in certificate.get("subjectAltName", ())):
+                if names.isdisjoint(_san(*san) for san in certificate.get("subjectAltName", ())):
                     raise ssl.SSLCertVerificationError("no name in client_allowed_sans")
 
         context.sslobject_class = NamedClient
@@ -150,10 +151,13 @@ def _san(kind: str, name: str) -> str | None:
 
 
 def _load_cert_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
+    # A file in memory, because Python reads certificates only from paths.
+    descriptor = os.memfd_create("chutes-exporter")
+    path = Path(f"/proc/self/fd/{descriptor}")
     try:
-        with _as_file(cert) as cert_path, _as_file(key) as key_path:
-            # Without this password, OpenSSL would ask for the key's password at the terminal.
-            context.load_cert_chain(cert_path, key_path, password="")
+        path.write_bytes(cert + b"\n" + key)
+        # Without this password, OpenSSL would ask for the key's password at the terminal.
+        context.load_cert_chain(path, password="")
     except (ssl.SSLError, ValueError) as error:
         reason = str(getattr(error, "reason", ""))
         if reason == "KEY_VALUES_MISMATCH":
@@ -163,14 +167,5 @@ def _load_cert_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
         raise ValueError(
             "cert_file, key_file: one of them cannot be read: use PEM files, and a key without a password"
         ) from None
-
-
-@contextmanager
-def _as_file(content: bytes) -> Iterator[str]:
-    """Make a temporary file in memory, because Python reads certificates only from paths."""
-    descriptor = os.memfd_create("chutes-exporter")
-    try:
-        os.write(descriptor, content)
-        yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
