@@ -142,17 +142,12 @@ class FeedCache:
             for feed, state in list(self._states.items())
             if now - state.read_at > max(state.feed.max_age, _REMEMBERED_SECONDS) and feed not in self._flights
         )
-        return {feed: self._copy(state, now) for feed, state in self._states.items()}
-
-    def _copy(self, state: FeedState, now: float) -> FeedState:
-        snapshot, under_way = self.peek(state.feed), state.feed in self._flights
-        return replace(
-            state,
-            results=dict(state.results),
-            snapshot=snapshot,
-            under_way=under_way,
-            fresh=snapshot is not None and state.last_error is None and (now < state.fresh_until or not under_way),
-        )
+        states = {feed: replace(state, results=dict(state.results)) for feed, state in self._states.items()}
+        for feed, state in states.items():
+            state.snapshot, state.under_way = self.peek(feed), feed in self._flights
+            is_due = now >= state.fresh_until and state.under_way
+            state.fresh = state.snapshot is not None and state.last_error is None and not is_due
+        return states
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
@@ -161,10 +156,6 @@ class FeedCache:
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
         self._states[feed].fresh_until = 0.0
-
-    def under_way(self, feed: Feed[Any]) -> bool:
-        """Return whether a request for the feed is in flight."""
-        return feed in self._flights
 
     def seconds_to_next_request(self, state: FeedState) -> float:
         """Return the seconds until a reading would send a request. 0 or less means now."""
@@ -280,7 +271,7 @@ class FeedCache:
         records: list[Any] = []
         for other in feed.evidence:
             snapshot = self.peek(other)
-            if other.hotkey or self.under_way(other):
+            if other.hotkey or other in self._flights:
                 reading = await self.read(other, _EVIDENCE_WAIT)
                 snapshot = reading.snapshot if reading.error is None else None
             records.append(None if snapshot is None else snapshot.answer.value)
@@ -293,23 +284,21 @@ class FeedCache:
             groups.setdefault(repr(state.last_error), []).append(state)
         self._changed.clear()
         for states in groups.values():
-            hotkeys = " ".join(dict.fromkeys(state.feed.hotkey for state in states if state.feed.hotkey))
-            context = {"feeds": " ".join(dict.fromkeys(state.feed.name for state in states))}
-            context |= {"hotkeys": hotkeys} if hotkeys else {}
-            match error := states[0].last_error:
-                case None:
-                    _log.info("feeds are back", **context)
-                case MissingEndpointError():
-                    advice = "This is no failure. The exporter asks again every hour."
-                    _log.info("feeds off", **context, reason=str(error), advice=advice)
-                case ApiError():
-                    _log.warning("feeds failed", **context, reason=error.reason, detail=str(error), advice=error.advice)
-                case DoubtedError():
-                    advice = "The last good answer stays in use."
-                    _log.warning("feeds doubted", **context, reason=error.doubt, advice=advice)
-                case _:
-                    # Not an error of the API but a bug, which needs its traceback.
-                    _log.error("feeds failed", **context, reason=type(error).__name__, exc_info=error)
+            log, error = (
+                _log.bind(feeds=" ".join(dict.fromkeys(state.feed.name for state in states))),
+                states[0].last_error,
+            )
+            if hotkeys := " ".join(dict.fromkeys(state.feed.hotkey for state in states if state.feed.hotkey)):
+                log = log.bind(hotkeys=hotkeys)
+            if error is None:
+                log.info("feeds are back")
+            elif isinstance(error, MissingEndpointError):
+                log.info("feeds off", reason=str(error), advice=error.advice)
+            elif isinstance(error, ApiError | DoubtedError):
+                log.warning("feeds failed", reason=error.reason, detail=str(error), advice=error.advice)
+            else:
+                # Not an error of the API but a bug, which needs its traceback.
+                log.error("feeds failed", reason=type(error).__name__, exc_info=error)
 
     def _fail(self, state: FeedState, error: Exception) -> None:
         state.last_error = error
@@ -317,14 +306,11 @@ class FeedCache:
         state.last_failure = self._clock(), error
         backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF) * (0.5 + self._jitter() / 2)
         state.failures += 1
-        wait = getattr(error, "retry_after", None) or 0.0
-        delay = max(backoff, min(wait, _MAX_RETRY_AFTER), getattr(error, "retry_in", 0.0))
-        state.closed_until = self._monotonic() + delay
+        wait = min(getattr(error, "retry_after", None) or 0.0, _MAX_RETRY_AFTER)
+        state.closed_until = self._monotonic() + max(backoff, wait)
 
     async def aclose(self) -> None:
         """Cancel the requests in flight."""
         flights = list(self._flights.values())
-        self._flights.clear()
-        for flight in flights:
-            flight.cancel()
+        self.forget(list(self._states))
         await asyncio.gather(*flights, return_exceptions=True)

@@ -42,14 +42,15 @@ _MIN_LOST_BOUNTIES = 3
 
 
 class DoubtedError(Exception):
-    """A doubted answer that does not replace an older good one. Within ``retry_in`` seconds, it would be the same."""
+    """A doubted answer that does not replace an older good one. Sooner than ``retry_after``, it would be the same."""
 
     reason = "doubted"
+    advice = "The last good answer stays in use."
 
-    def __init__(self, doubt: Reason, retry_in: float) -> None:
+    def __init__(self, doubt: Reason, retry_after: float) -> None:
         super().__init__(f"the answer is doubted: {doubt}")
         self.doubt: Reason = doubt
-        self.retry_in = retry_in
+        self.retry_after = retry_after
 
 
 def reason_to_doubt(
@@ -65,11 +66,9 @@ def reason_to_doubt(
     ``others`` are the records of the feed's evidence. ``first`` is the answer to an earlier request of this moment. If
     it is about as long, a list has really shrunk.
     """
-    for reason, applies in checks.items():
-        confirmed = reason == "shrunk" and first is not None and not (shrunk(first, new) or shrunk(new, first))
-        if not confirmed and applies(old, new, *others):
-            return reason
-    return None
+    confirmed = first is not None and not (shrunk(first, new) or shrunk(new, first))
+    found = (reason for reason, applies in checks.items() if applies(old, new, *others))
+    return next((reason for reason in found if not (reason == "shrunk" and confirmed)), None)
 
 
 def shrunk(old: Old, new: Answer[Any], *_others: Any) -> bool:

@@ -34,7 +34,8 @@ class MissingEndpointError(Exception):
     """The deployment does not have the endpoint of an optional feed. It may get it with an update."""
 
     reason = "missing"
-    retry_in = 3600.0
+    advice = "This is no failure. The exporter asks again every hour."
+    retry_after = 3600.0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -81,10 +82,6 @@ class Exporter:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Cancel running requests and close all connections."""
         await self.feeds.aclose()
         await self.client.aclose()
         self._thread.shutdown(wait=False)
@@ -157,7 +154,8 @@ class Exporter:
             exposition.END_OF_OPENMETRICS if form is Format.OPENMETRICS else b"",
         ]
         page = b"".join(parts)
-        return exposition.compress(page) if gzipped else page
+        # Level 1 takes a ninth of the time of the default level, for a fifth more bytes.
+        return gzip.compress(page, compresslevel=1, mtime=0) if gzipped else page
 
 
 def _snapshots(states: States) -> Snapshots:

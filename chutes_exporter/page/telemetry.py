@@ -199,9 +199,8 @@ class Telemetry:
             TASK_FAILURES.name, TASK_FAILURES.help, TASK_FAILURES.labels, registry=self.registry
         )
         self.note_reload(started_at, good=True)
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
 
     def families(
         self, made: Mapping[Entry, Lines], states: States, settings: Settings, client: ChutesClient

@@ -49,7 +49,7 @@ class DemoWorld(World):
     def __init__(
         self,
         *,
-        seed: int = 67,
+        seed: int = 68,
         start: float,
         troubles: Sequence[str] = DEFAULT_TROUBLES,
         size: Size | None = None,
