@@ -159,13 +159,10 @@ def _load_cert_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
         # Without this password, OpenSSL would ask for the key's password at the terminal.
         context.load_cert_chain(path, password="")
     except (ssl.SSLError, ValueError) as error:
-        reason = str(getattr(error, "reason", ""))
-        if reason == "KEY_VALUES_MISMATCH":
-            raise ValueError("key_file: the key does not belong to the certificate") from None
-        if reason.endswith(("_TOO_SMALL", "_TOO_WEAK")):
-            raise ValueError("cert_file: its key or signature is too weak for OpenSSL: use a stronger one") from None
+        reason = (getattr(error, "reason", None) or "they cannot be read").lower().replace("_", " ")
         raise ValueError(
-            "cert_file, key_file: one of them cannot be read: use PEM files, and a key without a password"
+            f"cert_file, key_file: OpenSSL refuses them ({reason}): use PEM files that belong together, "
+            "and a key without a password"
         ) from None
     finally:
         os.close(descriptor)

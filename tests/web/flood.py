@@ -1,6 +1,7 @@
-"""Clients that ask for every page and never pause: ``python -m tests.web.flood HOST PORT SECONDS``.
+"""Clients that never pause: ``python -m tests.web.flood HOST PORT CLIENTS SECONDS [REQUESTS]``.
 
-They read what they get, or leave after so many seconds.
+Each connection sends the requests, by default one for each form of each page in turn. It reads what it gets, or leaves
+after so many seconds. With 0 seconds it never reads, and stays until the server closes it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import contextlib
 import sys
 from itertools import cycle, islice, product
 
-CLIENTS = 100
 PATHS = ("/metrics", "/", "/-/ready", "/unknown")
 ACCEPTS = ("text/plain", "application/openmetrics-text;version=1.0.0")
 ENCODINGS = ("identity", "gzip")
@@ -22,21 +22,23 @@ REQUESTS = [
 ]
 
 
-async def client(host: str, port: int, patience: float, number: int) -> None:
-    """Ask for ever, beginning with another page than the next client."""
-    for request in islice(cycle(REQUESTS), number, None):
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(request.encode())
+async def client(address: tuple[str, int], patience: float, requests: list[str], number: int) -> None:
+    """Ask for ever, beginning with another request than the next client."""
+    for request in islice(cycle(requests), number % len(requests), None):
+        # A connection whose buffer is full of one byte reads no more.
+        reader, writer = await asyncio.open_connection(*address, limit=2**16 if patience else 1)
         with contextlib.suppress(TimeoutError, ConnectionError):
-            await asyncio.wait_for(reader.read(-1), patience)
+            writer.write(request.encode())
+            await (asyncio.wait_for(reader.read(-1), patience) if patience else writer.wait_closed())
         writer.close()
 
 
-async def flood(host: str, port: int, patience: float) -> None:
-    async with asyncio.TaskGroup() as clients:
-        for number in range(CLIENTS):
-            clients.create_task(client(host, port, patience, number))
+async def flood(host: str, port: int, clients: int, patience: float, requests: list[str]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for number in range(clients):
+            group.create_task(client((host, port), patience, requests, number))
 
 
 if __name__ == "__main__":
-    asyncio.run(flood(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    _, host, port, clients, patience, *requests = sys.argv
+    asyncio.run(flood(host, int(port), int(clients), float(patience), requests or REQUESTS))

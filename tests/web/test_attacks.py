@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import selectors
 import socket
 import subprocess
 import sys
@@ -18,103 +17,20 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from chutes_exporter.web.server import allow_many_files
 from tests.support import unmeasured
 from tests.test_cli import COMMAND, LISTEN, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Self
-
 
 DEMO = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", "--miners", "all")
-SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
-LANDING = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-ESTABLISHED = 1
-
-
-class Flood(threading.Thread):
-    """Connections that send requests and never read, and that are made again when they are cut.
-
-    Args:
-        address: Host and port.
-        size: Number of connections.
-        payload: Bytes that each connection sends.
-    """
-
-    def __init__(self, address: tuple[str, int], size: int, payload: bytes) -> None:
-        super().__init__(daemon=True)
-        self._address = address
-        self._size = size
-        self._payload = payload
-        self._end = threading.Event()
-        self.full = threading.Event()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self.join()
-
-    def run(self) -> None:
-        with contextlib.ExitStack() as stack:
-            selector = stack.enter_context(selectors.DefaultSelector())
-            sent: list[socket.socket] = []
-            for _ in range(self._size):
-                self._connect(selector)
-            self.full.set()
-            while not self._end.is_set():
-                for key, _ in selector.select(0.05):
-                    self._send(selector, key, sent)
-                for client in [client for client in sent if not is_open(client)]:
-                    sent.remove(client)
-                    client.close()
-                    self._connect(selector)
-            for client in sent:
-                client.close()
-            for key in list(selector.get_map().values()):
-                client_of(key).close()
-
-    def _connect(self, selector: selectors.BaseSelector) -> None:
-        client = socket.socket()
-        client.setblocking(False)  # noqa: FBT003 - takes it by position only
-        client.connect_ex(self._address)
-        selector.register(client, selectors.EVENT_WRITE, bytearray(self._payload))
-
-    def _send(self, selector: selectors.BaseSelector, key: selectors.SelectorKey, sent: list[socket.socket]) -> None:
-        client = client_of(key)
-        try:
-            del key.data[: client.send(key.data)]
-        except BlockingIOError:
-            return
-        except OSError:
-            key.data.clear()
-        if not key.data:
-            selector.unregister(client)
-            sent.append(client)
-
-
-def client_of(key: selectors.SelectorKey) -> socket.socket:
-    assert isinstance(key.fileobj, socket.socket)
-    return key.fileobj
-
-
-def is_open(client: socket.socket) -> bool:
-    """Tell whether the server has not closed a connection."""
-    return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == ESTABLISHED
+SCRAPE = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
+LANDING = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @dataclass
 class Running:
-    """A process of the command.
-
-    Attributes:
-        url: Address that it serves.
-        api: Address of the API that it asks.
-        lines: Lines that it logged after its start; complete when it has ended.
-    """
+    """A process of the command, what it serves and asks, and the lines that it has logged since its start."""
 
     process: subprocess.Popen[str]
     url: httpx.URL
@@ -161,28 +77,38 @@ def command(*arguments: str) -> Iterator[Running]:
         process.communicate()
 
 
+@contextlib.contextmanager
+def flooded(running: Running, *arguments: object) -> Iterator[None]:
+    """Flood the command from a process of its own, so that it does not slow down the honest client."""
+    words = map(str, (*running.address, *arguments))
+    with subprocess.Popen([sys.executable, "-m", "tests.web.flood", *words]) as flood:
+        try:
+            time.sleep(2)
+            yield
+            assert flood.poll() is None
+        finally:
+            flood.kill()
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    ("size", "payload"),
+    ("size", "request_text"),
     [
         pytest.param(64, SCRAPE * 60, id="unread pipelines of pages"),
         pytest.param(520, LANDING * 400, id="many long pipelines"),
-        pytest.param(900, b"GET / HTTP/1.1\r\nX: ", id="half requests"),
+        pytest.param(900, "GET / HTTP/1.1\r\nX: ", id="half requests"),
         pytest.param(200, SCRAPE, id="slow readers"),
     ],
 )
-def test_honest_requests_succeed_within_bounded_memory_during_an_attack(size: int, payload: bytes) -> None:
-    allow_many_files()
+def test_honest_requests_succeed_within_bounded_memory_during_an_attack(size: int, request_text: str) -> None:
     with command(*DEMO) as demo, command(*LISTEN, "--api.url", demo.api) as running:
         # The attack meets pages that are as large as the subnet's.
         assert len(httpx.get(running.url.join("/metrics"), timeout=120).text) > 500_000
         before = running.peak_megabytes()
-        with Flood(running.address, size, payload) as flood:
-            assert flood.full.wait(60)
+        with flooded(running, size, 0, request_text):
             for path in ("/-/healthy", "/metrics") * 3:
                 # A new connection each time, as after a restart of the scraper.
                 assert httpx.get(running.url.join(path), timeout=60).status_code == 200
-            assert flood.is_alive()
         assert running.peak_megabytes() < before + 100
     # asyncio may say that a client went away during a send.
     assert running.messages() - Counter({'"socket.send() raised exception."': 1}) == {"stopping": 1}
@@ -200,15 +126,8 @@ def test_clients_that_ask_for_every_page_and_never_pause_delay_honest_scrapes_by
             return time.monotonic() - started
 
         scrape()
-        # In a process of their own, so that they do not slow down the honest client.
-        flood = subprocess.Popen([sys.executable, "-m", "tests.web.flood", *map(str, (*running.address, patience))])
-        try:
-            time.sleep(2)
+        with flooded(running, 100, patience):
             during = [scrape() for _ in range(20)]
-            assert flood.poll() is None
-        finally:
-            flood.kill()
-            flood.wait()
         after = scrape()
     assert max(during) < 3
     assert after < 1
