@@ -49,7 +49,7 @@ class DemoWorld(World):
     def __init__(
         self,
         *,
-        seed: int = 68,
+        seed: int = 75,
         start: float,
         troubles: Sequence[str] = DEFAULT_TROUBLES,
         size: Size | None = None,
