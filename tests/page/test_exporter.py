@@ -32,7 +32,6 @@ from tests.support import (
     page_of,
     parse_page,
     patient,
-    promtool_complaints,
     scrape,
     series,
     successes,
@@ -42,9 +41,6 @@ from tests.support import (
 from tests.support import served_exporter as serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from chutes_exporter.config import Settings
     from chutes_exporter.page.plan import Entry
     from chutes_exporter.page.rendering import Lines
 
@@ -148,16 +144,19 @@ async def test_failing_endpoints_leave_the_metrics_of_the_one_that_works(simulat
         assert page[series("chutes_feed_up", feed=name, hotkey=hotkey)] == float(name not in failing)
 
 
-@pytest.mark.parametrize("hanging", [("servers", "stats"), tuple(FEEDS)])
-async def test_endpoints_that_hang_leave_the_others(simulator: Simulator, hanging: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("hanging", "miners"), [(("nodes", "stats"), 1), (("nodes", "stats"), 6), (tuple(FEEDS), 1)])
+async def test_endpoints_that_hang_for_all_keys_leave_the_others(
+    simulator: Simulator, hanging: tuple[str, ...], miners: int
+) -> None:
     simulator.faults.update(dict.fromkeys(hanging, Fault(latency=600)))
     expected = {metric for name, metric in FEEDS.items() if not NEEDS[name] & set(hanging)}
+    keys = (miner.key for miner in simulator.world.miners[:miners])
 
     async def only_those_are_missing() -> bool:
         return names(await page_of(exporter, timeout=1)) & set(FEEDS.values()) == expected
 
     # The requests that hang do so for longer than the test waits.
-    async with Exporter(replace(watching(simulator.url), api_timeout=600), clock=Clock()) as exporter:
+    async with Exporter(watching(simulator.url, *keys, api_timeout=600), clock=Clock()) as exporter:
         await until(only_those_are_missing)
 
 
@@ -258,31 +257,6 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
     assert [set(successes(page).values()) for page in pages] == [{1.0}] * 9
 
 
-@pytest.fixture
-async def crowd(clock: Clock) -> AsyncIterator[tuple[Simulator, Settings]]:
-    """A dozen miners with keys."""
-    world = World(start=NOON, size=Size(miners=12, active_miners=12, chutes=20))
-    keys = tuple(miner.key for miner in world.miners)
-    async with Simulator(world, clock=clock) as simulator:
-        yield simulator, patient(simulator.url, keys=keys)
-
-
-async def test_an_endpoint_that_hangs_for_all_keys_starves_no_other(
-    crowd: tuple[Simulator, Settings], clock: Clock
-) -> None:
-    simulator, settings = crowd
-    simulator.faults.update(dict.fromkeys(("nodes", "instances"), Fault(latency=600)))
-    hanging = {"nodes", "fleet", "instances", "rolling_updates"}
-
-    async def only_those_hang() -> bool:
-        page = await page_of(exporter, timeout=2)
-        return {collector for collector, value in successes(page).items() if not value} == hanging
-
-    # The requests that hang do so for longer than the test waits.
-    async with Exporter(replace(settings, api_timeout=600), clock=clock, monotonic=clock) as exporter:
-        await until(only_those_hang)
-
-
 async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         release = hold(exporter, "scores")
@@ -314,26 +288,6 @@ async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_pag
     assert successes(page)["metagraph"] == 0
 
 
-async def test_the_time_to_live_is_a_setting_and_a_metric(simulator: Simulator) -> None:
-    async with Exporter(watching(simulator.url, ttl={"scores": 0}), clock=Clock()) as exporter:
-        await page_of(exporter)
-        page = await page_of(exporter)
-    assert [asked.endpoint for asked in simulator.requests].count("scores") == 2
-    assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
-    assert page[series("chutes_feed_ttl_seconds", feed="scores")] == 0
-
-
-async def test_a_second_scrape_asks_nothing_again(simulator: Simulator) -> None:
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-        first = await page_of(exporter)
-        asked = len(simulator.requests)
-        second = await page_of(exporter)
-        assert len(simulator.requests) == asked
-    assert data_of(first) == data_of(second)
-    assert second[series("chutes_feed_requests_total", feed="scores", result="hit")] == 1
-    assert second[series("chutes_feed_requests_total", feed="scores", result="miss")] == 1
-
-
 async def test_a_duplicate_record_is_exported_once_and_counted(simulator: Simulator) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
     simulator.faults["metagraph"] = Fault(body=json.dumps(twice).encode())
@@ -352,7 +306,7 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
         async with Exporter(watching(simulator.url, max_series=int(size) - 1), clock=Clock()) as exporter:
             page = await page_of(exporter)
             await page_of(exporter)
-    assert cut_of(page) == ["stats_per_chute"]
+    assert marked(page, "_cut") == ["stats_per_chute"]
     gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
     assert gone == {
         key for key in whole if key[0] in {metric.name for metric in find_collector("stats_per_chute").metrics}
@@ -361,27 +315,12 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
     assert page[series("chutes_scrape_series_limit")] == size - 1
     assert [log["collectors"] for log in logs if "left out" in log["event"]] == ["stats_per_chute"]
     async with Exporter(watching(simulator.url, max_series=int(size)), clock=Clock()) as exporter:
-        assert cut_of(await page_of(exporter)) == []
+        assert marked(await page_of(exporter), "_cut") == []
 
 
-async def test_a_collector_too_large_for_the_page_does_not_take_the_others_with_it(simulator: Simulator) -> None:
-    async with Exporter(watching(simulator.url, max_series=400), clock=Clock()) as exporter:
-        page = await page_of(exporter)
-    cut = cut_of(page)
-    assert "nodes" in cut
-    assert {"metagraph", "scores", "stats", "jobs", "images"} & set(cut) == set()
-
-
-def cut_of(page: Page) -> list[str]:
-    return sorted(
-        dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith("_cut") and value
-    )
-
-
-def off_of(page: Page) -> list[str]:
-    return sorted(
-        dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith("_off") and value
-    )
+def marked(page: Page, end: str) -> list[str]:
+    """Return the collectors of a page for which the metric with an end is not 0."""
+    return sorted(dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith(end) and value)
 
 
 @pytest.mark.parametrize("name", ["utilization", "bounties", "rolling_updates", "maintenance"])
@@ -393,7 +332,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: S
                 await page_of(exporter)
             page = await page_of(exporter)
             ready = exporter.readiness()
-    assert off_of(page) == [name]
+    assert marked(page, "_off") == [name]
     assert FEEDS[name] not in names(page)
     # Nothing of it looks like a failure.
     assert name not in successes(page)
@@ -425,29 +364,6 @@ async def test_each_request_is_logged_at_the_level_debug(
     assert metagraph["bytes"] == page[series("chutes_api_response_bytes_total", endpoint="metagraph")]
 
 
-async def test_a_feed_that_fails_is_logged_once_with_what_to_do(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(status=503)
-    with structlog.testing.capture_logs() as logs:
-        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-            await page_of(exporter)
-            await page_of(exporter)
-    (log,) = [log for log in logs if log["event"] == "feeds failed"]
-    assert (log["feeds"], log["reason"], log["detail"]) == ("scores", "unavailable", "503 simulated fault")
-    assert log["advice"]
-
-
-async def test_an_unexpected_error_is_logged_with_its_traceback(simulator: Simulator) -> None:
-    async def bug(*_: object, **__: object) -> Any:
-        raise ZeroDivisionError
-
-    with structlog.testing.capture_logs() as logs:
-        async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
-            exporter.client.fetch = bug  # type: ignore[method-assign]
-            await page_of(exporter)
-    assert {log["reason"] for log in logs} == {"ZeroDivisionError"}
-    assert all(log["exc_info"] for log in logs)
-
-
 async def test_the_active_miners_are_those_that_earn(simulator: Simulator) -> None:
     page = await scrape(patient(simulator.url, hotkeys=[simulator.world.miners[-1].hotkey], miners="active"))
     earning = simulator.world.shares(NOON)
@@ -456,17 +372,6 @@ async def test_the_active_miners_are_those_that_earn(simulator: Simulator) -> No
         found = {dict(labels)["hotkey"] for name, labels in page if name == f"chutes_miner_{metric}"}
         assert found == set(earning) | (watched if idle_too else set())
     assert len(earning) < len(simulator.world.miners)
-
-
-@pytest.mark.parametrize("mode", ["nothing", "hotkey", "key"])
-async def test_promtool_has_nothing_to_say_in_any_mode(simulator: Simulator, mode: str) -> None:
-    settings = {
-        "nothing": patient(simulator.url),
-        "hotkey": patient(simulator.url, hotkeys=[HOTKEY]),
-        "key": watching(simulator.url),
-    }[mode]
-    async with Exporter(settings, clock=Clock()) as exporter:
-        assert promtool_complaints(await exporter.metrics(Format.TEXT, timeout=PATIENCE)) == ""
 
 
 def test_every_source_is_among_those_that_the_tests_let_fail() -> None:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 from prometheus_client import generate_latest
 
+from chutes_exporter.config import make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.telemetry import Telemetry
+from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import (
-    HOTKEY,
     KEY,
     NOON,
     Clock,
@@ -21,7 +22,6 @@ from tests.support import (
 )
 
 CLOCK_OFFSET = series("chutes_api_clock_offset_seconds")
-OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
 
 async def test_the_clock_offset_is_absent_without_a_recent_answer(
@@ -43,12 +43,6 @@ def test_a_faulty_reload_leaves_the_time_of_the_last_good_one() -> None:
     assert page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")] == NOON + 60
 
 
-def test_the_process_and_its_python_have_the_usual_metrics() -> None:
-    page = parse_page(generate_latest(Telemetry(started_at=NOON).registry).decode())
-    names = {name for name, _ in page}
-    assert {"process_resident_memory_bytes", "process_open_fds", "python_gc_collections_total", "python_info"} <= names
-
-
 async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Simulator, clock: Clock) -> None:
     simulator.faults["scores"] = Fault(status=503, once=True)
     stranger = type(KEY).from_seed("22" * 32)
@@ -63,7 +57,21 @@ async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Si
     assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
 
 
-async def test_watched_miners_are_marked(simulator: Simulator) -> None:
-    page = await scrape(watching(simulator.url, hotkeys=[OTHER], miners="all"))
-    watched = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"}
-    assert watched == {HOTKEY, OTHER}
+async def test_figures_are_exported_as_they_were_given_and_only_then(simulator: Simulator) -> None:
+    figures = {"gpu_costs": {"h100": 2, "l40s": 0.5}, "daily_emission": 2952.5, "alpha_price": 0.0}
+    names = ("chutes_gpu_cost_usd_per_hour", "chutes_subnet_emission_alpha_per_day", "chutes_alpha_price_usd")
+    page = await scrape(patient(simulator.url, **figures))
+    assert {key: value for key, value in page.items() if key[0] in names} == {
+        series(names[0], gpu="h100"): 2,
+        series(names[0], gpu="l40s"): 0.5,
+        series(names[1]): 2952.5,
+        series(names[2]): 0,
+    }
+    assert not [key for key in await scrape(patient(simulator.url)) if key[0] in names]
+
+
+def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:
+    (warning,) = make_settings(gpu_costs={"h100": 1, "rtx9000": 2, "h1000": 3}).warnings
+    known = ", ".join(GPU_MODELS)
+    assert warning == f"--gpu.cost has an unknown GPU model: h1000, rtx9000. The known models are {known}"
+    assert make_settings(gpu_costs=dict.fromkeys(GPU_MODELS, 1)).warnings == ()
