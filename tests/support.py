@@ -40,7 +40,7 @@ from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
     from typing import Self
 
     from starlette.requests import Request
@@ -225,11 +225,7 @@ def wait_for(
 ) -> _T:
     """Return the first true result of a call. An OSError, such as a server's that does not listen, is none yet.
 
-    Args:
-        ask: The call.
-        process: A process that must live until then.
-        why: Returns what a failure shows, such as a log.
-        pause: Seconds between two calls.
+    The process must live until then. ``why`` returns what a failure shows, such as a log.
     """
     refused = ""
     deadline = time.monotonic() + PATIENCE
@@ -287,30 +283,30 @@ def recording(directory: Path, name: str) -> bytes:
 def replay(
     answers: Mapping[str, bytes], reports: Mapping[str, bytes] | None = None, now: float | None = None
 ) -> Starlette:
-    """Make an API that gives recorded answers to every client.
+    """Make an API that gives recorded answers to every client, which the test may change at any time.
 
-    Args:
-        now: The API's time, if it is to be served without the Date header of the server.
-        reports: The audit reports by path, if there is more than the newest.
-        answers: Bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one`` for one miner's. What
-            is changed later counts from the next request on; an endpoint without a body answers 404.
+    The answers are bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one`` for one miner's. An
+    endpoint without a body answers 404. The reports are by path, if there is more than the newest. ``now`` is the
+    API's time, if it is to be served without the Date header of the server.
     """
     headers = {} if now is None else {"date": email.utils.formatdate(now, usegmt=True)}
 
-    def name_of(request: Request, endpoint: str) -> str:
-        if endpoint == "held_gpus" and "detailed" not in request.query_params:
-            return "platform_gpus"
-        if endpoint == "held_gpus" and "hotkey" in request.query_params:
-            return "miner_gpus"
-        if endpoint != "stats" or "per_chute" not in request.query_params:
-            return endpoint
-        one = "miner_hotkey" in request.query_params and "stats_per_chute_one" in answers
-        return "stats_per_chute_one" if one else "stats_per_chute"
+    def name_of(endpoint: str, asked: Collection[str]) -> str:
+        if endpoint == "held_gpus":
+            return "miner_gpus" if "hotkey" in asked else endpoint if "detailed" in asked else "platform_gpus"
+        if endpoint == "stats" and "per_chute" in asked:
+            one = "miner_hotkey" in asked and "stats_per_chute_one" in answers
+            return "stats_per_chute_one" if one else "stats_per_chute"
+        return endpoint
 
     def route(endpoint: str) -> Any:
         async def answer(request: Request) -> Response:
             path = request.query_params.get("path", "")
-            body = answers.get(name_of(request, endpoint)) if reports is None or not path else reports.get(path)
+            body = (
+                answers.get(name_of(endpoint, request.query_params))
+                if reports is None or not path
+                else reports.get(path)
+            )
             missing = body is None
             return Response(b'{"detail":"Not Found"}' if missing else body, 404 if missing else 200, headers)
 
@@ -340,34 +336,6 @@ def fast_rules(directory: Path) -> list[Path]:
         path.write_text(json.dumps(rules))
         written.append(path)
     return written
-
-
-class History:
-    """Past scrapes of a Prometheus that will start in a directory, with the labels of its target."""
-
-    def __init__(self, directory: Path, **labels: str) -> None:
-        self._directory = directory
-        self._path = directory / "history.om"
-        self._labels = labels.items()
-
-    def add(self, at: float, page: Page) -> None:
-        """Add a page that was scraped at a Unix time, later than the one before."""
-        with self._path.open("a") as file:
-            for (name, own), value in page.items():
-                # The process metrics of this test are not those of an exporter.
-                if not name.startswith("process_"):
-                    pairs = (f"{label}={json.dumps(text, ensure_ascii=False)}" for label, text in (*own, *self._labels))
-                    file.write(f"{name}{{{','.join(pairs)}}} {value} {at:.3f}\n")
-
-    def load(self) -> None:
-        """Make the blocks that Prometheus starts with."""
-        with self._path.open("a") as file:
-            file.write("# EOF\n")
-        subprocess.run(
-            ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(self._path), str(self._directory / "data")],
-            check=True,
-            capture_output=True,
-        )
 
 
 @dataclass

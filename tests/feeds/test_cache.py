@@ -14,6 +14,7 @@ from chutes_exporter.api.endpoints import METAGRAPH, SCORES
 from chutes_exporter.api.errors import NotFoundError, UnavailableError
 from chutes_exporter.feeds.cache import DeadlineError, FeedCache, FeedState
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Reading
+from tests.support import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
@@ -41,17 +42,9 @@ class Upstream:
         return Answer(number, count=1)
 
 
-class Time:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> Clock:
+    return Clock(1000.0)
 
 
 @pytest.fixture
@@ -61,7 +54,7 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 @pytest.fixture
-def feeds(upstream: Upstream, time: Time) -> FeedCache:
+def feeds(upstream: Upstream, time: Clock) -> FeedCache:
     return FeedCache(upstream, monotonic=time, clock=lambda: time() + 5e8, jitter=lambda: 1.0)
 
 
@@ -83,7 +76,7 @@ def only(feeds: FeedCache) -> FeedState:
     return state
 
 
-async def test_an_answer_serves_until_its_time_to_live_is_over(feeds: FeedCache, time: Time) -> None:
+async def test_an_answer_serves_until_its_time_to_live_is_over(feeds: FeedCache, time: Clock) -> None:
     first = await read(feeds)
     time.now += 59
     second = await read(feeds)
@@ -98,7 +91,7 @@ async def test_an_answer_serves_until_its_time_to_live_is_over(feeds: FeedCache,
 
 
 async def test_an_answer_that_is_due_at_a_time_serves_until_then_and_once_it_is_overdue_for_its_ttl(
-    feeds: FeedCache, upstream: Upstream, time: Time
+    feeds: FeedCache, upstream: Upstream, time: Clock
 ) -> None:
     feed = replace(FEED, due=lambda _answer: 5e8 + 1200.0)
     asked = []
@@ -109,7 +102,7 @@ async def test_an_answer_that_is_due_at_a_time_serves_until_then_and_once_it_is_
 
 
 async def test_an_answer_that_is_overdue_for_its_maximum_age_is_dropped_and_a_failure(
-    feeds: FeedCache, time: Time
+    feeds: FeedCache, time: Clock
 ) -> None:
     feed = replace(FEED, due=lambda _answer: 5e8 + 1200.0)
     found = []
@@ -154,7 +147,7 @@ async def test_a_late_answer_is_left_out_and_serves_the_next_scrape(feeds: FeedC
 
 
 async def test_a_failure_serves_older_data_inside_its_bound_and_nothing_beyond(
-    feeds: FeedCache, upstream: Upstream, time: Time
+    feeds: FeedCache, upstream: Upstream, time: Clock
 ) -> None:
     await read(feeds)
     success = only(feeds).last_success
@@ -171,7 +164,7 @@ async def test_a_failure_serves_older_data_inside_its_bound_and_nothing_beyond(
 
 
 async def test_failures_leave_the_upstream_alone_for_longer_and_longer(
-    feeds: FeedCache, upstream: Upstream, time: Time
+    feeds: FeedCache, upstream: Upstream, time: Clock
 ) -> None:
     upstream.error = OSError("down")
     asked_at = []
@@ -185,7 +178,7 @@ async def test_failures_leave_the_upstream_alone_for_longer_and_longer(
 
 
 async def test_a_failure_and_a_recovery_are_reported_once_each(
-    feeds: FeedCache, upstream: Upstream, time: Time, logs: list[MutableMapping[str, Any]]
+    feeds: FeedCache, upstream: Upstream, time: Clock, logs: list[MutableMapping[str, Any]]
 ) -> None:
     await read(feeds)
     for error in (UnavailableError("a"), UnavailableError("b"), None, None, ZeroDivisionError()):
@@ -207,7 +200,7 @@ async def test_feeds_that_fail_for_one_reason_share_a_line_of_the_log(
 
 
 async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
-    feeds: FeedCache, upstream: Upstream, time: Time, logs: list[MutableMapping[str, Any]]
+    feeds: FeedCache, upstream: Upstream, time: Clock, logs: list[MutableMapping[str, Any]]
 ) -> None:
     upstream.error = NotFoundError("404")
     for _ in range(3):
@@ -233,7 +226,7 @@ async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
     assert events(logs) == ["feeds off", "feeds are back"]
 
 
-async def test_the_age_of_an_answer_counts_from_its_request(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+async def test_the_age_of_an_answer_counts_from_its_request(feeds: FeedCache, upstream: Upstream, time: Clock) -> None:
     upstream.open.clear()
     slow = asyncio.create_task(read(feeds))
     await asyncio.sleep(0.01)
@@ -254,7 +247,7 @@ async def test_the_age_of_an_answer_counts_from_its_request(feeds: FeedCache, up
     assert (await slow).snapshot is None
 
 
-async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: FeedCache, upstream: Upstream, time: Clock) -> None:
     upstream.error = UnavailableError("later", retry_after=60.0)
     await read(feeds)
     time.now += 59
@@ -283,7 +276,7 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: FeedCa
 
 
 async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
-    feeds: FeedCache, upstream: Upstream, time: Time
+    feeds: FeedCache, upstream: Upstream, time: Clock
 ) -> None:
     await read(feeds)
     time.now += 30
@@ -301,7 +294,7 @@ async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
 
 
 async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum_age(
-    feeds: FeedCache, time: Time
+    feeds: FeedCache, time: Clock
 ) -> None:
     answer = weakref.ref((await read(feeds)).snapshot.answer)  # type: ignore[union-attr] # it succeeds
     assert answer() is not None
@@ -311,7 +304,7 @@ async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum
     assert answer() is None
 
 
-async def test_the_time_of_the_next_request_is_known(feeds: FeedCache, upstream: Upstream, time: Time) -> None:
+async def test_the_time_of_the_next_request_is_known(feeds: FeedCache, upstream: Upstream, time: Clock) -> None:
     await read(feeds)
     time.now += 20
     assert feeds.seconds_to_next_request(only(feeds)) == 40

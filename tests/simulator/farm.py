@@ -31,12 +31,8 @@ class Machine:
 class Farm(World):
     """Miners whose instances are all older than a day, and earn the same at any time.
 
-    Args:
-        start: Unix time.
-        fleets: The machines of each watched miner, by UID. One more miner earns nearly everything.
-
-    Attributes:
-        stuck: Hotkeys of miners that a job is stuck with.
+    The fleets are the machines of each watched miner, by UID. One more miner earns nearly everything. A job is stuck
+    with each of the hotkeys in ``stuck``.
     """
 
     def __init__(self, start: float, fleets: Iterable[Sequence[Machine]]) -> None:
@@ -115,15 +111,9 @@ class Farm(World):
         verified: float = 90,
         activated: float = 600,
     ) -> None:
-        """Launch an instance that stays.
+        """Launch an instance of the chute with a number, which stays.
 
-        Args:
-            miner: Whose it is.
-            gpus: On which it runs.
-            chute: The number of its chute.
-            created: Unix time, in the past or the future.
-            verified: Seconds from the creation to the verification; infinite for never.
-            activated: Likewise to the activation.
+        Its creation is a Unix time. It is verified and activated so many seconds later, or never if they are infinite.
         """
         self._count += 1
         self.add(
@@ -147,11 +137,6 @@ class Farm(World):
         """Return the instances on the server with a number."""
         gpus = set(miner.servers[server].gpus)
         return [one for one in self.instances(now, miner.hotkey) if gpus & set(one.gpus)]
-
-    def unverify(self, gpus: Iterable[Gpu]) -> None:
-        """Let the checks of GPUs fail."""
-        for gpu in gpus:
-            gpu.verified_at, gpu.error = None, "GraVal challenge timed out"
 
     def deregister(self, miner: Miner) -> None:
         """Take the seat of a miner. Its instances stay."""

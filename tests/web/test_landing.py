@@ -74,12 +74,32 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Si
         simulator.faults["scores"] = simulator.faults["nodes"] = Fault(status=500)
         clock.now += 700
         await get(f"{url}/metrics")
-        page = await landing_page(exporter, clock.now)
-    assert '<p><span class="state wait">Ready, but ' in page
+        stale = await landing_page(exporter, clock.now)
+        clock.now += 1300
+        simulator.faults["nodes"] = Fault(status=503, once=True)
+        for _ in range(2):
+            await get(f"{url}/metrics")
+            clock.now += 60
+        later = feeds(await landing_page(exporter, clock.now))
+    assert '<p><span class="state wait">Ready, but ' in stale
     for tone, word in (("good", "up"), ("wait", "stale"), ("off", "off")):
-        assert f'<td data-name="State">{state(tone, word)}</td>' in page
-    rows = feeds(page)
+        assert f'<td data-name="State">{state(tone, word)}</td>' in stale
+    rows = feeds(stale)
     assert [rows[name]["State"] for name in ("metagraph", "scores", "bounties")] == ["up", "stale", "off"]
+    assert (later["scores"]["State"], later["scores"]["Data from"]) == ("down", "35 minutes ago, dropped")
+    # A feed that is back keeps its last error.
+    assert later["nodes"]["State"] == "up"
+    assert later["nodes"]["Last error"].startswith("2 minutes ago: 503 simulated fault.")
+
+
+async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator, clock: Clock) -> None:
+    simulator.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
+    async with served_exporter(patient(simulator.url), clock, monotonic=clock) as (url, exporter):
+        await get(f"{url}/metrics")
+        page = await landing_page(exporter, clock.now)
+    assert f'<p><span class="state bad">There is no data: {simulator.url} fails for ' in page
+    assert "The table below has the errors." in page
+    assert "Watched: the whole subnet" in page
 
 
 async def test_the_landing_page_lists_first_what_needs_action(
@@ -128,19 +148,6 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         )
 
 
-async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator, clock: Clock) -> None:
-    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        simulator.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
-        await get(f"{url}/metrics")
-        page = await landing_page(exporter, clock.now)
-        assert f'<p><span class="state bad">There is no data: {simulator.url} fails for ' in page
-        assert "The table below has the errors." in page
-        simulator.faults.clear()
-        clock.now += 700
-        await get(f"{url}/metrics")
-        assert f"<p>{state('good', 'Ready.')}</p>" in await landing_page(exporter, clock.now)
-
-
 async def test_the_landing_page_shortens_hotkeys(simulator: Simulator, clock: Clock) -> None:
     short = f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr>'
     public = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
@@ -185,31 +192,3 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     assert "job_details" in shown["on"].split(", ")
     assert "chute_gpus" in shown["off by default"].split(", ")
     assert TEST_SEED.removeprefix("0x") not in page
-
-
-async def test_the_landing_page_remembers_the_last_error_of_a_feed_that_is_back(
-    simulator: Simulator, clock: Clock
-) -> None:
-    simulator.faults["scores"] = Fault(status=500, once=True)
-    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        await get(f"{url}/metrics")
-        clock.now += 60
-        await get(f"{url}/metrics")
-        page = await landing_page(exporter, clock.now)
-    assert "1 minute ago: 500 simulated fault." in page
-    assert feeds(page)["scores"]["State"] == "up"
-
-
-async def test_the_landing_page_marks_dropped_answers(simulator: Simulator, clock: Clock) -> None:
-    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        await get(f"{url}/metrics")
-        simulator.faults["scores"] = Fault(status=500)
-        for _ in range(2):
-            clock.now += 1000
-            await get(f"{url}/metrics")
-        assert "33 minutes ago, dropped" in await landing_page(exporter, clock.now)
-
-
-async def test_the_landing_page_without_hotkeys_says_that_it_watches_everybody(simulator: Simulator) -> None:
-    async with served_exporter(patient(simulator.url)) as (url, _):
-        assert "the whole subnet" in (await get(f"{url}/")).text
