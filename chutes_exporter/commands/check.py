@@ -23,7 +23,7 @@ from chutes_exporter.commands.options import (
     serving_options,
     settings_of,
 )
-from chutes_exporter.commands.result import NO_KEY, NotKnown, conclude, grouped
+from chutes_exporter.commands.result import MISSING, NO_KEY, NotKnown, conclude, grouped
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
@@ -169,8 +169,8 @@ async def _ask(requests: Requests, feed: Feed[Any]) -> tuple[Answer[Any] | None,
     except ApiError as error:
         seconds = time.monotonic() - started
         if feed.optional and isinstance(error, NotFoundError):
-            reason = "this deployment does not have the endpoint: collectors that need it are off"
-            return None, line(reason, "", "ok", error.status, None, seconds)
+            reason = "this deployment does not have the endpoint, and collectors that need it are off"
+            return None, line(reason, MISSING, "not known", error.status, None, seconds)
         return None, line(str(error), error.advice, "failed", error.status, None, seconds)
     measured = (200, answer.count, answer.seconds)
     if answer.rejected:

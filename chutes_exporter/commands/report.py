@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
-from chutes_exporter.commands.result import NO_KEY, TRY_AGAIN, NotKnown
+from chutes_exporter.commands.result import MISSING, NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.rules.maintenance import unknown_in
@@ -84,7 +84,7 @@ def _gaps(states: States) -> Iterator[NotKnown]:
         error, snapshot = state.last_error, state.snapshot
         if state.missing:
             reason = f"the deployment has no {feed.endpoint.path}"
-            yield NotKnown(feed.name, feed.hotkey, reason, "Ask the operators of Chutes for a newer service.")
+            yield NotKnown(feed.name, feed.hotkey, reason, MISSING)
         elif snapshot is None:
             advice = error.advice if isinstance(error, ApiError) else "Try again later."
             yield NotKnown(feed.name, feed.hotkey, str(error or "no answer yet"), advice)

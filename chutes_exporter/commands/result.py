@@ -20,6 +20,8 @@ answer is missing or incomplete."""
 NO_KEY = ("not known without a key", "Add --hotkey-file, or MINER_SS58 with MINER_SEED or MINER_PRIVATE_KEY.")
 """Reason and advice for data that only a key gives."""
 TRY_AGAIN = "Try again. If the problem remains, report it."
+MISSING = "Ask the operators of Chutes for a newer service."
+"""Advice about an endpoint that the deployment does not have."""
 
 
 @dataclass(frozen=True)

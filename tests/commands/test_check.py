@@ -9,6 +9,7 @@ import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.commands.result import MISSING
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
@@ -233,7 +234,7 @@ async def test_an_endpoint_that_the_deployment_lacks_is_no_failure(simulator: Si
     status, lines = await check_json(simulator, **MINE)
     assert status == 1
     for name in optional:
-        assert (lines[name]["verdict"], lines[name]["status"], lines[name]["advice"]) == ("ok", 404, "")
+        assert (lines[name]["verdict"], lines[name]["status"], lines[name]["advice"]) == ("not known", 404, MISSING)
         assert "does not have the endpoint" in lines[name]["reason"]
     assert lines["scores"]["verdict"] == "failed"
 
