@@ -54,8 +54,8 @@ class Finding:
         advice: What to do, before the command.
         command: A command that helps. A note has none.
         when: Unix time of what happens next, if known.
-        gpus: GPUs by model that earn nothing because of it.
-        cost_usd_per_hour: What these GPUs cost; None if the price of a model is unknown.
+        gpus: GPUs by model that earn nothing because of it, if all of them are known.
+        cost_usd_per_hour: What these GPUs cost. None if they, or the price of a model, are unknown.
         instances: The instances that it is about, each with its chute, server and age.
     """
 
@@ -199,15 +199,21 @@ class _Miner:
             "age_minutes": None if created is None else round((self.now - created) / 60),
         }
 
-    def gpus(self, about: Labelled) -> dict[str, int]:
-        """Count the GPUs of samples by model: those of an instance, of a server, or all of the miner."""
+    def gpus(self, about: Labelled) -> dict[str, int] | None:
+        """Count the GPUs of samples by model: those of an instance, of a server, or all of the miner.
+
+        None if some are not known, because a part of them would look like all.
+        """
         counts: Counter[str] = Counter()
         for labels, value in about:
             if "gpu" in labels:
                 counts[labels["gpu"]] += int(value)
                 continue
             ids = {key: labels[key] for key in ("instance_id", "server_id") if key in labels}
-            for sample, count in self.of(_GPUS.get(next(iter(ids), ""), "chutes_fleet_gpus"), **ids):
+            of_thing = self.of(_GPUS.get(next(iter(ids), ""), "chutes_fleet_gpus"), **ids)
+            if not of_thing or ("server_id" in ids and not self.of("chutes_fleet_gpus")):
+                return None
+            for sample, count in of_thing:
                 counts[sample["gpu"]] += int(count)
         return dict(counts)
 
@@ -367,8 +373,8 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
         advice=advice,
         command=command,
         when=value if re.search("WHEN|CLOCK", kind.sentence) else None,
-        gpus=gpus,
-        cost_usd_per_hour=cost(gpus, prices),
+        gpus=gpus or {},
+        cost_usd_per_hour=None if gpus is None else cost(gpus, prices),
         instances=instances,
     )
 

@@ -84,7 +84,7 @@ CASES: list[tuple[str, list[Sample], str, str, str]] = [
     ("blacklisted", [("chutes_miner_blacklisted", 1, {})], "", "8 h200", ""),
     ("stuck_jobs", [("chutes_jobs_stuck", 2, {})], "", "", "2 jobs are"),
     ("purges", [(PURGE, NOW + 2340, I1)], "llama", "2 h200", "1 instance in 39 minutes (19:56 UTC)."),
-    ("purges", [(PURGE, NOW, I3), (PURGE, NOW - 5, I1)], "llama, i3", "2 h200", "2 instances in 1 minute (19:16"),
+    ("purges", [(PURGE, NOW, I3), (PURGE, NOW - 5, I1)], "llama, i3", "", "2 instances in 1 minute (19:16"),
     ("maintenance", [(NONE, 1, S2 | slot("maintenance")), (NONE, 0, S2 | slot("pending"))], "s2", "", "1 server is"),
     ("versions_refused", [(ACCEPTED, 0, S1), (ACCEPTED, 0, S2)], "tee 1 (1.6.2), s2", "", "2 servers their"),
     ("upgrades", [(OPEN, 1, {}), (NEEDED, 1, S1)], "tee 1", "", "1 in 3 days (2026-11-30 19:17 UTC)."),
