@@ -104,6 +104,12 @@ def nothing_wrong(known: str, label: str, state: State = NOTHING) -> str:
     return f'label_replace(group({known}), "{label}", "{state.value}", "", "")'
 
 
+def whole(query: str, feed: str) -> str:
+    """Return a query for numbers of all records of a feed, which are absent while one of them may be missing."""
+    scope = "hotkey" if "hotkey" in query else ""
+    return f"({query} and on ({scope}) {select('chutes_feed_records', EXPORTERS, feed=feed)})"
+
+
 def counted(found: str, known: str) -> str:
     """Count series. None is 0 where something is known, and absent elsewhere.
 

@@ -114,7 +114,9 @@ FEED_REJECTED = OWN_METRICS.declare(
     "Records of the newest answer that could not be read and are missing from the metrics. If there are any, counts, "
     "ranks and zeros that could be wrong are absent.",
 )
-FEED_RECORDS = OWN_METRICS.declare("chutes_feed_records", "Records of the newest good answer.")
+FEED_RECORDS = OWN_METRICS.declare(
+    "chutes_feed_records", "Records of the newest good answer. Absent if some of its records may be missing."
+)
 FEED_DOUBTED = OWN_METRICS.declare(
     "chutes_feed_doubted",
     "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more than a fifth and a second "
@@ -275,7 +277,7 @@ def _add_feed(out: Samples, state: FeedState) -> None:
     feed, snapshot, labels = state.feed, state.snapshot, (state.feed.name, state.feed.hotkey)
     if snapshot is not None:
         out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
-        out.add(FEED_RECORDS, snapshot.answer.count, *labels)
+        out.add(FEED_RECORDS, snapshot.answer.count if snapshot.answer.whole else None, *labels)
     doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
     for reason in feed.checks:
         out.add(FEED_DOUBTED, reason == doubted, *labels, reason)

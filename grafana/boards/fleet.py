@@ -23,6 +23,7 @@ from grafana.parts import (
     stat_panel,
     table_panel,
     timeline,
+    whole,
 )
 from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED
 from grafana.worlds import COVERED, KEYED, PRICED, SICK, STOCKED
@@ -161,7 +162,7 @@ FLEET.show(
         "While maintenance is pending, the last instances of their chutes still serve, for up to 3 hours. Dollars need "
         "--gpu.cost for the model.",
         [
-            Query(short(f"count by ({', '.join(BY_SERVER)}) ({INFO})"), data=STOCKED),
+            Query(short(f"count by ({', '.join(BY_SERVER)}) {whole(INFO, 'nodes')}"), data=STOCKED),
             *(Query(_by_server(f"{STATE} == bool {state.value}"), data=STOCKED) for state in reversed(GPU)),
             Query(LOST_USD, data=PRICED),
             Query(f"24 * {_by_server(LOST)}", data=STOCKED),

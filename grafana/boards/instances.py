@@ -26,6 +26,7 @@ from grafana.parts import (
     short,
     stat_panel,
     table_panel,
+    whole,
 )
 from grafana.states import COUNTS, DEADLINE_KINDS, INSTANCE, NONE_ENDED, NONE_STARTING, ORANGE, OUTDATED, PLAIN, RED
 from grafana.worlds import BUSY, COVERED, KEYED, LIVE, STOCKED
@@ -272,7 +273,7 @@ INSTANCES.fold(
         "Age of the oldest, the median and the newest instance. A median that stays low means that instances do not "
         "last.",
         [
-            Query(f"{function}time() - {CREATED})", name, STOCKED, step="15m")
+            Query(f"{function}time() - {whole(CREATED, 'instances')})", name, STOCKED, step="15m")
             for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
         ],
         unit="s",
@@ -284,8 +285,8 @@ INSTANCES.fold(
         "Time that the present instances took to become active. If it grows, look at image pulls, disks and the "
         "network.",
         [
-            Query(f"avg({START})", "mean", STOCKED),
-            Query(f"max({START})", "longest", STOCKED),
+            Query(f"avg({whole(START, 'instances')})", "mean", STOCKED),
+            Query(f"max({whole(START, 'instances')})", "longest", STOCKED),
         ],
         unit="s",
         decimals=0,

@@ -21,6 +21,7 @@ from grafana.parts import (
     short,
     stat_panel,
     table_panel,
+    whole,
     with_chute_name,
 )
 from grafana.states import CHUTES, IMAGE, ORANGE
@@ -176,8 +177,16 @@ MARKET.show(
         "Requests to the chosen chutes that were completed in the past hour, and those refused because all instances "
         "were busy. Refusals are unmet demand.",
         [
-            Query(f"sum({_chute('chutes_chute_window_invocations', window='1h')})", "completed", step="30m"),
-            Query(f"sum({_chute('chutes_chute_window_rate_limits', window='1h')})", "rate limited", step="30m"),
+            Query(
+                f"sum{whole(_chute('chutes_chute_window_invocations', window='1h'), 'metrics')}",
+                "completed",
+                step="30m",
+            ),
+            Query(
+                f"sum{whole(_chute('chutes_chute_window_rate_limits', window='1h'), 'metrics')}",
+                "rate limited",
+                step="30m",
+            ),
         ],
         unit="short",
         size=(15, 6),

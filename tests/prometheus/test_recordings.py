@@ -149,7 +149,7 @@ def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a
         miner.set("chutes_miner_window_compute_units", 10, hotkey=HOTKEY, window="1h")
         miner.set("chutes_platform_window_compute_units", 100, window="1h")
         if key:
-            miner.set("chutes_scrape_collector_success", 0, collector="score_heading")
+            miner.set("chutes_scrape_collector_off", 0, collector="score_heading")
         miner.check(tmp_path, {}, values={name: (5, expected)})
 
 
