@@ -349,6 +349,8 @@ class Prometheus:
         rule_files: Rules to evaluate every second.
         alertmanager: ``host:port`` of who gets the alerts.
         remote_write: URL of a store that gets every sample too.
+        more: More of its configuration.
+        flags: More flags of the program.
     """
 
     directory: Path
@@ -357,6 +359,8 @@ class Prometheus:
     rule_files: Iterable[Path] = ()
     alertmanager: str = ""
     remote_write: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    flags: Iterable[str] = ()
     url: str = ""
     at: float | None = field(default=None, init=False)
     """The moment that queries see: now, when it is None."""
@@ -376,6 +380,7 @@ class Prometheus:
             "remote_write": [{"url": self.remote_write}] if self.remote_write else [],
             "scrape_configs": list(self.scrape_configs)
             or [{"job_name": "chutes", "static_configs": [{"targets": list(self.targets)}]}],
+            **self.more,
         }
         (self.directory / "prometheus.yml").write_text(json.dumps(configuration))
         address = f"127.0.0.1:{free_port()}"
@@ -394,6 +399,7 @@ class Prometheus:
                     "--rules.alert.resend-delay=1s",
                     "--log.level=debug",
                     "--web.enable-remote-write-receiver",
+                    *self.flags,
                 ],
                 stderr=log,
                 stdout=log,

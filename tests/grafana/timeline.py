@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from collections import defaultdict
@@ -49,7 +50,20 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 
-def _encoded(name: str, labels: Iterable[tuple[str, str]]) -> bytes:
+@functools.lru_cache(10_000)
+def _sample_ends(at: float) -> tuple[bytes, bytes]:
+    """Return what is before and behind the value of a sample."""
+    end = b"\x10" + _varint(round(at * 1000))
+    # A sample is shorter than 128 bytes, so that its length is one byte.
+    return bytes([2 << 3 | 2, 1 + 8 + len(end), 0x09]), end
+
+
+def _sample(at: float, value: bytes) -> bytes:
+    start, end = _sample_ends(at)
+    return start + value + end
+
+
+def encoded(name: str, labels: Iterable[tuple[str, str]]) -> bytes:
     """Return the identity of a series, as remote write sends it."""
     pairs = sorted({"__name__": name, **dict(labels)}.items())
     return b"".join(_field(1, _field(1, label.encode()) + _field(2, value.encode())) for label, value in pairs)
@@ -91,10 +105,13 @@ class Timeline:
         self._written[source] = set(samples)
         if not values:
             return
-        end = b"\x10" + _varint(round(at * 1000))
-        # A sample is shorter than 128 bytes, so that its length is one byte.
-        start = bytes([2 << 3 | 2, 1 + 8 + len(end), 0x09])
-        message = b"".join(_field(1, one + start + value + end) for one, value in values.items())
+        self.send({one: [(at, value)] for one, value in values.items()})
+
+    def send(self, series: Mapping[bytes, Iterable[tuple[float, bytes]]]) -> None:
+        """Send samples: the time and the encoded value of each, in the order of time."""
+        message = b"".join(
+            _field(1, one + b"".join(_sample(at, value) for at, value in samples)) for one, samples in series.items()
+        )
         # Snappy allows data that is not compressed.
         body = _varint(len(message)) + b"\xfc" + struct.pack("<I", len(message) - 1) + message
         for store, connection in zip(self._stores, self._connections, strict=True):
@@ -107,8 +124,8 @@ class Timeline:
         """Write the page of a target, or that it is down if the page is empty."""
         target = {"job": job, "instance": instance}
         samples = {
-            _encoded("up", target.items()): float(bool(page)),
-            _encoded("scrape_duration_seconds", target.items()): 0.05,
+            encoded("up", target.items()): float(bool(page)),
+            encoded("scrape_duration_seconds", target.items()): 0.05,
         }
         for line in page.split("\n"):
             if not line or line[0] == "#":
@@ -116,7 +133,7 @@ class Timeline:
             written, _, value = line.rpartition(" ")
             if (instance, written) not in self._known:
                 name, labels = identity(written)
-                self._known[instance, written] = _encoded(name, [*labels, *target.items()])
+                self._known[instance, written] = encoded(name, [*labels, *target.items()])
             samples[self._known[instance, written]] = float(value)
         self.write(at, instance, samples)
 
@@ -127,14 +144,14 @@ class Timeline:
                 self._record(rule, at)
         samples: dict[bytes, float] = {}
         for rule, alerts in zip(ALERTS, self._alerts, strict=True):
-            samples |= _samples(rule, alerts, self._query(rule["expr"], at).keys(), at)
+            samples |= alert_samples(rule, alerts, self._query(rule["expr"], at).keys(), at)
         self.write(at, "alerts", samples)
         for rule in ABOUT_ALERTS:
             self._record(rule, at)
 
     def _record(self, rule: Mapping[str, Any], at: float) -> None:
         found = self._query(rule["expr"], at)
-        self.write(at, rule["record"], {_encoded(rule["record"], labels): value for labels, value in found.items()})
+        self.write(at, rule["record"], {encoded(rule["record"], labels): value for labels, value in found.items()})
 
     def _query(self, expression: str, at: float) -> dict[Labels, float]:
         connection = self._connections[0]
@@ -149,7 +166,7 @@ class Timeline:
         }
 
 
-def _samples(
+def alert_samples(
     rule: Mapping[str, Any], alerts: dict[Labels, Alert], found: Collection[Labels], at: float
 ) -> dict[bytes, float]:
     """Move the alerts of a rule on, and return Prometheus' two series of each."""
@@ -166,6 +183,6 @@ def _samples(
     for labels, alert in alerts.items():
         own = dict(labels) | rule["labels"] | {"alertname": rule["alert"]}
         state = "firing" if alert.fires else "pending"
-        samples[_encoded("ALERTS", (own | {"alertstate": state}).items())] = 1.0
-        samples[_encoded("ALERTS_FOR_STATE", own.items())] = alert.since
+        samples[encoded("ALERTS", (own | {"alertstate": state}).items())] = 1.0
+        samples[encoded("ALERTS_FOR_STATE", own.items())] = alert.since
     return samples

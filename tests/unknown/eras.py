@@ -1,0 +1,207 @@
+"""Evaluates rules and queries for many pages at once: in one real Prometheus, each has a day of its own, an era."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from grafana.boards import BOARDS
+from tests.grafana.display import committed, panels
+from tests.grafana.scenes import JOB, filled_in
+from tests.grafana.timeline import ABOUT_ALERTS, ALERTS, RECORDINGS, RULES, Alert, Timeline, alert_samples, encoded
+from tests.support import Labels, Prometheus, series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tests.support import Page
+
+MINUTE: Final = 60
+HOUR: Final = 3600
+LENGTH: Final = 30 * HOUR
+"""Seconds of an era. No query looks back to the one before."""
+TICKS: Final = tuple(-minutes * MINUTE for minutes in (120, 60, 30, 20, 10, 0))
+"""When a page is scraped, in seconds before the end of its era. A series that is gone is not seen at the next one."""
+PAST: Final = tuple(-hours * HOUR for hours in range(24, 2, -1))
+"""When the pages of the day before are scraped."""
+QUERIES: Final[dict[tuple[str, str, str], str]] = {
+    (board.uid, panel["title"], f"{target['refId']} {target['legendFormat']}"): target["expr"]
+    for board in BOARDS
+    for panel in panels(committed(board.uid))
+    for target in panel["targets"]
+    # It shows the feeds themselves.
+    if board.uid != "chutes-exporter"
+}
+"""The queries of the boards, by board, panel and legend."""
+_TEXTS: Final = " ".join([*(rule["expr"] for rule in RULES), *QUERIES.values()])
+_READ: Final = set(re.findall(r"\w+", _TEXTS))
+"""The metrics that a rule or a board reads."""
+_READ_LATER: Final = {
+    name
+    for name, past in re.findall(r"(\w+)(?:\{[^}]*\})?((?:\[\w+\])?(?: offset \w+)?)", _TEXTS)
+    if re.search("[hd]", past)
+}
+"""Those that are read an hour later, or even later."""
+
+_MILLISECONDS: Final = 1e12
+"""A greater value is a time. Times on a board are in milliseconds."""
+Found = dict[Labels, float]
+
+
+@dataclass
+class Era:
+    """The end of a day, and what is found then.
+
+    Attributes:
+        page: The page in the last two hours.
+        hours: Hours before the end for which something is known.
+        recorded: The recordings at the end, by name.
+        conditions: The alerts whose conditions were true, by name and severity, with their labels.
+        firing: Those that fire at the end.
+        shown: The results of the boards' queries at the end.
+    """
+
+    page: Page
+    hours: float = 24
+    recorded: dict[str, Found] = field(default_factory=dict)
+    conditions: set[tuple[str, str, Labels]] = field(default_factory=set)
+    firing: set[tuple[str, str, Labels]] = field(default_factory=set)
+    shown: dict[str, Found] = field(default_factory=dict)
+    alerts: list[dict[Labels, Alert]] = field(default_factory=lambda: [{} for _ in ALERTS])
+
+    def knows(self, tick: int) -> bool:
+        """Return whether there was a scrape, some seconds before the end."""
+        return -tick <= self.hours * HOUR
+
+
+class Eras:
+    """Eras one after the other.
+
+    Args:
+        eras: By name. Those that know fewer hours come first, then the one from which nothing is taken away.
+        past: The pages of the first and of the second half of the day before.
+        end: The end of the first era.
+    """
+
+    CONFIGURATION: ClassVar = {"storage": {"tsdb": {"out_of_order_time_window": "1000d"}}}
+    FLAGS: ClassVar = ("--storage.tsdb.min-block-duration=1000d", "--storage.tsdb.max-block-duration=1000d")
+    """Prometheus keeps all in its head."""
+
+    def __init__(
+        self, prometheus: Prometheus, eras: Mapping[str, Era], past: Sequence[Page], end: float, hotkey: str
+    ) -> None:
+        self._prometheus, self._timeline = prometheus, Timeline(f"{prometheus.url}/api/v1/write")
+        self._eras, self._end, self._hotkey = [*eras.values()], end, hotkey
+        self._whole = [*eras].index("whole")
+        self._write_pages(past)
+
+    def evaluate(self) -> None:
+        """Evaluate all rules, and in the end the queries of the boards."""
+        recordings = [rule for rule in RECORDINGS if rule not in ABOUT_ALERTS]
+        for rule in recordings:
+            self._record_past(rule["record"], rule["expr"])
+        for tick in TICKS:
+            for rule in recordings:
+                self._record(rule["record"], rule["expr"], tick)
+            self._alert(tick)
+            for rule in ABOUT_ALERTS:
+                self._record(rule["record"], rule["expr"], tick)
+        for expression in set(QUERIES.values()):
+            # At each end, an instant query.
+            asked = filled_in(expression, [self._hotkey]).replace(" @ end()", "")
+            for number, (era, found) in enumerate(zip(self._eras, self._query(asked, 0), strict=True)):
+                era.shown[expression] = {
+                    labels: value - 1000 * number * LENGTH if value > _MILLISECONDS else value
+                    for labels, value in found.items()
+                }
+        self._timeline.close()
+
+    def _at(self, number: int, tick: float) -> float:
+        return self._end + number * LENGTH + tick
+
+    def _write(self, samples: Mapping[bytes, Iterable[tuple[float, float]]]) -> None:
+        if samples:
+            self._timeline.send({
+                one: [(at, struct.pack("<d", value)) for at, value in values] for one, values in samples.items()
+            })  # fmt: skip
+
+    def _write_pages(self, past: Sequence[Page]) -> None:
+        samples: dict[tuple[str, Labels], list[tuple[float, float]]] = defaultdict(list)
+        for number, era in enumerate(self._eras):
+            names = _READ if number <= self._whole else _READ_LATER
+            halves = [
+                [tick for tick in PAST if (tick >= -12 * HOUR) == later and era.knows(tick)] for later in (False, True)
+            ]
+            pages = [(ticks, page, names) for ticks, page in zip(halves, past, strict=True)]
+            pages.append(([tick for tick in TICKS if era.knows(tick)], era.page, _READ))
+            for ticks, page, names in pages:
+                times = [self._at(number, tick) for tick in ticks]
+                samples["up", frozenset()] += [(at, 1) for at in times]
+                for key, value in page.items():
+                    if key[0] in names:
+                        # All times on a page are relative to its own.
+                        moves = key[0].endswith("_timestamp_seconds")
+                        samples[key] += [(at, value + at - self._end if moves else value) for at in times]
+        target = {"job": JOB, "instance": "exporter:9109"}.items()
+        self._write({encoded(name, [*labels, *target]): values for (name, labels), values in samples.items()})
+
+    def _query(self, expression: str, tick: float) -> list[Found]:
+        """Return the result of a query in each era, at some seconds before its end."""
+        found: list[Found] = [{} for _ in self._eras]
+        for labels, values in self._range(expression, 0, len(found) - 1, tick, LENGTH).items():
+            for at, value in values.items():
+                found[round((at - self._at(0, tick)) / LENGTH)][labels] = value
+        return found
+
+    def _range(
+        self, expression: str, first: int, last: int, tick: float, step: float
+    ) -> dict[Labels, dict[float, float]]:
+        answer = self._prometheus.api(
+            "query_range", query=expression, start=self._at(first, tick), end=self._at(last, tick), step=step
+        )
+        assert answer["status"] == "success", answer
+        return {
+            series("", **{name: text for name, text in row["metric"].items() if name != "__name__"})[1]: {
+                at: float(value) for at, value in row["values"]
+            }
+            for row in answer["data"]["result"]
+        }
+
+    def _record_past(self, name: str, expression: str) -> None:
+        """Evaluate a recording in the past of the eras that differ in it, and copy the first one to all others."""
+        samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
+        start = self._at(0, PAST[0])
+        for labels, values in self._range(expression, 0, self._whole + 1, PAST[0], HOUR).items():
+            one, copies = encoded(name, labels), list[tuple[float, float]]()
+            for at, value in values.items():
+                number, tick = divmod(round(at - start), LENGTH)
+                if tick + PAST[0] in PAST:
+                    last = len(self._eras) if number == self._whole else number + 1
+                    for era in range(number, last):
+                        copies.append((self._at(era, tick + PAST[0]), value))
+            samples[one] += sorted(copies)
+        self._write(samples)
+
+    def _record(self, name: str, expression: str, tick: int) -> None:
+        samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
+        for number, (era, found) in enumerate(zip(self._eras, self._query(expression, tick), strict=True)):
+            era.recorded[name] = found
+            for labels, value in found.items():
+                samples[encoded(name, labels)].append((self._at(number, tick), value))
+        self._write(samples)
+
+    def _alert(self, tick: int) -> None:
+        samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
+        for index, rule in enumerate(ALERTS):
+            name = rule["alert"], rule["labels"]["severity"]
+            for number, (era, found) in enumerate(zip(self._eras, self._query(rule["expr"], tick), strict=True)):
+                at, alerts = self._at(number, tick), era.alerts[index]
+                era.conditions |= {(*name, labels) for labels in found}
+                for one, value in alert_samples(rule, alerts, found.keys(), at).items():
+                    samples[one].append((at, value))
+                era.firing = {one for one in era.firing if one[:2] != name}
+                era.firing |= {(*name, labels) for labels, alert in alerts.items() if alert.fires}
+        self._write(samples)

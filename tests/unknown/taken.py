@@ -1,0 +1,204 @@
+"""Takes one thing at a time away from an exporter and from commands: an answer, a record, or the trust in an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import Response
+
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.feeds.doubt import DoubtedError
+from chutes_exporter.feeds.table import AUDIT_REPORT, FEEDS
+from tests.recorded import rows
+from tests.support import PATIENCE, page_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starlette.middleware.base import RequestResponseEndpoint
+    from starlette.requests import Request
+
+    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.page.exporter import Exporter
+    from chutes_exporter.simulator import Simulator
+    from tests.support import Clock, Page
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is taken away of a feed."""
+
+    feed: Feed[Any]
+    loss: str
+
+    def __str__(self) -> str:
+        return f"{self.feed.name}-{self.loss}"
+
+
+def _losses(feed: Feed[Any]) -> list[str]:
+    return ["missing", "expired", "record", *(["doubted"] if feed.checks else []), *(["404"] if feed.optional else [])]
+
+
+CASES: Final = [Case(feed, loss) for feed in FEEDS for loss in _losses(feed)]
+PLACES: Final = {
+    "scores": ("final_scores",),
+    "stats": ("past_day", "instance_stats"),
+    "stats_per_chute": ("past_day", "instance_stats"),
+    "servers": ("servers",),
+    "maintenance": ("servers",),
+    "audit_report": ("instance_audit",),
+}
+"""Where the records of an answer are, if it is no list of them, and no object that has them by name."""
+
+
+def changed(body: bytes, feed: Feed[Any], change: Callable[[list[Any]], list[Any]]) -> bytes:
+    """Change the records of an answer."""
+    if body.startswith(b"data: "):
+        lines = [b"data: %b\n\n" % json.dumps(record).encode() for record in change(rows(body))]
+        return b"".join(lines) or b"data: NO_ITEMS\n\n"
+    answer = {"": json.loads(body)}
+    *way, last = "", *PLACES.get(feed.name, ())
+    inside: Any = answer
+    for step in way:
+        inside = inside[step]
+    records = inside[last]
+    inside[last] = change(records) if isinstance(records, list) else dict(change([*records.items()]))
+    return json.dumps(answer[""]).encode()
+
+
+def none(_records: list[Any]) -> list[Any]:
+    return []
+
+
+def shorter_each_time() -> Callable[[list[Any]], list[Any]]:
+    """Return a change that keeps half of the records, then a quarter, and so on: an equal answer would confirm it."""
+    parts = itertools.count(1)
+    return lambda records: records[: len(records) >> next(parts)]
+
+
+class Api:
+    """A simulated API whose answers are remembered, except those to a feed from which something is taken away.
+
+    Attributes:
+        asked: The feeds and endpoints that were asked for, each with whether it was for each chute.
+        change: Changes the body of an answer of the feed.
+    """
+
+    def __init__(self, simulator: Simulator, hotkey: str) -> None:
+        self.asked: set[tuple[str, bool]] = set()
+        self.change: Callable[[bytes], bytes | Response] = bytes
+        self._hotkey = hotkey
+        self._taken: tuple[str, bool] | None = None
+        self._known: dict[tuple[object, ...], Answer[Any]] = {}
+        simulator.app.add_middleware(BaseHTTPMiddleware, dispatch=self._answer)
+
+    async def _answer(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response: Any = await call_next(request)
+        body = b"".join([part async for part in response.body_iterator])
+        found = self.change(body) if self._taken else body
+        answer = found if isinstance(found, Response) else Response(found, response.status_code)
+        answer.headers["date"] = response.headers["date"]
+        return answer
+
+    @contextlib.contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Ask each question once, whoever asks it."""
+        fetch = ChutesClient.fetch
+
+        async def remember(
+            client: ChutesClient,
+            endpoint: Endpoint[Any],
+            *,
+            key: Hotkey | None = None,
+            params: dict[str, str] | None = None,
+            path: dict[str, str] | None = None,
+        ) -> Answer[Any]:
+            ask = partial(fetch, client, endpoint, key=key, params=params, path=path)
+            asked = endpoint.name, "per_chute" in (params or {})
+            self.asked.add(asked)
+            if asked == self._taken:
+                return await ask()
+            question = endpoint, key and key.address, *(params or {}).items(), *(path or {}).items()
+            if question not in self._known:
+                self._known[question] = await ask()
+            return self._known[question]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ChutesClient, "fetch", remember)
+            yield
+
+    @contextlib.contextmanager
+    def without(self, case: Case) -> Iterator[None]:
+        """Take something away from whoever has no answer of the feed yet."""
+        # Without the list of reports, the newest one is not known.
+        is_listed = case.feed is AUDIT_REPORT and case.loss != "record"
+        self._taken = ("audit", False) if is_listed else asks(case.feed)
+        changes: dict[str, Callable[[bytes], bytes | Response]] = {
+            "missing": lambda _: Response(status_code=503),
+            "404": lambda _: Response(status_code=404),
+            "record": partial(changed, feed=case.feed, change=self._unreadable),
+            "doubted": partial(changed, feed=case.feed, change=shorter_each_time()),
+        }
+        self.change = changes.get(case.loss, bytes)
+        try:
+            yield
+        finally:
+            self._taken = None
+
+    def _unreadable(self, records: list[Any]) -> list[Any]:
+        """Make a record unreadable: one about the miner, or else the first."""
+        chosen = next((one for one in records if self._hotkey in str(one)), records[0])
+        return [one if one is not chosen else (one[0], "?") if isinstance(one, tuple) else "?" for one in records]
+
+
+def asks(feed: Feed[Any]) -> tuple[str, bool]:
+    """Return the name of a feed's endpoint, and whether it is asked for each chute."""
+    return feed.endpoint.name, feed.per_chute
+
+
+async def page_without(case: Case, api: Api, exporter: Exporter, clock: Clock, steady: Clock) -> Page:
+    """Return the page of an exporter that never had what is taken away, or no longer has it."""
+    (feed,) = (feed for feed in exporter.plan.feeds if feed == replace(case.feed, hotkey=feed.hotkey))
+    feeds = exporter.feeds
+    feeds.forget([feed])
+    with api.without(case):
+        if case.loss == "expired":
+            # On the exporter's steady clock, its answer lasts for a second.
+            short = feed.with_lifetimes({feed.name: 1}, {feed.name: 1})
+            clock.now -= feed.max_age + 60
+            await feeds.read(short, PATIENCE)
+            clock.now += feed.max_age + 60
+            steady.now += 2
+            api.change = lambda _: Response(status_code=503)
+            await feeds.read(short, PATIENCE)
+        if case.loss == "doubted":
+            await _doubt(feed, api, exporter)
+        page = await page_of(exporter)
+    feeds.forget([feed])
+    return page
+
+
+async def _doubt(feed: Feed[Any], api: Api, exporter: Exporter) -> None:
+    """Let a shorter answer be doubted: if possible the first one, which is in use then."""
+    feeds = exporter.feeds
+    for is_first, change in itertools.product((True, False), (shorter_each_time(), none)):
+        feeds.forget([feed])
+        if not is_first:
+            api.change = bytes
+            await feeds.read(feed, PATIENCE)
+            feeds.expire(feed)
+        api.change = partial(changed, feed=feed, change=change)
+        reading = await feeds.read(feed, PATIENCE)
+        if isinstance(reading.error, DoubtedError) or (reading.snapshot and reading.snapshot.answer.doubt):
+            return
+    raise AssertionError(f"no shorter answer of {feed.name} is doubted")

@@ -1,0 +1,267 @@
+"""What is not known never looks fine: one thing at a time is taken away, and nothing that remains may change.
+
+Of each feed, these are the answer, one record, the trust in the answer, an answer within its maximum age, and the
+endpoint of a deployment. Of the hours before, these are all or half. Of the flags, these are costs and prices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import structlog
+
+from chutes_exporter.commands.advise import run_advise
+from chutes_exporter.commands.check import run_check
+from chutes_exporter.commands.incidents import run_incidents
+from chutes_exporter.commands.status import run_status
+from chutes_exporter.config import Credentials
+from chutes_exporter.feeds.table import AUDIT_REPORT
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.simulator import DemoWorld, Simulator, Size
+from tests.grafana.scenes import FIGURES, OPTIONAL, SICK_TROUBLES, Tried
+from tests.support import NOON, Clock, Prometheus, data_of, page_of, patient
+from tests.unknown.eras import QUERIES, Era, Eras, Found
+from tests.unknown.taken import CASES, Api, Case, asks, page_without
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from pathlib import Path
+
+    from chutes_exporter.commands.result import Result
+    from chutes_exporter.config import Settings
+    from tests.support import Labels, Page
+
+END: Final = NOON + 35 * 60
+"""The report of the hour is out."""
+WHOLE: Final = "whole"
+HOURS: Final = {"hours-none": 0.2, "hours-half": 12.0}
+"""Hours before the end in which something is known."""
+FLAGS: Final = {
+    "flag-cost": "chutes_gpu_cost_usd_per_hour",
+    "flag-emission": "chutes_subnet_emission_alpha_per_day",
+    "flag-price": "chutes_alpha_price_usd",
+}
+"""The metric of each flag."""
+NAMES: Final = [*HOURS, *FLAGS, *map(str, CASES)]
+ABOUT_GAPS: Final = {"ChutesFeedFailing", "ChutesDataIncomplete"}
+DESCRIPTIONS: Final = {
+    "instance_id": {"name", "server", "gpu"},
+    "gpu_id": {"server"},
+    "server_id": {"server"},
+    "chute_id": {"name"},
+}
+"""Labels that only describe what an id stands for. The id, or nothing, replaces a name that is not known."""
+INSTANCES: Final = "hotkey_instance_id:chutes_instance_info:max"
+INSTEAD: Final = ("docs/money.md", "known since")
+"""Parts of the legends of numbers that boards show instead of an unknown one, with what is missing."""
+
+
+async def _eras(directory: Path) -> dict[str, Era]:
+    """Return the page of each case, with what a Prometheus makes of it."""
+    # All seats are taken, and three chutes have a bounty.
+    size = Size(miners=256, active_miners=6, chutes=40, other_servers=3)
+    world = Tried(start=END, size=size, troubles=SICK_TROUBLES)
+    clock, steady = Clock(END), Clock(END)
+    simulator, key = Simulator(world, clock=clock), world.miners[0].key
+    api = Api(simulator, key.address)
+    async with simulator:
+        settings = patient(simulator.url, keys=(key,), miners="active", collectors=OPTIONAL, **FIGURES)
+        async with Exporter(settings, clock=clock, monotonic=steady) as exporter:
+            past = [await _page_at(exporter, clock, steady, hours) for hours in (18, 7)]
+            clock.now = steady.now = END
+            exporter.feeds.forget(exporter.plan.feeds)
+            with api.remembered():
+                page = await page_of(exporter)
+                eras = {name: Era(page, hours) for name, hours in HOURS.items()} | {WHOLE: Era(page)}
+                for name, metric in FLAGS.items():
+                    eras[name] = Era({series: value for series, value in page.items() if series[0] != metric})
+                for case in CASES:
+                    # The exporter keeps the newest report.
+                    async with Exporter(settings, clock=clock, monotonic=steady) as new:
+                        one = new if case.feed is AUDIT_REPORT else exporter
+                        eras[str(case)] = Era(await page_without(case, api, one, clock, steady))
+    with Prometheus(directory, more=Eras.CONFIGURATION, flags=Eras.FLAGS) as prometheus:
+        await asyncio.to_thread(Eras(prometheus, eras, past, END, key.address).evaluate)
+    return eras
+
+
+async def _page_at(exporter: Exporter, clock: Clock, steady: Clock, hours: float) -> Page:
+    """Return the page of some hours ago, with its times as if it was that of the end."""
+    clock.now = steady.now = END - hours * 3600
+    page = await page_of(exporter)
+    return {key: v + hours * 3600 if key[0].endswith("_timestamp_seconds") else v for key, v in page.items()}
+
+
+@pytest.fixture(scope="module")
+def eras(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Era]:
+    with structlog.testing.capture_logs():
+        return asyncio.run(_eras(tmp_path_factory.mktemp("eras")))
+
+
+def _identity(labels: Labels) -> Labels:
+    known = dict(labels)
+    described = {name for key, names in DESCRIPTIONS.items() if key in known for name in names}
+    return frozenset((name, text) for name, text in labels if name not in described)
+
+
+def false_values(whole: Found, found: Found) -> dict[Labels, tuple[float | None, float]]:
+    """Return the values that differ from those of the whole by more than 0.1 %, and new ones."""
+    known = {_identity(labels): value for labels, value in whole.items()}
+    differing = {}
+    for labels, value in found.items():
+        before = known.get(_identity(labels))
+        if not _equal(before, value):
+            differing[labels] = before, value
+    return differing
+
+
+def _equal(before: float | None, value: float) -> bool:
+    """Return whether a value was known before, and differs by 0.1 % at most."""
+    return before is not None and math.isclose(before, value, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_number_of_a_page_is_new_or_another(eras: dict[str, Era], name: str) -> None:
+    whole, page = data_of(eras[WHOLE].page), data_of(eras[name].page)
+    assert {key: value for key, value in page.items() if not _equal(whole.get(key), value)} == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_recording_is_new_or_another(eras: dict[str, Era], name: str) -> None:
+    differing = {key: false_values(eras[WHOLE].recorded[key], found) for key, found in eras[name].recorded.items()}
+    # It has the alerts about the gap.
+    del differing["alert:chutes_alerts:severity"]
+    # Its value is a number of GPUs only if it has a server.
+    del differing[INSTANCES]
+    assert {key: found for key, found in differing.items() if found} == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_alert_starts_that_is_not_about_the_gap(eras: dict[str, Era], name: str) -> None:
+    def known(era: Era) -> set[tuple[str, str, Labels]]:
+        return {(alert, severity, _identity(labels)) for alert, severity, labels in era.conditions}
+
+    started = known(eras[name]) - known(eras[WHOLE])
+    assert {(alert, severity, labels) for alert, severity, labels in started if alert not in ABOUT_GAPS} == set()
+    feed, _, loss = name.partition("-")
+    assert {dict(labels)["feed"] for *_, labels in started} <= {feed}
+    # A deployment can lack an endpoint.
+    assert bool(started) == (name not in {*HOURS, *FLAGS} and loss not in ("404", "doubted")) or loss == "doubted"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_board_shows_another_number(eras: dict[str, Era], name: str) -> None:
+    wrong = {}
+    for (board, panel, legend), expression in QUERIES.items():
+        whole, found = eras[WHOLE].shown[expression], eras[name].shown[expression]
+        problems = ABOUT_GAPS | {dict(labels).get("alertname") for labels in whole}
+        for labels, values in false_values(whole, found).items():
+            texts = dict(labels)
+            wrong[board, panel, legend, labels] = values
+            if (
+                any(part in legend for part in INSTEAD)
+                or (INSTANCES in expression and not values[1])
+                # It is not known how the rank was.
+                or texts.get("before") == "?"
+                # How long an alert fires, and the name of its place, are not always known.
+                or texts.get("alertname", "") in problems
+            ):
+                del wrong[board, panel, legend, labels]
+    assert wrong == {}
+
+
+COMMANDS: Final[dict[str, Callable[[Settings], Coroutine[Any, Any, Result]]]] = {
+    "status": run_status,
+    "advise": partial(run_advise, wanted=[(8, "pro_6000")]),
+    "incidents": partial(run_incidents, hours=24),
+    "check": lambda settings: run_check(settings, Credentials(settings.keys, (), ())),
+}
+FINE: Final = ("Nothing needs action.", "All checks passed.", "No instance ended.", "$0")
+"""Texts that say that all is fine."""
+GROUPS: Final = ("hotkey", "instance_id", "server_id", "chute_id", "gpu", "kind", "feed")
+"""Keys that tell the objects of a list apart."""
+
+
+@dataclass
+class Output:
+    """What a command finds, with its exit status and text."""
+
+    status: int
+    text: str
+    found: dict[str, Any]
+
+
+async def _run(name: str, settings: Settings) -> Output:
+    result = await COMMANDS[name](settings)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        status = result.print(as_json=False)
+    return Output(status, printed.getvalue(), result.summary)
+
+
+async def _outputs(troubles: Sequence[str]) -> dict[tuple[str, str], Output]:
+    """Return the outputs of each command in each case that it can notice, by their names."""
+    size = Size(miners=24, active_miners=6, chutes=40, other_servers=3)
+    # Commands see the real clock.
+    world = DemoWorld(start=time.time(), size=size, troubles=troubles)
+    simulator, key = Simulator(world), world.miners[0].key
+    api, outputs = Api(simulator, key.address), {}
+    async with simulator:
+        settings = patient(simulator.url, keys=(key,), **FIGURES)
+        with api.remembered():
+            for name in COMMANDS:
+                api.asked.clear()
+                outputs[name, WHOLE] = await _run(name, settings)
+                for case in [case for case in CASES if asks(case.feed) in api.asked and _noticed(name, case)]:
+                    with api.without(case):
+                        outputs[name, str(case)] = await _run(name, settings)
+    return outputs
+
+
+def _noticed(command: str, case: Case) -> bool:
+    """Return whether a command can notice what is taken away from it: it asks once, and only a contradiction shows."""
+    doubted = case.loss == "doubted" and "disagrees" in case.feed.checks and command in ("status", "advise")
+    return doubted or case.loss in ("missing", "record", "404")
+
+
+@pytest.fixture(scope="module", params=[SICK_TROUBLES, ()], ids=["troubled", "calm"])
+def outputs(request: pytest.FixtureRequest) -> dict[tuple[str, str], Output]:
+    with structlog.testing.capture_logs():
+        return asyncio.run(_outputs(request.param))
+
+
+def numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Return the numbers in a JSON value, with their places."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value
+    elif isinstance(value, dict):
+        # A finding may name fewer things, and time goes on.
+        for key in value.keys() - {"count", "records", "status", "seconds", "bounty_seconds_left"}:
+            yield from numbers(value[key], (*path, key))
+    elif isinstance(value, list):
+        for part in value:
+            group = [part[key] for key in GROUPS if key in part] if isinstance(part, dict) else [str(part)]
+            yield from numbers(part, (*path, *map(str, group)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_says_that_all_is_fine(outputs: dict[tuple[str, str], Output], command: str) -> None:
+    whole, wrong = outputs[command, WHOLE], {}
+    known = dict(numbers(whole.found))
+    cases = {name: found for (of, name), found in outputs.items() if of == command and name != WHOLE}
+    for name, found in cases.items():
+        # What needs action needs it still, and a check fails without an answer.
+        statuses = {3, 1} if whole.status == 1 or command == "check" else {3}
+        fine = [text for text in FINE if text in found.text]
+        others = {path for path, value in numbers(found.found) if not _equal(known.get(path), value)}
+        if found.status not in statuses or fine or others:
+            wrong[name] = found.status, fine, others
+    assert wrong == {}
+    assert len(cases) >= 5
