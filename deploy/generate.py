@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from deploy.chart import CHART, render
+from deploy.inhibitions import INHIBITIONS
 from deploy.reference import reference, with_unused_fields
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ ALERTS_HEAD: Final = """\
 - **warning**: a part of the earnings is lost. Act today.
 - **info**: for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
 
-Each name links to its runbook. If Prometheus scrapes and evaluates rules every minute, an alert fires a few minutes
-after its threshold. The exporter requests instances every minute, and servers and GPUs every 2 minutes.
+Each name links to its runbook. An alert can explain others, such as a lost seat the idle GPUs. The routing example and the
+Overview dashboard leave these out, both by [one table](../deploy/inhibitions.py).
+
+Only the chain knows how near a seat is to its loss. Without `--chain.url`, ChutesMinerLowestIncentive replaces
+ChutesMinerSeatAtRisk, and the texts of other alerts say nothing about the seat.
 
 | alert | severity | threshold | what it costs |
 |---|---|---|---|
@@ -67,6 +71,20 @@ def manifest() -> str:
     rendered = render({"dashboards": {"enabled": False}})
     parts = (rendered[name] for name in ("networkpolicy.yaml", "service.yaml", "deployment.yaml"))
     return MADE.format("deploy/helm/chutes-exporter/") + MANIFEST_HEAD + "---\n" + "---\n".join(parts)
+
+
+def routing() -> str:
+    """Write the inhibitions at the end of the example of routing."""
+    head, begin, _ = (ROOT / "alertmanager" / "alertmanager.yml").read_text().partition("\ninhibit_rules:\n")
+    return head + begin + "".join(inhibition.routing() for inhibition in INHIBITIONS)
+
+
+def recordings() -> str:
+    """Write the inhibited alerts into the recordings, before the alerts that are not."""
+    text = (ROOT / "prometheus" / "rules" / "recordings.yml").read_text()
+    head, begin, rest = text.partition("  - name: chutes-alerts-recordings\n    rules:\n")
+    written = "".join(inhibition.recording() for inhibition in INHIBITIONS)
+    return head + begin + written + rest[rest.index("      # Alerts that fire") :]
 
 
 def alertmanager_values() -> str:
@@ -122,6 +140,8 @@ def alerts_table() -> str:
 FILES: Final[dict[str, Callable[[], str]]] = {
     "helm/chutes-exporter/README.md": chart_readme,
     "kubernetes.yaml": manifest,
+    "../alertmanager/alertmanager.yml": routing,
+    "../prometheus/rules/recordings.yml": recordings,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
     "../docs/metrics.md": reference,

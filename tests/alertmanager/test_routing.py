@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import Fault, Simulator, Size
+from deploy.inhibitions import INHIBITIONS
 from tests.prometheus.scenario import ALERTS
 from tests.simulator.odd import OddWorld
 from tests.support import (
@@ -38,7 +40,7 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from starlette.requests import Request
 
@@ -47,50 +49,44 @@ RECEIVERS = {"critical": "phone", "warning": "chat", "info": "digest", "none": "
 SEVERITIES = {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS}
 """Alerts with each of their severities."""
 
-
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Labels = frozenset[tuple[str, str]]
 
 
-def test_alertmanager_accepts_the_routing() -> None:
-    result = run("amtool", "check-config", str(ROUTING))
+def run(*command: str) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_routing_has_none_of_the_known_mistakes() -> None:
+def test_the_routing_is_accepted_and_has_none_of_the_known_mistakes() -> None:
+    run("amtool", "check-config", str(ROUTING))
     amlint = str(Path(sys.executable).parent / "amlint")
     # The digest has a shorter repeat interval on purpose, as the routing says.
     options = ("--strict", "--ignore", "repeat-before-group", "--rules", str(RULES / "alerts.yml"))
-    result = run(amlint, "check", *options, str(ROUTING))
-    assert result.returncode == 0, result.stdout + result.stderr
+    run(amlint, "check", *options, str(ROUTING))
 
 
-@pytest.mark.parametrize(("name", "severity"), sorted(SEVERITIES))
-def test_each_alert_reaches_the_receiver_of_its_severity(name: str, severity: str) -> None:
-    result = run(
-        "amtool",
-        "config",
-        "routes",
-        "test",
-        f"--config.file={ROUTING}",
-        f"--verify.receivers={RECEIVERS[severity]}",
-        f"alertname={name}",
-        f"severity={severity}",
-        f"hotkey={HOTKEY}",
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_each_alert_reaches_the_receiver_of_its_severity() -> None:
+    for name, severity in SEVERITIES:
+        options = (f"--config.file={ROUTING}", f"--verify.receivers={RECEIVERS[severity]}")
+        run("amtool", "config", "routes", "test", *options, f"alertname={name}", f"severity={severity}", "hotkey=5Me")
 
 
 class Receivers:
-    """Takes what Alertmanager sends, by receiver."""
+    """Takes what Alertmanager sends: alerts by receiver, and messages to Telegram."""
 
     def __init__(self) -> None:
         self.got: dict[str, list[dict[str, Any]]] = {name: [] for name in RECEIVERS.values()}
-        self.app = Starlette(routes=[Route("/{receiver}", self._take, methods=["POST"])])
+        self.messages: list[dict[str, Any]] = []
+        bot = Route("/bot{token}/sendMessage", self._send, methods=["POST"])
+        self.app = Starlette(routes=[bot, Route("/{receiver}", self._take, methods=["POST"])])
 
     async def _take(self, request: Request) -> Response:
         self.got[request.path_params["receiver"]].extend((await request.json())["alerts"])
         return Response()
+
+    async def _send(self, request: Request) -> Response:
+        self.messages.append(await request.json())
+        return JSONResponse({"ok": True, "result": {"message_id": 1, "date": 1, "chat": {"id": 1, "type": "private"}}})
 
     def names(self, receiver: str) -> set[str]:
         return {alert["labels"]["alertname"] for alert in self.got[receiver]}
@@ -182,136 +178,167 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             assert "Watchdog" not in receivers.names("phone") | receivers.names("chat") | receivers.names("digest")
 
 
-async def test_telegram_gets_the_texts_and_rings_for_critical_alerts_only(tmp_path: Path) -> None:
-    sent: list[dict[str, Any]] = []
+DESCRIPTION = f"These GPUs of {HOTKEY} <idle>. First, where the exporter runs: `chutes-exporter advise`."
+SERVERS = [f"server-{number:02}.long-name.example" for number in range(20)]
 
-    async def send(request: Request) -> Response:
-        sent.append(await request.json())
-        return JSONResponse({"ok": True, "result": {"message_id": 1, "date": 1, "chat": {"id": 1, "type": "private"}}})
 
-    telegram = Starlette(routes=[Route("/bot{token}/sendMessage", send, methods=["POST"])])
-    notes = {"summary": "5Me…: <it> has no seat", "description": "First: `chutes-exporter check`.", "runbook_url": "u"}
-    alerts = [
-        {"labels": {"alertname": name, "severity": severity, **ME}, "annotations": notes}
-        for name, severity in (("ChutesMinerDeregistered", "critical"), ("ChutesGpusGone", "warning"))
-    ]
-    async with served(telegram) as url:
+def idle(server: str, severity: str) -> dict[str, Any]:
+    """An alert about a server, as long as the longest."""
+    notes = {
+        "summary": f"{HOTKEY[:5]}…: 8 pro_6000 of server {server} idle, 1234567 compute units a day (123 US dollars)",
+        "description": DESCRIPTION,
+        "cost": "what these GPUs would earn",
+        "runbook_url": "docs/runbooks/fleet.md#chutesgpusidle",
+        "dashboard": f"http://grafana/d/chutes-fleet?var-hotkey={HOTKEY}",
+    }
+    return {
+        "labels": {"alertname": "ChutesGpusIdle", "severity": severity, "server": server, "hotkey": HOTKEY},
+        "annotations": notes,
+    }
+
+
+@pytest.mark.parametrize(("severity", "servers"), [("critical", SERVERS[:1]), ("warning", SERVERS)])
+async def test_telegram_gets_the_text_of_a_group_once_and_a_line_for_each_server(
+    tmp_path: Path, severity: str, servers: list[str]
+) -> None:
+    receivers = Receivers()
+    alerts = [idle(server, severity) for server in servers]
+    async with served(receivers.app) as url:
         with alertmanager(tmp_path / "alertmanager", telegram=url) as address:
             async with patient_client() as client:
                 answer = await client.post(f"http://{address}/api/v2/alerts", json=alerts)
             assert answer.status_code == httpx.codes.OK
-            await until(lambda: len(sent) >= len(alerts))
-    silent = {bool(message.get("disable_notification")) for message in sent}
-    assert silent == {True, False}
-    for message in sent:
-        text, _, where = message["text"].partition("\n\nCommands run where the exporter runs:\n")
-        assert text == f"firing: {notes['summary']}\n{notes['description']}\nu"
-        assert where.endswith("/docs/runbooks/README.md#running-the-exporters-commands")
-        assert not message.get("parse_mode")
+            await until(lambda: len(receivers.messages) > 0)
+    message = receivers.messages[0]
+    assert bool(message.get("disable_notification")) == (severity != "critical")
+    assert not message.get("parse_mode")
+    notes = alerts[0]["annotations"]
+    head, _, lines = message["text"].partition("\n\n")
+    assert head == f"{DESCRIPTION}\nCost: {notes['cost']}\n{notes['dashboard']}\n{notes['runbook_url']}"
+    assert sorted(lines.splitlines()) == [f"firing: {alert['annotations']['summary']}" for alert in alerts]
+    # The descriptions are shorter than this.
+    assert len(message["text"]) + 500 <= 4096
 
 
 SIGNED = ("servers", "nodes", "instances", "inventory")
-ME, OTHER, JOB = {"hotkey": HOTKEY}, {"hotkey": "5Other"}, {"job": "chutes"}
-SERVER = {**ME, "server": "l40s-0", "server_id": "s0", "gpu": "l40s"}
-INSTANCE = {**ME, "instance_id": "i1", "chute_id": "c1"}
+SERVER, INSTANCE = "hotkey=5Me server=l40s-0 server_id=s0 gpu=l40s", "hotkey=5Me chute_id=c1 instance_id=i1"
+NINE_IDLE = [f"ChutesGpusIdle warning hotkey=5Me server=l40s-{number}" for number in range(9)]
+OF_NO_SCORE = [
+    f"{alert} hotkey=5Me"
+    for alert in (
+        "ChutesScoreHeadingDown warning",
+        "ChutesMinerEarnsNothing critical",
+        "ChutesSignatureRefused critical",
+        "ChutesMinerSeatAtRisk warning",
+    )
+]
+CASES: Sequence[tuple[str, Sequence[str], Sequence[str]]] = [
+    (
+        "ChutesMinerUnwatched critical hotkey=5Me",
+        [f"ChutesGpusIdle warning {SERVER}", "ChutesMinerDeregistered critical hotkey=5Me"],
+        ["ChutesExporterDown warning job=chutes", "ChutesGpusIdle warning hotkey=5Other", "Watchdog none"],
+    ),
+    (
+        "ChutesApiDown critical job=chutes",
+        [
+            "ChutesApiDown warning job=chutes",
+            "ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes",
+            "ChutesDataIncomplete warning job=chutes feed=chutes",
+        ],
+        [f"ChutesGpusIdle warning {SERVER}", "ChutesApiDown warning job=other"],
+    ),
+    *(
+        (
+            f"{cause} critical hotkey=5Me",
+            [*OF_NO_SCORE, *NINE_IDLE],
+            ["ChutesScoreHeadingDown warning hotkey=5Other", f"ChutesGpusGone warning {SERVER}"],
+        )
+        for cause in ("ChutesMinerDeregistered", "ChutesMinerBlacklisted")
+    ),
+    (
+        "ChutesMinerEarnsNothing critical hotkey=5Me",
+        ["ChutesScoreHeadingDown warning hotkey=5Me", "ChutesGpuHoursLost info hotkey=5Me", *NINE_IDLE],
+        [f"ChutesGpusGone warning {SERVER}", "ChutesGpusIdle warning hotkey=5Other"],
+    ),
+    (
+        f"ChutesGpusIdle warning {SERVER}",
+        ["ChutesGpusIdle info hotkey=5Me server=other"],
+        [f"ChutesGpusUnverified info {SERVER}", "ChutesGpusIdle info hotkey=5Other"],
+    ),
+    (
+        f"ChutesInstancePurgeNear warning {INSTANCE}",
+        [f"ChutesInstanceStartSlow warning {INSTANCE}"],
+        ["ChutesInstanceStartSlow warning hotkey=5Me instance_id=i2"],
+    ),
+    (
+        "ChutesGpusUnverified critical hotkey=5Me",
+        [f"ChutesGpusUnverified warning {SERVER}", f"ChutesGpusUnverified info {SERVER}"],
+        [f"ChutesGpusIdle warning {SERVER}", "ChutesGpusUnverified warning hotkey=5Other"],
+    ),
+    (
+        "ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes",
+        ["ChutesDataIncomplete warning job=chutes hotkey=5Me feed=nodes"],
+        ["ChutesDataIncomplete warning job=chutes hotkey=5Me feed=servers"],
+    ),
+    # A clock that is off does not explain a refused signature: it is what must be repaired.
+    ("ChutesClockOff warning job=chutes", [], ["ChutesSignatureRefused critical hotkey=5Me"]),
+]
+"""An alert that explains others, those that it mutes, and some that it does not."""
 
-Alert = tuple[str, str, dict[str, str]]
-"""Name, severity, other labels."""
+
+def labelled(alert: str, number: int) -> Labels:
+    """Return all labels of an alert. Those of different cases are about different miners and exporters."""
+    name, severity, *others = alert.split()
+    assert (name, severity) in SEVERITIES
+    labels = [f"{other}-{number}" if other.startswith(("hotkey", "job")) else other for other in others]
+    return frozenset({"alertname": name, "severity": severity, **dict(one.split("=") for one in labels)}.items())
 
 
-@pytest.mark.parametrize(
-    ("causes", "quiet", "loud"),
-    [
-        (
-            [("ChutesMinerUnwatched", "critical", ME)],
-            [("ChutesGpusIdle", "warning", SERVER), ("ChutesMinerDeregistered", "critical", ME)],
-            [
-                ("ChutesExporterDown", "warning", JOB),
-                ("ChutesGpusIdle", "warning", {**SERVER, **OTHER}),
-                ("Watchdog", "none", {}),
-            ],
-        ),
-        (
-            [("ChutesApiDown", "critical", JOB)],
-            [
-                ("ChutesApiDown", "warning", JOB),
-                ("ChutesFeedFailing", "warning", {**JOB, **ME, "feed": "nodes"}),
-                ("ChutesDataIncomplete", "warning", {**JOB, "feed": "chutes"}),
-            ],
-            [("ChutesGpusIdle", "warning", SERVER), ("ChutesApiDown", "warning", {"job": "other"})],
-        ),
-        (
-            [("ChutesMinerDeregistered", "critical", ME)],
-            [
-                ("ChutesScoreHeadingDown", "warning", ME),
-                ("ChutesMinerEarnsNothing", "critical", ME),
-                ("ChutesSignatureRefused", "critical", ME),
-            ],
-            [("ChutesScoreHeadingDown", "warning", OTHER), ("ChutesGpusGone", "warning", SERVER)],
-        ),
-        (
-            [("ChutesMinerEarnsNothing", "critical", ME)],
-            [
-                ("ChutesScoreHeadingDown", "warning", ME),
-                ("ChutesGpuHoursLost", "info", ME),
-                ("ChutesGpusIdle", "warning", SERVER),
-            ],
-            [("ChutesGpusGone", "warning", SERVER), ("ChutesGpusIdle", "warning", {**SERVER, **OTHER})],
-        ),
-        (
-            [("ChutesGpusIdle", "warning", SERVER)],
-            [("ChutesGpusIdle", "info", {**SERVER, "server": "other"})],
-            [("ChutesGpusUnverified", "info", SERVER), ("ChutesGpusIdle", "info", {**SERVER, **OTHER})],
-        ),
-        (
-            [("ChutesInstancePurgeNear", "warning", INSTANCE)],
-            [("ChutesInstanceStartSlow", "warning", INSTANCE)],
-            [("ChutesInstanceStartSlow", "warning", {**INSTANCE, "instance_id": "i2"})],
-        ),
-        (
-            [("ChutesGpusUnverified", "critical", ME)],
-            [("ChutesGpusUnverified", "warning", SERVER), ("ChutesGpusUnverified", "info", SERVER)],
-            [("ChutesGpusIdle", "warning", SERVER), ("ChutesGpusUnverified", "warning", {**SERVER, **OTHER})],
-        ),
-        (
-            [("ChutesFeedFailing", "warning", {**JOB, **ME, "feed": "nodes"})],
-            [("ChutesDataIncomplete", "warning", {**JOB, **ME, "feed": "nodes"})],
-            [("ChutesDataIncomplete", "warning", {**JOB, **ME, "feed": "servers"})],
-        ),
-        (
-            # A clock that is off does not explain a refused signature: it is what must be repaired.
-            [("ChutesClockOff", "warning", JOB)],
-            [],
-            [("ChutesSignatureRefused", "critical", ME)],
-        ),
-    ],
-)
-def test_an_alert_that_explains_others_silences_them_and_no_more(
-    tmp_path: Path, causes: list[Alert], quiet: list[Alert], loud: list[Alert]
-) -> None:
-    assert {(name, severity) for name, severity, _ in (*causes, *quiet, *loud)} <= SEVERITIES
+QUIET = {labelled(alert, number) for number, (_, quiet, _) in enumerate(CASES) for alert in quiet}
+HEARD = {labelled(alert, number) for number, (cause, _, loud) in enumerate(CASES) for alert in (cause, *loud)}
 
-    def labelled(alert: Alert) -> dict[str, str]:
-        name, severity, labels = alert
-        return {"alertname": name, "severity": severity, **labels}
 
-    def identity(labels: dict[str, str]) -> frozenset[tuple[str, str]]:
-        return frozenset(labels.items())
-
-    everything = [labelled(alert) for alert in (*causes, *quiet, *loud)]
+def test_alertmanager_mutes_what_another_alert_explains_and_no_more(tmp_path: Path) -> None:
     with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
         url = f"http://{address}/api/v2/alerts"
-        assert (
-            httpx.post(url, json=[{"labels": labels} for labels in everything], timeout=PATIENCE).status_code
-            == httpx.codes.OK
-        )
-        expected = {identity(labelled(alert)) for alert in quiet}
+        posted = httpx.post(url, json=[{"labels": dict(alert)} for alert in (*QUIET, *HEARD)], timeout=PATIENCE)
+        assert posted.status_code == httpx.codes.OK
 
-        def silenced() -> set[frozenset[tuple[str, str]]]:
+        def silenced() -> set[Labels]:
             alerts = httpx.get(url, timeout=PATIENCE).json()
-            assert {identity(one["labels"]) for one in alerts} == {identity(labels) for labels in everything}
-            return {identity(one["labels"]) for one in alerts if one["status"]["inhibitedBy"]}
+            assert {frozenset(one["labels"].items()) for one in alerts} == QUIET | HEARD
+            return {frozenset(one["labels"].items()) for one in alerts if one["status"]["inhibitedBy"]}
 
         # Inhibition is worked out for all alerts when they are grouped for sending.
-        wait_for(lambda: silenced() >= expected)
-        assert silenced() == expected
+        wait_for(lambda: silenced() >= QUIET)
+        assert silenced() == QUIET
+
+
+def test_dashboards_list_the_alerts_that_are_not_muted(tmp_path: Path) -> None:
+    def series(name: str, labels: Iterable[tuple[str, str]]) -> str:
+        return f"{name}{{{','.join(f'{label}={json.dumps(value)}' for label, value in labels if value)}}}"
+
+    fired = [("alertstate", "firing")]
+    given = [{"series": series("ALERTS", [*alert, *fired]), "values": "1x2"} for alert in (*QUIET, *HEARD)]
+    shown = ("alertname", "severity", "hotkey")
+    kept = {
+        tuple((name, dict(alert).get(name, "")) for name in shown)
+        for alert in HEARD
+        if ("severity", "none") not in alert
+    }
+    # Each rule of inhibition has muted an alert of the cases.
+    expected = {
+        "ALERTS unless ignoring (cause) alert:chutes_alerts:inhibited": {
+            series("ALERTS", [*one, *fired]) for one in HEARD
+        },
+        f"group by ({', '.join(shown)}) (alert:chutes_alerts:severity)": {series("", labels) for labels in kept},
+        "group by (cause) (alert:chutes_alerts:inhibited)": {f'{{cause="{one.cause}"}}' for one in INHIBITIONS},
+    }
+    queries = [
+        {"expr": expression, "eval_time": "1m", "exp_samples": [{"labels": one, "value": 1} for one in found]}
+        for expression, found in expected.items()
+    ]
+    test = {"interval": "1m", "input_series": given, "promql_expr_test": queries}
+    path = tmp_path / "inhibited.yml"
+    path.write_text(json.dumps({"rule_files": [str(RULES / "recordings.yml")], "tests": [test]}))
+    run("promtool", "test", "rules", str(path))

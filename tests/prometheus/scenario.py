@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from collections import Counter
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
+import pytest
 import yaml
 
 from tests.support import RULES
@@ -30,27 +29,8 @@ DAY: Final = 24 * HOUR
 NOW: Final = "now"
 """The value of a time that each scrape moves on."""
 STATES: Final = ("earning", "starting", "disabled", "idle", "unverified")
-Alert = tuple[str, str]
-"""A name and a severity."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """The texts of an alert at a minute.
-
-    Attributes:
-        alert: Its name and severity.
-        minute: When it fires.
-        labels: Those besides the hotkey.
-        summary: Without the miner.
-        description: Without the first step.
-    """
-
-    alert: Alert
-    minute: int
-    labels: Mapping[str, str]
-    summary: str
-    description: str
+Alert = str
+"""A name and a severity, with a space between them."""
 
 
 class Scenario:
@@ -78,18 +58,20 @@ class Scenario:
         self._states: dict[str, dict[int, str | None]] = {}
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._there = dict.fromkeys(exporters, range(end + 1))
+        self._expected: dict[str, Any] = {}
+        self._texts: list[dict[str, Any]] = []
         of_miner: dict[str, float] = {
             "chutes_miner_watched": 1,
             "chutes_miner_registered": 1,
             "chutes_miner_blacklisted": 0,
             "chutes_miner_incentive_ratio": 0.02,
-            "chutes_miner_seats_behind": 100,
+            "chutes_miner_incentive_rank": 60,
             "chutes_miner_registered_timestamp_seconds": -90 * 86400,
             "chutes_miner_score_ratio": 0.02,
             "chutes_miner_score_heading_ratio": 0.02,
         }
         for name, value in of_miner.items():
-            self.set(name, value, hotkey=HOTKEY)
+            self.set_of_miner(name, value)
         self.set("chutes_exporter_build_info", 1, version="1")
         self.set("chutes_metagraph_miners", 256)
         self.set("chutes_miner_window_compute_units", 1000, hotkey=HOTKEY, window="7d")
@@ -105,23 +87,28 @@ class Scenario:
             for number in range(count):
                 self.gpu(f"{server}-{number}", server)
 
-    def set(self, name: str, value: float | str, at: int = 0, /, **labels: str) -> None:
+    def set(self, name: str, value: float | str, at: int = 0, /, **labels: str) -> Self:
         """Let a series have a value from a minute on."""
         self._series.setdefault((name, tuple(labels.items())), {})[at] = value
+        return self
 
-    def drop(self, at: int, name: str, /, **labels: str) -> None:
+    def set_of_miner(self, name: str, value: float | str, at: int = 0, /, **labels: str) -> Self:
+        """Let a series of the miner have a value from a minute on."""
+        return self.set(name, value, at, hotkey=HOTKEY, **labels)
+
+    def drop(self, at: int, name: str, /, **labels: str) -> Self:
         """Leave series out from a minute on: those of a name with some labels."""
         for (series, found), changes in self._series.items():
             if series == name and labels.items() <= dict(found).items():
                 changes[at] = None
+        return self
 
-    def gpu(self, gpu_id: str, server: str, model: str = "pro_6000", state: str = "earning", at: int = 0) -> None:
+    def gpu(self, gpu_id: str, server: str, model: str = "pro_6000", state: str = "earning", at: int = 0) -> Self:
         """Add a GPU."""
-        labels = {"hotkey": HOTKEY, "gpu_id": gpu_id}
-        self.set("chutes_gpu_info", 1, at, **labels, server_id=f"id-{server}", gpu=model)
-        self.state(at, [gpu_id], state)
+        self.set_of_miner("chutes_gpu_info", 1, at, gpu_id=gpu_id, server_id=f"id-{server}", gpu=model)
+        return self.state(at, [gpu_id], state)
 
-    def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> None:
+    def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> Self:
         """Change the state of GPUs; with None, they disappear."""
         for gpu_id in gpu_ids:
             labels = {"hotkey": HOTKEY, "gpu_id": gpu_id}
@@ -134,10 +121,17 @@ class Scenario:
             self.set("chutes_gpu_state_info", 1, at, **labels, state=state)
             self.set("chutes_gpu_in_use", int(state in STATES[:3]), at, **labels)
             self.set("chutes_gpu_verified", int(state != "unverified"), at, **labels)
+        return self
+
+    def starts(self, gpu_ids: Sequence[str], begin: int, end: int, idle: int, starting: int) -> Self:
+        """Let instances on GPUs fail again and again: after some idle minutes, another one starts for some minutes."""
+        for minute in range(begin, end, idle + starting):
+            self.state(minute, gpu_ids, "idle").state(minute + idle, gpu_ids, "starting")
+        return self
 
     def instance(
         self, number: str, created: float, at: int = 0, *, server: str = "", private: bool = True, purge: float = 0
-    ) -> None:
+    ) -> Self:
         """Add an instance that is starting.
 
         Args:
@@ -157,8 +151,9 @@ class Scenario:
         self.set("chutes_instance_purge_timestamp_seconds", 60 * (purge or created + 210), at, **labels)
         if server:
             self.set("chutes_instance_gpus", 1, at, **labels, server_id=f"id-{server}", gpu="pro_6000")
+        return self
 
-    def activate(self, number: str, at: int, *, private: bool = True) -> None:
+    def activate(self, number: str, at: int, *, private: bool = True) -> Self:
         """Let an instance become active."""
         labels = {"hotkey": HOTKEY, "instance_id": number}
         self.set("chutes_instance_active", 1, at, **labels)
@@ -166,19 +161,62 @@ class Scenario:
         self.drop(at, "chutes_instance_purge_timestamp_seconds", **labels)
         if not private:
             self.set("chutes_instance_secured_timestamp_seconds", 60 * at + 3600, at, **labels)
+        return self
 
-    def remove(self, number: str, at: int) -> None:
+    def remove(self, number: str, at: int) -> Self:
         """Let an instance end."""
         for name in {name for name, _ in self._series if name.startswith("chutes_instance_")}:
             self.drop(at, name, instance_id=number)
+        return self
 
-    def fail(self, exporter: str, minutes: Iterable[int]) -> None:
+    def report(self, at: int, end: int, *, lost: float = 0, uncounted: int = 0) -> Self:
+        """Let the audit report of the hour before a minute come, with the ends of the miner's instances."""
+        ended = {"reason": "probes", "counts": "false", "window": "1h"}
+        self.set("chutes_audit_report_end_timestamp_seconds", 60 * end, at)
+        self.set_of_miner("chutes_miner_window_lost_compute_units", lost, at, window="1h")
+        return self.set_of_miner("chutes_miner_window_ended_instances", uncounted, at, **ended)
+
+    def feed(self, at: int, feed: str, hotkey: str, reason: str = "unavailable") -> Self:
+        """Let the requests of a feed fail."""
+        labels = {"feed": feed, "hotkey": hotkey}
+        self.set("chutes_feed_up", 0, at, **labels)
+        self.set("chutes_feed_last_success_timestamp_seconds", 60 * at, at, **labels)
+        return self.set("chutes_feed_failure_info", 1, at, **labels, reason=reason)
+
+    def fail(self, exporter: str, minutes: Iterable[int]) -> Self:
         """Let scrapes of an exporter fail."""
         self._down[exporter].update(minutes)
+        return self
 
-    def target(self, exporter: str, begin: int, end: int) -> None:
+    def target(self, exporter: str, begin: int, end: int) -> Self:
         """Let an exporter be among the targets for some time."""
         self._there[exporter] = range(begin, end)
+        return self
+
+    def fires(self, firing: Mapping[int, Iterable[Alert]], **more: Any) -> Self:
+        """Let :meth:`check` expect alerts."""
+        self._expected = {"firing": firing, **more}
+        return self
+
+    def says(self, alert: Alert, minute: int, summary: str, description: str = "", **labels: str) -> Self:
+        """Let :meth:`check` expect texts: the summary without the miner, and the description if more than ids vary."""
+        name, severity = alert.split()
+        (rule,) = (rule for rule in ALERTS if [rule["alert"], rule["labels"]["severity"]] == alert.split())
+        # The addresses of Grafana and of the documents are not set.
+        notes = dict(rule["annotations"], dashboard="", summary=f"{HOTKEY}…: {summary}")
+        if description:
+            first = "" if "First" in description else " First" + notes["description"].partition("First")[2]
+            notes["description"] = description + first
+        of_miner = {"{{ with $labels.hotkey }} of {{ . }}{{ end }}": f" of {HOTKEY}", "{{ $labels.hotkey }}": HOTKEY}
+        for template, value in {**of_miner, "{{ $externalLabels.docs_url }}": ""}.items():
+            notes = {key: note.replace(template, value) for key, note in notes.items()}
+        expected = {"exp_labels": {"severity": severity, "hotkey": HOTKEY, **labels}, "exp_annotations": notes}
+        self._texts.append({"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]})
+        return self
+
+    def check_expected(self, directory: Path) -> None:
+        """Check what the scenario expects itself."""
+        self.check(directory, **self._expected)
 
     def _columns(self) -> dict[str, list[str]]:
         """Return the values of each series, whose labels lack those of a target and the end; `_` for none."""
@@ -211,7 +249,6 @@ class Scenario:
         firing: Mapping[int, Iterable[Alert]],
         *,
         ever: Iterable[Alert] | None = None,
-        texts: Iterable[Text] = (),
         values: Mapping[str, tuple[int, Mapping[str, float]]] | None = None,
     ) -> None:
         """Evaluate all rules with promtool.
@@ -220,7 +257,6 @@ class Scenario:
             directory: For its file.
             firing: All alerts that fire at a minute, the Watchdog excepted.
             ever: All alerts that fire at any minute; those of `firing` where it is None.
-            texts: Texts of alerts.
             values: By expression: a minute, and the value of each series.
         """
         if ever is None:
@@ -233,7 +269,7 @@ class Scenario:
             tests.append({"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples})
         path = directory / "scenario.yml"
         test = {"interval": f"{self._step}m", "input_series": self._written(), "promql_expr_test": tests}
-        test["alert_rule_test"] = [_say(text) for text in texts]
+        test["alert_rule_test"] = self._texts
         # Recordings come before the alerts that read them.
         order = sorted((group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings"))
         files = {
@@ -249,22 +285,16 @@ class Scenario:
 
 def _fire(expression: str, minute: int, alerts: Iterable[Alert]) -> dict[str, Any]:
     """Make a test for exactly these alerts. How many there are of a kind does not matter."""
-    samples = [{"labels": f'{{alertname="{name}",severity="{severity}"}}', "value": 1} for name, severity in {*alerts}]
+    pairs = [alert.split() for alert in {*alerts}]
+    samples = [{"labels": f'{{alertname="{name}",severity="{severity}"}}', "value": 1} for name, severity in pairs]
     return {"expr": f"{expression} ^ 0", "eval_time": f"{minute}m", "exp_samples": samples}
 
 
-def _say(text: Text) -> dict[str, Any]:
-    """Make a test of what an alert says."""
-    name, severity = text.alert
-    (rule,) = (one for one in ALERTS if (one["alert"], one["labels"]["severity"]) == text.alert)
-    notes = {key: note.replace("{{ $labels.hotkey }}", HOTKEY) for key, note in rule["annotations"].items()}
-    # The address of Grafana is not set.
-    notes["dashboard"] = ""
-    first = re.search(r"First.*", notes["description"])
-    assert first is not None
-    notes |= {"summary": f"{HOTKEY}…: {text.summary}", "description": f"{text.description} {first[0]}"}
-    expected = {"exp_labels": {"severity": severity, "hotkey": HOTKEY, **text.labels}, "exp_annotations": notes}
-    return {"alertname": name, "eval_time": f"{text.minute}m", "exp_alerts": [expected]}
+def scenarios(cases: Mapping[str, Scenario]) -> pytest.MarkDecorator:
+    """Run a test with each scenario of a table. Those of more than a day take long."""
+    slow = pytest.mark.soak
+    rows = [pytest.param(one, id=name, marks=[slow] if one.end > DAY else []) for name, one in cases.items()]
+    return pytest.mark.parametrize("miner", rows)
 
 
 def _at(changes: Mapping[int, Any], minute: int) -> Any:

@@ -6,24 +6,40 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, Text
+from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
-ME = {"hotkey": HOTKEY}
+LARGE = {f"s{number}": 8 for number in range(13)}
+"""104 GPUs."""
 ALPHA = [f"alpha-{number}" for number in range(8)]
+ALL = [f"{server}-{number}" for server, count in FLEET.items() for number in range(count)]
 ALPHA_LABELS = {"server": "alpha", "server_id": "id-alpha", "gpu": "pro_6000"}
-IDLE, IDLE_INFO = ("ChutesGpusIdle", "warning"), ("ChutesGpusIdle", "info")
-UNVERIFIED = ("ChutesGpusUnverified", "warning")
-NEVER = ("ChutesGpusNeverEarn", "warning")
+IDLE, IDLE_INFO = "ChutesGpusIdle warning", "ChutesGpusIdle info"
+UNVERIFIED, ALL_UNVERIFIED = "ChutesGpusUnverified warning", "ChutesGpusUnverified critical"
+GONE, NEVER, LOST_HOURS = "ChutesGpusGone warning", "ChutesGpusNeverEarn warning", "ChutesGpuHoursLost info"
+MAINTENANCE, PENDING = "ChutesServerInMaintenance warning", "ChutesServerMaintenancePending info"
+CLOSING, REFUSED = "ChutesUpgradeWindowClosing warning", "ChutesServerVersionRefused warning"
+
+
+def paid(miner: Scenario, gpus: int) -> Scenario:
+    """Let each GPU earn a compute unit a second, and an idle one too if it ran the best chute."""
+    miner.set_of_miner("chutes_miner_window_compute_units", gpus * 86400, window="1d")
+    return miner.set_of_miner("chutes_launch_units_per_gpu_second", 1, gpu="pro_6000", chute_id="chute-1")
+
+
+def short_pauses(miner: Scenario) -> Scenario:
+    """Let 8 GPUs be idle for 9 hours in the day, in pieces that are too short for a warning."""
+    for minute in range(0, DAY + 2 * HOUR, 40):
+        miner.state(minute, ALPHA, "idle").state(minute + 15, ALPHA, "earning")
+    return miner
 
 
 def test_a_healthy_day_is_silent(tmp_path: Path) -> None:
-    # One GPU of 26 is idle, another one starts an instance every 5 hours, and an upgrade window is over.
+    # One GPU of 26 starts an instance every 5 hours, and an upgrade window is over.
     miner = Scenario(DAY, FLEET)
-    miner.state(0, ["beta-0"], "idle")
     for hour in range(1, 24, 5):
         miner.state(hour * HOUR, ["alpha-0"], "idle")
         miner.state(hour * HOUR + 10, ["alpha-0"], "starting")
@@ -32,153 +48,117 @@ def test_a_healthy_day_is_silent(tmp_path: Path) -> None:
         miner.activate(f"i-{hour}", hour * HOUR + 45)
         miner.remove(f"i-{hour}", hour * HOUR + 4 * HOUR)
     for server in FLEET:
-        miner.set("chutes_server_upgrade_needed", 0, **ME, server_id=f"id-{server}")
-        miner.set("chutes_server_version_accepted", 1, **ME, server_id=f"id-{server}")
-        miner.set("chutes_server_maintenance_status", 1, **ME, server_id=f"id-{server}", status="none")
-    miner.set("chutes_maintenance_window_open", 0, **ME)
-    miner.set("chutes_maintenance_window_end_timestamp_seconds", -86400, **ME)
+        miner.set_of_miner("chutes_server_upgrade_needed", 0, server_id=f"id-{server}")
+        miner.set_of_miner("chutes_server_version_accepted", 1, server_id=f"id-{server}")
+        miner.set_of_miner("chutes_server_maintenance_status", 1, server_id=f"id-{server}", status="none")
+    miner.set_of_miner("chutes_maintenance_window_open", 0)
+    miner.set_of_miner("chutes_maintenance_window_end_timestamp_seconds", -86400)
     miner.check(tmp_path, {DAY: []})
 
 
-def test_an_exporter_that_restarts_is_silent(tmp_path: Path) -> None:
-    miner = Scenario(HOUR, FLEET, step=1)
-    miner.fail("one:1", {10, 11, *range(30, 35)})
-    miner.check(tmp_path, {HOUR: []})
-
-
-def test_a_server_that_is_deleted_is_named_within_15_minutes(tmp_path: Path) -> None:
-    miner = Scenario(40, FLEET)
-    miner.state(20, ALPHA, None)
-    miner.drop(20, "chutes_server_info", server_id="id-alpha")
-    gone = ("ChutesGpusGone", "warning")
-    said = f"The API no longer lists 8 pro_6000 of server alpha of {HOTKEY}. The service purges instances without GPUs."
-    text = Text(gone, 40, ALPHA_LABELS, "server alpha lost 8 pro_6000", said)
-    miner.check(tmp_path, {20: [], 35: [gone]}, texts=[text])
-
-
-def test_a_dead_server_whose_gpus_stay_listed_is_named_within_35_minutes(tmp_path: Path) -> None:
-    # A fleet that is so large that a server of 2 GPUs is less than 5 % of it.
-    miner = Scenario(70, {**FLEET, "epsilon": 8, "zeta": 8, "eta": 8})
-    miner.state(20, ["delta-0", "delta-1"], "idle")
-    said = (
-        f"On server delta of {HOTKEY}, 2 pro_6000 have been verified but in no instance for 25 minutes or longer. If "
-        "all GPUs of the server are idle, the server may be dead, which the API does not report."
+@scenarios({
+    "an exporter that restarts is silent": Scenario(HOUR, FLEET, step=1)
+    .fail("one:1", {10, 11, *range(30, 35)})
+    .fires({HOUR: []}),
+    "a server that is deleted is named within 15 minutes": Scenario(40, FLEET)
+    .state(20, ALPHA, None)
+    .drop(20, "chutes_server_info", server_id="id-alpha")
+    .fires({20: [], 35: [GONE]})
+    .says(GONE, 40, "server alpha lost 8 pro_6000", **ALPHA_LABELS),
+    # In a fleet that is so large that a server of 2 GPUs is less than 5 % of it.
+    "a dead server whose GPUs stay listed is named within 35 minutes": paid(
+        Scenario(70, {**FLEET, "epsilon": 8, "zeta": 8, "eta": 8}), 50
     )
-    labels = {"server": "delta", "server_id": "id-delta", "gpu": "pro_6000", "state": "idle"}
-    miner.check(tmp_path, {44: [], 55: [IDLE]}, texts=[Text(IDLE, 70, labels, "2 pro_6000 of server delta idle", said)])
-
-
-def test_a_tenth_of_the_fleet_that_is_idle_is_named_within_35_minutes(tmp_path: Path) -> None:
-    miner = Scenario(60, FLEET)
-    miner.state(20, ALPHA[:3], "idle")
-    miner.check(tmp_path, {44: [], 55: [IDLE]})
-
-
-def test_two_idle_and_two_unverified_gpus_of_26_are_warnings_after_two_hours(tmp_path: Path) -> None:
-    miner = Scenario(3 * HOUR, FLEET, step=1)
-    miner.state(20, ["alpha-0", "beta-0"], "idle")
-    miner.state(20, ["alpha-1", "beta-1"], "unverified")
-    miner.check(tmp_path, {20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [IDLE, UNVERIFIED]})
-
-
-def test_one_idle_gpu_of_16_is_silent(tmp_path: Path) -> None:
-    miner = Scenario(3 * HOUR, {"alpha": 8, "beta": 8})
-    miner.state(20, ["alpha-0"], "idle")
-    miner.check(tmp_path, {3 * HOUR: []})
-
-
-@pytest.mark.soak
-def test_one_idle_gpu_of_26_is_info_after_a_day(tmp_path: Path) -> None:
-    miner = Scenario(DAY + 4 * HOUR, FLEET)
-    miner.state(HOUR, ["alpha-0"], "idle")
-    miner.check(tmp_path, {DAY + HOUR: [], DAY + 4 * HOUR: [IDLE_INFO]})
-
-
-@pytest.mark.parametrize(
-    ("metric", "labels"),
-    [("chutes_server_maintenance_pending", {}), ("chutes_server_maintenance_status", {"status": "maintenance"})],
-)
-def test_the_idle_gpus_of_a_server_in_maintenance_are_silent(
-    tmp_path: Path, metric: str, labels: dict[str, str]
-) -> None:
-    miner = Scenario(3 * HOUR, FLEET)
-    miner.state(20, ALPHA, "idle")
-    miner.set(metric, 1, 20, **ME, server_id="id-alpha", **labels)
-    miner.check(tmp_path, {3 * HOUR: []})
-
-
-def test_all_gpus_that_become_unverified_are_critical_within_20_minutes(tmp_path: Path) -> None:
-    miner = Scenario(40, FLEET)
-    miner.state(20, [f"{server}-{number}" for server, count in FLEET.items() for number in range(count)], "unverified")
-    critical = ("ChutesGpusUnverified", "critical")
-    said = (
-        f"Only 0% of the GPUs of {HOTKEY} are verified. Launches on the others are refused, so an instance that ends "
-        "cannot be replaced."
-    )
-    miner.check(tmp_path, {20: [], 40: [critical]}, texts=[Text(critical, 40, {}, "all GPUs are unverified", said)])
-
-
-def test_gpus_that_restart_in_a_fast_loop_are_a_warning_after_two_hours(tmp_path: Path) -> None:
-    # An instance starts for 10 minutes and fails, and 15 minutes later another one starts.
-    miner = Scenario(3 * HOUR, FLEET)
-    for minute in range(20, 3 * HOUR, 25):
-        miner.state(minute, ALPHA, "idle")
-        miner.state(minute + 15, ALPHA, "starting")
-    miner.check(tmp_path, {20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [NEVER]})
-
-
-def test_idle_gpus_of_a_server_that_the_api_does_not_list_are_named_by_its_id(tmp_path: Path) -> None:
-    miner = Scenario(60, FLEET)
-    miner.drop(10, "chutes_server_info", server_id="id-alpha")
-    miner.state(20, ALPHA, "idle")
-    miner.check(tmp_path, {44: [], 55: [IDLE]})
-
-
-def test_gpus_that_restart_in_a_loop_are_a_warning_after_two_hours(tmp_path: Path) -> None:
-    # An instance starts for 20 minutes, fails, and 5 minutes later another one starts.
-    miner = Scenario(3 * HOUR, FLEET)
-    for minute in range(20, 3 * HOUR, 25):
-        miner.state(minute, ["alpha-0"], "idle")
-        miner.state(minute + 5, ["alpha-0"], "starting")
-    text = Text(
-        NEVER,
-        3 * HOUR,
-        ALPHA_LABELS,
-        "1 pro_6000 of server alpha only start instances",
-        f"On server alpha of {HOTKEY}, instances have held 1 pro_6000 for most of the past 2 hours, and none has "
-        "become active. They fail and start again, or hang.",
-    )
-    miner.check(tmp_path, {20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [NEVER]}, texts=[text])
-
-
-def test_an_idle_gpu_that_starts_an_instance_does_not_count_as_a_loop(tmp_path: Path) -> None:
-    miner = Scenario(4 * HOUR, FLEET)
-    miner.state(20, ["alpha-0"], "idle")
-    miner.state(3 * HOUR, ["alpha-0"], "starting")
-    miner.state(3 * HOUR + 35, ["alpha-0"], "earning")
-    miner.check(tmp_path, {4 * HOUR: []})
-
-
-def test_a_server_in_maintenance_for_3_hours_is_a_warning(tmp_path: Path) -> None:
-    miner = Scenario(4 * HOUR, FLEET)
-    miner.set("chutes_server_maintenance_status", 1, 20, **ME, server_id="id-alpha", status="maintenance")
-    warning = ("ChutesServerInMaintenance", "warning")
+    .set("chutes_platform_window_compute_units", 86400, window="1d")
+    .set("chutes_subnet_emission_alpha_per_day", 100)
+    .set("chutes_alpha_price_usd", 0.5)
+    .state(20, ["delta-0", "delta-1"], "idle")
+    .fires({44: [], 55: [IDLE]})
+    .says(
+        IDLE, 70, "2 pro_6000 of server delta idle, 172800 compute units a day (100.00 US dollars)",
+        server="delta", server_id="id-delta", gpu="pro_6000", state="idle",
+    ),
+    "a tenth of the fleet that is idle is named within 35 minutes": Scenario(60, FLEET)
+    .state(20, ALPHA[:3], "idle")
+    .fires({44: [], 55: [IDLE]}),
+    "idle GPUs of a server that the API does not list are named by its id": Scenario(60, FLEET)
+    .drop(10, "chutes_server_info", server_id="id-alpha")
+    .state(20, ALPHA, "idle")
+    .fires({44: [], 55: [IDLE]}),
+    "two idle and two unverified GPUs of 26 are warnings within 75 minutes": Scenario(2 * HOUR, FLEET, step=1)
+    .state(20, ["alpha-0", "beta-0"], "idle")
+    .state(20, ["alpha-1", "beta-1"], "unverified")
+    .fires({20 + HOUR: [], 20 + 75: [IDLE, UNVERIFIED]}),
+    "5 of 8 idle GPUs of a server are a warning within 2 hours, also among 104": Scenario(130, LARGE, step=4)
+    .state(20, [f"s0-{number}" for number in range(5)], "idle")
+    .fires({20 + HOUR: [], 130: [IDLE]}),
+    "3 of 8 and 1 of 104 GPUs would earn more than 3 % of the compute units": paid(Scenario(130, LARGE, step=4), 104)
+    .state(20, ["s0-0", "s0-1", "s0-2", "s1-0"], "idle")
+    .fires({20 + HOUR: [], 130: [IDLE]}),
+    "2 idle GPUs of 104 are info for the next digest": paid(Scenario(3 * HOUR, LARGE, step=4), 104)
+    .state(20, ["s0-0", "s0-1"], "idle")
+    .fires({2 * HOUR: [], 20 + 2 * HOUR + 10: [IDLE_INFO]}),
+    "one idle and one unverified GPU of 16 are info after 2 hours": Scenario(3 * HOUR, {"alpha": 8, "beta": 8})
+    .state(20, ["alpha-0"], "idle")
+    .state(20, ["beta-0"], "unverified")
+    .fires({2 * HOUR: [], 20 + 2 * HOUR + 15: [IDLE_INFO, "ChutesGpusUnverified info"]}),
+    **{
+        f"the idle GPUs of a server in maintenance are silent by {metric}": Scenario(3 * HOUR, FLEET)
+        .state(20, ALPHA, "idle")
+        .set_of_miner(metric, 1, 20, server_id="id-alpha", **labels)
+        .fires({3 * HOUR: []})
+        for metric, labels in (
+            ("chutes_server_maintenance_pending", {}),
+            ("chutes_server_maintenance_status", {"status": "maintenance"}),
+        )
+    },
+    "all GPUs that become unverified are critical within 20 minutes": Scenario(40, FLEET)
+    .state(20, ALL, "unverified")
+    .fires({20: [], 40: [ALL_UNVERIFIED]}),
+    "3 GPUs in a crash loop are a warning within an hour": Scenario(2 * HOUR, FLEET, step=1)
+    .starts(ALPHA[:3], 20, 2 * HOUR, idle=5, starting=20)
+    .fires({HOUR: [], 20 + HOUR: [NEVER]})
+    .says(NEVER, 2 * HOUR, "3 pro_6000 of server alpha only start instances", **ALPHA_LABELS),
+    "GPUs in a fast crash loop are a warning within an hour": Scenario(2 * HOUR, FLEET, step=1)
+    .starts(ALPHA, 20, 2 * HOUR, idle=15, starting=10)
+    .fires({HOUR: [], 20 + HOUR: [NEVER]}),
+    "a crash loop of 50 minutes is a warning after 2 hours": Scenario(3 * HOUR, FLEET)
+    .starts(ALPHA[:1], 20, 3 * HOUR, idle=5, starting=45)
+    .fires({20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [NEVER]}),
+    "an idle GPU that starts an instance is no loop": Scenario(4 * HOUR, FLEET)
+    .state(2 * HOUR, ["alpha-0"], "idle")
+    .state(3 * HOUR, ["alpha-0"], "starting")
+    .state(3 * HOUR + 35, ["alpha-0"], "earning")
+    .fires({4 * HOUR: []}),
     # Missed scrapes do not restart the time.
-    miner.fail("one:1", range(100, 104))
-    miner.check(tmp_path, {20 + 3 * HOUR - 1: [], 20 + 3 * HOUR + 15: [warning]})
-
-
-def test_a_pending_server_is_not_to_be_rebooted(tmp_path: Path) -> None:
-    miner = Scenario(HOUR, FLEET)
-    miner.set("chutes_server_maintenance_status", 1, 20, **ME, server_id="id-alpha", status="pending")
-    pending = ("ChutesServerMaintenancePending", "info")
-    said = (
-        f"The maintenance of server alpha of {HOTKEY} is pending. Do not reboot it: the last instances of their chutes "
-        "still serve there, for up to 3 hours. Then it is in maintenance, nothing runs, and you can reboot it."
-    )
-    labels = {"server": "alpha", "server_id": "id-alpha", "version": "0.2.5"}
-    text = Text(pending, 30, labels, "do not reboot server alpha yet", said)
-    miner.check(tmp_path, {19: [], 30: [pending]}, texts=[text])
+    "a server in maintenance for 3 hours is a warning": Scenario(4 * HOUR, FLEET)
+    .set_of_miner("chutes_server_maintenance_status", 1, 20, server_id="id-alpha", status="maintenance")
+    .fail("one:1", range(100, 104))
+    .fires({20 + 3 * HOUR - 1: [], 20 + 3 * HOUR + 15: [MAINTENANCE]}),
+    "a pending server is not to be rebooted": Scenario(HOUR, FLEET)
+    .set_of_miner("chutes_server_maintenance_status", 1, 20, server_id="id-alpha", status="pending")
+    .fires({19: [], 30: [PENDING]}),
+    "lost GPU-hours of a day are info": short_pauses(Scenario(DAY + 2 * HOUR, FLEET))
+    .fires({DAY: [], DAY + 90: [LOST_HOURS]}),
+    **{
+        f"a version that is refused says what to do while window_open is {is_open}": Scenario(50, FLEET)
+        .set_of_miner("chutes_server_version_accepted", 1, server_id="id-alpha")
+        .set_of_miner("chutes_server_version_accepted", 0, 20, server_id="id-alpha")
+        .set_of_miner("chutes_maintenance_window_open", is_open)
+        .fires({20: [], 50: [REFUSED]})
+        .says(
+            REFUSED, 50, "the service refuses version 0.2.5 of server alpha",
+            f"The service does not list the version of this server of {HOTKEY} any more, so the server earns until its "
+            f"next reboot, and then cannot boot. {todo}", server="alpha", server_id="id-alpha", version="0.2.5",
+        )
+        for is_open, todo in (
+            (1, "An upgrade window is open: upgrade the server now."),
+            (0, "Do not reboot it before an upgrade."),
+        )
+    },
+})  # fmt: skip
+def test_alerts_about_the_fleet(miner: Scenario, tmp_path: Path) -> None:
+    miner.check_expected(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -188,36 +168,11 @@ def test_an_open_window_that_ends_within_12_hours_is_a_warning(
     tmp_path: Path, *, is_open: int, hours: int, fires: bool
 ) -> None:
     miner = Scenario(20, FLEET)
-    miner.set("chutes_maintenance_window_open", is_open, **ME)
-    miner.set("chutes_maintenance_window_end_timestamp_seconds", hours * 3600, **ME)
-    miner.set("chutes_server_upgrade_needed", 1, **ME, server_id="id-alpha")
-    miner.set("chutes_server_upgrade_needed", 0, **ME, server_id="id-beta")
+    miner.set_of_miner("chutes_maintenance_window_open", is_open)
+    miner.set_of_miner("chutes_maintenance_window_end_timestamp_seconds", hours * 3600)
+    miner.set_of_miner("chutes_server_upgrade_needed", 1, server_id="id-alpha")
+    miner.set_of_miner("chutes_server_upgrade_needed", 0, server_id="id-beta")
     # A server that holds its slot is being upgraded.
-    miner.set("chutes_server_upgrade_needed", 1, **ME, server_id="id-gamma")
-    miner.set("chutes_server_maintenance_status", 1, **ME, server_id="id-gamma", status="maintenance")
-    warning = ("ChutesUpgradeWindowClosing", "warning")
-    labels = {"server": "alpha", "server_id": "id-alpha", "version": "0.2.5"}
-    said = (
-        f"Server alpha of {HOTKEY} runs version 0.2.5, which is older than the target. The upgrade window ends in "
-        "10h 50m 0s."
-    )
-    text = Text(warning, 10, labels, "server alpha is not upgraded, and the window ends soon", said)
-    miner.check(tmp_path, {10: [warning] if fires else []}, texts=[text] if fires else [])
-
-
-def test_a_version_that_is_refused_is_a_warning_within_30_minutes(tmp_path: Path) -> None:
-    miner = Scenario(50, FLEET)
-    miner.set("chutes_server_version_accepted", 1, **ME, server_id="id-alpha")
-    miner.set("chutes_server_version_accepted", 0, 20, **ME, server_id="id-alpha")
-    miner.check(tmp_path, {20: [], 50: [("ChutesServerVersionRefused", "warning")]})
-
-
-@pytest.mark.soak
-def test_lost_gpu_hours_of_a_day_are_info(tmp_path: Path) -> None:
-    # 8 of 26 GPUs are idle for 9 hours in the day, in pieces that are too short for a warning.
-    miner = Scenario(DAY + 2 * HOUR, FLEET)
-    for minute in range(0, DAY + 2 * HOUR, 40):
-        miner.state(minute, ALPHA, "idle")
-        miner.state(minute + 15, ALPHA, "earning")
-    lost = ("ChutesGpuHoursLost", "info")
-    miner.check(tmp_path, {DAY: [], DAY + 90: [lost]})
+    miner.set_of_miner("chutes_server_upgrade_needed", 1, server_id="id-gamma")
+    miner.set_of_miner("chutes_server_maintenance_status", 1, server_id="id-gamma", status="maintenance")
+    miner.check(tmp_path, {10: [CLOSING] if fires else []})

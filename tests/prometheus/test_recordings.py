@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
 from typing import TYPE_CHECKING
-
-import yaml
 
 from grafana import states
 from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario
-from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
 ME = {"hotkey": HOTKEY}
@@ -174,7 +168,7 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
         "hotkey:chutes_miner_estimated_profit_usd_per_day:max": -88,
     }
     values = {f"round({name}, 0.001)": (DAY + 60, {f'{{hotkey="{HOTKEY}"}}': value}) for name, value in numbers.items()}
-    lost = [("ChutesGpusIdle", "warning"), ("ChutesGpuHoursLost", "info"), ("ChutesMinerLoss", "info")]
+    lost = ["ChutesGpusIdle warning", "ChutesGpusIdle info", "ChutesGpuHoursLost info", "ChutesMinerLoss info"]
     miner.check(tmp_path, {}, ever=lost, values=values)
 
 
@@ -204,43 +198,3 @@ def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_model_h
     place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
     total = "hotkey:chutes_idle_usd_per_day:sum"
     miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): 36}), total: (5, {})})
-
-
-SHOWN = ("alertname", "severity", "hotkey")
-
-
-def _series(labels: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f'{name}="{value}"' for name, value in labels.items() if value) + "}"
-
-
-def _labels_of(matchers: Iterable[str]) -> dict[str, str]:
-    """Return labels that satisfy matchers of Alertmanager: of alternatives the last one."""
-    wanted = {"alertname": "ChutesGpusUnverified", "severity": "warning"}
-    for matcher in matchers:
-        name, operator, value = re.fullmatch(r'(\w+)(=~|!=|=)"(.+)"', matcher).groups()  # type: ignore[union-attr]
-        if operator != "!=" and value != "Chutes.+":
-            wanted[name] = value.split("|")[-1]
-    return wanted
-
-
-def test_boards_leave_out_the_alerts_that_the_routing_inhibits(tmp_path: Path) -> None:
-    tests = []
-    for rule in yaml.safe_load((ROOT / "alertmanager" / "alertmanager.yml").read_text())["inhibit_rules"]:
-        source, target = _labels_of(rule["source_matchers"]), _labels_of(rule["target_matchers"])
-        same = {name: "one" for name in rule["equal"] if name != "alertname"}
-        stays = {**target, **dict.fromkeys(same, "other")}
-        alerts = [{**source, **same}, {**target, **same}, stays]
-        series = [
-            {"series": _series({"__name__": "ALERTS", "alertstate": "firing", **one}), "values": "1x2"}
-            for one in alerts
-        ]
-        kept = {_series({name: one.get(name, "") for name in SHOWN}) for one in (alerts[0], stays)}
-        expression = f"group by ({', '.join(SHOWN)}) (alert:chutes_alerts:severity)"
-        samples = [{"labels": labels, "value": 1} for labels in sorted(kept)]
-        query = {"expr": expression, "eval_time": "1m", "exp_samples": samples}
-        tests.append({"interval": "1m", "input_series": series, "promql_expr_test": [query]})
-    assert len(tests) > 5
-    path = tmp_path / "inhibited.yml"
-    path.write_text(json.dumps({"rule_files": [str(RULES / "recordings.yml")], "tests": tests}))
-    result = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr

@@ -4,167 +4,170 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, Text
+from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
-ME = {"hotkey": HOTKEY}
+DEREGISTERED, BLACKLISTED = "ChutesMinerDeregistered critical", "ChutesMinerBlacklisted critical"
+NOTHING, DOWN = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
+LOWEST, LAGS, LOSS = "ChutesMinerLowestIncentive critical", "ChutesIncentiveLags warning", "ChutesMinerLoss info"
+LOST_SEAT, SEAT, IMMUNE = (f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning", "info"))
 
 
-def test_a_lost_seat_is_critical_alone(tmp_path: Path) -> None:
-    miner = Scenario(HOUR)
-    miner.set("chutes_miner_registered", 0, 20, **ME)
-    miner.set("chutes_feed_failure_info", 1, 22, **ME, feed="instances", reason="not_registered")
-    miner.check(tmp_path, {19: [], 25: [("ChutesMinerDeregistered", "critical")]})
+def with_chain(
+    end: int, away: float | None, in_a_day: int = 12, *, immune: int = 0, immune_for: int = -DAY, score: float = 0.02
+) -> Scenario:
+    """A miner whose seat the chain describes from minute 20 on."""
+    miner = Scenario(end).set_of_miner("chutes_miner_seat_immune", immune)
+    miner.set_of_miner("chutes_miner_registrations_before_loss", 1000)
+    miner.set("chutes_subnet_window_registrations", in_a_day, window="1d")
+    miner.set_of_miner("chutes_miner_immunity_end_timestamp_seconds", 60 * immune_for)
+    miner.set_of_miner("chutes_miner_score_ratio", score)
+    if away is None:
+        return miner.drop(20, "chutes_miner_registrations_before_loss")
+    return miner.set_of_miner("chutes_miner_registrations_before_loss", away, 20)
 
 
-def test_a_blacklisted_miner_is_critical(tmp_path: Path) -> None:
-    miner = Scenario(HOUR)
-    miner.set("chutes_miner_blacklisted", 1, 20, **ME)
-    miner.set("chutes_miner_blacklist_info", 1, 20, **ME, reason='spoofed "GPUs"')
-    miner.set("chutes_miner_blacklisted", 1, 0, hotkey="5Other")
-    critical = ("ChutesMinerBlacklisted", "critical")
-    said = f'{HOTKEY} is blacklisted: it has no score, and its launches are refused. Reason: spoofed "GPUs".'
-    text = Text(critical, 40, {}, "it is blacklisted", said)
-    miner.check(tmp_path, {19: [], 30: [critical]}, texts=[text])
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize(
-    ("metric", "value", "alert"),
-    [("registered", 0, "ChutesMinerDeregistered"), ("blacklisted", 1, "ChutesMinerBlacklisted")],
-)
-def test_a_miner_that_cannot_earn_is_critical_and_info_after_a_day(
-    tmp_path: Path, metric: str, value: int, alert: str
-) -> None:
-    miner = Scenario(DAY + HOUR, step=4)
-    miner.set(f"chutes_miner_{metric}", value, 20, **ME)
-    miner.check(tmp_path, {12 * HOUR: [(alert, "critical")], DAY + HOUR: [(alert, "info")]})
-
-
-def test_an_old_seat_with_nobody_behind_it_is_critical(tmp_path: Path) -> None:
-    miner = Scenario(2 * HOUR)
-    miner.set("chutes_miner_seats_behind", 0, 20, **ME)
-    miner.check(tmp_path, {HOUR: [], 90: [("ChutesMinerSeatAtRisk", "critical")]})
-
-
-def test_a_seat_is_at_risk_also_while_it_is_unknown_whether_the_miner_recovers(tmp_path: Path) -> None:
-    miner = Scenario(2 * HOUR)
-    miner.set("chutes_miner_seats_behind", 0, 20, **ME)
-    miner.drop(20, "chutes_miner_score_heading_ratio")
-    said = (
-        f"All seats of the subnet are taken, and 0 of them have a lower incentive than {HOTKEY}. Newcomers take the "
-        "seats with the lowest incentive. Whether the score share recovers is unknown."
-    )
-    risk = ("ChutesMinerSeatAtRisk", "critical")
-    text = Text(risk, 100, {}, "the seat is at risk, seats with a lower incentive: 0", said)
-    miner.check(tmp_path, {HOUR: [], 100: [risk]}, texts=[text])
-
-
-def test_an_old_seat_without_incentive_is_critical_although_the_order_of_these_seats_is_unknown(tmp_path: Path) -> None:
-    miner = Scenario(2 * HOUR)
-    miner.drop(20, "chutes_miner_seats_behind")
-    for name in ("incentive_ratio", "score_ratio", "score_heading_ratio"):
-        miner.set(f"chutes_miner_{name}", 0, 20, **ME)
-    risk, earns_nothing = ("ChutesMinerSeatAtRisk", "critical"), ("ChutesMinerEarnsNothing", "critical")
-    miner.check(tmp_path, {HOUR + 10: [earns_nothing], 100: [risk, earns_nothing]})
-
-
-def test_a_new_seat_and_a_miner_that_recovers_are_silent(tmp_path: Path) -> None:
-    new = Scenario(3 * HOUR)
-    new.set("chutes_miner_seats_behind", 0, **ME)
-    new.set("chutes_miner_registered_timestamp_seconds", -3600, **ME)
-    new.check(tmp_path, {3 * HOUR: []})
-    recovering = Scenario(3 * HOUR)
-    recovering.set("chutes_miner_seats_behind", 0, **ME)
-    recovering.set("chutes_miner_incentive_ratio", 0.01, **ME)
-    recovering.set("chutes_miner_score_ratio", 0.01, **ME)
-    recovering.check(tmp_path, {3 * HOUR: []})
-
-
-def test_a_miner_without_an_earning_instance_is_critical_within_15_minutes(tmp_path: Path) -> None:
-    miner = Scenario(50)
-    miner.set("chutes_miner_score_heading_ratio", 0, 30, **ME)
-    miner.check(tmp_path, {30: [], 45: [("ChutesMinerEarnsNothing", "critical")]})
-
-
-def test_a_miner_that_is_starting_an_instance_gets_more_time(tmp_path: Path) -> None:
-    miner = Scenario(80)
-    miner.set("chutes_miner_score_heading_ratio", 0, 30, **ME)
-    miner.set("chutes_fleet_instances", 1, **ME, state="starting")
-    miner.check(tmp_path, {HOUR: [], 80: [("ChutesMinerEarnsNothing", "critical")]})
-
-
-def test_a_miner_without_earnings_in_the_known_part_of_a_day_is_silent(tmp_path: Path) -> None:
-    miner = Scenario(3 * HOUR)
-    miner.set("chutes_miner_score_heading_ratio", 0, **ME)
-    miner.check(tmp_path, {3 * HOUR: []})
-
-
-@pytest.mark.soak
-def test_a_miner_that_has_earned_nothing_for_a_day_is_info(tmp_path: Path) -> None:
-    miner = Scenario(DAY + 60)
-    miner.set("chutes_miner_score_heading_ratio", 0, 10, **ME)
-    info, critical = ("ChutesMinerEarnsNothing", "info"), ("ChutesMinerEarnsNothing", "critical")
-    miner.check(tmp_path, {DAY + 60: [info]}, ever=[info, critical])
-
-
-def test_a_falling_share_says_what_the_gpus_do(tmp_path: Path) -> None:
-    miner = Scenario(60, FLEET)
-    miner.set("chutes_miner_score_heading_ratio", 0.01, 30, **ME)
-    miner.state(30, [f"alpha-{number}" for number in range(8)], "disabled")
-    down = ("ChutesScoreHeadingDown", "warning")
-    said = (
-        f"The score share of {HOTKEY} is heading for 1%, after 2% on average over the past day. GPUs now: 8 disabled, "
-        "18 earning, and those that are gone have ChutesGpusGone. If all earn, other miners have grown or multipliers "
-        "have fallen."
-    )
-    miner.check(tmp_path, {30: [], 50: [down]}, texts=[Text(down, 44, {}, "the score share is heading for 1%", said)])
-
-
-def test_an_incentive_below_half_of_the_score_is_a_warning_after_6_hours(tmp_path: Path) -> None:
-    miner = Scenario(7 * HOUR)
-    miner.set("chutes_miner_incentive_ratio", 0.009, 20, **ME)
-    miner.check(tmp_path, {6 * HOUR: [], 20 + 6 * HOUR + 15: [("ChutesIncentiveLags", "warning")]})
-
-
-def test_an_incentive_of_an_old_metagraph_is_silent(tmp_path: Path) -> None:
-    miner = Scenario(7 * HOUR)
-    miner.set("chutes_miner_incentive_ratio", 0.009, **ME)
-    miner.set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
-    miner.set("chutes_feed_max_age_seconds", 10**6, feed="metagraph", hotkey="")
-    miner.check(tmp_path, {7 * HOUR: []})
-
-
-@pytest.mark.soak
-def test_a_loss_for_a_day_is_info(tmp_path: Path) -> None:
-    miner = Scenario(DAY + HOUR, {"alpha": 8}, step=4)
+def with_prices(miner: Scenario) -> Scenario:
+    """A miner with 8 GPUs that cost 288 dollars a day. It earns 2 % of 10,000 dollars."""
     miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
     miner.set("chutes_subnet_emission_alpha_per_day", 1000)
-    miner.set("chutes_alpha_price_usd", 10)
-    # 8 GPUs cost 288 a day, and 2 % of 10,000 is 200.
-    loss = ("ChutesMinerLoss", "info")
-    said = (
-        f"The estimated earnings of {HOTKEY} have been below the cost of its GPUs for a day, "
-        "at best by -88 US dollars a day."
-    )
-    miner.check(
-        tmp_path,
-        {DAY: [], DAY + 15: [loss]},
-        texts=[Text(loss, DAY + 15, {}, "it costs more than it earns, for a day", said)],
-    )
+    return miner.set("chutes_alpha_price_usd", 10)
 
 
-@pytest.mark.soak
-def test_a_profit_within_the_day_is_silent(tmp_path: Path) -> None:
-    miner = Scenario(DAY + HOUR, {"alpha": 8})
-    miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
-    miner.set("chutes_subnet_emission_alpha_per_day", 1000)
-    miner.set("chutes_alpha_price_usd", 10)
-    miner.set("chutes_miner_incentive_ratio", 0.03, 12 * HOUR, **ME)
-    miner.set("chutes_miner_incentive_ratio", 0.02, 13 * HOUR, **ME)
-    miner.check(tmp_path, {DAY + HOUR: []})
+@scenarios({
+    "a lost seat is critical alone": Scenario(HOUR)
+    .set_of_miner("chutes_miner_registered", 0, 20)
+    .set_of_miner("chutes_feed_failure_info", 1, 22, feed="instances", reason="not_registered")
+    .fires({19: [], 25: [DEREGISTERED]}),
+    "a blacklisted miner is critical": Scenario(HOUR)
+    .set_of_miner("chutes_miner_blacklisted", 1, 20)
+    .set_of_miner("chutes_miner_blacklist_info", 1, 20, reason='spoofed "GPUs"')
+    .set("chutes_miner_blacklisted", 1, 0, hotkey="5Other")
+    .fires({19: [], 30: [BLACKLISTED]})
+    .says(
+        BLACKLISTED, 40, "it is blacklisted",
+        f'{HOTKEY} is blacklisted: it has no score, and its launches are refused. Reason: spoofed "GPUs".',
+    ),
+    "a lost seat is info after a day": Scenario(DAY + HOUR, step=4)
+    .set_of_miner("chutes_miner_registered", 0, 20)
+    .fires({12 * HOUR: [DEREGISTERED], DAY + HOUR: ["ChutesMinerDeregistered info"]}),
+    "a blacklisted miner is info after a day": Scenario(DAY + HOUR, step=4)
+    .set_of_miner("chutes_miner_blacklisted", 1, 20)
+    .fires({12 * HOUR: [BLACKLISTED], DAY + HOUR: ["ChutesMinerBlacklisted info"]}),
+    # The seat comes back after an hour, when all instances have ended.
+    "a new seat has an hour to get instances": Scenario(3 * HOUR, FLEET)
+    .set_of_miner("chutes_miner_registered", 0, 20)
+    .set_of_miner("chutes_miner_score_heading_ratio", 0, 20)
+    .state(20, [f"{server}-{number}" for server, count in FLEET.items() for number in range(count)], "idle")
+    .set_of_miner("chutes_miner_registered", 1, 80)
+    .set_of_miner("chutes_miner_registered_timestamp_seconds", 80 * 60, 80)
+    .fires({110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, "ChutesGpusIdle warning"]},
+           ever=[DEREGISTERED, NOTHING, "ChutesGpusIdle warning"]),
+    "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires({20: [], 40: [LOST_SEAT, SEAT]}),
+    "a seat that the next registration takes is critical also after a day without one": with_chain(HOUR, 0, 0)
+    .fires({20: [], 40: [LOST_SEAT, SEAT]}),
+    "a seat is a warning below three days of registrations": with_chain(HOUR, 35)
+    .fires({20: [], 40: [SEAT]})
+    .says(
+        SEAT, 40, "its seat is 35 registrations, less than three days, from its loss",
+        f"The seat of {HOTKEY} is 35 registrations away from its loss; at least 12 in the past day. All earnings go "
+        "with it. Newcomers take the seats with the lowest emission first.",
+    ),
+    "a seat that more registrations protect is silent": with_chain(HOUR, 36).fires({HOUR: []}),
+    "a seat that cannot be lost now is silent": with_chain(HOUR, None).fires({HOUR: []}),
+    "an immune seat is silent": with_chain(HOUR, 0, immune=1, immune_for=2 * DAY).fires({HOUR: []}),
+    "a seat is silent while nobody can register": with_chain(HOUR, 0)
+    .set("chutes_subnet_registration_open", 0)
+    .fires({HOUR: []}),
+    "an immunity that ends within a day is info for a miner without score": with_chain(
+        HOUR, 200, immune=1, immune_for=DAY + 20, score=0
+    ).fires({18: [], 40: [IMMUNE]}),
+    "an immunity that ends within a day is silent for a miner with a score": with_chain(
+        HOUR, 200, immune=1, immune_for=DAY
+    ).fires({HOUR: []}),
+    "without the chain, one of the lowest incentives is critical": Scenario(2 * HOUR)
+    .set_of_miner("chutes_miner_incentive_rank", 252, 20)
+    .fires({HOUR: [], 90: [LOWEST]}),
+    "without the chain, a seat is at risk also while it is unknown whether the miner recovers": Scenario(2 * HOUR)
+    .set_of_miner("chutes_miner_incentive_rank", 252, 20)
+    .drop(20, "chutes_miner_score_heading_ratio")
+    .fires({HOUR: [], 100: [LOWEST]})
+    .says(
+        LOWEST, 100, "the seat is at risk: its incentive is among the lowest",
+        f"Newcomers take the seats with the lowest pay first, and only 4 seats have less incentive than {HOTKEY}. With "
+        "`--chain.url`, this says how near the loss is.",
+    ),
+    "without the chain, a seat without incentive is critical although many have none": Scenario(2 * HOUR)
+    .set_of_miner("chutes_miner_incentive_ratio", 0, 20)
+    .set_of_miner("chutes_miner_score_ratio", 0, 20)
+    .set_of_miner("chutes_miner_score_heading_ratio", 0, 20)
+    .fires({HOUR + 10: [NOTHING], 100: [LOWEST, NOTHING]}),
+    "without the chain, a new seat is silent": Scenario(3 * HOUR)
+    .set_of_miner("chutes_miner_incentive_rank", 252)
+    .set_of_miner("chutes_miner_registered_timestamp_seconds", -3600)
+    .fires({3 * HOUR: []}),
+    "without the chain, a miner that recovers is silent": Scenario(3 * HOUR)
+    .set_of_miner("chutes_miner_incentive_rank", 252)
+    .set_of_miner("chutes_miner_incentive_ratio", 0.01)
+    .set_of_miner("chutes_miner_score_ratio", 0.01)
+    .fires({3 * HOUR: []}),
+    "a miner without an earning instance is critical within 15 minutes": Scenario(50)
+    .set_of_miner("chutes_miner_score_heading_ratio", 0, 30)
+    .set_of_miner("chutes_miner_window_compute_units", 4800, window="1d")
+    .fires({30: [], 45: [NOTHING]})
+    .says(
+        NOTHING, 45, "the miner earns nothing",
+        f"No instance of {HOTKEY} earns. Each hour costs 1/24 of its score: 200 compute units.",
+    ),
+    "a miner that is starting an instance gets more time": Scenario(80)
+    .set_of_miner("chutes_miner_score_heading_ratio", 0, 30)
+    .set_of_miner("chutes_fleet_instances", 1, state="starting")
+    .fires({HOUR: [], 80: [NOTHING]}),
+    "a miner without earnings in the known part of a day is silent": Scenario(3 * HOUR)
+    .set_of_miner("chutes_miner_score_heading_ratio", 0)
+    .fires({3 * HOUR: []}),
+    "a miner that has earned nothing for a day is info": Scenario(DAY + 60)
+    .set_of_miner("chutes_miner_score_heading_ratio", 0, 10)
+    .fires({DAY + 60: ["ChutesMinerEarnsNothing info"]}, ever=["ChutesMinerEarnsNothing info", NOTHING]),
+    "a falling share says what the GPUs do, and what it means for the seat": with_prices(Scenario(60, FLEET))
+    .set_of_miner("chutes_miner_registrations_before_loss", 100)
+    .set("chutes_subnet_window_registrations", 12, window="1d")
+    .set_of_miner("chutes_miner_score_heading_ratio", 0.01, 30)
+    .state(30, [f"alpha-{number}" for number in range(8)], "disabled")
+    .fires({30: [], 50: [DOWN]})
+    .says(
+        DOWN, 44, "the score share is heading for 1%",
+        f"Within a day, the score share of {HOTKEY} falls to 1% from 2%, which costs 100 US dollars a day. GPUs now: 8 "
+        "disabled, 18 earning. Its seat is 100 registrations from its loss; at least 12 in the past day.",
+    ),
+    "an incentive below half of the score is a warning after 6 hours": Scenario(7 * HOUR)
+    .set_of_miner("chutes_miner_incentive_ratio", 0.009, 20)
+    .set_of_miner("chutes_miner_registrations_before_loss", 100)
+    .fires({6 * HOUR: [], 20 + 6 * HOUR + 15: [LAGS]})
+    .says(
+        LAGS, 20 + 6 * HOUR + 20, "its pay is 0.9%, less than half of its score share",
+        f"For 6 hours, the chain has paid {HOTKEY} 0.9% instead of its score share of 2%. Validators set other "
+        "weights, or none. Its seat is 100 registrations from its loss.",
+    ),
+    "an incentive of an old metagraph is silent": Scenario(7 * HOUR)
+    .set_of_miner("chutes_miner_incentive_ratio", 0.009)
+    .set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
+    .set("chutes_feed_max_age_seconds", 10**6, feed="metagraph", hotkey="")
+    .fires({7 * HOUR: []}),
+    "a loss for a day is info": with_prices(Scenario(DAY + HOUR, {"alpha": 8}, step=4))
+    .state(0, ["alpha-0"], "disabled")
+    .fires({DAY: [], DAY + 15: [LOSS]})
+    .says(
+        LOSS, DAY + 15, "it loses 88 US dollars a day",
+        f"For a day, the GPUs of {HOTKEY} have cost more than it is estimated to earn, by 88 US dollars a day or more.",
+    ),
+    "a profit within the day is silent": with_prices(Scenario(DAY + HOUR, {"alpha": 8}))
+    .set_of_miner("chutes_miner_incentive_ratio", 0.03, 12 * HOUR)
+    .set_of_miner("chutes_miner_incentive_ratio", 0.02, 13 * HOUR)
+    .fires({DAY + HOUR: []}),
+})  # fmt: skip
+def test_alerts_about_the_standing(miner: Scenario, tmp_path: Path) -> None:
+    miner.check_expected(tmp_path)
