@@ -207,8 +207,7 @@ class Scenario:
         if description:
             first = "" if "First" in description else " First" + notes["description"].partition("First")[2]
             notes["description"] = description + first
-        of_miner = {"{{ with $labels.hotkey }} of {{ . }}{{ end }}": f" of {HOTKEY}", "{{ $labels.hotkey }}": HOTKEY}
-        for template, value in {**of_miner, "{{ $externalLabels.docs_url }}": ""}.items():
+        for template, value in (("{{ $labels.hotkey }}", HOTKEY), ("{{ $externalLabels.docs_url }}", "")):
             notes = {key: note.replace(template, value) for key, note in notes.items()}
         expected = {"exp_labels": {"severity": severity, "hotkey": HOTKEY, **labels}, "exp_annotations": notes}
         self._texts.append({"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
+from tests.prometheus.scenario import DAY, HOUR, Scenario, scenarios
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,8 +148,8 @@ def test_a_healthy_day_is_silent(tmp_path: Path) -> None:
         .fires({20: [], 50: [REFUSED]})
         .says(
             REFUSED, 50, "the service refuses version 0.2.5 of server alpha",
-            f"The service does not list the version of this server of {HOTKEY} any more, so the server earns until its "
-            f"next reboot, and then cannot boot. {todo}", server="alpha", server_id="id-alpha", version="0.2.5",
+            "The service does not list the version of this server any more, so the server earns until its next "
+            f"reboot, and then cannot boot. {todo}", server="alpha", server_id="id-alpha", version="0.2.5",
         )
         for is_open, todo in (
             (1, "An upgrade window is open: upgrade the server now."),

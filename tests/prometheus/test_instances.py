@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, scenarios
+from tests.prometheus.scenario import HOUR, Scenario, scenarios
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,9 +51,8 @@ def disabled() -> Scenario:
     .fires({20 + HOUR: [], 20 + 75: [SLOW]})
     .says(
         SLOW, 2 * HOUR, "glm-5 on server alpha has been starting for an hour",
-        f"An instance of glm-5 of {HOTKEY} (1 pro_6000 on server alpha) was created an hour ago and never became "
-        f"active. Each hour loses 7200 compute units. Starts take 10 to 35 minutes. {KUBECTL}",
-        **PLACE, billed_to="user",
+        "An instance of glm-5 (1 pro_6000 on server alpha) was created an hour ago and never became active. Each hour "
+        f"loses 7200 compute units. Starts take 10 to 35 minutes. {KUBECTL}", **PLACE, billed_to="user",
     ),
     # Every third scrape fails.
     "it is named without its server and in spite of missed scrapes": Scenario(2 * HOUR, {"alpha": 8})
@@ -73,8 +72,8 @@ def disabled() -> Scenario:
     .fires({2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]})
     .says(
         PURGE, 3 * HOUR, "glm-5 on server alpha is about to be purged",
-        f"The service purges an instance of glm-5 of {HOTKEY} (1 pro_6000 on server alpha) within 45 minutes, because "
-        f"it has not become active. Its start, worth 21600 compute units, then earns nothing. {KUBECTL}",
+        "The service purges an instance of glm-5 (1 pro_6000 on server alpha) within 45 minutes, because it has not "
+        f"become active. Its start, worth 21600 compute units, then earns nothing. {KUBECTL}",
         **PLACE, billed_to="user",
     ),
     "the purge of a disabled instance is not one of a start": Scenario(HOUR)
@@ -93,15 +92,15 @@ def disabled() -> Scenario:
     .fires({25: [], 40: [RISK]})
     .says(
         RISK, 40, "the private glm-5 on server alpha is disabled",
-        f"The service will delete a private instance of glm-5 of {HOTKEY} (1 pro_6000 on server alpha), because it is "
-        f"disabled. It then loses its score of a day. Do not delete it. {KUBECTL}", **PLACE, billed_to="user",
+        "The service will delete a private instance of glm-5 (1 pro_6000 on server alpha), because it is disabled. It "
+        f"then loses its score of a day. Do not delete it. {KUBECTL}", **PLACE, billed_to="user",
     ),
     "two public instances whose first hour does not count are a warning": early(counts=False)
     .fires({2 * HOUR: [], 2 * HOUR + 12: [EARLY]})
     .says(
         EARLY, 2 * HOUR + 30, "2 instances of glm-5 lost within their first hour",
-        f"2 instances of glm-5 of {HOTKEY} ended in the past 6 hours, each within its first hour, on alpha. By the "
-        "audit reports, ends of these hours lost 500 compute units.", chute_id="chute-1", name="glm-5",
+        "2 instances of glm-5 ended in the past 6 hours, each within its first hour, on alpha. By the audit reports, "
+        "ends of these hours lost 500 compute units.", chute_id="chute-1", name="glm-5",
     ),
     "two instances that end validly within their first hour are silent": early(counts=True).fires({3 * HOUR: []}),
     "a stuck job is info": Scenario(2 * HOUR)
@@ -123,8 +122,7 @@ def disabled() -> Scenario:
     .fires({HOUR + 1: [], HOUR + 11: [UNITS]})
     .says(
         UNITS, HOUR + 11, "ended instances lost 21 compute units (10.50 US dollars)",
-        f"Ends of an hour cost {HOTKEY} 21 compute units, 2.1% of its day. Reasons: probes 1. Gone in 2 hours: 1 glm-5 "
-        "on alpha.",
+        "Ends of an hour cost 21 compute units, 2.1% of a day. Reasons: probes 1. Gone in 2 hours: 1 glm-5 on alpha.",
     ),
 })  # fmt: skip
 def test_alerts_about_instances(miner: Scenario, tmp_path: Path) -> None:

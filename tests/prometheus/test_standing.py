@@ -73,8 +73,8 @@ def with_prices(miner: Scenario) -> Scenario:
     .fires({20: [], 40: [SEAT]})
     .says(
         SEAT, 40, "its seat is 35 registrations, less than three days, from its loss",
-        f"The seat of {HOTKEY} is 35 registrations away from its loss; at least 12 in the past day. All earnings go "
-        "with it. Newcomers take the seats with the lowest emission first.",
+        "The seat is 35 registrations away from its loss; at least 12 in the past day. All earnings go with it. "
+        "Newcomers take the seats with the lowest emission first.",
     ),
     "a seat that more registrations protect is silent": with_chain(HOUR, 36).fires({HOUR: []}),
     "a seat that cannot be lost now is silent": with_chain(HOUR, None).fires({HOUR: []}),
@@ -97,8 +97,8 @@ def with_prices(miner: Scenario) -> Scenario:
     .fires({HOUR: [], 100: [LOWEST]})
     .says(
         LOWEST, 100, "the seat is at risk: its incentive is among the lowest",
-        f"Newcomers take the seats with the lowest pay first, and only 4 seats have less incentive than {HOTKEY}. With "
-        "`--chain.url`, this says how near the loss is.",
+        "Newcomers take the seats with the lowest pay first, and only 4 seats have less incentive. With "
+        "`--chain.url`, this alert says how near the loss is.",
     ),
     "without the chain, a seat without incentive is critical although many have none": Scenario(2 * HOUR)
     .set_of_miner("chutes_miner_incentive_ratio", 0, 20)
@@ -120,7 +120,7 @@ def with_prices(miner: Scenario) -> Scenario:
     .fires({30: [], 45: [NOTHING]})
     .says(
         NOTHING, 45, "the miner earns nothing",
-        f"No instance of {HOTKEY} earns. Each hour costs 1/24 of its score: 200 compute units.",
+        "No instance earns. Each hour costs 1/24 of the score: 200 compute units.",
     ),
     "a miner that is starting an instance gets more time": Scenario(80)
     .set_of_miner("chutes_miner_score_heading_ratio", 0, 30)
@@ -140,8 +140,8 @@ def with_prices(miner: Scenario) -> Scenario:
     .fires({30: [], 50: [DOWN]})
     .says(
         DOWN, 44, "the score share is heading for 1%",
-        f"Within a day, the score share of {HOTKEY} falls to 1% from 2%, which costs 100 US dollars a day. GPUs now: 8 "
-        "disabled, 18 earning. Its seat is 100 registrations from its loss; at least 12 in the past day.",
+        "Within a day, the score share falls to 1% from 2%, which costs 100 US dollars a day. GPUs now: 8 disabled, "
+        "18 earning. The seat is 100 registrations from its loss; at least 12 in the past day.",
     ),
     "an incentive below half of the score is a warning after 6 hours": Scenario(7 * HOUR)
     .set_of_miner("chutes_miner_incentive_ratio", 0.009, 20)
@@ -149,8 +149,8 @@ def with_prices(miner: Scenario) -> Scenario:
     .fires({6 * HOUR: [], 20 + 6 * HOUR + 15: [LAGS]})
     .says(
         LAGS, 20 + 6 * HOUR + 20, "its pay is 0.9%, less than half of its score share",
-        f"For 6 hours, the chain has paid {HOTKEY} 0.9% instead of its score share of 2%. Validators set other "
-        "weights, or none. Its seat is 100 registrations from its loss.",
+        "For 6 hours, the chain has paid 0.9% instead of the score share of 2%. Validators set other weights, or "
+        "none. The seat is 100 registrations from its loss.",
     ),
     "an incentive of an old metagraph is silent": Scenario(7 * HOUR)
     .set_of_miner("chutes_miner_incentive_ratio", 0.009)
@@ -162,7 +162,7 @@ def with_prices(miner: Scenario) -> Scenario:
     .fires({DAY: [], DAY + 15: [LOSS]})
     .says(
         LOSS, DAY + 15, "it loses 88 US dollars a day",
-        f"For a day, the GPUs of {HOTKEY} have cost more than it is estimated to earn, by 88 US dollars a day or more.",
+        "For a day, the GPUs have cost more than the miner is estimated to earn, by 88 US dollars a day or more.",
     ),
     "a profit within the day is silent": with_prices(Scenario(DAY + HOUR, {"alpha": 8}))
     .set_of_miner("chutes_miner_incentive_ratio", 0.03, 12 * HOUR)
