@@ -19,9 +19,19 @@ app.kubernetes.io/name: {{ .Chart.Name | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{- define "chutes-exporter.labels" -}}
-{{ include "chutes-exporter.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{/* Name, namespace and labels of an object. Takes the root context, more labels, and what follows the name, if anything. */}}
+{{- define "chutes-exporter.metadata" -}}
+{{- $suffix := get . "suffix" }}
+{{- with .root -}}
+name: {{ printf "%s%s" (include "chutes-exporter.fullname" . | trunc (sub 63 (len $suffix) | int) | trimSuffix "-") $suffix | quote }}
+namespace: {{ include "chutes-exporter.namespace" . | quote }}
+labels:
+  {{- include "chutes-exporter.selectorLabels" . | nindent 2 }}
+  app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end }}
+{{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* Without a miner, the exporter would watch the whole subnet by accident. */}}
