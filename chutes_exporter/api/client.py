@@ -9,7 +9,7 @@ import math
 import ssl
 import time
 from collections import defaultdict
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -197,25 +197,13 @@ class ChutesClient:
         finally:
             seconds = time.monotonic() - started
             self._counters.add(endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected)
-            # Without a configuration, structlog would print these lines too. Paths and headers can be private.
-            if logging.getLogger("exporter").isEnabledFor(logging.DEBUG):
-                _log.debug(
-                    "requested", endpoint=endpoint.name, status=code, seconds=round(seconds, 3), bytes=tally.size
-                )
-            was_complete = code in (str(httpx.codes.OK), errors.UndecodableError.reason)
-            new = changes.end(tally.check) if tally.check is not None and was_complete else []
-            if logging.getLogger("exporter").isEnabledFor(logging.INFO):
-                for found in new:
-                    _log.info("the API changed", endpoint=endpoint.name, found=found)
-        return Answer(
-            value=value,
-            count=tally.accepted,
-            rejected=tally.rejected,
-            first_error=tally.first_error,
-            received_at=self._clock(),
-            seconds=seconds,
-            size=tally.size,
-        )
+            # Paths and headers can be private.
+            _note(logging.DEBUG, "requested", endpoint, status=code, seconds=round(seconds, 3), bytes=tally.size)
+            if tally.check is not None and code in (str(httpx.codes.OK), errors.UndecodableError.reason):
+                for found in changes.end(tally.check):
+                    _note(logging.INFO, "the API changed", endpoint, found=found)
+        now = self._clock()
+        return Answer(value, tally.accepted, tally.rejected, tally.first_error, now, seconds, tally.size)
 
     @asynccontextmanager
     async def _response(
@@ -224,7 +212,9 @@ class ChutesClient:
         """Send a request and yield a successful response."""
         headers = key.headers(int(self._clock()), endpoint.purpose) if key is not None and endpoint.signed else {}
         async with self._http.stream(endpoint.method, url, params=params, headers=headers) as response:
-            if (date := _http_date(response)) is not None:
+            # The response may have no valid date.
+            with suppress(ValueError, TypeError, OverflowError):
+                date = email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()
                 # The header is rounded down to whole seconds, which is half a second on average.
                 self.clock_offset = self._clock() - (date + 0.5)
                 self.clock_checked_at = time.monotonic()
@@ -260,29 +250,30 @@ class ChutesClient:
         status = response.status_code
         detail = await _error_detail(response)
         wait = response.headers.get("retry-after", "")
-        kind = _ERRORS.get(status, errors.UnexpectedStatusError)
+        kind, advice = _ERRORS.get(status, errors.UnexpectedStatusError), None
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
             kind = errors.UnavailableError
         elif response.has_redirect_location:
             kind, detail = errors.RedirectedError, "redirect, not followed"
         elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
             kind = errors.NotRegisteredError
+        elif kind is errors.SignatureRefusedError and abs(offset := self.clock_offset or 0.0) > NONCE_TOLERANCE:
+            advice = (
+                f"The local clock is {human_duration(offset)} {'ahead of' if offset > 0 else 'behind'} the API's: "
+                "set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
+            )
         return kind(
             f"{status} {detail}".strip(),
             status=status,
-            advice=self._clock_advice() if kind is errors.SignatureRefusedError else None,
+            advice=advice,
             retry_after=float(wait[:9]) if wait.isascii() and wait.isdigit() else None,
         )
 
-    def _clock_advice(self) -> str | None:
-        """Return advice about the local clock if it is so wrong that the API refuses signatures."""
-        offset = self.clock_offset or 0.0
-        if abs(offset) <= NONCE_TOLERANCE:
-            return None
-        return (
-            f"The local clock is {human_duration(offset)} {'ahead of' if offset > 0 else 'behind'} the API's: "
-            "set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
-        )
+
+def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> None:
+    # Without a configuration, structlog would print all levels.
+    if logging.getLogger("exporter").isEnabledFor(level):
+        _log.log(level, event, endpoint=endpoint.name, **fields)
 
 
 async def _error_detail(response: httpx.Response) -> str:
@@ -311,14 +302,6 @@ async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[byt
     async for chunk in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
         tally.size += len(chunk)
         yield chunk
-
-
-def _http_date(response: httpx.Response) -> float | None:
-    """Return the Unix time at which a server sent a response, None if it is unknown."""
-    try:
-        return email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Tally) -> T:

@@ -29,8 +29,6 @@ Purpose = Literal["miner", "tee"]
 _ADDRESS_LENGTH = 48
 _SECRETS = ("secretPhrase", "secretSeed", "privateKey")
 """The fields of a hotkey file that hold a key."""
-_SEED = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
-_PRIVATE_KEY = re.compile(r"(?:0x)?[0-9a-fA-F]{128}")
 _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
 
 
@@ -82,21 +80,19 @@ class Hotkey:
         Raises:
             HotkeyError: The seed is malformed or belongs to another address.
         """
-        if not _SEED.fullmatch(seed.strip()):
-            raise HotkeyError(f"{source}: the seed must be 64 hexadecimal digits, with or without 0x, without quotes")
-        return cls._from_digits(seed.strip(), address, source)
+        return cls._from_digits("seed", 64, seed.strip(), address, source)
 
     @classmethod
     def from_private_key(cls, private_key: str, *, address: str, source: str) -> Self:
         """Make the key of a private key of 128 hexadecimal digits. It is like :meth:`from_seed` otherwise."""
-        if not _PRIVATE_KEY.fullmatch(private_key.strip()):
-            raise HotkeyError(
-                f"{source}: the private key must be 128 hexadecimal digits, with or without 0x, without quotes"
-            )
-        return cls._from_digits(private_key.strip(), address, source)
+        return cls._from_digits("private key", 128, private_key.strip(), address, source)
 
     @classmethod
-    def _from_digits(cls, digits: str, address: str | None, source: str) -> Self:
+    def _from_digits(cls, what: str, length: int, digits: str, address: str | None, source: str) -> Self:
+        if not _is_hex(digits, length):
+            raise HotkeyError(
+                f"{source}: the {what} must be {length} hexadecimal digits, with or without 0x, without quotes"
+            )
         try:
             key = cls(Keypair.create_from_private_key(digits))
         except ValueError:
@@ -157,6 +153,10 @@ class Hotkey:
         }
 
 
+def _is_hex(text: str, digits: int) -> bool:
+    return re.fullmatch(f"(?:0x)?[0-9a-fA-F]{{{digits}}}", text) is not None
+
+
 def _why_refused(content: bytes) -> str:
     """Return what is wrong with the content of a hotkey file that has no usable key, without quoting it."""
     try:
@@ -165,8 +165,8 @@ def _why_refused(content: bytes) -> str:
         return "is not a hotkey file: use the JSON file that the wallet wrote"
     if not any(fields.get(name) for name in _SECRETS):
         return f"has only public parts: use the file of a hotkey with {', '.join(_SECRETS[:-1])} or {_SECRETS[-1]}"
-    for name, digits, form in (("secretSeed", 64, _SEED), ("privateKey", 128, _PRIVATE_KEY)):
-        if fields.get(name) and not form.fullmatch(str(fields[name])):
+    for name, digits in (("secretSeed", 64), ("privateKey", 128)):
+        if fields.get(name) and not _is_hex(str(fields[name]), digits):
             return f"has a malformed {name}: it must be {digits} hexadecimal digits, with or without 0x"
     fields.pop("ss58Address", None)
     try:

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
-from chutes_exporter.feeds.table import (
-    ACTIVE_INSTANCES,
-    BOUNTIES,
-    CHUTES,
-    HELD_GPUS,
-    INVENTORY,
-    MAINTENANCE,
-    METAGRAPH,
-    SERVERS,
-    SUPPORTED_GPUS,
-    UTILIZATION,
-)
+from chutes_exporter.feeds import table as f
 from chutes_exporter.rules.gpus import units_per_gpu_second
 from chutes_exporter.rules.launch import (
     LAUNCH_REFUSALS,
@@ -38,16 +27,8 @@ if TYPE_CHECKING:
     from chutes_exporter.rules.launch import ChuteInstances
 
 _FEEDS = (
-    CHUTES,
-    UTILIZATION,
-    BOUNTIES,
-    ACTIVE_INSTANCES,
-    METAGRAPH,
-    SERVERS,
-    INVENTORY,
-    HELD_GPUS,
-    MAINTENANCE,
-    SUPPORTED_GPUS,
+    *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.METAGRAPH),
+    *(f.SERVERS, f.INVENTORY, f.HELD_GPUS, f.MAINTENANCE, f.SUPPORTED_GPUS),
 )
 
 PAY = metrics_of(*_FEEDS, labels=("hotkey", "gpu", "chute_id"), each="chute")
@@ -86,8 +67,8 @@ class _LaunchChute(NamedTuple):
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    servers = distinct(answers[SERVERS], lambda server: server.server_id, out)
-    held = {item.gpu_id for item in answers[INVENTORY]}
+    servers = distinct(answers[f.SERVERS], lambda server: server.server_id, out)
+    held = {item.gpu_id for item in answers[f.INVENTORY]}
     idle = {server.server_id: _free_gpus(server, held) for server in servers}
     models = sorted({model for free in idle.values() for model in free})
     if not models:
@@ -95,10 +76,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     chutes = chutes_with_instances(answers, out)
     miner = _miner(miners.hotkey, chutes, answers)
     rates = {
-        model.gpu: rate for model in answers[SUPPORTED_GPUS] if (rate := model.hourly_rate) is not None and rate > 0
+        model.gpu: rate for model in answers[f.SUPPORTED_GPUS] if (rate := model.hourly_rate) is not None and rate > 0
     }
     # The list of servers may not know those that are pending.
-    slots = {one.server_id: holds_slot(one) for one in answers[MAINTENANCE].servers or ()}
+    slots = {one.server_id: holds_slot(one) for one in answers[f.MAINTENANCE].servers or ()}
     for model in models:
         places = [
             LaunchServer(
@@ -137,17 +118,17 @@ def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
 
 def chutes_with_instances(answers: Answers, out: Samples) -> list[_LaunchChute]:
     """Return each chute with its instances, whether it has a bounty, and its room."""
-    utilization = {record.chute_id: record for record in answers[UTILIZATION]}
-    bounties = {bounty.chute_id for bounty in answers[BOUNTIES]}
+    utilization = {record.chute_id: record for record in answers[f.UTILIZATION]}
+    bounties = {bounty.chute_id for bounty in answers[f.BOUNTIES]}
     active: defaultdict[str | None, set[str]] = defaultdict(set)
-    for instance in answers[ACTIVE_INSTANCES]:
+    for instance in answers[f.ACTIVE_INSTANCES]:
         active[instance.chute_id].add(instance.instance_id)
-    now = service_time(answers[UTILIZATION], answers[BOUNTIES])
+    now = service_time(answers[f.UTILIZATION], answers[f.BOUNTIES])
     held = defaultdict(list)
-    for gpu in answers[HELD_GPUS]:
+    for gpu in answers[f.HELD_GPUS]:
         held[gpu.chute_id].append(gpu)
     found = []
-    for chute in distinct(answers[CHUTES], lambda chute: chute.chute_id, out):
+    for chute in distinct(answers[f.CHUTES], lambda chute: chute.chute_id, out):
         key = chute.chute_id
         instances = chute_instances(chute, utilization.get(key), active[key], held[key], now)
         bounty = key in bounties
@@ -156,14 +137,14 @@ def chutes_with_instances(answers: Answers, out: Samples) -> list[_LaunchChute]:
 
 
 def _miner(hotkey: str, chutes: list[_LaunchChute], answers: Answers) -> LaunchMiner:
-    seat = next((seat for seat in answers[METAGRAPH] if seat.hotkey == hotkey), None)
+    seat = next((seat for seat in answers[f.METAGRAPH] if seat.hotkey == hotkey), None)
     tee_chutes = {entry.chute.chute_id for entry in chutes if entry.chute.tee}
     return LaunchMiner(
         registered=seat is not None,
         blacklisted=None if seat is None or seat.blacklist_reason is UNSET else bool(seat.blacklist_reason),
         runs_tee=any(
             instance.miner_hotkey == hotkey and instance.chute_id in tee_chutes
-            for instance in answers[ACTIVE_INSTANCES]
+            for instance in answers[f.ACTIVE_INSTANCES]
         ),
     )
 

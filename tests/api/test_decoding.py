@@ -11,6 +11,7 @@ from chutes_exporter.api import decoding
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
+from tests.api.test_reports import INSTANCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -150,6 +151,11 @@ def test_records_of_stats_have_their_window() -> None:
         (e.SERVERS, {"servers": [{"name": "no id"}]}),
         (e.METAGRAPH, {}),
         (e.MAINTENANCE, {"detail": "x"}),
+        (e.MAINTENANCE, {"active_window": 5}),
+        (e.AUDIT_REPORT, []),
+        (e.AUDIT_REPORT, {"instance_audit": [], "compute_history": []}),
+        (e.AUDIT_REPORT, {"instance_audit": [INSTANCE]}),
+        (e.AUDIT_REPORT, {"instance_audit": [{"instance_id": 5}, {}], "compute_history": []}),
     ],
 )
 def test_another_shape_fails_as_a_whole(endpoint: Endpoint[Any], value: object) -> None:

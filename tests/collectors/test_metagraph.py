@@ -15,19 +15,6 @@ def run(*seats: dict[str, Any], **options: Any) -> Collected:
     return collected(COLLECTOR, {METAGRAPH: list(seats)}, **options)
 
 
-def test_a_reason_with_text_is_a_blacklisting() -> None:
-    made = run(seat("a", blacklist_reason="abuse"), seat("b", blacklist_reason=""), seat("c"), miners="all")
-    assert made.of(
-        "chutes_miner_blacklisted", "chutes_miner_blacklist_info", "chutes_metagraph_blacklisted_miners"
-    ) == {
-        "chutes_miner_blacklisted{hotkey=a}": 1,
-        "chutes_miner_blacklist_info{hotkey=a,reason=abuse}": 1,
-        "chutes_miner_blacklisted{hotkey=b}": 0,
-        "chutes_miner_blacklisted{hotkey=c}": 0,
-        "chutes_metagraph_blacklisted_miners": 1,
-    }
-
-
 def test_equal_incentives_have_equal_places_and_who_goes_first_without_incentive_is_unknown() -> None:
     seats = [seat("a", incentive=2.0), seat("b", incentive=2.0), seat("c"), seat("d")]
     made = run(*seats, miners="all")
