@@ -39,14 +39,14 @@ def counts(made: Collected, model: str = "h100") -> dict[str, float]:
     return {key.removeprefix(start).rstrip("}"): value for key, value in made.samples.items() if key.startswith(start)}
 
 
-def test_a_verified_gpu_with_an_error_is_idle() -> None:
-    made = collected(COLLECTOR, fleet(nodes=[gpu("g1", verification_error="timeout")]))
+def test_a_verified_gpu_is_idle_even_with_an_error_or_if_only_a_server_lists_it() -> None:
+    made = collected(
+        COLLECTOR,
+        fleet(
+            nodes=[gpu("g1", verification_error="timeout")], server_gpus=[gpu("g1"), gpu("g2", gpu_identifier="a100")]
+        ),
+    )
     assert counts(made) == {"earning": 0, "starting": 0, "disabled": 0, "idle": 1, "unverified": 0}
-
-
-def test_a_gpu_that_only_a_server_lists_counts_too() -> None:
-    made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], server_gpus=[gpu("g1"), gpu("g2", gpu_identifier="a100")]))
-    assert counts(made)["idle"] == 1
     assert counts(made, "a100")["idle"] == 1
 
 
@@ -58,29 +58,33 @@ def test_where_both_lists_know_a_gpu_the_nodes_decide_and_the_servers_fill_the_g
     assert counts(made, "a100")["unverified"] == 1
 
 
+HELD = {
+    "chutes_gpu_allocation_info{hotkey=me,gpu_id=g1,chute_id=active chute}": 1,
+    "chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1,
+    "chutes_gpu_active{hotkey=me,gpu_id=g1}": 1,
+}
+
+
 def test_a_gpu_that_only_the_inventory_lists_is_in_use_and_in_no_count() -> None:
-    made = collected(COLLECTOR, fleet(inventory=[held("g1", ACTIVE)], instances=[ACTIVE]))
-    assert made.samples == {
-        "chutes_gpu_allocation_info{hotkey=me,gpu_id=g1,chute_id=active chute}": 1,
-        "chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1,
-        "chutes_gpu_active{hotkey=me,gpu_id=g1}": 1,
-    }
+    assert collected(COLLECTOR, fleet(inventory=[held("g1", ACTIVE)], instances=[ACTIVE])).samples == HELD
 
 
-def test_the_active_one_of_two_instances_on_a_gpu_decides() -> None:
-    both = [held("g1", ACTIVE), held("g1", STARTING)]
+@pytest.mark.parametrize(
+    ("both", "active", "earning"),
+    [
+        ([held("g1", ACTIVE), held("g1", STARTING)], 1, 1),
+        ([held("g1", DISABLED), held("g1", STARTING, active=None)], None, 0),
+    ],
+)
+def test_of_two_instances_on_a_gpu_an_active_one_decides_and_otherwise_an_unknown_one(
+    both: list[dict[str, Any]], active: float | None, earning: float
+) -> None:
     for inventory in (both, both[::-1]):
-        made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=[ACTIVE, STARTING]))
-        assert made.samples["chutes_gpu_active{hotkey=me,gpu_id=g1}"] == 1
-        assert counts(made)["earning"] == 1
+        instances = [ACTIVE, STARTING, DISABLED]
+        made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=instances))
+        assert made.samples.get("chutes_gpu_active{hotkey=me,gpu_id=g1}") == active
+        assert counts(made)["earning"] == earning
         assert len(made.of("chutes_gpu_allocation_info")) == 2
-
-
-def test_an_unknown_one_of_two_instances_on_a_gpu_leaves_it_unknown() -> None:
-    both = [held("g1", DISABLED), held("g1", STARTING, active=None)]
-    for inventory in (both, both[::-1]):
-        made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=[DISABLED, STARTING]))
-        assert made.of("chutes_gpu_active") == {}
 
 
 def test_where_the_inventory_does_not_say_active_the_instance_decides() -> None:
@@ -114,8 +118,4 @@ def test_a_gpu_of_an_unknown_model_hides_the_counts_of_all_models() -> None:
 
 def test_an_incomplete_inventory_says_nothing_about_the_gpus_that_it_lacks() -> None:
     answers = fleet(nodes=[gpu("g1"), gpu("g2")], inventory=[held("g1", ACTIVE), UNREADABLE], instances=[ACTIVE])
-    assert collected(COLLECTOR, answers).samples == {
-        "chutes_gpu_allocation_info{hotkey=me,gpu_id=g1,chute_id=active chute}": 1,
-        "chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1,
-        "chutes_gpu_active{hotkey=me,gpu_id=g1}": 1,
-    }
+    assert collected(COLLECTOR, answers).samples == HELD
