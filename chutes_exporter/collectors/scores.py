@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,16 +42,11 @@ def _shares(scores: list[Score]) -> dict[str, float]:
     return dict(sorted(shares.items())) if len(shares) == len(scores) else {}
 
 
-def _next_better(scores: list[Score]) -> dict[str, float | None]:
+def _next(scores: list[Score], *, is_better: bool) -> dict[str, float | None]:
+    """Return the next better or worse share of each miner."""
     shares = _shares(scores)
-    better = dict(pairwise(sorted(set(shares.values()))))
-    return {hotkey: better.get(share) for hotkey, share in shares.items()}
-
-
-def _next_worse(scores: list[Score]) -> dict[str, float | None]:
-    shares = _shares(scores)
-    worse = {high: low for low, high in pairwise(sorted(set(shares.values())))}
-    return {hotkey: worse.get(share) for hotkey, share in shares.items()}
+    following = dict(pairwise(sorted(set(shares.values()), reverse=not is_better)))
+    return {hotkey: following.get(share) for hotkey, share in shares.items()}
 
 
 SCORE = Table[Score](
@@ -89,12 +85,15 @@ SCORE = Table[Score](
     ),
     chutes_miner_score_next_better_ratio=Total(
         "The share of the next better miner, which the miner must exceed to gain a rank. Absent for the best.",
-        _next_better,
+        partial(_next, is_better=True),
         stability="experimental",
         label="hotkey",
     ),
     chutes_miner_score_next_worse_ratio=Total(
-        "The share of the next worse miner. Absent for the last.", _next_worse, stability="experimental", label="hotkey"
+        "The share of the next worse miner. Absent for the last.",
+        partial(_next, is_better=False),
+        stability="experimental",
+        label="hotkey",
     ),
     chutes_scored_miners=Total("Miners with a score.", len, of="final_scores"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import compress
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import UNSET
 
@@ -32,18 +32,16 @@ class Row:
     """A metric with a value of each record.
 
     Attributes:
-        text: Its help.
         value: The value. With ``by``, a value that has numbers by label value, or a field for each label value.
         convert: A function of the value, unless that is unknown.
         by: One more label.
         times: The maximum number of values of a record.
         whole: Whether the value is unknown while a record may be missing.
         missing: The value of a watched miner without a record.
-        stability: Its stability.
     """
 
     text: str
-    value: Value | Mapping[str, str]
+    value: Value | Mapping[str, Value]
     _: KW_ONLY
     convert: Callable[[Any], Any] | None = None
     by: str = ""
@@ -70,23 +68,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Info:
-    """A metric with texts of each record.
+class Info(Row):
+    """A metric with texts of each record, by label. With ``only``, the records have them for which that is true."""
 
-    Attributes:
-        text: Its help.
-        value: The texts by label.
-        only: A value that is true for the records that have the texts. Without it, all have them.
-    """
-
-    text: str
     value: Mapping[str, Value]
     _: KW_ONLY
     only: Value = ""
-    times = 1
-    whole = False
-    missing = None
-    stability: ClassVar[Stability] = "stable"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -94,13 +81,12 @@ class Info:
         return tuple(self.value)
 
     @cached_property
-    def _get(self) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-        return _getter(self.only or (lambda _: True)), _getter(self.value)
+    def _has_texts(self) -> Callable[[Any], Any]:
+        return _getter(self.only or (lambda _: True))
 
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the texts of a record, as labels after the key."""
-        has_texts, texts = self._get
-        return [(tuple(texts(record).values()), 1)] if has_texts(record) else []
+        return [(tuple(self._get(record).values()), 1)] if self._has_texts(record) else []
 
 
 @dataclass(frozen=True)
@@ -108,14 +94,12 @@ class Total:
     """A metric with a value of all records, or of each group of them. It is absent while a record may be missing.
 
     Attributes:
-        text: Its help.
         function: Makes the value of a list. With a label and without ``by``, makes values by label value.
         of: The values in the list, of which all must be known. Without it, the list has the records.
         where: Whether a record counts, which must be known.
         by: The group of a record, or a list of its groups, which must be known.
         label: The label, if it is not the field. Of ``hotkey``, only exported miners have values.
         among: All possible groups. Without it, only a watched miner may have no record.
-        stability: Its stability.
     """
 
     text: str
@@ -194,7 +178,7 @@ class Table(Part, Generic[R]):
         records: Callable[..., list[R]] = list,
         miner: str = "",
         active: Value = lambda _: True,
-        **metrics: Row | Info | Total,
+        **metrics: Row | Total,
     ) -> None:
         super().__init__((feed, *joined), [], self._collect)
         self.feed = feed
@@ -213,7 +197,7 @@ class Table(Part, Generic[R]):
         self._totals = {metric: total for metric, total in declared if isinstance(total, Total)}
         self.metrics = [metric for metric, _ in declared]
 
-    def _metric(self, name: str, of: Row | Info | Total) -> Metric:
+    def _metric(self, name: str, of: Row | Total) -> Metric:
         labels, each = (*self._labels, *of.labels), self._each
         if isinstance(of, Total):
             labels = (*self._of_feed, *of.labels)
@@ -283,7 +267,7 @@ def _word(label: str) -> str:
     return {"hotkey": "miner", "gpu_id": "GPU"}.get(label, label.removesuffix("_id"))
 
 
-def _fields(of: Row | Info | Total) -> str:
+def _fields(of: Row | Total) -> str:
     """Return the fields that a metric declares."""
     values = [of.of, of.by] if isinstance(of, Total) else [of.value]
     fields = [one for value in values for one in (value.values() if isinstance(value, Mapping) else [value])]
