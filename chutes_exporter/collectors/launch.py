@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, NamedTuple
-
-from msgspec import UNSET
+from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
 from chutes_exporter.feeds import table as f
 from chutes_exporter.rules.gpus import units_per_gpu_second
 from chutes_exporter.rules.launch import (
     LAUNCH_REFUSALS,
-    LaunchMiner,
     LaunchRefusal,
     LaunchServer,
     chute_instances,
@@ -59,13 +56,6 @@ REFUSED = REFUSALS.declare(
 )
 
 
-class _LaunchChute(NamedTuple):
-    chute: Chute
-    instances: ChuteInstances
-    bounty: bool
-    room: float | None
-
-
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     servers = distinct(answers[f.SERVERS], lambda server: server.server_id, out)
     held = {item.gpu_id for item in answers[f.INVENTORY]}
@@ -74,7 +64,9 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     if not models:
         return
     chutes = chutes_with_instances(answers, out)
-    miner = _miner(miners.hotkey, chutes, answers)
+    seat = next((seat for seat in answers[f.METAGRAPH] if seat.hotkey == miners.hotkey), None)
+    own = {one.chute_id for one in answers[f.ACTIVE_INSTANCES] if one.miner_hotkey == miners.hotkey}
+    runs_tee = any(chute.tee and chute.chute_id in own for chute, _, _ in chutes)
     rates = {
         model.gpu: rate for model in answers[f.SUPPORTED_GPUS] if (rate := model.hourly_rate) is not None and rate > 0
     }
@@ -91,10 +83,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
             if (free := idle[server.server_id][model])
         ]
         refused: Counter[LaunchRefusal | None] = Counter()
-        for chute, instances, bounty, room in chutes:
+        for chute, instances, room in chutes:
             if chute.node_selector is None or model not in (chute.node_selector.supported_gpus or ()):
                 continue
-            refusals = [launch_refusal(miner, chute, instances, place, bounty=bounty) for place in places]
+            refusals = [launch_refusal(seat, chute, instances, place, runs_tee=runs_tee) for place in places]
             if None not in refusals:
                 # The reason of the server that is nearest to holding the chute.
                 refused[max(refusals, key=LAUNCH_REFUSALS.index)] += 1
@@ -116,8 +108,8 @@ def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
     )
 
 
-def chutes_with_instances(answers: Answers, out: Samples) -> list[_LaunchChute]:
-    """Return each chute with its instances, whether it has a bounty, and its room."""
+def chutes_with_instances(answers: Answers, out: Samples) -> list[tuple[Chute, ChuteInstances, float | None]]:
+    """Return each chute with its instances and its room."""
     utilization = {record.chute_id: record for record in answers[f.UTILIZATION]}
     bounties = {bounty.chute_id for bounty in answers[f.BOUNTIES]}
     active: defaultdict[str | None, set[str]] = defaultdict(set)
@@ -130,23 +122,9 @@ def chutes_with_instances(answers: Answers, out: Samples) -> list[_LaunchChute]:
     found = []
     for chute in distinct(answers[f.CHUTES], lambda chute: chute.chute_id, out):
         key = chute.chute_id
-        instances = chute_instances(chute, utilization.get(key), active[key], held[key], now)
-        bounty = key in bounties
-        found.append(_LaunchChute(chute, instances, bounty, launch_room(chute, instances, bounty=bounty)))
+        instances = chute_instances(chute, utilization.get(key), active[key], held[key], now, bounty=key in bounties)
+        found.append((chute, instances, launch_room(chute, instances)))
     return found
-
-
-def _miner(hotkey: str, chutes: list[_LaunchChute], answers: Answers) -> LaunchMiner:
-    seat = next((seat for seat in answers[f.METAGRAPH] if seat.hotkey == hotkey), None)
-    tee_chutes = {entry.chute.chute_id for entry in chutes if entry.chute.tee}
-    return LaunchMiner(
-        registered=seat is not None,
-        blacklisted=None if seat is None or seat.blacklist_reason is UNSET else bool(seat.blacklist_reason),
-        runs_tee=any(
-            instance.miner_hotkey == hotkey and instance.chute_id in tee_chutes
-            for instance in answers[f.ACTIVE_INSTANCES]
-        ),
-    )
 
 
 LAUNCH = Part(_FEEDS, [*PAY, *REFUSALS], _collect)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import bisect
 
-from msgspec import UNSET
-
 from chutes_exporter.api.records import MetagraphNode
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.table import METAGRAPH
-from chutes_exporter.rules.score import consensus_ratio, incentive_shares
-
-
-def _is_blacklisted(node: MetagraphNode) -> bool | None:
-    return None if node.blacklist_reason is UNSET else bool(node.blacklist_reason)
+from chutes_exporter.rules.score import consensus_ratio, incentive_shares, is_blacklisted
 
 
 def _seats_behind(nodes: list[MetagraphNode]) -> dict[str, float]:
@@ -32,7 +26,7 @@ SEAT = Table[MetagraphNode](
     active="incentive",
     chutes_miner_registered=Row("Whether the miner has a seat on the subnet (1).", lambda _: 1, missing=0),
     chutes_miner_blacklisted=Row(
-        "Whether the miner is blacklisted (1). A blacklisted miner cannot launch and has no score.", _is_blacklisted
+        "Whether the miner is blacklisted (1). A blacklisted miner cannot launch and has no score.", is_blacklisted
     ),
     chutes_miner_info=Info("The miner's cold key and UID on the subnet.", {"coldkey": "coldkey", "uid": "node_id"}),
     chutes_miner_blacklist_info=Info(
@@ -74,7 +68,7 @@ SEAT = Table[MetagraphNode](
         label="hotkey",
     ),
     chutes_metagraph_miners=Total("Seats taken on the subnet.", len),
-    chutes_metagraph_blacklisted_miners=Total("Seats of the subnet that are blacklisted.", sum, of=_is_blacklisted),
+    chutes_metagraph_blacklisted_miners=Total("Seats of the subnet that are blacklisted.", sum, of=is_blacklisted),
 )
 
 COLLECTOR = Collector("metagraph", "seats on the subnet: registration, blacklist, incentive, stake", (SEAT,))

@@ -82,7 +82,7 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
         return (own + rate) / (everybody + rate) if everybody + rate > 0 else 0.0
 
     runs: list[dict[str, Any]] = []
-    for chute, _, _, chute_room in launch.chutes_with_instances(answers, out):
+    for chute, _, chute_room in launch.chutes_with_instances(answers, out):
         if chute.chute_id in pays and chute.node_selector and chute.node_selector.gpu_count:
             size, factors = chute.node_selector.gpu_count, chute.compute_multiplier_factors or {}
             # A public instance moves to the pay of the cheapest GPU, and a bounty fades.

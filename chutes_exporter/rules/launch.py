@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from msgspec import UNSET
 
 from chutes_exporter.rules.demand import starting_instances, target_instances
+from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu
+    from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu, MetagraphNode
 
 LaunchRefusal = Literal[
     # The miner may launch nothing.
@@ -34,18 +35,6 @@ LAUNCH_REFUSALS: Final[tuple[LaunchRefusal, ...]] = get_args(LaunchRefusal)
 _PRIVATE_FACTORS: Final = frozenset({"private", "private_tee", "integrated_subnet"})
 _TARGET_LIFETIME: Final = 3700.0
 """Seconds after which the service forgets a target that the autoscaler does not renew."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchMiner:
-    """A miner that wants to launch an instance. An unknown value is None.
-
-    ``registered`` means that it has a seat, and ``runs_tee`` that it has an active instance of a TEE chute.
-    """
-
-    registered: bool | None
-    blacklisted: bool | None
-    runs_tee: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +62,7 @@ class ChuteInstances:
     starting: float | None
     target: float | None
     target_expired: bool | None = False
+    bounty: bool = False
 
 
 def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) -> float | None:
@@ -95,6 +85,8 @@ def chute_instances(
     active: AbstractSet[str],
     held: Iterable[HeldGpu],
     now: float | None,
+    *,
+    bounty: bool = False,
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
 
@@ -104,6 +96,7 @@ def chute_instances(
         active: The ids of its active instances.
         held: The GPUs that its instances hold.
         now: The service's time, None if it is unknown.
+        bounty: Whether it has a bounty.
     """
     activated = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
     starting: float | None = None if UNSET in activated.values() else sum(time is None for time in activated.values())
@@ -118,10 +111,10 @@ def chute_instances(
             target = utilization.active_instance_count
         logged_at = utilization.timestamp
         expired = None if logged_at is None or now is None else now - logged_at > _TARGET_LIFETIME
-        return ChuteInstances(utilization.active_instance_count, starting, target, expired)
+        return ChuteInstances(utilization.active_instance_count, starting, target, expired, bounty)
     # Without a target, the service takes the present number of instances of a public chute, disabled ones included.
-    present = len(active) + len(activated)
-    return ChuteInstances(len(active), starting, 0 if follows_private_rules(chute) else present, target_expired=True)
+    target = 0 if follows_private_rules(chute) else len(active) + len(activated)
+    return ChuteInstances(len(active), starting, target, target_expired=True, bounty=bounty)
 
 
 def follows_private_rules(chute: Chute) -> bool | None:
@@ -134,26 +127,21 @@ def follows_private_rules(chute: Chute) -> bool | None:
 
 
 def launch_refusal(
-    miner: LaunchMiner,
-    chute: Chute,
-    instances: ChuteInstances,
-    server: LaunchServer,
-    *,
-    bounty: bool,
+    seat: MetagraphNode | None, chute: Chute, instances: ChuteInstances, server: LaunchServer, *, runs_tee: bool
 ) -> LaunchRefusal | None:
     """Return why a miner cannot launch an instance of a chute on a server now, or None if it can.
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the instance is claimed
     and becomes active.
 
-    ``bounty`` is whether the chute has one.
+    ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
     gpus = None if chute.node_selector is None else chute.node_selector.gpu_count
     checks: dict[LaunchRefusal, bool | None] = {
-        "not_registered": None if miner.registered is None else not miner.registered,
-        "blacklisted": miner.blacklisted,
+        "not_registered": seat is None,
+        "blacklisted": seat is not None and is_blacklisted(seat),
         "disabled": None if chute.disabled is UNSET else bool(chute.disabled),
-        **_refused_by_room(miner, chute, instances, bounty=bounty),
+        **_refused_by_room(chute, instances, runs_tee=runs_tee),
         "tee_mismatch": None if None in (chute.tee, server.tee) else chute.tee != server.tee,
         "in_maintenance": server.in_maintenance,
         "too_many_gpus": None if gpus is None else gpus > server.free_gpus,
@@ -164,27 +152,25 @@ def launch_refusal(
     return "unknown" if None in checks.values() else None
 
 
-def _refused_by_room(
-    miner: LaunchMiner, chute: Chute, instances: ChuteInstances, *, bounty: bool
-) -> dict[LaunchRefusal, bool | None]:
+def _refused_by_room(chute: Chute, instances: ChuteInstances, *, runs_tee: bool) -> dict[LaunchRefusal, bool | None]:
     active, target = instances.active, instances.target
     private = follows_private_rules(chute)
     if private is None or active is None or target is None:
         return {"unknown": None}
-    room = launch_room(chute, instances, bounty=bounty)
+    room = launch_room(chute, instances)
     if private:
         return {
-            "no_bounty": active == 0 and not bounty,
+            "no_bounty": active == 0 and not instances.bounty,
             "target_expired": active > 0 and instances.target_expired,
             # With a target of 0, the service accepts the launch and refuses the activation.
             "no_room": active > 0 and active >= target,
             # Without TEE, the service looks at the miner's past too, which no endpoint shows.
-            "unknown": None if not chute.tee and not miner.runs_tee else False,
+            "unknown": None if not chute.tee and not runs_tee else False,
         }
     return {"no_room": active >= target, "enough_starting": None if room is None else room <= 0}
 
 
-def launch_room(chute: Chute, instances: ChuteInstances, *, bounty: bool) -> float | None:
+def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
     """Return how many more instances of a chute the service wants and lets start, 0 or less if none.
 
     Of a public chute with TEE, active and starting instances must be fewer than the target plus 1. The first instance
@@ -195,7 +181,7 @@ def launch_room(chute: Chute, instances: ChuteInstances, *, bounty: bool) -> flo
     if private is None or active is None or target is None:
         return None
     if private and not active:
-        return int(bounty)
+        return int(instances.bounty)
     if private and instances.target_expired is not False:
         return None if instances.target_expired is None else 0
     room = target - active

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from msgspec import UNSET
+
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
     if everything is None or everything <= 0:
         return {}
     return {hotkey: value / everything for hotkey, value in incentives.items() if value is not None}
+
+
+def is_blacklisted(node: MetagraphNode) -> bool | None:
+    """Return whether a seat is blacklisted."""
+    return None if node.blacklist_reason is UNSET else bool(node.blacklist_reason)
 
 
 def consensus_ratio(node: MetagraphNode) -> float | None:

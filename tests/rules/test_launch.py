@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from msgspec import UNSET, structs
 
-from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu, NodeSelector, UnixTime
+from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu, MetagraphNode, NodeSelector, UnixTime
 from chutes_exporter.rules.launch import (
     ChuteInstances,
-    LaunchMiner,
     LaunchServer,
     chute_instances,
     launch_refusal,
@@ -17,7 +16,7 @@ from chutes_exporter.rules.launch import (
     service_time,
 )
 
-MINER = LaunchMiner(registered=True, blacklisted=False, runs_tee=True)
+SEAT = MetagraphNode("me", blacklist_reason=None)
 SERVER = LaunchServer(tee=True, in_maintenance=False, free_gpus=1)
 PRIVATE = Chute(
     "c",
@@ -33,9 +32,9 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
 @pytest.mark.parametrize(
     ("miner", "chute", "instances", "server", "reason"),
     [
-        ({"registered": None}, PRIVATE, {}, {}, "unknown"),
-        ({"blacklisted": None}, PRIVATE, {}, {}, "unknown"),
-        ({"registered": None}, PRIVATE, {}, {"in_maintenance": True}, "in_maintenance"),
+        ({"seat": None}, PRIVATE, {}, {}, "not_registered"),
+        ({"seat": MetagraphNode("me")}, PRIVATE, {}, {}, "unknown"),
+        ({"seat": MetagraphNode("me")}, PRIVATE, {}, {"in_maintenance": True}, "in_maintenance"),
         ({}, structs.replace(PRIVATE, disabled=UNSET), {}, {}, "unknown"),
         ({}, structs.replace(PRIVATE, disabled=None), {}, {}, None),
         ({}, structs.replace(PRIVATE, node_selector=None), {}, {}, "unknown"),
@@ -67,35 +66,31 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
 def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it(
     miner: dict[str, Any], chute: Chute, instances: dict[str, Any], server: dict[str, Any], reason: str | None
 ) -> None:
-    refusal = launch_refusal(
-        replace(MINER, **miner), chute, replace(ROOM, **instances), replace(SERVER, **server), bounty=False
-    )
-    assert refusal == reason
+    seat, runs_tee = miner.get("seat", SEAT), miner.get("runs_tee", True)
+    place, others = replace(SERVER, **server), replace(ROOM, **instances)
+    assert launch_refusal(seat, chute, others, place, runs_tee=runs_tee) == reason
 
 
 @pytest.mark.parametrize(
-    ("chute", "instances", "bounty", "room"),
+    ("chute", "instances", "room"),
     [
-        (PRIVATE, {}, False, 1),
-        (PRIVATE, {"active": 0, "target": 0, "target_expired": True}, True, 1),
-        (PRIVATE, {"active": 0, "target": 3}, False, 0),
-        (PRIVATE, {"target_expired": True}, True, 0),
-        (PRIVATE, {"target_expired": None}, True, None),
-        (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, False, 2),
-        (PUBLIC, {"starting": None}, False, None),
-        (structs.replace(PUBLIC, tee=False), {"starting": None}, False, 1),
-        (structs.replace(PUBLIC, tee=None), {}, False, None),
-        (structs.replace(PUBLIC, compute_multiplier_factors=None), {}, False, None),
-        (PUBLIC, {"active": None}, False, None),
+        (PRIVATE, {}, 1),
+        (PRIVATE, {"active": 0, "target": 0, "target_expired": True, "bounty": True}, 1),
+        (PRIVATE, {"active": 0, "target": 3}, 0),
+        (PRIVATE, {"target_expired": True, "bounty": True}, 0),
+        (PRIVATE, {"target_expired": None, "bounty": True}, None),
+        (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, 2),
+        (PUBLIC, {"starting": None}, None),
+        (structs.replace(PUBLIC, tee=False), {"starting": None}, 1),
+        (structs.replace(PUBLIC, tee=None), {}, None),
+        (structs.replace(PUBLIC, compute_multiplier_factors=None), {}, None),
+        (PUBLIC, {"active": None}, None),
     ],
 )
 def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
-    chute: Chute,
-    instances: dict[str, Any],
-    bounty: bool,  # noqa: FBT001 - a parameter of the test
-    room: float | None,
+    chute: Chute, instances: dict[str, Any], room: float | None
 ) -> None:
-    assert launch_room(chute, replace(ROOM, **instances), bounty=bounty) == room
+    assert launch_room(chute, replace(ROOM, **instances)) == room
 
 
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
