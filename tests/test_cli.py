@@ -20,6 +20,7 @@ from chutes_exporter.cli import cli, main
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
+from tests.test_credentials import OTHER, PRIVATE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 COMMAND = str(Path(sys.executable).parent / "chutes-exporter")
 LISTEN = ("--web.listen-address", "127.0.0.1:0")
 MINE = f"MINER_SEED={TEST_SEED} MINER_SS58={HOTKEY}"
-OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -127,12 +127,20 @@ REFUSED = (
     ("CHUTES_EXPORTER_HOTKEY_FILE=/nowhere", "Error: CHUTES_EXPORTER_HOTKEY_FILE: cannot read the hotkey file"),
     ("HOTKEY=/nowhere status", "Error: HOTKEY: cannot read the hotkey file /nowhere"),
     ("--hotkey-file ''", "Error: --hotkey-file: cannot read the hotkey file"),
-    # Keys in variables. The Secret of the first three has neither entry.
+    # Keys in variables. The Secret of the first four has neither entry.
     (f"MINER_SS58={HOTKEY}", "Error: MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
-    (f"MINER_SEED='' MINER_PRIVATE_KEY='' MINER_SS58={HOTKEY}", "Error: MINER_SS58 needs a key"),
+    ("MINER_SEED=''", "Error: MINER_SS58 needs a key"),
+    (f"MINER_SEED='' MINER_PRIVATE_KEY='''' MINER_SS58={HOTKEY}", "Error: MINER_SS58 needs a key"),
     (f"MINER_SS58={HOTKEY} {NO_API} check", "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
     (f"MINER_SS58={TEST_SEED}", "Error: MINER_SS58 needs a key"),
     (f"{MINE} MINER_PRIVATE_KEY={TEST_SEED}", "Error: MINER_SEED and MINER_PRIVATE_KEY are both set: unset one"),
+    (
+        f"MINER_SS58={OTHER} MINER_PRIVATE_KEY={PRIVATE_KEY}",
+        f"the key does not belong to the given address, but to {HOTKEY}",
+    ),
+    (f"MINER_SS58={TEST_SEED} MINER_SEED={TEST_SEED}", "the key does not belong to the given address"),
+    (f"MINER_SS58={HOTKEY} MINER_SEED={PRIVATE_KEY}", "the seed must be 64 hexadecimal digits"),
+    (f"MINER_SS58={HOTKEY} MINER_PRIVATE_KEY={'f' * 128}", "no key of the type sr25519"),
     (f"MINER_SEED=0x12 MINER_SS58={HOTKEY}", "Error: MINER_SEED and MINER_SS58: the seed must be 64 hexadecimal"),
     (f"MINER_PRIVATE_KEY={TEST_SEED} MINER_SS58={HOTKEY}", "Error: MINER_PRIVATE_KEY and MINER_SS58: the private key"),
     (f"MINER_SEED={TEST_SEED}", f"MINER_SEED and MINER_SS58: the address is missing: the key is that of {HOTKEY}"),
@@ -234,7 +242,8 @@ def test_invalid_settings_are_refused_without_a_traceback(
     result = run(*arguments, **variables)
     said = " ".join((result.stdout + result.stderr).split())
     assert words in said
-    assert TEST_SEED[2:] not in said
+    assert TEST_SEED[2:22] not in said
+    assert PRIVATE_KEY[2:22] not in said
     # check reports what else works. Other commands print nothing.
     assert result.returncode == (1 if result.stdout else 2)
 
@@ -258,12 +267,6 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
     line = json.loads(logged(1, *arguments, "--log.format", "json"))
     assert (line["msg"], line["watched"]) == ("listening", "whole subnet")
     assert line["off_without_hotkey"] == "instance_gpus ended_instances unique_chute_history stats_per_chute"
-
-
-def test_a_hotkey_file_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:
-    line = logged(1, *LISTEN, "--hotkey-file", hotkey_file(tmp_path / "hot"))
-    assert "level=warning" in line
-    assert "chmod 600" in line
 
 
 def test_a_pipe_that_nobody_reads_ends_the_command_quietly() -> None:

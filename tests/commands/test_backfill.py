@@ -7,7 +7,7 @@ from chutes_exporter.commands.backfill import openmetrics
 from chutes_exporter.simulator import Fault, Simulator
 from tests.commands.support import run
 from tests.support import HOTKEY, count_openmetrics
-from tests.test_cli import OTHER
+from tests.test_credentials import OTHER
 
 if TYPE_CHECKING:
     from pathlib import Path

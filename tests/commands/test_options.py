@@ -12,7 +12,8 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
-from tests.test_cli import LISTEN, OTHER, hotkey_file, logged, run, running
+from tests.test_cli import LISTEN, hotkey_file, logged, run, running
+from tests.test_credentials import OTHER
 
 if TYPE_CHECKING:
     from pathlib import Path

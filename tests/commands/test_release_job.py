@@ -64,11 +64,19 @@ async def test_an_interrupted_question_releases_nothing(simulator: Simulator, mo
     assert not simulator.requests
 
 
-async def test_without_an_answer_a_job_may_or_may_not_be_released(simulator: Simulator) -> None:
-    simulator.faults["release_job"] = Fault(latency=30)
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(latency=30), "job abc may or may not be released"),
+        (Fault(status=500), "job abc may or may not be released"),
+        (Fault(status=403), "job abc is not released"),
+    ],
+)
+async def test_a_failure_says_whether_the_job_may_be_released(simulator: Simulator, fault: Fault, words: str) -> None:
+    simulator.faults["release_job"] = fault
     status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--api.timeout", "0.3")
     assert status == 1
-    assert "may or may not be released" in errors
+    assert words in errors
 
 
 async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: Path) -> None:
@@ -89,31 +97,26 @@ async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: S
     assert "chutes-exporter release-job JOB_ID" in errors
 
 
-async def test_without_a_stuck_job_the_list_is_empty(one_miner: Simulator) -> None:
-    one_miner.faults["jobs"] = Fault(body=b"")
-    status, output, errors = await run(one_miner, "release-job")
-    assert (status, output) == (0, "")
-    assert f"No job is stuck with {HOTKEY}" in errors
-
-
-async def test_a_job_that_cannot_be_read_makes_the_list_incomplete(one_miner: Simulator) -> None:
-    one_miner.faults["jobs"] = Fault(body=b'{"job_id": "a"}\n{"job_id": 5}\n')
-    status, output, errors = await run(one_miner, "release-job")
-    assert (status, output) == (0, "")
-    assert "may be incomplete" in errors
-    assert "No job is stuck" not in errors
-
-
-async def test_a_list_that_fails_says_why(one_miner: Simulator) -> None:
-    one_miner.faults["jobs"] = Fault(status=500)
-    status, _, errors = await run(one_miner, "release-job")
-    assert status == 1
-    assert "jobs: 500" in errors
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        (Fault(body=b""), 0, f"No job is stuck with {HOTKEY}."),
+        (Fault(body=b'{"job_id": "a"}\n{"job_id": 5}\n'), 0, "The list may be incomplete, because some jobs"),
+        (Fault(status=500), 1, "Error: jobs: 500 "),
+    ],
+)
+async def test_a_list_without_a_stuck_job_says_whether_there_is_none(
+    one_miner: Simulator, fault: Fault, status: int, words: str
+) -> None:
+    one_miner.faults["jobs"] = fault
+    found, output, errors = await run(one_miner, "release-job")
+    assert (found, output) == (status, "")
+    assert errors.startswith(words)
+    assert errors.count("No job is stuck") == words.count("No job is stuck")
 
 
 async def test_a_job_is_not_released_if_the_api_cannot_be_reached(small_world: World) -> None:
     async with Simulator(small_world) as simulator:
         pass
-    status, _, errors = await run(simulator, "release-job", "abc", "--yes")
-    assert status == 1
+    _, _, errors = await run(simulator, "release-job", "abc", "--yes")
     assert "job abc is not released" in errors

@@ -170,42 +170,30 @@ async def test_a_pending_server_says_what_it_waits_for_and_until_when(quiet: Sim
     assert [one.endpoint for one in quiet.requests].count("server_maintenance") == 2
 
 
-async def test_a_server_in_maintenance_is_to_be_rebooted_now(quiet: Simulator, farm: Farm) -> None:
-    _upgrade(farm, pending_for=0, now=time.time())
-    code, found = await report(quiet, *COSTS, **MINE)
-    (action,) = [one for one in found["findings"] if one["needs_action"]]
-    assert (code, action["kind"], action["things"], action["gpus"]) == (1, "maintenance", ["h200-1"], {"h200": 4})
-    assert action["advice"] == "Reboot it now with the target version"
-    assert "server_maintenance" not in {one.endpoint for one in quiet.requests}
-
-
 @pytest.mark.parametrize(
-    ("waiting", "words"),
+    ("fault", "status_code", "words"),
     [
-        ([], "and waits for no instance any more"),
-        ([{"chute_id": "c", "instance_id": "i"}], "until 1 instance has a replacement (chutes c)"),
+        (
+            Fault(body=b'{"awaiting_replacement": [], "pending_deadline": null}'),
+            0,
+            ", and waits for no instance any more",
+        ),
+        (
+            Fault(body=b'{"awaiting_replacement": [{"chute_id": "c", "instance_id": "i"}], "pending_deadline": null}'),
+            *(0, ", until 1 instance has a replacement (chutes c)"),
+        ),
+        (Fault(status=503), 3, ""),
     ],
 )
 async def test_a_pending_server_without_a_deadline_still_says_what_it_waits_for(
-    quiet: Simulator, farm: Farm, waiting: list[dict[str, str]], words: str
+    quiet: Simulator, farm: Farm, fault: Fault, status_code: int, words: str
 ) -> None:
     _upgrade(farm, pending_for=3 * 3600, now=time.time())
-    answer = {"awaiting_replacement": waiting, "pending_deadline": None}
-    quiet.faults["server_maintenance"] = Fault(body=json.dumps(answer).encode())
-    _, output, _ = await status(quiet, **MINE)
-    assert f"\nh200-1: pending, {words}.\n" in output
-
-
-async def test_what_a_pending_server_waits_for_may_be_unknown(quiet: Simulator, farm: Farm) -> None:
-    _upgrade(farm, pending_for=3 * 3600, now=time.time())
-    quiet.faults["server_maintenance"] = Fault(status=503)
-    code, found = await report(quiet, **MINE)
-    (gap,) = found["not_known"]
-    assert (code, gap["feed"], found["miners"][0]["maintenance"][0]["waits_for"]) == (
-        *(3, "server_maintenance of h200-1", None),
-    )
-    _, output, _ = await status(quiet, **MINE)
-    assert "\nh200-1: pending.\n" in output
+    quiet.faults["server_maintenance"] = fault
+    code, output, _ = await status(quiet, **MINE)
+    assert code == status_code
+    assert f"\nh200-1: pending{words}.\n" in output
+    assert ("? server_maintenance of h200-1: 503" in output) == (code == 3)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +230,8 @@ async def test_a_slot_of_an_older_window_is_named(quiet: Simulator, farm: Farm) 
     quiet.faults["server_slot"] = Fault(body=json.dumps(slot).encode(), once=True)
     _, output, _ = await status(quiet, **MINE)
     assert "1 of these servers holds the upgrade slot of an older window" in " ".join(output.split())
+    assert "→ Reboot them now with the target version: " in output
+    assert "server_maintenance" not in {one.endpoint for one in quiet.requests}
     assert "\nl40s-0: maintenance, in the slot of an older window.\nh200-1: maintenance.\n" in output
 
 
@@ -272,18 +262,6 @@ async def test_a_model_without_a_cost_is_named(quiet: Simulator, farm: Farm) -> 
     assert re.search(r"^all( +\d){6} +- +-$", output, re.MULTILINE)
     assert "\nThe cost of l40s is unknown: add --gpu.cost l40s=USD_PER_HOUR.\nFor estimated earnings, add" in output
     assert re.search(r"^Estimated earnings per day: [\d.,]+ alpha\.$", output, re.MULTILINE)
-
-
-async def test_a_failed_request_is_reported_and_the_exit_status_is_3(quiet: Simulator) -> None:
-    quiet.faults["jobs"] = Fault(status=503)
-    code, found = await report(quiet, **MINE)
-    assert (code, found["action_needed"], found["all_known"]) == (3, False, False)
-    (gap,) = found["not_known"]
-    assert (gap["feed"], gap["reason"]) == ("jobs", "503 simulated fault")
-    code, output, _ = await status(quiet, **MINE)
-    assert code == 3
-    assert "? jobs: 503 simulated fault\n  → " in output
-    assert output.startswith("Not everything is known. Nothing that is known needs action.\n")
 
 
 async def test_without_any_answer_the_screen_says_that_nothing_is_known(farm: Farm) -> None:
