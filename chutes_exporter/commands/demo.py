@@ -27,8 +27,6 @@ from chutes_exporter.web.server import signals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.keys import Hotkey
-
 
 _simulated = partial(option, "Simulated API")
 
@@ -81,26 +79,18 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         await stack.enter_async_context(service)
         address, *_ = service.addresses
         base = f"{service.scheme}://{address if address.host else f'localhost:{address.port}'}"
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))) / "hotkey"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": TEST_SEED}))
+        # These words start the program from any folder.
+        program = "chutes-exporter"
+        program = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m chutes_exporter"
         click.echo(
             f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
             f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
-            f"{_commands(stack, simulator.url, miner.key)}"
+            f"Its hotkey file is {path}. These commands work in another terminal:\n"
+            f"  export CHUTES_EXPORTER_API_URL={simulator.url} CHUTES_EXPORTER_HOTKEY_FILE={shlex.quote(str(path))}"
         )
+        for command in ("status", "advise", "query servers", "query scores", "check"):
+            click.echo(f"  {program} {command}")
         await stop.wait()
-
-
-def _commands(stack: AsyncExitStack, url: str, key: Hotkey) -> str:
-    """Write the miner's hotkey file, which the stack removes at its end, and return the commands that use it."""
-    path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))) / "hotkey"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"ss58Address": key.address, "secretSeed": TEST_SEED}))
-    # These words start the program from any folder.
-    program = "chutes-exporter"
-    program = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m chutes_exporter"
-    return "\n".join(
-        (
-            f"Its hotkey file is {path}. These commands work in another terminal:",
-            f"  export CHUTES_EXPORTER_API_URL={url} CHUTES_EXPORTER_HOTKEY_FILE={shlex.quote(str(path))}",
-            *(f"  {program} {command}" for command in ("status", "advise", "query servers", "query scores", "check")),
-        )
-    )

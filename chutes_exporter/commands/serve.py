@@ -76,11 +76,9 @@ class Service:
         async with AsyncExitStack() as stack:
             exporter = await stack.enter_async_context(self._exporter)
             if self.settings.web_config is not None:
-                self._web = load_web_config(self.settings.web_config)
-                self._guard.adopt(self._web)
-                self._tls = None if self._web.context is None else CurrentContext(self._web.context)
-            listen = self.settings.listen
-            opened = take_sockets(os.environ) if self.settings.systemd_socket else map(open_socket, listen)
+                self._adopt_web(load_web_config(self.settings.web_config))
+            passed = self.settings.systemd_socket
+            opened = take_sockets(os.environ) if passed else map(open_socket, self.settings.listen)
             sockets = [stack.enter_context(listening) for listening in opened]
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
@@ -89,8 +87,9 @@ class Service:
                 "reload": self._follow_files,
                 "watchdog": self._notifier.keep_alive,
             }
-            tasks = [asyncio.create_task(self._supervise(name, task)) for name, task in work.items()]
-            stack.push_async_callback(_end, tasks)
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            for name, task in work.items():
+                stack.callback(group.create_task(self._supervise(name, task)).cancel)
             self._warn()
             self._announce()
             self._notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
@@ -126,7 +125,10 @@ class Service:
             if only_changes and not self._problem and not self._web.changed():
                 return
             settings, web = self._read_settings(), self._read_web_config()
-            self._adopt(settings, web)
+            self._adopt_web(web)
+            self._exporter.reconfigure(settings)
+            _log.info("configuration reloaded", watched=len(settings.watched), keys=len(settings.keys))
+            self._warn()
             problem = ""
         except Exception as error:  # noqa: BLE001 - an unforeseen error must show that the old configuration is in use
             known = isinstance(error, ConfigError)
@@ -136,14 +138,12 @@ class Service:
         self._problem = problem
         self._exporter.telemetry.note_reload(time.time(), good=not problem)
 
-    def _adopt(self, settings: Settings, web: WebConfig) -> None:
+    def _adopt_web(self, web: WebConfig) -> None:
         self._web = web
         self._guard.adopt(web)
-        if self._tls is not None and web.context is not None:
+        if web.context is not None:
+            self._tls = self._tls or CurrentContext(web.context)
             self._tls.current = web.context
-        self._exporter.reconfigure(settings)
-        _log.info("configuration reloaded", watched=len(settings.watched), keys=len(settings.keys))
-        self._warn()
 
     def _read_web_config(self) -> WebConfig:
         if self.settings.web_config is None:
@@ -204,12 +204,6 @@ class Service:
             collectors=" ".join(collector.name for collector in self._exporter.plan.collectors),
             **{reason: " ".join(names) for reason, names in off.items()},
         )
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @click.command(cls=Command)
